@@ -1,0 +1,62 @@
+"""How slow work leaves the caller: a small protocol and the plain implementation for scripts.
+
+A window uses its own (``widgets/background.py``), which runs the work in napari's workers and
+delivers the answers on the main thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Event = dict[str, Any]
+
+
+class Background(Protocol):
+    """Runs work elsewhere and brings back what it returned."""
+
+    def run(
+        self,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Run ``work``; then call exactly one of ``done`` and ``failed``."""
+        ...
+
+    def follow(
+        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    ) -> None:
+        """Call ``each`` for every event as it comes; return at once."""
+        ...
+
+
+class PlainBackground:
+    """For scripts: work runs at once in the caller, events are followed in a thread."""
+
+    def run(
+        self,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Run ``work`` here and now; its errors reach the caller."""
+        try:
+            result = work()
+        except Exception as error:
+            failed(error)
+            raise
+        done(result)
+
+    def follow(
+        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    ) -> None:
+        """Follow in a daemon thread; ``each`` is called there."""
+
+        def relay() -> None:
+            for event in events:
+                each(event)
+
+        threading.Thread(target=relay, name=title, daemon=True).start()

@@ -1,0 +1,1 @@
+"""Learning: losses, methods, the training loop and prediction; no Qt, no napari."""

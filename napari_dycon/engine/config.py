@@ -1,0 +1,225 @@
+"""The settings of one training run, and the presets they start from.
+
+One frozen dataclass holds everything that decides what a run does; it is saved beside the weights
+as ``config.json``. Fields that are ``None`` are left to the plan (see ``plan.py``), which fills them
+from the data. Nothing here imports torch, so that a window can prepare a run without loading it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from napari_dycon.errors import ConfigError
+
+METHODS = ("dycon", "mean-teacher", "supervised")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("auto", "float32", "bfloat16")
+NORMS = ("instance", "group", "batch")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides what a training run does.
+
+    Lengths of patches are voxels ``(D, H, W)`` of the planned spacing, spacings are millimetres,
+    times are seconds. Symbols in comments are those of the papers.
+    """
+
+    method: str = "dycon"
+    preset: str = "default"
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    # How long. A run ends at whichever comes first; schedules follow the larger share.
+    steps: int = 2000
+    time_limit: float | None = None
+    init_from: str | None = None  # run whose last weights this one starts from
+
+    # The plan: None means "decide from the data".
+    spacing: tuple[float, float, float] | None = None
+    patch: tuple[int, int, int] | None = None
+    intensity: str | None = None  # "zscore" (per case) or "window" (fixed range, CT)
+    window: tuple[float, float] | None = None
+
+    # Network
+    filters: tuple[int, ...] | None = None
+    norm: str = "instance"
+    projection_hidden: int = 128
+    projection_dim: int = 64
+    aspp: bool = False
+
+    # Batches and augmentation
+    labelled_batch: int = 2
+    unlabelled_batch: int = 2
+    foreground_share: float = 0.5  # labelled patches centred on an annotated structure
+    augment: bool = True
+    rotate_degrees: float = 17.0
+    scale_range: float = 0.25
+    mirror: bool = False  # left and right look alike only in some anatomies
+
+    # Optimisation
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    momentum: float = 0.9
+    warmup: float = 0.02  # share of the run
+    clip_norm: float = 1.0
+    ema_decay: float = 0.99
+
+    # The unlabelled part of the loss (see docs of each loss)
+    unlabelled_start: float = 0.0  # share of the run before the unlabelled half takes part
+    unsupervised_weight: float = 0.5  # u
+    consistency_weight: float = 0.1  # w
+    consistency_ramp: float = 0.4  # T_ramp / T
+    teacher_noise: float = 0.1
+    beta_max: float = 5.0
+    beta_min: float = 0.5
+    entropy_weight: float = 1.0
+    uncl_weight: float = 1.0
+    fecl_weight: float = 1.0
+    temperature: float = 0.6
+    gamma: float = 2.0
+    top_k: int = 32
+    teacher_confidence: float = 0.8  # below it a cell of an unlabelled patch has no class
+
+    # While running, seconds between
+    validate_every: float = 60.0
+    checkpoint_every: float = 60.0
+    preview_every: float = 15.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def with_changes(self, **changes: Any) -> TrainConfig:
+        """Copy with some fields replaced; the copy is checked again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
+        """Build from JSON values; unknown names and wrong types raise ``ConfigError``."""
+        hints = typing.get_type_hints(cls)
+        unknown = sorted(set(values) - set(hints))
+        if unknown:
+            raise ConfigError(
+                f"Unknown setting {', '.join(unknown)}. Known settings: {', '.join(sorted(hints))}."
+            )
+        return cls(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with the package."""
+    folder = resources.files("napari_dycon") / "resources" / "presets"
+    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith("json"))
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Settings of a preset as a dictionary of field names."""
+    if name not in preset_names():
+        raise ConfigError(f"There is no preset '{name}'. Choose one of: {', '.join(preset_names())}.")
+    file = resources.files("napari_dycon") / "resources" / "presets" / f"{name}.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values.pop("description", None)
+    return dict(values)
+
+
+def make_config(method: str, preset: str = "default", **changes: Any) -> TrainConfig:
+    """Combine a preset with a person's own choices.
+
+    A preset may hold settings for all methods at its top level and, under ``"methods"``, some for
+    one method; what the person chose wins over both.
+    """
+    values = load_preset(preset)
+    per_method = values.pop("methods", {}).get(method, {})
+    merged = {**values, **per_method, **changes, "method": method, "preset": preset}
+    return TrainConfig.from_dict(merged)
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, Any]:
+    """Turn ``["learning_rate=0.01", "patch=[32,48,32]"]`` into a dictionary."""
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, sign, text = pair.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"'{pair}' is not a setting. Write NAME=VALUE, such as top_k=16.")
+        try:
+            result[key.strip()] = json.loads(text)
+        except ValueError:
+            result[key.strip()] = text
+    return result
+
+
+def _convert(key: str, value: Any, hint: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None:
+        if type(None) in options:
+            return None
+        raise ConfigError(f"Setting {key} needs a value, found none.")
+    for option in options:
+        origin = typing.get_origin(option) or option
+        if origin is tuple and isinstance(value, (list, tuple)):
+            kinds = typing.get_args(option)
+            items = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
+            if len(items) == len(value):
+                return tuple(_convert(key, v, kind) for v, kind in zip(value, items, strict=True))
+        elif origin is bool and isinstance(value, bool):
+            return value
+        elif origin is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        elif origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        elif origin is str and isinstance(value, str):
+            return value
+    raise ConfigError(f"Setting {key} cannot be {value!r}; expected {_readable(hint)}.")
+
+
+def _readable(hint: Any) -> str:
+    return str(getattr(hint, "__name__", hint)).replace("NoneType", "none")
+
+
+def _check(config: TrainConfig) -> None:
+    choices = {
+        "method": METHODS,
+        "device": DEVICES,
+        "precision": PRECISIONS,
+        "norm": NORMS,
+        "optimizer": ("adamw", "sgd"),
+        "intensity": (None, "zscore", "window"),
+    }
+    for name, allowed in choices.items():
+        if getattr(config, name) not in allowed:
+            known = ", ".join(str(a) for a in allowed if a is not None)
+            raise ConfigError(f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}.")
+    positive = ("steps", "labelled_batch", "learning_rate", "temperature", "top_k", "beta_min")
+    for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected more than 0.")
+    if config.time_limit is not None and not config.time_limit > 0:
+        raise ConfigError(f"The time limit is {config.time_limit} s; expected more than 0.")
+    for name in ("foreground_share", "ema_decay", "unlabelled_start", "warmup"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
+    if config.unlabelled_batch < 0:
+        raise ConfigError(f"Setting unlabelled_batch is {config.unlabelled_batch}; expected 0 or more.")
+    if config.filters is not None and len(config.filters) < 2:
+        raise ConfigError("Setting filters needs at least 2 levels, such as [16, 32, 64].")
+    if config.patch is not None and config.filters is not None:
+        stride = 2 ** (len(config.filters) - 1)
+        if any(p <= 0 or p % stride for p in config.patch):
+            raise ConfigError(
+                f"Patch {config.patch} does not fit a network of {len(config.filters)} levels; "
+                f"every side must be a multiple of {stride}."
+            )

@@ -1,0 +1,125 @@
+"""From a project to what the loop draws from: prepared scans, sorted into the honest groups.
+
+Labelled and unlabelled training cases and validation cases never mix. An unlabelled case is handed
+on without its label even where one lies on the disk, and labels of validation cases are read by the
+validation alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.events import Event
+from napari_dycon.engine.losses import UNANNOTATED
+from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
+from napari_dycon.engine.plan import Fingerprint, fingerprint, plan
+from napari_dycon.engine.preprocess import cache_path, prepare_image, prepare_label, save_array
+from napari_dycon.errors import UserError
+
+if TYPE_CHECKING:
+    from napari_dycon.project.store import Project
+
+FINGERPRINTS = 40  # scans that the plan looks at
+
+
+@dataclass
+class TrainingData:
+    """What a run learns from; ``config`` is the completed plan."""
+
+    config: TrainConfig
+    class_values: tuple[int, ...]
+    channels: int
+    labelled: list[LabelledCase] = field(default_factory=list)
+    unlabelled: list[UnlabelledCase] = field(default_factory=list)
+    validation: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def groups(project: Project, config: TrainConfig) -> tuple[list[str], list[str], list[str]]:
+    """Case ids of a run: labelled, unlabelled (none for a supervised run), validation."""
+    labelled = [case.id for case in project.labelled("train")]
+    if not labelled:
+        raise UserError(
+            "No case is labelled yet, and training needs at least one. Paint a label on a scan "
+            "in the window, or give label files with `napari-dycon new --labels DIR`."
+        )
+    wants = config.method != "supervised" and config.unlabelled_batch > 0
+    unlabelled = [case.id for case in project.unlabelled()] if wants else []
+    return labelled, unlabelled, [case.id for case in project.labelled("validation")]
+
+
+def prepare(
+    project: Project, config: TrainConfig, device: str, scratch: Path
+) -> Iterator[Event | TrainingData]:
+    """Plan the run and prepare its scans; yields ``preparing`` events, then the data.
+
+    Parameters
+    ----------
+    device : "cuda", "mps" or "cpu"
+    scratch : folder of the run, where the labels of this moment are frozen for the run
+    """
+    labelled, unlabelled, validation = groups(project, config)
+    planned = plan(config, _fingerprints(project, [*labelled, *unlabelled]), device)
+    data = TrainingData(
+        planned,
+        class_values=tuple(c.value for c in project.classes),
+        channels=len(project.channels),
+        validation=validation,
+    )
+    ids = [*labelled, *unlabelled]
+    for number, case in enumerate(ids, start=1):
+        images = project.image_paths(case)
+        cached = cache_path(project.cache_folder, case, images, planned)
+        volume = None
+        if not cached.exists():
+            volume = project.read_image(case)
+            save_array(cached, prepare_image(volume, planned))
+        if number <= len(labelled):
+            label = project.read_label(case)
+            assert label is not None
+            volume = volume or project.read_image(case)
+            indices = to_indices(prepare_label(label, volume, planned), data.class_values)
+            values = set(np.unique(indices).tolist()) - {UNANNOTATED}
+            if len(values) < 2:
+                data.warnings.append(
+                    f"Case {case} is left out: its label holds "
+                    f"{'only one value' if values else 'nothing annotated'}. Mark some of what "
+                    "is not the structure as background too, or mark the case as labelled."
+                )
+            else:
+                path = scratch / f"{case}.npy"
+                save_array(path, indices)
+                data.labelled.append(LabelledCase(case, cached, path))
+        else:
+            data.unlabelled.append(UnlabelledCase(case, cached))
+        yield {"event": "preparing", "done": number, "total": len(ids)}
+    if not data.labelled:
+        raise UserError("No label can be learnt from yet. " + data.warnings[0])
+    yield data
+
+
+def to_indices(
+    label: npt.NDArray[np.uint8], class_values: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    """Label values to network outputs (0, 1, 2, ...); 255 stays."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(class_values)] = np.arange(1, len(class_values) + 1)
+    table[UNANNOTATED] = UNANNOTATED
+    return table[label]
+
+
+def _fingerprints(project: Project, ids: list[str]) -> list[Fingerprint]:
+    """Describe up to ``FINGERPRINTS`` scans, evenly spread over the cases."""
+    chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, FINGERPRINTS).astype(int))]
+    prints = []
+    for case in chosen:
+        volume = project.read_image(case)
+        prints.append(fingerprint(volume.array, volume.spacing_mm))
+    return prints

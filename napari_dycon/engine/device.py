@@ -1,0 +1,78 @@
+"""Which device and precision a run uses, and why."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from napari_dycon.errors import ConfigError
+
+
+class Device(NamedTuple):
+    """The chosen device, and the reason in words for the person who waits for it."""
+
+    device: torch.device
+    reason: str
+
+
+def choose_device(wanted: str) -> Device:
+    """Pick CUDA, then MPS, then the CPU; or exactly what was asked for, or a clear error."""
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if wanted in ("auto", "cuda") and cuda:
+        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}")
+    if wanted in ("auto", "mps") and mps:
+        return Device(torch.device("mps"), "GPU: Apple Metal")
+    if wanted == "cuda":
+        raise ConfigError(f"Device cuda was asked for, but {_why_no_cuda()}. Use --device auto.")
+    if wanted == "mps":
+        raise ConfigError(
+            "Device mps was asked for, but this machine has no Apple GPU that torch can use. "
+            "Use --device auto."
+        )
+    if wanted == "cpu" and (cuda or mps):
+        return Device(torch.device("cpu"), "CPU, as chosen (a GPU is there)")
+    return Device(torch.device("cpu"), f"CPU: {_why_no_cuda()}")
+
+
+def _why_no_cuda() -> str:
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} was installed without CUDA support"
+    return "no NVIDIA GPU was found, or its driver does not fit this torch"
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """bfloat16 where it pays: on GPUs that have it, on CPUs only if a short trial says so."""
+    if wanted == "float32":
+        return torch.float32
+    if wanted == "bfloat16":
+        return torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu" and bfloat16_pays():
+        return torch.bfloat16
+    return torch.float32
+
+
+def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
+    """Time a small 3D convolution forth and back in both precisions.
+
+    Processors with AMX are about three times as fast in bfloat16; those without emulate it, up to
+    a hundred times slower, hence the small trial.
+    """
+
+    def seconds(enabled: bool) -> float:
+        conv = nn.Conv3d(channels, channels, 3, padding=1)
+        x = torch.zeros(1, channels, size, size, size, requires_grad=True)
+        best = float("inf")
+        for _ in range(repeats):
+            begin = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                y = conv(x)
+            y.float().sum().backward()
+            best = min(best, time.perf_counter() - begin)
+        return best
+
+    return seconds(True) < 0.8 * seconds(False)

@@ -1,0 +1,30 @@
+"""What an engine says while it works: one JSON object a line.
+
+Every event has ``event`` (its kind) and ``time`` (seconds since the epoch).
+
+===========  =====================================================================
+kind         further keys
+===========  =====================================================================
+started      run, method, device, device_reason, precision, labelled, unlabelled,
+             validation (numbers of cases), steps, time_limit, pid
+step         step, steps, progress (0 to 1), loss, parts {name: value}, beta,
+             learning_rate, elapsed, remaining (seconds)
+validation   step, progress, dice {class value: mean Dice}, mean
+preview      case, step, mask, uncertainty (paths of files)
+checkpoint   step
+warning      message
+paused       step
+resumed      step
+finished     step, elapsed, reason ("steps" or "time limit"), dice (mean or null)
+stopped      step, elapsed: asked to stop; the weights are saved
+failed       message, advice
+===========  =====================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+Event = dict[str, Any]
+
+LAST_EVENTS = frozenset({"finished", "stopped", "failed"})

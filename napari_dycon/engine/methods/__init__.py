@@ -1,0 +1,57 @@
+"""The training methods: one small protocol, and what differs between them.
+
+The loop in ``train.py`` does everything else: batches, precision, the optimiser, the teacher's
+moving average, checkpoints. A method turns one batch into named, already weighted parts of a loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.network import SegmentationNetwork
+from napari_dycon.engine.patches import Batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a method may use in one step; ``progress`` is t / T, ``noise`` seeds the teacher's."""
+
+    student: SegmentationNetwork
+    teacher: SegmentationNetwork
+    batch: Batch
+    progress: float
+    noise: torch.Generator
+
+
+class Method(Protocol):
+    """Turns a batch into the weighted parts of the loss; their sum is minimised."""
+
+    uses_unlabelled: bool
+
+    def losses(self, step: Step) -> dict[str, Tensor]: ...
+
+
+def build_method(config: TrainConfig) -> Method:
+    """Return the method a configuration names."""
+    from napari_dycon.engine.methods.dycon import Dycon
+    from napari_dycon.engine.methods.mean_teacher import MeanTeacher
+    from napari_dycon.engine.methods.supervised import Supervised
+
+    known: dict[str, Callable[[TrainConfig], Method]] = {
+        "supervised": Supervised,
+        "mean-teacher": MeanTeacher,
+        "dycon": Dycon,
+    }
+    return known[config.method](config)
+
+
+def teacher_view(image: Tensor, noise: torch.Generator, strength: float) -> Tensor:
+    """Image plus noise clamp(strength · N(0, 1), ±2 strength), as the teacher sees it."""
+    draw = torch.randn(image.shape, generator=noise, device=image.device, dtype=image.dtype)
+    return image + (draw * strength).clamp(-2 * strength, 2 * strength)

@@ -1,0 +1,38 @@
+"""Mean Teacher (Tarvainen & Valpola, NeurIPS 2017): the student follows its own average."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.losses import consistency_mse, supervised_loss
+from napari_dycon.engine.methods import Step, teacher_view
+from napari_dycon.engine.schedules import consistency_weight
+
+
+class MeanTeacher:
+    """Supervised loss + w(t) · MSE between student and teacher on unlabelled patches."""
+
+    uses_unlabelled = True
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Return ``supervised`` and, when there is an unlabelled half, ``consistency``."""
+        c = self.config
+        labelled, unlabelled = step.batch.labelled, step.batch.unlabelled
+        if unlabelled is None:
+            logits = step.student(labelled.image).logits
+            return {"supervised": supervised_loss(logits, labelled.label)}
+        count = len(labelled.image)
+        logits = step.student(torch.cat([labelled.image, unlabelled.image])).logits
+        with torch.no_grad():
+            view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
+            teacher_logits = step.teacher(view).logits
+        weight = consistency_weight(step.progress, c.consistency_ramp, c.consistency_weight)
+        return {
+            "supervised": supervised_loss(logits[:count], labelled.label),
+            "consistency": weight * consistency_mse(logits[count:], teacher_logits),
+        }

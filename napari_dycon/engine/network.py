@@ -1,0 +1,113 @@
+"""MONAI's dynamic 3D U-Net with a projection head on its bottleneck.
+
+The backbone stays MONAI's; this wrapper walks through it by hand, because the contrastive losses
+need the bottleneck features of the same forward pass (a forward hook would break under copying).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks import SimpleASPP
+from monai.networks.nets import DynUNet
+from torch import Tensor, nn
+
+from napari_dycon.engine.config import TrainConfig
+
+
+class Output(NamedTuple):
+    """Logits ``(B, C, D, H, W)`` and, when asked for, embeddings ``(B, E, d, h, w)``."""
+
+    logits: Tensor
+    embeddings: Tensor | None
+
+
+class ProjectionHead(nn.Module):
+    """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv; L2-normalised."""
+
+    def __init__(self, channels: int, hidden: int, dim: int, *, aspp: bool) -> None:
+        super().__init__()
+        self.aspp: nn.Module = nn.Identity()
+        if aspp:
+            branch = max(channels // 4, 1)
+            self.aspp = SimpleASPP(
+                3, channels, branch, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18)
+            )
+            channels = 4 * branch
+        self.layers = nn.Sequential(
+            nn.Conv3d(channels, hidden, 1),
+            nn.InstanceNorm3d(hidden, affine=True),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(hidden, dim, 1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.aspp(features)
+        features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
+        return F.normalize(self.layers(features).float(), dim=1)
+
+
+class SegmentationNetwork(nn.Module):
+    """Encoder-decoder with ``len(filters)`` levels; each level halves the grid."""
+
+    def __init__(
+        self, channels: int, classes: int, filters: tuple[int, ...], config: TrainConfig
+    ) -> None:
+        super().__init__()
+        levels = len(filters)
+        norms: dict[str, str | tuple[str, dict[str, object]]] = {
+            "instance": ("instance", {"affine": True}),
+            "group": ("group", {"num_groups": 8, "affine": True}),
+            "batch": "batch",
+        }
+        self.backbone = DynUNet(
+            spatial_dims=3,
+            in_channels=channels,
+            out_channels=classes,
+            kernel_size=[3] * levels,
+            strides=[1] + [2] * (levels - 1),
+            upsample_kernel_size=[2] * (levels - 1),
+            filters=list(filters),
+            norm_name=norms[config.norm],
+        )
+        self.projection = ProjectionHead(
+            filters[-1], config.projection_hidden, config.projection_dim, aspp=config.aspp
+        )
+
+    def forward(self, image: Tensor, *, embed: bool = False) -> Output:
+        """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
+        net = self.backbone
+        skips = [net.input_block(image)]
+        for block in net.downsamples:
+            skips.append(block(skips[-1]))
+        features = bottleneck = net.bottleneck(skips[-1])
+        for block, skip in zip(net.upsamples, reversed(skips), strict=True):
+            features = block(features, skip)
+        logits = net.output_block(features)
+        return Output(logits, self.projection(bottleneck) if embed else None)
+
+
+def build_network(config: TrainConfig, channels: int, classes: int) -> SegmentationNetwork:
+    """Network of a planned run; ``classes`` counts the background."""
+    if config.filters is None:
+        raise ValueError("the network's filters must be planned first")
+    return SegmentationNetwork(channels, classes, config.filters, config)
+
+
+def cells(embeddings: Tensor) -> Tensor:
+    """``(B, E, d, h, w)`` maps as rows of cells ``(B, N, E)``."""
+    return embeddings.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+    """Move the teacher towards the student: ``θ_t ← decay θ_t + (1 - decay) θ_s``.
+
+    Buffers are copied.
+    """
+    teacher_parameters = list(teacher.parameters())
+    torch._foreach_lerp_(teacher_parameters, list(student.parameters()), 1.0 - decay)
+    for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+        mine.copy_(theirs)

@@ -1,0 +1,95 @@
+"""From the cases to a complete configuration: spacing, intensities, patch, network.
+
+Only scans are looked at, never a label, so that labelling more does not shift the plan and nothing
+of an unlabelled case's truth can enter it. What a person set stays as set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.engine.config import TrainConfig
+
+# Voxels of a patch and filters of the first level, by what the machine can carry.
+PATCH_VOXELS = {"cpu": 64**3, "mps": 80**3, "cuda": 112 * 112 * 80}
+BASE_FILTERS = {"cpu": 16, "mps": 16, "cuda": 32}
+LEVELS = 4
+COARSEST_CELLS = 4  # a patch side has at least this many cells at the bottleneck
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the plan knows of one scan: voxels ``(D, H, W)``, spacing in mm, intensities."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    low: float  # 0.5 % quantile of the first channel
+    high: float  # 99.5 % quantile
+
+
+def fingerprint(
+    array: npt.NDArray[np.generic], spacing: tuple[float, float, float]
+) -> Fingerprint:
+    """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
+    first = array[0] if array.ndim == 4 else array
+    low, high = np.quantile(first[::2, ::2, ::2], (0.005, 0.995))
+    d, h, w = first.shape
+    return Fingerprint((d, h, w), spacing, float(low), float(high))
+
+
+def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> TrainConfig:
+    """Fill what the configuration leaves open.
+
+    Parameters
+    ----------
+    config : settings of the person and the preset
+    prints : one a case, labelled or not
+    device : "cuda", "mps" or "cpu", decides how large patch and network may be
+    """
+    spacing = config.spacing or _spacing(prints)
+    shapes = np.array(
+        [np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints]
+    )
+    filters = config.filters or tuple(
+        BASE_FILTERS[device] * 2**level for level in range(LEVELS)
+    )
+    stride = 2 ** (len(filters) - 1)
+    patch = config.patch or _patch(np.median(shapes, axis=0), stride, PATCH_VOXELS[device])
+    intensity = config.intensity or ("window" if _looks_like_ct(prints) else "zscore")
+    window = config.window
+    if intensity == "window" and window is None:
+        window = (
+            float(np.median([p.low for p in prints])),
+            float(np.median([p.high for p in prints])),
+        )
+    return config.with_changes(
+        spacing=spacing, patch=patch, filters=filters, intensity=intensity, window=window
+    )
+
+
+def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
+    """Median spacing of the cases; slices much thicker than pixels are refined moderately."""
+    median = np.median([p.spacing for p in prints], axis=0)
+    thick = int(np.argmax(median))
+    others = float(np.max(np.delete(median, thick)))
+    if median[thick] > 3 * others:
+        median[thick] = max(3 * others, float(np.quantile([p.spacing[thick] for p in prints], 0.1)))
+    z, y, x = (round(float(v), 4) for v in median)
+    return z, y, x
+
+
+def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[int, int, int]:
+    """Largest patch of the scans' own proportions within the budget, in multiples of the stride."""
+    size = shape * min(1.0, (voxels / float(np.prod(shape))) ** (1 / 3))
+    least = stride * COARSEST_CELLS
+    d, h, w = (max(int(s // stride) * stride, least) for s in size)
+    return d, h, w
+
+
+def _looks_like_ct(prints: Sequence[Fingerprint]) -> bool:
+    """Hounsfield units reach down to air; magnitude images are not negative."""
+    return bool(np.median([p.low for p in prints]) < -400)

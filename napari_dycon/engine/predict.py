@@ -1,0 +1,173 @@
+"""Sliding-window prediction: masks with uncertainty and disagreement, on the scan's own grid.
+
+Student and teacher run over the same windows in one pass; their mean is the prediction, its
+entropy the uncertainty, and how far they part the disagreement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from napari_dycon.engine.checkpoint import Model
+from napari_dycon.engine.events import Event
+from napari_dycon.engine.losses import at_least_float32
+from napari_dycon.engine.preprocess import prepare_image
+from napari_dycon.engine.uncertainty import uncertainty_maps
+from napari_dycon.project.formats import read_volume, scan_name, write_map, write_mask
+from napari_dycon.project.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_dycon.project.store import Project
+
+WHOLE_VOLUME_FACTOR = 2.0  # volumes up to this many patches' voxels are predicted in one window
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Canonical arrays ``(D, H, W)`` of one scan: uint8 mask, float32 maps in [0, 1]."""
+
+    mask: npt.NDArray[np.uint8]
+    uncertainty: npt.NDArray[np.float32]
+    disagreement: npt.NDArray[np.float32]
+
+
+def predict_volume(
+    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Prediction:
+    """Predict one scan with networks that are already on ``device``."""
+    image = prepare_image(volume, model.config)
+    members = member_probabilities(model, torch.from_numpy(image), device, dtype)
+    if tuple(members[0].shape[1:]) != volume.shape:
+        members = [
+            F.interpolate(m[None], size=volume.shape, mode="trilinear", align_corners=False)[0]
+            for m in members
+        ]
+    mean, uncertainty, disagreement = uncertainty_maps(members)
+    values = np.array([0, *model.class_values], dtype=np.uint8)
+    return Prediction(
+        values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy()
+    )
+
+
+@torch.no_grad()
+def member_probabilities(
+    model: Model, image: Tensor, device: torch.device, dtype: torch.dtype
+) -> list[Tensor]:
+    """Softmax outputs ``(classes, D, H, W)`` of student and teacher, stitched on the CPU.
+
+    Parameters
+    ----------
+    image : (C, D, H, W), prepared
+    """
+    patch = model.config.patch
+    assert patch is not None
+    window = _window(tuple(image.shape[1:]), patch, len(model.config.filters or ()))
+    networks = (model.student, model.teacher)
+    training = [network.training for network in networks]
+
+    def both(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits = [at_least_float32(network(x).logits) for network in networks]
+        return torch.cat([F.softmax(part, dim=1) for part in logits], dim=1)
+
+    try:
+        for network in networks:
+            network.eval()
+        stitched = sliding_window_inference(
+            image[None],
+            roi_size=window,
+            sw_batch_size=1 if device.type == "cpu" else 4,
+            predictor=both,
+            overlap=0.5,
+            mode="gaussian",
+            padding_mode="replicate",
+            sw_device=device,
+            device=torch.device("cpu"),
+        )
+    finally:
+        for network, mode in zip(networks, training, strict=True):
+            network.train(mode)
+    assert isinstance(stitched, Tensor)
+    student, teacher = stitched[0].chunk(2)
+    return [student, teacher]
+
+
+def _window(shape: Sequence[int], patch: Sequence[int], levels: int) -> tuple[int, ...]:
+    """The patch, or the whole volume (to the network's stride) when it is hardly larger."""
+    stride = 2 ** max(levels - 1, 0)
+    whole = tuple(-(-n // stride) * stride for n in shape)
+    fits = np.prod(whole) <= WHOLE_VOLUME_FACTOR * np.prod(patch)
+    return whole if fits else tuple(patch)
+
+
+def predict_cases(
+    project: Project,
+    run_id: str,
+    model: Model,
+    cases: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Iterator[Event]:
+    """Predict cases of a project into ``predictions/RUN``; yields one event a case."""
+    for number, case in enumerate(cases, start=1):
+        volume = project.read_image(case)
+        check_channels(volume, model, case)
+        result = predict_volume(model, volume, device, dtype)
+        project.write_prediction(
+            run_id, case, result.mask, result.uncertainty, result.disagreement
+        )
+        yield _event(case, number, len(cases), result, volume)
+
+
+def predict_files(
+    files: Sequence[Path], out: Path, model: Model, device: torch.device, dtype: torch.dtype
+) -> Iterator[Event]:
+    """Predict scans that belong to no project: ``NAME.nii.gz``, ``NAME_uncertainty.nii.gz``, ..."""
+    out.mkdir(parents=True, exist_ok=True)
+    for number, file in enumerate(files, start=1):
+        volume = read_volume(file)
+        name = scan_name(file)
+        check_channels(volume, model, name)
+        result = predict_volume(model, volume, device, dtype)
+        write_mask(result.mask, like=volume, path=out / f"{name}.nii.gz")
+        write_map(result.uncertainty, like=volume, path=out / f"{name}_uncertainty.nii.gz")
+        write_map(result.disagreement, like=volume, path=out / f"{name}_disagreement.nii.gz")
+        yield _event(name, number, len(files), result, volume)
+
+
+def check_channels(volume: Volume, model: Model, name: str) -> None:
+    """Refuse a scan that has another number of channels than the network was trained on."""
+    if volume.channels != model.channels:
+        from napari_dycon.errors import UserError
+
+        raise UserError(
+            f"{name} has {volume.channels} channel(s), but this run was trained on "
+            f"{model.channels}. Choose scans with the same channels."
+        )
+
+
+def _event(
+    name: str, number: int, total: int, result: Prediction, volume: Volume
+) -> dict[str, Any]:
+    voxel_ml = float(np.prod(volume.spacing_mm)) / 1000.0
+    values, counts = np.unique(result.mask, return_counts=True)
+    volumes = {int(v): round(float(n) * voxel_ml, 4) for v, n in zip(values, counts, strict=True)}
+    volumes.pop(0, None)
+    return {
+        "event": "predicted",
+        "case": name,
+        "done": number,
+        "total": total,
+        "volume_ml": volumes,
+        "mean_uncertainty": round(float(result.uncertainty.mean()), 6),
+    }

@@ -1,0 +1,96 @@
+"""Scans as the network sees them: resampled, normalised, cached as memory-mapped arrays.
+
+The cache is keyed by the file's place, size and time and by the plan, so that it can be deleted at
+any moment and is never stale. Labels are not cached: they change while a person works.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.project.atomic import replacing
+from napari_dycon.project.volume import Volume
+
+Array = npt.NDArray[Any]
+
+
+def grid_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, int, int]:
+    """Voxels ``(D, H, W)`` of a volume resampled to the target spacing (mm)."""
+    d, h, w = (
+        n if abs(s - t) <= 0.01 * t else max(round(n * s / t), 1)
+        for n, s, t in zip(shape, spacing, target, strict=True)
+    )
+    return d, h, w
+
+
+def resample(array: Array, shape: tuple[int, int, int], *, mode: str = "trilinear") -> Array:
+    """Resample ``(C, D, H, W)`` to another grid over the same field of view."""
+    if array.shape[1:] == shape:
+        return array
+    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+    if mode == "nearest":
+        return F.interpolate(tensor, size=shape, mode="nearest-exact")[0].numpy()
+    return F.interpolate(tensor, size=shape, mode=mode, align_corners=False)[0].numpy()
+
+
+def normalise(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
+    """Scale the intensities of ``(C, D, H, W)``, each channel of MRI by itself.
+
+    "zscore" clips each channel to its 0.5 and 99.5 % quantiles, then sets mean 0 and deviation 1;
+    "window" clips to a fixed range and scales it to [-1, 1].
+    """
+    array = array.astype(np.float32)
+    if config.intensity == "window" and config.window is not None:
+        low, high = config.window
+        return (np.clip(array, low, high) - (low + high) / 2) / (max(high - low, 1e-6) / 2)
+    for channel in array:
+        low, high = np.quantile(channel, (0.005, 0.995))
+        if high > low:
+            np.clip(channel, low, high, out=channel)
+        channel -= channel.mean()
+        channel /= max(float(channel.std()), 1e-6)
+    return array
+
+
+def prepare_image(volume: Volume, config: TrainConfig) -> npt.NDArray[np.float32]:
+    """Resample and normalise a scan for the planned network: float32 ``(C, D, H, W)``."""
+    assert config.spacing is not None
+    array = volume.array if volume.array.ndim == 4 else volume.array[None]
+    shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    return normalise(resample(array, shape), config)
+
+
+def prepare_label(
+    label: npt.NDArray[np.uint8], volume: Volume, config: TrainConfig
+) -> npt.NDArray[np.uint8]:
+    """Resample a label ``(D, H, W)`` to the planned grid, nearest neighbour; 255 stays 255."""
+    assert config.spacing is not None
+    shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    return resample(label[None], shape, mode="nearest")[0].astype(np.uint8)
+
+
+def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
+    """Name of a cached scan, different for every state of the files and every plan."""
+    state = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in images]
+    wanted = [config.spacing, config.intensity, config.window]
+    digest = hashlib.sha256(json.dumps([state, wanted]).encode()).hexdigest()[:16]
+    return folder / f"{case_id}-{digest}.npy"
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write an ``.npy`` file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)

@@ -1,0 +1,399 @@
+"""The one training loop, for every method, read from top to bottom.
+
+``train`` is a generator of events (see ``events.py``): it can be paused, stopped and looked at from
+outside through the run's ``control.json``, and it leaves checkpoints from which an interrupted run
+goes on exactly. Batches, teacher noise and schedules are functions of seed, step and progress, so
+there is no random state to save.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from napari_dycon.engine import checkpoint
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.control import Control
+from napari_dycon.engine.dataset import TrainingData, groups, prepare
+from napari_dycon.engine.device import choose_device, choose_precision
+from napari_dycon.engine.events import Event
+from napari_dycon.engine.methods import Step, build_method
+from napari_dycon.engine.metrics import dice_per_class
+from napari_dycon.engine.network import build_network, update_teacher
+from napari_dycon.engine.patches import Batch, StepBatches
+from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.schedules import adaptive_beta, ema_decay, learning_rate_factor
+from napari_dycon.errors import DyconError, EngineError
+from napari_dycon.project.atomic import write_json
+
+if TYPE_CHECKING:
+    from napari_dycon.project.runs import Run
+    from napari_dycon.project.store import Project
+
+STEP_EVENT_INTERVAL = 0.5  # seconds
+MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
+SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
+
+
+def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iterator[Event]:
+    """Train on a project and yield events; every one is also written to ``events.jsonl``.
+
+    Parameters
+    ----------
+    project : whose labelled and unlabelled cases are learnt from
+    config : settings; what they leave open is planned from the data
+    run : an existing run to start or to resume; a new one is made otherwise
+
+    Raises
+    ------
+    UserError
+        What a person can mend: no labelled case, unknown device, ...
+    EngineError
+        What failed on the way: out of memory, numbers that are not finite. The last checkpoint
+        stays valid.
+    """
+    groups(project, config)  # refuse before a run folder appears
+    choose_device(config.device)
+    run = run or project.new_run(config.method, config.to_dict())
+    try:
+        for event in _loop(project, config, run):
+            event["time"] = round(time.time(), 3)
+            run.append_event(event)
+            yield event
+    except DyconError as error:
+        run.append_event(_failed(error))
+        raise
+    except (RuntimeError, MemoryError, OSError) as error:
+        # RuntimeError is what torch raises for lack of memory and for driver trouble.
+        known = _explain(error)
+        run.append_event(_failed(known))
+        raise known from error
+
+
+def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
+    begin = time.monotonic()
+    device, reason = choose_device(config.device)
+    dtype = choose_precision(config.precision, device)
+    labelled, unlabelled, validation = groups(project, config)
+    yield {
+        "event": "started",
+        "run": run.id,
+        "method": config.method,
+        "device": device.type,
+        "device_reason": reason,
+        "precision": str(dtype).removeprefix("torch."),
+        "labelled": len(labelled),
+        "unlabelled": len(unlabelled),
+        "validation": len(validation),
+        "steps": config.steps,
+        "time_limit": config.time_limit,
+        "pid": os.getpid(),
+    }
+    data: TrainingData | None = None
+    for item in prepare(project, config, device.type, run.state_folder / "labels"):
+        if isinstance(item, TrainingData):
+            data = item
+        else:
+            yield item
+    assert data is not None
+    config = data.config
+    write_json(run.config_path, config.to_dict())
+    for warning in data.warnings:
+        yield {"event": "warning", "message": warning}
+
+    # Networks: the teacher is the student's moving average and never trained itself.
+    torch.manual_seed(config.seed)
+    student = build_network(config, data.channels, len(data.class_values) + 1).to(device)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    model = checkpoint.Model(student, teacher, config, data.class_values, data.channels)
+    optimizer = _optimizer(config, student)
+    scaled = torch.device(device.type), dtype
+    method = build_method(config)
+    step, spent, skipped_total = 0, 0.0, 0
+    state_path = run.state_folder / "state.safetensors"
+    if state_path.exists():
+        loop = checkpoint.load_state(state_path, model, optimizer)
+        step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
+    elif config.init_from:
+        source = project.run(config.init_from).weights_path
+        if checkpoint.copy_matching(model, source) == 0:
+            yield {
+                "event": "warning",
+                "message": f"Run {config.init_from} has another kind of network; this run starts "
+                "from scratch.",
+            }
+
+    control = Control(run)
+    batches = _Batches(data, device)
+    noise = torch.Generator(device)
+    last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
+    said = saved = checked = shown = time.monotonic()
+    check_gap, show_gap = config.validate_every, min(config.preview_every, 5.0)
+    skipped = 0
+    outcome = ""
+
+    def elapsed() -> float:
+        return spent + time.monotonic() - begin
+
+    def progress() -> float:
+        by_time = elapsed() / config.time_limit if config.time_limit else 0.0
+        return min(max(step / config.steps, by_time), 1.0)
+
+    student.train()
+    teacher.train()
+    while not outcome:
+        # What the person asks for
+        if control.stop:
+            outcome = "stopped"
+            break
+        if control.pause:
+            yield {"event": "paused", "step": step}
+            waited = time.monotonic()
+            _save(run, model, optimizer, step, elapsed(), skipped_total)
+            while control.pause:
+                control.wait()
+            begin += time.monotonic() - waited
+            yield {"event": "resumed", "step": step}
+            continue
+        done = progress()
+        if done >= 1.0:
+            outcome = "finished"
+            break
+
+        # One step
+        batch = batches.get(step, with_unlabelled=done >= config.unlabelled_start)
+        noise.manual_seed(config.seed * 1_000_003 + step)
+        rate = config.learning_rate * learning_rate_factor(done, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast(*scaled, enabled=dtype != torch.float32):
+            parts = method.losses(Step(student, teacher, batch, done, noise))
+            loss = torch.stack([part.float() for part in parts.values()]).sum()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
+        if torch.isfinite(loss) and torch.isfinite(norm):
+            optimizer.step()
+            update_teacher(teacher, student, ema_decay(step, config.ema_decay))
+            skipped = 0
+        else:
+            skipped, skipped_total = skipped + 1, skipped_total + 1
+            yield {
+                "event": "warning",
+                "message": f"Step {step + 1} gave a loss that is not a finite number and was "
+                f"skipped ({skipped_total} so far).",
+            }
+            if skipped >= MOST_SKIPPED:
+                raise EngineError(
+                    f"{skipped} steps in a row gave no finite loss. Lower learning_rate, or check "
+                    "the scans for extreme values. The last checkpoint is kept."
+                )
+        step += 1
+
+        # What others see of it
+        now = time.monotonic()
+        if step == 1 or now - said >= STEP_EVENT_INTERVAL:
+            said = now
+            yield _step_event(step, config, progress(), elapsed(), loss, parts, done, rate)
+        if now - saved >= config.checkpoint_every:
+            saved = now
+            _save(run, model, optimizer, step, elapsed(), skipped_total)
+            yield {"event": "checkpoint", "step": step}
+        case = control.preview
+        if case is not None and now - shown >= show_gap:
+            yield _preview(project, run, model, case, step, *scaled)
+            shown = time.monotonic()
+            show_gap = max(config.preview_every, (shown - now) / SIDE_JOB_SHARE)
+        if data.validation and now - checked >= check_gap and progress() < 1.0:
+            last_validation = _validate(project, data, model, *scaled)
+            yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
+            checked = time.monotonic()
+            check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
+
+    _save(run, model, optimizer, step, elapsed(), skipped_total)
+    yield {"event": "checkpoint", "step": step}
+    if data.validation and step:
+        last_validation = _validate(project, data, model, *scaled)
+        yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
+    summary = {
+        "step": step,
+        "elapsed": round(elapsed(), 2),
+        "skipped": skipped_total,
+        "dice": last_validation["mean"],
+    }
+    write_json(
+        run.metrics_path,
+        {
+            **summary,
+            "outcome": outcome,
+            "validation": last_validation,
+            "labelled": [case.id for case in data.labelled],
+            "unlabelled": len(data.unlabelled),
+        },
+    )
+    by_steps = "steps" if step >= config.steps else "time limit"
+    yield {"event": outcome, **summary, **({"reason": by_steps} if outcome == "finished" else {})}
+
+
+class _Batches:
+    """Batches by step number, from worker processes where there are cores to spare."""
+
+    def __init__(self, data: TrainingData, device: torch.device) -> None:
+        self._data = data
+        self._workers = min(max((os.cpu_count() or 1) - 1, 0), 8) if device.type != "cpu" else 0
+        self._device = device
+        self._key: tuple[int, bool] | None = None
+        self._iterator: Iterator[Batch] = iter(())
+
+    def get(self, step: int, *, with_unlabelled: bool) -> Batch:
+        """Batch of a step; cheap when asked for step after step."""
+        if self._key != (step, with_unlabelled):
+            config = self._data.config
+            assert config.patch is not None
+            unlabelled = self._data.unlabelled if with_unlabelled else []
+            dataset = StepBatches(self._data.labelled, unlabelled, config, config.patch)
+            loader = DataLoader(
+                dataset,
+                batch_size=None,
+                sampler=range(step, len(dataset)),
+                num_workers=self._workers,
+                pin_memory=self._device.type == "cuda",
+            )
+            self._iterator = iter(loader)
+        self._key = (step + 1, with_unlabelled)
+        return next(self._iterator).to(self._device)
+
+
+def _optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            network.parameters(),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+    return torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+
+
+def _save(
+    run: Run,
+    model: checkpoint.Model,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    elapsed: float,
+    skipped: int,
+) -> None:
+    """Write the weights and the state to resume from."""
+    checkpoint.save_weights(run.weights_path, model, step)
+    loop = {"step": step, "elapsed": elapsed, "skipped": skipped}
+    checkpoint.save_state(run.state_folder / "state.safetensors", model, optimizer, loop)
+
+
+def _step_event(
+    step: int,
+    config: TrainConfig,
+    progress: float,
+    elapsed: float,
+    loss: torch.Tensor,
+    parts: dict[str, torch.Tensor],
+    done: float,
+    rate: float,
+) -> Event:
+    left = elapsed * (1.0 - progress) / progress if progress > 0 else math.inf
+    if config.time_limit:
+        left = min(left, config.time_limit - elapsed)
+    return {
+        "event": "step",
+        "step": step,
+        "steps": config.steps,
+        "progress": round(progress, 5),
+        "loss": round(float(loss), 6),
+        "parts": {name: round(float(value), 6) for name, value in parts.items()},
+        "beta": round(adaptive_beta(done, config.beta_max, config.beta_min), 4),
+        "learning_rate": rate,
+        "elapsed": round(elapsed, 2),
+        "remaining": round(max(left, 0.0), 1) if math.isfinite(left) else None,
+    }
+
+
+def _preview(
+    project: Project,
+    run: Run,
+    model: checkpoint.Model,
+    case: str,
+    step: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Event:
+    """Predict the case being looked at; a case that cannot be read only gives a warning."""
+    try:
+        volume = project.read_image(case)
+        result = predict_volume(model, volume, device, dtype)
+        project.write_prediction(
+            run.id, case, result.mask, result.uncertainty, result.disagreement
+        )
+    except DyconError as error:
+        return {"event": "warning", "message": f"No preview of {case}: {error}"}
+    return {
+        "event": "preview",
+        "case": case,
+        "step": step,
+        "mask": str(project.prediction_path(run.id, case, "mask")),
+        "uncertainty": str(project.prediction_path(run.id, case, "uncertainty")),
+    }
+
+
+def _validate(
+    project: Project,
+    data: TrainingData,
+    model: checkpoint.Model,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, object]:
+    """Mean Dice of each class over the validation cases, on their own grids."""
+    scores: dict[int, list[float]] = {value: [] for value in data.class_values}
+    for case in data.validation:
+        label = project.read_label(case)
+        if label is None:
+            continue
+        result = predict_volume(model, project.read_image(case), device, dtype)
+        for value, dice in dice_per_class(result.mask, label, data.class_values).items():
+            scores[value].append(dice)
+    means = {str(value): float(np.mean(found)) for value, found in scores.items() if found}
+    return {
+        "dice": {key: round(value, 5) for key, value in means.items()},
+        "mean": round(float(np.mean(list(means.values()))), 5) if means else None,
+    }
+
+
+def _explain(error: BaseException) -> EngineError:
+    """One sentence of reason and advice for what torch or the system raised."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    memory = isinstance(error, MemoryError) or "out of memory" in text.lower()
+    if memory or "not enough memory" in text.lower():
+        return EngineError(
+            "The device ran out of memory. Use a smaller patch (--set patch=[64,64,64]) or a "
+            "smaller batch (--set unlabelled_batch=1), or close other programs that use it. "
+            "The last checkpoint is kept."
+        )
+    return EngineError(f"Training stopped by an error: {text} The last checkpoint is kept.")
+
+
+def _failed(error: DyconError) -> Event:
+    return {"event": "failed", "message": str(error), "time": round(time.time(), 3)}
+
+
+def read_config(run: Run) -> TrainConfig:
+    """Return the configuration a run was started with (or its completed plan)."""
+    return TrainConfig.from_dict(json.loads(run.config_path.read_text(encoding="utf-8")))

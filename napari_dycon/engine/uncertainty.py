@@ -1,0 +1,41 @@
+"""Voxel-wise uncertainty of an ensemble of softmax outputs.
+
+Both maps lie in [0, 1]: entropies are divided by log C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def entropy_of(probabilities: Tensor) -> Tensor:
+    """H(p) / log C over dimension 0: ``(C, D, H, W)`` to ``(D, H, W)``."""
+    safe = probabilities.clamp(min=1e-12)
+    return -(probabilities * safe.log()).sum(dim=0) / math.log(len(probabilities))
+
+
+def uncertainty_maps(members: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean prediction, its entropy, and how far the members disagree.
+
+    Disagreement is the mutual information: entropy of the mean minus mean of the entropies.
+
+    Parameters
+    ----------
+    members : softmax outputs ``(C, D, H, W)``
+
+    Returns
+    -------
+    mean ``(C, D, H, W)``, uncertainty ``(D, H, W)``, disagreement ``(D, H, W)``
+    """
+    total = members[0].clone()
+    spread = entropy_of(members[0])
+    for member in members[1:]:
+        total += member
+        spread += entropy_of(member)
+    mean = total / len(members)
+    uncertainty = entropy_of(mean).clamp(0.0, 1.0)
+    disagreement = (uncertainty - spread / len(members)).clamp(0.0, 1.0)
+    return mean, uncertainty, disagreement

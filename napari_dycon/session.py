@@ -1,0 +1,500 @@
+"""The whole application without a window: every button is one method here.
+
+A :class:`Session` holds one project, the case being looked at and the run at work, and says through
+psygnal events what changed. It knows no Qt and imports no torch; scripts drive it as it is, the
+dock widget gives it a background that never blocks the window.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_dycon import jobs
+from napari_dycon.background import Background, PlainBackground
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.errors import BusyError, DyconError, UserError
+from napari_dycon.hotspots import HotSpot, find_hot_spots
+from napari_dycon.project.runs import Run
+from napari_dycon.project.store import UNANNOTATED, Project
+from napari_dycon.project.volume import Volume
+
+Array = npt.NDArray[Any]
+Event = dict[str, Any]
+Level = Literal["info", "warning", "error"]
+RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopping"]
+
+
+@dataclasses.dataclass
+class CaseView:
+    """The case being looked at; canonical arrays ``(D, H, W)``.
+
+    ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
+    ``run``, or ``None`` while there are none.
+    """
+
+    id: str
+    image: Volume
+    label: npt.NDArray[np.uint8]
+    run: str | None = None
+    prediction: npt.NDArray[np.uint8] | None = None
+    uncertainty: npt.NDArray[np.float32] | None = None
+    disagreement: npt.NDArray[np.float32] | None = None
+    unsaved: bool = False
+    edits: int = 0  # counts strokes, so that a save knows whether it is still the newest
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStatus:
+    """How the run at work stands; ``remaining`` in seconds."""
+
+    phase: RunPhase = "idle"
+    run: str | None = None
+    progress: float = 0.0
+    remaining: float | None = None
+    device: str = ""
+    text: str = ""
+
+
+class Session:
+    """One project, one case in view, at most one run at work."""
+
+    project_changed = Signal(object)  # Project | None
+    cases_changed = Signal()  # list, status, classes or scores
+    case_shown = Signal(object)  # CaseView | None
+    label_saved = Signal(str)  # case id
+    label_edited = Signal(str)  # case id
+    prediction_changed = Signal(object)  # CaseView, after a preview or a prediction
+    run_changed = Signal(object)  # RunStatus
+    event = Signal(dict)  # every event of the engine
+    runs_changed = Signal()
+    message = Signal(str, str)  # level, text for the person
+
+    def __init__(self, background: Background | None = None) -> None:
+        self.background: Background = background or PlainBackground()
+        self.project: Project | None = None
+        self.view: CaseView | None = None
+        self.status = RunStatus()
+        # Replaced by a window so that edits become one step of the layer's own undo history.
+        self.label_writer: Callable[[tuple[Array, ...], Array], None] | None = None
+        self._generation = 0
+        self._run: Run | None = None
+        self._spot = -1
+        self._spots: list[HotSpot] | None = None
+
+    # ---- Data ------------------------------------------------------------------------------
+
+    def create_project(
+        self,
+        path: Path | str,
+        images: Path | str,
+        labels: Path | str | None = None,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        """Make a project from a folder of scans and open it."""
+        target, scans = Path(path), Path(images)
+        drawn = Path(labels) if labels else None
+        self.background.run(
+            lambda: Project.from_folder(target, scans, labels=drawn, classes=classes),
+            self._set_project,
+            self._tell,
+        )
+
+    def open_project(self, path: Path | str) -> None:
+        """Open a project folder; a run that is still at work is attached again."""
+        self.background.run(lambda: Project.open(Path(path)), self._set_project, self._tell)
+
+    def add_cases(self, images: Sequence[Path | str]) -> None:
+        """Add scans to the open project, without labels."""
+        project = self._need_project()
+        files = [Path(image) for image in images]
+
+        def done(added: Sequence[object]) -> None:
+            self.message.emit("info", f"{len(added)} case(s) added.")
+            self.cases_changed.emit()
+
+        self.background.run(lambda: project.add_cases(files), done, self._tell)
+
+    def close_project(self) -> None:
+        """Save what was drawn and close; a run at work goes on by itself."""
+        self.flush()
+        self._generation += 1
+        self.project, self.view, self._run = None, None, None
+        self._set_status(RunStatus())
+        self.case_shown.emit(None)
+        self.project_changed.emit(None)
+
+    def _set_project(self, project: Project) -> None:
+        self.close_project()
+        self.project = project
+        self.project_changed.emit(project)
+        self.cases_changed.emit()
+        self._attach()
+
+    # ---- Annotate --------------------------------------------------------------------------
+
+    def show_case(self, case_id: str) -> None:
+        """Load a case and make it the one in view; what was drawn before is saved first."""
+        project = self._need_project()
+        project.case(case_id)  # an unknown name is refused before anything changes
+        self.flush()
+        self._generation += 1
+        generation = self._generation
+
+        def done(view: CaseView) -> None:
+            # A later click wins over a slower earlier one.
+            if generation == self._generation:
+                self.view = view
+                self._spot, self._spots = -1, None
+                self.label_writer = None
+                self._ask_preview()
+                self.case_shown.emit(view)
+
+        self.background.run(lambda: load_case(project, case_id), done, self._tell)
+
+    def mark_edited(self) -> None:
+        """Say that the label in view was changed (its array, in place)."""
+        if self.view is not None:
+            self.view.unsaved = True
+            self.view.edits += 1
+            self.label_edited.emit(self.view.id)
+
+    def save_label(self) -> None:
+        """Save the label in view, off the caller's thread where there is one to use."""
+        view, project = self.view, self.project
+        if view is None or project is None or not view.unsaved:
+            return
+        snapshot, edits = view.label.copy(), view.edits
+
+        def done(_: object) -> None:
+            if view.edits == edits:
+                view.unsaved = False
+            self.label_saved.emit(view.id)
+            self.cases_changed.emit()
+
+        self.background.run(lambda: project.save_label(view.id, snapshot), done, self._tell)
+
+    def flush(self) -> None:
+        """Save the label in view before returning; an error is told and nothing is dropped."""
+        view, project = self.view, self.project
+        if view is None or project is None or not view.unsaved:
+            return
+        try:
+            project.save_label(view.id, view.label)
+        except DyconError as error:
+            self._tell(error)
+            raise
+        view.unsaved = False
+        self.label_saved.emit(view.id)
+        self.cases_changed.emit()
+
+    def set_label(self, new: npt.NDArray[np.uint8]) -> int:
+        """Replace the label in view as one undoable step; returns how many voxels changed."""
+        view = self._need_view()
+        if new.shape != view.label.shape:
+            raise UserError(
+                f"The new label has the shape {new.shape}, the scan has {view.label.shape}."
+            )
+        indices = np.nonzero(view.label != new)
+        if len(indices[0]):
+            values = new[indices]
+            if self.label_writer is None:
+                view.label[indices] = values
+            else:
+                self.label_writer(indices, values)
+            self.mark_edited()
+        return len(indices[0])
+
+    def fill_background(self, slice_index: int | None = None, axis: int = 0) -> int:
+        """Declare what is not annotated to be background, in one slice or everywhere."""
+        view = self._need_view()
+        new = view.label.copy()
+        where: tuple[Any, ...] = (slice(None),) * 3
+        if slice_index is not None:
+            where = tuple(slice_index if a == axis else slice(None) for a in range(3))
+        part = new[where]
+        new[where] = np.where(part == UNANNOTATED, 0, part)
+        return self.set_label(new)
+
+    def set_case_status(self, case_id: str, status: str) -> None:
+        """Set a case's status; "labelled" and "reviewed" make the rest of it background."""
+        project = self._need_project()
+        if status in ("labelled", "reviewed"):
+            if self.view is None or self.view.id != case_id:
+                raise UserError(f"Show case {case_id} first, then mark it as {status}.")
+            if not np.any((self.view.label != UNANNOTATED) & (self.view.label != 0)):
+                raise UserError(
+                    f"Case {case_id} has no annotation yet. Paint a structure first, or accept a "
+                    "prediction; then mark it."
+                )
+            self.fill_background()
+            self.view.unsaved = True
+            self.flush()
+        project.set_status(case_id, status)  # type: ignore[arg-type]
+        self.cases_changed.emit()
+
+    # ---- Train -----------------------------------------------------------------------------
+
+    def start_training(self, config: TrainConfig | None = None, **changes: Any) -> str:
+        """Start a run in a process of its own and return its id.
+
+        Parameters
+        ----------
+        config : settings; by default the preset "default" of DyCON
+        **changes : single settings to replace, such as ``time_limit=300``
+        """
+        project = self._need_project()
+        if self.status.phase != "idle":
+            raise BusyError(f"Run {self.status.run} is at work; stop it before starting another.")
+        self.flush()
+        config = config or make_config("dycon")
+        config = config.with_changes(**changes) if changes else config
+        if not project.labelled("train"):
+            raise UserError(
+                "No case is labelled yet, and training needs at least one. Choose a case, paint "
+                "the structure, then mark the case as labelled."
+            )
+        run = project.new_run(config.method, config.to_dict())
+        run.write_control(command="run", preview=self.view.id if self.view else None)
+        self.runs_changed.emit()
+        self._set_status(RunStatus("starting", run.id, text="Starting the engine"))
+        try:
+            process = jobs.launch_training(project.path, run)
+        except OSError as error:
+            self._set_status(RunStatus())
+            raise DyconError(f"The engine could not be started: {error}") from error
+        self._run = run
+        self.background.follow(
+            f"Training {run.id}", jobs.follow_training(run, process), self._on_event
+        )
+        return run.id
+
+    def pause(self) -> None:
+        """Ask the run to wait after its current step."""
+        self._command("pause")
+
+    def resume(self) -> None:
+        """Let a paused run go on."""
+        self._command("run")
+
+    def stop(self) -> None:
+        """Ask the run to save its weights and end."""
+        self._command("stop")
+        if self._run is not None:
+            self._set_status(
+                dataclasses.replace(self.status, phase="stopping", text="Stopping: saving weights")
+            )
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Block until no run is at work (for scripts; a window never calls this)."""
+        begin = time.monotonic()
+        while self.status.phase != "idle":
+            if timeout is not None and time.monotonic() - begin > timeout:
+                raise DyconError(f"Run {self.status.run} was still at work after {timeout} s.")
+            time.sleep(0.05)
+
+    def _command(self, command: str) -> None:
+        if self._run is None:
+            raise UserError("No run is at work.")
+        self._run.write_control(command=command)
+
+    def _attach(self) -> None:
+        """Follow a run of this project that is still at work, from its first event."""
+        if self.project is None:
+            return
+        for run in self.project.runs():
+            if jobs.is_running(run):
+                self._run = run
+                self._set_status(RunStatus("starting", run.id, text="Attached to a run at work"))
+                self.background.follow(
+                    f"Training {run.id}", jobs.follow_training(run), self._on_event
+                )
+                return
+
+    def _ask_preview(self) -> None:
+        if self._run is not None and self.view is not None:
+            self._run.write_control(preview=self.view.id)
+
+    def _on_event(self, event: Event) -> None:
+        kind = event.get("event")
+        status = self.status
+        if kind == "started":
+            status = dataclasses.replace(
+                status, phase="preparing", device=event["device_reason"], text="Reading the scans"
+            )
+        elif kind == "preparing":
+            text = f"Preparing scan {event['done']} of {event['total']}"
+            status = dataclasses.replace(status, phase="preparing", text=text)
+        elif kind == "step":
+            phase: RunPhase = "stopping" if status.phase == "stopping" else "training"
+            status = dataclasses.replace(
+                status,
+                phase=phase,
+                progress=float(event["progress"]),
+                remaining=event["remaining"],
+                text=f"Step {event['step']}, loss {event['loss']:.3f}",
+            )
+        elif kind == "paused":
+            status = dataclasses.replace(status, phase="paused", text="Paused")
+        elif kind == "resumed":
+            status = dataclasses.replace(status, phase="training", text="Training")
+        elif kind in jobs.LAST_EVENTS:
+            self._run = None
+            status = RunStatus()
+        self._set_status(status)
+        self.event.emit(event)
+        if kind == "preview":
+            self.refresh_prediction(str(event["case"]))
+        elif kind == "warning":
+            self.message.emit("warning", str(event["message"]))
+        elif kind == "failed":
+            self.message.emit("error", str(event["message"]))
+        if kind in jobs.LAST_EVENTS:
+            self.runs_changed.emit()
+
+    # ---- Review ----------------------------------------------------------------------------
+
+    def predict(self, ids: Sequence[str], run: str | None = None) -> None:
+        """Predict cases with a run's weights (the newest by default), in an engine process."""
+        project = self._need_project()
+        chosen = project.run(run)
+
+        def each(event: Event) -> None:
+            self.event.emit(event)
+            if event.get("event") == "predicted":
+                self.refresh_prediction(str(event["case"]))
+            elif event.get("event") == "failed":
+                self.message.emit("error", str(event["message"]))
+            elif event.get("event") == "finished":
+                self.cases_changed.emit()
+
+        events = jobs.predict_process(project.path, chosen.id, [project.case(i).id for i in ids])
+        self.background.follow(f"Predicting with {chosen.id}", events, each)
+
+    def refresh_prediction(self, case_id: str) -> None:
+        """Read the newest prediction of the case in view again."""
+        view, project = self.view, self.project
+        if view is None or project is None or view.id != case_id:
+            return
+        generation = self._generation
+
+        def done(found: CaseView) -> None:
+            if generation == self._generation and self.view is view:
+                view.run, view.prediction = found.run, found.prediction
+                view.uncertainty, view.disagreement = found.uncertainty, found.disagreement
+                self._spots = None
+                self.prediction_changed.emit(view)
+
+        self.background.run(
+            lambda: load_prediction(project, dataclasses.replace(view)), done, self._tell
+        )
+
+    def accept_prediction(self, classes: Sequence[int] | None = None) -> int:
+        """Make the prediction in view the label, whole or for some classes; one undoable step.
+
+        Returns how many voxels changed. With all classes the case counts as labelled.
+        """
+        view = self._need_view()
+        if view.prediction is None:
+            raise UserError(f"Case {view.id} has no prediction yet. Train, or press Predict first.")
+        if classes is None:
+            new = view.prediction.copy()
+        else:
+            new = view.label.copy()
+            new[np.isin(view.label, classes)] = 0
+            chosen = np.isin(view.prediction, classes)
+            new[chosen] = view.prediction[chosen]
+        changed = self.set_label(new)
+        view.unsaved = True
+        self.flush()
+        return changed
+
+    def suggest_next(self) -> list[str]:
+        """Cases without a label, the one the newest predictions are least sure of first.
+
+        Cases that nothing is known of yet come last, in the project's order.
+        """
+        project = self._need_project()
+        scores = {case.id: self.case_score(case.id) for case in project.unlabelled()}
+        return sorted(scores, key=lambda case: -(scores[case] if scores[case] is not None else -1))  # type: ignore[operator]
+
+    def case_score(self, case_id: str) -> float | None:
+        """Mean uncertainty of a case's newest prediction where it is more than half foreground."""
+        project = self._need_project()
+        runs = project.predictions(case_id)
+        if not runs:
+            return None
+        uncertainty = project.read_prediction(runs[0], case_id, "uncertainty")
+        mask = project.read_prediction(runs[0], case_id, "mask")
+        if uncertainty is None or mask is None:
+            return None
+        inside = uncertainty[mask > 0]
+        return float(inside.mean() if inside.size else uncertainty.mean())
+
+    def next_uncertain(self) -> tuple[float, float, float] | None:
+        """Centre of the next most uncertain place of the case in view, ``(z, y, x)`` in mm.
+
+        Places are connected regions of high uncertainty, the heaviest first; after the last one
+        the first comes again. ``None`` when nothing is uncertain or nothing was predicted.
+        """
+        view = self._need_view()
+        if view.uncertainty is None:
+            return None
+        if self._spots is None:
+            self._spots, self._spot = find_hot_spots(view.uncertainty), -1
+        if not self._spots:
+            return None
+        self._spot = (self._spot + 1) % len(self._spots)
+        spacing = view.image.spacing_mm
+        z, y, x = (c * s for c, s in zip(self._spots[self._spot].centre, spacing, strict=True))
+        return z, y, x
+
+    # ---- Helpers ---------------------------------------------------------------------------
+
+    def _need_project(self) -> Project:
+        if self.project is None:
+            raise UserError("No project is open. Open one, or make one from a folder of scans.")
+        return self.project
+
+    def _need_view(self) -> CaseView:
+        if self.view is None:
+            raise UserError("No case is shown. Choose one in the list of cases first.")
+        return self.view
+
+    def _set_status(self, status: RunStatus) -> None:
+        if status != self.status:
+            self.status = status
+            self.run_changed.emit(status)
+
+    def _tell(self, error: Exception) -> None:
+        if isinstance(error, DyconError):
+            self.message.emit("error", str(error))
+        else:
+            self.message.emit("error", f"Something unexpected went wrong: {error}")
+
+
+def load_case(project: Project, case_id: str) -> CaseView:
+    """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
+    image = project.read_image(case_id)
+    label = project.read_label(case_id)
+    if label is None:
+        label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
+    view = CaseView(case_id, image, np.ascontiguousarray(label))
+    return load_prediction(project, view)
+
+
+def load_prediction(project: Project, view: CaseView) -> CaseView:
+    """Fill a view with the newest prediction of its case, as far as there is one."""
+    for run in project.predictions(view.id)[:1]:
+        view.run = run
+        view.prediction = project.read_prediction(run, view.id, "mask")
+        view.uncertainty = project.read_prediction(run, view.id, "uncertainty")
+        view.disagreement = project.read_prediction(run, view.id, "disagreement")
+    return view

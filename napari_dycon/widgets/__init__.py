@@ -1,0 +1,1 @@
+"""Qt and napari: each widget takes the session."""
