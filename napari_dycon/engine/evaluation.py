@@ -135,7 +135,10 @@ def _uncertainty_of(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] 
         volume = read_volume(path, check_values=False)
         difference = same_grid(volume, truth)
         if difference is not None:
-            raise GeometryError(f"{path.name} is not on the grid of its reference: {difference}")
+            raise GeometryError(
+                f"{path.name} is not on the grid of its reference: {difference}. Predict again on "
+                "the scan that the reference was drawn on, or remove the map."
+            )
         values = np.asarray(volume.array, np.float32)
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-3 and high <= 1.0 + 1e-3):  # also when NaN

@@ -1,0 +1,137 @@
+"""Files are written whole or not at all, and one writer at a time.
+
+Write beside the target, flush to the disk, rename: a reader sees the old file or the new one, never
+half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.errors import BusyError, ProjectError
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path in the same folder that takes the target's place at the end.
+
+    The temporary name keeps the suffixes (writers look at them). On an error it is removed and the
+    old file stays as it was; an ``OSError`` becomes a ``ProjectError`` in words.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ProjectError(
+            f"{path.name} could not be written in {path.parent}: {reason}. Check that the folder "
+            "can be written to and that the disk is not full; the old file is unchanged."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system can (Windows cannot open folders)."""
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse it
+        pass
+    finally:
+        os.close(handle)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a whole file."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a whole JSON file, readable by people."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
+    """Hold a folder for a short read-change-write; others wait, then get a ``BusyError``."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / ".lock", timeout=timeout):
+            yield
+    except Timeout:
+        raise BusyError(
+            f"Another window or command is changing {folder.name} and has not finished within "
+            f"{timeout:.0f} s. Close it, or try again."
+        ) from None
+    except PermissionError as error:
+        raise ProjectError(
+            f"{folder} cannot be written to ({error.strerror}). Choose a folder of your own, or "
+            "ask for the right to change this one."
+        ) from error
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """Which process does something: its id alone could belong to another one by now."""
+
+    pid: int
+    host: str
+    started: float  # seconds since the epoch
+
+    @classmethod
+    def current(cls) -> ProcessIdentity:
+        """Identity of this process."""
+        return cls(os.getpid(), socket.gethostname(), _start_time(os.getpid()) or time.time())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:
+        """Read what ``to_dict`` gave."""
+        return cls(int(values["pid"]), str(values["host"]), float(values["started"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+    def is_alive(self) -> bool:
+        """Whether this very process still runs; one on another machine counts as dead."""
+        if self.host != socket.gethostname():
+            return False
+        started = _start_time(self.pid)
+        return started is not None and abs(started - self.started) < 2.0
+
+
+def _start_time(pid: int) -> float | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.Error:
+        return None

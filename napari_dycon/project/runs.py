@@ -1,0 +1,121 @@
+"""The folder of one training run: settings, events, weights, control; standard library only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.atomic import write_json
+
+
+@dataclass(frozen=True)
+class Run:
+    """``runs/RUN`` of a project."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """Name of the run, such as ``001-dycon``."""
+        return self.folder.name
+
+    @property
+    def config_path(self) -> Path:
+        """Settings, completed by the plan once the run has started."""
+        return self.folder / "config.json"
+
+    @property
+    def events_path(self) -> Path:
+        """Everything the engine said, a JSON object a line."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def weights_path(self) -> Path:
+        """Student and teacher, for prediction."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def state_folder(self) -> Path:
+        """What resuming needs."""
+        return self.folder / "state"
+
+    @property
+    def metrics_path(self) -> Path:
+        """How the run ended."""
+        return self.folder / "metrics.json"
+
+    @property
+    def control_path(self) -> Path:
+        """What the person asks of it while it runs."""
+        return self.folder / "control.json"
+
+    @property
+    def method(self) -> str:
+        """Method of the run, as in its settings."""
+        return str(self.read_config().get("method", ""))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it can predict."""
+        return self.weights_path.exists()
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the settings."""
+        try:
+            return dict(json.loads(self.config_path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ProjectError(
+                f"Run {self.id} cannot be used: its settings (config.json) cannot be read "
+                f"({error}). Choose another run or train again."
+            ) from None
+
+    def read_metrics(self) -> dict[str, Any]:
+        """How the run ended; empty while it has not."""
+        return self._read(self.metrics_path)
+
+    def read_control(self) -> dict[str, Any]:
+        """What was asked for; empty when nothing was."""
+        return self._read(self.control_path)
+
+    def write_control(self, **changes: Any) -> None:
+        """Change what is asked for: ``command`` (run, pause, stop), ``preview`` (a case or None)."""
+        write_json(self.control_path, {**self.read_control(), **changes})
+
+    def append_event(self, event: dict[str, Any]) -> None:
+        """Add one line to ``events.jsonl``."""
+        line = json.dumps(event, ensure_ascii=False) + "\n"
+        with self.events_path.open("ab") as file:
+            file.write(line.encode("utf-8"))
+
+    def read_events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Read the events from a byte offset on; returns them and the offset to go on from.
+
+        A last line that is still being written is left for the next time.
+        """
+        try:
+            with self.events_path.open("rb") as file:
+                file.seek(offset)
+                data = file.read()
+        except FileNotFoundError:
+            return [], offset
+        whole = data.rfind(b"\n") + 1
+        events = []
+        for line in data[:whole].splitlines():
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue  # torn by a crash; everything around it still counts
+            if isinstance(value, dict):
+                events.append(value)
+        return events, offset + whole
+
+    @staticmethod
+    def _read(path: Path) -> dict[str, Any]:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}

@@ -1,0 +1,126 @@
+"""What ``project.json`` may hold, checked by pydantic and explained in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from napari_dycon.errors import ProjectError
+
+SCHEMA_VERSION = 1
+UNANNOTATED = 255
+Status = Literal["unlabelled", "in progress", "labelled", "reviewed"]
+Split = Literal["train", "validation"]
+STATUSES: tuple[Status, ...] = ("unlabelled", "in progress", "labelled", "reviewed")
+
+# Okabe and Ito's colours, told apart by nearly everybody, without the black.
+PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#bbbbbb")
+
+# Ids become file names: no separators, no hidden files, no "..", nothing Windows chokes on.
+_ID = re.compile(r"^\w(?:[\w.+\- ]*[\w+\-])?$")
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
+
+
+def is_case_id(text: str) -> bool:
+    """Whether a text can be the id of a case (and so the name of its files)."""
+    return bool(
+        _ID.match(text)
+        and len(text) <= 150
+        and ".." not in text
+        and text.split(".")[0].lower() not in _RESERVED
+    )
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassInfo(_Model):
+    """A structure to segment; background is 0 and not listed."""
+
+    value: Annotated[int, Field(ge=1, le=254)]
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class Case(_Model):
+    """A scan; ``images`` has one path a channel, relative to the project or absolute."""
+
+    id: str
+    images: Annotated[list[str], Field(min_length=1)]
+    split: Split = "train"
+    status: Status = "unlabelled"
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str) -> str:
+        if not is_case_id(value):
+            raise ValueError("expected letters, digits, '-', '_', '.', '+' and spaces only")
+        return value
+
+
+class ProjectFile(_Model):
+    """The whole of ``project.json``."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=254)]
+    channels: Annotated[list[str], Field(min_length=1, max_length=8)]
+    cases: list[Case] = []
+
+    @model_validator(mode="after")
+    def _check(self) -> ProjectFile:
+        _unique("case id", [case.id.lower() for case in self.cases])
+        _unique("class value", [str(c.value) for c in self.classes])
+        _unique("class name", [c.name.lower() for c in self.classes])
+        for case in self.cases:
+            if len(case.images) != len(self.channels):
+                raise ValueError(
+                    f"case {case.id} has {len(case.images)} image(s), but the project has "
+                    f"{len(self.channels)} channel(s)"
+                )
+        return self
+
+
+def _unique(what: str, values: list[str]) -> None:
+    twice = sorted({v for v in values if values.count(v) > 1}) if len(values) < 500 else []
+    if twice or len(set(values)) < len(values):
+        raise ValueError(f"every {what} must be unique, found twice: {', '.join(twice[:3])}")
+
+
+def parse(text: str, path: Path) -> ProjectFile:
+    """Read the text of a ``project.json``; errors name the field, what was found and expected."""
+    try:
+        values: Any = json.loads(text)
+    except ValueError as error:
+        raise ProjectError(
+            f"{path} is not valid JSON ({error}). Restore it from a backup, or make a new project."
+        ) from None
+    if not isinstance(values, dict):
+        raise ProjectError(f"{path} is not a project; expected a JSON object.")
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise ProjectError(
+            f"{path.parent.name} was made by a newer version of napari-dycon (schema {version}, "
+            f"this one knows {SCHEMA_VERSION}). Update napari-dycon to open it."
+        )
+    return validated(values, path)
+
+
+def validated(values: dict[str, Any], path: Path) -> ProjectFile:
+    """Check values against the schema; the first problem becomes one line."""
+    try:
+        return ProjectFile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "project"
+        found = repr(first.get("input"))
+        found = found if len(found) < 80 else found[:77] + "..."
+        raise ProjectError(
+            f"{path}: {place} is wrong: {first['msg']} (found {found}). Mend it by hand or restore "
+            "a backup."
+        ) from None

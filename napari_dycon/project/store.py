@@ -1,0 +1,524 @@
+"""A project on disk: cases, classes, labels, runs and predictions in one folder.
+
+Scans are referenced, never copied or altered. Every change reads ``project.json`` again under a
+lock, changes it and writes it whole, so that two windows do not undo each other's work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
+from napari_dycon.project import formats
+from napari_dycon.project.atomic import folder_lock, write_json
+from napari_dycon.project.runs import Run
+from napari_dycon.project.schema import (
+    PALETTE,
+    SCHEMA_VERSION,
+    UNANNOTATED,
+    Case,
+    ClassInfo,
+    ProjectFile,
+    Split,
+    Status,
+    parse,
+    validated,
+)
+from napari_dycon.project.volume import Volume, same_grid
+
+Array = npt.NDArray[Any]
+Kind = Literal["mask", "uncertainty", "disagreement"]
+Progress = Callable[[int, int, str], None]
+FILE = "project.json"
+
+
+class Project:
+    """A project folder that is open."""
+
+    def __init__(self, path: Path, file: ProjectFile) -> None:
+        self.path = path
+        self._file = file
+
+    # ---- Making and opening ------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        path: Path | str,
+        *,
+        classes: Sequence[ClassInfo] | None = None,
+        channels: Sequence[str] = ("image",),
+        name: str | None = None,
+    ) -> Project:
+        """Make an empty project in a new or empty folder."""
+        path = Path(path).absolute()
+        check_free(path)
+        values = {
+            "schema_version": SCHEMA_VERSION,
+            "name": name or path.name,
+            "classes": [c.model_dump() for c in classes or named_classes(["structure"])],
+            "channels": list(channels),
+        }
+        file = validated(values, path / FILE)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "labels").mkdir(exist_ok=True)
+        except OSError as error:
+            raise ProjectError(
+                f"{path} cannot be made: {error.strerror}. Choose a folder that you may write to."
+            ) from error
+        write_json(path / FILE, file.model_dump())
+        return cls(path, file)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Project:
+        """Open a project by its folder or its ``project.json``."""
+        path = Path(path).absolute()
+        folder = path.parent if path.name == FILE else path
+        if not folder.exists():
+            raise ProjectError(f"There is no folder {folder}. Check its name.")
+        return cls(folder, _read(folder))
+
+    @staticmethod
+    def is_project(path: Path | str) -> bool:
+        """Whether a folder holds a project."""
+        return (Path(path) / FILE).is_file()
+
+    @classmethod
+    def from_folder(
+        cls,
+        path: Path | str,
+        images: Path | str,
+        labels: Path | str | None = None,
+        classes: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> Project:
+        """Make a project from a folder of scans and, for some of them, labels of the same name.
+
+        All scans and labels are read and checked first; when one is wrong, nothing is left behind.
+        """
+        path = Path(path).absolute()
+        check_free(path)
+        existed = path.exists()
+        scans = scans_in(Path(images), "images")
+        drawn: dict[str, Path] = {}
+        if labels is not None:
+            drawn = {formats.scan_name(p): p for p in scans_in(Path(labels), "labels")}
+            names = {formats.scan_name(p) for p in scans}
+            if stray := sorted(set(drawn) - names):
+                raise UserError(
+                    f"Label {stray[0]} has no scan of the same name in {images}"
+                    f"{f' (and {len(stray) - 1} more)' if len(stray) > 1 else ''}. Expected each "
+                    "label to be named like its scan."
+                )
+        if classes is None and drawn:
+            classes = [f"class {v}" for v in _values_in(list(drawn.values()))] or None
+        infos = named_classes(classes or ["structure"])
+        if classes is not None and all(c.startswith("class ") for c in classes):
+            infos = [
+                info.model_copy(update={"value": int(info.name.split()[1])}) for info in infos
+            ]
+        project = cls.create(path, classes=infos)
+        try:
+            project.add_cases(scans, labels=drawn, progress=progress)
+        except BaseException:
+            # The folder was new or empty a moment ago; all that is in it is ours.
+            shutil.rmtree(path, ignore_errors=True)
+            if existed:
+                path.mkdir(exist_ok=True)
+            raise
+        return project
+
+    # ---- What it holds -----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Name shown to people."""
+        return self._file.name
+
+    @property
+    def classes(self) -> list[ClassInfo]:
+        """Structures to segment, without the background."""
+        return list(self._file.classes)
+
+    @property
+    def channels(self) -> list[str]:
+        """Names of the channels of every scan."""
+        return list(self._file.channels)
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases in the project's order."""
+        return list(self._file.cases)
+
+    @property
+    def cache_folder(self) -> Path:
+        """Preprocessed scans; safe to delete."""
+        return self.path / "cache"
+
+    def case(self, case_id: str) -> Case:
+        """Find a case by its id."""
+        for case in self._file.cases:
+            if case.id == case_id:
+                return case
+        ids = [case.id for case in self._file.cases]
+        close = difflib.get_close_matches(case_id, ids, 3)
+        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        raise UserError(f"There is no case '{case_id}' in {self.name}.{hint}")
+
+    def labelled(self, split: Split = "train") -> list[Case]:
+        """Cases of a split that somebody annotated, wholly or in part."""
+        return [
+            case
+            for case in self._file.cases
+            if case.split == split
+            and case.status != "unlabelled"
+            and self.label_path(case.id).exists()
+        ]
+
+    def unlabelled(self) -> list[Case]:
+        """Cases of the training split that nobody annotated."""
+        labelled = {case.id for case in self.labelled()}
+        return [c for c in self._file.cases if c.split == "train" and c.id not in labelled]
+
+    def image_paths(self, case_id: str) -> list[Path]:
+        """Files of a case, one a channel."""
+        return [(self.path / image).absolute() for image in self.case(case_id).images]
+
+    def read_image(self, case_id: str) -> Volume:
+        """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
+        volumes = [formats.read_volume(path) for path in self.image_paths(case_id)]
+        first = volumes[0]
+        for volume in volumes[1:]:
+            if difference := same_grid(volume, first):
+                raise GeometryError(
+                    f"The channels of case {case_id} do not lie on one grid: {difference}. "
+                    "Resample them to the first channel."
+                )
+        if len(volumes) == 1:
+            return first
+        array = np.stack([volume.array.astype(np.float32) for volume in volumes])
+        return Volume(array, first.affine, first.source)
+
+    def label_path(self, case_id: str) -> Path:
+        """Where a case's label is kept."""
+        return self.path / "labels" / f"{self.case(case_id).id}.nii.gz"
+
+    def read_label(self, case_id: str) -> npt.NDArray[np.uint8] | None:
+        """Read what people drew, uint8 ``(D, H, W)``, 255 = not annotated; ``None`` if nothing."""
+        path = self.label_path(case_id)
+        if not path.exists():
+            return None
+        return formats.read_label(path).array
+
+    # ---- Changing it -------------------------------------------------------------------------
+
+    def add_cases(
+        self,
+        images: Sequence[Path | Sequence[Path]],
+        *,
+        labels: Mapping[str, Path] | None = None,
+        progress: Progress | None = None,
+    ) -> list[Case]:
+        """Add scans, and labels by case id; all are checked before anything is written."""
+        groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
+        taken = {case.id.lower() for case in self._file.cases}
+        cases: list[Case] = []
+        arrays: dict[str, Array] = {}
+        for number, group in enumerate(groups, start=1):
+            paths = [Path(p).absolute() for p in group]
+            case_id = free_id(formats.scan_name(paths[0]), taken)
+            taken.add(case_id.lower())
+            volumes = [formats.read_volume(path) for path in paths]
+            for volume in volumes[1:]:
+                if difference := same_grid(volume, volumes[0]):
+                    raise GeometryError(f"The channels of {case_id} differ: {difference}.")
+            status: Status = "unlabelled"
+            if labels and (label := labels.get(formats.scan_name(paths[0]))):
+                array = formats.read_label(label, like=volumes[0]).array
+                self._check_values(array, Path(label).name)
+                arrays[case_id], status = array, label_status(array)
+            cases.append(Case(id=case_id, images=[self._reference(p) for p in paths], status=status))
+            if progress:
+                progress(number, len(groups), case_id)
+        likes = {case.id: Path(group[0]) for case, group in zip(cases, groups, strict=True)}
+        for case_id, array in arrays.items():
+            like = formats.read_volume(likes[case_id], check_values=False)
+            self._label_folder()
+            formats.write_mask(array, like=like, path=self.path / "labels" / f"{case_id}.nii.gz")
+        self._change(lambda values: values["cases"].extend(c.model_dump() for c in cases))
+        return cases
+
+    def save_label(
+        self, case_id: str, array: Array, *, status: Status | None = None
+    ) -> None:
+        """Save what was drawn: uint8 ``(D, H, W)``, and set the status that follows from it.
+
+        A reviewed case stays reviewed as long as all of it is annotated.
+        """
+        like = formats.read_volume(self.image_paths(case_id)[0], check_values=False)
+        if array.shape != like.shape:
+            raise GeometryError(
+                f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
+            )
+        self._check_values(array, f"The label of {case_id}")
+        self._label_folder()
+        formats.write_mask(array, like=like, path=self.label_path(case_id))
+        found = status or label_status(array)
+        if found == "labelled" and self.case(case_id).status == "reviewed" and status is None:
+            found = "reviewed"
+        if found != self.case(case_id).status:
+            self.set_status(case_id, found)
+
+    def set_status(self, case_id: str, status: Status) -> None:
+        """Set how far a case is annotated."""
+        self._change_case(case_id, status=status)
+
+    def set_split(self, case_id: str, split: Split) -> None:
+        """Use a case for training or keep it for validation."""
+        self._change_case(case_id, split=split)
+
+    def add_class(self, name: str, color: str | None = None) -> ClassInfo:
+        """Add a structure to segment, with the next free value."""
+        used = {c.value for c in self.classes}
+        value = next((v for v in range(1, UNANNOTATED) if v not in used), None)
+        if value is None:
+            raise ProjectError("A project holds at most 254 classes.")
+        info = {"value": value, "name": name.strip(), "color": color or next_color(len(used))}
+        self._change(lambda values: values["classes"].append(info))
+        return self.classes[-1]
+
+    def change_class(self, value: int, *, name: str | None = None, color: str | None = None) -> None:
+        """Rename or recolour a structure."""
+        changes = {k: v for k, v in (("name", name), ("color", color)) if v is not None}
+
+        def change(values: dict[str, Any]) -> None:
+            for item in values["classes"]:
+                if item["value"] == value:
+                    item.update(changes)
+
+        self._change(change)
+
+    def reload(self) -> None:
+        """Read ``project.json`` again, which another window may have changed."""
+        self._file = _read(self.path)
+
+    # ---- Runs and predictions ----------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """All runs, the oldest first."""
+        folder = self.path / "runs"
+        if not folder.is_dir():
+            return []
+        found = [Run(p) for p in folder.iterdir() if (p / "config.json").is_file()]
+        return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+
+    def run(self, run_id: str | None = None) -> Run:
+        """Find a run, by default the newest that can predict."""
+        runs = self.runs()
+        if run_id is None:
+            usable = [run for run in runs if run.has_weights]
+            if not usable:
+                raise ProjectError(
+                    f"{self.name} has no trained weights yet. Train first, then predict."
+                )
+            return usable[-1]
+        for run in runs:
+            if run.id == run_id:
+                return run
+        known = ", ".join(run.id for run in runs) or "none"
+        raise ProjectError(f"There is no run '{run_id}' in {self.name}. Runs: {known}.")
+
+    def new_run(self, method: str, config: dict[str, Any]) -> Run:
+        """Make the folder of a new run, ``runs/001-dycon``, with its settings."""
+        folder = self.path / "runs"
+        try:
+            folder.mkdir(exist_ok=True)
+            last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0)
+            for number in range(last + 1, last + 100):
+                run = Run(folder / f"{number:03d}-{method}")
+                try:
+                    run.folder.mkdir()
+                except FileExistsError:
+                    continue
+                write_json(run.config_path, config)
+                return run
+        except OSError as error:
+            raise ProjectError(
+                f"No run can be started in {folder}: {error.strerror}. Check that the project's "
+                "folder can be written to."
+            ) from error
+        raise ProjectError(f"No free name for a run was found in {folder}.")
+
+    def prediction_path(self, run_id: str, case_id: str, kind: Kind = "mask") -> Path:
+        """Where a prediction is kept."""
+        suffix = "" if kind == "mask" else f"_{kind}"
+        return self.path / "predictions" / run_id / f"{self.case(case_id).id}{suffix}.nii.gz"
+
+    def read_prediction(self, run_id: str, case_id: str, kind: Kind = "mask") -> Any:
+        """Read a mask (uint8) or a map (float32), ``(D, H, W)``; ``None`` if there is none."""
+        path = self.prediction_path(run_id, case_id, kind)
+        if not path.exists():
+            return None
+        return formats.read_label(path).array if kind == "mask" else formats.read_map(path)
+
+    def write_prediction(
+        self, run_id: str, case_id: str, mask: Array, uncertainty: Array, disagreement: Array
+    ) -> None:
+        """Write canonical arrays ``(D, H, W)`` on the scan's own grid."""
+        like = formats.read_volume(self.image_paths(case_id)[0], check_values=False)
+        self.run(run_id)  # no folder for a run that does not exist
+        path = self.prediction_path(run_id, case_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The mask last: who sees it finds maps of the same prediction.
+        for kind, array in (("uncertainty", uncertainty), ("disagreement", disagreement)):
+            where = self.prediction_path(run_id, case_id, kind)  # type: ignore[arg-type]
+            formats.write_map(array, like=like, path=where)
+        formats.write_mask(mask, like=like, path=path)
+
+    def predictions(self, case_id: str) -> list[str]:
+        """Runs that predicted a case, the newest run first."""
+        return [
+            run.id
+            for run in reversed(self.runs())
+            if self.prediction_path(run.id, case_id).exists()
+        ]
+
+    # ---- Inside ------------------------------------------------------------------------------
+
+    def _label_folder(self) -> None:
+        try:
+            (self.path / "labels").mkdir(exist_ok=True)
+        except OSError as error:
+            raise ProjectError(
+                f"{self.path} cannot be written to: {error.strerror}. Nothing was changed."
+            ) from error
+
+    def _reference(self, path: Path) -> str:
+        try:
+            return Path(os.path.relpath(path, self.path)).as_posix()
+        except ValueError:  # another drive on Windows
+            return path.as_posix()
+
+    def _check_values(self, array: Array, what: str) -> None:
+        found = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
+        known = {c.value for c in self.classes}
+        if found - known:
+            names = ", ".join(f"{c.value} ({c.name})" for c in self.classes)
+            raise LabelError(
+                f"{what} holds the unknown class {', '.join(map(str, sorted(found - known)))}; "
+                f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
+                "project, or correct the label."
+            )
+
+    def _change_case(self, case_id: str, **changes: Any) -> None:
+        self.case(case_id)
+
+        def change(values: dict[str, Any]) -> None:
+            for item in values["cases"]:
+                if item["id"] == case_id:
+                    item.update(changes)
+
+        self._change(change)
+
+    def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
+        """Read, change, check and write ``project.json`` under the lock."""
+        with folder_lock(self.path):
+            values = _read(self.path).model_dump()
+            change(values)
+            file = validated(values, self.path / FILE)
+            write_json(self.path / FILE, file.model_dump())
+            self._file = file
+
+
+def _read(folder: Path) -> ProjectFile:
+    path = folder / FILE
+    try:
+        return parse(path.read_text(encoding="utf-8"), path)
+    except FileNotFoundError:
+        raise ProjectError(
+            f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
+            "from a folder of scans."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProjectError(f"{path} cannot be read: {error}.") from None
+
+
+def check_free(path: Path) -> None:
+    """Refuse to make a project where something is already."""
+    if Project.is_project(path):
+        raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")
+
+
+def scans_in(folder: Path, what: str) -> list[Path]:
+    """Scans of a folder, sorted by name; an error when there are none."""
+    if not folder.is_dir():
+        raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
+    found = sorted(p for p in folder.iterdir() if p.is_file() and formats.is_scan(p))
+    if not found:
+        raise UserError(
+            f"The folder {folder} holds no scans; expected NIfTI files (.nii or .nii.gz)."
+        )
+    return found
+
+
+def named_classes(names: Sequence[str]) -> list[ClassInfo]:
+    """Classes 1, 2, ... of the given names, with colours."""
+    try:
+        return [
+            ClassInfo(value=i, name=name.strip(), color=next_color(i - 1))
+            for i, name in enumerate(names, start=1)
+        ]
+    except ValueError:
+        raise UserError(
+            f"These class names cannot be used: {', '.join(map(repr, names))}. Expected 1 to 254 "
+            "names of 1 to 60 letters, such as --classes anterior,posterior."
+        ) from None
+
+
+def next_color(index: int) -> str:
+    """Colour of the class at a place in the list."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def label_status(array: Array) -> Status:
+    """Status that follows from a label: nothing, some or all of it annotated."""
+    missing = array == UNANNOTATED
+    if missing.all():
+        return "unlabelled"
+    return "in progress" if missing.any() else "labelled"
+
+
+def free_id(name: str, taken: set[str]) -> str:
+    """Id for a scan of this file name that no other case has."""
+    from napari_dycon.project.schema import is_case_id
+
+    clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
+    while ".." in clean:
+        clean = clean.replace("..", ".")
+    clean = clean[:120].rstrip(" .")
+    if not is_case_id(clean):
+        clean = f"case_{clean}".rstrip(" .")
+    result, number = clean, 2
+    while result.lower() in taken:
+        result, number = f"{clean}-{number}", number + 1
+    return result
+
+
+def _values_in(files: Sequence[Path]) -> list[int]:
+    """Class values that occur in label files, without background and 255."""
+    found: set[int] = set()
+    for file in files:
+        found |= {int(v) for v in np.unique(formats.read_label(file).array)}
+    return sorted(found - {0, UNANNOTATED})
+

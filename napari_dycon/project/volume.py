@@ -1,0 +1,110 @@
+"""A scan in the one orientation the program works in.
+
+Inside, axes are ``(D, H, W)`` and run towards Superior, Posterior and Left: sliding goes from feet
+to head and a slice shows as radiologists expect it. Files are turned to this once, when they are
+read, by transposing and flipping only; an oblique rotation stays in the affine. World coordinates
+are RAS+ millimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel import orientations
+
+Array = npt.NDArray[Any]
+AXES = ("S", "P", "L")
+GRID_TOLERANCE_MM = 1e-3
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where voxels came from: all that is needed to write back on the same grid.
+
+    ``shape`` and ``affine`` (index to RAS+ mm) are those of the file; ``header`` is nibabel's.
+    """
+
+    path: Path | None
+    shape: tuple[int, int, int]
+    affine: npt.NDArray[np.float64]
+    header: Any | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels ``(D, H, W)`` or ``(C, D, H, W)`` and ``affine``, canonical index to RAS+ mm."""
+
+    array: Array
+    affine: npt.NDArray[np.float64]
+    source: Source
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels ``(D, H, W)``."""
+        d, h, w = self.array.shape[-3:]
+        return d, h, w
+
+    @property
+    def channels(self) -> int:
+        """How many channels the scan has."""
+        return 1 if self.array.ndim == 3 else int(self.array.shape[0])
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance of neighbouring voxels along D, H, W in millimetres."""
+        z, y, x = (float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return z, y, x
+
+
+def _turn(affine: npt.NDArray[np.float64]) -> Array:
+    """Orientation transform (nibabel's ornt) from a file's axes to the canonical ones."""
+    return np.asarray(
+        orientations.ornt_transform(
+            nib.io_orientation(affine), orientations.axcodes2ornt(AXES)
+        )
+    )
+
+
+def to_canonical(
+    array: Array, affine: npt.NDArray[np.float64]
+) -> tuple[Array, npt.NDArray[np.float64]]:
+    """Turn ``(i, j, k)`` voxels to Superior, Posterior, Left; lossless, may return a view."""
+    turn = _turn(affine)
+    turned = orientations.apply_orientation(array, turn)
+    return turned, affine @ orientations.inv_ornt_aff(turn, array.shape)
+
+
+def from_canonical(array: Array, source: Source) -> Array:
+    """Turn ``(D, H, W)`` voxels back to the axes of the file they belong to."""
+    back = orientations.ornt_transform(
+        orientations.axcodes2ornt(AXES), nib.io_orientation(source.affine)
+    )
+    return np.asarray(orientations.apply_orientation(array, back))
+
+
+def same_grid(a: Volume, b: Volume) -> str | None:
+    """Compare two grids: ``None`` when they agree, else a sentence with both values.
+
+    Affines agree when no corner of the volume moves by more than 1e-3 mm.
+    """
+    if a.shape != b.shape:
+        return f"their shapes differ: {a.shape} against {b.shape} voxels"
+    corners = np.array(
+        [[d, h, w, 1] for d in (0, a.shape[0]) for h in (0, a.shape[1]) for w in (0, a.shape[2])]
+    ).T
+    apart = float(np.abs((a.affine - b.affine) @ corners)[:3].max())
+    if apart > GRID_TOLERANCE_MM:
+        return (
+            f"they lie in different places, up to {apart:.3g} mm apart (spacing "
+            f"{_mm(a.spacing_mm)} against {_mm(b.spacing_mm)} mm)"
+        )
+    return None
+
+
+def _mm(spacing: tuple[float, float, float]) -> str:
+    return " × ".join(f"{s:.4g}" for s in spacing)
