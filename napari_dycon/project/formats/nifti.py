@@ -191,7 +191,7 @@ def _voxels(path: Path, image: Any, shape: tuple[int, ...]) -> Array:
         if identity and np.issubdtype(dtype, np.integer):
             array = np.asarray(proxy.get_unscaled())
         else:
-            array = proxy.get_scaled(np.float32)
+            array = np.asarray(proxy)
     except (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
         raise _unreadable(path, error) from None
     array = array.reshape(shape)

@@ -1,0 +1,390 @@
+"""The ``napari-dycon`` command: everything the window does, for scripts and for machines without one.
+
+Results go to standard output (with ``--json`` as JSON), everything else to standard error. Exit code
+0 is success, 2 a user's mistake told in one line, 1 a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from napari_dycon import __version__
+from napari_dycon.errors import DyconError, UserError
+
+if TYPE_CHECKING:
+    from napari_dycon.project.runs import Run
+    from napari_dycon.project.store import Project
+
+Event = dict[str, Any]
+app = typer.Typer(
+    name="napari-dycon",
+    help="Annotate 3D scans, train DyCON on them, see where it is unsure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True, soft_wrap=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
+ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
+
+
+def main() -> None:
+    """Run the command; a mistake or failure is one line on standard error and an exit code."""
+    # Notes of libraries to programmers help nobody at a terminal.
+    warnings.simplefilter("ignore")
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except typer.Abort:
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("Stopped.", markup=False)
+        sys.exit(1)
+    except DyconError as error:
+        errors.print(str(error), markup=False, highlight=False)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        # typer's own usage errors carry a message and the exit code 2.
+        if hasattr(error, "format_message"):
+            errors.print(error.format_message(), markup=False, highlight=False)
+            sys.exit(getattr(error, "exit_code", 2))
+        errors.print(f"Unexpected failure: {error!r}", markup=False, highlight=False)
+        sys.exit(1)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that is made.")] = Path(
+        "dycon-demo"
+    ),
+    headless: Annotated[bool, typer.Option("--headless", help="Open no window.")] = False,
+    screenshot: Annotated[
+        bool, typer.Option("--screenshot", help="Run in the window, save pictures, close.")
+    ] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the whole loop on a built-in synthetic cohort."""
+    from napari_dycon.demo import run_demo
+
+    for event in run_demo(out, window=not headless, close=screenshot, steps=steps):
+        _say(event, as_json)
+
+
+@app.command()
+def gui(
+    project: Annotated[Path | None, typer.Argument(help="Project to open.")] = None,
+) -> None:
+    """Open napari with the DyCON panel."""
+    from napari_dycon.project.store import Project
+
+    if project is not None:
+        Project.open(project)  # a mistake is told here and not in a window
+    from napari_dycon.widgets.app import open_window
+
+    open_window(project)
+
+
+@app.command()
+def new(
+    project: ProjectPath,
+    images: Annotated[Path, typer.Option(help="Folder of scans (.nii, .nii.gz).")],
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder of labels named like their scans.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of classes 1, 2, ..., separated by commas.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a project from a folder of scans; scans without a label are unlabelled."""
+    from napari_dycon.project.store import Project
+
+    names = [name.strip() for name in classes.split(",")] if classes else None
+    with _bar(as_json) as progress:
+        task = progress.add_task("Reading scans", total=None)
+        made = Project.from_folder(
+            project,
+            images,
+            labels,
+            names,
+            lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Reading {name}"
+            ),
+        )
+    _show_cases(made, as_json)
+
+
+@app.command()
+def cases(project: ProjectPath, as_json: AsJson = False) -> None:
+    """List the cases of a project."""
+    from napari_dycon.project.store import Project
+
+    _show_cases(Project.open(project), as_json)
+
+
+@app.command()
+def train(
+    project: ProjectPath,
+    method: Annotated[
+        str, typer.Option(help="dycon, mean-teacher or supervised.")
+    ] = "dycon",
+    preset: Annotated[str, typer.Option(help="Recipe: default or paper.")] = "default",
+    steps: Annotated[int | None, typer.Option(min=1, help="Most training steps.")] = None,
+    time_limit: Annotated[
+        str | None, typer.Option(help="Most time, such as 90s, 10m or 2h.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run.")] = None,
+    start_from: Annotated[
+        str | None, typer.Option(help="Start a new run from the weights of this one.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any setting, as name=value.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train on a project; stop with Ctrl+C or from the window, resume with --resume."""
+    from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
+    from napari_dycon.project.store import Project
+
+    opened = Project.open(project)
+    run: Run | None = None
+    if resume is not None:
+        run = opened.run(resume)
+        config = TrainConfig.from_dict(run.read_config())
+    else:
+        changes: Event = {"device": device, "seed": seed, "init_from": start_from}
+        if start_from is not None:
+            changes["init_from"] = opened.run(start_from).id
+        if time_limit is not None:
+            changes["time_limit"] = parse_time(time_limit)
+            # A limit of time alone: the steps must not end the run first.
+            changes["steps"] = 10_000_000
+        if steps is not None:
+            changes["steps"] = steps
+        config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
+    from napari_dycon.engine.train import train as train_events
+
+    _show_training(_identified(train_events(opened, config, run), opened), as_json)
+
+
+@app.command()
+def predict(
+    project: ProjectPath,
+    run: Annotated[str | None, typer.Option(help="Run to predict with; the newest.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of other scans to predict.")
+    ] = None,
+    cases: Annotated[str | None, typer.Option(help="Cases, separated by commas; all.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans."""
+    from napari_dycon.project.store import Project, scans_in
+
+    opened = Project.open(project)
+    chosen = opened.run(run)
+    if not chosen.has_weights:
+        raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
+    if images is not None and cases is not None:
+        raise UserError("Give either --images or --cases, not both.")
+    if out is not None and images is None:
+        raise UserError("--out is for --images; a project's own cases go to its predictions folder.")
+    files = scans_in(images, "images") if images is not None else []
+    ids = [c.strip() for c in cases.split(",")] if cases else [c.id for c in opened.cases]
+    ids = [opened.case(case).id for case in ids]
+
+    from napari_dycon.engine.checkpoint import load_model
+    from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.engine.predict import predict_cases, predict_files
+
+    picked = choose_device(device)
+    dtype = choose_precision("auto", picked.device)
+    model = load_model(chosen.weights_path, picked.device)
+    if images is not None:
+        folder = out or opened.path / "predictions" / f"{chosen.id}-{images.resolve().name}"
+        events = predict_files(files, folder, model, picked.device, dtype)
+    else:
+        events = predict_cases(opened, chosen.id, model, ids, picked.device, dtype)
+    if as_json:
+        for event in events:
+            _print_json(event)
+        return
+    with _bar(as_json) as progress:
+        task = progress.add_task(f"Predicting on {picked.device.type}", total=len(files or ids))
+        for event in events:
+            progress.update(task, completed=event["done"], description=f"Predicted {event['case']}")
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
+    references: Annotated[Path, typer.Argument(help="Folder of true masks, named alike.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
+    from napari_dycon.engine.evaluation import evaluate_folders
+
+    with _bar(as_json) as progress:
+        task = progress.add_task("Comparing", total=None)
+        result = evaluate_folders(
+            predictions,
+            references,
+            lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Compared {name}"
+            ),
+        )
+    if as_json:
+        _print_json(result)
+        return
+    from napari_dycon.report import evaluation_table
+
+    Console().print(evaluation_table(result))
+    for line in result.get("warnings", []):
+        errors.print(line, markup=False)
+
+
+def parse_time(text: str) -> float:
+    """Turn "90", "90s", "10m" or "1.5h" into seconds."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
+    return seconds
+
+
+def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
+    """Write into the run's folder which process works on it, so that windows can find it."""
+    from napari_dycon.project.atomic import ProcessIdentity, write_json
+
+    mark: Path | None = None
+    try:
+        for event in events:
+            if event["event"] == "started":
+                mark = project.run(event["run"]).folder / "process.json"
+                write_json(mark, ProcessIdentity.current().to_dict())
+            yield event
+    finally:
+        if mark is not None:
+            mark.unlink(missing_ok=True)
+
+
+def _show_training(events: Iterator[Event], as_json: bool) -> None:
+    if as_json:
+        for event in events:
+            _print_json(event)
+        return
+    with _bar(as_json) as progress:
+        task = progress.add_task("Starting", total=1.0)
+        for event in events:
+            kind = event["event"]
+            if kind == "started":
+                progress.console.print(
+                    f"Run {event['run']}: {event['labelled']} labelled and {event['unlabelled']} "
+                    f"unlabelled cases, {event['device_reason']}, {event['precision']}",
+                    highlight=False,
+                )
+            elif kind == "preparing":
+                text = f"Preparing {event['done']}/{event['total']}"
+                progress.update(task, description=text)
+            elif kind == "step":
+                text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
+                progress.update(task, completed=event["progress"], description=text)
+            elif kind == "validation":
+                progress.console.print(
+                    f"Validation at step {event['step']}: Dice {event['mean']}", highlight=False
+                )
+            elif kind == "warning":
+                progress.console.print(event["message"], markup=False, highlight=False)
+            elif kind in ("finished", "stopped"):
+                progress.update(task, description=f"{kind.capitalize()} at step {event['step']}")
+
+
+def _say(event: Event, as_json: bool) -> None:
+    if as_json:
+        _print_json(event)
+    elif event["event"] == "demo":
+        errors.print(event["message"], markup=False, highlight=False)
+
+
+def _show_cases(project: Project, as_json: bool) -> None:
+    rows = [
+        {
+            "id": case.id,
+            "status": case.status,
+            "split": case.split,
+            "images": [str(path) for path in project.image_paths(case.id)],
+        }
+        for case in project.cases
+    ]
+    if as_json:
+        _print_json(
+            {
+                "project": project.name,
+                "path": str(project.path),
+                "classes": [c.model_dump() for c in project.classes],
+                "cases": rows,
+            }
+        )
+        return
+    names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
+    table = Table(title=f"{project.name}: {len(rows)} cases; classes {names}")
+    for column in ("case", "status", "split", "scan"):
+        table.add_column(column, no_wrap=column != "scan", overflow="fold")
+    for row in rows:
+        table.add_row(str(row["id"]), str(row["status"]), str(row["split"]), row["images"][0])
+    Console().print(table)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _bar(as_json: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=as_json or not errors.is_terminal,
+    )
+
+
