@@ -26,9 +26,7 @@ class Background(Protocol):
         """Run ``work``; then call exactly one of ``done`` and ``failed``."""
         ...
 
-    def follow(
-        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
-    ) -> None:
+    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
         """Call ``each`` for every event as it comes; return at once."""
         ...
 
@@ -50,9 +48,7 @@ class PlainBackground:
             raise
         done(result)
 
-    def follow(
-        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
-    ) -> None:
+    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
         """Follow in a daemon thread; ``each`` is called there."""
 
         def relay() -> None:

@@ -154,9 +154,7 @@ def cases(project: ProjectPath, as_json: AsJson = False) -> None:
 @app.command()
 def train(
     project: ProjectPath,
-    method: Annotated[
-        str, typer.Option(help="dycon, mean-teacher or supervised.")
-    ] = "dycon",
+    method: Annotated[str, typer.Option(help="dycon, mean-teacher or supervised.")] = "dycon",
     preset: Annotated[str, typer.Option(help="Recipe: default or paper.")] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Most training steps.")] = None,
     time_limit: Annotated[
@@ -202,9 +200,7 @@ def train(
 def predict(
     project: ProjectPath,
     run: Annotated[str | None, typer.Option(help="Run to predict with; the newest.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Folder of other scans to predict.")
-    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
     cases: Annotated[str | None, typer.Option(help="Cases, separated by commas; all.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
@@ -220,7 +216,9 @@ def predict(
     if images is not None and cases is not None:
         raise UserError("Give either --images or --cases, not both.")
     if out is not None and images is None:
-        raise UserError("--out is for --images; a project's own cases go to its predictions folder.")
+        raise UserError(
+            "--out is for --images; a project's own cases go to its predictions folder."
+        )
     files = scans_in(images, "images") if images is not None else []
     ids = [c.strip() for c in cases.split(",")] if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
@@ -386,5 +384,3 @@ def _bar(as_json: bool) -> Progress:
         transient=True,
         disable=as_json or not errors.is_terminal,
     )
-
-

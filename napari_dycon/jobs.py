@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -79,6 +80,7 @@ def follow_training(
     """Yield a run's events as they are written, until its last one.
 
     When the process ends without a last event, a ``failed`` one is made up from its messages.
+    ``waiting`` is yielded whenever there is nothing new.
 
     Parameters
     ----------
@@ -102,6 +104,7 @@ def follow_training(
         if ended and (process is not None or time.monotonic() - begin > 1.0):
             yield {"event": "failed", "message": _last_words(run)}
             return
+        yield {"event": "waiting"}
         time.sleep(POLL)
 
 
@@ -116,13 +119,14 @@ def _last_words(run: Run) -> str:
 
 
 def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
-    """Predict cases in a process and yield its events, ending with ``finished`` or ``failed``."""
+    """Predict cases in a process and yield its events, ending with ``predicted all`` or ``failed``."""
+    errors = tempfile.TemporaryFile()
     process = _launch(
         ["predict", str(project), "--run", run_id, "--cases", ",".join(cases), "--json"],
         subprocess.PIPE,
-        subprocess.PIPE,
+        errors,
     )
-    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout is not None
     try:
         for line in process.stdout:
             try:
@@ -131,16 +135,15 @@ def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterato
                 continue
             if isinstance(event, dict):
                 yield event
-        errors = process.stderr.read().decode(errors="replace").strip().splitlines()
         if process.wait() == 0:
-            yield {"event": "finished"}
+            yield {"event": "predicted all"}
         else:
-            yield {
-                "event": "failed",
-                "message": errors[-1] if errors else "The prediction ended unexpectedly.",
-            }
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines()
+            message = said[-1] if said else "The prediction ended unexpectedly."
+            yield {"event": "failed", "message": message}
     finally:
         if process.poll() is None:
             process.terminate()
         process.stdout.close()
-        process.stderr.close()
+        errors.close()

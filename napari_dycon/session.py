@@ -8,6 +8,7 @@ dock widget gives it a background that never blocks the window.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,19 +37,24 @@ RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopp
 class CaseView:
     """The case being looked at; canonical arrays ``(D, H, W)``.
 
-    ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
-    ``run``, or ``None`` while there are none.
+    ``label`` is edited in place (255 = not annotated); ``saved`` is what the disk holds of it.
+    ``prediction`` and the maps are those of ``run``, or ``None`` while there are none.
     """
 
     id: str
     image: Volume
     label: npt.NDArray[np.uint8]
+    saved: npt.NDArray[np.uint8]
     run: str | None = None
     prediction: npt.NDArray[np.uint8] | None = None
     uncertainty: npt.NDArray[np.float32] | None = None
     disagreement: npt.NDArray[np.float32] | None = None
-    unsaved: bool = False
-    edits: int = 0  # counts strokes, so that a save knows whether it is still the newest
+    saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was drawn, undone or erased since the last save."""
+        return not np.array_equal(self.label, self.saved)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Session:
     cases_changed = Signal()  # list, status, classes or scores
     case_shown = Signal(object)  # CaseView | None
     label_saved = Signal(str)  # case id
-    label_edited = Signal(str)  # case id
+    label_edited = Signal(str)  # case id; changed by a command, not by the brush
     prediction_changed = Signal(object)  # CaseView, after a preview or a prediction
     run_changed = Signal(object)  # RunStatus
     event = Signal(dict)  # every event of the engine
@@ -86,6 +92,7 @@ class Session:
         self.label_writer: Callable[[tuple[Array, ...], Array], None] | None = None
         self._generation = 0
         self._run: Run | None = None
+        self._saving = threading.Lock()
         self._spot = -1
         self._spots: list[HotSpot] | None = None
 
@@ -159,39 +166,44 @@ class Session:
 
         self.background.run(lambda: load_case(project, case_id), done, self._tell)
 
-    def mark_edited(self) -> None:
-        """Say that the label in view was changed (its array, in place)."""
-        if self.view is not None:
-            self.view.unsaved = True
-            self.view.edits += 1
-            self.label_edited.emit(self.view.id)
-
     def save_label(self) -> None:
-        """Save the label in view, off the caller's thread where there is one to use."""
+        """Save the label in view when it changed, off the caller's thread where there is one."""
         view, project = self.view, self.project
         if view is None or project is None or not view.unsaved:
             return
-        snapshot, edits = view.label.copy(), view.edits
-
-        def done(_: object) -> None:
-            if view.edits == edits:
-                view.unsaved = False
-            self.label_saved.emit(view.id)
-            self.cases_changed.emit()
-
-        self.background.run(lambda: project.save_label(view.id, snapshot), done, self._tell)
+        snapshot, number = self._begin_save(view)
+        self.background.run(
+            lambda: self._write_label(project, view, snapshot, number),
+            lambda _: self._label_written(view),
+            self._tell,
+        )
 
     def flush(self) -> None:
-        """Save the label in view before returning; an error is told and nothing is dropped."""
+        """Save the label in view before returning; when that fails, nothing is dropped."""
         view, project = self.view, self.project
         if view is None or project is None or not view.unsaved:
             return
+        snapshot, number = self._begin_save(view)
         try:
-            project.save_label(view.id, view.label)
+            self._write_label(project, view, snapshot, number)
         except DyconError as error:
             self._tell(error)
             raise
-        view.unsaved = False
+        self._label_written(view)
+
+    def _begin_save(self, view: CaseView) -> tuple[npt.NDArray[np.uint8], int]:
+        view.saves += 1
+        return view.label.copy(), view.saves
+
+    def _write_label(
+        self, project: Project, view: CaseView, snapshot: npt.NDArray[np.uint8], number: int
+    ) -> None:
+        with self._saving:
+            if number == view.saves:
+                project.save_label(view.id, snapshot)
+                view.saved = snapshot
+
+    def _label_written(self, view: CaseView) -> None:
         self.label_saved.emit(view.id)
         self.cases_changed.emit()
 
@@ -209,7 +221,7 @@ class Session:
                 view.label[indices] = values
             else:
                 self.label_writer(indices, values)
-            self.mark_edited()
+            self.label_edited.emit(view.id)
         return len(indices[0])
 
     def fill_background(self, slice_index: int | None = None, axis: int = 0) -> int:
@@ -235,7 +247,6 @@ class Session:
                     "prediction; then mark it."
                 )
             self.fill_background()
-            self.view.unsaved = True
             self.flush()
         project.set_status(case_id, status)  # type: ignore[arg-type]
         self.cases_changed.emit()
@@ -324,6 +335,8 @@ class Session:
 
     def _on_event(self, event: Event) -> None:
         kind = event.get("event")
+        if kind == "waiting":  # only there so that a worker can be ended between events
+            return
         status = self.status
         if kind == "started":
             status = dataclasses.replace(
@@ -339,7 +352,7 @@ class Session:
                 phase=phase,
                 progress=float(event["progress"]),
                 remaining=event["remaining"],
-                text=f"Step {event['step']}, loss {event['loss']:.3f}",
+                text=f"Step {event['step']}, loss {event['loss']}",
             )
         elif kind == "paused":
             status = dataclasses.replace(status, phase="paused", text="Paused")
@@ -372,7 +385,7 @@ class Session:
                 self.refresh_prediction(str(event["case"]))
             elif event.get("event") == "failed":
                 self.message.emit("error", str(event["message"]))
-            elif event.get("event") == "finished":
+            elif event.get("event") == "predicted all":
                 self.cases_changed.emit()
 
         events = jobs.predict_process(project.path, chosen.id, [project.case(i).id for i in ids])
@@ -412,7 +425,6 @@ class Session:
             chosen = np.isin(view.prediction, classes)
             new[chosen] = view.prediction[chosen]
         changed = self.set_label(new)
-        view.unsaved = True
         self.flush()
         return changed
 
@@ -486,7 +498,8 @@ def load_case(project: Project, case_id: str) -> CaseView:
     label = project.read_label(case_id)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
-    view = CaseView(case_id, image, np.ascontiguousarray(label))
+    label = np.ascontiguousarray(label)
+    view = CaseView(case_id, image, label, saved=label.copy())
     return load_prediction(project, view)
 
 

@@ -119,9 +119,7 @@ def save_state(
     _write(path, tensors, {"loop": loop, "config": model.config.to_dict()})
 
 
-def load_state(
-    path: Path, model: Model, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
+def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Restore networks and optimiser in place; return what ``save_state`` was given as ``loop``."""
     tensors, about = _read(path)
     try:

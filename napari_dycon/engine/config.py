@@ -129,7 +129,9 @@ def preset_names() -> list[str]:
 def load_preset(name: str) -> dict[str, Any]:
     """Settings of a preset as a dictionary of field names."""
     if name not in preset_names():
-        raise ConfigError(f"There is no preset '{name}'. Choose one of: {', '.join(preset_names())}.")
+        raise ConfigError(
+            f"There is no preset '{name}'. Choose one of: {', '.join(preset_names())}."
+        )
     file = resources.files("napari_dycon") / "resources" / "presets" / f"{name}.json"
     values = json.loads(file.read_text(encoding="utf-8"))
     values.pop("description", None)
@@ -175,9 +177,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             items = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
             if len(items) == len(value):
                 return tuple(_convert(key, v, kind) for v, kind in zip(value, items, strict=True))
-        elif origin is bool and isinstance(value, bool):
-            return value
-        elif origin is int and isinstance(value, int) and not isinstance(value, bool):
+        elif (origin is bool and isinstance(value, bool)) or (origin is int and isinstance(value, int) and not isinstance(value, bool)):
             return value
         elif origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
@@ -202,7 +202,9 @@ def _check(config: TrainConfig) -> None:
     for name, allowed in choices.items():
         if getattr(config, name) not in allowed:
             known = ", ".join(str(a) for a in allowed if a is not None)
-            raise ConfigError(f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}.")
+            raise ConfigError(
+                f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}."
+            )
     positive = ("steps", "labelled_batch", "learning_rate", "temperature", "top_k", "beta_min")
     for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
         if not getattr(config, name) > 0:
@@ -213,7 +215,9 @@ def _check(config: TrainConfig) -> None:
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
     if config.unlabelled_batch < 0:
-        raise ConfigError(f"Setting unlabelled_batch is {config.unlabelled_batch}; expected 0 or more.")
+        raise ConfigError(
+            f"Setting unlabelled_batch is {config.unlabelled_batch}; expected 0 or more."
+        )
     if config.filters is not None and len(config.filters) < 2:
         raise ConfigError("Setting filters needs at least 2 levels, such as [16, 32, 64].")
     if config.patch is not None and config.filters is not None:

@@ -204,7 +204,9 @@ def augmentation(
     if config.mirror:
         steps.append(RandFlipd(keys, prob=0.5, spatial_axis=2))
     steps += [
-        RandGaussianSmoothd("image", prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)),
+        RandGaussianSmoothd(
+            "image", prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)
+        ),
         RandSimulateLowResolutiond("image", prob=0.1, zoom_range=(0.6, 1.0)),
         RandGaussianNoised("image", prob=0.3, std=0.12),
         RandScaleIntensityd("image", prob=0.5, factors=0.25),
@@ -242,9 +244,7 @@ def random_centre(
     )
 
 
-def clamp_centre(
-    centre: Array, shape: Sequence[int], patch: Sequence[int]
-) -> tuple[int, ...]:
+def clamp_centre(centre: Array, shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
     """Nearest centre whose patch lies inside the volume (or is centred on a smaller one)."""
     return tuple(
         int(np.clip(c, p // 2, n - (p - p // 2))) if n > p else n // 2

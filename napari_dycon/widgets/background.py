@@ -1,0 +1,110 @@
+"""Slow work in napari's workers, answers on the main thread, progress in the activity dock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from napari.qt.threading import GeneratorWorker, create_worker
+from napari.utils import progress
+
+T = TypeVar("T")
+Event = dict[str, Any]
+PARTS = 1000  # steps of a progress bar
+
+
+class NapariBackground:
+    """Background of a window; ``close`` ends what still follows."""
+
+    def __init__(self) -> None:
+        self._workers: set[GeneratorWorker] = set()
+        self._bars: set[progress] = set()
+        self._closed = False
+
+    def run(
+        self,
+        work: Callable[[], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """Run ``work`` in a thread; ``done`` or ``failed`` is called on the main thread."""
+
+        # Errors travel as values: superqt's workers lose a RuntimeError.
+        def guarded() -> tuple[T | None, Exception | None]:
+            try:
+                return work(), None
+            except Exception as error:
+                return None, error
+
+        def returned(answer: tuple[T, Exception | None]) -> None:
+            if self._closed:
+                return
+            result, error = answer
+            if error is not None:
+                failed(error)
+            else:
+                done(result)
+
+        create_worker(guarded, _connect={"returned": returned})
+
+    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
+        """Relay events of an engine process; a bar in the activity dock shows how far it is."""
+        bar = progress(total=PARTS, desc=title)
+        self._bars.add(bar)
+
+        def relay() -> Iterator[Event]:
+            yield from events
+
+        def yielded(event: Event) -> None:
+            if self._closed:
+                return
+            advance(bar, title, event)
+            each(event)
+
+        def finished() -> None:
+            self._workers.discard(worker)
+            self._bars.discard(bar)
+            bar.close()
+
+        worker = create_worker(
+            relay, _start_thread=False, _connect={"yielded": yielded, "finished": finished}
+        )
+        assert isinstance(worker, GeneratorWorker)
+        self._workers.add(worker)
+        worker.start()
+
+    def close(self) -> None:
+        """Follow nothing any longer; the engine processes go on by themselves."""
+        self._closed = True
+        for worker in list(self._workers):
+            worker.quit()
+        for bar in list(self._bars):
+            bar.close()
+
+
+def advance(bar: progress, title: str, event: Event) -> None:
+    """Move a bar to where an event says the work is."""
+    kind = event.get("event")
+    if kind == "step":
+        share = float(event["progress"])
+        left = event.get("remaining")
+        rest = f", {remaining_text(left)} left" if left is not None else ""
+        bar.set_description(f"{title}{rest}")
+    elif kind in ("predicted", "preparing"):
+        share = event["done"] / max(event["total"], 1)
+        bar.set_description(f"{title}: {event.get('case', 'preparing scans')}")
+        if kind == "preparing" and share >= 1.0:
+            share = 0.0
+    else:
+        return
+    target = int(share * PARTS)
+    if target != bar.n:
+        bar.update(target - bar.n)
+
+
+def remaining_text(seconds: float) -> str:
+    """Seconds as people say them: "45 s", "12 min", "1 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

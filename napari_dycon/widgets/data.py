@@ -1,0 +1,174 @@
+"""Data: open or make a project, and the list of its cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QLabel,
+    QMenu,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dycon.project import formats
+from napari_dycon.project.schema import Case
+from napari_dycon.project.store import Project
+from napari_dycon.session import CaseView, Session
+from napari_dycon.widgets.common import button, guarded, set_enabled, signals_blocked
+from napari_dycon.widgets.new_project import NewProjectDialog
+
+# Dots that differ in shape as well as in colour.
+STATUS_MARKS = {
+    "unlabelled": ("○", "#999999"),
+    "in progress": ("◐", "#e69f00"),
+    "labelled": ("●", "#56b4e9"),
+    "reviewed": ("✔", "#009e73"),
+}
+
+
+class DataSection(QWidget):
+    """Project buttons above a list of cases; a click on a case shows it."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.title = QLabel("No project is open")
+        self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.open_button = button(
+            "Open…", "Open a project, or a folder of NIfTI scans to make one from", self._open
+        )
+        self.new_button = button(
+            "New…", "Make a project from a folder of scans, with or without labels", self._new
+        )
+        self.add_button = button("Add scans…", "Add NIfTI files to this project", self._add)
+        self.list = QTreeWidget()
+        self.list.setHeaderLabels(["Case", "Status", "Use"])
+        self.list.setRootIsDecorated(False)
+        self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.list.setMinimumHeight(110)
+        header = self.list.header()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(2, QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(False)
+        self.list.currentItemChanged.connect(self._clicked)
+        self.list.customContextMenuRequested.connect(self._menu)
+
+        buttons = QHBoxLayout()
+        for item in (self.open_button, self.new_button, self.add_button):
+            buttons.addWidget(item)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(buttons)
+        layout.addWidget(self.title)
+        layout.addWidget(self.list, 1)
+
+        session.project_changed.connect(self._project_changed)
+        session.cases_changed.connect(self._fill)
+        session.case_shown.connect(self._mark_shown)
+        self._project_changed(session.project)
+
+    def open_path(self, path: Path) -> None:
+        """Open a project folder, or offer to make a project from a folder of scans."""
+        if Project.is_project(path) or path.name == "project.json":
+            self.session.open_project(path)
+        elif path.is_dir() and any(formats.is_scan(p) for p in path.iterdir()):
+            self._new(images=path)
+        else:
+            self.session.message.emit(
+                "error",
+                f"{path} is neither a project nor a folder of scans; expected a folder with "
+                "project.json or with NIfTI files (.nii, .nii.gz) in it.",
+            )
+
+    def _open(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Open a project or a folder of scans")
+        if chosen:
+            self.open_path(Path(chosen))
+
+    def _new(self, images: Path | None = None) -> None:
+        dialog = NewProjectDialog(self, images)
+        if dialog.exec():
+            guarded(self.session, self.session.create_project)(*dialog.answers())
+
+    def _add(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileNames(
+            self, "Add scans", "", "NIfTI scans (*.nii *.nii.gz)"
+        )
+        if chosen:
+            guarded(self.session, self.session.add_cases)(chosen)
+
+    def _project_changed(self, project: Project | None) -> None:
+        self.title.setText(project.name if project else "No project is open")
+        self.title.setToolTip(str(project.path) if project else "")
+        set_enabled(self.add_button, "" if project else "open or make a project first")
+        self._fill()
+
+    def _fill(self) -> None:
+        """Bring the list up to date; rows are kept, so that it does not jump."""
+        project = self.session.project
+        cases = project.cases if project else []
+        with signals_blocked(self.list):
+            if [
+                self.list.topLevelItem(i).text(0) for i in range(self.list.topLevelItemCount())
+            ] != [case.id for case in cases]:
+                self.list.clear()
+                self.list.addTopLevelItems([QTreeWidgetItem([case.id, "", ""]) for case in cases])
+            for row, case in enumerate(cases):
+                self._describe(self.list.topLevelItem(row), case)
+        if project:
+            labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
+            self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled")
+        self._mark_shown(self.session.view)
+
+    def _describe(self, item: QTreeWidgetItem, case: Case) -> None:
+        mark, color = STATUS_MARKS[case.status]
+        item.setText(1, f"{mark} {case.status}")
+        item.setForeground(1, QColor(color))
+        item.setText(2, "train" if case.split == "train" else "valid.")
+        item.setToolTip(
+            2,
+            "Learnt from"
+            if case.split == "train"
+            else "Kept for validation: never learnt from, used to measure",
+        )
+
+    def _mark_shown(self, view: CaseView | None) -> None:
+        if view is None:
+            return
+        for item in self.list.findItems(view.id, Qt.MatchFlag.MatchExactly, 0):
+            with signals_blocked(self.list):
+                self.list.setCurrentItem(item)
+
+    def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
+        if item is not None:
+            guarded(self.session, self.session.show_case)(item.text(0))
+
+    def _menu(self, place: object) -> None:
+        item = self.list.itemAt(place)
+        project = self.session.project
+        if item is None or project is None:
+            return
+        case = project.case(item.text(0))
+        other = "validation" if case.split == "train" else "train"
+        menu = QMenu(self)
+        text = "Keep for validation" if other == "validation" else "Use for training"
+        menu.addAction(text).triggered.connect(
+            lambda: guarded(self.session, self._set_split)(case.id, other)
+        )
+        menu.exec(self.list.viewport().mapToGlobal(place))
+
+    def _set_split(self, case_id: str, split: str) -> None:
+        if self.session.project is not None:
+            self.session.project.set_split(case_id, split)  # type: ignore[arg-type]
+            self.session.cases_changed.emit()

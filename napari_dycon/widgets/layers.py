@@ -1,0 +1,271 @@
+"""The session's case as napari layers, and what is drawn on them back to the session.
+
+Every layer of a case carries scale in millimetres, units and axis labels, so that all lie over each
+other. Painting changes the session's own array in place; a timer notices any change, be it by
+brush, fill or undo, and has it saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer
+from napari.utils.colormaps import DirectLabelColormap
+from qtpy.QtCore import QObject, QTimer
+
+from napari_dycon.project.schema import UNANNOTATED, ClassInfo
+from napari_dycon.session import CaseView, Session
+
+AXIS_LABELS = ("superior", "posterior", "left")
+KEY = "napari_dycon"
+AUTOSAVE_MS = 1000
+TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
+UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
+ROLES = ("image", "uncertainty", "disagreement", "prediction", "label")  # bottom to top
+
+
+class CaseLayers(QObject):
+    """Keeps the layers of the case in view; other layers of the viewer are left alone."""
+
+    def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(parent)
+        self.session = session
+        self.viewer = viewer
+        self.visible = dict.fromkeys(ROLES, True) | {"disagreement": False}
+        self.opacity = {"prediction": 0.45, "uncertainty": 0.6, "disagreement": 0.6, "label": 0.7}
+        self.threshold = 0.1  # of the heat map; below it nothing is shown
+        self.show_unannotated = False
+        self._working = False
+        session.case_shown.connect(self._show)
+        session.prediction_changed.connect(self._refresh)
+        session.label_edited.connect(self._label_edited)
+        session.project_changed.connect(self._recolor)
+        session.cases_changed.connect(self._recolor)
+        viewer.layers.events.removed.connect(self._on_removed)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(session.save_label)
+        self._timer.start(AUTOSAVE_MS)
+
+    def close(self) -> None:
+        """Release the viewer and the session."""
+        self._timer.stop()
+        for signal, slot in (
+            (self.session.case_shown, self._show),
+            (self.session.prediction_changed, self._refresh),
+            (self.session.label_edited, self._label_edited),
+            (self.session.project_changed, self._recolor),
+            (self.session.cases_changed, self._recolor),
+        ):
+            with contextlib.suppress(ValueError):
+                signal.disconnect(slot)
+        self.viewer.layers.events.removed.disconnect(self._on_removed)
+
+    def layer(self, role: str) -> Any:
+        """Layer of a role for the case in view, or ``None``."""
+        for layer in self.viewer.layers:
+            if layer.metadata.get(KEY, {}).get("role") == role:
+                return layer
+        return None
+
+    def set_visible(self, role: str, visible: bool) -> None:
+        """Show or hide one kind of layer, now and for the cases to come."""
+        self.visible[role] = visible
+        if (layer := self.layer(role)) is not None:
+            layer.visible = visible
+
+    def set_opacity(self, role: str, opacity: float) -> None:
+        """Set the opacity (0 to 1) of one kind of layer, now and for the cases to come."""
+        self.opacity[role] = opacity
+        if (layer := self.layer(role)) is not None:
+            layer.opacity = opacity
+
+    def set_threshold(self, threshold: float) -> None:
+        """Show the heat maps only above this uncertainty."""
+        self.threshold = threshold
+        for role in ("uncertainty", "disagreement"):
+            if (layer := self.layer(role)) is not None:
+                layer.contrast_limits = (threshold, max(1.0, threshold + 0.01))
+
+    def set_show_unannotated(self, show: bool) -> None:
+        """Tint voxels that nobody annotated."""
+        self.show_unannotated = show
+        self._recolor()
+
+    def centre_on(self, place: tuple[float, float, float]) -> None:
+        """Move slices and camera to a place ``(z, y, x)`` in mm."""
+        self.viewer.dims.point = place
+        if self.viewer.dims.ndisplay == 2:
+            shown = [place[axis] for axis in self.viewer.dims.displayed]
+            self.viewer.scene.camera.center = (0.0, *shown)
+
+    # ---- From the session to the layers ------------------------------------------------------
+
+    def _show(self, view: CaseView | None) -> None:
+        with self._own_work():
+            for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:
+                self.viewer.layers.remove(layer)
+            if view is None:
+                return
+            image = view.image.array
+            names = self.session.project.channels if self.session.project else []
+            for index in reversed(range(view.image.channels)):
+                data = image if image.ndim == 3 else image[index]
+                suffix = f" {names[index]}" if image.ndim == 4 else ""
+                low, high = (float(v) for v in np.quantile(data[::2, ::2, ::2], (0.005, 0.995)))
+                self.viewer.add_layer(
+                    Image(
+                        data,
+                        name=f"{view.id}{suffix}",
+                        contrast_limits=(low, max(high, low + 1e-6)),
+                        visible=self.visible["image"] and index == 0,
+                        **self._common(view, "image"),
+                    )
+                )
+            label = Labels(
+                view.label,
+                name="label",
+                colormap=self._colormap(),
+                opacity=self.opacity["label"],
+                visible=self.visible["label"],
+                **self._common(view, "label"),
+            )
+            self.viewer.add_layer(label)
+            if label.data is not view.label:  # whatever napari made of it is what gets painted
+                view.label = label.data
+            label.selected_label = self._first_class()
+            label.events.data.connect(self._data_replaced)
+            self.session.label_writer = label.data_setitem
+            self._refresh(view)
+            self.viewer.layers.selection.active = label
+        self.viewer.reset_view()
+        self.viewer.dims.point = tuple(
+            n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
+        )
+
+    def _refresh(self, view: CaseView) -> None:
+        """Show the newest prediction: existing layers get new data, so nothing flickers."""
+        with self._own_work():
+            self._heat(view, "uncertainty", "inferno")
+            self._heat(view, "disagreement", "viridis")
+            found = self.layer("prediction")
+            if view.prediction is None:
+                if found is not None:
+                    self.viewer.layers.remove(found)
+            elif found is not None:
+                found.data = view.prediction
+            else:
+                layer = Labels(
+                    view.prediction,
+                    name="prediction",
+                    colormap=self._colormap(),
+                    opacity=self.opacity["prediction"],
+                    visible=self.visible["prediction"],
+                    **self._common(view, "prediction"),
+                )
+                layer.editable = False
+                self._insert(layer)
+
+    def _heat(self, view: CaseView, role: str, colormap: str) -> None:
+        data = getattr(view, role)
+        found = self.layer(role)
+        if data is None:
+            if found is not None:
+                self.viewer.layers.remove(found)
+        elif found is not None:
+            found.data = data
+        else:
+            layer = Image(
+                data,
+                name=role,
+                colormap=colormap,
+                blending="additive",
+                contrast_limits=(self.threshold, 1.0),
+                opacity=self.opacity[role],
+                visible=self.visible[role],
+                **self._common(view, role),
+            )
+            self._insert(layer)
+
+    def _insert(self, layer: Layer) -> None:
+        """Add below the label, so that the brush stays on top and selected."""
+        label = self.layer("label")
+        active = self.viewer.layers.selection.active
+        index = self.viewer.layers.index(label) if label is not None else len(self.viewer.layers)
+        self.viewer.layers.insert(index, layer)
+        self.viewer.layers.selection.active = active
+
+    def _common(self, view: CaseView, role: str) -> dict[str, Any]:
+        return {
+            "scale": view.image.spacing_mm,
+            "units": ("mm",) * 3,
+            "axis_labels": AXIS_LABELS,
+            "metadata": {KEY: {"case": view.id, "role": role}},
+        }
+
+    def _label_edited(self, _: str) -> None:
+        if (layer := self.layer("label")) is not None:
+            layer.refresh()
+
+    # ---- Colours -----------------------------------------------------------------------------
+
+    def _classes(self) -> list[ClassInfo]:
+        return self.session.project.classes if self.session.project is not None else []
+
+    def _first_class(self) -> int:
+        classes = self._classes()
+        return classes[0].value if classes else 1
+
+    def _colormap(self) -> DirectLabelColormap:
+        colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
+        colors[UNANNOTATED] = UNANNOTATED_TINT if self.show_unannotated else TRANSPARENT
+        colors.update({c.value: c.color for c in self._classes()})
+        return DirectLabelColormap(color_dict=colors)
+
+    def _recolor(self, *_: object) -> None:
+        wanted = self._colormap()
+        for role in ("label", "prediction"):
+            layer = self.layer(role)
+            if layer is not None and not _same_colors(layer.colormap, wanted):
+                layer.colormap = wanted
+
+    # ---- From the layers to the session ------------------------------------------------------
+
+    def _data_replaced(self, event: Any) -> None:
+        view, layer = self.session.view, event.source
+        if view is None or layer.data is view.label or self._working:
+            return
+        if layer.data.shape == view.label.shape and layer.data.dtype == np.uint8:
+            view.label = layer.data
+        else:
+            self.session.message.emit(
+                "warning", "The label layer was given other data; it is no longer saved from there."
+            )
+
+    def _on_removed(self, event: Any) -> None:
+        """Save when somebody removes the label layer by hand; it comes back with the case."""
+        role = event.value.metadata.get(KEY, {}).get("role")
+        if role == "label" and not self._working:
+            self.session.save_label()
+            self.session.label_writer = None
+            self.session.message.emit(
+                "info", "The label was saved. Choose the case again to bring its layer back."
+            )
+
+    @contextlib.contextmanager
+    def _own_work(self) -> Iterator[None]:
+        before, self._working = self._working, True
+        try:
+            yield
+        finally:
+            self._working = before
+
+
+def _same_colors(a: Any, b: DirectLabelColormap) -> bool:
+    mine = getattr(a, "color_dict", None)
+    if mine is None or set(mine) != set(b.color_dict):
+        return False
+    return all(np.allclose(mine[key], b.color_dict[key]) for key in mine)

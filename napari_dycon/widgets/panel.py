@@ -1,0 +1,93 @@
+"""The DyCON panel: Data, Annotate, Train, Review, in the order a person works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari.utils.notifications import show_error, show_info, show_warning
+from napari.utils.theme import get_theme
+from napari.viewer import Viewer
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QLabel, QScrollArea, QSplitter, QTabWidget, QVBoxLayout, QWidget
+
+from napari_dycon.session import Session
+from napari_dycon.widgets.annotate import AnnotateSection
+from napari_dycon.widgets.background import NapariBackground
+from napari_dycon.widgets.data import DataSection
+from napari_dycon.widgets.layers import CaseLayers
+from napari_dycon.widgets.review import ReviewSection
+from napari_dycon.widgets.training import TrainSection
+
+NOTIFY = {"info": show_info, "warning": show_warning, "error": show_error}
+
+
+class DyconPanel(QWidget):
+    """Dock widget of the plugin; ``session`` is the whole application behind it."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.background = NapariBackground()
+        self.session = Session(self.background)
+        self.layers = CaseLayers(self.session, napari_viewer, self)
+        self.data = DataSection(self.session)
+        self.annotate = AnnotateSection(self.session, self.layers)
+        self.train = TrainSection(self.session)
+        self.review = ReviewSection(self.session, self.layers)
+        self.message = QLabel("")
+        self.message.setWordWrap(True)
+        self.message.setTextFormat(Qt.TextFormat.PlainText)
+
+        self.tabs = QTabWidget()
+        for section, name in (
+            (self.annotate, "Annotate"),
+            (self.train, "Train"),
+            (self.review, "Review"),
+        ):
+            scroll = QScrollArea()
+            scroll.setWidgetResizable(True)
+            scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+            scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+            scroll.setWidget(section)
+            self.tabs.addTab(scroll, name)
+        split = QSplitter(Qt.Orientation.Vertical)
+        split.addWidget(self.data)
+        split.addWidget(self.tabs)
+        split.setChildrenCollapsible(False)
+        split.setSizes([260, 480])
+        layout = QVBoxLayout(self)
+        layout.addWidget(split, 1)
+        layout.addWidget(self.message)
+        self.setMinimumWidth(330)
+
+        self.session.message.connect(self._notify)
+        self.viewer.events.theme.connect(self._use_theme)
+        self._use_theme()
+        self.destroyed.connect(self.background.close)
+
+    def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
+        """Narrow enough to leave the canvas most of a small screen."""
+        return QSize(370, 720)
+
+    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 (Qt's name)
+        """Save what was drawn, then release the viewer; a run at work goes on by itself."""
+        self.release()
+        super().closeEvent(event)
+
+    def release(self) -> None:
+        """Save and let go of everything; safe to call twice."""
+        if self.session is None:
+            return
+        self.session.flush()
+        self.layers.close()
+        self.background.close()
+        self.viewer.events.theme.disconnect(self._use_theme)
+
+    def _notify(self, level: str, text: str) -> None:
+        NOTIFY.get(level, show_info)(text)
+        self.message.setText(text)
+
+    def _use_theme(self, _: Any = None) -> None:
+        theme = get_theme(self.viewer.theme)
+        self.train.curves.use_colors(theme.background.as_hex(), theme.text.as_hex())

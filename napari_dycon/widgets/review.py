@@ -1,0 +1,151 @@
+"""Review: prediction and heat map over the scan, the uncertain places, accept."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from napari_dycon.session import CaseView, Session
+from napari_dycon.widgets.common import button, guarded, hint, set_enabled, slider
+from napari_dycon.widgets.layers import CaseLayers
+
+ROLE_TEXTS = {
+    "label": ("Label", "What people drew"),
+    "prediction": ("Prediction", "What the network suggests"),
+    "uncertainty": ("Uncertainty", "Entropy of the prediction: where the network is unsure"),
+    "disagreement": ("Disagreement", "Where student and teacher network differ"),
+}
+
+
+class ReviewSection(QWidget):
+    """Toggles and opacities of the overlays, navigation, accept."""
+
+    def __init__(self, session: Session, layers: CaseLayers) -> None:
+        super().__init__()
+        self.session = session
+        self.layers = layers
+        self.source = QLabel("")
+        self.source.setWordWrap(True)
+        grid = QGridLayout()
+        self.toggles: dict[str, QCheckBox] = {}
+        for row, (role, (text, tip)) in enumerate(ROLE_TEXTS.items()):
+            box = QCheckBox(text)
+            box.setToolTip(tip)
+            box.setChecked(layers.visible[role])
+            box.toggled.connect(lambda on, role=role: layers.set_visible(role, on))
+            self.toggles[role] = box
+            grid.addWidget(box, row, 0)
+            opacity = slider(
+                layers.opacity[role],
+                f"Opacity of the {text.lower()}",
+                lambda value, role=role: layers.set_opacity(role, value),
+            )
+            grid.addWidget(opacity, row, 1)
+        grid.addWidget(QLabel("Show above"), len(ROLE_TEXTS), 0)
+        grid.addWidget(
+            slider(
+                layers.threshold,
+                "The heat maps show only what is more uncertain than this",
+                layers.set_threshold,
+            ),
+            len(ROLE_TEXTS),
+            1,
+        )
+        self.predict_button = button(
+            "Predict this case",
+            "Predict the shown case with the newest weights",
+            guarded(session, self._predict_one),
+        )
+        self.predict_all_button = button(
+            "Predict all unlabelled",
+            "Predict every case that nobody labelled yet",
+            guarded(session, self._predict_all),
+        )
+        self.next_place_button = button(
+            "Next uncertain place",
+            "Go to the next place of this case where the network is unsure",
+            guarded(session, self._next_place),
+        )
+        self.next_case_button = button(
+            "Next case",
+            "Show the unlabelled case that the network is least sure of",
+            guarded(session, self._next_case),
+        )
+        self.accept_button = button(
+            "Accept prediction as label",
+            "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
+            guarded(session, self._accept),
+        )
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.source)
+        layout.addLayout(grid)
+        for buttons in (
+            (self.predict_button, self.predict_all_button),
+            (self.next_place_button, self.next_case_button),
+            (self.accept_button,),
+        ):
+            line = QHBoxLayout()
+            for item in buttons:
+                line.addWidget(item)
+            layout.addLayout(line)
+        layout.addWidget(
+            hint("Go to the uncertain places, accept, correct with the brush, then train again.")
+        )
+        layout.addStretch(1)
+        for signal in (
+            session.project_changed,
+            session.cases_changed,
+            session.case_shown,
+            session.prediction_changed,
+            session.runs_changed,
+        ):
+            signal.connect(self._refresh)
+        self._refresh()
+
+    def _refresh(self, *_: object) -> None:
+        project, view = self.session.project, self.session.view
+        weights = bool(project and any(run.has_weights for run in project.runs()))
+        no_view = "" if view else "choose a case in the list first"
+        no_weights = "" if weights else "train first"
+        no_prediction = (
+            "" if view and view.prediction is not None else "this case has no prediction"
+        )
+        set_enabled(self.predict_button, no_view or no_weights)
+        set_enabled(self.predict_all_button, no_weights)
+        set_enabled(self.next_place_button, no_view or no_prediction)
+        set_enabled(self.next_case_button, "" if project else "open a project first")
+        set_enabled(self.accept_button, no_view or no_prediction)
+        self.source.setText(self._describe(view))
+
+    def _describe(self, view: CaseView | None) -> str:
+        if view is None:
+            return "No case is shown."
+        if view.prediction is None:
+            return f"{view.id} has no prediction yet."
+        return f"Prediction of run {view.run} for {view.id}."
+
+    def _predict_one(self) -> None:
+        if self.session.view is not None:
+            self.session.predict([self.session.view.id])
+
+    def _predict_all(self) -> None:
+        if self.session.project is not None:
+            self.session.predict([case.id for case in self.session.project.unlabelled()])
+
+    def _next_place(self) -> None:
+        place = self.session.next_uncertain()
+        if place is None:
+            self.session.message.emit("info", "Nothing in this case is notably uncertain.")
+        else:
+            self.layers.centre_on(place)
+
+    def _next_case(self) -> None:
+        shown = self.session.view.id if self.session.view else None
+        others = [case for case in self.session.suggest_next() if case != shown]
+        if others:
+            self.session.show_case(others[0])
+        else:
+            self.session.message.emit("info", "Every case of the training set is labelled.")
+
+    def _accept(self) -> None:
+        changed = self.session.accept_prediction()
+        self.session.message.emit("info", f"Prediction accepted: {changed} voxels changed.")

@@ -1,0 +1,178 @@
+"""Train: method, time, device; start, pause, stop; how it is going."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dycon.engine.config import TrainConfig, make_config, preset_names
+from napari_dycon.session import RunStatus, Session
+from napari_dycon.widgets.background import remaining_text
+from napari_dycon.widgets.common import button, guarded, set_enabled
+from napari_dycon.widgets.curves import Curves
+
+METHOD_TEXTS = {
+    "dycon": "DyCON: labelled and unlabelled scans",
+    "mean-teacher": "Mean teacher: labelled and unlabelled",
+    "supervised": "Supervised: labelled scans only",
+}
+DEVICE_TEXTS = {
+    "auto": "Automatic",
+    "cuda": "NVIDIA GPU (CUDA)",
+    "mps": "Apple GPU (MPS)",
+    "cpu": "CPU",
+}
+NO_LIMIT_STEPS = 10_000_000
+
+
+class TrainSection(QWidget):
+    """Settings, buttons, progress and curves of a training run."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.method = self._choice(METHOD_TEXTS, "What is learnt from")
+        self.preset = self._choice({n: n for n in preset_names()}, "The recipe of settings")
+        self.preset.setCurrentText("default")
+        self.device = self._choice(DEVICE_TEXTS, "Where to compute; automatic prefers a GPU")
+        self.minutes = QSpinBox()
+        self.minutes.setRange(1, 10_000)
+        self.minutes.setValue(10)
+        self.minutes.setSuffix(" min")
+        self.minutes.setToolTip("How long to train; you can stop earlier and keep the result")
+        self.keep = QCheckBox("Start from the last weights")
+        self.keep.setToolTip("Go on from what the previous run learnt instead of from scratch")
+        self.start_button = button(
+            "Train", "Train in the background; you can go on working", guarded(session, self.start)
+        )
+        self.pause_button = button(
+            "Pause", "Let the training wait, or go on", guarded(session, self._pause)
+        )
+        self.stop_button = button(
+            "Stop", "End the training and keep what it learnt", guarded(session, session.stop)
+        )
+        self.bar = QProgressBar()
+        self.bar.setRange(0, 1000)
+        self.status = QLabel("")
+        self.status.setWordWrap(True)
+        self.device_used = QLabel("")
+        self.device_used.setWordWrap(True)
+        self.curves = Curves()
+
+        form = QFormLayout()
+        form.addRow("Method", self.method)
+        form.addRow("Recipe", self.preset)
+        form.addRow("Time", self.minutes)
+        form.addRow("Device", self.device)
+        buttons = QHBoxLayout()
+        for item in (self.start_button, self.pause_button, self.stop_button):
+            buttons.addWidget(item)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.keep)
+        layout.addLayout(buttons)
+        layout.addWidget(self.bar)
+        layout.addWidget(self.status)
+        layout.addWidget(self.device_used)
+        layout.addWidget(self.curves, 1)
+
+        session.project_changed.connect(self._refresh)
+        session.cases_changed.connect(self._refresh)
+        session.runs_changed.connect(self._refresh)
+        session.run_changed.connect(self._refresh)
+        session.event.connect(self._on_event)
+        self._refresh()
+
+    def config(self) -> TrainConfig:
+        """Settings as chosen in the panel."""
+        last = self._last_run() if self.keep.isChecked() else None
+        return make_config(
+            self.method.currentData(),
+            self.preset.currentData(),
+            device=self.device.currentData(),
+            time_limit=60.0 * self.minutes.value(),
+            steps=NO_LIMIT_STEPS,
+            init_from=last,
+        )
+
+    def start(self) -> None:
+        """Start a run with the chosen settings."""
+        self.curves.clear()
+        self.status.setText("")
+        self.session.start_training(self.config())
+
+    def _choice(self, texts: dict[str, str], tip: str) -> QComboBox:
+        box = QComboBox()
+        box.setToolTip(tip)
+        # Long entries must not widen the panel.
+        box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        box.setMinimumContentsLength(12)
+        for value, text in texts.items():
+            box.addItem(text, value)
+        return box
+
+    def _last_run(self) -> str | None:
+        project = self.session.project
+        usable = [run.id for run in project.runs() if run.has_weights] if project else []
+        return usable[-1] if usable else None
+
+    def _pause(self) -> None:
+        if self.session.status.phase == "paused":
+            self.session.resume()
+        else:
+            self.session.pause()
+
+    def _refresh(self, *_: object) -> None:
+        project, status = self.session.project, self.session.status
+        idle = status.phase == "idle"
+        why = ""
+        if project is None:
+            why = "open a project first"
+        elif not idle:
+            why = f"run {status.run} is at work"
+        elif not project.labelled("train"):
+            why = "no case is labelled yet"
+        set_enabled(self.start_button, why)
+        not_now = "no run is at work" if idle else ""
+        set_enabled(self.pause_button, not_now)
+        set_enabled(self.stop_button, not_now)
+        self.pause_button.setText("Resume" if status.phase == "paused" else "Pause")
+        self.keep.setEnabled(self._last_run() is not None and idle)
+        for item in (self.method, self.preset, self.device, self.minutes):
+            item.setEnabled(idle)
+        if not idle:
+            self._show_status(status)
+
+    def _show_status(self, status: RunStatus) -> None:
+        self.bar.setValue(round(status.progress * 1000))
+        left = ""
+        if status.phase == "training" and status.remaining is not None:
+            left = f", {remaining_text(status.remaining)} left"
+        self.status.setText(f"{status.run}: {status.text}{left}")
+        self.device_used.setText(status.device)
+
+    def _on_event(self, event: dict[str, Any]) -> None:
+        self.curves.add(event)
+        kind = event.get("event")
+        if kind in ("finished", "stopped"):
+            self.bar.setValue(1000 if kind == "finished" else self.bar.value())
+            dice = f", validation Dice {event['dice']:.3f}" if event.get("dice") else ""
+            self.status.setText(
+                f"{kind.capitalize()} after {remaining_text(event['elapsed'])}, "
+                f"{event['step']} steps{dice}"
+            )
+            self.keep.setChecked(True)
+        elif kind == "failed":
+            self.bar.setValue(0)
+            self.status.setText(str(event["message"]))
