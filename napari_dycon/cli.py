@@ -7,6 +7,7 @@ Results go to standard output (with ``--json`` as JSON), everything else to stan
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -95,8 +96,13 @@ def demo(
     """Run the whole loop on a built-in synthetic cohort."""
     from napari_dycon.demo import run_demo
 
-    for event in run_demo(out, window=not headless, close=screenshot, steps=steps):
-        _say(event, as_json)
+    run_demo(
+        out,
+        window=not headless,
+        close=screenshot,
+        steps=steps,
+        say=lambda event: _say(event, as_json),
+    )
 
 
 @app.command()
@@ -172,6 +178,8 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train on a project; stop with Ctrl+C or from the window, resume with --resume."""
+    # Threads that spin while they wait would fight with the window for the same cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
     from napari_dycon.project.store import Project
 

@@ -311,6 +311,10 @@ class Session:
                 raise DyconError(f"Run {self.status.run} was still at work after {timeout} s.")
             time.sleep(0.05)
 
+    def project_runs(self) -> list[str]:
+        """Ids of the open project's runs, the oldest first."""
+        return [run.id for run in self.project.runs()] if self.project is not None else []
+
     def _command(self, command: str) -> None:
         if self._run is None:
             raise UserError("No run is at work.")

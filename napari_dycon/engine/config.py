@@ -50,14 +50,14 @@ class TrainConfig:
 
     # Network
     filters: tuple[int, ...] | None = None
-    norm: str = "instance"
+    norm: str = "group"
     projection_hidden: int = 128
     projection_dim: int = 64
     aspp: bool = False
 
     # Batches and augmentation
-    labelled_batch: int = 2
-    unlabelled_batch: int = 2
+    labelled_batch: int = 4
+    unlabelled_batch: int = 4
     foreground_share: float = 0.5  # labelled patches centred on an annotated structure
     augment: bool = True
     rotate_degrees: float = 17.0
@@ -74,7 +74,7 @@ class TrainConfig:
     ema_decay: float = 0.99
 
     # The unlabelled part of the loss (see docs of each loss)
-    unlabelled_start: float = 0.0  # share of the run before the unlabelled half takes part
+    unlabelled_start: float = 0.6  # share of the run before the unlabelled half takes part
     unsupervised_weight: float = 0.5  # u
     consistency_weight: float = 0.1  # w
     consistency_ramp: float = 0.4  # T_ramp / T

@@ -6,6 +6,7 @@ need the bottleneck features of the same forward pass (a forward hook would brea
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -59,7 +60,7 @@ class SegmentationNetwork(nn.Module):
         levels = len(filters)
         norms: dict[str, str | tuple[str, dict[str, object]]] = {
             "instance": ("instance", {"affine": True}),
-            "group": ("group", {"num_groups": 8, "affine": True}),
+            "group": ("group", {"num_groups": math.gcd(8, *filters), "affine": True}),
             "batch": "batch",
         }
         self.backbone = DynUNet(

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from napari_dycon.engine.config import TrainConfig
 
 # Voxels of a patch and filters of the first level, by what the machine can carry.
-PATCH_VOXELS = {"cpu": 64**3, "mps": 80**3, "cuda": 112 * 112 * 80}
-BASE_FILTERS = {"cpu": 16, "mps": 16, "cuda": 32}
-LEVELS = 4
+PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
+# A thin first level: at full resolution it takes most of a CPU's time and adds the least.
+FILTERS = {"cpu": (8, 32, 64, 128), "mps": (16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
 COARSEST_CELLS = 4  # a patch side has at least this many cells at the bottleneck
 
 
@@ -50,7 +50,7 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     """
     spacing = config.spacing or _spacing(prints)
     shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
-    filters = config.filters or tuple(BASE_FILTERS[device] * 2**level for level in range(LEVELS))
+    filters = config.filters or FILTERS[device]
     stride = 2 ** (len(filters) - 1)
     patch = config.patch or _patch(np.median(shapes, axis=0), stride, PATCH_VOXELS[device])
     intensity = config.intensity or ("window" if _looks_like_ct(prints) else "zscore")

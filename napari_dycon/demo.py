@@ -1,0 +1,127 @@
+"""The whole loop on the built-in cohort: make scans, train on four labels, predict, compare.
+
+Four of sixteen synthetic scans are labelled, two more are kept for validation, the rest has no
+label that anything could learn from; the report compares with the truth that only it reads.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.cohort import CLASSES, write_cohort
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.errors import UserError
+from napari_dycon.project.atomic import write_json
+from napari_dycon.project.store import Project
+
+Event = dict[str, Any]
+Say = Callable[[Event], None]
+CASES, LABELLED, VALIDATION = 16, 4, 2
+TIME_LIMIT = 210.0  # seconds, when no number of steps is given
+
+
+def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, say: Say) -> None:
+    """Make everything below ``out``; with a window, live in it.
+
+    Parameters
+    ----------
+    window : train in napari; otherwise in this process, without a display
+    close : with a window: save pictures when all is done, then close it
+    say : told of every event of the engine, and of ``demo`` events with a message for people
+    """
+    project = make_project(out, say)
+    if steps is not None:
+        config = make_config("dycon", steps=steps)
+    else:
+        config = make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT)
+    if window:
+        from napari_dycon.widgets.demo import run_in_window
+
+        run_in_window(project, config, out, close=close, say=say)
+    else:
+        _run_here(project, config, say)
+        report(project, out, say)
+
+
+def make_project(out: Path, say: Say) -> Project:
+    """Write the cohort and make a project in which only some cases have labels."""
+    out = Path(out)
+    if (out / "project").exists():
+        raise UserError(
+            f"{out} holds a demo already. Open it with `napari-dycon gui {out / 'project'}`, or "
+            "choose another folder with --out."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    say({"event": "demo", "message": f"Making {CASES} synthetic scans in {out / 'cohort'}"})
+    write_cohort(out / "cohort", cases=CASES)
+    truth = sorted((out / "cohort" / "truth").iterdir())
+    drawn = out / "cohort" / "labels"
+    drawn.mkdir(exist_ok=True)
+    for file in truth[: LABELLED + VALIDATION]:
+        shutil.copyfile(file, drawn / file.name)
+    project = Project.from_folder(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
+    for case in project.cases[LABELLED : LABELLED + VALIDATION]:
+        project.set_split(case.id, "validation")
+    return project
+
+
+def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
+    from napari_dycon.engine.checkpoint import load_model
+    from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.engine.predict import predict_cases
+    from napari_dycon.engine.train import train
+
+    for event in train(project, config):
+        say(event)
+    run = project.run()
+    device = choose_device(config.device).device
+    model = load_model(run.weights_path, device)
+    cases = [case.id for case in project.unlabelled()]
+    for event in predict_cases(
+        project, run.id, model, cases, device, choose_precision("auto", device)
+    ):
+        say(event)
+
+
+def report(project: Project, out: Path, say: Say) -> Path:
+    """Compare the predictions of the unlabelled cases with the truth; write ``report.md``."""
+    from napari_dycon.engine.evaluation import evaluate_folders
+    from napari_dycon.report import write_report
+
+    run = project.run()
+    found = project.path / "predictions" / run.id
+    # Cases that were only previewed while they were looked at belong to other groups.
+    wanted = {case.id for case in project.unlabelled()}
+    chosen = out / "results"
+    chosen.mkdir(exist_ok=True)
+    for file in sorted(found.iterdir()):
+        name = file.name.removesuffix(".nii.gz").removesuffix("_uncertainty")
+        if name.removesuffix("_disagreement") in wanted:
+            shutil.copyfile(file, chosen / file.name)
+    result = evaluate_folders(chosen, out / "cohort" / "truth")
+    write_json(out / "report.json", result)
+    metrics = json.loads(run.metrics_path.read_text(encoding="utf-8"))
+    about = [
+        f"{LABELLED} of {CASES} synthetic scans were labelled, {VALIDATION} kept for validation; "
+        f"run {run.id} took {metrics['step']} steps in {metrics['elapsed']:.0f} s. "
+        "The figures are of the scans that had no label.",
+        "",
+        f"Masks, uncertainty and disagreement maps: `{chosen.name}/`; project: `project/`.",
+    ]
+    path = out / "report.md"
+    names = {c.value: c.name for c in project.classes}
+    write_report(path, "DyCON on the built-in cohort", about, result, names)
+    dice = result["summary"]["mean_dice"]
+    say(
+        {
+            "event": "demo",
+            "message": f"Mean Dice {dice:.3f} on unlabelled scans; report in {path}",
+            "mean_dice": dice,
+            "report": str(path),
+        }
+    )
+    return path

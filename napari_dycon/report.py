@@ -1,0 +1,89 @@
+"""Figures of an evaluation as a table for the terminal and as a short text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from napari_dycon.project.atomic import write_text
+
+COLUMNS = (
+    ("dice", "Dice", ".3f"),
+    ("jaccard", "Jaccard", ".3f"),
+    ("hd95_mm", "HD95 mm", ".2f"),
+    ("asd_mm", "ASD mm", ".2f"),
+    ("volume_ml", "volume ml", ".2f"),
+    ("reference_volume_ml", "true ml", ".2f"),
+)
+
+
+def evaluation_rows(
+    result: Mapping[str, Any], names: Mapping[int, str] | None = None
+) -> list[list[str]]:
+    """One row a case and class, then the mean of each class, as formatted text."""
+    names = names or {}
+    rows = []
+    for case, scores in result["cases"].items():
+        for value, measures in scores["classes"].items():
+            missed = " (missed)" if measures["missed"] else ""
+            rows.append([case, _name(value, names) + missed, *_cells(measures)])
+    for value, measures in result["summary"]["classes"].items():
+        means = {key: measures[key]["mean"] for key, _, _ in COLUMNS}
+        rows.append(["mean", _name(value, names), *_cells(means)])
+    return rows
+
+
+def evaluation_table(result: Mapping[str, Any]) -> Table:
+    """Table for the terminal."""
+    summary = result["summary"]
+    table = Table(
+        title=f"{summary['cases']} cases, mean foreground Dice {summary['mean_dice']:.4f} "
+        f"± {summary['sd_dice']:.4f}"
+    )
+    for column in ("case", "class", *(title for _, title, _ in COLUMNS)):
+        table.add_column(column, justify="left" if column in ("case", "class") else "right")
+    for row in evaluation_rows(result):
+        table.add_row(*row, style="bold" if row[0] == "mean" else None)
+    return table
+
+
+def write_report(
+    path: Path, title: str, about: list[str], result: Mapping[str, Any], names: Mapping[int, str]
+) -> None:
+    """Write a short report as Markdown: what was done, then the figures."""
+    summary = result["summary"]
+    lines = [f"# {title}", "", *about, ""]
+    lines += [
+        f"Mean foreground Dice over {summary['cases']} cases: **{summary['mean_dice']:.3f}** "
+        f"± {summary['sd_dice']:.3f}",
+        "",
+    ]
+    if quality := summary.get("uncertainty"):
+        shown = {
+            "auroc": "Errors found by uncertainty, AUROC",
+            "ece": "Calibration error, ECE",
+            "rank_correlation": "Rank correlation of the case score with 1 - Dice",
+        }
+        lines += [
+            f"- {text}: {quality[key]:.3f}"
+            for key, text in shown.items()
+            if quality.get(key) is not None
+        ]
+        lines.append("")
+    header = ["case", "class", *(title for _, title, _ in COLUMNS)]
+    lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in evaluation_rows(result, names)]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _name(value: object, names: Mapping[int, str]) -> str:
+    return names.get(int(str(value)), str(value))
+
+
+def _cells(measures: Mapping[str, Any]) -> list[str]:
+    return [
+        "–" if measures[key] is None else format(measures[key], form) for key, _, form in COLUMNS
+    ]
