@@ -1,7 +1,7 @@
-"""The ``napari-dycon`` command: everything the window does, for scripts and for machines without one.
+"""The ``napari-dycon`` command: what the window does, for scripts and machines without one.
 
-Results go to standard output (with ``--json`` as JSON), everything else to standard error. Exit code
-0 is success, 2 a user's mistake told in one line, 1 a failure.
+Results go to standard output (with ``--json`` as JSON), everything else to standard error. Exit
+code 0 is success, 2 a user's mistake told in one line, 1 a failure.
 """
 
 from __future__ import annotations

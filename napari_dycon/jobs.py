@@ -89,10 +89,7 @@ def follow_training(
     """
     begin = time.monotonic()
     while True:
-        if process is not None:
-            ended = process.poll() is not None
-        else:
-            ended = not is_running(run)
+        ended = process.poll() is not None if process is not None else not is_running(run)
         # Read after looking whether it lives: what it wrote before its end is not missed.
         events, offset = run.read_events(offset)
         for event in events:
@@ -119,8 +116,8 @@ def _last_words(run: Run) -> str:
 
 
 def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
-    """Predict cases in a process and yield its events, ending with ``predicted all`` or ``failed``."""
-    errors = tempfile.TemporaryFile()
+    """Predict cases in a process; its events end with ``predicted all`` or ``failed``."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
     process = _launch(
         ["predict", str(project), "--run", run_id, "--cases", ",".join(cases), "--json"],
         subprocess.PIPE,

@@ -24,7 +24,8 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.hotspots import HotSpot, find_hot_spots
 from napari_dycon.project.runs import Run
-from napari_dycon.project.store import UNANNOTATED, Project
+from napari_dycon.project.schema import UNANNOTATED
+from napari_dycon.project.store import Project
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]

@@ -1,8 +1,9 @@
 """The settings of one training run, and the presets they start from.
 
 One frozen dataclass holds everything that decides what a run does; it is saved beside the weights
-as ``config.json``. Fields that are ``None`` are left to the plan (see ``plan.py``), which fills them
-from the data. Nothing here imports torch, so that a window can prepare a run without loading it.
+as ``config.json``. Fields that are ``None`` are left to the plan (see ``plan.py``), which fills
+them from the data. Nothing here imports torch, so that a window can prepare a run without
+loading it.
 """
 
 from __future__ import annotations
@@ -177,7 +178,9 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             items = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
             if len(items) == len(value):
                 return tuple(_convert(key, v, kind) for v, kind in zip(value, items, strict=True))
-        elif (origin is bool and isinstance(value, bool)) or (origin is int and isinstance(value, int) and not isinstance(value, bool)):
+        elif (origin is bool and isinstance(value, bool)) or (
+            origin is int and isinstance(value, int) and not isinstance(value, bool)
+        ):
             return value
         elif origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
@@ -218,8 +221,8 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(
             f"Setting unlabelled_batch is {config.unlabelled_batch}; expected 0 or more."
         )
-    if config.filters is not None and len(config.filters) < 2:
-        raise ConfigError("Setting filters needs at least 2 levels, such as [16, 32, 64].")
+    if config.filters is not None and len(config.filters) < 3:
+        raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
     if config.patch is not None and config.filters is not None:
         stride = 2 ** (len(config.filters) - 1)
         if any(p <= 0 or p % stride for p in config.patch):

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from napari_dycon.engine.losses import UNANNOTATED, at_least_float32, entropy
 
 IGNORED = -1
+Grid = tuple[int, int, int]  # cells (d, h, w) of a patch
 # Pair entries (rows x cells) held at once; beyond it FeCL works in row blocks with recomputation.
 PAIR_BUDGET = 2**24
 
@@ -128,7 +129,7 @@ def _fecl_rows(
     return (per_anchor / count.clamp(min=1)).sum(), (count > 0).sum()
 
 
-def label_cells(label: Tensor, classes: int, grid: tuple[int, ...]) -> Tensor:
+def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
     """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
 
     Only annotated voxels vote; a cell that is annotated to less than a half is -1.
@@ -142,9 +143,7 @@ def label_cells(label: Tensor, classes: int, grid: tuple[int, ...]) -> Tensor:
     return cells.flatten(1)
 
 
-def pseudo_label_cells(
-    teacher_probabilities: Tensor, grid: tuple[int, ...], confidence: float
-) -> Tensor:
+def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: float) -> Tensor:
     """Majority class of the teacher's prediction in each cell, ``(B, C, D, H, W)`` to ``(B, N)``.
 
     A cell in which the teacher's mean confidence (its largest probability) is under ``confidence``
@@ -158,7 +157,7 @@ def pseudo_label_cells(
     return cells.flatten(1)
 
 
-def entropy_cells(log_probabilities: Tensor, grid: tuple[int, ...]) -> Tensor:
+def entropy_cells(log_probabilities: Tensor, grid: Grid) -> Tensor:
     """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
     h = entropy(log_probabilities) / math.log(log_probabilities.shape[1])
     return F.adaptive_avg_pool3d(h[:, None].float(), grid).squeeze(1).flatten(1).clamp(0.0, 1.0)

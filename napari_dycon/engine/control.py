@@ -26,19 +26,16 @@ class Control:
             preview = values.get("preview")
             self._preview = preview if isinstance(preview, str) else None
 
-    @property
     def stop(self) -> bool:
         """The person asked to end the run and keep what it learnt."""
         self._look()
         return self._command == "stop"
 
-    @property
     def pause(self) -> bool:
         """The person asked to wait."""
         self._look()
         return self._command == "pause"
 
-    @property
     def preview(self) -> str | None:
         """Case whose prediction the person is looking at."""
         self._look()

@@ -108,7 +108,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None
 
     Buffers are copied.
     """
-    teacher_parameters = list(teacher.parameters())
-    torch._foreach_lerp_(teacher_parameters, list(student.parameters()), 1.0 - decay)
-    for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
-        mine.copy_(theirs)
+    mine: list[Tensor] = list(teacher.parameters())
+    torch._foreach_lerp_(mine, list(student.parameters()), 1.0 - decay)
+    for own, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
+        own.copy_(theirs)

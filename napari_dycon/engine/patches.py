@@ -105,7 +105,7 @@ class StepBatches(Dataset[Batch]):
         self.config = config
         self.patch = patch
         self._places: dict[str, list[tuple[int, Array]]] = {}
-        self._transforms = {
+        self._transforms: dict[tuple[str, ...], Compose] = {
             keys: augmentation(config, patch, keys) for keys in (("image", "label"), ("image",))
         }
 
@@ -135,8 +135,8 @@ class StepBatches(Dataset[Batch]):
             "image": crop(image, centre, self._margin_size(), fill=None),
             "label": crop(label[None], centre, self._margin_size(), fill=UNANNOTATED),
         }
-        data = self._augment(data, rng)
-        return data["image"], data["label"][0].long(), _position(centre, label.shape)
+        tensors = self._augment(data, rng)
+        return tensors["image"], tensors["label"][0].long(), _position(centre, label.shape)
 
     def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         case = self.unlabelled[rng.integers(len(self.unlabelled))]

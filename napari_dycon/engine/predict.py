@@ -42,11 +42,19 @@ class Prediction:
 
 
 def predict_volume(
-    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype = torch.float32
+    model: Model,
+    volume: Volume,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    overlap: float = 0.5,
 ) -> Prediction:
-    """Predict one scan with networks that are already on ``device``."""
+    """Predict one scan with networks that are already on ``device``.
+
+    ``overlap`` of neighbouring windows: less is faster and a little rougher at their seams.
+    """
     image = prepare_image(volume, model.config)
-    members = member_probabilities(model, torch.from_numpy(image), device, dtype)
+    members = member_probabilities(model, torch.from_numpy(image), device, dtype, overlap=overlap)
     if tuple(members[0].shape[1:]) != volume.shape:
         members = [
             F.interpolate(m[None], size=volume.shape, mode="trilinear", align_corners=False)[0]
@@ -59,7 +67,12 @@ def predict_volume(
 
 @torch.no_grad()
 def member_probabilities(
-    model: Model, image: Tensor, device: torch.device, dtype: torch.dtype
+    model: Model,
+    image: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    overlap: float = 0.5,
 ) -> list[Tensor]:
     """Softmax outputs ``(classes, D, H, W)`` of student and teacher, stitched on the CPU.
 
@@ -86,7 +99,7 @@ def member_probabilities(
             roi_size=window,
             sw_batch_size=1 if device.type == "cpu" else 4,
             predictor=both,
-            overlap=0.5,
+            overlap=overlap,
             mode="gaussian",
             padding_mode="replicate",
             sw_device=device,

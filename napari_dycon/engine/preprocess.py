@@ -54,7 +54,8 @@ def normalise(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
     array = array.astype(np.float32)
     if config.intensity == "window" and config.window is not None:
         low, high = config.window
-        return (np.clip(array, low, high) - (low + high) / 2) / (max(high - low, 1e-6) / 2)
+        centre, half = (low + high) / 2, max(high - low, 1e-6) / 2
+        return ((np.clip(array, low, high) - centre) / half).astype(np.float32)
     for channel in array:
         low, high = np.quantile(channel, (0.005, 0.995))
         if high > low:
@@ -78,7 +79,8 @@ def prepare_label(
     """Resample a label ``(D, H, W)`` to the planned grid, nearest neighbour; 255 stays 255."""
     assert config.spacing is not None
     shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
-    return resample(label[None], shape, mode="nearest")[0].astype(np.uint8)
+    moved: npt.NDArray[np.uint8] = resample(label[None], shape, mode="nearest")[0].astype(np.uint8)
+    return moved
 
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:

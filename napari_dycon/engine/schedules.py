@@ -11,7 +11,7 @@ import math
 
 def adaptive_beta(progress: float, beta_max: float = 5.0, beta_min: float = 0.5) -> float:
     """β(t) = β_max (β_min / β_max)^(t/T), from exploring to exploiting (DyCON, §3.1)."""
-    return beta_max * (beta_min / beta_max) ** min(max(progress, 0.0), 1.0)
+    return beta_max * math.pow(beta_min / beta_max, min(max(progress, 0.0), 1.0))
 
 
 def consistency_weight(progress: float, ramp: float, weight: float = 0.1) -> float:
@@ -27,7 +27,7 @@ def learning_rate_factor(progress: float, warmup: float) -> float:
     """Linear warm-up over the share ``warmup``, then polynomial decay (power 0.9) to nearly 0."""
     progress = min(max(progress, 0.0), 1.0)
     rise = 1.0 if warmup <= 0 else min((progress + 1e-3) / warmup, 1.0)
-    return rise * max(1.0 - progress, 1e-3) ** 0.9
+    return rise * math.pow(max(1.0 - progress, 1e-3), 0.9)
 
 
 def ema_decay(step: int, limit: float = 0.99) -> float:

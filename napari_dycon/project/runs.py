@@ -81,7 +81,7 @@ class Run:
         return self._read(self.control_path)
 
     def write_control(self, **changes: Any) -> None:
-        """Change what is asked for: ``command`` (run, pause, stop), ``preview`` (a case or None)."""
+        """Change what is asked for: ``command`` (run, pause, stop), ``preview`` (case or None)."""
         write_json(self.control_path, {**self.read_control(), **changes})
 
     def append_event(self, event: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.colormaps import Colormap, DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
@@ -25,6 +25,13 @@ KEY = "napari_dycon"
 AUTOSAVE_MS = 1000
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
+# Clear where the network is sure, so that the scan stays visible below.
+HEAT = Colormap(
+    [[1, 1, 0, 0], [1, 0.85, 0, 0.55], [1, 0.35, 0, 0.85], [0.85, 0, 0.1, 1]], name="uncertainty"
+)
+COOL = Colormap(
+    [[0, 1, 1, 0], [0, 0.8, 1, 0.55], [0.2, 0.3, 1, 0.85], [0.5, 0, 0.8, 1]], name="disagreement"
+)
 ROLES = ("image", "uncertainty", "disagreement", "prediction", "label")  # bottom to top
 
 
@@ -36,7 +43,7 @@ class CaseLayers(QObject):
         self.session = session
         self.viewer = viewer
         self.visible = dict.fromkeys(ROLES, True) | {"disagreement": False}
-        self.opacity = {"prediction": 0.45, "uncertainty": 0.6, "disagreement": 0.6, "label": 0.7}
+        self.opacity = {"prediction": 0.4, "uncertainty": 0.7, "disagreement": 0.7, "label": 0.7}
         self.threshold = 0.1  # of the heat map; below it nothing is shown
         self.show_unannotated = False
         self._working = False
@@ -149,8 +156,8 @@ class CaseLayers(QObject):
     def _refresh(self, view: CaseView) -> None:
         """Show the newest prediction: existing layers get new data, so nothing flickers."""
         with self._own_work():
-            self._heat(view, "uncertainty", "inferno")
-            self._heat(view, "disagreement", "viridis")
+            self._heat(view, "uncertainty", HEAT)
+            self._heat(view, "disagreement", COOL)
             found = self.layer("prediction")
             if view.prediction is None:
                 if found is not None:
@@ -169,7 +176,7 @@ class CaseLayers(QObject):
                 layer.editable = False
                 self._insert(layer)
 
-    def _heat(self, view: CaseView, role: str, colormap: str) -> None:
+    def _heat(self, view: CaseView, role: str, colormap: Colormap) -> None:
         data = getattr(view, role)
         found = self.layer(role)
         if data is None:
@@ -182,7 +189,7 @@ class CaseLayers(QObject):
                 data,
                 name=role,
                 colormap=colormap,
-                blending="additive",
+                blending="translucent_no_depth",
                 contrast_limits=(self.threshold, 1.0),
                 opacity=self.opacity[role],
                 visible=self.visible[role],

@@ -58,7 +58,7 @@ class NewProjectDialog(QDialog):
         self._check()
 
     def answers(self) -> tuple[Path, Path, Path | None, list[str] | None]:
-        """Project folder, scans, labels and class names, as ``Session.create_project`` takes them."""
+        """Project, scans, labels and class names, as ``Session.create_project`` takes them."""
         names = [name.strip() for name in self.classes.text().split(",") if name.strip()]
         labels = self.labels.text().strip()
         return (

@@ -35,6 +35,7 @@ class DyconPanel(QWidget):
         self.annotate = AnnotateSection(self.session, self.layers)
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
+        self._released = False
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextFormat(Qt.TextFormat.PlainText)
@@ -77,8 +78,9 @@ class DyconPanel(QWidget):
 
     def release(self) -> None:
         """Save and let go of everything; safe to call twice."""
-        if self.session is None:
+        if self._released:
             return
+        self._released = True
         self.session.flush()
         self.layers.close()
         self.background.close()

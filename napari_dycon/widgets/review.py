@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.session import CaseView, Session
@@ -31,13 +33,13 @@ class ReviewSection(QWidget):
             box = QCheckBox(text)
             box.setToolTip(tip)
             box.setChecked(layers.visible[role])
-            box.toggled.connect(lambda on, role=role: layers.set_visible(role, on))
+            box.toggled.connect(partial(layers.set_visible, role))
             self.toggles[role] = box
             grid.addWidget(box, row, 0)
             opacity = slider(
                 layers.opacity[role],
                 f"Opacity of the {text.lower()}",
-                lambda value, role=role: layers.set_opacity(role, value),
+                partial(layers.set_opacity, role),
             )
             grid.addWidget(opacity, row, 1)
         grid.addWidget(QLabel("Show above"), len(ROLE_TEXTS), 0)

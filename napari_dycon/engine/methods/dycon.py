@@ -59,8 +59,10 @@ class Dycon:
     def _contrast(self, student: Output, teacher: Output, label: Tensor, count: int) -> Tensor:
         """FeCL over all patches; ``count`` of them are labelled."""
         c = self.config
-        assert student.embeddings is not None and teacher.embeddings is not None
-        grid = tuple(student.embeddings.shape[2:])
+        assert student.embeddings is not None
+        assert teacher.embeddings is not None
+        d, h, w = student.embeddings.shape[2:]
+        grid = (d, h, w)
         classes = student.logits.shape[1]
         with torch.no_grad():
             guess = F.softmax(losses.at_least_float32(teacher.logits[count:]), dim=1)
@@ -71,11 +73,11 @@ class Dycon:
                 ]
             )
             log_p = F.log_softmax(losses.at_least_float32(student.logits), dim=1)
-            h = contrastive.entropy_cells(log_p, grid)
+            doubt = contrastive.entropy_cells(log_p, grid)
         return contrastive.fecl(
             cells(student.embeddings),
             groups,
-            h,
+            doubt,
             cells(teacher.embeddings),
             temperature=c.temperature,
             gamma=c.gamma,

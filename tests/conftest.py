@@ -1,0 +1,64 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from napari_dycon.project.store import Project
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Folder of a real data set, or a skip that says where it was looked for."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    root = Path(os.environ.get("NAPARI_DYCON_DATA", default))
+
+    def find(name: str) -> Path:
+        folder = root / name
+        if not folder.is_dir():
+            pytest.skip(f"real scans are not at {folder}; set NAPARI_DYCON_DATA to their folder")
+        return folder
+
+    return find
+
+
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write an array as NIfTI, in millimetres."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(array, np.diag([1.0, 1.2, 1.5, 1.0]) if affine is None else affine)
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture
+def write_nifti() -> Callable[..., Path]:
+    """Writer of small NIfTI files."""
+    return save_nifti
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """Folder with images/ (6 noisy scans with a bright box) and labels/ (of the first 3)."""
+    for number in range(6):
+        rng = np.random.default_rng(number)
+        label = np.zeros((20, 22, 18), np.uint8)
+        corner = rng.integers(3, 8, 3)
+        label[tuple(slice(c, c + 8) for c in corner)] = 1
+        image = (label * 80 + rng.normal(100, 10, label.shape)).astype(np.int16)
+        save_nifti(tmp_path / "scans" / "images" / f"scan-{number}.nii.gz", image)
+        if number < 3:
+            save_nifti(tmp_path / "scans" / "labels" / f"scan-{number}.nii.gz", label)
+    return tmp_path / "scans"
+
+
+@pytest.fixture
+def project(scans: Path, tmp_path: Path) -> Project:
+    """Project of six scans, three of them labelled."""
+    return Project.from_folder(tmp_path / "project", scans / "images", scans / "labels", ["box"])

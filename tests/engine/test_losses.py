@@ -1,0 +1,198 @@
+"""The losses against slow float64 references written from their formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from napari_dycon.engine import contrastive
+from napari_dycon.engine.contrastive import fecl, label_cells, pseudo_label_cells
+from napari_dycon.engine.losses import supervised_loss, uncl
+from napari_dycon.engine.schedules import adaptive_beta, consistency_weight, ema_decay
+
+
+def uncl_reference(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> float:
+    total, count = 0.0, 0
+    for b in range(student.shape[0]):
+        for voxel in range(student[b, 0].numel()):
+            p_s = F.softmax(student[b].flatten(1)[:, voxel], dim=0)
+            p_t = F.softmax(teacher[b].flatten(1)[:, voxel], dim=0)
+            h_s = -sum(float(p) * math.log(float(p)) for p in p_s)
+            h_t = -sum(float(p) * math.log(float(p)) for p in p_t)
+            distance = sum((float(a) - float(c)) ** 2 for a, c in zip(p_s, p_t, strict=True))
+            total += distance / (math.exp(beta * h_s) + math.exp(beta * h_t))
+            total += beta * (h_s + h_t)
+            count += 1
+    return total / count
+
+
+def fecl_reference(
+    z: torch.Tensor,
+    labels: torch.Tensor,
+    entropy: torch.Tensor,
+    z_t: torch.Tensor | None,
+    tau: float,
+    gamma: float,
+    top_k: int,
+) -> torch.Tensor:
+    anchors = []
+    for b in range(z.shape[0]):
+        s = z[b] @ z[b].T
+        y = labels[b].tolist()
+        n = len(y)
+        for i in range(n):
+            if y[i] < 0:
+                continue
+            positives = [k for k in range(n) if k != i and y[k] == y[i]]
+            negatives = [q for q in range(n) if y[q] >= 0 and y[q] != y[i]]
+            if not positives:
+                continue
+            rest = torch.zeros((), dtype=z.dtype)
+            for q in negatives:
+                weight = max(float(s[i, q].detach()), 0.0) ** gamma
+                rest = rest + weight * torch.exp(s[i, q] / tau)
+            if z_t is not None and negatives:
+                hard = torch.stack([z[b, i] @ z_t[b, q].detach() for q in negatives])
+                hard = hard.sort(descending=True).values[:top_k]
+                rest = rest + torch.exp(hard / tau).mean()
+            part = torch.zeros((), dtype=z.dtype)
+            for k in positives:
+                weight = (1 - max(float(s[i, k].detach()), 0.0)) ** gamma
+                weight *= math.exp(float(entropy[b, i]))
+                e = torch.exp(s[i, k] / tau)
+                part = part - weight * torch.log(e / (e + rest))
+            anchors.append(part / len(positives))
+    return torch.stack(anchors).mean()
+
+
+def cells_for(seed: int, n: int = 12, classes: int = 3) -> tuple[torch.Tensor, ...]:
+    g = torch.Generator().manual_seed(seed)
+    z = F.normalize(torch.randn(2, n, 5, generator=g, dtype=torch.float64), dim=2)
+    z_t = F.normalize(torch.randn(2, n, 5, generator=g, dtype=torch.float64), dim=2)
+    labels = torch.randint(-1, classes, (2, n), generator=g)
+    return z, z_t, labels, torch.rand(2, n, generator=g, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("beta", [0.5, 2.0, 5.0])
+def test_uncl_is_its_formula(beta: float) -> None:
+    g = torch.Generator().manual_seed(1)
+    student, teacher = torch.randn(2, 2, 3, 2, 3, 2, generator=g, dtype=torch.float64) * 2
+    expected = uncl_reference(student, teacher, beta)
+    assert float(uncl(student, teacher, beta)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_uncl_gives_the_teacher_no_gradient_and_stays_finite() -> None:
+    student = (torch.randn(1, 2, 4, 4, 4) * 300).requires_grad_()
+    teacher = (torch.randn(1, 2, 4, 4, 4) * 300).requires_grad_()
+    loss = uncl(student, teacher, 5.0)
+    loss.backward()
+    assert teacher.grad is None
+    assert torch.isfinite(loss)
+    assert torch.isfinite(student.grad).all()
+
+
+def test_uncl_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\(1, 2, 3, 3, 3\) and teacher logits \(1, 3"):
+        uncl(torch.zeros(1, 2, 3, 3, 3), torch.zeros(1, 3, 3, 3, 3), 1.0)
+
+
+@pytest.mark.parametrize("with_teacher", [True, False])
+@pytest.mark.parametrize("top_k", [2, 100])
+def test_fecl_is_its_formula(with_teacher: bool, top_k: int) -> None:
+    z, z_t, labels, h = cells_for(3)
+    z_t = z_t if with_teacher else None
+    mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
+    loss = fecl(mine, labels, h, z_t, top_k=top_k)
+    expected = fecl_reference(slow, labels, h, z_t, 0.6, 2.0, top_k)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-8)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(mine.grad, slow.grad, rtol=1e-6, atol=1e-9)
+
+
+def test_fecl_in_row_blocks_is_the_same() -> None:
+    z, z_t, labels, h = cells_for(5, n=33)
+    whole, blocks = z.clone().requires_grad_(), z.clone().requires_grad_()
+    a = fecl(whole, labels, h, z_t)
+    b = fecl(blocks, labels, h, z_t, pair_budget=33 * 4)
+    a.backward()
+    b.backward()
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
+    torch.testing.assert_close(whole.grad, blocks.grad, rtol=1e-5, atol=1e-9)
+
+
+def test_fecl_without_a_valid_anchor_is_zero_with_a_gradient_path() -> None:
+    z = F.normalize(torch.randn(1, 4, 3), dim=2).requires_grad_()
+    loss = fecl(z, torch.tensor([[0, 1, -1, 2]]), torch.zeros(1, 4))
+    assert float(loss.detach()) == 0.0
+    loss.backward()
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+@pytest.mark.parametrize("temperature", [0.6, 0.01])
+def test_fecl_is_finite_at_the_edges(temperature: float) -> None:
+    z = torch.ones(1, 6, 1) * (1 + 5e-7)  # s slightly above 1
+    z = torch.cat([z, -z], dim=1).requires_grad_()
+    labels = torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]])
+    loss = fecl(z, labels, torch.ones(1, 12), z.detach(), temperature=temperature)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(z.grad).all()
+
+
+def test_ignored_cells_change_nothing() -> None:
+    z, z_t, labels, h = cells_for(7)
+    labels[:, :3] = -1
+    other = z.clone()
+    other[:, :3] = F.normalize(torch.randn(2, 3, 5, dtype=torch.float64), dim=2)
+    assert torch.equal(fecl(z, labels, h, z_t), fecl(other, labels, h, z_t))
+
+
+def test_unannotated_voxels_take_no_part() -> None:
+    logits = torch.randn(2, 3, 4, 4, 4, requires_grad=True)
+    label = torch.randint(0, 3, (2, 4, 4, 4))
+    label[:, :2] = 255
+    supervised_loss(logits, label).backward()
+    assert torch.count_nonzero(logits.grad[:, :, :2]) == 0
+    assert torch.count_nonzero(logits.grad[:, :, 2:]) > 0
+
+
+def test_a_perfect_prediction_costs_nearly_nothing() -> None:
+    label = torch.randint(0, 3, (1, 6, 6, 6))
+    logits = F.one_hot(label, 3).movedim(-1, 1).float() * 40
+    assert float(supervised_loss(logits, label)) < 1e-4
+    assert float(supervised_loss(-logits, label)) > 1.5
+
+
+def test_cells_take_the_majority_of_annotated_voxels() -> None:
+    label = torch.zeros(1, 4, 4, 4, dtype=torch.long)
+    label[:, :2] = 2
+    label[:, 2:, :2] = 255  # half of the lower cell: still enough
+    label[:, 2:, 2:] = 1
+    assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, 1]]
+    label[:, 2:, 2:, :1] = 255
+    assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
+
+
+def test_an_unsure_teacher_gives_no_class() -> None:
+    p = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1, 1).expand(1, 2, 2, 2, 2).clone()
+    p[:, :, 1] = 0.5
+    assert pseudo_label_cells(p, (2, 1, 1), 0.8).tolist() == [[0, -1]]
+
+
+def test_entropy_of_cells_is_between_0_and_1() -> None:
+    even = F.log_softmax(torch.zeros(1, 4, 4, 4, 4), dim=1)
+    assert contrastive.entropy_cells(even, (2, 2, 2)).tolist() == [[pytest.approx(1.0)] * 8]
+
+
+def test_schedules_reach_their_ends() -> None:
+    assert adaptive_beta(0.0) == 5.0
+    assert adaptive_beta(1.0) == pytest.approx(0.5)
+    assert adaptive_beta(0.5) == pytest.approx(math.sqrt(2.5))
+    assert consistency_weight(0.4, 0.4) == pytest.approx(0.1)
+    assert consistency_weight(0.0, 0.4) == pytest.approx(0.1 * math.exp(-5))
+    assert consistency_weight(1.0, 7.0) == pytest.approx(0.1)
+    assert [ema_decay(0), ema_decay(1), ema_decay(10_000)] == [0.0, 0.5, 0.99]

@@ -1,0 +1,171 @@
+"""The loop on tiny scans: honest, resumable, stoppable; predictions on the scan's own grid."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from napari_dycon.engine.checkpoint import load_model
+from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
+from napari_dycon.engine.device import choose_device
+from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
+from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.train import train
+from napari_dycon.errors import ConfigError, UserError
+from napari_dycon.project.store import Project
+
+TINY: dict[str, Any] = {
+    "device": "cpu",
+    "precision": "float32",
+    "patch": [16, 16, 16],
+    "filters": [4, 8, 8],
+    "steps": 4,
+    "labelled_batch": 1,
+    "unlabelled_batch": 1,
+    "unlabelled_start": 0.0,
+}
+
+
+def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
+    return make_config(method, **(TINY | changes))
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean-teacher", "dycon"])
+def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> None:
+    events = list(train(project, tiny(method)))
+    assert events[0]["event"] == "started"
+    assert events[0]["unlabelled"] == (0 if method == "supervised" else 3)
+    assert [e["step"] for e in events if e["event"] == "finished"] == [4]
+    run = project.run()
+    assert run.id == events[0]["run"]
+    assert [e["event"] for e in run.read_events()[0]] == [e["event"] for e in events]
+    for line in run.events_path.read_text(encoding="utf-8").splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
+    list(train(project, tiny()))
+    run = project.run()
+    device = choose_device("cpu").device
+    model = load_model(run.weights_path, device)
+    events = list(predict_cases(project, run.id, model, ["scan-4"], device, torch.float32))
+    assert [e["case"] for e in events] == ["scan-4"]
+    scan = nib.load(project.image_paths("scan-4")[0])
+    for kind in ("mask", "uncertainty", "disagreement"):
+        found = nib.load(project.prediction_path(run.id, "scan-4", kind))
+        assert found.shape == scan.shape
+        assert np.array_equal(found.affine, scan.affine)
+        assert np.asarray(found.dataobj).max() <= 1
+
+
+def test_labels_of_unlabelled_cases_are_never_read(project: Project) -> None:
+    """Poison on the disk where a label of an unlabelled case could be found."""
+    (project.path / "labels" / "scan-5.nii.gz").write_bytes(b"no label at all")
+    assert "scan-5" in [case.id for case in project.unlabelled()]
+    events = list(train(project, tiny()))
+    assert events[-1]["event"] == "finished"
+
+
+def test_an_unlabelled_batch_has_no_label() -> None:
+    assert UnlabelledBatch._fields == ("image", "position")
+    assert set(UnlabelledCase.__dataclass_fields__) == {"id", "image"}
+
+
+def test_killed_and_resumed_is_the_same_to_the_bit(project: Project) -> None:
+    list(train(project, tiny(steps=6)))
+    whole = load_file(project.run().weights_path)
+    interrupted = train(project, tiny(steps=6, checkpoint_every=0.0))
+    for event in interrupted:
+        if event["event"] == "checkpoint" and event["step"] == 3:
+            interrupted.close()
+            break
+    run = project.runs()[-1]
+    list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    resumed = load_file(run.weights_path)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_stop_keeps_the_weights(project: Project) -> None:
+    run = project.new_run("dycon", tiny(steps=10_000).to_dict())
+    events = []
+    for event in train(project, tiny(steps=10_000), run):
+        events.append(event)
+        if event["event"] == "step":
+            run.write_control(command="stop")
+    assert events[-1]["event"] == "stopped"
+    assert run.has_weights
+
+
+def test_training_learns_and_starts_again_from_its_weights(project: Project) -> None:
+    for case in ("scan-2",):
+        project.set_split(case, "validation")
+    config = tiny(
+        "supervised", steps=60, learning_rate=0.02, labelled_batch=2, filters=[8, 16, 16], seed=1
+    )
+    first = list(train(project, config))
+    dice = [e["mean"] for e in first if e["event"] == "validation"][-1]
+    assert dice > 0.6
+    again = list(train(project, config.with_changes(steps=1, init_from=project.run().id)))
+    assert not [e for e in again if e["event"] == "warning"]
+    assert [e["mean"] for e in again if e["event"] == "validation"][-1] > 0.5
+
+
+def test_no_labelled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Path) -> None:
+    bare = Project.from_folder(tmp_path / "bare", scans / "images")
+    with pytest.raises(UserError, match="No case is labelled yet"):
+        list(train(bare, tiny()))
+    assert bare.runs() == []
+
+
+def test_a_label_of_one_value_is_left_out_with_a_reason(project: Project) -> None:
+    only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
+    only[5:8, 5:8, 5:8] = 1
+    project.save_label("scan-3", only)
+    events = list(train(project, tiny("supervised")))
+    warned = [e["message"] for e in events if e["event"] == "warning"]
+    assert len(warned) == 1
+    assert "scan-3 is left out" in warned[0]
+
+
+def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "i.npy", rng.normal(size=(1, 20, 12, 20)).astype(np.float32))
+    label = np.full((20, 12, 20), 255, np.uint8)
+    label[10] = 0
+    label[10, 4:8, 8:12] = 1
+    np.save(tmp_path / "l.npy", label)
+    case = LabelledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
+    scan = UnlabelledCase("b", tmp_path / "i.npy")
+    one, two = (StepBatches([case], [scan], tiny(), (16, 16, 16)) for _ in range(2))
+    list(map(one.__getitem__, range(3)))
+    for a, b in zip(one[7].labelled, two[7].labelled, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(one[7].unlabelled.image, two[7].unlabelled.image)
+    assert not torch.equal(one[7].labelled.image, one[8].labelled.image)
+    # Sparse labels: every patch holds something to learn from.
+    assert all((one[step].labelled.label != 255).any() for step in range(20))
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="Unknown setting colour"):
+        make_config("dycon", colour="red")
+    with pytest.raises(ConfigError, match="cannot be 'fast'"):
+        make_config("dycon", learning_rate="fast")
+    with pytest.raises(ConfigError, match="no preset 'best'"):
+        make_config("dycon", "best")
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        make_config("dycon", patch=[20, 20, 20], filters=[8, 16, 32, 64])
+    assert parse_overrides(["a=1", "b=[1,2]", "c=x"]) == {"a": 1, "b": [1, 2], "c": "x"}
+
+
+def test_the_papers_recipe_trains(project: Project) -> None:
+    config = make_config("dycon", "paper", **(TINY | {"steps": 1, "filters": [4, 8, 8]}))
+    assert config.aspp
+    assert list(train(project, config))[-1]["event"] == "finished"
