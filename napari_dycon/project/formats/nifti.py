@@ -141,7 +141,7 @@ def _unreadable(path: Path, error: BaseException) -> FileFormatError:
         return FileFormatError(f"{path.name} may not be read: permission denied.")
     if path.stat().st_size == 0:
         found = "it is empty"
-    elif isinstance(error, EOFError) or "end-of-stream" in str(error):
+    elif _ends_early(path, error):
         found = "it ends too early (an incomplete copy or download?)"
     elif path.name.lower().endswith(".gz") and path.read_bytes()[:2] != b"\x1f\x8b":
         found = "it is not compressed as its name says"
@@ -150,6 +150,18 @@ def _unreadable(path: Path, error: BaseException) -> FileFormatError:
     return FileFormatError(
         f"{path.name} cannot be read: {found}. Expected a 3D NIfTI scan; copy or export it again."
     )
+
+
+def _ends_early(path: Path, error: BaseException) -> bool:
+    if isinstance(error, EOFError) or "end-of-stream" in str(error):
+        return True
+    try:
+        with gzip.open(path) as file:
+            return len(file.read(352)) < 352
+    except EOFError:
+        return True
+    except (OSError, zlib.error):
+        return False
 
 
 def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
@@ -242,6 +254,7 @@ def _write(array: Array, like: Volume, path: Path) -> None:
         for field in TEXT_FIELDS:
             header[field] = b""
         image = kind(voxels, None, header)
+        image.header["pixdim"] = like.source.header["pixdim"]  # nibabel resets the unused ones
     with replacing(path) as temporary:
         if path.name.lower().endswith(".gz"):
             with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:

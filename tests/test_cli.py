@@ -1,0 +1,149 @@
+"""The command line as a person and as a script meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import save_nifti
+
+from napari_dycon import cli
+from napari_dycon.errors import UserError
+
+TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["napari-dycon", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return call
+
+
+def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
+    project = tmp_path / "p"
+    code, out, _ = run(
+        "new", project, "--images", scans / "images", "--labels", scans / "labels",
+        "--classes", "box", "--json",
+    )  # fmt: skip
+    assert code == 0
+    made = json.loads(out)
+    assert [c["status"] for c in made["cases"]] == ["labelled"] * 3 + ["unlabelled"] * 3
+    assert [c["name"] for c in made["classes"]] == ["box"]
+
+    code, out, _ = run("train", project, "--steps", 3, *TRAIN, "--json")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["event"] == "started"
+    assert (project / "runs" / events[0]["run"] / "weights.safetensors").exists()
+    assert events[-1]["event"] == "finished"
+    assert not (project / "runs" / events[0]["run"] / "process.json").exists()
+
+    code, out, _ = run("predict", project, "--cases", "scan-3,scan-4", "--json")
+    assert code == 0
+    assert [json.loads(line)["case"] for line in out.splitlines()] == ["scan-3", "scan-4"]
+
+    code, _, _ = run("predict", project, "--images", scans / "images", "--out", tmp_path / "out")
+    assert code == 0
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"scan-0.nii.gz", "scan-0_uncertainty.nii.gz"} <= names
+
+    # Only the first three have a reference; the rest is told of, not scored.
+    for file in (tmp_path / "out").iterdir():
+        if file.name[5] not in "012":
+            file.unlink()
+    code, out, _ = run("evaluate", tmp_path / "out", scans / "labels", "--json")
+    assert code == 0
+    assert set(json.loads(out)["cases"]) == {"scan-0", "scan-1", "scan-2"}
+    code, out, _ = run("evaluate", tmp_path / "out", scans / "labels")
+    assert code == 0
+    assert "Dice" in out
+    code, out, _ = run("cases", project)
+    assert code == 0
+    assert "unlabelled" in out
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, scans: Path, tmp_path: Path) -> None:
+    def refused(words: str, *arguments: object) -> None:
+        code, out, err = run(*arguments)
+        assert code == 2, err
+        assert out == ""
+        assert words in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "p").exists()
+
+    (tmp_path / "empty").mkdir()
+    refused("holds no scans", "new", tmp_path / "p", "--images", tmp_path / "empty")
+    refused("There is no folder", "new", tmp_path / "p", "--images", tmp_path / "none")
+    refused("There is no folder", "cases", tmp_path / "p")
+    refused("There is no folder", "gui", tmp_path / "p")
+    save_nifti(scans / "labels" / "scan-0.nii.gz", np.full((20, 22, 18), 9, np.uint8))
+    arguments = ("--images", scans / "images", "--labels", scans / "labels", "--classes", "box")
+    refused("unknown class 9", "new", tmp_path / "p", *arguments)
+    save_nifti(scans / "labels" / "scan-0.nii.gz", np.ones((5, 5, 5), np.uint8))
+    refused("shapes differ", "new", tmp_path / "p", *arguments)
+    refused("does not exist", "evaluate", tmp_path / "none", scans / "labels")
+    refused("No such option", "train", tmp_path / "p", "--fast")
+
+
+def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
+    assert run("new", tmp_path / "p", "--images", scans / "images")[0] == 0
+    for words, arguments in (
+        ("No case is labelled yet", ["--steps", "1"]),
+        ("expected one of: dycon", ["--method", "magic"]),
+        ("no preset 'best'", ["--preset", "best"]),
+        ("Unknown setting colour", ["--set", "colour=1"]),
+        ("is no time", ["--time-limit", "soon"]),
+        ("no run 'x'", ["--resume", "x"]),
+    ):
+        code, _, err = run("train", tmp_path / "p", *arguments)
+        assert code == 2
+        assert words in err
+    code, _, err = run("predict", tmp_path / "p")
+    assert code == 2
+    assert "no trained weights" in err
+    assert not (tmp_path / "p" / "runs").exists()
+
+
+def test_times_are_read() -> None:
+    assert [cli.parse_time(t) for t in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
+    for wrong in ("", "m", "-3s", "nan", "1d"):
+        with pytest.raises(UserError, match="is no time"):
+            cli.parse_time(wrong)
+
+
+ABSENT = {
+    "napari_dycon.project.store": ["torch", "qtpy", "napari", "monai"],
+    "napari_dycon.engine.train": ["qtpy", "napari", "SimpleITK", "pydantic", "typer"],
+    "napari_dycon.engine.evaluation": ["qtpy", "napari", "SimpleITK", "pydantic", "typer"],
+    "napari_dycon.session": ["torch", "qtpy", "napari", "monai"],
+    "napari_dycon.cli": ["torch", "qtpy", "napari", "monai"],
+    "napari_dycon.widgets.panel": ["torch", "monai"],
+}
+
+
+@pytest.mark.parametrize("module", ABSENT)
+def test_layers_import_one_way(module: str) -> None:
+    code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded: list[Any] = json.loads(done.stdout.splitlines()[-1])
+    assert [name for name in ABSENT[module] if name in loaded] == []
