@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import save_nifti
+from nifti_files import save_nifti
 
 from napari_dycon import cli
 from napari_dycon.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from napari.qt.threading import GeneratorWorker, create_worker
+from napari.qt.threading import GeneratorWorker, WorkerBase, create_worker
 from napari.utils import progress
 
 T = TypeVar("T")
@@ -17,7 +17,7 @@ class NapariBackground:
     """Background of a window; ``close`` ends what still follows."""
 
     def __init__(self) -> None:
-        self._workers: set[GeneratorWorker] = set()
+        self._workers: set[WorkerBase] = set()
         self._bars: set[progress] = set()
         self._closed = False
 
@@ -45,7 +45,10 @@ class NapariBackground:
             else:
                 done(result)
 
-        create_worker(guarded, _connect={"returned": returned})
+        worker = create_worker(guarded, _start_thread=False, _connect={"returned": returned})
+        self._workers.add(worker)
+        worker.finished.connect(lambda: self._workers.discard(worker))
+        worker.start()
 
     def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
         """Relay events of an engine process; a bar in the activity dock shows how far it is."""
@@ -72,6 +75,11 @@ class NapariBackground:
         assert isinstance(worker, GeneratorWorker)
         self._workers.add(worker)
         worker.start()
+
+    @property
+    def idle(self) -> bool:
+        """Whether no thread is at work."""
+        return not self._workers
 
     def close(self) -> None:
         """Follow nothing any longer; the engine processes go on by themselves."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import save_nifti
+from nifti_files import save_nifti
 
 from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.project import atomic

@@ -157,7 +157,7 @@ def _ends_early(path: Path, error: BaseException) -> bool:
         return True
     try:
         with gzip.open(path) as file:
-            return len(file.read(352)) < 352
+            return len(file.read(2**20)) < 352
     except EOFError:
         return True
     except (OSError, zlib.error):
@@ -254,7 +254,7 @@ def _write(array: Array, like: Volume, path: Path) -> None:
         for field in TEXT_FIELDS:
             header[field] = b""
         image = kind(voxels, None, header)
-        image.header["pixdim"] = like.source.header["pixdim"]  # nibabel resets the unused ones
+        image.header["pixdim"] = like.source.header["pixdim"]  # nibabel resets unused ones
     with replacing(path) as temporary:
         if path.name.lower().endswith(".gz"):
             with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:

@@ -1,0 +1,205 @@
+"""The whole loop in the real window, with the real engine process, on real scans."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_dycon.engine.config import make_config
+from napari_dycon.project.store import Project
+
+pytestmark = pytest.mark.gui
+ROLES = {"image", "label", "prediction", "uncertainty", "disagreement"}
+SMALL = {
+    "device": "cpu",
+    "patch": [16, 24, 16],
+    "filters": [4, 8, 16],
+    "steps": 100_000,
+    "labelled_batch": 1,
+    "unlabelled_batch": 1,
+    "preview_every": 2.0,
+}
+
+
+def roles(viewer: Any) -> dict[str, Any]:
+    return {
+        layer.metadata["napari_dycon"]["role"]: layer
+        for layer in viewer.layers
+        if "napari_dycon" in layer.metadata
+    }
+
+
+@pytest.fixture
+def hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Ten real scans, labels of the first two."""
+    source = real_data("hippocampus")
+    for number, file in enumerate(sorted((source / "images").iterdir())[:10]):
+        for folder in ("images", "labels")[: 2 if number < 2 else 1]:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            shutil.copyfile(source / folder / file.name, tmp_path / folder / file.name)
+    return tmp_path
+
+
+def test_open_paint_train_accept_reopen(
+    window: Callable[[], Any],
+    hippocampus: Path,
+    qtbot: Any,
+    picture: Callable[[Any, str], None],
+) -> None:
+    viewer, panel = window()
+    session = panel.session
+    picture(viewer, "empty")
+    session.create_project(
+        hippocampus / "project",
+        hippocampus / "images",
+        hippocampus / "labels",
+        ["anterior", "posterior"],
+    )
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
+    ids = [case.id for case in session.project.cases]
+    assert panel.data.list.topLevelItemCount() == 10
+
+    # Show: a click on a case brings its registered layers.
+    panel.data.list.setCurrentItem(panel.data.list.topLevelItem(4))
+    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    shown = session.view.id
+    assert shown == ids[4]
+    assert set(roles(viewer)) == {"image", "label"}
+
+    # Paint with napari's brush; the label saves itself, undo is napari's own.
+    label = roles(viewer)["label"]
+    panel.annotate.paint.click()
+    assert (label.mode, label.selected_label) == ("paint", 1)
+    middle = tuple(n // 2 for n in session.view.image.shape)
+    with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
+        label.paint(middle, 1)
+    assert session.project.read_label(shown)[middle] == 1
+    assert session.project.case(shown).status == "in progress"
+    label.paint((2, 2, 2), 2)
+    label.undo()
+    assert session.view.label[2, 2, 2] == 255
+    viewer.dims.point = tuple(
+        m * s for m, s in zip(middle, session.view.image.spacing_mm, strict=True)
+    )
+    panel.annotate.slice_done.click()
+    assert (session.view.label[middle[0]] != 255).all()
+    assert (session.view.label[middle[0] + 1] == 255).all()
+    picture(viewer, "annotate")
+
+    # Train: the preview appears while training runs.
+    panel.tabs.setCurrentIndex(1)
+    seen: list[dict[str, Any]] = []
+    session.event.connect(seen.append)
+    run = session.start_training(make_config("dycon", **SMALL))
+    assert not panel.train.start_button.isEnabled()
+    assert "at work" in panel.train.start_button.toolTip()
+    qtbot.waitUntil(lambda: "prediction" in roles(viewer), timeout=90_000)
+    assert session.status.phase == "training"
+    assert set(roles(viewer)) == ROLES
+    picture(viewer, "train")
+    session.pause()
+    qtbot.waitUntil(lambda: session.status.phase == "paused", timeout=30_000)
+    assert panel.train.pause_button.text() == "Resume"
+    session.resume()
+    qtbot.waitUntil(lambda: session.status.phase == "training", timeout=30_000)
+    panel.train.stop_button.click()
+    qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=60_000)
+    assert seen[-1]["event"] == "stopped"
+    assert panel.train.start_button.isEnabled()
+    assert len(panel.train.curves.points["loss"][0]) > 0
+
+    # Review: every layer lies over the others, in millimetres.
+    panel.tabs.setCurrentIndex(2)
+    for layer in roles(viewer).values():
+        assert np.array_equal(layer.extent.world, label.extent.world)
+        assert np.allclose(layer.scale, session.view.image.spacing_mm)
+        assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
+        assert layer.metadata["napari_dycon"]["case"] == shown
+    panel.review.toggles["uncertainty"].setChecked(False)
+    assert not roles(viewer)["uncertainty"].visible
+    panel.review.toggles["uncertainty"].setChecked(True)
+    before = session.view.label.copy()
+    panel.review.accept_button.click()
+    assert np.array_equal(session.view.label, session.view.prediction)
+    assert session.project.case(shown).status == "labelled"
+    label.undo()
+    assert np.array_equal(session.view.label, before)
+    label.redo()
+    picture(viewer, "review-dark")
+    viewer.theme = "light"
+    picture(viewer, "review-light")
+    accepted = session.view.prediction.copy()
+    panel.release()
+
+    # Reopen: everything is still there.
+    viewer, panel = window()
+    session = panel.session
+    session.open_project(hippocampus / "project")
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
+    assert session.project.case(shown).status == "labelled"
+    assert session.project.run().id == run
+    session.show_case(shown)
+    qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
+    assert np.array_equal(session.view.label, accepted)
+
+
+def test_mistakes_are_notifications_and_buttons_stay_alive(
+    window: Callable[[], Any], scans: Path, tmp_path: Path, qtbot: Any
+) -> None:
+    _, panel = window()
+    session = panel.session
+    told: list[tuple[str, str]] = []
+    session.message.connect(lambda level, text: told.append((level, text)))
+    session.open_project(tmp_path / "nowhere")
+    qtbot.waitUntil(lambda: len(told) == 1, timeout=10_000)
+    assert told[0][0] == "error"
+    assert "There is no folder" in told[0][1]
+    assert panel.data.open_button.isEnabled()
+    assert not panel.train.start_button.isEnabled()
+    assert "open a project first" in panel.train.start_button.toolTip()
+
+    session.create_project(tmp_path / "p", scans / "images")
+    qtbot.waitUntil(lambda: session.project is not None, timeout=10_000)
+    assert "no case is labelled yet" in panel.train.start_button.toolTip()
+    panel.train.start_button.setEnabled(True)
+    panel.train.start_button.click()
+    assert "No case is labelled yet" in told[-1][1]
+    assert session.status.phase == "idle"
+
+
+def test_a_label_survives_switching_and_removing_its_layer(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    viewer, panel = window()
+    session = panel.session
+    session.open_project(project.path)
+    qtbot.waitUntil(lambda: session.project is not None, timeout=10_000)
+    session.show_case("scan-3")
+    qtbot.waitUntil(lambda: session.view is not None, timeout=10_000)
+    roles(viewer)["label"].paint((5, 5, 5), 1)
+    session.show_case("scan-4")
+    assert project.read_label("scan-3")[5, 5, 5] == 1
+    qtbot.waitUntil(lambda: session.view.id == "scan-4", timeout=10_000)
+    label = roles(viewer)["label"]
+    label.paint((6, 6, 6), 1)
+    viewer.layers.remove(label)
+    qtbot.waitUntil(lambda: project.read_label("scan-4") is not None, timeout=10_000)
+    assert project.read_label("scan-4")[6, 6, 6] == 1
+
+
+def panel_signal(signal: Any, qtbot: Any) -> Any:
+    """A psygnal signal as a Qt signal that ``qtbot`` can wait for."""
+    from qtpy.QtCore import QObject, Signal
+
+    class Bridge(QObject):
+        fired = Signal()
+
+    bridge = Bridge()
+    signal.connect(lambda *_: bridge.fired.emit(), check_nargs=False)
+    qtbot._bridges = [*getattr(qtbot, "_bridges", []), bridge]
+    return bridge.fired
