@@ -357,7 +357,7 @@ class Session:
                 phase=phase,
                 progress=float(event["progress"]),
                 remaining=event["remaining"],
-                text=f"Step {event['step']}, loss {event['loss']}",
+                text=f"Step {event['step']}, loss {_rounded(event['loss'])}",
             )
         elif kind == "paused":
             status = dataclasses.replace(status, phase="paused", text="Paused")
@@ -495,6 +495,10 @@ class Session:
             self.message.emit("error", str(error))
         else:
             self.message.emit("error", f"Something unexpected went wrong: {error}")
+
+
+def _rounded(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.3f}"
 
 
 def load_case(project: Project, case_id: str) -> CaseView:

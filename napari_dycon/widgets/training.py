@@ -23,9 +23,9 @@ from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.curves import Curves
 
 METHOD_TEXTS = {
-    "dycon": "DyCON: labelled and unlabelled scans",
-    "mean-teacher": "Mean teacher: labelled and unlabelled",
-    "supervised": "Supervised: labelled scans only",
+    "dycon": "DyCON (semi-supervised)",
+    "mean-teacher": "Mean teacher",
+    "supervised": "Supervised only",
 }
 DEVICE_TEXTS = {
     "auto": "Automatic",
@@ -42,7 +42,11 @@ class TrainSection(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.method = self._choice(METHOD_TEXTS, "What is learnt from")
+        self.method = self._choice(
+            METHOD_TEXTS,
+            "DyCON and mean teacher learn from labelled and unlabelled scans,\n"
+            "supervised from the labelled ones only",
+        )
         self.preset = self._choice({n: n for n in preset_names()}, "The recipe of settings")
         self.preset.setCurrentText("default")
         self.device = self._choice(DEVICE_TEXTS, "Where to compute; automatic prefers a GPU")
