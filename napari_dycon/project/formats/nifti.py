@@ -244,6 +244,7 @@ def _write(array: Array, like: Volume, path: Path) -> None:
         image.header.set_xyzt_units("mm")
     else:
         # A header is only taken over from NIfTI: its codes and matrices stay as they are.
+        pixdim = header["pixdim"].copy()
         header = header.copy()
         header.extensions.clear()
         header.set_data_dtype(voxels.dtype)
@@ -254,7 +255,7 @@ def _write(array: Array, like: Volume, path: Path) -> None:
         for field in TEXT_FIELDS:
             header[field] = b""
         image = kind(voxels, None, header)
-        image.header["pixdim"] = like.source.header["pixdim"]  # nibabel resets unused ones
+        image.header["pixdim"] = pixdim  # nibabel resets the unused ones
     with replacing(path) as temporary:
         if path.name.lower().endswith(".gz"):
             with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:

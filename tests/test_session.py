@@ -1,0 +1,147 @@
+"""The application without a window, as scripts use it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_dycon.engine.config import make_config
+from napari_dycon.errors import BusyError, ProjectError, UserError
+from napari_dycon.hotspots import find_hot_spots
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+SMALL = {
+    "device": "cpu",
+    "patch": [16, 16, 16],
+    "filters": [4, 8, 8],
+    "labelled_batch": 1,
+    "unlabelled_batch": 1,
+}
+
+
+@pytest.fixture
+def session(project: Project) -> Session:
+    made = Session()
+    made.open_project(project.path)
+    return made
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def predicted(session: Session, case: str, level: float) -> str:
+    """Write a made-up prediction of a case with two uncertain places."""
+    project = session.project
+    assert project is not None
+    run = project.runs()[0] if project.runs() else project.new_run("dycon", {})
+    shape = project.read_image(case).shape
+    mask = np.zeros(shape, np.uint8)
+    mask[4:12, 4:12, 4:12] = 1
+    uncertainty = np.full(shape, 0.01, np.float32)
+    uncertainty[4:6, 4:6, 4:6] = level
+    uncertainty[9:12, 9:12, 9:12] = level
+    project.write_prediction(run.id, case, mask, uncertainty, uncertainty / 2)
+    return run.id
+
+
+def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> None:
+    session.show_case("scan-3")
+    saved: list[str] = []
+    session.label_saved.connect(saved.append)
+    session.save_label()
+    assert saved == []  # nothing was drawn, nothing is written
+    session.view.label[3, 3, 3] = 1
+    assert session.view.unsaved
+    session.show_case("scan-4")
+    assert saved == ["scan-3"]
+    assert session.project.read_label("scan-3")[3, 3, 3] == 1
+
+
+def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
+    session.show_case("scan-3")
+    with pytest.raises(UserError, match="has no annotation yet"):
+        session.set_case_status("scan-3", "labelled")
+    session.view.label[3:6, 3:6, 3:6] = 1
+    session.set_case_status("scan-3", "labelled")
+    label = session.project.read_label("scan-3")
+    assert (np.count_nonzero(label == 1), np.count_nonzero(label == 255)) == (27, 0)
+    assert session.project.case("scan-3").status == "labelled"
+
+
+def test_accept_whole_or_by_class(session: Session) -> None:
+    predicted(session, "scan-3", 0.9)
+    session.show_case("scan-3")
+    session.view.label[0] = 0
+    assert session.accept_prediction([1]) == 8**3
+    assert session.project.case("scan-3").status == "in progress"
+    session.accept_prediction()
+    assert np.array_equal(session.project.read_label("scan-3"), session.view.prediction)
+    session.show_case("scan-4")
+    with pytest.raises(UserError, match="no prediction yet"):
+        session.accept_prediction()
+
+
+def test_uncertain_places_come_heaviest_first_and_round_again(session: Session) -> None:
+    predicted(session, "scan-3", 0.9)
+    session.show_case("scan-3")
+    first, second, third = (session.next_uncertain() for _ in range(3))
+    spacing = session.view.image.spacing_mm
+    assert first == pytest.approx(tuple(10 * s for s in spacing))
+    assert second != first
+    assert third == first
+
+
+def test_hot_spots_of_a_calm_map_are_none() -> None:
+    assert find_hot_spots(np.full((8, 8, 8), 0.02, np.float32)) == []
+
+
+def test_the_least_certain_case_is_suggested_first(session: Session) -> None:
+    predicted(session, "scan-4", 0.3)
+    predicted(session, "scan-5", 0.8)
+    assert session.suggest_next() == ["scan-5", "scan-4", "scan-3"]
+
+
+def test_train_and_predict_from_a_script(session: Session) -> None:
+    session.show_case("scan-5")
+    seen: list[dict[str, Any]] = []
+    session.event.connect(seen.append)
+    run = session.start_training(make_config("dycon", **SMALL), steps=10_000)
+    with pytest.raises(BusyError, match=f"Run {run} is at work"):
+        session.start_training()
+    other = Session()
+    other.open_project(session.project.path)  # a second window finds the run
+    wait_for(lambda: any(e["event"] == "step" for e in seen))
+    session.stop()
+    session.wait(60)
+    assert seen[-1]["event"] == "stopped"
+    other.wait(10)
+    assert session.project.run().id == run
+    session.predict(["scan-5"])
+    wait_for(lambda: session.view.prediction is not None)
+    assert session.project.predictions("scan-5") == [run]
+
+
+def test_a_run_that_dies_is_told_of(session: Session) -> None:
+    told: list[str] = []
+    session.message.connect(lambda _, text: told.append(text))
+    session.start_training(make_config("dycon", **SMALL), init_from="999-none")
+    session.wait(60)
+    assert "no run '999-none'" in told[-1]
+
+
+def test_errors_reach_the_caller_of_a_script(session: Session) -> None:
+    with pytest.raises(ProjectError, match="There is no folder"):
+        session.open_project("/nowhere/at/all")
+    with pytest.raises(UserError, match="no case 'x'"):
+        session.show_case("x")
+    with pytest.raises(UserError, match="No run is at work"):
+        session.pause()
