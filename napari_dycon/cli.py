@@ -7,7 +7,6 @@ code 0 is success, 2 a user's mistake told in one line, 1 a failure.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -178,8 +177,6 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train on a project; stop with Ctrl+C or from the window, resume with --resume."""
-    # Threads that spin while they wait would fight with the window for the same cores.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
     from napari_dycon.project.store import Project
 

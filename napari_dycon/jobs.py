@@ -29,6 +29,8 @@ START_GRACE = 60.0  # seconds a process may take until it has said who it is
 
 def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # Threads that spin while they wait would fight with the window for the same cores.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = [sys.executable, "-m", "napari_dycon", *arguments]
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
