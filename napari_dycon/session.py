@@ -94,6 +94,7 @@ class Session:
         self._generation = 0
         self._run: Run | None = None
         self._saving = threading.Lock()
+        self._predicting = False
         self._spot = -1
         self._spots: list[HotSpot] | None = None
 
@@ -382,17 +383,23 @@ class Session:
     def predict(self, ids: Sequence[str], run: str | None = None) -> None:
         """Predict cases with a run's weights (the newest by default), in an engine process."""
         project = self._need_project()
+        if self._predicting:
+            raise BusyError("A prediction is at work already; wait until it is done.")
+        if not ids:
+            raise UserError("There is no case to predict: every one is labelled.")
         chosen = project.run(run)
 
         def each(event: Event) -> None:
             self.event.emit(event)
             if event.get("event") == "predicted":
                 self.refresh_prediction(str(event["case"]))
-            elif event.get("event") == "failed":
-                self.message.emit("error", str(event["message"]))
-            elif event.get("event") == "predicted all":
+            elif event.get("event") in ("failed", "predicted all"):
+                self._predicting = False
                 self.cases_changed.emit()
+                if event["event"] == "failed":
+                    self.message.emit("error", str(event["message"]))
 
+        self._predicting = True
         events = jobs.predict_process(project.path, chosen.id, [project.case(i).id for i in ids])
         self.background.follow(f"Predicting with {chosen.id}", events, each)
 

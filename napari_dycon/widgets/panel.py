@@ -7,10 +7,11 @@ from typing import Any
 from napari.utils.notifications import show_error, show_info, show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QCloseEvent
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QLabel, QScrollArea, QSplitter, QTabWidget, QVBoxLayout, QWidget
 
+from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate import AnnotateSection
 from napari_dycon.widgets.background import NapariBackground
@@ -36,6 +37,8 @@ class DyconPanel(QWidget):
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
         self._released = False
+        self._warned = False
+        self._watched: QWidget | None = None
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextFormat(Qt.TextFormat.PlainText)
@@ -71,17 +74,42 @@ class DyconPanel(QWidget):
         """Narrow enough to leave the canvas most of a small screen."""
         return QSize(370, 720)
 
-    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802 (Qt's name)
-        """Save what was drawn, then release the viewer; a run at work goes on by itself."""
-        self.release()
-        super().closeEvent(event)
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
+        """Watch the window the panel is docked in: only windows are told that they close."""
+        super().showEvent(event)
+        if not self._released and self._watched is not self.window():
+            self._watched = self.window()
+            self._watched.installEventFilter(self)
+
+    def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)
+        """Save what was drawn when the panel is closed or tabbed away."""
+        super().hideEvent(event)
+        self.session.save_label()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
+        """Save before the window closes; a first close is held back when saving fails."""
+        if event.type() == QEvent.Type.Close and watched is self._watched:
+            try:
+                self.release()
+            except DyconError as error:
+                if not self._warned:
+                    self._warned = True
+                    self.session.message.emit(
+                        "error", f"Not closed, your last strokes are not saved: {error}"
+                    )
+                    event.ignore()
+                    return True
+        return bool(super().eventFilter(watched, event))
 
     def release(self) -> None:
         """Save and let go of everything; safe to call twice."""
         if self._released:
             return
-        self._released = True
         self.session.flush()
+        self._released = True
+        if self._watched is not None:
+            self._watched.removeEventFilter(self)
+            self._watched = None
         self.layers.close()
         self.background.close()
         self.viewer.events.theme.disconnect(self._use_theme)

@@ -192,6 +192,19 @@ def test_a_label_survives_switching_and_removing_its_layer(
     assert project.read_label("scan-4")[6, 6, 6] == 1
 
 
+def test_closing_the_window_saves_the_last_stroke(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=10_000)
+    panel.session.show_case("scan-3")
+    qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=10_000)
+    roles(viewer)["label"].paint((5, 5, 5), 1)
+    panel.window().close()
+    assert project.read_label("scan-3")[5, 5, 5] == 1
+
+
 def panel_signal(signal: Any, qtbot: Any) -> Any:
     """A psygnal signal as a Qt signal that ``qtbot`` can wait for."""
     from qtpy.QtCore import QObject, Signal
