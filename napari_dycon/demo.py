@@ -21,7 +21,7 @@ from napari_dycon.project.store import Project
 Event = dict[str, Any]
 Say = Callable[[Event], None]
 CASES, LABELLED, VALIDATION = 16, 4, 2
-TIME_LIMIT = 210.0  # seconds, when no number of steps is given
+TIME_LIMIT = 300.0  # seconds, when no number of steps is given
 
 
 def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, say: Say) -> None:

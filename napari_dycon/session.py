@@ -20,54 +20,18 @@ from psygnal import Signal
 
 from napari_dycon import jobs
 from napari_dycon.background import Background, PlainBackground
+from napari_dycon.case_view import CaseView, load_case, load_prediction
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.hotspots import HotSpot, find_hot_spots
 from napari_dycon.project.runs import Run
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
-from napari_dycon.project.volume import Volume
+from napari_dycon.run_status import RunStatus, advanced
 
 Array = npt.NDArray[Any]
 Event = dict[str, Any]
 Level = Literal["info", "warning", "error"]
-RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopping"]
-
-
-@dataclasses.dataclass
-class CaseView:
-    """The case being looked at; canonical arrays ``(D, H, W)``.
-
-    ``label`` is edited in place (255 = not annotated); ``saved`` is what the disk holds of it.
-    ``prediction`` and the maps are those of ``run``, or ``None`` while there are none.
-    """
-
-    id: str
-    image: Volume
-    label: npt.NDArray[np.uint8]
-    saved: npt.NDArray[np.uint8]
-    run: str | None = None
-    prediction: npt.NDArray[np.uint8] | None = None
-    uncertainty: npt.NDArray[np.float32] | None = None
-    disagreement: npt.NDArray[np.float32] | None = None
-    saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
-
-    @property
-    def unsaved(self) -> bool:
-        """Whether something was drawn, undone or erased since the last save."""
-        return not np.array_equal(self.label, self.saved)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunStatus:
-    """How the run at work stands; ``remaining`` in seconds."""
-
-    phase: RunPhase = "idle"
-    run: str | None = None
-    progress: float = 0.0
-    remaining: float | None = None
-    device: str = ""
-    text: str = ""
 
 
 class Session:
@@ -343,31 +307,9 @@ class Session:
         kind = event.get("event")
         if kind == "waiting":  # only there so that a worker can be ended between events
             return
-        status = self.status
-        if kind == "started":
-            status = dataclasses.replace(
-                status, phase="preparing", device=event["device_reason"], text="Reading the scans"
-            )
-        elif kind == "preparing":
-            text = f"Preparing scan {event['done']} of {event['total']}"
-            status = dataclasses.replace(status, phase="preparing", text=text)
-        elif kind == "step":
-            phase: RunPhase = "stopping" if status.phase == "stopping" else "training"
-            status = dataclasses.replace(
-                status,
-                phase=phase,
-                progress=float(event["progress"]),
-                remaining=event["remaining"],
-                text=f"Step {event['step']}, loss {_rounded(event['loss'])}",
-            )
-        elif kind == "paused":
-            status = dataclasses.replace(status, phase="paused", text="Paused")
-        elif kind == "resumed":
-            status = dataclasses.replace(status, phase="training", text="Training")
-        elif kind in jobs.LAST_EVENTS:
+        if kind in jobs.LAST_EVENTS:
             self._run = None
-            status = RunStatus()
-        self._set_status(status)
+        self._set_status(advanced(self.status, event))
         self.event.emit(event)
         if kind == "preview":
             self.refresh_prediction(str(event["case"]))
@@ -502,28 +444,3 @@ class Session:
             self.message.emit("error", str(error))
         else:
             self.message.emit("error", f"Something unexpected went wrong: {error}")
-
-
-def _rounded(loss: float | None) -> str:
-    return "not finite" if loss is None else f"{loss:.3f}"
-
-
-def load_case(project: Project, case_id: str) -> CaseView:
-    """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
-    image = project.read_image(case_id)
-    label = project.read_label(case_id)
-    if label is None:
-        label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
-    label = np.ascontiguousarray(label)
-    view = CaseView(case_id, image, label, saved=label.copy())
-    return load_prediction(project, view)
-
-
-def load_prediction(project: Project, view: CaseView) -> CaseView:
-    """Fill a view with the newest prediction of its case, as far as there is one."""
-    for run in project.predictions(view.id)[:1]:
-        view.run = run
-        view.prediction = project.read_prediction(run, view.id, "mask")
-        view.uncertainty = project.read_prediction(run, view.id, "uncertainty")
-        view.disagreement = project.read_prediction(run, view.id, "disagreement")
-    return view

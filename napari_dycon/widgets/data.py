@@ -19,10 +19,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dycon.case_view import CaseView
 from napari_dycon.project import formats
 from napari_dycon.project.schema import Case
 from napari_dycon.project.store import Project
-from napari_dycon.session import CaseView, Session
+from napari_dycon.session import Session
 from napari_dycon.widgets.common import button, guarded, set_enabled, signals_blocked
 from napari_dycon.widgets.new_project import NewProjectDialog
 

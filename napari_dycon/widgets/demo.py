@@ -10,11 +10,12 @@ import napari
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
+from napari_dycon.case_view import CaseView
 from napari_dycon.demo import report
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.store import Project
-from napari_dycon.session import CaseView, Session
+from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
 from napari_dycon.widgets.panel import DyconPanel
 

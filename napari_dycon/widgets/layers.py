@@ -17,8 +17,9 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
+from napari_dycon.case_view import CaseView
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
-from napari_dycon.session import CaseView, Session
+from napari_dycon.session import Session
 
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
@@ -44,7 +45,7 @@ class CaseLayers(QObject):
         self.viewer = viewer
         self.visible = dict.fromkeys(ROLES, True) | {"disagreement": False}
         self.opacity = {"prediction": 0.4, "uncertainty": 0.7, "disagreement": 0.7, "label": 0.7}
-        self.threshold = 0.1  # of the heat map; below it nothing is shown
+        self.threshold = 0.2  # of the heat map; below it nothing is shown
         self.show_unannotated = False
         self._working = False
         session.case_shown.connect(self._show)

@@ -6,7 +6,8 @@ from functools import partial
 
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_dycon.session import CaseView, Session
+from napari_dycon.case_view import CaseView
+from napari_dycon.session import Session
 from napari_dycon.widgets.common import button, guarded, hint, set_enabled, slider
 from napari_dycon.widgets.layers import CaseLayers
 

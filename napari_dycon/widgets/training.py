@@ -17,7 +17,8 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.engine.config import TrainConfig, make_config, preset_names
-from napari_dycon.session import RunStatus, Session
+from napari_dycon.run_status import RunStatus
+from napari_dycon.session import Session
 from napari_dycon.widgets.background import remaining_text
 from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.curves import Curves

@@ -1,0 +1,57 @@
+"""The case a person looks at: its scan, label and newest prediction, as arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.project.schema import UNANNOTATED
+from napari_dycon.project.store import Project
+from napari_dycon.project.volume import Volume
+
+
+@dataclasses.dataclass
+class CaseView:
+    """The case being looked at; canonical arrays ``(D, H, W)``.
+
+    ``label`` is edited in place (255 = not annotated); ``saved`` is what the disk holds of it.
+    ``prediction`` and the maps are those of ``run``, or ``None`` while there are none.
+    """
+
+    id: str
+    image: Volume
+    label: npt.NDArray[np.uint8]
+    saved: npt.NDArray[np.uint8]
+    run: str | None = None
+    prediction: npt.NDArray[np.uint8] | None = None
+    uncertainty: npt.NDArray[np.float32] | None = None
+    disagreement: npt.NDArray[np.float32] | None = None
+    saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether something was drawn, undone or erased since the last save."""
+        return not np.array_equal(self.label, self.saved)
+
+
+def load_case(project: Project, case_id: str) -> CaseView:
+    """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
+    image = project.read_image(case_id)
+    label = project.read_label(case_id)
+    if label is None:
+        label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
+    label = np.ascontiguousarray(label)
+    view = CaseView(case_id, image, label, saved=label.copy())
+    return load_prediction(project, view)
+
+
+def load_prediction(project: Project, view: CaseView) -> CaseView:
+    """Fill a view with the newest prediction of its case, as far as there is one."""
+    for run in project.predictions(view.id)[:1]:
+        view.run = run
+        view.prediction = project.read_prediction(run, view.id, "mask")
+        view.uncertainty = project.read_prediction(run, view.id, "uncertainty")
+        view.disagreement = project.read_prediction(run, view.id, "disagreement")
+    return view

@@ -1,0 +1,55 @@
+"""How a run stands, worked out from the events it sent: a pure function, no state."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from napari_dycon.jobs import LAST_EVENTS
+
+Event = dict[str, Any]
+RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopping"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunStatus:
+    """How the run at work stands; ``remaining`` in seconds."""
+
+    phase: RunPhase = "idle"
+    run: str | None = None
+    progress: float = 0.0
+    remaining: float | None = None
+    device: str = ""
+    text: str = ""
+
+
+def advanced(status: RunStatus, event: Event) -> RunStatus:
+    """Return the status after an event; unknown events change nothing."""
+    kind = event.get("event")
+    if kind == "started":
+        status = dataclasses.replace(
+            status, phase="preparing", device=event["device_reason"], text="Reading the scans"
+        )
+    elif kind == "preparing":
+        text = f"Preparing scan {event['done']} of {event['total']}"
+        status = dataclasses.replace(status, phase="preparing", text=text)
+    elif kind == "step":
+        phase: RunPhase = "stopping" if status.phase == "stopping" else "training"
+        status = dataclasses.replace(
+            status,
+            phase=phase,
+            progress=float(event["progress"]),
+            remaining=event["remaining"],
+            text=f"Step {event['step']}, loss {_rounded(event['loss'])}",
+        )
+    elif kind == "paused":
+        status = dataclasses.replace(status, phase="paused", text="Paused")
+    elif kind == "resumed":
+        status = dataclasses.replace(status, phase="training", text="Training")
+    elif kind in LAST_EVENTS:
+        status = RunStatus()
+    return status
+
+
+def _rounded(loss: float | None) -> str:
+    return "not finite" if loss is None else f"{loss:.3f}"
