@@ -1,0 +1,31 @@
+"""The demo without a window: from nothing to masks, maps and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_dycon import demo
+from napari_dycon.errors import UserError
+
+
+def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "CASES", 8)  # two of them without a label
+    said: list[dict[str, Any]] = []
+    demo.run_demo(tmp_path / "out", window=False, close=False, steps=1, say=said.append)
+    results = sorted(p.name for p in (tmp_path / "out" / "results").iterdir())
+    assert results == [
+        f"case-0{number}{kind}.nii.gz"
+        for number in (7, 8)
+        for kind in ("", "_disagreement", "_uncertainty")
+    ]
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "| case-07 | organ" in text
+    assert "4 of 8 synthetic scans were labelled" in text
+    kinds = [event["event"] for event in said]
+    assert kinds.index("started") < kinds.index("finished") < kinds.index("predicted")
+    assert 0 <= said[-1]["mean_dice"] <= 1
+    with pytest.raises(UserError, match="holds a demo already"):
+        demo.run_demo(tmp_path / "out", window=False, close=False, steps=1, say=said.append)
