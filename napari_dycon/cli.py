@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from napari_dycon import __version__
-from napari_dycon.errors import DyconError, UserError
+from napari_dycon.errors import BusyError, DyconError, UserError
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -184,6 +184,7 @@ def train(
     run: Run | None = None
     if resume is not None:
         run = opened.run(resume)
+        _take_up(run)
         config = TrainConfig.from_dict(run.read_config())
     else:
         changes: Event = {"device": device, "seed": seed, "init_from": start_from}
@@ -212,6 +213,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans."""
+    from napari_dycon.project.atomic import make_folder
     from napari_dycon.project.store import Project, scans_in
 
     opened = Project.open(project)
@@ -228,6 +230,9 @@ def predict(
     ids = [c.strip() for c in cases.split(",")] if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
+    folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    if images is not None:
+        _keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.predict import predict_cases, predict_files
@@ -236,7 +241,7 @@ def predict(
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
     if images is not None:
-        folder = out or opened.path / "predictions" / f"{chosen.id}-{images.resolve().name}"
+        make_folder(folder)
         events = predict_files(files, folder, model, picked.device, dtype)
     else:
         events = predict_cases(opened, chosen.id, model, ids, picked.device, dtype)
@@ -289,6 +294,29 @@ def parse_time(text: str) -> float:
     if not 0 < seconds < 1e7:
         raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
     return seconds
+
+
+def _take_up(run: Run) -> None:
+    """Make ready to go on with a run: nobody else works on it, and no old Stop ends it at once."""
+    from napari_dycon.jobs import is_running
+
+    if is_running(run):
+        raise BusyError(f"Run {run.id} is being trained already. Stop it first, or wait.")
+    # A run that a window has just made has no state yet, and what its user asks for counts.
+    if (run.state_folder / "state.safetensors").exists():
+        run.write_control(command="run")
+
+
+def _keep_scans(files: list[Path], folder: Path, project: Project) -> None:
+    """Refuse a folder for results in which a mask would take the place of a scan."""
+    from napari_dycon.project.formats import scan_name
+
+    scans = [*files, *(path for case in project.cases for path in project.image_paths(case.id))]
+    taken = {path.resolve() for path in scans}
+    for file in files:
+        target = folder.resolve() / f"{scan_name(file)}.nii.gz"
+        if target in taken:
+            raise UserError(f"The mask would replace the scan {target}. Choose another --out.")
 
 
 def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:

@@ -75,11 +75,26 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it where they are missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ProjectError(
+            f"The folder {folder} cannot be made: {error.strerror or error}. Choose a place that "
+            "you may write to."
+        ) from error
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
     """Hold a folder for a short read-change-write; others wait, then get a ``BusyError``."""
     from filelock import FileLock, Timeout
 
+    if not folder.is_dir():  # a drive that was unplugged; the lock would make the folder anew
+        raise ProjectError(
+            f"The folder {folder} is gone. Plug its drive in, or look where it went."
+        )
     try:
         with FileLock(folder / ".lock", timeout=timeout):
             yield
@@ -88,10 +103,10 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
             f"Another window or command is changing {folder.name} and has not finished within "
             f"{timeout:.0f} s. Close it, or try again."
         ) from None
-    except PermissionError as error:
+    except OSError as error:
         raise ProjectError(
-            f"{folder} cannot be written to ({error.strerror}). Choose a folder of your own, or "
-            "ask for the right to change this one."
+            f"{folder} cannot be written to ({error.strerror or error}). Choose a folder of your "
+            "own, or ask for the right to change this one."
         ) from error
 
 

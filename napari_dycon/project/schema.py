@@ -28,7 +28,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for
 def is_case_id(text: str) -> bool:
     """Whether a text can be the id of a case (and so the name of its files)."""
     return bool(
-        _ID.match(text)
+        _ID.fullmatch(text)
         and len(text) <= 150
         and ".." not in text
         and text.split(".")[0].lower() not in _RESERVED
@@ -111,8 +111,10 @@ def parse(text: str, path: Path) -> ProjectFile:
     return validated(values, path)
 
 
-def validated(values: dict[str, Any], path: Path) -> ProjectFile:
-    """Check values against the schema; the first problem becomes one line."""
+def validated(
+    values: dict[str, Any], path: Path, advice: str = "Mend it by hand or restore a backup."
+) -> ProjectFile:
+    """Check values against the schema; the first problem becomes one line, with the advice."""
     try:
         return ProjectFile.model_validate(values)
     except ValidationError as error:
@@ -120,7 +122,6 @@ def validated(values: dict[str, Any], path: Path) -> ProjectFile:
         place = ".".join(str(part) for part in first["loc"]) or "project"
         found = repr(first.get("input"))
         found = found if len(found) < 80 else found[:77] + "..."
-        raise ProjectError(
-            f"{path}: {place} is wrong: {first['msg']} (found {found}). Mend it by hand or restore "
-            "a backup."
-        ) from None
+        found = f" (found {found})" if first["loc"] else ""  # the whole file tells nobody anything
+        what = first["msg"].removeprefix("Value error, ")
+        raise ProjectError(f"{path}: {place} is wrong: {what}{found}. {advice}") from None

@@ -6,7 +6,9 @@ lock, changes it and writes it whole, so that two windows do not undo each other
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +18,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
+from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.project import formats
-from napari_dycon.project.atomic import folder_lock, write_json
+from napari_dycon.project.atomic import folder_lock, make_folder, write_json
 from napari_dycon.project.runs import Run
 from napari_dycon.project.schema import (
     PALETTE,
@@ -67,14 +69,8 @@ class Project:
             "classes": [c.model_dump() for c in classes or named_classes(["structure"])],
             "channels": list(channels),
         }
-        file = validated(values, path / FILE)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "labels").mkdir(exist_ok=True)
-        except OSError as error:
-            raise ProjectError(
-                f"{path} cannot be made: {error.strerror}. Choose a folder that you may write to."
-            ) from error
+        file = validated(values, path / FILE, "Nothing was made; choose other values.")
+        make_folder(path / "labels")
         write_json(path / FILE, file.model_dump())
         return cls(path, file)
 
@@ -107,7 +103,7 @@ class Project:
         """
         path = Path(path).absolute()
         check_free(path)
-        existed = path.exists()
+        missing = [p for p in (path, *path.parents) if not p.exists()]
         scans = scans_in(Path(images), "images")
         drawn: dict[str, Path] = {}
         if labels is not None:
@@ -119,19 +115,21 @@ class Project:
                     f"{f' (and {len(stray) - 1} more)' if len(stray) > 1 else ''}. Expected each "
                     "label to be named like its scan."
                 )
-        if classes is None and drawn:
-            classes = [f"class {v}" for v in _values_in(list(drawn.values()))] or None
         infos = named_classes(classes or ["structure"])
-        if classes is not None and all(c.startswith("class ") for c in classes):
-            infos = [info.model_copy(update={"value": int(info.name.split()[1])}) for info in infos]
+        if classes is None and (found := _values_in(list(drawn.values()))):
+            named = zip(found, named_classes([f"class {v}" for v in found]), strict=True)
+            infos = [info.model_copy(update={"value": value}) for value, info in named]
         project = cls.create(path, classes=infos)
         try:
             project.add_cases(scans, labels=drawn, progress=progress)
         except BaseException:
             # The folder was new or empty a moment ago; all that is in it is ours.
             shutil.rmtree(path, ignore_errors=True)
-            if existed:
+            if not missing:
                 path.mkdir(exist_ok=True)
+            for parent in missing[1:]:
+                with contextlib.suppress(OSError):  # somebody else may use it by now
+                    parent.rmdir()
             raise
         return project
 
@@ -209,7 +207,7 @@ class Project:
 
     def label_path(self, case_id: str) -> Path:
         """Where a case's label is kept."""
-        return self.path / "labels" / f"{self.case(case_id).id}.nii.gz"
+        return self._label_file(self.case(case_id).id)
 
     def read_label(self, case_id: str) -> npt.NDArray[np.uint8] | None:
         """Read what people drew, uint8 ``(D, H, W)``, 255 = not annotated; ``None`` if nothing."""
@@ -228,6 +226,7 @@ class Project:
         progress: Progress | None = None,
     ) -> list[Case]:
         """Add scans, and labels by case id; all are checked before anything is written."""
+        self.reload()
         groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
         taken = {case.id.lower() for case in self._file.cases}
         cases: list[Case] = []
@@ -251,11 +250,32 @@ class Project:
             if progress:
                 progress(number, len(groups), case_id)
         likes = {case.id: Path(group[0]) for case, group in zip(cases, groups, strict=True)}
-        for case_id, array in arrays.items():
-            like = formats.read_volume(likes[case_id], check_values=False)
-            self._label_folder()
-            formats.write_mask(array, like=like, path=self.path / "labels" / f"{case_id}.nii.gz")
-        self._change(lambda values: values["cases"].extend(c.model_dump() for c in cases))
+
+        written: list[Path] = []
+
+        def write(values: dict[str, Any]) -> None:
+            # Under the lock: another window may have added a case of this name in the meantime,
+            # and its label must not be replaced.
+            ids = {case["id"].lower() for case in values["cases"]}
+            if twice := [case.id for case in cases if case.id.lower() in ids]:
+                raise BusyError(
+                    f"Another window added {twice[0]} at the same moment. Nothing was added here; "
+                    "add the scans again."
+                )
+            for case_id, array in arrays.items():
+                like = formats.read_volume(likes[case_id], check_values=False)
+                written.append(self._label_file(case_id))
+                formats.write_mask(array, like=like, path=written[-1])
+            values["cases"].extend(case.model_dump() for case in cases)
+
+        make_folder(self.path / "labels")
+        try:
+            self._change(write)
+        except BaseException:
+            for path in written:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
         return cases
 
     def save_label(self, case_id: str, array: Array, *, status: Status | None = None) -> None:
@@ -269,8 +289,9 @@ class Project:
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
             )
         self._check_values(array, f"The label of {case_id}")
-        self._label_folder()
+        make_folder(self.path / "labels")
         formats.write_mask(array, like=like, path=self.label_path(case_id))
+        self.reload()  # another window may have changed the status
         found = status or label_status(array)
         if found == "labelled" and self.case(case_id).status == "reviewed" and status is None:
             found = "reviewed"
@@ -380,7 +401,7 @@ class Project:
         like = formats.read_volume(self.image_paths(case_id)[0], check_values=False)
         self.run(run_id)  # no folder for a run that does not exist
         path = self.prediction_path(run_id, case_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # The mask last: who sees it finds maps of the same prediction.
         for kind, array in (("uncertainty", uncertainty), ("disagreement", disagreement)):
             where = self.prediction_path(run_id, case_id, kind)  # type: ignore[arg-type]
@@ -397,13 +418,8 @@ class Project:
 
     # ---- Inside ------------------------------------------------------------------------------
 
-    def _label_folder(self) -> None:
-        try:
-            (self.path / "labels").mkdir(exist_ok=True)
-        except OSError as error:
-            raise ProjectError(
-                f"{self.path} cannot be written to: {error.strerror}. Nothing was changed."
-            ) from error
+    def _label_file(self, case_id: str) -> Path:
+        return self.path / "labels" / f"{case_id}.nii.gz"
 
     def _reference(self, path: Path) -> str:
         try:
@@ -412,6 +428,8 @@ class Project:
             return path.as_posix()
 
     def _check_values(self, array: Array, what: str) -> None:
+        if array.dtype.kind == "f" and np.any(array != np.rint(array)):
+            raise LabelError(f"{what} holds fractions; expected whole numbers, one a class.")
         found = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
         known = {c.value for c in self.classes}
         if found - known:
@@ -437,7 +455,7 @@ class Project:
         with folder_lock(self.path):
             values = _read(self.path).model_dump()
             change(values)
-            file = validated(values, self.path / FILE)
+            file = validated(values, self.path / FILE, "Nothing was changed.")
             write_json(self.path / FILE, file.model_dump())
             self._file = file
 
@@ -467,11 +485,20 @@ def scans_in(folder: Path, what: str) -> list[Path]:
     """Scans of a folder, sorted by name; an error when there are none."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
-    found = sorted(p for p in folder.iterdir() if p.is_file() and formats.is_scan(p))
+    try:
+        found = sorted(p for p in folder.iterdir() if p.is_file() and formats.is_scan(p))
+    except OSError as error:
+        raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from None
     if not found:
         raise UserError(
             f"The folder {folder} holds no scans; expected NIfTI files (.nii or .nii.gz)."
         )
+    for one, other in itertools.pairwise(sorted(found, key=formats.scan_name)):
+        if formats.scan_name(one) == formats.scan_name(other):
+            raise UserError(
+                f"{folder} holds both {one.name} and {other.name}; expected one file of a name. "
+                "Move one of them away."
+            )
     return found
 
 

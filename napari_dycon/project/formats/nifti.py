@@ -7,14 +7,18 @@ patient) is never written.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import logging
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel import imageglobals
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -66,6 +70,7 @@ def read_volume(path: Path | str, *, check_values: bool = True) -> Volume:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     _check_shape(path, shape)
+    _check_size(path, image, shape)
     affine = np.asarray(image.affine, dtype=np.float64)
     _check_affine(path, affine)
     array = _voxels(path, image, shape)
@@ -131,12 +136,33 @@ def _open(path: Path) -> Any:
             f"{path.name} is no NIfTI file by its name; expected .nii or .nii.gz."
         )
     try:
-        return nib.load(path)
+        with _quietly():
+            return nib.load(path)
     except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
         raise _unreadable(path, error) from None
 
 
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep nibabel's notes on a header's fields from standing before what we say of it."""
+    logger = imageglobals.logger
+
+    def silent(_: logging.LogRecord) -> bool:
+        return False
+
+    logger.addFilter(silent)
+    try:
+        yield
+    finally:
+        logger.removeFilter(silent)
+
+
 def _unreadable(path: Path, error: BaseException) -> FileFormatError:
+    if isinstance(error, MemoryError):
+        return FileFormatError(
+            f"{path.name} does not fit into this computer's memory. Close other programs, or crop "
+            "the scan; if it should be small, its header is damaged."
+        )
     if isinstance(error, PermissionError):
         return FileFormatError(f"{path.name} may not be read: permission denied.")
     if path.stat().st_size == 0:
@@ -181,6 +207,14 @@ def _check_shape(path: Path, shape: tuple[int, ...]) -> None:
         )
 
 
+def _check_size(path: Path, image: Any, shape: tuple[int, ...]) -> None:
+    """Refuse a file too small for what its header claims, before memory is taken for it."""
+    deflate = 1032 if path.name.lower().endswith(".gz") else 1  # nothing shrinks by more
+    most = path.stat().st_size * deflate
+    if float(np.prod(shape, dtype=np.float64)) * image.get_data_dtype().itemsize > most:
+        raise _unreadable(path, EOFError())
+
+
 def _check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
     turn = affine[:3, :3]
     norms = np.linalg.norm(turn, axis=0)
@@ -208,7 +242,7 @@ def _voxels(path: Path, image: Any, shape: tuple[int, ...]) -> Array:
             array = np.asarray(proxy.get_unscaled())
         else:
             array = np.asarray(proxy)
-    except (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
+    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
         raise _unreadable(path, error) from None
     array = array.reshape(shape)
     if np.issubdtype(array.dtype, np.floating):
@@ -253,7 +287,8 @@ def _write(array: Array, like: Volume, path: Path) -> None:
         header["cal_min"] = header["cal_max"] = 0
         header.set_intent("none")
         for field in TEXT_FIELDS:
-            header[field] = b""
+            if field in header:  # NIfTI-2 has fewer
+                header[field] = b""
         image = kind(voxels, None, header)
         image.header["pixdim"] = pixdim  # nibabel resets the unused ones
     with replacing(path) as temporary:
