@@ -6,7 +6,6 @@ code 0 is success, 2 a user's mistake told in one line, 1 a failure.
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from napari_dycon import __version__
 from napari_dycon.errors import BusyError, DyconError, UserError
+from napari_dycon.terminal import errors, print_json, progress_bar, say, show_cases, show_training
 
 if TYPE_CHECKING:
+    from napari_dycon.project.importers import project_from_folder
     from napari_dycon.project.runs import Run
     from napari_dycon.project.store import Project
 
@@ -33,7 +32,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-errors = Console(stderr=True, soft_wrap=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
 ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
@@ -100,7 +98,7 @@ def demo(
         window=not headless,
         close=screenshot,
         steps=steps,
-        say=lambda event: _say(event, as_json),
+        say=lambda event: say(event, as_json),
     )
 
 
@@ -131,12 +129,11 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Make a project from a folder of scans; scans without a label are unlabelled."""
-    from napari_dycon.project.store import Project
 
     names = [name.strip() for name in classes.split(",")] if classes else None
-    with _bar(as_json) as progress:
+    with progress_bar(as_json) as progress:
         task = progress.add_task("Reading scans", total=None)
-        made = Project.from_folder(
+        made = project_from_folder(
             project,
             images,
             labels,
@@ -145,7 +142,7 @@ def new(
                 task, completed=done, total=total, description=f"Reading {name}"
             ),
         )
-    _show_cases(made, as_json)
+    show_cases(made, as_json)
 
 
 @app.command()
@@ -153,7 +150,7 @@ def cases(project: ProjectPath, as_json: AsJson = False) -> None:
     """List the cases of a project."""
     from napari_dycon.project.store import Project
 
-    _show_cases(Project.open(project), as_json)
+    show_cases(Project.open(project), as_json)
 
 
 @app.command()
@@ -199,7 +196,7 @@ def train(
         config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
     from napari_dycon.engine.train import train as train_events
 
-    _show_training(_identified(train_events(opened, config, run), opened), as_json)
+    show_training(_identified(train_events(opened, config, run), opened), as_json)
 
 
 @app.command()
@@ -214,7 +211,8 @@ def predict(
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans."""
     from napari_dycon.project.atomic import make_folder
-    from napari_dycon.project.store import Project, scans_in
+    from napari_dycon.project.importers import scans_in
+    from napari_dycon.project.store import Project
 
     opened = Project.open(project)
     chosen = opened.run(run)
@@ -247,9 +245,9 @@ def predict(
         events = predict_cases(opened, chosen.id, model, ids, picked.device, dtype)
     if as_json:
         for event in events:
-            _print_json(event)
+            print_json(event)
         return
-    with _bar(as_json) as progress:
+    with progress_bar(as_json) as progress:
         task = progress.add_task(f"Predicting on {picked.device.type}", total=len(files or ids))
         for event in events:
             progress.update(task, completed=event["done"], description=f"Predicted {event['case']}")
@@ -264,7 +262,7 @@ def evaluate(
     """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
     from napari_dycon.engine.evaluation import evaluate_folders
 
-    with _bar(as_json) as progress:
+    with progress_bar(as_json) as progress:
         task = progress.add_task("Comparing", total=None)
         result = evaluate_folders(
             predictions,
@@ -274,7 +272,7 @@ def evaluate(
             ),
         )
     if as_json:
-        _print_json(result)
+        print_json(result)
         return
     from napari_dycon.report import evaluation_table
 
@@ -333,87 +331,3 @@ def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
     finally:
         if mark is not None:
             mark.unlink(missing_ok=True)
-
-
-def _show_training(events: Iterator[Event], as_json: bool) -> None:
-    if as_json:
-        for event in events:
-            _print_json(event)
-        return
-    with _bar(as_json) as progress:
-        task = progress.add_task("Starting", total=1.0)
-        for event in events:
-            kind = event["event"]
-            if kind == "started":
-                progress.console.print(
-                    f"Run {event['run']}: {event['labelled']} labelled and {event['unlabelled']} "
-                    f"unlabelled cases, {event['device_reason']}, {event['precision']}",
-                    highlight=False,
-                )
-            elif kind == "preparing":
-                text = f"Preparing {event['done']}/{event['total']}"
-                progress.update(task, description=text)
-            elif kind == "step":
-                text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
-                progress.update(task, completed=event["progress"], description=text)
-            elif kind == "validation":
-                progress.console.print(
-                    f"Validation at step {event['step']}: Dice {event['mean']}", highlight=False
-                )
-            elif kind == "warning":
-                progress.console.print(event["message"], markup=False, highlight=False)
-            elif kind in ("finished", "stopped"):
-                progress.update(task, description=f"{kind.capitalize()} at step {event['step']}")
-
-
-def _say(event: Event, as_json: bool) -> None:
-    if as_json:
-        _print_json(event)
-    elif event["event"] == "demo":
-        errors.print(event["message"], markup=False, highlight=False)
-
-
-def _show_cases(project: Project, as_json: bool) -> None:
-    rows = [
-        {
-            "id": case.id,
-            "status": case.status,
-            "split": case.split,
-            "images": [str(path) for path in project.image_paths(case.id)],
-        }
-        for case in project.cases
-    ]
-    if as_json:
-        _print_json(
-            {
-                "project": project.name,
-                "path": str(project.path),
-                "classes": [c.model_dump() for c in project.classes],
-                "cases": rows,
-            }
-        )
-        return
-    names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
-    table = Table(title=f"{project.name}: {len(rows)} cases; classes {names}")
-    for column in ("case", "status", "split", "scan"):
-        table.add_column(column, no_wrap=column != "scan", overflow="fold")
-    for row in rows:
-        table.add_row(str(row["id"]), str(row["status"]), str(row["split"]), row["images"][0])
-    Console().print(table)
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
-
-
-def _bar(as_json: bool) -> Progress:
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        disable=as_json or not errors.is_terminal,
-    )

@@ -16,6 +16,7 @@ from napari_dycon.cohort import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
 from napari_dycon.project.atomic import write_json
+from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
@@ -63,7 +64,7 @@ def make_project(out: Path, say: Say) -> Project:
     drawn.mkdir(exist_ok=True)
     for file in truth[: LABELLED + VALIDATION]:
         shutil.copyfile(file, drawn / file.name)
-    project = Project.from_folder(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
+    project = project_from_folder(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
     for case in project.cases[LABELLED : LABELLED + VALIDATION]:
         project.set_split(case.id, "validation")
     return project

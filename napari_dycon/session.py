@@ -24,10 +24,12 @@ from napari_dycon.case_view import CaseView, load_case, load_prediction
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.hotspots import HotSpot, find_hot_spots
+from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.runs import Run
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus, advanced
+from napari_dycon.suggestions import case_score, suggestions
 
 Array = npt.NDArray[Any]
 Event = dict[str, Any]
@@ -75,7 +77,7 @@ class Session:
         target, scans = Path(path), Path(images)
         drawn = Path(labels) if labels else None
         self.background.run(
-            lambda: Project.from_folder(target, scans, labels=drawn, classes=classes),
+            lambda: project_from_folder(target, scans, labels=drawn, classes=classes),
             self._set_project,
             self._tell,
         )
@@ -383,26 +385,12 @@ class Session:
         return changed
 
     def suggest_next(self) -> list[str]:
-        """Cases without a label, the one the newest predictions are least sure of first.
-
-        Cases that nothing is known of yet come last, in the project's order.
-        """
-        project = self._need_project()
-        scores = {case.id: self.case_score(case.id) for case in project.unlabelled()}
-        return sorted(scores, key=lambda case: -(scores[case] if scores[case] is not None else -1))  # type: ignore[operator]
+        """Cases without a label, the one most worth labelling first."""
+        return suggestions(self._need_project())
 
     def case_score(self, case_id: str) -> float | None:
-        """Mean uncertainty of a case's newest prediction where it is more than half foreground."""
-        project = self._need_project()
-        runs = project.predictions(case_id)
-        if not runs:
-            return None
-        uncertainty = project.read_prediction(runs[0], case_id, "uncertainty")
-        mask = project.read_prediction(runs[0], case_id, "mask")
-        if uncertainty is None or mask is None:
-            return None
-        inside = uncertainty[mask > 0]
-        return float(inside.mean() if inside.size else uncertainty.mean())
+        """How unsure the newest prediction of a case is; ``None`` while there is none."""
+        return case_score(self._need_project(), case_id)
 
     def next_uncertain(self) -> tuple[float, float, float] | None:
         """Centre of the next most uncertain place of the case in view, ``(z, y, x)`` in mm.

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nifti_files import save_nifti
 
+from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
 
@@ -52,4 +53,4 @@ def scans(tmp_path: Path) -> Path:
 @pytest.fixture
 def project(scans: Path, tmp_path: Path) -> Project:
     """Project of six scans, three of them labelled."""
-    return Project.from_folder(tmp_path / "project", scans / "images", scans / "labels", ["box"])
+    return project_from_folder(tmp_path / "project", scans / "images", scans / "labels", ["box"])

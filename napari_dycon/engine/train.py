@@ -15,9 +15,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from napari_dycon.engine import checkpoint
 from napari_dycon.engine.config import TrainConfig
@@ -25,12 +23,12 @@ from napari_dycon.engine.control import Control
 from napari_dycon.engine.dataset import TrainingData, groups, prepare
 from napari_dycon.engine.device import choose_device, choose_precision, keep_memory
 from napari_dycon.engine.events import Event
+from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method
-from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.network import build_network, update_teacher
-from napari_dycon.engine.patches import Batch, StepBatches
-from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.optimizer import build_optimizer
 from napari_dycon.engine.schedules import adaptive_beta, ema_decay, learning_rate_factor
+from napari_dycon.engine.side_jobs import preview, validate
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.atomic import write_json
 
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 
 STEP_EVENT_INTERVAL = 0.5  # seconds
 MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
-QUICK_OVERLAP = 0.25  # of windows in previews and validations
 SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
 
 
@@ -119,7 +116,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     teacher = copy.deepcopy(student).requires_grad_(False)
     model = checkpoint.Model(student, teacher, config, data.class_values, data.channels)
-    optimizer = _optimizer(config, student)
+    optimizer = build_optimizer(config, student)
     where = device, dtype
     method = build_method(config)
     step, spent, skipped_total = 0, 0.0, 0
@@ -137,7 +134,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             }
 
     control = Control(run)
-    batches = _Batches(data, device)
+    batches = Batches(data, device)
     noise = torch.Generator(device)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = checked = shown = time.monotonic()
@@ -214,11 +211,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield {"event": "checkpoint", "step": step}
         case = control.preview()
         if case is not None and now - shown >= show_gap:
-            yield _preview(project, run, model, case, step, *where)
+            yield preview(project, run, model, case, step, *where)
             shown = time.monotonic()
             show_gap = max(config.preview_every, (shown - now) / SIDE_JOB_SHARE)
         if data.validation and now - checked >= check_gap and progress() < 1.0:
-            last_validation = _validate(project, data, model, *where)
+            last_validation = validate(project, data, model, *where)
             yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
             checked = time.monotonic()
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
@@ -226,7 +223,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     _save(run, model, optimizer, step, elapsed(), skipped_total)
     yield {"event": "checkpoint", "step": step}
     if data.validation and step:
-        last_validation = _validate(project, data, model, *where)
+        last_validation = validate(project, data, model, *where)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
     summary = {
         "step": step,
@@ -246,48 +243,6 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     )
     by_steps = "steps" if step >= config.steps else "time limit"
     yield {"event": outcome, **summary, **({"reason": by_steps} if outcome == "finished" else {})}
-
-
-class _Batches:
-    """Batches by step number, from worker processes where there are cores to spare."""
-
-    def __init__(self, data: TrainingData, device: torch.device) -> None:
-        self._data = data
-        self._workers = min(max((os.cpu_count() or 1) - 1, 0), 8) if device.type != "cpu" else 0
-        self._device = device
-        self._key: tuple[int, bool] | None = None
-        self._iterator: Iterator[Batch] = iter(())
-
-    def get(self, step: int, *, with_unlabelled: bool) -> Batch:
-        """Batch of a step; cheap when asked for step after step."""
-        if self._key != (step, with_unlabelled):
-            config = self._data.config
-            assert config.patch is not None
-            unlabelled = self._data.unlabelled if with_unlabelled else []
-            dataset = StepBatches(self._data.labelled, unlabelled, config, config.patch)
-            loader = DataLoader(
-                dataset,
-                batch_size=None,
-                sampler=range(step, len(dataset)),
-                num_workers=self._workers,
-                pin_memory=self._device.type == "cuda",
-            )
-            self._iterator = iter(loader)
-        self._key = (step + 1, with_unlabelled)
-        return next(self._iterator).to(self._device)
-
-
-def _optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-    return torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
 
 
 def _save(
@@ -335,55 +290,6 @@ def _number(value: torch.Tensor) -> float | None:
     """A rounded number; ``None`` for what JSON cannot hold."""
     number = float(value.detach())
     return round(number, 6) if math.isfinite(number) else None
-
-
-def _preview(
-    project: Project,
-    run: Run,
-    model: checkpoint.Model,
-    case: str,
-    step: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Event:
-    """Predict the case being looked at; a case that cannot be read only gives a warning."""
-    try:
-        volume = project.read_image(case)
-        result = predict_volume(model, volume, device, dtype, overlap=QUICK_OVERLAP)
-        project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
-    except DyconError as error:
-        return {"event": "warning", "message": f"No preview of {case}: {error}"}
-    return {
-        "event": "preview",
-        "case": case,
-        "step": step,
-        "mask": str(project.prediction_path(run.id, case, "mask")),
-        "uncertainty": str(project.prediction_path(run.id, case, "uncertainty")),
-    }
-
-
-def _validate(
-    project: Project,
-    data: TrainingData,
-    model: checkpoint.Model,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> dict[str, object]:
-    """Mean Dice of each class over the validation cases, on their own grids."""
-    scores: dict[int, list[float]] = {value: [] for value in data.class_values}
-    for case in data.validation:
-        label = project.read_label(case)
-        if label is None:
-            continue
-        volume = project.read_image(case)
-        result = predict_volume(model, volume, device, dtype, overlap=QUICK_OVERLAP)
-        for value, dice in dice_per_class(result.mask, label, data.class_values).items():
-            scores[value].append(dice)
-    means = {str(value): float(np.mean(found)) for value, found in scores.items() if found}
-    return {
-        "dice": {key: round(value, 5) for key, value in means.items()},
-        "mean": round(float(np.mean(list(means.values()))), 5) if means else None,
-    }
 
 
 def _explain(error: BaseException) -> EngineError:

@@ -119,3 +119,32 @@ class Run:
         except (OSError, ValueError):
             return {}
         return value if isinstance(value, dict) else {}
+
+
+def list_runs(folder: Path) -> list[Run]:
+    """All runs of a project's ``runs`` folder, the oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [Run(p) for p in folder.iterdir() if (p / "config.json").is_file()]
+    return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+
+
+def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
+    """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
+    try:
+        folder.mkdir(exist_ok=True)
+        last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0)
+        for number in range(last + 1, last + 100):
+            run = Run(folder / f"{number:03d}-{method}")
+            try:
+                run.folder.mkdir()
+            except FileExistsError:
+                continue
+            write_json(run.config_path, config)
+            return run
+    except OSError as error:
+        raise ProjectError(
+            f"No run can be started in {folder}: {error.strerror}. Check that the project's "
+            "folder can be written to."
+        ) from error
+    raise ProjectError(f"No free name for a run was found in {folder}.")

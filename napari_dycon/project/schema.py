@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from napari_dycon.errors import ProjectError
+from napari_dycon.errors import ProjectError, UserError
 
 SCHEMA_VERSION = 1
 UNANNOTATED = 255
@@ -125,3 +126,36 @@ def validated(
         found = f" (found {found})" if first["loc"] else ""  # the whole file tells nobody anything
         what = first["msg"].removeprefix("Value error, ")
         raise ProjectError(f"{path}: {place} is wrong: {what}{found}. {advice}") from None
+
+
+def named_classes(names: Sequence[str]) -> list[ClassInfo]:
+    """Classes 1, 2, ... of the given names, with colours."""
+    try:
+        return [
+            ClassInfo(value=i, name=name.strip(), color=next_color(i - 1))
+            for i, name in enumerate(names, start=1)
+        ]
+    except ValueError:
+        raise UserError(
+            f"These class names cannot be used: {', '.join(map(repr, names))}. Expected 1 to 254 "
+            "names of 1 to 60 letters, such as --classes anterior,posterior."
+        ) from None
+
+
+def next_color(index: int) -> str:
+    """Colour of the class at a place in the list."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def free_id(name: str, taken: set[str]) -> str:
+    """Id for a scan of this file name that no other case has."""
+    clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
+    while ".." in clean:
+        clean = clean.replace("..", ".")
+    clean = clean[:120].rstrip(" .")
+    if not is_case_id(clean):
+        clean = f"case_{clean}".rstrip(" .")
+    result, number = clean, 2
+    while result.lower() in taken:
+        result, number = f"{clean}-{number}", number + 1
+    return result

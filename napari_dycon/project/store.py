@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import itertools
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
+from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.atomic import folder_lock, make_folder, write_json
-from napari_dycon.project.runs import Run
+from napari_dycon.project.labels import check_values, label_status
+from napari_dycon.project.runs import Run, list_runs, make_run
 from napari_dycon.project.schema import (
-    PALETTE,
     SCHEMA_VERSION,
     UNANNOTATED,
     Case,
@@ -31,6 +29,9 @@ from napari_dycon.project.schema import (
     ProjectFile,
     Split,
     Status,
+    free_id,
+    named_classes,
+    next_color,
     parse,
     validated,
 )
@@ -87,51 +88,6 @@ class Project:
     def is_project(path: Path | str) -> bool:
         """Whether a folder holds a project."""
         return (Path(path) / FILE).is_file()
-
-    @classmethod
-    def from_folder(
-        cls,
-        path: Path | str,
-        images: Path | str,
-        labels: Path | str | None = None,
-        classes: Sequence[str] | None = None,
-        progress: Progress | None = None,
-    ) -> Project:
-        """Make a project from a folder of scans and, for some of them, labels of the same name.
-
-        All scans and labels are read and checked first; when one is wrong, nothing is left behind.
-        """
-        path = Path(path).absolute()
-        check_free(path)
-        missing = [p for p in (path, *path.parents) if not p.exists()]
-        scans = scans_in(Path(images), "images")
-        drawn: dict[str, Path] = {}
-        if labels is not None:
-            drawn = {formats.scan_name(p): p for p in scans_in(Path(labels), "labels")}
-            names = {formats.scan_name(p) for p in scans}
-            if stray := sorted(set(drawn) - names):
-                raise UserError(
-                    f"Label {stray[0]} has no scan of the same name in {images}"
-                    f"{f' (and {len(stray) - 1} more)' if len(stray) > 1 else ''}. Expected each "
-                    "label to be named like its scan."
-                )
-        infos = named_classes(classes or ["structure"])
-        if classes is None and (found := _values_in(list(drawn.values()))):
-            named = zip(found, named_classes([f"class {v}" for v in found]), strict=True)
-            infos = [info.model_copy(update={"value": value}) for value, info in named]
-        project = cls.create(path, classes=infos)
-        try:
-            project.add_cases(scans, labels=drawn, progress=progress)
-        except BaseException:
-            # The folder was new or empty a moment ago; all that is in it is ours.
-            shutil.rmtree(path, ignore_errors=True)
-            if not missing:
-                path.mkdir(exist_ok=True)
-            for parent in missing[1:]:
-                with contextlib.suppress(OSError):  # somebody else may use it by now
-                    parent.rmdir()
-            raise
-        return project
 
     # ---- What it holds -----------------------------------------------------------------------
 
@@ -242,7 +198,7 @@ class Project:
             status: Status = "unlabelled"
             if labels and (label := labels.get(formats.scan_name(paths[0]))):
                 array = formats.read_label(label, like=volumes[0]).array
-                self._check_values(array, Path(label).name)
+                check_values(array, self.classes, Path(label).name)
                 arrays[case_id], status = array, label_status(array)
             cases.append(
                 Case(id=case_id, images=[self._reference(p) for p in paths], status=status)
@@ -288,7 +244,7 @@ class Project:
             raise GeometryError(
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
             )
-        self._check_values(array, f"The label of {case_id}")
+        check_values(array, self.classes, f"The label of {case_id}")
         make_folder(self.path / "labels")
         formats.write_mask(array, like=like, path=self.label_path(case_id))
         self.reload()  # another window may have changed the status
@@ -337,11 +293,7 @@ class Project:
 
     def runs(self) -> list[Run]:
         """All runs, the oldest first."""
-        folder = self.path / "runs"
-        if not folder.is_dir():
-            return []
-        found = [Run(p) for p in folder.iterdir() if (p / "config.json").is_file()]
-        return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+        return list_runs(self.path / "runs")
 
     def run(self, run_id: str | None = None) -> Run:
         """Find a run, by default the newest that can predict."""
@@ -361,26 +313,7 @@ class Project:
 
     def new_run(self, method: str, config: dict[str, Any]) -> Run:
         """Make the folder of a new run, ``runs/001-dycon``, with its settings."""
-        folder = self.path / "runs"
-        try:
-            folder.mkdir(exist_ok=True)
-            last = max(
-                (int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0
-            )
-            for number in range(last + 1, last + 100):
-                run = Run(folder / f"{number:03d}-{method}")
-                try:
-                    run.folder.mkdir()
-                except FileExistsError:
-                    continue
-                write_json(run.config_path, config)
-                return run
-        except OSError as error:
-            raise ProjectError(
-                f"No run can be started in {folder}: {error.strerror}. Check that the project's "
-                "folder can be written to."
-            ) from error
-        raise ProjectError(f"No free name for a run was found in {folder}.")
+        return make_run(self.path / "runs", method, config)
 
     def prediction_path(self, run_id: str, case_id: str, kind: Kind = "mask") -> Path:
         """Where a prediction is kept."""
@@ -427,19 +360,6 @@ class Project:
         except ValueError:  # another drive on Windows
             return path.as_posix()
 
-    def _check_values(self, array: Array, what: str) -> None:
-        if array.dtype.kind == "f" and np.any(array != np.rint(array)):
-            raise LabelError(f"{what} holds fractions; expected whole numbers, one a class.")
-        found = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
-        known = {c.value for c in self.classes}
-        if found - known:
-            names = ", ".join(f"{c.value} ({c.name})" for c in self.classes)
-            raise LabelError(
-                f"{what} holds the unknown class {', '.join(map(str, sorted(found - known)))}; "
-                f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
-                "project, or correct the label."
-            )
-
     def _change_case(self, case_id: str, **changes: Any) -> None:
         self.case(case_id)
 
@@ -479,75 +399,3 @@ def check_free(path: Path) -> None:
         raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")
-
-
-def scans_in(folder: Path, what: str) -> list[Path]:
-    """Scans of a folder, sorted by name; an error when there are none."""
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
-    try:
-        found = sorted(p for p in folder.iterdir() if p.is_file() and formats.is_scan(p))
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from None
-    if not found:
-        raise UserError(
-            f"The folder {folder} holds no scans; expected NIfTI files (.nii or .nii.gz)."
-        )
-    for one, other in itertools.pairwise(sorted(found, key=formats.scan_name)):
-        if formats.scan_name(one) == formats.scan_name(other):
-            raise UserError(
-                f"{folder} holds both {one.name} and {other.name}; expected one file of a name. "
-                "Move one of them away."
-            )
-    return found
-
-
-def named_classes(names: Sequence[str]) -> list[ClassInfo]:
-    """Classes 1, 2, ... of the given names, with colours."""
-    try:
-        return [
-            ClassInfo(value=i, name=name.strip(), color=next_color(i - 1))
-            for i, name in enumerate(names, start=1)
-        ]
-    except ValueError:
-        raise UserError(
-            f"These class names cannot be used: {', '.join(map(repr, names))}. Expected 1 to 254 "
-            "names of 1 to 60 letters, such as --classes anterior,posterior."
-        ) from None
-
-
-def next_color(index: int) -> str:
-    """Colour of the class at a place in the list."""
-    return PALETTE[index % len(PALETTE)]
-
-
-def label_status(array: Array) -> Status:
-    """Status that follows from a label: nothing, some or all of it annotated."""
-    missing = array == UNANNOTATED
-    if missing.all():
-        return "unlabelled"
-    return "in progress" if missing.any() else "labelled"
-
-
-def free_id(name: str, taken: set[str]) -> str:
-    """Id for a scan of this file name that no other case has."""
-    from napari_dycon.project.schema import is_case_id
-
-    clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
-    while ".." in clean:
-        clean = clean.replace("..", ".")
-    clean = clean[:120].rstrip(" .")
-    if not is_case_id(clean):
-        clean = f"case_{clean}".rstrip(" .")
-    result, number = clean, 2
-    while result.lower() in taken:
-        result, number = f"{clean}-{number}", number + 1
-    return result
-
-
-def _values_in(files: Sequence[Path]) -> list[int]:
-    """Class values that occur in label files, without background and 255."""
-    found: set[int] = set()
-    for file in files:
-        found |= {int(v) for v in np.unique(formats.read_label(file).array)}
-    return sorted(found - {0, UNANNOTATED})

@@ -19,6 +19,7 @@ from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBat
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError, UserError
+from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
 TINY: dict[str, Any] = {
@@ -118,7 +119,7 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
 
 
 def test_no_labelled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Path) -> None:
-    bare = Project.from_folder(tmp_path / "bare", scans / "images")
+    bare = project_from_folder(tmp_path / "bare", scans / "images")
     with pytest.raises(UserError, match="No case is labelled yet"):
         list(train(bare, tiny()))
     assert bare.runs() == []

@@ -11,6 +11,7 @@ from nifti_files import save_nifti
 
 from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.project import atomic
+from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.schema import is_case_id
 from napari_dycon.project.store import Project
 
@@ -94,23 +95,23 @@ def test_a_damaged_project_is_explained(
 def test_nothing_is_left_when_a_scan_is_wrong(scans: Path, tmp_path: Path) -> None:
     (scans / "images" / "scan-9.nii.gz").write_text("no scan")
     with pytest.raises(UserError, match=r"scan-9\.nii\.gz cannot be read"):
-        Project.from_folder(tmp_path / "p", scans / "images", scans / "labels")
+        project_from_folder(tmp_path / "p", scans / "images", scans / "labels")
     assert not (tmp_path / "p").exists()
 
 
 def test_folders_that_cannot_become_projects(scans: Path, tmp_path: Path, project: Project) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no scans"):
-        Project.from_folder(tmp_path / "p", tmp_path / "empty")
+        project_from_folder(tmp_path / "p", tmp_path / "empty")
     with pytest.raises(UserError, match="There is no folder"):
-        Project.from_folder(tmp_path / "p", tmp_path / "missing")
+        project_from_folder(tmp_path / "p", tmp_path / "missing")
     with pytest.raises(ProjectError, match="is a project already"):
-        Project.from_folder(project.path, scans / "images")
+        project_from_folder(project.path, scans / "images")
     with pytest.raises(ProjectError, match="is not empty"):
-        Project.from_folder(scans, scans / "images")
+        project_from_folder(scans, scans / "images")
     save_nifti(scans / "labels" / "stray.nii.gz", np.ones((3, 3, 3), np.uint8))
     with pytest.raises(UserError, match="Label stray has no scan"):
-        Project.from_folder(tmp_path / "p", scans / "images", scans / "labels")
+        project_from_folder(tmp_path / "p", scans / "images", scans / "labels")
     assert not (tmp_path / "p").exists()
 
 

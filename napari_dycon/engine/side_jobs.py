@@ -1,0 +1,70 @@
+"""What a run does beside its steps: scores on validation cases, a preview of the case in view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_dycon.engine import checkpoint
+from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.events import Event
+from napari_dycon.engine.metrics import dice_per_class
+from napari_dycon.engine.predict import predict_volume
+from napari_dycon.errors import DyconError
+
+if TYPE_CHECKING:
+    from napari_dycon.project.runs import Run
+    from napari_dycon.project.store import Project
+
+QUICK_OVERLAP = 0.25  # of windows in previews and validations
+
+
+def preview(
+    project: Project,
+    run: Run,
+    model: checkpoint.Model,
+    case: str,
+    step: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Event:
+    """Predict the case being looked at; a case that cannot be read only gives a warning."""
+    try:
+        volume = project.read_image(case)
+        result = predict_volume(model, volume, device, dtype, overlap=QUICK_OVERLAP)
+        project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
+    except DyconError as error:
+        return {"event": "warning", "message": f"No preview of {case}: {error}"}
+    return {
+        "event": "preview",
+        "case": case,
+        "step": step,
+        "mask": str(project.prediction_path(run.id, case, "mask")),
+        "uncertainty": str(project.prediction_path(run.id, case, "uncertainty")),
+    }
+
+
+def validate(
+    project: Project,
+    data: TrainingData,
+    model: checkpoint.Model,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, object]:
+    """Mean Dice of each class over the validation cases, on their own grids."""
+    scores: dict[int, list[float]] = {value: [] for value in data.class_values}
+    for case in data.validation:
+        label = project.read_label(case)
+        if label is None:
+            continue
+        volume = project.read_image(case)
+        result = predict_volume(model, volume, device, dtype, overlap=QUICK_OVERLAP)
+        for value, dice in dice_per_class(result.mask, label, data.class_values).items():
+            scores[value].append(dice)
+    means = {str(value): float(np.mean(found)) for value, found in scores.items() if found}
+    return {
+        "dice": {key: round(value, 5) for key, value in means.items()},
+        "mean": round(float(np.mean(list(means.values()))), 5) if means else None,
+    }

@@ -1,0 +1,28 @@
+"""Which case to label next: the one that the newest predictions are least sure of."""
+
+from __future__ import annotations
+
+from napari_dycon.project.store import Project
+
+
+def suggestions(project: Project) -> list[str]:
+    """Cases without a label, the least sure one first.
+
+    Cases that nothing is known of yet come last, in the project's order.
+    """
+    scores = {case.id: case_score(project, case.id) for case in project.unlabelled()}
+    known = {case: score for case, score in scores.items() if score is not None}
+    return [*sorted(known, key=lambda case: -known[case]), *(c for c in scores if c not in known)]
+
+
+def case_score(project: Project, case_id: str) -> float | None:
+    """Mean uncertainty of a case's newest prediction inside the predicted structures."""
+    runs = project.predictions(case_id)
+    if not runs:
+        return None
+    uncertainty = project.read_prediction(runs[0], case_id, "uncertainty")
+    mask = project.read_prediction(runs[0], case_id, "mask")
+    if uncertainty is None or mask is None:
+        return None
+    inside = uncertainty[mask > 0]
+    return float(inside.mean() if inside.size else uncertainty.mean())

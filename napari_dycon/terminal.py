@@ -1,0 +1,110 @@
+"""What the commands show: progress bars and tables for people, JSON for programs.
+
+Results go to standard output, everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from napari_dycon.project.store import Project
+
+Event = dict[str, Any]
+errors = Console(stderr=True, soft_wrap=True)
+
+
+def show_training(events: Iterator[Event], as_json: bool) -> None:
+    """Show a run while it goes on."""
+    if as_json:
+        for event in events:
+            print_json(event)
+        return
+    with progress_bar(as_json) as progress:
+        task = progress.add_task("Starting", total=1.0)
+        for event in events:
+            kind = event["event"]
+            if kind == "started":
+                progress.console.print(
+                    f"Run {event['run']}: {event['labelled']} labelled and {event['unlabelled']} "
+                    f"unlabelled cases, {event['device_reason']}, {event['precision']}",
+                    highlight=False,
+                )
+            elif kind == "preparing":
+                text = f"Preparing {event['done']}/{event['total']}"
+                progress.update(task, description=text)
+            elif kind == "step":
+                text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
+                progress.update(task, completed=event["progress"], description=text)
+            elif kind == "validation":
+                progress.console.print(
+                    f"Validation at step {event['step']}: Dice {event['mean']}", highlight=False
+                )
+            elif kind == "warning":
+                progress.console.print(event["message"], markup=False, highlight=False)
+            elif kind in ("finished", "stopped"):
+                progress.update(task, description=f"{kind.capitalize()} at step {event['step']}")
+
+
+def say(event: Event, as_json: bool) -> None:
+    """Show an event of the demo."""
+    if as_json:
+        print_json(event)
+    elif event["event"] == "demo":
+        errors.print(event["message"], markup=False, highlight=False)
+
+
+def show_cases(project: Project, as_json: bool) -> None:
+    """List the cases of a project."""
+    rows = [
+        {
+            "id": case.id,
+            "status": case.status,
+            "split": case.split,
+            "images": [str(path) for path in project.image_paths(case.id)],
+        }
+        for case in project.cases
+    ]
+    if as_json:
+        print_json(
+            {
+                "project": project.name,
+                "path": str(project.path),
+                "classes": [c.model_dump() for c in project.classes],
+                "cases": rows,
+            }
+        )
+        return
+    names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
+    table = Table(title=f"{project.name}: {len(rows)} cases; classes {names}")
+    for column in ("case", "status", "split", "scan"):
+        table.add_column(column, no_wrap=column != "scan", overflow="fold")
+    for row in rows:
+        table.add_row(str(row["id"]), str(row["status"]), str(row["split"]), row["images"][0])
+    Console().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Write one line of JSON and hand it on at once."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def progress_bar(as_json: bool) -> Progress:
+    """Progress on a terminal; nothing where a program reads."""
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=as_json or not errors.is_terminal,
+    )
