@@ -19,7 +19,7 @@ from typing import Any
 
 from napari_dycon.errors import ConfigError
 
-METHODS = ("dycon", "mean-teacher", "supervised")
+METHODS = ("dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervised")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMS = ("instance", "group", "batch")
@@ -88,7 +88,18 @@ class TrainConfig:
     temperature: float = 0.6
     gamma: float = 2.0
     top_k: int = 32
+    fecl_entropy: bool = True  # weight anchors by exp(h)
+    teacher_negatives: bool = True  # T(i), the hardest negatives among the teacher's cells
+    cross_volume: bool = False  # pairs also between patches of different volumes
     teacher_confidence: float = 0.8  # below it a cell of an unlabelled patch has no class
+    # Stored targets instead of a teacher at every step (see targets.py)
+    stored_targets: bool = False
+    target_rounds: int = 1  # how often they are made anew
+    pseudo_weight: float = 1.0  # of learning them as if they were labels, by their certainty
+    # SECL
+    secl_weight: float = 0.1
+    secl_temperature: float = 0.1
+    regions: tuple[int, int, int] = (4, 4, 4)
 
     # While running, seconds between
     validate_every: float = 60.0

@@ -1,7 +1,8 @@
-"""Feature-level contrast: FeCL and the classes of the cells it compares.
+"""Feature-level contrast: FeCL inside patches, SECL between student and teacher across a batch.
 
 Notation: an embedding map has ``N`` cells a patch (a coarse grid over its voxels) and ``E``
-channels; ``z`` are L2-normalised, ``s_ik = z_i · z_k``. Cells of class -1 take no part.
+channels; ``z`` are L2-normalised, ``s_ik = z_i · z_k``. Cells of class -1 take no part. What class
+or group a cell has is decided in ``cells.py``.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from napari_dycon.engine.losses import UNANNOTATED, at_least_float32, entropy
+from napari_dycon.engine.cells import IGNORED
+from napari_dycon.engine.losses import at_least_float32
 
-IGNORED = -1
-Grid = tuple[int, int, int]  # cells (d, h, w) of a patch
-# Pair entries (rows x cells) held at once; beyond it FeCL works in row blocks with recomputation.
+# Pair entries (rows x cells) held at once; beyond it losses work in row blocks with recomputation.
 PAIR_BUDGET = 2**24
 
 
@@ -129,35 +129,67 @@ def _fecl_rows(
     return (per_anchor / count.clamp(min=1)).sum(), (count > 0).sum()
 
 
-def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
-    """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
+def secl(
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    groups: Tensor,
+    *,
+    temperature: float = 0.1,
+    pair_budget: int = PAIR_BUDGET,
+) -> Tensor:
+    """Contrast between student and teacher encoders over a whole batch (Xiang et al., 2021).
 
-    Only annotated voxels vote; a cell that is annotated to less than a half is -1.
+    For a student's cell ``i``, the teacher's cells of its group in all patches are positives
+    ``P(i)`` and those of other groups negatives:
+    ``-log(m_i / (m_i + Σ_q exp(z_i·z^t_q / τ)))`` with ``m_i = mean_{k∈P(i)} exp(z_i·z^t_k / τ)``,
+    averaged over the anchors that have a positive. Only the abstract of the paper was available:
+    the mean over positives and τ = 0.1 are this program's own choices.
+
+    Parameters
+    ----------
+    student_embeddings, teacher_embeddings : (B, N, E), L2-normalised; no gradient to the teacher
+    groups : (B, N), int64: region or class of each cell; -1 is ignored as anchor and as pair
+    pair_budget : entries of one similarity matrix above which row blocks are recomputed
+
+    Returns
+    -------
+    Scalar tensor, an exact 0 with a gradient path when no anchor has a positive.
     """
-    annotated = label != UNANNOTATED
-    target = torch.where(annotated, label, torch.zeros_like(label))
-    one_hot = F.one_hot(target, classes).movedim(-1, 1).float() * annotated[:, None]
-    votes = F.adaptive_avg_pool3d(one_hot, grid)  # (B, C, d, h, w)
-    cells = votes.argmax(dim=1)
-    cells = torch.where(votes.sum(dim=1) >= 0.5, cells, torch.full_like(cells, IGNORED))
-    return cells.flatten(1)
+    if student_embeddings.shape != teacher_embeddings.shape:
+        raise ValueError(
+            f"student embeddings {tuple(student_embeddings.shape)} and teacher embeddings "
+            f"{tuple(teacher_embeddings.shape)} must have the same shape"
+        )
+    if groups.shape != student_embeddings.shape[:2]:
+        raise ValueError(
+            f"groups {tuple(groups.shape)} must be {tuple(student_embeddings.shape[:2])} to fit "
+            f"embeddings {tuple(student_embeddings.shape)}"
+        )
+    with torch.autocast(student_embeddings.device.type, enabled=False):
+        z = at_least_float32(student_embeddings).flatten(0, 1)  # (B N, E)
+        z_t = at_least_float32(teacher_embeddings.detach()).flatten(0, 1)
+        y = groups.flatten()
+        total = z.sum() * 0.0
+        used = y != IGNORED
+        z, z_t, y = z[used], z_t[used], y[used]
+        rows = max(1, min(len(y), pair_budget // max(len(y), 1)))
+        for start in range(0, len(y), rows):
+            block = slice(start, start + rows)
+            arguments = (z[block], z_t, y[block], y, temperature)
+            if rows < len(y) and torch.is_grad_enabled():
+                total = total + checkpoint(_secl_rows, *arguments, use_reentrant=False)
+            else:
+                total = total + _secl_rows(*arguments)
+        # Every cell has a positive: the teacher's cell at its own place.
+        return total / max(len(y), 1)
 
 
-def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: float) -> Tensor:
-    """Majority class of the teacher's prediction in each cell, ``(B, C, D, H, W)`` to ``(B, N)``.
-
-    A cell in which the teacher's mean confidence (its largest probability) is under ``confidence``
-    is -1.
-    """
-    sure, winner = teacher_probabilities.max(dim=1)
-    votes = F.one_hot(winner, teacher_probabilities.shape[1]).movedim(-1, 1).float()
-    cells = F.adaptive_avg_pool3d(votes, grid).argmax(dim=1)
-    mean_confidence = F.adaptive_avg_pool3d(sure[:, None].float(), grid).squeeze(1)
-    cells = torch.where(mean_confidence >= confidence, cells, torch.full_like(cells, IGNORED))
-    return cells.flatten(1)
-
-
-def entropy_cells(log_probabilities: Tensor, grid: Grid) -> Tensor:
-    """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
-    h = entropy(log_probabilities) / math.log(log_probabilities.shape[1])
-    return F.adaptive_avg_pool3d(h[:, None].float(), grid).squeeze(1).flatten(1).clamp(0.0, 1.0)
+def _secl_rows(z: Tensor, z_t: Tensor, y_rows: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """Sum of the loss over some anchors (R rows against M teacher cells)."""
+    scaled = z @ z_t.T / temperature  # (R, M)
+    same = y_rows[:, None] == y[None, :]
+    positive = scaled.masked_fill(~same, -math.inf).logsumexp(dim=1) - same.sum(dim=1).log()
+    has_negative = ~same.all(dim=1)
+    negative = scaled.masked_fill(same, -math.inf)[has_negative].logsumexp(dim=1)
+    # -log(m / (m + n)) = softplus(log n - log m); without a negative it is 0.
+    return F.softplus(negative - positive[has_negative]).sum()

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from napari_dycon.engine.dataset import TrainingData
-from napari_dycon.engine.patches import Batch, StepBatches
+from napari_dycon.engine.patches import Batch, StepBatches, UnlabelledCase
 
 
 class Batches:
@@ -19,15 +19,14 @@ class Batches:
         self._data = data
         self._workers = min(max((os.cpu_count() or 1) - 1, 0), 8) if device.type != "cpu" else 0
         self._device = device
-        self._key: tuple[int, bool] | None = None
+        self._key: tuple[int, list[UnlabelledCase]] | None = None
         self._iterator: Iterator[Batch] = iter(())
 
-    def get(self, step: int, *, with_unlabelled: bool) -> Batch:
-        """Batch of a step; cheap when asked for step after step."""
-        if self._key != (step, with_unlabelled):
+    def get(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
+        """Batch of a step; cheap when asked for step after step with the same unlabelled cases."""
+        if self._key is None or self._key[0] != step or self._key[1] is not unlabelled:
             config = self._data.config
             assert config.patch is not None
-            unlabelled = self._data.unlabelled if with_unlabelled else []
             dataset = StepBatches(self._data.labelled, unlabelled, config, config.patch)
             loader = DataLoader(
                 dataset,
@@ -37,5 +36,5 @@ class Batches:
                 pin_memory=self._device.type == "cuda",
             )
             self._iterator = iter(loader)
-        self._key = (step + 1, with_unlabelled)
+        self._key = (step + 1, unlabelled)
         return next(self._iterator).to(self._device)

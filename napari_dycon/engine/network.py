@@ -80,14 +80,24 @@ class SegmentationNetwork(nn.Module):
     def forward(self, image: Tensor, *, embed: bool = False) -> Output:
         """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
         net = self.backbone
-        skips = [net.input_block(image)]
-        for block in net.downsamples:
-            skips.append(block(skips[-1]))
-        features = bottleneck = net.bottleneck(skips[-1])
+        skips, bottleneck = self._encode(image)
+        features = bottleneck
         for block, skip in zip(net.upsamples, reversed(skips), strict=True):
             features = block(features, skip)
         logits = net.output_block(features)
         return Output(logits, self.projection(bottleneck) if embed else None)
+
+    def encode(self, image: Tensor) -> Tensor:
+        """``(B, channels, D, H, W)`` to embeddings alone; the decoder does not run."""
+        embeddings: Tensor = self.projection(self._encode(image)[1])
+        return embeddings
+
+    def _encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        net = self.backbone
+        skips = [net.input_block(image)]
+        for block in net.downsamples:
+            skips.append(block(skips[-1]))
+        return skips, net.bottleneck(skips[-1])
 
 
 def build_network(config: TrainConfig, channels: int, classes: int) -> SegmentationNetwork:

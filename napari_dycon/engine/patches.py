@@ -36,10 +36,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class UnlabelledCase:
-    """A preprocessed scan: path of a float32 ``.npy``, ``(C, D, H, W)``, memory-mapped."""
+    """A preprocessed scan: path of a float32 ``.npy``, ``(C, D, H, W)``, memory-mapped.
+
+    ``teacher`` is what the networks themselves predicted for it earlier in the run (see
+    ``targets.py``): uint8 ``(classes, D, H, W)``, probabilities times 255.
+    """
 
     id: str
     image: Path
+    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,33 +60,44 @@ class LabelledCase:
 
 
 class LabelledBatch(NamedTuple):
-    """``image (L, C, D, H, W)``, ``label (L, D, H, W)`` int64, ``position (L, 3)``."""
+    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, ``position``, ``extent (L, 3)``."""
 
     image: Tensor
     label: Tensor
     position: Tensor
+    extent: Tensor
 
 
 class UnlabelledBatch(NamedTuple):
-    """``image (U, C, D, H, W)`` and ``position (U, 3)``: there is no label to leak."""
+    """``image (U, C, D, H, W)``, ``position`` and ``extent (U, 3)``: there is no label to leak.
+
+    ``teacher`` holds stored predictions ``(U, classes, D, H, W)``, probabilities, if there are any.
+    """
 
     image: Tensor
     position: Tensor
+    extent: Tensor
+    teacher: Tensor | None
 
 
 class Batch(NamedTuple):
-    """What one step learns from; positions are patch centres in [0, 1] of their volume."""
+    """What one step learns from.
+
+    ``position`` is a patch's centre along each axis of its volume, 0 to 1, and ``extent`` its size
+    in the same unit; small rotations and scalings of the augmentation are not part of them.
+    """
 
     labelled: LabelledBatch
     unlabelled: UnlabelledBatch | None
 
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
-        unlabelled = self.unlabelled
-        return Batch(
-            LabelledBatch(*(t.to(device, non_blocking=True) for t in self.labelled)),
-            unlabelled and UnlabelledBatch(*(t.to(device, non_blocking=True) for t in unlabelled)),
-        )
+
+        def moved(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        unlabelled = self.unlabelled and UnlabelledBatch(*map(moved, self.unlabelled))
+        return Batch(LabelledBatch(*map(moved, self.labelled)), unlabelled)
 
 
 class StepBatches(Dataset[Batch]):
@@ -106,7 +122,8 @@ class StepBatches(Dataset[Batch]):
         self.patch = patch
         self._places: dict[str, list[tuple[int, Array]]] = {}
         self._transforms: dict[tuple[str, ...], Compose] = {
-            keys: augmentation(config, patch, keys) for keys in (("image", "label"), ("image",))
+            keys: augmentation(config, patch, keys)
+            for keys in (("image", "label"), ("image",), ("image", "teacher"))
         }
 
     def __len__(self) -> int:
@@ -115,18 +132,16 @@ class StepBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng((self.config.seed, step))
         labelled = [self._labelled_patch(rng) for _ in range(self.config.labelled_batch)]
-        images, labels, positions = zip(*labelled, strict=True)
         unlabelled = None
         if self.unlabelled and self.config.unlabelled_batch:
             drawn = [self._unlabelled_patch(rng) for _ in range(self.config.unlabelled_batch)]
-            scans, places = zip(*drawn, strict=True)
-            unlabelled = UnlabelledBatch(torch.stack(scans), torch.stack(places))
-        return Batch(
-            LabelledBatch(torch.stack(images), torch.stack(labels), torch.stack(positions)),
-            unlabelled,
-        )
+            *tensors, stored = zip(*drawn, strict=True)
+            teacher = None if stored[0] is None else torch.stack(stored)
+            image, position, extent = map(torch.stack, tensors)
+            unlabelled = UnlabelledBatch(image, position, extent, teacher)
+        return Batch(LabelledBatch(*map(torch.stack, zip(*labelled, strict=True))), unlabelled)
 
-    def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         case = self.labelled[rng.integers(len(self.labelled))]
         image = np.load(case.image, mmap_mode="r")
         label = np.load(case.label, mmap_mode="r")
@@ -136,15 +151,23 @@ class StepBatches(Dataset[Batch]):
             "label": crop(label[None], centre, self._margin_size(), fill=UNANNOTATED),
         }
         tensors = self._augment(data, rng)
-        return tensors["image"], tensors["label"][0].long(), _position(centre, label.shape)
+        return tensors["image"], tensors["label"][0].long(), *self._place(centre, label.shape)
 
-    def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Any, ...]:
         case = self.unlabelled[rng.integers(len(self.unlabelled))]
         image = np.load(case.image, mmap_mode="r")
         shape = image.shape[1:]
         centre = random_centre(rng, shape, self.patch)
-        data = self._augment({"image": crop(image, centre, self._margin_size(), fill=None)}, rng)
-        return data["image"], _position(centre, shape)
+        data = {"image": crop(image, centre, self._margin_size(), fill=None)}
+        if case.teacher is not None:
+            stored = np.load(case.teacher, mmap_mode="r")
+            part = crop(stored, centre, self._margin_size(), fill=None)
+            data["teacher"] = part.astype(np.float32) / 255.0
+        tensors = self._augment(data, rng)
+        teacher = tensors.get("teacher")
+        if teacher is not None:
+            teacher = teacher / teacher.sum(dim=0, keepdim=True).clamp(min=1e-6)
+        return tensors["image"], *self._place(centre, shape), teacher
 
     def _labelled_centre(
         self, rng: np.random.Generator, case: LabelledCase, label: Array
@@ -163,6 +186,11 @@ class StepBatches(Dataset[Batch]):
         voxel = voxels[rng.integers(len(voxels))]
         jitter = [rng.integers(-(p // 4), p // 4 + 1) for p in self.patch]
         return clamp_centre(voxel + np.array(jitter), label.shape, self.patch)
+
+    def _place(self, centre: Sequence[int], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Position and extent of a patch in its volume."""
+        size = torch.tensor(shape, dtype=torch.float32)
+        return torch.tensor(centre) / size, torch.tensor(self.patch) / size
 
     def _margin_size(self) -> tuple[int, ...]:
         """Voxels cropped before rotation and scaling, so that corners hold real anatomy."""
@@ -189,7 +217,7 @@ def augmentation(
     """
     angle = float(np.deg2rad(config.rotate_degrees))
     scale = config.scale_range
-    modes = ["bilinear" if key == "image" else "nearest" for key in keys]
+    modes = ["nearest" if key == "label" else "bilinear" for key in keys]
     steps: list[Any] = [
         RandAffined(
             keys,
@@ -271,7 +299,3 @@ def crop(array: Array, centre: Sequence[int], size: Sequence[int], fill: int | N
     if fill is None:
         return np.pad(part, pad, mode="edge")
     return np.pad(part, pad, mode="constant", constant_values=fill)
-
-
-def _position(centre: Sequence[int], shape: Sequence[int]) -> Tensor:
-    return torch.tensor([c / n for c, n in zip(centre, shape, strict=True)], dtype=torch.float32)

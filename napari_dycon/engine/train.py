@@ -27,8 +27,10 @@ from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method
 from napari_dycon.engine.network import build_network, update_teacher
 from napari_dycon.engine.optimizer import build_optimizer
+from napari_dycon.engine.patches import UnlabelledCase
 from napari_dycon.engine.schedules import adaptive_beta, ema_decay, learning_rate_factor
 from napari_dycon.engine.side_jobs import preview, validate
+from napari_dycon.engine.targets import store_targets, target_round, with_targets
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.atomic import write_json
 
@@ -119,11 +121,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     optimizer = build_optimizer(config, student)
     where = device, dtype
     method = build_method(config)
-    step, spent, skipped_total = 0, 0.0, 0
+    step, spent, skipped_total, targets = 0, 0.0, 0, 0
     state_path = run.state_folder / "state.safetensors"
     if state_path.exists():
         loop = checkpoint.load_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
+        targets = loop["targets"]
     elif config.init_from:
         source = project.run(config.init_from).weights_path
         if checkpoint.copy_matching(model, source) == 0:
@@ -135,6 +138,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
 
     control = Control(run)
     batches = Batches(data, device)
+    unlabelled_now: list[UnlabelledCase] = []
     noise = torch.Generator(device)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = checked = shown = time.monotonic()
@@ -149,6 +153,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         by_time = elapsed() / config.time_limit if config.time_limit else 0.0
         return min(max(step / config.steps, by_time), 1.0)
 
+    def save() -> None:
+        loop = {"step": step, "elapsed": elapsed(), "skipped": skipped_total, "targets": targets}
+        checkpoint.save_weights(run.weights_path, model, step)
+        checkpoint.save_state(state_path, model, optimizer, loop)
+
     student.train()
     teacher.train()
     while not outcome:
@@ -159,7 +168,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         if control.pause():
             yield {"event": "paused", "step": step}
             waited = time.monotonic()
-            _save(run, model, optimizer, step, elapsed(), skipped_total)
+            save()
             while control.pause():
                 control.wait()
             begin += time.monotonic() - waited
@@ -170,8 +179,26 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             outcome = "finished"
             break
 
+        # What the unlabelled scans are learnt from: nothing yet, the teacher, or stored targets
+        if done >= config.unlabelled_start and data.unlabelled:
+            unlabelled_now = unlabelled_now or data.unlabelled
+            wanted = target_round(config, done)
+            if wanted and (wanted != targets or unlabelled_now is data.unlabelled):
+                folder = run.state_folder / "targets" / str(wanted)
+                unlabelled_now = with_targets(data.unlabelled, folder)
+                if wanted != targets:
+                    save()
+                    for event in store_targets(unlabelled_now, model, *where):
+                        yield event
+                        if control.stop():
+                            break
+                    else:
+                        targets = wanted
+                        save()
+                    continue
+
         # One step
-        batch = batches.get(step, with_unlabelled=done >= config.unlabelled_start)
+        batch = batches.get(step, unlabelled_now)
         noise.manual_seed(config.seed * 1_000_003 + step)
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)
         for group in optimizer.param_groups:
@@ -207,7 +234,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield _step_event(step, config, progress(), elapsed(), loss, parts, done, rate)
         if now - saved >= config.checkpoint_every:
             saved = now
-            _save(run, model, optimizer, step, elapsed(), skipped_total)
+            save()
             yield {"event": "checkpoint", "step": step}
         case = control.preview()
         if case is not None and now - shown >= show_gap:
@@ -220,7 +247,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             checked = time.monotonic()
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
 
-    _save(run, model, optimizer, step, elapsed(), skipped_total)
+    save()
     yield {"event": "checkpoint", "step": step}
     if data.validation and step:
         last_validation = validate(project, data, model, *where)
@@ -243,20 +270,6 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     )
     by_steps = "steps" if step >= config.steps else "time limit"
     yield {"event": outcome, **summary, **({"reason": by_steps} if outcome == "finished" else {})}
-
-
-def _save(
-    run: Run,
-    model: checkpoint.Model,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    elapsed: float,
-    skipped: int,
-) -> None:
-    """Write the weights and the state to resume from."""
-    checkpoint.save_weights(run.weights_path, model, step)
-    loop = {"step": step, "elapsed": elapsed, "skipped": skipped}
-    checkpoint.save_state(run.state_folder / "state.safetensors", model, optimizer, loop)
 
 
 def _step_event(

@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_dycon.engine import contrastive
-from napari_dycon.engine.contrastive import fecl, label_cells, pseudo_label_cells
+from napari_dycon.engine.cells import entropy_cells, label_cells, pseudo_label_cells
+from napari_dycon.engine.contrastive import fecl
 from napari_dycon.engine.losses import supervised_loss, uncl
 from napari_dycon.engine.schedules import adaptive_beta, consistency_weight, ema_decay
 
@@ -185,7 +185,7 @@ def test_an_unsure_teacher_gives_no_class() -> None:
 
 def test_entropy_of_cells_is_between_0_and_1() -> None:
     even = F.log_softmax(torch.zeros(1, 4, 4, 4, 4), dim=1)
-    assert contrastive.entropy_cells(even, (2, 2, 2)).tolist() == [[pytest.approx(1.0)] * 8]
+    assert entropy_cells(even, (2, 2, 2)).tolist() == [[pytest.approx(1.0)] * 8]
 
 
 def test_schedules_reach_their_ends() -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from napari_dycon.engine.checkpoint import load_model
-from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
+from napari_dycon.engine.config import METHODS, TrainConfig, make_config, parse_overrides
 from napari_dycon.engine.device import choose_device
 from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
 from napari_dycon.engine.predict import predict_cases
@@ -38,7 +38,7 @@ def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
     return make_config(method, **(TINY | changes))
 
 
-@pytest.mark.parametrize("method", ["supervised", "mean-teacher", "dycon"])
+@pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> None:
     events = list(train(project, tiny(method)))
     assert events[0]["event"] == "started"
@@ -74,15 +74,31 @@ def test_labels_of_unlabelled_cases_are_never_read(project: Project) -> None:
     assert events[-1]["event"] == "finished"
 
 
+def test_stored_targets_are_made_and_made_anew(project: Project) -> None:
+    changes = {"stored_targets": True, "target_rounds": 2, "unlabelled_start": 0.5}
+    events = list(train(project, tiny(steps=8, **changes)))
+    made = [e for e in events if e["event"] == "targets"]
+    assert [e["done"] for e in made] == [1, 2, 3] * 2
+    parts = [set(e["parts"]) for e in events if e["event"] == "step"]
+    assert parts[0] == {"supervised"}
+    folder = project.run().state_folder / "targets"
+    stored = np.load(folder / "2" / "scan-5.npy")
+    assert stored.dtype == np.uint8
+    assert np.abs(stored.astype(int).sum(axis=0) - 255).max() <= 1
+
+
 def test_an_unlabelled_batch_has_no_label() -> None:
-    assert UnlabelledBatch._fields == ("image", "position")
-    assert set(UnlabelledCase.__dataclass_fields__) == {"id", "image"}
+    assert UnlabelledBatch._fields == ("image", "position", "extent", "teacher")
+    assert set(UnlabelledCase.__dataclass_fields__) == {"id", "image", "teacher"}
 
 
-def test_killed_and_resumed_is_the_same_to_the_bit(project: Project) -> None:
-    list(train(project, tiny(steps=6)))
+@pytest.mark.parametrize("changes", [{}, {"stored_targets": True, "unlabelled_start": 0.3}])
+def test_killed_and_resumed_is_the_same_to_the_bit(
+    project: Project, changes: dict[str, Any]
+) -> None:
+    list(train(project, tiny(steps=6, **changes)))
     whole = load_file(project.run().weights_path)
-    interrupted = train(project, tiny(steps=6, checkpoint_every=0.0))
+    interrupted = train(project, tiny(steps=6, checkpoint_every=0.0, **changes))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
             interrupted.close()

@@ -41,12 +41,15 @@ def build_method(config: TrainConfig) -> Method:
     """Return the method a configuration names."""
     from napari_dycon.engine.methods.dycon import Dycon
     from napari_dycon.engine.methods.mean_teacher import MeanTeacher
+    from napari_dycon.engine.methods.secl import Secl
     from napari_dycon.engine.methods.supervised import Supervised
 
     known: dict[str, Callable[[TrainConfig], Method]] = {
         "supervised": Supervised,
         "mean-teacher": MeanTeacher,
         "dycon": Dycon,
+        "secl-region": Secl,
+        "secl-anatomical": Secl,
     }
     return known[config.method](config)
 

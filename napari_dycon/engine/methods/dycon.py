@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine import contrastive, losses
+from napari_dycon.engine.cells import entropy_cells, label_cells, pseudo_label_cells
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.methods import Step, teacher_view
 from napari_dycon.engine.network import Output, cells
+from napari_dycon.engine.patches import LabelledBatch
 from napari_dycon.engine.schedules import adaptive_beta, consistency_weight
 
 
@@ -35,6 +37,8 @@ class Dycon:
             logits = step.student(labelled.image).logits
             return {"supervised": losses.supervised_loss(logits, labelled.label)}
         count = len(labelled.image)
+        if unlabelled.teacher is not None:
+            return self._from_stored(step, labelled, unlabelled.image, unlabelled.teacher)
         image = torch.cat([labelled.image, unlabelled.image])
         student: Output = step.student(image, embed=True)
         with torch.no_grad():
@@ -46,7 +50,8 @@ class Dycon:
         consistency = losses.uncl(
             student.logits, teacher.logits, beta, entropy_weight=c.entropy_weight
         )
-        contrast = self._contrast(student, teacher, labelled.label, count)
+        guess = F.softmax(losses.at_least_float32(teacher.logits[count:]), dim=1)
+        contrast = self._contrast(student, teacher.embeddings, labelled.label, guess)
         u = c.unsupervised_weight
         return {
             "supervised": losses.supervised_loss(student.logits[:count], labelled.label),
@@ -56,29 +61,68 @@ class Dycon:
             * losses.consistency_mse(student.logits[count:], teacher.logits[count:]),
         }
 
-    def _contrast(self, student: Output, teacher: Output, label: Tensor, count: int) -> Tensor:
-        """FeCL over all patches; ``count`` of them are labelled."""
+    def _from_stored(
+        self, step: Step, labelled: LabelledBatch, image: Tensor, target: Tensor
+    ) -> dict[str, Tensor]:
+        """One pass of the student; the teacher's part was played when the targets were made."""
+        c = self.config
+        count = len(labelled.image)
+        image = torch.cat([labelled.image, image])
+        contrasted = c.fecl_weight > 0
+        student: Output = step.student(image, embed=contrasted)
+        beta = adaptive_beta(step.progress, c.beta_max, c.beta_min)
+        log_target = target.clamp(min=1e-6).log()
+        u = c.unsupervised_weight
+        parts = {
+            "supervised": losses.supervised_loss(student.logits[:count], labelled.label),
+            "pseudo": c.pseudo_weight * losses.pseudo_loss(student.logits[count:], target),
+            "uncl": u
+            * c.uncl_weight
+            * losses.uncl(
+                student.logits[count:], log_target, beta, entropy_weight=c.entropy_weight
+            ),
+        }
+        if contrasted:
+            embeddings = None
+            if c.teacher_negatives:
+                with torch.no_grad():
+                    embeddings = step.teacher.encode(
+                        teacher_view(image, step.noise, c.teacher_noise)
+                    )
+            contrast = self._contrast(student, embeddings, labelled.label, target)
+            parts["fecl"] = u * c.fecl_weight * contrast
+        return parts
+
+    def _contrast(
+        self, student: Output, teacher: Tensor | None, label: Tensor, guess: Tensor
+    ) -> Tensor:
+        """FeCL over all patches: the labelled ones, then those whose classes are guessed."""
         c = self.config
         assert student.embeddings is not None
-        assert teacher.embeddings is not None
         d, h, w = student.embeddings.shape[2:]
         grid = (d, h, w)
         classes = student.logits.shape[1]
         with torch.no_grad():
-            guess = F.softmax(losses.at_least_float32(teacher.logits[count:]), dim=1)
             groups = torch.cat(
                 [
-                    contrastive.label_cells(label, classes, grid),
-                    contrastive.pseudo_label_cells(guess, grid, c.teacher_confidence),
+                    label_cells(label, classes, grid),
+                    pseudo_label_cells(guess, grid, c.teacher_confidence),
                 ]
             )
             log_p = F.log_softmax(losses.at_least_float32(student.logits), dim=1)
-            doubt = contrastive.entropy_cells(log_p, grid)
+            doubt = entropy_cells(log_p, grid)
+            if not c.fecl_entropy:
+                doubt = torch.zeros_like(doubt)
+        z = cells(student.embeddings)
+        z_t = cells(teacher) if teacher is not None and c.teacher_negatives else None
+        if c.cross_volume:  # all cells of the batch as if they were one patch
+            z, groups, doubt = (x.flatten(0, 1)[None] for x in (z, groups, doubt))
+            z_t = None if z_t is None else z_t.flatten(0, 1)[None]
         return contrastive.fecl(
-            cells(student.embeddings),
+            z,
             groups,
             doubt,
-            cells(teacher.embeddings),
+            z_t,
             temperature=c.temperature,
             gamma=c.gamma,
             top_k=c.top_k,

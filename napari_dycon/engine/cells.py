@@ -1,0 +1,77 @@
+"""What class, region or doubt each cell of an embedding map stands for.
+
+A patch of ``(D, H, W)`` voxels has a coarse grid of ``(d, h, w)`` cells, ``N = d h w``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_dycon.engine.losses import UNANNOTATED, entropy
+
+IGNORED = -1
+Grid = tuple[int, int, int]  # cells (d, h, w) of a patch
+
+
+def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
+    """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
+
+    Only annotated voxels vote; a cell that is annotated to less than a half is -1.
+    """
+    annotated = label != UNANNOTATED
+    target = torch.where(annotated, label, torch.zeros_like(label))
+    one_hot = F.one_hot(target, classes).movedim(-1, 1).float() * annotated[:, None]
+    votes = F.adaptive_avg_pool3d(one_hot, grid)  # (B, C, d, h, w)
+    cells = votes.argmax(dim=1)
+    cells = torch.where(votes.sum(dim=1) >= 0.5, cells, torch.full_like(cells, IGNORED))
+    return cells.flatten(1)
+
+
+def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: float) -> Tensor:
+    """Majority class of the teacher's prediction in each cell, ``(B, C, D, H, W)`` to ``(B, N)``.
+
+    A cell in which the teacher's mean confidence (its largest probability) is under ``confidence``
+    is -1.
+    """
+    sure, winner = teacher_probabilities.max(dim=1)
+    votes = F.one_hot(winner, teacher_probabilities.shape[1]).movedim(-1, 1).float()
+    cells = F.adaptive_avg_pool3d(votes, grid).argmax(dim=1)
+    mean_confidence = F.adaptive_avg_pool3d(sure[:, None].float(), grid).squeeze(1)
+    cells = torch.where(mean_confidence >= confidence, cells, torch.full_like(cells, IGNORED))
+    return cells.flatten(1)
+
+
+def entropy_cells(log_probabilities: Tensor, grid: Grid) -> Tensor:
+    """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
+    h = entropy(log_probabilities) / math.log(log_probabilities.shape[1])
+    return F.adaptive_avg_pool3d(h[:, None].float(), grid).squeeze(1).flatten(1).clamp(0.0, 1.0)
+
+
+def region_cells(
+    position: Tensor, extent: Tensor, grid: Grid, regions: tuple[int, int, int]
+) -> Tensor:
+    """Region of each cell in a grid over the normalised volume, ``(B, N)``.
+
+    Scans of one organ share their structure, so cells of one region show about the same anatomy in
+    every scan. Cells outside the volume are -1.
+
+    Parameters
+    ----------
+    position : (B, 3), centre of each patch, 0 to 1 along each axis of its volume
+    extent : (B, 3), size of each patch in the same unit
+    grid : cells (d, h, w) of a patch
+    regions : how many regions there are along each axis
+    """
+    number = torch.zeros((), dtype=torch.long, device=position.device)
+    inside = torch.ones((), dtype=torch.bool, device=position.device)
+    for axis, (cells, count) in enumerate(zip(grid, regions, strict=True)):
+        place = (torch.arange(cells, device=position.device) + 0.5) / cells - 0.5
+        at = position[:, axis, None] + place * extent[:, axis, None]  # (B, cells)
+        view = [len(at), *(cells if a == axis else 1 for a in range(3))]
+        number = number * count + (at * count).floor().long().view(view)
+        inside = inside & ((at >= 0) & (at < 1)).view(view)
+    return torch.where(inside, number, torch.full_like(number, IGNORED)).flatten(1)

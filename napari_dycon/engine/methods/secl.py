@@ -1,0 +1,63 @@
+"""Self-ensembling contrastive learning (SECL, Xiang et al., 2021, arXiv 2105.12924).
+
+The encoder-decoder learns from labelled patches. On unlabelled ones a student encoder and its
+moving average, each followed by a projection head, are contrasted at feature level. Which cells
+belong together is decided in one of two ways: ``secl-region`` by where they lie in the volume,
+``secl-anatomical`` by the class that the teacher predicts for them on the fly. Only the abstract of
+the paper was available; the weight of the loss (0.1), its temperature (0.1), the 4x4x4 regions, the
+confidence below which a cell has no class (0.8) and the stage at which contrast begins are this
+program's own.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_dycon.engine import losses
+from napari_dycon.engine.cells import Grid, pseudo_label_cells, region_cells
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.contrastive import secl
+from napari_dycon.engine.methods import Step, teacher_view
+from napari_dycon.engine.network import cells
+from napari_dycon.engine.patches import UnlabelledBatch
+
+
+class Secl:
+    """Supervised loss + weight · SECL between student and teacher on unlabelled patches."""
+
+    uses_unlabelled = True
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Return ``supervised`` and, when there is an unlabelled half, ``secl``."""
+        c = self.config
+        labelled, unlabelled = step.batch.labelled, step.batch.unlabelled
+        parts = {
+            "supervised": losses.supervised_loss(
+                step.student(labelled.image).logits, labelled.label
+            )
+        }
+        if unlabelled is None:
+            return parts
+        student = step.student.encode(unlabelled.image)
+        d, h, w = student.shape[2:]
+        view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
+        with torch.no_grad():
+            if c.method == "secl-region":
+                teacher = step.teacher.encode(view)
+                groups = self._regions(unlabelled, (d, h, w))
+            else:
+                output = step.teacher(view, embed=True)
+                assert output.embeddings is not None
+                teacher = output.embeddings
+                guess = F.softmax(losses.at_least_float32(output.logits), dim=1)
+                groups = pseudo_label_cells(guess, (d, h, w), c.teacher_confidence)
+        contrast = secl(cells(student), cells(teacher), groups, temperature=c.secl_temperature)
+        return {**parts, "secl": c.secl_weight * contrast}
+
+    def _regions(self, batch: UnlabelledBatch, grid: Grid) -> Tensor:
+        return region_cells(batch.position, batch.extent, grid, self.config.regions)
