@@ -26,8 +26,10 @@ class Background(Protocol):
         """Run ``work``; then call exactly one of ``done`` and ``failed``."""
         ...
 
-    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
-        """Call ``each`` for every event as it comes; return at once."""
+    def follow(
+        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    ) -> Callable[[], None]:
+        """Call ``each`` for every event as it comes; return at once what ends it."""
         ...
 
 
@@ -48,11 +50,25 @@ class PlainBackground:
             raise
         done(result)
 
-    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
+    def follow(
+        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    ) -> Callable[[], None]:
         """Follow in a daemon thread; ``each`` is called there."""
+        ended = threading.Event()
 
         def relay() -> None:
-            for event in events:
+            for event in with_failures(events):
+                if ended.is_set():
+                    return
                 each(event)
 
         threading.Thread(target=relay, name=title, daemon=True).start()
+        return ended.set
+
+
+def with_failures(events: Iterator[Event]) -> Iterator[Event]:
+    """Turn what an iterator of events raises into a last event, so that nobody waits for ever."""
+    try:
+        yield from events
+    except Exception as error:
+        yield {"event": "failed", "message": str(error) or type(error).__name__}

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.hotspots import HotSpot, find_hot_spots
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
 from napari_dycon.project.volume import Volume
@@ -28,6 +29,8 @@ class CaseView:
     prediction: npt.NDArray[np.uint8] | None = None
     uncertainty: npt.NDArray[np.float32] | None = None
     disagreement: npt.NDArray[np.float32] | None = None
+    spots: list[HotSpot] = dataclasses.field(default_factory=list)  # uncertain, heaviest first
+    stamp: tuple[int, int] | None = None  # state of the label's file when last read or written
     saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
 
     @property
@@ -39,11 +42,12 @@ class CaseView:
 def load_case(project: Project, case_id: str) -> CaseView:
     """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
     image = project.read_image(case_id)
+    stamp = project.label_stamp(case_id)
     label = project.read_label(case_id)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)
-    view = CaseView(case_id, image, label, saved=label.copy())
+    view = CaseView(case_id, image, label, saved=label.copy(), stamp=stamp)
     return load_prediction(project, view)
 
 
@@ -54,4 +58,5 @@ def load_prediction(project: Project, view: CaseView) -> CaseView:
         view.prediction = project.read_prediction(run, view.id, "mask")
         view.uncertainty = project.read_prediction(run, view.id, "uncertainty")
         view.disagreement = project.read_prediction(run, view.id, "disagreement")
+        view.spots = [] if view.uncertainty is None else find_hot_spots(view.uncertainty)
     return view

@@ -6,6 +6,8 @@ code 0 is success, 2 a user's mistake told in one line, 1 a failure.
 
 from __future__ import annotations
 
+import io
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -20,7 +22,6 @@ from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.terminal import errors, print_json, progress_bar, say, show_cases, show_training
 
 if TYPE_CHECKING:
-    from napari_dycon.project.importers import project_from_folder
     from napari_dycon.project.runs import Run
     from napari_dycon.project.store import Project
 
@@ -40,6 +41,9 @@ def main() -> None:
     """Run the command; a mistake or failure is one line on standard error and an exit code."""
     # Notes of libraries to programmers help nobody at a terminal.
     warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):  # names may hold any letters, also on Windows
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         app(standalone_mode=False)
     except typer.Exit as exit_:
@@ -129,6 +133,7 @@ def new(
     as_json: AsJson = False,
 ) -> None:
     """Make a project from a folder of scans; scans without a label are unlabelled."""
+    from napari_dycon.project.importers import project_from_folder
 
     names = [name.strip() for name in classes.split(",")] if classes else None
     with progress_bar(as_json) as progress:
@@ -182,7 +187,10 @@ def train(
     if resume is not None:
         run = opened.run(resume)
         _take_up(run)
-        config = TrainConfig.from_dict(run.read_config())
+        longer: Event = {"steps": steps} if steps is not None else {}
+        if time_limit is not None:
+            longer["time_limit"] = parse_time(time_limit)
+        config = TrainConfig.from_dict({**run.read_config(), **longer})
     else:
         changes: Event = {"device": device, "seed": seed, "init_from": start_from}
         if start_from is not None:
@@ -204,7 +212,10 @@ def predict(
     project: ProjectPath,
     run: Annotated[str | None, typer.Option(help="Run to predict with; the newest.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
-    cases: Annotated[str | None, typer.Option(help="Cases, separated by commas; all.")] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     as_json: AsJson = False,
@@ -225,7 +236,7 @@ def predict(
             "--out is for --images; a project's own cases go to its predictions folder."
         )
     files = scans_in(images, "images") if images is not None else []
-    ids = [c.strip() for c in cases.split(",")] if cases else [c.id for c in opened.cases]
+    ids = _case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
     folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
@@ -294,6 +305,16 @@ def parse_time(text: str) -> float:
     return seconds
 
 
+def _case_ids(text: str) -> list[str]:
+    if not text.startswith("@"):
+        return [name.strip() for name in text.split(",")]
+    try:
+        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The list of cases {text[1:]} cannot be read: {error}.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
 def _take_up(run: Run) -> None:
     """Make ready to go on with a run: nobody else works on it, and no old Stop ends it at once."""
     from napari_dycon.jobs import is_running
@@ -319,15 +340,28 @@ def _keep_scans(files: list[Path], folder: Path, project: Project) -> None:
 
 def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
     """Write into the run's folder which process works on it, so that windows can find it."""
-    from napari_dycon.project.atomic import ProcessIdentity, write_json
+    from napari_dycon.jobs import write_identity
+    from napari_dycon.project.atomic import ProcessIdentity
 
-    mark: Path | None = None
+    run: Run | None = None
     try:
         for event in events:
             if event["event"] == "started":
-                mark = project.run(event["run"]).folder / "process.json"
-                write_json(mark, ProcessIdentity.current().to_dict())
+                run = project.run(event["run"])
+                write_identity(run, ProcessIdentity.current())
+                _stop_on_interrupt(run)
             yield event
     finally:
-        if mark is not None:
-            mark.unlink(missing_ok=True)
+        if run is not None:
+            (run.folder / "process.json").unlink(missing_ok=True)
+
+
+def _stop_on_interrupt(run: Run) -> None:
+    """Let a first Ctrl+C end the run as Stop in the window does; a second one ends it at once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run.write_control(command="stop")
+        errors.print("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
+
+    signal.signal(signal.SIGINT, stop)

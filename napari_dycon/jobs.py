@@ -8,6 +8,7 @@ opened later attaches in the same way.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -18,19 +19,20 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.project.atomic import ProcessIdentity
+from napari_dycon.errors import DyconError
+from napari_dycon.project.atomic import ProcessIdentity, write_json
 from napari_dycon.project.runs import Run
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
 POLL = 0.1  # seconds between looks at the events file
-START_GRACE = 60.0  # seconds a process may take until it has said who it is
 
 
 def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
     # Threads that spin while they wait would fight with the window for the same cores.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment["PYTHONUTF8"] = "1"  # paths may hold any letters, also on Windows
     command = [sys.executable, "-m", "napari_dycon", *arguments]
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
@@ -55,15 +57,27 @@ def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Po
 def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
     """Start the engine on a run that exists; its messages go to ``log.txt`` in the run's folder."""
     with (run.folder / "log.txt").open("ab") as log:
-        return _launch(
+        process = _launch(
             ["train", str(project), "--resume", run.id, "--json"], subprocess.DEVNULL, log
         )
+    # The process says so itself once it has started; a window reopened before finds it too.
+    with contextlib.suppress(DyconError):
+        write_identity(run, ProcessIdentity.of(process.pid))
+    return process
+
+
+def write_identity(run: Run, identity: ProcessIdentity) -> None:
+    """Write down which process works on a run, so that windows can find it."""
+    write_json(run.folder / "process.json", identity.to_dict())
 
 
 def is_running(run: Run) -> bool:
-    """Whether a process is at work on this run, here or (as far as known) elsewhere."""
+    """Whether another process of this machine is at work on this run."""
     identity = read_identity(run)
-    return identity is not None and identity.is_alive()
+    # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
+    # number is the one that a window wrote down.
+    own = (os.getpid(), os.getppid())
+    return identity is not None and identity.pid not in own and identity.is_alive()
 
 
 def read_identity(run: Run) -> ProcessIdentity | None:
@@ -76,9 +90,7 @@ def read_identity(run: Run) -> ProcessIdentity | None:
         return None
 
 
-def follow_training(
-    run: Run, process: subprocess.Popen[bytes] | None = None, offset: int = 0
-) -> Iterator[Event]:
+def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) -> Iterator[Event]:
     """Yield a run's events as they are written, until its last one.
 
     When the process ends without a last event, a ``failed`` one is made up from its messages.
@@ -86,10 +98,14 @@ def follow_training(
 
     Parameters
     ----------
-    process : the process that was just started; ``None`` attaches to one found on the disk
-    offset : where in ``events.jsonl`` to begin
+    process : the process that was just started; ``None`` attaches to one found on the disk, and
+        yields what it said since it last started
     """
     begin = time.monotonic()
+    earlier, offset = run.read_events() if process is None else ([], 0)
+    started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
+    if not any(e.get("event") in LAST_EVENTS for e in earlier[started:]):
+        yield from earlier[started:]
     while True:
         ended = process.poll() is not None if process is not None else not is_running(run)
         # Read after looking whether it lives: what it wrote before its end is not missed.
@@ -120,13 +136,17 @@ def _last_words(run: Run) -> str:
 def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
     """Predict cases in a process; its events end with ``predicted all`` or ``failed``."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
-    process = _launch(
-        ["predict", str(project), "--run", run_id, "--cases", ",".join(cases), "--json"],
-        subprocess.PIPE,
-        errors,
-    )
-    assert process.stdout is not None
+    # Their names may be too many for a command line.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", delete=False) as names:
+        names.write("\n".join(cases))
+    process = None
     try:
+        process = _launch(
+            ["predict", str(project), "--run", run_id, "--cases", f"@{names.name}", "--json"],
+            subprocess.PIPE,
+            errors,
+        )
+        assert process.stdout is not None
         for line in process.stdout:
             try:
                 event = json.loads(line)
@@ -142,7 +162,11 @@ def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterato
             message = said[-1] if said else "The prediction ended unexpectedly."
             yield {"event": "failed", "message": message}
     finally:
-        if process.poll() is None:
-            process.terminate()
-        process.stdout.close()
+        if process is not None:
+            if process.poll() is None:
+                process.terminate()
+            assert process.stdout is not None
+            process.stdout.close()
         errors.close()
+        with contextlib.suppress(OSError):
+            os.unlink(names.name)

@@ -28,16 +28,21 @@ def advanced(status: RunStatus, event: Event) -> RunStatus:
     kind = event.get("event")
     if kind == "started":
         status = dataclasses.replace(
-            status, phase="preparing", device=event["device_reason"], text="Reading the scans"
+            status,
+            phase=_unless_stopping(status, "preparing"),
+            device=event["device_reason"],
+            text="Reading the scans",
         )
     elif kind == "preparing":
         text = f"Preparing scan {event['done']} of {event['total']}"
-        status = dataclasses.replace(status, phase="preparing", text=text)
+        status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)
+    elif kind == "targets":
+        text = f"Predicting unlabelled scan {event['done']} of {event['total']}"
+        status = dataclasses.replace(status, phase=_unless_stopping(status, "training"), text=text)
     elif kind == "step":
-        phase: RunPhase = "stopping" if status.phase == "stopping" else "training"
         status = dataclasses.replace(
             status,
-            phase=phase,
+            phase=_unless_stopping(status, "training"),
             progress=float(event["progress"]),
             remaining=event["remaining"],
             text=f"Step {event['step']}, loss {_rounded(event['loss'])}",
@@ -49,6 +54,11 @@ def advanced(status: RunStatus, event: Event) -> RunStatus:
     elif kind in LAST_EVENTS:
         status = RunStatus()
     return status
+
+
+def _unless_stopping(status: RunStatus, phase: RunPhase) -> RunPhase:
+    """A run that was asked to stop shows that until it has ended."""
+    return "stopping" if status.phase == "stopping" else phase
 
 
 def _rounded(loss: float | None) -> str:

@@ -8,7 +8,8 @@ dock widget gives it a background that never blocks the window.
 from __future__ import annotations
 
 import dataclasses
-import threading
+import functools
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from napari_dycon.background import Background, PlainBackground
 from napari_dycon.case_view import CaseView, load_case, load_prediction
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
-from napari_dycon.hotspots import HotSpot, find_hot_spots
+from napari_dycon.label_keeper import LabelKeeper
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.runs import Run
 from napari_dycon.project.schema import UNANNOTATED
@@ -59,10 +60,10 @@ class Session:
         self.label_writer: Callable[[tuple[Array, ...], Array], None] | None = None
         self._generation = 0
         self._run: Run | None = None
-        self._saving = threading.Lock()
+        self._keeper = LabelKeeper(self.background, self._label_written, self._tell)
         self._predicting = False
+        self._unfollow: list[Callable[[], None]] = []
         self._spot = -1
-        self._spots: list[HotSpot] | None = None
 
     # ---- Data ------------------------------------------------------------------------------
 
@@ -101,6 +102,10 @@ class Session:
         """Save what was drawn and close; a run at work goes on by itself."""
         self.flush()
         self._generation += 1
+        for end in self._unfollow:
+            end()
+        self._unfollow.clear()
+        self._predicting = False
         self.project, self.view, self._run = None, None, None
         self._set_status(RunStatus())
         self.case_shown.emit(None)
@@ -125,53 +130,59 @@ class Session:
 
         def done(view: CaseView) -> None:
             # A later click wins over a slower earlier one.
-            if generation == self._generation:
-                self.view = view
-                self._spot, self._spots = -1, None
-                self.label_writer = None
-                self._ask_preview()
-                self.case_shown.emit(view)
+            if generation != self._generation:
+                return
+            old = self.view
+            try:
+                self.flush()  # strokes of the moment while the case was being read
+            except DyconError:
+                self.cases_changed.emit()  # the old case stays in view, and in the list
+                return
+            if old is not None and old.id == view.id:  # newer than what was just read
+                view.label, view.saved, view.stamp = old.label, old.saved, old.stamp
+                view.saves = old.saves
+            self.view = view
+            self._spot = -1
+            self.label_writer = None
+            self._ask_preview()
+            self.case_shown.emit(view)
 
-        self.background.run(lambda: load_case(project, case_id), done, self._tell)
+        def failed(error: Exception) -> None:
+            self._tell(error)
+            self.cases_changed.emit()  # the list goes back to the case in view
+
+        self.background.run(lambda: load_case(project, case_id), done, failed)
 
     def save_label(self) -> None:
         """Save the label in view when it changed, off the caller's thread where there is one."""
-        view, project = self.view, self.project
-        if view is None or project is None or not view.unsaved:
-            return
-        snapshot, number = self._begin_save(view)
-        self.background.run(
-            lambda: self._write_label(project, view, snapshot, number),
-            lambda _: self._label_written(view),
-            self._tell,
-        )
+        if self.view is not None and self.project is not None:
+            self._keeper.save(self.project, self.view)
 
     def flush(self) -> None:
         """Save the label in view before returning; when that fails, nothing is dropped."""
-        view, project = self.view, self.project
-        if view is None or project is None or not view.unsaved:
+        if self.view is not None and self.project is not None:
+            try:
+                self._keeper.flush(self.project, self.view)
+            except DyconError as error:
+                self._tell(error)
+                raise
+
+    def rescue_label(self) -> None:
+        """Keep a label that cannot be saved in the person's home folder, and say where."""
+        if self.view is None or self.project is None or not self.view.unsaved:
             return
-        snapshot, number = self._begin_save(view)
-        try:
-            self._write_label(project, view, snapshot, number)
-        except DyconError as error:
-            self._tell(error)
-            raise
-        self._label_written(view)
+        path = self._keeper.rescue(self.view)
+        self.view.saved = self.view.label.copy()
+        self.message.emit("warning", f"The label of {self.view.id} was kept in {path}.")
 
-    def _begin_save(self, view: CaseView) -> tuple[npt.NDArray[np.uint8], int]:
-        view.saves += 1
-        return view.label.copy(), view.saves
-
-    def _write_label(
-        self, project: Project, view: CaseView, snapshot: npt.NDArray[np.uint8], number: int
-    ) -> None:
-        with self._saving:
-            if number == view.saves:
-                project.save_label(view.id, snapshot)
-                view.saved = snapshot
-
-    def _label_written(self, view: CaseView) -> None:
+    def _label_written(self, view: CaseView, merged: bool) -> None:
+        if merged:
+            self.label_edited.emit(view.id)
+            self.message.emit(
+                "warning",
+                f"The label of {view.id} was changed in another window too; the work of both is "
+                "kept.",
+            )
         self.label_saved.emit(view.id)
         self.cases_changed.emit()
 
@@ -250,9 +261,7 @@ class Session:
             self._set_status(RunStatus())
             raise DyconError(f"The engine could not be started: {error}") from error
         self._run = run
-        self.background.follow(
-            f"Training {run.id}", jobs.follow_training(run, process), self._on_event
-        )
+        self._follow(run, process)
         return run.id
 
     def pause(self) -> None:
@@ -296,18 +305,22 @@ class Session:
             if jobs.is_running(run):
                 self._run = run
                 self._set_status(RunStatus("starting", run.id, text="Attached to a run at work"))
-                self.background.follow(
-                    f"Training {run.id}", jobs.follow_training(run), self._on_event
-                )
+                self._follow(run)
                 return
+
+    def _follow(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
+        events = jobs.follow_training(run, process)
+        each = functools.partial(self._on_event, run)
+        self._unfollow.append(self.background.follow(f"Training {run.id}", events, each))
 
     def _ask_preview(self) -> None:
         if self._run is not None and self.view is not None:
             self._run.write_control(preview=self.view.id)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, run: Run, event: Event) -> None:
         kind = event.get("event")
-        if kind == "waiting":  # only there so that a worker can be ended between events
+        # "waiting" is only there so that a worker can be ended between events.
+        if kind == "waiting" or self._run is None or run != self._run:
             return
         if kind in jobs.LAST_EVENTS:
             self._run = None
@@ -334,6 +347,8 @@ class Session:
         chosen = project.run(run)
 
         def each(event: Event) -> None:
+            if self.project is not project:
+                return
             self.event.emit(event)
             if event.get("event") == "predicted":
                 self.refresh_prediction(str(event["case"]))
@@ -345,7 +360,8 @@ class Session:
 
         self._predicting = True
         events = jobs.predict_process(project.path, chosen.id, [project.case(i).id for i in ids])
-        self.background.follow(f"Predicting with {chosen.id}", events, each)
+        title = f"Predicting with {chosen.id}"
+        self._unfollow.append(self.background.follow(title, events, each))
 
     def refresh_prediction(self, case_id: str) -> None:
         """Read the newest prediction of the case in view again."""
@@ -358,7 +374,7 @@ class Session:
             if generation == self._generation and self.view is view:
                 view.run, view.prediction = found.run, found.prediction
                 view.uncertainty, view.disagreement = found.uncertainty, found.disagreement
-                self._spots = None
+                view.spots = found.spots
                 self.prediction_changed.emit(view)
 
         self.background.run(
@@ -399,15 +415,11 @@ class Session:
         the first comes again. ``None`` when nothing is uncertain or nothing was predicted.
         """
         view = self._need_view()
-        if view.uncertainty is None:
+        if not view.spots:
             return None
-        if self._spots is None:
-            self._spots, self._spot = find_hot_spots(view.uncertainty), -1
-        if not self._spots:
-            return None
-        self._spot = (self._spot + 1) % len(self._spots)
+        self._spot = (self._spot + 1) % len(view.spots)
         spacing = view.image.spacing_mm
-        z, y, x = (c * s for c, s in zip(self._spots[self._spot].centre, spacing, strict=True))
+        z, y, x = (c * s for c, s in zip(view.spots[self._spot].centre, spacing, strict=True))
         return z, y, x
 
     # ---- Helpers ---------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from napari_dycon.errors import ProjectError
 from napari_dycon.project.runs import Run
 
 
@@ -21,7 +22,10 @@ class Control:
         now = time.monotonic()
         if now >= self._next:
             self._next = now + self._interval
-            values = self._run.read_control()
+            try:
+                values = self._run.read_control()
+            except ProjectError:  # being replaced just now (Windows): what was asked still holds
+                return
             self._command = str(values.get("command", "run"))
             preview = values.get("preview")
             self._preview = preview if isinstance(preview, str) else None

@@ -7,6 +7,8 @@ validation alone.
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,10 +24,12 @@ from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.plan import Fingerprint, fingerprint, plan
 from napari_dycon.engine.preprocess import cache_path, prepare_image, prepare_label, save_array
 from napari_dycon.errors import UserError
+from napari_dycon.project.atomic import make_folder, write_json
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
+GROUPS = "groups.json"
 FINGERPRINTS = 40  # scans that the plan looks at
 
 
@@ -42,8 +46,26 @@ class TrainingData:
     warnings: list[str] = field(default_factory=list)
 
 
-def groups(project: Project, config: TrainConfig) -> tuple[list[str], list[str], list[str]]:
-    """Case ids of a run: labelled, unlabelled (none for a supervised run), validation."""
+@dataclass(frozen=True)
+class Groups:
+    """Ids of the cases of a run, and the values of its classes; frozen when the run starts."""
+
+    labelled: list[str]
+    unlabelled: list[str]
+    validation: list[str]
+    class_values: list[int]
+
+
+def read_groups(state: Path) -> Groups | None:
+    """Groups that a run was started with, from its state folder."""
+    try:
+        return Groups(**json.loads((state / GROUPS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def groups(project: Project, config: TrainConfig) -> Groups:
+    """Sort the cases: labelled, unlabelled (none for a supervised run), validation."""
     labelled = [case.id for case in project.labelled("train")]
     if not labelled:
         raise UserError(
@@ -52,27 +74,38 @@ def groups(project: Project, config: TrainConfig) -> tuple[list[str], list[str],
         )
     wants = config.method != "supervised" and config.unlabelled_batch > 0
     unlabelled = [case.id for case in project.unlabelled()] if wants else []
-    return labelled, unlabelled, [case.id for case in project.labelled("validation")]
+    validation = [case.id for case in project.labelled("validation")]
+    return Groups(labelled, unlabelled, validation, [c.value for c in project.classes])
 
 
 def prepare(
-    project: Project, config: TrainConfig, device: str, scratch: Path
+    project: Project,
+    config: TrainConfig,
+    device: str,
+    state: Path,
+    found: Groups,
+    resumed: bool,
 ) -> Iterator[Event | TrainingData]:
     """Plan the run and prepare its scans; yields ``preparing`` events, then the data.
 
     Parameters
     ----------
     device : "cuda", "mps" or "cpu"
-    scratch : folder of the run, where the labels of this moment are frozen for the run
+    state : folder of the run, where groups and labels of this moment are frozen for the run
+    found : the cases
+    resumed : whether the run goes on, with the labels it was started with
     """
-    labelled, unlabelled, validation = groups(project, config)
+    labelled, unlabelled = found.labelled, found.unlabelled
     planned = plan(config, _fingerprints(project, [*labelled, *unlabelled]), device)
     data = TrainingData(
         planned,
-        class_values=tuple(c.value for c in project.classes),
+        class_values=tuple(found.class_values),
         channels=len(project.channels),
-        validation=validation,
+        validation=found.validation,
     )
+    if not resumed:
+        make_folder(state)
+        write_json(state / GROUPS, dataclasses.asdict(found))
     ids = [*labelled, *unlabelled]
     for number, case in enumerate(ids, start=1):
         images = project.image_paths(case)
@@ -81,7 +114,11 @@ def prepare(
         if not cached.exists():
             volume = project.read_image(case)
             save_array(cached, prepare_image(volume, planned))
-        if number <= len(labelled):
+        frozen = state / "labels" / f"{case}.npy"
+        if number <= len(labelled) and resumed:
+            if frozen.exists():
+                data.labelled.append(LabelledCase(case, cached, frozen))
+        elif number <= len(labelled):
             label = project.read_label(case)
             assert label is not None
             volume = volume or project.read_image(case)
@@ -94,14 +131,14 @@ def prepare(
                     "is not the structure as background too, or mark the case as labelled."
                 )
             else:
-                path = scratch / f"{case}.npy"
-                save_array(path, indices)
-                data.labelled.append(LabelledCase(case, cached, path))
+                save_array(frozen, indices)
+                data.labelled.append(LabelledCase(case, cached, frozen))
         else:
             data.unlabelled.append(UnlabelledCase(case, cached))
         yield {"event": "preparing", "done": number, "total": len(ids)}
     if not data.labelled:
-        raise UserError("No label can be learnt from yet. " + data.warnings[0])
+        why = data.warnings[0] if data.warnings else "The state of this run is damaged."
+        raise UserError(f"No label can be learnt from yet. {why}")
     yield data
 
 

@@ -20,7 +20,7 @@ import torch
 from napari_dycon.engine import checkpoint
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
-from napari_dycon.engine.dataset import TrainingData, groups, prepare
+from napari_dycon.engine.dataset import TrainingData, groups, prepare, read_groups
 from napari_dycon.engine.device import choose_device, choose_precision, keep_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.loader import Batches
@@ -31,7 +31,7 @@ from napari_dycon.engine.patches import UnlabelledCase
 from napari_dycon.engine.schedules import adaptive_beta, ema_decay, learning_rate_factor
 from napari_dycon.engine.side_jobs import preview, validate
 from napari_dycon.engine.targets import store_targets, target_round, with_targets
-from napari_dycon.errors import DyconError, EngineError
+from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 STEP_EVENT_INTERVAL = 0.5  # seconds
 MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
+FIRST_PREVIEW = 10  # steps; before, a picture says nothing
+MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
 SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
 
 
@@ -60,7 +62,8 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         What failed on the way: out of memory, numbers that are not finite. The last checkpoint
         stays valid.
     """
-    groups(project, config)  # refuse before a run folder appears
+    if run is None:
+        groups(project, config)  # refuse before a run folder appears
     choose_device(config.device)
     run = run or project.new_run(config.method, config.to_dict())
     try:
@@ -84,7 +87,9 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     dtype = choose_precision(config.precision, device)
     if device.type == "cpu":
         keep_memory()
-    labelled, unlabelled, validation = groups(project, config)
+    state_path = run.state_folder / "state.safetensors"
+    frozen = read_groups(run.state_folder) if state_path.exists() else None
+    found = frozen or groups(project, config)
     yield {
         "event": "started",
         "run": run.id,
@@ -92,19 +97,23 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         "device": device.type,
         "device_reason": reason,
         "precision": str(dtype).removeprefix("torch."),
-        "labelled": len(labelled),
-        "unlabelled": len(unlabelled),
-        "validation": len(validation),
+        "labelled": len(found.labelled),
+        "unlabelled": len(found.unlabelled),
+        "validation": len(found.validation),
         "steps": config.steps,
         "time_limit": config.time_limit,
         "pid": os.getpid(),
     }
+    control = Control(run)
     data: TrainingData | None = None
-    for item in prepare(project, config, device.type, run.state_folder / "labels"):
+    for item in prepare(project, config, device.type, run.state_folder, found, frozen is not None):
         if isinstance(item, TrainingData):
             data = item
         else:
             yield item
+        if control.stop():
+            yield {"event": "stopped", "step": 0, "elapsed": 0.0, "skipped": 0, "dice": None}
+            return
     assert data is not None
     config = data.config
     write_json(run.config_path, config.to_dict())
@@ -122,7 +131,6 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     where = device, dtype
     method = build_method(config)
     step, spent, skipped_total, targets = 0, 0.0, 0, 0
-    state_path = run.state_folder / "state.safetensors"
     if state_path.exists():
         loop = checkpoint.load_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
@@ -135,8 +143,13 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                 "message": f"Run {config.init_from} has another kind of network; this run starts "
                 "from scratch.",
             }
-
-    control = Control(run)
+        seen = project.run(config.init_from).read_metrics().get("labelled", [])
+        if both := sorted(set(seen) & set(data.validation)):
+            yield {
+                "event": "warning",
+                "message": f"Run {config.init_from} learnt from {len(both)} case(s) that are kept "
+                f"for validation now ({both[0]}); their Dice looks better than it is.",
+            }
     batches = Batches(data, device)
     unlabelled_now: list[UnlabelledCase] = []
     noise = torch.Generator(device)
@@ -145,6 +158,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     check_gap, show_gap = config.validate_every, min(config.preview_every, 5.0)
     skipped = 0
     outcome = ""
+    # Preparing counts towards the time limit, unless it would leave little of it for learning.
+    prepared = time.monotonic() - begin
+    if config.time_limit and not step:
+        spent = min(prepared, MOST_PREPARING * config.time_limit)
+    begin = time.monotonic()
 
     def elapsed() -> float:
         return spent + time.monotonic() - begin
@@ -168,7 +186,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         if control.pause():
             yield {"event": "paused", "step": step}
             waited = time.monotonic()
-            save()
+            if step:
+                save()
             while control.pause():
                 control.wait()
             begin += time.monotonic() - waited
@@ -234,10 +253,13 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield _step_event(step, config, progress(), elapsed(), loss, parts, done, rate)
         if now - saved >= config.checkpoint_every:
             saved = now
-            save()
-            yield {"event": "checkpoint", "step": step}
+            try:
+                save()
+                yield {"event": "checkpoint", "step": step}
+            except ProjectError as error:  # a full disk may have room again the next time
+                yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
         case = control.preview()
-        if case is not None and now - shown >= show_gap:
+        if case is not None and now - shown >= show_gap and step >= FIRST_PREVIEW:
             yield preview(project, run, model, case, step, *where)
             shown = time.monotonic()
             show_gap = max(config.preview_every, (shown - now) / SIDE_JOB_SHARE)
@@ -247,8 +269,9 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             checked = time.monotonic()
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
 
-    save()
-    yield {"event": "checkpoint", "step": step}
+    if step:  # untrained networks are no weights to predict with
+        save()
+        yield {"event": "checkpoint", "step": step}
     if data.validation and step:
         last_validation = validate(project, data, model, *where)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}

@@ -19,6 +19,8 @@ from typing import Any
 
 from napari_dycon.errors import BusyError, ProjectError
 
+PATIENCE = 3.0  # seconds
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -33,7 +35,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        _rename(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -44,6 +46,19 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    """Put a file in the target's place; on Windows wait for who has the target open just now."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            os.replace(temporary, path)
+            return
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -121,7 +136,12 @@ class ProcessIdentity:
     @classmethod
     def current(cls) -> ProcessIdentity:
         """Identity of this process."""
-        return cls(os.getpid(), socket.gethostname(), _start_time(os.getpid()) or time.time())
+        return cls.of(os.getpid())
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """Identity of a process that was just started."""
+        return cls(pid, socket.gethostname(), _start_time(pid) or time.time())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:

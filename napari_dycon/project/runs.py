@@ -77,8 +77,23 @@ class Run:
         return self._read(self.metrics_path)
 
     def read_control(self) -> dict[str, Any]:
-        """What was asked for; empty when nothing was."""
-        return self._read(self.control_path)
+        """What was asked for; empty when nothing was.
+
+        Raises
+        ------
+        ProjectError
+            The file is there and cannot be read.
+        """
+        try:
+            value = json.loads(self.control_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ProjectError(
+                f"{self.control_path} cannot be read ({error}). Try again; if that does not help, "
+                "delete the file."
+            ) from None
+        return value if isinstance(value, dict) else {}
 
     def write_control(self, **changes: Any) -> None:
         """Change what is asked for: ``command`` (run, pause, stop), ``preview`` (case or None)."""

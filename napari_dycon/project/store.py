@@ -172,6 +172,14 @@ class Project:
             return None
         return formats.read_label(path).array
 
+    def label_stamp(self, case_id: str) -> tuple[int, int] | None:
+        """State of a label's file, which differs after every write; ``None`` if there is none."""
+        try:
+            state = self.label_path(case_id).stat()
+        except OSError:
+            return None
+        return state.st_mtime_ns, state.st_size
+
     # ---- Changing it -------------------------------------------------------------------------
 
     def add_cases(
@@ -234,12 +242,20 @@ class Project:
             raise
         return cases
 
-    def save_label(self, case_id: str, array: Array, *, status: Status | None = None) -> None:
+    def save_label(
+        self,
+        case_id: str,
+        array: Array,
+        *,
+        status: Status | None = None,
+        like: Volume | None = None,
+    ) -> None:
         """Save what was drawn: uint8 ``(D, H, W)``, and set the status that follows from it.
 
-        A reviewed case stays reviewed as long as all of it is annotated.
+        A reviewed case stays reviewed as long as all of it is annotated. ``like`` is the case's
+        scan where it is at hand; otherwise its file is read for the grid.
         """
-        like = formats.read_volume(self.image_paths(case_id)[0], check_values=False)
+        like = like or formats.read_volume(self.image_paths(case_id)[0], check_values=False)
         if array.shape != like.shape:
             raise GeometryError(
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."

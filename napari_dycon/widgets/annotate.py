@@ -83,6 +83,7 @@ class AnnotateSection(QWidget):
         layout.addWidget(self.saved)
         layout.addStretch(1)
 
+        layers.brush_changed.connect(self._mark)
         session.project_changed.connect(self._refresh)
         session.cases_changed.connect(self._refresh)
         session.case_shown.connect(self._refresh)
@@ -91,14 +92,13 @@ class AnnotateSection(QWidget):
 
     def _refresh(self, *_: object) -> None:
         project, view = self.session.project, self.session.view
-        row = self.classes.currentRow()
         with signals_blocked(self.classes):
             self.classes.clear()
             for info in project.classes if project else []:
                 pixmap = QPixmap(14, 14)
                 pixmap.fill(QColor(info.color))
                 self.classes.addItem(QListWidgetItem(QIcon(pixmap), f"{info.value}  {info.name}"))
-            self.classes.setCurrentRow(max(row, 0))
+        self._mark(self.layers.brush)
         for item in (self.add_class, self.rename):
             set_enabled(item, "" if project else "open a project first")
         for item in (self.paint, self.erase, self.slice_done, self.case_done, self.reviewed):
@@ -109,7 +109,15 @@ class AnnotateSection(QWidget):
         row = self.classes.currentRow()
         return project.classes[row].value if project and row >= 0 else 1
 
+    def _mark(self, value: int) -> None:
+        """Choose the row of a value."""
+        project = self.session.project
+        values = [c.value for c in project.classes] if project else []
+        with signals_blocked(self.classes):
+            self.classes.setCurrentRow(values.index(value) if value in values else 0)
+
     def _choose(self, _: int) -> None:
+        self.layers.brush = self._value()
         if (layer := self.layers.layer("label")) is not None:
             layer.selected_label = self._value()
 

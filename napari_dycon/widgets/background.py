@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from napari.qt.threading import GeneratorWorker, WorkerBase, create_worker
 from napari.utils import progress
+from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel
+
+from napari_dycon.background import with_failures
 
 T = TypeVar("T")
 Event = dict[str, Any]
 PARTS = 1000  # steps of a progress bar
 SPINNER_PERCENT = 8
+LEAST_THREADS = 4
 
 
 class NapariBackground:
@@ -22,6 +26,9 @@ class NapariBackground:
         self._workers: set[WorkerBase] = set()
         self._bars: set[progress] = set()
         self._closed = False
+        # Threads of this pool also serve Qt itself and napari.
+        pool = QThreadPool.globalInstance()
+        pool.setMaxThreadCount(max(pool.maxThreadCount(), LEAST_THREADS))
 
     def run(
         self,
@@ -52,14 +59,23 @@ class NapariBackground:
         worker.finished.connect(lambda: self._workers.discard(worker))
         worker.start()
 
-    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
+    def follow(
+        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    ) -> Callable[[], None]:
         """Relay events of an engine process; a bar in the activity dock shows how far it is."""
         bar = progress(total=PARTS, desc=title)
         calm_spinner()
         self._bars.add(bar)
 
         def relay() -> Iterator[Event]:
-            yield from events
+            # Qt scales pictures in threads of the same pool and waits for them on the main thread:
+            # a thread that follows for hours must not count among the pool's own.
+            pool = QThreadPool.globalInstance()
+            pool.releaseThread()
+            try:
+                yield from with_failures(events)
+            finally:
+                pool.reserveThread()
 
         def yielded(event: Event) -> None:
             if self._closed:
@@ -78,6 +94,7 @@ class NapariBackground:
         assert isinstance(worker, GeneratorWorker)
         self._workers.add(worker)
         worker.start()
+        return cast(Callable[[], None], worker.quit)
 
     @property
     def idle(self) -> bool:
@@ -113,8 +130,11 @@ def advance(bar: progress, title: str, event: Event) -> None:
         left = event.get("remaining")
         rest = f", {remaining_text(left)} left" if left is not None else ""
         bar.set_description(f"{title}{rest}")
-    elif kind in ("predicted", "preparing"):
+    elif kind in ("predicted", "preparing", "targets"):
         share = event["done"] / max(event["total"], 1)
+        if kind == "targets":  # in the midst of a run: its bar stays where it is
+            bar.set_description(f"{title}: predicting unlabelled scans")
+            return
         bar.set_description(f"{title}: {event.get('case', 'preparing scans')}")
         if kind == "preparing" and share >= 1.0:
             share = 0.0

@@ -42,6 +42,7 @@ class DataSection(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
+        self._asked = ""  # case that was clicked last
         self.title = QLabel("No project is open")
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = button(
@@ -63,6 +64,7 @@ class DataSection(QWidget):
         header.setSectionResizeMode(2, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
         self.list.currentItemChanged.connect(self._clicked)
+        self.list.itemClicked.connect(self._clicked_again)
         self.list.customContextMenuRequested.connect(self._menu)
 
         buttons = QHBoxLayout()
@@ -146,6 +148,8 @@ class DataSection(QWidget):
 
     def _mark_shown(self, view: CaseView | None) -> None:
         if view is None:
+            with signals_blocked(self.list):
+                self.list.setCurrentItem(None)
             return
         for item in self.list.findItems(view.id, Qt.MatchFlag.MatchExactly, 0):
             with signals_blocked(self.list):
@@ -154,6 +158,14 @@ class DataSection(QWidget):
     def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         if item is not None:
             guarded(self.session, self.session.show_case)(item.text(0))
+
+    def _clicked_again(self, item: QTreeWidgetItem, _: int) -> None:
+        """Bring back a case whose layer was removed, or that could not be read before."""
+        view = self.session.view
+        shown = view is not None and view.id == item.text(0)
+        if self._asked == item.text(0) and (not shown or self.session.label_writer is None):
+            guarded(self.session, self.session.show_case)(item.text(0))
+        self._asked = item.text(0)
 
     def _menu(self, place: object) -> None:
         item = self.list.itemAt(place)

@@ -15,7 +15,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
@@ -39,6 +39,8 @@ ROLES = ("image", "uncertainty", "disagreement", "prediction", "label")  # botto
 class CaseLayers(QObject):
     """Keeps the layers of the case in view; other layers of the viewer are left alone."""
 
+    brush_changed = Signal(int)  # value of the structure to paint, chosen in napari's controls
+
     def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self.session = session
@@ -47,11 +49,12 @@ class CaseLayers(QObject):
         self.opacity = {"prediction": 0.4, "uncertainty": 0.7, "disagreement": 0.7, "label": 0.7}
         self.threshold = 0.2  # of the heat map; below it nothing is shown
         self.show_unannotated = False
+        self.brush = 1  # value of the structure to paint
         self._working = False
         session.case_shown.connect(self._show)
         session.prediction_changed.connect(self._refresh)
         session.label_edited.connect(self._label_edited)
-        session.project_changed.connect(self._recolor)
+        session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._recolor)
         viewer.layers.events.removed.connect(self._on_removed)
         self._timer = QTimer(self)
@@ -59,13 +62,15 @@ class CaseLayers(QObject):
         self._timer.start(AUTOSAVE_MS)
 
     def close(self) -> None:
-        """Release the viewer and the session."""
+        """Release the viewer and the session; the layers of the case go, nobody would save them."""
         self._timer.stop()
+        with self._own_work():
+            self._remove_all()
         for signal, slot in (
             (self.session.case_shown, self._show),
             (self.session.prediction_changed, self._refresh),
             (self.session.label_edited, self._label_edited),
-            (self.session.project_changed, self._recolor),
+            (self.session.project_changed, self._project_changed),
             (self.session.cases_changed, self._recolor),
         ):
             with contextlib.suppress(ValueError):
@@ -96,7 +101,7 @@ class CaseLayers(QObject):
         self.threshold = threshold
         for role in ("uncertainty", "disagreement"):
             if (layer := self.layer(role)) is not None:
-                layer.contrast_limits = (threshold, max(1.0, threshold + 0.01))
+                layer.contrast_limits = self._limits()
 
     def set_show_unannotated(self, show: bool) -> None:
         """Tint voxels that nobody annotated."""
@@ -114,8 +119,7 @@ class CaseLayers(QObject):
 
     def _show(self, view: CaseView | None) -> None:
         with self._own_work():
-            for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:
-                self.viewer.layers.remove(layer)
+            self._remove_all()
             if view is None:
                 return
             image = view.image.array
@@ -144,8 +148,9 @@ class CaseLayers(QObject):
             self.viewer.add_layer(label)
             if label.data is not view.label:  # whatever napari made of it is what gets painted
                 view.label = label.data
-            label.selected_label = self._first_class()
+            label.selected_label = self.brush
             label.events.data.connect(self._data_replaced)
+            label.events.selected_label.connect(self._brush_changed)
             self.session.label_writer = label.data_setitem
             self._refresh(view)
             self.viewer.layers.selection.active = label
@@ -153,6 +158,10 @@ class CaseLayers(QObject):
         self.viewer.dims.point = tuple(
             n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
         )
+
+    def _remove_all(self) -> None:
+        for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:
+            self.viewer.layers.remove(layer)
 
     def _refresh(self, view: CaseView) -> None:
         """Show the newest prediction: existing layers get new data, so nothing flickers."""
@@ -191,12 +200,15 @@ class CaseLayers(QObject):
                 name=role,
                 colormap=colormap,
                 blending="translucent_no_depth",
-                contrast_limits=(self.threshold, 1.0),
+                contrast_limits=self._limits(),
                 opacity=self.opacity[role],
                 visible=self.visible[role],
                 **self._common(view, role),
             )
             self._insert(layer)
+
+    def _limits(self) -> tuple[float, float]:
+        return self.threshold, max(1.0, self.threshold + 0.01)
 
     def _insert(self, layer: Layer) -> None:
         """Add below the label, so that the brush stays on top and selected."""
@@ -218,20 +230,35 @@ class CaseLayers(QObject):
         if (layer := self.layer("label")) is not None:
             layer.refresh()
 
+    def _brush_changed(self, event: Any) -> None:
+        """Follow napari's own controls, but never to a value that no structure has."""
+        value = int(event.source.selected_label)
+        known = {c.value for c in self._classes()}
+        if value in known:
+            self.brush = value
+            self.brush_changed.emit(value)
+        elif value not in (0, UNANNOTATED) and known:
+            self.session.message.emit(
+                "info", f"No structure has the value {value}. Add one with Add structure… first."
+            )
+            event.source.selected_label = self.brush
+
     # ---- Colours -----------------------------------------------------------------------------
 
     def _classes(self) -> list[ClassInfo]:
         return self.session.project.classes if self.session.project is not None else []
-
-    def _first_class(self) -> int:
-        classes = self._classes()
-        return classes[0].value if classes else 1
 
     def _colormap(self) -> DirectLabelColormap:
         colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
         colors[UNANNOTATED] = UNANNOTATED_TINT if self.show_unannotated else TRANSPARENT
         colors.update({c.value: c.color for c in self._classes()})
         return DirectLabelColormap(color_dict=colors)
+
+    def _project_changed(self, _: object) -> None:
+        known = [c.value for c in self._classes()]
+        if known and self.brush not in known:
+            self.brush = known[0]
+        self._recolor()
 
     def _recolor(self, *_: object) -> None:
         wanted = self._colormap()
@@ -255,13 +282,14 @@ class CaseLayers(QObject):
 
     def _on_removed(self, event: Any) -> None:
         """Save when somebody removes the label layer by hand; it comes back with the case."""
-        role = event.value.metadata.get(KEY, {}).get("role")
-        if role == "label" and not self._working:
-            self.session.save_label()
-            self.session.label_writer = None
-            self.session.message.emit(
-                "info", "The label was saved. Choose the case again to bring its layer back."
-            )
+        view = self.session.view
+        if view is None or self._working or getattr(event.value, "data", None) is not view.label:
+            return
+        self.session.save_label()
+        self.session.label_writer = None
+        self.session.message.emit(
+            "info", "The label layer was removed. Click the case again to bring it back."
+        )
 
     @contextlib.contextmanager
     def _own_work(self) -> Iterator[None]:

@@ -38,7 +38,8 @@ class DyconPanel(QWidget):
         self.review = ReviewSection(self.session, self.layers)
         self._released = False
         self._warned = False
-        self._watched: QWidget | None = None
+        self._main: QWidget | None = None  # the window, watched because only it is told to close
+        self._closing = False
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextFormat(Qt.TextFormat.PlainText)
@@ -75,22 +76,35 @@ class DyconPanel(QWidget):
         return QSize(370, 720)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
-        """Watch the window the panel is docked in: only windows are told that they close."""
+        """Watch the main window, also while the panel floats in a window of its own."""
         super().showEvent(event)
-        if not self._released and self._watched is not self.window():
-            self._watched = self.window()
-            self._watched.installEventFilter(self)
+        top: QWidget = self
+        while (parent := top.parentWidget()) is not None:
+            top = parent
+        if not self._released and top is not self and self._main is not top:
+            self._main = top
+            top.installEventFilter(self)
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)
-        """Save what was drawn when the panel is closed or tabbed away."""
+        """Save what was drawn when the panel is tabbed away."""
         super().hideEvent(event)
         self.session.save_label()
 
+    def event(self, event: QEvent) -> bool:
+        """Notice that the panel itself is closed: napari takes it out of its dock then."""
+        if (
+            event.type() == QEvent.Type.ParentChange
+            and self._main is not None
+            and self.parentWidget() is None
+        ):
+            self.release()
+        return bool(super().event(event))
+
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
-        """Save before the window closes; a first close is held back when saving fails."""
-        if event.type() == QEvent.Type.Close and watched is self._watched:
+        """Save before the window closes, let go only once it has: a close can be cancelled."""
+        if watched is self._main and event.type() == QEvent.Type.Close:
             try:
-                self.release()
+                self.session.flush()
             except DyconError as error:
                 if not self._warned:
                     self._warned = True
@@ -99,18 +113,25 @@ class DyconPanel(QWidget):
                     )
                     event.ignore()
                     return True
+            self._closing = True
+        elif watched is self._main and event.type() == QEvent.Type.Hide and self._closing:
+            self.release()
         return bool(super().eventFilter(watched, event))
 
     def release(self) -> None:
         """Save and let go of everything; safe to call twice."""
         if self._released:
             return
-        self.session.flush()
         self._released = True
-        if self._watched is not None:
-            self._watched.removeEventFilter(self)
-            self._watched = None
+        try:
+            self.session.flush()
+        except DyconError:  # told already
+            self.session.rescue_label()
+        if self._main is not None:
+            self._main.removeEventFilter(self)
+            self._main = None
         self.layers.close()
+        self.session.close_project()
         self.background.close()
         self.viewer.events.theme.disconnect(self._use_theme)
 

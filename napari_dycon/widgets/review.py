@@ -143,11 +143,19 @@ class ReviewSection(QWidget):
 
     def _next_case(self) -> None:
         shown = self.session.view.id if self.session.view else None
-        others = [case for case in self.session.suggest_next() if case != shown]
-        if others:
-            self.session.show_case(others[0])
-        else:
-            self.session.message.emit("info", "Every case of the training set is labelled.")
+
+        def go(found: list[str]) -> None:
+            others = [case for case in found if case != shown]
+            if others:
+                guarded(self.session, self.session.show_case)(others[0])
+            else:
+                self.session.message.emit("info", "Every case of the training set is labelled.")
+
+        def failed(error: Exception) -> None:
+            self.session.message.emit("error", str(error))
+
+        # Reads the maps of every unlabelled case.
+        self.session.background.run(self.session.suggest_next, go, failed)
 
     def _accept(self) -> None:
         changed = self.session.accept_prediction()

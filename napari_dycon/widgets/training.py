@@ -43,6 +43,7 @@ class TrainSection(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
+        self._phase = session.status.phase
         self.method = self._choice(
             METHOD_TEXTS,
             "DyCON and mean teacher learn from labelled and unlabelled scans,\n"
@@ -95,7 +96,7 @@ class TrainSection(QWidget):
         session.project_changed.connect(self._refresh)
         session.cases_changed.connect(self._refresh)
         session.runs_changed.connect(self._refresh)
-        session.run_changed.connect(self._refresh)
+        session.run_changed.connect(self._run_changed)
         session.event.connect(self._on_event)
         self._refresh()
 
@@ -137,6 +138,14 @@ class TrainSection(QWidget):
             self.session.resume()
         else:
             self.session.pause()
+
+    def _run_changed(self, status: RunStatus) -> None:
+        # Most changes are a step's: only a change of phase is worth a look at the disk.
+        if status.phase != self._phase:
+            self._phase = status.phase
+            self._refresh()
+        elif status.phase != "idle":
+            self._show_status(status)
 
     def _refresh(self, *_: object) -> None:
         project, status = self.session.project, self.session.status
