@@ -186,3 +186,37 @@ def test_the_papers_recipe_trains(project: Project) -> None:
     config = make_config("dycon", "paper", **(TINY | {"steps": 1, "filters": [4, 8, 8]}))
     assert config.aspp
     assert list(train(project, config))[-1]["event"] == "finished"
+
+
+def test_stop_before_the_first_step_leaves_no_weights(project: Project) -> None:
+    run = project.new_run("dycon", tiny().to_dict())
+    run.write_control(command="stop")
+    events = list(train(project, tiny(), run))
+    assert events[-1]["event"] == "stopped"
+    assert not run.has_weights
+
+
+def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
+    interrupted = train(project, tiny(steps=6, checkpoint_every=0.0))
+    for event in interrupted:
+        if event["event"] == "checkpoint" and event["step"] == 3:
+            interrupted.close()
+            break
+    run = project.runs()[-1]
+    before = {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
+    label = np.zeros(project.read_image("scan-4").shape, np.uint8)
+    label[2:5, 2:5, 2:5] = 1
+    project.save_label("scan-4", label)
+    project.add_class("another")
+    events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert (events[0]["labelled"], events[0]["unlabelled"]) == (3, 3)
+    assert events[-1]["event"] == "finished"
+    assert before == {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
+
+
+def test_validation_cases_that_were_learnt_from_are_told(project: Project) -> None:
+    list(train(project, tiny("supervised", steps=1)))
+    project.set_split("scan-2", "validation")
+    events = list(train(project, tiny("supervised", steps=1, init_from=project.run().id)))
+    warned = [e["message"] for e in events if e["event"] == "warning"]
+    assert "(scan-2)" in warned[0]

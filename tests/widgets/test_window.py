@@ -205,6 +205,117 @@ def test_closing_the_window_saves_the_last_stroke(
     assert project.read_label("scan-3")[5, 5, 5] == 1
 
 
+def shown(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=10_000)
+    panel.session.show_case("scan-3")
+    qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=10_000)
+    return viewer, panel
+
+
+def test_a_cancelled_close_leaves_the_panel_alive(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    from qtpy.QtCore import QEvent, QObject
+
+    viewer, panel = shown(window, project, qtbot)
+
+    class Cancel(QObject):
+        def eventFilter(self, _: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
+            return event.type() == QEvent.Type.Close
+
+    main, cancel = panel._main, Cancel()
+    main.removeEventFilter(panel)
+    main.installEventFilter(cancel)
+    main.installEventFilter(panel)  # the last one is asked first
+    roles(viewer)["label"].paint((5, 5, 5), 1)
+    main.close()
+    assert main.isVisible()
+    assert project.read_label("scan-3")[5, 5, 5] == 1
+    roles(viewer)["label"].paint((9, 9, 9), 1)
+    qtbot.waitUntil(lambda: project.read_label("scan-3")[9, 9, 9] == 1, timeout=5_000)
+    main.removeEventFilter(cancel)
+
+
+def test_closing_the_panel_saves_and_takes_its_layers_along(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    viewer, panel = shown(window, project, qtbot)
+    roles(viewer)["label"].paint((5, 5, 5), 1)
+    panel.parentWidget().destroyOnClose()
+    assert project.read_label("scan-3")[5, 5, 5] == 1
+    assert roles(viewer) == {}
+
+
+def test_the_brush_and_the_list_of_structures_go_together(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    project.add_class("another")
+    viewer, panel = shown(window, project, qtbot)
+    label = roles(viewer)["label"]
+    label.selected_label = 2
+    assert panel.annotate.classes.currentRow() == 1
+    label.selected_label = 7  # no structure has this value
+    assert label.selected_label == 2
+    panel.session.show_case("scan-4")
+    qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=10_000)
+    assert roles(viewer)["label"].selected_label == 2
+    panel.annotate.classes.setCurrentRow(0)
+    assert roles(viewer)["label"].selected_label == 1
+
+
+def test_a_removed_label_layer_comes_back_with_a_click(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    viewer, panel = shown(window, project, qtbot)
+    viewer.layers.remove(roles(viewer)["label"])
+    item = panel.data.list.topLevelItem(3)
+    for _ in range(2):
+        panel.data.list.itemClicked.emit(item, 0)
+    qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=10_000)
+
+
+def test_the_heat_map_can_be_shown_above_everything(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    viewer, panel = shown(window, project, qtbot)
+    panel.layers.set_threshold(1.0)
+    run = project.new_run("dycon", {})
+    shape = project.read_image("scan-3").shape
+    zeros = np.zeros(shape, np.float32)
+    project.write_prediction(run.id, "scan-3", zeros.astype(np.uint8), zeros, zeros)
+    panel.session.refresh_prediction("scan-3")
+    qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=10_000)
+
+
+def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any) -> None:
+    """Qt scales pictures in threads of the pool that jobs are followed in."""
+    from qtpy.QtCore import QSize, QThreadPool
+    from qtpy.QtGui import QImage
+
+    _, panel = window()
+    go_on = [True]
+
+    def events() -> Any:
+        import time
+
+        while go_on[0]:
+            time.sleep(0.02)
+            yield {"event": "waiting"}
+
+    for number in range(QThreadPool.globalInstance().maxThreadCount() + 1):
+        panel.background.follow(f"job {number}", events(), lambda _: None)
+    qtbot.wait(300)
+    image = QImage(QSize(2000, 2000), QImage.Format.Format_ARGB32)
+    assert image.scaled(900, 900).width() == 900
+    answers: list[int] = []
+    panel.background.run(lambda: 1, answers.append, print)
+    qtbot.waitUntil(lambda: answers == [1], timeout=5_000)
+    go_on[0] = False
+    qtbot.waitUntil(lambda: panel.background.idle, timeout=10_000)
+
+
 def panel_signal(signal: Any, qtbot: Any) -> Any:
     """A psygnal signal as a Qt signal that ``qtbot`` can wait for."""
     from qtpy.QtCore import QObject, Signal

@@ -1,0 +1,214 @@
+"""Nothing that was drawn is lost: slow loads, two windows, disks that refuse, runs that died."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_dycon import jobs
+from napari_dycon.background import PlainBackground
+from napari_dycon.engine.config import make_config
+from napari_dycon.errors import DyconError, ProjectError
+from napari_dycon.project.atomic import ProcessIdentity
+from napari_dycon.project.store import Project
+from napari_dycon.run_status import RunStatus, advanced
+from napari_dycon.session import Session
+
+
+class LateBackground(PlainBackground):
+    """Keeps answers back until they are asked for, as a slow disk does."""
+
+    def __init__(self) -> None:
+        self.late: list[Callable[[], None]] | None = None
+
+    def run(self, work: Any, done: Any, failed: Any) -> None:
+        if self.late is None:
+            super().run(work, done, failed)
+        else:
+            result = work()
+            self.late.append(lambda: done(result))
+
+
+@pytest.fixture
+def slow(project: Project) -> tuple[Session, LateBackground]:
+    background = LateBackground()
+    session = Session(background)
+    session.open_project(project.path)
+    session.show_case("scan-3")
+    return session, background
+
+
+def test_strokes_made_while_the_next_case_loads_are_saved(
+    slow: tuple[Session, LateBackground],
+) -> None:
+    session, background = slow
+    background.late = []
+    session.show_case("scan-4")
+    session.view.label[1, 1, 1] = 1
+    background.late.pop()()
+    assert session.view.id == "scan-4"
+    assert session.project.read_label("scan-3")[1, 1, 1] == 1
+
+
+def test_the_same_case_shown_again_keeps_newer_strokes(
+    slow: tuple[Session, LateBackground],
+) -> None:
+    session, background = slow
+    background.late = []
+    session.show_case("scan-3")  # reads the old file
+    (arrive,) = background.late
+    background.late = None
+    session.view.label[1, 1, 1] = 1
+    session.save_label()
+    arrive()
+    assert session.view.label[1, 1, 1] == 1
+    session.view.label[2, 2, 2] = 1
+    session.save_label()
+    saved = session.project.read_label("scan-3")
+    assert (saved[1, 1, 1], saved[2, 2, 2]) == (1, 1)
+
+
+def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> None:
+    one, two = Session(), Session()
+    told: list[str] = []
+    one.message.connect(lambda _, text: told.append(text))
+    for session in (one, two):
+        session.open_project(project.path)
+        session.show_case("scan-3")
+    two.view.label[5] = 0
+    two.view.label[5, 5, 5] = 1
+    two.flush()
+    one.view.label[7, 7, 7] = 1
+    one.flush()
+    both = project.read_label("scan-3")
+    assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
+    assert np.array_equal(one.view.label, both)
+    assert "changed in another window too" in told[-1]
+    assert not one.view.unsaved
+
+
+def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    session.show_case("scan-3")
+    session.view.label[1, 1, 1] = 1
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ProjectError("The disk is full.")
+
+    monkeypatch.setattr(Project, "save_label", refuse)
+    told: list[str] = []
+    session.message.connect(lambda _, text: told.append(text))
+    with pytest.raises(ProjectError, match="disk is full"):
+        session.save_label()
+    session.save_label()  # not again at every second
+    assert told == ["The disk is full."]
+    with pytest.raises(DyconError, match="disk is full"):
+        session.show_case("scan-4")
+    assert session.view.id == "scan-3"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    session.rescue_label()
+    (kept,) = (tmp_path / "napari-dycon-unsaved").iterdir()
+    assert str(kept) in told[-1]
+    monkeypatch.undo()
+    from napari_dycon.project.formats import read_label
+
+    assert read_label(kept).array[1, 1, 1] == 1
+
+
+def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    for event in ("started", "step", "stopped", "started", "step"):
+        run.append_event({"event": event})
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        jobs.write_identity(run, ProcessIdentity.of(process.pid))
+        assert jobs.is_running(run)
+        events = jobs.follow_training(run)
+        assert [next(events)["event"] for _ in range(3)] == ["started", "step", "waiting"]
+        run.append_event({"event": "finished"})
+        assert next(e for e in events if e["event"] != "waiting")["event"] == "finished"
+    finally:
+        process.kill()
+        process.wait()
+    assert not jobs.is_running(run)
+
+
+def test_a_process_does_not_take_itself_for_another_one(project: Project) -> None:
+    run = project.new_run("dycon", {})
+    jobs.write_identity(run, ProcessIdentity.current())
+    assert not jobs.is_running(run)
+
+
+def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
+    session = Session()
+    session.open_project(project.path)
+    run = project.new_run("dycon", {})
+    session._run = run
+    session.close_project()
+    session._on_event(run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0})
+    assert session.status == RunStatus()
+
+
+def test_a_prediction_that_cannot_start_leaves_the_button_alive(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    (project.new_run("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
+    ended: list[dict[str, Any]] = []
+    session.event.connect(ended.append)
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no process can be made")
+
+    monkeypatch.setattr(jobs, "_launch", refuse)
+    for number in (1, 2):
+        session.predict(["scan-3"])
+        while len(ended) < number:
+            pass
+        assert ended[-1] == {"event": "failed", "message": "no process can be made"}
+
+
+def test_stopping_stays_shown_until_the_end() -> None:
+    status = RunStatus("stopping", "001")
+    for event in (
+        {"event": "preparing", "done": 1, "total": 2},
+        {"event": "targets", "done": 1, "total": 2},
+        {"event": "step", "step": 1, "progress": 0.1, "loss": None, "remaining": 1.0},
+    ):
+        status = advanced(status, event)
+        assert status.phase == "stopping"
+    assert advanced(status, {"event": "stopped"}).phase == "idle"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl+C cannot be sent to one process there")
+def test_ctrl_c_keeps_what_was_learnt(project: Project) -> None:
+    import signal
+
+    arguments = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_dycon", "train", str(project.path), "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "step":
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out.splitlines()[-1])["event"] == "stopped"
+    assert b"Stopping: saving the weights" in err
+    assert process.returncode == 0
+    assert project.run().has_weights
