@@ -223,7 +223,10 @@ def test_a_cancelled_close_leaves_the_panel_alive(
 
     class Cancel(QObject):
         def eventFilter(self, _: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
-            return event.type() == QEvent.Type.Close
+            if event.type() != QEvent.Type.Close:
+                return False
+            event.ignore()
+            return True
 
     main, cancel = panel._main, Cancel()
     main.removeEventFilter(panel)
