@@ -20,7 +20,7 @@ SYSTEM_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libglib2.0-0 libxkb
 .PHONY: demo test lint format system clean
 
 demo: $(VENV)/.installed system
-	rm -rf $(addprefix $(DEMO_OUT)/,cohort project results)
+	test ! -e $(DEMO_OUT)/.napari-dycon-demo || rm -rf $(addprefix $(DEMO_OUT)/,cohort project results)
 	$(XVFB) $(BIN)/napari-dycon demo --out $(DEMO_OUT) $(if $(DISPLAY),,--screenshot)
 
 test: $(VENV)/.installed-dev system lint

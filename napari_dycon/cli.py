@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from napari_dycon import __version__
 from napari_dycon.errors import BusyError, DyconError, UserError
-from napari_dycon.terminal import errors, print_json, progress_bar, say, show_cases, show_training
+from napari_dycon.terminal import (
+    errors,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    show_cases,
+    show_training,
+)
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -135,7 +142,7 @@ def new(
     """Make a project from a folder of scans; scans without a label are unlabelled."""
     from napari_dycon.project.importers import project_from_folder
 
-    names = [name.strip() for name in classes.split(",")] if classes else None
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
     with progress_bar(as_json) as progress:
         task = progress.add_task("Reading scans", total=None)
         made = project_from_folder(
@@ -160,12 +167,16 @@ def cases(project: ProjectPath, as_json: AsJson = False) -> None:
 
 @app.command()
 def train(
+    context: typer.Context,
     project: ProjectPath,
-    method: Annotated[str, typer.Option(help="dycon, mean-teacher or supervised.")] = "dycon",
+    method: Annotated[
+        str,
+        typer.Option(help="dycon, secl-region, secl-anatomical, mean-teacher or supervised."),
+    ] = "dycon",
     preset: Annotated[str, typer.Option(help="Recipe: default or paper.")] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Most training steps.")] = None,
     time_limit: Annotated[
-        str | None, typer.Option(help="Most time, such as 90s, 10m or 2h.")
+        str | None, typer.Option(help="Most time, such as 90s, 10m or 2h; in all when resumed.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -178,7 +189,11 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train on a project; stop with Ctrl+C or from the window, resume with --resume."""
+    """Train on a project.
+
+    Ctrl+C ends a run and keeps what it learnt; --resume goes on with it, with its own settings and,
+    where given, another --steps or --time-limit.
+    """
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
     from napari_dycon.project.store import Project
 
@@ -186,6 +201,7 @@ def train(
     run: Run | None = None
     if resume is not None:
         run = opened.run(resume)
+        _refuse_other_settings(context)
         _take_up(run)
         longer: Event = {"steps": steps} if steps is not None else {}
         if time_limit is not None:
@@ -194,7 +210,10 @@ def train(
     else:
         changes: Event = {"device": device, "seed": seed, "init_from": start_from}
         if start_from is not None:
-            changes["init_from"] = opened.run(start_from).id
+            source = opened.run(start_from)
+            if not source.has_weights:
+                raise UserError(f"Run {source.id} has no weights to start from. Choose another.")
+            changes["init_from"] = source.id
         if time_limit is not None:
             changes["time_limit"] = parse_time(time_limit)
             # A limit of time alone: the steps must not end the run first.
@@ -244,12 +263,13 @@ def predict(
         _keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
-    from napari_dycon.engine.predict import predict_cases, predict_files
+    from napari_dycon.engine.predict import check_files, predict_cases, predict_files
 
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
     if images is not None:
+        check_files(files, model)
         make_folder(folder)
         events = predict_files(files, folder, model, picked.device, dtype)
     else:
@@ -262,6 +282,8 @@ def predict(
         task = progress.add_task(f"Predicting on {picked.device.type}", total=len(files or ids))
         for event in events:
             progress.update(task, completed=event["done"], description=f"Predicted {event['case']}")
+    place = folder if images is not None else opened.path / "predictions" / chosen.id
+    typer.echo(f"{len(files or ids)} prediction(s) of run {chosen.id} in {place}")
 
 
 @app.command()
@@ -287,7 +309,7 @@ def evaluate(
         return
     from napari_dycon.report import evaluation_table
 
-    Console().print(evaluation_table(result))
+    print_table(evaluation_table(result))
     for line in result.get("warnings", []):
         errors.print(line, markup=False)
 
@@ -354,6 +376,19 @@ def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
     finally:
         if run is not None:
             (run.folder / "process.json").unlink(missing_ok=True)
+
+
+def _refuse_other_settings(context: typer.Context) -> None:
+    """A run that is resumed keeps its settings; one given beside it would be lost silently."""
+    allowed = ("project", "resume", "steps", "time_limit", "as_json")
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise UserError(
+                f"{parameter.opts[0]} cannot be changed with --resume: the run keeps its settings. "
+                "Leave it out, or start a new run from these weights with --start-from."
+            )
 
 
 def _stop_on_interrupt(run: Run) -> None:

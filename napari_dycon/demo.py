@@ -15,12 +15,13 @@ from typing import Any
 from napari_dycon.cohort import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
-from napari_dycon.project.atomic import write_json
+from napari_dycon.project.atomic import make_folder, write_json, write_text
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
 Say = Callable[[Event], None]
+MARK = ".napari-dycon-demo"
 CASES, LABELLED, VALIDATION = 16, 4, 2
 TIME_LIMIT = 300.0  # seconds, when no number of steps is given
 
@@ -56,7 +57,8 @@ def make_project(out: Path, say: Say) -> Project:
             f"{out} holds a demo already. Open it with `napari-dycon gui {out / 'project'}`, or "
             "choose another folder with --out."
         )
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    write_text(out / MARK, "Made by the demo; `make demo` makes it anew.\n")
     say({"event": "demo", "message": f"Making {CASES} synthetic scans in {out / 'cohort'}"})
     write_cohort(out / "cohort", cases=CASES)
     truth = sorted((out / "cohort" / "truth").iterdir())
@@ -107,8 +109,9 @@ def report(project: Project, out: Path, say: Say) -> Path:
     write_json(out / "report.json", result)
     metrics = json.loads(run.metrics_path.read_text(encoding="utf-8"))
     about = [
-        f"{LABELLED} of {CASES} synthetic scans were labelled, {VALIDATION} kept for validation; "
-        f"run {run.id} took {metrics['step']} steps in {metrics['elapsed']:.0f} s. "
+        f"Of {CASES} synthetic scans {LABELLED} were labelled to learn from, {VALIDATION} more "
+        f"were labelled and kept for validation, {CASES - LABELLED - VALIDATION} had no label. "
+        f"Run {run.id} took {metrics['step']} steps in {metrics['elapsed']:.0f} s. "
         "The figures are of the scans that had no label.",
         "",
         f"Masks, uncertainty and disagreement maps: `{chosen.name}/`; project: `project/`.",

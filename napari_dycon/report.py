@@ -44,9 +44,13 @@ def evaluation_table(result: Mapping[str, Any]) -> Table:
         f"± {summary['sd_dice']:.4f}"
     )
     for column in ("case", "class", *(title for _, title, _ in COLUMNS)):
-        table.add_column(column, justify="left" if column in ("case", "class") else "right")
+        table.add_column(
+            column, justify="left" if column in ("case", "class") else "right", no_wrap=True
+        )
     for row in evaluation_rows(result):
         table.add_row(*row, style="bold" if row[0] == "mean" else None)
+    if quality := uncertainty_lines(summary):
+        table.caption = "\n".join(quality)
     return table
 
 
@@ -61,22 +65,31 @@ def write_report(
         f"± {summary['sd_dice']:.3f}",
         "",
     ]
-    if quality := summary.get("uncertainty"):
-        shown = {
-            "auroc": "Errors found by uncertainty, AUROC",
-            "ece": "Calibration error, ECE",
-            "rank_correlation": "Rank correlation of the case score with 1 - Dice",
-        }
+    if quality := uncertainty_lines(summary):
+        lines += [*(f"- {line}" for line in quality), ""]
+    if any(m["missed"] for c in result["cases"].values() for m in c["classes"].values()):
         lines += [
-            f"- {text}: {quality[key]:.3f}"
-            for key, text in shown.items()
-            if quality.get(key) is not None
+            "A structure marked (missed) was not found at all, or found where there is none: its "
+            "Dice is 0 and its distances are the diagonal of the scan.",
+            "",
         ]
-        lines.append("")
     header = ["case", "class", *(title for _, title, _ in COLUMNS)]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in evaluation_rows(result, names)]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def uncertainty_lines(summary: Mapping[str, Any]) -> list[str]:
+    """What the uncertainty maps were worth, one line a measure."""
+    quality = summary.get("uncertainty") or {}
+    shown = {
+        "auroc": "Errors found by uncertainty, AUROC (0.5 = chance, 1 = all)",
+        "ece": "Calibration error, ECE (0 is best)",
+        "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
+    }
+    return [
+        f"{text}: {quality[key]:.3f}" for key, text in shown.items() if quality.get(key) is not None
+    ]
 
 
 def _name(value: object, names: Mapping[int, str]) -> str:

@@ -35,6 +35,8 @@ def advanced(status: RunStatus, event: Event) -> RunStatus:
         )
     elif kind == "preparing":
         text = f"Preparing scan {event['done']} of {event['total']}"
+        if event["done"] == event["total"]:
+            text = "Making the first step, which takes longest"
         status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)
     elif kind == "targets":
         text = f"Predicting unlabelled scan {event['done']} of {event['total']}"

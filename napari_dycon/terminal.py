@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
+QUIET = 20.0  # seconds between lines where no progress bar can be drawn
 errors = Console(stderr=True, soft_wrap=True)
 
 
@@ -27,10 +29,13 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
         for event in events:
             print_json(event)
         return
+    said = time.monotonic()
+    run = ""
     with progress_bar(as_json) as progress:
         task = progress.add_task("Starting", total=1.0)
         for event in events:
             kind = event["event"]
+            run = event.get("run", run)
             if kind == "started":
                 progress.console.print(
                     f"Run {event['run']}: {event['labelled']} labelled and {event['unlabelled']} "
@@ -43,6 +48,12 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
             elif kind == "step":
                 text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
                 progress.update(task, completed=event["progress"], description=text)
+                if not errors.is_terminal and time.monotonic() - said > QUIET:
+                    said = time.monotonic()
+                    progress.console.print(f"{text}, {event['progress']:.0%}", highlight=False)
+            elif kind == "targets":
+                text = f"Predicting unlabelled scans {event['done']}/{event['total']}"
+                progress.update(task, description=text)
             elif kind == "validation":
                 progress.console.print(
                     f"Validation at step {event['step']}: Dice {event['mean']}", highlight=False
@@ -50,7 +61,23 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
             elif kind == "warning":
                 progress.console.print(event["message"], markup=False, highlight=False)
             elif kind in ("finished", "stopped"):
-                progress.update(task, description=f"{kind.capitalize()} at step {event['step']}")
+                dice = f", validation Dice {event['dice']:.4f}" if event["dice"] else ""
+                progress.console.print(
+                    f"{kind.capitalize()} at step {event['step']} after {event['elapsed']:.0f} s"
+                    f"{dice}. Run {run}{_next_step(kind, event)}",
+                    highlight=False,
+                )
+
+
+def _next_step(kind: str, event: Event) -> str:
+    if not event["step"]:
+        return " has learnt nothing yet."
+    if kind == "stopped":
+        return " can go on with --resume, or predict as it is."
+    return (
+        " is ready to predict; to train it longer, use --resume with a larger --time-limit or "
+        "--steps."
+    )
 
 
 def say(event: Event, as_json: bool) -> None:
@@ -84,11 +111,27 @@ def show_cases(project: Project, as_json: bool) -> None:
         return
     names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
     table = Table(title=f"{project.name}: {len(rows)} cases; classes {names}")
-    for column in ("case", "status", "split", "scan"):
-        table.add_column(column, no_wrap=column != "scan", overflow="fold")
+    for column in ("case", "status", "use", "scan"):
+        table.add_column(column, no_wrap=True)
     for row in rows:
-        table.add_row(str(row["id"]), str(row["status"]), str(row["split"]), row["images"][0])
-    Console().print(table)
+        scan = str(row["images"][0])
+        table.add_row(str(row["id"]), str(row["status"]), str(row["split"]), scan)
+    print_table(table)
+
+
+def _console(table: Table) -> Console:
+    """As wide as the table where a program or a file takes it; a name is never cut or broken."""
+    console = Console()
+    return (
+        console
+        if console.is_terminal
+        else Console(width=Console(width=10_000).measure(table).maximum)
+    )
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output."""
+    _console(table).print(table)
 
 
 def print_json(value: Any) -> None:

@@ -45,7 +45,7 @@ def evaluate_folders(
     Raises
     ------
     UserError
-        A folder is missing or empty, or a prediction has no reference.
+        A folder is missing or empty, or no prediction has a reference.
     GeometryError
         A prediction is not on its reference's grid.
     LabelError
@@ -54,13 +54,19 @@ def evaluate_folders(
     found = _scans(predictions, "predictions")
     wanted = _scans(references, "references")
     extra = sorted(set(found) - set(wanted))
-    if extra:
+    if len(extra) == len(found):
         raise UserError(
-            f"{_count(extra, 'prediction')} in {predictions} without a reference of the same name "
-            f"in {references}: {_some(extra)}. Add the references or move the predictions away."
+            f"No prediction in {predictions} has a reference of the same name in {references}; "
+            f"found for instance {_some(extra, 1)} and {_some(sorted(wanted), 1)}. Expected files "
+            "named alike."
         )
     missing = sorted(set(wanted) - set(found))
     warnings = []
+    if extra:  # usual where only some scans have a true mask
+        warnings.append(
+            f"{_count(extra, 'prediction')} without a reference, left out: {_some(extra)}."
+        )
+        found = {name: path for name, path in found.items() if name in wanted}
     if missing:
         warnings.append(
             f"{_count(missing, 'reference')} without a prediction, not part of any mean: "
@@ -153,7 +159,9 @@ def _uncertainty_of(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] 
 def _scans(folder: Path, what: str) -> dict[str, Path]:
     """Label files of a folder by case name."""
     if not folder.is_dir():
-        raise UserError(f"The folder of {what} {folder} does not exist or is not a folder.")
+        raise UserError(
+            f"The folder of {what} {folder} does not exist or is not a folder. Check its name."
+        )
     scans: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith(".") or not is_scan(path):

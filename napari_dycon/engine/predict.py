@@ -154,6 +154,12 @@ def predict_files(
         yield _event(name, number, len(files), result, volume)
 
 
+def check_files(files: Sequence[Path], model: Model) -> None:
+    """Read every scan once, so that a bad one is told before anything is written."""
+    for file in files:
+        check_channels(read_volume(file), model, scan_name(file))
+
+
 def check_channels(volume: Volume, model: Model, name: str) -> None:
     """Refuse a scan that has another number of channels than the network was trained on."""
     if volume.channels != model.channels:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 STEP_EVENT_INTERVAL = 0.5  # seconds
 MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
+FEW_STEPS = 100  # fewer than these teach next to nothing
 FIRST_PREVIEW = 10  # steps; before, a picture says nothing
 MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
 SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
@@ -94,6 +95,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         "event": "started",
         "run": run.id,
         "method": config.method,
+        "preset": config.preset,
         "device": device.type,
         "device_reason": reason,
         "precision": str(dtype).removeprefix("torch."),
@@ -275,6 +277,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if data.validation and step:
         last_validation = validate(project, data, model, *where)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
+    if outcome == "finished" and step < FEW_STEPS <= config.steps:
+        yield {
+            "event": "warning",
+            "message": f"Only {step} steps fitted into the time, so the networks have hardly "
+            "learnt. Give the run more time, or a GPU.",
+        }
     summary = {
         "step": step,
         "elapsed": round(elapsed(), 2),

@@ -69,7 +69,8 @@ def scans_in(folder: Path, what: str) -> list[Path]:
         raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from None
     if not found:
         raise UserError(
-            f"The folder {folder} holds no scans; expected NIfTI files (.nii or .nii.gz)."
+            f"The folder {folder} (for the {what}) holds no scans; expected NIfTI files (.nii or "
+            ".nii.gz)."
         )
     for one, other in itertools.pairwise(sorted(found, key=formats.scan_name)):
         if formats.scan_name(one) == formats.scan_name(other):

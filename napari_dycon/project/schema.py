@@ -18,8 +18,9 @@ Status = Literal["unlabelled", "in progress", "labelled", "reviewed"]
 Split = Literal["train", "validation"]
 STATUSES: tuple[Status, ...] = ("unlabelled", "in progress", "labelled", "reviewed")
 
-# Okabe and Ito's colours, told apart by nearly everybody, without the black.
-PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#bbbbbb")
+# Okabe and Ito's colours, told apart by nearly everybody, without the black; those that look like
+# the heat map of the uncertainty come last.
+PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
 
 # Ids become file names: no separators, no hidden files, no "..", nothing Windows chokes on.
 _ID = re.compile(r"^\w(?:[\w.+\- ]*[\w+\-])?$")

@@ -70,7 +70,7 @@ class Project:
             "classes": [c.model_dump() for c in classes or named_classes(["structure"])],
             "channels": list(channels),
         }
-        file = validated(values, path / FILE, "Nothing was made; choose other values.")
+        file = validated(values, path, "Nothing was made; choose other values.")
         make_folder(path / "labels")
         write_json(path / FILE, file.model_dump())
         return cls(path, file)
@@ -123,7 +123,7 @@ class Project:
                 return case
         ids = [case.id for case in self._file.cases]
         close = difflib.get_close_matches(case_id, ids, 3)
-        hint = f" Did you mean {', '.join(close)}?" if close else ""
+        hint = f" Did you mean {', '.join(close)}?" if close else " List them with `cases`."
         raise UserError(f"There is no case '{case_id}' in {self.name}.{hint}")
 
     def labelled(self, split: Split = "train") -> list[Case]:
@@ -206,7 +206,7 @@ class Project:
             status: Status = "unlabelled"
             if labels and (label := labels.get(formats.scan_name(paths[0]))):
                 array = formats.read_label(label, like=volumes[0]).array
-                check_values(array, self.classes, Path(label).name)
+                check_values(array, self.classes, f"Label {Path(label).name}")
                 arrays[case_id], status = array, label_status(array)
             cases.append(
                 Case(id=case_id, images=[self._reference(p) for p in paths], status=status)
@@ -318,7 +318,8 @@ class Project:
             usable = [run for run in runs if run.has_weights]
             if not usable:
                 raise ProjectError(
-                    f"{self.name} has no trained weights yet. Train first, then predict."
+                    f"{self.name} has no trained weights yet. Train first, or wait for the first "
+                    "checkpoint of the run at work; then predict."
                 )
             return usable[-1]
         for run in runs:

@@ -53,7 +53,7 @@ class AnnotateSection(QWidget):
             guarded(session, lambda: self._status("labelled")),
         )
         self.reviewed = button(
-            "Reviewed",
+            "Mark as reviewed",
             "The label of this scan was checked and is final",
             guarded(session, lambda: self._status("reviewed")),
         )
@@ -67,7 +67,8 @@ class AnnotateSection(QWidget):
         for row in (
             (self.add_class, self.rename),
             (self.paint, self.erase),
-            (self.slice_done, self.case_done, self.reviewed),
+            (self.slice_done, self.case_done),
+            (self.reviewed,),
         ):
             line = QHBoxLayout()
             for item in row:

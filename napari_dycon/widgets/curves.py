@@ -9,7 +9,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 Event = dict[str, Any]
 MOST_POINTS = 4000
-MEASURES = (("loss", "#e69f00", "loss"), ("dice", "#56b4e9", "validation Dice"))
+MEASURES = (("loss", "#e69f00", "loss (labelled)"), ("dice", "#56b4e9", "validation Dice"))
 
 
 class Curves(QWidget):
@@ -53,8 +53,9 @@ class Curves(QWidget):
         kind = event.get("event")
         if kind == "started":
             self.clear()
-        elif kind == "step" and event.get("loss") is not None:
-            self._append("loss", event["step"], event["loss"])
+        elif kind == "step" and (loss := event["parts"].get("supervised")) is not None:
+            # Of the labelled patches: the whole loss jumps when the unlabelled ones come in.
+            self._append("loss", event["step"], loss)
         elif kind == "validation" and event.get("mean") is not None:
             self._plots[1].show()
             self._append("dice", event["step"], event["mean"])

@@ -27,6 +27,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.common import button, guarded, set_enabled, signals_blocked
 from napari_dycon.widgets.new_project import NewProjectDialog
 
+NOTHING_OPEN = "Open… a project, or make one with New…"
 # Dots that differ in shape as well as in colour.
 STATUS_MARKS = {
     "unlabelled": ("○", "#999999"),
@@ -43,7 +44,7 @@ class DataSection(QWidget):
         super().__init__()
         self.session = session
         self._asked = ""  # case that was clicked last
-        self.title = QLabel("No project is open")
+        self.title = QLabel(NOTHING_OPEN)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = button(
             "Open…", "Open a project, or a folder of NIfTI scans to make one from", self._open
@@ -112,7 +113,7 @@ class DataSection(QWidget):
             guarded(self.session, self.session.add_cases)(chosen)
 
     def _project_changed(self, project: Project | None) -> None:
-        self.title.setText(project.name if project else "No project is open")
+        self.title.setText(project.name if project else NOTHING_OPEN)
         self.title.setToolTip(str(project.path) if project else "")
         set_enabled(self.add_button, "" if project else "open or make a project first")
         self._fill()
@@ -131,7 +132,8 @@ class DataSection(QWidget):
                 self._describe(self.list.topLevelItem(row), case)
         if project:
             labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
-            self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled")
+            hint = "" if self.session.view else "; click a case to show it"
+            self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled{hint}")
         self._mark_shown(self.session.view)
 
     def _describe(self, item: QTreeWidgetItem, case: Case) -> None:

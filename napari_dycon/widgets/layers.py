@@ -23,6 +23,7 @@ from napari_dycon.session import Session
 
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
+MOST_QUANTILE = 0.9
 AUTOSAVE_MS = 1000
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
@@ -46,8 +47,8 @@ class CaseLayers(QObject):
         self.session = session
         self.viewer = viewer
         self.visible = dict.fromkeys(ROLES, True) | {"disagreement": False}
-        self.opacity = {"prediction": 0.4, "uncertainty": 0.7, "disagreement": 0.7, "label": 0.7}
-        self.threshold = 0.2  # of the heat map; below it nothing is shown
+        self.opacity = {"prediction": 0.4, "uncertainty": 0.6, "disagreement": 0.6, "label": 0.6}
+        self.threshold = 0.3  # of the heat map; below it nothing is shown
         self.show_unannotated = False
         self.brush = 1  # value of the structure to paint
         self._working = False
@@ -101,7 +102,7 @@ class CaseLayers(QObject):
         self.threshold = threshold
         for role in ("uncertainty", "disagreement"):
             if (layer := self.layer(role)) is not None:
-                layer.contrast_limits = self._limits()
+                layer.contrast_limits = self._limits(layer.data)
 
     def set_show_unannotated(self, show: bool) -> None:
         """Tint voxels that nobody annotated."""
@@ -194,21 +195,27 @@ class CaseLayers(QObject):
                 self.viewer.layers.remove(found)
         elif found is not None:
             found.data = data
+            found.contrast_limits = self._limits(data)
         else:
             layer = Image(
                 data,
                 name=role,
                 colormap=colormap,
                 blending="translucent_no_depth",
-                contrast_limits=self._limits(),
+                contrast_limits=self._limits(data),
                 opacity=self.opacity[role],
                 visible=self.visible[role],
                 **self._common(view, role),
             )
             self._insert(layer)
 
-    def _limits(self) -> tuple[float, float]:
-        return self.threshold, max(1.0, self.threshold + 0.01)
+    def _limits(self, data: Any) -> tuple[float, float]:
+        """Range of colours of a map: what everywhere is unsure would hide the scan, so at most
+        the most uncertain tenth of the voxels is shown.
+        """
+        most = float(np.quantile(data[::2, ::2, ::2], MOST_QUANTILE))
+        low = max(self.threshold, min(most, 0.95))
+        return low, max(1.0, low + 0.01)
 
     def _insert(self, layer: Layer) -> None:
         """Add below the label, so that the brush stays on top and selected."""

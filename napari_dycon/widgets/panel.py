@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari.utils.notifications import show_error, show_info, show_warning
+from napari.utils.notifications import show_error, show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
@@ -20,7 +20,8 @@ from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.review import ReviewSection
 from napari_dycon.widgets.training import TrainSection
 
-NOTIFY = {"info": show_info, "warning": show_warning, "error": show_error}
+# What is only good to know stands in the panel and does not cover the scan.
+NOTIFY = {"warning": show_warning, "error": show_error}
 
 
 class DyconPanel(QWidget):
@@ -136,7 +137,8 @@ class DyconPanel(QWidget):
         self.viewer.events.theme.disconnect(self._use_theme)
 
     def _notify(self, level: str, text: str) -> None:
-        NOTIFY.get(level, show_info)(text)
+        if level in NOTIFY:
+            NOTIFY[level](text)
         self.message.setText(text)
 
     def _use_theme(self, _: Any = None) -> None:

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.engine.config import TrainConfig, make_config, preset_names
+from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus
 from napari_dycon.session import Session
 from napari_dycon.widgets.background import remaining_text
@@ -25,6 +26,8 @@ from napari_dycon.widgets.curves import Curves
 
 METHOD_TEXTS = {
     "dycon": "DyCON (semi-supervised)",
+    "secl-region": "SECL by region",
+    "secl-anatomical": "SECL by anatomy",
     "mean-teacher": "Mean teacher",
     "supervised": "Supervised only",
 }
@@ -46,8 +49,8 @@ class TrainSection(QWidget):
         self._phase = session.status.phase
         self.method = self._choice(
             METHOD_TEXTS,
-            "DyCON and mean teacher learn from labelled and unlabelled scans,\n"
-            "supervised from the labelled ones only",
+            "All but the last learn from labelled and unlabelled scans;\n"
+            "DyCON is the one this program is made for, the others are there to compare",
         )
         self.preset = self._choice({n: n for n in preset_names()}, "The recipe of settings")
         self.preset.setCurrentText("default")
@@ -93,7 +96,7 @@ class TrainSection(QWidget):
         layout.addWidget(self.device_used)
         layout.addWidget(self.curves, 1)
 
-        session.project_changed.connect(self._refresh)
+        session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._refresh)
         session.runs_changed.connect(self._refresh)
         session.run_changed.connect(self._run_changed)
@@ -139,6 +142,27 @@ class TrainSection(QWidget):
         else:
             self.session.pause()
 
+    def _project_changed(self, project: Project | None) -> None:
+        """Show how the newest run went, unless one is at work and tells itself."""
+        self.curves.clear()
+        self.bar.setValue(0)
+        self.status.setText("")
+        self._refresh()
+        runs = project.runs() if project is not None else []
+        if not runs:
+            return
+        last = runs[-1]
+
+        def show(found: tuple[list[dict[str, Any]], int]) -> None:
+            if self.session.project is project and self.session.status.phase == "idle":
+                for event in found[0]:
+                    self._on_event(event)
+                self.keep.setChecked(False)
+                if self.status.text():
+                    self.status.setText(f"{last.id}: {self.status.text()}")
+
+        self.session.background.run(last.read_events, show, lambda _: None)
+
     def _run_changed(self, status: RunStatus) -> None:
         # Most changes are a step's: only a change of phase is worth a look at the disk.
         if status.phase != self._phase:
@@ -179,6 +203,12 @@ class TrainSection(QWidget):
     def _on_event(self, event: dict[str, Any]) -> None:
         self.curves.add(event)
         kind = event.get("event")
+        if kind == "started":  # perhaps by somebody else: show the settings it runs with
+            for box, value in ((self.method, event["method"]), (self.preset, event.get("preset"))):
+                if (index := box.findData(value)) >= 0:
+                    box.setCurrentIndex(index)
+            if event["time_limit"]:
+                self.minutes.setValue(max(1, round(event["time_limit"] / 60)))
         if kind in ("finished", "stopped"):
             self.bar.setValue(1000 if kind == "finished" else self.bar.value())
             dice = f", validation Dice {event['dice']:.3f}" if event.get("dice") else ""

@@ -78,10 +78,15 @@ def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folder
     assert result["summary"]["uncertainty"]["rank_correlation"] == pytest.approx(1)
 
 
-def test_a_prediction_without_its_reference_is_refused(folders):
+def test_predictions_without_a_reference_are_left_out_and_said(folders):
     predictions, references = folders
     (references / "b.1.nii.gz").unlink()
-    with pytest.raises(UserError, match=r"1 prediction in .* without a reference .*: b\.1\."):
+    result = evaluate_folders(predictions, references)
+    assert list(result["cases"]) == ["a", "c"]
+    assert "1 prediction without a reference, left out: b.1." in result["warnings"]
+    for name in ("a", "c"):
+        (references / f"{name}.nii.gz").rename(references / f"other-{name}.nii.gz")
+    with pytest.raises(UserError, match=r"No prediction in .* has a reference of the same name"):
         evaluate_folders(predictions, references)
 
 

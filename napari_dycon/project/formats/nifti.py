@@ -100,8 +100,10 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
         raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or np.any(array != np.rint(array)):
+        odd = array[array != np.rint(array)]
+        example = f" ({odd.flat[0]:g} among them)" if odd.size else ""
         raise LabelError(
-            f"Label {path.name} holds values from {low} to {high}; expected whole numbers from 0 "
+            f"Label {path.name} holds values from {low:g} to {high:g}{example}; expected whole numbers from 0 "
             "to 254, and 255 where nothing is annotated. Is it a scan instead of a label?"
         )
     return Volume(array.astype(np.uint8), volume.affine, volume.source)
