@@ -30,10 +30,10 @@ from napari_dycon.widgets.new_project import NewProjectDialog
 NOTHING_OPEN = "Open… a project, or make one with New…"
 # Dots that differ in shape as well as in colour.
 STATUS_MARKS = {
-    "unlabelled": ("○", "#999999"),
-    "in progress": ("◐", "#e69f00"),
-    "labelled": ("●", "#56b4e9"),
-    "reviewed": ("✔", "#009e73"),
+    "unlabelled": ("○", ""),
+    "in progress": ("◐", "#d08a00"),
+    "labelled": ("●", "#2a8fd0"),
+    "reviewed": ("✔", "#0a9a74"),
 }
 
 
@@ -139,7 +139,7 @@ class DataSection(QWidget):
     def _describe(self, item: QTreeWidgetItem, case: Case) -> None:
         mark, color = STATUS_MARKS[case.status]
         item.setText(1, f"{mark} {case.status}")
-        item.setForeground(1, QColor(color))
+        item.setForeground(1, QColor(color) if color else item.foreground(0))
         item.setText(2, "train" if case.split == "train" else "valid.")
         item.setToolTip(
             2,
