@@ -104,7 +104,8 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
         example = f" ({odd.flat[0]:g} among them)" if odd.size else ""
         raise LabelError(
             f"Label {path.name} holds values from {low:g} to {high:g}{example}; expected whole "
-            "numbers from 0 to 254, and 255 where nothing is annotated. Is it a scan instead of a label?"
+            "numbers from 0 to 254, and 255 where nothing is annotated. Is it a scan instead of a "
+            "label?"
         )
     return Volume(array.astype(np.uint8), volume.affine, volume.source)
 

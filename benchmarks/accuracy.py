@@ -1,0 +1,205 @@
+"""Accuracy on scans never seen: data set, labelled count, methods, seeds and budget to one table.
+
+``python benchmarks/accuracy.py --data FOLDER --labelled 4 --methods supervised dycon --seeds 0 1 2
+--time-limit 10m --work DIR [--order listed] [--set spacing=[1.25,1.25,1.25]] [--record]``
+
+``FOLDER`` holds ``images/`` and ``labels/``. In random order the first ``--labelled`` cases of
+``numpy.random.default_rng(seed).permutation`` are labelled; listed order takes the first by name
+for every seed. The last ``--test`` cases are held out: they are no part of the project. All others
+are unlabelled. Everything goes through the command line alone, every method has the same budget,
+the last checkpoint counts.
+
+Restartable: finished rows are kept in ``DIR/rows.jsonl`` and not run again; a run that was
+interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COMMAND = [sys.executable, "-m", "napari_dycon"]
+RESULTS = Path(__file__).with_name("RESULTS.md")
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--labelled", type=int, default=4)
+    parser.add_argument("--test", type=int, default=40)
+    parser.add_argument("--order", choices=("random", "listed"), default="random")
+    parser.add_argument("--methods", nargs="+", default=["supervised", "dycon"])
+    parser.add_argument("--preset", default="default")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--time-limit")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    store = arguments.work / "rows.jsonl"
+    done: dict[str, Row] = {}
+    if store.exists():
+        for line in store.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            done[row["key"]] = row
+    rows = []
+    for seed in arguments.seeds:  # seed by seed, so that methods can be compared early
+        for method in arguments.methods:
+            key = key_of(arguments, method, seed)
+            if key not in done:
+                done[key] = {"key": key, **measure(arguments, method, seed)}
+                with store.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(done[key]) + "\n")
+            rows.append(done[key])
+            print(line_of(done[key]), flush=True)
+    table = summary(arguments, rows)
+    print("\n" + table)
+    if arguments.record:
+        with RESULTS.open("a", encoding="utf-8") as file:
+            file.write("\n" + table + "\n")
+
+
+def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
+    """Name of one run, the same whenever it would be the same run."""
+    settings = "_".join(sorted(arguments.set))
+    parts = [arguments.data.name, f"{arguments.labelled}of", f"{arguments.test}test"]
+    parts += [arguments.order, method, arguments.preset, f"seed{seed}"]
+    parts += [str(arguments.time_limit), str(arguments.steps), arguments.device, settings]
+    return "-".join(parts).replace("/", "_")
+
+
+def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
+    """Train, predict and evaluate one run."""
+    names = sorted(p.name for p in (arguments.data / "images").glob("*.nii.gz"))
+    order = np.arange(len(names))
+    if arguments.order == "random":
+        order = np.random.default_rng(seed).permutation(len(names))
+    folder = arguments.work / key_of(arguments, method, seed)
+    project = folder / "project"
+    if not project.exists():
+        groups = {
+            "images": order[: -arguments.test],
+            "labels": order[: arguments.labelled],
+            "test": order[-arguments.test :],
+            "truth": order[-arguments.test :],
+        }
+        for group, indices in groups.items():
+            source = arguments.data / ("images" if group in ("images", "test") else "labels")
+            (folder / group).mkdir(parents=True, exist_ok=True)
+            for index in indices:
+                shutil.copyfile(source / names[index], folder / group / names[index])
+        call("new", project, "--images", folder / "images", "--labels", folder / "labels")
+    runs = sorted((project / "runs").glob("*/state/state.safetensors"))
+    if runs:
+        events = call("train", project, "--resume", runs[-1].parents[1].name, "--json")
+    else:
+        budget = ["--time-limit", arguments.time_limit] if arguments.time_limit else []
+        budget += ["--steps", arguments.steps] if arguments.steps else []
+        events = call(
+            "train", project, "--method", method, "--preset", arguments.preset, *budget,
+            "--device", arguments.device, "--seed", seed,
+            *(f"--set={pair}" for pair in arguments.set), "--json",
+        )  # fmt: skip
+    started, finished = (json.loads(events.splitlines()[i]) for i in (0, -1))
+    call("predict", project, "--images", folder / "test", "--out", folder / "out")
+    scores = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))["summary"]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    shutil.rmtree(folder)
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit,
+        "machine": f"{os.cpu_count()} cores {platform.machine()}, torch {version('torch')}, "
+        f"{started['device']} {started['precision']}",
+        "method": method,
+        "seed": seed,
+        "steps": finished["step"],
+        "seconds": round(finished["elapsed"]),
+        "scores": scores,
+    }
+
+
+def line_of(row: Row) -> str:
+    """One run as a row of a table."""
+    scores, quality = row["scores"], row["scores"].get("uncertainty") or {}
+    classes = scores["classes"].values()
+
+    def mean(measure: str) -> float:
+        return float(np.mean([c[measure]["mean"] for c in classes]))
+
+    cells = [
+        row["date"],
+        row["commit"],
+        row["method"],
+        str(row["seed"]),
+        f"{row['steps']} in {row['seconds']} s",
+        f"**{scores['mean_dice']:.4f}** ± {scores['sd_dice']:.4f}",
+        " / ".join(f"{c['dice']['mean']:.4f}" for c in classes),
+        f"{mean('hd95_mm'):.2f}",
+        f"{mean('asd_mm'):.2f}",
+        *(_number(quality.get(name)) for name in ("auroc", "ece", "rank_correlation")),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
+    """Return all runs, then mean and spread over seeds of each method."""
+    budget = arguments.time_limit or f"{arguments.steps} steps"
+    settings = f", {', '.join(arguments.set)}" if arguments.set else ""
+    head = (
+        "date", "commit", "method", "seed", "steps", "Dice ± sd over cases", "per class",
+        "HD95 mm", "ASD mm", "AUROC", "ECE", "rank corr.",
+    )  # fmt: skip
+    lines = [
+        f"### {arguments.data.name}, {arguments.labelled} labelled, {arguments.test} held out, "
+        f"{budget}, preset {arguments.preset}{settings}",
+        "",
+        f"{rows[0]['machine']}; `{' '.join(['python', *sys.argv])}`",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "---|" * len(head),
+        *map(line_of, rows),
+        "",
+    ]
+    for method in arguments.methods:
+        dice = [row["scores"]["mean_dice"] for row in rows if row["method"] == method]
+        spread = f" ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else ""
+        lines.append(f"- {method}: mean Dice {np.mean(dice):.4f}{spread} over {len(dice)} seed(s)")
+    return "\n".join(lines)
+
+
+def call(*arguments: object) -> str:
+    """Run a command and return its standard output."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
+if __name__ == "__main__":
+    main()
