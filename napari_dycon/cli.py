@@ -137,9 +137,15 @@ def new(
     classes: Annotated[
         str | None, typer.Option(help="Names of classes 1, 2, ..., separated by commas.")
     ] = None,
+    labelled: Annotated[
+        int | None, typer.Option(min=0, help="Take labels for this many cases only, by name.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a project from a folder of scans; scans without a label are unlabelled."""
+    """Make a project from a folder of scans; scans without a label are unlabelled.
+
+    The layouts of BraTS 2019 and ISLES 2022 are recognised: their channels and labels come along.
+    """
     from napari_dycon.project.importers import project_from_folder
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
@@ -153,6 +159,7 @@ def new(
             lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Reading {name}"
             ),
+            labelled=labelled,
         )
     show_cases(made, as_json)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from napari_dycon.errors import UserError
 from napari_dycon.project import formats
 from napari_dycon.project.labels import values_in
-from napari_dycon.project.schema import named_classes
+from napari_dycon.project.layouts import recognise
+from napari_dycon.project.schema import ClassInfo, named_classes, next_color
 from napari_dycon.project.store import Progress, Project, check_free
 
 
@@ -21,14 +22,38 @@ def project_from_folder(
     labels: Path | str | None = None,
     classes: Sequence[str] | None = None,
     progress: Progress | None = None,
+    *,
+    labelled: int | None = None,
 ) -> Project:
     """Make a project from a folder of scans and, for some of them, labels of the same name.
 
-    All scans and labels are read and checked first; when one is wrong, nothing is left behind.
+    A folder in the layout of a known benchmark (see ``layouts.py``) is taken as it is, with its own
+    labels, channels and classes. All scans and labels are read and checked first; when one is
+    wrong, nothing is left behind.
+
+    Parameters
+    ----------
+    path : folder of the project, new or empty
+    images, labels : folders
+    classes : names of the classes 1, 2, ...; by default one for each value in the labels
+    labelled : take labels for this many cases only, the first ones by name; the others count as
+        unlabelled
     """
     path = Path(path).absolute()
     check_free(path)
-    missing = [p for p in (path, *path.parents) if not p.exists()]
+    if labels is None and (layout := recognise(Path(images))) is not None:
+        return _filled(
+            path,
+            [
+                ClassInfo(value=value, name=name, color=next_color(index))
+                for index, (value, name) in enumerate(layout.classes.items())
+            ],
+            layout.channels,
+            [case.images for case in layout.cases],
+            {c.id: c.label for c in layout.cases[:labelled] if c.label is not None},
+            progress,
+            ids=[case.id for case in layout.cases],
+        )
     scans = scans_in(Path(images), "images")
     drawn: dict[str, Path] = {}
     if labels is not None:
@@ -40,13 +65,29 @@ def project_from_folder(
                 f"{f' (and {len(stray) - 1} more)' if len(stray) > 1 else ''}. Expected each "
                 "label to be named like its scan."
             )
+    if labelled is not None:
+        drawn = dict(sorted(drawn.items())[:labelled])
     infos = named_classes(classes or ["structure"])
     if classes is None and (found := values_in(list(drawn.values()))):
         named = zip(found, named_classes([f"class {v}" for v in found]), strict=True)
         infos = [info.model_copy(update={"value": value}) for value, info in named]
-    project = Project.create(path, classes=infos)
+    return _filled(path, infos, ("image",), [[scan] for scan in scans], drawn, progress)
+
+
+def _filled(
+    path: Path,
+    classes: Sequence[ClassInfo],
+    channels: Sequence[str],
+    scans: Sequence[list[Path]],
+    labels: dict[str, Path],
+    progress: Progress | None,
+    ids: Sequence[str] | None = None,
+) -> Project:
+    """Make a project and add all its cases, or leave nothing behind."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    project = Project.create(path, classes=classes, channels=channels)
     try:
-        project.add_cases(scans, labels=drawn, progress=progress)
+        project.add_cases(scans, labels=labels, progress=progress, ids=ids)
     except BaseException:
         # The folder was new or empty a moment ago; all that is in it is ours.
         shutil.rmtree(path, ignore_errors=True)

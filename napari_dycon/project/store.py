@@ -188,8 +188,16 @@ class Project:
         *,
         labels: Mapping[str, Path] | None = None,
         progress: Progress | None = None,
+        ids: Sequence[str] | None = None,
     ) -> list[Case]:
-        """Add scans, and labels by case id; all are checked before anything is written."""
+        """Add scans, and labels by case name; all are checked before anything is written.
+
+        Parameters
+        ----------
+        images : a file, or one file a channel, of each case
+        labels : label files by the case's name, which is that of its first file or its ``ids`` one
+        ids : names of the cases, where those of their files will not do
+        """
         self.reload()
         groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
         taken = {case.id.lower() for case in self._file.cases}
@@ -197,14 +205,15 @@ class Project:
         arrays: dict[str, Array] = {}
         for number, group in enumerate(groups, start=1):
             paths = [Path(p).absolute() for p in group]
-            case_id = free_id(formats.scan_name(paths[0]), taken)
+            name = ids[number - 1] if ids is not None else formats.scan_name(paths[0])
+            case_id = free_id(name, taken)
             taken.add(case_id.lower())
             volumes = [formats.read_volume(path) for path in paths]
             for volume in volumes[1:]:
                 if difference := same_grid(volume, volumes[0]):
                     raise GeometryError(f"The channels of {case_id} differ: {difference}.")
             status: Status = "unlabelled"
-            if labels and (label := labels.get(formats.scan_name(paths[0]))):
+            if labels and (label := labels.get(name)):
                 array = formats.read_label(label, like=volumes[0]).array
                 check_values(array, self.classes, f"Label {Path(label).name}")
                 arrays[case_id], status = array, label_status(array)

@@ -10,16 +10,24 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from nifti_files import save_nifti
 from safetensors.torch import load_file
 
 from napari_dycon.engine.checkpoint import load_model
-from napari_dycon.engine.config import METHODS, TrainConfig, make_config, parse_overrides
+from napari_dycon.engine.config import (
+    METHODS,
+    TrainConfig,
+    make_config,
+    parse_overrides,
+    preset_names,
+)
 from napari_dycon.engine.device import choose_device
 from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError, UserError
 from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.schema import named_classes
 from napari_dycon.project.store import Project
 
 TINY: dict[str, Any] = {
@@ -220,3 +228,46 @@ def test_validation_cases_that_were_learnt_from_are_told(project: Project) -> No
     events = list(train(project, tiny("supervised", steps=1, init_from=project.run().id)))
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert "(scan-2)" in warned[0]
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_every_preset_fits_every_method(preset: str) -> None:
+    for method in METHODS:
+        config = make_config(method, preset)
+        assert TrainConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: str) -> None:
+    """Twenty classes, eight channels, every fifth slice annotated."""
+    classes, channels = 20, 8
+    project = Project.create(
+        tmp_path / "p",
+        classes=named_classes([f"part {i}" for i in range(classes)]),
+        channels=[f"channel {i}" for i in range(channels)],
+    )
+    rng = np.random.default_rng(0)
+    groups = []
+    for case in range(3):
+        label = np.zeros((20, 16, 16), np.uint8)
+        label[2:18, 2:14, 2:14] = rng.integers(1, classes + 1, (16, 12, 12))
+        groups.append(
+            [
+                save_nifti(
+                    tmp_path / f"case-{case}_{channel}.nii.gz",
+                    (label * (channel + 1) + rng.normal(size=label.shape)).astype(np.float32),
+                )
+                for channel in range(channels)
+            ]
+        )
+    project.add_cases(groups, ids=["a", "b", "c"])
+    label = np.full(project.read_image("a").shape, 255, np.uint8)
+    drawn = np.zeros((4, *label.shape[1:]), np.uint8)
+    drawn[:, 4:10, 4:10] = rng.integers(1, classes + 1, (4, 6, 6))
+    label[::5][:4] = drawn
+    project.save_label("a", label)
+    events = list(train(project, tiny(method, steps=2, secl_weight=1.0)))
+    assert events[-1]["event"] == "finished"
+    assert events[-1]["skipped"] == 0
+    model = load_model(project.run().weights_path)
+    assert (model.channels, len(model.class_values)) == (channels, classes)
