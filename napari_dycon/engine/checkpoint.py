@@ -35,6 +35,7 @@ class Model:
     config: TrainConfig
     class_values: tuple[int, ...]  # label value of output 1, 2, ...; output 0 is background
     channels: int
+    temperature: float = 1.0  # logits are divided by it; see calibration.py
 
 
 def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:
@@ -80,6 +81,7 @@ def save_weights(path: Path, model: Model, step: int) -> None:
         "config": model.config.to_dict(),
         "class_values": list(model.class_values),
         "channels": model.channels,
+        "temperature": model.temperature,
         "step": step,
     }
     tensors = _prefixed("student", model.student) | _prefixed("teacher", model.teacher)
@@ -93,6 +95,7 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
         config = TrainConfig.from_dict(about["config"])
         values = tuple(int(v) for v in about["class_values"])
         channels = int(about["channels"])
+        temperature = float(about["temperature"])
         networks = {}
         for name in ("student", "teacher"):
             network = build_network(config, channels, len(values) + 1)
@@ -104,7 +107,8 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
     except (KeyError, TypeError, RuntimeError) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(f"The weights at {path} do not fit this version: {line}") from None
-    return Model(networks["student"], networks["teacher"], config, values, channels)
+    student, teacher = networks["student"], networks["teacher"]
+    return Model(student, teacher, config, values, channels, temperature)
 
 
 def save_state(

@@ -53,16 +53,24 @@ def predict_volume(
 
     ``overlap`` of neighbouring windows: less is faster and a little rougher at their seams.
     """
-    image = prepare_image(volume, model.config)
-    members = member_probabilities(model, torch.from_numpy(image), device, dtype, overlap=overlap)
-    if tuple(members[0].shape[1:]) != volume.shape:
-        members = [
-            F.interpolate(m[None], size=volume.shape, mode="trilinear", align_corners=False)[0]
-            for m in members
-        ]
+    members = members_on_grid(model, volume, device, dtype, overlap=overlap)
     mean, uncertainty, disagreement = uncertainty_maps(members)
     values = np.array([0, *model.class_values], dtype=np.uint8)
     return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
+
+
+def members_on_grid(
+    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype, *, overlap: float
+) -> list[Tensor]:
+    """Softmax outputs ``(classes, D, H, W)`` of student and teacher on the scan's own grid."""
+    image = torch.from_numpy(prepare_image(volume, model.config))
+    members = member_probabilities(model, image, device, dtype, overlap=overlap)
+    if tuple(members[0].shape[1:]) == volume.shape:
+        return members
+    return [
+        F.interpolate(m[None], size=volume.shape, mode="trilinear", align_corners=False)[0]
+        for m in members
+    ]
 
 
 @torch.no_grad()
@@ -89,7 +97,7 @@ def member_probabilities(
     def both(x: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             logits = [at_least_float32(network(x).logits) for network in networks]
-        return torch.cat([F.softmax(part, dim=1) for part in logits], dim=1)
+        return torch.cat([F.softmax(part / model.temperature, dim=1) for part in logits], dim=1)
 
     try:
         for network in networks:

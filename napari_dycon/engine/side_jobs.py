@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from napari_dycon.engine import checkpoint
-from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.calibration import calibration_sample, fit_temperature
+from napari_dycon.engine.dataset import TrainingData, to_indices
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.metrics import dice_per_class
-from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.predict import members_on_grid, predict_volume
 from napari_dycon.errors import DyconError
 
 if TYPE_CHECKING:
@@ -44,6 +45,27 @@ def preview(
         "mask": str(project.prediction_path(run.id, case, "mask")),
         "uncertainty": str(project.prediction_path(run.id, case, "uncertainty")),
     }
+
+
+def calibrate(
+    project: Project,
+    data: TrainingData,
+    model: checkpoint.Model,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> float:
+    """Temperature fitted on the validation cases; 1 when there is nothing to fit it on."""
+    samples = []
+    for case in data.validation:
+        label = project.read_label(case)
+        if label is None:
+            continue
+        volume = project.read_image(case)
+        members = members_on_grid(model, volume, device, dtype, overlap=QUICK_OVERLAP)
+        indices = to_indices(label, data.class_values)
+        if (sample := calibration_sample(members, indices, volume.spacing_mm)) is not None:
+            samples.append(sample)
+    return fit_temperature(samples)
 
 
 def validate(

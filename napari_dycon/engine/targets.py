@@ -33,6 +33,14 @@ def target_round(config: TrainConfig, progress: float) -> int:
     return 1 + min(int(share * config.target_rounds), config.target_rounds - 1)
 
 
+def target_bounds(config: TrainConfig) -> tuple[float, ...]:
+    """Shares of the run at which targets are made; none without stored targets."""
+    if not config.stored_targets:
+        return ()
+    start, rounds = config.unlabelled_start, config.target_rounds
+    return tuple(start + (1.0 - start) * number / rounds for number in range(rounds))
+
+
 def with_targets(cases: list[UnlabelledCase], folder: Path) -> list[UnlabelledCase]:
     """Return the cases with the place of their stored targets."""
     return [dataclasses.replace(case, teacher=folder / f"{case.id}.npy") for case in cases]

@@ -9,6 +9,7 @@ there is no random state to save.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 import time
@@ -28,9 +29,14 @@ from napari_dycon.engine.methods import Step, build_method
 from napari_dycon.engine.network import build_network, update_teacher
 from napari_dycon.engine.optimizer import build_optimizer
 from napari_dycon.engine.patches import UnlabelledCase
-from napari_dycon.engine.schedules import adaptive_beta, ema_decay, learning_rate_factor
-from napari_dycon.engine.side_jobs import preview, validate
-from napari_dycon.engine.targets import store_targets, target_round, with_targets
+from napari_dycon.engine.schedules import (
+    adaptive_beta,
+    ema_decay,
+    learning_rate_factor,
+    stage_progress,
+)
+from napari_dycon.engine.side_jobs import calibrate, preview, validate
+from napari_dycon.engine.targets import store_targets, target_bounds, target_round, with_targets
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
@@ -153,6 +159,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                 f"for validation now ({both[0]}); their Dice looks better than it is.",
             }
     batches = Batches(data, device)
+    stages = target_bounds(config) if data.unlabelled else ()
     unlabelled_now: list[UnlabelledCase] = []
     noise = torch.Generator(device)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
@@ -221,7 +228,9 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         # One step
         batch = batches.get(step, unlabelled_now)
         noise.manual_seed(config.seed * 1_000_003 + step)
-        rate = config.learning_rate * learning_rate_factor(done, config.warmup)
+        rate = config.learning_rate * learning_rate_factor(
+            stage_progress(done, stages), config.warmup
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -274,6 +283,10 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if step:  # untrained networks are no weights to predict with
         save()
         yield {"event": "checkpoint", "step": step}
+        if data.validation:
+            model = dataclasses.replace(model, temperature=calibrate(project, data, model, *where))
+            checkpoint.save_weights(run.weights_path, model, step)
+            yield {"event": "calibrated", "temperature": model.temperature}
     if data.validation and step:
         last_validation = validate(project, data, model, *where)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
@@ -295,6 +308,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             **summary,
             "outcome": outcome,
             "validation": last_validation,
+            "temperature": model.temperature,
             "labelled": [case.id for case in data.labelled],
             "unlabelled": len(data.unlabelled),
         },

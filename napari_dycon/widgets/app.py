@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +17,6 @@ def make_window(
     project: Path | None = None, *, show: bool = True
 ) -> tuple[napari.Viewer, DyconPanel]:
     """Make a viewer with the panel, and open a project in it."""
-    # Which Qt there is was chosen at installation; telling it at every start helps nobody.
-    warnings.filterwarnings("ignore", message="napari support for the PyQt5")
     viewer = napari.Viewer(title="napari-dycon", show=show)
     _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
     if project is not None:

@@ -92,6 +92,9 @@ def save_pictures(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> list[P
             viewer.reset_view()
     except DyconError:
         pass  # nothing shown or predicted: the picture shows just that
+    for widget in QApplication.allWidgets():  # notes that came long ago would hide the scan
+        if type(widget).__name__ == "NapariQtNotification":
+            widget.close()
     paths = []
     for theme, tab in (("dark", 2), ("light", 1)):
         viewer.theme = theme

@@ -137,6 +137,8 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
     first = list(train(project, config))
     dice = [e["mean"] for e in first if e["event"] == "validation"][-1]
     assert dice > 0.6
+    (temperature,) = [e["temperature"] for e in first if e["event"] == "calibrated"]
+    assert load_model(project.run().weights_path).temperature == temperature != 1.0
     again = list(train(project, config.with_changes(steps=1, init_from=project.run().id)))
     assert not [e for e in again if e["event"] == "warning"]
     assert [e["mean"] for e in again if e["event"] == "validation"][-1] > 0.5
