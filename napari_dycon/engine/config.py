@@ -101,6 +101,9 @@ class TrainConfig:
     secl_temperature: float = 0.1
     regions: tuple[int, int, int] = (4, 4, 4)
 
+    # Prediction
+    test_scales: tuple[float, ...] = (0.93, 1.07)  # sizes in which a scan is seen once more each
+
     # While running, seconds between
     validate_every: float = 60.0
     checkpoint_every: float = 60.0
@@ -225,6 +228,8 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected more than 0.")
     if config.time_limit is not None and not config.time_limit > 0:
         raise ConfigError(f"The time limit is {config.time_limit} s; expected more than 0.")
+    if any(not 0.5 <= scale <= 2.0 for scale in config.test_scales):
+        raise ConfigError(f"Setting test_scales is {config.test_scales}; expected 0.5 to 2.")
     for name in ("foreground_share", "ema_decay", "unlabelled_start", "warmup"):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")

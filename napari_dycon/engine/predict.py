@@ -6,6 +6,7 @@ entropy the uncertainty, and how far they part the disagreement.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ from napari_dycon.project.volume import Volume
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
+OVERLAP, QUICK_OVERLAP = 0.5, 0.25  # of neighbouring windows
+MOST_PATCHES = 8.0  # voxels, in patches, up to which a CPU looks at a scan more than once
 WHOLE_VOLUME_FACTOR = 2.0  # volumes up to this many patches' voxels are predicted in one window
 
 
@@ -47,30 +50,43 @@ def predict_volume(
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     *,
-    overlap: float = 0.5,
+    quick: bool = False,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
-    ``overlap`` of neighbouring windows: less is faster and a little rougher at their seams.
+    ``quick`` takes one view of the scan and windows that overlap less: several times as fast, a
+    little less accurate.
     """
-    members = members_on_grid(model, volume, device, dtype, overlap=overlap)
+    members = members_on_grid(model, volume, device, dtype, quick=quick)
     mean, uncertainty, disagreement = uncertainty_maps(members)
     values = np.array([0, *model.class_values], dtype=np.uint8)
     return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
 
 
 def members_on_grid(
-    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype, *, overlap: float
-) -> list[Tensor]:
-    """Softmax outputs ``(classes, D, H, W)`` of student and teacher on the scan's own grid."""
+    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype, *, quick: bool
+) -> Iterator[Tensor]:
+    """Softmax outputs ``(classes, D, H, W)`` of all members on the scan's own grid, one by one.
+
+    Members are student and teacher, each seeing the scan as it is and, unless ``quick`` or a large
+    scan on a CPU, a little smaller and larger.
+    """
     image = torch.from_numpy(prepare_image(volume, model.config))
-    members = member_probabilities(model, image, device, dtype, overlap=overlap)
-    if tuple(members[0].shape[1:]) == volume.shape:
-        return members
-    return [
-        F.interpolate(m[None], size=volume.shape, mode="trilinear", align_corners=False)[0]
-        for m in members
-    ]
+    assert model.config.patch is not None
+    patches = image[0].numel() / math.prod(model.config.patch)
+    if device.type == "cpu" and patches > MOST_PATCHES:
+        quick = True  # a minute and more for one scan
+    for scale in (1.0, *(() if quick else model.config.test_scales)):
+        size = [max(round(n * scale), 1) for n in image.shape[1:]]
+        view = image if scale == 1.0 else _resized(image, size)
+        overlap = QUICK_OVERLAP if quick else OVERLAP
+        for member in member_probabilities(model, view, device, dtype, overlap=overlap):
+            fits = tuple(member.shape[1:]) == volume.shape
+            yield member if fits else _resized(member, volume.shape)
+
+
+def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(array[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
 
 
 @torch.no_grad()
@@ -80,7 +96,7 @@ def member_probabilities(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    overlap: float = 0.5,
+    overlap: float,
 ) -> list[Tensor]:
     """Softmax outputs ``(classes, D, H, W)`` of student and teacher, stitched on the CPU.
 

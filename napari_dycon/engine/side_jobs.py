@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
     from napari_dycon.project.store import Project
 
-QUICK_OVERLAP = 0.25  # of windows in previews and validations
-
 
 def preview(
     project: Project,
@@ -34,7 +32,7 @@ def preview(
     """Predict the case being looked at; a case that cannot be read only gives a warning."""
     try:
         volume = project.read_image(case)
-        result = predict_volume(model, volume, device, dtype, overlap=QUICK_OVERLAP)
+        result = predict_volume(model, volume, device, dtype, quick=True)
         project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
@@ -61,7 +59,7 @@ def calibrate(
         if label is None:
             continue
         volume = project.read_image(case)
-        members = members_on_grid(model, volume, device, dtype, overlap=QUICK_OVERLAP)
+        members = list(members_on_grid(model, volume, device, dtype, quick=True))
         indices = to_indices(label, data.class_values)
         if (sample := calibration_sample(members, indices, volume.spacing_mm)) is not None:
             samples.append(sample)
@@ -82,7 +80,7 @@ def validate(
         if label is None:
             continue
         volume = project.read_image(case)
-        result = predict_volume(model, volume, device, dtype, overlap=QUICK_OVERLAP)
+        result = predict_volume(model, volume, device, dtype, quick=True)
         for value, dice in dice_per_class(result.mask, label, data.class_values).items():
             scores[value].append(dice)
     means = {str(value): float(np.mean(found)) for value, found in scores.items() if found}

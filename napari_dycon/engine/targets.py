@@ -19,10 +19,8 @@ from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.patches import UnlabelledCase
-from napari_dycon.engine.predict import member_probabilities
+from napari_dycon.engine.predict import QUICK_OVERLAP, member_probabilities
 from napari_dycon.engine.preprocess import save_array
-
-OVERLAP = 0.25  # of windows
 
 
 def target_round(config: TrainConfig, progress: float) -> int:
@@ -53,7 +51,7 @@ def store_targets(
     for number, case in enumerate(cases, start=1):
         assert case.teacher is not None
         image = torch.from_numpy(np.load(case.image))
-        members = member_probabilities(model, image, device, dtype, overlap=OVERLAP)
+        members = member_probabilities(model, image, device, dtype, overlap=QUICK_OVERLAP)
         mean = torch.stack(members).mean(dim=0)
         save_array(case.teacher, (mean * 255.0).round().to(torch.uint8).numpy())
         yield {"event": "targets", "done": number, "total": len(cases)}

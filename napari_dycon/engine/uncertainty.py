@@ -6,7 +6,7 @@ Both maps lie in [0, 1]: entropies are divided by log C.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 
@@ -17,25 +17,28 @@ def entropy_of(probabilities: Tensor) -> Tensor:
     return -(probabilities * safe.log()).sum(dim=0) / math.log(len(probabilities))
 
 
-def uncertainty_maps(members: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def uncertainty_maps(members: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean prediction, its entropy, and how far the members disagree.
 
     Disagreement is the mutual information: entropy of the mean minus mean of the entropies.
 
     Parameters
     ----------
-    members : softmax outputs ``(C, D, H, W)``
+    members : softmax outputs ``(C, D, H, W)``; only one at a time is held
 
     Returns
     -------
     mean ``(C, D, H, W)``, uncertainty ``(D, H, W)``, disagreement ``(D, H, W)``
     """
-    total = members[0].clone()
-    spread = entropy_of(members[0])
-    for member in members[1:]:
+    iterator = iter(members)
+    total = next(iterator).clone()
+    spread = entropy_of(total)
+    count = 1
+    for member in iterator:
         total += member
         spread += entropy_of(member)
-    mean = total / len(members)
+        count += 1
+    mean = total / count
     uncertainty = entropy_of(mean).clamp(0.0, 1.0)
-    disagreement = (uncertainty - spread / len(members)).clamp(0.0, 1.0)
+    disagreement = (uncertainty - spread / count).clamp(0.0, 1.0)
     return mean, uncertainty, disagreement
