@@ -57,8 +57,8 @@ class TrainConfig:
     aspp: bool = False
 
     # Batches and augmentation
-    labelled_batch: int = 4
-    unlabelled_batch: int = 4
+    labelled_batch: int = 2
+    unlabelled_batch: int = 2
     foreground_share: float = 0.5  # labelled patches centred on an annotated structure
     augment: bool = True
     rotate_degrees: float = 17.0

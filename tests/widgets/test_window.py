@@ -201,7 +201,7 @@ def test_closing_the_window_saves_the_last_stroke(
     panel.session.show_case("scan-3")
     qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=10_000)
     roles(viewer)["label"].paint((5, 5, 5), 1)
-    panel.window().close()
+    viewer.close()
     assert project.read_label("scan-3")[5, 5, 5] == 1
 
 
