@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBat
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError, UserError
+from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.schema import named_classes
 from napari_dycon.project.store import Project
@@ -80,6 +82,33 @@ def test_labels_of_unlabelled_cases_are_never_read(project: Project) -> None:
     assert "scan-5" in [case.id for case in project.unlabelled()]
     events = list(train(project, tiny()))
     assert events[-1]["event"] == "finished"
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "supervised"])
+def test_no_label_of_an_unlabelled_case_is_even_opened(project: Project, method: str) -> None:
+    """Every file that Python opens is noted by an audit hook."""
+    truth = np.zeros(project.read_image("scan-5").shape, np.uint8)
+    formats.write_mask(
+        truth, like=project.read_image("scan-5"), path=project.path / "labels" / "scan-5.nii.gz"
+    )
+    opened: list[str] = []
+    watching = [True]
+
+    def note(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and watching[0]:
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(note)  # cannot be taken out again, only silenced
+    try:
+        changes = {"stored_targets": True} if method == "dycon" else {}
+        events = list(train(project, tiny(method, **changes)))
+    finally:
+        watching[0] = False
+    assert events[-1]["event"] == "finished"
+    assert any("scan-5" in name for name in opened)  # its image was learnt from
+    labels = [name for name in opened if "labels" in Path(name).parts]
+    assert any("scan-0" in name for name in labels)
+    assert not any("scan-5" in name for name in labels)
 
 
 def test_stored_targets_are_made_and_made_anew(project: Project) -> None:
