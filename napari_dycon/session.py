@@ -281,11 +281,12 @@ class Session:
             )
 
     def wait(self, timeout: float | None = None) -> None:
-        """Block until no run is at work (for scripts; a window never calls this)."""
+        """Block until no run and no prediction is at work (for scripts; never in a window)."""
         begin = time.monotonic()
-        while self.status.phase != "idle":
+        while self.status.phase != "idle" or self._predicting:
             if timeout is not None and time.monotonic() - begin > timeout:
-                raise DyconError(f"Run {self.status.run} was still at work after {timeout} s.")
+                what = f"Run {self.status.run}" if self.status.run else "A prediction"
+                raise DyconError(f"{what} was still at work after {timeout} s.")
             time.sleep(0.05)
 
     def project_runs(self) -> list[str]:

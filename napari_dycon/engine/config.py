@@ -141,16 +141,25 @@ def preset_names() -> list[str]:
     return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith("json"))
 
 
+def preset_description(name: str) -> str:
+    """What a preset is for, in a sentence."""
+    return str(_read_preset(name).get("description", ""))
+
+
 def load_preset(name: str) -> dict[str, Any]:
     """Settings of a preset as a dictionary of field names."""
+    values = _read_preset(name)
+    values.pop("description", None)
+    return values
+
+
+def _read_preset(name: str) -> dict[str, Any]:
     if name not in preset_names():
         raise ConfigError(
             f"There is no preset '{name}'. Choose one of: {', '.join(preset_names())}."
         )
     file = resources.files("napari_dycon") / "resources" / "presets" / f"{name}.json"
-    values = json.loads(file.read_text(encoding="utf-8"))
-    values.pop("description", None)
-    return dict(values)
+    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def make_config(method: str, preset: str = "default", **changes: Any) -> TrainConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -16,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.engine.config import TrainConfig, make_config, preset_names
+from napari_dycon.engine.config import TrainConfig, make_config, preset_description, preset_names
 from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus
 from napari_dycon.session import Session
@@ -53,6 +54,8 @@ class TrainSection(QWidget):
             "DyCON is the one this program is made for, the others are there to compare",
         )
         self.preset = self._choice({n: n for n in preset_names()}, "The recipe of settings")
+        for index, name in enumerate(preset_names()):
+            self.preset.setItemData(index, preset_description(name), Qt.ItemDataRole.ToolTipRole)
         self.preset.setCurrentText("default")
         self.device = self._choice(DEVICE_TEXTS, "Where to compute; automatic prefers a GPU")
         self.minutes = QSpinBox()
