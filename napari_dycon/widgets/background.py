@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -77,11 +78,24 @@ class NapariBackground:
             finally:
                 pool.reserveThread()
 
+        # napari's progress bar handles Qt events while it is updated, and so does many a slot: the
+        # next event may arrive before this one is done with, and has to wait its turn.
+        waiting: deque[Event] = deque()
+        busy = False
+
         def yielded(event: Event) -> None:
-            if self._closed:
+            nonlocal busy
+            waiting.append(event)
+            if busy:
                 return
-            advance(bar, title, event)
-            each(event)
+            busy = True
+            try:
+                while waiting and not self._closed:
+                    first = waiting.popleft()
+                    each(first)
+                    advance(bar, title, first)
+            finally:
+                busy = False
 
         def finished() -> None:
             self._workers.discard(worker)

@@ -319,6 +319,26 @@ def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any)
     qtbot.waitUntil(lambda: panel.background.idle, timeout=10_000)
 
 
+def test_events_keep_their_order(window: Callable[[], Any], qtbot: Any) -> None:
+    """Also where a slot, or napari's progress bar, handles Qt events in between."""
+    from qtpy.QtWidgets import QApplication
+
+    _, panel = window()
+    seen: list[int] = []
+
+    def slow(event: dict[str, Any]) -> None:
+        if event["event"] == "step":
+            QApplication.processEvents()
+            seen.append(event["step"])
+
+    steps = [
+        {"event": "step", "step": i, "progress": i / 200, "remaining": 1.0} for i in range(200)
+    ]
+    panel.background.follow("job", iter(steps), slow)
+    qtbot.waitUntil(lambda: len(seen) == 200, timeout=20_000)
+    assert seen == sorted(seen)
+
+
 def panel_signal(signal: Any, qtbot: Any) -> Any:
     """A psygnal signal as a Qt signal that ``qtbot`` can wait for."""
     from qtpy.QtCore import QObject, Signal
