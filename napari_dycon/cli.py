@@ -202,6 +202,7 @@ def train(
     where given, another --steps or --time-limit.
     """
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
+    from napari_dycon.jobs import is_running
     from napari_dycon.project.store import Project
 
     opened = Project.open(project)
@@ -228,6 +229,9 @@ def train(
         if steps is not None:
             changes["steps"] = steps
         config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
+        for other in opened.runs():
+            if is_running(other):
+                errors.print(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.train import train as train_events
 
     show_training(_identified(train_events(opened, config, run), opened), as_json)

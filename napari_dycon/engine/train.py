@@ -26,6 +26,7 @@ from napari_dycon.engine.device import choose_device, choose_precision, keep_mem
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method
+from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network, update_teacher
 from napari_dycon.engine.optimizer import build_optimizer
 from napari_dycon.engine.patches import UnlabelledCase
@@ -137,7 +138,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     model = checkpoint.Model(student, teacher, config, data.class_values, data.channels)
     optimizer = build_optimizer(config, student)
     where = device, dtype
-    method = build_method(config)
+    method, without_unlabelled = build_method(config), Supervised(config)
     step, spent, skipped_total, targets = 0, 0.0, 0, 0
     if state_path.exists():
         loop = checkpoint.load_state(state_path, model, optimizer)
@@ -234,7 +235,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            parts = method.losses(Step(student, teacher, batch, done, noise))
+            chosen = without_unlabelled if batch.unlabelled is None else method
+            parts = chosen.losses(Step(student, teacher, batch, done, noise))
             loss = torch.stack([part.float() for part in parts.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork
-from napari_dycon.engine.patches import Batch
+from napari_dycon.engine.patches import Batch, UnlabelledBatch
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,15 @@ class Step:
     progress: float
     noise: torch.Generator
 
+    @property
+    def unlabelled(self) -> UnlabelledBatch:
+        """The unlabelled half; the loop takes ``Supervised`` for steps that have none."""
+        assert self.batch.unlabelled is not None
+        return self.batch.unlabelled
+
 
 class Method(Protocol):
     """Turns a batch into the weighted parts of the loss; their sum is minimised."""
-
-    uses_unlabelled: bool
 
     def losses(self, step: Step) -> dict[str, Tensor]: ...
 

@@ -24,18 +24,13 @@ from napari_dycon.engine.schedules import adaptive_beta, consistency_weight
 class Dycon:
     """The whole step of the paper in the honest setting."""
 
-    uses_unlabelled = True
-
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Return ``supervised``, ``uncl``, ``fecl`` and ``consistency``, each weighted."""
         c = self.config
-        labelled, unlabelled = step.batch.labelled, step.batch.unlabelled
-        if unlabelled is None:
-            logits = step.student(labelled.image).logits
-            return {"supervised": losses.supervised_loss(logits, labelled.label)}
+        labelled, unlabelled = step.batch.labelled, step.unlabelled
         count = len(labelled.image)
         if unlabelled.teacher is not None:
             return self._from_stored(step, labelled, unlabelled.image, unlabelled.teacher)

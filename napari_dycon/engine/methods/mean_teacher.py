@@ -14,18 +14,13 @@ from napari_dycon.engine.schedules import consistency_weight
 class MeanTeacher:
     """Supervised loss + w(t) · MSE between student and teacher on unlabelled patches."""
 
-    uses_unlabelled = True
-
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """Return ``supervised`` and, when there is an unlabelled half, ``consistency``."""
+        """Return ``supervised`` and ``consistency``."""
         c = self.config
-        labelled, unlabelled = step.batch.labelled, step.batch.unlabelled
-        if unlabelled is None:
-            logits = step.student(labelled.image).logits
-            return {"supervised": supervised_loss(logits, labelled.label)}
+        labelled, unlabelled = step.batch.labelled, step.unlabelled
         count = len(labelled.image)
         logits = step.student(torch.cat([labelled.image, unlabelled.image])).logits
         with torch.no_grad():

@@ -27,22 +27,14 @@ from napari_dycon.engine.patches import UnlabelledBatch
 class Secl:
     """Supervised loss + weight · SECL between student and teacher on unlabelled patches."""
 
-    uses_unlabelled = True
-
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        """Return ``supervised`` and, when there is an unlabelled half, ``secl``."""
+        """Return ``supervised`` and ``secl``."""
         c = self.config
-        labelled, unlabelled = step.batch.labelled, step.batch.unlabelled
-        parts = {
-            "supervised": losses.supervised_loss(
-                step.student(labelled.image).logits, labelled.label
-            )
-        }
-        if unlabelled is None:
-            return parts
+        labelled, unlabelled = step.batch.labelled, step.unlabelled
+        logits = step.student(labelled.image).logits
         student = step.student.encode(unlabelled.image)
         d, h, w = student.shape[2:]
         view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
@@ -57,7 +49,10 @@ class Secl:
                 guess = F.softmax(losses.at_least_float32(output.logits), dim=1)
                 groups = pseudo_label_cells(guess, (d, h, w), c.teacher_confidence)
         contrast = secl(cells(student), cells(teacher), groups, temperature=c.secl_temperature)
-        return {**parts, "secl": c.secl_weight * contrast}
+        return {
+            "supervised": losses.supervised_loss(logits, labelled.label),
+            "secl": c.secl_weight * contrast,
+        }
 
     def _regions(self, batch: UnlabelledBatch, grid: Grid) -> Tensor:
         return region_cells(batch.position, batch.extent, grid, self.config.regions)

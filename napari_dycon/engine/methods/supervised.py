@@ -12,8 +12,6 @@ from napari_dycon.engine.methods import Step
 class Supervised:
     """Cross-entropy + Dice on annotated voxels."""
 
-    uses_unlabelled = False
-
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
