@@ -61,11 +61,11 @@ class DyconPanel(QWidget):
         split.addWidget(self.data)
         split.addWidget(self.tabs)
         split.setChildrenCollapsible(False)
-        split.setSizes([260, 480])
+        split.setSizes([210, 530])
         layout = QVBoxLayout(self)
         layout.addWidget(split, 1)
         layout.addWidget(self.message)
-        self.setMinimumWidth(330)
+        self.setMinimumWidth(345)
 
         self.session.message.connect(self._notify)
         self.viewer.events.theme.connect(self._use_theme)

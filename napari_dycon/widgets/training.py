@@ -84,8 +84,10 @@ class TrainSection(QWidget):
 
         form = QFormLayout()
         form.addRow("Method", self.method)
-        form.addRow("Recipe", self.preset)
-        form.addRow("Time", self.minutes)
+        recipe = QHBoxLayout()  # two to a row: a laptop's screen has little height
+        recipe.addWidget(self.preset, 1)
+        recipe.addWidget(self.minutes)
+        form.addRow("Recipe", recipe)
         form.addRow("Device", self.device)
         buttons = QHBoxLayout()
         for item in (self.start_button, self.pause_button, self.stop_button):
@@ -129,7 +131,7 @@ class TrainSection(QWidget):
         box.setToolTip(tip)
         # Long entries must not widen the panel.
         box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        box.setMinimumContentsLength(12)
+        box.setMinimumContentsLength(6)
         for value, text in texts.items():
             box.addItem(text, value)
         return box

@@ -319,6 +319,19 @@ def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any)
     qtbot.waitUntil(lambda: panel.background.idle, timeout=10_000)
 
 
+def test_no_section_is_wider_than_the_panel(window: Callable[[], Any], qtbot: Any) -> None:
+    _, panel = window()
+    qtbot.wait(200)
+    for index in range(panel.tabs.count()):
+        panel.tabs.setCurrentIndex(index)
+        qtbot.wait(50)
+        scroll = panel.tabs.widget(index)
+        needed = scroll.widget().minimumSizeHint().width()
+        bar = scroll.verticalScrollBar().sizeHint().width()
+        least = panel.minimumWidth() - 2 * panel.layout().contentsMargins().left() - bar
+        assert needed <= least, panel.tabs.tabText(index)
+
+
 def test_events_keep_their_order(window: Callable[[], Any], qtbot: Any) -> None:
     """Also where a slot, or napari's progress bar, handles Qt events in between."""
     from qtpy.QtWidgets import QApplication
