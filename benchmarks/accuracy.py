@@ -179,7 +179,7 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
         f"### {arguments.data.name}, {arguments.labelled} labelled, {arguments.test} held out, "
         f"{budget}, preset {arguments.preset}{settings}",
         "",
-        f"{rows[0]['machine']}; `{' '.join(['python', *sys.argv])}`",
+        f"{rows[0]['machine']}; `{command(arguments)}`",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
@@ -191,6 +191,17 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
         spread = f" ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else ""
         lines.append(f"- {method}: mean Dice {np.mean(dice):.4f}{spread} over {len(dice)} seed(s)")
     return "\n".join(lines)
+
+
+def command(arguments: argparse.Namespace) -> str:
+    """Return the command that gives a table again, without the folders of this machine."""
+    parts = ["python benchmarks/accuracy.py --data FOLDER --work DIR"]
+    for name in ("labelled", "test", "order", "preset", "time_limit", "steps", "device"):
+        if (value := getattr(arguments, name)) is not None:
+            parts.append(f"--{name.replace('_', '-')} {value}")
+    parts.append(f"--methods {' '.join(arguments.methods)}")
+    parts.append(f"--seeds {' '.join(map(str, arguments.seeds))}")
+    return " ".join([*parts, *(f"--set {pair}" for pair in arguments.set)])
 
 
 def call(*arguments: object) -> str:
