@@ -12,6 +12,10 @@ from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
 from napari_dycon.project.volume import Volume
 
+# What is unsure everywhere would hide the scan: at most this share of a map's voxels is tinted, and
+# ``floors`` holds the value that this takes.
+MOST_SHOWN = 0.1
+
 
 @dataclasses.dataclass
 class CaseView:
@@ -29,6 +33,8 @@ class CaseView:
     prediction: npt.NDArray[np.uint8] | None = None
     uncertainty: npt.NDArray[np.float32] | None = None
     disagreement: npt.NDArray[np.float32] | None = None
+    grey: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # a channel's range
+    floors: dict[str, float] = dataclasses.field(default_factory=dict)  # see MOST_SHOWN
     spots: list[HotSpot] = dataclasses.field(default_factory=list)  # uncertain, heaviest first
     stamp: tuple[int, int] | None = None  # state of the label's file when last read or written
     saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
@@ -48,6 +54,9 @@ def load_case(project: Project, case_id: str) -> CaseView:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)
     view = CaseView(case_id, image, label, saved=label.copy(), stamp=stamp)
+    for channel in image.array if image.array.ndim == 4 else image.array[None]:
+        low, high = (float(v) for v in np.quantile(channel[::2, ::2, ::2], (0.005, 0.995)))
+        view.grey.append((low, max(high, low + 1e-6)))
     return load_prediction(project, view)
 
 
@@ -58,5 +67,10 @@ def load_prediction(project: Project, view: CaseView) -> CaseView:
         view.prediction = project.read_prediction(run, view.id, "mask")
         view.uncertainty = project.read_prediction(run, view.id, "uncertainty")
         view.disagreement = project.read_prediction(run, view.id, "disagreement")
+        view.floors = {
+            role: float(np.quantile(array[::2, ::2, ::2], 1.0 - MOST_SHOWN))
+            for role in ("uncertainty", "disagreement")
+            if (array := getattr(view, role)) is not None
+        }
         view.spots = [] if view.uncertainty is None else find_hot_spots(view.uncertainty)
     return view

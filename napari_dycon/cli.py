@@ -377,6 +377,7 @@ def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
     from napari_dycon.project.atomic import ProcessIdentity
 
     run: Run | None = None
+    before = signal.getsignal(signal.SIGINT)
     try:
         for event in events:
             if event["event"] == "started":
@@ -385,6 +386,7 @@ def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
                 _stop_on_interrupt(run)
             yield event
     finally:
+        signal.signal(signal.SIGINT, before)
         if run is not None:
             (run.folder / "process.json").unlink(missing_ok=True)
 

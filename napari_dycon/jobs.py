@@ -25,6 +25,7 @@ from napari_dycon.project.runs import Run
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
+MOST_STEPS = 500  # of an earlier part of a run that are told again
 POLL = 0.1  # seconds between looks at the events file
 
 
@@ -105,7 +106,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     earlier, offset = run.read_events() if process is None else ([], 0)
     started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
     if not any(e.get("event") in LAST_EVENTS for e in earlier[started:]):
-        yield from earlier[started:]
+        yield from _thinned(earlier[started:])
     while True:
         ended = process.poll() is not None if process is not None else not is_running(run)
         # Read after looking whether it lives: what it wrote before its end is not missed.
@@ -121,6 +122,13 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
             return
         yield {"event": "waiting"}
         time.sleep(POLL)
+
+
+def _thinned(events: list[Event]) -> list[Event]:
+    """Leave out most of many step events: who comes later needs the shape of the curve."""
+    steps = [i for i, event in enumerate(events) if event.get("event") == "step"]
+    kept = set(steps[:: -(-len(steps) // MOST_STEPS) or 1]) | set(steps[-1:])
+    return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept]
 
 
 def _last_words(run: Run) -> str:

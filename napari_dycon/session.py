@@ -375,7 +375,7 @@ class Session:
             if generation == self._generation and self.view is view:
                 view.run, view.prediction = found.run, found.prediction
                 view.uncertainty, view.disagreement = found.uncertainty, found.disagreement
-                view.spots = found.spots
+                view.spots, view.floors = found.spots, found.floors
                 self.prediction_changed.emit(view)
 
         self.background.run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from napari_dycon.engine import band
+from napari_dycon.project import formats
 from napari_dycon.project.store import Project
 
 
@@ -16,13 +18,12 @@ def suggestions(project: Project) -> list[str]:
 
 
 def case_score(project: Project, case_id: str) -> float | None:
-    """Mean uncertainty of a case's newest prediction inside the predicted structures."""
+    """Score of a case's newest prediction, the same that ``evaluate`` reports."""
     runs = project.predictions(case_id)
     if not runs:
         return None
     uncertainty = project.read_prediction(runs[0], case_id, "uncertainty")
-    mask = project.read_prediction(runs[0], case_id, "mask")
-    if uncertainty is None or mask is None:
+    if uncertainty is None:
         return None
-    inside = uncertainty[mask > 0]
-    return float(inside.mean() if inside.size else uncertainty.mean())
+    mask = formats.read_label(project.prediction_path(runs[0], case_id))
+    return band.case_score(mask.array, uncertainty, mask.spacing_mm)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.engine.band import widen
 from napari_dycon.engine.losses import UNANNOTATED
-from napari_dycon.engine.reliability import widen
 
 VOXELS = 20_000  # of a case at most
 TEMPERATURES = torch.from_numpy(np.geomspace(0.25, 4.0, 97))

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.engine.reliability import case_score, spearman, uncertainty_quality
+from napari_dycon.engine.band import case_score
+from napari_dycon.engine.reliability import spearman, uncertainty_quality
 from napari_dycon.errors import GeometryError, LabelError
 
 Array = npt.NDArray[Any]

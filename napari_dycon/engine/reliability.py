@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
+
+from napari_dycon.engine.band import widen
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
-BAND_MM = 3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
 BINS = 15
 
 
@@ -67,27 +66,6 @@ def uncertainty_quality(
         "band_voxels": int(band.sum()),
         "confidence_from": "entropy" if confidence is None else "map",
     }
-
-
-def case_score(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]) -> float:
-    """Mean uncertainty in the band around what was predicted; needs no reference.
-
-    Where nothing was predicted it is the mean over the whole image.
-    """
-    foreground = prediction != 0
-    region = widen(foreground, spacing_mm) if foreground.any() else np.ones_like(foreground)
-    return float(np.mean(uncertainty[region], dtype=np.float64))
-
-
-def widen(mask: Mask, spacing_mm: Sequence[float]) -> Mask:
-    """Dilate a mask (D, H, W) by ``BAND_MM`` along each axis, with a box."""
-    grown = torch.from_numpy(np.ascontiguousarray(mask))[None, None].to(torch.float32)
-    for axis, spacing in enumerate(spacing_mm):
-        reach = max(1, round(BAND_MM / float(spacing)))
-        kernel = [2 * reach + 1 if a == axis else 1 for a in range(3)]
-        padding = [reach if a == axis else 0 for a in range(3)]
-        grown = F.max_pool3d(grown, kernel, stride=1, padding=padding)
-    return np.asarray(grown[0, 0].numpy() > 0, np.bool_)
 
 
 def confidence_from_entropy(uncertainty: Array, n_classes: int) -> Values:

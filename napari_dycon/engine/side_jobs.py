@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from napari_dycon.engine import checkpoint
-from napari_dycon.engine.calibration import calibration_sample, fit_temperature
+from napari_dycon.engine.calibration import Sample, calibration_sample
 from napari_dycon.engine.dataset import TrainingData, to_indices
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.metrics import dice_per_class
@@ -45,44 +45,33 @@ def preview(
     }
 
 
-def calibrate(
-    project: Project,
-    data: TrainingData,
-    model: checkpoint.Model,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> float:
-    """Temperature fitted on the validation cases; 1 when there is nothing to fit it on."""
-    samples = []
-    for case in data.validation:
-        label = project.read_label(case)
-        if label is None:
-            continue
-        volume = project.read_image(case)
-        members = list(members_on_grid(model, volume, device, dtype, quick=True))
-        indices = to_indices(label, data.class_values)
-        if (sample := calibration_sample(members, indices, volume.spacing_mm)) is not None:
-            samples.append(sample)
-    return fit_temperature(samples)
-
-
 def validate(
     project: Project,
     data: TrainingData,
     model: checkpoint.Model,
     device: torch.device,
     dtype: torch.dtype,
+    samples: list[Sample] | None = None,
 ) -> dict[str, object]:
-    """Mean Dice of each class over the validation cases, on their own grids."""
+    """Mean Dice of each class over the validation cases, on their own grids.
+
+    ``samples`` is given what a temperature can be fitted on, where it is asked for.
+    """
     scores: dict[int, list[float]] = {value: [] for value in data.class_values}
+    values = np.array([0, *data.class_values], dtype=np.uint8)
     for case in data.validation:
         label = project.read_label(case)
         if label is None:
             continue
         volume = project.read_image(case)
-        result = predict_volume(model, volume, device, dtype, quick=True)
-        for value, dice in dice_per_class(result.mask, label, data.class_values).items():
+        members = list(members_on_grid(model, volume, device, dtype, quick=True))
+        mask = values[torch.stack(members).mean(dim=0).argmax(dim=0).numpy()]
+        for value, dice in dice_per_class(mask, label, data.class_values).items():
             scores[value].append(dice)
+        if samples is not None:
+            indices = to_indices(label, data.class_values)
+            sample = calibration_sample(members, indices, volume.spacing_mm)
+            samples += [sample] if sample is not None else []
     means = {str(value): float(np.mean(found)) for value, found in scores.items() if found}
     return {
         "dice": {key: round(value, 5) for key, value in means.items()},

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dycon.engine import checkpoint
+from napari_dycon.engine.calibration import Sample, fit_temperature
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
 from napari_dycon.engine.dataset import TrainingData, groups, prepare, read_groups
@@ -36,7 +37,7 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
     stage_progress,
 )
-from napari_dycon.engine.side_jobs import calibrate, preview, validate
+from napari_dycon.engine.side_jobs import preview, validate
 from napari_dycon.engine.targets import store_targets, target_bounds, target_round, with_targets
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
@@ -120,7 +121,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             data = item
         else:
             yield item
-        if control.stop():
+        if frozen is None and control.stop():  # a resumed run has something to end with
             yield {"event": "stopped", "step": 0, "elapsed": 0.0, "skipped": 0, "dice": None}
             return
     assert data is not None
@@ -285,12 +286,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if step:  # untrained networks are no weights to predict with
         save()
         yield {"event": "checkpoint", "step": step}
-        if data.validation:
-            model = dataclasses.replace(model, temperature=calibrate(project, data, model, *where))
-            checkpoint.save_weights(run.weights_path, model, step)
-            yield {"event": "calibrated", "temperature": model.temperature}
     if data.validation and step:
-        last_validation = validate(project, data, model, *where)
+        samples: list[Sample] = []
+        last_validation = validate(project, data, model, *where, samples)
+        model = dataclasses.replace(model, temperature=fit_temperature(samples))
+        checkpoint.save_weights(run.weights_path, model, step)
+        yield {"event": "calibrated", "temperature": model.temperature}
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
     if outcome == "finished" and step < FEW_STEPS <= config.steps:
         yield {

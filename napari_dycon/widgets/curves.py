@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pyqtgraph as pg
@@ -19,6 +20,7 @@ class Curves(QWidget):
         super().__init__()
         self.points: dict[str, tuple[list[float], list[float]]] = {}
         self._items: dict[str, Any] = {}
+        self._changed: set[str] = set()
         self._plots: list[Any] = []
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -50,6 +52,16 @@ class Curves(QWidget):
 
     def add(self, event: Event) -> None:
         """Take over what an event of the engine says."""
+        self._take(event)
+        self._draw()
+
+    def add_all(self, events: Iterable[Event]) -> None:
+        """Take over many events and draw once."""
+        for event in events:
+            self._take(event)
+        self._draw()
+
+    def _take(self, event: Event) -> None:
         kind = event.get("event")
         if kind == "started":
             self.clear()
@@ -77,4 +89,9 @@ class Curves(QWidget):
             half = MOST_POINTS // 2
             steps[:half] = steps[:half:2]
             values[:half] = values[:half:2]
-        self._items[name].setData(steps, values)
+        self._changed.add(name)
+
+    def _draw(self) -> None:
+        for name in self._changed:
+            self._items[name].setData(*self.points[name])
+        self._changed.clear()

@@ -23,7 +23,6 @@ from napari_dycon.session import Session
 
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
-MOST_QUANTILE = 0.9
 AUTOSAVE_MS = 1000
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
@@ -102,7 +101,7 @@ class CaseLayers(QObject):
         self.threshold = threshold
         for role in ("uncertainty", "disagreement"):
             if (layer := self.layer(role)) is not None:
-                layer.contrast_limits = self._limits(layer.data)
+                layer.contrast_limits = self._limits(role)
 
     def set_show_unannotated(self, show: bool) -> None:
         """Tint voxels that nobody annotated."""
@@ -128,12 +127,11 @@ class CaseLayers(QObject):
             for index in reversed(range(view.image.channels)):
                 data = image if image.ndim == 3 else image[index]
                 suffix = f" {names[index]}" if image.ndim == 4 else ""
-                low, high = (float(v) for v in np.quantile(data[::2, ::2, ::2], (0.005, 0.995)))
                 self.viewer.add_layer(
                     Image(
                         data,
                         name=f"{view.id}{suffix}",
-                        contrast_limits=(low, max(high, low + 1e-6)),
+                        contrast_limits=view.grey[index],
                         visible=self.visible["image"] and index == 0,
                         **self._common(view, "image"),
                     )
@@ -195,26 +193,24 @@ class CaseLayers(QObject):
                 self.viewer.layers.remove(found)
         elif found is not None:
             found.data = data
-            found.contrast_limits = self._limits(data)
+            found.contrast_limits = self._limits(role)
         else:
             layer = Image(
                 data,
                 name=role,
                 colormap=colormap,
                 blending="translucent_no_depth",
-                contrast_limits=self._limits(data),
+                contrast_limits=self._limits(role),
                 opacity=self.opacity[role],
                 visible=self.visible[role],
                 **self._common(view, role),
             )
             self._insert(layer)
 
-    def _limits(self, data: Any) -> tuple[float, float]:
-        """Range of colours of a map: what everywhere is unsure would hide the scan, so at most
-        the most uncertain tenth of the voxels is shown.
-        """
-        most = float(np.quantile(data[::2, ::2, ::2], MOST_QUANTILE))
-        low = max(self.threshold, min(most, 0.95))
+    def _limits(self, role: str) -> tuple[float, float]:
+        """Range of colours of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""
+        floor = self.session.view.floors.get(role, 0.0) if self.session.view else 0.0
+        low = max(self.threshold, min(floor, 0.95))
         return low, max(1.0, low + 0.01)
 
     def _insert(self, layer: Layer) -> None:

@@ -160,8 +160,9 @@ class TrainSection(QWidget):
 
         def show(found: tuple[list[dict[str, Any]], int]) -> None:
             if self.session.project is project and self.session.status.phase == "idle":
-                for event in found[0]:
-                    self._on_event(event)
+                self.curves.add_all(found[0])
+                for event in found[0][-1:]:
+                    self._show_end(event)
                 self.keep.setChecked(False)
                 if self.status.text():
                     self.status.setText(f"{last.id}: {self.status.text()}")
@@ -214,6 +215,10 @@ class TrainSection(QWidget):
                     box.setCurrentIndex(index)
             if event["time_limit"]:
                 self.minutes.setValue(max(1, round(event["time_limit"] / 60)))
+        self._show_end(event)
+
+    def _show_end(self, event: dict[str, Any]) -> None:
+        kind = event.get("event")
         if kind in ("finished", "stopped"):
             self.bar.setValue(1000 if kind == "finished" else self.bar.value())
             dice = f", validation Dice {event['dice']:.3f}" if event.get("dice") else ""

@@ -8,15 +8,14 @@ import math
 import numpy as np
 import pytest
 
+from napari_dycon.engine.band import case_score, widen
 from napari_dycon.engine.metrics import evaluate_case
 from napari_dycon.engine.reliability import (
     auroc,
     calibration_error,
-    case_score,
     confidence_from_entropy,
     risk_coverage_area,
     spearman,
-    widen,
 )
 
 

@@ -1,0 +1,39 @@
+"""The band around what was predicted or drawn, and the score of a case in it; numpy alone.
+
+Over a whole image, countless easy background voxels would drown what matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+BAND_MM = 3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
+
+
+def case_score(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]) -> float:
+    """Mean uncertainty in the band around what was predicted; needs no reference.
+
+    Where nothing was predicted it is the mean over the whole image.
+    """
+    foreground = prediction != 0
+    region = widen(foreground, spacing_mm) if foreground.any() else np.ones_like(foreground)
+    return float(np.mean(uncertainty[region], dtype=np.float64))
+
+
+def widen(mask: Mask, spacing_mm: Sequence[float]) -> Mask:
+    """Dilate a mask (D, H, W) by ``BAND_MM`` along each axis, with a box."""
+    grown = np.array(mask, dtype=np.bool_)
+    for axis, spacing in enumerate(spacing_mm):
+        line = np.moveaxis(grown, axis, 0)
+        before = line.copy()
+        for shift in range(1, min(max(1, round(BAND_MM / float(spacing))), len(line) - 1) + 1):
+            line[shift:] |= before[:-shift]
+            line[:-shift] |= before[shift:]
+    return grown
