@@ -27,9 +27,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
+from napari_dycon.project.schema import UNANNOTATED
+
 COMMAND = [sys.executable, "-m", "napari_dycon"]
+QUALITIES = ("auroc", "auroc_band", "ece", "rank_correlation")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Row = dict[str, Any]
 
@@ -48,6 +52,7 @@ def main() -> None:
     parser.add_argument("--time-limit")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--every", type=int, default=1, help="only every Nth slice is annotated")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
     arguments = parser.parse_args()
@@ -81,6 +86,7 @@ def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
     parts = [arguments.data.name, f"{arguments.labelled}of", f"{arguments.test}test"]
     parts += [arguments.order, method, arguments.preset, f"seed{seed}"]
     parts += [str(arguments.time_limit), str(arguments.steps), arguments.device, settings]
+    parts += [f"every{arguments.every}"] if arguments.every > 1 else []
     return "-".join(parts).replace("/", "_")
 
 
@@ -104,6 +110,8 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
             (folder / group).mkdir(parents=True, exist_ok=True)
             for index in indices:
                 shutil.copyfile(source / names[index], folder / group / names[index])
+                if group == "labels" and arguments.every > 1:
+                    keep_slices(folder / group / names[index], arguments.every)
         call("new", project, "--images", folder / "images", "--labels", folder / "labels")
     runs = sorted((project / "runs").glob("*/state/state.safetensors"))
     if runs:
@@ -140,6 +148,15 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
     }
 
 
+def keep_slices(path: Path, every: int) -> None:
+    """Make a label sparse: all but every Nth slice of its last axis become 255, not annotated."""
+    label = nib.load(path)
+    array = np.asarray(label.dataobj).astype(np.uint8)
+    sparse = np.full_like(array, UNANNOTATED)
+    sparse[..., every // 2 :: every] = array[..., every // 2 :: every]
+    nib.save(nib.Nifti1Image(sparse, label.affine), path)
+
+
 def line_of(row: Row) -> str:
     """One run as a row of a table."""
     scores, quality = row["scores"], row["scores"].get("uncertainty") or {}
@@ -158,7 +175,7 @@ def line_of(row: Row) -> str:
         " / ".join(f"{c['dice']['mean']:.4f}" for c in classes),
         f"{mean('hd95_mm'):.2f}",
         f"{mean('asd_mm'):.2f}",
-        *(_number(quality.get(name)) for name in ("auroc", "ece", "rank_correlation")),
+        *(_number(quality.get(name)) for name in QUALITIES),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -171,9 +188,11 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
     """Return all runs, then mean and spread over seeds of each method."""
     budget = arguments.time_limit or f"{arguments.steps} steps"
     settings = f", {', '.join(arguments.set)}" if arguments.set else ""
+    if arguments.every > 1:
+        settings += f", every {arguments.every}th slice annotated"
     head = (
         "date", "commit", "method", "seed", "steps", "Dice ± sd over cases", "per class",
-        "HD95 mm", "ASD mm", "AUROC", "ECE", "rank corr.",
+        "HD95 mm", "ASD mm", "AUROC scan", "AUROC band", "ECE", "rank corr.",
     )  # fmt: skip
     lines = [
         f"### {arguments.data.name}, {arguments.labelled} labelled, {arguments.test} held out, "
@@ -196,7 +215,7 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
 def command(arguments: argparse.Namespace) -> str:
     """Return the command that gives a table again, without the folders of this machine."""
     parts = ["python benchmarks/accuracy.py --data FOLDER --work DIR"]
-    for name in ("labelled", "test", "order", "preset", "time_limit", "steps", "device"):
+    for name in ("labelled", "test", "order", "preset", "time_limit", "steps", "device", "every"):
         if (value := getattr(arguments, name)) is not None:
             parts.append(f"--{name.replace('_', '-')} {value}")
     parts.append(f"--methods {' '.join(arguments.methods)}")

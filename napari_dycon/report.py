@@ -83,7 +83,8 @@ def uncertainty_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the uncertainty maps were worth, one line a measure."""
     quality = summary.get("uncertainty") or {}
     shown = {
-        "auroc": "Errors found by uncertainty, AUROC (0.5 = chance, 1 = all)",
+        "auroc": "Errors found by uncertainty, AUROC over the scan (0.5 = chance, 1 = all)",
+        "auroc_band": "The same around the structures only",
         "ece": "Calibration error, ECE (0 is best)",
         "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
     }

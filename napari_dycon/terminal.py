@@ -54,6 +54,9 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
             elif kind == "targets":
                 text = f"Predicting unlabelled scans {event['done']}/{event['total']}"
                 progress.update(task, description=text)
+            elif kind == "warps":
+                text = f"Matching shapes {event['done']}/{event['total']}"
+                progress.update(task, description=text)
             elif kind == "validation":
                 progress.console.print(
                     f"Validation at step {event['step']}: Dice {event['mean']}", highlight=False

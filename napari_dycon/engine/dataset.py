@@ -42,6 +42,7 @@ class TrainingData:
     channels: int
     labelled: list[LabelledCase] = field(default_factory=list)
     unlabelled: list[UnlabelledCase] = field(default_factory=list)
+    warped: list[LabelledCase] = field(default_factory=list)  # see warps.py
     validation: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

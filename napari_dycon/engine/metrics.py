@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 UNANNOTATED = 255
 MEASURES = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
-QUALITIES = ("auroc", "ece", "aurc", "error_rate")
+QUALITIES = ("auroc", "auroc_band", "ece", "aurc", "error_rate")
 
 
 def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) -> dict[int, float]:

@@ -51,7 +51,8 @@ class UnlabelledCase:
 class LabelledCase:
     """A preprocessed scan with its label: paths of ``.npy`` files.
 
-    The label is uint8 ``(D, H, W)``, 255 where nobody annotated.
+    The image is float32 or float16, ``(C, D, H, W)``; the label is uint8 ``(D, H, W)``, 255 where
+    nobody annotated.
     """
 
     id: str
@@ -106,6 +107,7 @@ class StepBatches(Dataset[Batch]):
     Parameters
     ----------
     labelled, unlabelled : the cases to draw from, each with equal chance
+    warped : labelled cases in other shapes, from which ``config.warp_share`` of the patches come
     patch : (D, H, W) voxels
     """
 
@@ -115,8 +117,10 @@ class StepBatches(Dataset[Batch]):
         unlabelled: Sequence[UnlabelledCase],
         config: TrainConfig,
         patch: tuple[int, int, int],
+        warped: Sequence[LabelledCase] = (),
     ) -> None:
         self.labelled = list(labelled)
+        self.warped = list(warped)
         self.unlabelled = list(unlabelled)
         self.config = config
         self.patch = patch
@@ -142,12 +146,15 @@ class StepBatches(Dataset[Batch]):
         return Batch(LabelledBatch(*map(torch.stack, zip(*labelled, strict=True))), unlabelled)
 
     def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        case = self.labelled[rng.integers(len(self.labelled))]
+        cases = self.labelled
+        if self.warped and rng.random() < self.config.warp_share:
+            cases = self.warped
+        case = cases[rng.integers(len(cases))]
         image = np.load(case.image, mmap_mode="r")
         label = np.load(case.label, mmap_mode="r")
         centre = self._labelled_centre(rng, case, label)
         data = {
-            "image": crop(image, centre, self._margin_size(), fill=None),
+            "image": crop(image, centre, self._margin_size(), fill=None).astype(np.float32),
             "label": crop(label[None], centre, self._margin_size(), fill=UNANNOTATED),
         }
         tensors = self._augment(data, rng)

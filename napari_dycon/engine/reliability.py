@@ -1,9 +1,11 @@
 """How far an uncertainty map can be trusted: does it point at errors, and is it calibrated?
 
-Voxels are judged in a band: foreground of prediction or reference, widened by a few millimetres.
-Over the whole image, countless easy background voxels would make any map look excellent. Ties
-count as half, as in any rank statistic, so a constant map has AUROC 0.5 and no order of voxels
-changes a result.
+Calibration and coverage are judged in a band: foreground of prediction or reference, widened by a
+few millimetres, since countless easy background voxels would make any map look excellent there.
+Whether a map points at errors is judged twice: over the whole image, as others report it and as a
+person meets it who scrolls through a scan, and in the band, where it is harder. Ties count as
+half, as in any rank statistic, so a constant map has AUROC 0.5 and no order of voxels changes a
+result.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ def uncertainty_quality(
     spacing_mm: Sequence[float],
     n_classes: int,
 ) -> dict[str, Any]:
-    """Measures of one case over the annotated voxels of the band.
+    """Measures of one case over its annotated voxels; all but ``auroc`` over those of the band.
 
     Parameters
     ----------
@@ -45,21 +47,24 @@ def uncertainty_quality(
     Returns
     -------
     ``auroc``: probability that a wrong voxel is more uncertain than a right one, None unless
-    there are both; ``ece``: expected calibration error; ``aurc``: area under the risk-coverage
-    curve, 0 is best; ``error_rate``: share of wrong voxels, which is also the AURC of an
-    uninformative map; ``band_voxels``; ``confidence_from``: "map" or "entropy".
+    there are both; ``auroc_band``: the same inside the band; ``ece``: expected calibration error;
+    ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: share of wrong voxels,
+    which is also the AURC of an uninformative map; ``band_voxels``; ``confidence_from``: "map" or
+    "entropy".
     """
     band = widen((prediction != 0) | ((reference != 0) & known), spacing_mm) & known
     if not band.any():  # nothing there and nothing found: the whole image is judged
         band = known
-    wrong = (prediction != reference)[band]
+    errors = prediction != reference
+    wrong = errors[band]
     doubt = np.asarray(uncertainty[band], np.float64)
     if confidence is None:
         sure = confidence_from_entropy(doubt, n_classes)
     else:
         sure = np.asarray(confidence[band], np.float64)
     return {
-        "auroc": auroc(doubt, wrong),
+        "auroc": auroc(np.asarray(uncertainty[known], np.float64), errors[known]),
+        "auroc_band": auroc(doubt, wrong),
         "ece": calibration_error(sure, ~wrong),
         "aurc": risk_coverage_area(doubt, wrong),
         "error_rate": float(wrong.mean()),

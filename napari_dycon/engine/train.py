@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import math
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ from napari_dycon.engine.schedules import (
 )
 from napari_dycon.engine.side_jobs import preview, validate
 from napari_dycon.engine.targets import store_targets, target_bounds, target_round, with_targets
+from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
@@ -51,6 +53,7 @@ MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
 FEW_STEPS = 100  # fewer than these teach next to nothing
 FIRST_PREVIEW = 10  # steps; before, a picture says nothing
 MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
+WARP_SHARE = 0.2  # of a time limit that deforming scans may use up
 SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
 
 
@@ -97,6 +100,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if device.type == "cpu":
         keep_memory()
     state_path = run.state_folder / "state.safetensors"
+    warps = run.state_folder / "warps"
     frozen = read_groups(run.state_folder) if state_path.exists() else None
     found = frozen or groups(project, config)
     yield {
@@ -186,6 +190,17 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         loop = {"step": step, "elapsed": elapsed(), "skipped": skipped_total, "targets": targets}
         checkpoint.save_weights(run.weights_path, model, step)
         checkpoint.save_state(state_path, model, optimizer, loop)
+
+    # Labelled scans in other shapes; a resumed run goes on with those that it has
+    if config.warps and data.unlabelled and progress() < 1.0:
+        pairs = plan_warps(data.labelled, data.unlabelled, config, warps)
+        deadline = begin + WARP_SHARE * (config.time_limit or math.inf)
+        if not step or not finished_warps(pairs):
+            for event in make_warps(pairs, device):
+                yield event
+                if control.stop() or time.monotonic() > deadline:
+                    break
+        data.warped = finished_warps(pairs)
 
     student.train()
     teacher.train()
@@ -286,6 +301,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if step:  # untrained networks are no weights to predict with
         save()
         yield {"event": "checkpoint", "step": step}
+    if outcome == "finished":
+        shutil.rmtree(warps, ignore_errors=True)  # large, and made again should the run go on
     if data.validation and step:
         samples: list[Sample] = []
         last_validation = validate(project, data, model, *where, samples)

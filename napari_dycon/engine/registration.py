@@ -1,0 +1,114 @@
+"""Deformable registration of small volumes by gradient descent, many pairs at once.
+
+Scans of one organ show the same anatomy in another shape. A field that deforms a labelled scan into
+the shape of an unlabelled one deforms its label as well, exactly: what comes out is a scan with a
+true label and a shape that occurs in nature (see ``warps.py``; the idea is that of Zhao et al.,
+"Data augmentation using learned transformations", CVPR 2019). Similarity is MONAI's local
+normalised cross-correlation, which does not mind brightness; an affine map is fitted first, then a
+coarse and a finer grid of displacements are added.
+
+Coordinates are those of ``torch.nn.functional.grid_sample``: each axis of a volume runs from -1 to
+1, so that scans of different sizes fit onto each other from the start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from monai.losses.image_dissimilarity import LocalNormalizedCrossCorrelationLoss
+from torch import Tensor
+
+Shape = tuple[int, int, int]
+
+CANVAS_VOXELS = 12_000  # of the grid on which two scans are compared
+ITERATIONS = 40
+SMOOTHNESS = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
+COARSE, FINE = 4, 2  # canvas cells between displacements
+RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.01, 0.02, 0.01
+
+
+def canvas_shape(shapes: Sequence[Sequence[int]], voxels: int = CANVAS_VOXELS) -> Shape:
+    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of ``COARSE``."""
+    mean = [sum(shape[axis] for shape in shapes) / len(shapes) for axis in range(3)]
+    factor = min(1.0, (voxels / math.prod(mean)) ** (1 / 3))
+    d, h, w = (max(round(n * factor / COARSE), 2) * COARSE for n in mean)
+    return d, h, w
+
+
+def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> Tensor:
+    """Fields that deform each moving volume into the shape of its fixed one.
+
+    Parameters
+    ----------
+    moving, fixed : (N, C, D, H, W), pairs on one canvas, intensities of mean 0 and deviation 1
+
+    Returns
+    -------
+    (N, D, H, W, 3): for each cell of the fixed volume, where it lies in the moving one
+    """
+    count, grid = len(moving), moving.shape[2:]
+    affine = torch.zeros(count, 3, 4, device=moving.device, requires_grad=True)
+    levels = [
+        torch.zeros(count, 3, *(n // step for n in grid), device=moving.device, requires_grad=True)
+        for step in (COARSE, FINE)
+    ]
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [affine], "lr": RATE_AFFINE},
+            {"params": levels[:1], "lr": RATE_COARSE},
+            {"params": levels[1:], "lr": RATE_FINE},
+        ]
+    )
+    similarity = LocalNormalizedCrossCorrelationLoss(spatial_dims=3, kernel_size=5)
+    # Half a canvas is one unit of a displacement along its axis.
+    cells = torch.tensor(grid[::-1], device=moving.device).view(1, 3, 1, 1, 1) / 2.0
+    with torch.enable_grad():
+        for iteration in range(iterations):
+            active = levels[: (4 * iteration) // iterations]  # none, coarse, both, both
+            field = _affine_field(affine, grid)
+            loss = torch.zeros((), device=moving.device)
+            if active:
+                displacement = _displacement(active, grid)
+                field = field + displacement.movedim(1, -1)
+                loss = loss + SMOOTHNESS * _roughness(displacement * cells)
+            warped = sample(moving, field)
+            loss = loss + similarity(warped, fixed)
+            optimizer.zero_grad(set_to_none=True)
+            (loss * count).backward()
+            optimizer.step()
+    with torch.no_grad():
+        return _affine_field(affine, grid) + _displacement(levels, grid).movedim(1, -1)
+
+
+def resize_field(field: Tensor, shape: Sequence[int]) -> Tensor:
+    """``(N, D, H, W, 3)`` on another grid over the same volume."""
+    size = tuple(int(n) for n in shape)
+    resized = F.interpolate(field.movedim(-1, 1), size=size, mode="trilinear", align_corners=False)
+    return resized.movedim(1, -1)
+
+
+def sample(volume: Tensor, field: Tensor, mode: str = "bilinear") -> Tensor:
+    """Values of volumes ``(N, C, d, h, w)`` at the places ``(N, D, H, W, 3)`` of a field."""
+    return F.grid_sample(volume, field, mode=mode, padding_mode="border", align_corners=False)
+
+
+def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:
+    unit = torch.eye(3, 4, device=affine.device)
+    return F.affine_grid(unit + affine, [len(affine), 1, *grid], align_corners=False)
+
+
+def _displacement(levels: Sequence[Tensor], grid: Sequence[int]) -> Tensor:
+    size = tuple(grid)
+    parts = [
+        F.interpolate(level, size=size, mode="trilinear", align_corners=False) for level in levels
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
+def _roughness(displacement: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring displacements, summed over axes."""
+    parts = [displacement.diff(dim=axis).square().mean() for axis in (2, 3, 4)]
+    return torch.stack(parts).sum()

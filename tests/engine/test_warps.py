@@ -1,0 +1,167 @@
+"""Deforming labelled scans into the shapes of unlabelled ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
+from napari_dycon.engine.registration import canvas_shape, register, resize_field, sample
+from napari_dycon.engine.train import train
+from napari_dycon.engine.warps import make_warps, plan_warps
+from napari_dycon.project.store import Project
+
+SHAPE = (20, 28, 20)
+
+
+def organ(centre: tuple[float, float, float], radii: tuple[float, float, float]) -> torch.Tensor:
+    """An ellipsoid of three shells, and its surroundings: (1, 1, D, H, W)."""
+    places = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    r = np.sqrt((((places - centre) / radii) ** 2).sum(-1))
+    image = np.where(r < 0.5, 3.0, np.where(r < 1.0, 1.5, np.sin(places[..., 1] / 4) * 0.3))
+    image = image + np.random.default_rng(0).normal(0, 0.05, image.shape)
+    return torch.from_numpy((image - image.mean()) / image.std())[None, None].float()
+
+
+def dice(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def test_registration_finds_another_shape_and_place() -> None:
+    moving = organ((10, 14, 10), (5, 6, 5))
+    fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
+    field = register(moving.expand(2, -1, -1, -1, -1), fixed)
+    assert field.shape == (2, *SHAPE, 3)
+    warped = sample(moving.expand(2, -1, -1, -1, -1), field)
+    for number in range(2):
+        wanted = fixed[number] > 0.8
+        assert dice(moving[0] > 0.8, wanted) < 0.8
+        assert dice(warped[number] > 0.8, wanted) > 0.9
+
+
+def test_pairs_do_not_depend_on_their_neighbours() -> None:
+    """An interrupted run makes the missing ones in other company."""
+    moving = organ((10, 14, 10), (5, 6, 5)).expand(2, -1, -1, -1, -1)
+    fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
+    together = register(moving, fixed, iterations=8)
+    alone = register(moving[1:], fixed[1:], iterations=8)
+    assert torch.allclose(together[1:], alone, atol=1e-3)
+
+
+def test_a_field_that_changes_nothing_keeps_every_voxel() -> None:
+    """Scans of a different size are stretched onto each other, cell centres on cell centres."""
+    volume = torch.rand(1, 1, *SHAPE)
+    unit = torch.nn.functional.affine_grid(
+        torch.eye(3, 4)[None], [1, 1, 8, 8, 8], align_corners=False
+    )
+    inner = (slice(None), slice(None), *(slice(2, n - 2) for n in SHAPE))
+    same = sample(volume, resize_field(unit, SHAPE))
+    assert torch.allclose(same[inner], volume[inner], atol=1e-4)
+
+
+def test_canvas_has_the_proportions_of_the_scans() -> None:
+    assert canvas_shape([(44, 70, 90)]) == (16, 24, 32)
+    assert canvas_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[list[LabelledCase], list[UnlabelledCase]]:
+    """Two labelled scans (one of them sparsely) and three unlabelled ones of other sizes."""
+    labelled, unlabelled = [], []
+    for number in range(2):
+        image = organ((10, 14, 10), (5, 6, 5))[0].numpy()
+        label = (image[0] > 0.8).astype(np.uint8)
+        if number:
+            label[::2] = 255
+        case = LabelledCase(f"l{number}", tmp_path / f"l{number}.npy", tmp_path / f"m{number}.npy")
+        np.save(case.image, image)
+        np.save(case.label, label)
+        labelled.append(case)
+    for number, cut in enumerate((0, 2, 4)):
+        image = organ((11, 13, 9), (6, 7, 5))[0].numpy()[:, :, cut:]
+        np.save(tmp_path / f"u{number}.npy", image)
+        unlabelled.append(UnlabelledCase(f"u{number}", tmp_path / f"u{number}.npy"))
+    return labelled, unlabelled
+
+
+def test_every_unlabelled_scan_lends_its_shape_before_one_does_twice(
+    files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
+) -> None:
+    config = make_config("dycon", warps=5)
+    pairs = plan_warps(*files, config, tmp_path)
+    assert pairs == plan_warps(*files, config, tmp_path)
+    assert len(pairs) == len({p.warped.id for p in pairs}) == 5
+    assert Counter(p.unlabelled.id for p in pairs[:3]) == Counter(["u0", "u1", "u2"])
+    assert {p.labelled.id for p in pairs[:3]} == {"l0", "l1"}
+    assert len(plan_warps(*files, config.with_changes(warps=100), tmp_path)) == 6
+    assert plan_warps(files[0], [], config, tmp_path) == []
+
+
+def test_warped_labels_fit_their_scans_and_stay_sparse(
+    files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
+) -> None:
+    pairs = plan_warps(*files, make_config("dycon", warps=6), tmp_path / "warps")
+    events = list(make_warps(pairs, torch.device("cpu")))
+    assert events[-1]["done"] == events[-1]["total"] == 6
+    for pair in pairs:
+        image, label = np.load(pair.warped.image), np.load(pair.warped.label)
+        assert image.shape == np.load(pair.unlabelled.image).shape == (1, *label.shape)
+        known = label != 255
+        assert known.all() == (pair.labelled.id == "l0")
+        # Bright is organ in the source, so it has to be in what is made from it.
+        bright = torch.from_numpy(image[0].astype(np.float32)) > 0.8
+        assert dice(bright[known], torch.from_numpy(label[known] == 1)) > 0.85
+
+
+def settings(**changes: Any) -> TrainConfig:
+    tiny: dict[str, Any] = {
+        "device": "cpu",
+        "precision": "float32",
+        "patch": [16, 16, 16],
+        "filters": [4, 8, 8],
+        "steps": 6,
+        "labelled_batch": 1,
+        "unlabelled_batch": 1,
+        "unlabelled_start": 0.5,
+        "warps": 4,
+        "warp_share": 0.5,
+    }
+    return make_config("dycon", **(tiny | changes))
+
+
+def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
+    events = list(train(project, settings()))
+    assert events[-1]["event"] == "finished"
+    assert [e["total"] for e in events if e["event"] == "warps"] == [4]
+    assert not (project.run().state_folder / "warps").exists()
+    with_warps = load_file(project.run().weights_path)
+    list(train(project, settings(warps=0)))
+    without = load_file(project.run().weights_path)
+    assert any(not torch.equal(with_warps[key], without[key]) for key in with_warps)
+
+
+def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None:
+    list(train(project, settings()))
+    whole = load_file(project.run().weights_path)
+    interrupted = train(project, settings(checkpoint_every=0.0))
+    for event in interrupted:
+        if event["event"] == "checkpoint" and event["step"] == 2:
+            interrupted.close()
+            break
+    run = project.runs()[-1]
+    events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert not [e for e in events if e["event"] == "warps"]  # they lay there already
+    resumed = load_file(run.weights_path)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:
+    events = list(train(project, settings().with_changes(method="supervised")))
+    assert not [e for e in events if e["event"] == "warps"]
