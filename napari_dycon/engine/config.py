@@ -98,7 +98,8 @@ class TrainConfig:
     pseudo_weight: float = 1.0  # of learning them as if they were labels, by their certainty
     # Labelled scans in the shapes of unlabelled ones (see warps.py)
     warps: int = 0  # how many at most
-    warp_share: float = 0.7  # of the labelled patches that come from them
+    vote_share: float = 0.6  # of the labelled patches, from scans that their labels agree on
+    warp_share: float = 0.5  # of the other labelled patches, from the deformed scans
     # SECL
     secl_weight: float = 0.1
     secl_temperature: float = 0.1
@@ -242,7 +243,14 @@ def _check(config: TrainConfig) -> None:
         raise ConfigError(f"The time limit is {config.time_limit} s; expected more than 0.")
     if any(not 0.5 <= scale <= 2.0 for scale in config.test_scales):
         raise ConfigError(f"Setting test_scales is {config.test_scales}; expected 0.5 to 2.")
-    for name in ("foreground_share", "warp_share", "ema_decay", "unlabelled_start", "warmup"):
+    for name in (
+        "foreground_share",
+        "warp_share",
+        "vote_share",
+        "ema_decay",
+        "unlabelled_start",
+        "warmup",
+    ):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
     if config.unlabelled_batch < 0:

@@ -27,8 +27,9 @@ class Batches:
         if self._key is None or self._key[0] != step or self._key[1] is not unlabelled:
             config = self._data.config
             assert config.patch is not None
+            data = self._data
             dataset = StepBatches(
-                self._data.labelled, unlabelled, config, config.patch, self._data.warped
+                data.labelled, unlabelled, config, config.patch, data.warped, data.voted
             )
             loader = DataLoader(
                 dataset,

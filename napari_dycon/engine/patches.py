@@ -107,7 +107,8 @@ class StepBatches(Dataset[Batch]):
     Parameters
     ----------
     labelled, unlabelled : the cases to draw from, each with equal chance
-    warped : labelled cases in other shapes, from which ``config.warp_share`` of the patches come
+    warped, voted : labelled cases in other shapes and unlabelled ones on which these agree, see
+        ``warps.py``; patches come from them by ``config.warp_share`` and ``config.vote_share``
     patch : (D, H, W) voxels
     """
 
@@ -118,9 +119,10 @@ class StepBatches(Dataset[Batch]):
         config: TrainConfig,
         patch: tuple[int, int, int],
         warped: Sequence[LabelledCase] = (),
+        voted: Sequence[LabelledCase] = (),
     ) -> None:
         self.labelled = list(labelled)
-        self.warped = list(warped)
+        self.warped, self.voted = list(warped), list(voted)
         self.unlabelled = list(unlabelled)
         self.config = config
         self.patch = patch
@@ -147,7 +149,9 @@ class StepBatches(Dataset[Batch]):
 
     def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         cases = self.labelled
-        if self.warped and rng.random() < self.config.warp_share:
+        if self.voted and rng.random() < self.config.vote_share:
+            cases = self.voted
+        elif self.warped and rng.random() < self.config.warp_share:
             cases = self.warped
         case = cases[rng.integers(len(cases))]
         image = np.load(case.image, mmap_mode="r")
@@ -265,7 +269,7 @@ def annotated_places(label: Array, most: int = 20_000) -> list[tuple[int, Array]
         voxels = np.argwhere(label == value)
         if len(voxels) > most:
             voxels = voxels[rng.choice(len(voxels), most, replace=False)]
-        found.append((value or -1, voxels))
+        found.append((value or -1, voxels.astype(np.int16)))  # a run may hold hundreds of these
     return found
 
 

@@ -40,7 +40,7 @@ from napari_dycon.engine.schedules import (
 )
 from napari_dycon.engine.side_jobs import preview, validate
 from napari_dycon.engine.targets import store_targets, target_bounds, target_round, with_targets
-from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps
+from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps, vote
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
@@ -200,7 +200,9 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                 yield event
                 if control.stop() or time.monotonic() > deadline:
                     break
-        data.warped = finished_warps(pairs)
+        made = finished_warps(pairs)
+        data.warped = [pair.warped for pair in made]
+        data.voted = vote(made, warps)
 
     student.train()
     teacher.train()

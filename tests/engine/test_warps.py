@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.registration import canvas_shape, register, resize_field, sample
 from napari_dycon.engine.train import train
-from napari_dycon.engine.warps import make_warps, plan_warps
+from napari_dycon.engine.warps import majority, make_warps, plan_warps, vote
 from napari_dycon.project.store import Project
 
 SHAPE = (20, 28, 20)
@@ -91,15 +92,15 @@ def files(tmp_path: Path) -> tuple[list[LabelledCase], list[UnlabelledCase]]:
     return labelled, unlabelled
 
 
-def test_every_unlabelled_scan_lends_its_shape_before_one_does_twice(
+def test_every_unlabelled_scan_meets_several_labelled_ones(
     files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
 ) -> None:
     config = make_config("dycon", warps=5)
     pairs = plan_warps(*files, config, tmp_path)
     assert pairs == plan_warps(*files, config, tmp_path)
     assert len(pairs) == len({p.warped.id for p in pairs}) == 5
-    assert Counter(p.unlabelled.id for p in pairs[:3]) == Counter(["u0", "u1", "u2"])
-    assert {p.labelled.id for p in pairs[:3]} == {"l0", "l1"}
+    assert sorted(Counter(p.unlabelled.id for p in pairs).values()) == [1, 2, 2]
+    assert Counter(p.labelled.id for p in pairs[:4]) == {"l0": 2, "l1": 2}
     assert len(plan_warps(*files, config.with_changes(warps=100), tmp_path)) == 6
     assert plan_warps(files[0], [], config, tmp_path) == []
 
@@ -118,6 +119,31 @@ def test_warped_labels_fit_their_scans_and_stay_sparse(
         # Bright is organ in the source, so it has to be in what is made from it.
         bright = torch.from_numpy(image[0].astype(np.float32)) > 0.8
         assert dice(bright[known], torch.from_numpy(label[known] == 1)) > 0.85
+
+
+def test_labels_vote_where_enough_of_them_agree() -> None:
+    labels = np.array([[0, 1, 1, 2, 255, 0], [0, 1, 1, 1, 1, 255], [0, 1, 2, 0, 1, 255]], np.uint8)
+    assert majority(labels[:, None, None]).tolist() == [[[0, 1, 255, 255, 255, 255]]]
+    fourth = np.array([[0, 1, 1, 2, 1, 0]], np.uint8)
+    four = np.concatenate([labels, fourth])[:, None, None]
+    assert majority(four).tolist() == [[[0, 1, 1, 255, 1, 255]]]
+
+
+def test_scans_with_too_few_voters_are_left_alone(
+    files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
+) -> None:
+    labelled, unlabelled = files
+    two = plan_warps(labelled[:1] * 2, unlabelled, make_config("dycon", warps=6), tmp_path / "w")
+    list(make_warps(two, torch.device("cpu")))
+    assert vote(two, tmp_path / "w") == []
+    others = [dataclasses.replace(labelled[0], id=f"m{n}") for n in range(3)]
+    three = plan_warps(others, unlabelled[:1], make_config("dycon", warps=6), tmp_path / "w")
+    list(make_warps(three, torch.device("cpu")))
+    (case,) = vote(three, tmp_path / "w")
+    assert (case.id, case.image) == (unlabelled[0].id, unlabelled[0].image)
+    voted, image = np.load(case.label), torch.from_numpy(np.load(case.image)[0])
+    assert set(np.unique(voted)) == {0, 1}  # three times the same voter always agrees
+    assert dice(image > 0.8, torch.from_numpy(voted == 1)) > 0.85
 
 
 def settings(**changes: Any) -> TrainConfig:
