@@ -38,9 +38,6 @@ def advanced(status: RunStatus, event: Event) -> RunStatus:
         if event["done"] == event["total"]:
             text = "Making the first step, which takes longest"
         status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)
-    elif kind == "targets":
-        text = f"Predicting unlabelled scan {event['done']} of {event['total']}"
-        status = dataclasses.replace(status, phase=_unless_stopping(status, "training"), text=text)
     elif kind == "warps":
         text = f"Matching shapes of scans, {event['done']} of {event['total']}"
         status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)

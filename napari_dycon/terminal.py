@@ -51,9 +51,6 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
                 if not errors.is_terminal and time.monotonic() - said > QUIET:
                     said = time.monotonic()
                     progress.console.print(f"{text}, {event['progress']:.0%}", highlight=False)
-            elif kind == "targets":
-                text = f"Predicting unlabelled scans {event['done']}/{event['total']}"
-                progress.update(task, description=text)
             elif kind == "warps":
                 text = f"Matching shapes {event['done']}/{event['total']}"
                 progress.update(task, description=text)

@@ -92,10 +92,6 @@ class TrainConfig:
     teacher_negatives: bool = True  # T(i), the hardest negatives among the teacher's cells
     cross_volume: bool = False  # pairs also between patches of different volumes
     teacher_confidence: float = 0.8  # below it a cell of an unlabelled patch has no class
-    # Stored targets instead of a teacher at every step (see targets.py)
-    stored_targets: bool = False
-    target_rounds: int = 1  # how often they are made anew
-    pseudo_weight: float = 1.0  # of learning them as if they were labels, by their certainty
     # Labelled scans in the shapes of unlabelled ones (see warps.py)
     warps: int = 0  # how many at most
     vote_share: float = 0.6  # of the labelled patches, from scans that their labels agree on

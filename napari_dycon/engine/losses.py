@@ -7,8 +7,6 @@ least float32, also under autocast.
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -92,30 +90,6 @@ def uncl(
         # 1 / (e^a + e^b) = sigmoid(b - a) e^-b: stays finite for any β.
         weight = torch.sigmoid(beta * (h_t - h_s)) * torch.exp(-beta * h_t)
         return (distance * weight + entropy_weight * beta * (h_s + h_t)).mean()
-
-
-def pseudo_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy plus soft Dice to predicted probabilities, each voxel by its certainty.
-
-    A voxel counts ``1 - H(target) / log C``, so that what the networks were unsure of when they
-    predicted it teaches nothing.
-
-    Parameters
-    ----------
-    logits : (B, C, D, H, W)
-    target : (B, C, D, H, W), probabilities without a gradient
-    """
-    with torch.autocast(logits.device.type, enabled=False):
-        log_p = F.log_softmax(at_least_float32(logits), dim=1)
-        target = at_least_float32(target)
-        doubt = -(target * target.clamp(min=1e-6).log()).sum(dim=1) / math.log(target.shape[1])
-        certain = (1.0 - doubt).clamp(0.0, 1.0)[:, None]  # (B, 1, D, H, W)
-        cross_entropy = -(target * log_p * certain).sum() / certain.sum().clamp(min=1.0)
-        p, q = log_p.exp() * certain, target * certain
-        axes = (0, *range(2, p.ndim))
-        overlap, total = (p * q).sum(axes)[1:], (p.square() + q.square()).sum(axes)[1:]
-        dice = 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
-        return cross_entropy + dice.mean()
 
 
 def consistency_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:

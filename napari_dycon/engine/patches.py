@@ -36,15 +36,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class UnlabelledCase:
-    """A preprocessed scan: path of a float32 ``.npy``, ``(C, D, H, W)``, memory-mapped.
-
-    ``teacher`` is what the networks themselves predicted for it earlier in the run (see
-    ``targets.py``): uint8 ``(classes, D, H, W)``, probabilities times 255.
-    """
+    """A preprocessed scan: path of a float32 ``.npy``, ``(C, D, H, W)``, memory-mapped."""
 
     id: str
     image: Path
-    teacher: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -70,15 +65,11 @@ class LabelledBatch(NamedTuple):
 
 
 class UnlabelledBatch(NamedTuple):
-    """``image (U, C, D, H, W)``, ``position`` and ``extent (U, 3)``: there is no label to leak.
-
-    ``teacher`` holds stored predictions ``(U, classes, D, H, W)``, probabilities, if there are any.
-    """
+    """``image (U, C, D, H, W)``, ``position`` and ``extent (U, 3)``: there is no label to leak."""
 
     image: Tensor
     position: Tensor
     extent: Tensor
-    teacher: Tensor | None
 
 
 class Batch(NamedTuple):
@@ -94,8 +85,8 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
 
-        def moved(tensor: Tensor | None) -> Any:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+        def moved(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
 
         unlabelled = self.unlabelled and UnlabelledBatch(*map(moved, self.unlabelled))
         return Batch(LabelledBatch(*map(moved, self.labelled)), unlabelled)
@@ -128,8 +119,7 @@ class StepBatches(Dataset[Batch]):
         self.patch = patch
         self._places: dict[str, list[tuple[int, Array]]] = {}
         self._transforms: dict[tuple[str, ...], Compose] = {
-            keys: augmentation(config, patch, keys)
-            for keys in (("image", "label"), ("image",), ("image", "teacher"))
+            keys: augmentation(config, patch, keys) for keys in (("image", "label"), ("image",))
         }
 
     def __len__(self) -> int:
@@ -141,10 +131,7 @@ class StepBatches(Dataset[Batch]):
         unlabelled = None
         if self.unlabelled and self.config.unlabelled_batch:
             drawn = [self._unlabelled_patch(rng) for _ in range(self.config.unlabelled_batch)]
-            *tensors, stored = zip(*drawn, strict=True)
-            teacher = None if stored[0] is None else torch.stack(stored)
-            image, position, extent = map(torch.stack, tensors)
-            unlabelled = UnlabelledBatch(image, position, extent, teacher)
+            unlabelled = UnlabelledBatch(*map(torch.stack, zip(*drawn, strict=True)))
         return Batch(LabelledBatch(*map(torch.stack, zip(*labelled, strict=True))), unlabelled)
 
     def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
@@ -164,21 +151,14 @@ class StepBatches(Dataset[Batch]):
         tensors = self._augment(data, rng)
         return tensors["image"], tensors["label"][0].long(), *self._place(centre, label.shape)
 
-    def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Any, ...]:
+    def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         case = self.unlabelled[rng.integers(len(self.unlabelled))]
         image = np.load(case.image, mmap_mode="r")
         shape = image.shape[1:]
         centre = random_centre(rng, shape, self.patch)
         data = {"image": crop(image, centre, self._margin_size(), fill=None)}
-        if case.teacher is not None:
-            stored = np.load(case.teacher, mmap_mode="r")
-            part = crop(stored, centre, self._margin_size(), fill=None)
-            data["teacher"] = part.astype(np.float32) / 255.0
         tensors = self._augment(data, rng)
-        teacher = tensors.get("teacher")
-        if teacher is not None:
-            teacher = teacher / teacher.sum(dim=0, keepdim=True).clamp(min=1e-6)
-        return tensors["image"], *self._place(centre, shape), teacher
+        return tensors["image"], *self._place(centre, shape)
 
     def _labelled_centre(
         self, rng: np.random.Generator, case: LabelledCase, label: Array

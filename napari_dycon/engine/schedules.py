@@ -6,7 +6,6 @@ schedule reaches its end however fast the machine is.
 
 from __future__ import annotations
 
-import itertools
 import math
 
 
@@ -29,19 +28,6 @@ def learning_rate_factor(progress: float, warmup: float) -> float:
     progress = min(max(progress, 0.0), 1.0)
     rise = 1.0 if warmup <= 0 else min((progress + 1e-3) / warmup, 1.0)
     return rise * math.pow(max(1.0 - progress, 1e-3), 0.9)
-
-
-def stage_progress(progress: float, bounds: tuple[float, ...]) -> float:
-    """Progress inside the present stage of a run that is divided at ``bounds``, 0 to 1.
-
-    The learning rate falls to nearly 0 in every stage, so that targets for the next one are made
-    by networks that have settled.
-    """
-    edges = (0.0, *(b for b in bounds if 0.0 < b < 1.0), 1.0)
-    for begin, end in itertools.pairwise(edges):
-        if progress < end:
-            return (progress - begin) / (end - begin)
-    return 1.0
 
 
 def ema_decay(step: int, limit: float = 0.99) -> float:

@@ -36,10 +36,8 @@ from napari_dycon.engine.schedules import (
     adaptive_beta,
     ema_decay,
     learning_rate_factor,
-    stage_progress,
 )
 from napari_dycon.engine.side_jobs import preview, validate
-from napari_dycon.engine.targets import store_targets, target_bounds, target_round, with_targets
 from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps, vote
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
@@ -144,11 +142,10 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     optimizer = build_optimizer(config, student)
     where = device, dtype
     method, without_unlabelled = build_method(config), Supervised(config)
-    step, spent, skipped_total, targets = 0, 0.0, 0, 0
+    step, spent, skipped_total = 0, 0.0, 0
     if state_path.exists():
         loop = checkpoint.load_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
-        targets = loop["targets"]
     elif config.init_from:
         source = project.run(config.init_from).weights_path
         if checkpoint.copy_matching(model, source) == 0:
@@ -165,8 +162,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                 f"for validation now ({both[0]}); their Dice looks better than it is.",
             }
     batches = Batches(data, device)
-    stages = target_bounds(config) if data.unlabelled else ()
-    unlabelled_now: list[UnlabelledCase] = []
+    nobody: list[UnlabelledCase] = []
     noise = torch.Generator(device)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = checked = shown = time.monotonic()
@@ -187,7 +183,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         return min(max(step / config.steps, by_time), 1.0)
 
     def save() -> None:
-        loop = {"step": step, "elapsed": elapsed(), "skipped": skipped_total, "targets": targets}
+        loop = {"step": step, "elapsed": elapsed(), "skipped": skipped_total}
         checkpoint.save_weights(run.weights_path, model, step)
         checkpoint.save_state(state_path, model, optimizer, loop)
 
@@ -226,30 +222,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             outcome = "finished"
             break
 
-        # What the unlabelled scans are learnt from: nothing yet, the teacher, or stored targets
-        if done >= config.unlabelled_start and data.unlabelled:
-            unlabelled_now = unlabelled_now or data.unlabelled
-            wanted = target_round(config, done)
-            if wanted and (wanted != targets or unlabelled_now is data.unlabelled):
-                folder = run.state_folder / "targets" / str(wanted)
-                unlabelled_now = with_targets(data.unlabelled, folder)
-                if wanted != targets:
-                    save()
-                    for event in store_targets(unlabelled_now, model, *where):
-                        yield event
-                        if control.stop():
-                            break
-                    else:
-                        targets = wanted
-                        save()
-                    continue
-
         # One step
-        batch = batches.get(step, unlabelled_now)
+        started = done >= config.unlabelled_start
+        batch = batches.get(step, data.unlabelled if started else nobody)
         noise.manual_seed(config.seed * 1_000_003 + step)
-        rate = config.learning_rate * learning_rate_factor(
-            stage_progress(done, stages), config.warmup
-        )
+        rate = config.learning_rate * learning_rate_factor(done, config.warmup)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):

@@ -144,11 +144,8 @@ def advance(bar: progress, title: str, event: Event) -> None:
         left = event.get("remaining")
         rest = f", {remaining_text(left)} left" if left is not None else ""
         bar.set_description(f"{title}{rest}")
-    elif kind in ("predicted", "preparing", "warps", "targets"):
+    elif kind in ("predicted", "preparing", "warps"):
         share = event["done"] / max(event["total"], 1)
-        if kind == "targets":  # in the midst of a run: its bar stays where it is
-            bar.set_description(f"{title}: predicting unlabelled scans")
-            return
         doing = "matching shapes" if kind == "warps" else "preparing scans"
         bar.set_description(f"{title}: {event.get('case', doing)}")
         if kind != "predicted" and share >= 1.0:

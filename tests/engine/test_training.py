@@ -100,7 +100,7 @@ def test_no_label_of_an_unlabelled_case_is_even_opened(project: Project, method:
 
     sys.addaudithook(note)  # cannot be taken out again, only silenced
     try:
-        changes = {"stored_targets": True} if method == "dycon" else {}
+        changes = {"warps": 9} if method == "dycon" else {}
         events = list(train(project, tiny(method, **changes)))
     finally:
         watching[0] = False
@@ -111,25 +111,12 @@ def test_no_label_of_an_unlabelled_case_is_even_opened(project: Project, method:
     assert not any("scan-5" in name for name in labels)
 
 
-def test_stored_targets_are_made_and_made_anew(project: Project) -> None:
-    changes = {"stored_targets": True, "target_rounds": 2, "unlabelled_start": 0.5}
-    events = list(train(project, tiny(steps=8, **changes)))
-    made = [e for e in events if e["event"] == "targets"]
-    assert [e["done"] for e in made] == [1, 2, 3] * 2
-    parts = [set(e["parts"]) for e in events if e["event"] == "step"]
-    assert parts[0] == {"supervised"}
-    folder = project.run().state_folder / "targets"
-    stored = np.load(folder / "2" / "scan-5.npy")
-    assert stored.dtype == np.uint8
-    assert np.abs(stored.astype(int).sum(axis=0) - 255).max() <= 1
-
-
 def test_an_unlabelled_batch_has_no_label() -> None:
-    assert UnlabelledBatch._fields == ("image", "position", "extent", "teacher")
-    assert set(UnlabelledCase.__dataclass_fields__) == {"id", "image", "teacher"}
+    assert UnlabelledBatch._fields == ("image", "position", "extent")
+    assert set(UnlabelledCase.__dataclass_fields__) == {"id", "image"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"stored_targets": True, "unlabelled_start": 0.3}])
+@pytest.mark.parametrize("changes", [{}, {"warps": 9, "unlabelled_start": 0.3}])
 def test_killed_and_resumed_is_the_same_to_the_bit(
     project: Project, changes: dict[str, Any]
 ) -> None:

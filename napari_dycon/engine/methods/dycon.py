@@ -17,7 +17,6 @@ from napari_dycon.engine.cells import entropy_cells, label_cells, pseudo_label_c
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.methods import Step, teacher_view
 from napari_dycon.engine.network import Output, cells
-from napari_dycon.engine.patches import LabelledBatch
 from napari_dycon.engine.schedules import adaptive_beta, consistency_weight
 
 
@@ -32,8 +31,6 @@ class Dycon:
         c = self.config
         labelled, unlabelled = step.batch.labelled, step.unlabelled
         count = len(labelled.image)
-        if unlabelled.teacher is not None:
-            return self._from_stored(step, labelled, unlabelled.image, unlabelled.teacher)
         image = torch.cat([labelled.image, unlabelled.image])
         student: Output = step.student(image, embed=True)
         with torch.no_grad():
@@ -55,38 +52,6 @@ class Dycon:
             "consistency": weight
             * losses.consistency_mse(student.logits[count:], teacher.logits[count:]),
         }
-
-    def _from_stored(
-        self, step: Step, labelled: LabelledBatch, image: Tensor, target: Tensor
-    ) -> dict[str, Tensor]:
-        """One pass of the student; the teacher's part was played when the targets were made."""
-        c = self.config
-        count = len(labelled.image)
-        image = torch.cat([labelled.image, image])
-        contrasted = c.fecl_weight > 0
-        student: Output = step.student(image, embed=contrasted)
-        beta = adaptive_beta(step.progress, c.beta_max, c.beta_min)
-        log_target = target.clamp(min=1e-6).log()
-        u = c.unsupervised_weight
-        parts = {
-            "supervised": losses.supervised_loss(student.logits[:count], labelled.label),
-            "pseudo": c.pseudo_weight * losses.pseudo_loss(student.logits[count:], target),
-            "uncl": u
-            * c.uncl_weight
-            * losses.uncl(
-                student.logits[count:], log_target, beta, entropy_weight=c.entropy_weight
-            ),
-        }
-        if contrasted:
-            embeddings = None
-            if c.teacher_negatives:
-                with torch.no_grad():
-                    embeddings = step.teacher.encode(
-                        teacher_view(image, step.noise, c.teacher_noise)
-                    )
-            contrast = self._contrast(student, embeddings, labelled.label, target)
-            parts["fecl"] = u * c.fecl_weight * contrast
-        return parts
 
     def _contrast(
         self, student: Output, teacher: Tensor | None, label: Tensor, guess: Tensor
