@@ -10,7 +10,8 @@ are unlabelled. Everything goes through the command line alone, every method has
 the last checkpoint counts.
 
 Restartable: finished rows are kept in ``DIR/rows.jsonl`` and not run again; a run that was
-interrupted goes on where it was.
+interrupted goes on where it was. ``OMP_NUM_THREADS=1`` keeps a run to one core, so that two methods
+can be compared side by side under the same conditions.
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": commit,
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, torch {version('torch')}, "
+        "machine": f"{os.environ.get('OMP_NUM_THREADS', os.cpu_count())} of {os.cpu_count()} cores "
+        f"{platform.machine()}, torch {version('torch')}, "
         f"{started['device']} {started['precision']}",
         "method": method,
         "seed": seed,

@@ -95,7 +95,7 @@ class TrainConfig:
     # Labelled scans in the shapes of unlabelled ones (see warps.py)
     warps: int = 0  # how many at most
     vote_share: float = 0.6  # of the labelled patches, from scans that their labels agree on
-    warp_share: float = 0.5  # of the other labelled patches, from the deformed scans
+    warp_share: float = 0.5  # of the others, from deformed scans; over the root of labelled cases
     # SECL
     secl_weight: float = 0.1
     secl_temperature: float = 0.1

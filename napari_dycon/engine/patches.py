@@ -7,6 +7,7 @@ label: nothing downstream can read what it never carries. Patches keep their pla
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,8 @@ class StepBatches(Dataset[Batch]):
     ) -> None:
         self.labelled = list(labelled)
         self.warped, self.voted = list(warped), list(voted)
+        # The more shapes people have labelled themselves, the fewer have to be borrowed.
+        self._warp_share = config.warp_share / math.sqrt(len(self.labelled))
         self.unlabelled = list(unlabelled)
         self.config = config
         self.patch = patch
@@ -138,7 +141,7 @@ class StepBatches(Dataset[Batch]):
         cases = self.labelled
         if self.voted and rng.random() < self.config.vote_share:
             cases = self.voted
-        elif self.warped and rng.random() < self.config.warp_share:
+        elif self.warped and rng.random() < self._warp_share:
             cases = self.warped
         case = cases[rng.integers(len(cases))]
         image = np.load(case.image, mmap_mode="r")
