@@ -38,7 +38,8 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
 )
 from napari_dycon.engine.side_jobs import preview, validate
-from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps, vote
+from napari_dycon.engine.votes import refine, refined, vote
+from napari_dycon.engine.warps import Pair, finished_warps, make_warps, plan_warps
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
@@ -163,6 +164,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             }
     batches = Batches(data, device)
     nobody: list[UnlabelledCase] = []
+    votes_refined = False
     noise = torch.Generator(device)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = checked = shown = time.monotonic()
@@ -188,6 +190,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         checkpoint.save_state(state_path, model, optimizer, loop)
 
     # Labelled scans in other shapes; a resumed run goes on with those that it has
+    made: list[Pair] = []
     if config.warps and data.unlabelled and progress() < 1.0:
         pairs = plan_warps(data.labelled, data.unlabelled, config, warps)
         deadline = begin + WARP_SHARE * (config.time_limit or math.inf)
@@ -222,8 +225,19 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             outcome = "finished"
             break
 
-        # One step
+        # The second phase: the teacher begins, and networks that have learnt refine the votes
         started = done >= config.unlabelled_start
+        if started and data.voted and not votes_refined:
+            save()  # the networks of this step decide, also when the run is killed meanwhile
+            for event in refine(made, warps, model, *where):
+                yield event
+                if control.stop():
+                    break
+            else:
+                data.voted, votes_refined = refined(made, warps), True
+            continue
+
+        # One step
         batch = batches.get(step, data.unlabelled if started else nobody)
         noise.manual_seed(config.seed * 1_000_003 + step)
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)

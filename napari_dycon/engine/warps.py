@@ -4,10 +4,6 @@ A labelled scan is deformed into the shape of an unlabelled one (see ``registrat
 with its label. The two stay in register whatever the quality of the deformation, so no wrong label
 enters, and the networks see how the organ varies from person to person instead of what random
 rotations and scalings make up. The unlabelled scan gives its shape alone; no label of it is read.
-
-Where several labelled scans were deformed into one unlabelled scan, their labels also vote on what
-is what in it (multi-atlas segmentation). Where most of them agree, the unlabelled scan itself
-becomes a training case, with its own appearance; the rest of it counts as not annotated.
 """
 
 from __future__ import annotations
@@ -25,14 +21,11 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.events import Event
-from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.preprocess import save_array
 from napari_dycon.engine.registration import Shape, canvas_shape, register, resize_field, sample
 
 VOTERS = 4  # labelled scans deformed into one unlabelled scan
-LEAST_VOTERS = 3  # fewer are no majority
-AGREEMENT = 0.7  # share of the voters that has to agree on a voxel
 AT_ONCE = 16  # pairs registered together
 MOST_BYTES = 2**30  # of all warped scans of a run on the disk
 
@@ -95,44 +88,6 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
             for pair, field in zip(group, register(moving, fixed), strict=True):
                 _write(pair, field[None].cpu())
         yield {"event": "warps", "done": min(start + AT_ONCE, len(pairs)), "total": len(pairs)}
-
-
-def vote(pairs: Sequence[Pair], folder: Path) -> list[LabelledCase]:
-    """Unlabelled scans with what the labels deformed into them agree on, 255 elsewhere.
-
-    Parameters
-    ----------
-    pairs : those whose files are there; a scan needs ``LEAST_VOTERS`` of them
-    folder : where the labels are written
-    """
-    voters: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        voters.setdefault(pair.unlabelled.id, []).append(pair)
-    cases = []
-    for id_, group in voters.items():
-        if len(group) < LEAST_VOTERS:
-            continue
-        case = LabelledCase(id_, group[0].unlabelled.image, folder / f"{id_}.voted.npy")
-        labels = [np.load(pair.warped.label) for pair in group]
-        if not case.label.exists():
-            save_array(case.label, majority(labels))
-        cases.append(case)
-    return cases
-
-
-def majority(labels: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
-    """Value on which at least ``AGREEMENT`` of the labels agree, 255 elsewhere.
-
-    A label abstains where it is not annotated itself; where fewer than ``LEAST_VOTERS`` are left,
-    nothing is said.
-    """
-    known = np.sum([label != UNANNOTATED for label in labels], axis=0)
-    result = np.full(labels[0].shape, UNANNOTATED, np.uint8)
-    for value in np.unique(np.concatenate([np.unique(label) for label in labels])):
-        if value != UNANNOTATED:
-            votes = np.sum([label == value for label in labels], axis=0)
-            result[(votes >= AGREEMENT * known) & (known >= LEAST_VOTERS)] = value
-    return result
 
 
 def _write(pair: Pair, field: Tensor) -> None:
