@@ -201,7 +201,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                     break
         made = finished_warps(pairs)
         data.warped = [pair.warped for pair in made]
-        data.voted = vote(made, warps)
+        data.voted = vote(made, warps) if config.vote_share else []
 
     student.train()
     teacher.train()
