@@ -38,8 +38,8 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
 )
 from napari_dycon.engine.side_jobs import preview, validate
-from napari_dycon.engine.votes import refine, refined, vote
-from napari_dycon.engine.warps import Pair, finished_warps, make_warps, plan_warps
+from napari_dycon.engine.votes import Group, by_scan, refine, refined, vote
+from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
@@ -190,7 +190,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         checkpoint.save_state(state_path, model, optimizer, loop)
 
     # Labelled scans in other shapes; a resumed run goes on with those that it has
-    made: list[Pair] = []
+    voters: list[Group] = []
     if config.warps and data.unlabelled and progress() < 1.0:
         pairs = plan_warps(data.labelled, data.unlabelled, config, warps)
         deadline = begin + WARP_SHARE * (config.time_limit or math.inf)
@@ -201,7 +201,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                     break
         made = finished_warps(pairs)
         data.warped = [pair.warped for pair in made]
-        data.voted = vote(made, warps) if config.vote_share else []
+        voters = by_scan(made)
+        data.voted = vote(voters, warps)
 
     student.train()
     teacher.train()
@@ -229,12 +230,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         started = done >= config.unlabelled_start
         if started and data.voted and not votes_refined:
             save()  # the networks of this step decide, also when the run is killed meanwhile
-            for event in refine(made, warps, model, *where):
+            for event in refine(voters, warps, model, *where):
                 yield event
                 if control.stop():
                     break
             else:
-                data.voted, votes_refined = refined(made, warps), True
+                data.voted, votes_refined = refined(voters, warps), True
             continue
 
         # One step

@@ -10,6 +10,7 @@ case is involved.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,31 +27,42 @@ from napari_dycon.engine.preprocess import save_array
 from napari_dycon.engine.warps import Pair
 
 LEAST_VOTERS = 3  # fewer are no majority
+LEAST_DICE = 0.4  # between the voters; tumours that lie anywhere do not reach it
 AGREEMENT = 0.7  # share of the voters that has to agree on a voxel
 CONFIDENCE = 0.6  # of networks and votes together, below which nothing is said
 DOUBT = 0.05  # probability left to what nobody voted for
 
+Group = list[Pair]  # all of one unlabelled scan
 Labels = Sequence[npt.NDArray[np.uint8]]
 
 
-def by_scan(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Pairs of each unlabelled scan that has ``LEAST_VOTERS`` of them."""
-    found: dict[str, list[Pair]] = {}
+def by_scan(pairs: Sequence[Pair]) -> list[Group]:
+    """Pairs of each unlabelled scan that has ``LEAST_VOTERS`` of them that agree roughly."""
+    found: dict[str, Group] = {}
     for pair in pairs:
         found.setdefault(pair.unlabelled.id, []).append(pair)
-    return [group for group in found.values() if len(group) >= LEAST_VOTERS]
+    enough = [group for group in found.values() if len(group) >= LEAST_VOTERS]
+    return [group for group in enough if alike(_labels(group))]
 
 
-def vote(pairs: Sequence[Pair], folder: Path) -> list[LabelledCase]:
-    """Write what the deformed labels agree on, for every scan that has enough of them.
+def alike(labels: Labels) -> bool:
+    """Whether the voters overlap by ``LEAST_DICE`` on average, for every structure."""
+    structures = set(np.concatenate([np.unique(label) for label in labels]).tolist())
+    for value in structures - {0, UNANNOTATED}:
+        masks = [label == value for label in labels]
+        overlaps = [
+            2 * np.sum(a & b) / max(np.sum(a) + np.sum(b), 1)
+            for a, b in itertools.combinations(masks, 2)
+        ]
+        if np.mean(overlaps) < LEAST_DICE:
+            return False
+    return True
 
-    Parameters
-    ----------
-    pairs : those whose files are there
-    folder : where the labels are written
-    """
+
+def vote(groups: Sequence[Group], folder: Path) -> list[LabelledCase]:
+    """Write what the deformed labels of each scan agree on into a folder."""
     cases = []
-    for group in by_scan(pairs):
+    for group in groups:
         case = _case(group, folder, "voted")
         if not case.label.exists():
             save_array(case.label, majority(_labels(group)))
@@ -59,14 +71,13 @@ def vote(pairs: Sequence[Pair], folder: Path) -> list[LabelledCase]:
 
 
 def refine(
-    pairs: Sequence[Pair],
+    groups: Sequence[Group],
     folder: Path,
     model: Model,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Iterator[Event]:
     """Write what networks and votes say together, for the same scans; yields an event a scan."""
-    groups = by_scan(pairs)
     for number, group in enumerate(groups, start=1):
         case = _case(group, folder, "refined")
         if not case.label.exists():
@@ -77,9 +88,9 @@ def refine(
         yield {"event": "votes", "done": number, "total": len(groups)}
 
 
-def refined(pairs: Sequence[Pair], folder: Path) -> list[LabelledCase]:
+def refined(groups: Sequence[Group], folder: Path) -> list[LabelledCase]:
     """Return the cases that ``refine`` has written."""
-    return [_case(group, folder, "refined") for group in by_scan(pairs)]
+    return [_case(group, folder, "refined") for group in groups]
 
 
 def majority(labels: Labels) -> npt.NDArray[np.uint8]:
@@ -121,10 +132,10 @@ def agreed(
     return found
 
 
-def _case(group: Sequence[Pair], folder: Path, kind: str) -> LabelledCase:
+def _case(group: Group, folder: Path, kind: str) -> LabelledCase:
     scan = group[0].unlabelled
     return LabelledCase(scan.id, scan.image, folder / f"{scan.id}.{kind}.npy")
 
 
-def _labels(group: Sequence[Pair]) -> list[npt.NDArray[np.uint8]]:
+def _labels(group: Group) -> list[npt.NDArray[np.uint8]]:
     return [np.load(pair.warped.label) for pair in group]

@@ -16,8 +16,8 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.registration import canvas_shape, register, resize_field, sample
 from napari_dycon.engine.train import train
-from napari_dycon.engine.votes import agreed, majority, shares, vote
-from napari_dycon.engine.warps import make_warps, plan_warps
+from napari_dycon.engine.votes import agreed, alike, by_scan, majority, shares, vote
+from napari_dycon.engine.warps import large, make_warps, plan_warps
 from napari_dycon.project.store import Project
 
 SHAPE = (20, 28, 20)
@@ -101,7 +101,10 @@ def test_every_unlabelled_scan_meets_several_labelled_ones(
     assert pairs == plan_warps(*files, config, tmp_path)
     assert len(pairs) == len({p.warped.id for p in pairs}) == 5
     assert sorted(Counter(p.unlabelled.id for p in pairs).values()) == [1, 2, 2]
+    assert len({p.unlabelled.id for p in pairs[:2]}) == 1  # two voters of the first scan
     assert Counter(p.labelled.id for p in pairs[:4]) == {"l0": 2, "l1": 2}
+    alone = plan_warps(*files, config.with_changes(vote_share=0.0), tmp_path)
+    assert len({p.unlabelled.id for p in alone[:3]}) == 3
     assert len(plan_warps(*files, config.with_changes(warps=100), tmp_path)) == 6
     assert plan_warps(files[0], [], config, tmp_path) == []
 
@@ -139,17 +142,32 @@ def test_networks_and_votes_are_right_together() -> None:
     assert agreed(sure_of_one[:, None, None], votes).tolist() == [[[0, 1, 1, 255]]]
 
 
+def test_small_structures_and_voters_of_two_minds_do_not_vote(
+    files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
+) -> None:
+    labelled, _ = files
+    assert large(labelled[:1])
+    label = np.load(labelled[0].label)
+    small = dataclasses.replace(labelled[0], label=tmp_path / "small.npy")
+    np.save(small.label, label * (np.indices(label.shape)[1] == 14))
+    assert not large([small])
+    here, there = np.zeros((2, 4, 4, 4), np.uint8)
+    here[:2], there[2:] = 1, 1
+    assert alike([here, here, here])
+    assert not alike([here, here, there, there])
+
+
 def test_scans_with_too_few_voters_are_left_alone(
     files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
 ) -> None:
     labelled, unlabelled = files
     two = plan_warps(labelled[:1] * 2, unlabelled, make_config("dycon", warps=6), tmp_path / "w")
     list(make_warps(two, torch.device("cpu")))
-    assert vote(two, tmp_path / "w") == []
+    assert by_scan(two) == []
     others = [dataclasses.replace(labelled[0], id=f"m{n}") for n in range(3)]
     three = plan_warps(others, unlabelled[:1], make_config("dycon", warps=6), tmp_path / "w")
     list(make_warps(three, torch.device("cpu")))
-    (case,) = vote(three, tmp_path / "w")
+    (case,) = vote(by_scan(three), tmp_path / "w")
     assert (case.id, case.image) == (unlabelled[0].id, unlabelled[0].image)
     voted, image = np.load(case.label), torch.from_numpy(np.load(case.image)[0])
     assert set(np.unique(voted)) == {0, 1}  # three times the same voter always agrees
