@@ -41,9 +41,6 @@ def advanced(status: RunStatus, event: Event) -> RunStatus:
     elif kind == "warps":
         text = f"Matching shapes of scans, {event['done']} of {event['total']}"
         status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)
-    elif kind == "votes":
-        text = f"Judging unlabelled scan {event['done']} of {event['total']}"
-        status = dataclasses.replace(status, phase=_unless_stopping(status, "training"), text=text)
     elif kind == "step":
         status = dataclasses.replace(
             status,

@@ -51,9 +51,8 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
                 if not errors.is_terminal and time.monotonic() - said > QUIET:
                     said = time.monotonic()
                     progress.console.print(f"{text}, {event['progress']:.0%}", highlight=False)
-            elif kind in ("warps", "votes"):
-                what = "Matching shapes" if kind == "warps" else "Judging unlabelled scans"
-                text = f"{what} {event['done']}/{event['total']}"
+            elif kind == "warps":
+                text = f"Matching shapes {event['done']}/{event['total']}"
                 progress.update(task, description=text)
             elif kind == "validation":
                 progress.console.print(

@@ -185,7 +185,6 @@ def test_stopping_stays_shown_until_the_end() -> None:
     for event in (
         {"event": "preparing", "done": 1, "total": 2},
         {"event": "warps", "done": 1, "total": 2},
-        {"event": "votes", "done": 1, "total": 2},
         {"event": "step", "step": 1, "progress": 0.1, "loss": None, "remaining": 1.0},
     ):
         status = advanced(status, event)

@@ -38,7 +38,7 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
 )
 from napari_dycon.engine.side_jobs import preview, validate
-from napari_dycon.engine.votes import Group, by_scan, refine, refined, vote
+from napari_dycon.engine.votes import by_scan, vote
 from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
@@ -164,7 +164,6 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             }
     batches = Batches(data, device)
     nobody: list[UnlabelledCase] = []
-    votes_refined = False
     noise = torch.Generator(device)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = checked = shown = time.monotonic()
@@ -190,7 +189,6 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         checkpoint.save_state(state_path, model, optimizer, loop)
 
     # Labelled scans in other shapes; a resumed run goes on with those that it has
-    voters: list[Group] = []
     if config.warps and data.unlabelled and progress() < 1.0:
         pairs = plan_warps(data.labelled, data.unlabelled, config, warps)
         deadline = begin + WARP_SHARE * (config.time_limit or math.inf)
@@ -201,8 +199,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                     break
         made = finished_warps(pairs)
         data.warped = [pair.warped for pair in made]
-        voters = by_scan(made)
-        data.voted = vote(voters, warps)
+        data.voted = vote(by_scan(made), warps)
 
     student.train()
     teacher.train()
@@ -226,19 +223,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             outcome = "finished"
             break
 
-        # The second phase: the teacher begins, and networks that have learnt refine the votes
-        started = done >= config.unlabelled_start
-        if started and data.voted and not votes_refined:
-            save()  # the networks of this step decide, also when the run is killed meanwhile
-            for event in refine(voters, warps, model, *where):
-                yield event
-                if control.stop():
-                    break
-            else:
-                data.voted, votes_refined = refined(voters, warps), True
-            continue
-
         # One step
+        started = done >= config.unlabelled_start
         batch = batches.get(step, data.unlabelled if started else nobody)
         noise.manual_seed(config.seed * 1_000_003 + step)
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)

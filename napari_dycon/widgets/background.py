@@ -144,9 +144,6 @@ def advance(bar: progress, title: str, event: Event) -> None:
         left = event.get("remaining")
         rest = f", {remaining_text(left)} left" if left is not None else ""
         bar.set_description(f"{title}{rest}")
-    elif kind == "votes":  # in the midst of a run: its bar stays where it is
-        bar.set_description(f"{title}: judging unlabelled scans")
-        return
     elif kind in ("predicted", "preparing", "warps"):
         share = event["done"] / max(event["total"], 1)
         doing = "matching shapes" if kind == "warps" else "preparing scans"

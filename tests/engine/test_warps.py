@@ -16,7 +16,7 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.registration import canvas_shape, register, resize_field, sample
 from napari_dycon.engine.train import train
-from napari_dycon.engine.votes import agreed, alike, by_scan, majority, shares, vote
+from napari_dycon.engine.votes import alike, by_scan, majority, vote
 from napari_dycon.engine.warps import large, make_warps, plan_warps
 from napari_dycon.project.store import Project
 
@@ -133,15 +133,6 @@ def test_labels_vote_where_enough_of_them_agree() -> None:
     assert majority(four).tolist() == [[[0, 1, 1, 255, 1, 255]]]
 
 
-def test_networks_and_votes_are_right_together() -> None:
-    labels = np.array([[0, 1, 1, 255], [0, 1, 0, 255], [0, 1, 0, 255], [0, 0, 1, 255]], np.uint8)
-    votes = shares(labels[:, None, None], 2)
-    assert np.allclose(votes[1, 0, 0], [0, 0.75, 0.5, 0.5])
-    sure_of_one = np.array([[0.5, 0.5, 0.2, 0.45], [0.5, 0.5, 0.8, 0.55]], np.float32)
-    # Votes decide where the network cannot, the network where votes cannot, nobody where neither.
-    assert agreed(sure_of_one[:, None, None], votes).tolist() == [[[0, 1, 1, 255]]]
-
-
 def test_small_structures_and_voters_of_two_minds_do_not_vote(
     files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
 ) -> None:
@@ -214,34 +205,6 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
     assert not [e for e in events if e["event"] == "warps"]  # they lay there already
     resumed = load_file(run.weights_path)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-
-
-def test_networks_refine_the_votes_once(project: Project) -> None:
-    config = settings(warps=9, unlabelled_start=0.5, steps=8)
-    interrupted = train(project, config)
-    votes = iter_until(interrupted, "votes")
-    run = project.runs()[-1]
-    assert [(e["done"], e["total"]) for e in votes if e["event"] == "votes"] == [(1, 3)]
-    written = run.state_folder / "warps"
-    assert len(list(written.glob("*.voted.npy"))) == 3
-    assert len(list(written.glob("*.refined.npy"))) == 1
-    again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert [e["done"] for e in again if e["event"] == "votes"] == [1, 2, 3]
-    assert again[-1]["event"] == "finished"
-    list(train(project, config))
-    whole, resumed = (load_file(r.weights_path) for r in (project.runs()[-1], run))
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-
-
-def iter_until(events: Any, kind: str) -> list[Any]:
-    """Events up to the first of a kind; then the run is killed."""
-    seen = []
-    for event in events:
-        seen.append(event)
-        if event["event"] == kind:
-            break
-    events.close()
-    return seen
 
 
 def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:
