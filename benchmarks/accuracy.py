@@ -57,6 +57,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
     arguments = parser.parse_args()
+    if arguments.every < 1:
+        parser.error("--every takes 1 or more")
     arguments.work.mkdir(parents=True, exist_ok=True)
     store = arguments.work / "rows.jsonl"
     done: dict[str, Row] = {}

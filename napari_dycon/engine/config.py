@@ -231,6 +231,8 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(
                 f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}."
             )
+    if config.warps < 0:
+        raise ConfigError(f"Setting warps is {config.warps}; expected 0 or more.")
     positive = ("steps", "labelled_batch", "learning_rate", "temperature", "top_k", "beta_min")
     for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
         if not getattr(config, name) > 0:

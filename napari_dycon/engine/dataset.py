@@ -43,7 +43,7 @@ class TrainingData:
     labelled: list[LabelledCase] = field(default_factory=list)
     unlabelled: list[UnlabelledCase] = field(default_factory=list)
     warped: list[LabelledCase] = field(default_factory=list)  # see warps.py
-    voted: list[LabelledCase] = field(default_factory=list)  # the same
+    voted: list[LabelledCase] = field(default_factory=list)  # see votes.py
     validation: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

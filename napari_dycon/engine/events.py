@@ -7,6 +7,8 @@ kind         further keys
 ===========  =====================================================================
 started      run, method, device, device_reason, precision, labelled, unlabelled,
              validation (numbers of cases), steps, time_limit, pid
+preparing    done, total (scans)
+warps        done, total (labelled scans deformed into the shapes of unlabelled ones)
 step         step, steps, progress (0 to 1), loss, parts {name: value}, beta,
              learning_rate, elapsed, remaining (seconds)
 validation   step, progress, dice {class value: mean Dice}, mean

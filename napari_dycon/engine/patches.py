@@ -99,8 +99,8 @@ class StepBatches(Dataset[Batch]):
     Parameters
     ----------
     labelled, unlabelled : the cases to draw from, each with equal chance
-    warped, voted : labelled cases in other shapes and unlabelled ones on which these agree, see
-        ``warps.py``; patches come from them by ``config.warp_share`` and ``config.vote_share``
+    warped, voted : labelled cases in other shapes, see ``warps.py``, and unlabelled ones on which
+        these agree, see ``votes.py``; shares of the patches come from them
     patch : (D, H, W) voxels
     """
 
@@ -115,8 +115,10 @@ class StepBatches(Dataset[Batch]):
     ) -> None:
         self.labelled = list(labelled)
         self.warped, self.voted = list(warped), list(voted)
-        # The more shapes people have labelled themselves, the fewer have to be borrowed.
-        self._warp_share = config.warp_share / math.sqrt(len(self.labelled))
+        # The more scans people have labelled themselves, the less has to be borrowed.
+        own = len(self.labelled)
+        self._warp_share = config.warp_share / math.sqrt(own)
+        self._vote_share = config.vote_share * min(1.0, len(self.voted) / (4 * own))
         self.unlabelled = list(unlabelled)
         self.config = config
         self.patch = patch
@@ -139,7 +141,7 @@ class StepBatches(Dataset[Batch]):
 
     def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         cases = self.labelled
-        if self.voted and rng.random() < self.config.vote_share:
+        if self.voted and rng.random() < self._vote_share:
             cases = self.voted
         elif self.warped and rng.random() < self._warp_share:
             cases = self.warped
@@ -237,7 +239,7 @@ def augmentation(
     return Compose(steps)
 
 
-def annotated_places(label: Array, most: int = 20_000) -> list[tuple[int, Array]]:
+def annotated_places(label: Array, most: int = 5_000) -> list[tuple[int, Array]]:
     """Where each value of a label is: ``(value, voxels (n, 3))`` for every structure.
 
     When parts are not annotated, one more entry of value -1 lists annotated background.
@@ -249,9 +251,10 @@ def annotated_places(label: Array, most: int = 20_000) -> list[tuple[int, Array]
         wanted.append(0)
     found = []
     for value in wanted:
-        voxels = np.argwhere(label == value)
-        if len(voxels) > most:
-            voxels = voxels[rng.choice(len(voxels), most, replace=False)]
+        hits = np.flatnonzero(label == value)
+        if len(hits) > most:
+            hits = hits[rng.integers(len(hits), size=most)]
+        voxels = np.stack(np.unravel_index(hits, label.shape), axis=-1)
         found.append((value or -1, voxels.astype(np.int16)))  # a run may hold hundreds of these
     return found
 

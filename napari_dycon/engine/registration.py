@@ -26,16 +26,24 @@ Shape = tuple[int, int, int]
 CANVAS_VOXELS = 12_000  # of the grid on which two scans are compared
 ITERATIONS = 40
 SMOOTHNESS = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
+SMALL_VARIANCE = 1.0  # of a neighbourhood's 125 voxels, below which it shows nothing to match
 COARSE, FINE = 4, 2  # canvas cells between displacements
 RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.01, 0.02, 0.01
 
 
 def canvas_shape(shapes: Sequence[Sequence[int]], voxels: int = CANVAS_VOXELS) -> Shape:
-    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of ``COARSE``."""
+    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of ``COARSE``.
+
+    An axis has at least two coarse displacements; the others share what is left of the voxels.
+    """
     mean = [sum(shape[axis] for shape in shapes) / len(shapes) for axis in range(3)]
-    factor = min(1.0, (voxels / math.prod(mean)) ** (1 / 3))
-    d, h, w = (max(round(n * factor / COARSE), 2) * COARSE for n in mean)
-    return d, h, w
+    left, sizes = float(voxels), {}
+    for place, axis in enumerate(sorted(range(3), key=lambda axis: mean[axis])):
+        rest = math.prod(mean[other] for other in range(3) if other not in sizes)
+        factor = min(1.0, (left / rest) ** (1 / (3 - place)))
+        sizes[axis] = max(round(mean[axis] * factor / COARSE), 2) * COARSE
+        left /= sizes[axis]
+    return sizes[0], sizes[1], sizes[2]
 
 
 def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> Tensor:
@@ -47,7 +55,8 @@ def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> 
 
     Returns
     -------
-    (N, D, H, W, 3): for each cell of the fixed volume, where it lies in the moving one
+    (N, D, H, W, 3): for each cell of the fixed volume, how far from it its match in the moving one
+    lies; see ``places``
     """
     count, grid = len(moving), moving.shape[2:]
     affine = torch.zeros(count, 3, 4, device=moving.device, requires_grad=True)
@@ -62,10 +71,15 @@ def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> 
             {"params": levels[1:], "lr": RATE_FINE},
         ]
     )
-    similarity = LocalNormalizedCrossCorrelationLoss(spatial_dims=3, kernel_size=5)
+    similarity = LocalNormalizedCrossCorrelationLoss(
+        spatial_dims=3, kernel_size=5, smooth_nr=0.0, smooth_dr=SMALL_VARIANCE
+    )
+    unit = _unit(grid, moving.device)
     # Half a canvas is one unit of a displacement along its axis.
     cells = torch.tensor(grid[::-1], device=moving.device).view(1, 3, 1, 1, 1) / 2.0
-    with torch.enable_grad():
+    # The loss takes variances as differences of sums, which TF32 is too coarse for.
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+    with torch.enable_grad(), exact:
         for iteration in range(iterations):
             active = levels[: (4 * iteration) // iterations]  # none, coarse, both, both
             field = _affine_field(affine, grid)
@@ -80,19 +94,39 @@ def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> 
             (loss * count).backward()
             optimizer.step()
     with torch.no_grad():
-        return _affine_field(affine, grid) + _displacement(levels, grid).movedim(1, -1)
+        return _affine_field(affine, grid) + _displacement(levels, grid).movedim(1, -1) - unit
 
 
-def resize_field(field: Tensor, shape: Sequence[int]) -> Tensor:
-    """``(N, D, H, W, 3)`` on another grid over the same volume."""
+def places(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+    """Where each voxel of a grid over the fixed volume lies in the moving one.
+
+    Displacements are interpolated, not places, so that nothing is bent at the border.
+
+    Parameters
+    ----------
+    displacement : (N, d, h, w, 3), of ``register``
+    shape : (D, H, W)
+
+    Returns
+    -------
+    (N, D, H, W, 3)
+    """
     size = tuple(int(n) for n in shape)
-    resized = F.interpolate(field.movedim(-1, 1), size=size, mode="trilinear", align_corners=False)
-    return resized.movedim(1, -1)
+    resized = F.interpolate(
+        displacement.movedim(-1, 1), size=size, mode="trilinear", align_corners=False
+    )
+    return _unit(size, displacement.device) + resized.movedim(1, -1)
 
 
 def sample(volume: Tensor, field: Tensor, mode: str = "bilinear") -> Tensor:
     """Values of volumes ``(N, C, d, h, w)`` at the places ``(N, D, H, W, 3)`` of a field."""
     return F.grid_sample(volume, field, mode=mode, padding_mode="border", align_corners=False)
+
+
+def _unit(grid: Sequence[int], device: torch.device) -> Tensor:
+    """The field that changes nothing, (1, D, H, W, 3)."""
+    unit = torch.eye(3, 4, device=device)[None]
+    return F.affine_grid(unit, [1, 1, *grid], align_corners=False)
 
 
 def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:

@@ -24,6 +24,7 @@ Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 BINS = 15
+MOST_SORTED = 1_000_000
 
 
 def uncertainty_quality(
@@ -63,7 +64,7 @@ def uncertainty_quality(
     else:
         sure = np.asarray(confidence[band], np.float64)
     return {
-        "auroc": auroc(np.asarray(uncertainty[known], np.float64), errors[known]),
+        "auroc": auroc(uncertainty[known], errors[known]),
         "auroc_band": auroc(doubt, wrong),
         "ece": calibration_error(sure, ~wrong),
         "aurc": risk_coverage_area(doubt, wrong),
@@ -95,14 +96,28 @@ def auroc(score: Values, positive: Mask) -> float | None:
 
     Parameters
     ----------
-    score, positive : (N,)
+    score, positive : (N,); above a million voxels, scores in [0, 1] are rounded to 65,536 levels,
+        which sorting a whole scan would not be worth
     """
+    if len(score) > MOST_SORTED:
+        return _auroc_by_level(score, positive)
     n_positive = int(positive.sum())
     n_negative = len(positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return None
     above = float(_ranks(score)[positive].sum()) - n_positive * (n_positive + 1) / 2.0
     return above / n_positive / n_negative
+
+
+def _auroc_by_level(score: Values, positive: Mask) -> float | None:
+    """AUROC of scores in [0, 1] from counts of each rounded score."""
+    level = np.round(np.clip(score, 0.0, 1.0) * 65_535).astype(np.uint16)
+    above = np.bincount(level[positive], minlength=65_536).astype(np.float64)
+    others = np.bincount(level[~positive], minlength=65_536).astype(np.float64)
+    if above.sum() == 0 or others.sum() == 0:
+        return None
+    below = np.cumsum(others) - others / 2.0  # ties count as half
+    return float((above * below).sum() / above.sum() / others.sum())
 
 
 def calibration_error(confidence: Values, right: Mask, bins: int = BINS) -> float:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dycon.engine import checkpoint
+from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.calibration import Sample, fit_temperature
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
@@ -38,8 +39,6 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
 )
 from napari_dycon.engine.side_jobs import preview, validate
-from napari_dycon.engine.votes import by_scan, vote
-from napari_dycon.engine.warps import finished_warps, make_warps, plan_warps
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 
@@ -48,11 +47,12 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 STEP_EVENT_INTERVAL = 0.5  # seconds
+FIRST_STEPS = 20  # over which the learning rate rises at least
 MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
 FEW_STEPS = 100  # fewer than these teach next to nothing
 FIRST_PREVIEW = 10  # steps; before, a picture says nothing
 MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
-WARP_SHARE = 0.2  # of a time limit that deforming scans may use up
+BORROW_SHARE = 0.2  # of the time that is left; what deforming scans may use up
 SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
 
 
@@ -99,7 +99,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if device.type == "cpu":
         keep_memory()
     state_path = run.state_folder / "state.safetensors"
-    warps = run.state_folder / "warps"
+    borrowed = run.state_folder / "borrowed"
     frozen = read_groups(run.state_folder) if state_path.exists() else None
     found = frozen or groups(project, config)
     yield {
@@ -183,23 +183,35 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         by_time = elapsed() / config.time_limit if config.time_limit else 0.0
         return min(max(step / config.steps, by_time), 1.0)
 
+    def pauses() -> Iterator[Event]:
+        nonlocal begin
+        if not control.pause():
+            return
+        yield {"event": "paused", "step": step}
+        waited = time.monotonic()
+        if step:
+            save()
+        while control.pause():
+            control.wait()
+        begin += time.monotonic() - waited
+        yield {"event": "resumed", "step": step}
+
     def save() -> None:
         loop = {"step": step, "elapsed": elapsed(), "skipped": skipped_total}
         checkpoint.save_weights(run.weights_path, model, step)
         checkpoint.save_state(state_path, model, optimizer, loop)
 
-    # Labelled scans in other shapes; a resumed run goes on with those that it has
     if config.warps and data.unlabelled and progress() < 1.0:
-        pairs = plan_warps(data.labelled, data.unlabelled, config, warps)
-        deadline = begin + WARP_SHARE * (config.time_limit or math.inf)
-        if not step or not finished_warps(pairs):
-            for event in make_warps(pairs, device):
-                yield event
-                if control.stop() or time.monotonic() > deadline:
-                    break
-        made = finished_warps(pairs)
-        data.warped = [pair.warped for pair in made]
-        data.voted = vote(by_scan(made), warps)
+        until = elapsed() + BORROW_SHARE * ((config.time_limit or math.inf) - elapsed())
+        for event in borrow(
+            data,
+            borrowed,
+            device,
+            resumed=step > 0,
+            enough=lambda: control.stop() or elapsed() > until,
+        ):
+            yield event
+            yield from pauses()
 
     student.train()
     teacher.train()
@@ -209,14 +221,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             outcome = "stopped"
             break
         if control.pause():
-            yield {"event": "paused", "step": step}
-            waited = time.monotonic()
-            if step:
-                save()
-            while control.pause():
-                control.wait()
-            begin += time.monotonic() - waited
-            yield {"event": "resumed", "step": step}
+            yield from pauses()
             continue
         done = progress()
         if done >= 1.0:
@@ -228,6 +233,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         batch = batches.get(step, data.unlabelled if started else nobody)
         noise.manual_seed(config.seed * 1_000_003 + step)
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)
+        rate *= min(1.0, (step + 1) / FIRST_STEPS)  # matching shapes may have used up the warm-up
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
@@ -282,7 +288,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         save()
         yield {"event": "checkpoint", "step": step}
     if outcome == "finished":
-        shutil.rmtree(warps, ignore_errors=True)  # large, and made again should the run go on
+        del batches  # on some systems open files cannot be removed
+        shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
     if data.validation and step:
         samples: list[Sample] = []
         last_validation = validate(project, data, model, *where, samples)

@@ -1,9 +1,10 @@
 """Labelled scans in the shapes of unlabelled ones: training cases that nobody had to draw.
 
 A labelled scan is deformed into the shape of an unlabelled one (see ``registration.py``) together
-with its label. The two stay in register whatever the quality of the deformation, so no wrong label
-enters, and the networks see how the organ varies from person to person instead of what random
-rotations and scalings make up. The unlabelled scan gives its shape alone; no label of it is read.
+with its label. The two stay in register whatever the quality of the deformation, so that labels are
+as right as they were, and the networks see how the organ varies from person to person instead of
+what random rotations and scalings make up. The unlabelled scan gives its shape alone; no label of
+it is read.
 """
 
 from __future__ import annotations
@@ -21,23 +22,11 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.events import Event
-from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.preprocess import save_array
-from napari_dycon.engine.registration import (
-    CANVAS_VOXELS,
-    Shape,
-    canvas_shape,
-    register,
-    resize_field,
-    sample,
-)
+from napari_dycon.engine.registration import Shape, canvas_shape, places, register, sample
 
-VOTERS = 4  # labelled scans deformed into one unlabelled scan, see votes.py
-# Registration is as exact as its grid: a structure has to be large on it for votes to know more
-# than networks find alone. Measured: 1,050 cells (left atrium) gain much, 300 (hippocampus) lose.
-LEAST_CELLS = 600
-AT_ONCE = 16  # pairs registered together
+AT_ONCE = 8  # pairs registered together
 MOST_BYTES = 2**30  # of all warped scans of a run on the disk
 
 
@@ -55,50 +44,38 @@ def plan_warps(
     unlabelled: Sequence[UnlabelledCase],
     config: TrainConfig,
     folder: Path,
+    voters: int = 1,
 ) -> list[Pair]:
     """Up to ``config.warps`` pairs, the same for the same seed and cases.
 
     Unlabelled scans come in random order, and labelled ones take turns, so that all take part about
-    equally. Where votes are worth while, ``VOTERS`` labelled scans are deformed into one unlabelled
-    scan before the next; else every scan lends its shape before one does twice.
+    equally. ``voters`` labelled scans are deformed into one unlabelled scan before the next.
     """
     order = np.random.default_rng(config.seed).permutation(len(unlabelled))
     count = len(labelled)
-    voters = min(VOTERS, count) if config.vote_share and large(labelled) else 1
-    pairs = []
+    pairs: list[Pair] = []
     for begin in range(0, count, voters):
         for place, number in enumerate(order):
             for turn in range(begin, min(begin + voters, count)):
                 source = labelled[(place * voters + turn) % count]
-                target = unlabelled[number]
-                id_ = f"{source.id}-as-{target.id}"
-                warped = LabelledCase(id_, folder / f"{id_}.image.npy", folder / f"{id_}.label.npy")
-                pairs.append(Pair(source, target, warped))
-    voxels = np.mean([np.prod(_shape(case.image)) for case in unlabelled]) if unlabelled else 0
-    most = int(MOST_BYTES / max(3 * float(voxels), 1.0))  # float16 images and uint8 labels
-    return pairs[: min(config.warps, most)]
-
-
-def large(labelled: Sequence[LabelledCase]) -> bool:
-    """Whether every structure fills ``LEAST_CELLS`` of the registration's grid on average."""
-    sizes: dict[int, list[float]] = {}
-    for case in labelled:
-        label = np.load(case.label)
-        values, counts = np.unique(label, return_counts=True)
-        annotated = max(int(counts[values != UNANNOTATED].sum()), 1)
-        for value, voxels in zip(values.tolist(), counts.tolist(), strict=True):
-            sizes.setdefault(value, []).append(voxels * CANVAS_VOXELS / annotated)
-    structures = set(sizes) - {0, UNANNOTATED}
-    return all(np.mean(sizes[value]) >= LEAST_CELLS for value in structures)
-
-
-def finished_warps(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those whose files lie on the disk."""
-    return [p for p in pairs if p.warped.image.exists() and p.warped.label.exists()]
+                name = f"{len(pairs):04d}"
+                case = LabelledCase(
+                    f"{source.id}-as-{unlabelled[number].id}",
+                    folder / f"{name}.image.npy",
+                    folder / f"{name}.label.npy",
+                )
+                pairs.append(Pair(source, unlabelled[number], case))
+    sizes = [np.prod(_shape(case.image)) for case in unlabelled]
+    most = int(MOST_BYTES / (3 * max(float(np.mean(sizes)), 1.0))) if sizes else 0
+    return pairs[: min(config.warps, most)]  # three bytes a voxel: float16 image, uint8 label
 
 
 def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
-    """Register and write what is missing; yields an event after every few pairs."""
+    """Register pairs and write the results; yields an event after each."""
+    if not pairs:
+        return
+    if device.type == "mps":  # older versions of torch cannot differentiate sampling in 3D there
+        device = torch.device("cpu")
     canvas = canvas_shape([_shape(p.unlabelled.image)[1:] for p in pairs])
     seen: dict[Path, Tensor] = {}
 
@@ -109,22 +86,21 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
 
     for start in range(0, len(pairs), AT_ONCE):
         group = pairs[start : start + AT_ONCE]
-        if len(finished_warps(group)) < len(group):
-            moving = torch.stack([small(p.labelled.image) for p in group])
-            fixed = torch.stack([small(p.unlabelled.image) for p in group])
-            for pair, field in zip(group, register(moving, fixed), strict=True):
-                _write(pair, field[None].cpu())
-        yield {"event": "warps", "done": min(start + AT_ONCE, len(pairs)), "total": len(pairs)}
+        moving = torch.stack([small(p.labelled.image) for p in group])
+        fixed = torch.stack([small(p.unlabelled.image) for p in group])
+        found = register(moving, fixed).cpu()
+        for number, pair in enumerate(group):
+            _write(pair, found[number : number + 1])
+            yield {"event": "warps", "done": start + number + 1, "total": len(pairs)}
 
 
-def _write(pair: Pair, field: Tensor) -> None:
+def _write(pair: Pair, displacement: Tensor) -> None:
     """Deform one scan and its label at full resolution."""
-    shape = _shape(pair.unlabelled.image)[1:]
-    full = resize_field(field, shape)
+    field = places(displacement, _shape(pair.unlabelled.image)[1:])
     image = torch.from_numpy(np.load(pair.labelled.image).astype(np.float32))[None]
     label = torch.from_numpy(np.load(pair.labelled.label).astype(np.float32))[None, None]
-    save_array(pair.warped.image, sample(image, full)[0].numpy().astype(np.float16))
-    values = sample(label, full, mode="nearest")[0, 0].numpy().astype(np.uint8)
+    save_array(pair.warped.image, sample(image, field)[0].numpy().astype(np.float16))
+    values = sample(label, field, mode="nearest")[0, 0].numpy().astype(np.uint8)
     save_array(pair.warped.label, values)
 
 

@@ -31,6 +31,17 @@ def test_auroc_counts_pairs_with_ties_as_half():
     assert auroc(score, np.ones(60, bool)) is None
 
 
+def test_auroc_of_a_whole_scan_is_that_of_sorting(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(2)
+    positive = rng.random(5000) < 0.02
+    score = np.clip(rng.random(5000) * 0.3 + positive * rng.random(5000), 0, 1)
+    score[:2000] = 0.0
+    sorted_ = auroc(score, positive)
+    monkeypatch.setattr("napari_dycon.engine.reliability.MOST_SORTED", 100)
+    assert auroc(score, positive) == pytest.approx(sorted_, abs=1e-4)
+    assert auroc(score, np.zeros(5000, bool)) is None
+
+
 def test_calibration_error_over_fifteen_bins():
     rng = np.random.default_rng(1)
     confidence, right = rng.random(300), rng.random(300) < 0.7

@@ -12,12 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
-from napari_dycon.engine.registration import canvas_shape, register, resize_field, sample
+from napari_dycon.engine.registration import canvas_shape, places, register, sample
 from napari_dycon.engine.train import train
-from napari_dycon.engine.votes import alike, by_scan, majority, vote
-from napari_dycon.engine.warps import large, make_warps, plan_warps
+from napari_dycon.engine.votes import alike, can_vote, majority, vote
+from napari_dycon.engine.warps import make_warps, plan_warps
+from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
 
 SHAPE = (20, 28, 20)
@@ -39,9 +42,9 @@ def dice(a: torch.Tensor, b: torch.Tensor) -> float:
 def test_registration_finds_another_shape_and_place() -> None:
     moving = organ((10, 14, 10), (5, 6, 5))
     fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
-    field = register(moving.expand(2, -1, -1, -1, -1), fixed)
-    assert field.shape == (2, *SHAPE, 3)
-    warped = sample(moving.expand(2, -1, -1, -1, -1), field)
+    found = register(moving.expand(2, -1, -1, -1, -1), fixed)
+    assert found.shape == (2, *SHAPE, 3)
+    warped = sample(moving.expand(2, -1, -1, -1, -1), places(found, SHAPE))
     for number in range(2):
         wanted = fixed[number] > 0.8
         assert dice(moving[0] > 0.8, wanted) < 0.8
@@ -57,20 +60,28 @@ def test_pairs_do_not_depend_on_their_neighbours() -> None:
     assert torch.allclose(together[1:], alone, atol=1e-3)
 
 
-def test_a_field_that_changes_nothing_keeps_every_voxel() -> None:
-    """Scans of a different size are stretched onto each other, cell centres on cell centres."""
+def test_no_displacement_keeps_every_voxel() -> None:
     volume = torch.rand(1, 1, *SHAPE)
-    unit = torch.nn.functional.affine_grid(
-        torch.eye(3, 4)[None], [1, 1, 8, 8, 8], align_corners=False
-    )
-    inner = (slice(None), slice(None), *(slice(2, n - 2) for n in SHAPE))
-    same = sample(volume, resize_field(unit, SHAPE))
-    assert torch.allclose(same[inner], volume[inner], atol=1e-4)
+    same = sample(volume, places(torch.zeros(1, 8, 12, 8, 3), SHAPE))
+    assert torch.allclose(same, volume, atol=1e-4)  # also at the border
+
+
+def test_a_flat_background_has_nothing_to_match() -> None:
+    """Where both scans are constant, rounding must not look like a match."""
+    moving, fixed = organ((10, 14, 10), (5, 6, 5)), organ((12, 12, 9), (6, 8, 4))
+    moving[moving < 0.8] = -1.0
+    fixed[fixed < 0.8] = -1.0
+    warped = sample(moving, places(register(moving, fixed), SHAPE))
+    assert dice(warped > 0.8, fixed > 0.8) > 0.85
 
 
 def test_canvas_has_the_proportions_of_the_scans() -> None:
     assert canvas_shape([(44, 70, 90)]) == (16, 24, 32)
+    assert canvas_shape([(44, 90, 70)]) == (16, 32, 24)
     assert canvas_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
+    flat = canvas_shape([(1, 512, 512)])
+    assert flat[0] == 8
+    assert np.prod(flat) < 14_000  # what a thin axis takes, the others give
 
 
 @pytest.fixture
@@ -101,10 +112,11 @@ def test_every_unlabelled_scan_meets_several_labelled_ones(
     assert pairs == plan_warps(*files, config, tmp_path)
     assert len(pairs) == len({p.warped.id for p in pairs}) == 5
     assert sorted(Counter(p.unlabelled.id for p in pairs).values()) == [1, 2, 2]
-    assert len({p.unlabelled.id for p in pairs[:2]}) == 1  # two voters of the first scan
+    assert len({p.unlabelled.id for p in pairs[:3]}) == 3
     assert Counter(p.labelled.id for p in pairs[:4]) == {"l0": 2, "l1": 2}
-    alone = plan_warps(*files, config.with_changes(vote_share=0.0), tmp_path)
-    assert len({p.unlabelled.id for p in alone[:3]}) == 3
+    together = plan_warps(*files, config, tmp_path, voters=2)
+    assert len({p.unlabelled.id for p in together[:2]}) == 1
+    assert len({(p.labelled.id, p.unlabelled.id) for p in together}) == 5
     assert len(plan_warps(*files, config.with_changes(warps=100), tmp_path)) == 6
     assert plan_warps(files[0], [], config, tmp_path) == []
 
@@ -134,35 +146,45 @@ def test_labels_vote_where_enough_of_them_agree() -> None:
 
 
 def test_small_structures_and_voters_of_two_minds_do_not_vote(
-    files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
+    files: tuple[list[LabelledCase], list[UnlabelledCase]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("napari_dycon.engine.votes.LEAST_CELLS", 200)
     labelled, _ = files
-    assert large(labelled[:1])
+    assert can_vote(labelled[:1] * 3)
+    assert not can_vote(labelled[:1] * 2)
     label = np.load(labelled[0].label)
     small = dataclasses.replace(labelled[0], label=tmp_path / "small.npy")
     np.save(small.label, label * (np.indices(label.shape)[1] == 14))
-    assert not large([small])
+    assert not can_vote([small] * 3)
     here, there = np.zeros((2, 4, 4, 4), np.uint8)
     here[:2], there[2:] = 1, 1
     assert alike([here, here, here])
     assert not alike([here, here, there, there])
+    parts = [here.copy(), here.copy(), here.copy()]
+    for number, part in enumerate(parts):
+        part[number] = 255  # each is annotated elsewhere
+    assert alike(parts)
 
 
-def test_scans_with_too_few_voters_are_left_alone(
+def test_scans_that_nobody_or_too_few_agree_on_are_left_out(
     files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
 ) -> None:
     labelled, unlabelled = files
-    two = plan_warps(labelled[:1] * 2, unlabelled, make_config("dycon", warps=6), tmp_path / "w")
-    list(make_warps(two, torch.device("cpu")))
-    assert by_scan(two) == []
-    others = [dataclasses.replace(labelled[0], id=f"m{n}") for n in range(3)]
-    three = plan_warps(others, unlabelled[:1], make_config("dycon", warps=6), tmp_path / "w")
-    list(make_warps(three, torch.device("cpu")))
-    (case,) = vote(by_scan(three), tmp_path / "w")
-    assert (case.id, case.image) == (unlabelled[0].id, unlabelled[0].image)
+    config = make_config("dycon", warps=6)
+    three = [dataclasses.replace(labelled[0], id=f"m{n}") for n in range(3)]
+    pairs = plan_warps(three, unlabelled[:1], config, tmp_path / "w", voters=3)
+    list(make_warps(pairs, torch.device("cpu")))
+    assert vote(pairs[:2], tmp_path / "w") == []
+    (case,) = vote(pairs, tmp_path / "w")
+    assert case.image == unlabelled[0].image
     voted, image = np.load(case.label), torch.from_numpy(np.load(case.image)[0])
     assert set(np.unique(voted)) == {0, 1}  # three times the same voter always agrees
     assert dice(image > 0.8, torch.from_numpy(voted == 1)) > 0.85
+    for pair in pairs:
+        np.save(pair.warped.label, np.full_like(voted, 255))
+    assert vote(pairs, tmp_path / "w") == []
 
 
 def settings(**changes: Any) -> TrainConfig:
@@ -184,8 +206,8 @@ def settings(**changes: Any) -> TrainConfig:
 def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
     events = list(train(project, settings()))
     assert events[-1]["event"] == "finished"
-    assert [e["total"] for e in events if e["event"] == "warps"] == [4]
-    assert not (project.run().state_folder / "warps").exists()
+    assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3, 4]
+    assert not (project.run().state_folder / "borrowed").exists()
     with_warps = load_file(project.run().weights_path)
     list(train(project, settings(warps=0)))
     without = load_file(project.run().weights_path)
@@ -205,6 +227,48 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
     assert not [e for e in events if e["event"] == "warps"]  # they lay there already
     resumed = load_file(run.weights_path)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_votes_are_only_used_where_the_structure_is_large(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_dycon.engine.votes.LEAST_CELLS", 400)
+    device = torch.device("cpu")
+    data = TrainingData(settings(warps=9), (1,), 1)
+    for case in project.cases:
+        image = project.cache_folder / f"{case.id}.npy"
+        image.parent.mkdir(exist_ok=True)
+        np.save(image, project.read_image(case.id).array[None].astype(np.float32))
+        label = project.read_label(case.id)
+        if label is None:
+            data.unlabelled.append(UnlabelledCase(case.id, image))
+        else:
+            np.save(image.with_suffix(".label.npy"), label)
+            data.labelled.append(LabelledCase(case.id, image, image.with_suffix(".label.npy")))
+    folder = project.path / "borrowed"
+    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
+    assert (len(data.warped), len(data.voted)) == (9, 3)
+    list(borrow(data, folder, device, resumed=False, enough=lambda: True))
+    assert (len(data.warped), len(data.voted)) == (1, 0)  # no time for more
+    assert not list(borrow(data, folder, device, resumed=True, enough=lambda: False))
+    assert len(data.warped) == 1  # a run goes on with what it began with
+    for labelled in data.labelled:
+        np.save(labelled.label, np.load(labelled.label) * (np.indices((18, 22, 20))[0] == 10))
+    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
+    assert (len(data.warped), len(data.voted)) == (9, 0)
+
+
+def test_a_run_goes_on_without_what_cannot_be_borrowed(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, array: object) -> None:
+        raise ProjectError("The disk is full.")
+
+    monkeypatch.setattr("napari_dycon.engine.warps.save_array", full)
+    events = list(train(project, settings()))
+    assert events[-1]["event"] == "finished"
+    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert "The disk is full" in warning
 
 
 def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:
