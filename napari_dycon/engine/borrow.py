@@ -1,8 +1,7 @@
 """What a run borrows from unlabelled scans before it starts: deformed labelled scans, and votes.
 
-Both are extras: where they cannot be made, the run goes on without them. Files live in the run's
-state folder while it lasts; which of them were made is written down when all are, so that a resumed
-run goes on with the same.
+Both are extras: where they cannot be made, the run goes on without them. Their files are large and
+removed when the run ends; how many there were is kept, so that a resumed run learns from the same.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from napari_dycon.engine.warps import make_warps, plan_warps
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.atomic import make_folder, write_json
 
-MADE = "made.json"
-
 
 def borrow(
     data: TrainingData,
@@ -37,36 +34,41 @@ def borrow(
     Parameters
     ----------
     folder : where files are written
-    resumed : whether the run has learnt from what is there already
+    resumed : whether the run has learnt from them already; it gets the same again
     enough : asked after each pair; a run goes on with what was made until then
     """
     voting = data.config.vote_share > 0 and can_vote(data.labelled)
     voters = min(VOTERS, len(data.labelled)) if voting else 1
     pairs = plan_warps(data.labelled, data.unlabelled, data.config, folder, voters)
-    made = _read(folder) if resumed else None
-    if made is None:
-        made = 0
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
+    record = folder.with_suffix(".json")
+    wanted = _read(record) if resumed else None
+    made = 0
+    try:
+        if wanted is not None and all(pair.exists() for pair in pairs[:wanted]):
+            made = wanted
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
-            for event in make_warps(pairs, device):
+            for event in make_warps(pairs, device) if wanted != 0 else ():
                 made = int(event["done"])
                 yield event
-                if enough():
+                if made == wanted or enough():
                     break
-            write_json(folder / MADE, {"made": made})
-        except (ProjectError, OSError) as error:  # a full disk, for instance
-            yield {
-                "event": "warning",
-                "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",
-            }
-    data.warped = [pair.warped for pair in pairs[:made]]
-    data.voted = vote(pairs[:made], folder) if voting else []
+            if wanted is None:
+                write_json(record, {"made": made})
+        data.warped = [pair.warped for pair in pairs[:made]]
+        data.voted = vote(pairs[:made], folder) if voting else []
+    except (ProjectError, OSError) as error:  # a full disk, for instance
+        data.warped = [pair.warped for pair in pairs[:made]]
+        yield {
+            "event": "warning",
+            "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",
+        }
 
 
-def _read(folder: Path) -> int | None:
-    """How many pairs a run made when it began; ``None`` where they are gone."""
+def _read(record: Path) -> int | None:
+    """How many pairs a run made when it began; ``None`` where that is not known."""
     try:
-        return int(json.loads((folder / MADE).read_text(encoding="utf-8"))["made"])
+        return int(json.loads(record.read_text(encoding="utf-8"))["made"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

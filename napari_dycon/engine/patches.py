@@ -122,7 +122,7 @@ class StepBatches(Dataset[Batch]):
         self.unlabelled = list(unlabelled)
         self.config = config
         self.patch = patch
-        self._places: dict[str, list[tuple[int, Array]]] = {}
+        self._places: dict[Path, list[tuple[int, Array]]] = {}
         self._transforms: dict[tuple[str, ...], Compose] = {
             keys: augmentation(config, patch, keys) for keys in (("image", "label"), ("image",))
         }
@@ -168,9 +168,9 @@ class StepBatches(Dataset[Batch]):
     def _labelled_centre(
         self, rng: np.random.Generator, case: LabelledCase, label: Array
     ) -> tuple[int, ...]:
-        if case.id not in self._places:
-            self._places[case.id] = annotated_places(label)
-        places = self._places[case.id]
+        if case.label not in self._places:
+            self._places[case.label] = annotated_places(label)
+        places = self._places[case.label]
         structures = [voxels for value, voxels in places if value > 0]
         sparse = bool(places) and any(value < 0 for value, _ in places)
         if structures and rng.random() < self.config.foreground_share:

@@ -52,7 +52,7 @@ MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
 FEW_STEPS = 100  # fewer than these teach next to nothing
 FIRST_PREVIEW = 10  # steps; before, a picture says nothing
 MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
-BORROW_SHARE = 0.2  # of the time that is left; what deforming scans may use up
+BORROW_SHARE = 0.2  # of a time limit after which no more scans are deformed
 SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
 
 
@@ -202,16 +202,16 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         checkpoint.save_state(state_path, model, optimizer, loop)
 
     if config.warps and data.unlabelled and progress() < 1.0:
-        until = elapsed() + BORROW_SHARE * ((config.time_limit or math.inf) - elapsed())
-        for event in borrow(
-            data,
-            borrowed,
-            device,
-            resumed=step > 0,
-            enough=lambda: control.stop() or elapsed() > until,
-        ):
+        until = BORROW_SHARE * (config.time_limit or math.inf)
+
+        def enough() -> bool:
+            return control.stop() or (not step and elapsed() > until)
+
+        for event in borrow(data, borrowed, device, resumed=step > 0, enough=enough):
             yield event
             yield from pauses()
+        if step:  # as preparing, making again what the run had costs it no time
+            begin = time.monotonic()
 
     student.train()
     teacher.train()
@@ -287,9 +287,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if step:  # untrained networks are no weights to predict with
         save()
         yield {"event": "checkpoint", "step": step}
-    if outcome == "finished":
-        del batches  # on some systems open files cannot be removed
-        shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
+    del batches  # on some systems open files cannot be removed
+    shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
     if data.validation and step:
         samples: list[Sample] = []
         last_validation = validate(project, data, model, *where, samples)

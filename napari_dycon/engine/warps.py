@@ -38,6 +38,10 @@ class Pair:
     unlabelled: UnlabelledCase
     warped: LabelledCase
 
+    def exists(self) -> bool:
+        """Whether the result lies on the disk."""
+        return self.warped.image.exists() and self.warped.label.exists()
+
 
 def plan_warps(
     labelled: Sequence[LabelledCase],

@@ -13,6 +13,7 @@ import pytest
 import torch
 from nifti_files import save_nifti
 from safetensors.torch import load_file
+from tiny_runs import TINY
 
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import (
@@ -31,17 +32,6 @@ from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.schema import named_classes
 from napari_dycon.project.store import Project
-
-TINY: dict[str, Any] = {
-    "device": "cpu",
-    "precision": "float32",
-    "patch": [16, 16, 16],
-    "filters": [4, 8, 8],
-    "steps": 4,
-    "labelled_batch": 1,
-    "unlabelled_batch": 1,
-    "unlabelled_start": 0.0,
-}
 
 
 def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:

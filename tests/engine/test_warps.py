@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny_runs import TINY
 
 from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.config import TrainConfig, make_config
@@ -188,19 +189,8 @@ def test_scans_that_nobody_or_too_few_agree_on_are_left_out(
 
 
 def settings(**changes: Any) -> TrainConfig:
-    tiny: dict[str, Any] = {
-        "device": "cpu",
-        "precision": "float32",
-        "patch": [16, 16, 16],
-        "filters": [4, 8, 8],
-        "steps": 6,
-        "labelled_batch": 1,
-        "unlabelled_batch": 1,
-        "unlabelled_start": 0.5,
-        "warps": 4,
-        "warp_share": 0.5,
-    }
-    return make_config("dycon", **(tiny | changes))
+    own = {"steps": 6, "unlabelled_start": 0.5, "warps": 4, "warp_share": 0.5}
+    return make_config("dycon", **(TINY | own | changes))
 
 
 def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
@@ -227,6 +217,24 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
     assert not [e for e in events if e["event"] == "warps"]  # they lay there already
     resumed = load_file(run.weights_path)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project) -> None:
+    run = project.new_run("dycon", settings(steps=10_000).to_dict())
+    for event in train(project, settings(steps=10_000), run):
+        if (event["event"], event.get("done")) == ("warps", 3):
+            first = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
+        if event["event"] == "step":
+            run.write_control(command="stop")
+    assert not (run.state_folder / "borrowed").exists()
+    run.write_control(command="run")
+    config = TrainConfig.from_dict(run.read_config())
+    step = int(run.read_metrics()["step"])
+    for event in train(project, config.with_changes(steps=step + 1), run):
+        if (event["event"], event.get("done")) == ("warps", 3):
+            again = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
+    assert len(first) == 6
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
 def test_votes_are_only_used_where_the_structure_is_large(
