@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_runs import TINY
 
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.hotspots import find_hot_spots
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
-
-SMALL = {
-    "device": "cpu",
-    "patch": [16, 16, 16],
-    "filters": [4, 8, 8],
-    "labelled_batch": 1,
-    "unlabelled_batch": 1,
-}
 
 
 @pytest.fixture
@@ -114,7 +107,7 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     session.show_case("scan-5")
     seen: list[dict[str, Any]] = []
     session.event.connect(seen.append)
-    run = session.start_training(make_config("dycon", **SMALL), steps=10_000)
+    run = session.start_training(make_config("dycon", **TINY), steps=10_000)
     with pytest.raises(BusyError, match=f"Run {run} is at work"):
         session.start_training()
     other = Session()
@@ -133,7 +126,7 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
 def test_a_run_that_dies_is_told_of(session: Session) -> None:
     told: list[str] = []
     session.message.connect(lambda _, text: told.append(text))
-    session.start_training(make_config("dycon", **SMALL), init_from="999-none")
+    session.start_training(make_config("dycon", **TINY), init_from="999-none")
     session.wait(60)
     assert "no run '999-none'" in told[-1]
 
