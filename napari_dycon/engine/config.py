@@ -51,6 +51,7 @@ class TrainConfig:
 
     # Network
     filters: tuple[int, ...] | None = None
+    half_resolution: bool | None = None  # all but the last layer on a grid of half the resolution
     norm: str = "group"
     projection_hidden: int = 128
     projection_dim: int = 64
@@ -115,6 +116,12 @@ class TrainConfig:
     def with_changes(self, **changes: Any) -> TrainConfig:
         """Copy with some fields replaced; the copy is checked again."""
         return dataclasses.replace(self, **changes)
+
+    @property
+    def stride(self) -> int:
+        """Voxels of a patch along one side of a bottleneck cell; filters must be planned."""
+        halvings = len(self.filters or ()) - 1 + bool(self.half_resolution)
+        return int(2 ** max(halvings, 0))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -258,9 +265,10 @@ def _check(config: TrainConfig) -> None:
     if config.filters is not None and len(config.filters) < 3:
         raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
     if config.patch is not None and config.filters is not None:
-        stride = 2 ** (len(config.filters) - 1)
+        stride = config.stride
         if any(p <= 0 or p % stride for p in config.patch):
             raise ConfigError(
-                f"Patch {config.patch} does not fit a network of {len(config.filters)} levels; "
+                f"Patch {config.patch} does not fit a network of {len(config.filters)} levels"
+                f"{' at half resolution' if config.half_resolution else ''}; "
                 f"every side must be a multiple of {stride}."
             )

@@ -16,8 +16,9 @@ from napari_dycon.engine.config import TrainConfig
 
 # Voxels of a patch and filters of the first level, by what the machine can carry.
 PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
-# A thin first level: at full resolution it takes most of a CPU's time and adds the least.
-FILTERS = {"cpu": (8, 32, 64, 128), "mps": (16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
+FILTERS = {"cpu": (24, 48, 96), "mps": (16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
+# Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
+HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
 COARSEST_CELLS = 4  # a patch side has at least this many cells at the bottleneck
 
 
@@ -50,9 +51,9 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     """
     spacing = config.spacing or _spacing(prints)
     shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
-    filters = config.filters or FILTERS[device]
-    stride = 2 ** (len(filters) - 1)
-    patch = config.patch or _patch(np.median(shapes, axis=0), stride, PATCH_VOXELS[device])
+    config = _network(config, device)
+    shape = np.median(shapes, axis=0)
+    patch = config.patch or _patch(shape, config.stride, PATCH_VOXELS[device])
     intensity = config.intensity or ("window" if _looks_like_ct(prints) else "zscore")
     window = config.window
     if intensity == "window" and window is None:
@@ -60,9 +61,15 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
             float(np.median([p.low for p in prints])),
             float(np.median([p.high for p in prints])),
         )
-    return config.with_changes(
-        spacing=spacing, patch=patch, filters=filters, intensity=intensity, window=window
-    )
+    return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
+
+
+def _network(config: TrainConfig, device: str) -> TrainConfig:
+    """Filters and resolution; filters that a person chose are levels from full resolution on."""
+    half = config.half_resolution
+    if half is None:
+        half = config.filters is None and HALF_RESOLUTION[device]
+    return config.with_changes(filters=config.filters or FILTERS[device], half_resolution=half)
 
 
 def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:

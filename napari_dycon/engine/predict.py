@@ -106,7 +106,7 @@ def member_probabilities(
     """
     patch = model.config.patch
     assert patch is not None
-    window = _window(tuple(image.shape[1:]), patch, len(model.config.filters or ()))
+    window = _window(tuple(image.shape[1:]), patch, model.config.stride)
     networks = (model.student, model.teacher)
     training = [network.training for network in networks]
 
@@ -137,9 +137,8 @@ def member_probabilities(
     return [student, teacher]
 
 
-def _window(shape: Sequence[int], patch: Sequence[int], levels: int) -> tuple[int, ...]:
+def _window(shape: Sequence[int], patch: Sequence[int], stride: int) -> tuple[int, ...]:
     """The patch, or the whole volume (to the network's stride) when it is hardly larger."""
-    stride = 2 ** max(levels - 1, 0)
     whole = tuple(-(-n // stride) * stride for n in shape)
     fits = np.prod(whole) <= WHOLE_VOLUME_FACTOR * np.prod(patch)
     return whole if fits else tuple(patch)
