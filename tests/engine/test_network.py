@@ -1,0 +1,98 @@
+"""Networks at full and at half resolution, and which of them a plan chooses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import TINY
+
+from napari_dycon.engine.checkpoint import load_model
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.network import build_network
+from napari_dycon.engine.plan import Fingerprint, plan
+from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.train import train
+from napari_dycon.errors import ConfigError
+from napari_dycon.project.store import Project
+
+SCANS = [Fingerprint((36, 50, 35), (1.0, 1.0, 1.0), 0.0, 900.0)]
+
+
+def planned(device: str, **settings: Any) -> TrainConfig:
+    return plan(make_config("supervised", **settings), SCANS, device)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_logits_have_the_images_grid_and_embeddings_the_bottlenecks_twice(half: bool) -> None:
+    config = make_config("dycon", filters=[8, 8, 16], half_resolution=half, patch=[16, 24, 32])
+    network = build_network(config, channels=2, classes=3)
+    output = network(torch.randn(1, 2, 16, 24, 32), embed=True)
+    assert output.logits.shape == (1, 3, 16, 24, 32)
+    assert output.embeddings is not None
+    assert output.embeddings.shape[2:] == tuple(2 * n // config.stride for n in (16, 24, 32))
+
+
+def test_half_resolution_still_tells_neighbouring_voxels_apart() -> None:
+    """Single voxels at random places are lost at half the resolution; the last layer sees them."""
+    torch.manual_seed(0)
+    config = make_config("supervised", filters=[8, 8, 8], half_resolution=True)
+    network = build_network(config, channels=1, classes=2)
+    image = (torch.rand(1, 1, 16, 16, 16) < 0.5).float()
+    label = image[:, 0].long()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(image).logits, label).backward()
+        optimizer.step()
+    right = (network(image).logits.argmax(dim=1) == label).float().mean()
+    assert right > 0.98
+
+
+def test_every_parameter_learns() -> None:
+    config = make_config("dycon", filters=[8, 8, 16], half_resolution=True)
+    network = build_network(config, channels=1, classes=2)
+    output = network(torch.randn(1, 1, 16, 16, 16), embed=True)
+    assert output.embeddings is not None
+    (output.logits.square().mean() + output.embeddings[:, 0].mean()).backward()
+    assert [n for n, p in network.named_parameters() if p.grad is None] == []
+
+
+def test_a_cpu_gets_half_resolution_unless_a_person_chose_the_network() -> None:
+    assert planned("cpu").half_resolution is True
+    assert planned("cuda").half_resolution is False
+    assert planned("cpu", filters=[8, 16, 32]).half_resolution is False
+    assert planned("cpu", half_resolution=False).half_resolution is False
+    both = planned("cuda", filters=[8, 16, 32], half_resolution=True)
+    assert (both.filters, both.half_resolution, both.stride) == ((8, 16, 32), True, 8)
+    again = plan(both, SCANS, "cpu")  # a run that goes on keeps its network
+    assert again == both
+
+
+def test_patches_fit_the_stride_of_half_resolution() -> None:
+    settings: dict[str, Any] = {"filters": [8, 8, 16], "half_resolution": True}
+    make_config("dycon", **settings, patch=[16, 24, 32])
+    with pytest.raises(ConfigError, match=r"3 levels at half resolution.* multiple of 8"):
+        make_config("dycon", **settings, patch=[16, 24, 36])
+    patch = planned("cpu").patch
+    assert patch is not None
+    assert all(side % 8 == 0 for side in patch)
+
+
+def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) -> None:
+    settings = TINY | {"half_resolution": True, "steps": 3, "checkpoint_every": 0.0}
+    interrupted = train(project, make_config("dycon", **settings))
+    for event in interrupted:
+        if event["event"] == "checkpoint" and event["step"] == 2:
+            interrupted.close()
+            break
+    run = project.runs()[-1]
+    events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert (events[-1]["event"], events[-1]["step"]) == ("finished", 3)
+    model = load_model(run.weights_path, torch.device("cpu"))
+    assert model.student.fine is not None
+    cpu = torch.device("cpu")
+    done = list(predict_cases(project, run.id, model, ["scan-1"], cpu, torch.float32))
+    assert done[0]["event"] == "predicted"
+    assert project.read_prediction(run.id, "scan-1") is not None
