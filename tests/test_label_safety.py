@@ -154,9 +154,9 @@ def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
     run = project.new_run("dycon", {})
-    session._run = run
+    session.runs._run = run
     session.close_project()
-    session._on_event(run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0})
+    session.runs._on_event(run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0})
     assert session.status == RunStatus()
 
 

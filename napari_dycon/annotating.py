@@ -1,0 +1,203 @@
+"""Commands that draw for a person: fill, grow, tidy. One undo step each, never on the main thread.
+
+A command works on a copy of the label in the background. When its answer comes, it is laid over the
+label voxel by voxel, and where somebody painted in the meantime the painting stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+
+from napari_dycon.drawing import growing, interpolation, tidying
+from napari_dycon.errors import BusyError, UserError
+
+if TYPE_CHECKING:
+    from napari_dycon.session import Session
+
+Label = npt.NDArray[np.uint8]
+Change = tuple[tuple[npt.NDArray[np.intp], ...], Label, Label]  # indices, before, after
+GROW_MARGIN_MM = 10.0
+PICK_MM = 2.0  # radius around a click whose grey values make a range
+PICK_WIDTH = 2.0  # standard deviations to both sides
+
+
+class Annotating:
+    """Drawing commands of a session; a proposal waits until it is accepted or discarded."""
+
+    proposal_changed = Signal(object)  # (D, H, W) uint8 of what would be added, or None
+    busy_changed = Signal(str)  # what is being computed, "" when nothing is
+    range_changed = Signal(object)  # (low, high) that painting is limited to, or None
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._busy = ""
+        self._proposal: Change | None = None
+        self.paint_range: tuple[float, float] | None = None
+        session.case_shown.connect(self._case_changed)
+
+    # ---- At once ---------------------------------------------------------------------------
+
+    def fill_between(self, values: Sequence[int], axis: int = 0) -> None:
+        """Fill structures between annotated slices across an axis."""
+        spacing = self._session.need_view().image.spacing_mm
+
+        def compute(label: Label) -> Label:
+            new, slices = interpolation.fill_between(label, values, axis, spacing)
+            if not slices:
+                raise UserError(
+                    "There is nothing to fill: the structure has to be painted in two slices with "
+                    "slices between them that nobody annotated."
+                )
+            return new
+
+        self._edit("Filling between slices", compute)
+
+    def copy_slice(self, value: int, axis: int, source: int, target: int) -> None:
+        """Copy a structure from a slice into another one, where nobody annotated that."""
+        size = self._session.need_view().label.shape[axis]
+        if not (0 <= source < size and 0 <= target < size):
+            raise UserError("There is no slice there to copy from.")
+
+        def compute(label: Label) -> Label:
+            if not (np.moveaxis(label, axis, 0)[source] == value).any():
+                raise UserError("The neighbouring slice does not show this structure.")
+            return interpolation.copy_slice(label, value, axis, source, target)
+
+        self._edit("Copying a slice", compute)
+
+    def smooth(self, value: int, width_mm: float) -> None:
+        """Smooth a structure's surface."""
+        spacing = self._session.need_view().image.spacing_mm
+        self._edit("Smoothing", lambda label: tidying.smooth(label, value, spacing, width_mm))
+
+    def fill_holes(self, value: int) -> None:
+        """Fill what a structure encloses."""
+        self._edit("Filling holes", lambda label: tidying.fill_holes(label, value))
+
+    def keep_largest(self, value: int) -> None:
+        """Keep the largest connected piece of a structure."""
+        self._edit("Keeping the largest piece", lambda label: tidying.keep_largest(label, value))
+
+    # ---- With a preview --------------------------------------------------------------------
+
+    def grow(self, channel: int = 0, margin_mm: float = GROW_MARGIN_MM) -> None:
+        """Propose what all structures grow to from their strokes; see ``accept_proposal``."""
+        view = self._session.need_view()
+        image = view.image.array[channel] if view.image.array.ndim == 4 else view.image.array
+
+        def compute(label: Label) -> Label:
+            box = growing.strokes_box(label, view.image.spacing_mm, margin_mm)
+            return growing.grow(image, label, box, view.image.spacing_mm).label
+
+        self._compute("Growing from strokes", compute, self._propose)
+
+    def accept_proposal(self) -> int:
+        """Make the proposal part of the label, as one undo step; returns its voxels."""
+        if self._proposal is None:
+            raise UserError("There is no proposal to accept. Grow from strokes first.")
+        change, self._proposal = self._proposal, None
+        self.proposal_changed.emit(None)
+        return self._apply(change)
+
+    def discard_proposal(self) -> None:
+        """Forget the proposal; the label stays as it is."""
+        self._proposal = None
+        self.proposal_changed.emit(None)
+
+    @property
+    def has_proposal(self) -> bool:
+        """Whether something waits to be accepted."""
+        return self._proposal is not None
+
+    # ---- Painting within grey values ---------------------------------------------------------
+
+    def limit_painting(self, grey: tuple[float, float] | None) -> None:
+        """Let the brush reach only voxels of these grey values; ``None`` for all."""
+        if grey is not None and not grey[0] <= grey[1]:
+            raise UserError(f"The range {grey[0]:g} to {grey[1]:g} is empty.")
+        self.paint_range = grey
+        self.range_changed.emit(grey)
+
+    def pick_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
+        """Limit painting to grey values like those around a voxel ``(d, h, w)``."""
+        view = self._session.need_view()
+        image = view.image.array[channel] if view.image.array.ndim == 4 else view.image.array
+        if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
+            raise UserError("That place lies outside the scan.")
+        reach = [max(round(PICK_MM / s), 1) for s in view.image.spacing_mm]
+        near = image[
+            tuple(slice(max(v - r, 0), v + r + 1) for v, r in zip(voxel, reach, strict=True))
+        ].astype(np.float64)
+        middle = float(np.median(near))
+        # A click beside an edge should not open the range to both sides of it.
+        width = PICK_WIDTH * 1.4826 * float(np.median(np.abs(near - middle)))
+        low, high = view.grey[channel]
+        width = max(width, 0.02 * (high - low))
+        self.limit_painting((middle - width, middle + width))
+        return middle - width, middle + width
+
+    # ---- Helpers ---------------------------------------------------------------------------
+
+    def _edit(self, what: str, compute: Callable[[Label], Label]) -> None:
+        def done(change: Change) -> None:
+            changed = self._apply(change)
+            text = f"{what}: {changed} voxels changed." if changed else f"{what}: nothing to do."
+            self._session.message.emit("info", text)
+
+        self._compute(what, compute, done)
+
+    def _compute(
+        self, what: str, compute: Callable[[Label], Label], done: Callable[[Change], None]
+    ) -> None:
+        """Run on a copy of the label in view; the answer counts while that case stays in view."""
+        if self._busy:
+            raise BusyError(f"{self._busy} is still at work; wait a moment.")
+        view = self._session.need_view()
+        snapshot = view.label.copy()
+
+        def work() -> Change:
+            new = compute(snapshot)
+            indices = np.nonzero(new != snapshot)
+            return indices, snapshot[indices], new[indices]
+
+        def finished(change: Change) -> None:
+            self._set_busy("")
+            if self._session.view is view:
+                done(change)
+
+        def failed(error: Exception) -> None:
+            self._set_busy("")
+            self._session.tell(error)
+
+        self._set_busy(what)
+        self._session.background.run(work, finished, failed)
+
+    def _propose(self, change: Change) -> None:
+        if not len(change[0][0]):
+            self._session.message.emit(
+                "info", "Nothing grew: everything around the strokes is annotated already."
+            )
+            return
+        self._proposal = change
+        shown = np.zeros(self._session.need_view().label.shape, np.uint8)
+        shown[change[0]] = change[2]
+        self.proposal_changed.emit(shown)
+
+    def _apply(self, change: Change) -> int:
+        indices, before, after = change
+        untouched = self._session.need_view().label[indices] == before
+        where: tuple[Any, ...] = tuple(axis[untouched] for axis in indices)
+        return self._session.write_label(where, after[untouched])
+
+    def _case_changed(self, _: object) -> None:
+        if self._proposal is not None:
+            self.discard_proposal()
+
+    def _set_busy(self, what: str) -> None:
+        self._busy = what
+        self.busy_changed.emit(what)

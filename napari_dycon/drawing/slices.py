@@ -1,0 +1,24 @@
+"""Which slices of a scan are annotated: the map that sparse labelling needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.project.schema import UNANNOTATED
+
+Label = npt.NDArray[np.uint8]
+
+
+def annotated_shares(label: Label, axis: int) -> npt.NDArray[np.float64]:
+    """Share of annotated voxels of every slice across an axis, 0 to 1."""
+    others = tuple(a for a in range(3) if a != axis)
+    shares: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=others)
+    return shares
+
+
+def structure_shares(label: Label, axis: int) -> npt.NDArray[np.bool_]:
+    """Whether a slice across an axis shows any structure."""
+    others = tuple(a for a in range(3) if a != axis)
+    shows: npt.NDArray[np.bool_] = np.any((label != UNANNOTATED) & (label != 0), axis=others)
+    return shows

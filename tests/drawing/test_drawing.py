@@ -1,0 +1,187 @@
+"""Filling between slices, growing, tidying: only what may be written is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dycon.drawing import growing, interpolation, slices, tidying
+from napari_dycon.errors import UserError
+
+ISO = (1.0, 1.0, 1.0)
+
+
+def ball(
+    shape: tuple[int, int, int], centre: tuple[float, float, float], radius: float
+) -> np.ndarray:
+    grid = np.indices(shape).astype(float)
+    distance = sum((g - c) ** 2 for g, c in zip(grid, centre, strict=True))
+    return np.asarray(distance <= radius**2)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_ball_comes_back_from_five_slices_in_any_axis(axis: int) -> None:
+    truth = ball((40, 40, 40), (20, 19, 21), 14)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (7, 13, 20, 26, 32):
+        np.moveaxis(label, axis, 0)[number] = np.moveaxis(truth, axis, 0)[number]
+    filled, count = interpolation.fill_between(label, [1], axis, ISO)
+    assert count == 21
+    between = np.moveaxis(filled, axis, 0)[7:33]
+    assert dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
+    assert not (between == 255).any()  # both ends were complete, so the rest is background
+    assert (np.moveaxis(filled, axis, 0)[:7] == 255).all()
+
+
+def test_a_tube_that_runs_obliquely_is_not_lost_halfway() -> None:
+    label = np.full((11, 40, 40), 255, np.uint8)
+    label[0][ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1
+    label[10][ball((1, 40, 40), (0, 20, 32), 4)[0]] = 1  # no overlap at all
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    middle = filled[5] == 1
+    assert 35 <= middle.sum() <= 65  # a disc of radius 4 has 49
+    assert np.allclose(np.argwhere(middle).mean(axis=0), (20, 20), atol=1)
+    assert not (filled[5] == 0).any()  # only strokes were there: nothing is known of the rest
+
+
+def test_spacing_within_a_slice_counts() -> None:
+    label = np.full((3, 30, 30), 255, np.uint8)
+    label[0, 14:16, 5:25] = 1
+    label[2, 5:25, 14:16] = 1
+    cubes, _ = interpolation.fill_between(label, [1], 0, (1.0, 1.0, 1.0))
+    flat, _ = interpolation.fill_between(label, [1], 0, (1.0, 1.0, 4.0))
+    assert not np.array_equal(cubes[1], flat[1])
+
+
+def test_filling_writes_over_nothing() -> None:
+    label = np.full((5, 20, 20), 255, np.uint8)
+    label[0, 5:15, 5:15] = label[4, 5:15, 5:15] = 1
+    label[2, 8:10, 8:10] = 2
+    label[2, 12, 12] = 0
+    filled, count = interpolation.fill_between(label, [1], 0, ISO)
+    assert count == 3
+    annotated = label != 255
+    assert np.array_equal(filled[annotated], label[annotated])
+    assert filled[2, 6, 6] == 1
+
+
+def test_a_complete_slice_without_the_structure_ends_it() -> None:
+    label = np.full((7, 20, 20), 255, np.uint8)
+    label[0, 5:15, 5:15] = label[6, 5:15, 5:15] = 1
+    label[3] = 0
+    filled, count = interpolation.fill_between(label, [1], 0, ISO)
+    assert count == 0
+    assert np.array_equal(filled, label)
+
+
+def test_several_structures_share_a_slice_without_overlap() -> None:
+    truth = np.zeros((9, 30, 30), np.uint8)
+    for number in range(9):
+        truth[number, 5:15, 5 + number : 25] = 1
+        truth[number, 15:25, 5 + number : 25] = 2
+    label = np.full(truth.shape, 255, np.uint8)
+    label[[0, 8]] = truth[[0, 8]]
+    filled, _ = interpolation.fill_between(label, [1, 2], 0, ISO)
+    for value in (0, 1, 2):
+        assert dice(filled == value, truth == value) > 0.95
+    only, _ = interpolation.fill_between(label, [1], 0, ISO)
+    assert not (only[1:8] == 0).any()  # structure 2 is still to come in these slices
+
+
+def test_copying_a_slice_fills_only_what_is_free() -> None:
+    label = np.full((4, 10, 10), 255, np.uint8)
+    label[1, 2:8, 2:8] = 1
+    label[2, 2:4] = 2
+    copied = interpolation.copy_slice(label, 1, 0, 1, 2)
+    assert (copied[2, 4:8, 2:8] == 1).all()
+    assert (copied[2, 2:4] == 2).all()
+    assert np.array_equal(copied[1], label[1])
+
+
+def test_strokes_grow_to_the_edge_of_what_they_are_in() -> None:
+    truth = ball((40, 44, 48), (20, 22, 24), 11)
+    image = truth * 100.0 + np.random.default_rng(0).normal(0, 12, truth.shape)
+    label = np.full(truth.shape, 255, np.uint8)
+    label[20, 20:24, 20:28] = 1
+    box = growing.strokes_box(label, ISO, 16)
+    grown = growing.grow(image, label, box, ISO)
+    assert dice(grown.label == 1, truth) > 0.95
+    assert grown.voxels == int((grown.label == 1).sum()) - 32
+    assert not (grown.label == 0).any()
+
+
+def test_background_strokes_keep_two_like_structures_apart() -> None:
+    image = np.zeros((20, 30, 60))
+    image[5:15, 8:22, 8:28] = image[5:15, 8:22, 32:52] = 100.0
+    label = np.full(image.shape, 255, np.uint8)
+    label[10, 14:16, 15:20] = 1
+    label[10, 14:16, 40:45] = 2
+    label[10, 15, 30] = 0
+    grown = growing.grow(image, label, (slice(0, 20), slice(0, 30), slice(0, 60)), ISO).label
+    assert (grown[7:13, 10:20, 10:26] == 1).all()
+    assert (grown[7:13, 10:20, 34:50] == 2).all()
+
+
+def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
+    shape = (120, 120, 120)
+    truth = ball(shape, (60, 60, 60), 30)
+    label = np.full(shape, 255, np.uint8)
+    label[60, 60, 55:66] = 1
+    box = (slice(10, 110), slice(10, 110), slice(10, 110))
+    assert growing._coarseness((100, 100, 100), ISO) != (1, 1, 1)
+    grown = growing.grow(truth * 100.0, label, box, ISO).label
+    assert dice(grown == 1, truth) > 0.93
+
+
+def test_growing_without_a_stroke_says_what_to_do() -> None:
+    label = np.full((10, 10, 10), 255, np.uint8)
+    with pytest.raises(UserError, match="Paint a little of the structure"):
+        growing.strokes_box(label, ISO, 5)
+
+
+def test_smoothing_takes_off_noise_and_keeps_the_volume() -> None:
+    truth = ball((40, 40, 40), (20, 20, 20), 12)
+    rough = truth ^ (
+        (np.random.default_rng(0).random(truth.shape) < 0.02) & ball(truth.shape, (20, 20, 20), 14)
+    )
+    label = np.where(rough, 1, 0).astype(np.uint8)
+    label[0, 0, 0] = 2
+    smoothed = tidying.smooth(label, 1, ISO, 1.5)
+    assert dice(smoothed == 1, truth) > dice(rough, truth)
+    assert abs(int((smoothed == 1).sum()) / int(rough.sum()) - 1) < 0.05
+    assert smoothed[0, 0, 0] == 2
+
+
+def test_holes_are_filled_but_not_over_another_structure() -> None:
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[4:16, 4:16, 4:16] = 1
+    label[8:12, 8:12, 8:12] = 255
+    label[9, 9, 9] = 2
+    filled = tidying.fill_holes(label, 1)
+    assert (filled[8:12, 8:12, 8:12] != 255).all()
+    assert filled[9, 9, 9] == 2
+
+
+def test_only_the_largest_piece_stays_and_the_rest_becomes_background() -> None:
+    label = np.full((20, 20, 20), 255, np.uint8)
+    label[2:10, 2:10, 2:10] = 1
+    label[15:17, 15:17, 15:17] = 1
+    label[18, 18, 18] = 3
+    kept = tidying.keep_largest(label, 1)
+    assert (kept == 1).sum() == 512
+    assert (kept[15:17, 15:17, 15:17] == 0).all()
+    assert kept[18, 18, 18] == 3
+    assert (tidying.keep_largest(label, 7) == label).all()
+
+
+def test_annotated_slices_are_found_across_every_axis() -> None:
+    label = np.full((4, 5, 6), 255, np.uint8)
+    label[2] = 0
+    label[2, 1, 1] = 1
+    assert slices.annotated_shares(label, 0).tolist() == [0, 0, 1, 0]
+    assert slices.annotated_shares(label, 1).tolist() == [0.25] * 5
+    assert slices.structure_shares(label, 2).tolist() == [False, True, False, False, False, False]
