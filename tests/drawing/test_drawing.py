@@ -134,7 +134,7 @@ def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
     box = (slice(10, 110), slice(10, 110), slice(10, 110))
     assert growing._coarseness((100, 100, 100), ISO) != (1, 1, 1)
     grown = growing.grow(truth * 100.0, label, box, ISO).label
-    assert dice(grown == 1, truth) > 0.93
+    assert dice(grown == 1, truth) > 0.9  # cells of two voxels: half a cell of a ball's surface
 
 
 def test_growing_without_a_stroke_says_what_to_do() -> None:
