@@ -35,7 +35,7 @@ class Annotating:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._busy = ""
+        self.busy = ""
         self._proposal: Change | None = None
         self.paint_range: tuple[float, float] | None = None
         session.case_shown.connect(self._case_changed)
@@ -155,8 +155,8 @@ class Annotating:
         self, what: str, compute: Callable[[Label], Label], done: Callable[[Change], None]
     ) -> None:
         """Run on a copy of the label in view; the answer counts while that case stays in view."""
-        if self._busy:
-            raise BusyError(f"{self._busy} is still at work; wait a moment.")
+        if self.busy:
+            raise BusyError(f"{self.busy} is still at work; wait a moment.")
         view = self._session.need_view()
         snapshot = view.label.copy()
 
@@ -199,5 +199,5 @@ class Annotating:
             self.discard_proposal()
 
     def _set_busy(self, what: str) -> None:
-        self._busy = what
+        self.busy = what
         self.busy_changed.emit(what)

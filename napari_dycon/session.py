@@ -46,6 +46,7 @@ class Session:
     run_changed = Signal(object)  # RunStatus
     event = Signal(dict)  # every event of the engine
     runs_changed = Signal()
+    place_visited = Signal(int)  # number of the uncertain place that is gone to
     message = Signal(str, str)  # level, text for the person
 
     def __init__(self, background: Background | None = None) -> None:
@@ -60,7 +61,6 @@ class Session:
         self._generation = 0
         self._keeper = LabelKeeper(self.background, self._label_written, self.tell)
         self._unfollow: list[Callable[[], None]] = []
-        self._spot = -1
 
     # ---- Data ------------------------------------------------------------------------------
 
@@ -139,7 +139,6 @@ class Session:
                 view.label, view.saved, view.stamp = old.label, old.saved, old.stamp
                 view.saves = old.saves
             self.view = view
-            self._spot = -1
             self.label_writer = None
             self.runs.ask_preview()
             self.case_shown.emit(view)
@@ -278,12 +277,26 @@ class Session:
         """Read the newest prediction of the case in view again."""
         self.review.refresh(case_id)
 
-    def accept_prediction(self, classes: Sequence[int] | None = None) -> int:
-        """Make the prediction in view the label, whole or for some classes; one undoable step.
+    def accept_prediction(
+        self,
+        classes: Sequence[int] | None = None,
+        *,
+        slice_: tuple[int, int] | None = None,
+        component: tuple[int, int, int] | None = None,
+    ) -> int:
+        """Make the prediction in view the label, as one undoable step.
 
-        Returns how many voxels changed. With all classes the case counts as labelled.
+        Parameters
+        ----------
+        classes : structures to take over; all of them, and the background, by default
+        slice_ : ``(axis, index)`` of the only slice to take over
+        component : voxel ``(d, h, w)`` in the connected piece to take over, and nothing else
+
+        Returns
+        -------
+        How many voxels changed. A whole prediction makes the case count as labelled.
         """
-        return self.review.accept(classes)
+        return self.review.accept(classes, slice_, component)
 
     def suggest_next(self) -> list[str]:
         """Cases without a label, the one most worth labelling first."""
@@ -294,18 +307,16 @@ class Session:
         return case_score(self.need_project(), case_id)
 
     def next_uncertain(self) -> tuple[float, float, float] | None:
-        """Centre of the next most uncertain place of the case in view, ``(z, y, x)`` in mm.
+        """Centre of the next uncertain place of the case in view, ``(z, y, x)`` in mm.
 
-        Places are connected regions of high uncertainty, the heaviest first; after the last one
-        the first comes again. ``None`` when nothing is uncertain or nothing was predicted.
+        Places are connected regions of high uncertainty, the heaviest first; those that were
+        looked at are left out until all were. ``None`` when nothing is uncertain or predicted.
         """
-        view = self.need_view()
-        if not view.spots:
-            return None
-        self._spot = (self._spot + 1) % len(view.spots)
-        spacing = view.image.spacing_mm
-        z, y, x = (c * s for c, s in zip(view.spots[self._spot].centre, spacing, strict=True))
-        return z, y, x
+        return self.review.go_on(1)
+
+    def previous_uncertain(self) -> tuple[float, float, float] | None:
+        """Centre of the uncertain place before, as ``next_uncertain``."""
+        return self.review.go_on(-1)
 
     # ---- Helpers ---------------------------------------------------------------------------
 

@@ -8,54 +8,63 @@ brush, fill or undo, and has it saved.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels, Layer
-from napari.utils.colormaps import Colormap, DirectLabelColormap
+from napari.layers import Image, Layer
+from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
 from napari_dycon.session import Session
+from napari_dycon.widgets.colours import label_colormap, same_colors
+from napari_dycon.widgets.label_layer import CaseLabels
+from napari_dycon.widgets.overlays import Overlays
 
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
 AUTOSAVE_MS = 1000
-TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
-UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
-# Clear where the network is sure, so that the scan stays visible below.
-HEAT = Colormap(
-    [[1, 1, 0, 0], [1, 0.85, 0, 0.55], [1, 0.35, 0, 0.85], [0.85, 0, 0.1, 1]], name="uncertainty"
-)
-COOL = Colormap(
-    [[0, 1, 1, 0], [0, 0.8, 1, 0.55], [0.2, 0.3, 1, 0.85], [0.5, 0, 0.8, 1]], name="disagreement"
-)
-ROLES = ("image", "uncertainty", "disagreement", "prediction", "label")  # bottom to top
+ROLES = ("image", "uncertainty", "disagreement", "prediction", "difference", "proposal", "label")
+HIDDEN = ("disagreement", "difference")  # until somebody asks for them
 
 
 class CaseLayers(QObject):
     """Keeps the layers of the case in view; other layers of the viewer are left alone."""
 
     brush_changed = Signal(int)  # value of the structure to paint, chosen in napari's controls
+    size_changed = Signal()  # of the brush, in napari's controls
 
     def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self.session = session
         self.viewer = viewer
-        self.visible = dict.fromkeys(ROLES, True) | {"disagreement": False}
-        self.opacity = {"prediction": 0.4, "uncertainty": 0.6, "disagreement": 0.6, "label": 0.6}
-        self.threshold = 0.3  # of the heat map; below it nothing is shown
+        self.visible = {role: role not in HIDDEN for role in ROLES}
+        self.opacity = dict.fromkeys(ROLES, 0.6) | {
+            "image": 1.0,
+            "prediction": 0.4,
+            "proposal": 0.9,
+        }
+        self.overlays = Overlays(self)
         self.show_unannotated = False
         self.brush = 1  # value of the structure to paint
+        self.brush_mm = 6.0
+        self.brush_3d = False
         self._working = False
-        session.case_shown.connect(self._show)
-        session.prediction_changed.connect(self._refresh)
-        session.label_edited.connect(self._label_edited)
-        session.project_changed.connect(self._project_changed)
-        session.cases_changed.connect(self._recolor)
+        self._connections = (
+            (session.case_shown, self._show),
+            (session.prediction_changed, self.overlays.refresh),
+            (session.label_edited, self._label_edited),
+            (session.label_saved, self.overlays.compare),
+            (session.project_changed, self._project_changed),
+            (session.cases_changed, self._recolor),
+            (session.drawing.proposal_changed, self.overlays.propose),
+            (session.drawing.range_changed, self._limit),
+        )
+        for signal, slot in self._connections:
+            signal.connect(slot)
         viewer.layers.events.removed.connect(self._on_removed)
         self._timer = QTimer(self)
         self._timer.timeout.connect(session.save_label)
@@ -64,15 +73,9 @@ class CaseLayers(QObject):
     def close(self) -> None:
         """Release the viewer and the session; the layers of the case go, nobody would save them."""
         self._timer.stop()
-        with self._own_work():
+        with self.own_work():
             self._remove_all()
-        for signal, slot in (
-            (self.session.case_shown, self._show),
-            (self.session.prediction_changed, self._refresh),
-            (self.session.label_edited, self._label_edited),
-            (self.session.project_changed, self._project_changed),
-            (self.session.cases_changed, self._recolor),
-        ):
+        for signal, slot in self._connections:
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
@@ -87,6 +90,8 @@ class CaseLayers(QObject):
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, now and for the cases to come."""
         self.visible[role] = visible
+        if role == "difference":
+            self.overlays.compare()
         if (layer := self.layer(role)) is not None:
             layer.visible = visible
 
@@ -96,17 +101,72 @@ class CaseLayers(QObject):
         if (layer := self.layer(role)) is not None:
             layer.opacity = opacity
 
-    def set_threshold(self, threshold: float) -> None:
-        """Show the heat maps only above this uncertainty."""
-        self.threshold = threshold
-        for role in ("uncertainty", "disagreement"):
-            if (layer := self.layer(role)) is not None:
-                layer.contrast_limits = self._limits(role)
-
     def set_show_unannotated(self, show: bool) -> None:
         """Tint voxels that nobody annotated."""
         self.show_unannotated = show
         self._recolor()
+
+    def set_brush_mm(self, diameter: float) -> None:
+        """Set the brush's diameter, now and for the cases to come."""
+        self.brush_mm = diameter
+        if (layer := self.layer("label")) is not None:
+            with self.own_work():
+                layer.brush_mm = diameter
+
+    def set_brush_3d(self, on: bool) -> None:
+        """Paint balls instead of discs, now and for the cases to come."""
+        self.brush_3d = on
+        if (layer := self.layer("label")) is not None:
+            with self.own_work():
+                layer.n_edit_dimensions = 3 if on else 2
+                layer.brush_mm = self.brush_mm
+
+    def on_next_click(self, work: Callable[[tuple[int, int, int]], None]) -> None:
+        """Call ``work`` with the voxel that is clicked next; the click does not paint."""
+        layer = self.layer("label")
+        if layer is None:
+            return
+        before = str(layer.mode)
+        layer.mode = "pan_zoom"
+
+        def clicked(_: object, event: Any) -> None:
+            self.viewer.mouse_drag_callbacks.remove(clicked)
+            if layer in self.viewer.layers:
+                layer.mode = before
+                z, y, x = (round(float(c)) for c in layer.world_to_data(event.position))
+                work((z, y, x))
+
+        self.viewer.mouse_drag_callbacks.append(clicked)
+
+    def accept_with_brush(self) -> None:
+        """Take the brush to copy the prediction into the label."""
+        layer, view = self.layer("label"), self.session.view
+        if layer is not None and view is not None:
+            self.viewer.layers.selection.active = layer
+            layer.visible = True
+            layer.template = view.prediction
+            layer.mode = "paint"
+
+    @property
+    def axis(self) -> int:
+        """Axis across which the slices in view lie; the first one in 3D."""
+        return next(iter(self.viewer.dims.not_displayed), 0)
+
+    @property
+    def slice_index(self) -> int:
+        """Number of the slice in view across ``axis``."""
+        view = self.session.view
+        if view is None:
+            return 0
+        place = self.viewer.dims.point[self.axis] / view.image.spacing_mm[self.axis]
+        return int(np.clip(round(place), 0, view.image.shape[self.axis] - 1))
+
+    def go_to_slice(self, index: int, axis: int) -> None:
+        """Show a slice across an axis."""
+        view = self.session.view
+        if view is not None:
+            index = int(np.clip(index, 0, view.image.shape[axis] - 1))
+            self.viewer.dims.set_point(axis, index * view.image.spacing_mm[axis])
 
     def centre_on(self, place: tuple[float, float, float]) -> None:
         """Move slices and camera to a place ``(z, y, x)`` in mm."""
@@ -118,7 +178,7 @@ class CaseLayers(QObject):
     # ---- From the session to the layers ------------------------------------------------------
 
     def _show(self, view: CaseView | None) -> None:
-        with self._own_work():
+        with self.own_work():
             self._remove_all()
             if view is None:
                 return
@@ -132,26 +192,30 @@ class CaseLayers(QObject):
                         data,
                         name=f"{view.id}{suffix}",
                         contrast_limits=view.grey[index],
-                        visible=self.visible["image"] and index == 0,
-                        **self._common(view, "image"),
+                        **self.settings(view, "image"),
                     )
                 )
-            label = Labels(
+                self.viewer.layers[-1].visible = self.visible["image"] and index == 0
+            label = CaseLabels(
                 view.label,
+                image=image if image.ndim == 3 else image[0],
                 name="label",
                 colormap=self._colormap(),
-                opacity=self.opacity["label"],
-                visible=self.visible["label"],
-                **self._common(view, "label"),
+                **self.settings(view, "label"),
             )
             self.viewer.add_layer(label)
             if label.data is not view.label:  # whatever napari made of it is what gets painted
                 view.label = label.data
             label.selected_label = self.brush
+            label.n_edit_dimensions = 3 if self.brush_3d else 2
+            label.brush_mm = self.brush_mm
+            label.grey_range = self.session.drawing.paint_range
             label.events.data.connect(self._data_replaced)
             label.events.selected_label.connect(self._brush_changed)
+            label.events.brush_size.connect(self._size_changed)
+            label.events.n_edit_dimensions.connect(self._size_changed)
             self.session.label_writer = label.data_setitem
-            self._refresh(view)
+            self.overlays.refresh(view)
             self.viewer.layers.selection.active = label
         self.viewer.reset_view()
         self.viewer.dims.point = tuple(
@@ -162,58 +226,7 @@ class CaseLayers(QObject):
         for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:
             self.viewer.layers.remove(layer)
 
-    def _refresh(self, view: CaseView) -> None:
-        """Show the newest prediction: existing layers get new data, so nothing flickers."""
-        with self._own_work():
-            self._heat(view, "uncertainty", HEAT)
-            self._heat(view, "disagreement", COOL)
-            found = self.layer("prediction")
-            if view.prediction is None:
-                if found is not None:
-                    self.viewer.layers.remove(found)
-            elif found is not None:
-                found.data = view.prediction
-            else:
-                layer = Labels(
-                    view.prediction,
-                    name="prediction",
-                    colormap=self._colormap(),
-                    opacity=self.opacity["prediction"],
-                    visible=self.visible["prediction"],
-                    **self._common(view, "prediction"),
-                )
-                layer.editable = False
-                self._insert(layer)
-
-    def _heat(self, view: CaseView, role: str, colormap: Colormap) -> None:
-        data = getattr(view, role)
-        found = self.layer(role)
-        if data is None:
-            if found is not None:
-                self.viewer.layers.remove(found)
-        elif found is not None:
-            found.data = data
-            found.contrast_limits = self._limits(role)
-        else:
-            layer = Image(
-                data,
-                name=role,
-                colormap=colormap,
-                blending="translucent_no_depth",
-                contrast_limits=self._limits(role),
-                opacity=self.opacity[role],
-                visible=self.visible[role],
-                **self._common(view, role),
-            )
-            self._insert(layer)
-
-    def _limits(self, role: str) -> tuple[float, float]:
-        """Range of colours of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""
-        floor = self.session.view.floors.get(role, 0.0) if self.session.view else 0.0
-        low = max(self.threshold, min(floor, 0.95))
-        return low, max(1.0, low + 0.01)
-
-    def _insert(self, layer: Layer) -> None:
+    def insert(self, layer: Layer) -> None:
         """Add below the label, so that the brush stays on top and selected."""
         label = self.layer("label")
         active = self.viewer.layers.selection.active
@@ -221,12 +234,15 @@ class CaseLayers(QObject):
         self.viewer.layers.insert(index, layer)
         self.viewer.layers.selection.active = active
 
-    def _common(self, view: CaseView, role: str) -> dict[str, Any]:
+    def settings(self, view: CaseView, role: str) -> dict[str, Any]:
+        """What every layer of a case is made with: place, units, opacity, mark."""
         return {
             "scale": view.image.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
             "metadata": {KEY: {"case": view.id, "role": role}},
+            "opacity": self.opacity[role],
+            "visible": self.visible[role],
         }
 
     def _label_edited(self, _: str) -> None:
@@ -246,16 +262,24 @@ class CaseLayers(QObject):
             )
             event.source.selected_label = self.brush
 
+    def _size_changed(self, event: Any) -> None:
+        """Follow the brush of napari's own controls and keys."""
+        if not self._working:
+            self.brush_mm = event.source.brush_mm
+            self.brush_3d = event.source.n_edit_dimensions == 3
+            self.size_changed.emit()
+
+    def _limit(self, grey: tuple[float, float] | None) -> None:
+        if (layer := self.layer("label")) is not None:
+            layer.grey_range = grey
+
     # ---- Colours -----------------------------------------------------------------------------
 
     def _classes(self) -> list[ClassInfo]:
         return self.session.project.classes if self.session.project is not None else []
 
     def _colormap(self) -> DirectLabelColormap:
-        colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
-        colors[UNANNOTATED] = UNANNOTATED_TINT if self.show_unannotated else TRANSPARENT
-        colors.update({c.value: c.color for c in self._classes()})
-        return DirectLabelColormap(color_dict=colors)
+        return label_colormap(self._classes(), self.show_unannotated)
 
     def _project_changed(self, _: object) -> None:
         known = [c.value for c in self._classes()]
@@ -265,9 +289,9 @@ class CaseLayers(QObject):
 
     def _recolor(self, *_: object) -> None:
         wanted = self._colormap()
-        for role in ("label", "prediction"):
+        for role in ("label", "prediction", "proposal"):
             layer = self.layer(role)
-            if layer is not None and not _same_colors(layer.colormap, wanted):
+            if layer is not None and not same_colors(layer.colormap, wanted):
                 layer.colormap = wanted
 
     # ---- From the layers to the session ------------------------------------------------------
@@ -295,16 +319,10 @@ class CaseLayers(QObject):
         )
 
     @contextlib.contextmanager
-    def _own_work(self) -> Iterator[None]:
+    def own_work(self) -> Iterator[None]:
+        """While layers are changed by the program itself, nothing is heard as a person's doing."""
         before, self._working = self._working, True
         try:
             yield
         finally:
             self._working = before
-
-
-def _same_colors(a: Any, b: DirectLabelColormap) -> bool:
-    mine = getattr(a, "color_dict", None)
-    if mine is None or set(mine) != set(b.color_dict):
-        return False
-    return all(np.allclose(mine[key], b.color_dict[key]) for key in mine)

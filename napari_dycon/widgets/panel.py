@@ -9,15 +9,25 @@ from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import QLabel, QScrollArea, QSplitter, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QLabel,
+    QScrollArea,
+    QSplitter,
+    QTabWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate import AnnotateSection
 from napari_dycon.widgets.background import NapariBackground
 from napari_dycon.widgets.data import DataSection
+from napari_dycon.widgets.keys import bind, keys_of, show_card, unbind
 from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.review import ReviewSection
+from napari_dycon.widgets.slice_strip import SliceStrip
 from napari_dycon.widgets.training import TrainSection
 
 # What is only good to know stands in the panel and does not cover the scan.
@@ -37,6 +47,8 @@ class DyconPanel(QWidget):
         self.annotate = AnnotateSection(self.session, self.layers)
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
+        self.strip = SliceStrip(self.session, self.layers)
+        self._strip_dock: QWidget | None = None
         self._released = False
         self._warned = False
         self._main: QWidget | None = None  # the window, watched because only it is told to close
@@ -62,12 +74,19 @@ class DyconPanel(QWidget):
         split.addWidget(self.tabs)
         split.setChildrenCollapsible(False)
         split.setSizes([210, 530])
+        help_button = QToolButton()
+        help_button.setText("?")
+        help_button.setToolTip("All keys on a card (F1)")
+        help_button.clicked.connect(lambda: show_card(self))
+        self.tabs.setCornerWidget(help_button)
         layout = QVBoxLayout(self)
         layout.addWidget(split, 1)
         layout.addWidget(self.message)
         self.setMinimumWidth(345)
 
         self.session.message.connect(self._notify)
+        self.keys = keys_of(self)
+        bind(self.viewer, self.keys, self)
         self.viewer.events.theme.connect(self._use_theme)
         self._use_theme()
         self.destroyed.connect(self.background.close)
@@ -85,6 +104,10 @@ class DyconPanel(QWidget):
         if not self._released and top is not self and self._main is not top:
             self._main = top
             top.installEventFilter(self)
+            if self._strip_dock is None:
+                self._strip_dock = self.viewer.window.add_dock_widget(
+                    self.strip, name="Slices of the case", area="bottom"
+                )
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)
         """Save what was drawn when the panel is tabbed away."""
@@ -131,6 +154,8 @@ class DyconPanel(QWidget):
         if self._main is not None:
             self._main.removeEventFilter(self)
             self._main = None
+        self.strip.release()
+        unbind(self.viewer, self.keys)
         self.layers.close()
         self.session.close_project()
         self.background.close()
@@ -143,4 +168,5 @@ class DyconPanel(QWidget):
 
     def _use_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)
-        self.train.curves.use_colors(theme.background.as_hex(), theme.text.as_hex())
+        for plots in (self.train.curves, self.strip):
+            plots.use_colors(theme.background.as_hex(), theme.text.as_hex())

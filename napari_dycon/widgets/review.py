@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.session import Session
 from napari_dycon.widgets.common import button, guarded, hint, set_enabled, slider
+from napari_dycon.widgets.comparison_table import ComparisonTable
 from napari_dycon.widgets.layers import CaseLayers
 
 ROLE_TEXTS = {
@@ -16,6 +18,11 @@ ROLE_TEXTS = {
     "prediction": ("Prediction", "What the network suggests"),
     "uncertainty": ("Uncertainty", "Entropy of the prediction: where the network is unsure"),
     "disagreement": ("Disagreement", "Where student and teacher network differ"),
+    "difference": (
+        "Difference",
+        "Where label and prediction part: green is added by the prediction, red missed by it, "
+        "yellow another structure",
+    ),
 }
 
 
@@ -46,9 +53,9 @@ class ReviewSection(QWidget):
         grid.addWidget(QLabel("Show above"), len(ROLE_TEXTS), 0)
         grid.addWidget(
             slider(
-                layers.threshold,
+                layers.overlays.threshold,
                 "The heat maps show only what is more uncertain than this",
-                layers.set_threshold,
+                layers.overlays.set_threshold,
             ),
             len(ROLE_TEXTS),
             1,
@@ -63,28 +70,57 @@ class ReviewSection(QWidget):
             "Predict every case that nobody labelled yet",
             guarded(session, self._predict_all),
         )
+        self.places = QLabel("")
+        self.before_button = button(
+            "◀", "The uncertain place before (Shift+N)", guarded(session, self.previous_place)
+        )
+        self.before_button.setMaximumWidth(34)
         self.next_place_button = button(
             "Next uncertain place",
-            "Go to the next place of this case where the network is unsure",
-            guarded(session, self._next_place),
+            "Go to the next place of this case where the network is unsure (key N)",
+            guarded(session, self.next_place),
         )
         self.next_case_button = button(
             "Next case",
-            "Show the unlabelled case that the network is least sure of",
-            guarded(session, self._next_case),
+            "Show the unlabelled case most worth labelling next (key J)",
+            guarded(session, self.next_case),
         )
         self.accept_button = button(
-            "Accept prediction as label",
+            "Accept whole case",
             "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
             guarded(session, self._accept),
         )
+        self.accept_class = button(
+            "… structure",
+            "Accept the structure that is chosen under Annotate, in the whole scan",
+            guarded(session, lambda: self._accept(classes=[layers.brush])),
+        )
+        self.accept_slice = button(
+            "… this slice",
+            "Accept the prediction in the slice in view",
+            guarded(session, lambda: self._accept(slice_=(layers.axis, layers.slice_index))),
+        )
+        self.accept_piece = button(
+            "… one piece",
+            "Click a predicted piece in the scan: all of it becomes part of the label",
+            guarded(session, self._accept_next_click),
+        )
+        self.accept_brush = button(
+            "… by brush",
+            "Paint over what is right: the brush takes the prediction over into the label",
+            guarded(session, self._accept_by_brush),
+        )
+        self.table = ComparisonTable(session)
         layout = QVBoxLayout(self)
         layout.addWidget(self.source)
         layout.addLayout(grid)
+        layout.addWidget(self.table)
         for buttons in (
             (self.predict_button, self.predict_all_button),
-            (self.next_place_button, self.next_case_button),
-            (self.accept_button,),
+            (self.before_button, self.next_place_button, self.next_case_button),
+            (self.places,),
+            (self.accept_button, self.accept_class),
+            (self.accept_slice, self.accept_piece, self.accept_brush),
         ):
             line = QHBoxLayout()
             for item in buttons:
@@ -100,6 +136,7 @@ class ReviewSection(QWidget):
             session.case_shown,
             session.prediction_changed,
             session.runs_changed,
+            session.place_visited,
         ):
             signal.connect(self._refresh)
         self._refresh()
@@ -114,9 +151,21 @@ class ReviewSection(QWidget):
         )
         set_enabled(self.predict_button, no_view or no_weights)
         set_enabled(self.predict_all_button, no_weights)
-        set_enabled(self.next_place_button, no_view or no_prediction)
         set_enabled(self.next_case_button, "" if project else "open a project first")
-        set_enabled(self.accept_button, no_view or no_prediction)
+        for item in (
+            self.before_button,
+            self.next_place_button,
+            self.accept_button,
+            self.accept_class,
+            self.accept_slice,
+            self.accept_piece,
+            self.accept_brush,
+        ):
+            set_enabled(item, no_view or no_prediction)
+        number, count, seen = self.session.review.places()
+        places = f"{count} uncertain place{'s' if count > 1 else ''}"
+        where = f"Place {number} of {count}" if number else places
+        self.places.setText(f"{where}, {seen} seen" if count else "")
         self.source.setText(self._describe(view))
 
     def _describe(self, view: CaseView | None) -> str:
@@ -134,14 +183,25 @@ class ReviewSection(QWidget):
         if self.session.project is not None:
             self.session.predict([case.id for case in self.session.project.unlabelled()])
 
-    def _next_place(self) -> None:
-        place = self.session.next_uncertain()
+    def toggle(self, role: str) -> None:
+        """Show or hide one kind of layer."""
+        self.toggles[role].toggle()
+
+    def next_place(self) -> None:
+        """Go to the next uncertain place that was not looked at yet."""
+        self._go(self.session.next_uncertain())
+
+    def previous_place(self) -> None:
+        """Go back to the uncertain place before."""
+        self._go(self.session.previous_uncertain())
+
+    def _go(self, place: tuple[float, float, float] | None) -> None:
         if place is None:
             self.session.message.emit("info", "Nothing in this case is notably uncertain.")
         else:
             self.layers.centre_on(place)
 
-    def _next_case(self) -> None:
+    def next_case(self) -> None:
         shown = self.session.view.id if self.session.view else None
 
         def go(found: list[str]) -> None:
@@ -157,6 +217,19 @@ class ReviewSection(QWidget):
         # Reads the maps of every unlabelled case.
         self.session.background.run(self.session.suggest_next, go, failed)
 
-    def _accept(self) -> None:
-        changed = self.session.accept_prediction()
+    def _accept(self, **what: Any) -> None:
+        changed = self.session.accept_prediction(**what)
         self.session.message.emit("info", f"Prediction accepted: {changed} voxels changed.")
+
+    def _accept_next_click(self) -> None:
+        def clicked(voxel: tuple[int, int, int]) -> None:
+            guarded(self.session, self._accept)(component=voxel)
+
+        self.layers.on_next_click(clicked)
+        self.session.message.emit("info", "Click the predicted piece to accept.")
+
+    def _accept_by_brush(self) -> None:
+        self.layers.accept_with_brush()
+        self.session.message.emit(
+            "info", "Paint over what is right. Choose Paint under Annotate to paint freely again."
+        )

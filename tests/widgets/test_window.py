@@ -73,7 +73,7 @@ def test_open_paint_train_accept_reopen(
 
     # Paint with napari's brush; the label saves itself, undo is napari's own.
     label = roles(viewer)["label"]
-    panel.annotate.paint.click()
+    panel.annotate.brush.paint.click()
     assert (label.mode, label.selected_label) == ("paint", 1)
     middle = tuple(n // 2 for n in session.view.image.shape)
     with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
@@ -258,13 +258,13 @@ def test_the_brush_and_the_list_of_structures_go_together(
     viewer, panel = shown(window, project, qtbot)
     label = roles(viewer)["label"]
     label.selected_label = 2
-    assert panel.annotate.classes.currentRow() == 1
+    assert panel.annotate.structures.list.currentRow() == 1
     label.selected_label = 7  # no structure has this value
     assert label.selected_label == 2
     panel.session.show_case("scan-4")
     qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=10_000)
     assert roles(viewer)["label"].selected_label == 2
-    panel.annotate.classes.setCurrentRow(0)
+    panel.annotate.structures.list.setCurrentRow(0)
     assert roles(viewer)["label"].selected_label == 1
 
 
@@ -283,7 +283,7 @@ def test_the_heat_map_can_be_shown_above_everything(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     viewer, panel = shown(window, project, qtbot)
-    panel.layers.set_threshold(1.0)
+    panel.layers.overlays.set_threshold(1.0)
     run = project.new_run("dycon", {})
     shape = project.read_image("scan-3").shape
     zeros = np.zeros(shape, np.float32)

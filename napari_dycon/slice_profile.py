@@ -1,0 +1,35 @@
+"""What the slices of a case hold along an axis: annotation, structures, uncertainty."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.drawing.slices import annotated_shares, structure_shares
+
+LEAST_UNSURE = 0.05  # entropies below it are the background's, and would drown the rest
+
+
+@dataclass(frozen=True)
+class SliceProfile:
+    """One value a slice across ``axis``."""
+
+    axis: int
+    annotated: npt.NDArray[np.float64]  # share of voxels, 0 to 1
+    structures: npt.NDArray[np.bool_]  # whether any was drawn
+    uncertainty: npt.NDArray[np.float64] | None  # mean of what is notable, 1 at its highest
+
+
+def slice_profile(
+    label: npt.NDArray[np.uint8], uncertainty: npt.NDArray[np.float32] | None, axis: int
+) -> SliceProfile:
+    """Profile of a label and, where there is one, of a map ``(D, H, W)`` across an axis."""
+    curve = None
+    if uncertainty is not None:
+        others = tuple(a for a in range(3) if a != axis)
+        notable = np.where(uncertainty >= LEAST_UNSURE, uncertainty, 0.0)
+        curve = notable.sum(axis=others, dtype=np.float64)
+        curve = curve / max(float(curve.max()), 1e-12)
+    return SliceProfile(axis, annotated_shares(label, axis), structure_shares(label, axis), curve)

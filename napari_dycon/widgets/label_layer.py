@@ -1,0 +1,77 @@
+"""The label layer of a case: napari's own, whose brush may be limited to a range of grey values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Labels
+
+from napari_dycon.project.schema import UNANNOTATED
+
+
+class CaseLabels(Labels):
+    """Labels over a scan; painting a structure reaches only grey values within ``grey_range``.
+
+    Painting background, and taking annotations away, is never limited: what is wrong can always be
+    removed.
+
+    Parameters
+    ----------
+    image : (D, H, W), the channel whose grey values count
+    """
+
+    def __init__(self, data: Any, *, image: npt.NDArray[Any], **settings: Any) -> None:
+        super().__init__(data, **settings)
+        self.scan = image
+        self.grey_range: tuple[float, float] | None = None
+        self.template: npt.NDArray[np.uint8] | None = None  # painted instead of a value
+
+    @property
+    def _type_string(self) -> str:
+        return "labels"  # napari chooses writers and icons by it, not by class
+
+    def _apply_mask_to_data(
+        self,
+        data: Any,
+        mask: Any,
+        new_label: int,
+        volume_slice: tuple[slice, ...],
+    ) -> Any:
+        """Paint; the one way by which brush, bucket and polygon of napari change voxels."""
+        if (
+            self.template is None
+            and self.grey_range is not None
+            and new_label not in (0, UNANNOTATED)
+        ):
+            low, high = self.grey_range
+            grey = self.scan[volume_slice]
+            mask = np.asarray(mask) & (grey >= low) & (grey <= high)
+        if self.template is None:
+            return super()._apply_mask_to_data(data, mask, new_label, volume_slice)
+        painted = None
+        wanted = self.template[volume_slice]
+        with self.block_history():  # one step of undo, however many structures
+            for value in np.unique(wanted[mask]).tolist():
+                part = np.asarray(mask) & (wanted == value)
+                done = super()._apply_mask_to_data(data, part, value, volume_slice)
+                painted = done if painted is None else painted | (False if done is None else done)
+        return painted
+
+    # ---- The brush in millimetres ------------------------------------------------------------
+
+    @property
+    def brush_mm(self) -> float:
+        """Diameter of the brush."""
+        return float(2 * np.floor(self.brush_size / 2) + 1) * self._finest
+
+    @brush_mm.setter
+    def brush_mm(self, diameter: float) -> None:
+        # napari's brush of size n is 2 floor(n / 2) + 1 of the finest painted voxels wide.
+        self.brush_size = max(2 * round((diameter / self._finest - 1) / 2), 1)
+
+    @property
+    def _finest(self) -> float:
+        painted = self._slice_input.order[-self.n_edit_dimensions :]
+        return float(min(abs(self.scale[axis]) for axis in painted))

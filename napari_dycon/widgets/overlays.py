@@ -1,0 +1,111 @@
+"""What lies between scan and label, only to look at: prediction, maps, difference, proposal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Image, Labels
+from napari.utils.colormaps import Colormap
+
+from napari_dycon.case_view import CaseView
+from napari_dycon.comparison import difference
+from napari_dycon.widgets.colours import COOL, HEAT, difference_colormap, label_colormap
+
+if TYPE_CHECKING:
+    from napari_dycon.widgets.layers import CaseLayers
+
+Mask = npt.NDArray[np.uint8]
+MAPS = {"uncertainty": HEAT, "disagreement": COOL}
+
+
+class Overlays:
+    """Overlays of the case in view; existing layers get new data, so nothing flickers."""
+
+    def __init__(self, layers: CaseLayers) -> None:
+        self._layers = layers
+        self._session = layers.session
+        self.threshold = 0.3  # of the heat maps; below it nothing is shown
+
+    def refresh(self, view: CaseView) -> None:
+        """Show the newest prediction and its maps."""
+        with self._layers.own_work():
+            for role, colormap in MAPS.items():
+                self._show_map(view, role, colormap)
+            self._show_labels("prediction", view.prediction)
+        self.compare()
+
+    def set_threshold(self, threshold: float) -> None:
+        """Show the heat maps only above this uncertainty."""
+        self.threshold = threshold
+        for role in MAPS:
+            if (layer := self._layers.layer(role)) is not None:
+                layer.contrast_limits = self._limits(role)
+
+    def compare(self, *_: object) -> None:
+        """Work out anew where label and prediction part, while that is shown."""
+        view = self._session.view
+        if view is None or view.prediction is None or not self._layers.visible["difference"]:
+            self._show_labels("difference", None)
+            return
+        label, prediction = view.label.copy(), view.prediction
+
+        def done(found: Mask) -> None:
+            if self._session.view is view and self._layers.visible["difference"]:
+                self._show_labels("difference", found)
+
+        self._session.background.run(
+            lambda: difference(label, prediction), done, self._session.tell
+        )
+
+    def propose(self, proposal: Mask | None) -> None:
+        """Show the outlines of what would be added, until that is decided."""
+        self._show_labels("proposal", proposal)
+
+    def _show_labels(self, role: str, data: Mask | None) -> None:
+        view, found = self._session.view, self._layers.layer(role)
+        with self._layers.own_work():
+            if data is None or view is None:
+                if found is not None:
+                    self._layers.viewer.layers.remove(found)
+            elif found is not None:
+                found.data = data
+            else:
+                different = role == "difference"
+                classes = self._session.project.classes if self._session.project else []
+                layer = Labels(
+                    data,
+                    name=role,
+                    colormap=difference_colormap() if different else label_colormap(classes, False),
+                    **self._layers.settings(view, role),
+                )
+                if role == "proposal":
+                    layer.contour = 2
+                layer.editable = False
+                self._layers.insert(layer)
+
+    def _show_map(self, view: CaseView, role: str, colormap: Colormap) -> None:
+        data, found = getattr(view, role), self._layers.layer(role)
+        if data is None:
+            if found is not None:
+                self._layers.viewer.layers.remove(found)
+        elif found is not None:
+            found.data = data
+            found.contrast_limits = self._limits(role)
+        else:
+            layer = Image(
+                data,
+                name=role,
+                colormap=colormap,
+                blending="translucent_no_depth",
+                contrast_limits=self._limits(role),
+                **self._layers.settings(view, role),
+            )
+            self._layers.insert(layer)
+
+    def _limits(self, role: str) -> tuple[float, float]:
+        """Range of colours of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""
+        floor = self._session.view.floors.get(role, 0.0) if self._session.view else 0.0
+        low = max(self.threshold, min(floor, 0.95))
+        return low, max(1.0, low + 0.01)
