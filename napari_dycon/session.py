@@ -27,7 +27,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.reviewing import Reviewing
 from napari_dycon.run_control import RunControl
 from napari_dycon.run_status import RunStatus
-from napari_dycon.suggestions import case_score, suggestions
+from napari_dycon.suggestions import Suggestion, case_score, suggestions
 
 Array = npt.NDArray[Any]
 Event = dict[str, Any]
@@ -300,6 +300,10 @@ class Session:
 
     def suggest_next(self) -> list[str]:
         """Cases without a label, the one most worth labelling first."""
+        return [found.case for found in self.suggestions()]
+
+    def suggestions(self) -> list[Suggestion]:
+        """As ``suggest_next``, with scores and reasons."""
         return suggestions(self.need_project())
 
     def case_score(self, case_id: str) -> float | None:

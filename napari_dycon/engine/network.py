@@ -108,13 +108,17 @@ class SegmentationNetwork(nn.Module):
 
     def forward(self, image: Tensor, *, embed: bool = False) -> Output:
         """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
+        logits, bottleneck = self.describe(image)
+        return Output(logits, self.projection(bottleneck) if embed else None)
+
+    def describe(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """``(B, channels, D, H, W)`` to logits and the bottleneck's features."""
         net = self.backbone
         skips, bottleneck = self._encode(image)
         features = bottleneck
         for block, skip in zip(net.upsamples, reversed(skips), strict=True):
             features = block(features, skip)
-        logits = self.fine(features, image) if self.fine else net.output_block(features)
-        return Output(logits, self.projection(bottleneck) if embed else None)
+        return self.fine(features, image) if self.fine else net.output_block(features), bottleneck
 
     def encode(self, image: Tensor) -> Tensor:
         """``(B, channels, D, H, W)`` to embeddings alone; the decoder does not run."""

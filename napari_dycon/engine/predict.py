@@ -19,8 +19,10 @@ import torch.nn.functional as F
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
+from napari_dycon.engine import band
 from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.events import Event
+from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
@@ -152,13 +154,32 @@ def predict_cases(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Iterator[Event]:
-    """Predict cases of a project into ``predictions/RUN``; yields one event a case."""
+    """Predict cases of a project into ``predictions/RUN``; yields one event a case.
+
+    What is known of each scan is written beside it, and also for labelled scans, to which those to
+    label next are compared.
+    """
     for number, case in enumerate(cases, start=1):
         volume = project.read_image(case)
         check_channels(volume, model, case)
         result = predict_volume(model, volume, device, dtype)
         project.write_prediction(run_id, case, result.mask, result.uncertainty, result.disagreement)
+        score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
+        features = _features(model, volume, device, dtype)
+        project.write_facts(run_id, case, {"score": score, "features": features})
         yield _event(case, number, len(cases), result, volume)
+    for known in project.labelled("train"):
+        if not project.read_facts(run_id, known.id).get("features"):
+            features = _features(model, project.read_image(known.id), device, dtype)
+            project.write_facts(run_id, known.id, {"features": features})
+
+
+def _features(
+    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype
+) -> list[float]:
+    return scan_features(
+        model, torch.from_numpy(prepare_image(volume, model.config)), device, dtype
+    )
 
 
 def predict_files(

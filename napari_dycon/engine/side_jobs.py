@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_dycon.engine import checkpoint
+from napari_dycon.engine import band, checkpoint
 from napari_dycon.engine.calibration import Sample, calibration_sample
 from napari_dycon.engine.dataset import TrainingData, to_indices
 from napari_dycon.engine.events import Event
@@ -34,6 +34,8 @@ def preview(
         volume = project.read_image(case)
         result = predict_volume(model, volume, device, dtype, quick=True)
         project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
+        score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
+        project.write_facts(run.id, case, {"score": score})
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
     return {

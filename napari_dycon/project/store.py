@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -367,6 +368,21 @@ class Project:
             formats.write_map(array, like=like, path=where)
         formats.write_mask(mask, like=like, path=path)
 
+    def write_facts(self, run_id: str, case_id: str, facts: dict[str, Any]) -> None:
+        """Write what a run found out about a scan, as JSON beside its prediction."""
+        self.run(run_id)
+        path = self._facts_path(run_id, case_id)
+        make_folder(path.parent)
+        write_json(path, facts)
+
+    def read_facts(self, run_id: str, case_id: str) -> dict[str, Any]:
+        """Read what a run found out about a scan; empty when there is nothing."""
+        try:
+            facts = json.loads(self._facts_path(run_id, case_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
     def predictions(self, case_id: str) -> list[str]:
         """Runs that predicted a case, the newest run first."""
         return [
@@ -376,6 +392,9 @@ class Project:
         ]
 
     # ---- Inside ------------------------------------------------------------------------------
+
+    def _facts_path(self, run_id: str, case_id: str) -> Path:
+        return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
 
     def _label_file(self, case_id: str) -> Path:
         return self.path / "labels" / f"{case_id}.nii.gz"

@@ -5,36 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
-    QAbstractItemView,
+    QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QHeaderView,
     QLabel,
     QMenu,
-    QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_dycon.case_view import CaseView
 from napari_dycon.project import formats
-from napari_dycon.project.schema import Case
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
-from napari_dycon.widgets.common import button, guarded, set_enabled, signals_blocked
+from napari_dycon.widgets.case_list import FILTERS, CaseList
+from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.new_project import NewProjectDialog
 
 NOTHING_OPEN = "Open… a project, or make one with New…"
-# Dots that differ in shape as well as in colour.
-STATUS_MARKS = {
-    "unlabelled": ("○", ""),
-    "in progress": ("◐", "#d08a00"),
-    "labelled": ("●", "#2a8fd0"),
-    "reviewed": ("✔", "#0a9a74"),
-}
 
 
 class DataSection(QWidget):
@@ -53,20 +42,14 @@ class DataSection(QWidget):
             "New…", "Make a project from a folder of scans, with or without labels", self._new
         )
         self.add_button = button("Add scans…", "Add NIfTI files to this project", self._add)
-        self.list = QTreeWidget()
-        self.list.setHeaderLabels(["Case", "Status", "Use"])
-        self.list.setRootIsDecorated(False)
-        self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.list.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        self.list.setMinimumHeight(110)
-        header = self.list.header()
-        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        header.setSectionResizeMode(1, QHeaderView.ResizeMode.ResizeToContents)
-        header.setSectionResizeMode(2, QHeaderView.ResizeMode.ResizeToContents)
-        header.setStretchLastSection(False)
+        self.list = CaseList(session)
         self.list.currentItemChanged.connect(self._clicked)
         self.list.itemClicked.connect(self._clicked_again)
         self.list.customContextMenuRequested.connect(self._menu)
+        self.filter = QComboBox()
+        self.filter.addItems(list(FILTERS))
+        self.filter.setToolTip("Which cases the list shows")
+        self.filter.currentTextChanged.connect(self.list.show_only)
 
         buttons = QHBoxLayout()
         for item in (self.open_button, self.new_button, self.add_button):
@@ -74,12 +57,14 @@ class DataSection(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(buttons)
-        layout.addWidget(self.title)
+        above = QHBoxLayout()
+        above.addWidget(self.title, 1)
+        above.addWidget(self.filter)
+        layout.addLayout(above)
         layout.addWidget(self.list, 1)
 
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._fill)
-        session.case_shown.connect(self._mark_shown)
         self._project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
@@ -119,43 +104,13 @@ class DataSection(QWidget):
         self._fill()
 
     def _fill(self) -> None:
-        """Bring the list up to date; rows are kept, so that it does not jump."""
         project = self.session.project
         cases = project.cases if project else []
-        with signals_blocked(self.list):
-            if [
-                self.list.topLevelItem(i).text(0) for i in range(self.list.topLevelItemCount())
-            ] != [case.id for case in cases]:
-                self.list.clear()
-                self.list.addTopLevelItems([QTreeWidgetItem([case.id, "", ""]) for case in cases])
-            for row, case in enumerate(cases):
-                self._describe(self.list.topLevelItem(row), case)
+        self.list.fill(cases)
         if project:
             labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
             self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled{hint}")
-        self._mark_shown(self.session.view)
-
-    def _describe(self, item: QTreeWidgetItem, case: Case) -> None:
-        mark, color = STATUS_MARKS[case.status]
-        item.setText(1, f"{mark} {case.status}")
-        item.setForeground(1, QColor(color) if color else item.foreground(0))
-        item.setText(2, "train" if case.split == "train" else "valid.")
-        item.setToolTip(
-            2,
-            "Learnt from"
-            if case.split == "train"
-            else "Kept for validation: never learnt from, used to measure",
-        )
-
-    def _mark_shown(self, view: CaseView | None) -> None:
-        if view is None:
-            with signals_blocked(self.list):
-                self.list.setCurrentItem(None)
-            return
-        for item in self.list.findItems(view.id, Qt.MatchFlag.MatchExactly, 0):
-            with signals_blocked(self.list):
-                self.list.setCurrentItem(item)
 
     def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         if item is not None:

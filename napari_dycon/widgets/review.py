@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLay
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.session import Session
+from napari_dycon.suggestions import Suggestion
 from napari_dycon.widgets.common import button, guarded, hint, set_enabled, slider
 from napari_dycon.widgets.comparison_table import ComparisonTable
 from napari_dycon.widgets.layers import CaseLayers
@@ -204,10 +205,11 @@ class ReviewSection(QWidget):
     def next_case(self) -> None:
         shown = self.session.view.id if self.session.view else None
 
-        def go(found: list[str]) -> None:
-            others = [case for case in found if case != shown]
+        def go(found: list[Suggestion]) -> None:
+            others = [suggestion for suggestion in found if suggestion.case != shown]
             if others:
-                guarded(self.session, self.session.show_case)(others[0])
+                guarded(self.session, self.session.show_case)(others[0].case)
+                self.session.message.emit("info", f"{others[0].case}: {others[0].reason}.")
             else:
                 self.session.message.emit("info", "Every case of the training set is labelled.")
 
@@ -215,7 +217,7 @@ class ReviewSection(QWidget):
             self.session.message.emit("error", str(error))
 
         # Reads the maps of every unlabelled case.
-        self.session.background.run(self.session.suggest_next, go, failed)
+        self.session.background.run(self.session.suggestions, go, failed)
 
     def _accept(self, **what: Any) -> None:
         changed = self.session.accept_prediction(**what)

@@ -1,0 +1,188 @@
+"""What the list of cases tells of each: score, Dice, place among the suggestions, a small picture.
+
+Everything is read in the background and kept while the files stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from psygnal import Signal
+from scipy import ndimage
+
+from napari_dycon.comparison import compare
+from napari_dycon.errors import DyconError
+from napari_dycon.project.atomic import make_folder, write_bytes
+from napari_dycon.project.store import Project
+from napari_dycon.suggestions import Suggestion, suggestions
+
+if TYPE_CHECKING:
+    from napari_dycon.session import Session
+
+Picture = npt.NDArray[np.uint8]
+PICTURE_SIZE = 48  # pixels of the longer side
+AT_ONCE = 6  # pictures made before the list is told
+Stamp = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class CaseSummary:
+    """Of one case; ``dice`` is between its label and its newest prediction, mean over classes."""
+
+    dice: float | None = None
+    suggestion: Suggestion | None = None
+    picture: Picture | None = None
+
+
+class CaseSummaries:
+    """Summaries of the open project's cases."""
+
+    changed = Signal()
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._known: dict[str, CaseSummary] = {}
+        self._dice: dict[str, tuple[Stamp, float | None]] = {}
+        self._busy = self._again = self._drawing = False
+        session.project_changed.connect(self._project_changed)
+        session.cases_changed.connect(self.refresh)
+        session.runs_changed.connect(self.refresh)
+
+    def of(self, case_id: str) -> CaseSummary:
+        """Return what is known of a case so far."""
+        return self._known.get(case_id, CaseSummary())
+
+    def refresh(self, *_: object) -> None:
+        """Read again what may have changed; one reading at a time."""
+        project = self._session.project
+        if project is None:
+            return
+        if self._busy:
+            self._again = True
+            return
+        self._busy = True
+
+        def work() -> tuple[dict[str, float | None], list[Suggestion]]:
+            return self._read_dice(project), suggestions(project)
+
+        def done(found: tuple[dict[str, float | None], list[Suggestion]]) -> None:
+            self._busy = False
+            if self._session.project is project:
+                dice, suggested = found
+                places = {s.case: s for s in suggested}
+                for case in project.cases:
+                    self._known[case.id] = replace(
+                        self.of(case.id),
+                        dice=dice.get(case.id),
+                        suggestion=places.get(case.id),
+                    )
+                self.changed.emit()
+                self._draw_pictures(project)
+            self._repeat()
+
+        def failed(_: Exception) -> None:  # of files that somebody else is changing; next time
+            self._busy = False
+            self._again = False
+
+        self._session.background.run(work, done, failed)
+
+    def _repeat(self) -> None:
+        if self._again:
+            self._again = False
+            self.refresh()
+
+    def _project_changed(self, _: object) -> None:
+        self._known.clear()
+        self._dice.clear()
+
+    def _read_dice(self, project: Project) -> dict[str, float | None]:
+        values = [info.value for info in project.classes]
+        found: dict[str, float | None] = {}
+        for case in project.cases:
+            runs = project.predictions(case.id)
+            if not runs or case.status == "unlabelled":
+                continue
+            path = project.prediction_path(runs[0], case.id)
+            stamp: Stamp = (project.label_stamp(case.id), path, path.stat().st_mtime_ns)
+            if self._dice.get(case.id, ((), None))[0] != stamp:
+                self._dice[case.id] = stamp, _mean_dice(project, case.id, runs[0], values)
+            found[case.id] = self._dice[case.id][1]
+        return found
+
+    def _draw_pictures(self, project: Project) -> None:
+        """Make missing pictures, a few at a time."""
+        missing = [case.id for case in project.cases if self.of(case.id).picture is None]
+        if not missing or self._drawing:
+            return
+        self._drawing = True
+
+        def done(found: dict[str, Picture]) -> None:
+            self._drawing = False
+            if self._session.project is project and found:
+                for case, picture in found.items():
+                    self._known[case] = replace(self.of(case), picture=picture)
+                self.changed.emit()
+                self._draw_pictures(project)
+
+        def failed(_: Exception) -> None:
+            self._drawing = False
+
+        part = missing[:AT_ONCE]
+        self._session.background.run(lambda: _pictures(project, part), done, failed)
+
+
+def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> float | None:
+    try:
+        label, mask = project.read_label(case), project.read_prediction(run, case)
+    except DyconError:
+        return None
+    if label is None or mask is None or label.shape != mask.shape:
+        return None
+    rows = compare(label, mask, values, (1.0, 1.0, 1.0))
+    dice = [row.dice for row in rows if row.dice is not None]
+    return float(np.mean(dice)) if dice else None
+
+
+def _pictures(project: Project, cases: Sequence[str]) -> dict[str, Picture]:
+    return {case: _picture(project, case) for case in cases}
+
+
+def _picture(project: Project, case: str) -> Picture:
+    """Read a picture from the project's cache, or draw and keep it there."""
+    path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
+    try:
+        picture = np.load(path, allow_pickle=False)
+        if picture.dtype == np.uint8 and picture.ndim == 2 and max(picture.shape) <= PICTURE_SIZE:
+            return np.asarray(picture, dtype=np.uint8)
+    except (OSError, ValueError, EOFError):
+        pass
+    picture = draw_picture(project, case)
+    buffer = io.BytesIO()
+    np.save(buffer, picture, allow_pickle=False)
+    with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
+        make_folder(path.parent)
+        write_bytes(path, buffer.getvalue())
+    return picture
+
+
+def draw_picture(project: Project, case: str) -> Picture:
+    """Draw the middle slice of a scan's first channel, in its true proportions; (H, W)."""
+    try:
+        volume = project.read_image(case)
+    except DyconError:
+        return np.zeros((PICTURE_SIZE, PICTURE_SIZE), np.uint8)
+    first = volume.array if volume.array.ndim == 3 else volume.array[0]
+    middle = np.asarray(first[len(first) // 2], dtype=np.float32)
+    low, high = np.quantile(middle, (0.005, 0.995))
+    size_mm = np.multiply(middle.shape, volume.spacing_mm[1:])
+    wanted = np.maximum(np.round(size_mm / size_mm.max() * PICTURE_SIZE), 1)
+    small = ndimage.zoom(middle, wanted / middle.shape, order=1)[:PICTURE_SIZE, :PICTURE_SIZE]
+    scaled = np.clip((small - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    return np.asarray(scaled, dtype=np.uint8)

@@ -1,0 +1,93 @@
+"""Which case to label next: unsure and unlike, chosen in turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import TINY
+
+from napari_dycon.case_summaries import CaseSummaries, draw_picture
+from napari_dycon.engine.checkpoint import load_model
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.train import train
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+from napari_dycon.suggestions import choose_in_turn, suggestions
+
+
+def test_of_two_alike_scans_only_one_comes_first() -> None:
+    uncertainty = np.array([0.9, 0.89, 0.5, 0.1])
+    features = np.array([[5.0, 0.0], [5.0, 0.1], [0.0, 5.0], [0.1, 0.0]])
+    order, novelty = choose_in_turn(uncertainty, features, np.array([[0.0, 0.0]]))
+    assert order[:2] == [0, 2]
+    assert novelty[0] > novelty[3]
+
+
+def test_without_features_uncertainty_alone_decides() -> None:
+    order, _ = choose_in_turn(np.array([0.2, 0.9, 0.5]), None, np.zeros((0, 0)))
+    assert order == [1, 2, 0]
+
+
+def test_a_scan_like_the_labelled_ones_comes_later() -> None:
+    features = np.array([[0.0, 0.0], [4.0, 4.0]])
+    order, _ = choose_in_turn(np.array([0.5, 0.5]), features, np.array([[0.1, 0.0], [0.0, 0.1]]))
+    assert order == [1, 0]
+
+
+def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> None:
+    list(train(project, make_config("dycon", **TINY)))
+    run = project.runs()[-1]
+    model, cpu = load_model(run.weights_path, torch.device("cpu")), torch.device("cpu")
+    open_cases = [case.id for case in project.unlabelled()]
+    list(predict_cases(project, run.id, model, open_cases, cpu, torch.float32))
+    widths = set()
+    for case in [*open_cases, *(c.id for c in project.labelled("train"))]:
+        features = project.read_facts(run.id, case)["features"]
+        assert np.isfinite(features).all()
+        widths.add(len(features))
+    assert widths == {16}  # mean over the scan and over the foreground, of eight channels
+    found = suggestions(project)
+    assert [s.place for s in found] == [1, 2, 3]
+    assert {s.case for s in found} == set(open_cases)
+    assert all(s.score is not None and "network" in s.reason for s in found)
+    # An older prediction, of which nothing but the maps is there, still counts.
+    (project.path / "predictions" / run.id / f"{open_cases[0]}.json").unlink()
+    assert {s.case for s in suggestions(project)} == set(open_cases)
+
+
+def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
+    session = Session()
+    session.open_project(project.path)
+    summaries = CaseSummaries(session)
+    run = project.new_run("dycon", {})
+    label = project.read_label("scan-0")
+    assert label is not None
+    empty = np.zeros(label.shape, np.float32)
+    project.write_prediction(run.id, "scan-0", label, empty, empty)
+    summaries.refresh()
+    assert summaries.of("scan-0").dice == pytest.approx(1.0)
+    assert summaries.of("scan-3").dice is None
+    suggestion = summaries.of("scan-3").suggestion
+    assert suggestion is not None
+    assert suggestion.reason == "nothing is predicted for it yet"
+    picture = summaries.of("scan-5").picture
+    assert picture is not None
+    assert (picture.ndim, max(picture.shape)) == (2, 48)
+    assert picture.max() > 200
+    kept = project.path / "cache" / "pictures" / "scan-5.npy"
+    kept.write_bytes(b"no picture")  # a damaged one is drawn again
+    again = CaseSummaries(session)
+    again.refresh()
+    assert np.array_equal(again.of("scan-5").picture, picture)
+    project.save_label("scan-0", np.zeros_like(label))
+    summaries.refresh()
+    assert summaries.of("scan-0").dice is None  # nothing of the structure is drawn any more
+
+
+def test_a_flat_scan_still_has_a_proportionate_picture(project: Project) -> None:
+    picture = draw_picture(project, "scan-1")
+    volume = project.read_image("scan-1")
+    _, height, width = np.multiply(volume.shape, volume.spacing_mm)
+    assert picture.shape == (48, round(48 * width / height))
