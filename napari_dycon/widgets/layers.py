@@ -15,7 +15,9 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils.colormaps import DirectLabelColormap
+from napari.viewer import Viewer
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
@@ -73,6 +75,7 @@ class CaseLayers(QObject):
     def close(self) -> None:
         """Release the viewer and the session; the layers of the case go, nobody would save them."""
         self._timer.stop()
+        self._put_brush_down()
         with self.own_work():
             self._remove_all()
         for signal, slot in self._connections:
@@ -178,6 +181,8 @@ class CaseLayers(QObject):
     # ---- From the session to the layers ------------------------------------------------------
 
     def _show(self, view: CaseView | None) -> None:
+        if view is None:
+            self._put_brush_down()
         with self.own_work():
             self._remove_all()
             if view is None:
@@ -221,6 +226,18 @@ class CaseLayers(QObject):
         self.viewer.dims.point = tuple(
             n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
         )
+
+    def _put_brush_down(self) -> None:
+        """Before all layers go.
+
+        Without any, OpenGL may draw from what was just freed for the brush, and the program
+        crashes; so the brush is put down and drawn away first.
+        """
+        label, panel = self.layer("label"), self.parent()
+        if label is not None:
+            label.mode = "pan_zoom"
+            if isinstance(self.viewer, Viewer) and isinstance(panel, QWidget) and panel.isVisible():
+                self.viewer.screenshot(canvas_only=True, flash=False)
 
     def _remove_all(self) -> None:
         for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:

@@ -1,0 +1,253 @@
+"""Drawing, keys and navigation in the real window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from napari_dycon.project.store import Project
+from napari_dycon.widgets.keys import KeyCard, keys_of
+
+pytestmark = pytest.mark.gui
+# In names of actions of layers that nobody labels on.
+ELSEWHERE = ("points", "shape", "vertex", "plane", "_add_", "in_slice", "direct", "select_mode")
+Window = Callable[[], Any]
+
+
+@pytest.fixture
+def opened(window: Window, project: Project, qtbot: Any) -> Any:
+    """Window on a project with a made-up prediction of scan-3, which is in view."""
+    run = project.new_run("dycon", {})
+    shape = project.read_image("scan-3").shape
+    mask = np.zeros(shape, np.uint8)
+    mask[4:12, 4:12, 4:12] = 1
+    mask[15:18, 15:18, 14:17] = 1
+    uncertainty = np.full(shape, 0.01, np.float32)
+    uncertainty[4:6, 4:6, 4:8] = 0.9
+    uncertainty[14:16, 14:16, 14:16] = 0.9
+    project.write_prediction(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    panel.session.show_case("scan-3")
+    qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
+    return viewer, panel
+
+
+def press(viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+    canvas = viewer.window._qt_viewer.canvas.native
+    canvas.setFocus()
+    QTest.keyClick(canvas, key, modifier)
+
+
+def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
+    from napari.utils.shortcuts import default_shortcuts
+
+    _viewer, panel = opened
+    active = panel.layers.layer("label")
+    theirs = set()
+    for name, keys in default_shortcuts.items():
+        kind = name.split(":")[1]
+        if any(word in kind for word in ELSEWHERE):
+            continue  # of layers that nobody labels on
+        theirs |= {str(key) for key in keys}
+    layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
+    for key in keys_of(panel):
+        wanted = key.key.replace("-", "+").replace("Control", "Ctrl")
+        assert wanted not in layer_keys, key.key
+        assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
+
+
+def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    session, layers = panel.session, panel.layers
+    label = layers.layer("label")
+    view = session.view
+    label.data_setitem(np.nonzero(box(view.label.shape, 4)), 1)
+    label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
+    before = view.label.copy()
+    press(viewer, Qt.Key.Key_I)
+    qtbot.waitUntil(lambda: (view.label[8] == 1).sum() > 40, timeout=10_000)
+    label.undo()  # one step
+    assert np.array_equal(view.label, before)
+
+    layers.go_to_slice(5, 0)
+    press(viewer, Qt.Key.Key_W)
+    qtbot.waitUntil(lambda: (view.label[5] == 1).any(), timeout=10_000)
+    assert np.array_equal(view.label[5], view.label[4])
+    layers.go_to_slice(11, 0)
+    press(viewer, Qt.Key.Key_W, Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: (view.label[11] == 1).any(), timeout=10_000)
+
+    before = view.label.copy()
+    press(viewer, Qt.Key.Key_G)
+    qtbot.waitUntil(lambda: layers.layer("proposal") is not None, timeout=20_000)
+    assert panel.annotate.tools.accept.isVisibleTo(panel)
+    assert np.array_equal(view.label, before)
+    press(viewer, Qt.Key.Key_D)
+    assert layers.layer("proposal") is None
+    press(viewer, Qt.Key.Key_G)
+    qtbot.waitUntil(lambda: layers.layer("proposal") is not None, timeout=20_000)
+    press(viewer, Qt.Key.Key_A)
+    assert layers.layer("proposal") is None
+    assert (view.label == 1).sum() > (before == 1).sum()
+    label.undo()
+    assert np.array_equal(view.label, before)
+
+
+def box(shape: tuple[int, ...], number: int) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[number, 5:15, 5:13] = True
+    return mask
+
+
+def test_the_brush_reaches_only_the_picked_grey_values(opened: Any) -> None:
+    _viewer, panel = opened
+    view, label = panel.session.view, panel.layers.layer("label")
+    bright = np.argwhere(view.image.array > 150)
+    z, y, x = (int(c) for c in bright.mean(axis=0).round())
+    panel.session.drawing.limit_painting((140.0, 1e4))
+    assert panel.annotate.brush.limited.isChecked()
+    panel.annotate.brush.size.setValue(40.0)
+    layer_slice = view.image.array[z]
+    label.paint((z, y, x), 1)
+    painted = view.label[z] == 1
+    assert painted.sum() > 20
+    assert (layer_slice[painted] >= 140).all()
+    label.undo()
+    assert not (view.label == 1).any()
+    label.paint((z, y, x), 0)  # background and removal are never limited
+    assert (view.label[z] == 0).sum() > painted.sum()
+    panel.annotate.brush.limited.setChecked(False)
+    assert panel.session.drawing.paint_range is None
+
+
+def test_the_brush_is_set_in_millimetres_and_follows_naparis_own(opened: Any) -> None:
+    _viewer, panel = opened
+    label, size = panel.layers.layer("label"), panel.annotate.brush.size
+    finest = min(panel.session.view.image.spacing_mm[1:])
+    size.setValue(11 * finest)
+    before = panel.session.view.label.copy()
+    label.paint((8, 10, 9), 1)
+    changed = np.argwhere(panel.session.view.label != before)
+    width = np.ptp(changed[:, 1:], axis=0) * panel.session.view.image.spacing_mm[1:]
+    assert abs(width.max() + finest - 11 * finest) <= finest
+    assert set(changed[:, 0]) == {8}
+    label.undo()
+    panel.annotate.brush.ball.setChecked(True)
+    label.paint((8, 10, 9), 1)
+    assert len(set(np.argwhere(panel.session.view.label == 1)[:, 0])) > 3
+    label.undo()
+    label.brush_size = 4  # napari's slider
+    assert size.value() == pytest.approx(5 * min(panel.session.view.image.spacing_mm), abs=0.05)
+
+
+def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any) -> None:
+    _viewer, panel = opened
+    view, label = panel.session.view, panel.layers.layer("label")
+    before = view.label.copy()
+    panel.layers.go_to_slice(6, 0)
+    panel.layers.set_brush_mm(12.0)
+    panel.review.accept_brush.click()
+    label.paint((6, 8, 8), 1)
+    touched = view.label[6] != 255
+    assert touched.any()
+    assert np.array_equal(view.label[6][touched], view.prediction[6][touched])
+    assert {0, 1} <= set(np.unique(view.label[6][touched]).tolist())
+    label.undo()
+    assert np.array_equal(view.label, before)
+    panel.annotate.brush.paint.click()  # paints freely again
+    label.paint((6, 20, 2), 1)
+    assert view.label[6, 20, 2] == 1
+
+
+def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    press(viewer, Qt.Key.Key_N)
+    assert panel.review.places.text() == "Place 1 of 2, 1 seen"
+    first = panel.layers.slice_index
+    assert panel.strip.here.value() == first
+    press(viewer, Qt.Key.Key_N)
+    assert panel.review.places.text() == "Place 2 of 2, 2 seen"
+    assert panel.layers.slice_index != first
+    press(viewer, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
+    assert panel.layers.slice_index == first
+    panel.strip._go(17.2)
+    assert panel.layers.slice_index == 17
+    viewer.dims.order = (1, 0, 2)
+    qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=10_000)
+    assert len(panel.strip.profile.annotated) == panel.session.view.image.shape[1]
+    press(viewer, Qt.Key.Key_H)
+    assert not panel.layers.layer("uncertainty").visible
+
+
+def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
+    _viewer, panel = opened
+    plot = panel.strip.plot
+    wanted = plot.getPlotItem().vb.mapViewToScene(plot.getPlotItem().vb.viewRect().center())
+    place = plot.mapFromScene(wanted)
+    QTest.mouseClick(
+        plot.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(int(place.x()), int(place.y()))
+    )
+    middle = (panel.session.view.image.shape[0] - 1) / 2
+    qtbot.waitUntil(lambda: abs(panel.layers.slice_index - middle) <= 1, timeout=5_000)
+
+
+def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
+    _viewer, panel = opened
+    panel.review.toggles["difference"].setChecked(True)
+    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=10_000)
+    shown = panel.layers.layer("difference")
+    assert (shown.data > 0).sum() == (panel.session.view.prediction > 0).sum()
+    panel.session.accept_prediction()
+    qtbot.waitUntil(lambda: not shown.data.any(), timeout=10_000)
+    panel.review.toggles["difference"].setChecked(False)
+    assert panel.layers.layer("difference") is None
+
+
+def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    panel.session.project.add_class("second")
+    panel.session.cases_changed.emit()
+    press(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
+    assert panel.layers.layer("label").selected_label == 2
+    assert panel.annotate.structures.value == 2
+    card = KeyCard(panel, keys_of(panel))
+    qtbot.addWidget(card)
+    card.show()
+    assert card.height() < 700
+
+
+def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) -> None:
+    _viewer, panel = opened
+    rows = panel.data.list
+    qtbot.waitUntil(lambda: rows.summaries.of("scan-3").suggestion is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: rows._rows["scan-3"].text(2) == "1", timeout=20_000)
+    assert "network" in rows._rows["scan-3"].toolTip(2)
+    rows.sortByColumn(2, Qt.SortOrder.AscendingOrder)
+    assert rows.topLevelItem(0).text(0) == "scan-3"
+    panel.data.filter.setCurrentText("Labelled")
+    shown = [rows.topLevelItem(i) for i in range(rows.topLevelItemCount())]
+    assert sorted(i.text(0) for i in shown if not i.isHidden()) == ["scan-0", "scan-1", "scan-2"]
+    qtbot.waitUntil(lambda: not rows._rows["scan-5"].icon(0).isNull(), timeout=20_000)
+
+
+def test_keys_are_given_back_with_the_panel(opened: Any) -> None:
+    viewer, panel = opened
+    assert any(str(key) == "N" for key in viewer.keymap)
+    panel.release()
+    assert not any(str(key) == "N" for key in viewer.keymap)
+
+
+def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    panel.annotate.brush.paint.click()
+    panel.session.close_project()
+    qtbot.wait(200)  # drawn without any layer
+    assert not viewer.layers
