@@ -91,7 +91,7 @@ class Brush(QWidget):
         if layer is not None:
             self.layers.viewer.layers.selection.active = layer
             layer.visible = True
-            layer.template = None
+            layer.limits.template = None
             layer.selected_label = value
             layer.mode = "paint"
 

@@ -9,6 +9,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.palette import Palette
+from napari_dycon.widgets.preferences import preferences
 
 
 class DrawTools(QWidget):
@@ -44,7 +45,7 @@ class DrawTools(QWidget):
             "Grow from strokes",
             "Propose what all painted structures grow to; paint some background beside them "
             "first (key G)",
-            guarded(session, drawing.grow),
+            guarded(session, self.grow_strokes),
         )
         self.accept = button(
             "Accept", "Make the proposal part of the label (key A)",
@@ -104,6 +105,10 @@ class DrawTools(QWidget):
         if self.all.isChecked() and project is not None:
             chosen = [info.value for info in project.classes]
         self.session.drawing.fill_between(chosen, self.layers.axis)
+
+    def grow_strokes(self) -> None:
+        """Propose what structures grow to from their strokes."""
+        self.session.drawing.grow(margin_mm=float(preferences().annotate.grow_margin_mm))
 
     def copy_neighbour(self, step: int) -> None:
         """Copy the chosen structure from a neighbour of the slice in view."""

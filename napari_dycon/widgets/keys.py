@@ -45,7 +45,7 @@ def keys_of(panel: DyconPanel) -> list[Key]:
         Key("I", "fill the structure between annotated slices", tools.fill_between),
         Key("W", "copy the structure from the slice before", lambda: tools.copy_neighbour(-1)),
         Key("Shift-W", "copy it from the slice after", lambda: tools.copy_neighbour(1)),
-        Key("G", "grow from strokes", drawing.grow),
+        Key("G", "grow from strokes", tools.grow_strokes),
         Key("A", "accept what was grown", drawing.accept_proposal),
         Key("D", "discard what was grown", drawing.discard_proposal),
         Key(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,20 @@ from napari.layers import Labels
 from napari_dycon.project.schema import UNANNOTATED
 
 
+@dataclasses.dataclass
+class PaintLimits:
+    """What the brush of a case may do, in every view of it.
+
+    ``grey_range`` holds the grey values that are reached, ``template`` what is painted in place of
+    one value.
+    """
+
+    grey_range: tuple[float, float] | None = None
+    template: npt.NDArray[np.uint8] | None = None
+
+
 class CaseLabels(Labels):
-    """Labels over a scan; painting a structure reaches only grey values within ``grey_range``.
+    """Labels over a scan; painting a structure reaches only grey values within ``limits``.
 
     Painting background, and taking annotations away, is never limited: what is wrong can always be
     removed.
@@ -25,8 +38,7 @@ class CaseLabels(Labels):
     def __init__(self, data: Any, *, image: npt.NDArray[Any], **settings: Any) -> None:
         super().__init__(data, **settings)
         self.scan = image
-        self.grey_range: tuple[float, float] | None = None
-        self.template: npt.NDArray[np.uint8] | None = None  # painted instead of a value
+        self.limits = PaintLimits()
 
     @property
     def _type_string(self) -> str:
@@ -41,17 +53,17 @@ class CaseLabels(Labels):
     ) -> Any:
         """Paint; the one way by which brush, bucket and polygon of napari change voxels."""
         if (
-            self.template is None
-            and self.grey_range is not None
+            self.limits.template is None
+            and self.limits.grey_range is not None
             and new_label not in (0, UNANNOTATED)
         ):
-            low, high = self.grey_range
+            low, high = self.limits.grey_range
             grey = self.scan[volume_slice]
             mask = np.asarray(mask) & (grey >= low) & (grey <= high)
-        if self.template is None:
+        if self.limits.template is None:
             return super()._apply_mask_to_data(data, mask, new_label, volume_slice)
         painted = None
-        wanted = self.template[volume_slice]
+        wanted = self.limits.template[volume_slice]
         with self.block_history():  # one step of undo, however many structures
             for value in np.unique(wanted[mask]).tolist():
                 part = np.asarray(mask) & (wanted == value)

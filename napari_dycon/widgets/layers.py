@@ -25,6 +25,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.colours import label_colormap, same_colors
 from napari_dycon.widgets.label_layer import CaseLabels
 from napari_dycon.widgets.overlays import Overlays
+from napari_dycon.widgets.preferences import preferences
 
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
@@ -52,7 +53,7 @@ class CaseLayers(QObject):
         self.overlays = Overlays(self)
         self.show_unannotated = False
         self.brush = 1  # value of the structure to paint
-        self.brush_mm = 6.0
+        self.brush_mm = float(preferences().annotate.brush_mm)
         self.brush_3d = False
         self._working = False
         self._connections = (
@@ -147,7 +148,7 @@ class CaseLayers(QObject):
         if layer is not None and view is not None:
             self.viewer.layers.selection.active = layer
             layer.visible = True
-            layer.template = view.prediction
+            layer.limits.template = view.prediction
             layer.mode = "paint"
 
     @property
@@ -214,7 +215,7 @@ class CaseLayers(QObject):
             label.selected_label = self.brush
             label.n_edit_dimensions = 3 if self.brush_3d else 2
             label.brush_mm = self.brush_mm
-            label.grey_range = self.session.drawing.paint_range
+            label.limits.grey_range = self.session.drawing.paint_range
             label.events.data.connect(self._data_replaced)
             label.events.selected_label.connect(self._brush_changed)
             label.events.brush_size.connect(self._size_changed)
@@ -288,7 +289,7 @@ class CaseLayers(QObject):
 
     def _limit(self, grey: tuple[float, float] | None) -> None:
         if (layer := self.layer("label")) is not None:
-            layer.grey_range = grey
+            layer.limits.grey_range = grey
 
     # ---- Colours -----------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from napari.utils.colormaps import Colormap
 from napari_dycon.case_view import CaseView
 from napari_dycon.comparison import difference
 from napari_dycon.widgets.colours import COOL, HEAT, difference_colormap, label_colormap
+from napari_dycon.widgets.preferences import preferences
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.layers import CaseLayers
@@ -26,7 +27,7 @@ class Overlays:
     def __init__(self, layers: CaseLayers) -> None:
         self._layers = layers
         self._session = layers.session
-        self.threshold = 0.3  # of the heat maps; below it nothing is shown
+        self.threshold = float(preferences().review.show_above)  # below it maps are clear
 
     def refresh(self, view: CaseView) -> None:
         """Show the newest prediction and its maps."""

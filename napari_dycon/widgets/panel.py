@@ -10,6 +10,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
+    QHBoxLayout,
     QLabel,
     QScrollArea,
     QSplitter,
@@ -26,6 +27,7 @@ from napari_dycon.widgets.background import NapariBackground
 from napari_dycon.widgets.data import DataSection
 from napari_dycon.widgets.keys import bind, keys_of, show_card, unbind
 from napari_dycon.widgets.layers import CaseLayers
+from napari_dycon.widgets.orthogonal import orthogonal_button
 from napari_dycon.widgets.review import ReviewSection
 from napari_dycon.widgets.slice_strip import SliceStrip
 from napari_dycon.widgets.training import TrainSection
@@ -78,7 +80,12 @@ class DyconPanel(QWidget):
         help_button.setText("?")
         help_button.setToolTip("All keys on a card (F1)")
         help_button.clicked.connect(lambda: show_card(self))
-        self.tabs.setCornerWidget(help_button)
+        corner = QWidget()
+        in_corner = QHBoxLayout(corner)
+        in_corner.setContentsMargins(0, 0, 0, 0)
+        in_corner.addWidget(orthogonal_button(napari_viewer))
+        in_corner.addWidget(help_button)
+        self.tabs.setCornerWidget(corner)
         layout = QVBoxLayout(self)
         layout.addWidget(split, 1)
         layout.addWidget(self.message)
@@ -168,5 +175,5 @@ class DyconPanel(QWidget):
 
     def _use_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)
-        for plots in (self.train.curves, self.strip):
+        for plots in (self.train.curves, self.train.rounds, self.strip):
             plots.use_colors(theme.background.as_hex(), theme.text.as_hex())

@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_dycon.case_view import CaseView
+from napari_dycon.errors import UserError
 from napari_dycon.session import Session
 from napari_dycon.suggestions import Suggestion
 from napari_dycon.widgets.common import button, guarded, hint, set_enabled, slider
@@ -89,17 +90,17 @@ class ReviewSection(QWidget):
         self.accept_button = button(
             "Accept whole case",
             "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
-            guarded(session, self._accept),
+            guarded(session, self.accept),
         )
         self.accept_class = button(
             "… structure",
             "Accept the structure that is chosen under Annotate, in the whole scan",
-            guarded(session, lambda: self._accept(classes=[layers.brush])),
+            guarded(session, lambda: self.accept(classes=[layers.brush])),
         )
         self.accept_slice = button(
             "… this slice",
             "Accept the prediction in the slice in view",
-            guarded(session, lambda: self._accept(slice_=(layers.axis, layers.slice_index))),
+            guarded(session, self.accept_this_slice),
         )
         self.accept_piece = button(
             "… one piece",
@@ -219,13 +220,20 @@ class ReviewSection(QWidget):
         # Reads the maps of every unlabelled case.
         self.session.background.run(self.session.suggestions, go, failed)
 
-    def _accept(self, **what: Any) -> None:
+    def accept(self, **what: Any) -> None:
+        """Make the prediction, or a part of it, the label; see ``Session.accept_prediction``."""
         changed = self.session.accept_prediction(**what)
         self.session.message.emit("info", f"Prediction accepted: {changed} voxels changed.")
 
+    def accept_this_slice(self) -> None:
+        """Accept the prediction in the slice in view."""
+        if self.layers.viewer.dims.ndisplay != 2:
+            raise UserError("Switch to the 2D view to accept a slice.")
+        self.accept(slice_=(self.layers.axis, self.layers.slice_index))
+
     def _accept_next_click(self) -> None:
         def clicked(voxel: tuple[int, int, int]) -> None:
-            guarded(self.session, self._accept)(component=voxel)
+            guarded(self.session, self.accept)(component=voxel)
 
         self.layers.on_next_click(clicked)
         self.session.message.emit("info", "Click the predicted piece to accept.")

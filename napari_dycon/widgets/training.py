@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_dycon.engine.config import TrainConfig, make_config, preset_description, preset_names
 from napari_dycon.project.store import Project
@@ -24,6 +25,8 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.background import remaining_text
 from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.curves import Curves
+from napari_dycon.widgets.preferences import preferences
+from napari_dycon.widgets.rounds import Rounds
 
 METHOD_TEXTS = {
     "dycon": "DyCON (semi-supervised)",
@@ -60,7 +63,7 @@ class TrainSection(QWidget):
         self.device = self._choice(DEVICE_TEXTS, "Where to compute; automatic prefers a GPU")
         self.minutes = QSpinBox()
         self.minutes.setRange(1, 10_000)
-        self.minutes.setValue(10)
+        self.minutes.setValue(int(preferences().train.minutes))
         self.minutes.setSuffix(" min")
         self.minutes.setToolTip("How long to train; you can stop earlier and keep the result")
         self.keep = QCheckBox("Start from the last weights")
@@ -81,6 +84,7 @@ class TrainSection(QWidget):
         self.device_used = QLabel("")
         self.device_used.setWordWrap(True)
         self.curves = Curves()
+        self.rounds = Rounds(session)
 
         form = QFormLayout()
         form.addRow("Method", self.method)
@@ -100,6 +104,10 @@ class TrainSection(QWidget):
         layout.addWidget(self.status)
         layout.addWidget(self.device_used)
         layout.addWidget(self.curves, 1)
+        folded = QCollapsible("Rounds so far")
+        folded.layout().setContentsMargins(0, 0, 0, 0)
+        folded.addWidget(self.rounds)
+        layout.addWidget(folded)
 
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._refresh)

@@ -251,3 +251,97 @@ def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: An
     panel.session.close_project()
     qtbot.wait(200)  # drawn without any layer
     assert not viewer.layers
+
+
+def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> None:
+    from napari._app_model import get_app_model
+
+    _viewer, panel = opened
+    app = get_app_model()
+    known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
+    assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known
+    app.commands.execute_command("napari-dycon.next_place").result()
+    assert panel.review.places.text().startswith("Place 1 of 2")
+    app.commands.execute_command("napari-dycon.accept_slice").result()
+    index = panel.layers.slice_index
+    assert np.array_equal(panel.session.view.label[index], panel.session.view.prediction[index])
+    app.commands.execute_command("napari-dycon.accept_grown").result()  # tells, raises nothing
+    assert "no proposal" in panel.message.text()
+
+
+def test_preferences_decide_what_a_window_starts_with(
+    window: Window, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_dycon.widgets.preferences import preferences
+
+    settings = preferences()
+    before = settings.annotate.brush_mm, settings.review.show_above, settings.train.minutes
+    assert before == (6.0, 0.3, 10)
+    try:
+        settings.annotate.brush_mm, settings.review.show_above = 3.0, 0.5
+        settings.train.minutes = 25
+        _, panel = window()
+        assert panel.annotate.brush.size.value() == 3.0
+        assert panel.layers.overlays.threshold == 0.5
+        assert panel.train.minutes.value() == 25
+        with pytest.raises(ValueError, match="greater than or equal"):
+            settings.annotate.brush_mm = -1.0
+    finally:
+        settings.annotate.brush_mm, settings.review.show_above = before[:2]
+        settings.train.minutes = before[2]
+
+
+def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
+    opened: Any, qtbot: Any
+) -> None:
+    views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
+    from napari_dycon.widgets.label_layer import CaseLabels
+    from napari_dycon.widgets.orthogonal import toggle
+
+    viewer, panel = opened
+    toggle(viewer)
+    manager = views._get_manager(viewer)
+    qtbot.waitUntil(manager.is_shown, timeout=20_000)
+    side = manager.right_widget.vm_container.viewer_model
+    twin = next(layer for layer in side.layers if isinstance(layer, CaseLabels))
+    panel.session.drawing.limit_painting((140.0, 1e4))
+    view = panel.session.view
+    bright = np.argwhere(view.image.array > 150)
+    place = tuple(int(c) for c in bright.mean(axis=0).round())
+    saved: list[str] = []
+    panel.session.label_saved.connect(saved.append)
+    twin.brush_size = 30
+    twin.paint(place, 1)
+    painted = view.label == 1
+    assert painted.any()
+    assert (view.image.array[painted] >= 140).all()
+    qtbot.waitUntil(lambda: saved == ["scan-3"], timeout=10_000)
+    panel.session.show_case("scan-4")
+    qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=20_000)
+    assert panel.session.project.read_label("scan-3")[place] == 1
+    toggle(viewer)
+    qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
+    views.delete_and_cleanup(viewer)
+
+
+def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) -> None:
+    viewer, panel = opened
+    project = panel.session.project
+    for number, labelled in enumerate((2, 4)):
+        run = project.new_run("dycon", {"method": "dycon"})
+        run.append_event({"event": "started", "labelled": labelled})
+        for step in range(1, 20):
+            loss = {"supervised": 1 / step}
+            run.append_event({"event": "step", "step": step, "parts": loss})
+            mean = 0.7 + 0.1 * number - 0.5 / step
+            run.append_event({"event": "validation", "step": step, "mean": mean})
+        run.append_event({"event": "finished", "step": 19})
+    panel.session.runs_changed.emit()
+    rounds = panel.train.rounds
+    qtbot.waitUntil(lambda: rounds.table.topLevelItemCount() == 2, timeout=10_000)
+    assert rounds.table.topLevelItem(1).text(1) == "4"
+    assert "still help" in rounds.verdict.text()
+    rounds.table.setCurrentItem(rounds.table.topLevelItem(0))
+    assert len(rounds.plot.listDataItems()) == 2
+    panel.tabs.setCurrentIndex(1)
+    picture(viewer, "rounds")
