@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
+from napari_dycon.case_view import CaseView
 from napari_dycon.drawing import growing, interpolation, tidying
 from napari_dycon.errors import BusyError, UserError
 
@@ -42,9 +43,16 @@ class Annotating:
 
     # ---- At once ---------------------------------------------------------------------------
 
-    def fill_between(self, values: Sequence[int], axis: int = 0) -> None:
-        """Fill structures between annotated slices across an axis."""
-        spacing = self._session.need_view().image.spacing_mm
+    def fill_between(
+        self, values: Sequence[int], axis: int = 0, *, follow_edges: bool = False, channel: int = 0
+    ) -> None:
+        """Fill structures between annotated slices across an axis.
+
+        With ``follow_edges`` the borders of what is filled follow the scan where slices lie far
+        apart.
+        """
+        view = self._session.need_view()
+        image, spacing = _channel(view, channel), view.image.spacing_mm
 
         def compute(label: Label) -> Label:
             new, slices = interpolation.fill_between(label, values, axis, spacing)
@@ -53,6 +61,8 @@ class Annotating:
                     "There is nothing to fill: the structure has to be painted in two slices with "
                     "slices between them that nobody annotated."
                 )
+            if follow_edges:
+                new = growing.follow_edges(image, label, new, axis, spacing)
             return new
 
         self._edit("Filling between slices", compute)
@@ -88,7 +98,7 @@ class Annotating:
     def grow(self, channel: int = 0, margin_mm: float = GROW_MARGIN_MM) -> None:
         """Propose what all structures grow to from their strokes; see ``accept_proposal``."""
         view = self._session.need_view()
-        image = view.image.array[channel] if view.image.array.ndim == 4 else view.image.array
+        image = _channel(view, channel)
 
         def compute(label: Label) -> Label:
             box = growing.strokes_box(label, view.image.spacing_mm, margin_mm)
@@ -126,7 +136,7 @@ class Annotating:
     def pick_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
         """Limit painting to grey values like those around a voxel ``(d, h, w)``."""
         view = self._session.need_view()
-        image = view.image.array[channel] if view.image.array.ndim == 4 else view.image.array
+        image = _channel(view, channel)
         if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
             raise UserError("That place lies outside the scan.")
         reach = [max(round(PICK_MM / s), 1) for s in view.image.spacing_mm]
@@ -201,3 +211,9 @@ class Annotating:
     def _set_busy(self, what: str) -> None:
         self.busy = what
         self.busy_changed.emit(what)
+
+
+def _channel(view: CaseView, channel: int) -> npt.NDArray[Any]:
+    """One channel of the scan in view, (D, H, W)."""
+    array: npt.NDArray[Any] = view.image.array
+    return array if array.ndim == 3 else np.asarray(array[channel])

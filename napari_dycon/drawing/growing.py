@@ -7,6 +7,7 @@ scikit-image's). A box of more than ``MOST_CELLS`` voxels is solved on a coarser
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,9 @@ MOST_CELLS = 300_000  # about a second on one core
 BETA = (
     500.0  # how much a difference of grey values slows the walker down; 130 to 4,000 were measured
 )
+# Around what was filled between slices the scan decides in a band, where slices lie far apart.
+# Measured on the left atrium: 8 mm apart it gains one to two points of Dice, 4 mm apart it costs.
+BAND_MM, FAR_MM = 4.0, 6.0
 NOISE_MM = 0.7  # differences narrower than this are noise
 
 
@@ -103,6 +107,65 @@ def grow(
     result = label.copy()
     result[box][grown] = best[grown]
     return Grown(result, int(grown.sum()))
+
+
+def follow_edges(
+    image: npt.NDArray[np.floating[Any]],
+    label: Label,
+    filled: Label,
+    axis: int,
+    spacing: Sequence[float],
+) -> Label:
+    """Let what was filled between slices far apart follow the scan.
+
+    Within ``BAND_MM`` of a border of what was filled, the scan decides; everything else counts as
+    strokes. Where annotated slices are closer than ``FAR_MM`` their shapes know better than edges,
+    and nothing changes.
+
+    Parameters
+    ----------
+    label, filled : (D, H, W), before and after filling between slices across ``axis``
+    """
+    added = (filled != label) & (filled > 0) & (filled != UNANNOTATED)
+    added &= _in_wide_gaps(label, axis, spacing[axis])
+    found: Any = ndimage.find_objects(added.astype(np.uint8))
+    if not found:
+        return filled
+    d, h, w = (
+        slice(max(p.start - m, 0), min(p.stop + m, n))
+        for p, n, m in zip(
+            found[0], label.shape, (round(2 * BAND_MM / s) + 1 for s in spacing), strict=True
+        )
+    )
+    box = (d, h, w)
+    value = np.where(filled[box] == UNANNOTATED, 0, filled[box])
+    near = np.zeros(value.shape, bool)
+    for structure in np.unique(value):
+        inside = value == structure
+        near |= inside & (ndimage.distance_transform_edt(inside, sampling=spacing) <= BAND_MM)
+    near &= (label[box] == UNANNOTATED) & _in_wide_gaps(label, axis, spacing[axis])[box]
+    seeds = label.copy()
+    seeds[box] = np.where(near, UNANNOTATED, value)
+    grown = grow(image, seeds, box, spacing).label[box]
+    result = filled.copy()
+    # What no structure reached is background in finished slices, and not annotated in others.
+    others = tuple(a for a in range(3) if a != axis)
+    finished = ~(filled == UNANNOTATED).any(axis=others, keepdims=True)
+    rest = np.broadcast_to(np.where(finished, 0, UNANNOTATED), filled.shape)[box]
+    result[box] = np.where(near, np.where(grown == UNANNOTATED, rest, grown), filled[box])
+    return result
+
+
+def _in_wide_gaps(label: Label, axis: int, spacing: float) -> npt.NDArray[np.bool_]:
+    """Voxels of slices whose annotated neighbours on both sides are ``FAR_MM`` apart or more."""
+    others = tuple(a for a in range(3) if a != axis)
+    annotated = np.flatnonzero((label != UNANNOTATED).any(axis=others))
+    wide = np.zeros(label.shape[axis], bool)
+    for first, last in itertools.pairwise(annotated.tolist()):
+        if (last - first) * spacing >= FAR_MM:
+            wide[first + 1 : last] = True
+    shape = [-1 if a == axis else 1 for a in range(3)]
+    return np.broadcast_to(wide.reshape(shape), label.shape)
 
 
 def _coarseness(shape: Sequence[int], spacing: Sequence[float]) -> tuple[int, ...]:

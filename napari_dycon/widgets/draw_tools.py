@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QWidg
 
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
-from napari_dycon.widgets.common import button, guarded, set_enabled
+from napari_dycon.widgets.common import button, guarded, in_line, set_enabled
 from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.palette import Palette
 from napari_dycon.widgets.preferences import preferences
@@ -27,9 +27,14 @@ class DrawTools(QWidget):
             "view (key I)",
             guarded(session, self.fill_between),
         )
-        self.all = QCheckBox("all structures")
+        self.all = QCheckBox("all")
         self.all.setToolTip(
             "Fill all structures together; between finished slices the rest becomes background"
+        )
+        self.edges = QCheckBox("follow edges")
+        self.edges.setChecked(True)
+        self.edges.setToolTip(
+            "Where annotated slices lie 6 mm apart or more, borders between them follow the scan"
         )
         self.from_before = button(
             "Copy slice before",
@@ -80,7 +85,7 @@ class DrawTools(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         for row, items in enumerate(
             (
-                (self.fill, self.all),
+                (self.fill, in_line(self.all, self.edges)),
                 (self.from_before, self.from_after),
                 (self.grow, None),
                 (self.accept, self.discard),
@@ -104,7 +109,9 @@ class DrawTools(QWidget):
         chosen = [self.palette_of_structures.value]
         if self.all.isChecked() and project is not None:
             chosen = [info.value for info in project.classes]
-        self.session.drawing.fill_between(chosen, self.layers.axis)
+        self.session.drawing.fill_between(
+            chosen, self.layers.axis, follow_edges=self.edges.isChecked()
+        )
 
     def grow_strokes(self) -> None:
         """Propose what structures grow to from their strokes."""

@@ -143,6 +143,34 @@ def test_growing_without_a_stroke_says_what_to_do() -> None:
         growing.strokes_box(label, ISO, 5)
 
 
+def test_borders_filled_far_apart_follow_the_scan() -> None:
+    """A ball that bulges between two slices: shapes alone cut it off, the scan shows it."""
+    truth = ball((41, 60, 60), (20, 30, 30), 17)
+    image = truth * 100.0 + np.random.default_rng(0).normal(0, 10, truth.shape)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (0, 8, 32, 40):
+        label[number] = truth[number]
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    followed = growing.follow_edges(image, label, filled, 0, ISO)
+    assert dice(followed == 1, truth) > dice(filled == 1, truth) + 0.03
+    annotated = label != 255
+    assert np.array_equal(followed[annotated], label[annotated])
+    assert not (followed[8:33] == 255).any()  # finished slices stay finished
+    near = growing.follow_edges(image, label, filled, 0, (0.2, 1.0, 1.0))  # 4.8 mm apart at most
+    assert np.array_equal(near, filled)
+
+
+def test_following_edges_leaves_unfinished_slices_unfinished() -> None:
+    truth = ball((21, 40, 40), (10, 20, 20), 12)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (2, 18):
+        label[number][truth[number]] = 1  # strokes alone
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    followed = growing.follow_edges(truth * 100.0, label, filled, 0, ISO)
+    assert dice(followed == 1, truth) > dice(filled == 1, truth)
+    assert not (followed == 0).any()
+
+
 def test_smoothing_takes_off_noise_and_keeps_the_volume() -> None:
     truth = ball((40, 40, 40), (20, 20, 20), 12)
     rough = truth ^ (
