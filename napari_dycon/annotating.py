@@ -7,6 +7,7 @@ label voxel by voxel, and where somebody painted in the meantime the painting st
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,16 +16,25 @@ from psygnal import Signal
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.drawing import growing, interpolation, tidying
+from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.errors import BusyError, UserError
 
 if TYPE_CHECKING:
     from napari_dycon.session import Session
 
 Label = npt.NDArray[np.uint8]
-Change = tuple[tuple[npt.NDArray[np.intp], ...], Label, Label]  # indices, before, after
 GROW_MARGIN_MM = 10.0
 PICK_MM = 2.0  # radius around a click whose grey values make a range
 PICK_WIDTH = 2.0  # standard deviations to both sides
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a command wants to change: a box of the label before and after."""
+
+    box: Box
+    before: Label
+    after: Label
 
 
 class Annotating:
@@ -154,7 +164,7 @@ class Annotating:
     # ---- Helpers ---------------------------------------------------------------------------
 
     def _edit(self, what: str, compute: Callable[[Label], Label]) -> None:
-        def done(change: Change) -> None:
+        def done(change: Change | None) -> None:
             changed = self._apply(change)
             text = f"{what}: {changed} voxels changed." if changed else f"{what}: nothing to do."
             self._session.message.emit("info", text)
@@ -162,7 +172,7 @@ class Annotating:
         self._compute(what, compute, done)
 
     def _compute(
-        self, what: str, compute: Callable[[Label], Label], done: Callable[[Change], None]
+        self, what: str, compute: Callable[[Label], Label], done: Callable[[Change | None], None]
     ) -> None:
         """Run on a copy of the label in view; the answer counts while that case stays in view."""
         if self.busy:
@@ -170,12 +180,12 @@ class Annotating:
         view = self._session.need_view()
         snapshot = view.label.copy()
 
-        def work() -> Change:
+        def work() -> Change | None:
             new = compute(snapshot)
-            indices = np.nonzero(new != snapshot)
-            return indices, snapshot[indices], new[indices]
+            box = changed_box(new != snapshot)
+            return None if box is None else Change(box, snapshot[box], new[box])
 
-        def finished(change: Change) -> None:
+        def finished(change: Change | None) -> None:
             self._set_busy("")
             if self._session.view is view:
                 done(change)
@@ -187,22 +197,23 @@ class Annotating:
         self._set_busy(what)
         self._session.background.run(work, finished, failed)
 
-    def _propose(self, change: Change) -> None:
-        if not len(change[0][0]):
+    def _propose(self, change: Change | None) -> None:
+        if change is None:
             self._session.message.emit(
                 "info", "Nothing grew: everything around the strokes is annotated already."
             )
             return
         self._proposal = change
         shown = np.zeros(self._session.need_view().label.shape, np.uint8)
-        shown[change[0]] = change[2]
+        shown[change.box] = np.where(change.after != change.before, change.after, 0)
         self.proposal_changed.emit(shown)
 
-    def _apply(self, change: Change) -> int:
-        indices, before, after = change
-        untouched = self._session.need_view().label[indices] == before
-        where: tuple[Any, ...] = tuple(axis[untouched] for axis in indices)
-        return self._session.write_label(where, after[untouched])
+    def _apply(self, change: Change | None) -> int:
+        if change is None:
+            return 0
+        now = self._session.need_view().label[change.box]
+        untouched = now == change.before
+        return self._session.write_label(change.box, np.where(untouched, change.after, now))
 
     def _case_changed(self, _: object) -> None:
         if self._proposal is not None:

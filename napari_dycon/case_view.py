@@ -72,5 +72,9 @@ def load_prediction(project: Project, view: CaseView) -> CaseView:
             for role in ("uncertainty", "disagreement")
             if (array := getattr(view, role)) is not None
         }
-        view.spots = [] if view.uncertainty is None else find_hot_spots(view.uncertainty)
+        view.spots = (
+            []
+            if view.uncertainty is None
+            else find_hot_spots(view.uncertainty, view.image.spacing_mm)
+        )
     return view

@@ -131,8 +131,7 @@ class Reviewing:
         prediction = view.prediction
         if prediction is None:
             raise UserError(f"Case {view.id} has no prediction yet. Train, or press Predict first.")
-        whole = (slice(None),) * 3
-        where: tuple[Any, ...] = whole
+        where: tuple[Any, ...] = (slice(None),) * 3
         if slice_ is not None:
             axis, index = slice_
             where = tuple(index if a == axis else slice(None) for a in range(3))
@@ -149,10 +148,7 @@ class Reviewing:
         mine[chosen] = theirs[chosen]
         new[where] = mine
         changed = session.set_label(new)
-        if where == whole:
-            session.flush()
-        else:
-            session.save_label()
+        session.flush()
         return changed
 
 

@@ -18,6 +18,7 @@ from psygnal import Signal
 from napari_dycon.annotating import Annotating
 from napari_dycon.background import Background, PlainBackground
 from napari_dycon.case_view import CaseView, load_case
+from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.label_keeper import LabelKeeper
@@ -57,7 +58,7 @@ class Session:
         self.review = Reviewing(self)
         self.drawing = Annotating(self)
         # Replaced by a window so that edits become one step of the layer's own undo history.
-        self.label_writer: Callable[[tuple[Array, ...], Array], None] | None = None
+        self.label_writer: Callable[[Box, Array], None] | None = None
         self._generation = 0
         self._keeper = LabelKeeper(self.background, self._label_written, self.tell)
         self._unfollow: list[Callable[[], None]] = []
@@ -189,19 +190,26 @@ class Session:
             raise UserError(
                 f"The new label has the shape {new.shape}, the scan has {view.label.shape}."
             )
-        indices = np.nonzero(view.label != new)
-        return self.write_label(indices, new[indices])
+        box = changed_box(view.label != new)
+        return 0 if box is None else self.write_label(box, new[box])
 
-    def write_label(self, indices: tuple[Array, ...], values: Array) -> int:
-        """Write single voxels of the label in view as one undoable step; returns how many."""
+    def write_label(self, box: Box, values: Array) -> int:
+        """Write a box of the label in view as one undoable step; returns how many voxels changed.
+
+        Parameters
+        ----------
+        box : three slices of the label
+        values : what the box holds afterwards
+        """
         view = self.need_view()
-        if len(values):
+        changed = int(np.count_nonzero(view.label[box] != values))
+        if changed:
             if self.label_writer is None:
-                view.label[indices] = values
+                view.label[box] = values
             else:
-                self.label_writer(indices, values)
+                self.label_writer(box, values)
             self.label_edited.emit(view.id)
-        return len(values)
+        return changed
 
     def fill_background(self, slice_index: int | None = None, axis: int = 0) -> int:
         """Declare what is not annotated to be background, in one slice or everywhere."""

@@ -61,9 +61,9 @@ def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
     label = strokes(session)
     calls: list[int] = []
 
-    def writer(indices: tuple[Any, ...], values: Any) -> None:
-        calls.append(len(values))
-        label[indices] = values
+    def writer(box: tuple[slice, slice, slice], values: Any) -> None:
+        calls.append(int((label[box] != values).sum()))
+        label[box] = values
 
     session.label_writer = writer
     session.drawing.fill_between([1], axis=0)

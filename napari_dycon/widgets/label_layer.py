@@ -16,10 +16,11 @@ from napari_dycon.project.schema import UNANNOTATED
 class PaintLimits:
     """What the brush of a case may do, in every view of it.
 
-    ``grey_range`` holds the grey values that are reached, ``template`` what is painted in place of
-    one value.
+    ``scan`` is the channel ``(D, H, W)`` whose grey values count, ``grey_range`` those that are
+    reached, ``template`` what is painted in place of one value.
     """
 
+    scan: npt.NDArray[Any]
     grey_range: tuple[float, float] | None = None
     template: npt.NDArray[np.uint8] | None = None
 
@@ -37,8 +38,29 @@ class CaseLabels(Labels):
 
     def __init__(self, data: Any, *, image: npt.NDArray[Any], **settings: Any) -> None:
         super().__init__(data, **settings)
-        self.scan = image
-        self.limits = PaintLimits()
+        self.limits = PaintLimits(image)
+
+    def show(self, data: Any, image: npt.NDArray[Any]) -> None:
+        """Take over another case's label and scan; what was done to the case before is no history.
+
+        Undoing it would write into a label that it does not belong to.
+        """
+        self._staged_history.clear()
+        self._undo_history.clear()
+        self._redo_history.clear()
+        self.limits.scan, self.limits.template = image, None
+        self.data = data
+
+    def write(self, box: tuple[slice, slice, slice], values: npt.NDArray[np.uint8]) -> None:
+        """Write a box of voxels as one step of the history, many times faster than one by one.
+
+        The caller refreshes the view.
+        """
+        data = self.data[box]
+        changed = values != data
+        with self.block_history():
+            for value in np.flatnonzero(np.bincount(values[changed], minlength=1)).tolist():
+                super()._apply_mask_to_data(data, changed & (values == value), value, box)
 
     @property
     def _type_string(self) -> str:
@@ -58,7 +80,7 @@ class CaseLabels(Labels):
             and new_label not in (0, UNANNOTATED)
         ):
             low, high = self.limits.grey_range
-            grey = self.scan[volume_slice]
+            grey = self.limits.scan[volume_slice]
             mask = np.asarray(mask) & (grey >= low) & (grey <= high)
         if self.limits.template is None:
             return super()._apply_mask_to_data(data, mask, new_label, volume_slice)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 from napari.utils.colormaps import DirectLabelColormap
@@ -185,48 +186,82 @@ class CaseLayers(QObject):
         if view is None:
             self._put_brush_down()
         with self.own_work():
-            self._remove_all()
             if view is None:
+                self._remove_all()
                 return
-            image = view.image.array
-            names = self.session.project.channels if self.session.project else []
-            for index in reversed(range(view.image.channels)):
-                data = image if image.ndim == 3 else image[index]
-                suffix = f" {names[index]}" if image.ndim == 4 else ""
-                self.viewer.add_layer(
-                    Image(
-                        data,
-                        name=f"{view.id}{suffix}",
-                        contrast_limits=view.grey[index],
-                        **self.settings(view, "image"),
-                    )
-                )
-                self.viewer.layers[-1].visible = self.visible["image"] and index == 0
-            label = CaseLabels(
-                view.label,
-                image=image if image.ndim == 3 else image[0],
-                name="label",
-                colormap=self._colormap(),
-                **self.settings(view, "label"),
-            )
-            self.viewer.add_layer(label)
+            scans = self._layers("image")
+            if len(scans) != view.image.channels or self.layer("label") is None:
+                self._remove_all()
+                self._add_layers(view)
+            else:  # making layers anew takes napari seconds
+                self._change_layers(view, scans)
+            label = self.layer("label")
             if label.data is not view.label:  # whatever napari made of it is what gets painted
                 view.label = label.data
-            label.selected_label = self.brush
-            label.n_edit_dimensions = 3 if self.brush_3d else 2
-            label.brush_mm = self.brush_mm
-            label.limits.grey_range = self.session.drawing.paint_range
-            label.events.data.connect(self._data_replaced)
-            label.events.selected_label.connect(self._brush_changed)
-            label.events.brush_size.connect(self._size_changed)
-            label.events.n_edit_dimensions.connect(self._size_changed)
-            self.session.label_writer = label.data_setitem
+            self.session.label_writer = label.write
             self.overlays.refresh(view)
             self.viewer.layers.selection.active = label
         self.viewer.reset_view()
         self.viewer.dims.point = tuple(
             n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
         )
+
+    def _add_layers(self, view: CaseView) -> None:
+        for index in reversed(range(view.image.channels)):
+            layer = Image(
+                _channel(view, index),
+                name=self._scan_name(view, index),
+                contrast_limits=view.grey[index],
+                **self.settings(view, "image"),
+            )
+            layer.visible = self.visible["image"] and index == 0
+            self.viewer.add_layer(layer)
+        label = CaseLabels(
+            view.label,
+            image=_channel(view, 0),
+            name="label",
+            colormap=self._colormap(),
+            **self.settings(view, "label"),
+        )
+        self.viewer.add_layer(label)
+        label.selected_label = self.brush
+        label.n_edit_dimensions = 3 if self.brush_3d else 2
+        label.brush_mm = self.brush_mm
+        label.limits.grey_range = self.session.drawing.paint_range
+        label.events.data.connect(self._data_replaced)
+        label.events.selected_label.connect(self._brush_changed)
+        label.events.brush_size.connect(self._size_changed)
+        label.events.n_edit_dimensions.connect(self._size_changed)
+
+    def _change_layers(self, view: CaseView, scans: list[Any]) -> None:
+        """Put another case into the layers that are there; brush, tool and visibility stay."""
+        for index, layer in zip(reversed(range(view.image.channels)), scans, strict=True):
+            self.place(layer, view, "image")
+            layer.data = _channel(view, index)
+            layer.name = self._scan_name(view, index)
+            layer.reset_contrast_limits_range()
+            layer.contrast_limits = view.grey[index]
+        label = self.layer("label")
+        self.place(label, view, "label")
+        label.show(view.label, _channel(view, 0))
+        label.brush_mm = self.brush_mm
+
+    def place(self, layer: Layer, view: CaseView, role: str) -> None:
+        """Bring a layer to where a case lies, and mark it as that case's."""
+        settings = self.settings(view, role)
+        layer.metadata = settings["metadata"]
+        if tuple(layer.scale) != tuple(settings["scale"]):
+            layer.scale = settings["scale"]
+
+    def _scan_name(self, view: CaseView, index: int) -> str:
+        names = self.session.project.channels if self.session.project else []
+        return f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id
+
+    def _layers(self, role: str) -> list[Any]:
+        """Layers of a role, bottom to top."""
+        return [
+            layer for layer in self.viewer.layers if layer.metadata.get(KEY, {}).get("role") == role
+        ]
 
     def _put_brush_down(self) -> None:
         """Before all layers go.
@@ -344,3 +379,9 @@ class CaseLayers(QObject):
             yield
         finally:
             self._working = before
+
+
+def _channel(view: CaseView, index: int) -> npt.NDArray[Any]:
+    """One channel of a case's scan, (D, H, W)."""
+    array: npt.NDArray[Any] = view.image.array
+    return array if array.ndim == 3 else np.asarray(array[index])

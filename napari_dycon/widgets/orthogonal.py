@@ -49,7 +49,7 @@ def copy_layer(layer: Layer, name: str = "") -> Layer:
         if isinstance(layer, Labels) and isinstance(copied, Labels):
             copied._undo_history, copied._redo_history = layer._undo_history, layer._redo_history
         return copied
-    twin = CaseLabels(data, image=layer.scan, **settings)
+    twin = CaseLabels(data, image=layer.limits.scan, **settings)
     twin._undo_history, twin._redo_history = layer._undo_history, layer._redo_history
     twin.limits = layer.limits
     return twin

@@ -71,6 +71,7 @@ class Overlays:
                 if found is not None:
                     self._layers.viewer.layers.remove(found)
             elif found is not None:
+                self._layers.place(found, view, role)
                 found.data = data
             else:
                 different = role == "difference"
@@ -92,6 +93,7 @@ class Overlays:
             if found is not None:
                 self._layers.viewer.layers.remove(found)
         elif found is not None:
+            self._layers.place(found, view, role)
             found.data = data
             found.contrast_limits = self._limits(role)
         else:

@@ -167,6 +167,35 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any)
     assert view.label[6, 20, 2] == 1
 
 
+def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    before = {role: panel.layers.layer(role) for role in ("image", "label")}
+    label = before["label"]
+    label.mode = "paint"
+    label.paint((8, 8, 8), 1)
+    panel.session.show_case("scan-4")
+    qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=20_000)
+    view = panel.session.view
+    assert {role: panel.layers.layer(role) for role in before} == before
+    assert label.mode == "paint"  # whoever paints goes on painting
+    assert before["image"].data is view.image.array
+    assert before["image"].name == "scan-4"
+    assert label.data is view.label
+    label.undo()
+    label.redo()
+    assert (view.label == 255).all()
+    assert panel.session.project.read_label("scan-3")[8, 8, 8] == 1
+    assert panel.layers.layer("prediction") is None  # scan-4 has none
+    assert all(
+        layer.metadata["napari_dycon"]["case"] == "scan-4"
+        for layer in viewer.layers
+        if "napari_dycon" in layer.metadata
+    )
+    label.paint((3, 3, 3), 1)
+    panel.session.flush()
+    assert panel.session.project.read_label("scan-4")[3, 3, 3] == 1
+
+
 def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     press(viewer, Qt.Key.Key_N)
