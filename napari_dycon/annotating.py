@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_dycon.session import Session
 
 Label = npt.NDArray[np.uint8]
-GROW_MARGIN_MM = 10.0
+GROW_MARGIN_MM = 25.0
 PICK_MM = 2.0  # radius around a click whose grey values make a range
 PICK_WIDTH = 2.0  # standard deviations to both sides
 

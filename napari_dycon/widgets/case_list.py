@@ -133,4 +133,7 @@ def _icon(picture: Picture) -> QIcon:
     """Icon of a grey picture, centred on a square."""
     height, width = picture.shape
     image = QImage(picture.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)
-    return QIcon(QPixmap.fromImage(image.copy()))
+    pixmap = QPixmap.fromImage(image.copy())
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Selected)  # not tinted: it is a scan
+    return icon

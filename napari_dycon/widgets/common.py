@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QSlider, QWidget
+from qtpy.QtWidgets import QLabel, QPushButton, QSlider, QWidget
 from superqt.utils import signals_blocked
 
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
-__all__ = ["button", "guarded", "hint", "in_line", "set_enabled", "signals_blocked", "slider"]
+__all__ = ["button", "guarded", "hint", "set_enabled", "signals_blocked", "slider"]
 
 
 def button(text: str, tip: str, clicked: Callable[[], Any]) -> QPushButton:
@@ -35,16 +35,6 @@ def hint(text: str) -> QLabel:
     label = QLabel(text)
     label.setWordWrap(True)
     return label
-
-
-def in_line(*items: QWidget) -> QWidget:
-    """Widgets beside each other, as one."""
-    result = QWidget()
-    layout = QHBoxLayout(result)
-    layout.setContentsMargins(0, 0, 0, 0)
-    for item in items:
-        layout.addWidget(item)
-    return result
 
 
 def slider(value: float, tip: str, changed: Callable[[float], None]) -> QSlider:

@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QWidg
 
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
-from napari_dycon.widgets.common import button, guarded, in_line, set_enabled
+from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.palette import Palette
 from napari_dycon.widgets.preferences import preferences
@@ -27,7 +27,7 @@ class DrawTools(QWidget):
             "view (key I)",
             guarded(session, self.fill_between),
         )
-        self.all = QCheckBox("all")
+        self.all = QCheckBox("all structures")
         self.all.setToolTip(
             "Fill all structures together; between finished slices the rest becomes background"
         )
@@ -85,7 +85,8 @@ class DrawTools(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         for row, items in enumerate(
             (
-                (self.fill, in_line(self.all, self.edges)),
+                (self.fill, None),
+                (self.all, self.edges),
                 (self.from_before, self.from_after),
                 (self.grow, None),
                 (self.accept, self.discard),

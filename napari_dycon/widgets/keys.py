@@ -116,11 +116,7 @@ class KeyCard(QDialog):
                 grid.addWidget(QLabel(text), number, 2 * place + 1)
         layout = QVBoxLayout(self)
         layout.addLayout(grid)
-        layout.addWidget(
-            QLabel(
-                "The canvas has to be in focus: click into it once. Layer of the label selected."
-            )
-        )
+        layout.addWidget(QLabel("Keys work while the canvas is in focus: click into it once."))
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.close)
         layout.addWidget(buttons)

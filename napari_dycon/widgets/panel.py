@@ -75,7 +75,7 @@ class DyconPanel(QWidget):
         split.addWidget(self.data)
         split.addWidget(self.tabs)
         split.setChildrenCollapsible(False)
-        split.setSizes([210, 530])
+        split.setSizes([270, 470])
         help_button = QToolButton()
         help_button.setText("?")
         help_button.setToolTip("All keys on a card (F1)")
