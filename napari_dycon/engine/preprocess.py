@@ -19,6 +19,7 @@ import torch.nn.functional as F
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.project.atomic import replacing
+from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -42,6 +43,8 @@ def resample(array: Array, shape: tuple[int, int, int], *, mode: str = "trilinea
     tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
     if mode == "nearest":
         return F.interpolate(tensor, size=shape, mode="nearest-exact")[0].numpy()
+    if mode == "area":
+        return F.interpolate(tensor, size=shape, mode="area")[0].numpy()
     return F.interpolate(tensor, size=shape, mode=mode, align_corners=False)[0].numpy()
 
 
@@ -76,11 +79,24 @@ def prepare_image(volume: Volume, config: TrainConfig) -> npt.NDArray[np.float32
 def prepare_label(
     label: npt.NDArray[np.uint8], volume: Volume, config: TrainConfig
 ) -> npt.NDArray[np.uint8]:
-    """Resample a label ``(D, H, W)`` to the planned grid, nearest neighbour; 255 stays 255."""
+    """Resample a label ``(D, H, W)`` to the planned grid.
+
+    On a coarser grid a voxel gets the value that most of the annotated voxels under it have, and
+    255 where none is annotated: nearest neighbours would lose every second of single annotated
+    slices.
+    """
     assert config.spacing is not None
     shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
-    moved: npt.NDArray[np.uint8] = resample(label[None], shape, mode="nearest")[0].astype(np.uint8)
-    return moved
+    if all(new >= old for new, old in zip(shape, label.shape, strict=True)):
+        moved = resample(label[None], shape, mode="nearest")[0]
+        return np.asarray(moved, dtype=np.uint8)
+    result = np.full(shape, UNANNOTATED, np.uint8)
+    most = np.zeros(shape, np.float32)
+    for value in np.unique(label[label != UNANNOTATED]):
+        share = resample((label == value)[None], shape, mode="area")[0]
+        more = share > most
+        result[more], most[more] = value, share[more]
+    return result
 
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
