@@ -76,7 +76,7 @@ class TrainConfig:
     ema_decay: float = 0.99
 
     # The unlabelled part of the loss (see docs of each loss)
-    unlabelled_start: float = 0.6  # share of the run before the unlabelled half takes part
+    unlabelled_start: float = 0.8  # share of the run before the unlabelled half takes part
     unsupervised_weight: float = 0.5  # u
     consistency_weight: float = 0.1  # w
     consistency_ramp: float = 0.4  # T_ramp / T

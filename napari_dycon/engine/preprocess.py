@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.project.atomic import replacing
-from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
