@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from napari.utils.notifications import show_error, show_warning
@@ -162,6 +163,9 @@ class DyconPanel(QWidget):
             self._main.removeEventFilter(self)
             self._main = None
         self.strip.release()
+        if self._strip_dock is not None and not self._closing:
+            with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
+                self.viewer.window.remove_dock_widget(self.strip)
         unbind(self.viewer, self.keys)
         self.layers.close()
         self.session.close_project()

@@ -267,11 +267,13 @@ def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) 
     qtbot.waitUntil(lambda: not rows._rows["scan-5"].icon(0).isNull(), timeout=20_000)
 
 
-def test_keys_are_given_back_with_the_panel(opened: Any) -> None:
+def test_keys_and_strip_go_with_the_panel(opened: Any) -> None:
     viewer, panel = opened
+    assert any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
     assert any(str(key) == "N" for key in viewer.keymap)
     panel.release()
     assert not any(str(key) == "N" for key in viewer.keymap)
+    assert not any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
 
 
 def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: Any) -> None:
