@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_dycon.drawing.slices import annotated_shares, structure_shares
 
-LEAST_UNSURE = 0.05  # entropies below it are the background's, and would drown the rest
+LEAST_UNSURE = 0.2  # lower entropies are the background's, and would drown the rest
 
 
 @dataclass(frozen=True)
