@@ -1,4 +1,4 @@
-"""What the slices of a case hold along an axis: annotation, structures, uncertainty."""
+"""What the slices of a case hold along an axis: annotation and uncertainty."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.drawing.slices import annotated_shares, structure_shares
+from napari_dycon.drawing.slices import annotated_shares
 
 LEAST_UNSURE = 0.2  # lower entropies are the background's, and would drown the rest
 
@@ -18,7 +18,6 @@ class SliceProfile:
 
     axis: int
     annotated: npt.NDArray[np.float64]  # share of voxels, 0 to 1
-    structures: npt.NDArray[np.bool_]  # whether any was drawn
     uncertainty: npt.NDArray[np.float64] | None  # mean of what is notable, 1 at its highest
 
 
@@ -32,4 +31,4 @@ def slice_profile(
         notable = np.where(uncertainty >= LEAST_UNSURE, uncertainty, 0.0)
         curve = notable.sum(axis=others, dtype=np.float64)
         curve = curve / max(float(curve.max()), 1e-12)
-    return SliceProfile(axis, annotated_shares(label, axis), structure_shares(label, axis), curve)
+    return SliceProfile(axis, annotated_shares(label, axis), curve)

@@ -15,10 +15,3 @@ def annotated_shares(label: Label, axis: int) -> npt.NDArray[np.float64]:
     others = tuple(a for a in range(3) if a != axis)
     shares: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=others)
     return shares
-
-
-def structure_shares(label: Label, axis: int) -> npt.NDArray[np.bool_]:
-    """Whether a slice across an axis shows any structure."""
-    others = tuple(a for a in range(3) if a != axis)
-    shows: npt.NDArray[np.bool_] = np.any((label != UNANNOTATED) & (label != 0), axis=others)
-    return shows

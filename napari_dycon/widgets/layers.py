@@ -57,6 +57,7 @@ class CaseLayers(QObject):
         self.brush_mm = float(preferences().annotate.brush_mm)
         self.brush_3d = False
         self._working = False
+        self._awaited: Callable[[], None] | None = None  # ends the wait for a click
         self._connections = (
             (session.case_shown, self._show),
             (session.prediction_changed, self.overlays.refresh),
@@ -77,6 +78,8 @@ class CaseLayers(QObject):
     def close(self) -> None:
         """Release the viewer and the session; the layers of the case go, nobody would save them."""
         self._timer.stop()
+        if self._awaited is not None:
+            self._awaited()
         self._put_brush_down()
         with self.own_work():
             self._remove_all()
@@ -131,16 +134,24 @@ class CaseLayers(QObject):
         layer = self.layer("label")
         if layer is None:
             return
+        if self._awaited is not None:  # asked for another click before this one came
+            self._awaited()
         before = str(layer.mode)
         layer.mode = "pan_zoom"
 
-        def clicked(_: object, event: Any) -> None:
+        def stop() -> None:
+            self._awaited = None
             self.viewer.mouse_drag_callbacks.remove(clicked)
             if layer in self.viewer.layers:
                 layer.mode = before
+
+        def clicked(_: object, event: Any) -> None:
+            stop()
+            if layer in self.viewer.layers:
                 z, y, x = (round(float(c)) for c in layer.world_to_data(event.position))
                 work((z, y, x))
 
+        self._awaited = stop
         self.viewer.mouse_drag_callbacks.append(clicked)
 
     def accept_with_brush(self) -> None:
@@ -279,11 +290,13 @@ class CaseLayers(QObject):
         for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:
             self.viewer.layers.remove(layer)
 
-    def insert(self, layer: Layer) -> None:
-        """Add below the label, so that the brush stays on top and selected."""
+    def insert(self, layer: Layer, *, on_top: bool = False) -> None:
+        """Add below the label, or above all; the label stays selected."""
         label = self.layer("label")
         active = self.viewer.layers.selection.active
-        index = self.viewer.layers.index(label) if label is not None else len(self.viewer.layers)
+        index = len(self.viewer.layers)
+        if label is not None and not on_top:
+            index = self.viewer.layers.index(label)
         self.viewer.layers.insert(index, layer)
         self.viewer.layers.selection.active = active
 

@@ -85,7 +85,7 @@ class Overlays:
                 if role == "proposal":
                     layer.contour = 2
                 layer.editable = False
-                self._layers.insert(layer)
+                self._layers.insert(layer, on_top=different)  # else the label's colour hides it
 
     def _show_map(self, view: CaseView, role: str, colormap: Colormap) -> None:
         data, found = getattr(view, role), self._layers.layer(role)

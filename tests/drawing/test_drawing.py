@@ -212,4 +212,3 @@ def test_annotated_slices_are_found_across_every_axis() -> None:
     label[2, 1, 1] = 1
     assert slices.annotated_shares(label, 0).tolist() == [0, 0, 1, 0]
     assert slices.annotated_shares(label, 1).tolist() == [0.25] * 5
-    assert slices.structure_shares(label, 2).tolist() == [False, True, False, False, False, False]

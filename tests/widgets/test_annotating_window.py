@@ -376,3 +376,15 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     assert len(rounds.plot.listDataItems()) == 2
     panel.tabs.setCurrentIndex(1)
     picture(viewer, "rounds")
+
+
+def test_asking_for_a_click_twice_gets_one_click(opened: Any) -> None:
+    viewer, panel = opened
+    label = panel.layers.layer("label")
+    label.mode = "paint"
+    waiting = len(viewer.mouse_drag_callbacks)
+    panel.annotate.brush.pick.click()
+    panel.review.accept_piece.click()
+    assert len(viewer.mouse_drag_callbacks) == waiting + 1
+    panel.layers._awaited()
+    assert (len(viewer.mouse_drag_callbacks), label.mode) == (waiting, "paint")
