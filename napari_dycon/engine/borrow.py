@@ -7,6 +7,7 @@ removed when the run ends; how many there were is kept, so that a resumed run le
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,7 +40,11 @@ def borrow(
     """
     voting = data.config.vote_share > 0 and can_vote(data.labelled)
     voters = min(VOTERS, len(data.labelled)) if voting else 1
-    pairs = plan_warps(data.labelled, data.unlabelled, data.config, folder, voters)
+    config = data.config
+    if not voting:  # each pair costs time, and shapes alone are seen the less the more is labelled
+        share = min(1.0, config.shape_share(len(data.labelled)))
+        config = config.with_changes(warps=math.ceil(config.warps * share))
+    pairs = plan_warps(data.labelled, data.unlabelled, config, folder, voters)
     record = folder.with_suffix(".json")
     wanted = _read(record) if resumed else None
     made = 0

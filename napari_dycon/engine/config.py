@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -116,6 +117,13 @@ class TrainConfig:
     def with_changes(self, **changes: Any) -> TrainConfig:
         """Copy with some fields replaced; the copy is checked again."""
         return dataclasses.replace(self, **changes)
+
+    def shape_share(self, own: int) -> float:
+        """Share of the labelled patches from deformed scans, of which ``own`` were labelled.
+
+        The more scans people have labelled themselves, the less has to be borrowed.
+        """
+        return self.warp_share / math.sqrt(own)
 
     @property
     def stride(self) -> int:

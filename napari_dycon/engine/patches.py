@@ -7,7 +7,6 @@ label: nothing downstream can read what it never carries. Patches keep their pla
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +114,8 @@ class StepBatches(Dataset[Batch]):
     ) -> None:
         self.labelled = list(labelled)
         self.warped, self.voted = list(warped), list(voted)
-        # The more scans people have labelled themselves, the less has to be borrowed.
         own = len(self.labelled)
-        self._warp_share = config.warp_share / math.sqrt(own)
+        self._warp_share = config.shape_share(own)
         self._vote_share = config.vote_share * min(1.0, len(self.voted) / (4 * own))
         self.unlabelled = list(unlabelled)
         self.config = config

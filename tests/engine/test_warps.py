@@ -189,14 +189,14 @@ def test_scans_that_nobody_or_too_few_agree_on_are_left_out(
 
 
 def settings(**changes: Any) -> TrainConfig:
-    own = {"steps": 6, "unlabelled_start": 0.5, "warps": 4, "warp_share": 0.5}
+    own = {"steps": 6, "unlabelled_start": 0.5, "warps": 8, "warp_share": 0.5}
     return make_config("dycon", **(TINY | own | changes))
 
 
 def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
     events = list(train(project, settings()))
     assert events[-1]["event"] == "finished"
-    assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3, 4]
+    assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3]
     assert not (project.run().state_folder / "borrowed").exists()
     with_warps = load_file(project.run().weights_path)
     list(train(project, settings(warps=0)))
@@ -263,7 +263,7 @@ def test_votes_are_only_used_where_the_structure_is_large(
     for labelled in data.labelled:
         np.save(labelled.label, np.load(labelled.label) * (np.indices((18, 22, 20))[0] == 10))
     list(borrow(data, folder, device, resumed=False, enough=lambda: False))
-    assert (len(data.warped), len(data.voted)) == (9, 0)
+    assert (len(data.warped), len(data.voted)) == (3, 0)  # without votes fewer: 9 x 0.5 / sqrt(3)
 
 
 def test_a_run_goes_on_without_what_cannot_be_borrowed(
