@@ -1,0 +1,135 @@
+"""Does it pay to label what is suggested? Replayed with true labels, against cases drawn at random.
+
+``python benchmarks/active_learning.py --data FOLDER --work DIR [--seeds 0 1 2] [--steps 800]``
+
+The first four cases of ``numpy.random.default_rng(seed).permutation`` are labelled, the last
+``--test`` are held out, ``--pool`` others may be chosen. Twice, two cases of the pool get their
+true labels: the first two of ``suggestions``, or two at random (``--draws`` times). Each round
+trains anew for the same number of steps with the same seed, so that only the cases differ. The
+last checkpoint's Dice on the held-out cases counts.
+
+Restartable: finished rounds are kept in ``DIR/rounds.jsonl``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from accuracy import call
+
+from napari_dycon.project.store import Project
+from napari_dycon.suggestions import suggestions
+
+START, TWO = 4, 2
+
+
+def main() -> None:
+    """Run what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--pool", type=int, default=56)
+    parser.add_argument("--test", type=int, default=40)
+    parser.add_argument("--draws", type=int, default=2)
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    print("| seed | chosen | cases | Dice with 4 | with 6 | with 8 |\n|---|---|---|---|---|---|")
+    last: dict[bool, list[float]] = {True: [], False: []}
+    for seed in arguments.seeds:
+        replay = Replay(arguments, seed)
+        for draw in (None, *range(arguments.draws)):
+            chosen, dice = replay.run(draw)
+            last[draw is None].append(dice[-1])
+            name = "suggested" if draw is None else f"random {draw}"
+            figures = " | ".join(f"{value:.4f}" for value in dice)
+            print(f"| {seed} | {name} | {', '.join(chosen)} | {figures} |", flush=True)
+    for suggested, values in last.items():
+        name = "suggested" if suggested else "random"
+        print(f"- {name}: mean Dice with 8 labelled {np.mean(values):.4f} of {len(values)} runs")
+
+
+class Replay:
+    """Rounds of one seed; what was trained once is not trained again."""
+
+    def __init__(self, arguments: argparse.Namespace, seed: int) -> None:
+        self._arguments, self._seed = arguments, seed
+        self._names = sorted(p.name for p in (arguments.data / "images").glob("*.nii.gz"))
+        self._order = np.random.default_rng(seed).permutation(len(self._names)).tolist()
+        self._store = arguments.work / "rounds.jsonl"
+        self._known: dict[str, tuple[float, list[str]]] = {}
+        if self._store.exists():
+            for line in self._store.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                self._known[row["key"]] = row["dice"], row["suggested"]
+
+    def run(self, draw: int | None) -> tuple[list[str], list[float]]:
+        """Return the chosen cases' names and the Dice with 4, 6 and 8 labelled."""
+        labelled = self._order[:START]
+        at_random = np.random.default_rng((self._seed, draw or 0))
+        figures = []
+        for _ in range(3):
+            dice, suggested = self._round(labelled, wanted=draw is None)
+            figures.append(dice)
+            if len(figures) == 3:
+                break
+            if draw is None:
+                labelled = labelled + [self._names.index(name) for name in suggested]
+            else:
+                left = [i for i in self._pool() if i not in labelled]
+                labelled = labelled + at_random.choice(left, TWO, replace=False).tolist()
+        return [self._names[i].split(".")[0] for i in labelled[START:]], figures
+
+    def _pool(self) -> list[int]:
+        return self._order[START : START + self._arguments.pool]
+
+    def _round(self, labelled: Sequence[int], *, wanted: bool) -> tuple[float, list[str]]:
+        """Train with these labels; Dice on the held-out cases and the next two suggested ones."""
+        key = f"{self._seed}-{self._arguments.steps}-{'-'.join(map(str, sorted(labelled)))}"
+        known = self._known.get(key)
+        if known is not None and (known[1] or not wanted):
+            return known
+        data, folder = self._arguments.data, self._arguments.work / key
+        shutil.rmtree(folder, ignore_errors=True)
+        held_out = self._order[-self._arguments.test :]
+        groups = {
+            ("images", "images"): [*self._order[:START], *self._pool()],
+            ("labels", "labels"): labelled,
+            ("images", "test"): held_out,
+            ("labels", "truth"): held_out,
+        }
+        for (source, group), indices in groups.items():
+            (folder / group).mkdir(parents=True)
+            for index in indices:
+                shutil.copyfile(
+                    data / source / self._names[index], folder / group / self._names[index]
+                )
+        project = folder / "project"
+        call("new", project, "--images", folder / "images", "--labels", folder / "labels")
+        call(
+            "train", project, "--steps", self._arguments.steps, "--device", "cpu",
+            "--seed", self._seed, "--json",
+        )  # fmt: skip
+        call("predict", project, "--images", folder / "test", "--out", folder / "out")
+        scores = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))
+        suggested: list[str] = []
+        if wanted:
+            call("predict", project)
+            opened = Project.open(project)
+            names = {case.id: opened.image_paths(case.id)[0].name for case in opened.cases}
+            suggested = [names[s.case] for s in suggestions(opened)[:TWO]]
+        self._known[key] = dice, _ = scores["summary"]["mean_dice"], suggested
+        with self._store.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "dice": dice, "suggested": suggested}) + "\n")
+        shutil.rmtree(folder)
+        return dice, suggested
+
+
+if __name__ == "__main__":
+    main()
