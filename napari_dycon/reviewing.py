@@ -148,7 +148,7 @@ class Reviewing:
         mine[chosen] = theirs[chosen]
         new[where] = mine
         changed = session.set_label(new)
-        session.flush()
+        session.save_label()
         return changed
 
 

@@ -40,6 +40,7 @@ class CaseLayers(QObject):
 
     brush_changed = Signal(int)  # value of the structure to paint, chosen in napari's controls
     size_changed = Signal()  # of the brush, in napari's controls
+    eye_clicked = Signal(str, bool)  # role shown or hidden in napari's list of layers
 
     def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
@@ -71,6 +72,9 @@ class CaseLayers(QObject):
         for signal, slot in self._connections:
             signal.connect(slot)
         viewer.layers.events.removed.connect(self._on_removed)
+        self._then = QTimer(self)  # overlays in a turn of their own, so that the window moves on
+        self._then.setSingleShot(True)
+        self._then.timeout.connect(self._show_overlays)
         self._timer = QTimer(self)
         self._timer.timeout.connect(session.save_label)
         self._timer.start(AUTOSAVE_MS)
@@ -78,6 +82,7 @@ class CaseLayers(QObject):
     def close(self) -> None:
         """Release the viewer and the session; the layers of the case go, nobody would save them."""
         self._timer.stop()
+        self._then.stop()
         if self._awaited is not None:
             self._awaited()
         self._put_brush_down()
@@ -98,9 +103,9 @@ class CaseLayers(QObject):
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, now and for the cases to come."""
         self.visible[role] = visible
-        if role == "difference":
+        if role == "difference":  # shows itself when it is worked out
             self.overlays.compare()
-        if (layer := self.layer(role)) is not None:
+        elif (layer := self.layer(role)) is not None:
             layer.visible = visible
 
     def set_opacity(self, role: str, opacity: float) -> None:
@@ -210,12 +215,17 @@ class CaseLayers(QObject):
             if label.data is not view.label:  # whatever napari made of it is what gets painted
                 view.label = label.data
             self.session.label_writer = label.write
-            self.overlays.refresh(view)
             self.viewer.layers.selection.active = label
+            self._then.start()
         self.viewer.reset_view()
         self.viewer.dims.point = tuple(
             n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
         )
+
+    def _show_overlays(self) -> None:
+        if (view := self.session.view) is not None and self.layer("label") is not None:
+            self.overlays.prepare(view)
+            self.overlays.refresh(view)
 
     def _add_layers(self, view: CaseView) -> None:
         for index in reversed(range(view.image.channels)):
@@ -235,6 +245,7 @@ class CaseLayers(QObject):
             **self.settings(view, "label"),
         )
         self.viewer.add_layer(label)
+        self.follow_eye(label)
         label.selected_label = self.brush
         label.n_edit_dimensions = 3 if self.brush_3d else 2
         label.brush_mm = self.brush_mm
@@ -299,6 +310,17 @@ class CaseLayers(QObject):
             index = self.viewer.layers.index(label)
         self.viewer.layers.insert(index, layer)
         self.viewer.layers.selection.active = active
+
+    def follow_eye(self, layer: Layer) -> None:
+        """Remember when a layer is shown or hidden in napari's own list."""
+
+        def clicked(_: object) -> None:
+            role = layer.metadata[KEY]["role"]
+            if not self._working and layer.visible != self.visible[role]:
+                self.set_visible(role, layer.visible)
+                self.eye_clicked.emit(role, layer.visible)
+
+        layer.events.visible.connect(clicked)
 
     def settings(self, view: CaseView, role: str) -> dict[str, Any]:
         """What every layer of a case is made with: place, units, opacity, mark."""

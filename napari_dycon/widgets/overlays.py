@@ -1,4 +1,8 @@
-"""What lies between scan and label, only to look at: prediction, maps, difference, proposal."""
+"""What lies between scan and label, only to look at: prediction, maps, difference, proposal.
+
+Difference and proposal come and go all the time, and napari takes a tenth of a second for a layer
+that comes or goes: theirs are made once and hidden while there is nothing to show.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,9 @@ Mask = npt.NDArray[np.uint8]
 MAPS = {"uncertainty": HEAT, "disagreement": COOL}
 
 
+KEPT = ("difference", "proposal")
+
+
 class Overlays:
     """Overlays of the case in view; existing layers get new data, so nothing flickers."""
 
@@ -28,6 +35,20 @@ class Overlays:
         self._layers = layers
         self._session = layers.session
         self.threshold = float(preferences().review.show_above)  # below it maps are clear
+
+    def prepare(self, view: CaseView) -> None:
+        """Make the layers that are kept, or empty them; hidden."""
+        nothing = np.broadcast_to(np.uint8(0), view.label.shape)
+        with self._layers.own_work():
+            for role in KEPT:
+                found = self._layers.layer(role)
+                if found is None:
+                    found = self._add_labels(role, view, nothing)
+                    found.visible = False
+                else:  # hidden ones count for the window's sliders, too
+                    found.visible = False
+                    self._layers.place(found, view, role)
+                    found.data = nothing
 
     def refresh(self, view: CaseView) -> None:
         """Show the newest prediction and its maps."""
@@ -68,24 +89,33 @@ class Overlays:
         view, found = self._session.view, self._layers.layer(role)
         with self._layers.own_work():
             if data is None or view is None:
-                if found is not None:
+                if found is not None and role in KEPT:
+                    found.visible = False
+                elif found is not None:
                     self._layers.viewer.layers.remove(found)
             elif found is not None:
                 self._layers.place(found, view, role)
                 found.data = data
+                found.visible = self._layers.visible[role]
             else:
-                different = role == "difference"
-                classes = self._session.project.classes if self._session.project else []
-                layer = Labels(
-                    data,
-                    name=role,
-                    colormap=difference_colormap() if different else label_colormap(classes, False),
-                    **self._layers.settings(view, role),
-                )
-                if role == "proposal":
-                    layer.contour = 2
-                layer.editable = False
-                self._layers.insert(layer, on_top=different)  # else the label's colour hides it
+                self._add_labels(role, view, data)
+
+    def _add_labels(self, role: str, view: CaseView, data: Mask) -> Labels:
+        different = role == "difference"
+        classes = self._session.project.classes if self._session.project else []
+        layer = Labels(
+            data,
+            name=role,
+            colormap=difference_colormap() if different else label_colormap(classes, False),
+            **self._layers.settings(view, role),
+        )
+        if role == "proposal":
+            layer.contour = 2
+        layer.editable = False
+        self._layers.insert(layer, on_top=different)  # else the label's colour hides it
+        if role != "proposal":  # the next one has to be seen
+            self._layers.follow_eye(layer)
+        return layer
 
     def _show_map(self, view: CaseView, role: str, colormap: Colormap) -> None:
         data, found = getattr(view, role), self._layers.layer(role)
@@ -106,6 +136,7 @@ class Overlays:
                 **self._layers.settings(view, role),
             )
             self._layers.insert(layer)
+            self._layers.follow_eye(layer)
 
     def _limits(self, role: str) -> tuple[float, float]:
         """Range of colours of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""

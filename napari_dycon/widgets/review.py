@@ -112,6 +112,7 @@ class ReviewSection(QWidget):
             "Paint over what is right: the brush takes the prediction over into the label",
             guarded(session, self._accept_by_brush),
         )
+        layers.eye_clicked.connect(self._eye_clicked)
         self.table = ComparisonTable(session)
         layout = QVBoxLayout(self)
         layout.addWidget(self.source)
@@ -184,6 +185,10 @@ class ReviewSection(QWidget):
     def _predict_all(self) -> None:
         if self.session.project is not None:
             self.session.predict([case.id for case in self.session.project.unlabelled()])
+
+    def _eye_clicked(self, role: str, shown: bool) -> None:
+        if role in self.toggles:
+            self.toggles[role].setChecked(shown)
 
     def toggle(self, role: str) -> None:
         """Show or hide one kind of layer."""

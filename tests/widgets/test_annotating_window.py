@@ -87,15 +87,15 @@ def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
 
     before = view.label.copy()
     press(viewer, Qt.Key.Key_G)
-    qtbot.waitUntil(lambda: layers.layer("proposal") is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: layers.layer("proposal").visible, timeout=20_000)
     assert panel.annotate.tools.accept.isVisibleTo(panel)
     assert np.array_equal(view.label, before)
     press(viewer, Qt.Key.Key_D)
-    assert layers.layer("proposal") is None
+    assert not layers.layer("proposal").visible
     press(viewer, Qt.Key.Key_G)
-    qtbot.waitUntil(lambda: layers.layer("proposal") is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: layers.layer("proposal").visible, timeout=20_000)
     press(viewer, Qt.Key.Key_A)
-    assert layers.layer("proposal") is None
+    assert not layers.layer("proposal").visible
     assert (view.label == 1).sum() > (before == 1).sum()
     label.undo()
     assert np.array_equal(view.label, before)
@@ -229,15 +229,21 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
 
 
 def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
-    _viewer, panel = opened
+    viewer, panel = opened
     panel.review.toggles["difference"].setChecked(True)
-    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=10_000)
     shown = panel.layers.layer("difference")
+    assert not shown.visible
+    qtbot.waitUntil(lambda: shown.visible, timeout=10_000)
     assert (shown.data > 0).sum() == (panel.session.view.prediction > 0).sum()
     panel.session.accept_prediction()
     qtbot.waitUntil(lambda: not shown.data.any(), timeout=10_000)
     panel.review.toggles["difference"].setChecked(False)
-    assert panel.layers.layer("difference") is None
+    assert not shown.visible
+    shown.visible = True  # the eye in napari's list of layers
+    assert panel.review.toggles["difference"].isChecked()
+    viewer.layers["uncertainty"].visible = False
+    assert not panel.review.toggles["uncertainty"].isChecked()
+    assert panel.layers.visible == panel.layers.visible | {"difference": True, "uncertainty": False}
 
 
 def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot: Any) -> None:
