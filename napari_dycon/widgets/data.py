@@ -34,6 +34,7 @@ class DataSection(QWidget):
         self.session = session
         self._asked = ""  # case that was clicked last
         self.title = QLabel(NOTHING_OPEN)
+        self.title.setWordWrap(True)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = button(
             "Open…", "Open a project, or a folder of NIfTI scans to make one from", self._open
@@ -65,6 +66,7 @@ class DataSection(QWidget):
 
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._fill)
+        session.case_shown.connect(self._count)
         self._project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
@@ -105,9 +107,12 @@ class DataSection(QWidget):
 
     def _fill(self) -> None:
         project = self.session.project
-        cases = project.cases if project else []
-        self.list.fill(cases)
-        if project:
+        self.list.fill(project.cases if project else [])
+        self._count()
+
+    def _count(self, *_: object) -> None:
+        if (project := self.session.project) is not None:
+            cases = project.cases
             labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
             self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled{hint}")

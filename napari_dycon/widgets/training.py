@@ -65,6 +65,10 @@ class TrainSection(QWidget):
         self.minutes.setRange(1, 10_000)
         self.minutes.setValue(int(preferences().train.minutes))
         self.minutes.setSuffix(" min")
+        arrows = 60  # pixels that napari's theme gives to them
+        self.minutes.setMinimumWidth(
+            self.minutes.fontMetrics().horizontalAdvance("1000 min") + arrows
+        )
         self.minutes.setToolTip("How long to train; you can stop earlier and keep the result")
         self.keep = QCheckBox("Start from the last weights")
         self.keep.setToolTip("Go on from what the previous run learnt instead of from scratch")
