@@ -27,21 +27,28 @@ class Source:
     """Where voxels came from: all that is needed to write back on the same grid.
 
     ``shape`` and ``affine`` (index to RAS+ mm) are those of the file; ``header`` is nibabel's.
+    ``files`` are those of a DICOM series, sorted so that the third index counts them; they are
+    empty for other formats, and for a series that was resampled.
     """
 
     path: Path | None
     shape: tuple[int, int, int]
     affine: npt.NDArray[np.float64]
     header: Any | None = None
+    files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels ``(D, H, W)`` or ``(C, D, H, W)`` and ``affine``, canonical index to RAS+ mm."""
+    """Voxels ``(D, H, W)`` or ``(C, D, H, W)`` and ``affine``, canonical index to RAS+ mm.
+
+    ``notes`` tell a person, a sentence each, what had to be decided or done to read the file.
+    """
 
     array: Array
     affine: npt.NDArray[np.float64]
     source: Source
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
