@@ -30,6 +30,7 @@ from napari_dycon.terminal import (
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
+    from napari_dycon.project.scans import Scan
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
+RESAMPLE_HELP = "Interpolate DICOM slices that are uneven or tilted to even ones."
 ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
 
@@ -130,7 +132,9 @@ def gui(
 @app.command()
 def new(
     project: ProjectPath,
-    images: Annotated[Path, typer.Option(help="Folder of scans (.nii, .nii.gz).")],
+    images: Annotated[
+        Path, typer.Option(help="Folder of scans: NIfTI, NRRD, MetaImage or DICOM series.")
+    ],
     labels: Annotated[
         Path | None, typer.Option(help="Folder of labels named like their scans.")
     ] = None,
@@ -140,11 +144,17 @@ def new(
     labelled: Annotated[
         int | None, typer.Option(min=0, help="Take labels for this many cases only, by name.")
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Channels to find in each patient's folder, separated by commas."),
+    ] = None,
+    resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make a project from a folder of scans; scans without a label are unlabelled.
 
-    The layouts of BraTS 2019 and ISLES 2022 are recognised: their channels and labels come along.
+    The layouts of nnU-Net raw, the Medical Segmentation Decathlon, BraTS 2019, ISLES 2022, the left
+    atrium challenge and Pancreas-CT are recognised: their channels and labels come along.
     """
     from napari_dycon.project.importers import project_from_folder
 
@@ -160,6 +170,9 @@ def new(
                 task, completed=done, total=total, description=f"Reading {name}"
             ),
             labelled=labelled,
+            channels=None if channels is None else [n.strip() for n in channels.split(",")],
+            resample=resample,
+            note=lambda text: errors.print(text, markup=False, highlight=False),
         )
     show_cases(made, as_json)
 
@@ -247,12 +260,13 @@ def predict(
         typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans."""
     from napari_dycon.project.atomic import make_folder
-    from napari_dycon.project.importers import scans_in
+    from napari_dycon.project.scans import scans_in
     from napari_dycon.project.store import Project
 
     opened = Project.open(project)
@@ -280,9 +294,9 @@ def predict(
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
     if images is not None:
-        check_files(files, model)
+        check_files(files, model, resample=resample)
         make_folder(folder)
-        events = predict_files(files, folder, model, picked.device, dtype)
+        events = predict_files(files, folder, model, picked.device, dtype, resample=resample)
     else:
         events = predict_cases(opened, chosen.id, model, ids, picked.device, dtype)
     if as_json:
@@ -359,14 +373,13 @@ def _take_up(run: Run) -> None:
         run.write_control(command="run")
 
 
-def _keep_scans(files: list[Path], folder: Path, project: Project) -> None:
+def _keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
     """Refuse a folder for results in which a mask would take the place of a scan."""
-    from napari_dycon.project.formats import scan_name
-
-    scans = [*files, *(path for case in project.cases for path in project.image_paths(case.id))]
+    scans = [path for scan in files for path in scan.images]
+    scans += [path for case in project.cases for path in project.image_paths(case.id)]
     taken = {path.resolve() for path in scans}
-    for file in files:
-        target = folder.resolve() / f"{scan_name(file)}.nii.gz"
+    for scan in files:
+        target = folder.resolve() / f"{scan.name}.nii.gz"
         if target in taken:
             raise UserError(f"The mask would replace the scan {target}. Choose another --out.")
 

@@ -12,6 +12,7 @@ swallow that one.
     │   ├── ProjectError     the project folder: missing, damaged, newer, read-only
     │   ├── FileFormatError  a scan or label file that cannot be read as one
     │   ├── GeometryError    grids that do not fit each other or are unusable
+    │   │   └── UnevenSlicesError   slices that only fit an even grid when they are resampled
     │   ├── LabelError       label values that do not fit the project's classes
     │   ├── ConfigError      settings that are unknown or out of range
     │   └── BusyError        somebody else is using it at this moment
@@ -43,6 +44,10 @@ class FileFormatError(UserError):
 
 class GeometryError(UserError):
     """Two grids do not fit each other, or one cannot be used."""
+
+
+class UnevenSlicesError(GeometryError):
+    """Slices of a series are uneven, missing or tilted; reading may resample them if asked to."""
 
 
 class LabelError(UserError):

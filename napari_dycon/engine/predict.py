@@ -26,7 +26,8 @@ from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
-from napari_dycon.project.formats import read_volume, scan_name, write_map, write_mask
+from napari_dycon.project.formats import write_map, write_mask
+from napari_dycon.project.scans import Scan, read_scan
 from napari_dycon.project.volume import Volume
 
 if TYPE_CHECKING:
@@ -183,25 +184,31 @@ def _features(
 
 
 def predict_files(
-    files: Sequence[Path], out: Path, model: Model, device: torch.device, dtype: torch.dtype
+    scans: Sequence[Scan],
+    out: Path,
+    model: Model,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    resample: bool = False,
 ) -> Iterator[Event]:
     """Predict scans that belong to no project: ``NAME.nii.gz``, ``NAME_uncertainty.nii.gz``, ..."""
     out.mkdir(parents=True, exist_ok=True)
-    for number, file in enumerate(files, start=1):
-        volume = read_volume(file)
-        name = scan_name(file)
+    for number, scan in enumerate(scans, start=1):
+        name = scan.name
+        volume = read_scan(scan.images, name, resample=resample)
         check_channels(volume, model, name)
         result = predict_volume(model, volume, device, dtype)
         write_mask(result.mask, like=volume, path=out / f"{name}.nii.gz")
         write_map(result.uncertainty, like=volume, path=out / f"{name}_uncertainty.nii.gz")
         write_map(result.disagreement, like=volume, path=out / f"{name}_disagreement.nii.gz")
-        yield _event(name, number, len(files), result, volume)
+        yield _event(name, number, len(scans), result, volume)
 
 
-def check_files(files: Sequence[Path], model: Model) -> None:
+def check_files(scans: Sequence[Scan], model: Model, *, resample: bool = False) -> None:
     """Read every scan once, so that a bad one is told before anything is written."""
-    for file in files:
-        check_channels(read_volume(file), model, scan_name(file))
+    for scan in scans:
+        check_channels(read_scan(scan.images, scan.name, resample=resample), model, scan.name)
 
 
 def check_channels(volume: Volume, model: Model, name: str) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from napari_dycon.errors import UserError
 from napari_dycon.project import formats
 from napari_dycon.project.labels import values_in
 from napari_dycon.project.layouts import recognise
+from napari_dycon.project.scans import Scan, patients_in, scans_in
 from napari_dycon.project.schema import ClassInfo, named_classes, next_color
 from napari_dycon.project.store import Progress, Project, check_free
 
@@ -24,12 +25,15 @@ def project_from_folder(
     progress: Progress | None = None,
     *,
     labelled: int | None = None,
+    channels: Sequence[str] | None = None,
+    resample: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> Project:
     """Make a project from a folder of scans and, for some of them, labels of the same name.
 
-    A folder in the layout of a known benchmark (see ``layouts.py``) is taken as it is, with its own
-    labels, channels and classes. All scans and labels are read and checked first; when one is
-    wrong, nothing is left behind.
+    A folder in a layout of the field (see ``layouts.py``) is taken as it is, with its own labels,
+    channels and classes. Otherwise scans are files, or DICOM series by the folder they lie in. All
+    scans and labels are read and checked first; when one is wrong, nothing is left behind.
 
     Parameters
     ----------
@@ -38,6 +42,10 @@ def project_from_folder(
     classes : names of the classes 1, 2, ...; by default one for each value in the labels
     labelled : take labels for this many cases only, the first ones by name; the others count as
         unlabelled
+    channels : each subfolder of ``images`` is a patient with a file or series for each of these;
+        without subfolders, names of the channels ``NAME_0000``, ``NAME_0001``, ...
+    resample : interpolate uneven or tilted slices to even ones
+    note : is told what had to be decided to read a scan
     """
     path = Path(path).absolute()
     check_free(path)
@@ -53,12 +61,15 @@ def project_from_folder(
             {c.id: c.label for c in layout.cases[:labelled] if c.label is not None},
             progress,
             ids=[case.id for case in layout.cases],
+            renamed=layout.renamed,
+            resample=resample,
+            note=note,
         )
-    scans = scans_in(Path(images), "images")
+    scans = _scans(Path(images), channels)
     drawn: dict[str, Path] = {}
     if labels is not None:
-        drawn = {formats.scan_name(p): p for p in scans_in(Path(labels), "labels")}
-        names = {formats.scan_name(p) for p in scans}
+        drawn = {scan.name: scan.images[0] for scan in scans_in(Path(labels), "labels")}
+        names = {scan.name for scan in scans}
         if stray := sorted(set(drawn) - names):
             raise UserError(
                 f"Label {stray[0]} has no scan of the same name in {images}"
@@ -71,7 +82,33 @@ def project_from_folder(
     if classes is None and (found := values_in(list(drawn.values()))):
         named = zip(found, named_classes([f"class {v}" for v in found]), strict=True)
         infos = [info.model_copy(update={"value": value}) for value, info in named]
-    return _filled(path, infos, ("image",), [[scan] for scan in scans], drawn, progress)
+    count = len(scans[0].images)
+    named_channels = channels or (
+        ["image"] if count == 1 else [f"channel {n + 1}" for n in range(count)]
+    )
+    if len(named_channels) != count:
+        raise UserError(
+            f"{len(named_channels)} channel(s) are named, {', '.join(named_channels)}, but "
+            f"{scans[0].name} has {count}. Name each of them."
+        )
+    return _filled(
+        path,
+        infos,
+        named_channels,
+        [list(scan.images) for scan in scans],
+        drawn,
+        progress,
+        ids=[scan.name for scan in scans],
+        resample=resample,
+        note=note,
+    )
+
+
+def _scans(images: Path, channels: Sequence[str] | None) -> list[Scan]:
+    """By patient where channels are named and folders hold them, else as they lie there."""
+    if channels and images.is_dir() and not any(formats.is_scan(p) for p in images.iterdir()):
+        return patients_in(images, channels)
+    return scans_in(images, "images")
 
 
 def _filled(
@@ -81,13 +118,13 @@ def _filled(
     scans: Sequence[list[Path]],
     labels: dict[str, Path],
     progress: Progress | None,
-    ids: Sequence[str] | None = None,
+    **how: Any,
 ) -> Project:
     """Make a project and add all its cases, or leave nothing behind."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     project = Project.create(path, classes=classes, channels=channels)
     try:
-        project.add_cases(scans, labels=labels, progress=progress, ids=ids)
+        project.add_cases(scans, labels=labels, progress=progress, **how)
     except BaseException:
         # The folder was new or empty a moment ago; all that is in it is ours.
         shutil.rmtree(path, ignore_errors=True)
@@ -98,25 +135,3 @@ def _filled(
                 parent.rmdir()
         raise
     return project
-
-
-def scans_in(folder: Path, what: str) -> list[Path]:
-    """Scans of a folder, sorted by name; an error when there are none."""
-    if not folder.is_dir():
-        raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
-    try:
-        found = sorted(p for p in folder.iterdir() if p.is_file() and formats.is_scan(p))
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from None
-    if not found:
-        raise UserError(
-            f"The folder {folder} (for the {what}) holds no scans; expected NIfTI files (.nii or "
-            ".nii.gz)."
-        )
-    for one, other in itertools.pairwise(sorted(found, key=formats.scan_name)):
-        if formats.scan_name(one) == formats.scan_name(other):
-            raise UserError(
-                f"{folder} holds both {one.name} and {other.name}; expected one file of a name. "
-                "Move one of them away."
-            )
-    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ def check_values(array: Array, classes: Sequence[ClassInfo], what: str) -> None:
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
             "project, or correct the label."
         )
+
+
+def rename(array: Array, values: Mapping[int, int]) -> Array:
+    """Replace values by others, all at once."""
+    table = np.arange(256, dtype=np.uint8)
+    for old, new in values.items():
+        table[old] = new
+    renamed: Array = table[array]
+    return renamed
 
 
 def label_status(array: Array) -> Status:

@@ -2,17 +2,31 @@
 
 - BraTS 2019: ``HGG/ID/ID_flair.nii.gz`` (also ``_t1``, ``_t1ce``, ``_t2``, and ``_seg`` with the
   values 1, 2 and 4), with or without the folders ``HGG`` and ``LGG``.
+- Left atrium 2018: ``ID/lgemri.nrrd`` and ``ID/laendo.nrrd`` (255 is the atrium), below a folder of
+  the training set.
+- Pancreas-CT: DICOM below ``PANCREAS_0001``, ``label0001.nii.gz`` in a folder beside or above. A
+  label whose header puts it elsewhere than its scan is refused, as everywhere: labels of the first
+  release lie upside down and have to be converted first.
+- nnU-Net raw: ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz`` and ``dataset.json`` with the
+  names of channels and classes; ``imagesTs`` are cases without labels. "ignore" becomes "not
+  annotated".
+- Medical Segmentation Decathlon: the same with ``imagesTr/CASE.nii.gz``.
 - ISLES 2022: BIDS, ``sub-ID/ses-0001/dwi/*_dwi.nii.gz`` and ``*_adc.nii.gz``, masks below
   ``derivatives``. Its FLAIR lies on another grid and is left out.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from napari_dycon.errors import UserError
+from napari_dycon.project.formats import is_scan, scan_name
+from napari_dycon.project.scans import scans_in
+from napari_dycon.project.schema import UNANNOTATED
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,7 @@ class Layout:
     channels: tuple[str, ...]
     classes: dict[int, str]
     cases: list[FoundCase]
+    renamed: dict[int, int] = field(default_factory=dict)  # values of labels that mean others here
 
 
 BRATS_CHANNELS = ("flair", "t1", "t1ce", "t2")
@@ -47,11 +62,106 @@ def recognise(folder: Path) -> Layout | None:
     UserError
         It is one of them, but a case lacks one of its files.
     """
-    readers: tuple[Callable[[Path], Layout | None], ...] = (_brats, _isles)
+    readers: tuple[Callable[[Path], Layout | None], ...] = (
+        _datasets,
+        _brats,
+        _isles,
+        _left_atrium,
+        _pancreas,
+    )
     for reader in readers:
         if (found := reader(folder)) is not None:
             return found
     return None
+
+
+def _datasets(folder: Path) -> Layout | None:
+    """nnU-Net raw and Medical Segmentation Decathlon."""
+    about = folder / "dataset.json"
+    if not about.is_file() or not (folder / "imagesTr").is_dir():
+        return None
+    try:
+        values: Any = json.loads(about.read_text(encoding="utf-8"))
+        channels, classes, ignore = _channels(values), *_classes(values)
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise UserError(
+            f"{about} cannot be read as the description of a dataset ({error}). Expected the "
+            "dataset.json of nnU-Net or of the Medical Segmentation Decathlon."
+        ) from None
+    labels = folder / "labelsTr"
+    drawn = {scan_name(p): p for p in labels.iterdir() if is_scan(p)} if labels.is_dir() else {}
+    cases = [
+        FoundCase(scan.name, list(scan.images), drawn.get(scan.name))
+        for scan in scans_in(folder / "imagesTr", "images")
+    ]
+    if (folder / "imagesTs").is_dir() and any(map(is_scan, (folder / "imagesTs").iterdir())):
+        known = {case.id for case in cases}
+        cases += [
+            FoundCase(scan.name, list(scan.images), None)
+            for scan in scans_in(folder / "imagesTs", "images")
+            if scan.name not in known
+        ]
+    return Layout(
+        str(values.get("name") or folder.name),
+        channels,
+        classes,
+        cases,
+        {} if ignore is None else {ignore: UNANNOTATED},
+    )
+
+
+def _channels(values: Any) -> tuple[str, ...]:
+    names = values.get("channel_names") or values["modality"]
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _classes(values: Any) -> tuple[dict[int, str], int | None]:
+    """Names by value, and the value that means "not annotated"."""
+    found: dict[int, str] = {}
+    ignore = None
+    for key, value in values["labels"].items():
+        # nnU-Net's second version has names first, its first one and the Decathlon values.
+        number, name = (int(key), str(value)) if str(key).isdigit() else (value, str(key))
+        if isinstance(number, list):
+            raise UserError(
+                f"The dataset trains on regions ({name}); expected one value a structure. List "
+                "the values by themselves in dataset.json."
+            )
+        if name == "ignore":
+            ignore = int(number)
+        elif int(number):
+            found[int(number)] = name
+    return found, ignore
+
+
+def _left_atrium(folder: Path) -> Layout | None:
+    cases = [
+        FoundCase(scan.parent.name, [scan], label if label.is_file() else None)
+        for scan in sorted(folder.glob("**/lgemri.nrrd"))
+        for label in [scan.with_name("laendo.nrrd")]
+    ]
+    if not cases:
+        return None
+    return Layout("Left atrium 2018", ("LGE MRI",), {1: "left atrium"}, cases, {255: 1})
+
+
+def _pancreas(folder: Path) -> Layout | None:
+    patients = sorted(
+        p for p in (*folder.glob("PANCREAS_*"), *folder.glob("*/PANCREAS_*")) if p.is_dir()
+    )
+    if not patients:
+        return None
+    labels = {p.name[5:9]: p for p in sorted(folder.glob("**/label[0-9][0-9][0-9][0-9].nii*"))}
+    cases = []
+    for patient in patients:
+        scans = scans_in(patient, "images")
+        if len(scans) != 1:
+            raise UserError(
+                f"{patient.name} holds {len(scans)} series; expected one. Move the others away."
+            )
+        label = labels.get(patient.name.removeprefix("PANCREAS_"))
+        cases.append(FoundCase(patient.name, list(scans[0].images), label))
+    return Layout("Pancreas-CT", ("CT",), {1: "pancreas"}, cases)
 
 
 def _brats(folder: Path) -> Layout | None:

@@ -50,12 +50,16 @@ class ClassInfo(_Model):
 
 
 class Case(_Model):
-    """A scan; ``images`` has one path a channel, relative to the project or absolute."""
+    """A scan; ``images`` has one path a channel, relative to the project or absolute.
+
+    ``resampled`` lets uneven slices be interpolated whenever the scan is read.
+    """
 
     id: str
     images: Annotated[list[str], Field(min_length=1)]
     split: Split = "train"
     status: Status = "unlabelled"
+    resampled: bool = False
 
     @field_validator("id")
     @classmethod

@@ -20,8 +20,9 @@ import numpy.typing as npt
 from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.atomic import folder_lock, make_folder, write_json
-from napari_dycon.project.labels import check_values, label_status
+from napari_dycon.project.labels import check_values, label_status, rename
 from napari_dycon.project.runs import Run, list_runs, make_run
+from napari_dycon.project.scans import read_scan
 from napari_dycon.project.schema import (
     SCHEMA_VERSION,
     UNANNOTATED,
@@ -36,7 +37,7 @@ from napari_dycon.project.schema import (
     parse,
     validated,
 )
-from napari_dycon.project.volume import Volume, same_grid
+from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
@@ -149,18 +150,8 @@ class Project:
 
     def read_image(self, case_id: str) -> Volume:
         """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
-        volumes = [formats.read_volume(path) for path in self.image_paths(case_id)]
-        first = volumes[0]
-        for volume in volumes[1:]:
-            if difference := same_grid(volume, first):
-                raise GeometryError(
-                    f"The channels of case {case_id} do not lie on one grid: {difference}. "
-                    "Resample them to the first channel."
-                )
-        if len(volumes) == 1:
-            return first
-        array = np.stack([volume.array.astype(np.float32) for volume in volumes])
-        return Volume(array, first.affine, first.source)
+        case = self.case(case_id)
+        return read_scan(self.image_paths(case_id), case_id, resample=case.resampled)
 
     def label_path(self, case_id: str) -> Path:
         """Where a case's label is kept."""
@@ -190,6 +181,9 @@ class Project:
         labels: Mapping[str, Path] | None = None,
         progress: Progress | None = None,
         ids: Sequence[str] | None = None,
+        renamed: Mapping[int, int] | None = None,
+        resample: bool = False,
+        note: Callable[[str], None] | None = None,
     ) -> list[Case]:
         """Add scans, and labels by case name; all are checked before anything is written.
 
@@ -198,32 +192,41 @@ class Project:
         images : a file, or one file a channel, of each case
         labels : label files by the case's name, which is that of its first file or its ``ids`` one
         ids : names of the cases, where those of their files will not do
+        renamed : values of label files that mean others here
+        resample : interpolate uneven or tilted slices to even ones, now and in future
+        note : is told what had to be decided to read a scan
         """
         self.reload()
         groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
         taken = {case.id.lower() for case in self._file.cases}
         cases: list[Case] = []
         arrays: dict[str, Array] = {}
+        likes: dict[str, Volume] = {}
         for number, group in enumerate(groups, start=1):
             paths = [Path(p).absolute() for p in group]
             name = ids[number - 1] if ids is not None else formats.scan_name(paths[0])
             case_id = free_id(name, taken)
             taken.add(case_id.lower())
-            volumes = [formats.read_volume(path) for path in paths]
-            for volume in volumes[1:]:
-                if difference := same_grid(volume, volumes[0]):
-                    raise GeometryError(f"The channels of {case_id} differ: {difference}.")
+            volume = read_scan(paths, case_id, resample=resample)
+            likes[case_id] = volume.without_voxels()
+            if note:
+                for text in volume.notes:
+                    note(text)
             status: Status = "unlabelled"
             if labels and (label := labels.get(name)):
-                array = formats.read_label(label, like=volumes[0]).array
+                array = rename(formats.read_label(label, like=volume).array, renamed or {})
                 check_values(array, self.classes, f"Label {Path(label).name}")
                 arrays[case_id], status = array, label_status(array)
             cases.append(
-                Case(id=case_id, images=[self._reference(p) for p in paths], status=status)
+                Case(
+                    id=case_id,
+                    images=[self._reference(p) for p in paths],
+                    status=status,
+                    resampled=resample,
+                )
             )
             if progress:
                 progress(number, len(groups), case_id)
-        likes = {case.id: Path(group[0]) for case, group in zip(cases, groups, strict=True)}
 
         written: list[Path] = []
 
@@ -237,9 +240,8 @@ class Project:
                     "add the scans again."
                 )
             for case_id, array in arrays.items():
-                like = formats.read_volume(likes[case_id], check_values=False)
                 written.append(self._label_file(case_id))
-                formats.write_mask(array, like=like, path=written[-1])
+                formats.write_mask(array, like=likes[case_id], path=written[-1])
             values["cases"].extend(case.model_dump() for case in cases)
 
         make_folder(self.path / "labels")
@@ -265,7 +267,7 @@ class Project:
         A reviewed case stays reviewed as long as all of it is annotated. ``like`` is the case's
         scan where it is at hand; otherwise its file is read for the grid.
         """
-        like = like or formats.read_volume(self.image_paths(case_id)[0], check_values=False)
+        like = like or self._grid(case_id)
         if array.shape != like.shape:
             raise GeometryError(
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
@@ -358,7 +360,7 @@ class Project:
         self, run_id: str, case_id: str, mask: Array, uncertainty: Array, disagreement: Array
     ) -> None:
         """Write canonical arrays ``(D, H, W)`` on the scan's own grid."""
-        like = formats.read_volume(self.image_paths(case_id)[0], check_values=False)
+        like = self._grid(case_id)
         self.run(run_id)  # no folder for a run that does not exist
         path = self.prediction_path(run_id, case_id)
         make_folder(path.parent)
@@ -395,6 +397,13 @@ class Project:
 
     def _facts_path(self, run_id: str, case_id: str) -> Path:
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
+
+    def _grid(self, case_id: str) -> Volume:
+        """First channel of a case, on whose grid its label lies."""
+        case = self.case(case_id)
+        return formats.read_volume(
+            self.image_paths(case_id)[0], check_values=False, resample=case.resampled
+        )
 
     def _label_file(self, case_id: str) -> Path:
         return self.path / "labels" / f"{case_id}.nii.gz"

@@ -8,7 +8,7 @@ are RAS+ millimetres.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,10 @@ class Volume:
     def channels(self) -> int:
         """How many channels the scan has."""
         return 1 if self.array.ndim == 3 else int(self.array.shape[0])
+
+    def without_voxels(self) -> Volume:
+        """Return the grid alone: all voxels are 0 and take no memory."""
+        return replace(self, array=np.broadcast_to(np.uint8(0), self.shape))
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:

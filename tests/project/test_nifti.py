@@ -246,9 +246,9 @@ def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
 
 
 def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
-    path = tmp_path / "scan.nrrd"
+    path = tmp_path / "scan.txt"
     path.write_bytes(b"NRRD0004")
-    refused(path, "expected .nii or .nii.gz")
+    refused(path, "expected NIfTI")
     assert is_scan("A.NII.GZ")
     assert not is_scan(".hidden.nii.gz")
     assert scan_name("folder/a.b.Nii.Gz") == "a.b"

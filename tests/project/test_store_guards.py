@@ -15,6 +15,7 @@ from napari_dycon.project import atomic, formats, store
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.schema import Case, ClassInfo, free_id, is_case_id
 from napari_dycon.project.store import Project
+from napari_dycon.project.volume import from_canonical
 
 SHAPE = (20, 22, 18)
 
@@ -157,12 +158,14 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     assert tree(project.path) == before
 
 
-def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
+def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> None:
     flair, t1 = scan(tmp_path / "flair.nii.gz"), scan(tmp_path / "t1.nii.gz", 1)
-    moved = save_nifti(tmp_path / "moved.nii.gz", np.random.default_rng(0).random(SHAPE), np.eye(4))
     project = Project.create(tmp_path / "p", channels=("flair", "t1"))
-    with pytest.raises(GeometryError, match=r"channels of flair differ: .* mm apart"):
-        project.add_cases([[flair, moved]])
+    affine = formats.read_volume(flair).source.affine.copy()
+    affine[:3, 3] += 500
+    away = save_nifti(tmp_path / "away.nii.gz", np.random.default_rng(0).random(SHAPE), affine)
+    with pytest.raises(GeometryError, match="does not overlap with the first channel"):
+        project.add_cases([[flair, away]])
     with pytest.raises(ProjectError, match=r"has 1 image.*2 channel"):
         project.add_cases([flair])
     project.add_cases([[flair, t1]])
@@ -170,9 +173,17 @@ def test_channels_must_lie_on_one_grid(tmp_path: Path) -> None:
     assert volume.channels == 2
     assert volume.array.shape == (2, *volume.shape)
     assert np.array_equal(volume.array[1], formats.read_volume(t1).array)
-    save_nifti(t1, np.random.default_rng(0).random((4, 4, 4)))
-    with pytest.raises(GeometryError, match="channels of case flair do not lie on one grid"):
-        project.read_image("flair")
+    # A ramp on half the grid is the same ramp on the whole one.
+    source = formats.read_volume(flair).source
+    ramp = np.add.outer(np.add.outer(np.arange(12.0), 2 * np.arange(12.0)), 3 * np.arange(12.0))
+    fine = np.diag([0.5, 0.5, 0.5, 1.0])
+    fine[:3, 3] = -0.25
+    save_nifti(t1, ramp, source.affine @ fine)
+    volume = project.read_image("flair")
+    assert "Channel 2 of flair was resampled" in volume.notes[0]
+    whole = from_canonical(volume.array[1], source)
+    assert np.allclose(np.diff(whole[:5, :5, :5], axis=0), 2.0, atol=1e-4)
+    assert np.allclose(whole[1, 1, 1], ramp[2, 2, 2] + 0.5 * (1 + 2 + 3), atol=1e-3)
 
 
 def test_scans_are_never_written_to(project: Project, scans: Path) -> None:

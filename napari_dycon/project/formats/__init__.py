@@ -1,14 +1,13 @@
 """Scans and masks from files and back; the only place that knows a file's own axes."""
 
-from napari_dycon.project.formats.nifti import (
+from napari_dycon.project.formats.reading import (
     is_scan,
     read_label,
     read_map,
     read_volume,
     scan_name,
-    write_map,
-    write_mask,
 )
+from napari_dycon.project.formats.writing import write_map, write_mask, write_volume
 
 __all__ = [
     "is_scan",
@@ -18,4 +17,5 @@ __all__ = [
     "scan_name",
     "write_map",
     "write_mask",
+    "write_volume",
 ]

@@ -1,0 +1,153 @@
+"""NRRD and MetaImage in and out, through SimpleITK.
+
+SimpleITK's world is LPS and its arrays come as (k, j, i); nobody outside this file has to know.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import FileFormatError
+from napari_dycon.project.atomic import replacing
+from napari_dycon.project.formats.checks import DEFLATE, Found, check_affine, check_shape, plain
+from napari_dycon.project.volume import Source
+
+Array = npt.NDArray[Any]
+READERS = {
+    ".nrrd": "NrrdImageIO",
+    ".nhdr": "NrrdImageIO",
+    ".mha": "MetaImageIO",
+    ".mhd": "MetaImageIO",
+}
+SUFFIXES = tuple(READERS)
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # to RAS and back
+HEADER_BYTES = 2**16
+# Where a header says that its voxels are in another file.
+_DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$", re.I | re.M)
+_PACKED = re.compile(r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M)
+
+
+def read(path: Path) -> Found:
+    """Read the voxels and the geometry of a ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file."""
+    import SimpleITK as sitk  # noqa: N813 (its usual name)
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    data, packed = _data_file(path)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[path.suffix.lower()])
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        size = tuple(int(n) for n in reader.GetSize())
+        if reader.GetNumberOfComponents() != 1:
+            raise FileFormatError(
+                f"{path.name} holds {reader.GetNumberOfComponents()} numbers a voxel (colours, or "
+                "several channels); expected one. Save one file a channel."
+            )
+        while len(size) > 3 and size[-1] == 1:
+            size = size[:-1]
+        check_shape(path, size)
+        kind = np.dtype(_NUMPY.get(sitk.GetPixelIDValueAsString(reader.GetPixelID()), "V1"))
+        if kind.kind == "V":
+            raise FileFormatError(f"{path.name} holds voxels that are not plain numbers.")
+        most = data.stat().st_size * (DEFLATE if packed else 1)
+        if float(np.prod(size, dtype=np.float64)) * kind.itemsize > most:
+            raise _unreadable(path, "it ends too early (an incomplete copy or download?)")
+        image = reader.Execute()
+    except (RuntimeError, OSError, MemoryError):
+        found = "its header or its data are damaged"
+        if path.stat().st_size == 0:
+            found = "it is empty"
+        raise _unreadable(path, found) from None
+    i, j, k = size
+    array = sitk.GetArrayFromImage(image)
+    array = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
+    affine = _affine(image)
+    check_affine(path, affine)
+    return Found(plain(array), Source(path, (i, j, k), affine))
+
+
+def write(voxels: Array, source: Source, path: Path) -> None:
+    """Write voxels in the source's own order ``(i, j, k)``, compressed, with its geometry."""
+    import SimpleITK as sitk  # noqa: N813
+
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+    lps = LPS @ source.affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetOrigin(lps[:3, 3].tolist())
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    with replacing(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), True)
+        except RuntimeError:
+            raise OSError("the file could not be written whole") from None
+
+
+def _affine(image: Any) -> npt.NDArray[np.float64]:
+    """Index to RAS+ mm, of the first three axes."""
+    n = image.GetDimension()
+    direction = np.array(image.GetDirection(), dtype=np.float64).reshape(n, n)[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.array(image.GetSpacing(), dtype=np.float64)[:3]
+    affine[:3, 3] = np.array(image.GetOrigin(), dtype=np.float64)[:3]
+    ras: npt.NDArray[np.float64] = LPS @ affine
+    return ras
+
+
+def _data_file(path: Path) -> tuple[Path, bool]:
+    """Where the voxels are, never outside the header's folder, and whether they are packed."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES).decode("latin-1")
+    if path.suffix.lower() in (".nrrd", ".nhdr"):
+        head = re.split(r"\r?\n\r?\n", head, maxsplit=1)[0]
+    elif (end := re.search(r"^ElementDataFile\s*=.*$", head, re.M)) is not None:
+        head = head[: end.end()]
+    packed = _PACKED.search(head) is not None
+    named = _DATA_FILE.search(head)
+    if named is None or named.group(1).upper() == "LOCAL":
+        return path, packed
+    name = named.group(1)
+    if name.upper().startswith("LIST") or "%" in name:
+        raise FileFormatError(
+            f"The voxels of {path.name} are spread over several files; expected one file. Save it "
+            "again as one, such as .nrrd or .mha."
+        )
+    data = (path.parent / name).resolve()
+    if not data.is_relative_to(path.parent.resolve()):
+        raise FileFormatError(
+            f"The voxels of {path.name} lie outside its folder; expected a file beside it. Put "
+            "both into one folder and correct the header."
+        )
+    if not data.is_file():
+        raise FileFormatError(
+            f"{path.name} is a header, and the file with its voxels, {data.name}, is missing "
+            "beside it. Copy both."
+        )
+    return data, packed
+
+
+def _unreadable(path: Path, found: str) -> FileFormatError:
+    kind = "NRRD" if "Nrrd" in READERS[path.suffix.lower()] else "MetaImage"
+    return FileFormatError(
+        f"{path.name} cannot be read: {found}. Expected a 3D {kind} scan; copy or export it again."
+    )
+
+
+_NUMPY = {
+    "8-bit signed integer": "i1",
+    "8-bit unsigned integer": "u1",
+    "16-bit signed integer": "i2",
+    "16-bit unsigned integer": "u2",
+    "32-bit signed integer": "i4",
+    "32-bit unsigned integer": "u4",
+    "64-bit signed integer": "i8",
+    "64-bit unsigned integer": "u8",
+    "32-bit float": "f4",
+    "64-bit float": "f8",
+}

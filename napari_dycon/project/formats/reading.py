@@ -1,0 +1,116 @@
+"""Any scan into a volume of canonical axes; the file's format is told by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import FileFormatError, GeometryError, LabelError
+from napari_dycon.project.formats import dicom, itk, nifti
+from napari_dycon.project.formats.checks import Found
+from napari_dycon.project.formats.checks import check_values as _check_values
+from napari_dycon.project.volume import Volume, same_grid, to_canonical
+
+Array = npt.NDArray[Any]
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
+KINDS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or DICOM"
+
+
+def is_scan(path: Path | str) -> bool:
+    """Whether a file by itself is a scan by its name; hidden files are not.
+
+    Files of DICOM series are not: only together are they one; see ``dicom.find_series``.
+    """
+    name = Path(path).name.lower()
+    return name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def scan_name(path: Path | str) -> str:
+    """File name without its format's suffix; of a file of a DICOM series, its folder's name."""
+    path = Path(path)
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.absolute().parent.name if path.is_file() else path.name
+
+
+def read_volume(path: Path | str, *, check_values: bool = True, resample: bool = False) -> Volume:
+    """Read a 3D scan and turn it to the canonical axes.
+
+    Parameters
+    ----------
+    path : a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or any file of a series
+    check_values : refuse voxels that are not finite and scans of one single value
+    resample : where slices of a DICOM series are uneven or tilted, interpolate them to even ones
+        instead of raising ``UnevenSlicesError``
+
+    Returns
+    -------
+    Volume with ``(D, H, W)`` voxels of the file's own type (float32 where it scales integers) and
+    notes on what had to be decided.
+
+    Raises
+    ------
+    FileFormatError, GeometryError
+        In one line: the file, what was found, what was expected.
+    """
+    path = Path(path)
+    found = _found(path, resample)
+    if check_values:
+        _check_values(path, found.array)
+    turned, canonical = to_canonical(found.array, found.source.affine)
+    return Volume(np.ascontiguousarray(turned), canonical, found.source, found.notes)
+
+
+def _found(path: Path, resample: bool) -> Found:
+    if not path.exists():
+        raise FileFormatError(f"There is no file {path}. Check its name and folder.")
+    try:
+        if path.is_dir():
+            return dicom.read(path, resample=resample)
+        name = path.name.lower()
+        if name.endswith(nifti.SUFFIXES):
+            return nifti.read(path)
+        if name.endswith(itk.SUFFIXES):
+            return itk.read(path)
+        if dicom.is_dicom(path):
+            return dicom.read(path, resample=resample)
+    except PermissionError:
+        raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
+    raise FileFormatError(f"{path.name} is no scan by its name; expected {KINDS}.")
+
+
+def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
+    """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``like``.
+
+    Values must be whole numbers from 0 to 255; 255 means that nobody annotated this voxel.
+    """
+    path = Path(path)
+    volume = read_volume(path, check_values=False)
+    if like is not None and (difference := same_grid(volume, like)):
+        scan = like.source.path.name if like.source.path else "its scan"
+        raise GeometryError(
+            f"Label {path.name} does not fit {scan}: {difference}. Expected a label on the grid of "
+            "its scan; export it again from there."
+        )
+    array = volume.array
+    if not np.all(np.isfinite(array)):
+        raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
+    low, high = array.min(), array.max()
+    if low < 0 or high > 255 or np.any(array != np.rint(array)):
+        odd = array[array != np.rint(array)]
+        example = f" ({odd.flat[0]:g} among them)" if odd.size else ""
+        raise LabelError(
+            f"Label {path.name} holds values from {low:g} to {high:g}{example}; expected whole "
+            "numbers from 0 to 254, and 255 where nothing is annotated. Is it a scan instead of a "
+            "label?"
+        )
+    return Volume(array.astype(np.uint8), volume.affine, volume.source, volume.notes)
+
+
+def read_map(path: Path | str) -> npt.NDArray[np.float32]:
+    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``."""
+    return read_volume(path, check_values=False).array.astype(np.float32, copy=False)
