@@ -191,10 +191,10 @@ def resampled(
 
     def upright(number: int) -> Array:
         if number not in kept:
-            plane = np.full(shape, fill, np.float32)
+            plane = np.full(shape, np.nan, np.float32)
             plane[: first.rows, : first.columns] = read(number)
             shift = aside[number, ::-1] - low[::-1]
-            kept[number] = ndimage.shift(plane, shift, order=1, mode="constant", cval=fill)
+            kept[number] = ndimage.shift(plane, shift, order=1, mode="constant", cval=np.nan)
             for old in [n for n in kept if n < number - 1]:
                 del kept[old]
         return kept[number]
@@ -204,7 +204,11 @@ def resampled(
         height = min(target * spacing, float(heights[-1]))
         below = int(np.clip(np.searchsorted(heights, height, "right") - 1, 0, len(slices) - 2))
         share = (height - heights[below]) / (heights[below + 1] - heights[below])
-        plane = (1 - share) * upright(below) + share * upright(below + 1)
+        one, other = upright(below), upright(below + 1)
+        plane = (1 - share) * one + share * other
+        alone = np.isnan(plane)  # where only one of two tilted slices reaches, or none
+        plane[alone] = np.where(np.isnan(one), other, one)[alone]
+        plane[np.isnan(plane)] = fill
         result[target] = plane if dtype.kind == "f" else np.rint(plane)
     origin = (
         first.position
