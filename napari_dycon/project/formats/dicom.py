@@ -1,16 +1,13 @@
 """DICOM series in: found in folders, told apart, and read as one volume.
 
-Headers and plain pixels are pydicom's, compressed pixels that it cannot decode SimpleITK's (GDCM).
-Neither is imported before a DICOM file is met. Names, ids and dates of patients are never read.
+Neither pydicom nor SimpleITK is imported before a DICOM file is met. Names, ids and dates of
+patients are not asked for.
 """
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
-from napari_dycon.project.formats.checks import DEFLATE, MOST_VOXELS, Found
+from napari_dycon.project.formats.checks import MOST_VOXELS, Found
+from napari_dycon.project.formats.dicom_files import is_dicom, quietly, read_file, text_of
+from napari_dycon.project.formats.dicom_pixels import Pixels, functional_group
 from napari_dycon.project.formats.slices import (
     SAME_MM,
     Slice,
@@ -33,7 +32,6 @@ from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
-SUFFIXES = (".dcm", ".ima", ".dicom")
 NO_SCANS = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "FID")
 # What may tell images of one place apart, the first that does so wins.
 REPEATS = (
@@ -44,6 +42,12 @@ REPEATS = (
     "ImageType",
     "TriggerTime",
 )
+# Where a slice lies: of plain files in the header itself, of multi-frame ones in these groups.
+PLACES = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+}
 TAGS = [
     "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows",
     "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SamplesPerPixel",
@@ -79,16 +83,6 @@ class Series:
         )
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its mark, or else by its name."""
-    try:
-        with path.open("rb") as file:
-            marked = file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-    return marked or path.suffix.lower() in SUFFIXES
-
-
 def find_series(
     folder: Path, *, deep: bool = True, progress: Progress | None = None
 ) -> list[Series]:
@@ -107,17 +101,21 @@ def find_series(
         header = _header(file)
         if header is None:
             continue
+        with quietly():
+            uid, *named = (
+                text_of(header, n) for n in ("SeriesInstanceUID", "SeriesDescription", "Modality")
+            )
         for piece in _slices(file, header):
             key = (
                 file.parent,
-                str(header.get("SeriesInstanceUID", "")),
+                uid,
                 piece.rows,
                 piece.columns,
                 *np.round(np.concatenate([piece.along_row, piece.along_column]), 3).tolist(),
                 *np.round(piece.pixel_mm, 3).tolist(),
             )
             groups[key].append(piece)
-            names[key] = _text(header, "SeriesDescription"), _text(header, "Modality")
+            names[key] = named[0], named[1]
     found = []
     for key, pieces in groups.items():
         description, modality = names[key]
@@ -195,172 +193,50 @@ def _one_series(path: Path) -> tuple[Series, tuple[str, ...]]:
     )
 
 
-class Pixels:
-    """Pixels of slices in physical units (Hounsfield units, for instance), one after the other."""
-
-    def __init__(self, slices: Sequence[Slice]) -> None:
-        self._slices = slices
-        self._path: Path | None = None
-        self._frames: Array = np.zeros(0)
-        self._scaling: list[tuple[float, float]] = []
-        scalings, kinds, ranges = set(), set(), []
-        for path in dict.fromkeys(s.path for s in slices):
-            header = _read_file(path, pixels=False)
-            low, high, kind = _stored(header, path)
-            kinds.add(kind)
-            for slope, intercept in _scalings(header):
-                scalings.add((slope, intercept))
-                ends = (low * slope + intercept, high * slope + intercept)
-                ranges += [min(ends), max(ends)]
-        whole = all(float(v).is_integer() for pair in scalings for v in pair)
-        self.dtype: np.dtype[Any] = np.dtype(np.float32)
-        if kinds <= {"i", "u"} and whole:
-            for choice in (np.uint8, np.int16, np.uint16, np.int32):
-                limits = np.iinfo(choice)
-                if limits.min <= min(ranges) and max(ranges) <= limits.max:
-                    self.dtype = np.dtype(choice)
-                    break
-
-    def all(self) -> Iterator[Array]:
-        """Every slice in turn, (rows, columns)."""
-        return (self.of(number) for number in range(len(self._slices)))
-
-    def of(self, number: int) -> Array:
-        """One slice, (rows, columns), of ``dtype``."""
-        piece = self._slices[number]
-        if piece.path != self._path:
-            self._frames, self._scaling = _decoded(piece.path)
-            self._path = piece.path
-        index = piece.frame or 0
-        plane = self._frames[index]
-        if plane.shape != (piece.rows, piece.columns):
-            raise _damaged(piece.path)
-        slope, intercept = self._scaling[min(index, len(self._scaling) - 1)]
-        if (slope, intercept) != (1.0, 0.0):
-            exact = np.int64 if self.dtype.kind in "iu" else np.float64
-            plane = plane.astype(exact) * exact(slope) + exact(intercept)
-        result: Array = plane.astype(self.dtype)
-        return result
-
-
-def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
-    """Frames (n, rows, columns) of a file, and the scaling each still needs."""
-    data = _read_file(path, pixels=True)
-    rows, columns = int(data.Rows), int(data.Columns)
-    with _quietly():
-        try:
-            pixels = np.asarray(data.pixel_array)
-            scaling = _scalings(data)
-        except Exception:  # pydicom raises what its parsing and its decoders meet
-            if not data.file_meta.TransferSyntaxUID.is_compressed:
-                raise _damaged(path) from None
-            pixels, scaling = _decoded_by_itk(path), [(1.0, 0.0)]
-    if pixels.size % (rows * columns) or not pixels.size:
-        raise _damaged(path)
-    return pixels.reshape(-1, rows, columns), scaling
-
-
-def _decoded_by_itk(path: Path) -> Array:
-    """Pixels of a compressed file, scaled already."""
-    import SimpleITK as sitk  # noqa: N813
-
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        array: Array = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError:
-        raise FileFormatError(
-            f"{path.name} is compressed in a way that cannot be decoded here, or damaged. Export "
-            "the series uncompressed, or convert it to NIfTI."
-        ) from None
-    return array
-
-
-def _stored(header: Any, path: Path) -> tuple[float, float, str]:
-    """Lowest and highest value that pixels can have, and their kind."""
-    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
-        return 0.0, 0.0, "f"
-    try:
-        bits = int(header.BitsStored)
-        signed = int(header.PixelRepresentation) == 1
-    except (AttributeError, TypeError, ValueError):
-        raise _damaged(path) from None
-    if not 1 <= bits <= 32:
-        raise _damaged(path)
-    return (
-        (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1, "i") if signed else (0.0, 2.0**bits - 1, "u")
-    )
-
-
-def _scalings(data: Any) -> list[tuple[float, float]]:
-    """Rescale slope and intercept of each frame; one pair where all have the same."""
-    frames = data.get("PerFrameFunctionalGroupsSequence")
-    if not frames:
-        return [_scaling(data)]
-    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
-    name = "PixelValueTransformationSequence"
-    return [_scaling(_functional((frame, shared), name)) for frame in frames]
-
-
-def _scaling(holder: Any) -> tuple[float, float]:
-    """Rescale slope and intercept, where somebody wrote them."""
-    if holder is None:
-        return 1.0, 0.0
-    slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
-    return float(slope or 1.0), float(intercept or 0.0)
-
-
-def _slices(path: Path, header: Any) -> Iterator[Slice]:
+def _slices(path: Path, header: Any) -> list[Slice]:
     """Images of a file that have a place in space."""
     try:
-        if int(header.Rows) * int(header.Columns) > MOST_PIXELS:
-            return
-        frames = header.get("PerFrameFunctionalGroupsSequence")
-        shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
-        for number, groups in enumerate([(f, shared) for f in frames] if frames else [()]):
-            sources = {
-                name: _functional(groups, sequence) if frames else header
-                for name, sequence in (
-                    ("ImagePositionPatient", "PlanePositionSequence"),
-                    ("ImageOrientationPatient", "PlaneOrientationSequence"),
-                    ("PixelSpacing", "PixelMeasuresSequence"),
-                )
-            }
-            position, directions, spacing = (
-                np.array([float(v) for v in source.get(name)]) for name, source in sources.items()
-            )
-            row, column = directions[:3], directions[3:]
-            lengths = np.linalg.norm(row), np.linalg.norm(column)
-            if not (
-                len(position) == 3
-                and len(directions) == 6
-                and len(spacing) == 2
-                and np.all(np.isfinite(np.concatenate([position, directions, spacing])))
-                and np.all(spacing > 0)
-                and np.allclose(lengths, 1, atol=1e-2)
-                and abs(float(row @ column)) < 1e-2
-            ):
-                continue
-            yield Slice(
-                path,
-                position,
-                row / lengths[0],
-                column / lengths[1],
-                (float(spacing[1]), float(spacing[0])),
-                int(header.Columns),
-                int(header.Rows),
-                number if frames else None,
-                tuple(_text(header, name) for name in REPEATS) if not frames else _indices(groups),
-            )
-    except (AttributeError, TypeError, ValueError, IndexError, OverflowError):
-        return  # no place in space, or a damaged header
+        with quietly():
+            return list(_placed(path, header))
+    except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
+        return []
 
 
-def _functional(groups: Iterable[Any], sequence: str) -> Any:
-    """Functional group of a frame, its own or the one all frames share; ``None`` without any."""
-    for group in groups:
-        if group is not None and group.get(sequence):
-            return group.get(sequence)[0]
-    return None
+def _placed(path: Path, header: Any) -> Iterator[Slice]:
+    rows, columns = int(header.Rows), int(header.Columns)
+    if rows * columns > MOST_PIXELS:
+        return
+    frames = header.get("PerFrameFunctionalGroupsSequence")
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+    for number, groups in enumerate([(f, shared) for f in frames] if frames else [()]):
+        position, directions, spacing = (
+            np.array([float(v) for v in source.get(name)])
+            for name, source in (
+                (name, functional_group(groups, sequence) if frames else header)
+                for name, sequence in PLACES.items()
+            )
+        )
+        row, column = directions[:3], directions[3:]
+        lengths = np.linalg.norm(row), np.linalg.norm(column)
+        if not (
+            (len(position), len(directions), len(spacing)) == (3, 6, 2)
+            and np.all(np.isfinite(np.concatenate([position, directions, spacing])))
+            and np.all(spacing > 0)
+            and np.allclose(lengths, 1, atol=1e-2)
+            and abs(float(row @ column)) < 1e-2
+        ):
+            continue
+        yield Slice(
+            path,
+            position,
+            row / lengths[0],
+            column / lengths[1],
+            (float(spacing[1]), float(spacing[0])),
+            columns,
+            rows,
+            number if frames else None,
+            _indices(groups) if frames else tuple(text_of(header, name) for name in REPEATS),
+        )
 
 
 def _indices(groups: Sequence[Any]) -> tuple[str, ...]:
@@ -399,66 +275,10 @@ def _header(path: Path) -> Any:
     if not is_dicom(path):
         return None
     try:
-        header = _read_file(path, pixels=False, tags=TAGS)
+        header = read_file(path, pixels=False, tags=TAGS)
     except FileFormatError:
         return None
-    if "Rows" not in header or _text(header, "Modality") in NO_SCANS:
-        return None
+    with quietly():
+        if "Rows" not in header or text_of(header, "Modality") in NO_SCANS:
+            return None
     return header
-
-
-def _read_file(path: Path, *, pixels: bool, tags: list[str] | None = None) -> Any:
-    import pydicom
-
-    try:
-        with _quietly():
-            data = pydicom.dcmread(
-                path, force=True, stop_before_pixels=not pixels, specific_tags=tags
-            )
-    except Exception:  # pydicom raises whatever its parsing meets
-        raise _damaged(path) from None
-    if pixels:
-        try:
-            samples = int(data.get("SamplesPerPixel", 1))
-            claimed = float(data.Rows) * float(data.Columns) * int(data.get("NumberOfFrames") or 1)
-            if "TransferSyntaxUID" not in data.file_meta:  # of files without the mark
-                data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-            syntax = data.file_meta.TransferSyntaxUID
-        except (AttributeError, TypeError, ValueError):
-            raise _damaged(path) from None
-        if samples != 1:
-            raise FileFormatError(
-                f"{path.name} holds colours; expected one number a voxel. Choose another series."
-            )
-        most = path.stat().st_size * (DEFLATE if syntax.is_compressed else 1)
-        if claimed > most or not claimed:
-            raise _damaged(path)
-    return data
-
-
-def _text(header: Any, name: str) -> str:
-    try:
-        value = header.get(name)
-    except Exception:  # a damaged element is parsed when it is asked for
-        return ""
-    return "" if value is None else str(value)
-
-
-def _damaged(path: Path) -> FileFormatError:
-    return FileFormatError(
-        f"{path.name} cannot be read: it is damaged or no DICOM image. Expected the images of one "
-        "series; copy or export it again."
-    )
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Keep pydicom's remarks on each element from the terminal; they may quote the patient."""
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before

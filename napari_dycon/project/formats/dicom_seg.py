@@ -17,7 +17,8 @@ import numpy.typing as npt
 from napari_dycon import __version__
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
 from napari_dycon.project.atomic import replacing
-from napari_dycon.project.formats.dicom_source import Reference, quietly, reference
+from napari_dycon.project.formats.dicom_files import quietly
+from napari_dycon.project.formats.dicom_source import Reference, reference
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
 from napari_dycon.project.terminology import Code, suggest
 from napari_dycon.project.volume import Volume, from_canonical

@@ -8,10 +8,6 @@ only where they were asked for.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
+from napari_dycon.project.formats.dicom_files import quietly
 from napari_dycon.project.volume import Source
 
 if TYPE_CHECKING:
@@ -113,28 +110,6 @@ def reference(source: Source, *, keep_identity: bool) -> Reference:
                 "positions; export NIfTI instead."
             ) from None
     return Reference(images, slices)
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Keep what pydicom and highdicom say of a header's values from standing in a log.
-
-    They quote the values, a patient's name among them.
-    """
-    loggers = [logging.getLogger(name) for name in ("highdicom.base", "pydicom")]
-
-    def silent(_: logging.LogRecord) -> bool:
-        return False
-
-    for logger in loggers:
-        logger.addFilter(silent)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger in loggers:
-            logger.removeFilter(silent)
 
 
 def _check(source: Source) -> None:

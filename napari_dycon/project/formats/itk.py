@@ -32,6 +32,16 @@ _DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$"
 _PACKED = re.compile(r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M)
 
 
+# ITK's reader of MetaImage ends the program, or never ends, on absurd numbers in these fields.
+_NUMBERS = re.compile(
+    r"^\s*(NDims|DimSize|TransformMatrix|Rotation|Orientation|Offset|Position|Origin|"
+    r"CenterOfRotation|ElementSpacing|ElementSize|HeaderSize|CompressedDataSize|"
+    r"ElementNumberOfChannels|dimension|sizes|space directions|space origin|spacings)\s*[:=](.*)$",
+    re.I | re.M,
+)
+MOST_NUMBER = 1e12
+
+
 def read(path: Path) -> Found:
     """Read the voxels and the geometry of a ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file."""
     import SimpleITK as sitk  # noqa: N813 (its usual name)
@@ -109,6 +119,7 @@ def _data_file(path: Path) -> tuple[Path, bool]:
     elif (end := re.search(r"^ElementDataFile\s*=.*$", head, re.M)) is not None:
         head = head[: end.end()]
     packed = _PACKED.search(head) is not None
+    _check_header(path, head)
     named = _DATA_FILE.search(head)
     if named is None or named.group(1).upper() == "LOCAL":
         return path, packed
@@ -118,6 +129,8 @@ def _data_file(path: Path) -> tuple[Path, bool]:
             f"The voxels of {path.name} are spread over several files; expected one file. Save it "
             "again as one, such as .nrrd or .mha."
         )
+    if not name.isprintable():
+        raise _unreadable(path, "its header is damaged")
     data = (path.parent / name).resolve()
     if not data.is_relative_to(path.parent.resolve()):
         raise FileFormatError(
@@ -130,6 +143,26 @@ def _data_file(path: Path) -> tuple[Path, bool]:
             "beside it. Copy both."
         )
     return data, packed
+
+
+def _check_header(path: Path, head: str) -> None:
+    """Refuse what no writer writes, before a library meets it."""
+    found = {}
+    for hit in _NUMBERS.finditer(head):
+        values = re.sub(r"[(),]|none", " ", hit.group(2)).split()
+        try:
+            numbers = [float(value) for value in values]
+        except ValueError:
+            raise _unreadable(path, f"its header says '{hit.group(1)}' without a number") from None
+        if not all(abs(number) < MOST_NUMBER for number in numbers):  # nor nan
+            raise _unreadable(path, f"its header says '{hit.group(1)}' with an absurd number")
+        found[hit.group(1).lower()] = numbers
+    dimensions = found.get("ndims", found.get("dimension", [0.0]))
+    if len(dimensions) != 1 or dimensions[0] not in range(1, 17):
+        raise _unreadable(path, "its header does not say how many dimensions it has")
+    sizes = found.get("dimsize", found.get("sizes", []))
+    if len(sizes) != dimensions[0] or not all(n >= 1 and n.is_integer() for n in sizes):
+        raise _unreadable(path, "its header does not say how large it is")
 
 
 def _unreadable(path: Path, found: str) -> FileFormatError:

@@ -12,6 +12,7 @@ from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.project.formats import dicom, itk, nifti
 from napari_dycon.project.formats.checks import Found
 from napari_dycon.project.formats.checks import check_values as _check_values
+from napari_dycon.project.formats.dicom_files import is_dicom
 from napari_dycon.project.volume import Volume, same_grid, to_canonical
 
 Array = npt.NDArray[Any]
@@ -76,7 +77,7 @@ def _found(path: Path, resample: bool) -> Found:
             return nifti.read(path)
         if name.endswith(itk.SUFFIXES):
             return itk.read(path)
-        if dicom.is_dicom(path):
+        if is_dicom(path):
             return dicom.read(path, resample=resample)
     except PermissionError:
         raise FileFormatError(f"{path.name} may not be read: permission denied.") from None

@@ -1,0 +1,94 @@
+"""One DICOM file: its header or all of it, in words when it is damaged, without a sound."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.errors import FileFormatError
+from napari_dycon.project.formats.checks import DEFLATE
+
+SUFFIXES = (".dcm", ".ima", ".dicom")
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM: by its mark, or else by its name."""
+    try:
+        with path.open("rb") as file:
+            marked = file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+    return marked or path.suffix.lower() in SUFFIXES
+
+
+def read_file(path: Path, *, pixels: bool, tags: list[str] | None = None) -> Any:
+    """Read a file with pydicom: some elements of its header, all of it, or with its pixels."""
+    import pydicom
+
+    try:
+        with quietly():
+            data = pydicom.dcmread(
+                path, force=True, stop_before_pixels=not pixels, specific_tags=tags
+            )
+    except Exception:  # pydicom raises whatever its parsing meets
+        raise damaged(path) from None
+    if pixels:
+        try:
+            with quietly():
+                samples = int(data.get("SamplesPerPixel", 1))
+                voxels = float(data.Rows) * data.Columns * int(data.get("NumberOfFrames") or 1)
+                if "TransferSyntaxUID" not in data.file_meta:  # of files without the mark
+                    data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+                packed = bool(data.file_meta.TransferSyntaxUID.is_compressed)
+        except Exception:  # pydicom parses elements when they are asked for
+            raise damaged(path) from None
+        if samples != 1:
+            raise FileFormatError(
+                f"{path.name} holds colours; expected one number a voxel. Choose another series."
+            )
+        if not 0 < voxels <= path.stat().st_size * (DEFLATE if packed else 1):
+            raise damaged(path)
+    return data
+
+
+def text_of(header: Any, name: str) -> str:
+    """Return an element as text; "" where it is missing or damaged."""
+    try:
+        value = header.get(name)
+    except Exception:  # a damaged element is parsed when it is asked for
+        return ""
+    return "" if value is None else str(value)
+
+
+def damaged(path: Path) -> FileFormatError:
+    """Error of a file that is no image or not a whole one."""
+    return FileFormatError(
+        f"{path.name} cannot be read: it is damaged or no DICOM image. Expected the images of one "
+        "series; copy or export it again."
+    )
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Keep what pydicom and highdicom say of a header's values from standing in a log.
+
+    They quote the values, a patient's name among them.
+    """
+    loggers = [logging.getLogger(name) for name in ("highdicom.base", "pydicom")]
+
+    def silent(_: logging.LogRecord) -> bool:
+        return False
+
+    for logger in loggers:
+        logger.addFilter(silent)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(silent)

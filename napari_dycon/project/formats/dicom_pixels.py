@@ -1,0 +1,157 @@
+"""Pixels of a DICOM series in physical units.
+
+Plain pixels are decoded by pydicom, compressed ones that it cannot decode by SimpleITK (GDCM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import FileFormatError
+from napari_dycon.project.formats.dicom_files import damaged, quietly, read_file
+from napari_dycon.project.formats.slices import Slice
+
+Array = npt.NDArray[Any]
+
+
+class Pixels:
+    """Pixels of slices in physical units (Hounsfield units, for instance), one after the other."""
+
+    def __init__(self, slices: Sequence[Slice]) -> None:
+        self._slices = slices
+        self._path: Path | None = None
+        self._frames: Array = np.zeros(0)
+        self._scaling: list[tuple[float, float]] = []
+        scalings, kinds, ranges = set(), set(), []
+        for path in dict.fromkeys(s.path for s in slices):
+            header = read_file(path, pixels=False)
+            low, high, kind = _stored(header, path)
+            kinds.add(kind)
+            for slope, intercept in _scalings(header):
+                scalings.add((slope, intercept))
+                ends = (low * slope + intercept, high * slope + intercept)
+                ranges += [min(ends), max(ends)]
+        whole = all(float(v).is_integer() for pair in scalings for v in pair)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+        if kinds <= {"i", "u"} and whole:
+            for choice in (np.uint8, np.int16, np.uint16, np.int32):
+                limits = np.iinfo(choice)
+                if limits.min <= min(ranges) and max(ranges) <= limits.max:
+                    self.dtype = np.dtype(choice)
+                    break
+
+    def all(self) -> Iterator[Array]:
+        """Every slice in turn, (rows, columns)."""
+        return (self.of(number) for number in range(len(self._slices)))
+
+    def of(self, number: int) -> Array:
+        """One slice, (rows, columns), of ``dtype``."""
+        piece = self._slices[number]
+        if piece.path != self._path:
+            self._frames, self._scaling = _decoded(piece.path)
+            self._path = piece.path
+        index = piece.frame or 0
+        plane = self._frames[index]
+        if plane.shape != (piece.rows, piece.columns):
+            raise damaged(piece.path)
+        slope, intercept = self._scaling[min(index, len(self._scaling) - 1)]
+        if (slope, intercept) != (1.0, 0.0):
+            exact = np.int64 if self.dtype.kind in "iu" else np.float64
+            plane = plane.astype(exact) * exact(slope) + exact(intercept)
+        result: Array = plane.astype(self.dtype)
+        return result
+
+
+def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
+    """Frames (n, rows, columns) of a file, and the scaling each still needs."""
+    data = read_file(path, pixels=True)
+    rows, columns = int(data.Rows), int(data.Columns)
+    if _needs_itk(data.file_meta.TransferSyntaxUID):
+        pixels, scaling = _decoded_by_itk(path, rows, columns), [(1.0, 0.0)]
+    else:
+        with quietly():
+            try:
+                pixels, scaling = np.asarray(data.pixel_array), _scalings(data)
+            except Exception:  # pydicom raises what its parsing and its decoders meet
+                raise damaged(path) from None
+    if pixels.size % (rows * columns) or not pixels.size:
+        raise damaged(path)
+    return pixels.reshape(-1, rows, columns), scaling
+
+
+def _needs_itk(syntax: Any) -> bool:
+    """Whether pydicom has no decoder for it here."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    try:
+        return syntax.is_compressed and not get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError):
+        return bool(syntax.is_compressed)
+
+
+def _decoded_by_itk(path: Path, rows: int, columns: int) -> Array:
+    """Pixels of a compressed file, scaled already."""
+    import SimpleITK as sitk  # noqa: N813
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        if reader.GetSize()[:2] != (columns, rows):  # before memory is taken for it
+            raise damaged(path)
+        array: Array = sitk.GetArrayFromImage(reader.Execute())
+    except RuntimeError:
+        raise FileFormatError(
+            f"{path.name} is compressed in a way that cannot be decoded here, or damaged. Export "
+            "the series uncompressed, or convert it to NIfTI."
+        ) from None
+    return array
+
+
+def _stored(header: Any, path: Path) -> tuple[float, float, str]:
+    """Lowest and highest value that pixels can have, and their kind."""
+    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
+        return 0.0, 0.0, "f"
+    try:
+        bits = int(header.BitsStored)
+        signed = int(header.PixelRepresentation) == 1
+    except (AttributeError, TypeError, ValueError):
+        raise damaged(path) from None
+    if not 1 <= bits <= 32:
+        raise damaged(path)
+    return (
+        (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1, "i") if signed else (0.0, 2.0**bits - 1, "u")
+    )
+
+
+def _scalings(data: Any) -> list[tuple[float, float]]:
+    """Rescale slope and intercept of each frame; one pair where all have the same."""
+    frames = data.get("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        return [_scaling(data)]
+    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+    name = "PixelValueTransformationSequence"
+    return [_scaling(functional_group((frame, shared), name)) for frame in frames]
+
+
+def _scaling(holder: Any) -> tuple[float, float]:
+    """Rescale slope and intercept, where somebody wrote them."""
+    if holder is None:
+        return 1.0, 0.0
+    slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+    return float(slope or 1.0), float(intercept or 0.0)
+
+
+def functional_group(groups: Iterable[Any], sequence: str) -> Any:
+    """Functional group of a frame, its own or the one all frames share; ``None`` without any."""
+    for group in groups:
+        if group is not None and group.get(sequence):
+            return group.get(sequence)[0]
+    return None
