@@ -54,7 +54,7 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     config = _network(config, device)
     shape = np.median(shapes, axis=0)
     patch = config.patch or _patch(shape, config.stride, PATCH_VOXELS[device])
-    intensity = config.intensity or ("window" if _looks_like_ct(prints) else "zscore")
+    intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
     window = config.window
     if intensity == "window" and window is None:
         window = (
@@ -91,6 +91,6 @@ def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[in
     return d, h, w
 
 
-def _looks_like_ct(prints: Sequence[Fingerprint]) -> bool:
+def looks_like_ct(prints: Sequence[Fingerprint]) -> bool:
     """Hounsfield units reach down to air; magnitude images are not negative."""
     return bool(np.median([p.low for p in prints]) < -400)

@@ -9,17 +9,13 @@ import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dycon.comparison import ADDED, MISSED, OTHER
+from napari_dycon.heat import COOL_STOPS, HEAT_STOPS
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
-# Clear where the network is sure, so that the scan stays visible below.
-HEAT = Colormap(
-    [[1, 1, 0, 0], [1, 0.85, 0, 0.55], [1, 0.35, 0, 0.85], [0.85, 0, 0.1, 1]], name="uncertainty"
-)
-COOL = Colormap(
-    [[0, 1, 1, 0], [0, 0.8, 1, 0.55], [0.2, 0.3, 1, 0.85], [0.5, 0, 0.8, 1]], name="disagreement"
-)
+HEAT = Colormap(HEAT_STOPS, name="uncertainty")
+COOL = Colormap(COOL_STOPS, name="disagreement")
 DIFFERENCE_COLOURS = {
     ADDED: (0.2, 0.8, 0.3, 1.0),
     MISSED: (0.95, 0.15, 0.2, 1.0),

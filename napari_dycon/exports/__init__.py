@@ -1,0 +1,1 @@
+"""A project's work for other tools: files, folders, reports, bundles."""

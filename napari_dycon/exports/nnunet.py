@@ -1,0 +1,235 @@
+"""A project as a data set in the raw layout of nnU-Net v2.
+
+Scans are written anew on their own grid, so that no free text of a header goes along and image and
+label lie on the very same one. Labels become 0, 1, ... without gaps, as nnU-Net wants them; the
+project's own values, ids and splits are kept in ``dataset.json`` below ``napari_dycon``, a field
+that nnU-Net passes on and does not read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.engine.plan import Fingerprint, fingerprint, looks_like_ct
+from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
+from napari_dycon.project import formats
+from napari_dycon.project.atomic import make_folder, write_json
+from napari_dycon.project.labels import check_values, label_status
+from napari_dycon.project.schema import UNANNOTATED, Case, ClassInfo, free_id
+from napari_dycon.project.store import Progress, Project
+from napari_dycon.project.volume import Volume
+
+ENDING = ".nii.gz"
+RESERVED = ("background", "ignore")  # label names with a meaning of their own in nnU-Net
+Mask = npt.NDArray[np.uint8]
+
+
+def write_nnunet(
+    project: Project,
+    out: Path | str,
+    *,
+    dataset_id: int = 1,
+    name: str | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``DatasetXXX_Name`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json``.
+
+    Annotated cases are for training, those kept for validation among them; the others go to
+    ``imagesTs``. Voxels that nobody annotated get nnU-Net's ``ignore`` label, the highest value.
+    nnU-Net normalises by a channel's name: a first channel in Hounsfield units is called ``CT``.
+    With cases for validation, ``splits_final.json`` holds the project's split; nnU-Net takes it
+    from the data set's folder of preprocessed data.
+
+    Parameters
+    ----------
+    out : folder of data sets (``nnUNet_raw``); made if it is missing
+    dataset_id : 1 to 999; nnU-Net tells data sets apart by it
+    name : of the data set; by default the project's
+    progress : called after each case with cases done, cases in all, and the case's id
+
+    Returns
+    -------
+    the folder of the data set, which is there as a whole or not at all
+
+    Raises
+    ------
+    ConfigError, UserError
+        The number is out of range or taken, nothing is annotated, a scan's file is missing.
+    LabelError, GeometryError
+        A class is named like one of nnU-Net's own labels; a label does not fit its scan.
+    """
+    out = Path(out)
+    folder = _free_folder(out, dataset_id, project.name if name is None else name)
+    values = _consecutive(project.classes)
+    make_folder(out)
+    temporary = out / f".{secrets.token_hex(4)}.tmp.{folder.name}"
+    try:
+        _fill(temporary, project, values, progress)
+        os.replace(temporary, folder)
+    except OSError as error:
+        raise ProjectError(
+            f"{folder.name} could not be written in {out}: {error.strerror or error}. Check that "
+            "the folder can be written to and that the disk is not full."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def _fill(
+    folder: Path, project: Project, values: dict[int, int], progress: Progress | None
+) -> None:
+    cases = project.cases
+    labels = {
+        case.id: path
+        for case in cases
+        if case.status != "unlabelled" and (path := project.label_path(case.id)).exists()
+    }
+    if not labels:
+        raise UserError(
+            f"{project.name} has no annotated case, and nnU-Net cannot be trained without one. "
+            "Label at least one scan."
+        )
+    _check_scans(project, cases)
+    for part in ("imagesTr", "labelsTr", "imagesTs"):
+        make_folder(folder / part)
+    names = _names(cases)
+    training: list[Case] = []
+    prints: list[Fingerprint] = []
+    sparse = False
+    ignore = len(values) + 1
+    for number, case in enumerate(cases, start=1):
+        scan = project.read_image(case.id)
+        prints.append(fingerprint(scan.array, scan.spacing_mm))
+        label = _label(project, case, labels.get(case.id), scan)
+        if label is not None:
+            training.append(case)
+            sparse |= bool((label == UNANNOTATED).any())
+            path = folder / "labelsTr" / f"{names[case.id]}{ENDING}"
+            formats.write_mask(_remapped(label, values, ignore), like=scan, path=path)
+        part = "imagesTs" if label is None else "imagesTr"
+        for index, channel in enumerate(scan.array.reshape(-1, *scan.shape)):
+            path = folder / part / f"{names[case.id]}_{index:04d}{ENDING}"
+            formats.write_map(channel, like=scan, path=path)
+        if progress:
+            progress(number, len(cases), case.id)
+    if not training:
+        raise UserError(
+            f"{project.name} has labels, but no voxel in them is annotated. Label at least one "
+            "scan."
+        )
+    channels = ["CT" if looks_like_ct(prints) else project.channels[0], *project.channels[1:]]
+    about = _description(project, channels, names, values, len(training), sparse)
+    write_json(folder / "dataset.json", about)
+    groups = {
+        key: [names[c.id] for c in training if c.split == split]
+        for key, split in (("train", "train"), ("val", "validation"))
+    }
+    if all(groups.values()):
+        write_json(folder / "splits_final.json", [groups])
+
+
+def _description(
+    project: Project,
+    channels: Sequence[str],
+    names: dict[str, str],
+    values: dict[int, int],
+    training: int,
+    sparse: bool,
+) -> dict[str, Any]:
+    """What ``dataset.json`` says; nnU-Net reads all but the last field."""
+    labels = {"background": 0}
+    labels |= {c.name: values[c.value] for c in sorted(project.classes, key=lambda c: c.value)}
+    if sparse:
+        labels["ignore"] = len(values) + 1
+    return {
+        "channel_names": {str(i): channel for i, channel in enumerate(channels)},
+        "labels": labels,
+        "numTraining": training,
+        "file_ending": ENDING,
+        "napari_dycon": {
+            "original_channels": project.channels,
+            "original_values": {c.name: c.value for c in project.classes},
+            "cases": {
+                names[case.id]: {"id": case.id, "split": case.split, "status": case.status}
+                for case in project.cases
+            },
+        },
+    }
+
+
+def _free_folder(out: Path, dataset_id: int, name: str) -> Path:
+    if not 1 <= dataset_id <= 999:
+        raise ConfigError(f"The number of an nnU-Net data set is 1 to 999, found {dataset_id}.")
+    start = f"Dataset{dataset_id:03d}"
+    if taken := sorted(path.name for path in out.glob(f"{start}*")):
+        raise UserError(
+            f"{out} holds {taken[0]} already, and nnU-Net tells data sets apart by their number. "
+            "Choose another number or another folder."
+        )
+    return out / f"{start}_{_plain(name).strip('_-') or 'project'}"
+
+
+def _consecutive(classes: Sequence[ClassInfo]) -> dict[int, int]:
+    """Values 1, 2, ... for the project's, in their order."""
+    for info in classes:
+        if info.name in RESERVED:
+            raise LabelError(
+                f"The class '{info.name}' is named like a label that has a meaning of its own in "
+                "nnU-Net. Rename the class."
+            )
+    return {value: i for i, value in enumerate(sorted(c.value for c in classes), start=1)}
+
+
+def _remapped(label: Mask, values: dict[int, int], ignore: int) -> Mask:
+    table = np.zeros(256, np.uint8)
+    for value, new in values.items():
+        table[value] = new
+    table[UNANNOTATED] = ignore
+    return np.asarray(table[label], np.uint8)
+
+
+def _label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mask | None:
+    """Label of a case, checked; ``None`` where nothing of it is annotated."""
+    if path is None:
+        return None
+    label = formats.read_label(path, like=scan).array
+    check_values(label, project.classes, f"The label of {case.id}")
+    return None if label_status(label) == "unlabelled" else label
+
+
+def _check_scans(project: Project, cases: Sequence[Case]) -> None:
+    """Refuse before anything is written; reading all scans may take long."""
+    for case in cases:
+        for path in project.image_paths(case.id):
+            if not path.exists():
+                raise UserError(
+                    f"The scan of case {case.id} is missing: there is no {path}. Put it back "
+                    "where it was."
+                )
+
+
+def _names(cases: Sequence[Case]) -> dict[str, str]:
+    """Names of cases that nnU-Net can take apart; most ids are such names already."""
+    taken: set[str] = set()
+    found = {}
+    for case in cases:
+        name = _plain(case.id)
+        if name.endswith("_seg"):  # so nnU-Net names preprocessed labels; it would skip the case
+            name += "_"
+        found[case.id] = free_id(name, taken)
+        taken.add(found[case.id].lower())
+    return found
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]", "_", text)

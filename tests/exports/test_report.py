@@ -1,0 +1,336 @@
+"""The report: its figures, its pictures, and that nothing of a project breaks out of the page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nifti_files import save_nifti
+from PIL import Image
+
+from napari_dycon.engine.metrics import evaluate_case
+from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.exports.measures import used_labels
+from napari_dycon.exports.pictures import MOST_PIXELS
+from napari_dycon.exports.report import write_report
+from napari_dycon.project.atomic import write_json
+from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.runs import Run
+from napari_dycon.project.schema import ClassInfo
+from napari_dycon.project.store import Project
+
+VOID = {"meta", "br", "image", "use", "path"}
+
+
+class Page(HTMLParser):
+    """Reads a page, checks that its elements close, keeps text and attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on")
+            if name in ("href", "src", "xlink:href"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        start = "data:image/png;base64,"
+        found = [link.removeprefix(start) for link in self.links if link.startswith(start)]
+        return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+
+
+def read(path: Path) -> Page:
+    """Read a report and check what holds for every one."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "img"} & set(page.tags)
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    assert "url(" not in text
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in page.links)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    assert len(set(page.ids)) == len(page.ids)
+    assert re.search(r"\b(19|20)\d\d-\d\d", text) is None
+    return page
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    text = (folder / "cases.csv").read_bytes().decode("utf-8-sig")
+    return list(csv.DictReader(io.StringIO(text, newline="")))
+
+
+def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
+    """A run, and of some cases a prediction: the labels of the first case, moved."""
+    run = project.new_run("dycon", {"method": "dycon"})
+    write_json(run.metrics_path, {"step": 12, "labelled": ["scan-0", "scan-1"]})
+    for case in cases:
+        known = project.read_label(case)
+        mask = np.zeros(project.read_image(case).shape, np.uint8)
+        if known is None:
+            mask[5:9, 5:9, 5:9] = 1
+        else:
+            mask = np.roll(np.where(known == 255, 0, known), shift, 0).astype(np.uint8)
+        heat = np.full(mask.shape, 0.25, np.float32)
+        project.write_prediction(run.id, case, mask, heat, heat)
+    return run
+
+
+def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
+    told: list[tuple[int, int, str]] = []
+    path = write_report(project, tmp_path / "out", progress=lambda *values: told.append(values))
+    assert path == tmp_path / "out" / "report.html"
+    page = read(path)
+    assert "of the labels alone" in page.text
+    assert len(page.pictures) == 6 * 3
+    assert told[-1] == (6, 6, "scan-5")
+    first, last = rows(tmp_path / "out")[0], rows(tmp_path / "out")[-1]
+    # A box of 8 voxels a side, of 1 × 1.2 × 1.5 mm each.
+    assert float(first["label_ml"]) == pytest.approx(8**3 * 1.8 / 1000)
+    assert (first["label"], first["dice"], last["label"]) == ("complete", "", "no label")
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -> None:
+    project.set_split("scan-2", "validation")
+    run = predict(project, [f"scan-{i}" for i in range(5)])
+    page = read(write_report(project, tmp_path / "out"))
+    found = {row["case"]: row for row in rows(tmp_path / "out")}
+    label = project.read_label("scan-2")
+    assert label is not None
+    spacing = project.read_image("scan-2").spacing_mm
+    wanted = evaluate_case(project.read_prediction(run.id, "scan-2"), label, spacing, [1])
+    for name in ("dice", "jaccard", "hd95_mm", "asd_mm"):
+        assert float(found["scan-2"][name]) == pytest.approx(wanted["classes"]["1"][name], rel=1e-4)
+    assert found["scan-2"]["use"] == "validation"
+    assert found["scan-1"]["use"] == "learnt from"
+    assert float(found["scan-4"]["uncertainty"]) == pytest.approx(0.25)
+    assert float(found["scan-4"]["prediction_ml"]) > 0
+    assert (found["scan-4"]["dice"], found["scan-5"]["prediction_ml"]) == ("", "")
+    assert f"run {run.id}, method dycon, 12 steps" in page.text
+    mean = f"Kept for validation 1 box {wanted['classes']['1']['reference_volume_ml']:.3f}"
+    assert mean in page.text
+    assert f"{wanted['classes']['1']['dice']:.3f}" in page.text
+    assert len(page.pictures) == 5 * 6 + 3
+
+
+def test_a_label_in_part_counts_only_where_it_is_annotated(
+    project: Project, tmp_path: Path
+) -> None:
+    run = predict(project, ["scan-0", "scan-1"])
+    label = project.read_label("scan-0")
+    assert label is not None
+    middle = int(label.sum((1, 2)).argmax())
+    sparse = np.full_like(label, 255)
+    sparse[middle] = label[middle]
+    project.save_label("scan-0", sparse)
+    page = read(write_report(project, tmp_path / "out"))
+    row = rows(tmp_path / "out")[0]
+    guess = project.read_prediction(run.id, "scan-0")
+    common = 2 * int((guess[middle] & label[middle]).sum())
+    assert float(row["dice"]) == pytest.approx(
+        common / int(guess[middle].sum() + label[middle].sum())
+    )
+    assert (row["label"], row["hd95_mm"], row["asd_mm"]) == ("in part", "", "")
+    assert float(row["label_ml"]) == pytest.approx(int(label[middle].sum()) * 1.8 / 1000)
+    assert "counts only where somebody annotated" in page.text
+    assert "Learnt from 1 box" in page.text  # scan-1 alone
+
+    sparse[middle] = 0  # annotated, and nothing of the structure in it
+    project.save_label("scan-0", sparse)
+    write_report(project, tmp_path / "out", cases=["scan-0"])
+    (row,) = rows(tmp_path / "out")
+    assert (row["dice"], row["label_ml"]) == ("", "")
+
+
+def test_a_structure_in_only_one_of_both_is_marked(project: Project, tmp_path: Path) -> None:
+    run = predict(project, ["scan-0"])
+    shape = project.read_image("scan-0").shape
+    nothing = np.zeros(shape, np.float32)
+    project.write_prediction(run.id, "scan-0", nothing.astype(np.uint8), nothing, nothing)
+    page = read(write_report(project, tmp_path / "out", cases=["scan-0"]))
+    (row,) = rows(tmp_path / "out")
+    assert (row["missed"], float(row["dice"]), row["prediction_ml"]) == ("1", 0.0, "0")
+    assert "is in only one of label and prediction" in page.text
+
+
+def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
+    bad = "<script>alert(1)</script>"
+    classes = [
+        ClassInfo(value=1, name=bad, color="#112233"),
+        ClassInfo(value=2, name="=HYPERLINK(1)", color="#332211"),
+        ClassInfo(value=3, name="\t@SUM(1)", color="#332211"),
+    ]
+    project = Project.create(tmp_path / "p", classes=classes, name=f'{bad}"&', channels=[bad, "b"])
+    image = sorted((scans / "images").iterdir())[0]
+    project.add_cases([[image, image]], ids=["é 1+2_. -x"])
+    case = project.cases[0].id
+    label = np.zeros(project.read_image(case).shape, np.uint8)
+    label[4:9, 4:9, 4:9] = 1
+    project.save_label(case, label)
+    path = write_report(project, tmp_path / "out")
+    page = read(path)
+    assert "<script" not in path.read_text(encoding="utf-8")
+    assert page.text.count(bad) >= 4
+    assert case in page.text
+    found = rows(tmp_path / "out")
+    assert [row["class"] for row in found] == [bad, "'=HYPERLINK(1)", "'\t@SUM(1)"]
+    assert found[0]["case"] == case
+
+
+def test_what_is_missing_is_told_in_its_row(project: Project, tmp_path: Path) -> None:
+    run = predict(project, ["scan-0", "scan-1", "scan-2", "scan-4"])
+    project.image_paths("scan-0")[0].unlink()
+    project.label_path("scan-1").write_bytes(b"nothing")
+    save_nifti(project.prediction_path(run.id, "scan-2"), np.ones((5, 5, 5), np.uint8))
+    project.image_paths("scan-3")[0].write_bytes(b"nothing")
+    project.prediction_path(run.id, "scan-4").write_bytes(b"nothing")
+    path = write_report(project, tmp_path / "out")
+    page = read(path)
+    found = {row["case"]: row for row in rows(tmp_path / "out")}
+    notes = {
+        "scan-0": "The file of its scan is missing.",
+        "scan-1": "Its label cannot be read.",
+        "scan-2": "Its prediction does not lie on the grid of its scan and is left out.",
+        "scan-3": "Its scan cannot be read.",
+        "scan-4": "Its prediction cannot be read.",
+        "scan-5": "",
+    }
+    assert {case: row["notes"] for case, row in found.items()} == notes
+    assert all(note in page.text for note in notes.values())
+    assert float(found["scan-0"]["dice"]) > 0  # label and prediction are still there
+    assert len(page.pictures) == 3 + 6 + 3 + 3  # scans 1, 2, 4, 5, one with its uncertainty
+    assert str(tmp_path) not in path.read_text(encoding="utf-8")
+
+
+def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
+    affine = np.diag([0.5, 0.5, 4.0, 1.0])
+    first = np.zeros((300, 240, 20), np.int16)
+    first[:150] = 100  # towards the patient's left, since the file runs to the right
+    files = [
+        save_nifti(tmp_path / "a.nii.gz", first, affine),
+        save_nifti(tmp_path / "b.nii.gz", np.flip(first, 0).copy(), affine),
+    ]
+    project = Project.create(tmp_path / "p", channels=["a", "b"])
+    project.add_cases([files], ids=["one"])
+    path = write_report(project, tmp_path / "out")
+    page = read(path)
+    axial, coronal, sagittal = (np.asarray(picture) for picture in page.pictures)
+    assert axial.shape == (MOST_PIXELS, MOST_PIXELS)
+    assert coronal.shape == sagittal.shape == (20, MOST_PIXELS)
+    assert axial[:, 10].max() == 0
+    assert axial[:, -10].min() > 150
+    sizes = re.findall(r'width="([\d.]+)" height="([\d.]+)" preserve', path.read_text("utf-8"))
+    assert [(float(w), float(h)) for w, h in sizes] == [(150, 120), (150, 80), (120, 80)]
+
+
+def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).normal(0, 1, (40, 40, 40)).astype(np.float32)
+    label = np.zeros(image.shape, np.uint8)
+    label[20:30, 20:30, 20:30] = 1
+    save_nifti(tmp_path / "i" / "a.nii.gz", image, np.diag([-2.0, -2.0, 2.0, 1.0]))
+    save_nifti(tmp_path / "l" / "a.nii.gz", label, np.diag([-2.0, -2.0, 2.0, 1.0]))
+    project = project_from_folder(tmp_path / "p", tmp_path / "i", tmp_path / "l")
+    path = write_report(project, tmp_path / "out")
+    outline = re.search(r'<path d="M([^"]+)Z" fill="none"', path.read_text("utf-8"))
+    assert outline is not None
+    points = np.array([[float(v) for v in p.split()] for p in outline[1].split("L")])
+    # The margin is 8 mm: four voxels before the box, whose sides are 20 mm.
+    assert points.min(axis=0) == pytest.approx([8, 8], abs=0.01)
+    assert points.max(axis=0) == pytest.approx([28, 28], abs=0.01)
+
+
+def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
+    old = predict(project, ["scan-0"], shift=3)
+    new = predict(project, ["scan-0"], shift=0)
+    project.new_run("dycon", {"method": "dycon"})  # has not predicted anything
+    out = tmp_path / "out"
+    assert new.id in read(write_report(project, out, cases=["scan-0"])).text
+    assert float(rows(out)[0]["dice"]) == 1.0
+    assert old.id in read(write_report(project, out, cases=["scan-0"], run=old.id)).text
+    assert float(rows(out)[0]["dice"]) < 1.0
+
+
+def test_what_a_run_learnt_from_includes_what_it_went_on_from(project: Project) -> None:
+    first = project.new_run("dycon", {"method": "dycon"})
+    write_json(first.metrics_path, {"labelled": ["scan-0"]})
+    second = project.new_run("dycon", {"method": "dycon", "init_from": first.id})
+    write_json(second.metrics_path, {"labelled": ["scan-1"]})
+    project.set_split("scan-0", "validation")
+    project.set_split("scan-3", "validation")
+    uses = used_labels(project, second)
+    assert [uses[f"scan-{i}"] for i in range(4)] == [
+        *("learnt from", "learnt from", "labelled since", "validation")
+    ]
+    at_work = project.new_run("dycon", {"method": "dycon"})
+    assert used_labels(project, at_work)["scan-2"] == "learnt from"
+
+
+def test_mistakes_are_said(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="no run 'nobody'"):
+        write_report(project, tmp_path / "out", run="nobody")
+    with pytest.raises(UserError, match="no case 'scan-77'"):
+        write_report(project, tmp_path / "out", cases=["scan-77"])
+    with pytest.raises(UserError, match="no case to report on"):
+        write_report(Project.create(tmp_path / "empty"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_real_scans(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+    data = real_data("ms-lesions")
+    label = sorted((data / "labelsTr").iterdir())[0]
+    case = label.name.removesuffix(".nii.gz")
+    project = Project.create(tmp_path / "p", channels=["FLAIR", "T1"])
+    scans = [data / "imagesTr" / f"{case}_000{channel}.nii.gz" for channel in (0, 1)]
+    project.add_cases([scans], ids=[case], labels={case: label})
+    path = write_report(project, tmp_path / "out")
+    assert len(read(path).pictures) == 3
+    assert path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("module", ["report", "nnunet"])
+def test_importing_brings_no_window_and_no_torch(module: str) -> None:
+    code = f"import sys, json, napari_dycon.exports.{module}; print(json.dumps(list(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True
+    )
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    assert not {"torch", "monai", "napari", "qtpy", "PyQt5"} & set(loaded)
