@@ -133,6 +133,7 @@ ABSENT = {
     "napari_dycon.project.store": ["torch", "qtpy", "napari", "monai"],
     "napari_dycon.engine.train": ["qtpy", "napari", "SimpleITK", "pydantic", "typer"],
     "napari_dycon.engine.evaluation": ["qtpy", "napari", "SimpleITK", "pydantic", "typer"],
+    "napari_dycon.exports.monai_bundle": ["qtpy", "napari", "napari_dycon.session", "typer"],
     "napari_dycon.session": ["torch", "qtpy", "napari", "monai"],
     "napari_dycon.cli": ["torch", "qtpy", "napari", "monai"],
     "napari_dycon.widgets.panel": ["torch", "monai"],

@@ -2,12 +2,15 @@
 
 The backbone stays MONAI's; this wrapper walks through it by hand, because the contrastive losses
 need the bottleneck features of the same forward pass (a forward hook would break under copying).
+
+This file runs with torch and MONAI alone: an exported MONAI bundle takes it along as it is.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +18,8 @@ from monai.networks.blocks import SimpleASPP
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
-from napari_dycon.engine.config import TrainConfig
+if TYPE_CHECKING:
+    from napari_dycon.engine.config import TrainConfig
 
 FINE_FILTERS = 8  # of the one layer at full resolution of a network at half resolution
 
@@ -79,7 +83,16 @@ class SegmentationNetwork(nn.Module):
     """
 
     def __init__(
-        self, channels: int, classes: int, filters: tuple[int, ...], config: TrainConfig
+        self,
+        channels: int,
+        classes: int,
+        filters: Sequence[int],
+        *,
+        norm: str,
+        half_resolution: bool,
+        projection_hidden: int,
+        projection_dim: int,
+        aspp: bool,
     ) -> None:
         super().__init__()
         levels = len(filters)
@@ -93,18 +106,16 @@ class SegmentationNetwork(nn.Module):
             in_channels=channels,
             out_channels=classes,
             kernel_size=[3] * levels,
-            strides=[2 if config.half_resolution else 1] + [2] * (levels - 1),
+            strides=[2 if half_resolution else 1] + [2] * (levels - 1),
             upsample_kernel_size=[2] * (levels - 1),
             filters=list(filters),
-            norm_name=norms[config.norm],
+            norm_name=norms[norm],
         )
         self.fine: FineHead | None = None
-        if config.half_resolution:
+        if half_resolution:
             self.fine = FineHead(filters[0], channels, classes)
             self.backbone.output_block = nn.Identity()  # its place is taken
-        self.projection = ProjectionHead(
-            filters[-1], config.projection_hidden, config.projection_dim, aspp=config.aspp
-        )
+        self.projection = ProjectionHead(filters[-1], projection_hidden, projection_dim, aspp=aspp)
 
     def forward(self, image: Tensor, *, embed: bool = False) -> Output:
         """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
@@ -133,11 +144,25 @@ class SegmentationNetwork(nn.Module):
         return skips, net.bottleneck(skips[-1])
 
 
-def build_network(config: TrainConfig, channels: int, classes: int) -> SegmentationNetwork:
-    """Network of a planned run; ``classes`` counts the background."""
+def network_settings(config: TrainConfig, channels: int, classes: int) -> dict[str, Any]:
+    """Arguments of ``SegmentationNetwork`` for a planned run; ``classes`` counts the background."""
     if config.filters is None:
         raise ValueError("the network's filters must be planned first")
-    return SegmentationNetwork(channels, classes, config.filters, config)
+    return {
+        "channels": channels,
+        "classes": classes,
+        "filters": list(config.filters),
+        "norm": config.norm,
+        "half_resolution": bool(config.half_resolution),
+        "projection_hidden": config.projection_hidden,
+        "projection_dim": config.projection_dim,
+        "aspp": config.aspp,
+    }
+
+
+def build_network(config: TrainConfig, channels: int, classes: int) -> SegmentationNetwork:
+    """Network of a planned run; ``classes`` counts the background."""
+    return SegmentationNetwork(**network_settings(config, channels, classes))
 
 
 def cells(embeddings: Tensor) -> Tensor:

@@ -1,0 +1,266 @@
+"""A trained network as a MONAI bundle, which ``python -m monai.bundle run`` runs without us.
+
+The folder ``bundle`` beside this file is copied as it is, together with ``engine/network.py`` and
+``engine/uncertainty.py``; what differs from network to network is filled into its configuration.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from napari_dycon.engine import network, predict, uncertainty
+from napari_dycon.engine.checkpoint import Model, load_model
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.errors import ConfigError, ProjectError
+from napari_dycon.project.atomic import make_folder, replacing, write_json, write_text
+from napari_dycon.project.schema import ClassInfo
+
+SCHEMA = (
+    "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
+    "meta_schema_20240725.json"
+)
+SCRIPTS = ("__init__", "ensemble", "inferer", "predictor", "scans", "spacing")
+
+
+def export_monai_bundle(
+    weights: Path,
+    out: Path,
+    *,
+    name: str,
+    classes: Sequence[ClassInfo],
+    channels: Sequence[str],
+) -> Path:
+    """Write a run's weights as a MONAI bundle; it appears whole or not at all.
+
+    Parameters
+    ----------
+    weights : a run's ``weights.safetensors``
+    out : folder of the bundle, new or empty
+    name : what people call the network
+    classes : the project's classes, for their names
+    channels : names of the channels in the order in which the network was trained on them
+
+    Returns
+    -------
+    The folder ``out``.
+
+    Raises
+    ------
+    ConfigError
+        The weights cannot be read, or have another number of channels.
+    ProjectError
+        The folder is not empty, or cannot be written.
+    """
+    model = load_model(weights)
+    if len(channels) != model.channels:
+        raise ConfigError(
+            f"The network was trained on {model.channels} channel(s), but {len(channels)} are "
+            f"named: {', '.join(channels)}. Choose a run of this project."
+        )
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ProjectError(f"{out} is not empty. Choose a new or an empty folder for the bundle.")
+    names = {info.value: _plain(info.name) for info in classes}
+    classes_out = {0: "background", **{v: names.get(v, f"class {v}") for v in model.class_values}}
+    channels = [_plain(channel) for channel in channels]
+
+    make_folder(out.parent)
+    temporary = out.with_name(f".{secrets.token_hex(4)}.tmp.{out.name}")
+    try:
+        for part in ("configs", "docs", "models", "scripts"):
+            make_folder(temporary / part)
+        with replacing(temporary / "models" / "model.safetensors") as file:
+            save_file(load_file(weights), file)  # without our header, which tells of the run
+        _write_code(temporary)
+        write_json(temporary / "configs" / "inference.json", _inference(model))
+        write_json(
+            temporary / "configs" / "metadata.json",
+            _metadata(model, _plain(name), classes_out, channels),
+        )
+        readme = _readme(model.config, _plain(name), classes_out, channels)
+        write_text(temporary / "docs" / "README.md", readme)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    except OSError as error:
+        raise ProjectError(
+            f"The bundle could not be written to {out}: {error.strerror or error}. Check that the "
+            "folder can be written to and that the disk is not full."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return out
+
+
+def _resource(path: str) -> str:
+    file = resources.files("napari_dycon.exports") / "bundle" / path
+    return file.read_text(encoding="utf-8")
+
+
+def _write_code(folder: Path) -> None:
+    for path in ("LICENSE", "configs/logging.conf", *(f"scripts/{s}.py" for s in SCRIPTS)):
+        write_text(folder / path, _resource(path))
+    for module in (network, uncertainty):  # they need torch and MONAI alone
+        source = Path(str(module.__file__)).read_text(encoding="utf-8")
+        write_text(folder / "scripts" / Path(str(module.__file__)).name, source)
+
+
+def _plain(text: str) -> str:
+    """A name as plain text: MONAI evaluates configured strings that begin with these signs."""
+    return text.strip().lstrip("$@% ") or "unnamed"
+
+
+def _inference(model: Model) -> dict[str, Any]:
+    """The configuration, with the values of this network in front."""
+    config = model.config
+    settings = network.network_settings(config, model.channels, len(model.class_values) + 1)
+    built = {"_target_": "scripts.network.SegmentationNetwork", **settings}
+    values: dict[str, Any] = {
+        "channels": model.channels,
+        "class_values": [0, *model.class_values],
+        "spacing": config.spacing,
+        "intensity": _intensity(config),
+        "temperature": model.temperature,
+        "student": built,
+        "teacher": built,
+        "inferer": {
+            "_target_": "scripts.inferer.ScaledWindows",
+            "patch": config.patch,
+            "stride": config.stride,
+            "scales": config.test_scales,
+            "overlap": predict.OVERLAP,
+            "quick_overlap": predict.QUICK_OVERLAP,
+            "most_patches": predict.MOST_PATCHES,
+            "whole_factor": predict.WHOLE_VOLUME_FACTOR,
+        },
+    }
+    template = json.loads(_resource("configs/inference.json"))
+    return {"imports": template.pop("imports"), **values, **template}
+
+
+def _intensity(config: TrainConfig) -> dict[str, Any]:
+    """MONAI's transforms that do what ``engine.preprocess.normalise`` does."""
+    if config.intensity == "window" and config.window is not None:
+        low, high = config.window
+        return {
+            "_target_": "ScaleIntensityRanged",
+            "keys": "image",
+            "a_min": low,
+            "a_max": high,
+            "b_min": -1.0,
+            "b_max": 1.0,
+            "clip": True,
+        }
+    clip = {
+        "_target_": "ScaleIntensityRangePercentilesd",
+        "keys": "image",
+        "lower": 0.5,
+        "upper": 99.5,
+        "b_min": 0.0,
+        "b_max": 1.0,
+        "clip": True,
+        "channel_wise": True,
+    }
+    zscore = {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True}
+    return {"_target_": "Compose", "transforms": [clip, zscore]}
+
+
+def _metadata(
+    model: Model, name: str, classes: dict[int, str], channels: Sequence[str]
+) -> dict[str, Any]:
+    """``metadata.json`` as MONAI's bundle specification wants it."""
+    config = model.config
+    shared = {
+        "type": "image",
+        "modality": "n/a",
+        "spatial_shape": config.patch,
+        "dtype": "float32",
+        "is_patch_data": True,
+    }
+    image = {
+        **shared,
+        "format": "magnitude",
+        "num_channels": model.channels,
+        "value_range": [-1, 1] if config.intensity == "window" else [],
+        "channel_def": {str(i): channel for i, channel in enumerate(channels)},
+    }
+    pred = {
+        **shared,
+        "format": "labels",
+        "num_channels": len(classes),
+        "value_range": [0, 1],
+        "channel_def": {str(i): label for i, label in enumerate(classes.values())},
+    }
+    return {
+        "schema": SCHEMA,
+        "version": "1.0.0",
+        "changelog": {"1.0.0": "exported by napari-dycon"},
+        "monai_version": _version("monai"),
+        "pytorch_version": torch.__version__.split("+")[0],
+        "numpy_version": _version("numpy"),
+        "required_packages_version": {p: _version(p) for p in ("nibabel", "safetensors")},
+        "supported_apps": {},
+        "name": name,
+        "task": "3D segmentation of " + ", ".join(list(classes.values())[1:]),
+        "description": "Student and teacher of a semi-supervised training with napari-dycon; the "
+        "mean of their softmax outputs is the prediction.",
+        "authors": "Those who labelled the scans and trained the network",
+        "copyright": "Code: the napari-dycon developers, BSD-3-Clause. Weights: the authors.",
+        "data_type": "nibabel",
+        "intended_use": "Research; not a medical device.",
+        "label_values": {str(value): label for value, label in classes.items()},
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}},
+    }
+
+
+def _version(package: str) -> str:
+    return metadata.version(package).split("+")[0]
+
+
+def _readme(
+    config: TrainConfig, name: str, classes: dict[int, str], channels: Sequence[str]
+) -> str:
+    assert config.spacing is not None
+    assert config.patch is not None
+    if len(channels) == 1:
+        given = (
+            f"Each file is a scan ({channels[0]}). A `_0000` at the end of all names, nnU-Net's "
+            "number of the first\nchannel, is left out of the results' names."
+        )
+    else:
+        given = (
+            "Every scan has one file a channel, all on one grid, numbered as nnU-Net does:\n\n"
+            + "\n".join(f"- `NAME_{i:04d}.nii.gz`: {c}" for i, c in enumerate(channels))
+        )
+    if config.intensity == "window" and config.window is not None:
+        low, high = config.window
+        intensity = f"Intensities from {low:g} to {high:g} are scaled to [-1, 1]."
+    else:
+        intensity = (
+            "Each channel is clipped\nto its 0.5 and 99.5 % quantiles, then set to mean 0 and "
+            "deviation 1."
+        )
+    scales = ", ".join(f"{scale:g}" for scale in config.test_scales)
+    return Template(_resource("docs/README.md")).substitute(
+        name=name,
+        input=given,
+        classes="\n".join(
+            f"| {value} | {label.replace('|', '/')} |" for value, label in classes.items()
+        ),
+        spacing=" × ".join(f"{s:g}" for s in config.spacing),
+        patch=" × ".join(map(str, config.patch)),
+        intensity=intensity,
+        scales=f"Each scan is seen in its own size and {scales} times it; on a CPU large scans "
+        "are\nseen in their own size alone."
+        if scales
+        else "",
+    )
