@@ -49,6 +49,11 @@ class GeometryError(UserError):
 class UnevenSlicesError(GeometryError):
     """Slices of a series are uneven, missing or tilted; reading may resample them if asked to."""
 
+    @property
+    def found(self) -> str:
+        """What was found, without what to do about it; no full stop."""
+        return str(self).split(". Expected")[0]
+
 
 class LabelError(UserError):
     """Label values do not fit the classes of the project."""

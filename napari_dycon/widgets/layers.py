@@ -298,7 +298,8 @@ class CaseLayers(QObject):
                 self.viewer.screenshot(canvas_only=True, flash=False)
 
     def _remove_all(self) -> None:
-        for layer in [layer for layer in self.viewer.layers if KEY in layer.metadata]:
+        own = [layer for layer in self.viewer.layers if "role" in layer.metadata.get(KEY, {})]
+        for layer in own:  # scans that were opened as files carry the key, too
             self.viewer.layers.remove(layer)
 
     def insert(self, layer: Layer, *, on_top: bool = False) -> None:
@@ -328,7 +329,7 @@ class CaseLayers(QObject):
             "scale": view.image.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
-            "metadata": {KEY: {"case": view.id, "role": role}},
+            "metadata": {KEY: {"case": view.id, "role": role, "source": view.image.source}},
             "opacity": self.opacity[role],
             "visible": self.visible[role],
         }

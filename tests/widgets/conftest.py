@@ -14,10 +14,17 @@ PICTURES = Path(os.environ.get("NAPARI_DYCON_SCREENSHOTS", "screenshots"))
 
 
 @pytest.fixture
-def window(make_napari_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Callable[[], Any]]:
-    """Open windows: returns a function that gives ``(viewer, panel)``."""
+def needs_display() -> None:
+    """Skip where there is none."""
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         pytest.skip("no display; run under xvfb-run")
+
+
+@pytest.fixture
+def window(
+    needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any
+) -> Iterator[Callable[[], Any]]:
+    """Open windows: returns a function that gives ``(viewer, panel)``."""
     panels = []
 
     def make() -> Any:
@@ -31,6 +38,13 @@ def window(make_napari_viewer: Callable[..., Any], qtbot: Any) -> Iterator[Calla
     for panel in panels:
         panel.release()
         qtbot.waitUntil(lambda panel=panel: panel.background.idle, timeout=20_000)
+
+
+@pytest.fixture
+def pictures() -> Path:
+    """Folder for pictures of dialogs, to be looked at."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    return PICTURES
 
 
 @pytest.fixture

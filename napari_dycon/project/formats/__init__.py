@@ -4,6 +4,7 @@ from napari_dycon.project.formats.reading import (
     is_scan,
     read_label,
     read_map,
+    read_series,
     read_volume,
     scan_name,
 )
@@ -13,6 +14,7 @@ __all__ = [
     "is_scan",
     "read_label",
     "read_map",
+    "read_series",
     "read_volume",
     "scan_name",
     "write_map",

@@ -61,14 +61,14 @@ def check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
 
 def check_values(path: Path, array: Array) -> None:
     """Refuse voxels that are not finite and scans of one single value."""
-    if np.issubdtype(array.dtype, np.floating):
+    low, high = array.min(), array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):  # one NaN makes both so
         bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-        if bad:
-            raise FileFormatError(
-                f"{path.name} holds {bad} voxels that are not finite numbers (NaN or infinity); "
-                "expected a number in every voxel. Replace them, or export the scan again."
-            )
-    if array.min() == array.max():
+        raise FileFormatError(
+            f"{path.name} holds {bad} voxels that are not finite numbers (NaN or infinity); "
+            "expected a number in every voxel. Replace them, or export the scan again."
+        )
+    if low == high:
         raise FileFormatError(
             f"{path.name} has the same value ({array.flat[0]:g}) in every voxel; expected a scan "
             "with contrast. Is it the right file?"

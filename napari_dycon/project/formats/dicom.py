@@ -72,14 +72,24 @@ class Series:
         return min(s.path for s in self.slices)
 
     @property
+    def size(self) -> str:
+        """Voxels along columns, rows and slices."""
+        first = self.slices[0]
+        return f"{first.columns} × {first.rows} × {len(self.slices)}"
+
+    @property
+    def spacing(self) -> str:
+        """Millimetres between columns, rows and slices."""
+        pixel = self.slices[0].pixel_mm
+        between = f" × {spacing_of(self.slices):.2f}" if len(self.slices) > 1 else ""
+        return f"{pixel[0]:.2f} × {pixel[1]:.2f}{between}"
+
+    @property
     def text(self) -> str:
         """Description, size and spacing, to choose by."""
-        first = self.slices[0]
-        between = f" × {spacing_of(self.slices):.2f}" if len(self.slices) > 1 else ""
         return (
-            f"{self.description or 'no description'} ({self.modality}): {first.columns} × "
-            f"{first.rows} × {len(self.slices)} voxels, {first.pixel_mm[0]:.2f} × "
-            f"{first.pixel_mm[1]:.2f}{between} mm"
+            f"{self.description or 'no description'} ({self.modality}): {self.size} voxels, "
+            f"{self.spacing} mm"
         )
 
 
@@ -135,7 +145,29 @@ def read(path: Path, *, resample: bool = False) -> Found:
     GeometryError, UnevenSlicesError
         Its slices are no even grid; see ``slices.check_even``.
     """
-    series, notes = _one_series(path)
+    if path.is_dir():
+        found = find_series(path)
+    else:
+        found = with_images_of(path, find_series(path.parent, deep=False))
+    series, notes = the_only_one(path, found)
+    return read_series(series, path, notes, resample=resample)
+
+
+def read_series(
+    series: Series,
+    path: Path,
+    notes: tuple[str, ...] = (),
+    *,
+    resample: bool = False,
+    progress: Progress | None = None,
+) -> Found:
+    """Read a series that was found; ``path`` is where a person knows it from.
+
+    Raises
+    ------
+    FileFormatError, GeometryError, UnevenSlicesError
+        As ``read``.
+    """
     slices = series.slices
     name = f"Series {series.description}" if series.description else "The series"
     name = f"{name} in {path.name if path.is_dir() else path.parent.name}"
@@ -153,11 +185,13 @@ def read(path: Path, *, resample: bool = False) -> Found:
         if not resample:
             raise
         even = False
-        notes += (f"{str(error).split('. Expected')[0]}. It was resampled.",)
+        notes += (f"{error.found}. It was resampled.",)
     if even:
         array = np.empty((len(slices), slices[0].rows, slices[0].columns), pixels.dtype)
         for number, plane in enumerate(pixels.all()):
             array[number] = plane
+            if progress:
+                progress(number + 1, len(slices))
         affine, files = affine_of(slices), tuple(dict.fromkeys(s.path for s in slices))
     else:
         array, affine = resampled(slices, pixels.of, pixels.dtype)
@@ -166,30 +200,33 @@ def read(path: Path, *, resample: bool = False) -> Found:
     return Found(array.transpose(2, 1, 0), Source(path, (i, j, k), affine, None, files), notes)
 
 
-def _one_series(path: Path) -> tuple[Series, tuple[str, ...]]:
-    """Return the series that is meant, and a note on what was passed over."""
-    if path.is_dir():
-        found = find_series(path)
-        volumes = [series for series in found if len(series.slices) > 1]
-        if len(volumes) == 1:
-            left = len(found) - 1
-            note = f"{left} single image(s) beside the series were left out." if left else ""
-            return volumes[0], (note,) if note else ()
-    else:
-        beside = find_series(path.parent, deep=False)
-        found = [s for s in beside if any(piece.path == path for piece in s.slices)]
-        volumes = [series for series in found if len(series.slices) > 1] or found
-        if len(volumes) == 1:
-            return volumes[0], ()
+def with_images_of(path: Path, found: Sequence[Series]) -> list[Series]:
+    """Those series that a file has images of."""
+    return [series for series in found if any(piece.path == path for piece in series.slices)]
+
+
+def the_only_one(path: Path, found: Sequence[Series]) -> tuple[Series, tuple[str, ...]]:
+    """Return the series that is meant, and a note on what was passed over.
+
+    Raises
+    ------
+    FileFormatError
+        There is none, or there are several.
+    """
+    volumes = [series for series in found if len(series.slices) > 1] or found
+    if len(volumes) == 1:
+        left = len(found) - 1
+        note = f"{left} single image(s) beside the series were left out." if left else ""
+        return volumes[0], (note,) if note else ()
     if not found:
         raise FileFormatError(
             f"{path.name} holds no DICOM images with a place in space; expected a series of "
             "slices. Screenshots, reports and X-rays cannot be labelled in 3D."
         )
-    listed = "; ".join(series.text for series in (volumes or found)[:6])
+    listed = "; ".join(series.text for series in volumes[:6])
     raise FileFormatError(
-        f"{path.name} holds {len(volumes or found)} series: {listed}. Expected one; choose one of "
-        "them, by one of its files or by a folder of its own."
+        f"{path.name} holds {len(volumes)} series: {listed}. Expected one; choose one of them, by "
+        "one of its files or by a folder of its own."
     )
 
 

@@ -75,7 +75,7 @@ def read(path: Path) -> Found:
             found = "it is empty"
         raise _unreadable(path, found) from None
     i, j, k = size
-    array = sitk.GetArrayFromImage(image)
+    array = np.asarray(_Voxels(image))
     array = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
     affine = _affine(image)
     check_affine(path, affine)
@@ -97,6 +97,16 @@ def write(voxels: Array, source: Source, path: Path) -> None:
             sitk.WriteImage(image, str(temporary), True)
         except RuntimeError:
             raise OSError("the file could not be written whole") from None
+
+
+class _Voxels:
+    """An image's voxels where they are; SimpleITK's own view of them does not keep them alive."""
+
+    def __init__(self, image: Any) -> None:
+        import SimpleITK as sitk  # noqa: N813
+
+        self._image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
 
 
 def _affine(image: Any) -> npt.NDArray[np.float64]:

@@ -208,9 +208,9 @@ def write(voxels: Array, source: Source, path: Path) -> None:
                 header[field] = b""
         image = kind(voxels, None, header)
         image.header["pixdim"] = pixdim  # nibabel resets the unused ones
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, temporary.open("wb") as raw:
         if path.name.lower().endswith(".gz"):
-            with temporary.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:
-                file.write(image.to_bytes())
+            with gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:
+                image.to_stream(file)
         else:
-            temporary.write_bytes(image.to_bytes())
+            image.to_stream(raw)

@@ -62,8 +62,26 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
     found = _found(path, resample)
     if check_values:
         _check_values(path, found.array)
-    turned, canonical = to_canonical(found.array, found.source.affine)
-    return Volume(np.ascontiguousarray(turned), canonical, found.source, found.notes)
+    return _volume(found)
+
+
+def read_series(
+    series: dicom.Series, *, resample: bool = False, progress: dicom.Progress | None = None
+) -> Volume:
+    """Read one of the series that ``dicom.find_series`` found, as ``read_volume`` does.
+
+    ``progress`` is called with how many images are read, and of how many.
+    """
+    found = dicom.read_series(series, series.path, resample=resample, progress=progress)
+    _check_values(series.path, found.array)
+    return _volume(found)
+
+
+def _volume(found: Found) -> Volume:
+    turned, affine = to_canonical(found.array, found.source.affine)
+    # A copy even where nothing was turned: readers may give a look into a file or another
+    # library's memory, and a file that changes or shrinks later must not.
+    return Volume(np.array(turned, order="C"), affine, found.source, found.notes)
 
 
 def _found(path: Path, resample: bool) -> Found:
