@@ -1,0 +1,175 @@
+"""How long a large scan takes to open in the real window, and what it costs.
+
+``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/open_large.py``
+
+A volume of noise (512 × 512 × 600 int16 voxels, 315 MB) is written in every format. Each is opened
+in a process and a window of its own. Printed are the seconds until the first slice is drawn (the
+DICOM series: without anybody choosing), the longest time the window stood still meanwhile (the
+longest gap between two ticks of a timer of 5 ms), and how much resident memory the process has more
+after opening, at the end and at most, over the bytes of the voxels. Files come from the disk's
+cache. Drawing by software, as under Xvfb, is part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+TICK_MS = 5
+
+
+def main() -> None:
+    """Print a table, or with ``--open`` measure one file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", type=int, nargs=3, default=(600, 512, 512))
+    parser.add_argument("--open", type=Path, help="only open this file or folder, and print a row")
+    arguments = parser.parse_args()
+    if arguments.open is not None:
+        measure(arguments.open)
+        return
+    folder = Path(tempfile.mkdtemp())
+    try:
+        files = write_all(folder, tuple(arguments.shape))
+        cores = os.cpu_count() or 1
+        print(f"Load of the machine before: {os.getloadavg()[0]:.1f} on {cores} cores\n")
+        print(
+            "| format | first slice, s | longest standstill, ms | memory after | at most |\n"
+            "|---|---|---|---|---|"
+        )
+        for name, path in files.items():
+            print(f"| {name} ", end="", flush=True)
+            subprocess.run([sys.executable, "-W", "ignore", __file__, "--open", path], check=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_all(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
+    """Write noise ``(slices, rows, columns)`` in every format."""
+    import SimpleITK as sitk  # noqa: N813
+
+    from napari_dycon.project.formats import write_volume
+    from napari_dycon.project.volume import Source, Volume
+
+    rng = np.random.default_rng(0)
+    array = np.empty(shape, np.int16)
+    for number in range(shape[0]):
+        array[number] = rng.normal(40, 60, shape[1:])
+    affine = np.diag([-0.7, -0.7, 1.0, 1.0])
+    like = Volume(array, affine, Source(None, (shape[2], shape[1], shape[0]), affine))
+    files = {
+        ".nii": folder / "a.nii",
+        ".nii.gz": folder / "a.nii.gz",
+        ".nrrd, compressed": folder / "a.nrrd",
+        ".nrrd": folder / "raw.nrrd",
+        ".mha": folder / "raw.mha",
+        "DICOM series": folder / "series",
+    }
+    for path in list(files.values())[:3]:
+        write_volume(array, like=like, path=path)
+    image = sitk.ReadImage(str(files[".nrrd, compressed"]))
+    sitk.WriteImage(image, str(files[".nrrd"]), False)
+    sitk.WriteImage(image, str(files[".mha"]), False)
+    write_series(files["DICOM series"], array)
+    return files
+
+
+def write_series(folder: Path, array: np.ndarray) -> None:
+    """Write CT-like files, one a slice."""
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    folder.mkdir()
+    series = generate_uid()
+    for number, plane in enumerate(array):
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = CTImageStorage
+        meta.MediaStorageSOPInstanceUID = generate_uid()
+        path = folder / f"IM{number:05d}"
+        data = FileDataset(str(path), {}, file_meta=meta, preamble=b"\0" * 128)
+        data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        data.Modality, data.SeriesInstanceUID, data.SeriesDescription = "CT", series, "noise"
+        data.Rows, data.Columns = plane.shape
+        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+        data.BitsAllocated = data.BitsStored = 16
+        data.HighBit, data.PixelRepresentation = 15, 1
+        data.RescaleSlope, data.RescaleIntercept = 1, 0
+        data.PixelSpacing, data.ImageOrientationPatient = [0.7, 0.7], [1, 0, 0, 0, 1, 0]
+        data.ImagePositionPatient = [0, 0, float(number)]
+        data.PixelData = plane.tobytes()
+        data.save_as(path, enforce_file_format=True)
+
+
+def measure(path: Path) -> None:
+    """Open a scan in a window and print one row."""
+    import napari
+    import psutil
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QApplication
+
+    viewer = napari.Viewer()
+    viewer.window._qt_window.resize(1366, 768)
+    small = np.random.default_rng(0).integers(0, 9, (9, 64, 64)).astype(np.int16)
+    viewer.add_image(small, scale=(1, 0.7, 0.7), units=("mm",) * 3)  # what any first image takes
+    settle(2.0)
+    viewer.layers.clear()
+    settle(1.0)
+    process = psutil.Process()
+    before = process.memory_info().rss
+    most, watching = before, True
+
+    def watch() -> None:
+        nonlocal most
+        while watching:
+            most = max(most, process.memory_info().rss)
+            time.sleep(0.01)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    ticks = [time.perf_counter()]
+    timer = QTimer()
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(TICK_MS)
+    begun = time.perf_counter()
+    (layer,) = viewer.open(path, plugin="napari-dycon")
+    viewer.window._qt_viewer.canvas.native.repaint()  # not whenever Qt finds the time
+    QApplication.processEvents()
+    drawn = time.perf_counter()
+    ticks.append(drawn)
+    timer.stop()
+    settle(2.0)
+    watching = False
+    watcher.join()
+    after = process.memory_info().rss
+    times = [tick for tick in ticks if tick >= begun]
+    longest = max(np.diff([begun, *times]))
+    size = layer.data.nbytes
+    print(
+        f"| {drawn - begun:.1f} | {1000 * longest:.0f} | {(after - before) / size:.2f} | "
+        f"{(most - before) / size:.2f} |",
+        flush=True,
+    )
+    viewer.close()
+
+
+def settle(seconds: float) -> None:
+    """Let the event loop run."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        QApplication.processEvents()
+        time.sleep(0.0005)
+
+
+if __name__ == "__main__":
+    main()
