@@ -294,7 +294,12 @@ def predict(
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
     if images is not None:
-        check_files(files, model, resample=resample)
+        check_files(
+            files,
+            model,
+            resample=resample,
+            note=lambda text: errors.print(text, markup=False, highlight=False),
+        )
         make_folder(folder)
         events = predict_files(files, folder, model, picked.device, dtype, resample=resample)
     else:
@@ -375,7 +380,9 @@ def _take_up(run: Run) -> None:
 
 def _keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
     """Refuse a folder for results in which a mask would take the place of a scan."""
-    scans = [path for scan in files for path in scan.images]
+    from napari_dycon.project.formats import file_of
+
+    scans = [file_of(path) for scan in files for path in scan.images]
     scans += [path for case in project.cases for path in project.image_paths(case.id)]
     taken = {path.resolve() for path in scans}
     for scan in files:

@@ -7,7 +7,7 @@ entropy the uncertainty, and how far they part the disagreement.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -205,10 +205,23 @@ def predict_files(
         yield _event(name, number, len(scans), result, volume)
 
 
-def check_files(scans: Sequence[Scan], model: Model, *, resample: bool = False) -> None:
-    """Read every scan once, so that a bad one is told before anything is written."""
+def check_files(
+    scans: Sequence[Scan],
+    model: Model,
+    *,
+    resample: bool = False,
+    note: Callable[[str], None] | None = None,
+) -> None:
+    """Read every scan once, so that a bad one is told before anything is written.
+
+    ``note`` is told what had to be decided to read a scan.
+    """
     for scan in scans:
-        check_channels(read_scan(scan.images, scan.name, resample=resample), model, scan.name)
+        volume = read_scan(scan.images, scan.name, resample=resample)
+        check_channels(volume, model, scan.name)
+        if note:
+            for text in volume.notes:
+                note(text)
 
 
 def check_channels(volume: Volume, model: Model, name: str) -> None:

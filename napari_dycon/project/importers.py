@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import UserError
-from napari_dycon.project import formats
 from napari_dycon.project.labels import values_in
-from napari_dycon.project.layouts import recognise
-from napari_dycon.project.scans import Scan, patients_in, scans_in
-from napari_dycon.project.schema import ClassInfo, named_classes, next_color
+from napari_dycon.project.layouts import Layout, recognise
+from napari_dycon.project.scans import Scan, holds_scans, labels_in, patients_in, scans_in
+from napari_dycon.project.schema import ClassInfo, named_classes
 from napari_dycon.project.store import Progress, Project, check_free
 
 
@@ -39,36 +38,41 @@ def project_from_folder(
     ----------
     path : folder of the project, new or empty
     images, labels : folders
-    classes : names of the classes 1, 2, ...; by default one for each value in the labels
+    classes : names of the classes 1, 2, ...; by default one for each value in the labels. In a
+        layout of the field, other names for its classes
     labelled : take labels for this many cases only, the first ones by name; the others count as
         unlabelled
     channels : each subfolder of ``images`` is a patient with a file or series for each of these;
-        without subfolders, names of the channels ``NAME_0000``, ``NAME_0001``, ...
+        without subfolders, names of the channels ``NAME_0000``, ``NAME_0001``, ... In a layout of
+        the field, those of its channels that are wanted
     resample : interpolate uneven or tilted slices to even ones
     note : is told what had to be decided to read a scan
     """
     path = Path(path).absolute()
     check_free(path)
+    if channels is not None and not (channels and all(name.strip() for name in channels)):
+        raise UserError(
+            f"A channel of {', '.join(map(repr, channels)) or 'none'} has no name; expected names "
+            "separated by single commas, such as --channels t1,flair."
+        )
     if labels is None and (layout := recognise(Path(images))) is not None:
+        taken = _chosen(layout, channels)
+        drawn = {case.id: case.label for case in layout.cases if case.label is not None}
         return _filled(
             path,
-            [
-                ClassInfo(value=value, name=name, color=next_color(index))
-                for index, (value, name) in enumerate(layout.classes.items())
-            ],
-            layout.channels,
-            [case.images for case in layout.cases],
-            {c.id: c.label for c in layout.cases[:labelled] if c.label is not None},
+            _classes_of(layout, classes),
+            [layout.channels[n] for n in taken],
+            [[case.images[n] for n in taken] for case in layout.cases],
+            dict(list(drawn.items())[:labelled]),
             progress,
             ids=[case.id for case in layout.cases],
             renamed=layout.renamed,
             resample=resample,
             note=note,
         )
-    scans = _scans(Path(images), channels)
-    drawn: dict[str, Path] = {}
+    drawn = {} if labels is None else labels_in(Path(labels))
+    scans = _scans(Path(images), channels, drawn)
     if labels is not None:
-        drawn = {scan.name: scan.images[0] for scan in scans_in(Path(labels), "labels")}
         names = {scan.name for scan in scans}
         if stray := sorted(set(drawn) - names):
             raise UserError(
@@ -89,7 +93,8 @@ def project_from_folder(
     if len(named_channels) != count:
         raise UserError(
             f"{len(named_channels)} channel(s) are named, {', '.join(named_channels)}, but "
-            f"{scans[0].name} has {count}. Name each of them."
+            f"{scans[0].name} has {count}. Expected one folder a patient with a file for each of "
+            "them, or files NAME_0000, NAME_0001 and so on and a name for each."
         )
     return _filled(
         path,
@@ -104,11 +109,37 @@ def project_from_folder(
     )
 
 
-def _scans(images: Path, channels: Sequence[str] | None) -> list[Scan]:
+def _chosen(layout: Layout, channels: Sequence[str] | None) -> list[int]:
+    """Places of the channels that are wanted, by default of all."""
+    there = [name.casefold() for name in layout.channels]
+    if channels is None:
+        return list(range(len(there)))
+    if unknown := [name for name in channels if name.strip().casefold() not in there]:
+        raise UserError(
+            f"{layout.name} has no channel '{unknown[0]}'; expected some of: "
+            f"{', '.join(layout.channels)}."
+        )
+    return [there.index(name.strip().casefold()) for name in channels]
+
+
+def _classes_of(layout: Layout, names: Sequence[str] | None) -> list[ClassInfo]:
+    if names is not None and len(names) != len(layout.classes):
+        raise UserError(
+            f"{len(names)} class(es) are named, but {layout.name} has {len(layout.classes)}: "
+            f"{', '.join(layout.classes.values())}. Name each of them, or none."
+        )
+    infos = named_classes([name[:60] for name in names or layout.classes.values()])
+    return [
+        info.model_copy(update={"value": value})
+        for info, value in zip(infos, layout.classes, strict=True)
+    ]
+
+
+def _scans(images: Path, channels: Sequence[str] | None, labels: Collection[str]) -> list[Scan]:
     """By patient where channels are named and folders hold them, else as they lie there."""
-    if channels and images.is_dir() and not any(formats.is_scan(p) for p in images.iterdir()):
+    if channels and images.is_dir() and not holds_scans(images):
         return patients_in(images, channels)
-    return scans_in(images, "images")
+    return scans_in(images, "images", whole=labels)
 
 
 def _filled(

@@ -10,7 +10,8 @@
 - nnU-Net raw: ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz`` and ``dataset.json`` with the
   names of channels and classes; ``imagesTs`` are cases without labels. "ignore" becomes "not
   annotated".
-- Medical Segmentation Decathlon: the same with ``imagesTr/CASE.nii.gz``.
+- Medical Segmentation Decathlon: the same with ``imagesTr/CASE.nii.gz``, 4D where there are several
+  channels.
 - ISLES 2022: BIDS, ``sub-ID/ses-0001/dwi/*_dwi.nii.gz`` and ``*_adc.nii.gz``, masks below
   ``derivatives``. Its FLAIR lies on another grid and is left out.
 """
@@ -24,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import UserError
-from napari_dycon.project.formats import is_scan, scan_name
-from napari_dycon.project.scans import scans_in
+from napari_dycon.project.formats import file_of
+from napari_dycon.project.scans import holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import UNANNOTATED
 
 
@@ -60,8 +61,9 @@ def recognise(folder: Path) -> Layout | None:
     Raises
     ------
     UserError
-        It is one of them, but a case lacks one of its files.
+        It is one of them, but a case lacks one of its files, or is there twice.
     """
+    folder = folder.absolute()  # cases are called by their folders, which "." does not name
     readers: tuple[Callable[[Path], Layout | None], ...] = (
         _datasets,
         _brats,
@@ -71,8 +73,27 @@ def recognise(folder: Path) -> Layout | None:
     )
     for reader in readers:
         if (found := reader(folder)) is not None:
+            _check_cases(found, folder)
             return found
     return None
+
+
+def _check_cases(layout: Layout, folder: Path) -> None:
+    known: dict[str, FoundCase] = {}
+    for case in layout.cases:
+        if len(case.images) != len(layout.channels):
+            raise UserError(
+                f"Case {case.id} has {len(case.images)} channel(s); expected "
+                f"{len(layout.channels)}, as the dataset describes: {', '.join(layout.channels)}. "
+                "Correct dataset.json, or complete the case."
+            )
+        if case.id in known:
+            one, other = (file_of(c.images[0]).relative_to(folder) for c in (known[case.id], case))
+            raise UserError(
+                f"{folder} holds case {case.id} twice, as {one} and {other}; expected each once. "
+                "Move one of them away."
+            )
+        known[case.id] = case
 
 
 def _datasets(folder: Path) -> Layout | None:
@@ -81,20 +102,22 @@ def _datasets(folder: Path) -> Layout | None:
     if not about.is_file() or not (folder / "imagesTr").is_dir():
         return None
     try:
-        values: Any = json.loads(about.read_text(encoding="utf-8"))
-        channels, classes, ignore = _channels(values), *_classes(values)
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        values = _described(json.loads(about.read_text(encoding="utf-8")), "it")
+        channels, classes, ignore = _channel_names(values), *_classes(values)
+    except (OSError, ValueError) as error:
         raise UserError(
             f"{about} cannot be read as the description of a dataset ({error}). Expected the "
             "dataset.json of nnU-Net or of the Medical Segmentation Decathlon."
         ) from None
-    labels = folder / "labelsTr"
-    drawn = {scan_name(p): p for p in labels.iterdir() if is_scan(p)} if labels.is_dir() else {}
-    cases = [
-        FoundCase(scan.name, list(scan.images), drawn.get(scan.name))
-        for scan in scans_in(folder / "imagesTr", "images")
-    ]
-    if (folder / "imagesTs").is_dir() and any(map(is_scan, (folder / "imagesTs").iterdir())):
+    drawn = labels_in(folder / "labelsTr") if holds_scans(folder / "labelsTr") else {}
+    scans = scans_in(folder / "imagesTr", "images", whole=drawn)
+    cases = [FoundCase(scan.name, list(scan.images), drawn.get(scan.name)) for scan in scans]
+    if stray := sorted(set(drawn) - {scan.name for scan in scans}):
+        raise UserError(
+            f"Label {stray[0]} in labelsTr of {folder} has no scan in imagesTr. Expected a scan "
+            "for each label; was a part of the dataset not copied?"
+        )
+    if holds_scans(folder / "imagesTs"):
         known = {case.id for case in cases}
         cases += [
             FoundCase(scan.name, list(scan.images), None)
@@ -110,34 +133,48 @@ def _datasets(folder: Path) -> Layout | None:
     )
 
 
-def _channels(values: Any) -> tuple[str, ...]:
-    names = values.get("channel_names") or values["modality"]
-    return tuple(str(names[key]) for key in sorted(names, key=int))
+def _described(values: Any, what: str) -> dict[str, Any]:
+    """Pairs of dataset.json; a ValueError tells a person what is not as expected."""
+    if not isinstance(values, dict) or not values:
+        raise ValueError(f"{what} is no list of names and values")
+    return values
 
 
-def _classes(values: Any) -> tuple[dict[int, str], int | None]:
+def _channel_names(values: dict[str, Any]) -> tuple[str, ...]:
+    key = "channel_names" if "channel_names" in values else "modality"
+    names = _described(values.get(key), f'"{key}"')
+    if not all(str(number).isdigit() for number in names):
+        raise ValueError(f'"{key}" does not number the channels')
+    return tuple(str(names[number]) for number in sorted(names, key=int))
+
+
+def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
     """Names by value, and the value that means "not annotated"."""
     found: dict[int, str] = {}
     ignore = None
-    for key, value in values["labels"].items():
+    for key, value in _described(values.get("labels"), '"labels"').items():
         # nnU-Net's second version has names first, its first one and the Decathlon values.
-        number, name = (int(key), str(value)) if str(key).isdigit() else (value, str(key))
+        number, name = (key, str(value)) if key.isdigit() else (value, key)
         if isinstance(number, list):
             raise UserError(
                 f"The dataset trains on regions ({name}); expected one value a structure. List "
                 "the values by themselves in dataset.json."
             )
+        if not str(number).isdigit() or not 0 <= int(number) < UNANNOTATED or not name.strip():
+            raise ValueError(f'"labels" gives {name!r} the value {number!r}; expected 0 to 254')
         if name == "ignore":
             ignore = int(number)
         elif int(number):
-            found[int(number)] = name
+            found[int(number)] = name.strip()
+    if not found:
+        raise ValueError('"labels" names no structure')
     return found, ignore
 
 
 def _left_atrium(folder: Path) -> Layout | None:
     cases = [
         FoundCase(scan.parent.name, [scan], label if label.is_file() else None)
-        for scan in sorted(folder.glob("**/lgemri.nrrd"))
+        for scan in sorted((*folder.glob("*/lgemri.nrrd"), *folder.glob("*/*/lgemri.nrrd")))
         for label in [scan.with_name("laendo.nrrd")]
     ]
     if not cases:
@@ -147,11 +184,15 @@ def _left_atrium(folder: Path) -> Layout | None:
 
 def _pancreas(folder: Path) -> Layout | None:
     patients = sorted(
-        p for p in (*folder.glob("PANCREAS_*"), *folder.glob("*/PANCREAS_*")) if p.is_dir()
+        p for way in ("", "*/", "*/*/") for p in folder.glob(f"{way}PANCREAS_*") if p.is_dir()
     )
     if not patients:
         return None
-    labels = {p.name[5:9]: p for p in sorted(folder.glob("**/label[0-9][0-9][0-9][0-9].nii*"))}
+    labels = {
+        path.name[5:9]: path
+        for way in ("", "*/", "*/*/")
+        for path in sorted(folder.glob(f"{way}label[0-9][0-9][0-9][0-9].nii*"))
+    }
     cases = []
     for patient in patients:
         scans = scans_in(patient, "images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ from scipy import ndimage
 
 from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.project import formats
-from napari_dycon.project.formats import dicom
+from napari_dycon.project.formats import dicom, nifti
+from napari_dycon.project.formats.folders import files_below
+from napari_dycon.project.schema import MOST_CHANNELS
 from napari_dycon.project.volume import Volume, same_grid
 
 _NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
+_NOT_IN_NAMES = re.compile(r"[^\w.+\- ]+")
 
 
 @dataclass(frozen=True)
@@ -30,35 +33,36 @@ class Scan:
     images: tuple[Path, ...]
 
 
-def scans_in(folder: Path, what: str) -> list[Scan]:
+def scans_in(folder: Path, what: str, *, whole: Collection[str] = ()) -> list[Scan]:
     """Scans of a folder, sorted by name; an error when there are none.
 
     Files count by their names; channels in nnU-Net's way, ``NAME_0000``, ``NAME_0001``, ... belong
-    together. In a folder without such files DICOM series are looked for, also in its subfolders,
-    which name them.
+    together, and a 4D NIfTI file holds all channels of a scan. In a folder without such files DICOM
+    series are looked for, also in its subfolders, which name them.
+
+    Parameters
+    ----------
+    what : the scans are for, to tell a person
+    whole : names that are known to be those of scans, such as those of labels
     """
-    _check_folder(folder, what)
+    files = _files(folder, what)
+    found = _by_number(files, whole) or [Scan(formats.scan_name(p), _channels(p)) for p in files]
+    return _sorted(found or _series_in(folder), folder, what)
+
+
+def holds_scans(folder: Path) -> bool:
+    """Whether files of a folder are scans by their names; of one that cannot be read, perhaps."""
     try:
-        files = sorted(p for p in folder.iterdir() if p.is_file() and formats.is_scan(p))
-        if files:
-            found = _by_number(files) or [Scan(formats.scan_name(p), (p,)) for p in files]
-        else:
-            found = _series_in(folder)
-    except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read: {error.strerror}.") from None
-    if not found:
-        raise UserError(
-            f"The folder {folder} (for the {what}) holds no scans; expected "
-            "NIfTI files (.nii or .nii.gz), NRRD, MetaImage, or DICOM series."
-        )
-    found.sort(key=lambda scan: scan.name)
-    for one, other in itertools.pairwise(found):
-        if one.name == other.name:
-            raise UserError(
-                f"{folder} holds both {one.images[0].name} and {other.images[0].name}; expected "
-                "one file of a name. Move one of them away."
-            )
-    return found
+        return folder.is_dir() and any(map(formats.is_scan, folder.iterdir()))
+    except OSError:
+        return True  # reading the folder tells what is wrong
+
+
+def labels_in(folder: Path) -> dict[str, Path]:
+    """Labels of a folder by name, sorted; an error when there are none."""
+    files = _files(folder, "labels")
+    found = [Scan(formats.scan_name(p), (p,)) for p in files] or _series_in(folder)
+    return {scan.name: scan.images[0] for scan in _sorted(found, folder, "labels")}
 
 
 def patients_in(folder: Path, channels: Sequence[str]) -> list[Scan]:
@@ -68,15 +72,21 @@ def patients_in(folder: Path, channels: Sequence[str]) -> list[Scan]:
     ----------
     channels : words, such as ``t1`` and ``flair``, found in file names or series' descriptions
     """
-    _check_folder(folder, "images")
     found = []
-    for patient in sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != "."):
-        files = sorted(p for p in patient.rglob("*") if p.is_file() and formats.is_scan(p))
-        named = [(formats.scan_name(p), p) for p in files]
+    for patient in _listed(folder, "images"):
+        if not patient.is_dir():
+            continue
+        named = [(formats.scan_name(p), p) for p in files_below(patient) if formats.is_scan(p)]
         if not named:
-            named = [(s.description, s.path) for s in dicom.find_series(patient)]
+            series = dicom.find_series(patient)
+            named = [(s.description, s.path) for s in series if len(s.slices) > 1]
         if named:
             images = tuple(_of_channel(named, name, patient.name) for name in channels)
+            if len(set(images)) < len(images):
+                raise UserError(
+                    f"Folder {patient.name} has one scan for several of the channels "
+                    f"{', '.join(channels)}; expected one for each. Found: {_names(named)}."
+                )
             found.append(Scan(patient.name, images))
     if not found:
         raise UserError(
@@ -137,22 +147,84 @@ def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32
     return result
 
 
-def _check_folder(folder: Path, what: str) -> None:
+def _listed(folder: Path, what: str) -> list[Path]:
+    """What a folder holds, sorted, without hidden files and folders."""
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
+    try:
+        return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} (for the {what}) cannot be read ({error.strerror}). Choose "
+            "another, or change who may read it."
+        ) from None
 
 
-def _by_number(files: Sequence[Path]) -> list[Scan]:
+def _files(folder: Path, what: str) -> list[Path]:
+    return [path for path in _listed(folder, what) if formats.is_scan(path) and path.is_file()]
+
+
+def _sorted(found: list[Scan], folder: Path, what: str) -> list[Scan]:
+    """Scans by name, each of which must be there once."""
+    if not found:
+        below = next((path for path in files_below(folder) if formats.is_scan(path)), None)
+        if below is not None:
+            raise UserError(
+                f"The folder {folder} (for the {what}) holds no scans itself, but its subfolders "
+                f"do, such as {below.relative_to(folder)}. Choose the folder they lie in; where "
+                "each patient has a folder, name the channels (with new: --channels t1,flair)."
+            )
+        raise UserError(
+            f"The folder {folder} (for the {what}) holds no scans; expected "
+            "NIfTI files (.nii or .nii.gz), NRRD, MetaImage, or DICOM series."
+        )
+    found.sort(key=lambda scan: scan.name)
+    for one, other in itertools.pairwise(found):
+        if one.name == other.name:
+            first, second = (formats.file_of(s.images[0]).relative_to(folder) for s in (one, other))
+            raise UserError(
+                f"{folder} holds both {first} and {second}, which are both called {one.name}; "
+                "expected one scan of a name. Move or rename one of them."
+            )
+    return found
+
+
+def _channels(file: Path) -> tuple[Path, ...]:
+    """Address each channel of a 4D file (see ``formats.read_volume``); of others the file."""
+    count = nifti.channel_count(file) if file.name.lower().endswith(nifti.SUFFIXES) else 1
+    if not 1 < count <= MOST_CHANNELS:
+        return (file,)  # more are time points, which reading refuses
+    return tuple(file.with_name(f"{file.name}#{number}") for number in range(count))
+
+
+def _by_number(files: Sequence[Path], whole: Collection[str]) -> list[Scan]:
     """Files as channels of cases, when all are named ``NAME_0000`` and on; else nothing."""
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
+    others = []
     for file in files:
         named = _NUMBERED.match(formats.scan_name(file))
-        if named is None or named.group(2) in groups[named.group(1)]:
+        if named is None:
+            others.append(file)
+        elif named[2] in groups[named[1]]:
             return []
-        groups[named.group(1)][named.group(2)] = file
+        else:
+            groups[named[1]][named[2]] = file
     numbers = {number for group in groups.values() for number in group}
     if "0000" not in numbers:
         return []  # numbered in some other way
+    if len(groups) == 1 and (
+        len(numbers) > MOST_CHANNELS or any(formats.scan_name(p) in whole for p in files)
+    ):
+        return []  # the numbers count scans
+    if others:
+        if len(numbers) == 1:
+            return []
+        beside = next(path for path in files if path not in others)
+        raise UserError(
+            f"{others[0].name} is not named like the files beside it, such as {beside.name}. "
+            "Expected every channel of every case as NAME_0000, NAME_0001 and so on; rename it or "
+            "move it away."
+        )
     for name, group in groups.items():
         if lacking := sorted(numbers - set(group)):
             raise UserError(
@@ -166,15 +238,26 @@ def _by_number(files: Sequence[Path]) -> list[Scan]:
 def _series_in(folder: Path) -> list[Scan]:
     """DICOM series by the first folder on the way to them, and what they are called."""
     groups: dict[str, list[dicom.Series]] = defaultdict(list)
+    known: dict[frozenset[str], Path] = {}
     for series in dicom.find_series(folder):
-        if len(series.slices) > 1:
-            way = series.path.relative_to(folder).parts
-            groups[way[0] if len(way) > 1 else folder.absolute().name].append(series)
+        if len(series.slices) < 2:
+            continue
+        place = series.path.parent.relative_to(folder)
+        if len(series.images) == len({s.path for s in series.slices}):  # else they tell nothing
+            other = known.setdefault(series.images, place)
+            if other != place:
+                raise UserError(
+                    f"{folder} holds the same series twice, in {other} and {place}; expected each "
+                    "scan once, since a copy would be counted as another patient. Move one away."
+                )
+        groups[place.parts[0] if place.parts else folder.absolute().name].append(series)
     scans = []
     for name, several in groups.items():
         taken: set[str] = set()
         for series in several:
-            called = name if len(several) == 1 else f"{name} {series.description}".strip()
+            # Scanners put anything into a description, slashes too; it becomes part of file names.
+            words = _NOT_IN_NAMES.sub("_", series.description[:64])
+            called = name if len(several) == 1 else f"{name} {words}".strip()
             number = 1
             while (free := called if number == 1 else f"{called} {number}") in taken:
                 number += 1
@@ -184,14 +267,28 @@ def _series_in(folder: Path) -> list[Scan]:
 
 
 def _of_channel(named: Sequence[tuple[str, Path]], channel: str, patient: str) -> Path:
-    """The one file or series that is called like a channel, as a word or as a part of one."""
-    wanted = channel.casefold()
-    words = [p for n, p in named if wanted in re.split(r"[\W_]+", n.casefold())]
-    found = words or [p for n, p in named if wanted in n.casefold()]
-    if len(found) != 1:
-        listed = ", ".join(n or "no description" for n, _ in named[:8])
+    """The one file or series in whose name a channel's words occur.
+
+    Parts of words do not count: a patient without t1 must not have t1ce in its place.
+    """
+    wanted = _words(channel)
+    all_words = [(_words(name), path) for name, path in named]
+    shared = set.intersection(*(words for words, _ in all_words)) - wanted
+    # Of p1_t1 and p1_t1_ce the first is t1, since it says nothing else.
+    found = [path for words, path in all_words if words - shared == wanted]
+    found = found or [path for words, path in all_words if wanted <= words]
+    if len(found) != 1 or not wanted:
         raise UserError(
-            f"Folder {patient} has {len(found)} scans for the channel '{channel}'; expected one. "
-            f"Found: {listed}."
+            f"Folder {patient} has {len(found) or 'no'} scans for the channel '{channel}'; "
+            f"expected one with this word in its name. Found: {_names(named)}."
         )
     return found[0]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.split(r"[\W_]+", text.casefold())) - {""}
+
+
+def _names(named: Sequence[tuple[str, Path]]) -> str:
+    more = f" and {len(named) - 12} more" if len(named) > 12 else ""
+    return ", ".join(name or "no description" for name, _ in named[:12]) + more

@@ -14,6 +14,7 @@ from napari_dycon.errors import ProjectError, UserError
 
 SCHEMA_VERSION = 1
 UNANNOTATED = 255
+MOST_CHANNELS = 8
 Status = Literal["unlabelled", "in progress", "labelled", "reviewed"]
 Split = Literal["train", "validation"]
 STATUSES: tuple[Status, ...] = ("unlabelled", "in progress", "labelled", "reviewed")
@@ -52,6 +53,7 @@ class ClassInfo(_Model):
 class Case(_Model):
     """A scan; ``images`` has one path a channel, relative to the project or absolute.
 
+    A channel of a 4D NIfTI file is named by its number from 0, as in ``scan.nii.gz#2``.
     ``resampled`` lets uneven slices be interpolated whenever the scan is read.
     """
 
@@ -75,7 +77,7 @@ class ProjectFile(_Model):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, max_length=200)]
     classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=254)]
-    channels: Annotated[list[str], Field(min_length=1, max_length=8)]
+    channels: Annotated[list[str], Field(min_length=1, max_length=MOST_CHANNELS)]
     cases: list[Case] = []
 
     @model_validator(mode="after")

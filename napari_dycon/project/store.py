@@ -144,14 +144,13 @@ class Project:
         return [c for c in self._file.cases if c.split == "train" and c.id not in labelled]
 
     def image_paths(self, case_id: str) -> list[Path]:
-        """Files of a case, one a channel."""
-        found = self.case(case_id).images
-        return [Path(os.path.normpath(self.path / image)) for image in found]
+        """Files of a case, one a channel; channels of a 4D file name it again."""
+        return [formats.file_of(path) for path in self._channel_paths(case_id)]
 
     def read_image(self, case_id: str) -> Volume:
         """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
         case = self.case(case_id)
-        return read_scan(self.image_paths(case_id), case_id, resample=case.resampled)
+        return read_scan(self._channel_paths(case_id), case_id, resample=case.resampled)
 
     def label_path(self, case_id: str) -> Path:
         """Where a case's label is kept."""
@@ -402,8 +401,12 @@ class Project:
         """First channel of a case, on whose grid its label lies."""
         case = self.case(case_id)
         return formats.read_volume(
-            self.image_paths(case_id)[0], check_values=False, resample=case.resampled
+            self._channel_paths(case_id)[0], check_values=False, resample=case.resampled
         )
+
+    def _channel_paths(self, case_id: str) -> list[Path]:
+        found = self.case(case_id).images
+        return [Path(os.path.normpath(self.path / image)) for image in found]
 
     def _label_file(self, case_id: str) -> Path:
         return self.path / "labels" / f"{case_id}.nii.gz"

@@ -1,6 +1,7 @@
 """Scans and masks from files and back; the only place that knows a file's own axes."""
 
 from napari_dycon.project.formats.reading import (
+    file_of,
     is_scan,
     read_label,
     read_map,
@@ -11,6 +12,7 @@ from napari_dycon.project.formats.reading import (
 from napari_dycon.project.formats.writing import write_map, write_mask, write_volume
 
 __all__ = [
+    "file_of",
     "is_scan",
     "read_label",
     "read_map",

@@ -19,6 +19,7 @@ from napari_dycon.errors import FileFormatError, UnevenSlicesError
 from napari_dycon.project.formats.checks import MOST_VOXELS, Found
 from napari_dycon.project.formats.dicom_files import is_dicom, quietly, read_file, text_of
 from napari_dycon.project.formats.dicom_pixels import Pixels, functional_group
+from napari_dycon.project.formats.folders import files_below
 from napari_dycon.project.formats.slices import (
     SAME_MM,
     Slice,
@@ -49,10 +50,10 @@ PLACES = {
     "PixelSpacing": "PixelMeasuresSequence",
 }
 TAGS = [
-    "SOPClassUID", "Modality", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Rows",
-    "Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SamplesPerPixel",
-    "NumberOfFrames", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    *REPEATS,
+    "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID", "SeriesNumber",
+    "SeriesDescription", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient",
+    "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence", *REPEATS,
 ]  # fmt: skip
 MOST_PIXELS = 2**26  # of one image
 Key = tuple[Any, ...]
@@ -65,6 +66,7 @@ class Series:
     description: str  # as the scanner calls it
     modality: str
     slices: tuple[Slice, ...]
+    images: frozenset[str] = frozenset()  # unique identifiers, the same in every copy
 
     @property
     def path(self) -> Path:
@@ -100,11 +102,19 @@ def find_series(
 
     Images of one series that cannot be one volume (other directions, sizes, echoes, times) come as
     several; screenshots and other images without a place in space are left out.
+
+    Raises
+    ------
+    FileFormatError
+        A file or a folder may not be read.
     """
-    pattern = folder.rglob("*") if deep else folder.iterdir()
-    files = sorted(p for p in pattern if not p.name.startswith(".") and p.is_file())
+    if deep:
+        files = files_below(folder)
+    else:
+        files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
     groups: dict[Key, list[Slice]] = defaultdict(list)
     names: dict[Key, tuple[str, str]] = {}
+    images: dict[Path, str] = {}
     for number, file in enumerate(files):
         if progress:
             progress(number, len(files))
@@ -112,8 +122,9 @@ def find_series(
         if header is None:
             continue
         with quietly():
-            uid, *named = (
-                text_of(header, n) for n in ("SeriesInstanceUID", "SeriesDescription", "Modality")
+            uid, images[file], *named = (
+                text_of(header, n)
+                for n in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Modality")
             )
         for piece in _slices(file, header):
             key = (
@@ -131,7 +142,8 @@ def find_series(
         description, modality = names[key]
         for label, part in _told_apart(in_order(pieces)):
             name = f"{description} {label}".strip()
-            found.append(Series(name, modality, tuple(part)))
+            unique = frozenset(images[piece.path] for piece in part) - {""}
+            found.append(Series(name, modality, tuple(part), unique))
     return sorted(found, key=lambda s: (str(s.path), s.slices[0].repeat))
 
 

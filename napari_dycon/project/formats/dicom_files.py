@@ -16,12 +16,18 @@ SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its mark, or else by its name."""
+    """Whether a file is DICOM: by its mark, or else by its name.
+
+    A file that may not be read raises: a slice that is passed over would be missed by nobody.
+    """
     try:
         with path.open("rb") as file:
             marked = file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
+    except OSError as error:
+        raise FileFormatError(
+            f"{path.name} in {path.parent} cannot be read ({error.strerror}). Expected files that "
+            "you may read; change who may, or move it away."
+        ) from None
     return marked or path.suffix.lower() in SUFFIXES
 
 

@@ -1,10 +1,12 @@
 """Pixels of a DICOM series in physical units.
 
-Plain pixels are decoded by pydicom, compressed ones that it cannot decode by SimpleITK (GDCM).
+Plain pixels are decoded by pydicom, compressed ones that it cannot decode by SimpleITK (GDCM). That
+one gets the stored pixels alone: whether it rescales them depends on the kind of image.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,17 @@ from napari_dycon.project.formats.dicom_files import damaged, quietly, read_file
 from napari_dycon.project.formats.slices import Slice
 
 Array = npt.NDArray[Any]
+PIXEL_MODULE = (
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+    "PixelData",
+)
 
 
 class Pixels:
@@ -71,48 +84,82 @@ def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
     """Frames (n, rows, columns) of a file, and the scaling each still needs."""
     data = read_file(path, pixels=True)
     rows, columns = int(data.Rows), int(data.Columns)
-    if _needs_itk(data.file_meta.TransferSyntaxUID):
-        pixels, scaling = _decoded_by_itk(path, rows, columns), [(1.0, 0.0)]
-    else:
-        with quietly():
-            try:
-                pixels, scaling = np.asarray(data.pixel_array), _scalings(data)
-            except Exception:  # pydicom raises what its parsing and its decoders meet
+    with quietly():
+        try:
+            pixels = None if _needs_itk(data) else np.asarray(data.pixel_array)
+        except Exception:  # pydicom raises what its parsing and its decoders meet
+            if not data.file_meta.TransferSyntaxUID.is_compressed:
                 raise damaged(path) from None
+            pixels = None
+    if pixels is None:
+        pixels = _decoded_by_itk(data, path)
     if pixels.size % (rows * columns) or not pixels.size:
         raise damaged(path)
-    return pixels.reshape(-1, rows, columns), scaling
+    try:
+        with quietly():
+            return pixels.reshape(-1, rows, columns), _scalings(data)
+    except Exception:  # pydicom parses elements when they are asked for
+        raise damaged(path) from None
 
 
-def _needs_itk(syntax: Any) -> bool:
+def _needs_itk(data: Any) -> bool:
     """Whether pydicom has no decoder for it here."""
     from pydicom.pixels.decoders.base import get_decoder
 
+    syntax = data.file_meta.TransferSyntaxUID
     try:
         return syntax.is_compressed and not get_decoder(syntax).is_available
     except (NotImplementedError, ValueError):
         return bool(syntax.is_compressed)
 
 
-def _decoded_by_itk(path: Path, rows: int, columns: int) -> Array:
-    """Pixels of a compressed file, scaled already."""
+def _decoded_by_itk(data: Any, path: Path) -> Array:
+    """Pixels of a compressed file as they are stored."""
     import SimpleITK as sitk  # noqa: N813
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        if reader.GetSize()[:2] != (columns, rows):  # before memory is taken for it
-            raise damaged(path)
-        array: Array = sitk.GetArrayFromImage(reader.Execute())
-    except RuntimeError:
-        raise FileFormatError(
-            f"{path.name} is compressed in a way that cannot be decoded here, or damaged. Export "
-            "the series uncompressed, or convert it to NIfTI."
-        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        bare = Path(folder) / "pixels.dcm"
+        try:
+            with quietly():
+                _without_meaning(data).save_as(bare, enforce_file_format=True)
+            reader.SetFileName(str(bare))
+            reader.ReadImageInformation()
+            size = reader.GetSize()
+            if size[:2] != (int(data.Columns), int(data.Rows)):  # before memory is taken for it
+                raise damaged(path)
+            array: Array = sitk.GetArrayFromImage(reader.Execute())
+        except FileFormatError:
+            raise
+        except Exception:  # of pydicom, which parses elements late, or a RuntimeError of SimpleITK
+            raise FileFormatError(
+                f"{path.name} is compressed in a way that cannot be decoded here, or damaged. "
+                "Export the series uncompressed, or convert it to NIfTI."
+            ) from None
     return array
+
+
+def _without_meaning(data: Any) -> Any:
+    """Return the pixels of a file as a picture of its own: no scaling, no place, nobody's name."""
+    from pydicom import uid
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    bare = Dataset()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    bare.SOPClassUID = uid.SecondaryCaptureImageStorage
+    bare.SOPInstanceUID = uid.generate_uid()
+    for name in PIXEL_MODULE:
+        if name in data:
+            bare[name] = data[name]
+    bare.PhotometricInterpretation = "MONOCHROME2"  # as it is stored, whatever is shown white
+    if int(bare.get("NumberOfFrames") or 1) > 1:
+        bare.SOPClassUID = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+        if int(bare.BitsAllocated) == 8:
+            bare.SOPClassUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+    return bare
 
 
 def _stored(header: Any, path: Path) -> tuple[float, float, str]:

@@ -40,18 +40,43 @@ MILLIMETRES = {1: 1000.0, 3: 0.001}  # of the header's units: metres, micrometre
 TOLERANCE_MM = 1e-2  # between the q and the s form, which are kept as float32
 
 
-def read(path: Path) -> Found:
-    """Read the voxels and the geometry of a ``.nii`` or ``.nii.gz`` file."""
+def read(path: Path, channel: int | None = None) -> Found:
+    """Read the voxels and the geometry of a ``.nii`` or ``.nii.gz`` file.
+
+    Parameters
+    ----------
+    channel : which 3D scan of a 4D file; without, a file with several is refused
+    """
     image = _open(path)
+    shape = _shape(image)
+    if channel is not None and (len(shape) != 4 or channel >= shape[3]):
+        count = shape[3] if len(shape) == 4 else 1
+        raise FileFormatError(
+            f"{path.name} has {count} channel(s); expected at least {channel + 1}. Was the file "
+            "replaced? Put back the one with all channels."
+        )
+    check_shape(path, shape if channel is None else shape[:3])
+    _check_size(path, image, shape)
+    i, j, k = shape = shape[:3]
+    affine, notes = _geometry(path, image, (i, j, k))
+    array = _voxels(path, image, shape, channel)
+    return Found(array, Source(path, (i, j, k), affine, image.header.copy()), notes)
+
+
+def channel_count(path: Path) -> int:
+    """How many 3D scans a file holds by its header; 1 where that cannot be read."""
+    try:
+        shape = _shape(_open(path))
+    except FileFormatError:
+        return 1  # reading it tells what is wrong
+    return shape[3] if len(shape) == 4 else 1
+
+
+def _shape(image: Any) -> tuple[int, ...]:
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    check_shape(path, shape)
-    _check_size(path, image, shape)
-    i, j, k = shape
-    affine, notes = _geometry(path, image, (i, j, k))
-    array = _voxels(path, image, shape)
-    return Found(array, Source(path, (i, j, k), affine, image.header.copy()), notes)
+    return shape
 
 
 def _open(path: Path) -> Any:
@@ -117,7 +142,7 @@ def _check_size(path: Path, image: Any, shape: tuple[int, ...]) -> None:
         raise _unreadable(path, EOFError())
 
 
-def _voxels(path: Path, image: Any, shape: tuple[int, ...]) -> Array:
+def _voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | None) -> Array:
     dtype = image.get_data_dtype()
     if dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
         raise FileFormatError(
@@ -126,7 +151,10 @@ def _voxels(path: Path, image: Any, shape: tuple[int, ...]) -> Array:
     proxy = image.dataobj
     identity = (proxy.slope, proxy.inter) == (1.0, 0.0)
     try:
-        if identity and np.issubdtype(dtype, np.integer):
+        if channel is not None:
+            # The others are not kept in memory; whole numbers stay what they are without scaling.
+            array = np.asarray(proxy[(..., channel, *(0 for _ in image.shape[4:]))])
+        elif identity and np.issubdtype(dtype, np.integer):
             array = np.asarray(proxy.get_unscaled())
         else:
             array = np.asarray(proxy)

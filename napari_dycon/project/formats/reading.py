@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from napari_dycon.project.volume import Volume, same_grid, to_canonical
 Array = npt.NDArray[Any]
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 KINDS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or DICOM"
+_CHANNEL = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE)  # scan.nii.gz#2
 
 
 def is_scan(path: Path | str) -> bool:
@@ -31,11 +33,21 @@ def is_scan(path: Path | str) -> bool:
 
 def scan_name(path: Path | str) -> str:
     """File name without its format's suffix; of a file of a DICOM series, its folder's name."""
-    path = Path(path)
+    path = file_of(path)
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.absolute().parent.name if path.is_file() else path.name
+
+
+def file_of(path: Path | str) -> Path:
+    """Return the file in which a scan lies: of ``scan.nii.gz#2`` that is ``scan.nii.gz``."""
+    return _addressed(Path(path))[0]
+
+
+def _addressed(path: Path) -> tuple[Path, int | None]:
+    named = _CHANNEL.match(path.name)
+    return (path.with_name(named[1]), int(named[2])) if named else (path, None)
 
 
 def read_volume(path: Path | str, *, check_values: bool = True, resample: bool = False) -> Volume:
@@ -43,7 +55,8 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
 
     Parameters
     ----------
-    path : a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or any file of a series
+    path : a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or any file of a
+        series; of a 4D NIfTI file a channel by its number from 0, as in ``scan.nii.gz#2``
     check_values : refuse voxels that are not finite and scans of one single value
     resample : where slices of a DICOM series are uneven or tilted, interpolate them to even ones
         instead of raising ``UnevenSlicesError``
@@ -58,8 +71,8 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
     FileFormatError, GeometryError
         In one line: the file, what was found, what was expected.
     """
-    path = Path(path)
-    found = _found(path, resample)
+    path, channel = _addressed(Path(path))
+    found = _found(path, channel, resample)
     if check_values:
         _check_values(path, found.array)
     return _volume(found)
@@ -84,7 +97,7 @@ def _volume(found: Found) -> Volume:
     return Volume(np.array(turned, order="C"), affine, found.source, found.notes)
 
 
-def _found(path: Path, resample: bool) -> Found:
+def _found(path: Path, channel: int | None, resample: bool) -> Found:
     if not path.exists():
         raise FileFormatError(f"There is no file {path}. Check its name and folder.")
     try:
@@ -92,7 +105,7 @@ def _found(path: Path, resample: bool) -> Found:
             return dicom.read(path, resample=resample)
         name = path.name.lower()
         if name.endswith(nifti.SUFFIXES):
-            return nifti.read(path)
+            return nifti.read(path, channel)
         if name.endswith(itk.SUFFIXES):
             return itk.read(path)
         if is_dicom(path):
