@@ -15,7 +15,7 @@ from pathlib import Path
 import highdicom as hd
 import numpy as np
 import pytest
-from dicom_sources import (
+from dicom_files import (
     AXIAL,
     CORONAL,
     IDENTITY,
