@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pydicom
+import SimpleITK as sitk  # noqa: N813
+from PIL import Image
 from pydicom import Dataset, dcmread
+from pydicom import uid as uids
 from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
     UID,
     EnhancedMRImageStorage,
@@ -72,11 +77,45 @@ def values(shape: tuple[int, int, int] = (5, 6, 7), dtype: str = "int16") -> np.
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
-def compress(path: Path) -> None:
-    """Pack a file's pixels without loss, by run lengths."""
-    data = pydicom.dcmread(path)
-    data.compress(pydicom.uid.RLELossless)
+def compress(path: Path, syntax: UID = uids.RLELossless) -> None:
+    """Pack a file's pixels: by pydicom, or by Pillow or SimpleITK where it cannot."""
+    data = dcmread(path)
+    if syntax in (uids.RLELossless, uids.JPEGLSLossless):
+        data.compress(syntax)
+    elif syntax == uids.JPEGLSNearLossless:
+        data.compress(syntax, jls_error=2)
+    else:
+        planes = data.pixel_array.reshape(-1, data.Rows, data.Columns)
+        lossy = syntax in (uids.JPEGBaseline8Bit, uids.JPEG2000)
+        data.PixelData = encapsulate(
+            [(_by_pillow if lossy else _by_itk)(p, syntax) for p in planes]
+        )
+        data["PixelData"].VR = "OB"
+        data["PixelData"].is_undefined_length = True
+        data.file_meta.TransferSyntaxUID = syntax
     data.save_as(path)
+
+
+def _by_pillow(plane: np.ndarray, syntax: UID) -> bytes:
+    packed = io.BytesIO()
+    if syntax == uids.JPEG2000:
+        image = Image.fromarray(plane)
+        image.save(packed, "JPEG2000", no_jp2=True, irreversible=True, num_resolutions=1)
+    else:
+        Image.fromarray(plane).save(packed, "JPEG", quality=95)
+    return packed.getvalue()
+
+
+def _by_itk(plane: np.ndarray, syntax: UID) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plane.dcm"
+        writer = sitk.ImageFileWriter()
+        writer.SetImageIO("GDCMImageIO")
+        writer.SetUseCompression(True)
+        writer.SetCompressor("JPEG2000" if syntax == uids.JPEG2000Lossless else "JPEG")
+        writer.SetFileName(str(path))
+        writer.Execute(sitk.GetImageFromArray(plane))
+        return next(generate_frames(dcmread(path).PixelData, number_of_frames=1))
 
 
 def save_series(

@@ -11,7 +11,19 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicom_files import AXIAL, CORONAL, IDENTITY, OBLIQUE, SAGITTAL, compress, save_series, values
+from dicom_files import (
+    AXIAL,
+    CORONAL,
+    IDENTITY,
+    OBLIQUE,
+    SAGITTAL,
+    compress,
+    save_enhanced,
+    save_series,
+    values,
+)
+from pydicom import uid as uids
+from pydicom.encaps import encapsulate
 from pydicom.uid import generate_uid
 
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError
@@ -188,10 +200,122 @@ def test_rescaling_of_every_slice(tmp_path: Path) -> None:
     assert np.allclose(own, values() * (0.5 + np.arange(5))[:, None, None])
 
 
-def test_compressed_pixels(tmp_path: Path) -> None:
-    for path in save_series(tmp_path / "s", values()):
-        compress(path)
-    assert np.array_equal(np.sort(read_volume(tmp_path / "s").array, axis=None), np.arange(210))
+LOSSLESS = {
+    "RLE": uids.RLELossless,
+    "JPEG-LS": uids.JPEGLSLossless,
+    "JPEG 2000": uids.JPEG2000Lossless,
+    "JPEG process 14": uids.JPEGLossless,
+    "JPEG process 14 SV1": uids.JPEGLosslessSV1,
+}
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_pixels_packed_without_loss_come_back(name: str, dtype: str, tmp_path: Path) -> None:
+    """Each file holds its own rescaling, which no decoder may apply or forget."""
+    noise = np.random.default_rng(0).integers(0, 250, (4, 20, 24))
+    voxels = (noise - 120 if dtype == "int16" else noise).astype(dtype)
+    voxels = voxels if dtype == "uint8" else voxels * 13
+
+    def rescaled(data: Any, number: int) -> None:
+        data.RescaleSlope, data.RescaleIntercept = 1 + number, -7
+
+    paths = save_series(tmp_path / "s", voxels, change=rescaled)
+    for path in paths:
+        compress(path, LOSSLESS[name])
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == LOSSLESS[name]
+    volume = read_volume(tmp_path / "s")
+    own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
+    assert np.array_equal(own, voxels.astype(int) * np.arange(1, 5)[:, None, None] - 7)
+
+
+LOSSY = {
+    "JPEG baseline": (uids.JPEGBaseline8Bit, 6),
+    "JPEG-LS": (uids.JPEGLSNearLossless, 2),
+    "JPEG 2000": (uids.JPEG2000, 6),
+}
+
+
+@pytest.mark.parametrize("name", LOSSY)
+def test_pixels_packed_with_loss_come_back_nearly(name: str, tmp_path: Path) -> None:
+    rows, columns = np.indices((20, 24))
+    voxels = np.stack([3 * rows + 4 * columns + k for k in range(4)]).astype(np.uint8)
+    for path in save_series(tmp_path / "s", voxels):
+        compress(path, LOSSY[name][0])
+    volume = read_volume(tmp_path / "s")
+    own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
+    assert np.abs(own.astype(int) - voxels).max() <= LOSSY[name][1]
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_packed_frames_of_one_file(name: str, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 4000, (5, 20, 24)).astype("<u2")
+    scaling = [(0.5 * (k + 1), -3.0 * k) for k in range(5)]
+    path = tmp_path / "s" / "one.dcm"
+    save_enhanced(path, voxels, order=[3, 0, 4, 1, 2], rescale=scaling)
+    compress(path, LOSSLESS[name])
+    volume = read_volume(path)
+    own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
+    slopes, intercepts = np.array(scaling).T[..., None, None]
+    assert np.allclose(own, voxels * slopes + intercepts, rtol=1e-6)
+
+
+def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
+    for path in save_series(tmp_path / "s", values((4, 20, 24))):
+        compress(path, uids.JPEGLosslessSV1)
+    data = pydicom.dcmread(path)
+    data.PixelData = encapsulate([b"\xff\xd8no picture\xff\xd9"])
+    data.save_as(path)
+    with pytest.raises(FileFormatError, match=r"IM0004.dcm is compressed in a way"):
+        read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_multi_frame_file_lies_where_its_header_says(
+    plane: str, shared: bool, tmp_path: Path
+) -> None:
+    """Frames in any order; places computed here from the header, frame by frame."""
+    voxels = values((6, 7, 9), "uint16")
+    path = tmp_path / "s" / "one.dcm"
+    save_enhanced(path, voxels, PLANES[plane], order=[4, 1, 5, 0, 3, 2], shared=shared)
+    volume = read_volume(path)
+    assert volume.source.files == (path,)
+    assert volume.array.dtype == np.uint16
+    own = from_canonical(volume.array, volume.source)
+    inverse = np.linalg.inv(LPS @ volume.source.affine)
+    header = pydicom.dcmread(path)
+    seen = set()
+    frames = header.PerFrameFunctionalGroupsSequence
+    for frame, groups in zip(header.pixel_array, frames, strict=True):
+        held = header.SharedFunctionalGroupsSequence[0] if shared else groups
+        first = [float(v) for v in groups.PlanePositionSequence[0].ImagePositionPatient]
+        along = [float(v) for v in held.PlaneOrientationSequence[0].ImageOrientationPatient]
+        down, across = (float(v) for v in held.PixelMeasuresSequence[0].PixelSpacing)
+        for row, column in np.ndindex(frame.shape):
+            place = np.array(first) + column * across * np.array(along[:3])
+            place = place + row * down * np.array(along[3:])
+            index = inverse @ [*place, 1.0]
+            assert np.allclose(index, np.rint(index), atol=1e-3)
+            at = tuple(np.rint(index[:3]).astype(int))
+            assert own[at] == frame[row, column]
+            seen.add(at)
+    assert len(seen) == own.size
+
+
+def test_frames_of_two_times_are_two_scans(tmp_path: Path) -> None:
+    path = tmp_path / "s" / "one.dcm"
+    voxels = np.concatenate([values((4, 7, 9), "uint16"), 1000 + values((4, 7, 9), "uint16")])
+    save_enhanced(path, voxels)
+    data = pydicom.dcmread(path)
+    for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
+        frame.FrameContentSequence[0].TemporalPositionIndex = 1 + number // 4
+        place = data.PerFrameFunctionalGroupsSequence[number % 4].PlanePositionSequence
+        frame.PlanePositionSequence = place
+    data.save_as(path)
+    assert [len(series.slices) for series in find_series(tmp_path)] == [4, 4]
+    with pytest.raises(FileFormatError, match=r"holds 2 series: Series-4711 \(1 of 2\)"):
+        read_volume(path)
 
 
 def test_what_is_no_scan_is_refused_in_words(tmp_path: Path) -> None:
