@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from nifti_files import save_nifti
 
+from napari_dycon import cli
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
@@ -54,3 +56,22 @@ def scans(tmp_path: Path) -> Path:
 def project(scans: Path, tmp_path: Path) -> Project:
     """Project of six scans, three of them labelled."""
     return project_from_folder(tmp_path / "project", scans / "images", scans / "labels", ["box"])
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process: exit code, standard output, standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["napari-dycon", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    return call

@@ -20,23 +20,6 @@ TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["napari-dycon", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        found = capsys.readouterr()
-        return code, found.out, found.err
-
-    return call
-
-
 def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
     project = tmp_path / "p"
     code, out, _ = run(

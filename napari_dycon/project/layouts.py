@@ -207,22 +207,24 @@ def _pancreas(folder: Path) -> Layout | None:
 
 def _brats(folder: Path) -> Layout | None:
     marked = sorted({*folder.glob("*/*_flair.nii*"), *folder.glob("[HL]GG/*/*_flair.nii*")})
-    cases = []
+    found = {}
     for flair in marked:
         name = flair.name.split("_flair.nii")[0]
-        if name != flair.parent.name:
-            continue
-        images = [_one_of(flair.parent, f"{name}_{channel}") for channel in BRATS_CHANNELS]
-        if images[1] is None and images[3] is None:
-            return None  # some other set that happens to have a FLAIR
-        cases.append(
-            FoundCase(
-                name,
-                _complete(name, BRATS_CHANNELS, images),
-                _one_of(flair.parent, f"{name}_seg"),
-            )
+        if name == flair.parent.name:
+            found[flair.parent] = [
+                _one_of(flair.parent, f"{name}_{channel}") for channel in BRATS_CHANNELS
+            ]
+    if not any(all(images) for images in found.values()):
+        return None  # some other set that happens to have a FLAIR
+    cases = [
+        FoundCase(
+            patient.name,
+            _complete(patient.name, BRATS_CHANNELS, images),
+            _one_of(patient, f"{patient.name}_seg"),
         )
-    return Layout("BraTS 2019", BRATS_CHANNELS, BRATS_CLASSES, cases) if cases else None
+        for patient, images in found.items()
+    ]
+    return Layout("BraTS 2019", BRATS_CHANNELS, BRATS_CLASSES, cases)
 
 
 def _isles(folder: Path) -> Layout | None:

@@ -272,17 +272,15 @@ def _of_channel(named: Sequence[tuple[str, Path]], channel: str, patient: str) -
     Parts of words do not count: a patient without t1 must not have t1ce in its place.
     """
     wanted = _words(channel)
-    all_words = [(_words(name), path) for name, path in named]
-    shared = set.intersection(*(words for words, _ in all_words)) - wanted
-    # Of p1_t1 and p1_t1_ce the first is t1, since it says nothing else.
-    found = [path for words, path in all_words if words - shared == wanted]
-    found = found or [path for words, path in all_words if wanted <= words]
-    if len(found) != 1 or not wanted:
+    found = [(words, path) for name, path in named if wanted and wanted <= (words := _words(name))]
+    # Of p1_t1 and p1_t1_post the first is t1: all it says, the other says too.
+    plain = [path for words, path in found if all(words <= other for other, _ in found)]
+    if len(plain) != 1:
         raise UserError(
             f"Folder {patient} has {len(found) or 'no'} scans for the channel '{channel}'; "
             f"expected one with this word in its name. Found: {_names(named)}."
         )
-    return found[0]
+    return plain[0]
 
 
 def _words(text: str) -> set[str]:
