@@ -7,17 +7,24 @@ code 0 is success, 2 a user's mistake told in one line, 1 a failure.
 from __future__ import annotations
 
 import io
-import signal
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from napari_dycon import __version__
-from napari_dycon.errors import BusyError, DyconError, UserError
+from napari_dycon.cli_support import (
+    Event,
+    case_ids,
+    identified,
+    keep_scans,
+    parse_time,
+    refuse_other_settings,
+    take_up,
+)
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.terminal import (
     errors,
     print_json,
@@ -30,10 +37,7 @@ from napari_dycon.terminal import (
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
-    from napari_dycon.project.scans import Scan
-    from napari_dycon.project.store import Project
 
-Event = dict[str, Any]
 app = typer.Typer(
     name="napari-dycon",
     help="Annotate 3D scans, train DyCON on them, see where it is unsure.",
@@ -222,8 +226,8 @@ def train(
     run: Run | None = None
     if resume is not None:
         run = opened.run(resume)
-        _refuse_other_settings(context)
-        _take_up(run)
+        refuse_other_settings(context)
+        take_up(run)
         longer: Event = {"steps": steps} if steps is not None else {}
         if time_limit is not None:
             longer["time_limit"] = parse_time(time_limit)
@@ -247,7 +251,7 @@ def train(
                 errors.print(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.train import train as train_events
 
-    show_training(_identified(train_events(opened, config, run), opened), as_json)
+    show_training(identified(train_events(opened, config, run), opened), as_json)
 
 
 @app.command()
@@ -280,12 +284,12 @@ def predict(
             "--out is for --images; a project's own cases go to its predictions folder."
         )
     files = scans_in(images, "images") if images is not None else []
-    ids = _case_ids(cases) if cases else [c.id for c in opened.cases]
+    ids = case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
     folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
     if images is not None:
-        _keep_scans(files, folder, opened)
+        keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.predict import check_files, predict_cases, predict_files
@@ -344,92 +348,60 @@ def evaluate(
         errors.print(line, markup=False)
 
 
-def parse_time(text: str) -> float:
-    """Turn "90", "90s", "10m" or "1.5h" into seconds."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
-    try:
-        seconds = float(number) * units[unit]
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 1e7:
-        raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
-    return seconds
+@app.command()
+def export(
+    project: ProjectPath,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")],
+    what: Annotated[
+        str,
+        typer.Option(help="labels, predictions, or best: labels, completed by predictions."),
+    ] = "best",
+    run: Annotated[str | None, typer.Option(help="Whose predictions or weights; newest.")] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
+    ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also the uncertainty of each prediction.")
+    ] = False,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="Coded term of a structure for DICOM, as NAME=WORDS; repeatable."),
+    ] = None,
+    keep_identity: Annotated[
+        bool,
+        typer.Option("--keep-identity", help="Of DICOM, keep the patient's name and dates."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write masks, a data set, the network or a report for other programs and people."""
+    from napari_dycon.exports.export import chosen_codes
+    from napari_dycon.exports.export import export as write
+    from napari_dycon.project.store import Project
 
-
-def _case_ids(text: str) -> list[str]:
-    if not text.startswith("@"):
-        return [name.strip() for name in text.split(",")]
-    try:
-        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"The list of cases {text[1:]} cannot be read: {error}.") from None
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _take_up(run: Run) -> None:
-    """Make ready to go on with a run: nobody else works on it, and no old Stop ends it at once."""
-    from napari_dycon.jobs import is_running
-
-    if is_running(run):
-        raise BusyError(f"Run {run.id} is being trained already. Stop it first, or wait.")
-    # A run that a window has just made has no state yet, and what its user asks for counts.
-    if (run.state_folder / "state.safetensors").exists():
-        run.write_control(command="run")
-
-
-def _keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
-    """Refuse a folder for results in which a mask would take the place of a scan."""
-    from napari_dycon.project.formats import file_of
-
-    scans = [file_of(path) for scan in files for path in scan.images]
-    scans += [path for case in project.cases for path in project.image_paths(case.id)]
-    taken = {path.resolve() for path in scans}
-    for scan in files:
-        target = folder.resolve() / f"{scan.name}.nii.gz"
-        if target in taken:
-            raise UserError(f"The mask would replace the scan {target}. Choose another --out.")
-
-
-def _identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
-    """Write into the run's folder which process works on it, so that windows can find it."""
-    from napari_dycon.jobs import write_identity
-    from napari_dycon.project.atomic import ProcessIdentity
-
-    run: Run | None = None
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        for event in events:
-            if event["event"] == "started":
-                run = project.run(event["run"])
-                write_identity(run, ProcessIdentity.current())
-                _stop_on_interrupt(run)
-            yield event
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if run is not None:
-            (run.folder / "process.json").unlink(missing_ok=True)
-
-
-def _refuse_other_settings(context: typer.Context) -> None:
-    """A run that is resumed keeps its settings; one given beside it would be lost silently."""
-    allowed = ("project", "resume", "steps", "time_limit", "as_json")
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name not in allowed and source is not None and source.name == "COMMANDLINE":
-            raise UserError(
-                f"{parameter.opts[0]} cannot be changed with --resume: the run keeps its settings. "
-                "Leave it out, or start a new run from these weights with --start-from."
-            )
-
-
-def _stop_on_interrupt(run: Run) -> None:
-    """Let a first Ctrl+C end the run as Stop in the window does; a second one ends it at once."""
-
-    def stop(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        run.write_control(command="stop")
-        errors.print("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
-
-    signal.signal(signal.SIGINT, stop)
+    opened = Project.open(project)
+    codes = chosen_codes(opened, code) if code else None
+    with progress_bar(as_json) as progress:
+        task = progress.add_task("Exporting", total=None)
+        written = write(
+            opened,
+            format_,
+            out,
+            what=what,
+            run=run,
+            cases=case_ids(cases) if cases else None,
+            uncertainty=uncertainty,
+            keep_identity=keep_identity,
+            codes=codes,
+            progress=lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Exported {name}"
+            ),
+        )
+    if as_json:
+        print_json({"format": format_, "written": [str(path) for path in written]})
+    else:
+        typer.echo(f"{len(written)} file(s) or folder(s) in {out}")

@@ -20,10 +20,12 @@ from napari_dycon.background import Background, PlainBackground
 from napari_dycon.case_view import CaseView, load_case
 from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.errors import DyconError, UserError
+from napari_dycon.errors import DyconError, UnevenSlicesError, UserError
 from napari_dycon.label_keeper import LabelKeeper
+from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.schema import UNANNOTATED
+from napari_dycon.project.scans import Scan, scans_in
+from napari_dycon.project.schema import UNANNOTATED, Case
 from napari_dycon.project.store import Project
 from napari_dycon.reviewing import Reviewing
 from napari_dycon.run_control import RunControl
@@ -33,6 +35,7 @@ from napari_dycon.suggestions import Suggestion, case_score, suggestions
 Array = npt.NDArray[Any]
 Event = dict[str, Any]
 Level = Literal["info", "warning", "error"]
+MOST_NOTES = 3  # told one by one
 
 
 class Session:
@@ -49,6 +52,7 @@ class Session:
     runs_changed = Signal()
     place_visited = Signal(int)  # number of the uncertain place that is gone to
     message = Signal(str, str)  # level, text for the person
+    resample_asked = Signal(str, object)  # why slices are no even grid; call to have them resampled
 
     def __init__(self, background: Background | None = None) -> None:
         self.background: Background = background or PlainBackground()
@@ -71,30 +75,71 @@ class Session:
         images: Path | str,
         labels: Path | str | None = None,
         classes: Sequence[str] | None = None,
+        channels: Sequence[str] | None = None,
+        *,
+        resample: bool = False,
     ) -> None:
-        """Make a project from a folder of scans and open it."""
-        target, scans = Path(path), Path(images)
-        drawn = Path(labels) if labels else None
-        self.background.run(
-            lambda: project_from_folder(target, scans, labels=drawn, classes=classes),
-            self._set_project,
-            self.tell,
-        )
+        """Make a project from a folder of scans and open it; see ``project_from_folder``."""
+        notes: list[str] = []
+
+        def work() -> Project:
+            return project_from_folder(
+                path, images, labels, classes, channels=channels, resample=resample,
+                note=notes.append,
+            )  # fmt: skip
+
+        def done(project: Project) -> None:
+            self._set_project(project)
+            self._tell_notes(notes)
+
+        def again() -> None:
+            self.create_project(path, images, labels, classes, channels, resample=True)
+
+        self.background.run(work, done, lambda error: self._ask_to_resample(error, again))
 
     def open_project(self, path: Path | str) -> None:
         """Open a project folder; a run that is still at work is attached again."""
         self.background.run(lambda: Project.open(Path(path)), self._set_project, self.tell)
 
-    def add_cases(self, images: Sequence[Path | str]) -> None:
-        """Add scans to the open project, without labels."""
+    def add_cases(self, images: Sequence[Path | str], *, resample: bool = False) -> None:
+        """Add scans to the open project, without labels: files, or folders of DICOM series."""
         project = self.need_project()
-        files = [Path(image) for image in images]
+        notes: list[str] = []
 
-        def done(added: Sequence[object]) -> None:
+        def work() -> list[Case]:
+            scans: list[Scan] = []
+            for path in map(Path, images):
+                found = scans_in(path, "scans") if path.is_dir() else []
+                scans += found or [Scan(formats.scan_name(path), (path,))]
+            return project.add_cases(
+                [list(scan.images) for scan in scans],
+                ids=[scan.name for scan in scans],
+                resample=resample,
+                note=notes.append,
+            )
+
+        def done(added: list[Case]) -> None:
             self.message.emit("info", f"{len(added)} case(s) added.")
             self.cases_changed.emit()
+            self._tell_notes(notes)
 
-        self.background.run(lambda: project.add_cases(files), done, self.tell)
+        def again() -> None:
+            self.add_cases(images, resample=True)
+
+        self.background.run(work, done, lambda error: self._ask_to_resample(error, again))
+
+    def export(self, format_: str, out: Path | str, **options: Any) -> None:
+        """Write masks, a data set, the network or a report; see ``exports.export.export``."""
+        from napari_dycon.exports.export import export
+
+        project = self.need_project()
+        self.flush()
+
+        def done(written: list[Path]) -> None:
+            names = written[0].name if len(written) == 1 else f"{len(written)} files"
+            self.message.emit("info", f"Exported: {names} in {out}.")
+
+        self.background.run(lambda: export(project, format_, out, **options), done, self.tell)
 
     def close_project(self) -> None:
         """Save what was drawn and close; a run at work goes on by itself."""
@@ -345,6 +390,19 @@ class Session:
     def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
         """Follow an engine process until the project is closed."""
         self._unfollow.append(self.background.follow(title, events, each))
+
+    def _tell_notes(self, notes: Sequence[str]) -> None:
+        for note in notes[:MOST_NOTES]:
+            self.message.emit("info", note)
+        if len(notes) > MOST_NOTES:
+            self.message.emit("info", f"{len(notes) - MOST_NOTES} more notes like these.")
+
+    def _ask_to_resample(self, error: Exception, again: Callable[[], None]) -> None:
+        """Let a person decide about uneven slices where one is there to be asked."""
+        if isinstance(error, UnevenSlicesError) and len(self.resample_asked):
+            self.resample_asked.emit(str(error), again)
+        else:
+            self.tell(error)
 
     def tell(self, error: Exception) -> None:
         if isinstance(error, DyconError):

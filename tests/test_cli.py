@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from nifti_files import save_nifti
 
-from napari_dycon import cli
+from napari_dycon import cli, cli_support
 from napari_dycon.errors import UserError
 
 TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
@@ -106,10 +106,10 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
 
 
 def test_times_are_read() -> None:
-    assert [cli.parse_time(t) for t in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
+    assert [cli_support.parse_time(t) for t in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
     for wrong in ("", "m", "-3s", "nan", "1d"):
         with pytest.raises(UserError, match="is no time"):
-            cli.parse_time(wrong)
+            cli_support.parse_time(wrong)
 
 
 ABSENT = {

@@ -152,6 +152,13 @@ class Project:
         case = self.case(case_id)
         return read_scan(self._channel_paths(case_id), case_id, resample=case.resampled)
 
+    def grid(self, case_id: str) -> Volume:
+        """First channel of a case, on whose grid its label lies."""
+        case = self.case(case_id)
+        return formats.read_volume(
+            self._channel_paths(case_id)[0], check_values=False, resample=case.resampled
+        )
+
     def label_path(self, case_id: str) -> Path:
         """Where a case's label is kept."""
         return self._label_file(self.case(case_id).id)
@@ -266,7 +273,7 @@ class Project:
         A reviewed case stays reviewed as long as all of it is annotated. ``like`` is the case's
         scan where it is at hand; otherwise its file is read for the grid.
         """
-        like = like or self._grid(case_id)
+        like = like or self.grid(case_id)
         if array.shape != like.shape:
             raise GeometryError(
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
@@ -359,7 +366,7 @@ class Project:
         self, run_id: str, case_id: str, mask: Array, uncertainty: Array, disagreement: Array
     ) -> None:
         """Write canonical arrays ``(D, H, W)`` on the scan's own grid."""
-        like = self._grid(case_id)
+        like = self.grid(case_id)
         self.run(run_id)  # no folder for a run that does not exist
         path = self.prediction_path(run_id, case_id)
         make_folder(path.parent)
@@ -396,13 +403,6 @@ class Project:
 
     def _facts_path(self, run_id: str, case_id: str) -> Path:
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
-
-    def _grid(self, case_id: str) -> Volume:
-        """First channel of a case, on whose grid its label lies."""
-        case = self.case(case_id)
-        return formats.read_volume(
-            self._channel_paths(case_id)[0], check_values=False, resample=case.resampled
-        )
 
     def _channel_paths(self, case_id: str) -> list[Path]:
         found = self.case(case_id).images

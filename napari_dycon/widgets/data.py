@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from qtpy.QtCore import Qt
@@ -11,18 +12,21 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
+    QMessageBox,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_dycon.project import formats
+from napari_dycon.project.formats.reading import SUFFIXES
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.case_list import FILTERS, CaseList
 from napari_dycon.widgets.common import button, guarded, set_enabled
+from napari_dycon.widgets.export_dialog import ExportDialog
 from napari_dycon.widgets.new_project import NewProjectDialog
 
+SCAN_FILTER = f"Scans ({' '.join(f'*{suffix}' for suffix in SUFFIXES)} *.dcm);;All files (*)"
 NOTHING_OPEN = "Open… a project, or make one with New…"
 
 
@@ -37,12 +41,21 @@ class DataSection(QWidget):
         self.title.setWordWrap(True)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = button(
-            "Open…", "Open a project, or a folder of NIfTI scans to make one from", self._open
+            "Open…", "Open a project, or a folder of scans to make one from", self._open
         )
         self.new_button = button(
             "New…", "Make a project from a folder of scans, with or without labels", self._new
         )
-        self.add_button = button("Add scans…", "Add NIfTI files to this project", self._add)
+        self.add_button = button("Add…", "Add scans to this project", lambda: None)
+        menu = QMenu(self.add_button)
+        menu.addAction("Scan files…", self._add_files)
+        menu.addAction("All scans of a folder, such as DICOM series…", self._add_folder)
+        self.add_button.setMenu(menu)
+        self.export_button = button(
+            "Export…",
+            "Write masks, DICOM segmentations, a data set, the network or a report",
+            self._export,
+        )
         self.list = CaseList(session)
         self.list.currentItemChanged.connect(self._clicked)
         self.list.itemClicked.connect(self._clicked_again)
@@ -53,7 +66,7 @@ class DataSection(QWidget):
         self.filter.currentTextChanged.connect(self.list.show_only)
 
         buttons = QHBoxLayout()
-        for item in (self.open_button, self.new_button, self.add_button):
+        for item in (self.open_button, self.new_button, self.add_button, self.export_button):
             buttons.addWidget(item)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -67,19 +80,19 @@ class DataSection(QWidget):
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._fill)
         session.case_shown.connect(self._count)
+        session.resample_asked.connect(self._ask_to_resample)
         self._project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
         """Open a project folder, or offer to make a project from a folder of scans."""
         if Project.is_project(path) or path.name == "project.json":
             self.session.open_project(path)
-        elif path.is_dir() and any(formats.is_scan(p) for p in path.iterdir()):
+        elif path.is_dir():
             self._new(images=path)
         else:
             self.session.message.emit(
                 "error",
-                f"{path} is neither a project nor a folder of scans; expected a folder with "
-                "project.json or with NIfTI files (.nii, .nii.gz) in it.",
+                f"{path} is no folder; expected a project's folder or one with scans in it.",
             )
 
     def _open(self) -> None:
@@ -92,17 +105,45 @@ class DataSection(QWidget):
         if dialog.exec():
             guarded(self.session, self.session.create_project)(*dialog.answers())
 
-    def _add(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileNames(
-            self, "Add scans", "", "NIfTI scans (*.nii *.nii.gz)"
-        )
+    def _add_files(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileNames(self, "Add scans", "", SCAN_FILTER)
         if chosen:
             guarded(self.session, self.session.add_cases)(chosen)
+
+    def _add_folder(self) -> None:
+        chosen = QFileDialog.getExistingDirectory(self, "Add the scans of a folder")
+        if chosen:
+            guarded(self.session, self.session.add_cases)([chosen])
+
+    def _export(self) -> None:
+        project = self.session.project
+        if project is not None:
+            dialog = ExportDialog(self, project)
+            if dialog.exec():
+                format_, out, options = dialog.answers()
+                guarded(self.session, self.session.export)(format_, out, **options)
+
+    def _ask_to_resample(self, why: str, resample: Callable[[], None]) -> None:
+        box = QMessageBox(
+            QMessageBox.Icon.Question,
+            "Uneven slices",
+            f"{why.split(' Have them resampled')[0]}\n\nShall they be resampled to even ones? "
+            "Labels then lie on the resampled scan.",
+            parent=self,
+        )
+        accept = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
+        cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+        box.setDefaultButton(cancel)
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.exec()
+        if box.clickedButton() is accept:
+            guarded(self.session, resample)()
 
     def _project_changed(self, project: Project | None) -> None:
         self.title.setText(project.name if project else NOTHING_OPEN)
         self.title.setToolTip(str(project.path) if project else "")
-        set_enabled(self.add_button, "" if project else "open or make a project first")
+        for item in (self.add_button, self.export_button):
+            set_enabled(item, "" if project else "open or make a project first")
         self._fill()
 
     def _fill(self) -> None:

@@ -27,14 +27,16 @@ class NewProjectDialog(QDialog):
         self.setWindowTitle("New project")
         self.setMinimumWidth(460)
         self.images, self.labels, self.target = QLineEdit(), QLineEdit(), QLineEdit()
-        self.classes = QLineEdit()
+        self.classes, self.channels = QLineEdit(), QLineEdit()
         self.labels.setPlaceholderText("optional: label files named like their scans")
         self.classes.setPlaceholderText("optional: for example liver, tumour")
+        self.channels.setPlaceholderText("optional, for a folder a patient: for example t1, flair")
         self.target.setPlaceholderText("a new folder")
         form = QFormLayout()
         form.addRow("Scans", self._folder(self.images))
         form.addRow("Labels", self._folder(self.labels))
         form.addRow("Structures", self.classes)
+        form.addRow("Channels", self.channels)
         form.addRow("Project", self._folder(self.target))
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
@@ -44,8 +46,9 @@ class NewProjectDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.addWidget(
             hint(
-                "Scans stay where they are and are never changed. The project folder holds your "
-                "labels, the training runs and the predictions."
+                "Scans are NIfTI, NRRD or MetaImage files, or DICOM series in folders; they stay "
+                "where they are and are never changed. The project folder holds your labels, the "
+                "training runs and the predictions."
             )
         )
         layout.addLayout(form)
@@ -57,15 +60,15 @@ class NewProjectDialog(QDialog):
             self.target.setText(str(images.parent / f"{images.name}-dycon"))
         self._check()
 
-    def answers(self) -> tuple[Path, Path, Path | None, list[str] | None]:
-        """Project, scans, labels and class names, as ``Session.create_project`` takes them."""
-        names = [name.strip() for name in self.classes.text().split(",") if name.strip()]
+    def answers(self) -> tuple[Path, Path, Path | None, list[str] | None, list[str] | None]:
+        """Project, scans, labels, classes, channels, as ``Session.create_project`` takes them."""
         labels = self.labels.text().strip()
         return (
             Path(self.target.text().strip()),
             Path(self.images.text().strip()),
             Path(labels) if labels else None,
-            names or None,
+            _names(self.classes),
+            _names(self.channels),
         )
 
     def _folder(self, field: QLineEdit) -> QWidget:
@@ -90,3 +93,7 @@ class NewProjectDialog(QDialog):
     def _check(self) -> None:
         ready = bool(self.images.text().strip() and self.target.text().strip())
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(ready)
+
+
+def _names(field: QLineEdit) -> list[str] | None:
+    return [name.strip() for name in field.text().split(",") if name.strip()] or None

@@ -1,0 +1,112 @@
+"""What the commands share: times, lists of cases, a run's process and its interruption."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from napari_dycon.errors import BusyError, UserError
+from napari_dycon.terminal import errors
+
+if TYPE_CHECKING:
+    from napari_dycon.project.runs import Run
+    from napari_dycon.project.scans import Scan
+    from napari_dycon.project.store import Project
+
+Event = dict[str, Any]
+
+
+def parse_time(text: str) -> float:
+    """Turn "90", "90s", "10m" or "1.5h" into seconds."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e7:
+        raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
+    return seconds
+
+
+def case_ids(text: str) -> list[str]:
+    """Ids separated by commas, or one a line of the file ``@FILE``."""
+    if not text.startswith("@"):
+        return [name.strip() for name in text.split(",")]
+    try:
+        lines = Path(text[1:]).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"The list of cases {text[1:]} cannot be read: {error}.") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def take_up(run: Run) -> None:
+    """Make ready to go on with a run: nobody else works on it, and no old Stop ends it at once."""
+    from napari_dycon.jobs import is_running
+
+    if is_running(run):
+        raise BusyError(f"Run {run.id} is being trained already. Stop it first, or wait.")
+    # A run that a window has just made has no state yet, and what its user asks for counts.
+    if (run.state_folder / "state.safetensors").exists():
+        run.write_control(command="run")
+
+
+def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
+    """Refuse a folder for results in which a mask would take the place of a scan."""
+    from napari_dycon.project.formats import file_of
+
+    scans = [file_of(path) for scan in files for path in scan.images]
+    scans += [path for case in project.cases for path in project.image_paths(case.id)]
+    taken = {path.resolve() for path in scans}
+    for scan in files:
+        target = folder.resolve() / f"{scan.name}.nii.gz"
+        if target in taken:
+            raise UserError(f"The mask would replace the scan {target}. Choose another --out.")
+
+
+def identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
+    """Write into the run's folder which process works on it, so that windows can find it."""
+    from napari_dycon.jobs import write_identity
+    from napari_dycon.project.atomic import ProcessIdentity
+
+    run: Run | None = None
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for event in events:
+            if event["event"] == "started":
+                run = project.run(event["run"])
+                write_identity(run, ProcessIdentity.current())
+                _stop_on_interrupt(run)
+            yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if run is not None:
+            (run.folder / "process.json").unlink(missing_ok=True)
+
+
+def refuse_other_settings(context: typer.Context) -> None:
+    """A run that is resumed keeps its settings; one given beside it would be lost silently."""
+    allowed = ("project", "resume", "steps", "time_limit", "as_json")
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name not in allowed and source is not None and source.name == "COMMANDLINE":
+            raise UserError(
+                f"{parameter.opts[0]} cannot be changed with --resume: the run keeps its settings. "
+                "Leave it out, or start a new run from these weights with --start-from."
+            )
+
+
+def _stop_on_interrupt(run: Run) -> None:
+    """Let a first Ctrl+C end the run as Stop in the window does; a second one ends it at once."""
+
+    def stop(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        run.write_control(command="stop")
+        errors.print("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
+
+    signal.signal(signal.SIGINT, stop)
