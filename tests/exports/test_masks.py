@@ -1,0 +1,143 @@
+"""Masks for other programs: what they are made of, where they lie, what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk  # noqa: N813
+from dicom_files import OBLIQUE, save_series, values
+
+from napari_dycon.errors import UserError
+from napari_dycon.exports.export import FORMATS, chosen_codes, export
+from napari_dycon.project import formats
+from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+
+@pytest.fixture
+def dicom_project(tmp_path: Path) -> Project:
+    """Two oblique series; the first is labelled wholly, the second in part and predicted."""
+    for name in ("anna", "bert"):
+        save_series(tmp_path / "scans" / name / "t1", values(), directions=OBLIQUE)
+    project = project_from_folder(tmp_path / "p", tmp_path / "scans", classes=["pancreas", "cyst"])
+    shape = project.read_image("anna").shape
+    whole = np.zeros(shape, np.uint8)
+    whole[1:3, 2:4, 1:5] = 1
+    whole[3, 3, 3] = 2
+    project.save_label("anna", whole)
+    part = np.full(shape, 255, np.uint8)
+    part[2] = 0
+    part[2, 2:4, 2:4] = 1
+    project.save_label("bert", part)
+    predicted = np.full(shape, 2, np.uint8)
+    run = project.new_run("dycon", {})
+    unsure = np.linspace(0, 1, predicted.size, dtype=np.float32).reshape(shape)
+    project.write_prediction(run.id, "bert", predicted, unsure, unsure)
+    return project
+
+
+@pytest.mark.parametrize("format_", ["nifti", "nrrd"])
+def test_labels_are_completed_by_predictions_on_the_scans_grid(
+    format_: str, dicom_project: Project, tmp_path: Path
+) -> None:
+    written = export(dicom_project, format_, tmp_path / "out", uncertainty=True)
+    ending = {"nifti": ".nii.gz", "nrrd": ".nrrd"}[format_]
+    assert [p.name for p in written] == [f"anna{ending}", f"bert{ending}"]
+    scan = dicom_project.read_image("bert")
+    mask = formats.read_label(tmp_path / "out" / f"bert{ending}", like=scan).array
+    label = dicom_project.read_label("bert")
+    assert np.array_equal(mask, np.where(label == 255, 2, label))
+    unsure = formats.read_volume(tmp_path / "out" / f"bert_uncertainty{ending}")
+    assert unsure.array.dtype == np.float32
+    assert not (tmp_path / "out" / f"anna_uncertainty{ending}").exists()
+    # Another program sees mask and series in one place.
+    reader = sitk.ImageSeriesReader()
+    folder = dicom_project.image_paths("bert")[0].parent
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    series = reader.Execute()
+    image = sitk.ReadImage(str(tmp_path / "out" / f"bert{ending}"))
+    places = [
+        np.sort([i.TransformIndexToPhysicalPoint(c) for c in ((0, 0, 0), (6, 5, 4))], axis=0)
+        for i in (series, image)
+    ]
+    assert np.allclose(*places, atol=1e-3)
+
+
+def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) -> None:
+    (only,) = export(dicom_project, "nifti", tmp_path / "p", what="predictions")
+    assert np.all(nib.load(only).get_fdata() == 2)
+    export(dicom_project, "nifti", tmp_path / "l", what="labels", cases=["bert"])
+    label = formats.read_label(tmp_path / "l" / "bert.nii.gz").array
+    assert np.array_equal(label, dicom_project.read_label("bert"))
+    with pytest.raises(UserError, match="None of these cases has a prediction"):
+        export(dicom_project, "nifti", tmp_path / "n", what="predictions", cases=["anna"])
+    assert not (tmp_path / "n").exists()
+    with pytest.raises(UserError, match="expected one of: nifti, nrrd"):
+        export(dicom_project, "pdf", tmp_path / "n")
+    with pytest.raises(UserError, match="expected best, labels"):
+        export(dicom_project, "nifti", tmp_path / "n", what="all")
+
+
+def test_dicom_segmentations_name_terms_and_nobody(dicom_project: Project, tmp_path: Path) -> None:
+    import pydicom
+
+    codes = chosen_codes(dicom_project, ["cyst=neoplasm"])
+    export(dicom_project, "dicom-seg", tmp_path / "out", uncertainty=True, codes=codes)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "anna.dcm", "bert.dcm", "bert_uncertainty.dcm",
+    ]  # fmt: skip
+    data = pydicom.dcmread(tmp_path / "out" / "anna.dcm")
+    meanings = [
+        segment.SegmentedPropertyTypeCodeSequence[0].CodeMeaning for segment in data.SegmentSequence
+    ]
+    assert meanings[1] == codes[2].meaning
+    for path in (tmp_path / "out").iterdir():
+        assert b"Secret" not in path.read_bytes()
+    with pytest.raises(UserError, match="names no structure and term"):
+        chosen_codes(dicom_project, ["liver=liver"])
+    with pytest.raises(UserError, match="no coded term for 'qwertz'"):
+        chosen_codes(dicom_project, ["cyst=qwertz"])
+
+
+def test_dicom_segmentations_need_series(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no DICOM series"):
+        export(project, "dicom-seg", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_scans_are_never_replaced(project: Project) -> None:
+    folder = project.image_paths(project.cases[0].id)[0].parent
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="would replace the scan"):
+        export(project, "nifti", folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_every_format_through_the_command_and_the_session(project: Project, tmp_path: Path) -> None:
+    for name in FORMATS:
+        out = tmp_path / name
+        done = subprocess.run(
+            [sys.executable, "-m", "napari_dycon", "export", str(project.path), "--format", name,
+             "--out", str(out), "--json"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if name in ("dicom-seg", "monai-bundle"):  # no series, no weights
+            assert done.returncode == 2
+            assert len(done.stderr.strip().splitlines()) == 1
+        else:
+            assert done.returncode == 0, done.stderr
+            assert all(Path(path).exists() for path in json.loads(done.stdout)["written"])
+    session = Session()
+    session.open_project(project.path)
+    said: list[str] = []
+    session.message.connect(lambda level, text: said.append(text))
+    session.export("nifti", tmp_path / "session", what="labels")
+    assert said[-1].startswith("Exported: ")
+    assert list((tmp_path / "session").glob("*.nii.gz"))
