@@ -131,3 +131,27 @@ def test_layers_import_one_way(module: str) -> None:
     )
     loaded: list[Any] = json.loads(done.stdout.splitlines()[-1])
     assert [name for name in ABSENT[module] if name in loaded] == []
+
+
+BARE = """
+import importlib.abc, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.split(".")[0] in {
+            "scipy", "skimage", "SimpleITK", "pydicom", "highdicom", "pydantic", "psygnal", "napari",
+            "qtpy", "typer", "rich", "filelock",
+        }:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Absent())
+import napari_dycon.engine.train, napari_dycon.engine.predict, napari_dycon.engine.evaluation
+"""
+
+
+def test_the_engine_imports_on_a_bare_machine() -> None:
+    """With torch, MONAI, numpy, nibabel and safetensors alone."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BARE], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-400:]

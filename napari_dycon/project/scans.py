@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.project import formats
@@ -130,6 +129,8 @@ def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> V
 
 def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32]:
     """Interpolate a volume linearly; what it does not cover has its lowest value."""
+    from scipy import ndimage  # a bare machine to train on has none
+
     way: npt.NDArray[np.float64] = np.linalg.inv(volume.affine) @ first.affine
     corners = way @ (
         np.array([[*c, 1] for c in np.ndindex(2, 2, 2)]).T * np.array([[*first.shape, 1]]).T

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from napari_dycon.errors import GeometryError, UnevenSlicesError
 
@@ -170,6 +169,8 @@ def resampled(
     Voxels (slices, rows, columns), wide enough for slices that move sideways, and the affine from
     (column, row, slice) to RAS+ mm. What no slice covers has the lowest value of the first slice.
     """
+    from scipy import ndimage  # a bare machine to train on has none
+
     first = slices[0]
     heights = np.array([s.height for s in slices]) - first.height
     spacing = spacing_of(slices)
