@@ -139,8 +139,8 @@ import importlib.abc, sys
 class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name.split(".")[0] in {
-            "scipy", "skimage", "SimpleITK", "pydicom", "highdicom", "pydantic", "psygnal", "napari",
-            "qtpy", "typer", "rich", "filelock",
+            "scipy", "skimage", "SimpleITK", "pydicom", "highdicom", "pydantic", "psygnal",
+            "napari", "qtpy", "typer", "rich", "filelock",
         }:
             raise ImportError(name)
 
