@@ -1,0 +1,162 @@
+"""Scans of every kind into a project, and everything out again, in the real window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_files import save_series, values
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QMessageBox
+
+from napari_dycon.project import formats
+from napari_dycon.project.store import Project
+from napari_dycon.widgets.export_dialog import ExportDialog
+from napari_dycon.widgets.new_project import NewProjectDialog
+
+pytestmark = pytest.mark.gui
+Window = Callable[[], Any]
+
+
+def answer(work: Callable[[Any], None], kind: type) -> None:
+    """Do something with the next dialog of a kind, as soon as it is there."""
+
+    def look() -> None:
+        dialog = QApplication.activeModalWidget()
+        if isinstance(dialog, kind):
+            work(dialog)
+        else:
+            QTimer.singleShot(20, look)
+
+    QTimer.singleShot(20, look)
+
+
+@pytest.fixture
+def opened(window: Window, project: Project, qtbot: Any) -> Any:
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    return viewer, panel
+
+
+def test_dicom_series_join_a_project_and_uneven_ones_by_consent(
+    opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _viewer, panel = opened
+    session = panel.session
+    count = len(session.project.cases)
+    save_series(tmp_path / "even" / "anna" / "t1", values())
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "even"))
+    (_, folder) = panel.data.add_button.menu().actions()
+    folder.trigger()
+    qtbot.waitUntil(lambda: len(session.project.cases) == count + 1, timeout=20_000)
+    session.show_case("anna")
+    qtbot.waitUntil(lambda: session.view is not None and session.view.id == "anna", timeout=20_000)
+    assert np.array_equal(np.sort(session.view.image.array, axis=None), np.arange(210))
+
+    save_series(tmp_path / "uneven" / "bert" / "t1", values((7, 6, 7)))[3].unlink()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "uneven"))
+    said: list[str] = []
+
+    def cancel(box: Any) -> None:
+        said.append(box.text())
+        assert box.defaultButton() is box.button(QMessageBox.StandardButton.Cancel)
+        box.button(QMessageBox.StandardButton.Cancel).click()
+
+    answer(cancel, QMessageBox)
+    folder.trigger()
+    qtbot.waitUntil(lambda: len(said) == 1, timeout=20_000)
+    assert "lacks 1 slice" in said[0]
+    assert "--resample" not in said[0]
+    qtbot.wait(300)
+    assert len(session.project.cases) == count + 1
+
+    answer(lambda box: box.buttons()[0].click(), QMessageBox)
+    folder.trigger()
+    qtbot.waitUntil(lambda: len(session.project.cases) == count + 2, timeout=20_000)
+    assert session.project.read_image("bert").shape == (7, 6, 7)
+    session.show_case("bert")
+    qtbot.waitUntil(lambda: session.view.id == "bert", timeout=20_000)
+    panel.layers.layer("label").data[3] = 1
+    session.flush()
+    session.show_case("anna")
+    qtbot.waitUntil(lambda: session.view.id == "anna", timeout=20_000)
+    session.show_case("bert")
+    qtbot.waitUntil(lambda: session.view.id == "bert", timeout=20_000)
+    assert (session.view.label == 1).sum() == 42
+
+
+def test_export_asks_what_the_format_needs_and_writes(
+    opened: Any, tmp_path: Path, qtbot: Any, picture: Callable[[Any, str], None]
+) -> None:
+    viewer, panel = opened
+    dialog = ExportDialog(panel.data, panel.session.project)
+    dialog.show()
+    shown: dict[str, list[bool]] = {}
+    for index in range(dialog.format_.count()):
+        dialog.format_.setCurrentIndex(index)
+        terms = next(iter(dialog.terms.values()))
+        shown[dialog.format_.itemData(index)] = [
+            widget.isVisible() for widget in (dialog.what, dialog.identity, terms)
+        ]
+    assert shown["nifti"] == shown["nrrd"] == [True, False, False]
+    assert shown["dicom-seg"] == [True, True, True]
+    assert shown["report"] == shown["nnunet"] == [False, False, False]
+    terms.setEditText("left atrium")
+    terms.lineEdit().editingFinished.emit()
+    chosen = terms.currentText()
+    assert "atrium" in chosen.lower()
+    terms.setEditText("no such thing")
+    terms.lineEdit().editingFinished.emit()
+    assert terms.currentText() == chosen
+    dialog.close()
+
+    def fill(dialog: Any) -> None:
+        dialog.out.setText(str(tmp_path / "out"))
+        dialog.what.setCurrentIndex(1)
+        picture(viewer, "export")
+        dialog.buttons.button(QDialogButtonBox.StandardButton.Ok).click()
+
+    answer(fill, ExportDialog)
+    panel.data.export_button.click()
+    qtbot.waitUntil(lambda: "Exported" in panel.message.text(), timeout=20_000)
+    written = sorted((tmp_path / "out").glob("*.nii.gz"))
+    assert written
+    case = written[0].name.split(".")[0]
+    project = panel.session.project
+    assert np.array_equal(
+        formats.read_label(written[0], like=project.read_image(case)).array,
+        project.read_label(case),
+    )
+
+
+def test_a_folder_of_patients_becomes_a_project_with_channels(
+    window: Window, tmp_path: Path, qtbot: Any
+) -> None:
+    _viewer, panel = window()
+    for patient in ("anna", "bert"):
+        for number, channel in enumerate(("t1", "t1ce", "flair")):
+
+            def named(data: Any, _: int, channel: str = channel) -> None:
+                data.SeriesDescription = f"ax {channel} 3mm"
+
+            save_series(
+                tmp_path / "scans" / patient / channel, values() * (number + 1), change=named
+            )
+
+    def fill(dialog: Any) -> None:
+        dialog.channels.setText("flair, t1")
+        dialog.classes.setText("lesion")
+        dialog.buttons.button(QDialogButtonBox.StandardButton.Ok).click()
+
+    answer(fill, NewProjectDialog)
+    panel.data.open_path(tmp_path / "scans")
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=30_000)
+    project = panel.session.project
+    assert project.channels == ["flair", "t1"]
+    assert [case.id for case in project.cases] == ["anna", "bert"]
+    image = project.read_image("anna")
+    assert [int(channel.max()) for channel in image.array] == [627, 209]
