@@ -48,7 +48,7 @@ def main() -> None:
             chosen, dice = replay.run(draw)
             last[draw is None].append(dice[-1])
             name = "suggested" if draw is None else f"random {draw}"
-            figures = " | ".join(f"{value:.4f}" for value in dice)
+            figures = " | ".join([*["–"] * (3 - len(dice)), *(f"{value:.4f}" for value in dice)])
             print(f"| {seed} | {name} | {', '.join(chosen)} | {figures} |", flush=True)
     for suggested, values in last.items():
         name = "suggested" if suggested else "random"
@@ -70,20 +70,22 @@ class Replay:
                 self._known[row["key"]] = row["dice"], row["suggested"]
 
     def run(self, draw: int | None) -> tuple[list[str], list[float]]:
-        """Return the chosen cases' names and the Dice with 4, 6 and 8 labelled."""
+        """Return the chosen cases' names and the Dice with 4, 6 and 8 labelled, or with 8 alone.
+
+        Cases drawn at random need no network in between.
+        """
         labelled = self._order[:START]
-        at_random = np.random.default_rng((self._seed, draw or 0))
         figures = []
-        for _ in range(3):
-            dice, suggested = self._round(labelled, wanted=draw is None)
-            figures.append(dice)
-            if len(figures) == 3:
-                break
-            if draw is None:
+        if draw is not None:
+            at_random = np.random.default_rng((self._seed, draw))
+            drawn = at_random.choice(self._pool(), 2 * TWO, replace=False).tolist()
+            labelled = labelled + drawn
+        else:
+            for _ in range(2):
+                dice, suggested = self._round(labelled, wanted=True)
+                figures.append(dice)
                 labelled = labelled + [self._names.index(name) for name in suggested]
-            else:
-                left = [i for i in self._pool() if i not in labelled]
-                labelled = labelled + at_random.choice(left, TWO, replace=False).tolist()
+        figures.append(self._round(labelled, wanted=False)[0])
         return [self._names[i].split(".")[0] for i in labelled[START:]], figures
 
     def _pool(self) -> list[int]:
