@@ -72,6 +72,7 @@ class CaseLayers(QObject):
         for signal, slot in self._connections:
             signal.connect(slot)
         viewer.layers.events.removed.connect(self._on_removed)
+        viewer.dims.events.order.connect(self._upright)
         self._then = QTimer(self)  # overlays in a turn of their own, so that the window moves on
         self._then.setSingleShot(True)
         self._then.timeout.connect(self._show_overlays)
@@ -92,6 +93,7 @@ class CaseLayers(QObject):
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
         self.viewer.layers.events.removed.disconnect(self._on_removed)
+        self.viewer.dims.events.order.disconnect(self._upright)
 
     def layer(self, role: str) -> Any:
         """Layer of a role for the case in view, or ``None``."""
@@ -217,10 +219,17 @@ class CaseLayers(QObject):
             self.session.label_writer = label.write
             self.viewer.layers.selection.active = label
             self._then.start()
+        self._upright()
         self.viewer.reset_view()
         self.viewer.dims.point = tuple(
             n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
         )
+
+    def _upright(self, *_: object) -> None:
+        """Show the head above the feet in slices that hold both; napari draws axes downwards."""
+        if self.session.view is not None:
+            upward = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
+            self.viewer.scene.camera.orientation2d = ("up" if upward else "down", "right")
 
     def _show_overlays(self) -> None:
         if (view := self.session.view) is not None and self.layer("label") is not None:

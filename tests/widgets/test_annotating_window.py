@@ -394,3 +394,14 @@ def test_asking_for_a_click_twice_gets_one_click(opened: Any) -> None:
     assert len(viewer.mouse_drag_callbacks) == waiting + 1
     panel.layers._awaited()
     assert (len(viewer.mouse_drag_callbacks), label.mode) == (waiting, "paint")
+
+
+def test_the_head_is_above_the_feet_in_every_view(opened: Any) -> None:
+    viewer, _panel = opened
+    camera = viewer.scene.camera
+    assert str(camera.orientation2d[0]) == "down"  # axial: the back is below
+    for order in ((2, 0, 1), (1, 0, 2)):
+        viewer.dims.order = order
+        assert str(camera.orientation2d[0]) == "up"
+    viewer.dims.order = (0, 1, 2)
+    assert str(camera.orientation2d[0]) == "down"
