@@ -18,7 +18,6 @@ from napari.layers import Image, Layer
 from napari.utils.colormaps import DirectLabelColormap
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, QTimer, Signal
-from qtpy.QtWidgets import QWidget
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
@@ -42,8 +41,15 @@ class CaseLayers(QObject):
     size_changed = Signal()  # of the brush, in napari's controls
     eye_clicked = Signal(str, bool)  # role shown or hidden in napari's list of layers
 
-    def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
+    def __init__(
+        self,
+        session: Session,
+        viewer: ViewerModel,
+        parent: QObject,
+        window_shown: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(parent)
+        self._window_shown = window_shown
         self.session = session
         self.viewer = viewer
         self.visible = {role: role not in HIDDEN for role in ROLES}
@@ -300,10 +306,9 @@ class CaseLayers(QObject):
         Without any, OpenGL may draw from what was just freed for the brush, and the program
         crashes; so the brush is put down and drawn away first.
         """
-        label, panel = self.layer("label"), self.parent()
-        if label is not None:
+        if (label := self.layer("label")) is not None:
             label.mode = "pan_zoom"
-            if isinstance(self.viewer, Viewer) and isinstance(panel, QWidget) and panel.isVisible():
+            if isinstance(self.viewer, Viewer) and self._window_shown():
                 self.viewer.screenshot(canvas_only=True, flash=False)
 
     def _remove_all(self) -> None:

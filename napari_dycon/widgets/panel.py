@@ -45,7 +45,7 @@ class DyconPanel(QWidget):
         self.viewer = napari_viewer
         self.background = NapariBackground()
         self.session = Session(self.background)
-        self.layers = CaseLayers(self.session, napari_viewer, self)
+        self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.window_shown)
         self.data = DataSection(self.session)
         self.annotate = AnnotateSection(self.session, self.layers)
         self.train = TrainSection(self.session)
@@ -150,6 +150,11 @@ class DyconPanel(QWidget):
             self.release()
         return bool(super().eventFilter(watched, event))
 
+    @property
+    def window_shown(self) -> bool:
+        """Whether the window is there to be drawn, also when the panel itself is not."""
+        return self._main is not None and not self._closing and self._main.isVisible()
+
     def release(self) -> None:
         """Save and let go of everything; safe to call twice."""
         if self._released:
@@ -159,15 +164,15 @@ class DyconPanel(QWidget):
             self.session.flush()
         except DyconError:  # told already
             self.session.rescue_label()
-        if self._main is not None:
-            self._main.removeEventFilter(self)
-            self._main = None
         self.strip.release()
         if self._strip_dock is not None and not self._closing:
             with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
                 self.viewer.window.remove_dock_widget(self.strip)
         unbind(self.viewer, self.keys)
         self.layers.close()
+        if self._main is not None:
+            self._main.removeEventFilter(self)
+            self._main = None
         self.session.close_project()
         self.background.close()
         self.viewer.events.theme.disconnect(self._use_theme)
