@@ -15,6 +15,7 @@ from napari_dycon.project.volume import Volume
 # What is unsure everywhere would hide the scan: at most this share of a map's voxels is tinted, and
 # ``floors`` holds the value that this takes.
 MOST_SHOWN = 0.1
+LEAST_GREY_OF_CT = -400.0
 
 
 @dataclasses.dataclass
@@ -38,6 +39,11 @@ class CaseView:
     spots: list[HotSpot] = dataclasses.field(default_factory=list)  # uncertain, heaviest first
     stamp: tuple[int, int] | None = None  # state of the label's file when last read or written
     saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
+
+    @property
+    def is_ct(self) -> bool:
+        """Whether grey values look like Hounsfield units: they reach down to air."""
+        return self.grey[0][0] < LEAST_GREY_OF_CT
 
     @property
     def unsaved(self) -> bool:

@@ -188,6 +188,7 @@ class Session:
             self.label_writer = None
             self.runs.ask_preview()
             self.case_shown.emit(view)
+            self._tell_notes(view.image.notes)
 
         def failed(error: Exception) -> None:
             self.tell(error)

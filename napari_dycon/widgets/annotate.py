@@ -9,6 +9,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.brush import Brush
 from napari_dycon.widgets.common import button, guarded, hint, set_enabled
 from napari_dycon.widgets.draw_tools import DrawTools
+from napari_dycon.widgets.grey_window import GreyWindow
 from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.palette import Palette
 
@@ -45,6 +46,8 @@ class AnnotateSection(QWidget):
         self.saved = QLabel("")
 
         layout = QVBoxLayout(self)
+        self.grey_window = GreyWindow(session, layers)
+        layout.addWidget(self.grey_window)
         layout.addWidget(self.structures)
         layout.addWidget(self.brush)
         folded = QCollapsible("Fill, grow, tidy")

@@ -63,6 +63,7 @@ class CaseLayers(QObject):
         self.brush = 1  # value of the structure to paint
         self.brush_mm = float(preferences().annotate.brush_mm)
         self.brush_3d = False
+        self.grey_window: tuple[float, float] | None = None  # that CT is looked at in
         self._working = False
         self._awaited: Callable[[], None] | None = None  # ends the wait for a click
         self._connections = (
@@ -126,6 +127,21 @@ class CaseLayers(QObject):
         """Tint voxels that nobody annotated."""
         self.show_unannotated = show
         self._recolor()
+
+    def set_grey_window(self, window: tuple[float, float] | None) -> None:
+        """Show CT between two Hounsfield units, now and for the cases to come; None for all."""
+        self.grey_window = window
+        if (view := self.session.view) is not None and view.is_ct:
+            for layer in self._layers("image"):
+                low, high = self._contrast(view, 0)
+                least, most = layer.contrast_limits_range
+                layer.contrast_limits_range = (min(low, least), max(high, most))
+                layer.contrast_limits = (low, high)
+
+    def _contrast(self, view: CaseView, index: int) -> tuple[float, float]:
+        if self.grey_window is not None and view.is_ct:
+            return self.grey_window
+        return view.grey[index]
 
     def set_brush_mm(self, diameter: float) -> None:
         """Set the brush's diameter, now and for the cases to come."""
@@ -247,7 +263,7 @@ class CaseLayers(QObject):
             layer = Image(
                 _channel(view, index),
                 name=self._scan_name(view, index),
-                contrast_limits=view.grey[index],
+                contrast_limits=self._contrast(view, index),
                 **self.settings(view, "image"),
             )
             layer.visible = self.visible["image"] and index == 0
@@ -277,7 +293,7 @@ class CaseLayers(QObject):
             layer.data = _channel(view, index)
             layer.name = self._scan_name(view, index)
             layer.reset_contrast_limits_range()
-            layer.contrast_limits = view.grey[index]
+            layer.contrast_limits = self._contrast(view, index)
         label = self.layer("label")
         self.place(label, view, "label")
         label.show(view.label, _channel(view, 0))

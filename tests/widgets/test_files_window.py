@@ -160,3 +160,33 @@ def test_a_folder_of_patients_becomes_a_project_with_channels(
     assert [case.id for case in project.cases] == ["anna", "bert"]
     image = project.read_image("anna")
     assert [int(channel.max()) for channel in image.array] == [627, 209]
+
+
+def test_ct_is_looked_at_in_windows(
+    window: Window, tmp_path: Path, qtbot: Any, picture: Callable[[Any, str], None]
+) -> None:
+    def hounsfield(data: Any, _: int) -> None:
+        data.RescaleSlope, data.RescaleIntercept = 5, -1024
+
+    save_series(tmp_path / "scans" / "ct", values(), change=hounsfield)
+    save_series(tmp_path / "scans" / "mr", values())
+    viewer, panel = window()
+    session, chooser = panel.session, panel.annotate.grey_window
+    session.create_project(tmp_path / "p", tmp_path / "scans")
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
+    session.show_case("mr")
+    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    assert not chooser.isVisibleTo(panel)
+    session.show_case("ct")
+    qtbot.waitUntil(lambda: session.view.id == "ct", timeout=20_000)
+    assert chooser.isVisibleTo(panel)
+    scan = panel.layers.layer("image")
+    chooser.choice.setCurrentText("brain")
+    assert tuple(scan.contrast_limits) == (0, 80)
+    picture(viewer, "ct-window")
+    session.show_case("mr")
+    qtbot.waitUntil(lambda: session.view.id == "mr", timeout=20_000)
+    assert tuple(panel.layers.layer("image").contrast_limits) == session.view.grey[0]
+    session.show_case("ct")
+    qtbot.waitUntil(lambda: session.view.id == "ct", timeout=20_000)
+    assert tuple(panel.layers.layer("image").contrast_limits) == (0, 80)
