@@ -255,7 +255,7 @@ class CaseLayers(QObject):
 
     def _show_overlays(self) -> None:
         if (view := self.session.view) is not None and self.layer("label") is not None:
-            self.overlays.prepare(view)
+            self.overlays.empty(view)
             self.overlays.refresh(view)
 
     def _add_layers(self, view: CaseView) -> None:

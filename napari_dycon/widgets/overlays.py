@@ -1,7 +1,8 @@
 """What lies between scan and label, only to look at: prediction, maps, difference, proposal.
 
 Difference and proposal come and go all the time, and napari takes a tenth of a second for a layer
-that comes or goes: theirs are made once and hidden while there is nothing to show.
+that comes or goes: theirs are kept once they were needed, and hidden while there is nothing to
+show.
 """
 
 from __future__ import annotations
@@ -36,19 +37,15 @@ class Overlays:
         self._session = layers.session
         self.threshold = float(preferences().review.show_above)  # below it maps are clear
 
-    def prepare(self, view: CaseView) -> None:
-        """Make the layers that are kept, or empty them; hidden."""
+    def empty(self, view: CaseView) -> None:
+        """Hide what was shown of the case before, on the grid of the one in view."""
         nothing = np.broadcast_to(np.uint8(0), view.label.shape)
         with self._layers.own_work():
             for role in KEPT:
-                found = self._layers.layer(role)
-                if found is None:
-                    found = self._add_labels(role, view, nothing)
-                    found.visible = False
-                else:  # hidden ones count for the window's sliders, too
+                if (found := self._layers.layer(role)) is not None:
                     found.visible = False
                     self._layers.place(found, view, role)
-                    found.data = nothing
+                    found.data = nothing  # hidden ones count for the window's sliders, too
 
     def refresh(self, view: CaseView) -> None:
         """Show the newest prediction and its maps."""

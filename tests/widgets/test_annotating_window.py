@@ -40,6 +40,11 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
     return viewer, panel
 
 
+def proposed(layers: Any) -> bool:
+    layer = layers.layer("proposal")
+    return layer is not None and layer.visible
+
+
 def press(viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
     canvas = viewer.window._qt_viewer.canvas.native
     canvas.setFocus()
@@ -87,15 +92,15 @@ def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
 
     before = view.label.copy()
     press(viewer, Qt.Key.Key_G)
-    qtbot.waitUntil(lambda: layers.layer("proposal").visible, timeout=20_000)
+    qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
     assert panel.annotate.tools.accept.isVisibleTo(panel)
     assert np.array_equal(view.label, before)
     press(viewer, Qt.Key.Key_D)
-    assert not layers.layer("proposal").visible
+    assert not proposed(layers)
     press(viewer, Qt.Key.Key_G)
-    qtbot.waitUntil(lambda: layers.layer("proposal").visible, timeout=20_000)
+    qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
     press(viewer, Qt.Key.Key_A)
-    assert not layers.layer("proposal").visible
+    assert not proposed(layers)
     assert (view.label == 1).sum() > (before == 1).sum()
     label.undo()
     assert np.array_equal(view.label, before)
@@ -231,9 +236,8 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
 def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     panel.review.toggles["difference"].setChecked(True)
+    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=10_000)
     shown = panel.layers.layer("difference")
-    assert not shown.visible
-    qtbot.waitUntil(lambda: shown.visible, timeout=10_000)
     assert (shown.data > 0).sum() == (panel.session.view.prediction > 0).sum()
     panel.session.accept_prediction()
     qtbot.waitUntil(lambda: not shown.data.any(), timeout=10_000)
