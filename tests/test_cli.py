@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from nifti_files import save_nifti
 
-from napari_dycon import cli, cli_support
+from napari_dycon import cli_support
 from napari_dycon.errors import UserError
 
 TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
