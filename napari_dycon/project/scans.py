@@ -17,8 +17,7 @@ from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.formats import dicom, nifti
 from napari_dycon.project.formats.folders import files_below
-from napari_dycon.project.schema import MOST_CHANNELS
-from napari_dycon.project.volume import Volume, same_grid
+from napari_dycon.project.volume import MOST_CHANNELS, Volume, same_grid
 
 _NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
 _NOT_IN_NAMES = re.compile(r"[^\w.+\- ]+")

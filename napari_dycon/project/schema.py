@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.project.volume import MOST_CHANNELS
 
 SCHEMA_VERSION = 1
 UNANNOTATED = 255
-MOST_CHANNELS = 8
 Status = Literal["unlabelled", "in progress", "labelled", "reviewed"]
 Split = Literal["train", "validation"]
 STATUSES: tuple[Status, ...] = ("unlabelled", "in progress", "labelled", "reviewed")

@@ -20,6 +20,7 @@ from nibabel import orientations
 Array = npt.NDArray[Any]
 AXES = ("S", "P", "L")
 GRID_TOLERANCE_MM = 1e-3
+MOST_CHANNELS = 8
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,8 @@ def read(path: Path) -> Found:
     import SimpleITK as sitk  # noqa: N813 (its usual name)
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    if path.stat().st_size == 0:
+        raise _unreadable(path, "it is empty")
     data, packed = _data_file(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
