@@ -97,6 +97,12 @@ def from_canonical(array: Array, source: Source) -> Array:
     return np.asarray(orientations.apply_orientation(array, back))
 
 
+def room_for(source: Source, dtype: npt.DTypeLike) -> Array:
+    """Room for voxels ``(i, j, k)`` that ``to_canonical`` turns without moving them in memory."""
+    turned, _ = to_canonical(np.broadcast_to(np.uint8(0), source.shape), source.affine)
+    return from_canonical(np.empty(turned.shape, dtype), source)
+
+
 def same_grid(a: Volume, b: Volume) -> str | None:
     """Compare two grids: ``None`` when they agree, else a sentence with both values.
 

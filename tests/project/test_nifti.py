@@ -8,6 +8,7 @@ import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -399,10 +400,11 @@ def test_a_failed_write_leaves_the_old_file(
     write_mask(volume.array, like=volume, path=tmp_path / "a.nii.gz")
     before = (tmp_path / "a.nii.gz").read_bytes()
 
-    def broken(*_: object) -> bytes:
+    def broken(_: object, file: BinaryIO) -> None:
+        file.write(b"some bytes")
         raise ValueError("no bytes")
 
-    monkeypatch.setattr(nib.Nifti1Image, "to_bytes", broken)
+    monkeypatch.setattr(nib.Nifti1Image, "to_stream", broken)
     with pytest.raises(ValueError, match="no bytes"):
         write_mask(1 - volume.array, like=volume, path=tmp_path / "a.nii.gz")
     assert (tmp_path / "a.nii.gz").read_bytes() == before

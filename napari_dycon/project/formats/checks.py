@@ -19,11 +19,15 @@ DEFLATE = 1032  # nothing that gzip or zip packs shrinks by more
 
 @dataclass(frozen=True)
 class Found:
-    """What a reader found: voxels ``(i, j, k)`` in the file's own order, and where they lie."""
+    """What a reader found: voxels ``(i, j, k)`` in the file's own order, and where they lie.
+
+    ``borrowed`` voxels are a file's or another library's memory, in which nothing may be kept.
+    """
 
     array: Array
     source: Source
     notes: tuple[str, ...] = ()
+    borrowed: bool = True
 
 
 def check_shape(path: Path, shape: tuple[int, ...]) -> None:

@@ -29,7 +29,7 @@ from napari_dycon.project.formats.slices import (
     resampled,
     spacing_of,
 )
-from napari_dycon.project.volume import Source
+from napari_dycon.project.volume import Source, room_for
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -198,18 +198,19 @@ def read_series(
             raise
         even = False
         notes += (f"{error.found}. It was resampled.",)
-    if even:
-        array = np.empty((len(slices), slices[0].rows, slices[0].columns), pixels.dtype)
-        for number, plane in enumerate(pixels.all()):
-            array[number] = plane
-            if progress:
-                progress(number + 1, len(slices))
-        affine, files = affine_of(slices), tuple(dict.fromkeys(s.path for s in slices))
-    else:
-        array, affine = resampled(slices, pixels.of, pixels.dtype)
-        files = ()
-    k, j, i = array.shape
-    return Found(array.transpose(2, 1, 0), Source(path, (i, j, k), affine, None, files), notes)
+    if not even:
+        stack, affine = resampled(slices, pixels.of, pixels.dtype)
+        k, j, i = stack.shape
+        return Found(stack.transpose(2, 1, 0), Source(path, (i, j, k), affine), notes, False)
+    shape = slices[0].columns, slices[0].rows, len(slices)
+    files = tuple(dict.fromkeys(s.path for s in slices))
+    source = Source(path, shape, affine_of(slices), None, files)
+    array = room_for(source, pixels.dtype)
+    for number, plane in enumerate(pixels.all()):
+        array[:, :, number] = plane.T
+        if progress:
+            progress(number + 1, len(slices))
+    return Found(array, source, notes, borrowed=False)
 
 
 def with_images_of(path: Path, found: Sequence[Series]) -> list[Series]:

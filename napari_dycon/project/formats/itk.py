@@ -72,10 +72,7 @@ def read(path: Path) -> Found:
             raise _unreadable(path, "it ends too early (an incomplete copy or download?)")
         image = reader.Execute()
     except (RuntimeError, OSError, MemoryError):
-        found = "its header or its data are damaged"
-        if path.stat().st_size == 0:
-            found = "it is empty"
-        raise _unreadable(path, found) from None
+        raise _unreadable(path, "its header or its data are damaged") from None
     i, j, k = size
     array = np.asarray(_Voxels(image))
     array = array.reshape(array.shape[-3:]).transpose(2, 1, 0)

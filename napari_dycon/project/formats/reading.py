@@ -92,9 +92,8 @@ def read_series(
 
 def _volume(found: Found) -> Volume:
     turned, affine = to_canonical(found.array, found.source.affine)
-    # A copy even where nothing was turned: readers may give a look into a file or another
-    # library's memory, and a file that changes or shrinks later must not.
-    return Volume(np.array(turned, order="C"), affine, found.source, found.notes)
+    array = np.array(turned, order="C") if found.borrowed else np.ascontiguousarray(turned)
+    return Volume(array, affine, found.source, found.notes)
 
 
 def _found(path: Path, channel: int | None, resample: bool) -> Found:
