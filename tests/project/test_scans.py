@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
@@ -22,7 +23,7 @@ from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
-from napari_dycon.errors import FileFormatError, GeometryError, UserError
+from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError, UserError
 from napari_dycon.project.formats import read_volume, write_mask
 from napari_dycon.project.formats.dicom import find_series
 from napari_dycon.project.importers import project_from_folder
@@ -214,6 +215,12 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
     )
     assert code == 0, err
     assert nib.load(out_ / "s0.nii.gz").shape == (18, 20, 16)
+    nib.save(nib.Nifti1Image(noise, None), moved.path.parent / "images" / "nowhere.nii")
+    folders = ("--images", moved.path.parent / "images", "--out", tmp_path / "again")
+    code, out, err = run("predict", moved.path, *folders, "--json")
+    assert code == 0
+    assert len(out.splitlines()) == 4
+    assert "nowhere.nii says nothing of its orientation" in err.replace("\n", " ")
     code, _, err = run(
         "predict", moved.path, "--images", moved.path.parent / "images",
         "--out", moved.path.parent / "images",
@@ -471,16 +478,47 @@ def test_a_tilted_series_is_a_case_on_request(
     assert np.allclose(label.affine, volume.affine, atol=1e-4)
 
 
-def test_thousands_of_files(tmp_path: Path) -> None:
-    """Far below what a person would call waiting; a quadratic search would not be."""
-    series = save_series(tmp_path / "p0", values((200, 4, 4)))
-    for number in range(1, 10):
-        save_series(tmp_path / f"p{number}" / "a", values((200, 4, 4)))
-    assert len(series) == 200
+def test_many_series_in_one_folder(tmp_path: Path) -> None:
+    """As some archives hand them out; the search goes through the folder once."""
+    for number in range(6):
+        for path in save_series(tmp_path / "new", values((30, 4, 4)) + number):
+            path.rename(tmp_path / f"{number}-{path.name}")
+    (tmp_path / "new").rmdir()
     seen: list[tuple[int, int]] = []
     found = find_series(tmp_path, progress=lambda done, total: seen.append((done, total)))
-    assert [len(s.slices) for s in found] == [200] * 10
-    assert seen[-1] == (1999, 2000)
+    assert [len(s.slices) for s in found] == [30] * 6
+    assert seen[-1] == (179, 180)
+    project = project_from_folder(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
+    assert sorted(project.read_image(c.id).array.min() for c in project.cases) == list(range(6))
+
+
+def test_files_that_are_added_or_changed_are_seen(tmp_path: Path) -> None:
+    paths = save_series(tmp_path, values())
+    paths[-1].rename(tmp_path / "hidden.txt~")
+    (tmp_path / "hidden.txt~").write_bytes((bytes_ := (tmp_path / "hidden.txt~").read_bytes())[:99])
+    assert read_volume(paths[0]).shape == (4, 6, 7)
+    paths[-1].write_bytes(bytes_)
+    assert read_volume(paths[0]).shape == (5, 6, 7)
+    data = pydicom.dcmread(paths[1])
+    data.ImagePositionPatient[2] += 0.8
+    data.save_as(paths[1])
+    with pytest.raises(UnevenSlicesError):
+        read_volume(paths[0])
+
+
+def test_descriptions_in_other_letters(tmp_path: Path) -> None:
+    save_series(tmp_path / "p1" / "1", values(), description="Schädel t1")
+
+    def japanese(data: Any, number: int) -> None:
+        data.SpecificCharacterSet = "ISO_IR 192"
+        data.SeriesDescription = "脳 flair"
+        for element in list(data):
+            if element.VR == "PN":
+                del data[element.tag]
+
+    save_series(tmp_path / "p1" / "2", values(), change=japanese)
+    assert names(tmp_path) == ["p1 Schädel t1", "p1 脳 flair"]
+    assert [p.parent.name for p in patients_in(tmp_path, ["脳", "schädel"])[0].images] == ["2", "1"]
 
 
 def test_labels_of_a_folder(tmp_path: Path) -> None:

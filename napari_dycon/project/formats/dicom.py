@@ -6,6 +6,7 @@ patients are not asked for.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from napari_dycon.errors import FileFormatError, UnevenSlicesError
 from napari_dycon.project.formats.checks import MOST_VOXELS, Found
 from napari_dycon.project.formats.dicom_files import is_dicom, quietly, read_file, text_of
 from napari_dycon.project.formats.dicom_pixels import Pixels, functional_group
-from napari_dycon.project.formats.folders import files_below
+from napari_dycon.project.formats.folders import files_below, folder_state
 from napari_dycon.project.formats.slices import (
     SAME_MM,
     Slice,
@@ -101,12 +102,8 @@ def find_series(
     """Series of a folder, and with ``deep`` of all folders in it.
 
     Images of one series that cannot be one volume (other directions, sizes, echoes, times) come as
-    several; screenshots and other images without a place in space are left out.
-
-    Raises
-    ------
-    FileFormatError
-        A file or a folder may not be read.
+    several; screenshots and other images without a place in space are left out. A file or folder
+    that may not be read raises ``FileFormatError``.
     """
     if deep:
         files = files_below(folder)
@@ -160,7 +157,9 @@ def read(path: Path, *, resample: bool = False) -> Found:
     if path.is_dir():
         found = find_series(path)
     else:
-        found = with_images_of(path, find_series(path.parent, deep=False))
+        path = path.absolute()
+        beside = _series_beside(path.parent, folder_state(path.parent))
+        found = with_images_of(path, beside)
     series, notes = the_only_one(path, found)
     return read_series(series, path, notes, resample=resample)
 
@@ -241,6 +240,12 @@ def the_only_one(path: Path, found: Sequence[Series]) -> tuple[Series, tuple[str
         f"{path.name} holds {len(volumes)} series: {listed}. Expected one; choose one of them, by "
         "one of its files or by a folder of its own."
     )
+
+
+@functools.lru_cache(maxsize=2)
+def _series_beside(folder: Path, _state: object) -> list[Series]:
+    """Series of a folder in one state; many scans may be read from it, one after the other."""
+    return find_series(folder, deep=False)
 
 
 def _slices(path: Path, header: Any) -> list[Slice]:

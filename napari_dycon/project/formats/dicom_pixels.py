@@ -84,29 +84,28 @@ def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
     """Frames (n, rows, columns) of a file, and the scaling each still needs."""
     data = read_file(path, pixels=True)
     rows, columns = int(data.Rows), int(data.Columns)
-    with quietly():
-        try:
-            pixels = None if _needs_itk(data) else np.asarray(data.pixel_array)
-        except Exception:  # pydicom raises what its parsing and its decoders meet
-            if not data.file_meta.TransferSyntaxUID.is_compressed:
-                raise damaged(path) from None
-            pixels = None
-    if pixels is None:
-        pixels = _decoded_by_itk(data, path)
-    if pixels.size % (rows * columns) or not pixels.size:
-        raise damaged(path)
     try:
         with quietly():
-            return pixels.reshape(-1, rows, columns), _scalings(data)
-    except Exception:  # pydicom parses elements when they are asked for
+            by_itk = _needs_itk(data)
+            pixels = _decoded_by_itk(data, path) if by_itk else np.asarray(data.pixel_array)
+            scaling = _scalings(data)
+    except FileFormatError:
+        raise
+    except Exception:  # pydicom raises what its parsing and its decoders meet
         raise damaged(path) from None
+    if pixels.size % (rows * columns) or not pixels.size:
+        raise damaged(path)
+    return pixels.reshape(-1, rows, columns), scaling
 
 
 def _needs_itk(data: Any) -> bool:
     """Whether pydicom has no decoder for it here."""
     from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
 
     syntax = data.file_meta.TransferSyntaxUID
+    if syntax == JPEGExtended12Bit and int(data.BitsStored) > 8:
+        return True  # Pillow, which pydicom takes for it, knows 8 bits only
     try:
         return syntax.is_compressed and not get_decoder(syntax).is_available
     except (NotImplementedError, ValueError):
@@ -123,8 +122,7 @@ def _decoded_by_itk(data: Any, path: Path) -> Array:
     with tempfile.TemporaryDirectory() as folder:
         bare = Path(folder) / "pixels.dcm"
         try:
-            with quietly():
-                _without_meaning(data).save_as(bare, enforce_file_format=True)
+            _without_meaning(data).save_as(bare, enforce_file_format=True)
             reader.SetFileName(str(bare))
             reader.ReadImageInformation()
             size = reader.GetSize()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -33,6 +34,16 @@ def files_below(folder: Path) -> list[Path]:
             starts += (path for name in folders if (path := Path(place, name)).is_symlink())
             found += (Path(place, name) for name in files if not name.startswith("."))
     return sorted(path for path in found if path.is_file())
+
+
+def folder_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, time of change and size of everything in a folder: other files have another state."""
+    states = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # links to nowhere
+            state = path.stat()
+            states.append((path.name, state.st_mtime_ns, state.st_size))
+    return tuple(sorted(states))
 
 
 def _refuse(error: OSError) -> None:
