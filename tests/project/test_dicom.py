@@ -270,6 +270,18 @@ def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
         read_volume(tmp_path / "s")
 
 
+def test_a_damaged_list_of_packed_pieces_is_refused(tmp_path: Path) -> None:
+    """GDCM, which may search such a file without end, never sees it."""
+    for path in save_series(tmp_path / "s", values((4, 20, 24))):
+        compress(path, uids.JPEGLosslessSV1)
+    whole = path.read_bytes()
+    item = whole.index(b"\xfe\xff\x00\xe0", whole.index(b"\xe0\x7f\x10\x00"))
+    for length in (3, 4095, 2**31):
+        path.write_bytes(whole[: item + 4] + length.to_bytes(4, "little") + whole[item + 8 :])
+        with pytest.raises(FileFormatError, match=r"IM0004.dcm"):
+            read_volume(tmp_path / "s")
+
+
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_multi_frame_file_lies_where_its_header_says(

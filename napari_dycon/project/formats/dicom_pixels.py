@@ -28,7 +28,6 @@ PIXEL_MODULE = (
     "BitsStored",
     "HighBit",
     "PixelRepresentation",
-    "PixelData",
 )
 
 
@@ -143,6 +142,7 @@ def _without_meaning(data: Any) -> Any:
     """Return the pixels of a file as a picture of its own: no scaling, no place, nobody's name."""
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate, generate_frames
 
     bare = Dataset()
     bare.file_meta = FileMetaDataset()
@@ -153,7 +153,11 @@ def _without_meaning(data: Any) -> Any:
         if name in data:
             bare[name] = data[name]
     bare.PhotometricInterpretation = "MONOCHROME2"  # as it is stored, whatever is shown white
-    if int(bare.get("NumberOfFrames") or 1) > 1:
+    count = int(bare.get("NumberOfFrames") or 1)
+    # Packed anew: GDCM may not come back from a damaged list of fragments; pydicom raises.
+    bare.PixelData = encapsulate(list(generate_frames(data.PixelData, number_of_frames=count)))
+    bare["PixelData"].VR = "OB"
+    if count > 1:
         bare.SOPClassUID = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
         if int(bare.BitsAllocated) == 8:
             bare.SOPClassUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
