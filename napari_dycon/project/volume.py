@@ -20,7 +20,7 @@ from nibabel import orientations
 Array = npt.NDArray[Any]
 AXES = ("S", "P", "L")
 GRID_TOLERANCE_MM = 1e-3
-MOST_CHANNELS = 8
+MOST_CHANNELS = 8  # of a scan; more in one file are time points
 
 
 @dataclass(frozen=True)
