@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.project.atomic import replacing
+from napari_dycon.project.formats import scan_state
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -101,7 +102,7 @@ def prepare_label(
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
     """Name of a cached scan, different for every state of the files and every plan."""
-    state = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in images]
+    state = [(str(path), scan_state(path)) for path in images]
     wanted = [config.spacing, config.intensity, config.window]
     digest = hashlib.sha256(json.dumps([state, wanted]).encode()).hexdigest()[:16]
     return folder / f"{case_id}-{digest}.npy"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from napari import current_viewer
 
+from napari_dycon.errors import FileFormatError
 from napari_dycon.project.formats import is_scan
 from napari_dycon.project.formats.dicom_files import is_dicom
 from napari_dycon.project.store import Project
@@ -78,7 +79,14 @@ def _paths(path: Paths) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    return holds_dicom(path) if path.is_dir() else is_scan(path) or is_dicom(path)
+    return holds_dicom(path) if path.is_dir() else is_scan(path) or _is_dicom(path)
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return path.is_file() and is_dicom(path)
+    except FileFormatError:  # it may not be read; somebody else may know what it is
+        return False
 
 
 def holds_dicom(folder: Path) -> bool:
@@ -94,7 +102,7 @@ def holds_dicom(folder: Path) -> bool:
             files = [e for e in entries if not e.name.startswith(".") and e.is_file()]
         except OSError:  # a folder that may not be read
             continue
-        if any(is_dicom(Path(e.path)) for e in files[:FILES] + files[FILES:][-FILES:]):
+        if any(_is_dicom(Path(e.path)) for e in files[:FILES] + files[FILES:][-FILES:]):
             return True
         if level < LEVELS:
             folders.extend((Path(e.path), level + 1) for e in below)

@@ -8,6 +8,7 @@ from napari_dycon.project.formats.reading import (
     read_series,
     read_volume,
     scan_name,
+    scan_state,
 )
 from napari_dycon.project.formats.writing import write_map, write_mask, write_volume
 
@@ -19,6 +20,7 @@ __all__ = [
     "read_series",
     "read_volume",
     "scan_name",
+    "scan_state",
     "write_map",
     "write_mask",
     "write_volume",

@@ -14,6 +14,7 @@ from napari_dycon.project.formats import dicom, itk, nifti
 from napari_dycon.project.formats.checks import Found
 from napari_dycon.project.formats.checks import check_values as _check_values
 from napari_dycon.project.formats.dicom_files import is_dicom
+from napari_dycon.project.formats.folders import folder_state
 from napari_dycon.project.volume import Volume, same_grid, to_canonical
 
 Array = npt.NDArray[Any]
@@ -43,6 +44,15 @@ def scan_name(path: Path | str) -> str:
 def file_of(path: Path | str) -> Path:
     """Return the file in which a scan lies: of ``scan.nii.gz#2`` that is ``scan.nii.gz``."""
     return _addressed(Path(path))[0]
+
+
+def scan_state(path: Path | str) -> object:
+    """What changes when a scan's files do, as plain values: of a series, all of its folder."""
+    file = file_of(path)
+    if file.is_dir() or not is_scan(file):
+        return folder_state(file if file.is_dir() else file.parent)
+    state = file.stat()
+    return (file.name, state.st_mtime_ns, state.st_size)
 
 
 def _addressed(path: Path) -> tuple[Path, int | None]:
