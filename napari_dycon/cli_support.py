@@ -56,16 +56,14 @@ def take_up(run: Run) -> None:
 
 
 def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
-    """Refuse a folder for results in which a mask would take the place of a scan."""
+    """Refuse a folder in which results would take the place of scans, labels or predictions."""
     from napari_dycon.project.formats import file_of
+    from napari_dycon.project.guard import check_folder, check_target, scan_files
 
-    scans = [file_of(path) for scan in files for path in scan.images]
-    scans += [path for case in project.cases for path in project.image_paths(case.id)]
-    taken = {path.resolve() for path in scans}
+    check_folder(folder, project)
+    taken = scan_files(project) | {file_of(p).resolve() for scan in files for p in scan.images}
     for scan in files:
-        target = folder.resolve() / f"{scan.name}.nii.gz"
-        if target in taken:
-            raise UserError(f"The mask would replace the scan {target}. Choose another --out.")
+        check_target(folder / f"{scan.name}.nii.gz", taken)
 
 
 def identified(events: Iterator[Event], project: Project) -> Iterator[Event]:

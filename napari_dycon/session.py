@@ -22,9 +22,8 @@ from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UnevenSlicesError, UserError
 from napari_dycon.label_keeper import LabelKeeper
-from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.scans import Scan, scans_in
+from napari_dycon.project.scans import scans_of
 from napari_dycon.project.schema import UNANNOTATED, Case
 from napari_dycon.project.store import Project
 from napari_dycon.reviewing import Reviewing
@@ -107,10 +106,7 @@ class Session:
         notes: list[str] = []
 
         def work() -> list[Case]:
-            scans: list[Scan] = []
-            for path in map(Path, images):
-                found = scans_in(path, "scans") if path.is_dir() else []
-                scans += found or [Scan(formats.scan_name(path), (path,))]
+            scans = scans_of([Path(path) for path in images])
             return project.add_cases(
                 [list(scan.images) for scan in scans],
                 ids=[scan.name for scan in scans],

@@ -61,6 +61,11 @@ def export(
             progress=progress,
         )
         return [item.path for item in done]
+    if cases is not None and format_ in ("nnunet", "monai-bundle"):
+        raise UserError(
+            f"The format {format_} is of the whole project; single cases cannot be chosen. Leave "
+            "the list of cases out, or choose another format."
+        )
     if format_ == "nnunet":
         return [write_nnunet(project, out, progress=progress)]
     if format_ == "report":

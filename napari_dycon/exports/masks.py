@@ -15,6 +15,7 @@ from napari_dycon.project import formats
 from napari_dycon.project.atomic import make_folder
 from napari_dycon.project.formats.dicom_seg import write_dicom_seg, write_parametric_map
 from napari_dycon.project.formats.dicom_source import reference
+from napari_dycon.project.guard import check_folder, check_target, scan_files
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Progress, Project
 from napari_dycon.project.terminology import Code
@@ -60,24 +61,35 @@ def export_masks(
 
     Returns
     -------
-    What was written; cases without anything to write are left out.
+    What was written; cases without anything to write are left out, and for DICOM those without a
+    voxel of any structure.
 
     Raises
     ------
     UserError
-        There is nothing to write, or a case's scan is no DICOM series.
+        There is nothing to write, a case's scan is no DICOM series, or a file would take the place
+        of a scan, or of a label or prediction of the project.
+    GeometryError
+        A label or prediction does not lie on the grid of its scan.
     """
+    check_folder(out, project)
+    scans = scan_files(project)
     chosen = [project.case(i).id for i in cases] if cases else [c.id for c in project.cases]
     done: list[Exported] = []
     for number, case in enumerate(chosen, start=1):
-        mask, made_of, used = _mask(project, case, what, run)
-        if mask is not None:
+        label, used = _there(project, case, what, run)
+        mask: Mask | None = None
+        if label is not None or used is not None:
             like = project.grid(case)
+            mask, made_of = _mask(project, case, label, used, like)
+            if format_ == "dicom-seg" and np.isin(mask, (0, UNANNOTATED)).all():
+                mask = None  # DICOM cannot hold a segmentation of nothing
+        if mask is not None:
             if format_ == "dicom-seg" and not like.source.files:
                 reference(like.source, keep_identity=keep_identity)  # says what is missing
             make_folder(out)
             path = out / f"{case}{ENDINGS[format_]}"
-            _refuse_scan(path, project, case)
+            check_target(path, scans)
             if format_ == "dicom-seg":
                 write_dicom_seg(
                     mask, like, path, classes=project.classes, codes=codes,
@@ -87,35 +99,48 @@ def export_masks(
                 formats.write_mask(mask, like=like, path=path)
             done.append(Exported(case, path, made_of))
             if uncertainty and used is not None:
-                _write_uncertainty(project, case, used, like, out, format_, keep_identity)
+                path = out / f"{case}_uncertainty{ENDINGS[format_]}"
+                check_target(path, scans)
+                _write_uncertainty(project, case, used, like, path, format_, keep_identity)
         if progress:
             progress(number, len(chosen), case)
     if not done:
         thing = {"labels": "label", "predictions": "prediction"}.get(what, "label or prediction")
+        within = " with a voxel of a structure" if format_ == "dicom-seg" else ""
         raise UserError(
-            f"None of these cases has a {thing} to export. Label or predict some first."
+            f"None of these cases has a {thing}{within} to export. Label or predict some first."
         )
     return done
 
 
-def _mask(
+def _there(
     project: Project, case: str, what: What, run: str | None
-) -> tuple[Mask | None, str, str | None]:
-    """Mask of a case, what it is made of, and the run whose prediction is part of it."""
-    label: Mask | None = project.read_label(case) if what != "predictions" else None
-    if label is not None and (label == UNANNOTATED).all():
-        label = None
+) -> tuple[Path | None, str | None]:
+    """Label of a case, and the run with its prediction, as far as they are wanted and there."""
+    file = project.label_path(case)
+    drawn = project.case(case).status != "unlabelled" and file.exists()
+    label = file if drawn and what != "predictions" else None
     if what == "labels":
-        return label, "label", None
+        return label, None
     runs = project.predictions(case)
-    used = run if run in runs else None if run is not None else next(iter(runs), None)
-    prediction: Mask | None = project.read_prediction(used, case) if used else None
-    if label is None or prediction is None:
-        return (label, "label", used) if label is not None else (prediction, "prediction", used)
-    missing = label == UNANNOTATED
+    return label, run if run in runs else None if run is not None else next(iter(runs), None)
+
+
+def _mask(
+    project: Project, case: str, label: Path | None, run: str | None, like: Volume
+) -> tuple[Mask, str]:
+    """Mask of a case, and what it is made of."""
+    drawn = None if label is None else formats.read_label(label, like=like).array
+    if run is None:
+        assert drawn is not None
+        return drawn, "label"
+    prediction = formats.read_label(project.prediction_path(run, case), like=like).array
+    if drawn is None:
+        return prediction, "prediction"
+    missing = drawn == UNANNOTATED
     if not missing.any():
-        return label, "label", used
-    return np.where(missing, prediction, label), "label and prediction", used
+        return drawn, "label"
+    return np.where(missing, prediction, drawn), "label and prediction"
 
 
 def _write_uncertainty(
@@ -123,21 +148,14 @@ def _write_uncertainty(
     case: str,
     run: str,
     like: Volume,
-    out: Path,
+    path: Path,
     format_: str,
     keep_identity: bool,
 ) -> None:
     found: Any = project.read_prediction(run, case, "uncertainty")
     if found is None:
         return
-    path = out / f"{case}_uncertainty{ENDINGS[format_]}"
     if format_ == "dicom-seg":
         write_parametric_map(found, like, path, name="Uncertainty", keep_identity=keep_identity)
     else:
         formats.write_map(found, like=like, path=path)
-
-
-def _refuse_scan(path: Path, project: Project, case: str) -> None:
-    """Never write over a scan."""
-    if path.exists() and any(path.samefile(p) for p in project.image_paths(case) if p.exists()):
-        raise UserError(f"The mask would replace the scan {path}. Choose another folder.")

@@ -63,6 +63,25 @@ def labels_in(folder: Path) -> dict[str, Path]:
     return {scan.name: scan.images[0] for scan in _sorted(found, folder, "labels")}
 
 
+def scans_of(paths: Sequence[Path]) -> list[Scan]:
+    """Scans of files and folders that a person chose; files of one DICOM series are one scan."""
+    found: list[Scan] = []
+    beside: dict[Path, list[dicom.Series]] = {}
+    seen: set[Path] = set()
+    for path in (path.absolute() for path in paths):
+        if path.is_dir():
+            found += scans_in(path, "scans")
+        elif formats.is_scan(path) or not path.is_file():  # reading tells that it is missing
+            found.append(Scan(formats.scan_name(path), _channels(path)))
+        elif path not in seen:
+            if path.parent not in beside:
+                beside[path.parent] = dicom.find_series(path.parent, deep=False)
+            for series in dicom.with_images_of(path, beside[path.parent]):
+                seen |= {piece.path for piece in series.slices}
+            found.append(Scan(formats.scan_name(path), (path,)))
+    return found
+
+
 def patients_in(folder: Path, channels: Sequence[str]) -> list[Scan]:
     """One scan a subfolder, with the file or DICOM series of each channel by name.
 
@@ -142,7 +161,13 @@ def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32
         )
     array: Any = volume.array.astype(np.float32)
     result: npt.NDArray[np.float32] = ndimage.affine_transform(
-        array, way[:3, :3], way[:3, 3], output_shape=first.shape, order=1, cval=float(array.min())
+        array,
+        way[:3, :3],
+        way[:3, 3],
+        output_shape=first.shape,
+        order=1,
+        cval=float(array.min()),
+        mode="grid-constant",  # "constant" loses the edge to errors of rounding
     )
     return result
 
@@ -212,10 +237,11 @@ def _by_number(files: Sequence[Path], whole: Collection[str]) -> list[Scan]:
     numbers = {number for group in groups.values() for number in group}
     if "0000" not in numbers:
         return []  # numbered in some other way
-    if len(groups) == 1 and (
-        len(numbers) > MOST_CHANNELS or any(formats.scan_name(p) in whole for p in files)
+    labelled = any(formats.scan_name(path) in whole for path in files)
+    if (len(groups) == 1 and (len(numbers) > MOST_CHANNELS or labelled)) or (
+        len(numbers) == 1 and labelled
     ):
-        return []  # the numbers count scans
+        return []  # the numbers count scans, or all names end like this
     if others:
         if len(numbers) == 1:
             return []

@@ -97,7 +97,8 @@ def holds_dicom(folder: Path) -> bool:
             break
         here, level = folders.popleft()
         try:
-            entries = sorted(islice(os.scandir(here), 1000), key=lambda e: e.name)
+            with os.scandir(here) as found:
+                entries = sorted(islice(found, 1000), key=lambda e: e.name)
             below = [e for e in entries if e.is_dir()]
             files = [e for e in entries if not e.name.startswith(".") and e.is_file()]
         except OSError:  # a folder that may not be read

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import OBLIQUE, save_series, values
+from nifti_files import save_nifti
 
-from napari_dycon.errors import UserError
+from napari_dycon.cli_support import keep_scans
+from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.exports.export import FORMATS, chosen_codes, export
 from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
@@ -141,3 +143,71 @@ def test_every_format_through_the_command_and_the_session(project: Project, tmp_
     session.export("nifti", tmp_path / "session", what="labels")
     assert said[-1].startswith("Exported: ")
     assert list((tmp_path / "session").glob("*.nii.gz"))
+
+
+def test_nothing_of_the_project_or_another_case_is_replaced(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    files = [save_nifti(tmp_path / folder / "scan.nii.gz", noise) for folder in ("one", "two")]
+    project = Project.create(tmp_path / "p")
+    project.add_cases(files)  # as scan and scan-2
+    part = np.full((7, 6, 5), 255, np.uint8)
+    part[0] = 1
+    project.save_label("scan", part)
+    run = project.new_run("dycon", {})
+    zeros = np.zeros(part.shape, np.float32)
+    project.write_prediction(run.id, "scan", zeros.astype(np.uint8), zeros, zeros)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
+    with pytest.raises(UserError, match="would replace the scan"):
+        export(project, "nifti", tmp_path / "two")
+    with pytest.raises(UserError, match="labels or predictions of p itself"):
+        export(project, "nifti", project.path / "labels")
+    with pytest.raises(UserError, match="labels or predictions of p itself"):
+        export(project, "nifti", project.path / "predictions" / run.id)
+    with pytest.raises(UserError, match="labels or predictions of p itself"):
+        keep_scans([], project.path / "labels", project)
+    keep_scans([], project.path / "predictions" / f"{run.id}-others", project)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before
+
+
+def test_slices_of_a_series_are_not_replaced(dicom_project: Project) -> None:
+    image = dicom_project.image_paths("anna")[0]
+    image.with_name("IM0003.dcm").rename(image.with_name("anna.dcm"))
+    before = image.with_name("anna.dcm").read_bytes()
+    with pytest.raises(UserError, match="would replace the scan"):
+        export(dicom_project, "dicom-seg", image.parent)
+    assert image.with_name("anna.dcm").read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["labels", "predictions"])
+def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    mask = np.ones((7, 6, 5), np.uint8)
+    project.save_label("scan", mask)
+    run = project.new_run("dycon", {})
+    project.write_prediction(run.id, "scan", mask, mask, mask)
+    save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
+    with pytest.raises(GeometryError, match="different places"):
+        export(project, "nifti", tmp_path / "out", what=what)
+
+
+def test_cases_without_a_structure_are_left_out_of_dicom(
+    dicom_project: Project, tmp_path: Path
+) -> None:
+    healthy = np.zeros(dicom_project.read_image("anna").shape, np.uint8)
+    dicom_project.save_label("anna", healthy)
+    written = export(dicom_project, "dicom-seg", tmp_path / "out")
+    assert [path.name for path in written] == ["bert.dcm"]
+    with pytest.raises(UserError, match="with a voxel of a structure"):
+        export(dicom_project, "dicom-seg", tmp_path / "none", cases=["anna"])
+
+
+@pytest.mark.parametrize("format_", ["nnunet", "monai-bundle"])
+def test_cases_cannot_be_chosen_where_all_are_written(
+    format_: str, project: Project, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="is of the whole project"):
+        export(project, format_, tmp_path / "out", cases=[project.cases[0].id])
+    assert not (tmp_path / "out").exists()

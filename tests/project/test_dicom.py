@@ -29,6 +29,7 @@ from pydicom.uid import generate_uid
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError
 from napari_dycon.project.formats import read_volume, scan_name
 from napari_dycon.project.formats.dicom import find_series
+from napari_dycon.project.formats.slices import Slice, resampled
 from napari_dycon.project.volume import Volume, from_canonical
 
 PLANES = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": OBLIQUE}
@@ -354,3 +355,35 @@ def test_messages_hold_no_patient(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     said = " ".join([str(error.value), *volume.notes, caplog.text])
     known = [v for k, v in IDENTITY.items() if k != "SeriesDescription" and len(v) > 3]
     assert not any(word in said for value in known for word in value.split("^"))
+
+
+def test_errors_of_rounding_cost_resampled_slices_no_edge() -> None:
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+        turn[:, 2] = np.cross(turn[:, 0], turn[:, 1])
+        origin = random.uniform(-200, 200, 3)
+        slices = [
+            Slice(
+                Path(f"{height}.dcm"), np.round(origin + turn[:, 2] * height, 3), turn[:, 0],
+                turn[:, 1], (0.7, 0.7), 8, 9,
+            )
+            for height in (0, 1, 2, 4, 5)
+        ]  # fmt: skip
+        plane = np.full((9, 8), 100, np.float32)
+        plane[4, 4] = 0
+        stack, _ = resampled(slices, lambda _, plane=plane: plane, np.dtype(np.float32))
+        assert stack.shape == (6, 9, 8)
+        assert np.count_nonzero(stack < 99) == 6
+
+
+def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
+    def moved(data: Any, number: int) -> None:
+        if number == 2:
+            place = [float(v) for v in data.ImagePositionPatient]
+            data.ImagePositionPatient = [place[0] + 20, *place[1:]]
+
+    save_series(tmp_path / "s", values(), change=moved)
+    with pytest.raises(UnevenSlicesError, match=r"up to 20.0 mm beside the others, such as IM0003"):
+        read_volume(tmp_path / "s")
+    assert read_volume(tmp_path / "s", resample=True).shape[0] == 5

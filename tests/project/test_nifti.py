@@ -157,7 +157,7 @@ def test_scaled_and_four_dimensional_headers_give_plain_masks(tmp_path: Path) ->
 
 def test_nothing_that_names_a_patient_is_passed_on(tmp_path: Path) -> None:
     image = nib.Nifti1Image(voxels("uint8"), AFFINE)
-    for field in ("descrip", "intent_name", "db_name", "aux_file"):
+    for field in ("data_type", "descrip", "intent_name", "db_name", "aux_file"):
         image.header[field] = b"MUSTERMANN"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"MUSTERMANN^ERIKA"))
     nib.save(image, tmp_path / "MUSTERMANN.nii.gz")
@@ -169,7 +169,7 @@ def test_nothing_that_names_a_patient_is_passed_on(tmp_path: Path) -> None:
         assert b"MUSTERMANN" not in gzip.decompress(raw)
         back = nib.load(tmp_path / "out.nii.gz")
         assert np.array_equal(back.get_fdata(), voxels("uint8"))
-        for field in ("descrip", "intent_name", "db_name", "aux_file"):
+        for field in ("data_type", "descrip", "intent_name", "db_name", "aux_file"):
             assert back.header[field].item() == b""
     # The scan itself is never touched.
     assert nib.load(tmp_path / "MUSTERMANN.nii.gz").header["descrip"].item() == b"MUSTERMANN"

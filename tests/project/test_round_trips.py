@@ -221,3 +221,18 @@ def test_colours_and_4d_are_refused_in_words(ending: str, tmp_path: Path) -> Non
     (tmp_path / f"cut{ending}").write_bytes(whole[:-40])
     with pytest.raises(FileFormatError):
         read_volume(tmp_path / f"cut{ending}")
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.nrrd", "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 4 5 6\nencoding: raw\n\n"),
+        ("a.mha", "NDims = 3\nDimSize = 4 5 6\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
+    ],
+)
+def test_a_file_without_orientation_is_told(name: str, head: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(head.encode() + bytes(range(120)))
+    found = read_volume(tmp_path / name)
+    assert "Sides may be swapped" in found.notes[0]
+    write_mask(np.ones(found.shape, np.uint8), like=found, path=tmp_path / f"whole_{name}")
+    assert not read_volume(tmp_path / f"whole_{name}", check_values=False).notes

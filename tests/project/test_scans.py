@@ -27,7 +27,7 @@ from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesErro
 from napari_dycon.project.formats import read_volume, write_mask
 from napari_dycon.project.formats.dicom import find_series
 from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.scans import labels_in, patients_in, read_scan, scans_in
+from napari_dycon.project.scans import labels_in, patients_in, read_scan, scans_in, scans_of
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -525,3 +525,43 @@ def test_labels_of_a_folder(tmp_path: Path) -> None:
     for name in ("b", "a", "c_0000"):
         scan(tmp_path / f"{name}.nii.gz")
     assert list(labels_in(tmp_path)) == ["a", "b", "c_0000"]
+
+
+def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
+    for number, name in enumerate(("a_0000", "b_0000")):
+        image = scan(tmp_path / "images" / f"{name}.nii.gz", number)
+        like = read_volume(image)
+        (tmp_path / "labels").mkdir(exist_ok=True)
+        path = tmp_path / "labels" / f"{name}.nii.gz"
+        write_mask(np.ones(like.shape, np.uint8), like=like, path=path)
+    project = project_from_folder(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
+    assert [(c.id, c.status) for c in project.cases] == [
+        ("a_0000", "labelled"), ("b_0000", "labelled"),
+    ]  # fmt: skip
+
+
+def test_chosen_files_of_a_series_are_one_scan(tmp_path: Path) -> None:
+    files = save_series(tmp_path / "patient", values())
+    other = scan(tmp_path / "other.nii.gz")
+    found = scans_of([*files, other])
+    assert [(one.name, one.images) for one in found] == [
+        ("patient", (files[0],)), ("other", (other,)),
+    ]  # fmt: skip
+    with pytest.raises(FileFormatError, match="There is no file"):
+        read_scan(scans_of([tmp_path / "gone.dcm"])[0].images, "gone")
+
+
+def test_channels_keep_their_edges(tmp_path: Path) -> None:
+    for seed in range(5):
+        random = np.random.default_rng(seed)
+        turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
+        affine = np.eye(4)
+        affine[:3, :3], affine[:3, 3] = turn, random.uniform(-200, 200, 3)
+        fine = np.full((9, 9, 9), 100, np.float32)
+        fine[4, 4, 4] = 0
+        save_nifti(tmp_path / "fine.nii.gz", fine, affine)
+        affine[:3, :3] *= 2
+        coarse = random.normal(size=(5, 5, 5)).astype(np.float32)
+        save_nifti(tmp_path / "coarse.nii.gz", coarse, affine)
+        both = read_scan([tmp_path / "coarse.nii.gz", tmp_path / "fine.nii.gz"], "case").array
+        assert np.count_nonzero(both[1] < 99) == 1

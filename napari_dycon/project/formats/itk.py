@@ -30,8 +30,14 @@ HEADER_BYTES = 2**16
 # Where a header says that its voxels are in another file.
 _DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$", re.I | re.M)
 _PACKED = re.compile(r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M)
-
-
+# Where a header says how its axes lie in the patient.
+_ORIENTED = re.compile(
+    r"^\s*(?:space directions|TransformMatrix|Rotation|Orientation)\s*[:=]", re.I | re.M
+)
+UNORIENTED = (
+    "{} says nothing of its orientation; its axes are taken to run left, posterior, superior. "
+    "Sides may be swapped: compare with the source."
+)
 # ITK's reader of MetaImage ends the program, or never ends, on absurd numbers in these fields.
 _NUMBERS = re.compile(
     r"^\s*(NDims|DimSize|TransformMatrix|Rotation|Orientation|Offset|Position|Origin|"
@@ -49,7 +55,7 @@ def read(path: Path) -> Found:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     if path.stat().st_size == 0:
         raise _unreadable(path, "it is empty")
-    data, packed = _data_file(path)
+    data, packed, oriented = _data_file(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
     reader.SetFileName(str(path))
@@ -78,7 +84,8 @@ def read(path: Path) -> Found:
     array = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
     affine = _affine(image)
     check_affine(path, affine)
-    return Found(plain(array), Source(path, (i, j, k), affine))
+    notes = () if oriented else (UNORIENTED.format(path.name),)
+    return Found(plain(array), Source(path, (i, j, k), affine), notes)
 
 
 def write(voxels: Array, source: Source, path: Path) -> None:
@@ -119,19 +126,19 @@ def _affine(image: Any) -> npt.NDArray[np.float64]:
     return ras
 
 
-def _data_file(path: Path) -> tuple[Path, bool]:
-    """Where the voxels are, never outside the header's folder, and whether they are packed."""
+def _data_file(path: Path) -> tuple[Path, bool, bool]:
+    """Where the voxels are, never outside the header's folder; whether packed; whether oriented."""
     with path.open("rb") as file:
         head = file.read(HEADER_BYTES).decode("latin-1")
     if path.suffix.lower() in (".nrrd", ".nhdr"):
         head = re.split(r"\r?\n\r?\n", head, maxsplit=1)[0]
     elif (end := re.search(r"^ElementDataFile\s*=.*$", head, re.M)) is not None:
         head = head[: end.end()]
-    packed = _PACKED.search(head) is not None
+    packed, oriented = _PACKED.search(head) is not None, _ORIENTED.search(head) is not None
     _check_header(path, head)
     named = _DATA_FILE.search(head)
     if named is None or named.group(1).upper() == "LOCAL":
-        return path, packed
+        return path, packed, oriented
     name = named.group(1)
     if name.upper().startswith("LIST") or "%" in name:
         raise FileFormatError(
@@ -151,7 +158,7 @@ def _data_file(path: Path) -> tuple[Path, bool]:
             f"{path.name} is a header, and the file with its voxels, {data.name}, is missing "
             "beside it. Copy both."
         )
-    return data, packed
+    return data, packed, oriented
 
 
 def _check_header(path: Path, head: str) -> None:

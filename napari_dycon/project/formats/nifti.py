@@ -35,7 +35,7 @@ from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
 SUFFIXES = (".nii.gz", ".nii")
-TEXT_FIELDS = ("descrip", "intent_name", "db_name", "aux_file")
+TEXT_FIELDS = ("data_type", "descrip", "intent_name", "db_name", "aux_file")
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # of the header's units: metres, micrometres
 TOLERANCE_MM = 1e-2  # between the q and the s form, which are kept as float32
 

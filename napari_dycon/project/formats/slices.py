@@ -118,6 +118,12 @@ def check_even(slices: Sequence[Slice], series: str) -> None:
             f"{series} has uneven slices: {gaps.min():.2f} to {gaps.max():.2f} mm apart, such as "
             f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm. {RESAMPLE}"
         )
+    beside = _beside(slices, heights)
+    if (most := float(beside.max())) > TILT_PIXELS * min(slices[0].pixel_mm):
+        raise UnevenSlicesError(
+            f"{series} has slices that lie up to {most:.1f} mm beside the others, such as "
+            f"{slices[int(beside.argmax())].name}. {RESAMPLE}"
+        )
 
 
 def _uneven_too(gaps: Vector, spacing: float) -> str:
@@ -135,6 +141,15 @@ def _tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
     if sideways <= TILT_PIXELS * min(slices[0].pixel_mm) or degrees <= TILT_DEGREES:
         return None
     return degrees, sideways
+
+
+def _beside(slices: Sequence[Slice], heights: Vector) -> Vector:
+    """How far each slice lies beside the line from the first to the last one, in mm."""
+    way = np.array([s.position for s in slices]) - slices[0].position
+    rest = way - np.outer((heights - heights[0]) / (heights[-1] - heights[0]), way[-1])
+    across = np.outer(rest @ slices[0].normal, slices[0].normal)
+    apart: Vector = np.linalg.norm(rest - across, axis=1)
+    return apart
 
 
 def affine_of(slices: Sequence[Slice]) -> Vector:
@@ -173,8 +188,8 @@ def resampled(
 
     first = slices[0]
     heights = np.array([s.height for s in slices]) - first.height
-    spacing = spacing_of(slices)
-    count = max(int(float(heights[-1]) / spacing + 1e-3), 1) + 1
+    count = max(round(float(heights[-1]) / spacing_of(slices)), 1) + 1
+    spacing = float(heights[-1]) / (count - 1)  # from the first slice to the last one, both whole
     aside = np.array(
         [
             [
@@ -184,6 +199,8 @@ def resampled(
             for s in slices
         ]
     )
+    # Less than what counts as moved is how positions are written; it must not cost an edge.
+    aside[:, np.ptp(aside, axis=0) <= TILT_PIXELS] = 0
     low = np.floor(aside.min(axis=0))
     more = np.ceil(aside.max(axis=0) - low).astype(int)
     shape = (first.rows + int(more[1]), first.columns + int(more[0]))
