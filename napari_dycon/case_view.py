@@ -55,7 +55,7 @@ def load_case(project: Project, case_id: str) -> CaseView:
     """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
     image = project.read_image(case_id)
     stamp = project.label_stamp(case_id)
-    label = project.read_label(case_id)
+    label = project.read_label(case_id, like=image)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)

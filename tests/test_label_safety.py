@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nifti_files import save_nifti
 
 from napari_dycon import jobs
 from napari_dycon.background import PlainBackground
+from napari_dycon.case_view import load_case
 from napari_dycon.engine.config import make_config
-from napari_dycon.errors import DyconError, ProjectError
+from napari_dycon.errors import DyconError, GeometryError, ProjectError
 from napari_dycon.project.atomic import ProcessIdentity
 from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus, advanced
@@ -212,3 +214,15 @@ def test_ctrl_c_keeps_what_was_learnt(project: Project) -> None:
     assert b"Stopping: saving the weights" in err
     assert process.returncode == 0
     assert project.run().has_weights
+
+
+def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    project.save_label("scan", np.ones((7, 6, 5), np.uint8))
+    assert load_case(project, "scan").label.all()
+    save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
+    with pytest.raises(GeometryError, match="does not fit"):
+        load_case(project, "scan")

@@ -53,7 +53,8 @@ def export_masks(
     Parameters
     ----------
     format_ : "nifti", "nrrd" or "dicom-seg"
-    what : "labels", "predictions", or "best": what people drew, and the prediction where nobody did
+    what : "labels", "predictions", or "best": what people drew, and the prediction where nobody
+        did. NIfTI and NRRD hold 255 where nobody annotated and nothing is predicted
     run : whose predictions; by default the newest one of each case
     uncertainty : also ``ID_uncertainty``, where there is a prediction
     keep_identity : of DICOM, take over the patient's name and dates from the series

@@ -163,12 +163,17 @@ class Project:
         """Where a case's label is kept."""
         return self._label_file(self.case(case_id).id)
 
-    def read_label(self, case_id: str) -> npt.NDArray[np.uint8] | None:
-        """Read what people drew, uint8 ``(D, H, W)``, 255 = not annotated; ``None`` if nothing."""
+    def read_label(
+        self, case_id: str, *, like: Volume | None = None
+    ) -> npt.NDArray[np.uint8] | None:
+        """Read what people drew, uint8 ``(D, H, W)``, 255 = not annotated; ``None`` if nothing.
+
+        With ``like``, the case's scan, a label that lies elsewhere raises ``GeometryError``.
+        """
         path = self.label_path(case_id)
         if not path.exists():
             return None
-        return formats.read_label(path).array
+        return formats.read_label(path, like=like).array
 
     def label_stamp(self, case_id: str) -> tuple[int, int] | None:
         """State of a label's file, which differs after every write; ``None`` if there is none."""
