@@ -211,3 +211,10 @@ def test_cases_cannot_be_chosen_where_all_are_written(
     with pytest.raises(UserError, match="is of the whole project"):
         export(project, format_, tmp_path / "out", cases=[project.cases[0].id])
     assert not (tmp_path / "out").exists()
+
+
+def test_results_beside_a_series_are_no_scans(dicom_project: Project) -> None:
+    folder = dicom_project.image_paths("bert")[0].parent
+    export(dicom_project, "dicom-seg", folder, cases=["bert"], uncertainty=True)
+    assert (folder / "bert_uncertainty.dcm").exists()
+    assert formats.read_volume(folder).shape == dicom_project.read_image("bert").shape

@@ -35,6 +35,7 @@ from napari_dycon.project.volume import Source, room_for
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 NO_SCANS = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "FID")
+PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"  # a result, such as the uncertainty written here
 # What may tell images of one place apart, the first that does so wins.
 REPEATS = (
     "EchoNumbers",
@@ -335,5 +336,7 @@ def _header(path: Path) -> Any:
         return None
     with quietly():
         if "Rows" not in header or text_of(header, "Modality") in NO_SCANS:
+            return None
+        if text_of(header, "SOPClassUID") == PARAMETRIC_MAP:
             return None
     return header
