@@ -397,6 +397,7 @@ def export(
             uncertainty=uncertainty,
             keep_identity=keep_identity,
             codes=codes,
+            note=lambda text: errors.print(text, markup=False, highlight=False),
             progress=lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Exported {name}"
             ),

@@ -131,11 +131,16 @@ class Session:
         project = self.need_project()
         self.flush()
 
+        notes: list[str] = []
+
         def done(written: list[Path]) -> None:
+            self._tell_notes(notes)
             names = written[0].name if len(written) == 1 else f"{len(written)} files"
             self.message.emit("info", f"Exported: {names} in {out}.")
 
-        self.background.run(lambda: export(project, format_, out, **options), done, self.tell)
+        self.background.run(
+            lambda: export(project, format_, out, note=notes.append, **options), done, self.tell
+        )
 
     def close_project(self) -> None:
         """Save what was drawn and close; a run at work goes on by itself."""

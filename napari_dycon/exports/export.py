@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -35,6 +35,7 @@ def export(
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Export a project's work; see ``FORMATS``, and ``export_masks`` for the parameters.
 
@@ -59,6 +60,7 @@ def export(
             keep_identity=keep_identity,
             codes=codes,
             progress=progress,
+            note=note,
         )
         return [item.path for item in done]
     if cases is not None and format_ in ("nnunet", "monai-bundle"):

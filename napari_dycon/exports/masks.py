@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ def export_masks(
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
     progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> list[Exported]:
     """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case that has something to write.
 
@@ -59,6 +60,7 @@ def export_masks(
     uncertainty : also ``ID_uncertainty``, where there is a prediction
     keep_identity : of DICOM, take over the patient's name and dates from the series
     codes : of DICOM, terms by class value; by default those that the classes' names suggest
+    note : is told which masks are those of labels in part
 
     Returns
     -------
@@ -99,6 +101,8 @@ def export_masks(
             else:
                 formats.write_mask(mask, like=like, path=path)
             done.append(Exported(case, path, made_of))
+            if note and format_ != "dicom-seg" and (mask == UNANNOTATED).any():
+                note(f"{case} is annotated in part: what nobody annotated is {UNANNOTATED} there.")
             if uncertainty and used is not None:
                 path = out / f"{case}_uncertainty{ENDINGS[format_]}"
                 check_target(path, scans)

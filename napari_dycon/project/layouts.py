@@ -120,9 +120,8 @@ def _datasets(folder: Path) -> Layout | None:
     if holds_scans(folder / "imagesTs"):
         known = {case.id for case in cases}
         cases += [
-            FoundCase(scan.name, list(scan.images), None)
+            FoundCase(f"{scan.name}{'-Ts' * (scan.name in known)}", list(scan.images), None)
             for scan in scans_in(folder / "imagesTs", "images")
-            if scan.name not in known
         ]
     return Layout(
         str(values.get("name") or folder.name),

@@ -20,7 +20,6 @@ from napari_dycon.project.formats.folders import files_below
 from napari_dycon.project.volume import MOST_CHANNELS, Volume, same_grid
 
 _NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
-_NOT_IN_NAMES = re.compile(r"[^\w.+\- ]+")
 
 
 @dataclass(frozen=True)
@@ -279,16 +278,10 @@ def _series_in(folder: Path) -> list[Scan]:
         groups[place.parts[0] if place.parts else folder.absolute().name].append(series)
     scans = []
     for name, several in groups.items():
-        taken: set[str] = set()
-        for series in several:
-            # Scanners put anything into a description, slashes too; it becomes part of file names.
-            words = _NOT_IN_NAMES.sub("_", series.description[:64])
-            called = name if len(several) == 1 else f"{name} {words}".strip()
-            number = 1
-            while (free := called if number == 1 else f"{called} {number}") in taken:
-                number += 1
-            taken.add(free)
-            scans.append(Scan(free, (series.path,)))
+        for number, series in enumerate(several, start=1):
+            # Not by descriptions: names become those of files, and people write anything there.
+            called = name if len(several) == 1 else f"{name} {number}"
+            scans.append(Scan(called, (series.path,)))
     return scans
 
 

@@ -387,3 +387,14 @@ def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
     with pytest.raises(UnevenSlicesError, match=r"up to 20.0 mm beside the others, such as IM0003"):
         read_volume(tmp_path / "s")
     assert read_volume(tmp_path / "s", resample=True).shape[0] == 5
+
+
+def test_damaged_slices_at_the_ends_are_told(tmp_path: Path) -> None:
+    paths = save_series(tmp_path / "s", values())
+    paths[-1].write_bytes(paths[-1].read_bytes()[:200] + b"\xff" * 300)
+    volume = read_volume(tmp_path / "s")
+    assert volume.shape[0] == 4
+    assert volume.notes == (
+        "1 damaged file(s) beside the series were left out, such as IM0005.dcm; slices may be "
+        "missing at its ends.",
+    )

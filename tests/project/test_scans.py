@@ -347,9 +347,9 @@ def test_dicom_patients_by_their_first_folder(tmp_path: Path) -> None:
     (tmp_path / "p1" / "study" / "1" / "Thumbs.db").write_bytes(os.urandom(500))
     shutil.copytree(tmp_path / "p2", tmp_path / ".trash" / "p2")
     found = names(tmp_path)
-    assert found == ["p1", "p2", "p3 ADC_b_0 .._x", "p3 T2", "p3 T2 2"]
+    assert found == ["p1", "p2", "p3 1", "p3 2", "p3 3"]  # people write anything into descriptions
     project = project_from_folder(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
-    assert [case.id for case in project.cases] == ["p1", "p2", "p3 ADC_b_0 ._x", "p3 T2", "p3 T2 2"]
+    assert [case.id for case in project.cases] == found
 
 
 def test_a_folder_that_is_a_series_is_a_scan_of_its_name(
@@ -517,7 +517,7 @@ def test_descriptions_in_other_letters(tmp_path: Path) -> None:
                 del data[element.tag]
 
     save_series(tmp_path / "p1" / "2", values(), change=japanese)
-    assert names(tmp_path) == ["p1 Schädel t1", "p1 脳 flair"]
+    assert names(tmp_path) == ["p1 1", "p1 2"]
     assert [p.parent.name for p in patients_in(tmp_path, ["脳", "schädel"])[0].images] == ["2", "1"]
 
 

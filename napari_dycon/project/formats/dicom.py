@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
 from napari_dycon.project.formats.checks import MOST_VOXELS, Found
-from napari_dycon.project.formats.dicom_files import is_dicom, quietly, read_file, text_of
+from napari_dycon.project.formats.dicom_files import damaged, is_dicom, quietly, read_file, text_of
 from napari_dycon.project.formats.dicom_pixels import Pixels, functional_group
 from napari_dycon.project.formats.folders import files_below, folder_state
 from napari_dycon.project.formats.slices import (
@@ -69,6 +69,7 @@ class Series:
     modality: str
     slices: tuple[Slice, ...]
     images: frozenset[str] = frozenset()  # unique identifiers, the same in every copy
+    damaged: tuple[str, ...] = ()  # files beside it that cannot be read, and may belong to it
 
     @property
     def path(self) -> Path:
@@ -113,10 +114,17 @@ def find_series(
     groups: dict[Key, list[Slice]] = defaultdict(list)
     names: dict[Key, tuple[str, str]] = {}
     images: dict[Path, str] = {}
+    broken: dict[Path, list[str]] = defaultdict(list)
     for number, file in enumerate(files):
         if progress:
             progress(number, len(files))
-        header = _header(file)
+        if not is_dicom(file):
+            continue
+        try:
+            header = _header(file)
+        except FileFormatError:
+            broken[file.parent].append(file.name)
+            continue
         if header is None:
             continue
         with quietly():
@@ -141,7 +149,8 @@ def find_series(
         for label, part in _told_apart(in_order(pieces)):
             name = f"{description} {label}".strip()
             unique = frozenset(images[piece.path] for piece in part) - {""}
-            found.append(Series(name, modality, tuple(part), unique))
+            beside = tuple(broken[part[0].path.parent])
+            found.append(Series(name, modality, tuple(part), unique, beside))
     return sorted(found, key=lambda s: (str(s.path), s.slices[0].repeat))
 
 
@@ -189,6 +198,11 @@ def read_series(
         )
     if (number := float(len(slices)) * slices[0].rows * slices[0].columns) > MOST_VOXELS:
         raise FileFormatError(f"{name} claims {number:.3g} voxels, which no scan has.")
+    if series.damaged:
+        notes += (
+            f"{len(series.damaged)} damaged file(s) beside the series were left out, such as "
+            f"{series.damaged[0]}; slices may be missing at its ends.",
+        )
     pixels = Pixels(slices)
     even = True
     try:
@@ -247,6 +261,15 @@ def the_only_one(path: Path, found: Sequence[Series]) -> tuple[Series, tuple[str
 def _series_beside(folder: Path, _state: object) -> list[Series]:
     """Series of a folder in one state; many scans may be read from it, one after the other."""
     return find_series(folder, deep=False)
+
+
+def _names_a_scan(header: Any) -> bool:
+    """Whether a file's own preface says that it holds images, and not screenshots."""
+    try:
+        name = header.file_meta.MediaStorageSOPClassUID.name
+    except AttributeError:
+        return False
+    return name.endswith("Image Storage") and "Secondary Capture" not in name
 
 
 def _slices(path: Path, header: Any) -> list[Slice]:
@@ -327,14 +350,11 @@ def _overlap(slices: Sequence[Slice]) -> bool:
 
 
 def _header(path: Path) -> Any:
-    """Header of an image file; ``None`` for anything else."""
-    if not is_dicom(path):
-        return None
-    try:
-        header = read_file(path, pixels=False, tags=TAGS)
-    except FileFormatError:
-        return None
+    """Header of a DICOM image; ``None`` for other DICOM files, an error for a damaged one."""
+    header = read_file(path, pixels=False, tags=TAGS)
     with quietly():
+        if "Rows" not in header and _names_a_scan(header):
+            raise damaged(path)  # an image that ends before its size
         if "Rows" not in header or text_of(header, "Modality") in NO_SCANS:
             return None
         if text_of(header, "SOPClassUID") == PARAMETRIC_MAP:
