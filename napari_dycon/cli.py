@@ -314,8 +314,12 @@ def predict(
         return
     with progress_bar(as_json) as progress:
         task = progress.add_task(f"Predicting on {picked.device.type}", total=len(files or ids))
+        if not errors.is_terminal:  # a large scan takes minutes, and no bar shows it
+            errors.print(f"Predicting {len(files or ids)} scan(s) on {picked.device.type}")
         for event in events:
             progress.update(task, completed=event["done"], description=f"Predicted {event['case']}")
+            if not errors.is_terminal:
+                errors.print(f"Predicted {event['case']}", markup=False, highlight=False)
     place = folder if images is not None else opened.path / "predictions" / chosen.id
     typer.echo(f"{len(files or ids)} prediction(s) of run {chosen.id} in {place}")
 
@@ -374,7 +378,7 @@ def export(
     ] = None,
     keep_identity: Annotated[
         bool,
-        typer.Option("--keep-identity", help="Of DICOM, keep the patient's name and dates."),
+        typer.Option("--keep-identity", help="Of DICOM, keep the patient's name, id and dates."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:

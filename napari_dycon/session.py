@@ -151,6 +151,7 @@ class Session:
         self._unfollow.clear()
         self.review.predicting = False
         self.project, self.view = None, None
+        self.message.emit("info", "")  # what was said of another project
         self.runs.forget()
         self.case_shown.emit(None)
         self.project_changed.emit(None)
@@ -171,6 +172,7 @@ class Session:
         self.flush()
         self._generation += 1
         generation = self._generation
+        self.message.emit("info", "")  # what was said of another case
 
         def done(view: CaseView) -> None:
             # A later click wins over a slower earlier one.

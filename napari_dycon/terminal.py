@@ -105,12 +105,16 @@ def show_cases(project: Project, as_json: bool) -> None:
                 "project": project.name,
                 "path": str(project.path),
                 "classes": [c.model_dump() for c in project.classes],
+                "channels": project.channels,
                 "cases": rows,
             }
         )
         return
     names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
-    table = Table(title=f"{project.name}: {len(rows)} cases; classes {names}")
+    title = f"{project.name}: {len(rows)} cases; classes {names}"
+    if len(project.channels) > 1:
+        title += f"; channels {', '.join(project.channels)}"
+    table = Table(title=title)
     for column in ("case", "status", "use", "scan"):
         table.add_column(column, no_wrap=True)
     for row in rows:

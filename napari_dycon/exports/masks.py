@@ -79,6 +79,7 @@ def export_masks(
     scans = scan_files(project)
     chosen = [project.case(i).id for i in cases] if cases else [c.id for c in project.cases]
     done: list[Exported] = []
+    refused: list[str] = []
     for number, case in enumerate(chosen, start=1):
         label, used = _there(project, case, what, run)
         mask: Mask | None = None
@@ -89,7 +90,13 @@ def export_masks(
                 mask = None  # DICOM cannot hold a segmentation of nothing
         if mask is not None:
             if format_ == "dicom-seg" and not like.source.files:
-                reference(like.source, keep_identity=keep_identity)  # says what is missing
+                try:
+                    reference(like.source, keep_identity=keep_identity)  # says what is missing
+                except UserError as error:
+                    if cases:
+                        raise UserError(f"{case}: {error}") from None
+                    refused.append(f"{case} was left out: {error}")
+                    continue
             make_folder(out)
             path = out / f"{case}{ENDINGS[format_]}"
             check_target(path, scans)
@@ -109,6 +116,11 @@ def export_masks(
                 _write_uncertainty(project, case, used, like, path, format_, keep_identity)
         if progress:
             progress(number, len(chosen), case)
+    if refused and not done:
+        raise UserError(refused[0].replace(" was left out", "", 1))
+    if note:
+        for text in refused:
+            note(text)
     if not done:
         thing = {"labels": "label", "predictions": "prediction"}.get(what, "label or prediction")
         within = " with a voxel of a structure" if format_ == "dicom-seg" else ""

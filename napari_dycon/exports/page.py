@@ -224,9 +224,9 @@ def _views(figures: Sequence[CaseFigures], pictures: Mapping[str, str]) -> str:
         caption += " Dashed white lines around a tint of that colour: prediction."
     if any(one.score is not None for one in figures):
         caption += (
-            " Lower row: uncertainty over the same slices, 0"
+            ' Lower row: uncertainty over the same slices, <span class="key">0'
             f'<span class="heat" style="background: linear-gradient(90deg, {stops}), #555555">'
-            "</span>1."
+            "</span>1</span>."
         )
     parts = [f'<h2>Pictures</h2><p class="soft">{caption}</p>']
     for number, one in enumerate(figures):

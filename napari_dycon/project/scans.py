@@ -174,6 +174,8 @@ def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32
 def _listed(folder: Path, what: str) -> list[Path]:
     """What a folder holds, sorted, without hidden files and folders."""
     if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"{folder} is a file; expected the folder that the {what} lie in.")
         raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
     try:
         return sorted(path for path in folder.iterdir() if path.name[0] != ".")

@@ -444,6 +444,8 @@ class Project:
 
 def _read(folder: Path) -> ProjectFile:
     path = folder / FILE
+    if folder.is_file():
+        raise ProjectError(f"{folder} is a file; expected the folder of a project.")
     try:
         return parse(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
@@ -459,5 +461,7 @@ def check_free(path: Path) -> None:
     """Refuse to make a project where something is already."""
     if Project.is_project(path):
         raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and not path.is_dir():
+        raise ProjectError(f"{path} is a file. Choose a new or an empty folder for the project.")
+    if path.exists() and any(path.iterdir()):
         raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")

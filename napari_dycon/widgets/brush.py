@@ -107,7 +107,7 @@ class Brush(QWidget):
         for item in (self.paint, self.background, self.unmark, self.pick, self.limited):
             set_enabled(item, why_not)
         view = self.session.view
-        if view is not None and self.low.value() == self.high.value():
+        if view is not None and not self.limited.isChecked():
             low, high = view.grey[0]
             with signals_blocked(self.low), signals_blocked(self.high):
                 self.low.setValue(low)

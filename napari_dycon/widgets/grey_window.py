@@ -15,6 +15,7 @@ WINDOWS: dict[str, tuple[float, float] | None] = {
     "lung": (-1350.0, 150.0),
     "bone": (-450.0, 1050.0),
 }
+FIRST = "soft tissue"
 
 
 class GreyWindow(QWidget):
@@ -26,6 +27,8 @@ class GreyWindow(QWidget):
         self.layers = layers
         self.choice = QComboBox()
         self.choice.addItems(list(WINDOWS))
+        self.choice.setCurrentText(FIRST)
+        layers.grey_window = WINDOWS[FIRST]
         self.choice.setToolTip("Which Hounsfield units are shown between black and white")
         self.choice.currentTextChanged.connect(lambda name: layers.set_grey_window(WINDOWS[name]))
         row = QHBoxLayout(self)

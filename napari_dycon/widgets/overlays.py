@@ -138,5 +138,5 @@ class Overlays:
     def _limits(self, role: str) -> tuple[float, float]:
         """Range of colours of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""
         floor = self._session.view.floors.get(role, 0.0) if self._session.view else 0.0
-        low = max(self.threshold, min(floor, 0.95))
+        low = max(self.threshold, min(floor, 0.999))
         return low, max(1.0, low + 0.01)

@@ -218,3 +218,19 @@ def test_results_beside_a_series_are_no_scans(dicom_project: Project) -> None:
     export(dicom_project, "dicom-seg", folder, cases=["bert"], uncertainty=True)
     assert (folder / "bert_uncertainty.dcm").exists()
     assert formats.read_volume(folder).shape == dicom_project.read_image("bert").shape
+
+
+def test_cases_that_are_no_series_are_left_out_aloud(
+    dicom_project: Project, scans: Path, tmp_path: Path
+) -> None:
+    (scan, *_) = sorted((scans / "images").iterdir())
+    (case,) = dicom_project.add_cases([scan])
+    label = np.zeros(dicom_project.read_image(case.id).shape, np.uint8)
+    label[2:4, 2:4, 2:4] = 1
+    dicom_project.save_label(case.id, label)
+    said: list[str] = []
+    written = export(dicom_project, "dicom-seg", tmp_path / "out", note=said.append)
+    assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
+    assert said[-1].startswith(f"{case.id} was left out: ")
+    with pytest.raises(UserError, match=f"{case.id}: .* is no DICOM series"):
+        export(dicom_project, "dicom-seg", tmp_path / "out", cases=[case.id])

@@ -110,7 +110,7 @@ def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no folder .*none \(for the labels\)"):
         scans_in(tmp_path / "none", "labels")
     file = scan(tmp_path / "file" / "a.nii.gz")
-    with pytest.raises(UserError, match="There is no folder"):
+    with pytest.raises(UserError, match="is a file; expected the folder that the images lie in"):
         scans_in(file, "images")
     scan(tmp_path / "file" / "a.nii")
     with pytest.raises(UserError, match=r"holds both a.nii and a.nii.gz, which are both called a;"):

@@ -52,7 +52,7 @@ def test_the_folder_may_exist_when_it_is_empty(scans: Path, tmp_path: Path) -> N
     (tmp_path / "p").mkdir()
     assert len(project_from_folder(tmp_path / "p", scans / "images").cases) == 6
     (tmp_path / "file").write_text("")
-    with pytest.raises(ProjectError, match="is not empty"):
+    with pytest.raises(ProjectError, match="is a file"):
         Project.create(tmp_path / "file")
 
 

@@ -248,7 +248,7 @@ def the_only_one(path: Path, found: Sequence[Series]) -> tuple[Series, tuple[str
     if not found:
         raise FileFormatError(
             f"{path.name} holds no DICOM images with a place in space; expected a series of "
-            "slices. Screenshots, reports and X-rays cannot be labelled in 3D."
+            "slices. Screenshots, reports, segmentations and X-rays are no scans."
         )
     listed = "; ".join(series.text for series in volumes[:6])
     raise FileFormatError(

@@ -23,8 +23,8 @@ SAME_MM = 0.01  # slices closer than this lie in one place
 UNEVEN_SHARE, UNEVEN_MM = 0.02, 0.02  # of the spacing, and at least
 TILT_PIXELS, TILT_DEGREES = 0.5, 0.1  # sideways over the whole stack, and from one to the next
 RESAMPLE = (
-    "Expected even, upright slices. Have them resampled when you open the series (with new: "
-    "--resample), or get the original one from the scanner."
+    "Expected even, upright slices. Have them resampled when you open the series (commands take "
+    "--resample), leave it out, or get the original one from the scanner."
 )
 
 
