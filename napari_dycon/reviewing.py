@@ -148,7 +148,7 @@ class Reviewing:
         mine[chosen] = theirs[chosen]
         new[where] = mine
         changed = session.set_label(new)
-        session.save_label()
+        session.flush()
         return changed
 
 
