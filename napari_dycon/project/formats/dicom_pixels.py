@@ -29,6 +29,14 @@ PIXEL_MODULE = (
     "HighBit",
     "PixelRepresentation",
 )
+SCALE_TAGS = [
+    "BitsStored",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+]
 
 
 class Pixels:
@@ -39,18 +47,17 @@ class Pixels:
         self._path: Path | None = None
         self._frames: Array = np.zeros(0)
         self._scaling: list[tuple[float, float]] = []
-        scalings, kinds, ranges = set(), set(), []
+        scalings, ranges = set(), []
         for path in dict.fromkeys(s.path for s in slices):
-            header = read_file(path, pixels=False)
-            low, high, kind = _stored(header, path)
-            kinds.add(kind)
+            header = read_file(path, pixels=False, tags=SCALE_TAGS)
+            low, high = _stored(header, path)
             for slope, intercept in _scalings(header):
                 scalings.add((slope, intercept))
                 ends = (low * slope + intercept, high * slope + intercept)
                 ranges += [min(ends), max(ends)]
         whole = all(float(v).is_integer() for pair in scalings for v in pair)
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
-        if kinds <= {"i", "u"} and whole:
+        if whole:
             for choice in (np.uint8, np.int16, np.uint16, np.int32):
                 limits = np.iinfo(choice)
                 if limits.min <= min(ranges) and max(ranges) <= limits.max:
@@ -164,10 +171,8 @@ def _without_meaning(data: Any) -> Any:
     return bare
 
 
-def _stored(header: Any, path: Path) -> tuple[float, float, str]:
-    """Lowest and highest value that pixels can have, and their kind."""
-    if "FloatPixelData" in header or "DoubleFloatPixelData" in header:
-        return 0.0, 0.0, "f"
+def _stored(header: Any, path: Path) -> tuple[float, float]:
+    """Lowest and highest value that pixels can have."""
     try:
         bits = int(header.BitsStored)
         signed = int(header.PixelRepresentation) == 1
@@ -175,9 +180,7 @@ def _stored(header: Any, path: Path) -> tuple[float, float, str]:
         raise damaged(path) from None
     if not 1 <= bits <= 32:
         raise damaged(path)
-    return (
-        (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1, "i") if signed else (0.0, 2.0**bits - 1, "u")
-    )
+    return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
 
 
 def _scalings(data: Any) -> list[tuple[float, float]]:
