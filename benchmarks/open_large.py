@@ -113,6 +113,7 @@ def measure(path: Path) -> None:
     """Open a scan in a window and print one row."""
     import napari
     import psutil
+    from event_loop import settle
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 
@@ -159,16 +160,6 @@ def measure(path: Path) -> None:
         flush=True,
     )
     viewer.close()
-
-
-def settle(seconds: float) -> None:
-    """Let the event loop run."""
-    from qtpy.QtWidgets import QApplication
-
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        QApplication.processEvents()
-        time.sleep(0.0005)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from event_loop import settle, wait
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
@@ -163,24 +164,6 @@ def run(path: Path) -> None:
         print(f"| {name} | {np.median(gaps):.0f} | {max(gaps):.0f} |", flush=True)
     panel.release()
     viewer.close()
-
-
-def settle(seconds: float) -> None:
-    """Let the event loop run."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        QApplication.processEvents()
-        time.sleep(0.0005)
-
-
-def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Let the event loop run until something is the case."""
-    end = time.perf_counter() + seconds
-    while not condition():
-        if time.perf_counter() > end:
-            raise SystemExit("waited in vain")
-        QApplication.processEvents()
-        time.sleep(0.0005)
 
 
 if __name__ == "__main__":

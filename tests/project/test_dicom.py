@@ -398,3 +398,24 @@ def test_damaged_slices_at_the_ends_are_told(tmp_path: Path) -> None:
         "1 damaged file(s) beside the series were left out, such as IM0005.dcm; slices may be "
         "missing at its ends.",
     )
+
+
+def test_a_damaged_preface_is_told_like_any_damage(tmp_path: Path) -> None:
+    paths = save_series(tmp_path / "s", values())
+    data = bytearray(paths[-1].read_bytes())
+    at = data.index(b"\x02\x00\x02\x00UI")  # which class of image the file says it is
+    data[at + 4 : at + 6] = b"EI"
+    paths[-1].write_bytes(data[: data.index(b"\x28\x00\x10\x00")])  # and it ends before its size
+    volume = read_volume(tmp_path / "s")
+    assert volume.shape[0] == 4
+    assert "1 damaged file(s)" in volume.notes[0]
+
+
+def test_damaged_scaling_is_told_like_any_damage(tmp_path: Path) -> None:
+    (path, *_) = save_series(tmp_path / "s", values())
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x28\x00\x01\x01US")  # how many bits a pixel has
+    data[at + 4 : at + 6] = b"EI"
+    path.write_bytes(data)
+    with pytest.raises(FileFormatError, match=r"IM0001.dcm cannot be read"):
+        read_volume(tmp_path / "s")

@@ -266,9 +266,11 @@ def _series_beside(folder: Path, _state: object) -> list[Series]:
 def _names_a_scan(header: Any) -> bool:
     """Whether a file's own preface says that it holds images, and not screenshots."""
     try:
-        name = header.file_meta.MediaStorageSOPClassUID.name
+        name = str(header.file_meta.MediaStorageSOPClassUID.name)
     except AttributeError:
         return False
+    except Exception:  # a damaged preface: pydicom parses elements when they are asked for
+        return True
     return name.endswith("Image Storage") and "Secondary Capture" not in name
 
 

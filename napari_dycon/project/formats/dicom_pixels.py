@@ -50,8 +50,12 @@ class Pixels:
         scalings, ranges = set(), []
         for path in dict.fromkeys(s.path for s in slices):
             header = read_file(path, pixels=False, tags=SCALE_TAGS)
-            low, high = _stored(header, path)
-            for slope, intercept in _scalings(header):
+            try:
+                with quietly():
+                    (low, high), found = _stored(header), _scalings(header)
+            except Exception:  # pydicom parses elements when they are asked for
+                raise damaged(path) from None
+            for slope, intercept in found:
                 scalings.add((slope, intercept))
                 ends = (low * slope + intercept, high * slope + intercept)
                 ranges += [min(ends), max(ends)]
@@ -171,15 +175,12 @@ def _without_meaning(data: Any) -> Any:
     return bare
 
 
-def _stored(header: Any, path: Path) -> tuple[float, float]:
+def _stored(header: Any) -> tuple[float, float]:
     """Lowest and highest value that pixels can have."""
-    try:
-        bits = int(header.BitsStored)
-        signed = int(header.PixelRepresentation) == 1
-    except (AttributeError, TypeError, ValueError):
-        raise damaged(path) from None
+    bits = int(header.BitsStored)
     if not 1 <= bits <= 32:
-        raise damaged(path)
+        raise ValueError(bits)
+    signed = int(header.PixelRepresentation) == 1
     return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
 
 
