@@ -19,6 +19,7 @@ from scipy import ndimage
 
 from napari_dycon.comparison import compare
 from napari_dycon.errors import DyconError
+from napari_dycon.project import formats
 from napari_dycon.project.atomic import make_folder, write_bytes
 from napari_dycon.project.store import Project
 from napari_dycon.suggestions import Suggestion, suggestions
@@ -140,12 +141,13 @@ class CaseSummaries:
 
 def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> float | None:
     try:
-        label, mask = project.read_label(case), project.read_prediction(run, case)
-    except DyconError:
+        mask = formats.read_label(project.prediction_path(run, case))
+        label = project.read_label(case, like=mask)
+    except DyconError:  # missing, damaged, or on different grids
         return None
-    if label is None or mask is None or label.shape != mask.shape:
+    if label is None:
         return None
-    rows = compare(label, mask, values, (1.0, 1.0, 1.0))
+    rows = compare(label, mask.array, values, (1.0, 1.0, 1.0))
     dice = [row.dice for row in rows if row.dice is not None]
     return float(np.mean(dice)) if dice else None
 

@@ -7,14 +7,16 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.errors import UserError
 from napari_dycon.hotspots import HotSpot, find_hot_spots
 from napari_dycon.project.schema import UNANNOTATED
-from napari_dycon.project.store import Project
+from napari_dycon.project.store import Kind, Project
 from napari_dycon.project.volume import Volume
 
 # What is unsure everywhere would hide the scan: at most this share of a map's voxels is tinted, and
 # ``floors`` holds the value that this takes.
 MOST_SHOWN = 0.1
+KINDS: tuple[Kind, ...] = ("mask", "uncertainty", "disagreement")
 LEAST_GREY_OF_CT = -400.0
 
 
@@ -38,6 +40,7 @@ class CaseView:
     floors: dict[str, float] = dataclasses.field(default_factory=dict)  # see MOST_SHOWN
     spots: list[HotSpot] = dataclasses.field(default_factory=list)  # uncertain, heaviest first
     stamp: tuple[int, int] | None = None  # state of the label's file when last read or written
+    notes: list[str] = dataclasses.field(default_factory=list)  # for the person who opened it
     saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
 
     @property
@@ -59,7 +62,7 @@ def load_case(project: Project, case_id: str) -> CaseView:
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)
-    view = CaseView(case_id, image, label, saved=label.copy(), stamp=stamp)
+    view = CaseView(case_id, image, label, saved=label.copy(), stamp=stamp, notes=list(image.notes))
     for channel in image.array if image.array.ndim == 4 else image.array[None]:
         low, high = (float(v) for v in np.quantile(channel[::2, ::2, ::2], (0.005, 0.995)))
         view.grey.append((low, max(high, low + 1e-6)))
@@ -69,10 +72,13 @@ def load_case(project: Project, case_id: str) -> CaseView:
 def load_prediction(project: Project, view: CaseView) -> CaseView:
     """Fill a view with the newest prediction of its case, as far as there is one."""
     for run in project.predictions(view.id)[:1]:
-        view.run = run
-        view.prediction = project.read_prediction(run, view.id, "mask")
-        view.uncertainty = project.read_prediction(run, view.id, "uncertainty")
-        view.disagreement = project.read_prediction(run, view.id, "disagreement")
+        like = view.image
+        try:
+            mask, heat, apart = (project.read_prediction(run, view.id, k, like=like) for k in KINDS)
+        except UserError as error:  # the scan and what was drawn are shown all the same
+            view.notes.append(f"What run {run} predicted is not shown: {error}")
+            break
+        view.run, view.prediction, view.uncertainty, view.disagreement = run, mask, heat, apart
         view.floors = {
             role: float(np.quantile(array[::2, ::2, ::2], 1.0 - MOST_SHOWN))
             for role in ("uncertainty", "disagreement")

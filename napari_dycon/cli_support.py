@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,23 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
+
+
+def open_project(path: Path) -> Project:
+    """Open a project, and tell on standard error who has it open at this moment."""
+    from napari_dycon.project.presence import holders
+    from napari_dycon.project.store import Project
+
+    project = Project.open(path)
+    # Whoever started this command knows, and so does a script that calls it in its own process.
+    own = (os.getpid(), os.getppid())
+    if others := [str(h) for h in holders(project.path) if h.identity.pid not in own]:
+        errors.print(
+            f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.",
+            markup=False,
+            highlight=False,
+        )
+    return project
 
 
 def parse_time(text: str) -> float:

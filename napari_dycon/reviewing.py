@@ -36,6 +36,7 @@ class Reviewing:
         """Predict cases; see ``Session.predict``."""
         session = self._session
         project = session.need_project()
+        project.need_writing()
         if self.predicting:
             raise BusyError("A prediction is at work already; wait until it is done.")
         if not ids:
@@ -71,9 +72,10 @@ class Reviewing:
                 view.uncertainty, view.disagreement = found.uncertainty, found.disagreement
                 view.spots, view.floors = found.spots, found.floors
                 self._at = -1
+                session.tell_notes(found.notes)
                 session.prediction_changed.emit(view)
 
-        copy = dataclasses.replace(view)
+        copy = dataclasses.replace(view, notes=[])
         session.background.run(lambda: load_prediction(project, copy), done, session.tell)
 
     # ---- Uncertain places --------------------------------------------------------------------

@@ -59,6 +59,7 @@ class RunControl:
         """Write "run", "pause" or "stop" where the engine looks for it."""
         if self._run is None:
             raise UserError("No run is at work.")
+        self._session.need_project().need_writing()
         self._run.write_control(command=command)
         if command == "stop":
             self._set_status(
@@ -91,8 +92,11 @@ class RunControl:
 
     def ask_preview(self) -> None:
         """Ask the run at work for pictures of the case in view."""
-        if self._run is not None and self._session.view is not None:
-            self._run.write_control(preview=self._session.view.id)
+        session = self._session
+        if self._run is None or session.view is None or session.project is None:
+            return
+        if not session.project.read_only:
+            self._run.write_control(preview=session.view.id)
 
     def _follow(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
         events = jobs.follow_training(run, process)

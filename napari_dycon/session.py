@@ -7,6 +7,7 @@ dock widget gives it a background that never blocks the window.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +24,11 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UnevenSlicesError, UserError
 from napari_dycon.label_keeper import LabelKeeper
 from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.presence import Holder, Presence, holders
 from napari_dycon.project.scans import scans_of
 from napari_dycon.project.schema import UNANNOTATED, Case
 from napari_dycon.project.store import Project
+from napari_dycon.questions import Question
 from napari_dycon.reviewing import Reviewing
 from napari_dycon.run_control import RunControl
 from napari_dycon.run_status import RunStatus
@@ -51,11 +54,12 @@ class Session:
     runs_changed = Signal()
     place_visited = Signal(int)  # number of the uncertain place that is gone to
     message = Signal(str, str)  # level, text for the person
-    resample_asked = Signal(str, object)  # why slices are no even grid; call to have them resampled
+    asked = Signal(object)  # Question that only a person can answer
 
     def __init__(self, background: Background | None = None) -> None:
         self.background: Background = background or PlainBackground()
         self.project: Project | None = None
+        self._presence: Presence | None = None
         self.view: CaseView | None = None
         self.runs = RunControl(self)
         self.review = Reviewing(self)
@@ -89,16 +93,54 @@ class Session:
 
         def done(project: Project) -> None:
             self._set_project(project)
-            self._tell_notes(notes)
+            self.tell_notes(notes)
 
         def again() -> None:
             self.create_project(path, images, labels, classes, channels, resample=True)
 
         self.background.run(work, done, lambda error: self._ask_to_resample(error, again))
 
-    def open_project(self, path: Path | str) -> None:
-        """Open a project folder; a run that is still at work is attached again."""
-        self.background.run(lambda: Project.open(Path(path)), self._set_project, self.tell)
+    def open_project(self, path: Path | str, *, read_only: bool = False) -> None:
+        """Open a project folder; a run that is still at work is attached again.
+
+        When somebody else has it open, a person is asked whether only to look; without anybody to
+        ask it is opened with a warning, since the work of both is merged.
+
+        Parameters
+        ----------
+        read_only : look at it and change nothing
+        """
+
+        def work() -> tuple[Project, list[Holder]]:
+            project = Project.open(path, read_only="you opened it only to look" * read_only)
+            return project, holders(project.path)
+
+        def done(found: tuple[Project, list[Holder]]) -> None:
+            project, others = found
+            own = self._presence is not None and self._presence.is_of(project.path)
+            if own or project.read_only or not others:
+                self._set_project(project)
+                return
+            whom = "; ".join(str(holder) for holder in others[:MOST_NOTES])
+            text = f"{project.name} is open already: {whom}."
+            if not len(self.asked):
+                self._set_project(project)
+                self.message.emit("warning", f"{text} What both of you draw is merged.")
+                return
+            look = functools.partial(self.open_project, path, read_only=True)
+            self.asked.emit(
+                Question(
+                    "Project in use",
+                    f"{text}\n\nYou can look at it without changing anything. Work on it too only "
+                    "when you agree who labels which case; what both draw in one case is merged.",
+                    (
+                        ("Only look", look),
+                        ("Work on it too", lambda: self._set_project(project)),
+                    ),
+                )
+            )
+
+        self.background.run(work, done, self.tell)
 
     def add_cases(self, images: Sequence[Path | str], *, resample: bool = False) -> None:
         """Add scans to the open project, without labels: files, or folders of DICOM series."""
@@ -117,7 +159,7 @@ class Session:
         def done(added: list[Case]) -> None:
             self.message.emit("info", f"{len(added)} case(s) added.")
             self.cases_changed.emit()
-            self._tell_notes(notes)
+            self.tell_notes(notes)
 
         def again() -> None:
             self.add_cases(images, resample=True)
@@ -134,7 +176,7 @@ class Session:
         notes: list[str] = []
 
         def done(written: list[Path]) -> None:
-            self._tell_notes(notes)
+            self.tell_notes(notes)
             names = written[0].name if len(written) == 1 else f"{len(written)} files"
             self.message.emit("info", f"Exported: {names} in {out}.")
 
@@ -151,6 +193,9 @@ class Session:
         self._unfollow.clear()
         self.review.predicting = False
         self.project, self.view = None, None
+        if self._presence is not None:
+            self._presence.leave()
+            self._presence = None
         self.message.emit("info", "")  # what was said of another project
         self.runs.forget()
         self.case_shown.emit(None)
@@ -159,6 +204,11 @@ class Session:
     def _set_project(self, project: Project) -> None:
         self.close_project()
         self.project = project
+        if project.read_only:
+            self.message.emit("warning", f"{project.name} is only shown: {project.read_only}.")
+        else:
+            self._presence = Presence(project.path)
+            self._presence.enter()
         self.project_changed.emit(project)
         self.cases_changed.emit()
         self.runs.attach()
@@ -191,7 +241,7 @@ class Session:
             self.label_writer = None
             self.runs.ask_preview()
             self.case_shown.emit(view)
-            self._tell_notes(view.image.notes)
+            self.tell_notes(view.notes)
 
         def failed(error: Exception) -> None:
             self.tell(error)
@@ -201,12 +251,12 @@ class Session:
 
     def save_label(self) -> None:
         """Save the label in view when it changed, off the caller's thread where there is one."""
-        if self.view is not None and self.project is not None:
+        if self.view is not None and self.project is not None and not self.project.read_only:
             self._keeper.save(self.project, self.view)
 
     def flush(self) -> None:
         """Save the label in view before returning; when that fails, nothing is dropped."""
-        if self.view is not None and self.project is not None:
+        if self.view is not None and self.project is not None and not self.project.read_only:
             try:
                 self._keeper.flush(self.project, self.view)
             except DyconError as error:
@@ -251,6 +301,7 @@ class Session:
         values : what the box holds afterwards
         """
         view = self.need_view()
+        self.need_project().need_writing()
         changed = int(np.count_nonzero(view.label[box] != values))
         if changed:
             if self.label_writer is None:
@@ -391,11 +442,17 @@ class Session:
             raise UserError("No case is shown. Choose one in the list of cases first.")
         return self.view
 
+    def why_no_edit(self) -> str:
+        """Why nothing can be drawn just now, to stand beside a button; empty when it can."""
+        if self.project is None or self.view is None:
+            return "choose a case in the list first"
+        return self.project.read_only
+
     def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
         """Follow an engine process until the project is closed."""
         self._unfollow.append(self.background.follow(title, events, each))
 
-    def _tell_notes(self, notes: Sequence[str]) -> None:
+    def tell_notes(self, notes: Sequence[str]) -> None:
         for note in notes[:MOST_NOTES]:
             self.message.emit("info", note)
         if len(notes) > MOST_NOTES:
@@ -403,8 +460,15 @@ class Session:
 
     def _ask_to_resample(self, error: Exception, again: Callable[[], None]) -> None:
         """Let a person decide about uneven slices where one is there to be asked."""
-        if isinstance(error, UnevenSlicesError) and len(self.resample_asked):
-            self.resample_asked.emit(str(error), again)
+        if isinstance(error, UnevenSlicesError) and len(self.asked):
+            self.asked.emit(
+                Question(
+                    "Uneven slices",
+                    f"{str(error).split(' Have them resampled')[0]}\n\nShall they be resampled to "
+                    "even ones? Labels then lie on the resampled scan.",
+                    (("Resample", again),),
+                )
+            )
         else:
             self.tell(error)
 

@@ -18,6 +18,7 @@ from napari_dycon import jobs
 from napari_dycon.background import PlainBackground
 from napari_dycon.case_view import load_case
 from napari_dycon.engine.config import make_config
+from napari_dycon.engine.train import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
 from napari_dycon.project.atomic import ProcessIdentity
 from napari_dycon.project.store import Project
@@ -226,3 +227,31 @@ def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="does not fit"):
         load_case(project, "scan")
+
+
+def test_a_prediction_of_a_scan_that_moved_is_not_shown_and_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    run = project.new_run("dycon", {})
+    heat = np.zeros((7, 6, 5), np.float32)
+    project.write_prediction(run.id, "scan", heat.astype(np.uint8), heat, heat)
+    assert load_case(project, "scan").prediction is not None
+    save_nifti(file, noise, np.diag([1.0, 1.0, 3.0, 1.0]))
+    view = load_case(project, "scan")
+    assert view.prediction is None
+    assert "does not fit scan.nii.gz" in view.notes[-1]
+
+
+def test_nothing_is_learnt_from_a_label_of_a_scan_that_moved(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[3:8, 3:8, 3:8] = 1
+    project.save_label("scan", label)
+    save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
+    with pytest.raises(GeometryError, match="does not fit"):
+        list(train(project, make_config("dycon", device="cpu", steps=1)))

@@ -121,9 +121,9 @@ def prepare(
             if frozen.exists():
                 data.labelled.append(LabelledCase(case, cached, frozen))
         elif number <= len(labelled):
-            label = project.read_label(case)
-            assert label is not None
             volume = volume or project.read_image(case)
+            label = project.read_label(case, like=volume)
+            assert label is not None
             indices = to_indices(prepare_label(label, volume, planned), data.class_values)
             values = set(np.unique(indices).tolist()) - {UNANNOTATED}
             if len(values) < 2:

@@ -62,10 +62,10 @@ def validate(
     scores: dict[int, list[float]] = {value: [] for value in data.class_values}
     values = np.array([0, *data.class_values], dtype=np.uint8)
     for case in data.validation:
-        label = project.read_label(case)
+        volume = project.read_image(case)
+        label = project.read_label(case, like=volume)
         if label is None:
             continue
-        volume = project.read_image(case)
         members = list(members_on_grid(model, volume, device, dtype, quick=True))
         mask = values[torch.stack(members).mean(dim=0).argmax(dim=0).numpy()]
         for value, dice in dice_per_class(mask, label, data.class_values).items():

@@ -48,8 +48,9 @@ FILE = "project.json"
 class Project:
     """A project folder that is open."""
 
-    def __init__(self, path: Path, file: ProjectFile) -> None:
+    def __init__(self, path: Path, file: ProjectFile, read_only: str = "") -> None:
         self.path = path
+        self.read_only = read_only  # why nothing may be changed; empty when it may
         self._file = file
 
     # ---- Making and opening ------------------------------------------------------------------
@@ -78,13 +79,20 @@ class Project:
         return cls(path, file)
 
     @classmethod
-    def open(cls, path: Path | str) -> Project:
-        """Open a project by its folder or its ``project.json``."""
+    def open(cls, path: Path | str, *, read_only: str = "") -> Project:
+        """Open a project by its folder or its ``project.json``.
+
+        With ``read_only``, a reason in words, and in a folder that cannot be written to, everything
+        that would change it raises ``ProjectError``.
+        """
         path = Path(path).absolute()
         folder = path.parent if path.name == FILE else path
         if not folder.exists():
             raise ProjectError(f"There is no folder {folder}. Check its name.")
-        return cls(folder, _read(folder))
+        file = _read(folder)
+        if not read_only and not os.access(folder, os.W_OK):
+            read_only = "its folder cannot be written to"
+        return cls(folder, file, read_only)
 
     @staticmethod
     def is_project(path: Path | str) -> bool:
@@ -185,6 +193,14 @@ class Project:
 
     # ---- Changing it -------------------------------------------------------------------------
 
+    def need_writing(self) -> None:
+        """Raise ``ProjectError`` where the project is only looked at."""
+        if self.read_only:
+            raise ProjectError(
+                f"{self.name} is only shown, and nothing of it is changed: {self.read_only}. To "
+                "work on it, open it again, or a copy of its folder that you may write to."
+            )
+
     def add_cases(
         self,
         images: Sequence[Path | Sequence[Path]],
@@ -278,6 +294,7 @@ class Project:
         A reviewed case stays reviewed as long as all of it is annotated. ``like`` is the case's
         scan where it is at hand; otherwise its file is read for the grid.
         """
+        self.need_writing()
         like = like or self.grid(case_id)
         if array.shape != like.shape:
             raise GeometryError(
@@ -353,6 +370,7 @@ class Project:
 
     def new_run(self, method: str, config: dict[str, Any]) -> Run:
         """Make the folder of a new run, ``runs/001-dycon``, with its settings."""
+        self.need_writing()
         return make_run(self.path / "runs", method, config)
 
     def prediction_path(self, run_id: str, case_id: str, kind: Kind = "mask") -> Path:
@@ -360,17 +378,25 @@ class Project:
         suffix = "" if kind == "mask" else f"_{kind}"
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}{suffix}.nii.gz"
 
-    def read_prediction(self, run_id: str, case_id: str, kind: Kind = "mask") -> Any:
-        """Read a mask (uint8) or a map (float32), ``(D, H, W)``; ``None`` if there is none."""
+    def read_prediction(
+        self, run_id: str, case_id: str, kind: Kind = "mask", *, like: Volume | None = None
+    ) -> Any:
+        """Read a mask (uint8) or a map (float32), ``(D, H, W)``; ``None`` if there is none.
+
+        With ``like``, the case's scan, one that lies elsewhere raises ``GeometryError``.
+        """
         path = self.prediction_path(run_id, case_id, kind)
         if not path.exists():
             return None
-        return formats.read_label(path).array if kind == "mask" else formats.read_map(path)
+        if kind == "mask":
+            return formats.read_label(path, like=like).array
+        return formats.read_map(path, like=like)
 
     def write_prediction(
         self, run_id: str, case_id: str, mask: Array, uncertainty: Array, disagreement: Array
     ) -> None:
         """Write canonical arrays ``(D, H, W)`` on the scan's own grid."""
+        self.need_writing()
         like = self.grid(case_id)
         self.run(run_id)  # no folder for a run that does not exist
         path = self.prediction_path(run_id, case_id)
@@ -383,6 +409,7 @@ class Project:
 
     def write_facts(self, run_id: str, case_id: str, facts: dict[str, Any]) -> None:
         """Write what a run found out about a scan, as JSON beside its prediction."""
+        self.need_writing()
         self.run(run_id)
         path = self._facts_path(run_id, case_id)
         make_folder(path.parent)
@@ -434,6 +461,7 @@ class Project:
 
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Read, change, check and write ``project.json`` under the lock."""
+        self.need_writing()
         with folder_lock(self.path):
             values = _read(self.path).model_dump()
             change(values)

@@ -84,7 +84,7 @@ class AnnotateSection(QWidget):
         self.session.message.emit("info", f"Slice {index}: {changed} voxels are background now.")
 
     def _refresh(self, *_: object) -> None:
-        why_not = "" if self.session.view else "choose a case in the list first"
+        why_not = self.session.why_no_edit()
         for item in (self.slice_done, self.case_done, self.reviewed):
             set_enabled(item, why_not)
 

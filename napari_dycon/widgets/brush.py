@@ -103,7 +103,7 @@ class Brush(QWidget):
             self._pick((z, y, x))
 
     def _refresh(self, *_: object) -> None:
-        why_not = "" if self.session.view else "choose a case in the list first"
+        why_not = self.session.why_no_edit()
         for item in (self.paint, self.background, self.unmark, self.pick, self.limited):
             set_enabled(item, why_not)
         view = self.session.view

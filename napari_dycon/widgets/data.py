@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from qtpy.QtCore import Qt
@@ -12,7 +11,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMenu,
-    QMessageBox,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
@@ -21,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_dycon.project.formats.reading import SUFFIXES
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
+from napari_dycon.widgets.ask import ask
 from napari_dycon.widgets.case_list import FILTERS, CaseList
 from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.export_dialog import ExportDialog
@@ -80,7 +79,7 @@ class DataSection(QWidget):
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._fill)
         session.case_shown.connect(self._count)
-        session.resample_asked.connect(self._ask_to_resample)
+        session.asked.connect(lambda question: ask(self, session, question))
         self._project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
@@ -123,27 +122,12 @@ class DataSection(QWidget):
                 format_, out, options = dialog.answers()
                 guarded(self.session, self.session.export)(format_, out, **options)
 
-    def _ask_to_resample(self, why: str, resample: Callable[[], None]) -> None:
-        box = QMessageBox(
-            QMessageBox.Icon.Question,
-            "Uneven slices",
-            f"{why.split(' Have them resampled')[0]}\n\nShall they be resampled to even ones? "
-            "Labels then lie on the resampled scan.",
-            parent=self,
-        )
-        accept = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
-        cancel = box.addButton(QMessageBox.StandardButton.Cancel)
-        box.setDefaultButton(cancel)
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.exec()
-        if box.clickedButton() is accept:
-            guarded(self.session, resample)()
-
     def _project_changed(self, project: Project | None) -> None:
         self.title.setText(project.name if project else NOTHING_OPEN)
         self.title.setToolTip(str(project.path) if project else "")
-        for item in (self.add_button, self.export_button):
-            set_enabled(item, "" if project else "open or make a project first")
+        why = "" if project else "open or make a project first"
+        set_enabled(self.export_button, why)
+        set_enabled(self.add_button, project.read_only if project else why)
         self._fill()
 
     def _fill(self) -> None:
@@ -156,7 +140,8 @@ class DataSection(QWidget):
             cases = project.cases
             labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
-            self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled{hint}")
+            only = " (only shown)" if project.read_only else ""
+            self.title.setText(f"{project.name}{only}: {labelled} of {len(cases)} labelled{hint}")
 
     def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         if item is not None:

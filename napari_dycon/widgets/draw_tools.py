@@ -129,7 +129,7 @@ class DrawTools(QWidget):
 
     def _refresh(self, *_: object) -> None:
         drawing = self.session.drawing
-        why_not = "" if self.session.view else "choose a case in the list first"
+        why_not = self.session.why_no_edit()
         if drawing.busy:
             why_not = f"{drawing.busy.lower()} is at work"
         for item in (

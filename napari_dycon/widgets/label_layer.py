@@ -34,9 +34,13 @@ class CaseLabels(Labels):
     Parameters
     ----------
     image : (D, H, W), the channel whose grey values count
+    only_shown : the label is only looked at
     """
 
-    def __init__(self, data: Any, *, image: npt.NDArray[Any], **settings: Any) -> None:
+    def __init__(
+        self, data: Any, *, image: npt.NDArray[Any], only_shown: bool = False, **settings: Any
+    ) -> None:
+        self._only_shown = only_shown
         super().__init__(data, **settings)
         self.limits = PaintLimits(image)
 
@@ -56,6 +60,11 @@ class CaseLabels(Labels):
         before = self.data[box].copy()
         self.data[box] = values
         self._save_history((box, before, values.copy()))
+
+    def _reset_editable(self) -> None:
+        super()._reset_editable()
+        if self._only_shown:
+            self.editable = False
 
     @property
     def _type_string(self) -> str:

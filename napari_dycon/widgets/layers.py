@@ -271,6 +271,7 @@ class CaseLayers(QObject):
         label = CaseLabels(
             view.label,
             image=_channel(view, 0),
+            only_shown=bool(self.session.why_no_edit()),
             name="label",
             colormap=self._colormap(),
             **self.settings(view, "label"),

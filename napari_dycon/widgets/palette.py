@@ -77,7 +77,7 @@ class Palette(QWidget):
                 self.list.addItem(item)
         self._mark(self.layers.brush)
         for control in (self.add, self.rename):
-            set_enabled(control, "" if project else "open a project first")
+            set_enabled(control, project.read_only if project else "open a project first")
 
     def _mark(self, value: int) -> None:
         """Choose the row of a value."""

@@ -8,7 +8,7 @@ from typing import Any
 from napari.utils.notifications import show_error, show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -25,6 +25,7 @@ from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate import AnnotateSection
 from napari_dycon.widgets.background import NapariBackground
+from napari_dycon.widgets.closing import CloseWatch
 from napari_dycon.widgets.data import DataSection
 from napari_dycon.widgets.keys import bind, keys_of, show_card, unbind
 from napari_dycon.widgets.layers import CaseLayers
@@ -53,9 +54,7 @@ class DyconPanel(QWidget):
         self.strip = SliceStrip(self.session, self.layers)
         self._strip_dock: QWidget | None = None
         self._released = False
-        self._warned = False
-        self._main: QWidget | None = None  # the window, watched because only it is told to close
-        self._closing = False
+        self._watch: CloseWatch | None = None  # of the main window
         self.message = QLabel("")
         self.message.setWordWrap(True)
         self.message.setTextFormat(Qt.TextFormat.PlainText)
@@ -109,9 +108,12 @@ class DyconPanel(QWidget):
         top: QWidget = self
         while (parent := top.parentWidget()) is not None:
             top = parent
-        if not self._released and top is not self and self._main is not top:
-            self._main = top
-            top.installEventFilter(self)
+        if self._released or top is self:
+            return
+        if self._watch is None or self._watch.main is not top:
+            if self._watch is not None:
+                self._watch.release()
+            self._watch = CloseWatch(top, self.session, self.release)
             if self._strip_dock is None:
                 self._strip_dock = self.viewer.window.add_dock_widget(
                     self.strip, name="Slices of the case", area="bottom"
@@ -126,34 +128,16 @@ class DyconPanel(QWidget):
         """Notice that the panel itself is closed: napari takes it out of its dock then."""
         if (
             event.type() == QEvent.Type.ParentChange
-            and self._main is not None
+            and self._watch is not None
             and self.parentWidget() is None
         ):
             self.release()
         return bool(super().event(event))
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
-        """Save before the window closes, let go only once it has: a close can be cancelled."""
-        if watched is self._main and event.type() == QEvent.Type.Close:
-            try:
-                self.session.flush()
-            except DyconError as error:
-                if not self._warned:
-                    self._warned = True
-                    self.session.message.emit(
-                        "error", f"Not closed, your last strokes are not saved: {error}"
-                    )
-                    event.ignore()
-                    return True
-            self._closing = True
-        elif watched is self._main and event.type() == QEvent.Type.Hide and self._closing:
-            self.release()
-        return bool(super().eventFilter(watched, event))
-
     @property
     def window_shown(self) -> bool:
         """Whether the window is there to be drawn, also when the panel itself is not."""
-        return self._main is not None and not self._closing and self._main.isVisible()
+        return self._watch is not None and self._watch.shown
 
     def release(self) -> None:
         """Save and let go of everything; safe to call twice."""
@@ -165,14 +149,15 @@ class DyconPanel(QWidget):
         except DyconError:  # told already
             self.session.rescue_label()
         self.strip.release()
-        if self._strip_dock is not None and not self._closing:
+        closing = self._watch is not None and self._watch.closing
+        if self._strip_dock is not None and not closing:
             with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
                 self.viewer.window.remove_dock_widget(self.strip)
         unbind(self.viewer, self.keys)
         self.layers.close()
-        if self._main is not None:
-            self._main.removeEventFilter(self)
-            self._main = None
+        if self._watch is not None:
+            self._watch.release()
+            self._watch = None
         self.session.close_project()
         self.background.close()
         self.viewer.events.theme.disconnect(self._use_theme)

@@ -149,22 +149,24 @@ class ReviewSection(QWidget):
         weights = bool(project and any(run.has_weights for run in project.runs()))
         no_view = "" if view else "choose a case in the list first"
         no_weights = "" if weights else "train first"
+        if project and project.read_only:
+            no_weights = project.read_only
         no_prediction = (
             "" if view and view.prediction is not None else "this case has no prediction"
         )
         set_enabled(self.predict_button, no_view or no_weights)
         set_enabled(self.predict_all_button, no_weights)
         set_enabled(self.next_case_button, "" if project else "open a project first")
+        for item in (self.before_button, self.next_place_button):
+            set_enabled(item, no_view or no_prediction)
         for item in (
-            self.before_button,
-            self.next_place_button,
             self.accept_button,
             self.accept_class,
             self.accept_slice,
             self.accept_piece,
             self.accept_brush,
         ):
-            set_enabled(item, no_view or no_prediction)
+            set_enabled(item, self.session.why_no_edit() or no_prediction)
         number, count, seen = self.session.review.places()
         places = f"{count} uncertain place{'s' if count > 1 else ''}"
         where = f"Place {number} of {count}" if number else places

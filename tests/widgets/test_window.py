@@ -228,10 +228,10 @@ def test_a_cancelled_close_leaves_the_panel_alive(
             event.ignore()
             return True
 
-    main, cancel = panel._main, Cancel()
-    main.removeEventFilter(panel)
+    main, cancel = panel._watch.main, Cancel()
+    main.removeEventFilter(panel._watch)
     main.installEventFilter(cancel)
-    main.installEventFilter(panel)  # the last one is asked first
+    main.installEventFilter(panel._watch)  # the last one is asked first
     roles(viewer)["label"].paint((5, 5, 5), 1)
     main.close()
     assert main.isVisible()

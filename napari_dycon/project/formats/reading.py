@@ -131,12 +131,7 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
     """
     path = Path(path)
     volume = read_volume(path, check_values=False)
-    if like is not None and (difference := same_grid(volume, like)):
-        scan = like.source.path.name if like.source.path else "its scan"
-        raise GeometryError(
-            f"Label {path.name} does not fit {scan}: {difference}. Expected a label on the grid of "
-            "its scan; export it again from there."
-        )
+    _check_grid(volume, like, f"Label {path.name}")
     array = volume.array
     if not np.all(np.isfinite(array)):
         raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
@@ -152,6 +147,17 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
     return Volume(array.astype(np.uint8), volume.affine, volume.source, volume.notes)
 
 
-def read_map(path: Path | str) -> npt.NDArray[np.float32]:
-    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``."""
-    return read_volume(path, check_values=False).array.astype(np.float32, copy=False)
+def read_map(path: Path | str, *, like: Volume | None = None) -> npt.NDArray[np.float32]:
+    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``like``."""
+    volume = read_volume(path, check_values=False)
+    _check_grid(volume, like, f"Map {Path(path).name}")
+    return volume.array.astype(np.float32, copy=False)
+
+
+def _check_grid(volume: Volume, like: Volume | None, what: str) -> None:
+    if like is not None and (difference := same_grid(volume, like)):
+        scan = like.source.path.name if like.source.path else "its scan"
+        raise GeometryError(
+            f"{what} does not fit {scan}: {difference}. Expected the grid of its scan; make it "
+            "again from there."
+        )

@@ -1,0 +1,31 @@
+"""A question in a window of its own."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_dycon.questions import Question
+from napari_dycon.session import Session
+from napari_dycon.widgets.common import guarded
+
+
+def ask(parent: QWidget, session: Session, question: Question) -> bool:
+    """Ask and do what was chosen; returns whether anything was. Cancel is the default."""
+    text, _, more = question.text.partition("\n\n")
+    box = QMessageBox(QMessageBox.Icon.Question, question.title, text, parent=parent)
+    box.setInformativeText(more)
+    box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
+    buttons = {
+        box.addButton(text, QMessageBox.ButtonRole.AcceptRole): chosen
+        for text, chosen in question.choices
+    }
+    cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(cancel)
+    box.setEscapeButton(cancel)
+    box.exec()
+    for each, chosen in buttons.items():
+        if box.clickedButton() is each:
+            guarded(session, chosen)()
+            return True
+    return False

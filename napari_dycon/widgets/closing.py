@@ -1,0 +1,104 @@
+"""What a person who closes the window is asked first, and what is saved before it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QWidget
+
+from napari_dycon.errors import DyconError
+from napari_dycon.questions import Question
+from napari_dycon.session import Session
+from napari_dycon.widgets.ask import ask
+
+
+class CloseWatch(QObject):
+    """Watches the main window of napari, because only it is told to close.
+
+    Labels are saved before any close. A person who closes the window while a run is at work is
+    asked what becomes of it; a program that closes it is not, and the run goes on.
+
+    Parameters
+    ----------
+    closed : called once the window has really gone; a close can be cancelled
+    """
+
+    def __init__(self, main: QWidget, session: Session, closed: Callable[[], None]) -> None:
+        super().__init__()  # no child of the window, which it would keep alive
+        self.main = main
+        self.closing = False
+        self._session = session
+        self._closed = closed
+        self._warned = False
+        main.installEventFilter(self)
+        # napari tells a person's wish to close (menu, Ctrl+W, Ctrl+Q) from a program's by this
+        # argument, and hands it no further.
+        self._close: Callable[..., Any] = main.close
+        main.close = self._close_asked
+
+    @property
+    def shown(self) -> bool:
+        """Whether the window is there to be drawn."""
+        return not self.closing and self.main.isVisible()
+
+    def release(self) -> None:
+        """Watch no longer."""
+        self.main.removeEventFilter(self)
+        if self.main.__dict__.get("close") == self._close_asked:
+            del self.main.close
+
+    def eventFilter(self, _: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
+        """Save and ask before the window closes; let go only once it has."""
+        if event.type() == QEvent.Type.Close:
+            if event.spontaneous() and self._at_work:  # by the window's own button
+                event.ignore()
+                if self._may_close():
+                    QTimer.singleShot(0, self._close)
+                return True
+            if not self._saved():
+                event.ignore()
+                return True
+            self.closing = True
+        elif event.type() == QEvent.Type.Hide and self.closing:
+            self._closed()
+        return False
+
+    def _close_asked(self, quit_app: bool = False, confirm_need: bool = False) -> Any:
+        if confirm_need and self._at_work:
+            if not self._may_close():
+                return None
+            confirm_need = False  # one question is enough
+        return self._close(quit_app, confirm_need)
+
+    @property
+    def _at_work(self) -> bool:
+        """Whether there is a run that this window may decide about."""
+        session = self._session
+        only_shown = session.project is not None and bool(session.project.read_only)
+        return session.status.phase not in ("idle", "stopping") and not only_shown
+
+    def _saved(self) -> bool:
+        """Save the label; when that fails, the first close is refused and the second rescues it."""
+        try:
+            self._session.flush()
+        except DyconError as error:
+            if not self._warned:
+                self._warned = True
+                self._session.message.emit(
+                    "error", f"Not closed, your last strokes are not saved: {error}"
+                )
+                return False
+        return True
+
+    def _may_close(self) -> bool:
+        """Ask what becomes of the run at work."""
+        session = self._session
+        question = Question(
+            "Training is at work",
+            f"Run {session.status.run} is being trained. It can go on without this window: open "
+            "the project again, and you see how far it is.",
+            (("Keep training", lambda: None), ("Stop and keep what it learnt", session.stop)),
+        )
+        return ask(self.main, session, question)

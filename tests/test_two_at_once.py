@@ -1,0 +1,165 @@
+"""Two windows, commands or machines on one project: told of each other, nothing destroyed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.presence import FOLDER, STALE, Presence, holders
+from napari_dycon.project.store import Project
+from napari_dycon.questions import Question
+from napari_dycon.session import Session
+
+HOLD = """
+import sys, time
+from napari_dycon.session import Session
+session = Session()
+session.open_project(sys.argv[1])
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other_process(project: Project) -> subprocess.Popen[bytes]:
+    """Somebody else, who has the project open and is killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(project.path)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"open\n"
+    yield process  # type: ignore[misc]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_session_is_told_who_has_the_project(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    session, said = Session(), []
+    session.message.connect(lambda level, text: said.append((level, text)))
+    session.open_project(project.path)
+    assert session.project is not None
+    assert any(
+        level == "warning" and "is open already" in text and "on this computer, since" in text
+        for level, text in said
+    )
+
+
+def test_a_person_is_offered_to_look_only(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    session = Session()
+    asked: list[Question] = []
+    session.asked.connect(asked.append)
+    session.open_project(project.path)
+    assert session.project is None  # until there is an answer
+    (question,) = asked
+    assert [text for text, _ in question.choices] == ["Only look", "Work on it too"]
+    question.choices[0][1]()
+    assert session.project is not None
+    assert session.project.read_only
+    session.show_case("scan-0")
+    with pytest.raises(ProjectError, match="only shown"):
+        session.set_label(np.ones_like(session.need_view().label))
+    with pytest.raises(ProjectError, match="only shown"):
+        session.set_case_status("scan-0", "unlabelled")
+    with pytest.raises(ProjectError, match="only shown"):
+        session.start_training()
+    assert len(holders(project.path)) == 1  # who looks on is in nobody's way
+    question.choices[1][1]()
+    assert not session.need_project().read_only
+    assert len(holders(project.path)) == 2
+    session.close_project()
+    assert len(holders(project.path)) == 1
+
+
+def test_a_window_that_was_killed_holds_nothing(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    other_process.kill()
+    other_process.wait()
+    assert list((project.path / FOLDER).glob("*.json"))
+    assert holders(project.path) == []
+    assert not list((project.path / FOLDER).glob("*.json"))
+
+
+def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> None:
+    presence = Presence(project.path)
+    presence._values["process"]["host"] = "ward-3"
+    presence._values["user"] = "anna"
+    presence.enter()
+    (holder,) = holders(project.path)
+    assert str(holder).startswith("anna on ward-3, since ")
+    (file,) = (project.path / FOLDER).glob("*.json")
+    old = time.time() - STALE - 5
+    os.utime(file, (old, old))
+    assert holders(project.path) == []
+    presence.leave()
+    assert not (project.path / FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"process": 3}', '{"process": {"pid": "x"}, "user": 1, "since": null}']
+)
+def test_a_damaged_file_of_a_holder_hinders_nobody(project: Project, text: str) -> None:
+    (project.path / FOLDER).mkdir()
+    (project.path / FOLDER / "x.json").write_text(text)
+    assert holders(project.path) == []
+    Session().open_project(project.path)
+
+
+def test_presence_makes_no_folder_anew_that_is_gone(project: Project) -> None:
+    presence = Presence(project.path)
+    shutil.rmtree(project.path)
+    presence.enter()
+    presence.leave()
+    assert not project.path.exists()
+
+
+def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
+    project: Project,
+) -> None:
+    # Both change project.json (the status) after every label, as two machines on a share would.
+    work = (
+        "import sys, numpy as np\n"
+        "from napari_dycon.project.store import Project\n"
+        "project = Project.open(sys.argv[1])\n"
+        "shape = project.grid(sys.argv[2]).shape\n"
+        "for number in range(20):\n"
+        "    label = np.full(shape, 255 if number % 2 else 1, np.uint8)\n"
+        "    label[0] = 1\n"
+        "    project.save_label(sys.argv[2], label)\n"
+    )
+    cases = [case.id for case in project.cases][-2:]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", work, str(project.path), case]) for case in cases
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    opened = Project.open(project.path)
+    for case in cases:
+        label = opened.read_label(case)
+        assert label is not None
+        assert label[0].min() == label[0].max() == 1
+        assert opened.case(case).status == "in progress"
+
+
+def test_commands_tell_who_has_the_project(
+    project: Project,
+    other_process: subprocess.Popen[bytes],
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = run("cases", project.path, "--json")
+    assert code == 0
+    assert "is open already" in err.replace("\n", " ")
+    assert len(json.loads(out)["cases"]) == len(project.cases)
