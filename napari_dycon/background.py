@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
+from napari_dycon.crash import explained
+
 T = TypeVar("T")
 Event = dict[str, Any]
 
@@ -71,4 +73,4 @@ def with_failures(events: Iterator[Event]) -> Iterator[Event]:
     try:
         yield from events
     except Exception as error:
-        yield {"event": "failed", "message": str(error) or type(error).__name__}
+        yield {"event": "failed", "message": explained(error)}

@@ -25,6 +25,7 @@ from napari_dycon.cli_support import (
     refuse_other_settings,
     take_up,
 )
+from napari_dycon.crash import explained
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.terminal import (
     errors,
@@ -77,7 +78,7 @@ def main() -> None:
         if hasattr(error, "format_message"):
             errors.print(error.format_message(), markup=False, highlight=False)
             sys.exit(getattr(error, "exit_code", 2))
-        errors.print(f"Unexpected failure: {error!r}", markup=False, highlight=False)
+        errors.print(explained(error), markup=False, highlight=False)
         sys.exit(1)
 
 

@@ -26,6 +26,7 @@ from napari_dycon.project.runs import Run
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
 MOST_STEPS = 500  # of an earlier part of a run that are told again
+KILLED = -9  # return code of a process that got SIGKILL; Windows has none such
 POLL = 0.1  # seconds between looks at the events file
 
 
@@ -118,7 +119,8 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
                     process.wait()
                 return
         if ended and (process is not None or time.monotonic() - begin > 1.0):
-            yield {"event": "failed", "message": _last_words(run)}
+            code = process.returncode if process is not None else None
+            yield {"event": "failed", "message": _last_words(run, code)}
             return
         yield {"event": "waiting"}
         time.sleep(POLL)
@@ -131,7 +133,12 @@ def _thinned(events: list[Event]) -> list[Event]:
     return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept]
 
 
-def _last_words(run: Run) -> str:
+def _last_words(run: Run, code: int | None) -> str:
+    if code == KILLED:
+        return (
+            "The training process was ended by the system, most often because memory ran out. "
+            "Close other programs, or choose a smaller patch; the last checkpoint is kept."
+        )
     try:
         lines = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -19,6 +19,7 @@ from psygnal import Signal
 from napari_dycon.annotating import Annotating
 from napari_dycon.background import Background, PlainBackground
 from napari_dycon.case_view import CaseView, load_case
+from napari_dycon.crash import explained
 from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UnevenSlicesError, UserError
@@ -473,7 +474,4 @@ class Session:
             self.tell(error)
 
     def tell(self, error: Exception) -> None:
-        if isinstance(error, DyconError):
-            self.message.emit("error", str(error))
-        else:
-            self.message.emit("error", f"Something unexpected went wrong: {error}")
+        self.message.emit("error", explained(error))

@@ -8,7 +8,7 @@ from typing import Any
 from napari.utils.notifications import show_error, show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QHBoxLayout,
@@ -29,6 +29,7 @@ from napari_dycon.widgets.closing import CloseWatch
 from napari_dycon.widgets.data import DataSection
 from napari_dycon.widgets.keys import bind, keys_of, show_card, unbind
 from napari_dycon.widgets.layers import CaseLayers
+from napari_dycon.widgets.mishaps import Mishaps
 from napari_dycon.widgets.orthogonal import orthogonal_button
 from napari_dycon.widgets.review import ReviewSection
 from napari_dycon.widgets.slice_strip import SliceStrip
@@ -54,6 +55,7 @@ class DyconPanel(QWidget):
         self.strip = SliceStrip(self.session, self.layers)
         self._strip_dock: QWidget | None = None
         self._released = False
+        self._mishaps = Mishaps(self.session)
         self._watch: CloseWatch | None = None  # of the main window
         self.message = QLabel("")
         self.message.setWordWrap(True)
@@ -114,6 +116,7 @@ class DyconPanel(QWidget):
             if self._watch is not None:
                 self._watch.release()
             self._watch = CloseWatch(top, self.session, self.release)
+            QTimer.singleShot(0, self._mishaps.watch)  # once the event loop is at work
             if self._strip_dock is None:
                 self._strip_dock = self.viewer.window.add_dock_widget(
                     self.strip, name="Slices of the case", area="bottom"
@@ -153,6 +156,7 @@ class DyconPanel(QWidget):
         if self._strip_dock is not None and not closing:
             with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
                 self.viewer.window.remove_dock_widget(self.strip)
+        self._mishaps.release()
         unbind(self.viewer, self.keys)
         self.layers.close()
         if self._watch is not None:

@@ -1,0 +1,21 @@
+"""The folder in which this program keeps things of its own for a person, outside any project."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+VARIABLE = "NAPARI_DYCON_STATE"
+
+
+def own_folder() -> Path:
+    """Folder for reports and what the program remembers; not made by asking for it.
+
+    The place that the operating system has for such things, or the one that the environment
+    variable ``NAPARI_DYCON_STATE`` names.
+    """
+    if chosen := os.environ.get(VARIABLE):
+        return Path(chosen).absolute()
+    from platformdirs import user_state_path
+
+    return user_state_path("napari-dycon", appauthor=False)
