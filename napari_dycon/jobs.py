@@ -135,10 +135,7 @@ def _thinned(events: list[Event]) -> list[Event]:
 
 def _last_words(run: Run, code: int | None) -> str:
     if code == KILLED:
-        return (
-            "The training process was ended by the system, most often because memory ran out. "
-            "Close other programs, or choose a smaller patch; the last checkpoint is kept."
-        )
+        return _killed("training", "choose a smaller patch; the last checkpoint is kept")
     try:
         lines = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -146,6 +143,13 @@ def _last_words(run: Run, code: int | None) -> str:
     said = next((line.strip() for line in reversed(lines) if line.strip()), "")
     detail = f" Its last words: {said}" if said else ""
     return f"The training process ended unexpectedly.{detail} The last checkpoint is kept."
+
+
+def _killed(what: str, advice: str) -> str:
+    return (
+        f"The process of the {what} was ended by the system, most often because memory ran out. "
+        f"Close other programs and {advice}."
+    )
 
 
 def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
@@ -175,6 +179,8 @@ def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterato
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip().splitlines()
             message = said[-1] if said else "The prediction ended unexpectedly."
+            if process.returncode == KILLED:
+                message = _killed("prediction", "predict again; what was written is kept")
             yield {"event": "failed", "message": message}
     finally:
         if process is not None:

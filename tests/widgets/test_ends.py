@@ -1,10 +1,11 @@
-"""Closing the window while a run is at work, and a project that somebody else has open."""
+"""Windows and runs that end before one another, and a project that somebody else has open."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 from tiny_runs import TINY
 
@@ -127,3 +128,23 @@ def test_a_project_in_use_can_be_looked_at(
     assert not label.editable
     picture(viewer, "only-shown")
     other.close_project()
+
+
+def test_an_engine_that_dies_leaves_a_window_that_works(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    _, panel = training(window, project, qtbot)
+    session, said = panel.session, []
+    session.message.connect(lambda level, text: said.append((level, text)))
+    identity = jobs.read_identity(project.runs()[-1])
+    assert identity is not None
+    psutil.Process(identity.pid).kill()
+    qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
+    assert any(level == "error" and "ended" in text for level, text in said), said
+    assert "Traceback" not in str(said)
+    qtbot.waitUntil(lambda: not panel.background._bars, timeout=10_000)
+    assert panel.train.start_button.isEnabled()
+    assert not panel.train.stop_button.isEnabled()
+    session.start_training(make_config("supervised", **TINY))
+    qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=120_000)
+    assert project.runs()[-1].has_weights

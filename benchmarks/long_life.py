@@ -1,0 +1,123 @@
+"""Does a window that is used all day grow? Rounds of show, paint, save, predict, show another.
+
+``python benchmarks/long_life.py --data FOLDER --work DIR [--rounds 200] [--cases 6]``
+
+The real window, scans of ``FOLDER/images``, a tiny network trained first, and a prediction in an
+engine process every round. After the first twenty rounds memory, threads, processes, open files and
+napari's callbacks are counted as a base, then again at the end. Under 50 MB more and nothing else
+more is what is asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+from event_loop import settle, wait
+
+from napari_dycon.engine.config import make_config
+from napari_dycon.project.importers import project_from_folder
+from napari_dycon.widgets.app import make_window
+
+WARM = 20  # rounds in which caches fill
+TINY: dict[str, Any] = {
+    "device": "cpu",
+    "patch": [16, 16, 16],
+    "filters": [4, 8, 8],
+    "steps": 4,
+    "labelled_batch": 1,
+    "unlabelled_batch": 1,
+    "test_scales": [],
+}
+
+
+def main() -> None:
+    """Run all rounds and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--cases", type=int, default=6)
+    arguments = parser.parse_args()
+    images = arguments.work / "images"
+    images.mkdir(parents=True)
+    for file in sorted((arguments.data / "images").iterdir())[: arguments.cases]:
+        (images / file.name).symlink_to(file)
+    project_from_folder(arguments.work / "project", images, None, ["structure"])
+
+    viewer, panel = make_window(arguments.work / "project")
+    session = panel.session
+    wait(lambda: session.project is not None)
+    ids = [case.id for case in session.need_project().cases]
+    label(panel, ids[0])
+    session.start_training(make_config("supervised", **TINY))
+    wait(lambda: session.status.phase == "idle", 300)
+    table = []
+    for number in range(1, arguments.rounds + 1):
+        case = ids[number % len(ids)]
+        label(panel, case)
+        session.predict([case])
+        wait(lambda: not session.review.predicting, 300)
+        wait(lambda: session.need_view().prediction is not None)
+        session.next_uncertain()
+        if number % 10 == 0:
+            settle(1.0)
+            table.append({"round": number, **counts(viewer)})
+            print(json.dumps(table[-1]), flush=True)
+    base = next(row for row in table if row["round"] >= min(WARM, arguments.rounds))
+    last = table[-1]
+    print("| | after the first rounds | at the end | more |\n|---|---|---|---|")
+    for name in base:
+        print(f"| {name} | {base[name]} | {last[name]} | {last[name] - base[name]} |")
+    viewer.close()
+
+
+def label(panel: Any, case: str) -> None:
+    """Show a case, paint in it and wait until that is saved."""
+    session = panel.session
+    session.show_case(case)
+    wait(lambda: session.view is not None and session.view.id == case)
+    settle(0.2)
+    layer = panel.layers.layer("label")
+    depth, height, width = layer.data.shape
+    value = 1 if layer.data[depth // 2, height // 2, width // 2] != 1 else 0
+    layer.brush_size = 6
+    layer.paint((depth // 2, height // 2, width // 2), value)
+    layer.paint((depth // 2 + 1, height // 2, width // 2), value)
+    session.fill_background(depth // 2)
+    session.save_label()
+    wait(lambda: not session.need_view().unsaved)
+    wait(lambda: session.need_project().case(case).status != "unlabelled")
+
+
+def counts(viewer: Any) -> dict[str, int]:
+    """What could grow, now."""
+    gc.collect()
+    process = psutil.Process()
+    return {
+        "memory in MB": round(process.memory_info().rss / 2**20),
+        "threads": process.num_threads(),
+        "Python threads": threading.active_count(),
+        "processes": len(process.children(recursive=True)),
+        "open files": process.num_fds(),
+        "callbacks": sum(len(emitter.callbacks) for emitter in emitters(viewer)),
+        "layers": len(viewer.layers),
+        "objects in thousands": len(gc.get_objects()) // 1000,
+    }
+
+
+def emitters(viewer: Any) -> Iterator[Any]:
+    """All emitters of the viewer, its layers and its parts."""
+    parts = [viewer, viewer.layers, viewer.dims, viewer.cursor, viewer.scene.camera]
+    for part in [*parts, viewer.layers.selection, *viewer.layers]:
+        yield from part.events.emitters.values()
+
+
+if __name__ == "__main__":
+    main()
