@@ -89,6 +89,28 @@ def to_canonical(
     return turned, affine @ orientations.inv_ornt_aff(turn, array.shape)
 
 
+def in_order(turned: Array) -> Array:
+    """Put voxels ``(D, H, W)`` into C order; within their own memory where axes only run backwards.
+
+    A copy would need the memory twice, and memory that is touched for the first time is slow.
+    """
+    backwards = tuple(slice(None, None, -1 if step < 0 else 1) for step in turned.strides)
+    array = turned[backwards]
+    if not (array.flags.c_contiguous and array.flags.writeable):
+        return np.ascontiguousarray(turned)
+    inner = backwards[1:]
+    if backwards[0].step == -1:
+        for low in range((len(array) + 1) // 2):
+            high = len(array) - 1 - low
+            first = array[low][inner].copy()
+            array[low] = array[high][inner].copy() if low == high else array[high][inner]
+            array[high] = first
+    elif any(axis.step == -1 for axis in inner):
+        for number in range(len(array)):
+            array[number] = array[number][inner].copy()
+    return array
+
+
 def from_canonical(array: Array, source: Source) -> Array:
     """Turn ``(D, H, W)`` voxels back to the axes of the file they belong to."""
     back = orientations.ornt_transform(

@@ -18,13 +18,15 @@ from nibabel import orientations
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
 from napari_dycon.project.formats import (
     is_scan,
+    nifti,
     read_label,
     read_volume,
     scan_name,
+    unpacking,
     write_map,
     write_mask,
 )
-from napari_dycon.project.volume import Source, Volume, same_grid
+from napari_dycon.project.volume import Source, Volume, in_order, same_grid
 
 ORIENTATIONS = [
     "".join(codes)
@@ -319,13 +321,53 @@ def test_absurd_dimensions_allocate_nothing(dim: list[int], words: str, tmp_path
 def test_a_scan_that_does_not_fit_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = stored(tmp_path / "a.nii.gz", voxels("float32"))
-
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", full)
-    refused(path, "memory")
+    refused(stored(tmp_path / "a.nii", voxels("float32")), "memory")
+    monkeypatch.setattr(nifti, "unpacked", full)
+    refused(stored(tmp_path / "a.nii.gz", voxels("float32")), "memory")
+
+
+def test_packed_voxels_are_compared_with_their_checksum(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a.nii.gz", voxels("int16", (20, 20, 20)))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
+    refused(path, "cannot be read")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", ">i2", "<f4", ">f8"])
+def test_unpacking_is_the_same_with_and_without_isal(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    array = (np.random.default_rng(0).normal(size=(7, 8, 9)) * 50).astype(dtype)
+    path = tmp_path / "a.gz"
+    path.write_bytes(gzip.compress(b"head" + array.tobytes(order="F")))
+    for opener in (unpacking._open, gzip.open):
+        monkeypatch.setattr(unpacking, "_open", opener)
+        found = unpacking.unpacked(path, 4, array.shape, array.dtype)
+        assert found.dtype == array.dtype
+        assert np.array_equal(found, array)
+        with pytest.raises(EOFError):
+            unpacking.unpacked(path, 5, array.shape, array.dtype)
+
+
+@pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
+@pytest.mark.parametrize("shape", [(4, 5, 6), (5, 2, 3), (1, 1, 1)])
+def test_voxels_are_put_in_order_within_their_memory(
+    signs: tuple[int, int, int], shape: tuple[int, int, int]
+) -> None:
+    array = np.arange(np.prod(shape)).reshape(shape)
+    turned = array[tuple(slice(None, None, sign) for sign in signs)]
+    wanted = turned.copy()
+    found = in_order(turned)
+    assert np.array_equal(found, wanted)
+    assert found.flags.c_contiguous
+    assert np.shares_memory(found, array)
+    other = in_order(wanted.transpose(2, 0, 1))
+    assert np.array_equal(other, wanted.transpose(2, 0, 1))
+    assert other.flags.c_contiguous
 
 
 def test_damaged_headers_never_escape_as_other_errors(

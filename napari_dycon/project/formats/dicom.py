@@ -19,7 +19,12 @@ import numpy.typing as npt
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
 from napari_dycon.project.formats.checks import MOST_VOXELS, Found
 from napari_dycon.project.formats.dicom_files import damaged, is_dicom, quietly, read_file, text_of
-from napari_dycon.project.formats.dicom_pixels import Pixels, functional_group
+from napari_dycon.project.formats.dicom_pixels import (
+    SCALE_TAGS,
+    Pixels,
+    functional_group,
+    stored_values,
+)
 from napari_dycon.project.formats.folders import files_below, folder_state
 from napari_dycon.project.formats.slices import (
     SAME_MM,
@@ -54,8 +59,7 @@ PLACES = {
 TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID", "SeriesNumber",
     "SeriesDescription", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", "SharedFunctionalGroupsSequence",
-    "PerFrameFunctionalGroupsSequence", *REPEATS,
+    "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", *SCALE_TAGS, *REPEATS,
 ]  # fmt: skip
 MOST_PIXELS = 2**26  # of one image
 Key = tuple[Any, ...]
@@ -289,6 +293,7 @@ def _placed(path: Path, header: Any) -> Iterator[Slice]:
         return
     frames = header.get("PerFrameFunctionalGroupsSequence")
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+    values = stored_values(header)
     for number, groups in enumerate([(f, shared) for f in frames] if frames else [()]):
         position, directions, spacing = (
             np.array([float(v) for v in source.get(name)])
@@ -317,6 +322,7 @@ def _placed(path: Path, header: Any) -> Iterator[Slice]:
             rows,
             number if frames else None,
             _indices(groups) if frames else tuple(text_of(header, name) for name in REPEATS),
+            values[min(number, len(values) - 1)] if values else None,
         )
 
 

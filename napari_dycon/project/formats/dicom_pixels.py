@@ -29,14 +29,26 @@ PIXEL_MODULE = (
     "HighBit",
     "PixelRepresentation",
 )
-SCALE_TAGS = [
+SCALE_TAGS = (
     "BitsStored",
     "PixelRepresentation",
     "RescaleSlope",
     "RescaleIntercept",
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
-]
+)
+# Of hundreds in a file, what decoding its pixels asks for.
+PIXEL_TAGS = (
+    *PIXEL_MODULE,
+    *SCALE_TAGS,
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "PixelData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+)
 
 
 class Pixels:
@@ -48,17 +60,13 @@ class Pixels:
         self._frames: Array = np.zeros(0)
         self._scaling: list[tuple[float, float]] = []
         scalings, ranges = set(), []
-        for path in dict.fromkeys(s.path for s in slices):
-            header = read_file(path, pixels=False, tags=SCALE_TAGS)
-            try:
-                with quietly():
-                    (low, high), found = _stored(header), _scalings(header)
-            except Exception:  # pydicom parses elements when they are asked for
-                raise damaged(path) from None
-            for slope, intercept in found:
-                scalings.add((slope, intercept))
-                ends = (low * slope + intercept, high * slope + intercept)
-                ranges += [min(ends), max(ends)]
+        for piece in slices:
+            if piece.values is None:
+                raise damaged(piece.path)
+            low, high, slope, intercept = piece.values
+            scalings.add((slope, intercept))
+            ends = (low * slope + intercept, high * slope + intercept)
+            ranges += [min(ends), max(ends)]
         whole = all(float(v).is_integer() for pair in scalings for v in pair)
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
         if whole:
@@ -92,7 +100,7 @@ class Pixels:
 
 def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
     """Frames (n, rows, columns) of a file, and the scaling each still needs."""
-    data = read_file(path, pixels=True)
+    data = read_file(path, pixels=True, tags=list(PIXEL_TAGS))
     rows, columns = int(data.Rows), int(data.Columns)
     try:
         with quietly():
@@ -173,6 +181,15 @@ def _without_meaning(data: Any) -> Any:
         if int(bare.BitsAllocated) == 8:
             bare.SOPClassUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
     return bare
+
+
+def stored_values(header: Any) -> list[tuple[float, float, float, float]] | None:
+    """``Slice.values`` of each image of a file, or once where all have the same."""
+    try:
+        low, high = _stored(header)
+        return [(low, high, *scaling) for scaling in _scalings(header)]
+    except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
+        return None
 
 
 def _stored(header: Any) -> tuple[float, float]:

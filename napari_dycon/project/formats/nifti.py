@@ -31,6 +31,7 @@ from napari_dycon.project.formats.checks import (
     corner_distance,
     plain,
 )
+from napari_dycon.project.formats.unpacking import UNPACKING, unpacked
 from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
@@ -60,7 +61,9 @@ def read(path: Path, channel: int | None = None) -> Found:
     i, j, k = shape = shape[:3]
     affine, notes = _geometry(path, image, (i, j, k))
     array = _voxels(path, image, shape, channel)
-    return Found(array, Source(path, (i, j, k), affine, image.header.copy()), notes)
+    # What was unpacked is in memory of our own, unlike a file that is mapped.
+    borrowed = not path.name.lower().endswith(".gz")
+    return Found(array, Source(path, (i, j, k), affine, image.header.copy()), notes, borrowed)
 
 
 def channel_count(path: Path) -> int:
@@ -154,11 +157,13 @@ def _voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | None)
         if channel is not None:
             # The others are not kept in memory; whole numbers stay what they are without scaling.
             array = np.asarray(proxy[(..., channel, *(0 for _ in image.shape[4:]))])
+        elif identity and path.name.lower().endswith(".gz"):
+            array = unpacked(path, proxy.offset, shape, dtype)
         elif identity and np.issubdtype(dtype, np.integer):
             array = np.asarray(proxy.get_unscaled())
         else:
             array = np.asarray(proxy)
-    except (OSError, EOFError, ValueError, MemoryError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, MemoryError, *UNPACKING) as error:
         raise _unreadable(path, error) from None
     array = array.reshape(shape)
     if not identity and np.issubdtype(array.dtype, np.floating):

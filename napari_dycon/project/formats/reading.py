@@ -15,7 +15,7 @@ from napari_dycon.project.formats.checks import Found
 from napari_dycon.project.formats.checks import check_values as _check_values
 from napari_dycon.project.formats.dicom_files import is_dicom
 from napari_dycon.project.formats.folders import folder_state
-from napari_dycon.project.volume import Volume, same_grid, to_canonical
+from napari_dycon.project.volume import Volume, in_order, same_grid, to_canonical
 
 Array = npt.NDArray[Any]
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
@@ -102,7 +102,7 @@ def read_series(
 
 def _volume(found: Found) -> Volume:
     turned, affine = to_canonical(found.array, found.source.affine)
-    array = np.array(turned, order="C") if found.borrowed else np.ascontiguousarray(turned)
+    array = np.array(turned, order="C") if found.borrowed else in_order(turned)
     return Volume(array, affine, found.source, found.notes)
 
 

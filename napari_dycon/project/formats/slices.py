@@ -35,7 +35,9 @@ class Slice:
     ``position`` is the centre of its first pixel; ``along_row`` and ``along_column`` are the unit
     vectors in which column and row numbers grow; ``pixel_mm`` is the distance between columns and
     between rows. ``frame`` counts the images of a multi-frame file. ``repeat`` is what tells
-    images of the same place apart (echo, time, ...).
+    images of the same place apart (echo, time, ...). ``values`` are the lowest and highest that its
+    pixels can have, as they are stored, and slope and intercept of what they stand for; ``None``
+    where the header does not tell.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Slice:
     rows: int
     frame: int | None = None
     repeat: tuple[str, ...] = ()
+    values: tuple[float, float, float, float] | None = None
 
     @property
     def normal(self) -> Vector:
