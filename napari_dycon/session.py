@@ -8,6 +8,7 @@ dock widget gives it a background that never blocks the window.
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -69,7 +70,8 @@ class Session:
         self.label_writer: Callable[[Box, Array], None] | None = None
         self._generation = 0
         self._keeper = LabelKeeper(self.background, self._label_written, self.tell)
-        self._unfollow: list[Callable[[], None]] = []
+        # What ends following an engine process, and whether that has ended by itself.
+        self._unfollow: list[tuple[Callable[[], None], threading.Event]] = []
 
     # ---- Data ------------------------------------------------------------------------------
 
@@ -189,7 +191,7 @@ class Session:
         """Save what was drawn and close; a run at work goes on by itself."""
         self.flush()
         self._generation += 1
-        for end in self._unfollow:
+        for end, _ in self._unfollow:
             end()
         self._unfollow.clear()
         self.review.predicting = False
@@ -450,8 +452,17 @@ class Session:
         return self.project.read_only
 
     def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
-        """Follow an engine process until the project is closed."""
-        self._unfollow.append(self.background.follow(title, events, each))
+        """Follow an engine process until it ends or the project is closed."""
+        ended = threading.Event()
+
+        def relayed() -> Iterator[Event]:
+            try:
+                yield from events
+            finally:
+                ended.set()
+
+        self._unfollow = [(end, over) for end, over in self._unfollow if not over.is_set()]
+        self._unfollow.append((self.background.follow(title, relayed(), each), ended))
 
     def tell_notes(self, notes: Sequence[str]) -> None:
         for note in notes[:MOST_NOTES]:

@@ -140,7 +140,7 @@ class Absent(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if name.split(".")[0] in {
             "scipy", "skimage", "SimpleITK", "pydicom", "highdicom", "pydantic", "psygnal",
-            "napari", "qtpy", "typer", "rich", "filelock",
+            "napari", "qtpy", "typer", "rich", "filelock", "isal", "platformdirs",
         }:
             raise ImportError(name)
 

@@ -1,15 +1,19 @@
-"""Slow work in napari's workers, answers on the main thread, progress in the activity dock."""
+"""Slow work in superqt's workers, answers on the main thread, progress in the activity dock.
+
+They are the workers that napari hands out, without napari's list of tasks: that one keeps every
+worker, and with it whatever was read, for as long as the window lives.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from napari.qt.threading import GeneratorWorker, WorkerBase, create_worker
 from napari.utils import progress
 from qtpy.QtCore import QThreadPool
 from qtpy.QtWidgets import QApplication, QLabel
+from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.background import with_failures
 
@@ -24,7 +28,7 @@ class NapariBackground:
     """Background of a window; ``close`` ends what still follows."""
 
     def __init__(self) -> None:
-        self._workers: set[WorkerBase] = set()
+        self._workers: set[WorkerBase[Any]] = set()
         self._bars: set[progress] = set()
         self._closed = False
         # Threads of this pool also serve Qt itself and napari.
@@ -57,7 +61,7 @@ class NapariBackground:
 
         worker = create_worker(guarded, _start_thread=False, _connect={"returned": returned})
         self._workers.add(worker)
-        worker.finished.connect(lambda: self._workers.discard(worker))
+        worker.finished.connect(lambda *_: self._workers.discard(worker))
         worker.start()
 
     def follow(
@@ -108,7 +112,7 @@ class NapariBackground:
         assert isinstance(worker, GeneratorWorker)
         self._workers.add(worker)
         worker.start()
-        return cast(Callable[[], None], worker.quit)
+        return worker.quit
 
     @property
     def idle(self) -> bool:
