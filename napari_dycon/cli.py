@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_dycon import __version__
+from napari_dycon.cli_results import evaluate, export, predict
 from napari_dycon.cli_support import (
+    RESAMPLE_HELP,
+    AsJson,
     Event,
-    case_ids,
+    ProjectPath,
     identified,
-    keep_scans,
     open_project,
     parse_time,
     refuse_other_settings,
@@ -29,8 +31,7 @@ from napari_dycon.crash import explained
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.terminal import (
     errors,
-    print_json,
-    print_table,
+    note,
     progress_bar,
     say,
     show_cases,
@@ -38,6 +39,7 @@ from napari_dycon.terminal import (
 )
 
 if TYPE_CHECKING:
+    from napari_dycon.project.adding import Skipped
     from napari_dycon.project.runs import Run
 
 app = typer.Typer(
@@ -47,9 +49,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
-RESAMPLE_HELP = "Interpolate DICOM slices that are uneven or tilted to even ones."
-ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
 
 def main() -> None:
@@ -159,12 +158,15 @@ def new(
 ) -> None:
     """Make a project from a folder of scans; scans without a label are unlabelled.
 
+    Scans that cannot be used are left out and listed at the end.
+
     The layouts of nnU-Net raw, the Medical Segmentation Decathlon, BraTS 2019, ISLES 2022, the left
     atrium challenge and Pancreas-CT are recognised: their channels and labels come along.
     """
     from napari_dycon.project.importers import project_from_folder
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
+    skipped: list[Skipped] = []
     with progress_bar(as_json) as progress:
         task = progress.add_task("Reading scans", total=None)
         made = project_from_folder(
@@ -178,9 +180,12 @@ def new(
             labelled=labelled,
             channels=None if channels is None else [n.strip() for n in channels.split(",")],
             resample=resample,
-            note=lambda text: errors.print(text, markup=False, highlight=False),
+            note=note,
+            skip=skipped.append,
         )
-    show_cases(made, as_json)
+    show_cases(made, as_json, [one.to_dict() for one in skipped])
+    for one in skipped:
+        note(one.text)
 
 
 @app.command()
@@ -254,157 +259,5 @@ def train(
     show_training(identified(train_events(opened, config, run), opened), as_json)
 
 
-@app.command()
-def predict(
-    project: ProjectPath,
-    run: Annotated[str | None, typer.Option(help="Run to predict with; the newest.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
-    cases: Annotated[
-        str | None,
-        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
-    resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
-    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
-    as_json: AsJson = False,
-) -> None:
-    """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans."""
-    from napari_dycon.project.atomic import make_folder
-    from napari_dycon.project.scans import scans_in
-
-    opened = open_project(project)
-    chosen = opened.run(run)
-    if not chosen.has_weights:
-        raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
-    if images is not None and cases is not None:
-        raise UserError("Give either --images or --cases, not both.")
-    if out is not None and images is None:
-        raise UserError(
-            "--out is for --images; a project's own cases go to its predictions folder."
-        )
-    files = scans_in(images, "images") if images is not None else []
-    ids = case_ids(cases) if cases else [c.id for c in opened.cases]
-    ids = [opened.case(case).id for case in ids]
-
-    folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
-    if images is not None:
-        keep_scans(files, folder, opened)
-    from napari_dycon.engine.checkpoint import load_model
-    from napari_dycon.engine.device import choose_device, choose_precision
-    from napari_dycon.engine.predict import check_files, predict_cases, predict_files
-
-    picked = choose_device(device)
-    dtype = choose_precision("auto", picked.device)
-    model = load_model(chosen.weights_path, picked.device)
-    if images is not None:
-        check_files(
-            files,
-            model,
-            resample=resample,
-            note=lambda text: errors.print(text, markup=False, highlight=False),
-        )
-        make_folder(folder)
-        events = predict_files(files, folder, model, picked.device, dtype, resample=resample)
-    else:
-        events = predict_cases(opened, chosen.id, model, ids, picked.device, dtype)
-    if as_json:
-        for event in events:
-            print_json(event)
-        return
-    with progress_bar(as_json) as progress:
-        task = progress.add_task(f"Predicting on {picked.device.type}", total=len(files or ids))
-        if not errors.is_terminal:  # a large scan takes minutes, and no bar shows it
-            errors.print(f"Predicting {len(files or ids)} scan(s) on {picked.device.type}")
-        for event in events:
-            progress.update(task, completed=event["done"], description=f"Predicted {event['case']}")
-            if not errors.is_terminal:
-                errors.print(f"Predicted {event['case']}", markup=False, highlight=False)
-    place = folder if images is not None else opened.path / "predictions" / chosen.id
-    typer.echo(f"{len(files or ids)} prediction(s) of run {chosen.id} in {place}")
-
-
-@app.command()
-def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
-    references: Annotated[Path, typer.Argument(help="Folder of true masks, named alike.")],
-    as_json: AsJson = False,
-) -> None:
-    """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
-    from napari_dycon.engine.evaluation import evaluate_folders
-
-    with progress_bar(as_json) as progress:
-        task = progress.add_task("Comparing", total=None)
-        result = evaluate_folders(
-            predictions,
-            references,
-            lambda done, total, name: progress.update(
-                task, completed=done, total=total, description=f"Compared {name}"
-            ),
-        )
-    if as_json:
-        print_json(result)
-        return
-    from napari_dycon.report import evaluation_table
-
-    print_table(evaluation_table(result))
-    for line in result.get("warnings", []):
-        errors.print(line, markup=False)
-
-
-@app.command()
-def export(
-    project: ProjectPath,
-    format_: Annotated[
-        str,
-        typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for what is written.")],
-    what: Annotated[
-        str,
-        typer.Option(help="labels, predictions, or best: labels, completed by predictions."),
-    ] = "best",
-    run: Annotated[str | None, typer.Option(help="Whose predictions or weights; newest.")] = None,
-    cases: Annotated[
-        str | None,
-        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
-    ] = None,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also the uncertainty of each prediction.")
-    ] = False,
-    code: Annotated[
-        list[str] | None,
-        typer.Option(help="Coded term of a structure for DICOM, as NAME=WORDS; repeatable."),
-    ] = None,
-    keep_identity: Annotated[
-        bool,
-        typer.Option("--keep-identity", help="Of DICOM, keep the patient's name, id and dates."),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Write masks, a data set, the network or a report for other programs and people."""
-    from napari_dycon.exports.export import chosen_codes
-    from napari_dycon.exports.export import export as write
-
-    opened = open_project(project)
-    codes = chosen_codes(opened, code) if code else None
-    with progress_bar(as_json) as progress:
-        task = progress.add_task("Exporting", total=None)
-        written = write(
-            opened,
-            format_,
-            out,
-            what=what,
-            run=run,
-            cases=case_ids(cases) if cases else None,
-            uncertainty=uncertainty,
-            keep_identity=keep_identity,
-            codes=codes,
-            note=lambda text: errors.print(text, markup=False, highlight=False),
-            progress=lambda done, total, name: progress.update(
-                task, completed=done, total=total, description=f"Exported {name}"
-            ),
-        )
-    if as_json:
-        print_json({"format": format_, "written": [str(path) for path in written]})
-    else:
-        typer.echo(f"{len(written)} file(s) or folder(s) in {out}")
+for command in (predict, evaluate, export):
+    app.command()(command)

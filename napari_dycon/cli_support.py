@@ -1,4 +1,4 @@
-"""What the commands share: times, lists of cases, a run's process and its interruption."""
+"""What the commands share: options, times, lists of cases, a run's process and its interruption."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
+RESAMPLE_HELP = "Interpolate DICOM slices that are uneven or tilted to even ones."
+ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
 
 def open_project(path: Path) -> Project:

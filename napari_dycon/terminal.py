@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -88,8 +88,32 @@ def say(event: Event, as_json: bool) -> None:
         errors.print(event["message"], markup=False, highlight=False)
 
 
-def show_cases(project: Project, as_json: bool) -> None:
-    """List the cases of a project."""
+def note(text: str) -> None:
+    """Tell a person something on standard error, as it is."""
+    errors.print(text, markup=False, highlight=False)
+
+
+def show_predictions(events: Iterator[Event], total: int, device: str, as_json: bool) -> None:
+    """Show predictions while they are made, of so many scans."""
+    if as_json:
+        for event in events:
+            print_json(event)
+        return
+    with progress_bar(as_json) as progress:
+        task = progress.add_task(f"Predicting on {device}", total=total)
+        if not errors.is_terminal:  # a large scan takes minutes, and no bar shows it
+            note(f"Predicting {total} scan(s) on {device}")
+        for event in events:
+            text = f"Predicted {event['case']}"
+            progress.update(task, completed=event["done"], total=event["total"], description=text)
+            if not errors.is_terminal:
+                note(text)
+
+
+def show_cases(
+    project: Project, as_json: bool, skipped: Sequence[dict[str, str]] | None = None
+) -> None:
+    """List the cases of a project, for a program also which scans were left out of it, and why."""
     rows = [
         {
             "id": case.id,
@@ -107,6 +131,7 @@ def show_cases(project: Project, as_json: bool) -> None:
                 "classes": [c.model_dump() for c in project.classes],
                 "channels": project.channels,
                 "cases": rows,
+                **({} if skipped is None else {"skipped": list(skipped)}),
             }
         )
         return

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dicom_files import save_series, values
 from nifti_files import save_nifti
 
-from napari_dycon import cli_support
+from napari_dycon import cli_support, predicting
 from napari_dycon.errors import UserError
 
 TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
@@ -84,6 +85,80 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, scans: Path, tmp_pat
     refused("shapes differ", "new", tmp_path / "p", *arguments)
     refused("does not exist", "evaluate", tmp_path / "none", scans / "labels")
     refused("No such option", "train", tmp_path / "p", "--fast")
+
+
+def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Path) -> None:
+    bad = scans / "images" / "scan-1b.nii.gz"
+    bad.write_bytes((scans / "images" / "scan-1.nii.gz").read_bytes()[:400])
+    project = tmp_path / "p"
+    folders = ("--images", scans / "images", "--labels", scans / "labels")
+    code, out, err = run("new", project, *folders, "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert len(made["cases"]) == 6
+    (skipped,) = made["skipped"]
+    assert skipped["case"] == "scan-1b"
+    assert "scan-1b.nii.gz" in skipped["reason"]
+    assert err.startswith("scan-1b was left out: ")
+    assert "skipped" not in json.loads(run("cases", project, "--json")[1])
+
+    assert run("train", project, "--steps", 1, *TRAIN)[0] == 0
+    code, out, err = run(
+        "predict", project, "--images", scans / "images", "--out", tmp_path / "out", "--json"
+    )
+    assert code == 2
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["event"] for e in events] == ["predicted"] * 6 + ["skipped"]
+    assert [(e["done"], e["total"]) for e in events[:6]] == [(n, 6) for n in range(1, 7)]
+    assert events[-1]["case"] == "scan-1b"
+    assert "1 of 7 scans could not be predicted; the others are. scan-1b: " in err
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 18
+
+    (scans / "images" / "scan-0.nii.gz").unlink()
+    (scans / "images" / "scan-4.nii.gz").write_bytes(bad.read_bytes())
+    code, out, err = run("predict", project)
+    assert code == 2
+    assert out.startswith("4 prediction(s) of run 001-dycon")
+    assert "Traceback" not in err
+    said = err.splitlines()
+    assert said[-3].startswith("scan-0 was left out: There is no file")
+    assert said[-2].startswith("scan-4 was left out: ")
+    assert said[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
+
+    code, out, err = run("predict", project, "--cases", "scan-4,scan-0", "--json")
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("scan-4.nii.gz")
+
+
+def test_uneven_slices_wait_for_consent_while_others_go_on(run: Run, tmp_path: Path) -> None:
+    save_series(tmp_path / "in" / "anna", values())
+    save_series(tmp_path / "in" / "bert", values((7, 6, 7)))[3].unlink()
+    code, out, err = run("new", tmp_path / "p", "--images", tmp_path / "in", "--json")
+    assert code == 0
+    assert [case["id"] for case in json.loads(out)["cases"]] == ["anna"]
+    assert err.startswith("bert was left out: ")
+    assert "--resample" in err
+    code, out, _ = run("new", tmp_path / "q", "--images", tmp_path / "in", "--resample", "--json")
+    assert code == 0
+    assert json.loads(out)["skipped"] == []
+    assert len(json.loads(out)["cases"]) == 2
+
+
+def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
+    def work(name: str) -> str:
+        if name == "huge":
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
+        if name == "strange":
+            raise RuntimeError("a mistake in the program")
+        return name
+
+    missed: list[predicting.Missed] = []
+    done = predicting.one_by_one([(n, n) for n in ("a", "huge", "b")], work, missed)
+    assert list(done) == [(1, "a"), (3, "b")]
+    assert predicting.summed_up(missed, 3).exit_code == 1
+    assert "huge is too large for the memory" in str(missed[0].error)
+    with pytest.raises(RuntimeError, match="mistake in the program"):
+        list(predicting.one_by_one([("strange", "strange")], work, missed))
 
 
 def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:

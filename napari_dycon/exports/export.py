@@ -10,7 +10,8 @@ from napari_dycon.errors import UserError
 from napari_dycon.exports.masks import ENDINGS, What, export_masks
 from napari_dycon.exports.nnunet import write_nnunet
 from napari_dycon.exports.report import write_report
-from napari_dycon.project.store import Progress, Project
+from napari_dycon.project.adding import Progress
+from napari_dycon.project.store import Project
 from napari_dycon.project.terminology import Code, search
 
 FORMATS = {

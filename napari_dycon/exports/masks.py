@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from napari_dycon.errors import UserError
 from napari_dycon.project import formats
+from napari_dycon.project.adding import Progress
 from napari_dycon.project.atomic import make_folder
 from napari_dycon.project.formats.dicom_seg import write_dicom_seg, write_parametric_map
 from napari_dycon.project.formats.dicom_source import reference
 from napari_dycon.project.guard import check_folder, check_target, scan_files
 from napari_dycon.project.schema import UNANNOTATED
-from napari_dycon.project.store import Progress, Project
+from napari_dycon.project.store import Project
 from napari_dycon.project.terminology import Code
 from napari_dycon.project.volume import Volume
 

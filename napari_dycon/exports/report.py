@@ -10,10 +10,11 @@ from napari_dycon.errors import UserError
 from napari_dycon.exports.measures import CaseFigures, as_csv, measure, read_case, used_labels
 from napari_dycon.exports.page import page
 from napari_dycon.exports.pictures import case_picture
+from napari_dycon.project.adding import Progress
 from napari_dycon.project.atomic import make_folder, write_bytes, write_text
 from napari_dycon.project.runs import Run
 from napari_dycon.project.schema import Case
-from napari_dycon.project.store import Progress, Project
+from napari_dycon.project.store import Project
 
 
 def write_report(

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import UserError
+from napari_dycon.project.adding import Progress, Skip
 from napari_dycon.project.labels import values_in
 from napari_dycon.project.layouts import Layout, recognise
 from napari_dycon.project.scans import Scan, holds_scans, labels_in, patients_in, scans_in
 from napari_dycon.project.schema import ClassInfo, named_classes
-from napari_dycon.project.store import Progress, Project, check_free
+from napari_dycon.project.store import Project, check_free
 
 
 def project_from_folder(
@@ -27,12 +28,14 @@ def project_from_folder(
     channels: Sequence[str] | None = None,
     resample: bool = False,
     note: Callable[[str], None] | None = None,
+    skip: Skip | None = None,
 ) -> Project:
     """Make a project from a folder of scans and, for some of them, labels of the same name.
 
     A folder in a layout of the field (see ``layouts.py``) is taken as it is, with its own labels,
     channels and classes. Otherwise scans are files, or DICOM series by the folder they lie in. All
-    scans and labels are read and checked first; when one is wrong, nothing is left behind.
+    scans and labels are read and checked first; when one is wrong and there is no ``skip``, nothing
+    is left behind.
 
     Parameters
     ----------
@@ -47,6 +50,7 @@ def project_from_folder(
         the field, those of its channels that are wanted
     resample : interpolate uneven or tilted slices to even ones
     note : is told what had to be decided to read a scan
+    skip : is told which scans cannot be used and are left out; see ``Project.add_cases``
     """
     path = Path(path).absolute()
     check_free(path)
@@ -69,6 +73,7 @@ def project_from_folder(
             renamed=layout.renamed,
             resample=resample,
             note=note,
+            skip=skip,
         )
     drawn = {} if labels is None else labels_in(Path(labels))
     scans = _scans(Path(images), channels, drawn)
@@ -106,6 +111,7 @@ def project_from_folder(
         ids=[scan.name for scan in scans],
         resample=resample,
         note=note,
+        skip=skip,
     )
 
 

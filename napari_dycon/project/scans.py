@@ -75,9 +75,11 @@ def scans_of(paths: Sequence[Path]) -> list[Scan]:
         elif path not in seen:
             if path.parent not in beside:
                 beside[path.parent] = dicom.find_series(path.parent, deep=False)
-            for series in dicom.with_images_of(path, beside[path.parent]):
+            its = dicom.with_images_of(path, beside[path.parent])
+            for series in its:
                 seen |= {piece.path for piece in series.slices}
-            found.append(Scan(formats.scan_name(path), (path,)))
+            # By whichever image a series is chosen, it is the same scan.
+            found.append(Scan(formats.scan_name(path), (its[0].path if its else path,)))
     return found
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +18,11 @@ import numpy.typing as npt
 
 from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserError
 from napari_dycon.project import formats
+from napari_dycon.project.adding import Place, Progress, Skip, channel_paths, read_cases
 from napari_dycon.project.atomic import folder_lock, make_folder, write_json
-from napari_dycon.project.labels import check_values, label_status, rename
+from napari_dycon.project.labels import check_values, label_status
 from napari_dycon.project.runs import Run, list_runs, make_run
-from napari_dycon.project.scans import read_scan
+from napari_dycon.project.scans import Scan, read_scan
 from napari_dycon.project.schema import (
     SCHEMA_VERSION,
     UNANNOTATED,
@@ -31,7 +31,6 @@ from napari_dycon.project.schema import (
     ProjectFile,
     Split,
     Status,
-    free_id,
     named_classes,
     next_color,
     parse,
@@ -41,7 +40,6 @@ from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
-Progress = Callable[[int, int, str], None]
 FILE = "project.json"
 
 
@@ -211,8 +209,11 @@ class Project:
         renamed: Mapping[int, int] | None = None,
         resample: bool = False,
         note: Callable[[str], None] | None = None,
+        skip: Skip | None = None,
     ) -> list[Case]:
         """Add scans, and labels by case name; all are checked before anything is written.
+
+        A scan that a case refers to already is left out, which a note tells.
 
         Parameters
         ----------
@@ -222,54 +223,41 @@ class Project:
         renamed : values of label files that mean others here
         resample : interpolate uneven or tilted slices to even ones, now and in future
         note : is told what had to be decided to read a scan
+        skip : is told which scans cannot be used and are left out, once all were read; without it,
+            and when no scan can be used, the first such error is raised and nothing is added
         """
         self.reload()
         groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
-        taken = {case.id.lower() for case in self._file.cases}
-        cases: list[Case] = []
-        arrays: dict[str, Array] = {}
-        likes: dict[str, Volume] = {}
-        for number, group in enumerate(groups, start=1):
-            paths = [Path(p).absolute() for p in group]
-            name = ids[number - 1] if ids is not None else formats.scan_name(paths[0])
-            case_id = free_id(name, taken)
-            taken.add(case_id.lower())
-            volume = read_scan(paths, case_id, resample=resample)
-            likes[case_id] = volume.without_voxels()
-            if note:
-                for text in volume.notes:
-                    note(text)
-            status: Status = "unlabelled"
-            if labels and (label := labels.get(name)):
-                array = rename(formats.read_label(label, like=volume).array, renamed or {})
-                check_values(array, self.classes, f"Label {Path(label).name}")
-                arrays[case_id], status = array, label_status(array)
-            cases.append(
-                Case(
-                    id=case_id,
-                    images=[self._reference(p) for p in paths],
-                    status=status,
-                    resampled=resample,
-                )
-            )
-            if progress:
-                progress(number, len(groups), case_id)
-
+        scans = []
+        for number, group in enumerate(groups):
+            paths = tuple(Path(path).absolute() for path in group)
+            scans.append(Scan(ids[number] if ids else formats.scan_name(paths[0]), paths))
+        found = read_cases(
+            Place(self.path, self.channels, self.classes, self.cases),
+            scans,
+            labels=labels,
+            renamed=renamed,
+            resample=resample,
+            progress=progress,
+            note=note,
+            skip=skip,
+        )
         written: list[Path] = []
 
         def write(values: dict[str, Any]) -> None:
             # Under the lock: another window may have added a case of this name in the meantime,
             # and its label must not be replaced.
-            ids = {case["id"].lower() for case in values["cases"]}
-            if twice := [case.id for case in cases if case.id.lower() in ids]:
+            there = {case["id"].lower() for case in values["cases"]}
+            if twice := [new.case.id for new in found if new.case.id.lower() in there]:
                 raise BusyError(
                     f"Another window added {twice[0]} at the same moment. Nothing was added here; "
                     "add the scans again."
                 )
-            for case_id, array in arrays.items():
-                written.append(self._label_file(case_id))
-                formats.write_mask(array, like=likes[case_id], path=written[-1])
-            values["cases"].extend(case.model_dump() for case in cases)
+            for new in found:
+                if new.label is not None:
+                    written.append(self._label_file(new.case.id))
+                    formats.write_mask(new.label, like=new.grid, path=written[-1])
+            values["cases"].extend(new.case.model_dump() for new in found)
 
         make_folder(self.path / "labels")
         try:
@@ -279,7 +267,7 @@ class Project:
                 with contextlib.suppress(OSError):
                     path.unlink(missing_ok=True)
             raise
-        return cases
+        return [new.case for new in found]
 
     def save_label(
         self,
@@ -437,17 +425,10 @@ class Project:
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
 
     def _channel_paths(self, case_id: str) -> list[Path]:
-        found = self.case(case_id).images
-        return [Path(os.path.normpath(self.path / image)) for image in found]
+        return channel_paths(self.path, self.case(case_id).images)
 
     def _label_file(self, case_id: str) -> Path:
         return self.path / "labels" / f"{case_id}.nii.gz"
-
-    def _reference(self, path: Path) -> str:
-        try:
-            return Path(os.path.relpath(path, self.path)).as_posix()
-        except ValueError:  # another drive on Windows
-            return path.as_posix()
 
     def _change_case(self, case_id: str, **changes: Any) -> None:
         self.case(case_id)

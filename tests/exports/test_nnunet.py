@@ -150,7 +150,7 @@ def test_several_channels_on_one_grid_and_no_free_text(tmp_path: Path) -> None:
         files.append(tmp_path / f"{channel}.nii.gz")
         nib.save(image, files[-1])
     project = Project.create(tmp_path / "p", channels=["T1", "T2"])
-    project.add_cases([files, files], ids=["a b.c_seg", "a_b_c_seg_"])
+    project.add_cases([files, files[::-1]], ids=["a b.c_seg", "a_b_c_seg_"])
     label = np.zeros(project.read_image("a b.c_seg").shape, np.uint8)
     label[2:4, 2:4, 2:4] = 1
     project.save_label("a b.c_seg", label)

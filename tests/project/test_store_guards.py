@@ -133,7 +133,8 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
         project.add_cases([good], labels={"good": label})
     assert tree(project.path) == before
     seen: list[tuple[int, int, str]] = []
-    added = project.add_cases([good, good], progress=lambda *step: seen.append(step))
+    other = scan(tmp_path / "other" / "good.nii.gz")
+    added = project.add_cases([good, other], progress=lambda *step: seen.append(step))
     assert [c.id for c in added] == ["good", "good-2"]
     assert seen == [(1, 2, "good"), (2, 2, "good-2")]
     assert Project.open(project.path).case("good-2").status == "unlabelled"
@@ -166,7 +167,7 @@ def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> Non
     away = save_nifti(tmp_path / "away.nii.gz", np.random.default_rng(0).random(SHAPE), affine)
     with pytest.raises(GeometryError, match="does not overlap with the first channel"):
         project.add_cases([[flair, away]])
-    with pytest.raises(ProjectError, match=r"has 1 image.*2 channel"):
+    with pytest.raises(UserError, match=r"flair has 1 channel.*has 2: flair, t1"):
         project.add_cases([flair])
     project.add_cases([[flair, t1]])
     volume = project.read_image("flair")

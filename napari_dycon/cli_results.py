@@ -1,0 +1,177 @@
+"""Commands for what comes of a project: predictions, how good they are, and files for others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from napari_dycon.cli_support import (
+    RESAMPLE_HELP,
+    AsJson,
+    ProjectPath,
+    case_ids,
+    keep_scans,
+    open_project,
+)
+from napari_dycon.errors import UserError
+from napari_dycon.terminal import (
+    note,
+    print_json,
+    print_table,
+    progress_bar,
+    show_predictions,
+)
+
+
+def predict(
+    project: ProjectPath,
+    run: Annotated[str | None, typer.Option(help="Run to predict with; the newest.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
+    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
+
+    Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
+    2 then.
+    """
+    from napari_dycon.project.scans import scans_in
+
+    opened = open_project(project)
+    chosen = opened.run(run)
+    if not chosen.has_weights:
+        raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
+    if images is not None and cases is not None:
+        raise UserError("Give either --images or --cases, not both.")
+    if out is not None and images is None:
+        raise UserError(
+            "--out is for --images; a project's own cases go to its predictions folder."
+        )
+    files = scans_in(images, "images") if images is not None else []
+    ids = case_ids(cases) if cases else [c.id for c in opened.cases]
+    ids = [opened.case(case).id for case in ids]
+
+    folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    if images is not None:
+        keep_scans(files, folder, opened)
+    from napari_dycon.engine.checkpoint import load_model
+    from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.predicting import Missed, predict_each_case, predict_each_file, summed_up
+
+    picked = choose_device(device)
+    dtype = choose_precision("auto", picked.device)
+    model = load_model(chosen.weights_path, picked.device)
+    missed: list[Missed] = []
+    if images is not None:
+        events = predict_each_file(
+            files, folder, model, picked.device, dtype, resample=resample, missed=missed, note=note
+        )
+    else:
+        events = predict_each_case(
+            opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=note
+        )
+    show_predictions(events, len(files or ids), str(picked.device.type), as_json)
+    if not as_json:
+        place = folder if images is not None else opened.path / "predictions" / chosen.id
+        count = len(files or ids) - len(missed)
+        typer.echo(f"{count} prediction(s) of run {chosen.id} in {place}")
+    for one in missed:
+        if as_json:
+            print_json(one.to_event())
+        elif len(missed) > 1:
+            note(f"{one.name} was left out: {one.error}")
+    if missed:
+        raise summed_up(missed, len(files or ids))
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
+    references: Annotated[Path, typer.Argument(help="Folder of true masks, named alike.")],
+    as_json: AsJson = False,
+) -> None:
+    """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
+    from napari_dycon.engine.evaluation import evaluate_folders
+
+    with progress_bar(as_json) as progress:
+        task = progress.add_task("Comparing", total=None)
+        result = evaluate_folders(
+            predictions,
+            references,
+            lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Compared {name}"
+            ),
+        )
+    if as_json:
+        print_json(result)
+        return
+    from napari_dycon.report import evaluation_table
+
+    print_table(evaluation_table(result))
+    for line in result.get("warnings", []):
+        note(line)
+
+
+def export(
+    project: ProjectPath,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")],
+    what: Annotated[
+        str,
+        typer.Option(help="labels, predictions, or best: labels, completed by predictions."),
+    ] = "best",
+    run: Annotated[str | None, typer.Option(help="Whose predictions or weights; newest.")] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
+    ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also the uncertainty of each prediction.")
+    ] = False,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="Coded term of a structure for DICOM, as NAME=WORDS; repeatable."),
+    ] = None,
+    keep_identity: Annotated[
+        bool,
+        typer.Option("--keep-identity", help="Of DICOM, keep the patient's name, id and dates."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write masks, a data set, the network or a report for other programs and people."""
+    from napari_dycon.exports.export import chosen_codes
+    from napari_dycon.exports.export import export as write
+
+    opened = open_project(project)
+    codes = chosen_codes(opened, code) if code else None
+    with progress_bar(as_json) as progress:
+        task = progress.add_task("Exporting", total=None)
+        written = write(
+            opened,
+            format_,
+            out,
+            what=what,
+            run=run,
+            cases=case_ids(cases) if cases else None,
+            uncertainty=uncertainty,
+            keep_identity=keep_identity,
+            codes=codes,
+            note=note,
+            progress=lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Exported {name}"
+            ),
+        )
+    if as_json:
+        print_json({"format": format_, "written": [str(path) for path in written]})
+    else:
+        typer.echo(f"{len(written)} file(s) or folder(s) in {out}")

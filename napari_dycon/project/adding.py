@@ -1,0 +1,180 @@
+"""Scans on their way into a project: told apart from those that are there, read, and checked.
+
+Nothing is written here. A scan that a case refers to already makes no second case, and one that
+cannot be used may be left out while the others go on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from napari_dycon.errors import BusyError, ProjectError, UserError
+from napari_dycon.project import formats
+from napari_dycon.project.labels import check_values, label_status, rename
+from napari_dycon.project.scans import Scan, read_scan
+from napari_dycon.project.schema import Case, ClassInfo, free_id
+from napari_dycon.project.volume import Volume
+
+Array = npt.NDArray[Any]
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A scan that was left out, why, and what came with it."""
+
+    scan: Scan
+    error: UserError
+    label: Path | None = None
+    renamed: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """What a person is told."""
+        return f"{self.scan.name} was left out: {self.error}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return what a program is told."""
+        return {"case": self.scan.name, "reason": str(self.error)}
+
+
+Skip = Callable[[Skipped], None]
+
+
+def is_of_one_scan(error: UserError) -> bool:
+    """Whether an error concerns the scan at hand alone, so that others may go on without it."""
+    return not isinstance(error, (ProjectError, BusyError))
+
+
+@dataclass(frozen=True)
+class Place:
+    """The project that scans are read for: its folder, and what it holds."""
+
+    folder: Path
+    channels: Sequence[str]
+    classes: Sequence[ClassInfo]
+    cases: Sequence[Case]
+
+
+@dataclass(frozen=True)
+class NewCase:
+    """A case to be, the grid of its scan, and its label, uint8 ``(D, H, W)``, if it has one."""
+
+    case: Case
+    grid: Volume
+    label: Array | None
+
+
+def read_cases(
+    place: Place,
+    scans: Sequence[Scan],
+    *,
+    labels: Mapping[str, Path] | None = None,
+    renamed: Mapping[int, int] | None = None,
+    resample: bool = False,
+    progress: Progress | None = None,
+    note: Callable[[str], None] | None = None,
+    skip: Skip | None = None,
+) -> list[NewCase]:
+    """Read scans as cases of a project; see ``Project.add_cases`` for the parameters.
+
+    Raises
+    ------
+    UserError
+        A scan cannot be used and there is no ``skip``, none can be used, or all are in the project.
+        A label that does not fit is raised in any case: it must not be lost silently.
+    """
+    known = {_key(channel_paths(place.folder, case.images)): case.id for case in place.cases}
+    taken = {case.id.lower() for case in place.cases}
+    found: list[NewCase] = []
+    skipped: list[Skipped] = []
+    there: list[str] = []
+    for number, scan in enumerate(scans, start=1):
+        key = _key(scan.images)
+        case_id = free_id(scan.name, taken)
+        label = (labels or {}).get(scan.name)
+        if key in known:
+            there.append(f"{scan.name} was left out: it is case {known[key]} already.")
+            if note:
+                note(there[-1])
+        else:
+            try:
+                _check_channels(scan, place.channels)
+                volume = read_scan(scan.images, case_id, resample=resample)
+            except UserError as error:
+                if skip is None or not is_of_one_scan(error):
+                    raise
+                skipped.append(Skipped(scan, error, label, renamed or {}))
+            else:
+                case = Case(
+                    id=case_id,
+                    images=[_reference(path, place.folder) for path in scan.images],
+                    resampled=resample,
+                )
+                array = None
+                if label is not None:
+                    array = _label(label, volume, renamed or {}, place.classes)
+                    case = case.model_copy(update={"status": label_status(array)})
+                found.append(NewCase(case, volume.without_voxels(), array))
+                known[key] = case_id
+                taken.add(case_id.lower())
+                if note:
+                    for text in volume.notes:
+                        note(text)
+        if progress:
+            progress(number, len(scans), case_id)
+    if not found and skipped:
+        raise skipped[0].error
+    if not found and there:
+        more = f" So were {len(there) - 1} more." if len(there) > 1 else ""
+        raise UserError(
+            f"Nothing was added. {there[0]}{more} Choose scans that the project does not hold yet."
+        )
+    for one in skipped:
+        assert skip is not None
+        skip(one)
+    return found
+
+
+def channel_paths(folder: Path, images: Sequence[str]) -> list[Path]:
+    """Where the channels of a case lie, by what ``project.json`` in ``folder`` says of them."""
+    return [Path(os.path.normpath(folder / image)) for image in images]
+
+
+def _key(images: Sequence[Path]) -> tuple[str, ...]:
+    """The same for the same scan, by whatever way and name it is reached."""
+    key = []
+    for path in images:
+        file = formats.file_of(path)
+        channel = path.name[len(file.name) :]  # of a 4D file
+        key.append(os.path.normcase(file.resolve()) + channel)
+    return tuple(key)
+
+
+def _reference(path: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # another drive on Windows
+        return path.as_posix()
+
+
+def _check_channels(scan: Scan, channels: Sequence[str]) -> None:
+    if len(scan.images) != len(channels):
+        raise UserError(
+            f"{scan.name} has {len(scan.images)} channel(s), but the project has {len(channels)}: "
+            f"{', '.join(channels)}. Expected a scan with one image for each of them."
+        )
+
+
+def _label(
+    file: Path, scan: Volume, renamed: Mapping[int, int], classes: Sequence[ClassInfo]
+) -> Array:
+    array = rename(formats.read_label(file, like=scan).array, renamed)
+    check_values(array, classes, f"Label {Path(file).name}")
+    return array
