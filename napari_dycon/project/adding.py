@@ -136,9 +136,9 @@ def read_cases(
         raise UserError(
             f"Nothing was added. {there[0]}{more} Choose scans that the project does not hold yet."
         )
-    for one in skipped:
-        assert skip is not None
-        skip(one)
+    if skip:
+        for one in skipped:
+            skip(one)
     return found
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import UserError
-from napari_dycon.project.adding import Progress, Skip
+from napari_dycon.project.adding import Progress, Skip, Skipped
+from napari_dycon.project.channels import patients_in
 from napari_dycon.project.labels import values_in
 from napari_dycon.project.layouts import Layout, recognise
-from napari_dycon.project.scans import Scan, holds_scans, labels_in, patients_in, scans_in
+from napari_dycon.project.scans import Scan, holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import ClassInfo, named_classes
 from napari_dycon.project.store import Project, check_free
 
@@ -29,6 +30,7 @@ def project_from_folder(
     resample: bool = False,
     note: Callable[[str], None] | None = None,
     skip: Skip | None = None,
+    scans: Sequence[Scan] | None = None,
 ) -> Project:
     """Make a project from a folder of scans and, for some of them, labels of the same name.
 
@@ -51,6 +53,8 @@ def project_from_folder(
     resample : interpolate uneven or tilted slices to even ones
     note : is told what had to be decided to read a scan
     skip : is told which scans cannot be used and are left out; see ``Project.add_cases``
+    scans : those of ``images`` as a person put their channels together, instead of as they are
+        found there
     """
     path = Path(path).absolute()
     check_free(path)
@@ -59,7 +63,7 @@ def project_from_folder(
             f"A channel of {', '.join(map(repr, channels)) or 'none'} has no name; expected names "
             "separated by single commas, such as --channels t1,flair."
         )
-    if labels is None and (layout := recognise(Path(images))) is not None:
+    if labels is None and scans is None and (layout := recognise(Path(images))) is not None:
         taken = _chosen(layout, channels)
         drawn = {case.id: case.label for case in layout.cases if case.label is not None}
         return _filled(
@@ -76,9 +80,12 @@ def project_from_folder(
             skip=skip,
         )
     drawn = {} if labels is None else labels_in(Path(labels))
-    scans = _scans(Path(images), channels, drawn)
+    incomplete: list[Skipped] = []
+    if scans is None:
+        left_out = None if skip is None else incomplete.append
+        scans = _scans(Path(images), channels, drawn, left_out)
     if labels is not None:
-        names = {scan.name for scan in scans}
+        names = {scan.name for scan in (*scans, *(one.scan for one in incomplete))}
         if stray := sorted(set(drawn) - names):
             raise UserError(
                 f"Label {stray[0]} has no scan of the same name in {images}"
@@ -87,6 +94,9 @@ def project_from_folder(
             )
     if labelled is not None:
         drawn = dict(sorted(drawn.items())[:labelled])
+    if skip:
+        for one in incomplete:
+            skip(one)
     infos = named_classes(classes or ["structure"])
     if classes is None and (found := values_in(list(drawn.values()))):
         named = zip(found, named_classes([f"class {v}" for v in found]), strict=True)
@@ -141,10 +151,12 @@ def _classes_of(layout: Layout, names: Sequence[str] | None) -> list[ClassInfo]:
     ]
 
 
-def _scans(images: Path, channels: Sequence[str] | None, labels: Collection[str]) -> list[Scan]:
+def _scans(
+    images: Path, channels: Sequence[str] | None, labels: Collection[str], skip: Skip | None
+) -> list[Scan]:
     """By patient where channels are named and folders hold them, else as they lie there."""
     if channels and images.is_dir() and not holds_scans(images):
-        return patients_in(images, channels)
+        return patients_in(images, channels, skip=skip)
     return scans_in(images, "images", whole=labels)
 
 

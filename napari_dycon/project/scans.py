@@ -19,7 +19,7 @@ from napari_dycon.project.formats import dicom, nifti
 from napari_dycon.project.formats.folders import files_below
 from napari_dycon.project.volume import MOST_CHANNELS, Volume, same_grid
 
-_NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
+NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def scans_in(folder: Path, what: str, *, whole: Collection[str] = ()) -> list[Sc
     whole : names that are known to be those of scans, such as those of labels
     """
     files = _files(folder, what)
-    found = _by_number(files, whole) or [Scan(formats.scan_name(p), _channels(p)) for p in files]
+    found = _by_number(files, whole) or [Scan(formats.scan_name(p), channels_of(p)) for p in files]
     return _sorted(found or _series_in(folder), folder, what)
 
 
@@ -71,7 +71,7 @@ def scans_of(paths: Sequence[Path]) -> list[Scan]:
         if path.is_dir():
             found += scans_in(path, "scans")
         elif formats.is_scan(path) or not path.is_file():  # reading tells that it is missing
-            found.append(Scan(formats.scan_name(path), _channels(path)))
+            found.append(Scan(formats.scan_name(path), channels_of(path)))
         elif path not in seen:
             if path.parent not in beside:
                 beside[path.parent] = dicom.find_series(path.parent, deep=False)
@@ -80,37 +80,6 @@ def scans_of(paths: Sequence[Path]) -> list[Scan]:
                 seen |= {piece.path for piece in series.slices}
             # By whichever image a series is chosen, it is the same scan.
             found.append(Scan(formats.scan_name(path), (its[0].path if its else path,)))
-    return found
-
-
-def patients_in(folder: Path, channels: Sequence[str]) -> list[Scan]:
-    """One scan a subfolder, with the file or DICOM series of each channel by name.
-
-    Parameters
-    ----------
-    channels : words, such as ``t1`` and ``flair``, found in file names or series' descriptions
-    """
-    found = []
-    for patient in _listed(folder, "images"):
-        if not patient.is_dir():
-            continue
-        named = [(formats.scan_name(p), p) for p in files_below(patient) if formats.is_scan(p)]
-        if not named:
-            series = dicom.find_series(patient)
-            named = [(s.description, s.path) for s in series if len(s.slices) > 1]
-        if named:
-            images = tuple(_of_channel(named, name, patient.name) for name in channels)
-            if len(set(images)) < len(images):
-                raise UserError(
-                    f"Folder {patient.name} has one scan for several of the channels "
-                    f"{', '.join(channels)}; expected one for each. Found: {_names(named)}."
-                )
-            found.append(Scan(patient.name, images))
-    if not found:
-        raise UserError(
-            f"{folder} has no subfolders with scans; expected one folder a patient, with a file or "
-            f"series for each of: {', '.join(channels)}."
-        )
     return found
 
 
@@ -173,7 +142,7 @@ def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32
     return result
 
 
-def _listed(folder: Path, what: str) -> list[Path]:
+def listed(folder: Path, what: str) -> list[Path]:
     """What a folder holds, sorted, without hidden files and folders."""
     if not folder.is_dir():
         if folder.exists():
@@ -189,7 +158,7 @@ def _listed(folder: Path, what: str) -> list[Path]:
 
 
 def _files(folder: Path, what: str) -> list[Path]:
-    return [path for path in _listed(folder, what) if formats.is_scan(path) and path.is_file()]
+    return [path for path in listed(folder, what) if formats.is_scan(path) and path.is_file()]
 
 
 def _sorted(found: list[Scan], folder: Path, what: str) -> list[Scan]:
@@ -217,9 +186,10 @@ def _sorted(found: list[Scan], folder: Path, what: str) -> list[Scan]:
     return found
 
 
-def _channels(file: Path) -> tuple[Path, ...]:
+def channels_of(file: Path) -> tuple[Path, ...]:
     """Address each channel of a 4D file (see ``formats.read_volume``); of others the file."""
-    count = nifti.channel_count(file) if file.name.lower().endswith(nifti.SUFFIXES) else 1
+    named = file.name.lower().endswith(nifti.SUFFIXES)
+    count = nifti.channel_count(file) if named and file.exists() else 1
     if not 1 < count <= MOST_CHANNELS:
         return (file,)  # more are time points, which reading refuses
     return tuple(file.with_name(f"{file.name}#{number}") for number in range(count))
@@ -230,7 +200,7 @@ def _by_number(files: Sequence[Path], whole: Collection[str]) -> list[Scan]:
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for file in files:
-        named = _NUMBERED.match(formats.scan_name(file))
+        named = NUMBERED.match(formats.scan_name(file))
         if named is None:
             others.append(file)
         elif named[2] in groups[named[1]]:
@@ -287,29 +257,3 @@ def _series_in(folder: Path) -> list[Scan]:
             called = name if len(several) == 1 else f"{name} {number}"
             scans.append(Scan(called, (series.path,)))
     return scans
-
-
-def _of_channel(named: Sequence[tuple[str, Path]], channel: str, patient: str) -> Path:
-    """The one file or series in whose name a channel's words occur.
-
-    Parts of words do not count: a patient without t1 must not have t1ce in its place.
-    """
-    wanted = _words(channel)
-    found = [(words, path) for name, path in named if wanted and wanted <= (words := _words(name))]
-    # Of p1_t1 and p1_t1_post the first is t1: all it says, the other says too.
-    plain = [path for words, path in found if all(words <= other for other, _ in found)]
-    if len(plain) != 1:
-        raise UserError(
-            f"Folder {patient} has {len(found) or 'no'} scans for the channel '{channel}'; "
-            f"expected one with this word in its name. Found: {_names(named)}."
-        )
-    return plain[0]
-
-
-def _words(text: str) -> set[str]:
-    return set(re.split(r"[\W_]+", text.casefold())) - {""}
-
-
-def _names(named: Sequence[tuple[str, Path]]) -> str:
-    more = f" and {len(named) - 12} more" if len(named) > 12 else ""
-    return ", ".join(name or "no description" for name, _ in named[:12]) + more

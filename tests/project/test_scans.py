@@ -24,10 +24,11 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError, UserError
+from napari_dycon.project.channels import patients_in
 from napari_dycon.project.formats import read_volume, write_mask
 from napari_dycon.project.formats.dicom import find_series
 from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.scans import labels_in, patients_in, read_scan, scans_in, scans_of
+from napari_dycon.project.scans import labels_in, read_scan, scans_in, scans_of
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -287,7 +288,14 @@ def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> N
     refused("Folder p1 has no scans for the channel '+'", "+")
     (patients / "p1" / "p1_t1.nii.gz").unlink()
     (patients / "p1" / "p1_T1_Gd.nii.gz").unlink()
-    refused("Folder p1 has no scans for the channel 't1'", "t1,flair")  # t1ce is another
+    code, out, err = run(
+        "new", tmp_path / "q", "--images", patients, "--channels", "t1,flair", "--json"
+    )
+    assert code == 0
+    assert [case["id"] for case in json.loads(out)["cases"]] == ["p2 Ä"]
+    assert "p1 was left out: Folder p1 has no scans for the channel 't1'" in err  # t1ce is another
+    shutil.rmtree(patients / "p2 Ä")
+    refused("Folder p1 has no scans for the channel 't1'", "t1,flair")
     (tmp_path / "flat").mkdir()
     refused("no subfolders with scans", "t1", tmp_path / "flat")
     scan(tmp_path / "flat" / "p1_t1.nii.gz")
@@ -547,8 +555,9 @@ def test_chosen_files_of_a_series_are_one_scan(tmp_path: Path) -> None:
     assert [(one.name, one.images) for one in found] == [
         ("patient", (files[0],)), ("other", (other,)),
     ]  # fmt: skip
-    with pytest.raises(FileFormatError, match="There is no file"):
-        read_scan(scans_of([tmp_path / "gone.dcm"])[0].images, "gone")
+    for gone in ("gone.dcm", "gone.nii.gz"):
+        with pytest.raises(FileFormatError, match="There is no file"):
+            read_scan(scans_of([tmp_path / gone])[0].images, "gone")
 
 
 def test_channels_keep_their_edges(tmp_path: Path) -> None:
