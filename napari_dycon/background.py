@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from napari_dycon.crash import explained
+from napari_dycon.project.adding import Progress
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -26,6 +27,16 @@ class Background(Protocol):
         failed: Callable[[Exception], None],
     ) -> None:
         """Run ``work``; then call exactly one of ``done`` and ``failed``."""
+        ...
+
+    def watch(
+        self,
+        title: str,
+        work: Callable[[Progress], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """As ``run``, and show how far the work is by what it tells."""
         ...
 
     def follow(
@@ -51,6 +62,16 @@ class PlainBackground:
             failed(error)
             raise
         done(result)
+
+    def watch(
+        self,
+        title: str,  # noqa: ARG002 (of the protocol)
+        work: Callable[[Progress], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """As ``run``; a script shows its progress itself."""
+        self.run(lambda: work(lambda _done, _total, _name: None), done, failed)
 
     def follow(
         self, title: str, events: Iterator[Event], each: Callable[[Event], None]

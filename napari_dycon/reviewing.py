@@ -72,7 +72,7 @@ class Reviewing:
                 view.uncertainty, view.disagreement = found.uncertainty, found.disagreement
                 view.spots, view.floors = found.spots, found.floors
                 self._at = -1
-                session.tell_notes(found.notes)
+                session.transfers.tell_notes(found.notes)
                 session.prediction_changed.emit(view)
 
         copy = dataclasses.replace(view, notes=[])

@@ -7,7 +7,6 @@ dock widget gives it a background that never blocks the window.
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,23 +22,21 @@ from napari_dycon.case_view import CaseView, load_case
 from napari_dycon.crash import explained
 from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.errors import DyconError, UnevenSlicesError, UserError
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.label_keeper import LabelKeeper
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.presence import Holder, Presence, holders
-from napari_dycon.project.scans import scans_of
-from napari_dycon.project.schema import UNANNOTATED, Case
+from napari_dycon.opening import Opening
+from napari_dycon.project.scans import Scan
+from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
-from napari_dycon.questions import Question
 from napari_dycon.reviewing import Reviewing
 from napari_dycon.run_control import RunControl
 from napari_dycon.run_status import RunStatus
 from napari_dycon.suggestions import Suggestion, case_score, suggestions
+from napari_dycon.transfers import Transfers
 
 Array = npt.NDArray[Any]
 Event = dict[str, Any]
 Level = Literal["info", "warning", "error"]
-MOST_NOTES = 3  # told one by one
 
 
 class Session:
@@ -61,11 +58,12 @@ class Session:
     def __init__(self, background: Background | None = None) -> None:
         self.background: Background = background or PlainBackground()
         self.project: Project | None = None
-        self._presence: Presence | None = None
         self.view: CaseView | None = None
+        self.opening = Opening(self)
         self.runs = RunControl(self)
         self.review = Reviewing(self)
         self.drawing = Annotating(self)
+        self.transfers = Transfers(self)
         # Replaced by a window so that edits become one step of the layer's own undo history.
         self.label_writer: Callable[[Box, Array], None] | None = None
         self._generation = 0
@@ -83,25 +81,16 @@ class Session:
         classes: Sequence[str] | None = None,
         channels: Sequence[str] | None = None,
         *,
+        scans: Sequence[Scan] | None = None,
         resample: bool = False,
     ) -> None:
-        """Make a project from a folder of scans and open it; see ``project_from_folder``."""
-        notes: list[str] = []
+        """Make a project from a folder of scans and open it; see ``project_from_folder``.
 
-        def work() -> Project:
-            return project_from_folder(
-                path, images, labels, classes, channels=channels, resample=resample,
-                note=notes.append,
-            )  # fmt: skip
-
-        def done(project: Project) -> None:
-            self._set_project(project)
-            self.tell_notes(notes)
-
-        def again() -> None:
-            self.create_project(path, images, labels, classes, channels, resample=True)
-
-        self.background.run(work, done, lambda error: self._ask_to_resample(error, again))
+        Scans that cannot be used are left out, which is told; of uneven slices is asked.
+        """
+        self.transfers.create(
+            path, images, labels, classes, channels, scans=scans, resample=resample
+        )
 
     def open_project(self, path: Path | str, *, read_only: bool = False) -> None:
         """Open a project folder; a run that is still at work is attached again.
@@ -113,79 +102,26 @@ class Session:
         ----------
         read_only : look at it and change nothing
         """
-
-        def work() -> tuple[Project, list[Holder]]:
-            project = Project.open(path, read_only="you opened it only to look" * read_only)
-            return project, holders(project.path)
-
-        def done(found: tuple[Project, list[Holder]]) -> None:
-            project, others = found
-            own = self._presence is not None and self._presence.is_of(project.path)
-            if own or project.read_only or not others:
-                self._set_project(project)
-                return
-            whom = "; ".join(str(holder) for holder in others[:MOST_NOTES])
-            text = f"{project.name} is open already: {whom}."
-            if not len(self.asked):
-                self._set_project(project)
-                self.message.emit("warning", f"{text} What both of you draw is merged.")
-                return
-            look = functools.partial(self.open_project, path, read_only=True)
-            self.asked.emit(
-                Question(
-                    "Project in use",
-                    f"{text}\n\nYou can look at it without changing anything. Work on it too only "
-                    "when you agree who labels which case; what both draw in one case is merged.",
-                    (
-                        ("Only look", look),
-                        ("Work on it too", lambda: self._set_project(project)),
-                    ),
-                )
-            )
-
-        self.background.run(work, done, self.tell)
+        self.opening.open(path, read_only=read_only)
 
     def add_cases(self, images: Sequence[Path | str], *, resample: bool = False) -> None:
-        """Add scans to the open project, without labels: files, or folders of DICOM series."""
-        project = self.need_project()
-        notes: list[str] = []
+        """Add scans to the open project, without labels: files, or folders of scans.
 
-        def work() -> list[Case]:
-            scans = scans_of([Path(path) for path in images])
-            return project.add_cases(
-                [list(scan.images) for scan in scans],
-                ids=[scan.name for scan in scans],
-                resample=resample,
-                note=notes.append,
-            )
+        Of several channels, files and folders have to tell by their names which is which; see
+        ``channels.scans_for``.
+        """
+        self.transfers.add_paths(images, resample=resample)
 
-        def done(added: list[Case]) -> None:
-            self.message.emit("info", f"{len(added)} case(s) added.")
-            self.cases_changed.emit()
-            self.tell_notes(notes)
-
-        def again() -> None:
-            self.add_cases(images, resample=True)
-
-        self.background.run(work, done, lambda error: self._ask_to_resample(error, again))
+    def add_scans(self, scans: Sequence[Scan]) -> None:
+        """Add scans whose channels a person put together, without labels."""
+        self.transfers.add_scans(scans)
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
-        """Write masks, a data set, the network or a report; see ``exports.export.export``."""
-        from napari_dycon.exports.export import export
+        """Write masks, a data set, the network or a report; see ``exports.export.export``.
 
-        project = self.need_project()
-        self.flush()
-
-        notes: list[str] = []
-
-        def done(written: list[Path]) -> None:
-            self.tell_notes(notes)
-            names = written[0].name if len(written) == 1 else f"{len(written)} files"
-            self.message.emit("info", f"Exported: {names} in {out}.")
-
-        self.background.run(
-            lambda: export(project, format_, out, note=notes.append, **options), done, self.tell
-        )
+        One export at a time: a second one raises ``BusyError``.
+        """
+        self.transfers.export(format_, out, **options)
 
     def close_project(self) -> None:
         """Save what was drawn and close; a run at work goes on by itself."""
@@ -196,22 +132,17 @@ class Session:
         self._unfollow.clear()
         self.review.predicting = False
         self.project, self.view = None, None
-        if self._presence is not None:
-            self._presence.leave()
-            self._presence = None
+        self.opening.leave()
         self.message.emit("info", "")  # what was said of another project
         self.runs.forget()
         self.case_shown.emit(None)
         self.project_changed.emit(None)
 
-    def _set_project(self, project: Project) -> None:
+    def opened(self, project: Project) -> None:
+        """Take over a project that was opened or made elsewhere."""
         self.close_project()
         self.project = project
-        if project.read_only:
-            self.message.emit("warning", f"{project.name} is only shown: {project.read_only}.")
-        else:
-            self._presence = Presence(project.path)
-            self._presence.enter()
+        self.opening.enter(project)
         self.project_changed.emit(project)
         self.cases_changed.emit()
         self.runs.attach()
@@ -244,7 +175,7 @@ class Session:
             self.label_writer = None
             self.runs.ask_preview()
             self.case_shown.emit(view)
-            self.tell_notes(view.notes)
+            self.transfers.tell_notes(view.notes)
 
         def failed(error: Exception) -> None:
             self.tell(error)
@@ -463,26 +394,6 @@ class Session:
 
         self._unfollow = [(end, over) for end, over in self._unfollow if not over.is_set()]
         self._unfollow.append((self.background.follow(title, relayed(), each), ended))
-
-    def tell_notes(self, notes: Sequence[str]) -> None:
-        for note in notes[:MOST_NOTES]:
-            self.message.emit("info", note)
-        if len(notes) > MOST_NOTES:
-            self.message.emit("info", f"{len(notes) - MOST_NOTES} more notes like these.")
-
-    def _ask_to_resample(self, error: Exception, again: Callable[[], None]) -> None:
-        """Let a person decide about uneven slices where one is there to be asked."""
-        if isinstance(error, UnevenSlicesError) and len(self.asked):
-            self.asked.emit(
-                Question(
-                    "Uneven slices",
-                    f"{str(error).split(' Have them resampled')[0]}\n\nShall they be resampled to "
-                    "even ones? Labels then lie on the resampled scan.",
-                    (("Resample", again),),
-                )
-            )
-        else:
-            self.tell(error)
 
     def tell(self, error: Exception) -> None:
         self.message.emit("error", explained(error))

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from napari.utils import progress
-from qtpy.QtCore import QThreadPool
+from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.background import with_failures
+from napari_dycon.project.adding import Progress
 
 T = TypeVar("T")
 Event = dict[str, Any]
 PARTS = 1000  # steps of a progress bar
 SPINNER_PERCENT = 8
 LEAST_THREADS = 4
+LOOK_MS = 100  # between looks at how far a work is
 
 
 class NapariBackground:
@@ -63,6 +65,51 @@ class NapariBackground:
         self._workers.add(worker)
         worker.finished.connect(lambda *_: self._workers.discard(worker))
         worker.start()
+
+    def watch(
+        self,
+        title: str,
+        work: Callable[[Progress], T],
+        done: Callable[[T], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        """As ``run``; a bar in the activity dock shows how far the work is."""
+        bar = progress(total=PARTS, desc=title)
+        calm_spinner()
+        self._bars.add(bar)
+        told: deque[tuple[int, int, str]] = deque(
+            maxlen=1
+        )  # by the thread, of which the last counts
+        timer = QTimer()
+
+        def look() -> None:
+            if self._closed:
+                timer.stop()
+            elif told:
+                timer.stop()  # the bar handles Qt events while it is updated
+                number, total, name = told.pop()
+                bar.set_description(f"{title}: {name}")
+                bar.update(int(PARTS * number / max(total, 1)) - bar.n)
+                if bar in self._bars:  # else the work ended meanwhile
+                    timer.start()
+
+        def ended(then: Callable[[Any], None]) -> Callable[[Any], None]:
+            def call(answer: Any) -> None:
+                timer.stop()
+                self._bars.discard(bar)
+                bar.close()
+                then(answer)
+
+            return call
+
+        timer.setInterval(LOOK_MS)
+        timer.timeout.connect(look)
+        timer.start()
+        self.run(
+            lambda: work(lambda number, total, name: told.append((number, total, name))),
+            ended(done),
+            ended(failed),
+        )
 
     def follow(
         self, title: str, events: Iterator[Event], each: Callable[[Event], None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from qtpy.QtCore import Qt
@@ -17,10 +18,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.project.formats.reading import SUFFIXES
+from napari_dycon.project.scans import Scan
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.ask import ask
 from napari_dycon.widgets.case_list import FILTERS, CaseList
+from napari_dycon.widgets.channel_dialog import ChannelDialog, look_at
 from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.export_dialog import ExportDialog
 from napari_dycon.widgets.new_project import NewProjectDialog
@@ -101,13 +104,42 @@ class DataSection(QWidget):
 
     def _new(self, images: Path | None = None) -> None:
         dialog = NewProjectDialog(self, images)
-        if dialog.exec():
-            guarded(self.session, self.session.create_project)(*dialog.answers())
+        if not dialog.exec():
+            return
+        answers = dialog.answers()
+        create = guarded(self.session, self.session.create_project)
+        if not dialog.by_hand:
+            create(*answers)
+        elif scans := self._by_hand([answers[1]], answers[4] or []):
+            create(*answers, scans=scans)
 
     def _add_files(self) -> None:
         chosen, _ = QFileDialog.getOpenFileNames(self, "Add scans", "", SCAN_FILTER)
-        if chosen:
+        project = self.session.project
+        if not chosen or project is None:
+            return
+        if len(project.channels) == 1:
             guarded(self.session, self.session.add_cases)(chosen)
+            return
+        examples = self.session.transfers.examples()
+        paths = [Path(path) for path in chosen]
+        if scans := self._by_hand(paths, project.channels, examples):
+            guarded(self.session, self.session.add_scans)(scans)
+
+    def _by_hand(
+        self,
+        paths: Sequence[Path],
+        channels: Sequence[str],
+        examples: Sequence[Sequence[Path]] = (),
+    ) -> list[Scan]:
+        """Let a person say which image is which channel; nothing when they cancel."""
+        pieces = look_at(paths, self.window())
+        if pieces is None:
+            return []
+        dialog = ChannelDialog(self, channels, pieces, examples)
+        scans = dialog.scans if dialog.exec() else []
+        dialog.deleteLater()
+        return scans
 
     def _add_folder(self) -> None:
         chosen = QFileDialog.getExistingDirectory(self, "Add the scans of a folder")
@@ -116,7 +148,9 @@ class DataSection(QWidget):
 
     def _export(self) -> None:
         project = self.session.project
-        if project is not None:
+        if self.session.transfers.exporting:
+            guarded(self.session, self.session.transfers.check_export)()
+        elif project is not None:
             dialog = ExportDialog(self, project)
             if dialog.exec():
                 format_, out, options = dialog.answers()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
+from qtpy.QtGui import QWheelEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -17,6 +18,7 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLineEdit,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -27,6 +29,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.project.terminology import all_codes, suggest
 from napari_dycon.widgets.common import hint
 
+MOST_HEIGHT = 480  # pixels without the buttons, to fit a small screen with its bars
 WHAT = {
     "best": "labels, completed by predictions",
     "labels": "labels alone",
@@ -68,17 +71,29 @@ class ExportDialog(QDialog):
         self._form.addRow("Masks of", self.what)
         self._form.addRow("", self.uncertainty)
         self._form.addRow("", self.identity)
+        self._all_terms = QWidget()  # hidden as a whole: Qt keeps room between hidden rows
+        rows = QFormLayout(self._all_terms)
+        rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
             self.terms[info.value] = _terms(info.name)
-            self._form.addRow(f"Term for {info.name}", self.terms[info.value])
+            rows.addRow(f"Term for {info.name}", self.terms[info.value])
+        self._form.addRow(self._all_terms)
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setText("Export")
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
+        self._inner = QWidget()
+        self._inner.setLayout(self._form)
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._scroll = QScrollArea()  # a project may have many structures
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self._scroll.setWidget(self._inner)
         layout = QVBoxLayout(self)
-        layout.addLayout(self._form)
+        layout.addWidget(self._scroll, 1)
         layout.addWidget(self.buttons)
         self.format_.currentIndexChanged.connect(self._refresh)
         self.out.textChanged.connect(self._refresh)
@@ -124,17 +139,28 @@ class ExportDialog(QDialog):
         self._about.setText(ABOUT.get(name, "One file a case, on its scan's own grid."))
         for widget in (self.what, self.uncertainty):
             self._show_row(widget, name in ENDINGS)
-        for widget in (self.identity, *self.terms.values()):
+        for widget in (self.identity, self._all_terms):
             self._show_row(widget, name == "dicom-seg")
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(
             bool(self.out.text().strip())
         )
+        wanted = self._inner.sizeHint()
+        bar = self._scroll.verticalScrollBar().sizeHint().width()
+        self._scroll.setMinimumSize(wanted.width() + bar, min(wanted.height(), MOST_HEIGHT))
+        self._scroll.setMaximumHeight(wanted.height())
         self.adjustSize()
+
+
+class _Terms(QComboBox):
+    """Leaves the wheel to the dialog: scrolling through it must change no term."""
+
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
+        event.ignore()
 
 
 def _terms(name: str) -> QComboBox:
     """List of coded terms, searched by typing; the one that a name suggests is chosen."""
-    box = QComboBox()
+    box = _Terms()
     box.setEditable(True)
     box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
     for code in all_codes():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
@@ -31,12 +32,15 @@ class NewProjectDialog(QDialog):
         self.labels.setPlaceholderText("optional: label files named like their scans")
         self.classes.setPlaceholderText("optional: for example liver, tumour")
         self.channels.setPlaceholderText("optional, for a folder a patient: for example t1, flair")
+        self._assign = QCheckBox("let me choose which file is which channel")
+        self._assign.setToolTip("For files whose names do not tell, or that lie in other folders")
         self.target.setPlaceholderText("a new folder")
         form = QFormLayout()
         form.addRow("Scans", self._folder(self.images))
         form.addRow("Labels", self._folder(self.labels))
         form.addRow("Structures", self.classes)
         form.addRow("Channels", self.channels)
+        form.addRow("", self._assign)
         form.addRow("Project", self._folder(self.target))
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
@@ -53,7 +57,7 @@ class NewProjectDialog(QDialog):
         )
         layout.addLayout(form)
         layout.addWidget(self.buttons)
-        for field in (self.images, self.target):
+        for field in (self.images, self.target, self.channels):
             field.textChanged.connect(self._check)
         if images is not None:
             self.images.setText(str(images))
@@ -70,6 +74,11 @@ class NewProjectDialog(QDialog):
             _names(self.classes),
             _names(self.channels),
         )
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person wants to say which file is which channel."""
+        return bool(self._assign.isEnabled() and self._assign.isChecked())
 
     def _folder(self, field: QLineEdit) -> QWidget:
         browse = QPushButton("Browse…")
@@ -93,6 +102,7 @@ class NewProjectDialog(QDialog):
     def _check(self) -> None:
         ready = bool(self.images.text().strip() and self.target.text().strip())
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(ready)
+        self._assign.setEnabled(len(_names(self.channels) or []) > 1)
 
 
 def _names(field: QLineEdit) -> list[str] | None:

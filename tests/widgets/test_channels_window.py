@@ -1,0 +1,299 @@
+"""Channels chosen by hand, scans left out, and exports one at a time, in the real window."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dicom_files import save_series, values
+from napari.utils.notifications import notification_manager
+from nifti_files import save_nifti
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QApplication, QComboBox, QDialogButtonBox, QFileDialog, QMessageBox
+
+from napari_dycon.exports import export as exports
+from napari_dycon.project.matching import pieces_of
+from napari_dycon.project.schema import named_classes
+from napari_dycon.project.store import Project
+from napari_dycon.widgets.channel_dialog import ChannelDialog
+from napari_dycon.widgets.export_dialog import ExportDialog
+from napari_dycon.widgets.new_project import NewProjectDialog
+
+pytestmark = pytest.mark.gui
+Window = Callable[[], Any]
+OK = QDialogButtonBox.StandardButton.Ok
+
+
+def files(folder: Path, *names: str) -> list[Path]:
+    return [
+        save_nifti(
+            folder / f"{name}.nii.gz",
+            np.random.default_rng(n).normal(size=(4, 5, 6)).astype(np.float32),
+        )
+        for n, name in enumerate(names)
+    ]
+
+
+def answer(work: Callable[[Any], None], kind: type) -> None:
+    """Do something with the next dialog of a kind, as soon as it is there."""
+
+    def look() -> None:
+        dialog = QApplication.activeModalWidget()
+        if isinstance(dialog, kind):
+            work(dialog)
+        else:
+            QTimer.singleShot(20, look)
+
+    QTimer.singleShot(20, look)
+
+
+@pytest.fixture
+def opened(window: Window, tmp_path: Path, qtbot: Any) -> Any:
+    """A window with a project of two channels and one case."""
+    project = Project.create(tmp_path / "p", channels=["t1", "flair"])
+    project.add_cases([files(tmp_path / "old", "zoe_t1", "zoe_flair")], ids=["zoe"])
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    return viewer, panel
+
+
+def test_the_dialog_waits_until_all_is_chosen(
+    needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
+) -> None:
+    found = files(tmp_path, "p1_t1", "p1_flair", "p2_t1", "odd")
+    dialog = ChannelDialog(None, ["t1", "flair"], pieces_of(found))
+    qtbot.addWidget(dialog)
+    dialog.show()
+    ok = dialog.buttons.button(OK)
+
+    def says(words: str) -> None:
+        assert words in dialog.reason.text()
+        assert ok.isEnabled() is (not words or words[0].isdigit())
+
+    says("p2 has no image for flair, and 2 more are missing")
+    assert [scan.name for scan in dialog.scans] == ["p1"]
+    dialog.grab().save(str(pictures / "channels.png"))
+    dialog.table.selectRow(2)
+    dialog.remove_button.click()
+    says("p2 has no image for flair")
+
+    # A click opens the list.
+    place = dialog.table.visualItemRect(dialog.table.item(1, 2)).center()
+    qtbot.mouseClick(dialog.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    (choice,) = dialog.table.viewport().findChildren(QComboBox)
+    qtbot.waitUntil(lambda: choice.view().isVisible(), timeout=5000)
+    assert choice.currentText() == "choose…"
+    assert choice.count() == 5
+    choice.setCurrentIndex(choice.findText("p1_flair.nii.gz"))
+    choice.hidePopup()
+    choice.activated.emit(choice.currentIndex())
+    says("p1_flair.nii.gz is chosen twice, for p1 and for p2")
+    dialog.choose(1, 1, found[3])
+    says("2 case(s).")
+    assert [(scan.name, scan.images) for scan in dialog.scans] == [
+        ("p1", tuple(found[:2])), ("p2", (found[2], found[3])),
+    ]  # fmt: skip
+    dialog.table.item(1, 0).setText("P1")
+    says("Two cases are called p1")
+    dialog.table.item(1, 0).setText(" ")
+    says("A case has no name")
+    dialog.table.item(1, 0).setText("p2")
+    dialog.add_button.click()
+    says("case 3 has no image for t1")
+    dialog.table.selectAll()
+    dialog.remove_button.click()
+    says("There is no case yet")
+
+
+def test_more_files_from_another_folder(
+    needs_display: None, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dialog = ChannelDialog(None, ["t1", "flair"], pieces_of(files(tmp_path / "a", "p1_t1")))
+    qtbot.addWidget(dialog)
+    dialog.show()
+    (other,) = files(tmp_path / "b", "flair of p1")
+    chosen = [str(other)]
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: (chosen, ""))
+    dialog.more_button.click()
+    dialog.choose(0, 1, other)
+    dialog.table.selectRow(1)
+    dialog.remove_button.click()
+    assert dialog.buttons.button(OK).isEnabled()
+    chosen[:] = [str(tmp_path / "gone.nii.gz")]
+    answer(lambda box: box.accept(), QMessageBox)
+    dialog.more_button.click()
+    assert dialog.buttons.button(OK).isEnabled()
+
+
+def test_files_are_added_with_their_channels(
+    opened: Any,
+    tmp_path: Path,
+    qtbot: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    picture: Callable[[Any, str], None],
+) -> None:
+    viewer, panel = opened
+    session = panel.session
+    chosen = files(tmp_path / "new", "anna_t1", "anna_flair", "bert_a", "bert_b")
+    monkeypatch.setattr(
+        QFileDialog, "getOpenFileNames", lambda *_: ([str(path) for path in chosen], "")
+    )
+    (add, _folder) = panel.data.add_button.menu().actions()
+    answer(lambda dialog: dialog.reject(), ChannelDialog)
+    add.trigger()
+    assert len(session.project.cases) == 1
+
+    def fill(dialog: Any) -> None:
+        assert not dialog.buttons.button(OK).isEnabled()
+        dialog.choose(1, 0, chosen[3])
+        dialog.choose(1, 1, chosen[2])
+        picture(viewer, "add-channels")
+        dialog.buttons.button(OK).click()
+
+    answer(fill, ChannelDialog)
+    add.trigger()
+    qtbot.waitUntil(lambda: len(session.project.cases) == 3, timeout=20_000)
+    assert session.project.image_paths("bert") == [chosen[3], chosen[2]]
+
+    # The same once more: what is there is not added again.
+    said: list[tuple[str, str]] = []
+    session.message.connect(lambda *message: said.append(message))
+    chosen[2:] = files(tmp_path / "new", "carl_t1", "carl_flair")
+    answer(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
+    add.trigger()
+    qtbot.waitUntil(lambda: len(session.project.cases) == 4, timeout=20_000)
+    qtbot.waitUntil(
+        lambda: ("info", "anna was left out: it is case anna already.") in said, timeout=5000
+    )
+    answer(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
+    notification_manager.records.clear()
+    add.trigger()
+    qtbot.waitUntil(lambda: said[-1][0] == "error", timeout=20_000)
+    assert "Nothing was added" in said[-1][1]
+
+
+def test_a_folder_a_patient_joins_a_project_of_channels(
+    opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _viewer, panel = opened
+    session = panel.session
+    for number, patient in enumerate(("anna", "bert", "carl")):
+        for channel in ("T1", "flair")[: 1 if patient == "bert" else 2]:
+            place = tmp_path / "in" / patient / channel
+            save_series(place, values((7, 6, 7)) + number, description=f"ax {channel}")
+    (tmp_path / "in" / "carl" / "T1" / "IM0004.dcm").unlink()
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "in"))
+    said: list[tuple[str, str]] = []
+    session.message.connect(lambda *message: said.append(message))
+    asked: list[str] = []
+
+    def consent(box: Any) -> None:
+        asked.append(box.text())
+        box.buttons()[0].click()
+
+    answer(consent, QMessageBox)
+    (_add, folder) = panel.data.add_button.menu().actions()
+    folder.trigger()
+    qtbot.waitUntil(lambda: len(session.project.cases) == 3, timeout=30_000)
+    assert [case.id for case in session.project.cases] == ["zoe", "anna", "carl"]
+    assert [case.resampled for case in session.project.cases] == [False, False, True]
+    assert asked[0].startswith("carl was left out: ")
+    assert any(
+        level == "warning" and text.startswith("bert was left out: Folder bert has no scans for")
+        for level, text in said
+    )
+
+    files(tmp_path / "other", "x", "y")
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "other"))
+    folder.trigger()
+    qtbot.waitUntil(lambda: said[-1][0] == "error", timeout=20_000)
+    assert "The folder other has no case with all channels" in said[-1][1]
+    assert "Found: x.nii.gz, y.nii.gz." in said[-1][1]
+
+
+def test_a_new_project_of_files_sorted_by_hand(
+    window: Window, tmp_path: Path, qtbot: Any, pictures: Path
+) -> None:
+    found = files(tmp_path / "in", "a", "b", "c", "d")
+    _viewer, panel = window()
+
+    def fill(dialog: Any) -> None:
+        dialog.channels.setText("dwi")
+        assert not dialog.by_hand
+        assert not dialog._assign.isEnabled()
+        dialog.channels.setText("dwi, adc")
+        dialog._assign.setChecked(True)
+        dialog.grab().save(str(pictures / "new-project-by-hand.png"))
+        answer(assign, ChannelDialog)
+        dialog.buttons.button(OK).click()
+
+    def assign(dialog: Any) -> None:
+        dialog.add_button.click()
+        for n, path in enumerate(found):
+            dialog.choose(n // 2, n % 2, path)
+        dialog.table.item(0, 0).setText("first")
+        dialog.buttons.button(OK).click()
+
+    answer(fill, NewProjectDialog)
+    panel.data.open_path(tmp_path / "in")
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=30_000)
+    project = panel.session.project
+    assert project.channels == ["dwi", "adc"]
+    assert [case.id for case in project.cases] == ["first", "case 2"]
+    assert project.image_paths("first") == found[:2]
+
+
+def test_one_export_at_a_time_with_progress(
+    opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _viewer, panel = opened
+    session = panel.session
+    go_on = threading.Event()
+
+    def slow(*_: Any, progress: Any, **__: Any) -> list[Path]:
+        progress(1, 4, "zoe")
+        assert go_on.wait(20)
+        return [tmp_path / "out" / "zoe.nii.gz"]
+
+    monkeypatch.setattr(exports, "export", slow)
+    said: list[tuple[str, str]] = []
+    session.message.connect(lambda *message: said.append(message))
+    session.export("nifti", tmp_path / "out")
+    qtbot.waitUntil(lambda: [bar.n for bar in panel.background._bars] == [250], timeout=5000)
+    assert [bar.desc for bar in panel.background._bars] == ["Exporting: zoe: "]
+    panel.data.export_button.click()  # no dialog that is filled in for nothing
+    assert said[-1] == ("error", "An export is at work already; wait until it is done.")
+    go_on.set()
+    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=10_000)
+    assert not panel.background._bars
+    go_on.clear()
+    monkeypatch.undo()
+    session.export("nifti", tmp_path / "out")  # nothing to export: the next one may start
+    qtbot.waitUntil(lambda: "Label or predict some first" in said[-1][1], timeout=10_000)
+    assert not session.transfers.exporting
+
+
+def test_many_structures_fit_a_small_screen(
+    needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
+) -> None:
+    names = [f"structure {n}" for n in range(1, 31)]
+    project = Project.create(tmp_path / "p", classes=named_classes(names))
+    dialog = ExportDialog(None, project)
+    qtbot.addWidget(dialog)
+    dialog.show()
+    dialog.format_.setCurrentIndex(dialog.format_.findData("dicom-seg"))
+    qtbot.wait(50)
+    assert dialog.frameGeometry().height() <= 600
+    assert dialog.buttons.isVisible()
+    last = dialog.terms[30]
+    dialog._scroll.ensureWidgetVisible(last)
+    assert not last.visibleRegion().isEmpty()
+    dialog.grab().save(str(pictures / "export-many.png"))
+    dialog.format_.setCurrentIndex(dialog.format_.findData("report"))
+    qtbot.wait(50)
+    assert dialog.height() < 300
