@@ -43,7 +43,8 @@ def predict(
     Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
     2 then.
     """
-    from napari_dycon.project.scans import scans_in
+    from napari_dycon.project.channels import patients_in
+    from napari_dycon.project.scans import Scan, holds_scans, scans_in
 
     opened = open_project(project)
     chosen = opened.run(run)
@@ -55,7 +56,11 @@ def predict(
         raise UserError(
             "--out is for --images; a project's own cases go to its predictions folder."
         )
-    files = scans_in(images, "images") if images is not None else []
+    files: list[Scan] = []
+    if images is not None and len(opened.channels) > 1 and not holds_scans(images):
+        files = patients_in(images, opened.channels, skip=lambda one: note(one.text))
+    elif images is not None:
+        files = scans_in(images, "images")
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
