@@ -158,10 +158,11 @@ def _picture(project: Project, case: str) -> Picture:
     """Read a picture from the project's cache, or draw and keep it there."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
-        picture = np.load(path, allow_pickle=False)
-        if picture.dtype == np.uint8 and picture.ndim == 2 and max(picture.shape) <= PICTURE_SIZE:
-            return np.asarray(picture, dtype=np.uint8)
-    except (OSError, ValueError, EOFError):
+        if not path.is_symlink():  # as only a project from elsewhere has them
+            kept = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
+            if kept.dtype == np.uint8 and kept.ndim == 2 and 0 < max(kept.shape) <= PICTURE_SIZE:
+                return np.array(kept, dtype=np.uint8)
+    except Exception:  # NumPy raises whatever parsing a header meets; drawn anew
         pass
     picture = draw_picture(project, case)
     buffer = io.BytesIO()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import BusyError, ProjectError
+from napari_dycon.project.limited import number, whole
 
 PATIENCE = 3.0  # seconds
 
@@ -145,8 +146,12 @@ class ProcessIdentity:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:
-        """Read what ``to_dict`` gave."""
-        return cls(int(values["pid"]), str(values["host"]), float(values["started"]))
+        """Read what ``to_dict`` gave; ``ValueError`` for what names no process."""
+        pid = whole(values["pid"], 1, 2**31 - 1)
+        started = number(values["started"], 0, 1e12)
+        if pid is None or started is None:
+            raise ValueError("no process has such a number")
+        return cls(pid, str(values["host"]), started)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

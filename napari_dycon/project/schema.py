@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.project.names import is_case_id, same_name
 from napari_dycon.project.volume import MOST_CHANNELS
 
 SCHEMA_VERSION = 1
@@ -22,20 +23,6 @@ STATUSES: tuple[Status, ...] = ("unlabelled", "in progress", "labelled", "review
 # Okabe and Ito's colours, told apart by nearly everybody, without the black; those that look like
 # the heat map of the uncertainty come last.
 PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
-
-# Ids become file names: no separators, no hidden files, no "..", nothing Windows chokes on.
-_ID = re.compile(r"^\w(?:[\w.+\- ]*[\w+\-])?$")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
-
-
-def is_case_id(text: str) -> bool:
-    """Whether a text can be the id of a case (and so the name of its files)."""
-    return bool(
-        _ID.fullmatch(text)
-        and len(text) <= 150
-        and ".." not in text
-        and text.split(".")[0].lower() not in _RESERVED
-    )
 
 
 class _Model(BaseModel):
@@ -82,9 +69,9 @@ class ProjectFile(_Model):
 
     @model_validator(mode="after")
     def _check(self) -> ProjectFile:
-        _unique("case id", [case.id.lower() for case in self.cases])
+        _unique("case id", [same_name(case.id) for case in self.cases])
         _unique("class value", [str(c.value) for c in self.classes])
-        _unique("class name", [c.name.lower() for c in self.classes])
+        _unique("class name", [same_name(c.name) for c in self.classes])
         for case in self.cases:
             if len(case.images) != len(self.channels):
                 raise ValueError(
@@ -95,8 +82,8 @@ class ProjectFile(_Model):
 
 
 def _unique(what: str, values: list[str]) -> None:
-    twice = sorted({v for v in values if values.count(v) > 1}) if len(values) < 500 else []
-    if twice or len(set(values)) < len(values):
+    if len(set(values)) < len(values):
+        twice = sorted(value for value, count in Counter(values).items() if count > 1)
         raise ValueError(f"every {what} must be unique, found twice: {', '.join(twice[:3])}")
 
 
@@ -152,17 +139,3 @@ def named_classes(names: Sequence[str]) -> list[ClassInfo]:
 def next_color(index: int) -> str:
     """Colour of the class at a place in the list."""
     return PALETTE[index % len(PALETTE)]
-
-
-def free_id(name: str, taken: set[str]) -> str:
-    """Id for a scan of this file name that no other case has."""
-    clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
-    while ".." in clean:
-        clean = clean.replace("..", ".")
-    clean = clean[:120].rstrip(" .")
-    if not is_case_id(clean):
-        clean = f"case_{clean}".rstrip(" .")
-    result, number = clean, 2
-    while result.lower() in taken:
-        result, number = f"{clean}-{number}", number + 1
-    return result

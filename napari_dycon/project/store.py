@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,9 @@ from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserErro
 from napari_dycon.project import formats
 from napari_dycon.project.atomic import folder_lock, make_folder, write_json
 from napari_dycon.project.labels import check_values, label_status, rename
-from napari_dycon.project.runs import Run, list_runs, make_run
+from napari_dycon.project.limited import read_json
+from napari_dycon.project.names import free_id
+from napari_dycon.project.runs import Run, list_runs, make_run, sound_facts
 from napari_dycon.project.scans import read_scan
 from napari_dycon.project.schema import (
     SCHEMA_VERSION,
@@ -31,7 +32,6 @@ from napari_dycon.project.schema import (
     ProjectFile,
     Split,
     Status,
-    free_id,
     named_classes,
     next_color,
     parse,
@@ -391,10 +391,9 @@ class Project:
     def read_facts(self, run_id: str, case_id: str) -> dict[str, Any]:
         """Read what a run found out about a scan; empty when there is nothing."""
         try:
-            facts = json.loads(self._facts_path(run_id, case_id).read_text(encoding="utf-8"))
+            return sound_facts(read_json(self._facts_path(run_id, case_id)))
         except (OSError, ValueError):
             return {}
-        return facts if isinstance(facts, dict) else {}
 
     def predictions(self, case_id: str) -> list[str]:
         """Runs that predicted a case, the newest run first."""
