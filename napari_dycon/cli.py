@@ -20,6 +20,7 @@ from napari_dycon.cli_support import (
     case_ids,
     identified,
     keep_scans,
+    open_project,
     parse_time,
     refuse_other_settings,
     take_up,
@@ -124,10 +125,8 @@ def gui(
     project: Annotated[Path | None, typer.Argument(help="Project to open.")] = None,
 ) -> None:
     """Open napari with the DyCON panel."""
-    from napari_dycon.project.store import Project
-
     if project is not None:
-        Project.open(project)  # a mistake is told here and not in a window
+        open_project(project)  # a mistake is told here and not in a window
     from napari_dycon.widgets.app import open_window
 
     open_window(project)
@@ -184,9 +183,8 @@ def new(
 @app.command()
 def cases(project: ProjectPath, as_json: AsJson = False) -> None:
     """List the cases of a project."""
-    from napari_dycon.project.store import Project
 
-    show_cases(Project.open(project), as_json)
+    show_cases(open_project(project), as_json)
 
 
 @app.command()
@@ -220,9 +218,8 @@ def train(
     """
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
     from napari_dycon.jobs import is_running
-    from napari_dycon.project.store import Project
 
-    opened = Project.open(project)
+    opened = open_project(project)
     run: Run | None = None
     if resume is not None:
         run = opened.run(resume)
@@ -269,11 +266,10 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans."""
-    from napari_dycon.project.atomic import make_folder
+    from napari_dycon.project.atomic import inside, make_folder
     from napari_dycon.project.scans import scans_in
-    from napari_dycon.project.store import Project
 
-    opened = Project.open(project)
+    opened = open_project(project)
     chosen = opened.run(run)
     if not chosen.has_weights:
         raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
@@ -287,7 +283,8 @@ def predict(
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
-    folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    name = f"{chosen.id}-{(images or Path()).resolve().name}"
+    folder = out or inside(opened.path, opened.path / "predictions" / name)
     if images is not None:
         keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
@@ -385,9 +382,8 @@ def export(
     """Write masks, a data set, the network or a report for other programs and people."""
     from napari_dycon.exports.export import chosen_codes
     from napari_dycon.exports.export import export as write
-    from napari_dycon.project.store import Project
 
-    opened = Project.open(project)
+    opened = open_project(project)
     codes = chosen_codes(opened, code) if code else None
     with progress_bar(as_json) as progress:
         task = progress.add_task("Exporting", total=None)

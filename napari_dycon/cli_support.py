@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_dycon.errors import BusyError, UserError
-from napari_dycon.terminal import errors
+from napari_dycon.terminal import errors, tell
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -31,6 +31,22 @@ def parse_time(text: str) -> float:
     if not 0 < seconds < 1e7:
         raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
     return seconds
+
+
+def open_project(path: Path) -> Project:
+    """Open a project; of one that this user did not make here, tell where it reads from."""
+    from napari_dycon.project.store import Project
+    from napari_dycon.project.trust import is_known
+
+    project = Project.open(path)
+    if not is_known(project.path) and (folders := project.outside_folders()):
+        named = ", ".join(map(str, folders[:3]))
+        more = f" and {len(folders) - 3} more" if len(folders) > 3 else ""
+        tell(
+            f"{project.name} was not made by you on this computer, and reads scans from outside "
+            f"its folder: {named}{more}."
+        )
+    return project
 
 
 def case_ids(text: str) -> list[str]:

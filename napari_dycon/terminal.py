@@ -6,6 +6,7 @@ Results go to standard output, everything else to standard error.
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,23 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 QUIET = 20.0  # seconds between lines where no progress bar can be drawn
 errors = Console(stderr=True, soft_wrap=True)
+# C0 but for tab and newline, DEL, C1, separators of lines, marks of direction, halves of letters.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: object) -> str:
+    """Text in which nothing commands a terminal: control characters become ``\\x1b`` and the like.
+
+    Names come from files of anybody. Also marks that turn the direction of writing are shown.
+    """
+    return _UNPRINTABLE.sub(lambda hit: repr(hit[0])[1:-1], str(text))
+
+
+def tell(text: object) -> None:
+    """Print a line of plain text on standard error; brackets and colons in it mean nothing."""
+    errors.print(printable(text), markup=False, highlight=False, emoji=False)
 
 
 def show_training(events: Iterator[Event], as_json: bool) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.atomic import write_json
+from napari_dycon.project.atomic import inside, leads_out, write_json
 from napari_dycon.project.event_lines import parse_line
 from napari_dycon.project.limited import number, read_json, whole
+from napari_dycon.project.names import is_case_id
 
 MOST_EVENTS = 2**26  # bytes that are read at once
 MOST_FEATURES = 10_000
@@ -184,15 +185,34 @@ class Run:
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """All runs of a project's ``runs`` folder, the oldest first."""
-    if not folder.is_dir():
+    """All runs of a project's ``runs`` folder, the oldest first.
+
+    Folders that lie elsewhere by a link, or are named as no run is, are none of the project's.
+    """
+    if not folder.is_dir() or leads_out(folder.parent, folder):
         return []
-    found = [Run(p) for p in folder.iterdir() if (p / "config.json").is_file()]
+    found = [
+        Run(place)
+        for place in folder.iterdir()
+        if is_case_id(place.name)
+        and not leads_out(folder.parent, place)
+        and (place / "config.json").is_file()
+    ]
     return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+
+
+def check_run(run: Run, folder: Path) -> Run:
+    """Refuse a run in whose folder a link leads out of the project's: the engine writes there."""
+    for place, folders, files in os.walk(run.folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if leads_out(folder, path):
+                inside(folder, path)  # raises, in words
+    return run
 
 
 def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
     """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
+    inside(folder.parent, folder)
     try:
         folder.mkdir(exist_ok=True)
         last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.project.limited import loads
 from napari_dycon.project.names import is_case_id, same_name
+from napari_dycon.project.references import why_not_a_path
 from napari_dycon.project.volume import MOST_CHANNELS
 
 SCHEMA_VERSION = 1
@@ -57,6 +59,14 @@ class Case(_Model):
             raise ValueError("expected letters, digits, '-', '_', '.', '+' and spaces only")
         return value
 
+    @field_validator("images")
+    @classmethod
+    def _check_images(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if (wrong := why_not_a_path(value)) is not None:
+                raise ValueError(wrong)
+        return values
+
 
 class ProjectFile(_Model):
     """The whole of ``project.json``."""
@@ -66,6 +76,11 @@ class ProjectFile(_Model):
     classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=254)]
     channels: Annotated[list[str], Field(min_length=1, max_length=MOST_CHANNELS)]
     cases: list[Case] = []
+
+    @functools.cached_property
+    def by_id(self) -> dict[str, Case]:
+        """Cases by their ids."""
+        return {case.id: case for case in self.cases}
 
     @model_validator(mode="after")
     def _check(self) -> ProjectFile:
@@ -90,7 +105,7 @@ def _unique(what: str, values: list[str]) -> None:
 def parse(text: str, path: Path) -> ProjectFile:
     """Read the text of a ``project.json``; errors name the field, what was found and expected."""
     try:
-        values: Any = json.loads(text)
+        values: Any = loads(text)
     except ValueError as error:
         raise ProjectError(
             f"{path} is not valid JSON ({error}). Restore it from a backup, or make a new project."
@@ -115,11 +130,20 @@ def validated(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "project"
-        found = repr(first.get("input"))
-        found = found if len(found) < 80 else found[:77] + "..."
+        found = _short(first.get("input"))
         found = f" (found {found})" if first["loc"] else ""  # the whole file tells nobody anything
         what = first["msg"].removeprefix("Value error, ")
         raise ProjectError(f"{path}: {place} is wrong: {what}{found}. {advice}") from None
+
+
+def _short(value: object) -> str:
+    """A value as a person may see it; what was found can be a book."""
+    if isinstance(value, (list, dict)) and len(value) > 20:
+        return f"{len(value)} of them"
+    if isinstance(value, str) and len(value) > 80:
+        value = value[:80] + "..."
+    found = repr(value)
+    return found if len(found) < 90 else found[:87] + "..."
 
 
 def named_classes(names: Sequence[str]) -> list[ClassInfo]:

@@ -18,11 +18,12 @@ import numpy.typing as npt
 
 from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserError
 from napari_dycon.project import formats
-from napari_dycon.project.atomic import folder_lock, make_folder, write_json
+from napari_dycon.project.atomic import folder_lock, inside, make_folder, write_json
 from napari_dycon.project.labels import check_values, label_status, rename
-from napari_dycon.project.limited import read_json
+from napari_dycon.project.limited import read_bytes, read_json
 from napari_dycon.project.names import free_id
-from napari_dycon.project.runs import Run, list_runs, make_run, sound_facts
+from napari_dycon.project.references import check_share, outside_folders
+from napari_dycon.project.runs import Run, check_run, list_runs, make_run, sound_facts
 from napari_dycon.project.scans import read_scan
 from napari_dycon.project.schema import (
     SCHEMA_VERSION,
@@ -37,12 +38,14 @@ from napari_dycon.project.schema import (
     parse,
     validated,
 )
+from napari_dycon.project.trust import remember
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
 Progress = Callable[[int, int, str], None]
 FILE = "project.json"
+MOST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
 
 
 class Project:
@@ -75,6 +78,7 @@ class Project:
         file = validated(values, path, "Nothing was made; choose other values.")
         make_folder(path / "labels")
         write_json(path / FILE, file.model_dump())
+        remember(path)
         return cls(path, file)
 
     @classmethod
@@ -113,16 +117,22 @@ class Project:
         """All cases in the project's order."""
         return list(self._file.cases)
 
+    def outside_folders(self) -> list[Path]:
+        """Folders outside the project's own that its scans lie in, sorted; no scan is opened.
+
+        To be shown before a project is used that ``trust.is_known`` does not know.
+        """
+        return outside_folders(self.path, (i for case in self._file.cases for i in case.images))
+
     @property
     def cache_folder(self) -> Path:
         """Preprocessed scans; safe to delete."""
-        return self.path / "cache"
+        return inside(self.path, self.path / "cache")
 
     def case(self, case_id: str) -> Case:
         """Find a case by its id."""
-        for case in self._file.cases:
-            if case.id == case_id:
-                return case
+        if (found := self._file.by_id.get(case_id)) is not None:
+            return found
         ids = [case.id for case in self._file.cases]
         close = difflib.get_close_matches(case_id, ids, 3)
         hint = f" Did you mean {', '.join(close)}?" if close else " List them with `cases`."
@@ -170,7 +180,7 @@ class Project:
 
         With ``like``, the case's scan, a label that lies elsewhere raises ``GeometryError``.
         """
-        path = self.label_path(case_id)
+        path = inside(self.path, self.label_path(case_id))
         if not path.exists():
             return None
         return formats.read_label(path, like=like).array
@@ -284,8 +294,9 @@ class Project:
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
             )
         check_values(array, self.classes, f"The label of {case_id}")
-        make_folder(self.path / "labels")
-        formats.write_mask(array, like=like, path=self.label_path(case_id))
+        path = inside(self.path, self.label_path(case_id))
+        make_folder(path.parent)
+        formats.write_mask(array, like=like, path=path)
         self.reload()  # another window may have changed the status
         found = status or label_status(array)
         if found == "labelled" and self.case(case_id).status == "reviewed" and status is None:
@@ -344,10 +355,10 @@ class Project:
                     f"{self.name} has no trained weights yet. Train first, or wait for the first "
                     "checkpoint of the run at work; then predict."
                 )
-            return usable[-1]
+            return check_run(usable[-1], self.path)
         for run in runs:
             if run.id == run_id:
-                return run
+                return check_run(run, self.path)
         known = ", ".join(run.id for run in runs) or "none"
         raise ProjectError(f"There is no run '{run_id}' in {self.name}. Runs: {known}.")
 
@@ -362,7 +373,7 @@ class Project:
 
     def read_prediction(self, run_id: str, case_id: str, kind: Kind = "mask") -> Any:
         """Read a mask (uint8) or a map (float32), ``(D, H, W)``; ``None`` if there is none."""
-        path = self.prediction_path(run_id, case_id, kind)
+        path = inside(self.path, self.prediction_path(run_id, case_id, kind))
         if not path.exists():
             return None
         return formats.read_label(path).array if kind == "mask" else formats.read_map(path)
@@ -373,26 +384,28 @@ class Project:
         """Write canonical arrays ``(D, H, W)`` on the scan's own grid."""
         like = self.grid(case_id)
         self.run(run_id)  # no folder for a run that does not exist
-        path = self.prediction_path(run_id, case_id)
+        path = inside(self.path, self.prediction_path(run_id, case_id))
         make_folder(path.parent)
         # The mask last: who sees it finds maps of the same prediction.
         for kind, array in (("uncertainty", uncertainty), ("disagreement", disagreement)):
             where = self.prediction_path(run_id, case_id, kind)  # type: ignore[arg-type]
+            inside(self.path, where)
             formats.write_map(array, like=like, path=where)
         formats.write_mask(mask, like=like, path=path)
 
     def write_facts(self, run_id: str, case_id: str, facts: dict[str, Any]) -> None:
         """Write what a run found out about a scan, as JSON beside its prediction."""
         self.run(run_id)
-        path = self._facts_path(run_id, case_id)
+        path = inside(self.path, self._facts_path(run_id, case_id))
         make_folder(path.parent)
         write_json(path, facts)
 
     def read_facts(self, run_id: str, case_id: str) -> dict[str, Any]:
         """Read what a run found out about a scan; empty when there is nothing."""
         try:
-            return sound_facts(read_json(self._facts_path(run_id, case_id)))
-        except (OSError, ValueError):
+            path = inside(self.path, self._facts_path(run_id, case_id))
+            return sound_facts(read_json(path))
+        except (OSError, ValueError, ProjectError):
             return {}
 
     def predictions(self, case_id: str) -> list[str]:
@@ -410,6 +423,8 @@ class Project:
 
     def _channel_paths(self, case_id: str) -> list[Path]:
         found = self.case(case_id).images
+        for image in found:
+            check_share(image, self.path)
         return [Path(os.path.normpath(self.path / image)) for image in found]
 
     def _label_file(self, case_id: str) -> Path:
@@ -433,6 +448,7 @@ class Project:
 
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Read, change, check and write ``project.json`` under the lock."""
+        inside(self.path, self.path / "labels")  # what is changed may write there
         with folder_lock(self.path):
             values = _read(self.path).model_dump()
             change(values)
@@ -446,13 +462,13 @@ def _read(folder: Path) -> ProjectFile:
     if folder.is_file():
         raise ProjectError(f"{folder} is a file; expected the folder of a project.")
     try:
-        return parse(path.read_text(encoding="utf-8"), path)
+        return parse(read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8"), path)
     except FileNotFoundError:
         raise ProjectError(
             f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
             "from a folder of scans."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
 
 
