@@ -211,7 +211,7 @@ def _geometry(
     q_code, s_code = int(header["qform_code"]), int(header["sform_code"])
     try:
         with np.errstate(all="ignore"):  # damaged headers; what comes of them is checked below
-            affine = np.asarray(image.affine, dtype=np.float64)
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
             q_form = np.asarray(header.get_qform(), dtype=np.float64) if q_code > 0 else None
     except (HeaderDataError, ValueError, np.linalg.LinAlgError):
         affine, q_form = np.full((4, 4), np.nan), None
