@@ -22,6 +22,8 @@ def why_not_a_path(text: str) -> str | None:
     """Say what is wrong with the path of a scan; ``None`` when it can be one."""
     if not text or len(text) > MOST_LETTERS or "\0" in text:
         return f"expected a path of 1 to {MOST_LETTERS} letters"
+    if not text.isascii() and re.search("[\ud800-\udfff]", text):
+        return "expected a path of whole letters"
     if _ADDRESS.match(text):
         return "expected a path on this machine, not an address on the network"
     return None

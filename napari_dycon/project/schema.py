@@ -14,9 +14,9 @@ from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.limited import loads
 from napari_dycon.project.names import is_case_id, same_name
 from napari_dycon.project.references import why_not_a_path
+from napari_dycon.project.upgrades import upgrade
 from napari_dycon.project.volume import MOST_CHANNELS
 
-SCHEMA_VERSION = 1
 UNANNOTATED = 255
 Status = Literal["unlabelled", "in progress", "labelled", "reviewed"]
 Split = Literal["train", "validation"]
@@ -112,13 +112,7 @@ def parse(text: str, path: Path) -> ProjectFile:
         ) from None
     if not isinstance(values, dict):
         raise ProjectError(f"{path} is not a project; expected a JSON object.")
-    version = values.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ProjectError(
-            f"{path.parent.name} was made by a newer version of napari-dycon (schema {version}, "
-            f"this one knows {SCHEMA_VERSION}). Update napari-dycon to open it."
-        )
-    return validated(values, path)
+    return validated(upgrade(values, path), path)
 
 
 def validated(

@@ -26,7 +26,6 @@ from napari_dycon.project.references import check_share, outside_folders
 from napari_dycon.project.runs import Run, check_run, list_runs, make_run, sound_facts
 from napari_dycon.project.scans import read_scan
 from napari_dycon.project.schema import (
-    SCHEMA_VERSION,
     UNANNOTATED,
     Case,
     ClassInfo,
@@ -39,6 +38,7 @@ from napari_dycon.project.schema import (
     validated,
 )
 from napari_dycon.project.trust import remember
+from napari_dycon.project.upgrades import SCHEMA_VERSION, keep_old
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -450,19 +450,25 @@ class Project:
         """Read, change, check and write ``project.json`` under the lock."""
         inside(self.path, self.path / "labels")  # what is changed may write there
         with folder_lock(self.path):
-            values = _read(self.path).model_dump()
+            text = _text(self.path)
+            values = parse(text, self.path / FILE).model_dump()
             change(values)
             file = validated(values, self.path / FILE, "Nothing was changed.")
+            keep_old(self.path / FILE, text)
             write_json(self.path / FILE, file.model_dump())
             self._file = file
 
 
 def _read(folder: Path) -> ProjectFile:
+    return parse(_text(folder), folder / FILE)
+
+
+def _text(folder: Path) -> str:
     path = folder / FILE
     if folder.is_file():
         raise ProjectError(f"{folder} is a file; expected the folder of a project.")
     try:
-        return parse(read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8"), path)
+        return read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ProjectError(
             f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
