@@ -26,6 +26,7 @@ from napari_dycon.cli_support import (
     take_up,
 )
 from napari_dycon.errors import DyconError, UserError
+from napari_dycon.plain_text import printable
 from napari_dycon.terminal import (
     errors,
     print_json,
@@ -34,6 +35,7 @@ from napari_dycon.terminal import (
     say,
     show_cases,
     show_training,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -65,19 +67,19 @@ def main() -> None:
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("Stopped.", markup=False)
+        tell("Stopped.")
         sys.exit(1)
     except DyconError as error:
-        errors.print(str(error), markup=False, highlight=False)
+        tell(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
         # typer's own usage errors carry a message and the exit code 2.
         if hasattr(error, "format_message"):
-            errors.print(error.format_message(), markup=False, highlight=False)
+            tell(error.format_message())
             sys.exit(getattr(error, "exit_code", 2))
-        errors.print(f"Unexpected failure: {error!r}", markup=False, highlight=False)
+        tell(f"Unexpected failure: {error!r}")
         sys.exit(1)
 
 
@@ -175,7 +177,7 @@ def new(
             labelled=labelled,
             channels=None if channels is None else [n.strip() for n in channels.split(",")],
             resample=resample,
-            note=lambda text: errors.print(text, markup=False, highlight=False),
+            note=tell,
         )
     show_cases(made, as_json)
 
@@ -245,7 +247,7 @@ def train(
         config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
         for other in opened.runs():
             if is_running(other):
-                errors.print(f"Run {other.id} is being trained too; each will slow the other down.")
+                tell(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.train import train as train_events
 
     show_training(identified(train_events(opened, config, run), opened), as_json)
@@ -299,7 +301,7 @@ def predict(
             files,
             model,
             resample=resample,
-            note=lambda text: errors.print(text, markup=False, highlight=False),
+            note=tell,
         )
         make_folder(folder)
         events = predict_files(files, folder, model, picked.device, dtype, resample=resample)
@@ -312,13 +314,13 @@ def predict(
     with progress_bar(as_json) as progress:
         task = progress.add_task(f"Predicting on {picked.device.type}", total=len(files or ids))
         if not errors.is_terminal:  # a large scan takes minutes, and no bar shows it
-            errors.print(f"Predicting {len(files or ids)} scan(s) on {picked.device.type}")
+            tell(f"Predicting {len(files or ids)} scan(s) on {picked.device.type}")
         for event in events:
             progress.update(task, completed=event["done"], description=f"Predicted {event['case']}")
             if not errors.is_terminal:
-                errors.print(f"Predicted {event['case']}", markup=False, highlight=False)
+                tell(f"Predicted {event['case']}")
     place = folder if images is not None else opened.path / "predictions" / chosen.id
-    typer.echo(f"{len(files or ids)} prediction(s) of run {chosen.id} in {place}")
+    typer.echo(printable(f"{len(files or ids)} prediction(s) of run {chosen.id} in {place}"))
 
 
 @app.command()
@@ -346,7 +348,7 @@ def evaluate(
 
     print_table(evaluation_table(result))
     for line in result.get("warnings", []):
-        errors.print(line, markup=False)
+        tell(line)
 
 
 @app.command()
@@ -397,7 +399,7 @@ def export(
             uncertainty=uncertainty,
             keep_identity=keep_identity,
             codes=codes,
-            note=lambda text: errors.print(text, markup=False, highlight=False),
+            note=tell,
             progress=lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Exported {name}"
             ),
@@ -405,4 +407,4 @@ def export(
     if as_json:
         print_json({"format": format_, "written": [str(path) for path in written]})
     else:
-        typer.echo(f"{len(written)} file(s) or folder(s) in {out}")
+        typer.echo(printable(f"{len(written)} file(s) or folder(s) in {out}"))

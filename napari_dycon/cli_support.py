@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from napari_dycon.errors import BusyError, UserError
-from napari_dycon.terminal import errors, tell
+from napari_dycon.terminal import tell
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -121,6 +121,6 @@ def _stop_on_interrupt(run: Run) -> None:
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run.write_control(command="stop")
-        errors.print("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
+        tell("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
 
     signal.signal(signal.SIGINT, stop)

@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QMenu,
     QMessageBox,
     QTreeWidgetItem,
@@ -18,11 +17,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dycon.plain_text import printable, untagged
 from napari_dycon.project.formats.reading import SUFFIXES
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.case_list import FILTERS, CaseList
-from napari_dycon.widgets.common import button, guarded, set_enabled
+from napari_dycon.widgets.common import button, guarded, plain_label, set_enabled
 from napari_dycon.widgets.export_dialog import ExportDialog
 from napari_dycon.widgets.new_project import NewProjectDialog
 
@@ -37,8 +37,7 @@ class DataSection(QWidget):
         super().__init__()
         self.session = session
         self._asked = ""  # case that was clicked last
-        self.title = QLabel(NOTHING_OPEN)
-        self.title.setWordWrap(True)
+        self.title = plain_label(NOTHING_OPEN)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = button(
             "Open…", "Open a project, or a folder of scans to make one from", self._open
@@ -124,24 +123,22 @@ class DataSection(QWidget):
                 guarded(self.session, self.session.export)(format_, out, **options)
 
     def _ask_to_resample(self, why: str, resample: Callable[[], None]) -> None:
-        box = QMessageBox(
-            QMessageBox.Icon.Question,
-            "Uneven slices",
-            f"{why.split(' Have them resampled')[0]}\n\nShall they be resampled to even ones? "
-            "Labels then lie on the resampled scan.",
-            parent=self,
+        box = QMessageBox(QMessageBox.Icon.Question, "Uneven slices", "", parent=self)
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.setText(
+            f"{printable(why.split(' Have them resampled')[0])}\n\nShall they be resampled to even "
+            "ones? Labels then lie on the resampled scan."
         )
         accept = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
         cancel = box.addButton(QMessageBox.StandardButton.Cancel)
         box.setDefaultButton(cancel)
-        box.setTextFormat(Qt.TextFormat.PlainText)
         box.exec()
         if box.clickedButton() is accept:
             guarded(self.session, resample)()
 
     def _project_changed(self, project: Project | None) -> None:
-        self.title.setText(project.name if project else NOTHING_OPEN)
-        self.title.setToolTip(str(project.path) if project else "")
+        self.title.setText(printable(project.name) if project else NOTHING_OPEN)
+        self.title.setToolTip(untagged(project.path) if project else "")
         for item in (self.add_button, self.export_button):
             set_enabled(item, "" if project else "open or make a project first")
         self._fill()
@@ -156,7 +153,8 @@ class DataSection(QWidget):
             cases = project.cases
             labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
-            self.title.setText(f"{project.name}: {labelled} of {len(cases)} labelled{hint}")
+            name = printable(project.name)
+            self.title.setText(f"{name}: {labelled} of {len(cases)} labelled{hint}")
 
     def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         if item is not None:

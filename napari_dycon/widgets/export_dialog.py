@@ -25,7 +25,7 @@ from napari_dycon.exports.export import FORMATS
 from napari_dycon.exports.masks import ENDINGS
 from napari_dycon.project.store import Project
 from napari_dycon.project.terminology import all_codes, suggest
-from napari_dycon.widgets.common import hint
+from napari_dycon.widgets.common import hint, plain_label
 
 WHAT = {
     "best": "labels, completed by predictions",
@@ -70,7 +70,8 @@ class ExportDialog(QDialog):
         self._form.addRow("", self.identity)
         for info in project.classes:
             self.terms[info.value] = _terms(info.name)
-            self._form.addRow(f"Term for {info.name}", self.terms[info.value])
+            name = plain_label(f"Term for {info.name}", wrap=False)
+            self._form.addRow(name, self.terms[info.value])
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
