@@ -20,7 +20,7 @@ from scipy import ndimage
 from napari_dycon.comparison import compare
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
-from napari_dycon.project.atomic import make_folder, write_bytes
+from napari_dycon.project.atomic import inside, make_folder, write_bytes
 from napari_dycon.project.store import Project
 from napari_dycon.suggestions import Suggestion, suggestions
 
@@ -160,15 +160,17 @@ def _picture(project: Project, case: str) -> Picture:
     """Read a picture from the project's cache, or draw and keep it there."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
-        picture = np.load(path, allow_pickle=False)
-        if picture.dtype == np.uint8 and picture.ndim == 2 and max(picture.shape) <= PICTURE_SIZE:
-            return np.asarray(picture, dtype=np.uint8)
-    except (OSError, ValueError, EOFError):
+        inside(project.path, path)
+        kept = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
+        if kept.dtype == np.uint8 and kept.ndim == 2 and 0 < max(kept.shape) <= PICTURE_SIZE:
+            return np.array(kept, dtype=np.uint8)
+    except Exception:  # NumPy raises whatever parsing a header meets; drawn anew
         pass
     picture = draw_picture(project, case)
     buffer = io.BytesIO()
     np.save(buffer, picture, allow_pickle=False)
     with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
+        inside(project.path, path)
         make_folder(path.parent)
         write_bytes(path, buffer.getvalue())
     return picture

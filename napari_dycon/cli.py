@@ -30,12 +30,11 @@ from napari_dycon.cli_support import (
 from napari_dycon.crash import explained
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.terminal import (
-    errors,
-    note,
     progress_bar,
     say,
     show_cases,
     show_training,
+    tell,
 )
 
 if TYPE_CHECKING:
@@ -65,19 +64,19 @@ def main() -> None:
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("Stopped.", markup=False)
+        tell("Stopped.")
         sys.exit(1)
     except DyconError as error:
-        errors.print(str(error), markup=False, highlight=False)
+        tell(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
         # typer's own usage errors carry a message and the exit code 2.
         if hasattr(error, "format_message"):
-            errors.print(error.format_message(), markup=False, highlight=False)
+            tell(error.format_message())
             sys.exit(getattr(error, "exit_code", 2))
-        errors.print(explained(error), markup=False, highlight=False)
+        tell(explained(error))
         sys.exit(1)
 
 
@@ -125,10 +124,8 @@ def gui(
     project: Annotated[Path | None, typer.Argument(help="Project to open.")] = None,
 ) -> None:
     """Open napari with the DyCON panel."""
-    from napari_dycon.project.store import Project
-
     if project is not None:
-        Project.open(project)  # a mistake is told here and not in a window
+        open_project(project)  # a mistake is told here and not in a window
     from napari_dycon.widgets.app import open_window
 
     open_window(project)
@@ -180,12 +177,12 @@ def new(
             labelled=labelled,
             channels=None if channels is None else [n.strip() for n in channels.split(",")],
             resample=resample,
-            note=note,
+            note=tell,
             skip=skipped.append,
         )
     show_cases(made, as_json, [one.to_dict() for one in skipped])
     for one in skipped:
-        note(one.text)
+        tell(one.text)
 
 
 @app.command()
@@ -253,7 +250,7 @@ def train(
         config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
         for other in opened.runs():
             if is_running(other):
-                errors.print(f"Run {other.id} is being trained too; each will slow the other down.")
+                tell(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.train import train as train_events
 
     show_training(identified(train_events(opened, config, run), opened), as_json)

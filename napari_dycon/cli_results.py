@@ -17,11 +17,11 @@ from napari_dycon.cli_support import (
 )
 from napari_dycon.errors import UserError
 from napari_dycon.terminal import (
-    note,
     print_json,
     print_table,
     progress_bar,
     show_predictions,
+    tell,
 )
 
 
@@ -58,7 +58,7 @@ def predict(
         )
     files: list[Scan] = []
     if images is not None and len(opened.channels) > 1 and not holds_scans(images):
-        files = patients_in(images, opened.channels, skip=lambda one: note(one.text))
+        files = patients_in(images, opened.channels, skip=lambda one: tell(one.text))
     elif images is not None:
         files = scans_in(images, "images")
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
@@ -77,11 +77,11 @@ def predict(
     missed: list[Missed] = []
     if images is not None:
         events = predict_each_file(
-            files, folder, model, picked.device, dtype, resample=resample, missed=missed, note=note
+            files, folder, model, picked.device, dtype, resample=resample, missed=missed, note=tell
         )
     else:
         events = predict_each_case(
-            opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=note
+            opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell
         )
     show_predictions(events, len(files or ids), str(picked.device.type), as_json)
     if not as_json:
@@ -92,7 +92,7 @@ def predict(
         if as_json:
             print_json(one.to_event())
         elif len(missed) > 1:
-            note(f"{one.name} was left out: {one.error}")
+            tell(f"{one.name} was left out: {one.error}")
     if missed:
         raise summed_up(missed, len(files or ids))
 
@@ -121,7 +121,7 @@ def evaluate(
 
     print_table(evaluation_table(result))
     for line in result.get("warnings", []):
-        note(line)
+        tell(line)
 
 
 def export(
@@ -171,7 +171,7 @@ def export(
             uncertainty=uncertainty,
             keep_identity=keep_identity,
             codes=codes,
-            note=note,
+            note=tell,
             progress=lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Exported {name}"
             ),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_dycon.errors import BusyError, UserError
-from napari_dycon.terminal import errors
+from napari_dycon.opening import strangers_folders
+from napari_dycon.terminal import tell
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -22,23 +23,6 @@ Event = dict[str, Any]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
 RESAMPLE_HELP = "Interpolate DICOM slices that are uneven or tilted to even ones."
 ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
-
-
-def open_project(path: Path) -> Project:
-    """Open a project, and tell on standard error who has it open at this moment."""
-    from napari_dycon.project.presence import holders
-    from napari_dycon.project.store import Project
-
-    project = Project.open(path)
-    # Whoever started this command knows, and so does a script that calls it in its own process.
-    own = (os.getpid(), os.getppid())
-    if others := [str(h) for h in holders(project.path) if h.identity.pid not in own]:
-        errors.print(
-            f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.",
-            markup=False,
-            highlight=False,
-        )
-    return project
 
 
 def parse_time(text: str) -> float:
@@ -52,6 +36,26 @@ def parse_time(text: str) -> float:
     if not 0 < seconds < 1e7:
         raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
     return seconds
+
+
+def open_project(path: Path) -> Project:
+    """Open a project, and tell on standard error what a person should know of it first.
+
+    That is who has it open at this moment, and where one that this user did not make here reads
+    from.
+    """
+    from napari_dycon.project.presence import holders
+    from napari_dycon.project.store import Project
+    from napari_dycon.project.trust import is_known
+
+    project = Project.open(path)
+    if not is_known(project.path) and (folders := project.outside_folders()):
+        tell(strangers_folders(project, folders))
+    # Whoever started this command knows, and so does a script that calls it in its own process.
+    own = (os.getpid(), os.getppid())
+    if others := [str(h) for h in holders(project.path) if h.identity.pid not in own]:
+        tell(f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.")
+    return project
 
 
 def case_ids(text: str) -> list[str]:
@@ -126,6 +130,6 @@ def _stop_on_interrupt(run: Run) -> None:
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         run.write_control(command="stop")
-        errors.print("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
+        tell("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
 
     signal.signal(signal.SIGINT, stop)

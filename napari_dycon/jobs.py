@@ -21,12 +21,14 @@ from typing import Any
 
 from napari_dycon.errors import DyconError
 from napari_dycon.project.atomic import ProcessIdentity, write_json
+from napari_dycon.project.limited import read_bytes, read_json
 from napari_dycon.project.runs import Run
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
 MOST_STEPS = 500  # of an earlier part of a run that are told again
 KILLED = -9  # return code of a process that got SIGKILL; Windows has none such
+MOST_LOG = 2**24  # bytes of a run's messages
 POLL = 0.1  # seconds between looks at the events file
 
 
@@ -85,9 +87,7 @@ def is_running(run: Run) -> bool:
 def read_identity(run: Run) -> ProcessIdentity | None:
     """Who works on a run, as its process wrote it down; ``None`` when nobody does."""
     try:
-        return ProcessIdentity.from_dict(
-            json.loads((run.folder / "process.json").read_text(encoding="utf-8"))
-        )
+        return ProcessIdentity.from_dict(read_json(run.folder / "process.json"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -137,8 +137,9 @@ def _last_words(run: Run, code: int | None) -> str:
     if code == KILLED:
         return _killed("training", "choose a smaller patch; the last checkpoint is kept")
     try:
-        lines = (run.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        data = read_bytes(run.folder / "log.txt", MOST_LOG)
+        lines = data.decode("utf-8", errors="replace").splitlines()
+    except (OSError, ValueError):
         lines = []
     said = next((line.strip() for line in reversed(lines) if line.strip()), "")
     detail = f" Its last words: {said}" if said else ""

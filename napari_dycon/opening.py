@@ -1,13 +1,16 @@
-"""Opening a project: somebody else may have it, or it may only be there to be looked at."""
+"""Opening a project: whose it is, who else has it open, and whether it is only looked at."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dycon.project.presence import Holder, Presence, holders
 from napari_dycon.project.store import Project
+from napari_dycon.project.trust import is_known, remember
 from napari_dycon.questions import Question
 
 if TYPE_CHECKING:
@@ -15,6 +18,15 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 3
 ONLY_LOOK = "you opened it only to look"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A project, who else has it open, and where a stranger's reads from outside its folder."""
+
+    project: Project
+    others: list[Holder]
+    folders: list[Path]
 
 
 class Opening:
@@ -27,19 +39,12 @@ class Opening:
     def open(self, path: Path | str, *, read_only: bool) -> None:
         """Open a project; see ``Session.open_project``."""
 
-        def work() -> tuple[Project, list[Holder]]:
+        def work() -> Found:
             project = Project.open(path, read_only=ONLY_LOOK if read_only else "")
-            return project, holders(project.path)
+            folders = [] if is_known(project.path) else project.outside_folders()
+            return Found(project, holders(project.path), folders)
 
-        def done(found: tuple[Project, list[Holder]]) -> None:
-            project, others = found
-            own = self._presence is not None and self._presence.is_of(project.path)
-            if own or project.read_only or not others:
-                self._session.opened(project)
-            else:
-                self._ask_who_works(project, others)
-
-        self._session.background.run(work, done, self._session.tell)
+        self._session.background.run(work, self._ask_whose_it_is, self._session.tell)
 
     def enter(self, project: Project) -> None:
         """Tell others that the project is open here, or the person that it is only shown."""
@@ -56,9 +61,40 @@ class Opening:
             self._presence.leave()
             self._presence = None
 
-    def _ask_who_works(self, project: Project, others: list[Holder]) -> None:
-        session = self._session
-        whom = "; ".join(str(holder) for holder in others[:MOST_NAMED])
+    def _ask_whose_it_is(self, found: Found) -> None:
+        """Ask before a project that came from elsewhere reads scans from outside its folder."""
+        session, project = self._session, found.project
+        if not found.folders:
+            self._ask_who_works(found)
+            return
+        text = strangers_folders(project, found.folders)
+        if not len(session.asked):
+            session.message.emit("warning", text)
+            self._ask_who_works(found)
+            return
+
+        def accept() -> None:
+            session.background.run(
+                lambda: remember(project.path), lambda _: self._ask_who_works(found), session.tell
+            )
+
+        session.asked.emit(
+            Question(
+                "A project from elsewhere",
+                f"{text}\n\nThey are read when a case is shown. Open it when you know where it "
+                "comes from, and that these are its scans.",
+                (("Open", accept),),
+            )
+        )
+
+    def _ask_who_works(self, found: Found) -> None:
+        """Ask whether only to look at a project that somebody else has open."""
+        session, project = self._session, found.project
+        own = self._presence is not None and self._presence.is_of(project.path)
+        if own or project.read_only or not found.others:
+            session.opened(project)
+            return
+        whom = "; ".join(str(holder) for holder in found.others[:MOST_NAMED])
         text = f"{project.name} is open already: {whom}."
         if not len(session.asked):
             session.opened(project)
@@ -76,3 +112,13 @@ class Opening:
                 ),
             )
         )
+
+
+def strangers_folders(project: Project, folders: Sequence[Path]) -> str:
+    """Say of a project that came from elsewhere where it reads from."""
+    named = ", ".join(map(str, folders[:MOST_NAMED]))
+    more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
+    return (
+        f"{project.name} was not made by you on this computer, and reads scans from outside its "
+        f"folder: {named}{more}."
+    )

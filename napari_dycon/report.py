@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from napari_dycon.project.atomic import write_text
+from napari_dycon.terminal import cell
 
 COLUMNS = (
     ("dice", "Dice", ".3f"),
@@ -48,7 +49,7 @@ def evaluation_table(result: Mapping[str, Any]) -> Table:
             column, justify="left" if column in ("case", "class") else "right", no_wrap=True
         )
     for row in evaluation_rows(result):
-        table.add_row(*row, style="bold" if row[0] == "mean" else None)
+        table.add_row(*map(cell, row), style="bold" if row[0] == "mean" else None)
     if quality := uncertainty_lines(summary):
         table.caption = "\n".join(quality)
     return table

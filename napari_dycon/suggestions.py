@@ -116,10 +116,10 @@ def _features(
     labelled = [case.id for case in project.labelled("train")]
     for run in reversed(project.runs()):
         rows = [project.read_facts(run.id, case).get("features") for case in cases]
-        if all(rows):
+        width = len(rows[0] or ())
+        if width and all(row is not None and len(row) == width for row in rows):
             known = [project.read_facts(run.id, case).get("features") for case in labelled]
-            width = len(rows[0] or ())
-            found = np.array([row for row in known if row], dtype=np.float64)
+            found = np.array([row for row in known if row and len(row) == width], dtype=np.float64)
             return np.array(rows, dtype=np.float64), found.reshape(-1, width)
     return None, np.zeros((0, 0))
 

@@ -12,8 +12,18 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
+
+from napari_dycon.plain_text import printable, printable_json
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
@@ -21,6 +31,16 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 QUIET = 20.0  # seconds between lines where no progress bar can be drawn
 errors = Console(stderr=True, soft_wrap=True)
+
+
+def tell(text: object) -> None:
+    """Print a line of plain text on standard error; brackets and colons in it mean nothing."""
+    errors.print(cell(text), highlight=False)
+
+
+def cell(text: object) -> Text:
+    """Plain text on one line."""
+    return Text(printable(text).replace("\n", " "))
 
 
 def show_training(events: Iterator[Event], as_json: bool) -> None:
@@ -37,10 +57,9 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
             kind = event["event"]
             run = event.get("run", run)
             if kind == "started":
-                progress.console.print(
+                tell(
                     f"Run {event['run']}: {event['labelled']} labelled and {event['unlabelled']} "
-                    f"unlabelled cases, {event['device_reason']}, {event['precision']}",
-                    highlight=False,
+                    f"unlabelled cases, {event['device_reason']}, {event['precision']}"
                 )
             elif kind == "preparing":
                 text = f"Preparing {event['done']}/{event['total']}"
@@ -50,22 +69,19 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
                 progress.update(task, completed=event["progress"], description=text)
                 if not errors.is_terminal and time.monotonic() - said > QUIET:
                     said = time.monotonic()
-                    progress.console.print(f"{text}, {event['progress']:.0%}", highlight=False)
+                    tell(f"{text}, {event['progress']:.0%}")
             elif kind == "warps":
                 text = f"Matching shapes {event['done']}/{event['total']}"
                 progress.update(task, description=text)
             elif kind == "validation":
-                progress.console.print(
-                    f"Validation at step {event['step']}: Dice {event['mean']}", highlight=False
-                )
+                tell(f"Validation at step {event['step']}: Dice {event['mean']}")
             elif kind == "warning":
-                progress.console.print(event["message"], markup=False, highlight=False)
+                tell(event["message"])
             elif kind in ("finished", "stopped"):
                 dice = f", validation Dice {event['dice']:.4f}" if event["dice"] else ""
-                progress.console.print(
+                tell(
                     f"{kind.capitalize()} at step {event['step']} after {event['elapsed']:.0f} s"
-                    f"{dice}. Run {run}{_next_step(kind, event)}",
-                    highlight=False,
+                    f"{dice}. Run {run}{_next_step(kind, event)}"
                 )
 
 
@@ -85,12 +101,7 @@ def say(event: Event, as_json: bool) -> None:
     if as_json:
         print_json(event)
     elif event["event"] == "demo":
-        errors.print(event["message"], markup=False, highlight=False)
-
-
-def note(text: str) -> None:
-    """Tell a person something on standard error, as it is."""
-    errors.print(text, markup=False, highlight=False)
+        tell(event["message"])
 
 
 def show_predictions(events: Iterator[Event], total: int, device: str, as_json: bool) -> None:
@@ -102,12 +113,12 @@ def show_predictions(events: Iterator[Event], total: int, device: str, as_json: 
     with progress_bar(as_json) as progress:
         task = progress.add_task(f"Predicting on {device}", total=total)
         if not errors.is_terminal:  # a large scan takes minutes, and no bar shows it
-            note(f"Predicting {total} scan(s) on {device}")
+            tell(f"Predicting {total} scan(s) on {device}")
         for event in events:
             text = f"Predicted {event['case']}"
             progress.update(task, completed=event["done"], total=event["total"], description=text)
             if not errors.is_terminal:
-                note(text)
+                tell(text)
 
 
 def show_cases(
@@ -139,12 +150,12 @@ def show_cases(
     title = f"{project.name}: {len(rows)} cases; classes {names}"
     if len(project.channels) > 1:
         title += f"; channels {', '.join(project.channels)}"
-    table = Table(title=title)
+    table = Table(title=cell(title))
     for column in ("case", "status", "use", "scan"):
         table.add_column(column, no_wrap=True)
     for row in rows:
         scan = str(row["images"][0])
-        table.add_row(str(row["id"]), str(row["status"]), str(row["split"]), scan)
+        table.add_row(*map(cell, (row["id"], row["status"], row["split"], scan)))
     print_table(table)
 
 
@@ -165,14 +176,21 @@ def print_table(table: Table) -> None:
 
 def print_json(value: Any) -> None:
     """Write one line of JSON and hand it on at once."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.write(printable_json(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
+
+
+class _Description(ProgressColumn):
+    """What is being done, which names cases."""
+
+    def render(self, task: Task) -> Text:
+        return cell(task.description)
 
 
 def progress_bar(as_json: bool) -> Progress:
     """Progress on a terminal; nothing where a program reads."""
     return Progress(
-        TextColumn("{task.description}", markup=False),
+        _Description(),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),

@@ -16,6 +16,14 @@ from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
 
+@pytest.fixture(autouse=True)
+def state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Projects that tests make are not remembered in the home of who runs them."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("NAPARI_DYCON_STATE", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """Folder of a real data set, or a skip that says where it was looked for."""

@@ -6,7 +6,6 @@ removed when the run ends; how many there were is kept, so that a resumed run le
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from napari_dycon.engine.votes import VOTERS, can_vote, vote
 from napari_dycon.engine.warps import make_warps, plan_warps
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.atomic import make_folder, write_json
+from napari_dycon.project.limited import read_json, whole
 
 
 def borrow(
@@ -74,6 +74,6 @@ def borrow(
 def _read(record: Path) -> int | None:
     """How many pairs a run made when it began; ``None`` where that is not known."""
     try:
-        return int(json.loads(record.read_text(encoding="utf-8"))["made"])
+        return whole(read_json(record)["made"], 0, 10**6)
     except (OSError, ValueError, KeyError, TypeError):
         return None

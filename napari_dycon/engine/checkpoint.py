@@ -8,6 +8,8 @@ between two files cannot tear them apart.
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,16 @@ from torch import Tensor, nn
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork, build_network
+from napari_dycon.engine.weights_header import ADVICE, Entry, Header, read_header
 from napari_dycon.errors import ConfigError, EngineError
 from napari_dycon.project.atomic import replacing
+from napari_dycon.project.limited import loads, number, whole
+from napari_dycon.project.volume import MOST_CHANNELS
 
 FORMAT = "napari-dycon"
 VERSION = 1
+SLOTS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # of AdamW and SGD
+_TYPES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 
 
 @dataclass(frozen=True)
@@ -53,26 +60,70 @@ def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> Non
         save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _about(path: Path, header: Header) -> dict[str, Any]:
+    """What stands in a file beside its tensors."""
+    if header.metadata.get("format") != FORMAT:
+        raise ConfigError(
+            f"{path.name} holds no weights of this program; expected a file that a "
+            "training run wrote."
+        )
+    version = header.metadata.get("version", "")
+    if not re.fullmatch(r"[0-9]{1,6}", version):
+        raise _misfit(path, "it does not say its version")
+    if int(version) > VERSION:
+        raise ConfigError(f"{path.name} was written by a newer version; update to open it.")
+    try:
+        about = loads(header.metadata["about"])
+    except (KeyError, ValueError):
+        about = None
+    if not isinstance(about, dict):
+        raise _misfit(path, "it does not say what it is")
+    return about
+
+
+def _misfit(path: Path, found: str) -> ConfigError:
+    return ConfigError(
+        f"The weights at {path} do not fit this version: {found}. Choose another run or train "
+        "again."
+    )
+
+
+def _check_tensors(path: Path, found: Mapping[str, Entry], wanted: Mapping[str, Entry]) -> None:
+    """Compare the tensors of a header with those of a network, before one is read."""
+    for name in sorted(set(found) ^ set(wanted)):
+        what = "lacks the tensor" if name in wanted else "has an unknown tensor"
+        raise _misfit(path, f"it {what} {name[:80]!r}")
+    for name, entry in wanted.items():
+        if found[name] != entry:
+            sizes = " and ".join(f"{e.dtype} {list(e.shape)}" for e in (found[name], entry))
+            raise _misfit(path, f"{name} is of another kind than its settings say ({sizes})")
+
+
+def _tensors(path: Path, names: Collection[str]) -> dict[str, Tensor]:
+    """Read tensors whose header was checked; numbers that are not finite are refused."""
+    result = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ConfigError(
-                    f"{path.name} holds no weights of this program; expected a file that a "
-                    "training run wrote."
-                )
-            if int(header.get("version", "0")) > VERSION:
-                raise ConfigError(f"{path.name} was written by a newer version; update to open it.")
-            about = json.loads(header["about"])
-            return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
-    except FileNotFoundError:
-        raise ConfigError(f"There are no weights at {path}; train first.") from None
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+            for name in names:
+                result[name] = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(
-            f"{path.name} cannot be read as weights ({error}); it may be damaged. "
-            "Choose another run or train again."
+            f"{path.name} cannot be read as weights ({error}); it may be damaged. {ADVICE}"
         ) from None
+    for name, tensor in result.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ConfigError(
+                f"{path.name} holds numbers that are not finite (NaN or infinity) in {name}; with "
+                "them every prediction would be empty. Choose another run or train again."
+            )
+    return result
+
+
+def _entries(prefix: str, module: nn.Module) -> dict[str, Entry]:
+    return {
+        f"{prefix}.{name}": Entry(_TYPES[value.dtype], tuple(value.shape))
+        for name, value in module.state_dict().items()
+    }
 
 
 def save_weights(path: Path, model: Model, step: int) -> None:
@@ -89,26 +140,62 @@ def save_weights(path: Path, model: Model, step: int) -> None:
 
 
 def load_model(path: Path, device: torch.device | None = None) -> Model:
-    """Read a ``weights.safetensors`` and build its networks, in evaluation mode."""
-    tensors, about = _read(path)
-    try:
-        config = TrainConfig.from_dict(about["config"])
-        values = tuple(int(v) for v in about["class_values"])
-        channels = int(about["channels"])
-        temperature = float(about["temperature"])
-        networks = {}
-        for name in ("student", "teacher"):
-            network = build_network(config, channels, len(values) + 1)
-            prefix = f"{name}."
-            network.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
-            networks[name] = network.to(device or torch.device("cpu")).eval()
-    except (KeyError, TypeError, RuntimeError) as error:
-        line = str(error).splitlines()[0]
-        raise ConfigError(f"The weights at {path} do not fit this version: {line}") from None
+    """Read a ``weights.safetensors`` and build its networks, in evaluation mode.
+
+    The file may come from anywhere. Its header, its settings and the shapes of all tensors are
+    compared before memory is taken for any of them.
+
+    Raises
+    ------
+    ConfigError
+        In one line: no weights, a pickle, damaged, of another network than the settings say, or
+        numbers that are not finite.
+    """
+    header = read_header(path)
+    config, values, channels, temperature = _described(path, _about(path, header))
+    with torch.device("meta"):  # shapes alone, no memory
+        bare = build_network(config, channels, len(values) + 1)
+    _check_tensors(path, header.tensors, _entries("student", bare) | _entries("teacher", bare))
+    tensors = _tensors(path, header.tensors)
+    networks = {}
+    for name in ("student", "teacher"):
+        network = build_network(config, channels, len(values) + 1)
+        network.load_state_dict(_of(name, tensors))
+        networks[name] = network.to(device or torch.device("cpu")).eval()
     student, teacher = networks["student"], networks["teacher"]
     return Model(student, teacher, config, values, channels, temperature)
+
+
+def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _described(
+    path: Path, about: dict[str, Any]
+) -> tuple[TrainConfig, tuple[int, ...], int, float]:
+    """Settings, class values, channels and temperature, each in its range."""
+    settings, values = about.get("config"), about.get("class_values")
+    if not isinstance(settings, dict):
+        raise _misfit(path, "it does not say its settings")
+    try:
+        config = TrainConfig.from_dict(settings)
+    except ConfigError as error:
+        raise _misfit(path, str(error).rstrip(".")) from None
+    if config.filters is None or config.patch is None or config.spacing is None:
+        raise _misfit(path, "it does not say its filters, patch and spacing")
+    if (
+        not isinstance(values, list)
+        or not 1 <= len(values) <= 254
+        or any(whole(value, 1, 254) is None for value in values)
+        or len(set(values)) < len(values)
+    ):
+        raise _misfit(path, "it does not say its classes")
+    if (channels := whole(about.get("channels"), 1, MOST_CHANNELS)) is None:
+        raise _misfit(path, "it does not say its number of channels")
+    if (temperature := number(about.get("temperature"), 1e-3, 1e3)) is None:
+        raise _misfit(path, "it does not say its temperature")
+    return config, tuple(values), channels, temperature
 
 
 def save_state(
@@ -124,28 +211,60 @@ def save_state(
 
 
 def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore networks and optimiser in place; return what ``save_state`` was given as ``loop``."""
-    tensors, about = _read(path)
-    try:
-        for name in ("student", "teacher"):
-            prefix = f"{name}."
-            getattr(model, name).load_state_dict(
-                {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            )
-        state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, slot = key.split(".", 2)
-                state.setdefault(int(index), {})[slot] = value
-        optimizer.load_state_dict(
-            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
-    except (KeyError, RuntimeError, ValueError) as error:
-        line = str(error).splitlines()[0]
+    """Restore networks and optimiser in place; return what ``save_state`` was given as ``loop``.
+
+    Raises
+    ------
+    ConfigError
+        The file is no state of this program, damaged, or holds numbers that are not finite.
+    EngineError
+        It is of another network or optimiser than the model's.
+    """
+    header = read_header(path)
+    loop = _loop(_about(path, header))
+    own = {k: v for k, v in header.tensors.items() if not k.startswith("optimizer.")}
+    wanted = _entries("student", model.student) | _entries("teacher", model.teacher)
+    shapes = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
+    places = {
+        name: _slot(name, header.tensors[name], shapes) for name in set(header.tensors) - set(own)
+    }
+    if loop is None or own != wanted or None in places.values():
         raise EngineError(
-            f"The saved state of this run does not fit its settings ({line}); start a new run."
-        ) from None
-    return dict(about["loop"])
+            f"The saved state of this run ({path.name}) does not fit its settings; start a new run."
+        )
+    tensors = _tensors(path, header.tensors)
+    for name in ("student", "teacher"):
+        getattr(model, name).load_state_dict(_of(name, tensors))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, place in places.items():
+        assert place is not None
+        state.setdefault(place[0], {})[place[1]] = tensors[name]
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
+    return loop
+
+
+def _loop(about: dict[str, Any]) -> dict[str, Any] | None:
+    """How far a run came; ``None`` where that cannot be."""
+    loop = about.get("loop")
+    if (
+        not isinstance(loop, dict)
+        or whole(loop.get("step"), 0, 10**9) is None
+        or number(loop.get("elapsed"), 0, 10**9) is None
+        or whole(loop.get("skipped"), 0, 10**9) is None
+    ):
+        return None
+    return loop
+
+
+def _slot(name: str, entry: Entry, shapes: Sequence[tuple[int, ...]]) -> tuple[int, str] | None:
+    """Number of a parameter and what the optimiser keeps of it; ``None`` where that cannot be."""
+    named = re.fullmatch(r"optimizer\.([0-9]{1,6})\.([a-z_]{1,40})", name)
+    if named is None or int(named[1]) >= len(shapes):
+        return None
+    fits = entry.shape == (() if named[2] == "step" else shapes[int(named[1])])
+    return (int(named[1]), named[2]) if fits and named[2] in SLOTS else None
 
 
 def copy_matching(model: Model, source: Path) -> int:
@@ -153,13 +272,13 @@ def copy_matching(model: Model, source: Path) -> int:
 
     Tensors of another shape (other classes, another network) keep their fresh values.
     """
-    tensors, _ = _read(source)
-    copied = 0
-    for name in ("student", "teacher"):
-        own = getattr(model, name).state_dict()
-        for key, value in own.items():
-            other = tensors.get(f"teacher.{key}")
-            if other is not None and other.shape == value.shape:
-                value.copy_(other)
-                copied += 1
-    return copied
+    header = read_header(source)
+    _about(source, header)
+    own = _entries("teacher", model.student)
+    matching = [name for name, entry in own.items() if header.tensors.get(name) == entry]
+    tensors = _of("teacher", _tensors(source, matching))
+    for network in (model.student, model.teacher):
+        state = network.state_dict()
+        for key, value in tensors.items():
+            state[key].copy_(value)
+    return 2 * len(tensors)

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from napari_dycon.engine.ranges import check_ranges
 from napari_dycon.errors import ConfigError
 
 METHODS = ("dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervised")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMS = ("instance", "group", "batch")
+MOST_FLOAT = 1e30
 
 
 @dataclass(frozen=True)
@@ -221,10 +223,13 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         ):
             return value
         elif origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not abs(value) <= MOST_FLOAT:  # nor nan
+                raise ConfigError(f"Setting {key} is out of range; expected a finite number.")
             return float(value)
         elif origin is str and isinstance(value, str):
             return value
-    raise ConfigError(f"Setting {key} cannot be {value!r}; expected {_readable(hint)}.")
+    found = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
+    raise ConfigError(f"Setting {key} cannot be {found}; expected {_readable(hint)}.")
 
 
 def _readable(hint: Any) -> str:
@@ -246,8 +251,7 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(
                 f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}."
             )
-    if config.warps < 0:
-        raise ConfigError(f"Setting warps is {config.warps}; expected 0 or more.")
+    check_ranges(config)
     positive = ("steps", "labelled_batch", "learning_rate", "temperature", "top_k", "beta_min")
     for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
         if not getattr(config, name) > 0:
@@ -266,10 +270,6 @@ def _check(config: TrainConfig) -> None:
     ):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
-    if config.unlabelled_batch < 0:
-        raise ConfigError(
-            f"Setting unlabelled_batch is {config.unlabelled_batch}; expected 0 or more."
-        )
     if config.filters is not None and len(config.filters) < 3:
         raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
     if config.patch is not None and config.filters is not None:

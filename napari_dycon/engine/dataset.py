@@ -8,7 +8,6 @@ validation alone.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +21,23 @@ from napari_dycon.engine.events import Event
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.plan import Fingerprint, fingerprint, plan
-from napari_dycon.engine.preprocess import cache_path, prepare_image, prepare_label, save_array
+from napari_dycon.engine.preprocess import (
+    cache_path,
+    prepare_image,
+    prepare_label,
+    read_label_array,
+    save_array,
+)
 from napari_dycon.errors import UserError
 from napari_dycon.project.atomic import make_folder, write_json
+from napari_dycon.project.limited import read_json, whole
+from napari_dycon.project.names import is_case_id
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 GROUPS = "groups.json"
+MOST_GROUPS = 2**24  # bytes of that file
 FINGERPRINTS = 40  # scans that the plan looks at
 
 
@@ -61,9 +69,16 @@ class Groups:
 def read_groups(state: Path) -> Groups | None:
     """Groups that a run was started with, from its state folder."""
     try:
-        return Groups(**json.loads((state / GROUPS).read_text(encoding="utf-8")))
+        found = Groups(**read_json(state / GROUPS, MOST_GROUPS))
     except (OSError, ValueError, TypeError):
         return None
+    ids = (found.labelled, found.unlabelled, found.validation)
+    values = found.class_values
+    if not all(isinstance(group, list) and all(map(is_case_id, group)) for group in ids):
+        return None
+    if not isinstance(values, list) or not all(whole(value, 1, 254) for value in values):
+        return None
+    return found if 0 < len(values) == len(set(values)) else None
 
 
 def groups(project: Project, config: TrainConfig) -> Groups:
@@ -119,6 +134,7 @@ def prepare(
         frozen = state / "labels" / f"{case}.npy"
         if number <= len(labelled) and resumed:
             if frozen.exists():
+                _check_frozen(frozen, len(data.class_values))
                 data.labelled.append(LabelledCase(case, cached, frozen))
         elif number <= len(labelled):
             volume = volume or project.read_image(case)
@@ -142,6 +158,16 @@ def prepare(
         why = data.warnings[0] if data.warnings else "The state of this run is damaged."
         raise UserError(f"No label can be learnt from yet. {why}")
     yield data
+
+
+def _check_frozen(path: Path, classes: int) -> None:
+    """Refuse a label of a resumed run that names classes it does not have."""
+    label = read_label_array(path)
+    if label[label != UNANNOTATED].max(initial=0) > classes:
+        raise UserError(
+            f"The state of this run is damaged: {path.name} holds classes that it was not started "
+            "with. Start a new run."
+        )
 
 
 def to_indices(

@@ -21,12 +21,14 @@ finished     step, elapsed, reason ("steps" or "time limit"), dice (mean or null
 stopped      step, elapsed: asked to stop; the weights are saved
 failed       message, advice
 ===========  =====================================================================
+
+``parse_line`` reads one such line of a file, which may come from anywhere.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from napari_dycon.project.event_lines import Event, parse_line
 
-Event = dict[str, Any]
+__all__ = ["LAST_EVENTS", "Event", "parse_line"]
 
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})

@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses import UNANNOTATED
+from napari_dycon.engine.preprocess import read_image_array, read_label_array
 
 Array = npt.NDArray[Any]
 
@@ -144,8 +145,8 @@ class StepBatches(Dataset[Batch]):
         elif self.warped and rng.random() < self._warp_share:
             cases = self.warped
         case = cases[rng.integers(len(cases))]
-        image = np.load(case.image, mmap_mode="r")
-        label = np.load(case.label, mmap_mode="r")
+        image = read_image_array(case.image)
+        label = read_label_array(case.label)
         centre = self._labelled_centre(rng, case, label)
         data = {
             "image": crop(image, centre, self._margin_size(), fill=None).astype(np.float32),
@@ -156,7 +157,7 @@ class StepBatches(Dataset[Batch]):
 
     def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         case = self.unlabelled[rng.integers(len(self.unlabelled))]
-        image = np.load(case.image, mmap_mode="r")
+        image = read_image_array(case.image)
         shape = image.shape[1:]
         centre = random_centre(rng, shape, self.patch)
         data = {"image": crop(image, centre, self._margin_size(), fill=None)}

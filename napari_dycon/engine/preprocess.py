@@ -19,11 +19,13 @@ import torch.nn.functional as F
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses import UNANNOTATED
+from napari_dycon.errors import ProjectError
 from napari_dycon.project.atomic import replacing
 from napari_dycon.project.formats import scan_state
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
+ANEW = "Delete it (what is in the folder cache is made again), or start a new run."
 
 
 def grid_shape(
@@ -113,3 +115,37 @@ def save_array(path: Path, array: Array) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         np.save(temporary, array, allow_pickle=False)
+
+
+def read_image_array(path: Path, *, mapped: bool = True) -> Array:
+    """Read a prepared scan: float32 or float16 ``(C, D, H, W)``, by default mapped."""
+    return _read_array(path, 4, "f", mapped)
+
+
+def read_label_array(path: Path, *, mapped: bool = True) -> Array:
+    """Read a prepared label: uint8 ``(D, H, W)``, by default mapped."""
+    return _read_array(path, 3, "u", mapped)
+
+
+def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
+    """Read what ``save_array`` wrote; pickled objects in its place are refused, never loaded.
+
+    A project that comes from elsewhere brings its cache along.
+    """
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        # Refuses Python objects, archives, and files shorter than their header says.
+        array: Array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy raises whatever parsing a header as Python meets
+        found = str(error)[:200] or type(error).__name__
+        raise ProjectError(f"{_prepared(path)} cannot be read: {found}. {ANEW}") from None
+    if array.ndim != dimensions or array.dtype.kind != kind or min(array.shape) < 1:
+        raise ProjectError(
+            f"{_prepared(path)} holds {array.dtype} {array.shape}, which no run prepared. {ANEW}"
+        )
+    return array if mapped else np.array(array)
+
+
+def _prepared(path: Path) -> str:
+    return f"The prepared scan {path.name} in {path.parent}"

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
-from napari_dycon.engine.preprocess import save_array
+from napari_dycon.engine.preprocess import read_label_array, save_array
 from napari_dycon.engine.registration import canvas_shape
 from napari_dycon.engine.warps import Pair
 
@@ -43,7 +43,7 @@ def can_vote(labelled: Sequence[LabelledCase]) -> bool:
         return False
     sizes: dict[int, list[float]] = {}
     for case in labelled:
-        label = np.load(case.label)
+        label = read_label_array(case.label, mapped=False)
         counts = np.bincount(label.reshape(-1), minlength=256)
         cells = math.prod(canvas_shape([label.shape])) / max(int(counts[:UNANNOTATED].sum()), 1)
         for value in np.flatnonzero(counts[1:UNANNOTATED]) + 1:
@@ -68,7 +68,7 @@ def vote(pairs: Sequence[Pair], folder: Path) -> list[LabelledCase]:
             continue
         scan = group[0].unlabelled
         case = LabelledCase(f"{scan.id}-voted", scan.image, folder / f"{number:04d}.voted.npy")
-        labels = [np.load(pair.warped.label) for pair in group[:VOTERS]]
+        labels = [read_label_array(pair.warped.label, mapped=False) for pair in group[:VOTERS]]
         agreed = majority(labels) if alike(labels) else None
         if agreed is not None and len(set(np.unique(agreed)) - {UNANNOTATED}) > 1:
             save_array(case.label, agreed)

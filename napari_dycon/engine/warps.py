@@ -23,7 +23,7 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
-from napari_dycon.engine.preprocess import save_array
+from napari_dycon.engine.preprocess import read_image_array, read_label_array, save_array
 from napari_dycon.engine.registration import Shape, canvas_shape, places, register, sample
 
 AT_ONCE = 8  # pairs registered together
@@ -85,7 +85,7 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
 
     def small(path: Path) -> Tensor:
         if path not in seen:
-            seen[path] = _on_canvas(np.load(path, mmap_mode="r"), canvas)
+            seen[path] = _on_canvas(read_image_array(path), canvas)
         return seen[path].to(device)
 
     for start in range(0, len(pairs), AT_ONCE):
@@ -101,15 +101,16 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
 def _write(pair: Pair, displacement: Tensor) -> None:
     """Deform one scan and its label at full resolution."""
     field = places(displacement, _shape(pair.unlabelled.image)[1:])
-    image = torch.from_numpy(np.load(pair.labelled.image).astype(np.float32))[None]
-    label = torch.from_numpy(np.load(pair.labelled.label).astype(np.float32))[None, None]
+    voxels = read_image_array(pair.labelled.image).astype(np.float32)
+    drawn = read_label_array(pair.labelled.label).astype(np.float32)
+    image, label = torch.from_numpy(voxels)[None], torch.from_numpy(drawn)[None, None]
     save_array(pair.warped.image, sample(image, field)[0].numpy().astype(np.float16))
     values = sample(label, field, mode="nearest")[0, 0].numpy().astype(np.uint8)
     save_array(pair.warped.label, values)
 
 
 def _shape(path: Path) -> tuple[int, ...]:
-    return tuple(np.load(path, mmap_mode="r").shape)
+    return read_image_array(path).shape
 
 
 def _on_canvas(image: npt.NDArray[Any], canvas: Shape) -> Tensor:

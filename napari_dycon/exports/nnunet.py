@@ -25,7 +25,8 @@ from napari_dycon.project import formats
 from napari_dycon.project.adding import Progress
 from napari_dycon.project.atomic import make_folder, write_json
 from napari_dycon.project.labels import check_values, label_status
-from napari_dycon.project.schema import UNANNOTATED, Case, ClassInfo, free_id
+from napari_dycon.project.names import free_id
+from napari_dycon.project.schema import UNANNOTATED, Case, ClassInfo
 from napari_dycon.project.store import Project
 from napari_dycon.project.volume import Volume
 

@@ -17,8 +17,9 @@ import numpy.typing as npt
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.labels import check_values, label_status, rename
+from napari_dycon.project.names import free_id
 from napari_dycon.project.scans import Scan, read_scan
-from napari_dycon.project.schema import Case, ClassInfo, free_id
+from napari_dycon.project.schema import Case, ClassInfo
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]

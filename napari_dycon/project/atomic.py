@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import BusyError, ProjectError
+from napari_dycon.project.limited import number, whole
 
 PATIENCE = 3.0  # seconds
 
@@ -82,12 +83,58 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole text file, UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ProjectError(
+            f"{path.name} cannot be written: a name in it is no text in any language (bytes of "
+            "another encoding). Rename the file or folder that it is of."
+        ) from None
+    write_bytes(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a whole JSON file, readable by people."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def inside(folder: Path, path: Path) -> Path:
+    """Return the path when it leads to a place in the folder, wherever links on it lead.
+
+    Everything that is written into a project goes through this, and everything that is read of it
+    but its scans: links come with a folder that somebody packed.
+
+    Raises
+    ------
+    ProjectError
+        It leads out of the folder.
+    """
+    try:
+        real, home = path.resolve(), folder.resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle
+        real, home = Path(os.devnull), folder
+    if real != home and not real.is_relative_to(home):
+        raise ProjectError(
+            f"{path} leads out of {folder} by a link or by its name; nothing is read or written "
+            "there. Put a file or folder of its own in the place of the link."
+        )
+    return path
+
+
+def leads_out(folder: Path, path: Path) -> bool:
+    """Whether a path is a link out of a folder; others are told by a glance."""
+    if not path.is_symlink() and not _is_junction(path):
+        return False
+    try:
+        inside(folder, path)
+    except ProjectError:
+        return True
+    return False
+
+
+def _is_junction(path: Path) -> bool:
+    """Windows' other kind of link to a folder, which counts as none."""
+    return os.name == "nt" and os.path.realpath(path) != os.path.abspath(path)
 
 
 def make_folder(folder: Path) -> None:
@@ -110,8 +157,11 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
         raise ProjectError(
             f"The folder {folder} is gone. Plug its drive in, or look where it went."
         )
+    lock = folder / ".lock"
+    if lock.is_symlink():  # old locks follow it and empty what they find
+        raise ProjectError(f"{lock} is a link; expected a file of its own. Delete it.")
     try:
-        with FileLock(folder / ".lock", timeout=timeout):
+        with FileLock(lock, timeout=timeout):
             yield
     except Timeout:
         raise BusyError(
@@ -145,8 +195,12 @@ class ProcessIdentity:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:
-        """Read what ``to_dict`` gave."""
-        return cls(int(values["pid"]), str(values["host"]), float(values["started"]))
+        """Read what ``to_dict`` gave; ``ValueError`` for what names no process."""
+        pid = whole(values["pid"], 1, 2**31 - 1)
+        started = number(values["started"], 0, 1e12)
+        if pid is None or started is None:
+            raise ValueError("no process has such a number")
+        return cls(pid, str(values["host"]), started)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""

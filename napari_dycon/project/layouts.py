@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 
 from napari_dycon.errors import UserError
 from napari_dycon.project.formats import file_of
+from napari_dycon.project.limited import read_json
 from napari_dycon.project.scans import holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import UNANNOTATED
 
@@ -50,6 +50,7 @@ class Layout:
     renamed: dict[int, int] = field(default_factory=dict)  # values of labels that mean others here
 
 
+MOST_DESCRIPTION = 2**24  # bytes of a data set's own description
 BRATS_CHANNELS = ("flair", "t1", "t1ce", "t2")
 BRATS_CLASSES = {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
 ISLES_CHANNELS = ("dwi", "adc")
@@ -102,7 +103,7 @@ def _datasets(folder: Path) -> Layout | None:
     if not about.is_file() or not (folder / "imagesTr").is_dir():
         return None
     try:
-        values = _described(json.loads(about.read_text(encoding="utf-8")), "it")
+        values = _described(read_json(about, MOST_DESCRIPTION), "it")
         channels, classes, ignore = _channel_names(values), *_classes(values)
     except (OSError, ValueError) as error:
         raise UserError(

@@ -3,12 +3,62 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.atomic import write_json
+from napari_dycon.project.atomic import inside, leads_out, write_json
+from napari_dycon.project.event_lines import parse_line
+from napari_dycon.project.limited import number, read_json, whole
+from napari_dycon.project.names import is_case_id
+
+MOST_EVENTS = 2**26  # bytes that are read at once
+MOST_FEATURES = 10_000
+MOST_METRICS = 2**24  # of the file that lists the cases a run learnt from
+
+
+def _anything(_: object) -> bool:
+    return True
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _score(value: object) -> bool:
+    return value is None or number(value, 0, 1) is not None
+
+
+def sound_facts(values: object) -> dict[str, Any]:
+    """Keep what a run can have found out about a scan: its score, and its features."""
+    if not isinstance(values, dict):
+        return {}
+    score, features = values.get("score"), values.get("features")
+    found = {k: v for k, v in values.items() if k not in ("score", "features")}
+    if number(score, 0, 1e6) is not None:
+        found["score"] = score
+    if (
+        isinstance(features, list)
+        and len(features) <= MOST_FEATURES
+        and all(number(value, -1e30, 1e30) is not None for value in features)
+    ):
+        found["features"] = features
+    return found
+
+
+METRICS: dict[str, Callable[[object], bool]] = {
+    "step": lambda value: whole(value, 0, 10**12) is not None,
+    "elapsed": lambda value: number(value, 0, 1e12) is not None,
+    "skipped": lambda value: whole(value, 0, 10**12) is not None,
+    "dice": _score,
+    "outcome": lambda value: isinstance(value, str),
+    "validation": lambda value: isinstance(value, dict),
+    "temperature": lambda value: number(value, 0, 1e6) is not None,
+    "labelled": _texts,
+}
 
 
 @dataclass(frozen=True)
@@ -65,16 +115,25 @@ class Run:
     def read_config(self) -> dict[str, Any]:
         """Read the settings."""
         try:
-            return dict(json.loads(self.config_path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            values = read_json(self.config_path)
+            if not isinstance(values, dict):
+                raise ValueError("it is no JSON object")
+            return values
+        except (OSError, ValueError) as error:
             raise ProjectError(
                 f"Run {self.id} cannot be used: its settings (config.json) cannot be read "
                 f"({error}). Choose another run or train again."
             ) from None
 
     def read_metrics(self) -> dict[str, Any]:
-        """How the run ended; empty while it has not."""
-        return self._read(self.metrics_path)
+        """How the run ended; empty while it has not, and without what it can not have been."""
+        try:
+            values = read_json(self.metrics_path, MOST_METRICS)
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(values, dict):
+            return {}
+        return {k: v for k, v in values.items() if METRICS.get(k, _anything)(v)}
 
     def read_control(self) -> dict[str, Any]:
         """What was asked for; empty when nothing was.
@@ -85,7 +144,7 @@ class Run:
             The file is there and cannot be read.
         """
         try:
-            value = json.loads(self.control_path.read_text(encoding="utf-8"))
+            value = read_json(self.control_path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -108,44 +167,52 @@ class Run:
     def read_events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Read the events from a byte offset on; returns them and the offset to go on from.
 
-        A last line that is still being written is left for the next time.
+        A last line that is still being written is left for the next time. Lines that are no events
+        count as not there, and of more than ``MOST_EVENTS`` bytes the last ones are read.
         """
         try:
+            if not self.events_path.is_file():  # opening a pipe would wait for its writer
+                return [], offset
             with self.events_path.open("rb") as file:
+                offset = max(offset, file.seek(0, os.SEEK_END) - MOST_EVENTS)
                 file.seek(offset)
-                data = file.read()
+                data = file.read(MOST_EVENTS)
         except FileNotFoundError:
             return [], offset
-        whole = data.rfind(b"\n") + 1
-        events = []
-        for line in data[:whole].splitlines():
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue  # torn by a crash; everything around it still counts
-            if isinstance(value, dict):
-                events.append(value)
-        return events, offset + whole
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, Any]:
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return value if isinstance(value, dict) else {}
+        end = data.rfind(b"\n") + 1
+        found = (parse_line(line) for line in data[:end].splitlines())
+        return [event for event in found if event is not None], offset + end
 
 
 def list_runs(folder: Path) -> list[Run]:
-    """All runs of a project's ``runs`` folder, the oldest first."""
-    if not folder.is_dir():
+    """All runs of a project's ``runs`` folder, the oldest first.
+
+    Folders that lie elsewhere by a link, or are named as no run is, are none of the project's.
+    """
+    if not folder.is_dir() or leads_out(folder.parent, folder):
         return []
-    found = [Run(p) for p in folder.iterdir() if (p / "config.json").is_file()]
+    found = [
+        Run(place)
+        for place in folder.iterdir()
+        if is_case_id(place.name)
+        and not leads_out(folder.parent, place)
+        and (place / "config.json").is_file()
+    ]
     return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+
+
+def check_run(run: Run, folder: Path) -> Run:
+    """Refuse a run in whose folder a link leads out of the project's: the engine writes there."""
+    for place, folders, files in os.walk(run.folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if leads_out(folder, path):
+                inside(folder, path)  # raises, in words
+    return run
 
 
 def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
     """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
+    inside(folder.parent, folder)
     try:
         folder.mkdir(exist_ok=True)
         last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0)

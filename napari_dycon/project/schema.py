@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import re
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,9 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.project.limited import loads
+from napari_dycon.project.names import is_case_id, same_name
+from napari_dycon.project.references import why_not_a_path
+from napari_dycon.project.upgrades import upgrade
 from napari_dycon.project.volume import MOST_CHANNELS
 
-SCHEMA_VERSION = 1
 UNANNOTATED = 255
 Status = Literal["unlabelled", "in progress", "labelled", "reviewed"]
 Split = Literal["train", "validation"]
@@ -22,20 +25,6 @@ STATUSES: tuple[Status, ...] = ("unlabelled", "in progress", "labelled", "review
 # Okabe and Ito's colours, told apart by nearly everybody, without the black; those that look like
 # the heat map of the uncertainty come last.
 PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
-
-# Ids become file names: no separators, no hidden files, no "..", nothing Windows chokes on.
-_ID = re.compile(r"^\w(?:[\w.+\- ]*[\w+\-])?$")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in range(1, 10))}
-
-
-def is_case_id(text: str) -> bool:
-    """Whether a text can be the id of a case (and so the name of its files)."""
-    return bool(
-        _ID.fullmatch(text)
-        and len(text) <= 150
-        and ".." not in text
-        and text.split(".")[0].lower() not in _RESERVED
-    )
 
 
 class _Model(BaseModel):
@@ -70,6 +59,14 @@ class Case(_Model):
             raise ValueError("expected letters, digits, '-', '_', '.', '+' and spaces only")
         return value
 
+    @field_validator("images")
+    @classmethod
+    def _check_images(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if (wrong := why_not_a_path(value)) is not None:
+                raise ValueError(wrong)
+        return values
+
 
 class ProjectFile(_Model):
     """The whole of ``project.json``."""
@@ -80,11 +77,16 @@ class ProjectFile(_Model):
     channels: Annotated[list[str], Field(min_length=1, max_length=MOST_CHANNELS)]
     cases: list[Case] = []
 
+    @functools.cached_property
+    def by_id(self) -> dict[str, Case]:
+        """Cases by their ids."""
+        return {case.id: case for case in self.cases}
+
     @model_validator(mode="after")
     def _check(self) -> ProjectFile:
-        _unique("case id", [case.id.lower() for case in self.cases])
+        _unique("case id", [same_name(case.id) for case in self.cases])
         _unique("class value", [str(c.value) for c in self.classes])
-        _unique("class name", [c.name.lower() for c in self.classes])
+        _unique("class name", [same_name(c.name) for c in self.classes])
         for case in self.cases:
             if len(case.images) != len(self.channels):
                 raise ValueError(
@@ -95,28 +97,22 @@ class ProjectFile(_Model):
 
 
 def _unique(what: str, values: list[str]) -> None:
-    twice = sorted({v for v in values if values.count(v) > 1}) if len(values) < 500 else []
-    if twice or len(set(values)) < len(values):
+    if len(set(values)) < len(values):
+        twice = sorted(value for value, count in Counter(values).items() if count > 1)
         raise ValueError(f"every {what} must be unique, found twice: {', '.join(twice[:3])}")
 
 
 def parse(text: str, path: Path) -> ProjectFile:
     """Read the text of a ``project.json``; errors name the field, what was found and expected."""
     try:
-        values: Any = json.loads(text)
+        values: Any = loads(text)
     except ValueError as error:
         raise ProjectError(
             f"{path} is not valid JSON ({error}). Restore it from a backup, or make a new project."
         ) from None
     if not isinstance(values, dict):
         raise ProjectError(f"{path} is not a project; expected a JSON object.")
-    version = values.get("schema_version")
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise ProjectError(
-            f"{path.parent.name} was made by a newer version of napari-dycon (schema {version}, "
-            f"this one knows {SCHEMA_VERSION}). Update napari-dycon to open it."
-        )
-    return validated(values, path)
+    return validated(upgrade(values, path), path)
 
 
 def validated(
@@ -128,11 +124,20 @@ def validated(
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "project"
-        found = repr(first.get("input"))
-        found = found if len(found) < 80 else found[:77] + "..."
+        found = _short(first.get("input"))
         found = f" (found {found})" if first["loc"] else ""  # the whole file tells nobody anything
         what = first["msg"].removeprefix("Value error, ")
         raise ProjectError(f"{path}: {place} is wrong: {what}{found}. {advice}") from None
+
+
+def _short(value: object) -> str:
+    """A value as a person may see it; what was found can be a book."""
+    if isinstance(value, (list, dict)) and len(value) > 20:
+        return f"{len(value)} of them"
+    if isinstance(value, str) and len(value) > 80:
+        value = value[:80] + "..."
+    found = repr(value)
+    return found if len(found) < 90 else found[:87] + "..."
 
 
 def named_classes(names: Sequence[str]) -> list[ClassInfo]:
@@ -152,17 +157,3 @@ def named_classes(names: Sequence[str]) -> list[ClassInfo]:
 def next_color(index: int) -> str:
     """Colour of the class at a place in the list."""
     return PALETTE[index % len(PALETTE)]
-
-
-def free_id(name: str, taken: set[str]) -> str:
-    """Id for a scan of this file name that no other case has."""
-    clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
-    while ".." in clean:
-        clean = clean.replace("..", ".")
-    clean = clean[:120].rstrip(" .")
-    if not is_case_id(clean):
-        clean = f"case_{clean}".rstrip(" .")
-    result, number = clean, 2
-    while result.lower() in taken:
-        result, number = f"{clean}-{number}", number + 1
-    return result

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +19,13 @@ import numpy.typing as npt
 from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.adding import Place, Progress, Skip, channel_paths, read_cases
-from napari_dycon.project.atomic import folder_lock, make_folder, write_json
+from napari_dycon.project.atomic import folder_lock, inside, make_folder, write_json
 from napari_dycon.project.labels import check_values, label_status
-from napari_dycon.project.runs import Run, list_runs, make_run
+from napari_dycon.project.limited import read_bytes, read_json
+from napari_dycon.project.references import check_share, outside_folders
+from napari_dycon.project.runs import Run, check_run, list_runs, make_run, sound_facts
 from napari_dycon.project.scans import Scan, read_scan
 from napari_dycon.project.schema import (
-    SCHEMA_VERSION,
     UNANNOTATED,
     Case,
     ClassInfo,
@@ -37,11 +37,14 @@ from napari_dycon.project.schema import (
     parse,
     validated,
 )
+from napari_dycon.project.trust import remember
+from napari_dycon.project.upgrades import SCHEMA_VERSION, keep_old
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
 FILE = "project.json"
+MOST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
 
 
 class Project:
@@ -75,6 +78,7 @@ class Project:
         file = validated(values, path, "Nothing was made; choose other values.")
         make_folder(path / "labels")
         write_json(path / FILE, file.model_dump())
+        remember(path)
         return cls(path, file)
 
     @classmethod
@@ -120,16 +124,22 @@ class Project:
         """All cases in the project's order."""
         return list(self._file.cases)
 
+    def outside_folders(self) -> list[Path]:
+        """Folders outside the project's own that its scans lie in, sorted; no scan is opened.
+
+        To be shown before a project is used that ``trust.is_known`` does not know.
+        """
+        return outside_folders(self.path, (i for case in self._file.cases for i in case.images))
+
     @property
     def cache_folder(self) -> Path:
         """Preprocessed scans; safe to delete."""
-        return self.path / "cache"
+        return inside(self.path, self.path / "cache")
 
     def case(self, case_id: str) -> Case:
         """Find a case by its id."""
-        for case in self._file.cases:
-            if case.id == case_id:
-                return case
+        if (found := self._file.by_id.get(case_id)) is not None:
+            return found
         ids = [case.id for case in self._file.cases]
         close = difflib.get_close_matches(case_id, ids, 3)
         hint = f" Did you mean {', '.join(close)}?" if close else " List them with `cases`."
@@ -177,7 +187,7 @@ class Project:
 
         With ``like``, the case's scan, a label that lies elsewhere raises ``GeometryError``.
         """
-        path = self.label_path(case_id)
+        path = inside(self.path, self.label_path(case_id))
         if not path.exists():
             return None
         return formats.read_label(path, like=like).array
@@ -290,8 +300,9 @@ class Project:
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
             )
         check_values(array, self.classes, f"The label of {case_id}")
-        make_folder(self.path / "labels")
-        formats.write_mask(array, like=like, path=self.label_path(case_id))
+        path = inside(self.path, self.label_path(case_id))
+        make_folder(path.parent)
+        formats.write_mask(array, like=like, path=path)
         self.reload()  # another window may have changed the status
         found = status or label_status(array)
         if found == "labelled" and self.case(case_id).status == "reviewed" and status is None:
@@ -350,10 +361,10 @@ class Project:
                     f"{self.name} has no trained weights yet. Train first, or wait for the first "
                     "checkpoint of the run at work; then predict."
                 )
-            return usable[-1]
+            return check_run(usable[-1], self.path)
         for run in runs:
             if run.id == run_id:
-                return run
+                return check_run(run, self.path)
         known = ", ".join(run.id for run in runs) or "none"
         raise ProjectError(f"There is no run '{run_id}' in {self.name}. Runs: {known}.")
 
@@ -374,7 +385,7 @@ class Project:
 
         With ``like``, the case's scan, one that lies elsewhere raises ``GeometryError``.
         """
-        path = self.prediction_path(run_id, case_id, kind)
+        path = inside(self.path, self.prediction_path(run_id, case_id, kind))
         if not path.exists():
             return None
         if kind == "mask":
@@ -388,11 +399,12 @@ class Project:
         self.need_writing()
         like = self.grid(case_id)
         self.run(run_id)  # no folder for a run that does not exist
-        path = self.prediction_path(run_id, case_id)
+        path = inside(self.path, self.prediction_path(run_id, case_id))
         make_folder(path.parent)
         # The mask last: who sees it finds maps of the same prediction.
         for kind, array in (("uncertainty", uncertainty), ("disagreement", disagreement)):
             where = self.prediction_path(run_id, case_id, kind)  # type: ignore[arg-type]
+            inside(self.path, where)
             formats.write_map(array, like=like, path=where)
         formats.write_mask(mask, like=like, path=path)
 
@@ -400,17 +412,17 @@ class Project:
         """Write what a run found out about a scan, as JSON beside its prediction."""
         self.need_writing()
         self.run(run_id)
-        path = self._facts_path(run_id, case_id)
+        path = inside(self.path, self._facts_path(run_id, case_id))
         make_folder(path.parent)
         write_json(path, facts)
 
     def read_facts(self, run_id: str, case_id: str) -> dict[str, Any]:
         """Read what a run found out about a scan; empty when there is nothing."""
         try:
-            facts = json.loads(self._facts_path(run_id, case_id).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            path = inside(self.path, self._facts_path(run_id, case_id))
+            return sound_facts(read_json(path))
+        except (OSError, ValueError, ProjectError):
             return {}
-        return facts if isinstance(facts, dict) else {}
 
     def predictions(self, case_id: str) -> list[str]:
         """Runs that predicted a case, the newest run first."""
@@ -426,7 +438,10 @@ class Project:
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
 
     def _channel_paths(self, case_id: str) -> list[Path]:
-        return channel_paths(self.path, self.case(case_id).images)
+        found = self.case(case_id).images
+        for image in found:
+            check_share(image, self.path)
+        return channel_paths(self.path, found)
 
     def _label_file(self, case_id: str) -> Path:
         return self.path / "labels" / f"{case_id}.nii.gz"
@@ -444,26 +459,33 @@ class Project:
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Read, change, check and write ``project.json`` under the lock."""
         self.need_writing()
+        inside(self.path, self.path / "labels")  # what is changed may write there
         with folder_lock(self.path):
-            values = _read(self.path).model_dump()
+            text = _text(self.path)
+            values = parse(text, self.path / FILE).model_dump()
             change(values)
             file = validated(values, self.path / FILE, "Nothing was changed.")
+            keep_old(self.path / FILE, text)
             write_json(self.path / FILE, file.model_dump())
             self._file = file
 
 
 def _read(folder: Path) -> ProjectFile:
+    return parse(_text(folder), folder / FILE)
+
+
+def _text(folder: Path) -> str:
     path = folder / FILE
     if folder.is_file():
         raise ProjectError(f"{folder} is a file; expected the folder of a project.")
     try:
-        return parse(path.read_text(encoding="utf-8"), path)
+        return read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ProjectError(
             f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
             "from a folder of scans."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_dycon.session import Session
 from napari_dycon.widgets.brush import Brush
-from napari_dycon.widgets.common import button, guarded, hint, set_enabled
+from napari_dycon.widgets.common import button, guarded, hint, plain_label, set_enabled
 from napari_dycon.widgets.draw_tools import DrawTools
 from napari_dycon.widgets.grey_window import GreyWindow
 from napari_dycon.widgets.layers import CaseLayers
@@ -43,7 +43,7 @@ class AnnotateSection(QWidget):
         self.tint = QCheckBox("Show what nobody annotated yet")
         self.tint.setToolTip("Tint the voxels that training will ignore")
         self.tint.toggled.connect(layers.set_show_unannotated)
-        self.saved = QLabel("")
+        self.saved = plain_label(wrap=False)
 
         layout = QVBoxLayout(self)
         self.grey_window = GreyWindow(session, layers)

@@ -10,13 +10,13 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
-    QLabel,
     QMenu,
     QTreeWidgetItem,
     QVBoxLayout,
     QWidget,
 )
 
+from napari_dycon.plain_text import printable, untagged
 from napari_dycon.project.formats.reading import SUFFIXES
 from napari_dycon.project.scans import Scan
 from napari_dycon.project.store import Project
@@ -24,7 +24,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.ask import ask
 from napari_dycon.widgets.case_list import FILTERS, CaseList
 from napari_dycon.widgets.channel_dialog import ChannelDialog, look_at
-from napari_dycon.widgets.common import button, guarded, set_enabled
+from napari_dycon.widgets.common import button, guarded, plain_label, set_enabled
 from napari_dycon.widgets.export_dialog import ExportDialog
 from napari_dycon.widgets.new_project import NewProjectDialog
 
@@ -39,8 +39,7 @@ class DataSection(QWidget):
         super().__init__()
         self.session = session
         self._asked = ""  # case that was clicked last
-        self.title = QLabel(NOTHING_OPEN)
-        self.title.setWordWrap(True)
+        self.title = plain_label(NOTHING_OPEN)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = button(
             "Open…", "Open a project, or a folder of scans to make one from", self._open
@@ -157,8 +156,8 @@ class DataSection(QWidget):
                 guarded(self.session, self.session.export)(format_, out, **options)
 
     def _project_changed(self, project: Project | None) -> None:
-        self.title.setText(project.name if project else NOTHING_OPEN)
-        self.title.setToolTip(str(project.path) if project else "")
+        self.title.setText(printable(project.name) if project else NOTHING_OPEN)
+        self.title.setToolTip(untagged(project.path) if project else "")
         why = "" if project else "open or make a project first"
         set_enabled(self.export_button, why)
         set_enabled(self.add_button, project.read_only if project else why)
@@ -175,7 +174,8 @@ class DataSection(QWidget):
             labelled = sum(case.status in ("labelled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
             only = " (only shown)" if project.read_only else ""
-            self.title.setText(f"{project.name}{only}: {labelled} of {len(cases)} labelled{hint}")
+            name = printable(project.name)
+            self.title.setText(f"{name}{only}: {labelled} of {len(cases)} labelled{hint}")
 
     def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:
         if item is not None:

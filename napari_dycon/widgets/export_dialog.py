@@ -27,7 +27,7 @@ from napari_dycon.exports.export import FORMATS
 from napari_dycon.exports.masks import ENDINGS
 from napari_dycon.project.store import Project
 from napari_dycon.project.terminology import all_codes, suggest
-from napari_dycon.widgets.common import hint
+from napari_dycon.widgets.common import hint, plain_label
 
 MOST_HEIGHT = 480  # pixels without the buttons, to fit a small screen with its bars
 WHAT = {
@@ -76,7 +76,8 @@ class ExportDialog(QDialog):
         rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
             self.terms[info.value] = _terms(info.name)
-            rows.addRow(f"Term for {info.name}", self.terms[info.value])
+            name = plain_label(f"Term for {info.name}", wrap=False)
+            rows.addRow(name, self.terms[info.value])
         self._form.addRow(self._all_terms)
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel

@@ -20,6 +20,7 @@ from napari.viewer import Viewer
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.case_view import CaseView
+from napari_dycon.plain_text import untagged
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
 from napari_dycon.session import Session
 from napari_dycon.widgets.colours import label_colormap, same_colors
@@ -309,7 +310,8 @@ class CaseLayers(QObject):
 
     def _scan_name(self, view: CaseView, index: int) -> str:
         names = self.session.project.channels if self.session.project else []
-        return f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id
+        # napari shows the names of layers in its status bar, too.
+        return untagged(f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id)
 
     def _layers(self, role: str) -> list[Any]:
         """Layers of a role, bottom to top."""

@@ -13,6 +13,7 @@ from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.errors import FileFormatError, UnevenSlicesError, UserError
+from napari_dycon.plain_text import untagged
 from napari_dycon.project.formats import is_scan, read_series, read_volume, scan_name
 from napari_dycon.project.formats.dicom import Series, find_series, the_only_one, with_images_of
 from napari_dycon.project.volume import Volume
@@ -44,11 +45,11 @@ def open_scans(paths: Sequence[Path], window: QWidget | None) -> list[LayerData]
         try:
             layers += _opened(path, window)
         except UserError as error:
-            show_error(str(error))
+            show_error(untagged(error))
         except CancelledError:
             pass
         except (MemoryError, OSError) as error:
-            show_error(str(_in_words(path, error)))
+            show_error(untagged(_in_words(path, error)))
         finally:
             _together.stay()
     return layers
@@ -72,7 +73,7 @@ def _opened(path: Path, window: QWidget) -> list[LayerData]:
         try:
             layers += _opened_series(series, window)
         except UserError as error:  # the others may be sound
-            show_error(str(error))
+            show_error(untagged(error))
     return layers
 
 
@@ -131,7 +132,7 @@ def _layer(read: _Prepared, name: str) -> LayerData:
     return (
         volume.array,
         {
-            "name": name,
+            "name": untagged(name),
             "scale": volume.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
@@ -145,7 +146,7 @@ def _layer(read: _Prepared, name: str) -> LayerData:
 
 def _tell(notes: Iterable[str]) -> None:
     for note in notes:
-        show_warning(note)
+        show_warning(untagged(note))
 
 
 def grey_range(array: npt.NDArray[Any]) -> tuple[float, float]:

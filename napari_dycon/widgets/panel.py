@@ -12,7 +12,6 @@ from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QScrollArea,
     QSplitter,
     QTabWidget,
@@ -22,10 +21,12 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.errors import DyconError
+from napari_dycon.plain_text import printable, untagged
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate import AnnotateSection
 from napari_dycon.widgets.background import NapariBackground
 from napari_dycon.widgets.closing import CloseWatch
+from napari_dycon.widgets.common import plain_label
 from napari_dycon.widgets.data import DataSection
 from napari_dycon.widgets.keys import bind, keys_of, show_card, unbind
 from napari_dycon.widgets.layers import CaseLayers
@@ -57,9 +58,7 @@ class DyconPanel(QWidget):
         self._released = False
         self._mishaps = Mishaps(self.session)
         self._watch: CloseWatch | None = None  # of the main window
-        self.message = QLabel("")
-        self.message.setWordWrap(True)
-        self.message.setTextFormat(Qt.TextFormat.PlainText)
+        self.message = plain_label()
 
         self.tabs = QTabWidget()
         for section, name in (
@@ -168,8 +167,8 @@ class DyconPanel(QWidget):
 
     def _notify(self, level: str, text: str) -> None:
         if level in NOTIFY:
-            NOTIFY[level](text)
-        self.message.setText(text)
+            NOTIFY[level](untagged(text))
+        self.message.setText(printable(text))
 
     def _use_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)

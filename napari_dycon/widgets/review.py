@@ -11,7 +11,7 @@ from napari_dycon.case_view import CaseView
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
 from napari_dycon.suggestions import Suggestion
-from napari_dycon.widgets.common import button, guarded, hint, set_enabled, slider
+from napari_dycon.widgets.common import button, guarded, hint, plain_label, set_enabled, slider
 from napari_dycon.widgets.comparison_table import ComparisonTable
 from napari_dycon.widgets.layers import CaseLayers
 
@@ -35,8 +35,7 @@ class ReviewSection(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
-        self.source = QLabel("")
-        self.source.setWordWrap(True)
+        self.source = plain_label()
         grid = QGridLayout()
         self.toggles: dict[str, QCheckBox] = {}
         for row, (role, (text, tip)) in enumerate(ROLE_TEXTS.items()):

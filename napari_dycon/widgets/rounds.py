@@ -7,10 +7,12 @@ from typing import Any
 import pyqtgraph as pg
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
-from qtpy.QtWidgets import QHeaderView, QLabel, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
+from napari_dycon.plain_text import untagged
 from napari_dycon.rounds import Round, rounds, verdict
 from napari_dycon.session import Session
+from napari_dycon.widgets.common import plain_label
 
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
 COLUMNS = ("Round", "Labels", "Steps", "Dice")
@@ -38,8 +40,7 @@ class Rounds(QWidget):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
         self.table.currentItemChanged.connect(self._draw)
-        self.verdict = QLabel("")
-        self.verdict.setWordWrap(True)
+        self.verdict = plain_label()
         self.plot = pg.PlotWidget()
         self.plot.setMinimumHeight(110)
         self.plot.setMenuEnabled(False)
@@ -86,7 +87,8 @@ class Rounds(QWidget):
             pixmap.fill(QColor(COLORS[number]))
             item.setIcon(0, QIcon(pixmap))
             started = f", going on from {one.started_from}" if one.started_from else ""
-            item.setToolTip(0, f"{one.method}, {one.outcome or 'not ended'}{started}")
+            tip = f"{one.method}, {one.outcome or 'not ended'}{started}"
+            item.setToolTip(0, untagged(tip))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.errors import UnevenSlicesError
+from napari_dycon.plain_text import printable, untagged
 from napari_dycon.project.formats.dicom import Series
 from napari_dycon.widgets.common import hint
 
@@ -52,7 +53,7 @@ class SeriesDialog(QDialog):
         for one in self._series:
             item = QTreeWidgetItem(
                 [
-                    one.description or "no description",
+                    printable(one.description) or "no description",
                     one.modality,
                     one.size,
                     one.spacing,
@@ -63,7 +64,7 @@ class SeriesDialog(QDialog):
                 item.setTextAlignment(
                     column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
                 )
-            item.setToolTip(0, one.text)
+            item.setToolTip(0, untagged(one.text))
             item.setCheckState(0, _ticked(one is largest))
             self.table.addTopLevelItem(item)
         self.table.setCurrentItem(self.table.topLevelItem(self._series.index(largest)))
@@ -132,7 +133,7 @@ def ask_to_resample(error: UnevenSlicesError, parent: QWidget | None) -> bool:
     box.setWindowTitle("Uneven slices")
     box.setIcon(QMessageBox.Icon.Question)
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(f"{error.found}.")
+    box.setText(f"{printable(error.found)}.")
     box.setInformativeText(
         "Resample interpolates even, upright slices from them; the files stay as they are. Small "
         "structures between slices that lie far apart can be lost or invented."

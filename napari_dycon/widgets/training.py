@@ -10,7 +10,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QSpinBox,
     QVBoxLayout,
@@ -23,7 +22,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus
 from napari_dycon.session import Session
 from napari_dycon.widgets.background import remaining_text
-from napari_dycon.widgets.common import button, guarded, set_enabled
+from napari_dycon.widgets.common import button, guarded, plain_label, set_enabled
 from napari_dycon.widgets.curves import Curves
 from napari_dycon.widgets.preferences import preferences
 from napari_dycon.widgets.rounds import Rounds
@@ -83,9 +82,9 @@ class TrainSection(QWidget):
         )
         self.bar = QProgressBar()
         self.bar.setRange(0, 1000)
-        self.status = QLabel("")
+        self.status = plain_label()
         self.status.setWordWrap(True)
-        self.device_used = QLabel("")
+        self.device_used = plain_label()
         self.device_used.setWordWrap(True)
         self.curves = Curves()
         self.rounds = Rounds(session)

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMainWindow, QProgressDialog, QWidget
 
+from napari_dycon.widgets.common import plain_label
+
 T = TypeVar("T")
 Tell = Callable[[int, int], None]
 LOOK_MS = 15
@@ -115,7 +117,8 @@ def _keep_alive(title: str, state: _State, window: QWidget, can_cancel: bool) ->
 
 
 def _dialog(title: str, state: _State, window: QWidget, can_cancel: bool) -> QProgressDialog:
-    dialog = QProgressDialog(title, "Cancel", 0, 0, window)
+    dialog = QProgressDialog("", "Cancel", 0, 0, window)
+    dialog.setLabel(plain_label(title))
     dialog.setWindowTitle("DyCON")
     dialog.setWindowModality(Qt.WindowModality.ApplicationModal)
     dialog.setMinimumWidth(360)

@@ -13,7 +13,8 @@ from nifti_files import save_nifti
 from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.project import atomic, formats, store
 from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.schema import Case, ClassInfo, free_id, is_case_id
+from napari_dycon.project.names import free_id, is_case_id
+from napari_dycon.project.schema import Case, ClassInfo
 from napari_dycon.project.store import Project
 from napari_dycon.project.volume import from_canonical
 

@@ -48,6 +48,31 @@ def check_shape(path: Path, shape: tuple[int, ...]) -> None:
         )
 
 
+def check_memory(path: Path, needed: int) -> None:
+    """Refuse what cannot fit, before it is read: a packed file can be a thousandth of its size.
+
+    Parameters
+    ----------
+    needed : bytes of the voxels
+    """
+    free = free_memory()
+    if needed > free:
+        raise FileFormatError(
+            f"{path.name} does not fit into this computer's memory: its voxels take "
+            f"{needed / 2**30:.1f} GB, and {free / 2**30:.1f} GB are free. Close other programs, "
+            "or crop the scan; if it should be small, its header is damaged."
+        )
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take."""
+    try:
+        import psutil
+    except ImportError:  # a bare machine to train on has none
+        return 2**62
+    return int(psutil.virtual_memory().available)
+
+
 def check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
     """Refuse axes that are not three independent ones."""
     turn = affine[:3, :3]

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
-from napari_dycon.project.formats.checks import MOST_VOXELS, Found
+from napari_dycon.project.formats.checks import MOST_VOXELS, Found, check_memory
 from napari_dycon.project.formats.dicom_files import damaged, is_dicom, quietly, read_file, text_of
 from napari_dycon.project.formats.dicom_pixels import (
     SCALE_TAGS,
@@ -61,6 +61,7 @@ TAGS = [
     "SeriesDescription", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", *SCALE_TAGS, *REPEATS,
 ]  # fmt: skip
+MOST_FILES = 100_000  # in a folder that stands for one scan
 MOST_PIXELS = 2**26  # of one image
 Key = tuple[Any, ...]
 
@@ -103,16 +104,20 @@ class Series:
 
 
 def find_series(
-    folder: Path, *, deep: bool = True, progress: Progress | None = None
+    folder: Path,
+    *,
+    deep: bool = True,
+    progress: Progress | None = None,
+    most: int | None = None,
 ) -> list[Series]:
     """Series of a folder, and with ``deep`` of all folders in it.
 
     Images of one series that cannot be one volume (other directions, sizes, echoes, times) come as
     several; screenshots and other images without a place in space are left out. A file or folder
-    that may not be read raises ``FileFormatError``.
+    that may not be read raises ``FileFormatError``, and so do more than ``most`` files.
     """
     if deep:
-        files = files_below(folder)
+        files = files_below(folder, most)
     else:
         files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
     groups: dict[Key, list[Slice]] = defaultdict(list)
@@ -169,7 +174,7 @@ def read(path: Path, *, resample: bool = False) -> Found:
         Its slices are no even grid; see ``slices.check_even``.
     """
     if path.is_dir():
-        found = find_series(path)
+        found = find_series(path, most=MOST_FILES)
     else:
         path = path.absolute()
         beside = _series_beside(path.parent, folder_state(path.parent))
@@ -208,6 +213,7 @@ def read_series(
             f"{series.damaged[0]}; slices may be missing at its ends.",
         )
     pixels = Pixels(slices)
+    check_memory(path, slices[0].rows * slices[0].columns * len(slices) * pixels.dtype.itemsize)
     even = True
     try:
         check_even(slices, name)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 from napari_dycon.errors import FileFormatError
 from napari_dycon.project.formats.checks import DEFLATE
 
+MOST_INFLATED = 2**30  # bytes
+PIECE = 2**22  # of them at a time
 SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
@@ -36,10 +40,15 @@ def read_file(path: Path, *, pixels: bool, tags: list[str] | None = None) -> Any
     import pydicom
 
     try:
-        with quietly():
+        with quietly(), _Inflatable(io.FileIO(path)) as file:
             data = pydicom.dcmread(
-                path, force=True, stop_before_pixels=not pixels, specific_tags=tags
+                file, force=True, stop_before_pixels=not pixels, specific_tags=tags
             )
+    except _TooLargeError:
+        raise FileFormatError(
+            f"{path.name} unpacks to more than {MOST_INFLATED / 2**30:g} GB, which no image of one "
+            "file does; it was not opened. Choose another series, or export it again."
+        ) from None
     except Exception:  # pydicom raises whatever its parsing meets
         raise damaged(path) from None
     if pixels:
@@ -59,6 +68,28 @@ def read_file(path: Path, *, pixels: bool, tags: list[str] | None = None) -> Any
         if not 0 < voxels <= path.stat().st_size * (DEFLATE if packed else 1):
             raise damaged(path)
     return data
+
+
+class _TooLargeError(Exception):
+    """A packed file that is larger than any."""
+
+
+class _Inflatable(io.BufferedReader):
+    """A file of which pydicom asks for all the rest only to inflate it, in memory, at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if size is None or size < 0:
+            unpacker, left, total = zlib.decompressobj(-zlib.MAX_WBITS), data, 0
+            try:
+                while left and not unpacker.eof:
+                    total += len(unpacker.decompress(left, PIECE))
+                    left = unpacker.unconsumed_tail
+                    if total > MOST_INFLATED:
+                        raise _TooLargeError
+            except zlib.error:
+                pass  # pydicom says so, too
+        return data
 
 
 def text_of(header: Any, name: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError
+from napari_dycon.project.formats.codestream import size_of
 from napari_dycon.project.formats.dicom_files import damaged, quietly, read_file
 from napari_dycon.project.formats.slices import Slice
 
@@ -104,6 +105,7 @@ def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
     rows, columns = int(data.Rows), int(data.Columns)
     try:
         with quietly():
+            _check_frames(path, data)
             by_itk = _needs_itk(data)
             pixels = _decoded_by_itk(data, path) if by_itk else np.asarray(data.pixel_array)
             scaling = _scalings(data)
@@ -114,6 +116,18 @@ def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
     if pixels.size % (rows * columns) or not pixels.size:
         raise damaged(path)
     return pixels.reshape(-1, rows, columns), scaling
+
+
+def _check_frames(path: Path, data: Any) -> None:
+    """Refuse packed pixels of another size than the header's: a decoder takes memory for theirs."""
+    from pydicom.encaps import generate_frames
+
+    if not data.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    count = int(data.get("NumberOfFrames") or 1)
+    for frame in generate_frames(data.PixelData, number_of_frames=count):
+        if size_of(frame) not in (None, (int(data.Rows), int(data.Columns))):
+            raise damaged(path)
 
 
 def _needs_itk(data: Any) -> bool:

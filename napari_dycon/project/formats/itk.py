@@ -5,6 +5,7 @@ SimpleITK's world is LPS and its arrays come as (k, j, i); nobody outside this f
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError
 from napari_dycon.project.atomic import replacing
-from napari_dycon.project.formats.checks import DEFLATE, Found, check_affine, check_shape, plain
+from napari_dycon.project.formats.checks import (
+    DEFLATE,
+    Found,
+    check_affine,
+    check_memory,
+    check_shape,
+    plain,
+)
 from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
@@ -76,6 +84,7 @@ def read(path: Path) -> Found:
         most = data.stat().st_size * (DEFLATE if packed else 1)
         if float(np.prod(size, dtype=np.float64)) * kind.itemsize > most:
             raise _unreadable(path, "it ends too early (an incomplete copy or download?)")
+        check_memory(path, math.prod(size) * kind.itemsize)
         image = reader.Execute()
     except (RuntimeError, OSError, MemoryError):
         raise _unreadable(path, "its header or its data are damaged") from None
@@ -173,6 +182,9 @@ def _check_header(path: Path, head: str) -> None:
         if not all(abs(number) < MOST_NUMBER for number in numbers):  # nor nan
             raise _unreadable(path, f"its header says '{hit.group(1)}' with an absurd number")
         found[hit.group(1).lower()] = numbers
+    for name in ("compresseddatasize", "headersize"):  # memory is taken for them as they stand
+        if any(n > path.stat().st_size for n in found.get(name, [])):
+            raise _unreadable(path, "its header tells of more data than it has")
     dimensions = found.get("ndims", found.get("dimension", [0.0]))
     if len(dimensions) != 1 or dimensions[0] not in range(1, 17):
         raise _unreadable(path, "its header does not say how many dimensions it has")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import logging
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 from nibabel import imageglobals
-from nibabel.filebasedimages import ImageFileError
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
 from napari_dycon.errors import FileFormatError
@@ -27,15 +28,23 @@ from napari_dycon.project.formats.checks import (
     DEFLATE,
     Found,
     check_affine,
+    check_memory,
     check_shape,
     corner_distance,
     plain,
 )
+from napari_dycon.project.formats.folders import check_kind
 from napari_dycon.project.formats.unpacking import UNPACKING, unpacked
 from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
 SUFFIXES = (".nii.gz", ".nii")
+# By the first four bytes, which are the header's length.
+HEADERS = {
+    (348).to_bytes(4, "little"): nib.Nifti1Image,
+    (540).to_bytes(4, "little"): nib.Nifti2Image,
+}
+LONGEST_HEADER = 540
 TEXT_FIELDS = ("data_type", "descrip", "intent_name", "db_name", "aux_file")
 MILLIMETRES = {1: 1000.0, 3: 0.001}  # of the header's units: metres, micrometres
 TOLERANCE_MM = 1e-2  # between the q and the s form, which are kept as float32
@@ -69,6 +78,7 @@ def read(path: Path, channel: int | None = None) -> Found:
 def channel_count(path: Path) -> int:
     """How many 3D scans a file holds by its header; 1 where that cannot be read."""
     try:
+        check_kind(path)
         shape = _shape(_open(path))
     except FileFormatError:
         return 1  # reading it tells what is wrong
@@ -83,11 +93,30 @@ def _shape(image: Any) -> tuple[int, ...]:
 
 
 def _open(path: Path) -> Any:
+    """Header and a proxy for the voxels; of a header's extensions nothing is read.
+
+    They say themselves how long they are, and may hold anything.
+    """
     try:
         with _quietly():
-            return nib.load(path)
-    except (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error) as error:
+            block = _first_bytes(path, LONGEST_HEADER)
+            size = {block[:4], block[3::-1]} & set(HEADERS)
+            kind = HEADERS[size.pop()] if size else nib.Nifti1Image
+            header = kind.header_class(block[: kind.header_class.sizeof_hdr])
+            # On disk the header may be damaged in ways that only show when it is asked.
+            header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
+            return kind(ArrayProxy(path, header), None, header)
+    except Exception as error:  # nibabel raises whatever the fields of a damaged header lead to
         raise _unreadable(path, error) from None
+
+
+def _first_bytes(path: Path, count: int) -> bytes:
+    """First bytes of a file, unpacked where its name says that it is packed."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.open(path) as packed:
+            return packed.read(count)
+    with path.open("rb") as file:
+        return file.read(count)
 
 
 @contextlib.contextmanager
@@ -117,13 +146,18 @@ def _unreadable(path: Path, error: BaseException) -> FileFormatError:
         found = "it is empty"
     elif _ends_early(path, error):
         found = "it ends too early (an incomplete copy or download?)"
-    elif path.name.lower().endswith(".gz") and path.read_bytes()[:2] != b"\x1f\x8b":
+    elif path.name.lower().endswith(".gz") and not _is_packed(path):
         found = "it is not compressed as its name says"
     else:
         found = "its header or its data are not those of a NIfTI file"
     return FileFormatError(
         f"{path.name} cannot be read: {found}. Expected a 3D NIfTI scan; copy or export it again."
     )
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _ends_early(path: Path, error: BaseException) -> bool:
@@ -141,8 +175,11 @@ def _ends_early(path: Path, error: BaseException) -> bool:
 def _check_size(path: Path, image: Any, shape: tuple[int, ...]) -> None:
     """Refuse a file too small for what its header claims, before memory is taken for it."""
     most = path.stat().st_size * (DEFLATE if path.name.lower().endswith(".gz") else 1)
-    if float(np.prod(shape, dtype=np.float64)) * image.get_data_dtype().itemsize > most:
+    width, offset = image.get_data_dtype().itemsize, image.dataobj.offset
+    if float(np.prod(shape, dtype=np.float64)) * width + offset > most or offset < 0:
         raise _unreadable(path, EOFError())
+    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+    check_memory(path, math.prod(shape[:3]) * (8 if scaled else width))
 
 
 def _voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | None) -> Array:
@@ -179,7 +216,7 @@ def _geometry(
     q_code, s_code = int(header["qform_code"]), int(header["sform_code"])
     try:
         with np.errstate(all="ignore"):  # damaged headers; what comes of them is checked below
-            affine = np.asarray(image.affine, dtype=np.float64)
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
             q_form = np.asarray(header.get_qform(), dtype=np.float64) if q_code > 0 else None
     except (HeaderDataError, ValueError, np.linalg.LinAlgError):
         affine, q_form = np.full((4, 4), np.nan), None

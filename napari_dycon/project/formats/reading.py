@@ -14,7 +14,8 @@ from napari_dycon.project.formats import dicom, itk, nifti
 from napari_dycon.project.formats.checks import Found
 from napari_dycon.project.formats.checks import check_values as _check_values
 from napari_dycon.project.formats.dicom_files import is_dicom
-from napari_dycon.project.formats.folders import folder_state
+from napari_dycon.project.formats.folders import check_kind, folder_state
+from napari_dycon.project.limited import PICKLES, PROGRAMS
 from napari_dycon.project.volume import Volume, in_order, same_grid, to_canonical
 
 Array = npt.NDArray[Any]
@@ -107,8 +108,7 @@ def _volume(found: Found) -> Volume:
 
 
 def _found(path: Path, channel: int | None, resample: bool) -> Found:
-    if not path.exists():
-        raise FileFormatError(f"There is no file {path}. Check its name and folder.")
+    check_kind(path)
     try:
         if path.is_dir():
             return dicom.read(path, resample=resample)
@@ -121,6 +121,10 @@ def _found(path: Path, channel: int | None, resample: bool) -> Found:
             return dicom.read(path, resample=resample)
     except PermissionError:
         raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
+    if path.suffix.lower() in PICKLES:
+        raise FileFormatError(
+            f"{path.name} is or may hold a Python pickle, {PROGRAMS}; expected {KINDS}."
+        )
     raise FileFormatError(f"{path.name} is no scan by its name; expected {KINDS}.")
 
 

@@ -1,0 +1,138 @@
+"""Files that others made are read within limits: their kind, their size, their depth.
+
+A project comes from anywhere, and what it holds may be no JSON, a device that never ends, a pipe
+that waits for ever, or a hundred thousand brackets. Standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+MOST_JSON = 2**20  # bytes of a file of settings or figures
+MOST_DEPTH = 40  # lists and dictionaries inside one another
+_PICKLE_0 = re.compile(rb"\(*c[\w.]+\r?\n[\w.]+\r?\n")  # protocol 0 begins by naming a function
+PROGRAMS = "which can run programs when opened"
+PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a whole file.
+
+    Raises
+    ------
+    OSError
+        It is not there or may not be read.
+    ValueError
+        In words: it is no plain file, or larger than ``most`` bytes.
+    """
+    state = path.stat()  # before opening it: opening a pipe waits for who writes into it
+    if not stat.S_ISREG(state.st_mode):
+        raise ValueError(f"it is {kind_of(state.st_mode)} and no file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(
+            f"it has {state.st_size / 2**20:.1f} MB, and {most / 2**20:g} MB are the most it can "
+            "have"
+        )
+    return data
+
+
+def read_json(path: Path, most: int = MOST_JSON) -> Any:
+    """Read a JSON file; see ``loads`` and ``read_bytes`` for what is raised."""
+    return loads(read_bytes(path, most))
+
+
+def loads(text: str | bytes) -> Any:
+    """Values of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or one that no writer writes: names that stand twice, numbers that are not
+        finite, nesting without end, half a letter.
+    """
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")
+        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level, depth = [value], 0
+    while level := [
+        item
+        for group in level
+        if isinstance(group, (dict, list))
+        for item in (group.values() if isinstance(group, dict) else group)
+    ]:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError("it is nested too deeply")
+    return value
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice[:60]!r} stands twice")
+    return found
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def number(value: object, low: float, high: float) -> float | None:
+    """Give the value as a number from low to high; ``None`` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if low <= value <= high else None  # nan is in no range
+
+
+def whole(value: object, low: int, high: int) -> int | None:
+    """Give the value as a whole number from low to high; ``None`` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if low <= value <= high else None
+
+
+def kind_of(mode: int) -> str:
+    """In words what lies at a path that is no plain file."""
+    if stat.S_ISDIR(mode):
+        return "a folder"
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def foreign(name: str, head: bytes) -> str | None:
+    """What a file is that should be something else, as a sentence; ``None`` if that is not known.
+
+    Parameters
+    ----------
+    head : its first bytes, a few hundred
+    """
+    if re.match(rb"\x80[\x02-\x05]", head) or _PICKLE_0.match(head):
+        return f"{name} is a Python pickle, {PROGRAMS}"
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+        inside = "of PyTorch with a Python pickle in it" if b"data.pkl" in head else "or .npz file"
+        return f"{name} is a zip archive {inside}, {PROGRAMS}"
+    if head[:6] == b"\x93NUMPY":
+        objects = re.search(rb"'descr':\s*'[|<>=]?O", head) is not None
+        inside = f"of Python objects (a pickle), {PROGRAMS}" if objects else "and not weights"
+        return f"{name} is a NumPy file {inside}"
+    for mark, kind in (
+        (b"\x89HDF", "an HDF5 file"),
+        (b"\x1f\x8b", "packed with gzip"),
+        (b"version https://git-lfs", "a pointer of Git LFS, without the file itself"),
+        (b"<", "a web page"),
+    ):
+        if head.startswith(mark):
+            return f"{name} is {kind}"
+    return None

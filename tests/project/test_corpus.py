@@ -1,0 +1,49 @@
+"""Inputs that fuzzing found something with stay harmless; see ``benchmarks/fuzz_coverage.py``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from napari_dycon.errors import DyconError
+
+ROOT = Path(__file__).parents[2]
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def fuzzing() -> ModuleType:
+    """The benchmark as a module; what it searches with is only imported when it searches."""
+    path = ROOT / "benchmarks" / "fuzz_coverage.py"
+    spec = importlib.util.spec_from_file_location("fuzz_coverage", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CORPUS.glob("*/*")), ids=lambda p: f"{p.parent.name}-{p.name}"
+)
+@pytest.mark.timeout(60)
+def test_what_was_found_once_is_told_in_words(path: Path, tmp_path: Path) -> None:
+    attempt = fuzzing().targets(tmp_path)[path.parent.name]
+    with pytest.raises(DyconError):
+        attempt(path.read_bytes())
+
+
+@pytest.mark.parametrize("target", ["project", "weights", "nifti", "nrrd", "events"])
+def test_every_target_takes_its_whole_inputs(target: str, tmp_path: Path) -> None:
+    module = fuzzing()
+    assert target in module.WORDS
+    attempt = module.targets(tmp_path)[target]
+    for seed in module.seeds(target, tmp_path):
+        if target in ("project", "weights"):  # of scans and tensors that are not there
+            with contextlib.suppress(DyconError):
+                attempt(seed)
+        else:
+            attempt(seed)
