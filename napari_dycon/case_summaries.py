@@ -167,7 +167,7 @@ def _picture(project: Project, case: str) -> Picture:
     buffer = io.BytesIO()
     np.save(buffer, picture, allow_pickle=False)
     with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
-        make_folder(path.parent)
+        make_folder(path.parent, inside=project.path)
         write_bytes(path, buffer.getvalue())
     return picture
 

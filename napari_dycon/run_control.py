@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import subprocess
@@ -92,7 +93,9 @@ class RunControl:
     def ask_preview(self) -> None:
         """Ask the run at work for pictures of the case in view."""
         if self._run is not None and self._session.view is not None:
-            self._run.write_control(preview=self._session.view.id)
+            # A full disk must not keep the case from being shown: strokes would go to the old one.
+            with contextlib.suppress(DyconError):
+                self._run.write_control(preview=self._session.view.id)
 
     def _follow(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
         events = jobs.follow_training(run, process)

@@ -23,6 +23,7 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UnevenSlicesError, UserError
 from napari_dycon.label_keeper import LabelKeeper
 from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.leftovers import sweep_project
 from napari_dycon.project.scans import scans_of
 from napari_dycon.project.schema import UNANNOTATED, Case
 from napari_dycon.project.store import Project
@@ -98,7 +99,13 @@ class Session:
 
     def open_project(self, path: Path | str) -> None:
         """Open a project folder; a run that is still at work is attached again."""
-        self.background.run(lambda: Project.open(Path(path)), self._set_project, self.tell)
+
+        def work() -> Project:
+            project = Project.open(Path(path))
+            sweep_project(project.path)
+            return project
+
+        self.background.run(work, self._set_project, self.tell)
 
     def add_cases(self, images: Sequence[Path | str], *, resample: bool = False) -> None:
         """Add scans to the open project, without labels: files, or folders of DICOM series."""
@@ -210,6 +217,7 @@ class Session:
             try:
                 self._keeper.flush(self.project, self.view)
             except DyconError as error:
+                self._keeper.in_trouble = True
                 self.tell(error)
                 raise
 
@@ -229,6 +237,9 @@ class Session:
                 f"The label of {view.id} was changed in another window too; the work of both is "
                 "kept.",
             )
+        if self._keeper.in_trouble:  # the person was told, and wonders
+            self._keeper.in_trouble = False
+            self.message.emit("info", f"The label of {view.id} is saved now; nothing was lost.")
         self.label_saved.emit(view.id)
         self.cases_changed.emit()
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.errors import ConfigError, EngineError
-from napari_dycon.project.atomic import replacing
+from napari_dycon.project.atomic import make_folder, replacing
 
 FORMAT = "napari-dycon"
 VERSION = 1
@@ -46,14 +46,21 @@ def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": FORMAT, "version": str(VERSION), "about": json.dumps(about)}
     # Student and teacher never share memory, but a module may tie tensors; copies are small.
     with replacing(path) as temporary:
-        save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
+        try:
+            save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
+        except SafetensorError as error:  # so it says that a disk is full
+            raise OSError(_reason(error)) from error
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _reason(error: Exception) -> str:
+    """Why safetensors could not write, in the system's words alone."""
+    return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
+
+
+def _read(path: Path, *, tensors: bool = True) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
@@ -65,7 +72,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if int(header.get("version", "0")) > VERSION:
                 raise ConfigError(f"{path.name} was written by a newer version; update to open it.")
             about = json.loads(header["about"])
-            return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
+            names = file.keys() if tensors else ()
+            return {key: file.get_tensor(key) for key in names}, about
     except FileNotFoundError:
         raise ConfigError(f"There are no weights at {path}; train first.") from None
     except (SafetensorError, OSError, ValueError, KeyError) as error:
@@ -120,7 +128,13 @@ def save_state(
         for name, value in slots.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
+    make_folder(path.parent, inside=path.parent.parent)
     _write(path, tensors, {"loop": loop, "config": model.config.to_dict()})
+
+
+def read_loop(path: Path) -> dict[str, Any]:
+    """Return what ``save_state`` was given as ``loop``, without reading the tensors."""
+    return dict(_read(path, tensors=False)[1]["loop"])
 
 
 def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

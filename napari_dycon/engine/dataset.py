@@ -106,7 +106,7 @@ def prepare(
         validation=found.validation,
     )
     if not resumed:
-        make_folder(state)
+        make_folder(state, inside=state.parent)
         write_json(state / GROUPS, dataclasses.asdict(found))
     ids = [*labelled, *unlabelled]
     for number, case in enumerate(ids, start=1):
