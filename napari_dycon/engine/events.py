@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 Event = dict[str, Any]
 
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
-MOST_WAITING = 10_000  # events; older steps are given up first
+MOST_WAITING = 10_000  # events; then the steps among them are given up
 
 
 class EventLog:
@@ -56,4 +56,4 @@ class EventLog:
                 self._run.append_event(self._waiting[0])
                 del self._waiting[0]
         if len(self._waiting) > MOST_WAITING:
-            del self._waiting[: MOST_WAITING // 2]
+            self._waiting = [one for one in self._waiting if one.get("event") != "step"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +33,28 @@ EVERY_STEP = (
 PATIENCE = 300.0  # seconds for one event
 
 
-def start(project: Project, run: Run, *more: str, every_step: bool = False) -> Any:
-    """Start the engine on a run in a process."""
+@contextlib.contextmanager
+def engine(project: Project, run: Run, *, every_step: bool = False) -> Iterator[Any]:
+    """The engine at work on a run, in a process; killed at the end if it still is."""
     begin = ["-c", EVERY_STEP] if every_step else ["-m", "napari_dycon"]
     with (run.folder / "log.txt").open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, *begin, "train", str(project.path), "--resume", run.id, *more],
+        process = subprocess.Popen(
+            [sys.executable, *begin, "train", str(project.path), "--resume", run.id, "--json"],
             stdout=subprocess.DEVNULL,
             stderr=log,
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def ends_well(project: Project, run: Run) -> None:
+    """Let a run work to its end."""
+    with engine(project, run, every_step=True) as process:
+        assert process.wait() == 0, run.read_events()[0][-1:]
 
 
 def wait_for(run: Run, process: Any, offset: int, *kinds: str, count: int = 1) -> None:
@@ -79,14 +93,12 @@ class RunKills:
         self.kills += 1
         run = self.run
         begin = size(run.events_path)
-        process = start(self.project, run)
-        phase = self.random.choice(("", "started", "step", "step", "checkpoint"))
-        if phase:  # otherwise while it starts
-            wait_for(run, process, begin, phase)
-        time.sleep(self.random.uniform(0, 2))
-        assert process.poll() is None, (run.folder / "log.txt").read_text(encoding="utf-8")
-        process.kill()
-        process.wait()
+        with engine(self.project, run) as process:
+            phase = self.random.choice(("", "started", "step", "step", "checkpoint"))
+            if phase:  # otherwise while it starts
+                wait_for(run, process, begin, phase)
+            time.sleep(self.random.uniform(0, 2))
+            assert process.poll() is None, (run.folder / "log.txt").read_text(encoding="utf-8")
         loop = self.look(run)
         if self.kills % self.each == 0:
             self.go_on(run, loop)
@@ -113,10 +125,10 @@ class RunKills:
     def go_on(self, run: Run, loop: Outcome) -> None:
         """Resume a run, let it work and stop it; it goes on from its checkpoint."""
         begin = size(run.events_path)
-        process = start(self.project, run)
-        wait_for(run, process, begin, "step", "checkpoint", count=2)
-        run.write_control(command="stop")
-        process.wait(PATIENCE)
+        with engine(self.project, run) as process:
+            wait_for(run, process, begin, "checkpoint")
+            run.write_control(command="stop")
+            process.wait(PATIENCE)
         events = run.read_events(begin)[0]
         assert process.returncode == 0, events[-1:]
         assert events[0]["event"] == "started", events[0]
@@ -154,7 +166,7 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
     steps, kills, how many steps were made twice, and whether anything differed.
     """
     whole = project.new_run(config.method, config.to_dict())
-    assert start(project, whole, every_step=True).wait() == 0, whole.read_events()[0][-1:]
+    ends_well(project, whole)
     parts = project.new_run(config.method, config.to_dict())
     rng = random.Random(seed)
     # Each between the same number of steps from the last one's end; the first also while preparing.
@@ -162,17 +174,15 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
     for number in range(kills):
         begin = size(parts.events_path)
         target = share * (number + rng.random())
-        process = start(project, parts, every_step=True)
-        while process.poll() is None:
-            new = parts.read_events(begin)[0]
-            if any(e["event"] == "step" and e["step"] >= target for e in new):
-                break
-            time.sleep(0.002)
-        time.sleep(rng.uniform(0, 0.1))  # also in the middle of a checkpoint
-        assert process.poll() is None, "the run ended before it was killed"
-        process.kill()
-        process.wait()
-    assert start(project, parts, every_step=True).wait() == 0, parts.read_events()[0][-1:]
+        with engine(project, parts, every_step=True) as process:
+            while process.poll() is None:
+                new = parts.read_events(begin)[0]
+                if any(e["event"] == "step" and e["step"] >= target for e in new):
+                    break
+                time.sleep(0.002)
+            time.sleep(rng.uniform(0, 0.1))  # also in the middle of a checkpoint
+            assert process.poll() is None, "the run ended before it was killed"
+    ends_well(project, parts)
     made = [event["step"] for event in parts.read_events()[0] if event["event"] == "step"]
     check_curve(parts)
     one, two = losses(whole), losses(parts)

