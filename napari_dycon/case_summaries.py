@@ -171,7 +171,7 @@ def _picture(project: Project, case: str) -> Picture:
     np.save(buffer, picture, allow_pickle=False)
     with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
         inside(project.path, path)
-        make_folder(path.parent)
+        make_folder(path.parent, within=project.path)
         write_bytes(path, buffer.getvalue())
     return picture
 

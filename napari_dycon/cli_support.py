@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -108,7 +109,8 @@ def identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
     finally:
         signal.signal(signal.SIGINT, before)
         if run is not None:
-            (run.folder / "process.json").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
+                (run.folder / "process.json").unlink(missing_ok=True)
 
 
 def refuse_other_settings(context: typer.Context) -> None:
@@ -129,7 +131,11 @@ def _stop_on_interrupt(run: Run) -> None:
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        run.write_control(command="stop")
+        try:
+            run.write_control(command="stop")
+        except UserError as error:  # a full disk must not end the run before it has saved
+            tell(f"{error} Press Ctrl+C again to end without saving.")
+            return
         tell("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
 
     signal.signal(signal.SIGINT, stop)

@@ -7,6 +7,7 @@ at all can be rescued to the person's home folder.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -48,6 +49,7 @@ class LabelKeeper:
         self._failed = failed
         self._writing = threading.Lock()
         self._not_before = 0.0
+        self.in_trouble = False  # the person was told that a save failed, and none went well since
 
     def save(self, project: Project, view: CaseView) -> None:
         """Save when something changed, without making the caller wait."""
@@ -57,6 +59,7 @@ class LabelKeeper:
 
         def failed(error: Exception) -> None:
             self._not_before = time.monotonic() + RETRY_AFTER
+            self.in_trouble = True
             self._failed(error)
 
         self._background.run(
@@ -107,10 +110,27 @@ class LabelKeeper:
                 theirs = project.read_label(view.id)
                 if theirs is not None and theirs.shape == snapshot.shape:
                     label = np.where(snapshot != view.saved, snapshot, theirs)
-            project.save_label(view.id, label, like=view.image)
+            try:
+                project.save_label(view.id, label, like=view.image)
+            except DyconError:
+                self._note_own(project, view, label)
+                raise
             view.stamp = project.label_stamp(view.id)
             view.saved = label
             return label
+
+    @staticmethod
+    def _note_own(project: Project, view: CaseView, label: Label) -> None:
+        """After a failed save: a label that came to the disk without its status is our own.
+
+        Taken for another window's, it would bring back what is erased here before the next try.
+        """
+        stamp = project.label_stamp(view.id)
+        if stamp is None or stamp == view.stamp:
+            return
+        with contextlib.suppress(DyconError):
+            if np.array_equal(project.read_label(view.id), label):  # type: ignore[arg-type]
+                view.stamp = stamp
 
     def _done(self, view: CaseView, snapshot: Label, written: Label | None) -> None:
         if written is None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_dycon.project.leftovers import sweep_project
 from napari_dycon.project.presence import Holder, Presence, holders
 from napari_dycon.project.store import Project
 from napari_dycon.project.trust import is_known, remember
@@ -41,6 +42,8 @@ class Opening:
 
         def work() -> Found:
             project = Project.open(path, read_only=ONLY_LOOK if read_only else "")
+            if not project.read_only:
+                sweep_project(project.path)
             folders = [] if is_known(project.path) else project.outside_folders()
             return Found(project, holders(project.path), folders)
 

@@ -33,7 +33,7 @@ def rounds(project: Project) -> list[Round]:
 
 
 def _round(run: Run) -> Round:
-    events, _ = run.read_events()
+    events = run.read_history()
     config = run.read_config()
     labelled = steps = 0
     dice: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import subprocess
@@ -96,7 +97,9 @@ class RunControl:
         if self._run is None or session.view is None or session.project is None:
             return
         if not session.project.read_only:
-            self._run.write_control(preview=session.view.id)
+            # A full disk must not keep the case from being shown: strokes would go to the old one.
+            with contextlib.suppress(DyconError):
+                self._run.write_control(preview=session.view.id)
 
     def _follow(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
         events = jobs.follow_training(run, process)

@@ -194,6 +194,7 @@ class Session:
             try:
                 self._keeper.flush(self.project, self.view)
             except DyconError as error:
+                self._keeper.in_trouble = True
                 self.tell(error)
                 raise
 
@@ -213,6 +214,9 @@ class Session:
                 f"The label of {view.id} was changed in another window too; the work of both is "
                 "kept.",
             )
+        if self._keeper.in_trouble:  # the person was told, and wonders
+            self._keeper.in_trouble = False
+            self.message.emit("info", f"The label of {view.id} is saved now; nothing was lost.")
         self.label_saved.emit(view.id)
         self.cases_changed.emit()
 

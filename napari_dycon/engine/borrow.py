@@ -53,7 +53,7 @@ def borrow(
             made = wanted
         else:
             shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder)
+            make_folder(folder, within=folder.parent)
             for event in make_warps(pairs, device) if wanted != 0 else ():
                 made = int(event["done"])
                 yield event

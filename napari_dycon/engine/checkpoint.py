@@ -23,7 +23,7 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.engine.weights_header import ADVICE, Entry, Header, read_header
 from napari_dycon.errors import ConfigError, EngineError
-from napari_dycon.project.atomic import replacing
+from napari_dycon.project.atomic import make_folder, replacing
 from napari_dycon.project.limited import loads, number, whole
 from napari_dycon.project.volume import MOST_CHANNELS
 
@@ -53,11 +53,18 @@ def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:
 
 
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": FORMAT, "version": str(VERSION), "about": json.dumps(about)}
     # Student and teacher never share memory, but a module may tie tensors; copies are small.
     with replacing(path) as temporary:
-        save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
+        try:
+            save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
+        except SafetensorError as error:  # so it says that a disk is full
+            raise OSError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    """Why safetensors could not write, in the system's words alone."""
+    return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]
 
 
 def _about(path: Path, header: Header) -> dict[str, Any]:
@@ -207,7 +214,16 @@ def save_state(
         for name, value in slots.items():
             if isinstance(value, Tensor):
                 tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
+    make_folder(path.parent, within=path.parent.parent)
     _write(path, tensors, {"loop": loop, "config": model.config.to_dict()})
+
+
+def read_loop(path: Path) -> dict[str, Any]:
+    """Return what ``save_state`` was given as ``loop``, without reading the tensors."""
+    loop = _loop(_about(path, read_header(path)))
+    if loop is None:
+        raise _misfit(path, "it does not say how far its run came")
+    return loop
 
 
 def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:

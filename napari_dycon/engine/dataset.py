@@ -121,7 +121,7 @@ def prepare(
         validation=found.validation,
     )
     if not resumed:
-        make_folder(state)
+        make_folder(state, within=state.parent)
         write_json(state / GROUPS, dataclasses.asdict(found))
     ids = [*labelled, *unlabelled]
     for number, case in enumerate(ids, start=1):

@@ -6,7 +6,8 @@ Every event has ``event`` (its kind) and ``time`` (seconds since the epoch).
 kind         further keys
 ===========  =====================================================================
 started      run, method, device, device_reason, precision, labelled, unlabelled,
-             validation (numbers of cases), steps, time_limit, pid
+             validation (numbers of cases), steps, time_limit, pid, from_step (0, or where
+             the checkpoint lies from which a run goes on: later steps are made again)
 preparing    done, total (scans)
 warps        done, total (labelled scans deformed into the shapes of unlabelled ones)
 step         step, steps, progress (0 to 1), loss, parts {name: value}, beta,
@@ -27,8 +28,36 @@ failed       message, advice
 
 from __future__ import annotations
 
+import contextlib
+from typing import TYPE_CHECKING
+
 from napari_dycon.project.event_lines import Event, parse_line
+
+if TYPE_CHECKING:
+    from napari_dycon.project.runs import Run
 
 __all__ = ["LAST_EVENTS", "Event", "parse_line"]
 
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
+MOST_WAITING = 10_000  # events; then the steps among them are given up
+
+
+class EventLog:
+    """Writes events to ``events.jsonl``; what finds no room there waits for the next time.
+
+    A night's training must not end because the disk was full, or the network away, for a moment.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._waiting: list[Event] = []
+
+    def write(self, event: Event) -> None:
+        """Write what waits and this event, as far as that is possible now."""
+        self._waiting.append(event)
+        with contextlib.suppress(OSError):
+            while self._waiting:
+                self._run.append_event(self._waiting[0])
+                del self._waiting[0]
+        if len(self._waiting) > MOST_WAITING:
+            self._waiting = [one for one in self._waiting if one.get("event") != "step"]

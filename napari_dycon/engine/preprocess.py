@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.atomic import replacing
+from napari_dycon.project.atomic import make_folder, replacing
 from napari_dycon.project.formats import scan_state
 from napari_dycon.project.volume import Volume
 
@@ -112,9 +112,15 @@ def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: Train
 
 def save_array(path: Path, array: Array) -> None:
     """Write an ``.npy`` file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not those above it: a project that is gone must not begin anew, empty, in its place.
+    make_folder(path.parent, within=path.parent.parent)
     with replacing(path) as temporary:
-        np.save(temporary, array, allow_pickle=False)
+        try:
+            np.save(temporary, array, allow_pickle=False)
+        except OSError as error:
+            if error.errno is None:  # numpy counts bytes where the disk is full
+                raise OSError("the file could not be written whole") from error
+            raise
 
 
 def read_image_array(path: Path, *, mapped: bool = True) -> Array:

@@ -1,7 +1,9 @@
-"""What a run does beside its steps: scores on validation cases, a preview of the case in view."""
+"""What a run does beside its steps: scores, a preview of the case in view, its last words."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +15,40 @@ from napari_dycon.engine.dataset import TrainingData, to_indices
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.predict import members_on_grid, predict_volume
-from napari_dycon.errors import DyconError
+from napari_dycon.errors import DyconError, ProjectError
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
     from napari_dycon.project.store import Project
+
+PATIENCE, PAUSE = 600.0, 2.0  # seconds to try the last saves for, and between tries
+
+
+def keep_trying(write: Callable[[], None]) -> Iterator[Event]:
+    """Write what a run has at its end, waiting for room: it is nowhere but in memory.
+
+    Raises
+    ------
+    ProjectError
+        It was not possible for ``PATIENCE`` seconds.
+    """
+    end = time.monotonic() + PATIENCE
+    told = False
+    while True:
+        try:
+            write()
+            return
+        except ProjectError as error:
+            if time.monotonic() >= end:
+                raise
+            if not told:
+                told = True
+                yield {
+                    "event": "warning",
+                    "message": f"The end of the run cannot be saved: {error} It is tried again for "
+                    f"{PATIENCE / 60:.0f} minutes.",
+                }
+        time.sleep(PAUSE)
 
 
 def preview(

@@ -26,7 +26,7 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
 from napari_dycon.engine.dataset import TrainingData, groups, prepare, read_groups
 from napari_dycon.engine.device import choose_device, choose_precision, keep_memory
-from napari_dycon.engine.events import Event
+from napari_dycon.engine.events import Event, EventLog
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method
 from napari_dycon.engine.methods.supervised import Supervised
@@ -38,9 +38,10 @@ from napari_dycon.engine.schedules import (
     ema_decay,
     learning_rate_factor,
 )
-from napari_dycon.engine.side_jobs import preview, validate
+from napari_dycon.engine.side_jobs import keep_trying, preview, validate
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
+from napari_dycon.project.leftovers import sweep_project
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -77,30 +78,36 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         groups(project, config)  # refuse before a run folder appears
     choose_device(config.device)
     run = run or project.new_run(config.method, config.to_dict())
+    sweep_project(project.path)
+    log = EventLog(run)
     try:
         for event in _loop(project, config, run):
             event["time"] = round(time.time(), 3)
-            run.append_event(event)
+            log.write(event)
             yield event
     except DyconError as error:
-        run.append_event(_failed(error))
+        log.write(_failed(error))
         raise
     except (RuntimeError, MemoryError, OSError) as error:
         # RuntimeError is what torch raises for lack of memory and for driver trouble.
         known = _explain(error)
-        run.append_event(_failed(known))
+        log.write(_failed(known))
         raise known from error
 
 
 def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     begin = time.monotonic()
     device, reason = choose_device(config.device)
-    dtype = choose_precision(config.precision, device)
+    state_path = run.state_folder / "state.safetensors"
+    loop = checkpoint.read_loop(state_path) if state_path.exists() else {}
+    # A timed trial may come out differently the next time, and the run would not be the same.
+    known = loop.get("precision", {}).get(device.type, "auto")
+    wanted = known if config.precision == "auto" else config.precision
+    dtype = choose_precision(wanted, device)
     if device.type == "cpu":
         keep_memory()
-    state_path = run.state_folder / "state.safetensors"
     borrowed = run.state_folder / "borrowed"
-    frozen = read_groups(run.state_folder) if state_path.exists() else None
+    frozen = read_groups(run.state_folder) if loop else None
     found = frozen or groups(project, config)
     yield {
         "event": "started",
@@ -116,6 +123,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         "steps": config.steps,
         "time_limit": config.time_limit,
         "pid": os.getpid(),
+        "from_step": loop.get("step", 0),
     }
     control = Control(run)
     data: TrainingData | None = None
@@ -144,7 +152,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     where = device, dtype
     method, without_unlabelled = build_method(config), Supervised(config)
     step, spent, skipped_total = 0, 0.0, 0
-    if state_path.exists():
+    if loop:
         loop = checkpoint.load_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
     elif config.init_from:
@@ -190,16 +198,26 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         yield {"event": "paused", "step": step}
         waited = time.monotonic()
         if step:
-            save()
+            yield from save_if_possible()
         while control.pause():
             control.wait()
         begin += time.monotonic() - waited
         yield {"event": "resumed", "step": step}
 
     def save() -> None:
-        loop = {"step": step, "elapsed": elapsed(), "skipped": skipped_total}
+        precision = {device.type: str(dtype).removeprefix("torch.")}
+        loop = {
+            "step": step, "elapsed": elapsed(), "skipped": skipped_total, "precision": precision
+        }  # fmt: skip
         checkpoint.save_weights(run.weights_path, model, step)
         checkpoint.save_state(state_path, model, optimizer, loop)
+
+    def save_if_possible() -> Iterator[Event]:
+        try:
+            save()
+            yield {"event": "checkpoint", "step": step}
+        except ProjectError as error:  # a full disk may have room again the next time
+            yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
 
     if config.warps and data.unlabelled and progress() < 1.0:
         until = BORROW_SHARE * (config.time_limit or math.inf)
@@ -268,11 +286,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield _step_event(step, config, progress(), elapsed(), loss, parts, done, rate)
         if now - saved >= config.checkpoint_every:
             saved = now
-            try:
-                save()
-                yield {"event": "checkpoint", "step": step}
-            except ProjectError as error:  # a full disk may have room again the next time
-                yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
+            yield from save_if_possible()
         case = control.preview()
         if case is not None and now - shown >= show_gap and step >= FIRST_PREVIEW:
             yield preview(project, run, model, case, step, *where)
@@ -285,7 +299,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
 
     if step:  # untrained networks are no weights to predict with
-        save()
+        yield from keep_trying(save)
         yield {"event": "checkpoint", "step": step}
     del batches  # on some systems open files cannot be removed
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
@@ -293,7 +307,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         samples: list[Sample] = []
         last_validation = validate(project, data, model, *where, samples)
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
-        checkpoint.save_weights(run.weights_path, model, step)
+        yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
         yield {"event": "calibrated", "temperature": model.temperature}
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
     if outcome == "finished" and step < FEW_STEPS <= config.steps:
@@ -308,17 +322,15 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         "skipped": skipped_total,
         "dice": last_validation["mean"],
     }
-    write_json(
-        run.metrics_path,
-        {
-            **summary,
-            "outcome": outcome,
-            "validation": last_validation,
-            "temperature": model.temperature,
-            "labelled": [case.id for case in data.labelled],
-            "unlabelled": len(data.unlabelled),
-        },
-    )
+    metrics = {
+        **summary,
+        "outcome": outcome,
+        "validation": last_validation,
+        "temperature": model.temperature,
+        "labelled": [case.id for case in data.labelled],
+        "unlabelled": len(data.unlabelled),
+    }
+    yield from keep_trying(lambda: write_json(run.metrics_path, metrics))
     by_steps = "steps" if step >= config.steps else "time limit"
     yield {"event": outcome, **summary, **({"reason": by_steps} if outcome == "finished" else {})}
 

@@ -17,6 +17,7 @@ from napari_dycon.project.atomic import make_folder
 from napari_dycon.project.formats.dicom_seg import write_dicom_seg, write_parametric_map
 from napari_dycon.project.formats.dicom_source import reference
 from napari_dycon.project.guard import check_folder, check_target, scan_files
+from napari_dycon.project.leftovers import sweep
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
 from napari_dycon.project.terminology import Code
@@ -78,6 +79,7 @@ def export_masks(
     """
     check_folder(out, project)
     scans = scan_files(project)
+    sweep(out)
     chosen = [project.case(i).id for i in cases] if cases else [c.id for c in project.cases]
     done: list[Exported] = []
     refused: list[str] = []

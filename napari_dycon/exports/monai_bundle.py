@@ -7,7 +7,6 @@ The folder ``bundle`` beside this file is copied as it is, together with ``engin
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from collections.abc import Sequence
 from importlib import metadata, resources
@@ -22,7 +21,13 @@ from napari_dycon.engine import network, predict, uncertainty
 from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import ConfigError, ProjectError
-from napari_dycon.project.atomic import make_folder, replacing, write_json, write_text
+from napari_dycon.project.atomic import (
+    make_folder,
+    replacing,
+    temporary_beside,
+    write_json,
+    write_text,
+)
 from napari_dycon.project.schema import ClassInfo
 
 SCHEMA = (
@@ -74,7 +79,7 @@ def export_monai_bundle(
     channels = [_plain(channel) for channel in channels]
 
     make_folder(out.parent)
-    temporary = out.with_name(f".{secrets.token_hex(4)}.tmp.{out.name}")
+    temporary = temporary_beside(out)
     try:
         for part in ("configs", "docs", "models", "scripts"):
             make_folder(temporary / part)

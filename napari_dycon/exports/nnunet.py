@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,8 +22,9 @@ from napari_dycon.engine.plan import Fingerprint, fingerprint, looks_like_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.adding import Progress
-from napari_dycon.project.atomic import make_folder, write_json
+from napari_dycon.project.atomic import make_folder, temporary_beside, write_json
 from napari_dycon.project.labels import check_values, label_status
+from napari_dycon.project.leftovers import sweep
 from napari_dycon.project.names import free_id
 from napari_dycon.project.schema import UNANNOTATED, Case, ClassInfo
 from napari_dycon.project.store import Project
@@ -73,7 +73,8 @@ def write_nnunet(
     folder = _free_folder(out, dataset_id, project.name if name is None else name)
     values = _consecutive(project.classes)
     make_folder(out)
-    temporary = out / f".{secrets.token_hex(4)}.tmp.{folder.name}"
+    sweep(out)
+    temporary = temporary_beside(folder)
     try:
         _fill(temporary, project, values, progress)
         os.replace(temporary, folder)

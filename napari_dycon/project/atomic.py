@@ -10,9 +10,10 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,17 +22,27 @@ from napari_dycon.errors import BusyError, ProjectError
 from napari_dycon.project.limited import number, whole
 
 PATIENCE = 3.0  # seconds
+GONE = "The folder {} is gone. Plug its drive in, or look where it went."
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name for a file or folder that is being made and takes the place of ``path`` at the end.
+
+    It keeps the suffixes (writers look at them) and begins with a dot, so that it is never taken
+    for a result; ``leftovers.sweep`` removes what a killed process left under such names.
+    """
+    return path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder that takes the target's place at the end.
 
-    The temporary name keeps the suffixes (writers look at them). On an error it is removed and the
-    old file stays as it was; an ``OSError`` becomes a ``ProjectError`` in words.
+    On an error it is removed and the old file stays as it was; an ``OSError`` becomes a
+    ``ProjectError`` in words.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
+    temporary = temporary_beside(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
@@ -47,6 +58,35 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_together(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give temporary paths for files of one folder that belong together, as ``replacing`` does.
+
+    Nothing moves before the last one is whole, so that a full disk leaves the old files alone and a
+    crash hardly finds the moment in which some are new and others old. They move in their order.
+    """
+    folder = targets[0].parent
+    staging = temporary_beside(folder / targets[-1].name)
+    try:
+        make_folder(staging, within=folder)
+        files = [staging / target.name for target in targets]
+        yield files
+        for file, target in zip(files, targets, strict=True):
+            _rename(file, target)
+        _sync_folder(folder)
+    except (OSError, ProjectError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise ProjectError(
+            f"{targets[-1].name} and what belongs to it could not be written in {folder}: "
+            f"{cause.strerror or cause}. Check that the folder can be written to and that the disk "
+            "is not full."
+        ) from cause
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _rename(temporary: Path, path: Path) -> None:
@@ -137,8 +177,14 @@ def _is_junction(path: Path) -> bool:
     return os.name == "nt" and os.path.realpath(path) != os.path.abspath(path)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it where they are missing."""
+def make_folder(folder: Path, *, within: Path | None = None) -> None:
+    """Make a folder and those above it where they are missing.
+
+    ``within`` has to be there already: a project on a drive that was unplugged must not begin anew,
+    empty, in the place where the drive comes back.
+    """
+    if within is not None and not within.is_dir():
+        raise ProjectError(GONE.format(within))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -154,9 +200,7 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     if not folder.is_dir():  # a drive that was unplugged; the lock would make the folder anew
-        raise ProjectError(
-            f"The folder {folder} is gone. Plug its drive in, or look where it went."
-        )
+        raise ProjectError(GONE.format(folder))
     lock = folder / ".lock"
     if lock.is_symlink():  # old locks follow it and empty what they find
         raise ProjectError(f"{lock} is a link; expected a file of its own. Delete it.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -159,10 +161,30 @@ class Run:
         write_json(self.control_path, {**self.read_control(), **changes})
 
     def append_event(self, event: dict[str, Any]) -> None:
-        """Add one line to ``events.jsonl``."""
-        line = json.dumps(event, ensure_ascii=False) + "\n"
-        with self.events_path.open("ab") as file:
-            file.write(line.encode("utf-8"))
+        """Add one line to ``events.jsonl``, or nothing where it cannot be written whole.
+
+        A line that a killed process left half written is ended first: glued to it, the next event
+        would be lost.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or the folder gone.
+        """
+        line = (json.dumps(event, ensure_ascii=False) + "\n").encode("utf-8")
+        with self.events_path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
 
     def read_events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
         """Read the events from a byte offset on; returns them and the offset to go on from.
@@ -182,6 +204,25 @@ class Run:
         end = data.rfind(b"\n") + 1
         found = (parse_line(line) for line in data[:end].splitlines())
         return [event for event in found if event is not None], offset + end
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Read the events of all parts of the run as if it had never been interrupted.
+
+        A run that was killed goes on from its last checkpoint and makes the steps after it again;
+        what was said of them before is left out.
+        """
+        history: list[dict[str, Any]] = []
+        for event in self.read_events()[0]:
+            begin = event.get("from_step")
+            if event.get("event") == "started" and isinstance(begin, int):
+                history = [old for old in history if not _is_after(old, begin)]
+            history.append(event)
+        return history
+
+
+def _is_after(event: dict[str, Any], step: int) -> bool:
+    at = event.get("step")
+    return isinstance(at, int) and at > step
 
 
 def list_runs(folder: Path) -> list[Run]:
@@ -222,7 +263,12 @@ def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
                 run.folder.mkdir()
             except FileExistsError:
                 continue
-            write_json(run.config_path, config)
+            try:
+                write_json(run.config_path, config)
+            except ProjectError:
+                with contextlib.suppress(OSError):
+                    run.folder.rmdir()
+                raise
             return run
     except OSError as error:
         raise ProjectError(

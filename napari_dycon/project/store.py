@@ -16,10 +16,16 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import BusyError, GeometryError, ProjectError, UserError
+from napari_dycon.errors import BusyError, DyconError, GeometryError, ProjectError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.adding import Place, Progress, Skip, channel_paths, read_cases
-from napari_dycon.project.atomic import folder_lock, inside, make_folder, write_json
+from napari_dycon.project.atomic import (
+    folder_lock,
+    inside,
+    make_folder,
+    replacing_together,
+    write_json,
+)
 from napari_dycon.project.labels import check_values, label_status
 from napari_dycon.project.limited import read_bytes, read_json
 from napari_dycon.project.references import check_share, outside_folders
@@ -301,10 +307,15 @@ class Project:
             )
         check_values(array, self.classes, f"The label of {case_id}")
         path = inside(self.path, self.label_path(case_id))
-        make_folder(path.parent)
+        make_folder(path.parent, within=self.path)
+        found = status or label_status(array)
+        # A case that counts as unlabelled is neither learnt from nor exported: a crash in between
+        # must not leave a label without its status. A status without a label does no harm.
+        if self.case(case_id).status == "unlabelled" != found:
+            with contextlib.suppress(DyconError):  # the label must not wait; told below
+                self.set_status(case_id, found)
         formats.write_mask(array, like=like, path=path)
         self.reload()  # another window may have changed the status
-        found = status or label_status(array)
         if found == "labelled" and self.case(case_id).status == "reviewed" and status is None:
             found = "reviewed"
         if found != self.case(case_id).status:
@@ -399,21 +410,21 @@ class Project:
         self.need_writing()
         like = self.grid(case_id)
         self.run(run_id)  # no folder for a run that does not exist
-        path = inside(self.path, self.prediction_path(run_id, case_id))
-        make_folder(path.parent)
         # The mask last: who sees it finds maps of the same prediction.
-        for kind, array in (("uncertainty", uncertainty), ("disagreement", disagreement)):
-            where = self.prediction_path(run_id, case_id, kind)  # type: ignore[arg-type]
-            inside(self.path, where)
-            formats.write_map(array, like=like, path=where)
-        formats.write_mask(mask, like=like, path=path)
+        kinds: tuple[Kind, ...] = ("uncertainty", "disagreement", "mask")
+        targets = [inside(self.path, self.prediction_path(run_id, case_id, kind)) for kind in kinds]
+        make_folder(targets[0].parent, within=self.path)
+        with replacing_together(targets) as files:
+            formats.write_map(uncertainty, like=like, path=files[0])
+            formats.write_map(disagreement, like=like, path=files[1])
+            formats.write_mask(mask, like=like, path=files[2])
 
     def write_facts(self, run_id: str, case_id: str, facts: dict[str, Any]) -> None:
         """Write what a run found out about a scan, as JSON beside its prediction."""
         self.need_writing()
         self.run(run_id)
         path = inside(self.path, self._facts_path(run_id, case_id))
-        make_folder(path.parent)
+        make_folder(path.parent, within=self.path)
         write_json(path, facts)
 
     def read_facts(self, run_id: str, case_id: str) -> dict[str, Any]:

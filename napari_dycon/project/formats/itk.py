@@ -110,8 +110,13 @@ def write(voxels: Array, source: Source, path: Path) -> None:
     with replacing(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), True)
+            # On a full disk the writer of NRRD leaves out the end and says nothing.
+            written = np.asarray(_Voxels(sitk.ReadImage(str(temporary))))
+            whole = np.array_equal(written, voxels.transpose(2, 1, 0), equal_nan=True)
         except RuntimeError:
-            raise OSError("the file could not be written whole") from None
+            whole = False
+        if not whole:
+            raise OSError("the file could not be written whole")
 
 
 class _Voxels:
