@@ -46,6 +46,7 @@ def keys_of(panel: DyconPanel) -> list[Key]:
         Key("W", "copy the structure from the slice before", lambda: tools.copy_neighbour(-1)),
         Key("Shift-W", "copy it from the slice after", lambda: tools.copy_neighbour(1)),
         Key("G", "grow from strokes", tools.grow_strokes),
+        Key("Shift-G", "box to grow in: draw, change, back to the brush", panel.layers.box.toggle),
         Key("A", "accept what was grown", drawing.accept_proposal),
         Key("D", "discard what was grown", drawing.discard_proposal),
         Key(

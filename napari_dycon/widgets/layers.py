@@ -23,6 +23,7 @@ from napari_dycon.case_view import CaseView
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
 from napari_dycon.session import Session
 from napari_dycon.widgets.colours import label_colormap, same_colors
+from napari_dycon.widgets.grow_box import GrowBox
 from napari_dycon.widgets.label_layer import CaseLabels
 from napari_dycon.widgets.overlays import Overlays
 from napari_dycon.widgets.preferences import preferences
@@ -30,7 +31,16 @@ from napari_dycon.widgets.preferences import preferences
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
 AUTOSAVE_MS = 1000
-ROLES = ("image", "uncertainty", "disagreement", "prediction", "difference", "proposal", "label")
+ROLES = (
+    "image",
+    "uncertainty",
+    "disagreement",
+    "prediction",
+    "difference",
+    "proposal",
+    "label",
+    "box",
+)
 HIDDEN = ("disagreement", "difference")  # until somebody asks for them
 
 
@@ -57,6 +67,7 @@ class CaseLayers(QObject):
             "image": 1.0,
             "prediction": 0.4,
             "proposal": 0.9,
+            "box": 1.0,
         }
         self.overlays = Overlays(self)
         self.show_unannotated = False
@@ -65,6 +76,7 @@ class CaseLayers(QObject):
         self.brush_3d = False
         self.grey_window: tuple[float, float] | None = None  # that CT is looked at in
         self._working = False
+        self.box = GrowBox(self)
         self._awaited: Callable[[], None] | None = None  # ends the wait for a click
         self._connections = (
             (session.case_shown, self._show),
@@ -96,6 +108,7 @@ class CaseLayers(QObject):
         self._put_brush_down()
         with self.own_work():
             self._remove_all()
+        self.box.close()
         for signal, slot in self._connections:
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
@@ -257,6 +270,7 @@ class CaseLayers(QObject):
         if (view := self.session.view) is not None and self.layer("label") is not None:
             self.overlays.empty(view)
             self.overlays.refresh(view)
+            self.box.restore()
 
     def _add_layers(self, view: CaseView) -> None:
         for index in reversed(range(view.image.channels)):
@@ -436,6 +450,11 @@ class CaseLayers(QObject):
         self.session.message.emit(
             "info", "The label layer was removed. Click the case again to bring it back."
         )
+
+    @property
+    def working(self) -> bool:
+        """Whether the program itself is changing layers."""
+        return self._working
 
     @contextlib.contextmanager
     def own_work(self) -> Iterator[None]:

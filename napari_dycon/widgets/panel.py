@@ -165,6 +165,7 @@ class DyconPanel(QWidget):
         except DyconError:  # told already
             self.session.rescue_label()
         self.strip.release()
+        self.annotate.tools.box.release()
         if self._strip_dock is not None and not self._closing:
             with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
                 self.viewer.window.remove_dock_widget(self.strip)
