@@ -8,7 +8,7 @@ brush, fill or undo, and has it saved.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from napari_dycon.widgets.grow_box import GrowBox
 from napari_dycon.widgets.label_layer import CaseLabels
 from napari_dycon.widgets.overlays import Overlays
 from napari_dycon.widgets.preferences import preferences
+from napari_dycon.widgets.turns import Turns
 
 AXIS_LABELS = ("superior", "posterior", "left")
 KEY = "napari_dycon"
@@ -92,9 +93,7 @@ class CaseLayers(QObject):
             signal.connect(slot)
         viewer.layers.events.removed.connect(self._on_removed)
         viewer.dims.events.order.connect(self._upright)
-        self._then = QTimer(self)  # overlays in a turn of their own, so that the window moves on
-        self._then.setSingleShot(True)
-        self._then.timeout.connect(self._show_overlays)
+        self._turns = Turns(self)
         self._timer = QTimer(self)
         self._timer.timeout.connect(session.save_label)
         self._timer.start(AUTOSAVE_MS)
@@ -102,7 +101,7 @@ class CaseLayers(QObject):
     def close(self) -> None:
         """Release the viewer and the session; the layers of the case go, nobody would save them."""
         self._timer.stop()
-        self._then.stop()
+        self._turns.stop()
         if self._awaited is not None:
             self._awaited()
         self._put_brush_down()
@@ -223,15 +222,26 @@ class CaseLayers(QObject):
         """Show a slice across an axis."""
         view = self.session.view
         if view is not None:
+            self._turns.skip(self._centre)
             index = int(np.clip(index, 0, view.image.shape[axis] - 1))
             self.viewer.dims.set_point(axis, index * view.image.spacing_mm[axis])
 
     def centre_on(self, place: tuple[float, float, float]) -> None:
         """Move slices and camera to a place ``(z, y, x)`` in mm."""
-        self.viewer.dims.point = place
+        self._turns.skip(self._centre)
+        self._move_to(place)
         if self.viewer.dims.ndisplay == 2:
             shown = [place[axis] for axis in self.viewer.dims.displayed]
             self.viewer.scene.camera.center = (0.0, *shown)
+
+    def _move_to(self, place: Sequence[float]) -> None:
+        """Show the slices nearest to a place in mm."""
+        if (view := self.session.view) is not None:
+            # Between two slices napari's sliders go on to one of them, and all is drawn twice.
+            spacing = view.image.spacing_mm
+            self.viewer.dims.point = tuple(
+                round(p / s) * s for p, s in zip(place, spacing, strict=True)
+            )
 
     # ---- From the session to the layers ------------------------------------------------------
 
@@ -240,6 +250,7 @@ class CaseLayers(QObject):
             self._put_brush_down()
         with self.own_work():
             if view is None:
+                self._turns.stop()
                 self._remove_all()
                 return
             scans = self._layers("image")
@@ -253,24 +264,23 @@ class CaseLayers(QObject):
                 view.label = label.data
             self.session.label_writer = label.write
             self.viewer.layers.selection.active = label
-            self._then.start()
+            self.overlays.veil()
         self._upright()
         self.viewer.reset_view()
-        self.viewer.dims.point = tuple(
-            n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)
-        )
+        # Each of these stops the window for a while, by what napari does.
+        self._turns.start([self._centre, *self.overlays.steps(), self.box.restore])
+
+    def _centre(self) -> None:
+        if (view := self.session.view) is not None:
+            self._move_to(
+                [n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)]
+            )
 
     def _upright(self, *_: object) -> None:
         """Show the head above the feet in slices that hold both; napari draws axes downwards."""
         if self.session.view is not None:
             upward = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
             self.viewer.scene.camera.orientation2d = ("up" if upward else "down", "right")
-
-    def _show_overlays(self) -> None:
-        if (view := self.session.view) is not None and self.layer("label") is not None:
-            self.overlays.empty(view)
-            self.overlays.refresh(view)
-            self.box.restore()
 
     def _add_layers(self, view: CaseView) -> None:
         for index in reversed(range(view.image.channels)):
