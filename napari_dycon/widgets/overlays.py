@@ -37,11 +37,16 @@ class Overlays:
         self._layers = layers
         self._session = layers.session
         self.threshold = float(preferences().review.show_above)  # below it maps are clear
+        self._veiled: dict[str, float] = {}  # roles, and their opacity before
 
     def veil(self) -> None:
         """Let nothing of the case before be seen over the one in view, until ``steps`` are done."""
         for role in (*MAPS, "prediction", *KEPT):
-            if (found := self._layers.layer(role)) is not None:
+            found = self._layers.layer(role)
+            if found is None:
+                self._veiled.pop(role, None)
+            elif role not in self._veiled:
+                self._veiled[role] = found.opacity  # perhaps chosen in napari's own controls
                 found.opacity = 0.0
 
     def steps(self) -> list[Callable[[], None]]:
@@ -73,6 +78,7 @@ class Overlays:
                         found.visible = False
                     self._layers.place(found, view, role)
                     found.data = nothing  # hidden ones count for the window's sliders, too
+                    self._unveil(found, role)
 
     def _show_prediction(self) -> None:
         if (view := self._session.view) is not None:
@@ -113,11 +119,12 @@ class Overlays:
                     if found.visible:
                         found.visible = False
                 elif found is not None:
-                    self._layers.viewer.layers.remove(found)
+                    self._remove(found, role)
             elif found is not None:
                 self._layers.place(found, view, role)
                 found.data = data
                 self._unveil(found, role)
+                self._set_visible(found, role)
             else:
                 self._add_labels(role, view, data)
 
@@ -144,13 +151,14 @@ class Overlays:
         with self._layers.own_work():
             if view is None or data is None:
                 if found is not None:
-                    self._layers.viewer.layers.remove(found)
+                    self._remove(found, role)
             elif found is not None:
                 self._layers.place(found, view, role)
                 found.data = data
                 if tuple(found.contrast_limits) != self._limits(role):
                     found.contrast_limits = self._limits(role)
                 self._unveil(found, role)
+                self._set_visible(found, role)
             else:
                 layer = Image(
                     data,
@@ -163,10 +171,16 @@ class Overlays:
                 self._layers.insert(layer)
                 self._layers.follow_eye(layer)
 
+    def _remove(self, layer: Layer, role: str) -> None:
+        self._veiled.pop(role, None)
+        self._layers.viewer.layers.remove(layer)
+
     def _unveil(self, layer: Layer, role: str) -> None:
-        """Show a layer as people chose; setting what is set already makes napari draw again."""
-        if layer.opacity != self._layers.opacity[role]:
-            layer.opacity = self._layers.opacity[role]
+        if role in self._veiled:
+            layer.opacity = self._veiled.pop(role)
+
+    def _set_visible(self, layer: Layer, role: str) -> None:
+        """Show a layer if people want to see it; napari draws anew even what is visible already."""
         if layer.visible != self._layers.visible[role]:
             layer.visible = self._layers.visible[role]
 
