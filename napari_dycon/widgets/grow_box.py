@@ -33,6 +33,7 @@ class GrowBox(QObject):
     """Draws, shows and reads the box of the case in view."""
 
     editing_changed = Signal()
+    layer_made = Signal(object)  # a new layer of the box
 
     def __init__(self, layers: CaseLayers) -> None:
         super().__init__(layers)
@@ -112,6 +113,7 @@ class GrowBox(QObject):
         drawing = self._session.drawing
         if drawing.box is not None:
             drawing.limit_growing(reaching(drawing.box, self._layers.axis, start, stop))
+            self._tell(drawing.box)
 
     def restore(self) -> None:
         """Show the box of the case in view; its layer may have gone with others."""
@@ -129,6 +131,7 @@ class GrowBox(QObject):
             with self._layers.own_work():
                 layer.bounding_box.visible = bool(wanted)
                 layer.data = wanted
+                layer.edge_width = 0  # napari makes it 1 where there was no rectangle
         self._put = wanted
         if self._editing:
             layer.mode = "select" if wanted else "add_rectangle"
@@ -158,6 +161,7 @@ class GrowBox(QObject):
             layer.events.data.connect(self._data_changed)
             self._layers.insert(layer, on_top=True)
             self._layers.follow_eye(layer)
+        self.layer_made.emit(layer)
         return layer
 
     def _rectangles(self) -> list[Corners]:
@@ -213,9 +217,12 @@ class GrowBox(QObject):
             self.refresh()  # exactly on voxels, or without what is no box
         if drawn:
             self._let_go()
-        first, last = box[axis].start, box[axis].stop - 1
+        self._tell(box)
+
+    def _tell(self, box: Box) -> None:
+        reach = box[self._layers.axis]
         self._session.message.emit(
-            "info", f"Growing stays inside the box, in slices {first} to {last}."
+            "info", f"Growing stays inside the box, in slices {reach.start} to {reach.stop - 1}."
         )
 
     def _active_changed(self, *_: object) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
@@ -75,15 +76,15 @@ def keys_of(panel: DyconPanel) -> list[Key]:
     return found
 
 
-def bind(viewer: Viewer, keys: list[Key], panel: DyconPanel) -> None:
-    """Bind keys to a viewer; errors become messages."""
+def bind(provider: Viewer | Layer, keys: list[Key], panel: DyconPanel) -> None:
+    """Bind keys to a viewer, or to a layer before its own keys; errors become messages."""
     for key in keys:
         work = guarded(panel.session, key.work)
 
         def pressed(_: Any, work: Callable[[], object] = work) -> None:
             work()
 
-        viewer.bind_key(key.key, pressed, overwrite=True)
+        provider.bind_key(key.key, pressed, overwrite=True)
 
 
 def unbind(viewer: Viewer, keys: list[Key]) -> None:

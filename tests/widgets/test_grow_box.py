@@ -105,6 +105,8 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
         hand.panel.layers.go_to_slice(index, 0)
         assert len(layer.data) == shown
         assert layer.bounding_box.visible == bool(shown)
+        assert not any(layer.edge_width)  # the outline is drawn otherwise
+    assert "slices 8 to 12" in hand.panel.message.text()
     hand.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
     hand.drag((7, 8, 8), (7, 18, 12))
     assert near(session.drawing.box, (7, 13), (4, 19), (3, 15))
@@ -145,6 +147,8 @@ def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
     hand.press(Qt.Key.Key_G)
     hand.qtbot.waitUntil(lambda: session.drawing.has_proposal, timeout=20_000)
     assert np.array_equal(session.view.label, before)
+    hand.press(Qt.Key.Key_G, SHIFT)  # with the box in hand, too
+    assert hand.box.editing
     hand.press(Qt.Key.Key_A)
     changed = session.view.label != before
     assert changed.sum() > 20
