@@ -29,6 +29,14 @@ DONE = (ActionType.ADDED, ActionType.CHANGED, ActionType.REMOVED)
 Corners = npt.NDArray[np.float64]
 
 
+class BoxLayer(Shapes):
+    """Rectangles of the box; a class of its own for those who treat it apart."""
+
+    @property
+    def _type_string(self) -> str:
+        return "shapes"  # napari chooses writers and icons by it, not by class
+
+
 class GrowBox(QObject):
     """Draws, shows and reads the box of the case in view."""
 
@@ -146,7 +154,7 @@ class GrowBox(QObject):
             if layer is not None:
                 self._layers.place(layer, view, "box")
                 return layer
-            layer = Shapes(
+            layer = BoxLayer(
                 ndim=3,
                 name="Box",
                 edge_color=COLOUR,

@@ -203,3 +203,25 @@ def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None
     hand.viewer.dims.ndisplay = 2
     assert tools.draw.isEnabled()
     assert len(hand.box.layer.data) == 1
+
+
+def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
+    views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
+    from napari_dycon.widgets.orthogonal import toggle
+
+    toggle(hand.viewer)
+    manager = views._get_manager(hand.viewer)
+    hand.qtbot.waitUntil(manager.is_shown, timeout=20_000)
+    hand.qtbot.wait(500)
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.drag((10, 5, 5), (10, 13, 12))
+    assert hand.session.drawing.box is not None
+    side = manager.right_widget.vm_container.viewer_model
+    assert len(side.layers["Box"].data) == 0
+    hand.panel.layers.go_to_slice(11, 0)
+    assert len(hand.box.layer.data) == 1
+    hand.session.drawing.limit_growing(None)
+    hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=5_000)
+    toggle(hand.viewer)
+    hand.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
+    views.delete_and_cleanup(hand.viewer)
