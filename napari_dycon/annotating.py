@@ -16,7 +16,7 @@ from psygnal import Signal
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.drawing import growing, interpolation, tidying
-from napari_dycon.drawing.boxes import Box, changed_box
+from napari_dycon.drawing.boxes import Box, changed_box, rectangle_box, redrawn, thickened
 from napari_dycon.errors import BusyError, UserError
 
 if TYPE_CHECKING:
@@ -43,12 +43,15 @@ class Annotating:
     proposal_changed = Signal(object)  # (D, H, W) uint8 of what would be added, or None
     busy_changed = Signal(str)  # what is being computed, "" when nothing is
     range_changed = Signal(object)  # (low, high) that painting is limited to, or None
+    box_changed = Signal(object)  # Box that growing stays in, or None
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self.busy = ""
         self._proposal: Change | None = None
         self.paint_range: tuple[float, float] | None = None
+        self.box: Box | None = None
+        self._box_case = ""  # whose box that is
         session.case_shown.connect(self._case_changed)
 
     # ---- At once ---------------------------------------------------------------------------
@@ -106,12 +109,15 @@ class Annotating:
     # ---- With a preview --------------------------------------------------------------------
 
     def grow(self, channel: int = 0, margin_mm: float = GROW_MARGIN_MM) -> None:
-        """Propose what all structures grow to from their strokes; see ``accept_proposal``."""
+        """Propose what all structures grow to from their strokes; see ``accept_proposal``.
+
+        They stay inside the box that was drawn, or, without one, within a margin of the strokes.
+        """
         view = self._session.need_view()
-        image = _channel(view, channel)
+        image, drawn = _channel(view, channel), self.box
 
         def compute(label: Label) -> Label:
-            box = growing.strokes_box(label, view.image.spacing_mm, margin_mm)
+            box = drawn or growing.strokes_box(label, view.image.spacing_mm, margin_mm)
             return growing.grow(image, label, box, view.image.spacing_mm).label
 
         self._compute("Growing from strokes", compute, self._propose)
@@ -133,6 +139,38 @@ class Annotating:
     def has_proposal(self) -> bool:
         """Whether something waits to be accepted."""
         return self._proposal is not None
+
+    def draw_box(self, corners: npt.ArrayLike, axis: int, margin_mm: float = GROW_MARGIN_MM) -> Box:
+        """Let growing stay in the box that a rectangle in a slice makes, and return that.
+
+        The first rectangle's box reaches from the first to the last slice with strokes of
+        structures inside it, and ``margin_mm`` further. A further one changes the box's outline, or
+        makes the box reach to its slice.
+
+        Parameters
+        ----------
+        corners : (N, 3), in voxels
+        axis : across which the slice lies
+        """
+        view = self._session.need_view()
+        rectangle = rectangle_box(corners, axis, view.label.shape)
+        if self.box is None:
+            box = thickened(rectangle, axis, view.label, view.image.spacing_mm, margin_mm)
+        else:
+            box = redrawn(self.box, rectangle, axis)
+        self.limit_growing(box)
+        return box
+
+    def limit_growing(self, box: Box | None) -> None:
+        """Let growing stay in a box of the case in view; ``None`` for a margin around strokes."""
+        view = self._session.need_view() if box is not None else self._session.view
+        if box is not None and view is not None:
+            spans = zip(box, view.label.shape, strict=True)
+            if not all(0 <= s.start < s.stop <= n for s, n in spans):
+                raise UserError("The box is empty, or reaches beyond the scan.")
+        self._box_case = view.id if view is not None else ""
+        self.box = box
+        self.box_changed.emit(box)
 
     # ---- Painting within grey values ---------------------------------------------------------
 
@@ -215,9 +253,11 @@ class Annotating:
         untouched = now == change.before
         return self._session.write_label(change.box, np.where(untouched, change.after, now))
 
-    def _case_changed(self, _: object) -> None:
+    def _case_changed(self, view: CaseView | None) -> None:
         if self._proposal is not None:
             self.discard_proposal()
+        if self.box is not None and (view is None or view.id != self._box_case):
+            self.limit_growing(None)
 
     def _set_busy(self, what: str) -> None:
         self.busy = what

@@ -136,6 +136,35 @@ def test_a_proposal_goes_with_its_case(session: Session) -> None:
     assert not session.drawing.has_proposal
 
 
+def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> None:
+    view, drawing = session.need_view(), session.drawing
+    truth = view.image.array > 140
+    z, y, x = (int(c) for c in np.argwhere(truth).mean(axis=0).round())
+    view.label[z, y - 1 : y + 2, x - 1 : x + 2] = 1
+    told: list[Any] = []
+    drawing.box_changed.connect(told.append)
+    box = drawing.draw_box([(z, y - 6, x - 6), (z, y, x + 6)], 0, margin_mm=1)
+    assert box[0] == slice(z - 1, z + 2)
+    assert box[1].stop == y + 1
+    assert told == [box]
+    drawing.grow()
+    drawing.accept_proposal()
+    grown = view.label == 1
+    assert grown.sum() > 40
+    grown[box] = False
+    assert grown.sum() == 3  # the part of the stroke that was painted beyond the box
+    drawing.draw_box([(z + 5, y - 6, x - 6), (z + 5, y, x + 6)], 0)
+    assert drawing.box is not None
+    assert drawing.box[0] == slice(z - 1, z + 6)
+    with pytest.raises(UserError, match="reaches beyond the scan"):
+        drawing.limit_growing((slice(0, 999), slice(0, 4), slice(0, 4)))
+    session.show_case("scan-3")  # read anew
+    assert drawing.box is not None
+    session.show_case("scan-4")
+    assert drawing.box is None
+    assert told[-1] is None
+
+
 def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: Session) -> None:
     view = session.need_view()
     centre = [int(c) for c in np.argwhere(view.image.array > 150).mean(axis=0).round()]

@@ -77,7 +77,9 @@ def grow(
     part = label[box]
     values = [int(v) for v in np.unique(part) if v not in (0, UNANNOTATED)]
     if not values:
-        raise UserError("There is no stroke of a structure inside the box. Paint one first.")
+        raise UserError(
+            "There is no stroke of a structure inside the box. Paint one there, or move the box."
+        )
     factor = _coarseness(part.shape, spacing)
     seeds = _coarse_seeds(part, factor)
     grey = _coarse_image(image[box], spacing, factor)

@@ -52,6 +52,12 @@ def grow(viewer: Viewer) -> None:
     guarded(panel.session, panel.annotate.tools.grow_strokes)()
 
 
+def grow_box(viewer: Viewer) -> None:
+    """Draw or change the box that growing stays in."""
+    panel = panel_of(viewer)
+    guarded(panel.session, panel.layers.box.toggle)()
+
+
 def accept_grown(viewer: Viewer) -> None:
     """Accept what was grown."""
     panel = panel_of(viewer)

@@ -6,6 +6,7 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QWidg
 
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
+from napari_dycon.widgets.box_tools import BoxTools
 from napari_dycon.widgets.common import button, guarded, set_enabled
 from napari_dycon.widgets.layers import CaseLayers
 from napari_dycon.widgets.palette import Palette
@@ -52,6 +53,7 @@ class DrawTools(QWidget):
             "first (key G)",
             guarded(session, self.grow_strokes),
         )
+        self.box = BoxTools(session, layers)
         self.accept = button(
             "Accept", "Make the proposal part of the label (key A)",
             guarded(session, drawing.accept_proposal),
@@ -89,6 +91,8 @@ class DrawTools(QWidget):
                 (self.all, self.edges),
                 (self.from_before, self.from_after),
                 (self.grow, None),
+                (self.box.draw, self.box.remove),
+                (self.box, None),
                 (self.accept, self.discard),
                 (self.smooth, self.width),
                 (self.holes, self.largest),
@@ -115,7 +119,8 @@ class DrawTools(QWidget):
         )
 
     def grow_strokes(self) -> None:
-        """Propose what structures grow to from their strokes."""
+        """Propose what structures grow to from their strokes, inside the box if there is one."""
+        self.layers.box.finish()
         self.session.drawing.grow(margin_mm=float(preferences().annotate.grow_margin_mm))
 
     def copy_neighbour(self, step: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
@@ -46,6 +47,7 @@ def keys_of(panel: DyconPanel) -> list[Key]:
         Key("W", "copy the structure from the slice before", lambda: tools.copy_neighbour(-1)),
         Key("Shift-W", "copy it from the slice after", lambda: tools.copy_neighbour(1)),
         Key("G", "grow from strokes", tools.grow_strokes),
+        Key("Shift-G", "box to grow in: draw, change, back to the brush", panel.layers.box.toggle),
         Key("A", "accept what was grown", drawing.accept_proposal),
         Key("D", "discard what was grown", drawing.discard_proposal),
         Key(
@@ -74,15 +76,15 @@ def keys_of(panel: DyconPanel) -> list[Key]:
     return found
 
 
-def bind(viewer: Viewer, keys: list[Key], panel: DyconPanel) -> None:
-    """Bind keys to a viewer; errors become messages."""
+def bind(provider: Viewer | Layer, keys: list[Key], panel: DyconPanel) -> None:
+    """Bind keys to a viewer, or to a layer before its own keys; errors become messages."""
     for key in keys:
         work = guarded(panel.session, key.work)
 
         def pressed(_: Any, work: Callable[[], object] = work) -> None:
             work()
 
-        viewer.bind_key(key.key, pressed, overwrite=True)
+        provider.bind_key(key.key, pressed, overwrite=True)
 
 
 def unbind(viewer: Viewer, keys: list[Key]) -> None:

@@ -9,6 +9,7 @@ from napari.viewer import Viewer
 from qtpy.QtWidgets import QToolButton
 
 from napari_dycon.widgets.common import set_enabled
+from napari_dycon.widgets.grow_box import BoxLayer
 from napari_dycon.widgets.label_layer import CaseLabels
 
 PACKAGE = "napari_orthogonal_views"
@@ -37,11 +38,14 @@ def toggle(viewer: Viewer) -> None:
 
     manager = views._get_manager(viewer)
     manager.set_copy_layer(copy_layer)
+    manager.set_sync_filters({BoxLayer: {"forward_exclude": "*", "reverse_exclude": "*"}})
     views.toggle_orthogonal_views(viewer)
 
 
 def copy_layer(layer: Layer, name: str = "") -> Layer:
     """Copy a layer for another view; both paint the same voxels under the same limits."""
+    if isinstance(layer, BoxLayer):  # the rectangle is that of the slice in the main view
+        return BoxLayer(ndim=3, name=layer.name, scale=layer.scale, units=layer.units)
     data, settings, kind = layer.as_layer_data_tuple()
     settings["metadata"] = {**settings.get("metadata", {}), "viewer_name": name}
     if not isinstance(layer, CaseLabels):

@@ -7,12 +7,13 @@ show.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from napari.layers import Image, Labels
-from napari.utils.colormaps import Colormap
+from napari.layers import Image, Labels, Layer
 
 from napari_dycon.case_view import CaseView
 from napari_dycon.comparison import difference
@@ -36,24 +37,52 @@ class Overlays:
         self._layers = layers
         self._session = layers.session
         self.threshold = float(preferences().review.show_above)  # below it maps are clear
+        self._veiled: dict[str, float] = {}  # roles, and their opacity before
 
-    def empty(self, view: CaseView) -> None:
+    def veil(self) -> None:
+        """Let nothing of the case before be seen over the one in view, until ``steps`` are done."""
+        for role in (*MAPS, "prediction", *KEPT):
+            found = self._layers.layer(role)
+            if found is None:
+                self._veiled.pop(role, None)
+            elif role not in self._veiled:
+                self._veiled[role] = found.opacity  # perhaps chosen in napari's own controls
+                found.opacity = 0.0
+
+    def steps(self) -> list[Callable[[], None]]:
+        """What shows the case in view, to be done in turns of their own."""
+        return [
+            self._empty,
+            self._show_prediction,
+            *(partial(self._show_map, role) for role in MAPS),
+            self.compare,
+        ]
+
+    def refresh(self, *_: object) -> None:
+        """Show the newest prediction and its maps."""
+        for role in MAPS:
+            self._show_map(role)
+        self._show_prediction()
+        self.compare()
+
+    def _empty(self) -> None:
         """Hide what was shown of the case before, on the grid of the one in view."""
+        view = self._session.view
+        if view is None:
+            return
         nothing = np.broadcast_to(np.uint8(0), view.label.shape)
         with self._layers.own_work():
             for role in KEPT:
                 if (found := self._layers.layer(role)) is not None:
-                    found.visible = False
+                    if found.visible:
+                        found.visible = False
                     self._layers.place(found, view, role)
                     found.data = nothing  # hidden ones count for the window's sliders, too
+                    self._unveil(found, role)
 
-    def refresh(self, view: CaseView) -> None:
-        """Show the newest prediction and its maps."""
-        with self._layers.own_work():
-            for role, colormap in MAPS.items():
-                self._show_map(view, role, colormap)
+    def _show_prediction(self) -> None:
+        if (view := self._session.view) is not None:
             self._show_labels("prediction", view.prediction)
-        self.compare()
 
     def set_threshold(self, threshold: float) -> None:
         """Show the heat maps only above this uncertainty."""
@@ -87,13 +116,15 @@ class Overlays:
         with self._layers.own_work():
             if data is None or view is None:
                 if found is not None and role in KEPT:
-                    found.visible = False
+                    if found.visible:
+                        found.visible = False
                 elif found is not None:
-                    self._layers.viewer.layers.remove(found)
+                    self._remove(found, role)
             elif found is not None:
                 self._layers.place(found, view, role)
                 found.data = data
-                found.visible = self._layers.visible[role]
+                self._unveil(found, role)
+                self._set_visible(found, role)
             else:
                 self._add_labels(role, view, data)
 
@@ -114,26 +145,44 @@ class Overlays:
             self._layers.follow_eye(layer)
         return layer
 
-    def _show_map(self, view: CaseView, role: str, colormap: Colormap) -> None:
-        data, found = getattr(view, role), self._layers.layer(role)
-        if data is None:
-            if found is not None:
-                self._layers.viewer.layers.remove(found)
-        elif found is not None:
-            self._layers.place(found, view, role)
-            found.data = data
-            found.contrast_limits = self._limits(role)
-        else:
-            layer = Image(
-                data,
-                name=role,
-                colormap=colormap,
-                blending="translucent_no_depth",
-                contrast_limits=self._limits(role),
-                **self._layers.settings(view, role),
-            )
-            self._layers.insert(layer)
-            self._layers.follow_eye(layer)
+    def _show_map(self, role: str) -> None:
+        view, found = self._session.view, self._layers.layer(role)
+        data = None if view is None else getattr(view, role)
+        with self._layers.own_work():
+            if view is None or data is None:
+                if found is not None:
+                    self._remove(found, role)
+            elif found is not None:
+                self._layers.place(found, view, role)
+                found.data = data
+                if tuple(found.contrast_limits) != self._limits(role):
+                    found.contrast_limits = self._limits(role)
+                self._unveil(found, role)
+                self._set_visible(found, role)
+            else:
+                layer = Image(
+                    data,
+                    name=role,
+                    colormap=MAPS[role],
+                    blending="translucent_no_depth",
+                    contrast_limits=self._limits(role),
+                    **self._layers.settings(view, role),
+                )
+                self._layers.insert(layer)
+                self._layers.follow_eye(layer)
+
+    def _remove(self, layer: Layer, role: str) -> None:
+        self._veiled.pop(role, None)
+        self._layers.viewer.layers.remove(layer)
+
+    def _unveil(self, layer: Layer, role: str) -> None:
+        if role in self._veiled:
+            layer.opacity = self._veiled.pop(role)
+
+    def _set_visible(self, layer: Layer, role: str) -> None:
+        """Show a layer if people want to see it; napari draws anew even what is visible already."""
+        if layer.visible != self._layers.visible[role]:
+            layer.visible = self._layers.visible[role]
 
     def _limits(self, role: str) -> tuple[float, float]:
         """Range of colours of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""

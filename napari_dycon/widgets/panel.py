@@ -95,6 +95,8 @@ class DyconPanel(QWidget):
         self.session.message.connect(self._notify)
         self.keys = keys_of(self)
         bind(self.viewer, self.keys, self)
+        # Layers of rectangles have keys A and D of their own; people expect those of the card.
+        self.layers.box.layer_made.connect(lambda layer: bind(layer, self.keys, self))
         self.viewer.events.theme.connect(self._use_theme)
         self._use_theme()
         self.destroyed.connect(self.background.close)
@@ -151,6 +153,7 @@ class DyconPanel(QWidget):
         except DyconError:  # told already
             self.session.rescue_label()
         self.strip.release()
+        self.annotate.tools.box.release()
         closing = self._watch is not None and self._watch.closing
         if self._strip_dock is not None and not closing:
             with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand

@@ -16,7 +16,7 @@ from napari_dycon.errors import FileFormatError
 from napari_dycon.project.formats import is_scan
 from napari_dycon.project.formats.dicom_files import is_dicom
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.layers import AXIS_LABELS
+from napari_dycon.widgets.layer_stack import AXIS_LABELS
 from napari_dycon.widgets.opening import LayerData, open_scans
 from napari_dycon.widgets.waiting import main_window
 

@@ -25,7 +25,7 @@ from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.project.formats import write_volume
 from napari_dycon.project.formats.writing import WRITTEN
 from napari_dycon.project.volume import Source, Volume, to_canonical
-from napari_dycon.widgets.layers import KEY
+from napari_dycon.widgets.layer_stack import KEY
 from napari_dycon.widgets.waiting import main_window, wait_for
 
 Array = npt.NDArray[Any]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_dycon.drawing import growing, interpolation, slices, tidying
+from napari_dycon.drawing import boxes, growing, interpolation, slices, tidying
 from napari_dycon.errors import UserError
 
 ISO = (1.0, 1.0, 1.0)
@@ -212,3 +212,52 @@ def test_annotated_slices_are_found_across_every_axis() -> None:
     label[2, 1, 1] = 1
     assert slices.annotated_shares(label, 0).tolist() == [0, 0, 1, 0]
     assert slices.annotated_shares(label, 1).tolist() == [0.25] * 5
+
+
+def test_a_rectangle_holds_the_voxels_whose_centres_it_holds() -> None:
+    shape = (10, 20, 30)
+    drawn = [(4.0, 2.4, 5.6), (4.0, 2.4, 9.0), (4.0, 8.9, 9.0), (4.0, 8.9, 5.6)]
+    assert boxes.rectangle_box(drawn, 0, shape) == (slice(4, 5), slice(3, 9), slice(6, 10))
+    over = [(-3.0, 7.2, 28.0), (99.0, 7.2, 44.0)]
+    assert boxes.rectangle_box(over, 1, shape) == (slice(0, 10), slice(7, 8), slice(28, 30))
+    with pytest.raises(UserError, match="no rectangle"):
+        boxes.rectangle_box([(4, 2.0, 5.0), (4, 2.3, 9.0)], 0, shape)
+    with pytest.raises(UserError, match="beside the scan"):
+        boxes.rectangle_box([(4, 22.0, 5.0), (4, 29.0, 9.0)], 0, shape)
+
+
+def test_a_first_rectangle_is_as_thick_as_the_strokes_in_it_and_a_margin() -> None:
+    label = np.full((40, 20, 30), 255, np.uint8)
+    label[18:21, 8:12, 8:12] = 1
+    label[30] = 0  # background is no stroke of a structure
+    label[35, 8:12, 20:25] = 1  # beside the rectangle
+    rectangle = (slice(19, 20), slice(5, 15), slice(5, 15))
+    spacing = (2.0, 1.0, 1.0)
+    assert boxes.thickened(rectangle, 0, label, spacing, 6.0)[0] == slice(15, 24)
+    assert boxes.thickened(rectangle, 0, label, spacing, 200.0)[0] == slice(0, 40)
+    nothing = np.full(label.shape, 255, np.uint8)
+    assert boxes.thickened(rectangle, 0, nothing, spacing, 6.0)[0] == slice(16, 23)
+
+
+def test_a_further_rectangle_reshapes_a_box_or_makes_it_reach_there() -> None:
+    box = (slice(10, 20), slice(5, 15), slice(5, 15))
+    inside = boxes.redrawn(box, (slice(12, 13), slice(2, 8), slice(3, 9)), 0)
+    assert inside == (slice(10, 20), slice(2, 8), slice(3, 9))
+    beyond = boxes.redrawn(box, (slice(30, 31), slice(2, 8), slice(7, 19)), 0)
+    assert beyond == (slice(10, 31), slice(2, 15), slice(5, 19))
+
+
+def test_nothing_grows_beyond_a_box_even_of_one_slice() -> None:
+    truth = ball((40, 44, 48), (20, 22, 24), 11)
+    label = np.full(truth.shape, 255, np.uint8)
+    label[20, 20:24, 20:28] = 1
+    for box in (
+        (slice(14, 40), slice(5, 24), slice(5, 44)),
+        (slice(20, 21), slice(5, 40), slice(5, 44)),
+    ):
+        grown = growing.grow(truth * 100.0, label, box, ISO).label
+        inside = np.zeros(truth.shape, bool)
+        inside[box] = truth[box]
+        assert dice(grown == 1, inside) > 0.95
+    with pytest.raises(UserError, match="move the box"):
+        growing.grow(truth * 100.0, label, (slice(0, 9), slice(0, 9), slice(0, 9)), ISO)

@@ -190,7 +190,7 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     label.redo()
     assert (view.label == 255).all()
     assert panel.session.project.read_label("scan-3")[8, 8, 8] == 1
-    assert panel.layers.layer("prediction") is None  # scan-4 has none
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5_000)  # scan-4 has no prediction
     assert all(
         layer.metadata["napari_dycon"]["case"] == "scan-4"
         for layer in viewer.layers
@@ -199,6 +199,33 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     label.paint((3, 3, 3), 1)
     panel.session.flush()
     assert panel.session.project.read_label("scan-4")[3, 3, 3] == 1
+
+
+def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
+    opened: Any, qtbot: Any
+) -> None:
+    _viewer, panel = opened
+    project, session, layers = panel.session.project, panel.session, panel.layers
+    shape = project.read_image("scan-4").shape
+    mask = np.ones(shape, np.uint8)
+    nothing = np.zeros(shape, np.float32)
+    project.write_prediction(project.runs()[0].id, "scan-4", mask, nothing, nothing)
+    roles = ("prediction", "uncertainty", "disagreement")
+    seen: list[list[float]] = []
+
+    def shown(_: object) -> None:  # after the layers, which listen first
+        seen.append([layers.layer(role).opacity for role in roles])
+        layers.go_to_slice(3, 0)
+
+    session.case_shown.connect(shown)
+    session.show_case("scan-4")
+    qtbot.waitUntil(lambda: bool(seen), timeout=20_000)
+    session.case_shown.disconnect(shown)
+    qtbot.waitUntil(lambda: layers.layer("disagreement").opacity > 0, timeout=20_000)
+    assert seen == [[0.0, 0.0, 0.0]]
+    assert [layers.layer(role).opacity for role in roles] == [layers.opacity[r] for r in roles]
+    assert (layers.layer("prediction").data == 1).all()
+    assert layers.slice_index == 3
 
 
 def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
