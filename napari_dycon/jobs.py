@@ -22,7 +22,7 @@ from typing import Any
 from napari_dycon.errors import DyconError
 from napari_dycon.project.atomic import ProcessIdentity, write_json
 from napari_dycon.project.limited import read_bytes, read_json
-from napari_dycon.project.runs import Run
+from napari_dycon.project.runs import Run, uninterrupted
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
@@ -101,13 +101,16 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     Parameters
     ----------
     process : the process that was just started; ``None`` attaches to one found on the disk, and
-        yields what it said since it last started
+        yields what it said since it last started, with the curves of what was before
     """
     begin = time.monotonic()
-    earlier, offset = run.read_events() if process is None else ([], 0)
+    found, offset = run.read_events() if process is None else ([], 0)
+    earlier = uninterrupted(found)
     started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
     if not any(e.get("event") in LAST_EVENTS for e in earlier[started:]):
-        yield from _thinned(earlier[started:])
+        curves = [e for e in earlier[:started] if e.get("event") in ("step", "validation")]
+        yield from earlier[started : started + 1]
+        yield from _thinned([*curves, *earlier[started + 1 :]])
     while True:
         ended = process.poll() is not None if process is not None else not is_running(run)
         # Read after looking whether it lives: what it wrote before its end is not missed.

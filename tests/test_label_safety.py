@@ -131,14 +131,20 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
 
 def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
     run = project.new_run("dycon", make_config("dycon").to_dict())
-    for event in ("started", "step", "stopped", "started", "step"):
-        run.append_event({"event": event})
+    run.append_event({"event": "started"})
+    for step in (1, 2, 3):
+        run.append_event({"event": "step", "step": step, "progress": 0.1})
+    run.append_event({"event": "stopped", "step": 3})
+    run.append_event({"event": "started", "from_step": 2})  # where its last checkpoint was
+    run.append_event({"event": "step", "step": 3, "progress": 0.1})
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         jobs.write_identity(run, ProcessIdentity.of(process.pid))
         assert jobs.is_running(run)
         events = jobs.follow_training(run)
-        assert [next(events)["event"] for _ in range(3)] == ["started", "step", "waiting"]
+        told = [next(events) for _ in range(5)]
+        assert [e["event"] for e in told] == ["started", "step", "step", "step", "waiting"]
+        assert [e["step"] for e in told[1:4]] == [1, 2, 3]
         run.append_event({"event": "finished"})
         assert next(e for e in events if e["event"] != "waiting")["event"] == "finished"
     finally:

@@ -211,13 +211,18 @@ class Run:
         A run that was killed goes on from its last checkpoint and makes the steps after it again;
         what was said of them before is left out.
         """
-        history: list[dict[str, Any]] = []
-        for event in self.read_events()[0]:
-            begin = event.get("from_step")
-            if event.get("event") == "started" and isinstance(begin, int):
-                history = [old for old in history if not _is_after(old, begin)]
-            history.append(event)
-        return history
+        return uninterrupted(self.read_events()[0])
+
+
+def uninterrupted(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out of a run's events the steps that were made again; see ``Run.read_history``."""
+    history: list[dict[str, Any]] = []
+    for event in events:
+        begin = event.get("from_step")
+        if event.get("event") == "started" and isinstance(begin, int):
+            history = [old for old in history if not _is_after(old, begin)]
+        history.append(event)
+    return history
 
 
 def _is_after(event: dict[str, Any], step: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable
 from typing import Any
 
@@ -21,6 +22,7 @@ class Curves(QWidget):
         self.points: dict[str, tuple[list[float], list[float]]] = {}
         self._items: dict[str, Any] = {}
         self._changed: set[str] = set()
+        self._run = ""
         self._plots: list[Any] = []
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -64,7 +66,7 @@ class Curves(QWidget):
     def _take(self, event: Event) -> None:
         kind = event.get("event")
         if kind == "started":
-            self.clear()
+            self._begin(str(event["run"]), event.get("from_step"))
         elif kind == "step" and (loss := event["parts"].get("supervised")) is not None:
             # Of the labelled patches: the whole loss jumps when the unlabelled ones come in.
             self._append("loss", event["step"], loss)
@@ -80,6 +82,16 @@ class Curves(QWidget):
                 axis = plot.getAxis(side)
                 axis.setPen(foreground)
                 axis.setTextPen(foreground)
+
+    def _begin(self, run: str, step: object) -> None:
+        """Begin a run anew, or go on with it where its last checkpoint is."""
+        if run != self._run or not isinstance(step, int) or step < 1:
+            self.clear()
+        else:  # steps after the checkpoint are made again
+            for name, (steps, values) in self.points.items():
+                kept = bisect.bisect_right(steps, step)
+                self.points[name] = (steps[:kept], values[:kept])
+        self._run = run
 
     def _append(self, name: str, step: float, value: float) -> None:
         steps, values = self.points[name]

@@ -169,16 +169,16 @@ class TrainSection(QWidget):
             return
         last = runs[-1]
 
-        def show(found: tuple[list[dict[str, Any]], int]) -> None:
+        def show(found: list[dict[str, Any]]) -> None:
             if self.session.project is project and self.session.status.phase == "idle":
-                self.curves.add_all(found[0])
-                for event in found[0][-1:]:
+                self.curves.add_all(found)
+                for event in found[-1:]:
                     self._show_end(event)
                 self.keep.setChecked(False)
                 if self.status.text():
                     self.status.setText(f"{last.id}: {self.status.text()}")
 
-        self.session.background.run(last.read_events, show, lambda _: None)
+        self.session.background.run(last.read_history, show, lambda _: None)
 
     def _run_changed(self, status: RunStatus) -> None:
         # Most changes are a step's: only a change of phase is worth a look at the disk.

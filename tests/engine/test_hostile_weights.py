@@ -64,6 +64,7 @@ def model(**changes: Any) -> Model:
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "run" / "weights.safetensors"
+    path.parent.mkdir()
     save_weights(path, model(), 4)
     return path
 
