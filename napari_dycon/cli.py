@@ -25,7 +25,7 @@ from napari_dycon.cli_support import (
     open_project,
     parse_time,
     refuse_other_settings,
-    take_up,
+    taken_up,
 )
 from napari_dycon.crash import explained
 from napari_dycon.errors import DyconError, UserError
@@ -229,7 +229,7 @@ def train(
     if resume is not None:
         run = opened.run(resume)
         refuse_other_settings(context)
-        take_up(run)
+        context.with_resource(taken_up(run))
         longer: Event = {"steps": steps} if steps is not None else {}
         if time_limit is not None:
             longer["time_limit"] = parse_time(time_limit)

@@ -70,15 +70,27 @@ def case_ids(text: str) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def take_up(run: Run) -> None:
-    """Make ready to go on with a run: nobody else works on it, and no old Stop ends it at once."""
-    from napari_dycon.jobs import is_running
+@contextlib.contextmanager
+def taken_up(run: Run) -> Iterator[None]:
+    """Hold a run to go on with it: nobody else works on it, and no old Stop ends it at once.
 
-    if is_running(run):
-        raise BusyError(f"Run {run.id} is being trained already. Stop it first, or wait.")
-    # A run that a window has just made has no state yet, and what its user asks for counts.
-    if (run.state_folder / "state.safetensors").exists():
-        run.write_control(command="run")
+    The lock is the system's: it ends with the process that holds it, however that ends.
+    """
+    from napari_dycon.jobs import is_running
+    from napari_dycon.project.atomic import folder_lock
+
+    busy = BusyError(f"Run {run.id} is being trained already. Stop it first, or wait.")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(folder_lock(run.folder, timeout=0.0))
+        except BusyError:
+            raise busy from None
+        if is_running(run):
+            raise busy
+        # A run that a window has just made has no state yet, and what its user asks for counts.
+        if (run.state_folder / "state.safetensors").exists():
+            run.write_control(command="run")
+        yield
 
 
 def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:

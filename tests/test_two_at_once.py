@@ -12,8 +12,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from tiny_runs import TINY
 
+from napari_dycon.engine.config import make_config
 from napari_dycon.errors import ProjectError
+from napari_dycon.project.atomic import folder_lock
 from napari_dycon.project.presence import FOLDER, STALE, Presence, holders
 from napari_dycon.project.store import Project
 from napari_dycon.questions import Question
@@ -163,3 +166,16 @@ def test_commands_tell_who_has_the_project(
     assert code == 0
     assert "is open already" in err.replace("\n", " ")
     assert len(json.loads(out)["cases"]) == len(project.cases)
+
+
+def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, str, str]]) -> None:
+    made = project.new_run("supervised", make_config("supervised", **TINY).to_dict())
+    with folder_lock(made.folder):  # as the process that trains it does
+        code, _, err = run("train", project.path, "--resume", made.id)
+    assert code == 2
+    assert "is being trained already" in err
+    code, out, _ = run("train", project.path, "--resume", made.id, "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["event"] == "finished"
+    with folder_lock(made.folder, timeout=0.0):  # let go of
+        pass
