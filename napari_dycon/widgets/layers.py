@@ -170,9 +170,10 @@ class CaseLayers(PaintedLayers):
             self.viewer.layers.selection.active = label
             self.overlays.veil()
         self._upright()
-        self.viewer.reset_view()
         # Each of these stops the window for a while, by what napari does.
-        self._turns.start([self._centre, *self.overlays.steps(), self.box.restore])
+        self._turns.start(
+            [self.viewer.reset_view, self._centre, *self.overlays.steps(), self.box.restore]
+        )
 
     def _centre(self) -> None:
         if (view := self.session.view) is not None:
