@@ -93,5 +93,7 @@ def with_failures(events: Iterator[Event]) -> Iterator[Event]:
     """Turn what an iterator of events raises into a last event, so that nobody waits for ever."""
     try:
         yield from events
+    except OSError as error:  # no mistake of ours: the system says why
+        yield {"event": "failed", "message": str(error)}
     except Exception as error:
         yield {"event": "failed", "message": explained(error)}

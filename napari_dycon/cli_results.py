@@ -16,6 +16,7 @@ from napari_dycon.cli_support import (
     open_project,
 )
 from napari_dycon.errors import UserError
+from napari_dycon.plain_text import printable
 from napari_dycon.terminal import (
     print_json,
     print_table,
@@ -87,7 +88,7 @@ def predict(
     if not as_json:
         place = folder if images is not None else opened.path / "predictions" / chosen.id
         count = len(files or ids) - len(missed)
-        typer.echo(f"{count} prediction(s) of run {chosen.id} in {place}")
+        typer.echo(printable(f"{count} prediction(s) of run {chosen.id} in {place}"))
     for one in missed:
         if as_json:
             print_json(one.to_event())
@@ -179,4 +180,4 @@ def export(
     if as_json:
         print_json({"format": format_, "written": [str(path) for path in written]})
     else:
-        typer.echo(f"{len(written)} file(s) or folder(s) in {out}")
+        typer.echo(printable(f"{len(written)} file(s) or folder(s) in {out}"))

@@ -6,6 +6,7 @@ any moment and is never stale. Labels are not cached: they change while a person
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Sequence
@@ -138,6 +139,8 @@ def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
 
     A project that comes from elsewhere brings its cache along.
     """
+    if not path.exists():  # the folder is gone: nothing that a person should delete
+        raise FileNotFoundError(errno.ENOENT, "the prepared scans are gone", path.name)
     try:
         if not path.is_file():
             raise ValueError("it is no file")

@@ -377,7 +377,6 @@ def test_only_what_fits_is_taken_from_other_weights(weights: Path, tmp_path: Pat
         ),
         lambda p, t: p.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + (b"(" * 117) + b"\n"),
         lambda p, t: p.mkdir(),
-        lambda p, t: None,
     ],
 )  # fmt: skip
 def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
@@ -388,6 +387,11 @@ def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
     with pytest.raises(ProjectError, match=r"The prepared scan case-0123\.npy"):
         preprocess.read_image_array(path)
     assert not trace.exists()
+
+
+def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        preprocess.read_image_array(tmp_path / "case-0123.npy")
 
 
 # ---- Settings, figures, what a person asks for -------------------------------------------------

@@ -90,12 +90,27 @@ def test_labels_outlive_a_folder_that_goes_away(project: Project) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_labels_outlive_a_read_only_folder(read_only: Project) -> None:
+def test_labels_outlive_a_folder_that_becomes_read_only(read_only: Project) -> None:
     import subprocess
 
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how},bind", str(read_only.path)], check=True)
+
+    remount("rw")
     session = painted(read_only)
-    remount = ["mount", "-o", "remount,rw,bind", str(read_only.path)]
-    kept_and_saved_later(session, "Read-only", lambda: subprocess.run(remount, check=True))
+    remount("ro")
+    kept_and_saved_later(session, "Read-only", lambda: remount("rw"))
+
+
+def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
+    session, told = Session(), []
+    session.message.connect(lambda _, text: told.append(text))
+    session.open_project(read_only.path)
+    assert any("only shown: its folder cannot be written to" in text for text in told)
+    session.show_case("scan-0")
+    assert session.why_no_edit()
+    session.save_label()
+    session.close_project()
 
 
 def test_a_read_only_project_can_be_looked_at_and_exported(
@@ -108,7 +123,7 @@ def test_a_read_only_project_can_be_looked_at_and_exported(
     ):
         code, _, said = run(*command)
         assert code == 2
-        assert "Read-only" in said
+        assert "Read-only" in said or "cannot be written to" in said
         assert "Traceback" not in said
 
 

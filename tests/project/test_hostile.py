@@ -20,6 +20,7 @@ from napari_dycon.project import atomic, formats, references, trust
 from napari_dycon.project.event_lines import parse_line
 from napari_dycon.project.formats import dicom
 from napari_dycon.project.names import is_case_id, same_name
+from napari_dycon.project.own_folder import own_folder
 from napari_dycon.project.scans import scans_of
 from napari_dycon.project.store import MOST_BYTES, Project
 
@@ -394,7 +395,7 @@ def test_a_hundred_thousand_cases_open_in_seconds(project: Project) -> None:
 
 
 def test_projects_made_here_are_known(project: Project, state_folder: Path, tmp_path: Path) -> None:
-    assert trust.state_folder() == state_folder
+    assert own_folder() == state_folder
     assert trust.is_known(project.path)
     assert not trust.is_known(tmp_path)
     trust.remember(tmp_path)
@@ -427,7 +428,7 @@ def test_a_state_folder_that_cannot_be_used_hinders_nobody(
 
 def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NAPARI_DYCON_STATE")
-    assert "napari-dycon" in str(trust.state_folder())
+    assert "napari-dycon" in str(own_folder())
 
 
 @links
