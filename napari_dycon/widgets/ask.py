@@ -1,10 +1,11 @@
-"""A question in a window of its own."""
+"""A question, or a warning, in a window of its own."""
 
 from __future__ import annotations
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QWidget
 
+from napari_dycon.plain_text import printable
 from napari_dycon.questions import Question
 from napari_dycon.session import Session
 from napari_dycon.widgets.common import guarded
@@ -13,9 +14,10 @@ from napari_dycon.widgets.common import guarded
 def ask(parent: QWidget, session: Session, question: Question) -> bool:
     """Ask and do what was chosen; returns whether anything was. Cancel is the default."""
     text, _, more = question.text.partition("\n\n")
-    box = QMessageBox(QMessageBox.Icon.Question, question.title, text, parent=parent)
-    box.setInformativeText(more)
+    box = QMessageBox(QMessageBox.Icon.Question, question.title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
+    box.setText(printable(text))
+    box.setInformativeText(printable(more))
     buttons = {
         box.addButton(text, QMessageBox.ButtonRole.AcceptRole): chosen
         for text, chosen in question.choices
@@ -29,3 +31,11 @@ def ask(parent: QWidget, session: Session, question: Question) -> bool:
             guarded(session, chosen)()
             return True
     return False
+
+
+def show_plainly(parent: QWidget, title: str, text: str) -> None:
+    """Show a warning whose text holds names, as it stands."""
+    box = QMessageBox(QMessageBox.Icon.Warning, title, "", parent=parent)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setText(printable(text))
+    box.exec()

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
-    QMessageBox,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionComboBox,
@@ -28,6 +27,7 @@ from qtpy.QtWidgets import (
 from napari_dycon.errors import UserError
 from napari_dycon.project.matching import Piece, Row, arrange, pieces_of
 from napari_dycon.project.scans import Scan
+from napari_dycon.widgets.ask import show_plainly
 from napari_dycon.widgets.common import button, hint
 from napari_dycon.widgets.waiting import CancelledError, wait_for
 
@@ -286,7 +286,7 @@ def look_at(paths: Sequence[Path], window: QWidget) -> list[Piece] | None:
     try:
         return wait_for("Looking at the files", lambda tell: pieces_of(paths, tell), window)
     except UserError as error:
-        QMessageBox.warning(window, "Files", str(error))
+        show_plainly(window, "Files", str(error))
     except CancelledError:
         pass
     return None
