@@ -29,6 +29,7 @@ LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
 MOST_STEPS = 500  # of an earlier part of a run that are told again
 KILLED = -9  # return code of a process that got SIGKILL; Windows has none such
 MOST_LOG = 2**24  # bytes of a run's messages
+_started: list[subprocess.Popen[bytes]] = []
 POLL = 0.1  # seconds between looks at the events file
 
 
@@ -64,6 +65,8 @@ def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
         process = _launch(
             ["train", str(project), "--resume", run.id, "--json"], subprocess.DEVNULL, log
         )
+    # It outlives whoever follows it: Python complains of a process that is forgotten while it runs.
+    _started[:] = [one for one in _started if one.poll() is None] + [process]
     # The process says so itself once it has started; a window reopened before finds it too.
     with contextlib.suppress(DyconError):
         write_identity(run, ProcessIdentity.of(process.pid))
