@@ -253,7 +253,9 @@ def train(
                 tell(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.train import train as train_events
 
-    show_training(identified(train_events(opened, config, run), opened), as_json)
+    show_training(
+        identified(train_events(opened, config, run), opened, held=run is not None), as_json
+    )
 
 
 for command in (predict, evaluate, export):

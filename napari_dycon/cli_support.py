@@ -54,7 +54,7 @@ def open_project(path: Path) -> Project:
         tell(strangers_folders(project, folders))
     # Whoever started this command knows, and so does a script that calls it in its own process.
     own = (os.getpid(), os.getppid())
-    if others := [str(h) for h in holders(project.path) if h.identity.pid not in own]:
+    if others := [str(h) for h in holders(project.path, tidy=False) if h.identity.pid not in own]:
         tell(f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.")
     return project
 
@@ -104,22 +104,29 @@ def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
         check_target(folder / f"{scan.name}.nii.gz", taken)
 
 
-def identified(events: Iterator[Event], project: Project) -> Iterator[Event]:
-    """Write into the run's folder which process works on it, so that windows can find it."""
+def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iterator[Event]:
+    """Write into the run's folder which process works on it, so that windows can find it.
+
+    A new run is held from here on, as ``taken_up`` holds one that is gone on with (``held``).
+    """
     from napari_dycon.jobs import write_identity
-    from napari_dycon.project.atomic import ProcessIdentity
+    from napari_dycon.project.atomic import ProcessIdentity, folder_lock
 
     run: Run | None = None
     before = signal.getsignal(signal.SIGINT)
+    locks = contextlib.ExitStack()
     try:
         for event in events:
             if event["event"] == "started":
                 run = project.run(event["run"])
+                if not held:
+                    locks.enter_context(folder_lock(run.folder, timeout=0.0))
                 write_identity(run, ProcessIdentity.current())
                 _stop_on_interrupt(run)
             yield event
     finally:
         signal.signal(signal.SIGINT, before)
+        locks.close()
         if run is not None:
             with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
                 (run.folder / "process.json").unlink(missing_ok=True)

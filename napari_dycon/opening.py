@@ -45,7 +45,7 @@ class Opening:
             if not project.read_only:
                 sweep_project(project.path)
             folders = [] if is_known(project.path) else project.outside_folders()
-            return Found(project, holders(project.path), folders)
+            return Found(project, holders(project.path, tidy=not project.read_only), folders)
 
         self._session.background.run(work, self._ask_whose_it_is, self._session.tell)
 

@@ -28,6 +28,7 @@ from napari_dycon.opening import Opening
 from napari_dycon.project.scans import Scan
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
+from napari_dycon.questions import Question
 from napari_dycon.reviewing import Reviewing
 from napari_dycon.run_control import RunControl
 from napari_dycon.run_status import RunStatus
@@ -140,7 +141,24 @@ class Session:
 
     def opened(self, project: Project) -> None:
         """Take over a project that was opened or made elsewhere."""
-        self.close_project()
+        try:
+            self.close_project()
+        except DyconError as error:  # told; a drive that is gone must not hold a person back
+            if not len(self.asked):
+                raise
+
+            def go_on() -> None:
+                self.rescue_label()
+                self.opened(project)
+
+            self.asked.emit(
+                Question(
+                    "A label is not saved",
+                    f"{error}\n\nIt can be kept in your home folder, to be put back later.",
+                    (("Keep it there and go on", go_on),),
+                )
+            )
+            return
         self.project = project
         self.opening.enter(project)
         self.project_changed.emit(project)

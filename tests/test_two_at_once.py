@@ -9,14 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_runs import TINY
 
+from napari_dycon.cli_support import identified, taken_up
 from napari_dycon.engine.config import make_config
-from napari_dycon.errors import ProjectError
-from napari_dycon.project.atomic import folder_lock
+from napari_dycon.engine.train import train
+from napari_dycon.errors import BusyError, ProjectError
+from napari_dycon.project.atomic import ProcessIdentity, folder_lock
 from napari_dycon.project.presence import FOLDER, STALE, Presence, holders
 from napari_dycon.project.store import Project
 from napari_dycon.questions import Question
@@ -179,3 +182,79 @@ def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, 
     assert json.loads(out.splitlines()[-1])["event"] == "finished"
     with folder_lock(made.folder, timeout=0.0):  # let go of
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
+def test_presence_follows_no_link_out_of_the_project(project: Project, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    kept = outside / "x.json"
+    kept.write_text('{"process": {"pid": 1, "host": "h", "started": 1}, "user": "u", "since": 1}')
+    os.utime(kept, (1, 1))
+    (project.path / FOLDER).symlink_to(outside)
+    presence = Presence(project.path)
+    presence.enter()
+    assert holders(project.path) == []
+    presence.leave()
+    assert [path.name for path in outside.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("since", ["1e300", "-5", '"now"', "null"])
+def test_absurd_times_of_holders_hinder_nobody(project: Project, since: str) -> None:
+    (project.path / FOLDER).mkdir()
+    me = json.dumps(ProcessIdentity.current().to_dict())
+    (project.path / FOLDER / "x.json").write_text(
+        f'{{"process": {me}, "user": "u", "since": {since}}}'
+    )
+    assert holders(project.path) == []
+    (project.path / FOLDER / "y.json").write_text("[" * 100_000)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(project.path / FOLDER / "z.json")
+    assert holders(project.path) == []
+
+
+def test_looking_changes_nothing(project: Project, other_process: subprocess.Popen[bytes]) -> None:
+    other_process.kill()
+    other_process.wait()
+    before = sorted((project.path / FOLDER).iterdir())
+    Session().open_project(project.path, read_only=True)
+    assert sorted((project.path / FOLDER).iterdir()) == before
+    with pytest.raises(ProjectError, match="only shown"):
+        list(train(Project.open(project.path, read_only="of a test"), make_config("supervised")))
+
+
+def test_a_new_run_is_held_as_well(project: Project) -> None:
+    held = []
+    for event in identified(train(project, make_config("supervised", **TINY)), project, held=False):
+        if event["event"] == "step":
+            with pytest.raises(BusyError), taken_up(project.runs()[-1]):
+                pass
+            held.append(event)
+    assert held
+    with taken_up(project.runs()[-1]):
+        pass
+
+
+def test_what_happens_while_a_lock_is_held_is_not_the_locks_trouble(project: Project) -> None:
+    with pytest.raises(BrokenPipeError), folder_lock(project.path):
+        raise BrokenPipeError
+    with folder_lock(project.path, timeout=0.0):
+        pass
+
+
+def test_a_drive_that_is_gone_does_not_hold_a_person_back(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    other = Project.create(tmp_path / "other")
+    session, asked = Session(), []
+    session.asked.connect(asked.append)
+    session.open_project(project.path)
+    session.show_case("scan-0")
+    session.need_view().label[0] = 1
+    project.path.rename(tmp_path / "away")
+    session.open_project(other.path)
+    assert asked[-1].choices[0][0] == "Keep it there and go on"
+    asked[-1].choices[0][1]()
+    assert session.need_project().path == other.path
+    assert list((tmp_path / "napari-dycon-unsaved").glob("scan-0-*.nii.gz"))

@@ -74,6 +74,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         What failed on the way: out of memory, numbers that are not finite. The last checkpoint
         stays valid.
     """
+    project.need_writing()
     if run is None:
         groups(project, config)  # refuse before a run folder appears
     choose_device(config.device)

@@ -204,9 +204,9 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
     lock = folder / ".lock"
     if lock.is_symlink():  # old locks follow it and empty what they find
         raise ProjectError(f"{lock} is a link; expected a file of its own. Delete it.")
+    held = FileLock(lock, timeout=timeout)
     try:
-        with FileLock(lock, timeout=timeout):
-            yield
+        held.acquire()
     except Timeout:
         raise BusyError(
             f"Another window or command is changing {folder.name} and has not finished within "
@@ -217,6 +217,10 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
             f"{folder} cannot be written to ({error.strerror or error}). Choose a folder of your "
             "own, or ask for the right to change this one."
         ) from error
+    try:
+        yield
+    finally:
+        held.release()
 
 
 @dataclass(frozen=True)

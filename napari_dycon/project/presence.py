@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import secrets
 import socket
 import threading
@@ -18,11 +17,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_dycon.errors import DyconError
-from napari_dycon.project.atomic import ProcessIdentity, write_json
+from napari_dycon.errors import DyconError, ProjectError
+from napari_dycon.project.atomic import ProcessIdentity, inside, write_json
+from napari_dycon.project.limited import number, read_json
 
 FOLDER = ".open"
 FRESHEN = 20.0  # seconds between signs of life
+MOST_HOLDERS = 100
+MOST_BYTES = 2**14
+MOST_LETTERS = 60
 STALE = 90.0  # seconds without one, after which a holder on another machine counts as gone
 
 
@@ -87,36 +90,65 @@ class Presence:
     def _write(self) -> None:
         # A drive that is away for a while, or read-only; a project that is gone is not made anew.
         with contextlib.suppress(DyconError, OSError):
-            self._file.parent.mkdir(exist_ok=True)
+            inside(self._project, self._file.parent).mkdir(exist_ok=True)
             write_json(self._file, self._values)
 
 
-def holders(project: Path) -> list[Holder]:
-    """Everybody who has a project open; what dead windows left is swept away."""
+def holders(project: Path, *, tidy: bool = True) -> list[Holder]:
+    """Everybody who has a project open.
+
+    Parameters
+    ----------
+    project : its folder
+    tidy : sweep away what windows left that died; otherwise nothing is changed
+    """
     folder = project / FOLDER
+    if not _is_own(project, folder):
+        return []
     try:
-        files = sorted(folder.glob("*.json"))
+        files = sorted(folder.glob("*.json"))[:MOST_HOLDERS]
     except OSError:
         return []
     found = []
     for file in files:
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            holder = Holder(
-                ProcessIdentity.from_dict(values["process"]),
-                str(values["user"])[:60],
-                float(values["since"]),
-            )
-            here = holder.identity.host == socket.gethostname()
-            fresh = here or _now(folder) - file.stat().st_mtime < STALE
-        except (OSError, ValueError, KeyError, TypeError):
+        holder = _read(file)
+        if holder is None:
             continue
-        if holder.identity.is_alive() if here else fresh:
-            found.append(holder)
+        if holder.identity.host == socket.gethostname():
+            there = holder.identity.is_alive()
         else:
+            with contextlib.suppress(OSError):
+                now = _now(folder) if tidy else time.time()
+                there = now - file.stat().st_mtime < STALE
+        if there:
+            found.append(holder)
+        elif tidy:
             with contextlib.suppress(OSError):
                 file.unlink()
     return sorted(found, key=lambda holder: holder.since)
+
+
+def _read(file: Path) -> Holder | None:
+    """Read who a file tells of; ``None`` for anything else that lies there."""
+    try:
+        values = read_json(file, MOST_BYTES)
+        identity = ProcessIdentity.from_dict(values["process"])
+        since = number(values["since"], 0, 2**40)
+        user = values["user"]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+        return None
+    if since is None or not isinstance(user, str) or len(identity.host) > MOST_LETTERS:
+        return None
+    return Holder(identity, user[:MOST_LETTERS], since)
+
+
+def _is_own(project: Path, folder: Path) -> bool:
+    """Whether the folder is one of the project's own, and no link out of it."""
+    try:
+        inside(project, folder)
+    except ProjectError:
+        return False
+    return folder.is_dir()
 
 
 def _now(folder: Path) -> float:

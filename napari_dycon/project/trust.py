@@ -20,6 +20,7 @@ from napari_dycon.project.own_folder import own_folder
 FILE = "known-projects.json"
 MOST_PROJECTS = 5000  # the newest are kept
 MOST_BYTES = 2**24
+_here: set[str] = set()  # by this process, which knows them also where no folder can be written
 WAIT = 2.0  # seconds for another window that writes its own
 
 
@@ -30,12 +31,14 @@ def is_known(path: Path | str) -> bool:
     ----------
     path : folder of a project; links on the way to it do not matter
     """
-    return _key(path) in _known()
+    key = _key(path)
+    return key in _here or key in _known()
 
 
 def remember(path: Path | str) -> None:
     """Count the project in this folder as known from now on."""
     key, folder = _key(path), own_folder()
+    _here.add(key)
     try:
         make_folder(folder)
         with folder_lock(folder, timeout=WAIT):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QWidget
 
+from napari_dycon.errors import DyconError
 from napari_dycon.plain_text import printable
 from napari_dycon.questions import Question
 from napari_dycon.session import Session
-from napari_dycon.widgets.common import guarded
 
 
 def ask(parent: QWidget, session: Session, question: Question) -> bool:
-    """Ask and do what was chosen; returns whether anything was. Cancel is the default."""
+    """Ask and do what was chosen; returns whether that worked. Cancel is the default."""
     text, _, more = question.text.partition("\n\n")
     box = QMessageBox(QMessageBox.Icon.Question, question.title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
@@ -26,9 +26,18 @@ def ask(parent: QWidget, session: Session, question: Question) -> bool:
     box.setDefaultButton(cancel)
     box.setEscapeButton(cancel)
     box.exec()
+    try:
+        clicked = box.clickedButton()
+        box.deleteLater()
+    except RuntimeError:  # the window went away under the question, and the question with it
+        return False
     for each, chosen in buttons.items():
-        if box.clickedButton() is each:
-            guarded(session, chosen)()
+        if clicked is each:
+            try:
+                chosen()
+            except DyconError as error:
+                session.message.emit("error", str(error))
+                return False
             return True
     return False
 
@@ -39,3 +48,4 @@ def show_plainly(parent: QWidget, title: str, text: str) -> None:
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(printable(text))
     box.exec()
+    box.deleteLater()

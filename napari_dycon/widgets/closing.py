@@ -32,6 +32,7 @@ class CloseWatch(QObject):
         self._session = session
         self._closed = closed
         self._warned = False
+        self._asking = False
         main.installEventFilter(self)
         # napari tells a person's wish to close (menu, Ctrl+W, Ctrl+Q) from a program's by this
         # argument, and hands it no further.
@@ -52,10 +53,12 @@ class CloseWatch(QObject):
     def eventFilter(self, _: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
         """Save and ask before the window closes; let go only once it has."""
         if event.type() == QEvent.Type.Close:
-            if event.spontaneous() and self._at_work:  # by the window's own button
+            if self._asking or (event.spontaneous() and self._at_work):
+                # By the window's own button. Nothing waits inside of an event: the session of the
+                # desktop may want to end, and a program may take the window away meanwhile.
                 event.ignore()
-                if self._may_close():
-                    QTimer.singleShot(0, self._close)
+                if not self._asking:
+                    QTimer.singleShot(0, self._ask_then_close)
                 return True
             if not self._saved():
                 event.ignore()
@@ -65,9 +68,13 @@ class CloseWatch(QObject):
             self._closed()
         return False
 
+    def _ask_then_close(self) -> None:
+        if not self._asking and self._may_close():
+            self._close()
+
     def _close_asked(self, quit_app: bool = False, confirm_need: bool = False) -> Any:
         if confirm_need and self._at_work:
-            if not self._may_close():
+            if self._asking or not self._may_close():
                 return None
             confirm_need = False  # one question is enough
         return self._close(quit_app, confirm_need)
@@ -80,25 +87,42 @@ class CloseWatch(QObject):
         return session.status.phase not in ("idle", "stopping") and not only_shown
 
     def _saved(self) -> bool:
-        """Save the label; when that fails, the first close is refused and the second rescues it."""
+        """Save the label; when that fails, refuse the first close, and rescue it at the second."""
+        session = self._session
         try:
-            self._session.flush()
+            session.flush()
         except DyconError as error:
             if not self._warned:
                 self._warned = True
-                self._session.message.emit(
+                session.message.emit(
                     "error", f"Not closed, your last strokes are not saved: {error}"
+                )
+                return False
+            try:
+                session.rescue_label()
+            except DyconError as failed:
+                session.message.emit(
+                    "error", f"Not closed, your last strokes could not be kept anywhere: {failed}"
                 )
                 return False
         return True
 
     def _may_close(self) -> bool:
-        """Ask what becomes of the run at work."""
+        """Ask what becomes of the run at work; whether the window may close then."""
         session = self._session
+
+        def stop() -> None:
+            if self._at_work:  # it may have ended while it was asked
+                session.stop()
+
         question = Question(
             "Training is at work",
             f"Run {session.status.run} is being trained. It can go on without this window: open "
             "the project again, and you see how far it is.",
-            (("Keep training", lambda: None), ("Stop and keep what it learnt", session.stop)),
+            (("Keep training", lambda: None), ("Stop and keep what it learnt", stop)),
         )
-        return ask(self.main, session, question)
+        self._asking = True
+        try:
+            return ask(self.main, session, question)
+        finally:
+            self._asking = False

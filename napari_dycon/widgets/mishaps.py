@@ -26,16 +26,18 @@ class Mishaps:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._before: Hook | None = None
+        self._released = False
 
     def watch(self) -> None:
         """Begin; napari puts its own handler in place when its event loop starts, so after that."""
         handler = sys.excepthook
-        if getattr(handler, "__self__", None) is notification_manager:
+        if not self._released and getattr(handler, "__self__", None) is notification_manager:
             self._before = handler
             sys.excepthook = self.handle
 
     def release(self) -> None:
         """Give napari its handler back."""
+        self._released = True
         if self._before is not None and sys.excepthook == self.handle:
             sys.excepthook = self._before
         self._before = None

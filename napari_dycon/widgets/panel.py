@@ -151,7 +151,8 @@ class DyconPanel(QWidget):
         try:
             self.session.flush()
         except DyconError:  # told already
-            self.session.rescue_label()
+            with contextlib.suppress(DyconError):  # the rest must be let go of all the same
+                self.session.rescue_label()
         self.strip.release()
         self.annotate.tools.box.release()
         closing = self._watch is not None and self._watch.closing

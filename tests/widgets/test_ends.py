@@ -11,6 +11,8 @@ from tiny_runs import TINY
 
 from napari_dycon import jobs
 from napari_dycon.engine.config import make_config
+from napari_dycon.errors import ProjectError
+from napari_dycon.label_keeper import LabelKeeper
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -148,3 +150,32 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     session.start_training(make_config("supervised", **TINY))
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=120_000)
     assert project.runs()[-1].has_weights
+
+
+def test_a_label_that_nothing_can_keep_keeps_the_window_open(
+    window: Callable[[], Any], project: Project, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, panel = window()
+    session, said = panel.session, []
+    session.open_project(project.path)
+    qtbot.waitUntil(lambda: session.project is not None, timeout=10_000)
+    session.show_case("scan-3")
+    qtbot.waitUntil(lambda: session.view is not None, timeout=10_000)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise ProjectError("The disk is full.")
+
+    monkeypatch.setattr(Project, "save_label", full)
+    monkeypatch.setattr(LabelKeeper, "rescue", full)
+    session.message.connect(lambda _, text: said.append(text))
+    session.view.label[0] = 1
+    main = viewer.window._qt_window
+    for words in ("not saved", "kept anywhere", "kept anywhere"):
+        main.close()
+        assert main.isVisible()
+        assert words in said[-1]
+    monkeypatch.undo()
+    main.close()
+    assert not main.isVisible()
+    del viewer.window._qt_window
+    assert project.read_label("scan-3")[0].all()
