@@ -16,6 +16,7 @@ from nifti_files import save_nifti
 
 from napari_dycon.case_summaries import _pictures
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
+from napari_dycon.exports.export import export
 from napari_dycon.project import atomic, formats, references, trust
 from napari_dycon.project.event_lines import parse_line
 from napari_dycon.project.formats import dicom
@@ -102,6 +103,8 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
     label.unlink()
     label.symlink_to(secret)
     for attempt in (
+        lambda: project.label_path("scan-0"),
+        lambda: export(project, "nifti", tmp_path / "out", what="labels"),
         lambda: project.read_label("scan-0"),
         lambda: project.save_label("scan-0", np.zeros(project.grid("scan-0").shape, np.uint8)),
     ):
