@@ -23,6 +23,10 @@ PRIVATE = [
     "no such file: C:\\Users\\jane\\Doe_1961-02-03.dcm",
     "bad header in Doe_Jane.nii.gz, patient DOE^JANE born 19610203, id 4711-0815-22",
     'cannot parse "Jane Doe" in /data/jane/',
+    "cannot read Jane Doe scan.nii",
+    "No such folder /data/Jane Doe",
+    "case Jane_Doe has no label",
+    "Döe, Jane (1961)",
 ]
 
 
@@ -54,6 +58,17 @@ def test_a_report_names_nobody(own: Path, text: str) -> None:
     assert "test_crash.py" in written
     for private in ("jane", "doe", "1961", "0815"):
         assert private not in written.lower()
+
+
+def test_of_messages_plain_words_stay() -> None:
+    kept = {
+        "cannot read Smith John scan.nii": "cannot read … … …",
+        "case Smith_John has no label": "case … has no label",
+        "No such folder /data/Smith John": "… such folder … …",
+        "Müller, Anna (1970)": "…, … (…)",
+        "index 3 is out of bounds (3, 12)": "index 3 is out of bounds (3, 12)",
+    }
+    assert {text: crash.without_names(text) for text in kept} == kept
 
 
 def test_few_reports_are_kept(own: Path) -> None:
