@@ -82,6 +82,14 @@ def test_where_no_report_can_be_saved_the_person_is_told_all_the_same(own: Path)
     assert "no report of it could be saved" in crash.explained(raised("x"))
 
 
+def test_telling_of_an_error_never_fails(own: Path) -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    assert "OddError" in crash.explained(OddError())
+
+
 def test_errors_of_our_own_are_told_as_they_are(own: Path) -> None:
     assert crash.explained(UserError("Choose a case.")) == "Choose a case."
     assert not own.exists()

@@ -18,6 +18,6 @@ def own_folder() -> Path:
         return Path(chosen).absolute()
     try:
         from platformdirs import user_state_path
-    except ImportError:  # comes with napari, which commands alone do without
+    except ImportError:  # a copy of the package that was not installed with what it needs
         return Path.home() / ".local" / "state" / "napari-dycon"
     return user_state_path("napari-dycon", appauthor=False)
