@@ -160,13 +160,16 @@ def _picture(project: Project, case: str) -> Picture:
     """Read a picture from the project's cache, or draw and keep it there."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
-        inside(project.path, path)
+        if not inside(project.path, path).is_file():  # a pipe would be waited for without end
+            raise FileNotFoundError(path)
         kept = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
         if kept.dtype == np.uint8 and kept.ndim == 2 and 0 < max(kept.shape) <= PICTURE_SIZE:
             return np.array(kept, dtype=np.uint8)
     except Exception:  # NumPy raises whatever parsing a header meets; drawn anew
         pass
     picture = draw_picture(project, case)
+    if project.read_only:
+        return picture
     buffer = io.BytesIO()
     np.save(buffer, picture, allow_pickle=False)
     with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time

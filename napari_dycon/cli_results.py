@@ -15,7 +15,7 @@ from napari_dycon.cli_support import (
     keep_scans,
     open_project,
 )
-from napari_dycon.errors import UserError
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.plain_text import printable
 from napari_dycon.terminal import (
     print_json,
@@ -44,6 +44,8 @@ def predict(
     Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
     2 then.
     """
+    from napari_dycon.predicting import Missed, predict_each_case, predict_each_file, summed_up
+    from napari_dycon.project.atomic import inside
     from napari_dycon.project.channels import patients_in
     from napari_dycon.project.scans import Scan, holds_scans, scans_in
 
@@ -57,20 +59,27 @@ def predict(
         raise UserError(
             "--out is for --images; a project's own cases go to its predictions folder."
         )
+    if out is None:
+        opened.need_writing()
+    lacking: list[Missed] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
     if images is not None and len(opened.channels) > 1 and not holds_scans(images):
-        files = patients_in(images, opened.channels, skip=lambda one: tell(one.text))
+        files = patients_in(
+            images,
+            opened.channels,
+            skip=lambda one: lacking.append(Missed(one.scan.name, one.error)),
+        )
     elif images is not None:
         files = scans_in(images, "images")
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
-    folder = out or opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    own = opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    folder = out or inside(opened.path, own)
     if images is not None:
         keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
-    from napari_dycon.predicting import Missed, predict_each_case, predict_each_file, summed_up
 
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
@@ -84,18 +93,28 @@ def predict(
         events = predict_each_case(
             opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell
         )
-    show_predictions(events, len(files or ids), str(picked.device.type), as_json)
+
+    def tell_missed() -> list[Missed]:
+        together = lacking + missed
+        for one in together:
+            if as_json:
+                print_json(one.to_event())
+            elif len(together) > 1:
+                tell(f"{one.name} was left out: {one.error}")
+        return together
+
+    total = len(files or ids)
+    try:
+        show_predictions(events, total, str(picked.device.type), as_json)
+    except DyconError:
+        tell_missed()
+        raise
     if not as_json:
         place = folder if images is not None else opened.path / "predictions" / chosen.id
-        count = len(files or ids) - len(missed)
+        count = total - len(missed)
         typer.echo(printable(f"{count} prediction(s) of run {chosen.id} in {place}"))
-    for one in missed:
-        if as_json:
-            print_json(one.to_event())
-        elif len(missed) > 1:
-            tell(f"{one.name} was left out: {one.error}")
-    if missed:
-        raise summed_up(missed, len(files or ids))
+    if together := tell_missed():
+        raise summed_up(together, total + len(lacking))
 
 
 def evaluate(

@@ -24,14 +24,10 @@ from napari_dycon.project.own_folder import own_folder
 PACKAGE = Path(__file__).parent
 MOST_REPORTS = 20
 LIBRARIES = ("numpy", "torch", "monai", "napari", "qtpy", "nibabel", "SimpleITK", "pydicom")
-# In this order: what is quoted, paths, file names, DICOM names, long numbers (ids, dates).
-PRIVATE = re.compile(
-    r"""'[^']*'|"[^"]*"|`[^`]*`"""
-    r"""|(?:[A-Za-z]:)?[\\/][^\s,;:)]*(?:[ ][^\s,;:)]*[\\/][^\s,;:)]*)*"""
-    r"""|[^\s,;()]+\.[A-Za-z][A-Za-z0-9]{0,7}\b"""
-    r"""|[^\s,;()]*\^[^\s,;()]*"""
-    r"""|\d[\d.\-/]{4,}"""
-)
+# What is between quotes is somebody's; of the rest, only plain words and small numbers are kept.
+QUOTED = re.compile(r"""(?<!\w)(?:'[^']*'|"[^"]*"|`[^`]*`)""")
+PLAIN = re.compile(r"[a-z]+|[0-9]{1,3}|(?:[0-9]{1,3}\.[0-9]{1,3})")
+AROUND = "()[]{}<>,;:!?.=…"
 
 
 def explained(error: BaseException) -> str:
@@ -44,7 +40,7 @@ def explained(error: BaseException) -> str:
     what = "Something unexpected went wrong"
     try:
         path = save_report(error)
-    except DyconError:
+    except Exception:  # who tells of an error must not fail by it
         return f"{what} ({type(error).__name__}), and no report of it could be saved."
     return (
         f"{what}. A report that names no scan and no patient is in {path}; please send it to the "
@@ -93,7 +89,16 @@ def report(error: BaseException) -> str:
 
 def without_names(text: str) -> str:
     """Leave out of a message what could be a name, a path, an id or a date."""
-    return PRIVATE.sub("…", text)[:2000]
+    return re.sub(r"\S+", lambda hit: _plain(hit[0]), QUOTED.sub("…", text))[:2000]
+
+
+def _plain(word: str) -> str:
+    """Keep a word of small ASCII letters or a small number, and the punctuation around it."""
+    bare = word.strip(AROUND)
+    if not bare or PLAIN.fullmatch(bare):
+        return word
+    before, _, after = word.partition(bare)
+    return f"{before}…{after}"
 
 
 def is_ours(trace: TracebackType | None) -> bool:

@@ -129,14 +129,18 @@ class Transfers:
             )
 
         def done(added: list[Case]) -> None:
+            if self._session.project is not project:  # another one was opened meanwhile
+                return
             self._session.message.emit("info", f"{len(added)} case(s) added.")
             self._session.cases_changed.emit()
             self.tell_notes(notes)
             self._tell_skipped(project, skipped)
 
-        self._session.background.watch(
-            "Adding scans", work, done, lambda error: self._failed(error, again)
-        )
+        def failed(error: Exception) -> None:
+            if self._session.project is project:
+                self._failed(error, again)
+
+        self._session.background.watch("Adding scans", work, done, failed)
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Write what others can use; see ``Session.export``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from nifti_files import save_nifti
 
 from napari_dycon import cli_support, predicting
 from napari_dycon.errors import UserError
+from napari_dycon.project.store import Project
 
 TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
 Run = Callable[..., tuple[int, str, str]]
@@ -126,8 +128,39 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     assert said[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
 
     code, out, err = run("predict", project, "--cases", "scan-4,scan-0", "--json")
-    assert (code, out) == (2, "")
+    assert code == 2
+    assert [json.loads(line)["case"] for line in out.splitlines()] == ["scan-4", "scan-0"]
     assert err.splitlines()[-1].startswith("scan-4.nii.gz")
+
+
+def test_patients_who_lack_a_channel_are_told_with_the_others(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for patient in ("p1", "p2", "p3"):
+        for channel in ("t1", "flair"):
+            file = tmp_path / "in" / patient / f"{patient}_{channel}.nii.gz"
+            save_nifti(file, rng.normal(size=(20, 22, 18)).astype(np.float32))
+    project = Project.create(tmp_path / "p", channels=("t1", "flair"))
+    files = [tmp_path / "in" / "p1" / f"p1_{channel}.nii.gz" for channel in ("t1", "flair")]
+    label = np.zeros((20, 22, 18), np.uint8)
+    label[4:12, 4:12, 4:12] = 1
+    label_file = save_nifti(tmp_path / "p1.nii.gz", label)
+    project.add_cases([files], ids=["p1"], labels={"p1": label_file})
+    assert run("train", project.path, "--steps", 1, "--method", "supervised", *TRAIN)[0] == 0
+    (tmp_path / "in" / "p2" / "p2_flair.nii.gz").unlink()
+    command = ("predict", project.path, "--images", tmp_path / "in", "--json")
+    code, out, err = run(*command)
+    assert code == 2
+    events = [(e["event"], e["case"]) for e in map(json.loads, out.splitlines())]
+    assert events == [("predicted", "p1"), ("predicted", "p3"), ("skipped", "p2")]
+    assert "1 of 3 scans could not be predicted" in err
+
+    shutil.rmtree(project.path / "predictions")
+    (tmp_path / "elsewhere").mkdir()
+    (project.path / "predictions").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    code, _, err = run(*command)
+    assert code == 2
+    assert "leads out of" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_uneven_slices_wait_for_consent_while_others_go_on(run: Run, tmp_path: Path) -> None:

@@ -23,6 +23,10 @@ PRIVATE = [
     "no such file: C:\\Users\\jane\\Doe_1961-02-03.dcm",
     "bad header in Doe_Jane.nii.gz, patient DOE^JANE born 19610203, id 4711-0815-22",
     'cannot parse "Jane Doe" in /data/jane/',
+    "cannot read Jane Doe scan.nii",
+    "No such folder /data/Jane Doe",
+    "case Jane_Doe has no label",
+    "Döe, Jane (1961)",
 ]
 
 
@@ -56,6 +60,17 @@ def test_a_report_names_nobody(own: Path, text: str) -> None:
         assert private not in written.lower()
 
 
+def test_of_messages_plain_words_stay() -> None:
+    kept = {
+        "cannot read Smith John scan.nii": "cannot read … … …",
+        "case Smith_John has no label": "case … has no label",
+        "No such folder /data/Smith John": "… such folder … …",
+        "Müller, Anna (1970)": "…, … (…)",
+        "index 3 is out of bounds (3, 12)": "index 3 is out of bounds (3, 12)",
+    }
+    assert {text: crash.without_names(text) for text in kept} == kept
+
+
 def test_few_reports_are_kept(own: Path) -> None:
     for _ in range(crash.MOST_REPORTS + 5):
         crash.save_report(raised("x"))
@@ -65,6 +80,14 @@ def test_few_reports_are_kept(own: Path) -> None:
 def test_where_no_report_can_be_saved_the_person_is_told_all_the_same(own: Path) -> None:
     own.write_text("a file in the way")
     assert "no report of it could be saved" in crash.explained(raised("x"))
+
+
+def test_telling_of_an_error_never_fails(own: Path) -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    assert "OddError" in crash.explained(OddError())
 
 
 def test_errors_of_our_own_are_told_as_they_are(own: Path) -> None:

@@ -94,9 +94,10 @@ def read_case(project: Project, case: Case, run: Run | None) -> CaseData:
         except DyconError:
             notes.append("Its scan cannot be read.")
     label: Volume | None = None
-    if case.status != "unlabelled" and (path := project.label_path(case.id)).exists():
+    if case.status != "unlabelled":
         try:
-            label = formats.read_label(path)
+            if (path := project.label_path(case.id)).exists():
+                label = formats.read_label(path)
         except DyconError:
             notes.append("Its label cannot be read.")
     if label is not None and scan is not None and same_grid(label, scan):
@@ -105,10 +106,11 @@ def read_case(project: Project, case: Case, run: Run | None) -> CaseData:
     like = scan or label
     mask: Volume | None = None
     heat: npt.NDArray[np.float32] | None = None
-    if run is not None and (path := project.prediction_path(run.id, case.id)).exists():
+    if run is not None:
         try:
-            mask = formats.read_label(path)
-            if project.prediction_path(run.id, case.id, "uncertainty").exists():
+            if (path := project.prediction_path(run.id, case.id)).exists():
+                mask = formats.read_label(path)
+            if mask is not None:
                 heat = project.read_prediction(run.id, case.id, "uncertainty")
         except DyconError:
             notes.append("Its prediction cannot be read.")

@@ -7,9 +7,10 @@ cannot be used may be left out while the others go on.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int, str], None]
+LABEL = ".nii.gz"  # how the names of label files end
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def read_cases(
         A label that does not fit is raised in any case: it must not be lost silently.
     """
     known = {_key(channel_paths(place.folder, case.images)): case.id for case in place.cases}
-    taken = {case.id.lower() for case in place.cases}
+    taken = {case.id.lower() for case in place.cases} | _labels_there(place.folder)
     found: list[NewCase] = []
     skipped: list[Skipped] = []
     there: list[str] = []
@@ -148,13 +150,25 @@ def channel_paths(folder: Path, images: Sequence[str]) -> list[Path]:
     return [Path(os.path.normpath(folder / image)) for image in images]
 
 
+def _labels_there(folder: Path) -> set[str]:
+    """Names of label files, also those of no case: a new case must neither take nor replace one."""
+    try:
+        names = [unicodedata.normalize("NFC", name) for name in os.listdir(folder / "labels")]
+    except OSError:
+        return set()
+    return {n[: -len(LABEL)].lower() for n in names if n.lower().endswith(LABEL)}
+
+
 def _key(images: Sequence[Path]) -> tuple[str, ...]:
     """The same for the same scan, by whatever way and name it is reached."""
     key = []
     for path in images:
         file = formats.file_of(path)
         channel = path.name[len(file.name) :]  # of a 4D file
-        key.append(os.path.normcase(file.resolve()) + channel)
+        # To follow links on a share would call the machine that it is on.
+        shared = PureWindowsPath(file).drive.startswith("\\\\") and os.name == "nt"
+        real = os.path.abspath(file) if shared else str(file.resolve())
+        key.append(os.path.normcase(real) + channel)
     return tuple(key)
 
 

@@ -16,6 +16,8 @@ def own_folder() -> Path:
     """
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen).absolute()
-    from platformdirs import user_state_path
-
+    try:
+        from platformdirs import user_state_path
+    except ImportError:  # a copy of the package that was not installed with what it needs
+        return Path.home() / ".local" / "state" / "napari-dycon"
     return user_state_path("napari-dycon", appauthor=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from napari_dycon.project.atomic import (
     inside,
     make_folder,
     replacing_together,
+    temporary_beside,
     write_json,
 )
 from napari_dycon.project.labels import check_values, label_status
@@ -51,6 +53,8 @@ Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
 FILE = "project.json"
 MOST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
+
+JUNCTION = 0xA0000003  # how Windows marks its other kind of link to a folder
 
 
 class Project:
@@ -99,7 +103,7 @@ class Project:
         if not folder.exists():
             raise ProjectError(f"There is no folder {folder}. Check its name.")
         file = _read(folder)
-        if not read_only and not os.access(folder, os.W_OK):
+        if not read_only and not _can_write(folder):
             read_only = "its folder cannot be written to"
         return cls(folder, file, read_only)
 
@@ -183,8 +187,8 @@ class Project:
         )
 
     def label_path(self, case_id: str) -> Path:
-        """Where a case's label is kept."""
-        return self._label_file(self.case(case_id).id)
+        """Where a case's label is kept; ``ProjectError`` where links lead out of the project."""
+        return self._own(self._label_file(self.case(case_id).id))
 
     def read_label(
         self, case_id: str, *, like: Volume | None = None
@@ -193,7 +197,7 @@ class Project:
 
         With ``like``, the case's scan, a label that lies elsewhere raises ``GeometryError``.
         """
-        path = inside(self.path, self.label_path(case_id))
+        path = self.label_path(case_id)
         if not path.exists():
             return None
         return formats.read_label(path, like=like).array
@@ -202,7 +206,7 @@ class Project:
         """State of a label's file, which differs after every write; ``None`` if there is none."""
         try:
             state = self.label_path(case_id).stat()
-        except OSError:
+        except (OSError, ProjectError):
             return None
         return state.st_mtime_ns, state.st_size
 
@@ -243,6 +247,8 @@ class Project:
         skip : is told which scans cannot be used and are left out, once all were read; without it,
             and when no scan can be used, the first such error is raised and nothing is added
         """
+        self.need_writing()
+        inside(self.path, self.path / "labels")
         self.reload()
         groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
         scans = []
@@ -270,13 +276,20 @@ class Project:
                     f"Another window added {twice[0]} at the same moment. Nothing was added here; "
                     "add the scans again."
                 )
+            make_folder(self.path / "labels", within=self.path)
             for new in found:
-                if new.label is not None:
-                    written.append(self._label_file(new.case.id))
-                    formats.write_mask(new.label, like=new.grid, path=written[-1])
+                if new.label is None:
+                    continue
+                path = self._label_file(new.case.id)
+                if path.exists():
+                    raise BusyError(
+                        f"A label {path.name} appeared at the same moment. Nothing was added here; "
+                        "add the scans again."
+                    )
+                formats.write_mask(new.label, like=new.grid, path=path)
+                written.append(path)
             values["cases"].extend(new.case.model_dump() for new in found)
 
-        make_folder(self.path / "labels")
         try:
             self._change(write)
         except BaseException:
@@ -306,7 +319,7 @@ class Project:
                 f"A label of {array.shape} voxels does not fit case {case_id} of {like.shape}."
             )
         check_values(array, self.classes, f"The label of {case_id}")
-        path = inside(self.path, self.label_path(case_id))
+        path = self.label_path(case_id)
         make_folder(path.parent, within=self.path)
         found = status or label_status(array)
         # A case that counts as unlabelled is neither learnt from nor exported: a crash in between
@@ -385,9 +398,10 @@ class Project:
         return make_run(self.path / "runs", method, config)
 
     def prediction_path(self, run_id: str, case_id: str, kind: Kind = "mask") -> Path:
-        """Where a prediction is kept."""
+        """Where a prediction is kept; ``ProjectError`` where links lead out of the project."""
         suffix = "" if kind == "mask" else f"_{kind}"
-        return self.path / "predictions" / run_id / f"{self.case(case_id).id}{suffix}.nii.gz"
+        name = f"{self.case(case_id).id}{suffix}.nii.gz"
+        return self._own(self.path / "predictions" / run_id / name)
 
     def read_prediction(
         self, run_id: str, case_id: str, kind: Kind = "mask", *, like: Volume | None = None
@@ -396,7 +410,7 @@ class Project:
 
         With ``like``, the case's scan, one that lies elsewhere raises ``GeometryError``.
         """
-        path = inside(self.path, self.prediction_path(run_id, case_id, kind))
+        path = self.prediction_path(run_id, case_id, kind)
         if not path.exists():
             return None
         if kind == "mask":
@@ -412,7 +426,7 @@ class Project:
         self.run(run_id)  # no folder for a run that does not exist
         # The mask last: who sees it finds maps of the same prediction.
         kinds: tuple[Kind, ...] = ("uncertainty", "disagreement", "mask")
-        targets = [inside(self.path, self.prediction_path(run_id, case_id, kind)) for kind in kinds]
+        targets = [self.prediction_path(run_id, case_id, kind) for kind in kinds]
         make_folder(targets[0].parent, within=self.path)
         with replacing_together(targets) as files:
             formats.write_map(uncertainty, like=like, path=files[0])
@@ -437,13 +451,23 @@ class Project:
 
     def predictions(self, case_id: str) -> list[str]:
         """Runs that predicted a case, the newest run first."""
-        return [
-            run.id
-            for run in reversed(self.runs())
-            if self.prediction_path(run.id, case_id).exists()
-        ]
+        found = []
+        for run in reversed(self.runs()):
+            with contextlib.suppress(ProjectError):  # one behind a link out of it counts as none
+                if self.prediction_path(run.id, case_id).exists():
+                    found.append(run.id)
+        return found
 
     # ---- Inside ------------------------------------------------------------------------------
+
+    def _own(self, path: Path) -> Path:
+        """Check a path below the project as ``inside`` does, which is slow, where it has links."""
+        here, home = str(path), str(self.path)
+        while len(here) > len(home):
+            if _is_link(here):
+                return inside(self.path, path)
+            here = os.path.dirname(here)
+        return path
 
     def _facts_path(self, run_id: str, case_id: str) -> Path:
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
@@ -498,6 +522,27 @@ def _text(folder: Path) -> str:
         ) from None
     except (OSError, ValueError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
+
+
+def _is_link(path: str) -> bool:
+    try:
+        state = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == JUNCTION
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder; Windows tells only by trying."""
+    if os.name != "nt":
+        return os.access(folder, os.W_OK)
+    probe = temporary_beside(folder / "probe")
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def check_free(path: Path) -> None:

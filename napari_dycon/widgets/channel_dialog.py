@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.errors import UserError
+from napari_dycon.plain_text import printable, untagged
 from napari_dycon.project.matching import Piece, Row, arrange, pieces_of
 from napari_dycon.project.scans import Scan
 from napari_dycon.widgets.ask import show_plainly
@@ -193,7 +194,7 @@ class ChannelDialog(QDialog):
             self._pieces[piece.path] = piece
             item = QStandardItem(piece.text)
             item.setData(str(piece.path), Qt.ItemDataRole.UserRole)
-            item.setToolTip(str(piece.path))
+            item.setToolTip(untagged(piece.path))
             self._images.appendRow(item)
         for row in arrange(new, self._channels, examples=self._examples):
             self._add_row(row)
@@ -240,7 +241,7 @@ class ChannelDialog(QDialog):
     def _check(self, *_: object) -> None:
         why = self._why_not()
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(not why)
-        self.reason.setText(why or self._summary())
+        self.reason.setText(printable(why or self._summary()))
 
     def _why_not(self) -> str:
         """What is missing, for a person; nothing when all is chosen."""

@@ -103,11 +103,13 @@ class DataSection(QWidget):
 
     def _new(self, images: Path | None = None) -> None:
         dialog = NewProjectDialog(self, images)
-        if not dialog.exec():
+        accepted = dialog.exec()
+        dialog.deleteLater()  # when the loop of events comes by; its answers are read before
+        if not accepted:
             return
-        answers = dialog.answers()
+        answers, by_hand = dialog.answers(), dialog.by_hand
         create = guarded(self.session, self.session.create_project)
-        if not dialog.by_hand:
+        if not by_hand:
             create(*answers)
         elif scans := self._by_hand([answers[1]], answers[4] or []):
             create(*answers, scans=scans)
@@ -120,7 +122,9 @@ class DataSection(QWidget):
         if len(project.channels) == 1:
             guarded(self.session, self.session.add_cases)(chosen)
             return
-        examples = self.session.transfers.examples()
+        examples = guarded(self.session, self.session.transfers.examples)()
+        if examples is None:  # what is wrong was told
+            return
         paths = [Path(path) for path in chosen]
         if scans := self._by_hand(paths, project.channels, examples):
             guarded(self.session, self.session.add_scans)(scans)
@@ -151,7 +155,9 @@ class DataSection(QWidget):
             guarded(self.session, self.session.transfers.check_export)()
         elif project is not None:
             dialog = ExportDialog(self, project)
-            if dialog.exec():
+            accepted = dialog.exec()
+            dialog.deleteLater()  # when the loop of events comes by; its answers are read before
+            if accepted:
                 format_, out, options = dialog.answers()
                 guarded(self.session, self.session.export)(format_, out, **options)
 

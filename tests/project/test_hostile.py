@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from nifti_files import save_nifti
 
 from napari_dycon.case_summaries import _pictures
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
+from napari_dycon.exports.export import export
 from napari_dycon.project import atomic, formats, references, trust
 from napari_dycon.project.event_lines import parse_line
 from napari_dycon.project.formats import dicom
@@ -102,6 +104,8 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
     label.unlink()
     label.symlink_to(secret)
     for attempt in (
+        lambda: project.label_path("scan-0"),
+        lambda: export(project, "nifti", tmp_path / "out", what="labels"),
         lambda: project.read_label("scan-0"),
         lambda: project.save_label("scan-0", np.zeros(project.grid("scan-0").shape, np.uint8)),
     ):
@@ -250,6 +254,10 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
     os.mkfifo(label)
     with pytest.raises(FileFormatError, match="is a pipe and no scan"):
         project.read_label("scan-0")
+    picture = project.path / "cache" / "pictures" / "scan-1.npy"
+    picture.parent.mkdir(parents=True)
+    os.mkfifo(picture)
+    assert _pictures(project, ["scan-1"])["scan-1"].any()
     run = project.new_run("dycon", {})
     for path in (run.events_path, run.control_path, run.metrics_path):
         os.mkfifo(path)
@@ -429,6 +437,14 @@ def test_a_state_folder_that_cannot_be_used_hinders_nobody(
 def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NAPARI_DYCON_STATE")
     assert "napari-dycon" in str(own_folder())
+    monkeypatch.setitem(sys.modules, "platformdirs", None)  # as if it were not installed
+    assert own_folder() == Path.home() / ".local" / "state" / "napari-dycon"
+
+
+def test_pictures_of_a_project_that_is_only_shown_are_not_kept(project: Project) -> None:
+    before = everything(project.path)
+    _pictures(Project.open(project.path, read_only="somebody works on it"), ["scan-0"])
+    assert everything(project.path) == before
 
 
 @links

@@ -163,9 +163,16 @@ def test_detached_headers(tmp_path: Path) -> None:
         assert np.array_equal(np.sort(volume.array, axis=None), np.arange(60))
         (voxels,) = folder.glob(data)
         header = (folder / f"s{ending}").read_text()
-        (folder / f"s{ending}").write_text(header.replace(voxels.name, f"../{voxels.name}"))
-        with pytest.raises(FileFormatError, match="lie outside its folder"):
-            read_volume(folder / f"s{ending}")
+        for name in (
+            f"../{voxels.name}",
+            r"\\host\x\s.raw",
+            "//host/x/s.raw",
+            "C:s.raw",
+            str(voxels),
+        ):
+            (folder / f"s{ending}").write_text(header.replace(voxels.name, name))
+            with pytest.raises(FileFormatError, match="lie outside its folder"):
+                read_volume(folder / f"s{ending}")
         (folder / f"s{ending}").write_text(header.replace(voxels.name, "other.raw"))
         with pytest.raises(FileFormatError, match=r"other\.raw, is missing"):
             read_volume(folder / f"s{ending}")

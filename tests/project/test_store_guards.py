@@ -34,6 +34,40 @@ def scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
+# ---- Adding beside what is there -------------------------------------------------------------
+
+
+def test_a_label_of_no_case_is_neither_replaced_nor_taken(project: Project, tmp_path: Path) -> None:
+    stray = project.path / "labels" / "New.nii.gz"
+    stray.write_bytes(b"drawn by somebody")
+    label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
+    (added,) = project.add_cases([scan(tmp_path / "new.nii.gz")], labels={"new": label})
+    assert added.id == "new-2"
+    assert project.label_path("new-2").exists()
+    assert stray.read_bytes() == b"drawn by somebody"
+
+
+def test_a_label_that_appears_meanwhile_stays(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
+    file = project.path / "labels" / "new.nii.gz"
+    with pytest.raises(BusyError, match="appeared at the same moment"):
+        project.add_cases(
+            [scan(tmp_path / "new.nii.gz")],
+            labels={"new": label},
+            progress=lambda *_: (file.write_bytes(b"x"), None)[1],
+        )
+    assert file.read_bytes() == b"x"
+    assert "new" not in {case.id for case in Project.open(project.path).cases}
+
+
+def test_nothing_is_read_for_a_project_that_is_only_shown(project: Project, tmp_path: Path) -> None:
+    shown = Project.open(project.path, read_only="somebody works on it")
+    with pytest.raises(ProjectError, match="somebody works on it"):
+        shown.add_cases([tmp_path / "not there.nii.gz"])
+
+
 # ---- Making ----------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -161,12 +161,16 @@ def _data_file(path: Path) -> tuple[Path, bool, bool]:
         )
     if not name.isprintable():
         raise _unreadable(path, "its header is damaged")
+    outside = FileFormatError(
+        f"The voxels of {path.name} lie outside its folder; expected a file beside it. Put "
+        "both into one folder and correct the header."
+    )
+    windows = PureWindowsPath(name)
+    if windows.drive or windows.root or PurePosixPath(name).is_absolute():
+        raise outside  # before anything is asked of it: a share of another machine would be called
     data = (path.parent / name).resolve()
     if not data.is_relative_to(path.parent.resolve()):
-        raise FileFormatError(
-            f"The voxels of {path.name} lie outside its folder; expected a file beside it. Put "
-            "both into one folder and correct the header."
-        )
+        raise outside
     if not data.is_file():
         raise FileFormatError(
             f"{path.name} is a header, and the file with its voxels, {data.name}, is missing "
