@@ -43,8 +43,8 @@ def explained(error: BaseException) -> str:
     except Exception:  # who tells of an error must not fail by it
         return f"{what} ({type(error).__name__}), and no report of it could be saved."
     return (
-        f"{what}. A report that names no scan and no patient is in {path}; please send it to the "
-        "developers. What you drew is kept; try again, or open the project anew."
+        f"{what}. A report, with names and dates left out, is in {path}; please look through it "
+        "and send it to the developers. What you drew is kept; try again, or open the project anew."
     )
 
 
