@@ -4,7 +4,8 @@ A project names its scans by paths, also outside its own folder, and they are re
 shown. That is what one wants of one's own project. One that came by mail could name any scan on the
 disk, so whoever opens it should be told which folders it reads from:
 ``Project.outside_folders``. What is known is a list of folders in the user's state folder, changed
-by ``NAPARI_DYCON_STATE``; where it cannot be read or written, nothing is known and nothing fails.
+by ``NAPARI_DYCON_STATE``; where it cannot be read or written, nothing is known for longer than a
+process lives, and nothing fails.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from napari_dycon.project.own_folder import own_folder
 FILE = "known-projects.json"
 MOST_PROJECTS = 5000  # the newest are kept
 MOST_BYTES = 2**24
-_here: set[str] = set()  # by this process, which knows them also where no folder can be written
+_here: set[str] = set()  # what this process could not write down
 WAIT = 2.0  # seconds for another window that writes its own
 
 
@@ -38,14 +39,13 @@ def is_known(path: Path | str) -> bool:
 def remember(path: Path | str) -> None:
     """Count the project in this folder as known from now on."""
     key, folder = _key(path), own_folder()
-    _here.add(key)
     try:
         make_folder(folder)
         with folder_lock(folder, timeout=WAIT):
             others = [known for known in _known() if known != key]
             write_json(folder / FILE, {"projects": [*others, key][-MOST_PROJECTS:]})
     except (UserError, OSError):
-        pass  # a home that cannot be written to; the user is asked again
+        _here.add(key)  # a home that cannot be written to; the user is asked again another day
 
 
 def _key(path: Path | str) -> str:

@@ -431,6 +431,8 @@ def test_a_state_folder_that_cannot_be_used_hinders_nobody(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NAPARI_DYCON_STATE", str(tmp_path / "file"))
     made = Project.create(tmp_path / "p")
+    assert trust.is_known(made.path)  # for as long as this process lives
+    monkeypatch.setattr(trust, "_here", set())
     assert not trust.is_known(made.path)
 
 
