@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import BusyError, ProjectError
 from napari_dycon.project.atomic import ProcessIdentity, folder_lock
-from napari_dycon.project.presence import FOLDER, STALE, Presence, holders
+from napari_dycon.project.presence import FOLDER, PATIENCE, STALE, Presence, holders
 from napari_dycon.project.store import Project
 from napari_dycon.questions import Question
 from napari_dycon.session import Session
@@ -258,3 +259,19 @@ def test_a_drive_that_is_gone_does_not_hold_a_person_back(
     asked[-1].choices[0][1]()
     assert session.need_project().path == other.path
     assert list((tmp_path / "napari-dycon-unsaved").glob("scan-0-*.nii.gz"))
+
+
+def test_a_drive_that_hangs_holds_up_no_window(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    write = Presence._write
+    monkeypatch.setattr(Presence, "_write", lambda self: (back.wait(60), write(self)))
+    presence = Presence(project.path)
+    begin = time.monotonic()
+    presence.enter()
+    presence.leave()
+    assert time.monotonic() - begin < 3 * PATIENCE
+    back.set()
+    presence._thread.join(10)
+    assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back

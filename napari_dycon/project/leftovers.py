@@ -7,13 +7,11 @@ leaves that name behind: invisible to people and to this program, but it takes u
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import shutil
-import time
 from pathlib import Path
 
-from napari_dycon.project.atomic import temporary_beside
+from napari_dycon.project.atomic import disk_time
 
 OLD = 3600.0  # seconds without a change; what is younger may belong to another window's process
 PATTERN = re.compile(r"\.[0-9a-f]{8}\.tmp\.\S")
@@ -34,7 +32,7 @@ def sweep(folder: Path) -> list[Path]:
         found = [path for path in folder.iterdir() if PATTERN.match(path.name)]
     except OSError:
         return []
-    now = _now(folder) if found else 0.0
+    now = disk_time(folder) if found else 0.0
     for path in found:
         with contextlib.suppress(OSError):
             if now - _last_change(path) < OLD:
@@ -59,19 +57,6 @@ def sweep_project(folder: Path) -> list[Path]:
     home = folder.resolve()
     own = [place for place in places if place.resolve().is_relative_to(home)]  # no links out of it
     return [path for place in own for path in sweep(place)]
-
-
-def _now(folder: Path) -> float:
-    """Tell the time by the disk of a folder: on a share another machine's clock dates its files."""
-    probe = temporary_beside(folder / "now")
-    try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def _last_change(path: Path) -> float:

@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_dycon.errors import DyconError, ProjectError
-from napari_dycon.project.atomic import ProcessIdentity, inside, write_json
+from napari_dycon.project.atomic import ProcessIdentity, disk_time, inside, write_json
 from napari_dycon.project.limited import number, read_json
 
 FOLDER = ".open"
+PATIENCE = 0.5  # seconds that a window waits for a slow drive
 FRESHEN = 20.0  # seconds between signs of life
 MOST_HOLDERS = 100
 MOST_BYTES = 2**14
@@ -60,32 +61,33 @@ class Presence:
             "user": _user(),
             "since": round(time.time(), 3),
         }
-        self._left = threading.Event()
-        self._lock = threading.Lock()
+        self._entered, self._left = threading.Event(), threading.Event()
+        # One thread does all of it: a drive that hangs must not hold up the window, nor its end.
+        self._thread = threading.Thread(target=self._live, name="project presence", daemon=True)
 
     def enter(self) -> None:
-        """Write the file, and keep it fresh in a thread of its own."""
-        self._write()
-        threading.Thread(target=self._freshen, name="project presence", daemon=True).start()
+        """Write the file and keep it fresh; on a slow drive that comes after the return."""
+        self._thread.start()
+        self._entered.wait(PATIENCE)
 
     def leave(self) -> None:
-        """Take the file away."""
-        with self._lock:  # not while it is being freshened
-            self._left.set()
-            with contextlib.suppress(OSError):
-                self._file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # others are there still
-                self._file.parent.rmdir()
+        """Take the file away; on a slow drive that comes after the return."""
+        self._left.set()
+        self._thread.join(PATIENCE)
 
     def is_of(self, project: Path) -> bool:
         """Whether it tells of this project."""
         return self._project == project and not self._left.is_set()
 
-    def _freshen(self) -> None:
+    def _live(self) -> None:
+        self._write()
+        self._entered.set()
         while not self._left.wait(FRESHEN):
-            with self._lock:
-                if not self._left.is_set():
-                    self._write()
+            self._write()
+        with contextlib.suppress(OSError):
+            self._file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # others are there still
+            self._file.parent.rmdir()
 
     def _write(self) -> None:
         # A drive that is away for a while, or read-only; a project that is gone is not made anew.
@@ -110,6 +112,7 @@ def holders(project: Path, *, tidy: bool = True) -> list[Holder]:
     except OSError:
         return []
     found = []
+    now = disk_time(folder) if tidy and files else time.time()
     for file in files:
         holder = _read(file)
         if holder is None:
@@ -118,7 +121,6 @@ def holders(project: Path, *, tidy: bool = True) -> list[Holder]:
             there = holder.identity.is_alive()
         else:
             with contextlib.suppress(OSError):
-                now = _now(folder) if tidy else time.time()
                 there = now - file.stat().st_mtime < STALE
         if there:
             found.append(holder)
@@ -149,19 +151,6 @@ def _is_own(project: Path, folder: Path) -> bool:
     except ProjectError:
         return False
     return folder.is_dir()
-
-
-def _now(folder: Path) -> float:
-    """Return the time as the disk of a folder tells it."""
-    probe = folder / f".{secrets.token_hex(6)}.now"
-    try:
-        probe.touch()
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 def _user() -> str:

@@ -77,9 +77,7 @@ class NapariBackground:
         bar = progress(total=PARTS, desc=title)
         calm_spinner()
         self._bars.add(bar)
-        told: deque[tuple[int, int, str]] = deque(
-            maxlen=1
-        )  # by the thread, of which the last counts
+        told: deque[tuple[int, int, str]] = deque(maxlen=1)  # by the thread; the last counts
         timer = QTimer()
 
         def look() -> None:

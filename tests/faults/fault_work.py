@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nifti_files import save_nifti
 
 from napari_dycon.exports.export import export
+from napari_dycon.project.formats import scan_name
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -95,7 +97,7 @@ def predict(path: Path, notes: Path, first: int) -> None:
         log.add(0, number)
 
 
-def change(path: Path, notes: Path, first: int, scan: Path) -> None:
+def change(path: Path, notes: Path, first: int, scans: Path) -> None:
     """Change ``project.json`` without an end: a class's name, a case's status, another case."""
     project, log = Project.open(path), Notes(notes)
     value, case = project.classes[0].value, project.cases[-1].id
@@ -105,9 +107,11 @@ def change(path: Path, notes: Path, first: int, scan: Path) -> None:
         project.set_status(project.cases[0].id, ("in progress", "labelled")[number % 2])
         project.set_split(case, ("train", "validation")[number % 2])
         if number % 10 == 0:
-            (added,) = project.add_cases([scan], ids=[f"added-{number}"])
+            scan = scans / f"added-{number}.nii.gz"  # one that the project does not hold yet
+            save_nifti(scan, np.arange(210, dtype=np.int32).reshape(5, 6, 7) + number)
+            (added,) = project.add_cases([scan])
             log.add(1, number)
-            assert added.id == f"added-{number}"
+            assert added.id == scan_name(scan)
 
 
 def send_out(path: Path, notes: Path, first: int, out: Path) -> None:
