@@ -222,7 +222,7 @@ def train(
     where given, another --steps or --time-limit.
     """
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
-    from napari_dycon.jobs import is_running
+    from napari_dycon.jobs import at_which, is_running
 
     opened = open_project(project)
     run: Run | None = None
@@ -249,7 +249,7 @@ def train(
             changes["steps"] = steps
         config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
         for other in opened.runs():
-            if is_running(other):
+            if is_running(other) and not at_which(other):
                 tell(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.train import train as train_events
 

@@ -76,10 +76,12 @@ def taken_up(run: Run) -> Iterator[None]:
 
     The lock is the system's: it ends with the process that holds it, however that ends.
     """
-    from napari_dycon.jobs import is_running
+    from napari_dycon.jobs import at_which, is_running
     from napari_dycon.project.atomic import folder_lock
 
-    busy = BusyError(f"Run {run.id} is being trained already. Stop it first, or wait.")
+    busy = BusyError(
+        f"Run {run.id} is being trained already{at_which(run)}. Stop it first, or wait."
+    )
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(folder_lock(run.folder, timeout=0.0))
@@ -109,27 +111,23 @@ def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iter
 
     A new run is held from here on, as ``taken_up`` holds one that is gone on with (``held``).
     """
-    from napari_dycon.jobs import write_identity
-    from napari_dycon.project.atomic import ProcessIdentity, folder_lock
+    from napari_dycon.jobs import at_work
+    from napari_dycon.project.atomic import folder_lock
 
-    run: Run | None = None
     before = signal.getsignal(signal.SIGINT)
-    locks = contextlib.ExitStack()
+    work = contextlib.ExitStack()
     try:
         for event in events:
             if event["event"] == "started":
                 run = project.run(event["run"])
                 if not held:
-                    locks.enter_context(folder_lock(run.folder, timeout=0.0))
-                write_identity(run, ProcessIdentity.current())
+                    work.enter_context(folder_lock(run.folder, timeout=0.0))
+                work.enter_context(at_work(run))
                 _stop_on_interrupt(run)
             yield event
     finally:
         signal.signal(signal.SIGINT, before)
-        locks.close()
-        if run is not None:
-            with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
-                (run.folder / "process.json").unlink(missing_ok=True)
+        work.close()
 
 
 def refuse_other_settings(context: typer.Context) -> None:

@@ -23,6 +23,7 @@ from napari_dycon.errors import DyconError
 from napari_dycon.project.atomic import ProcessIdentity, write_json
 from napari_dycon.project.limited import read_bytes, read_json
 from napari_dycon.project.runs import Run, uninterrupted
+from napari_dycon.project.signs_of_life import is_fresh, kept_fresh
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
@@ -31,6 +32,7 @@ KILLED = -9  # return code of a process that got SIGKILL; Windows has none such
 MOST_LOG = 2**24  # bytes of a run's messages
 _started: list[subprocess.Popen[bytes]] = []
 POLL = 0.1  # seconds between looks at the events file
+LOOK = 1.0  # seconds between looks whether a process lives that was found on the disk
 
 
 def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
@@ -75,22 +77,47 @@ def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
 
 def write_identity(run: Run, identity: ProcessIdentity) -> None:
     """Write down which process works on a run, so that windows can find it."""
-    write_json(run.folder / "process.json", identity.to_dict())
+    write_json(_identity_path(run), identity.to_dict())
+
+
+def _identity_path(run: Run) -> Path:
+    return run.folder / "process.json"
+
+
+@contextlib.contextmanager
+def at_work(run: Run) -> Iterator[None]:
+    """Say that this process works on a run, here and to other machines, as long as it does."""
+    path = _identity_path(run)
+    write_identity(run, ProcessIdentity.current())
+    try:
+        with kept_fresh(path):
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
+            path.unlink(missing_ok=True)
 
 
 def is_running(run: Run) -> bool:
-    """Whether another process of this machine is at work on this run."""
+    """Whether another process is at work on this run, also on a machine that shares its folder."""
     identity = read_identity(run)
+    if identity is not None and not identity.is_here():
+        return is_fresh(_identity_path(run))
     # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
     # number is the one that a window wrote down.
     own = (os.getpid(), os.getppid())
     return identity is not None and identity.pid not in own and identity.is_alive()
 
 
+def at_which(run: Run) -> str:
+    """Tell where a run is at work that another machine trains: " on ward-3"; empty for this one."""
+    identity = read_identity(run)
+    return "" if identity is None or identity.is_here() else f" on {identity.host}"
+
+
 def read_identity(run: Run) -> ProcessIdentity | None:
     """Who works on a run, as its process wrote it down; ``None`` when nobody does."""
     try:
-        return ProcessIdentity.from_dict(read_json(run.folder / "process.json"))
+        return ProcessIdentity.from_dict(read_json(_identity_path(run)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -106,7 +133,8 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     process : the process that was just started; ``None`` attaches to one found on the disk, and
         yields what it said since it last started, with the curves of what was before
     """
-    begin = time.monotonic()
+    looked = time.monotonic()
+    ended = False
     found, offset = run.read_events() if process is None else ([], 0)
     earlier = uninterrupted(found)
     started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
@@ -115,7 +143,10 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
         yield from earlier[started : started + 1]
         yield from _thinned([*curves, *earlier[started + 1 :]])
     while True:
-        ended = process.poll() is not None if process is not None else not is_running(run)
+        if process is not None:
+            ended = process.poll() is not None
+        elif time.monotonic() - looked > LOOK:  # another machine's disk is asked
+            ended, looked = not is_running(run), time.monotonic()
         # Read after looking whether it lives: what it wrote before its end is not missed.
         events, offset = run.read_events(offset)
         for event in events:
@@ -124,7 +155,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
                 if process is not None:
                     process.wait()
                 return
-        if ended and (process is not None or time.monotonic() - begin > 1.0):
+        if ended:
             code = process.returncode if process is not None else None
             yield {"event": "failed", "message": _last_words(run, code)}
             return

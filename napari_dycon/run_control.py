@@ -82,7 +82,9 @@ class RunControl:
         for run in project.runs() if project is not None else []:
             if jobs.is_running(run):
                 self._run = run
-                self._set_status(RunStatus("starting", run.id, text="Attached to a run at work"))
+                where = jobs.at_which(run)
+                text = f"Attached to a run at work{where}"
+                self._set_status(RunStatus("starting", run.id, text=text))
                 self._follow(run)
                 return
 

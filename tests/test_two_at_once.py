@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 from tiny_runs import TINY
 
+from napari_dycon import jobs
 from napari_dycon.cli_support import identified, taken_up
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import BusyError, ProjectError
+from napari_dycon.project import signs_of_life
 from napari_dycon.project.atomic import ProcessIdentity, folder_lock
-from napari_dycon.project.presence import FOLDER, PATIENCE, STALE, Presence, holders
+from napari_dycon.project.presence import FOLDER, PATIENCE, Presence, holders
+from napari_dycon.project.signs_of_life import STALE, is_fresh, kept_fresh
 from napari_dycon.project.store import Project
 from napari_dycon.questions import Question
 from napari_dycon.session import Session
@@ -34,6 +37,13 @@ session.open_project(sys.argv[1])
 print("open", flush=True)
 time.sleep(60)
 """
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -275,3 +285,36 @@ def test_a_drive_that_hangs_holds_up_no_window(
     back.set()
     presence._thread.join(10)
     assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back
+
+
+def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
+    project: Project,
+) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    jobs.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+    assert jobs.is_running(run)
+    with pytest.raises(BusyError, match="trained already on ward-3"), taken_up(run):
+        pass
+    session = Session()
+    session.open_project(project.path)
+    assert "on ward-3" in session.status.text
+    old = time.time() - STALE - 5
+    os.utime(run.folder / "process.json", (old, old))
+    assert not jobs.is_running(run)
+    wait(lambda: session.status.phase == "idle")  # told that it ended, without a last word
+    with taken_up(run):
+        pass
+
+
+def test_signs_of_life_end_with_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signs_of_life, "FRESHEN", 0.02)
+    file = tmp_path / "process.json"
+    file.touch()
+    old = time.time() - STALE - 5
+    with kept_fresh(file):
+        os.utime(file, (old, old))
+        wait(lambda: is_fresh(file))
+    wait(lambda: not any(t.name == "signs of life" for t in threading.enumerate()))
+    os.utime(file, (old, old))
+    assert not is_fresh(file)
+    assert not is_fresh(tmp_path / "gone")

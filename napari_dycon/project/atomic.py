@@ -22,6 +22,7 @@ from napari_dycon.errors import BusyError, ProjectError
 from napari_dycon.project.limited import number, whole
 
 PATIENCE = 3.0  # seconds
+MOST_LETTERS = 253  # of a machine's name
 GONE = "The folder {} is gone. Plug its drive in, or look where it went."
 
 
@@ -259,17 +260,22 @@ class ProcessIdentity:
         """Read what ``to_dict`` gave; ``ValueError`` for what names no process."""
         pid = whole(values["pid"], 1, 2**31 - 1)
         started = number(values["started"], 0, 1e12)
-        if pid is None or started is None:
-            raise ValueError("no process has such a number")
-        return cls(pid, str(values["host"]), started)
+        host = str(values["host"])
+        if pid is None or started is None or len(host) > MOST_LETTERS:
+            raise ValueError("no process is named so")
+        return cls(pid, host, started)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
         return asdict(self)
 
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine, of which ``is_alive`` knows."""
+        return self.host == socket.gethostname()
+
     def is_alive(self) -> bool:
         """Whether this very process still runs; one on another machine counts as dead."""
-        if self.host != socket.gethostname():
+        if not self.is_here():
             return False
         started = _start_time(self.pid)
         return started is not None and abs(started - self.started) < 2.0

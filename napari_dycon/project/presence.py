@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import secrets
-import socket
 import threading
 import time
 from dataclasses import dataclass
@@ -20,14 +19,13 @@ from pathlib import Path
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.atomic import ProcessIdentity, disk_time, inside, write_json
 from napari_dycon.project.limited import number, read_json
+from napari_dycon.project.signs_of_life import FRESHEN, is_fresh
 
 FOLDER = ".open"
 PATIENCE = 0.5  # seconds that a window waits for a slow drive
-FRESHEN = 20.0  # seconds between signs of life
 MOST_HOLDERS = 100
 MOST_BYTES = 2**14
 MOST_LETTERS = 60
-STALE = 90.0  # seconds without one, after which a holder on another machine counts as gone
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Holder:
         since = time.strftime("%H:%M", time.localtime(self.since))
         if time.time() - self.since > 20 * 3600:
             since = time.strftime("%d %B, %H:%M", time.localtime(self.since))
-        here = self.identity.host == socket.gethostname()
+        here = self.identity.is_here()
         return f"{self.user} on {'this computer' if here else self.identity.host}, since {since}"
 
 
@@ -117,12 +115,8 @@ def holders(project: Path, *, tidy: bool = True) -> list[Holder]:
         holder = _read(file)
         if holder is None:
             continue
-        if holder.identity.host == socket.gethostname():
-            there = holder.identity.is_alive()
-        else:
-            with contextlib.suppress(OSError):
-                there = now - file.stat().st_mtime < STALE
-        if there:
+        identity = holder.identity
+        if identity.is_alive() if identity.is_here() else is_fresh(file, now):
             found.append(holder)
         elif tidy:
             with contextlib.suppress(OSError):
@@ -139,7 +133,7 @@ def _read(file: Path) -> Holder | None:
         user = values["user"]
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    if since is None or not isinstance(user, str) or len(identity.host) > MOST_LETTERS:
+    if since is None or not isinstance(user, str):
         return None
     return Holder(identity, user[:MOST_LETTERS], since)
 
