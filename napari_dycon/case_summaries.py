@@ -20,7 +20,8 @@ from scipy import ndimage
 from napari_dycon.comparison import compare
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
-from napari_dycon.project.atomic import inside, make_folder, write_bytes
+from napari_dycon.project.atomic import make_folder, write_bytes
+from napari_dycon.project.links import inside
 from napari_dycon.project.store import Project
 from napari_dycon.suggestions import Suggestion, suggestions
 

@@ -45,8 +45,8 @@ def predict(
     2 then.
     """
     from napari_dycon.predicting import Missed, predict_each_case, predict_each_file, summed_up
-    from napari_dycon.project.atomic import inside
     from napari_dycon.project.channels import patients_in
+    from napari_dycon.project.links import inside
     from napari_dycon.project.scans import Scan, holds_scans, scans_in
 
     opened = open_project(project)

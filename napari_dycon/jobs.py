@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import DyconError
-from napari_dycon.project.atomic import ProcessIdentity, write_json
+from napari_dycon.project.atomic import write_json
 from napari_dycon.project.limited import read_bytes, read_json
 from napari_dycon.project.runs import Run, uninterrupted
-from napari_dycon.project.signs_of_life import is_fresh, kept_fresh
+from napari_dycon.project.signs_of_life import ProcessIdentity, is_fresh, kept_fresh
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})

@@ -20,7 +20,7 @@ from napari_dycon.case_view import load_case
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
-from napari_dycon.project.atomic import ProcessIdentity
+from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus, advanced
 from napari_dycon.session import Session

@@ -22,9 +22,9 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import BusyError, ProjectError
 from napari_dycon.project import signs_of_life
-from napari_dycon.project.atomic import ProcessIdentity, folder_lock
+from napari_dycon.project.atomic import folder_lock
 from napari_dycon.project.presence import FOLDER, PATIENCE, Presence, holders
-from napari_dycon.project.signs_of_life import STALE, is_fresh, kept_fresh
+from napari_dycon.project.signs_of_life import STALE, ProcessIdentity, is_fresh, kept_fresh
 from napari_dycon.project.store import Project
 from napari_dycon.questions import Question
 from napari_dycon.session import Session

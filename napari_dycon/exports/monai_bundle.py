@@ -28,6 +28,7 @@ from napari_dycon.project.atomic import (
     write_json,
     write_text,
 )
+from napari_dycon.project.leftovers import sweep
 from napari_dycon.project.schema import ClassInfo
 
 SCHEMA = (
@@ -79,6 +80,7 @@ def export_monai_bundle(
     channels = [_plain(channel) for channel in channels]
 
     make_folder(out.parent)
+    sweep(out.parent)
     temporary = temporary_beside(out)
     try:
         for part in ("configs", "docs", "models", "scripts"):

@@ -1,14 +1,15 @@
-"""Scans on their way into a project: told apart from those that are there, read, and checked.
+"""Scans on their way into a project: told apart from those there, read, checked, and entered.
 
-Nothing is written here. A scan that a case refers to already makes no second case, and one that
-cannot be used may be left out while the others go on.
+All are checked before anything is written. A scan that a case refers to already makes no second
+case, and one that cannot be used may be left out while the others go on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.project import formats
+from napari_dycon.project.atomic import make_folder
 from napari_dycon.project.labels import check_values, label_status, rename
 from napari_dycon.project.names import free_id
 from napari_dycon.project.scans import Scan, read_scan
@@ -143,6 +145,51 @@ def read_cases(
         for one in skipped:
             skip(one)
     return found
+
+
+@contextlib.contextmanager
+def entering(folder: Path, found: Sequence[NewCase]) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Give what enters new cases into ``project.json`` and writes their labels, under its lock.
+
+    When that fails the labels are taken away again.
+    """
+    written: list[Path] = []
+
+    def enter(values: dict[str, Any]) -> None:
+        # Another window may have added a case of this name in the meantime, and its label must
+        # not be replaced.
+        there = {case["id"].lower() for case in values["cases"]}
+        if twice := [new.case.id for new in found if new.case.id.lower() in there]:
+            raise BusyError(
+                f"Another window added {twice[0]} at the same moment. Nothing was added here; "
+                "add the scans again."
+            )
+        make_folder(folder / "labels", within=folder)
+        for new in found:
+            if new.label is None:
+                continue
+            path = label_file(folder, new.case.id)
+            if path.exists():
+                raise BusyError(
+                    f"A label {path.name} appeared at the same moment. Nothing was added here; "
+                    "add the scans again."
+                )
+            formats.write_mask(new.label, like=new.grid, path=path)
+            written.append(path)
+        values["cases"].extend(new.case.model_dump() for new in found)
+
+    try:
+        yield enter
+    except BaseException:
+        for path in written:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+        raise
+
+
+def label_file(folder: Path, case_id: str) -> Path:
+    """Where the label of a case lies in a project's folder."""
+    return folder / "labels" / f"{case_id}{LABEL}"
 
 
 def channel_paths(folder: Path, images: Sequence[str]) -> list[Path]:

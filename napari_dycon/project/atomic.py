@@ -11,18 +11,14 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import BusyError, ProjectError
-from napari_dycon.project.limited import number, whole
 
 PATIENCE = 3.0  # seconds
-MOST_LETTERS = 253  # of a machine's name
 GONE = "The folder {} is gone. Plug its drive in, or look where it went."
 
 
@@ -139,45 +135,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def inside(folder: Path, path: Path) -> Path:
-    """Return the path when it leads to a place in the folder, wherever links on it lead.
-
-    Everything that is written into a project goes through this, and everything that is read of it
-    but its scans: links come with a folder that somebody packed.
-
-    Raises
-    ------
-    ProjectError
-        It leads out of the folder.
-    """
-    try:
-        real, home = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle
-        real, home = Path(os.devnull), folder
-    if real != home and not real.is_relative_to(home):
-        raise ProjectError(
-            f"{path} leads out of {folder} by a link or by its name; nothing is read or written "
-            "there. Put a file or folder of its own in the place of the link."
-        )
-    return path
-
-
-def leads_out(folder: Path, path: Path) -> bool:
-    """Whether a path is a link out of a folder; others are told by a glance."""
-    if not path.is_symlink() and not _is_junction(path):
-        return False
-    try:
-        inside(folder, path)
-    except ProjectError:
-        return True
-    return False
-
-
-def _is_junction(path: Path) -> bool:
-    """Windows' other kind of link to a folder, which counts as none."""
-    return os.name == "nt" and os.path.realpath(path) != os.path.abspath(path)
-
-
 def make_folder(folder: Path, *, within: Path | None = None) -> None:
     """Make a folder and those above it where they are missing.
 
@@ -193,19 +150,6 @@ def make_folder(folder: Path, *, within: Path | None = None) -> None:
             f"The folder {folder} cannot be made: {error.strerror or error}. Choose a place that "
             "you may write to."
         ) from error
-
-
-def disk_time(folder: Path) -> float:
-    """Tell the time by the disk of a folder: on a share another machine's clock dates its files."""
-    probe = temporary_beside(folder / "now")
-    try:
-        os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        return probe.stat().st_mtime
-    except OSError:
-        return time.time()
-    finally:
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -235,59 +179,3 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-@dataclass(frozen=True)
-class ProcessIdentity:
-    """Which process does something: its id alone could belong to another one by now."""
-
-    pid: int
-    host: str
-    started: float  # seconds since the epoch
-
-    @classmethod
-    def current(cls) -> ProcessIdentity:
-        """Identity of this process."""
-        return cls.of(os.getpid())
-
-    @classmethod
-    def of(cls, pid: int) -> ProcessIdentity:
-        """Identity of a process that was just started."""
-        return cls(pid, socket.gethostname(), _start_time(pid) or time.time())
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:
-        """Read what ``to_dict`` gave; ``ValueError`` for what names no process."""
-        pid = whole(values["pid"], 1, 2**31 - 1)
-        started = number(values["started"], 0, 1e12)
-        host = str(values["host"])
-        if pid is None or started is None or len(host) > MOST_LETTERS:
-            raise ValueError("no process is named so")
-        return cls(pid, host, started)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return asdict(self)
-
-    def is_here(self) -> bool:
-        """Whether it is a process of this machine, of which ``is_alive`` knows."""
-        return self.host == socket.gethostname()
-
-    def is_alive(self) -> bool:
-        """Whether this very process still runs; one on another machine counts as dead."""
-        if not self.is_here():
-            return False
-        started = _start_time(self.pid)
-        return started is not None and abs(started - self.started) < 2.0
-
-
-def _start_time(pid: int) -> float | None:
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return float(process.create_time())
-    except psutil.Error:
-        return None

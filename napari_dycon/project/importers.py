@@ -13,9 +13,10 @@ from napari_dycon.project.adding import Progress, Skip, Skipped
 from napari_dycon.project.channels import patients_in
 from napari_dycon.project.labels import values_in
 from napari_dycon.project.layouts import Layout, recognise
+from napari_dycon.project.project_file import check_free
 from napari_dycon.project.scans import Scan, holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import ClassInfo, named_classes
-from napari_dycon.project.store import Project, check_free
+from napari_dycon.project.store import Project
 
 
 def project_from_folder(

@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from napari_dycon.project.atomic import disk_time
+from napari_dycon.project.signs_of_life import disk_time
 
 OLD = 3600.0  # seconds without a change; what is younger may belong to another window's process
 PATTERN = re.compile(r"\.[0-9a-f]{8}\.tmp\.\S")

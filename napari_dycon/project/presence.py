@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_dycon.errors import DyconError, ProjectError
-from napari_dycon.project.atomic import ProcessIdentity, disk_time, inside, write_json
+from napari_dycon.project.atomic import write_json
 from napari_dycon.project.limited import number, read_json
-from napari_dycon.project.signs_of_life import FRESHEN, is_fresh
+from napari_dycon.project.links import inside
+from napari_dycon.project.signs_of_life import FRESHEN, ProcessIdentity, disk_time, is_fresh
 
 FOLDER = ".open"
 PATIENCE = 0.5  # seconds that a window waits for a slow drive

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.atomic import inside, leads_out, write_json
+from napari_dycon.project.atomic import write_json
 from napari_dycon.project.event_lines import parse_line
 from napari_dycon.project.limited import number, read_json, whole
+from napari_dycon.project.links import inside, leads_out
 from napari_dycon.project.names import is_case_id
 
 MOST_EVENTS = 2**26  # bytes that are read at once

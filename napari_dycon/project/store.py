@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,19 +15,21 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import BusyError, DyconError, GeometryError, ProjectError, UserError
-from napari_dycon.project import formats
-from napari_dycon.project.adding import Place, Progress, Skip, channel_paths, read_cases
-from napari_dycon.project.atomic import (
-    folder_lock,
-    inside,
-    make_folder,
-    replacing_together,
-    temporary_beside,
-    write_json,
+from napari_dycon.errors import DyconError, GeometryError, ProjectError, UserError
+from napari_dycon.project import formats, project_file
+from napari_dycon.project.adding import (
+    Place,
+    Progress,
+    Skip,
+    channel_paths,
+    entering,
+    label_file,
+    read_cases,
 )
+from napari_dycon.project.atomic import make_folder, replacing_together, write_json
 from napari_dycon.project.labels import check_values, label_status
-from napari_dycon.project.limited import read_bytes, read_json
+from napari_dycon.project.limited import read_json
+from napari_dycon.project.links import inside, inside_own
 from napari_dycon.project.references import check_share, outside_folders
 from napari_dycon.project.runs import Run, check_run, list_runs, make_run, sound_facts
 from napari_dycon.project.scans import Scan, read_scan
@@ -42,19 +42,14 @@ from napari_dycon.project.schema import (
     Status,
     named_classes,
     next_color,
-    parse,
     validated,
 )
 from napari_dycon.project.trust import remember
-from napari_dycon.project.upgrades import SCHEMA_VERSION, keep_old
+from napari_dycon.project.upgrades import SCHEMA_VERSION
 from napari_dycon.project.volume import Volume
 
 Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
-FILE = "project.json"
-MOST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
-
-JUNCTION = 0xA0000003  # how Windows marks its other kind of link to a folder
 
 
 class Project:
@@ -78,7 +73,7 @@ class Project:
     ) -> Project:
         """Make an empty project in a new or empty folder."""
         path = Path(path).absolute()
-        check_free(path)
+        project_file.check_free(path)
         values = {
             "schema_version": SCHEMA_VERSION,
             "name": name or path.name,
@@ -87,7 +82,7 @@ class Project:
         }
         file = validated(values, path, "Nothing was made; choose other values.")
         make_folder(path / "labels")
-        write_json(path / FILE, file.model_dump())
+        write_json(path / project_file.FILE, file.model_dump())
         remember(path)
         return cls(path, file)
 
@@ -99,18 +94,18 @@ class Project:
         that would change it raises ``ProjectError``.
         """
         path = Path(path).absolute()
-        folder = path.parent if path.name == FILE else path
+        folder = path.parent if path.name == project_file.FILE else path
         if not folder.exists():
             raise ProjectError(f"There is no folder {folder}. Check its name.")
-        file = _read(folder)
-        if not read_only and not _can_write(folder):
+        file = project_file.read(folder)
+        if not read_only and not project_file.can_write(folder):
             read_only = "its folder cannot be written to"
         return cls(folder, file, read_only)
 
     @staticmethod
     def is_project(path: Path | str) -> bool:
         """Whether a folder holds a project."""
-        return (Path(path) / FILE).is_file()
+        return project_file.is_project(path)
 
     # ---- What it holds -----------------------------------------------------------------------
 
@@ -188,7 +183,7 @@ class Project:
 
     def label_path(self, case_id: str) -> Path:
         """Where a case's label is kept; ``ProjectError`` where links lead out of the project."""
-        return self._own(self._label_file(self.case(case_id).id))
+        return inside_own(self.path, label_file(self.path, self.case(case_id).id))
 
     def read_label(
         self, case_id: str, *, like: Volume | None = None
@@ -265,38 +260,8 @@ class Project:
             note=note,
             skip=skip,
         )
-        written: list[Path] = []
-
-        def write(values: dict[str, Any]) -> None:
-            # Under the lock: another window may have added a case of this name in the meantime,
-            # and its label must not be replaced.
-            there = {case["id"].lower() for case in values["cases"]}
-            if twice := [new.case.id for new in found if new.case.id.lower() in there]:
-                raise BusyError(
-                    f"Another window added {twice[0]} at the same moment. Nothing was added here; "
-                    "add the scans again."
-                )
-            make_folder(self.path / "labels", within=self.path)
-            for new in found:
-                if new.label is None:
-                    continue
-                path = self._label_file(new.case.id)
-                if path.exists():
-                    raise BusyError(
-                        f"A label {path.name} appeared at the same moment. Nothing was added here; "
-                        "add the scans again."
-                    )
-                formats.write_mask(new.label, like=new.grid, path=path)
-                written.append(path)
-            values["cases"].extend(new.case.model_dump() for new in found)
-
-        try:
-            self._change(write)
-        except BaseException:
-            for path in written:
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
-            raise
+        with entering(self.path, found) as enter:
+            self._change(enter)
         return [new.case for new in found]
 
     def save_label(
@@ -367,7 +332,7 @@ class Project:
 
     def reload(self) -> None:
         """Read ``project.json`` again, which another window may have changed."""
-        self._file = _read(self.path)
+        self._file = project_file.read(self.path)
 
     # ---- Runs and predictions ----------------------------------------------------------------
 
@@ -401,7 +366,7 @@ class Project:
         """Where a prediction is kept; ``ProjectError`` where links lead out of the project."""
         suffix = "" if kind == "mask" else f"_{kind}"
         name = f"{self.case(case_id).id}{suffix}.nii.gz"
-        return self._own(self.path / "predictions" / run_id / name)
+        return inside_own(self.path, self.path / "predictions" / run_id / name)
 
     def read_prediction(
         self, run_id: str, case_id: str, kind: Kind = "mask", *, like: Volume | None = None
@@ -460,15 +425,6 @@ class Project:
 
     # ---- Inside ------------------------------------------------------------------------------
 
-    def _own(self, path: Path) -> Path:
-        """Check a path below the project as ``inside`` does, which is slow, where it has links."""
-        here, home = str(path), str(self.path)
-        while len(here) > len(home):
-            if _is_link(here):
-                return inside(self.path, path)
-            here = os.path.dirname(here)
-        return path
-
     def _facts_path(self, run_id: str, case_id: str) -> Path:
         return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
 
@@ -477,9 +433,6 @@ class Project:
         for image in found:
             check_share(image, self.path)
         return channel_paths(self.path, found)
-
-    def _label_file(self, case_id: str) -> Path:
-        return self.path / "labels" / f"{case_id}.nii.gz"
 
     def _change_case(self, case_id: str, **changes: Any) -> None:
         self.case(case_id)
@@ -494,62 +447,4 @@ class Project:
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Read, change, check and write ``project.json`` under the lock."""
         self.need_writing()
-        inside(self.path, self.path / "labels")  # what is changed may write there
-        with folder_lock(self.path):
-            text = _text(self.path)
-            values = parse(text, self.path / FILE).model_dump()
-            change(values)
-            file = validated(values, self.path / FILE, "Nothing was changed.")
-            keep_old(self.path / FILE, text)
-            write_json(self.path / FILE, file.model_dump())
-            self._file = file
-
-
-def _read(folder: Path) -> ProjectFile:
-    return parse(_text(folder), folder / FILE)
-
-
-def _text(folder: Path) -> str:
-    path = folder / FILE
-    if folder.is_file():
-        raise ProjectError(f"{folder} is a file; expected the folder of a project.")
-    try:
-        return read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8")
-    except FileNotFoundError:
-        raise ProjectError(
-            f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
-            "from a folder of scans."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise ProjectError(f"{path} cannot be read: {error}.") from None
-
-
-def _is_link(path: str) -> bool:
-    try:
-        state = os.lstat(path)
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == JUNCTION
-
-
-def _can_write(folder: Path) -> bool:
-    """Whether files can be made in a folder; Windows tells only by trying."""
-    if os.name != "nt":
-        return os.access(folder, os.W_OK)
-    probe = temporary_beside(folder / "probe")
-    try:
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError:
-        return False
-    return True
-
-
-def check_free(path: Path) -> None:
-    """Refuse to make a project where something is already."""
-    if Project.is_project(path):
-        raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
-    if path.exists() and not path.is_dir():
-        raise ProjectError(f"{path} is a file. Choose a new or an empty folder for the project.")
-    if path.exists() and any(path.iterdir()):
-        raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")
+        self._file = project_file.changed(self.path, change)

@@ -23,9 +23,10 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project import formats
-from napari_dycon.project.atomic import ProcessIdentity, temporary_beside, write_json
+from napari_dycon.project.atomic import temporary_beside, write_json
 from napari_dycon.project.leftovers import sweep_project
 from napari_dycon.project.runs import Run
+from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
 from napari_dycon.rounds import rounds
 from napari_dycon.session import Session

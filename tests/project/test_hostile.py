@@ -18,13 +18,15 @@ from nifti_files import save_nifti
 from napari_dycon.case_summaries import _pictures
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
 from napari_dycon.exports.export import export
-from napari_dycon.project import atomic, formats, references, trust
+from napari_dycon.project import formats, references, trust
 from napari_dycon.project.event_lines import parse_line
 from napari_dycon.project.formats import dicom
+from napari_dycon.project.links import inside
 from napari_dycon.project.names import is_case_id, same_name
 from napari_dycon.project.own_folder import own_folder
+from napari_dycon.project.project_file import MOST_BYTES
 from napari_dycon.project.scans import scans_of
-from napari_dycon.project.store import MOST_BYTES, Project
+from napari_dycon.project.store import Project
 
 Command = Callable[..., tuple[int, str, str]]
 links = pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
@@ -164,10 +166,10 @@ def test_a_project_may_be_reached_by_a_link(project: Project, tmp_path: Path) ->
 
 
 def test_inside(tmp_path: Path) -> None:
-    assert atomic.inside(tmp_path, tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert inside(tmp_path, tmp_path / "a" / "b") == tmp_path / "a" / "b"
     for out in (tmp_path / "..", tmp_path / "a" / ".." / ".." / "x", Path("/etc/passwd")):
         with pytest.raises(ProjectError, match="leads out of"):
-            atomic.inside(tmp_path, out)
+            inside(tmp_path, out)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserErr
 from napari_dycon.project import atomic
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.schema import is_case_id
+from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
 
 
@@ -176,7 +177,7 @@ def test_an_unknown_case_is_answered_with_close_names(project: Project) -> None:
 
 
 def test_a_process_knows_itself() -> None:
-    me = atomic.ProcessIdentity.current()
+    me = ProcessIdentity.current()
     assert me.is_alive()
-    assert atomic.ProcessIdentity.from_dict(me.to_dict()) == me
-    assert not atomic.ProcessIdentity(me.pid, me.host, me.started - 100).is_alive()
+    assert ProcessIdentity.from_dict(me.to_dict()) == me
+    assert not ProcessIdentity(me.pid, me.host, me.started - 100).is_alive()

@@ -11,7 +11,7 @@ import pytest
 from nifti_files import save_nifti
 
 from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
-from napari_dycon.project import atomic, formats, store
+from napari_dycon.project import atomic, formats, project_file
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.names import free_id, is_case_id
 from napari_dycon.project.schema import Case, ClassInfo
@@ -188,7 +188,7 @@ def test_a_label_that_cannot_be_written_adds_nothing(
             raise ProjectError("the disk is full")
         write(mask, like=like, path=path)
 
-    monkeypatch.setattr(store.formats, "write_mask", full)
+    monkeypatch.setattr(formats, "write_mask", full)
     with pytest.raises(ProjectError, match="disk is full"):
         project.add_cases(files, labels=labels)
     assert tree(project.path) == before
@@ -284,7 +284,7 @@ def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
 
 def test_a_lock_that_is_held_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     short = atomic.folder_lock
-    monkeypatch.setattr(store, "folder_lock", lambda folder: short(folder, 0.05))
+    monkeypatch.setattr(project_file, "folder_lock", lambda folder: short(folder, 0.05))
     with (
         atomic.folder_lock(project.path),
         pytest.raises(BusyError, match="Another window or command is changing project"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from napari_dycon.errors import ProjectError
-from napari_dycon.project import schema, store, upgrades
+from napari_dycon.project import project_file, schema, upgrades
 from napari_dycon.project.store import Project
 
 # The first shape of the file: cases did not say whether their slices are resampled.
@@ -122,4 +122,4 @@ def test_versions_that_never_were(version: object, tmp_path: Path) -> None:
 def test_the_schema_and_its_upgrades_agree() -> None:
     assert schema.ProjectFile.model_fields["schema_version"].default == upgrades.SCHEMA_VERSION
     assert set(upgrades.MIGRATIONS) == set(range(1, upgrades.SCHEMA_VERSION))
-    assert store.FILE == "project.json"
+    assert project_file.FILE == "project.json"
