@@ -106,6 +106,18 @@ def walk(folder: Path, minutes: float) -> None:
     take(viewer, "04-grow")
     panel.annotate.tools.discard.click()
 
+    # Growing that stops at a box
+    panel.annotate.tools.box.draw.click()
+    layers.box.layer.add(rectangle(other_truth, middle))
+    settle(0.5)
+    layers.box.finish()
+    panel.annotate.tools.grow.click()
+    wait(lambda: session.drawing.has_proposal)
+    settle(1)
+    take(viewer, "04-box")
+    panel.annotate.tools.discard.click()
+    panel.annotate.tools.box.remove.click()
+
     # Training
     session.project.set_split(session.project.cases[1].id, "validation")
     panel.tabs.setCurrentIndex(1)
@@ -161,6 +173,14 @@ def outline(label: Any, truth: Any, number: int) -> None:
             corners = np.clip(approximate_polygon(contour - 1, 0.7), 0, np.array(mask.shape) - 3)
             if len(corners) > 3:
                 label.paint_polygon([np.array([number, *corner]) for corner in corners], value)
+
+
+def rectangle(truth: Any, number: int) -> Any:
+    """Corners of a box around the upper half of the organ in a slice, as dragged with the mouse."""
+    rows, columns = np.nonzero(truth[number] > 0)
+    top, bottom = rows.min() - 2, (rows.min() + rows.max()) // 2
+    left, right = columns.min() - 2, columns.max() + 2
+    return [[number, y, x] for y, x in ((top, left), (top, right), (bottom, right), (bottom, left))]
 
 
 def stroke(label: Any, truth: Any, number: int) -> None:
