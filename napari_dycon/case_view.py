@@ -24,7 +24,8 @@ LEAST_GREY_OF_CT = -400.0
 class CaseView:
     """The case being looked at; canonical arrays ``(D, H, W)``.
 
-    ``label`` is edited in place (255 = not annotated); ``saved`` is what the disk holds of it.
+    ``label`` is edited in place (255 = not annotated); ``saved`` is the copy of it that was read or
+    saved last, and ``others`` what the disk holds where somebody else drew too.
     ``prediction`` and the maps are those of ``run``, or ``None`` while there are none.
     """
 
@@ -39,7 +40,8 @@ class CaseView:
     grey: list[tuple[float, float]] = dataclasses.field(default_factory=list)  # a channel's range
     floors: dict[str, float] = dataclasses.field(default_factory=dict)  # see MOST_SHOWN
     spots: list[HotSpot] = dataclasses.field(default_factory=list)  # uncertain, heaviest first
-    stamp: tuple[int, int] | None = None  # state of the label's file when last read or written
+    others: npt.NDArray[np.uint8] | None = None
+    stamp: tuple[int, int, int] | None = None  # state of the label's file when last read or written
     notes: list[str] = dataclasses.field(default_factory=list)  # for the person who opened it
     saves: int = 0  # begun so far, so that a slow older one never overwrites a newer one
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +18,7 @@ from napari_dycon.terminal import tell
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
     from napari_dycon.project.scans import Scan
+    from napari_dycon.project.signs_of_life import ProcessIdentity
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
@@ -54,7 +55,8 @@ def open_project(path: Path) -> Project:
         tell(strangers_folders(project, folders))
     # Whoever started this command knows, and so does a script that calls it in its own process.
     own = (os.getpid(), os.getppid())
-    if others := [str(h) for h in holders(project.path, tidy=False) if h.identity.pid not in own]:
+    found = holders(project.path, tidy=not project.read_only)
+    if others := [str(h) for h in found if not (h.identity.is_here() and h.identity.pid in own)]:
         tell(f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.")
     return project
 
@@ -114,6 +116,8 @@ def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iter
     from napari_dycon.jobs import at_work
     from napari_dycon.project.atomic import folder_lock
 
+    run: Run | None = None
+    taken_over: Callable[[], ProcessIdentity | None] | None = None
     before = signal.getsignal(signal.SIGINT)
     work = contextlib.ExitStack()
     try:
@@ -122,9 +126,14 @@ def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iter
                 run = project.run(event["run"])
                 if not held:
                     work.enter_context(folder_lock(run.folder, timeout=0.0))
-                work.enter_context(at_work(run))
+                taken_over = work.enter_context(at_work(run))
                 _stop_on_interrupt(run)
             yield event
+            if run is not None and taken_over is not None and (who := taken_over()) is not None:
+                raise BusyError(
+                    f"Run {run.id} was taken over on {who.host} while this computer was away; it "
+                    "goes on there, and ends here."
+                )
     finally:
         signal.signal(signal.SIGINT, before)
         work.close()

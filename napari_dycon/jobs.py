@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,13 @@ from napari_dycon.errors import DyconError
 from napari_dycon.project.atomic import write_json
 from napari_dycon.project.limited import read_bytes, read_json
 from napari_dycon.project.runs import Run, uninterrupted
-from napari_dycon.project.signs_of_life import ProcessIdentity, is_fresh, kept_fresh
+from napari_dycon.project.signs_of_life import (
+    ProcessIdentity,
+    Watch,
+    disk_time,
+    is_fresh,
+    repeated,
+)
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
@@ -85,23 +91,39 @@ def _identity_path(run: Run) -> Path:
 
 
 @contextlib.contextmanager
-def at_work(run: Run) -> Iterator[None]:
-    """Say that this process works on a run, here and to other machines, as long as it does."""
-    path = _identity_path(run)
-    write_identity(run, ProcessIdentity.current())
+def at_work(run: Run) -> Iterator[Callable[[], ProcessIdentity | None]]:
+    """Say that this process works on a run, here and to other machines, as long as it does.
+
+    Gives what tells who has taken the run over: a computer that slept counts as gone for others.
+    """
+    own = ProcessIdentity.current()
+    taken: list[ProcessIdentity] = []
+
+    def give_sign() -> None:
+        other = read_identity(run)
+        if other is not None and other != own:
+            taken[:] = [other]
+        elif run.folder.is_dir():
+            write_identity(run, own)
+
+    write_identity(run, own)
     try:
-        with kept_fresh(path):
-            yield
+        with repeated(give_sign):
+            yield lambda: taken[0] if taken else None
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
-            path.unlink(missing_ok=True)
+            if read_identity(run) == own:
+                _identity_path(run).unlink(missing_ok=True)
 
 
-def is_running(run: Run) -> bool:
-    """Whether another process is at work on this run, also on a machine that shares its folder."""
+def is_running(run: Run, *, only_look: bool = False) -> bool:
+    """Whether another process is at work on this run, also on a machine that shares its folder.
+
+    With ``only_look`` nothing is written to ask the disk for its time.
+    """
     identity = read_identity(run)
     if identity is not None and not identity.is_here():
-        return is_fresh(_identity_path(run))
+        return is_fresh(_identity_path(run), time.time() if only_look else disk_time(run.folder))
     # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
     # number is the one that a window wrote down.
     own = (os.getpid(), os.getppid())
@@ -133,23 +155,27 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     process : the process that was just started; ``None`` attaches to one found on the disk, and
         yields what it said since it last started, with the curves of what was before
     """
-    looked = time.monotonic()
-    ended = False
+    looked, ended = time.monotonic(), False
+    who, watch = read_identity(run), Watch(_identity_path(run))
     found, offset = run.read_events() if process is None else ([], 0)
     earlier = uninterrupted(found)
     started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
-    if not any(e.get("event") in LAST_EVENTS for e in earlier[started:]):
+    last = [event for event in earlier[started:] if event.get("event") in LAST_EVENTS]
+    if not last:
         curves = [e for e in earlier[:started] if e.get("event") in ("step", "validation")]
         yield from earlier[started : started + 1]
         yield from _thinned([*curves, *earlier[started + 1 :]])
     while True:
         if process is not None:
             ended = process.poll() is not None
-        elif time.monotonic() - looked > LOOK:  # another machine's disk is asked
-            ended, looked = not is_running(run), time.monotonic()
+        elif time.monotonic() - looked > LOOK:
+            # A drive that is away for a moment must not let the run count as dead.
+            who, looked = read_identity(run) or who, time.monotonic()
+            ended = who is None or not (who.is_alive() if who.is_here() else watch.is_fresh())
         # Read after looking whether it lives: what it wrote before its end is not missed.
         events, offset = run.read_events(offset)
         for event in events:
+            last = []
             yield event
             if event.get("event") in LAST_EVENTS:
                 if process is not None:
@@ -157,7 +183,8 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
                 return
         if ended:
             code = process.returncode if process is not None else None
-            yield {"event": "failed", "message": _last_words(run, code)}
+            failed = {"event": "failed", "message": _last_words(run, code)}
+            yield last[-1] if last else failed  # it had just ended by itself when it was found
             return
         yield {"event": "waiting"}
         time.sleep(POLL)

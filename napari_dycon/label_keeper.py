@@ -1,8 +1,8 @@
 """Keeps what people draw safe: saved off the caller's thread, merged with what others saved.
 
-A save works on a copy of the label. When another window changed the same label in the meantime,
-what was drawn here is laid over what was drawn there, so that neither is lost. What cannot be saved
-at all can be rescued to the person's home folder.
+A save works on a copy of the label, and one window or machine writes at a time. When another one
+changed the same label in the meantime, what was drawn here is laid over what was drawn there, so
+that neither is lost. What cannot be saved at all can be rescued to the person's home folder.
 """
 
 from __future__ import annotations
@@ -101,26 +101,39 @@ class LabelKeeper:
     def _write(
         self, project: Project, view: CaseView, snapshot: Label, number: int
     ) -> Label | None:
-        """Write one copy; returns what the disk holds now, or nothing if a newer one follows."""
-        with self._writing:
+        """Write one copy; returns what the disk holds now, or nothing if a newer one follows.
+
+        What was drawn here is what differs from ``view.saved``, the copy that was saved last: what
+        came from others since then may be on the disk before it is in the window.
+        """
+        with self._writing, project.labels_held():
             if number != view.saves:
                 return None
-            label = snapshot
-            if project.label_stamp(view.id) != view.stamp:
-                theirs = project.read_label(view.id)
-                if theirs is not None and theirs.shape == snapshot.shape:
-                    label = np.where(snapshot != view.saved, snapshot, theirs)
+            label, theirs = snapshot, self._theirs(project, view)
+            if theirs is not None:
+                label = np.where(snapshot != view.saved, snapshot, theirs)
+                if np.array_equal(label, snapshot):
+                    label = snapshot
             try:
                 project.save_label(view.id, label, like=view.image)
             except DyconError:
-                self._note_own(project, view, label)
+                self._note_own(project, view, label, theirs)
                 raise
             view.stamp = project.label_stamp(view.id)
-            view.saved = label
+            view.saved = snapshot
+            view.others = label if label is not snapshot else None
             return label
 
     @staticmethod
-    def _note_own(project: Project, view: CaseView, label: Label) -> None:
+    def _theirs(project: Project, view: CaseView) -> Label | None:
+        """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
+        if project.label_stamp(view.id) == view.stamp:
+            return view.others
+        theirs = project.read_label(view.id)
+        return theirs if theirs is not None and theirs.shape == view.saved.shape else None
+
+    @staticmethod
+    def _note_own(project: Project, view: CaseView, label: Label, theirs: Label | None) -> None:
         """After a failed save: a label that came to the disk without its status is our own.
 
         Taken for another window's, it would bring back what is erased here before the next try.
@@ -130,13 +143,15 @@ class LabelKeeper:
             return
         with contextlib.suppress(DyconError):
             if np.array_equal(project.read_label(view.id), label):  # type: ignore[arg-type]
-                view.stamp = stamp
+                view.stamp, view.others = stamp, theirs
 
     def _done(self, view: CaseView, snapshot: Label, written: Label | None) -> None:
         if written is None:
             return
-        merged = written is not snapshot
+        # A later save that began before this answer came has laid the same in, or newer.
+        merged = written is not snapshot and view.saved is snapshot
         if merged:  # except where somebody went on painting meanwhile
             came: npt.NDArray[Any] = (written != snapshot) & (view.label == snapshot)
             view.label[came] = written[came]
+            view.saved = np.where(came, written, snapshot)
         self._saved(view, merged)

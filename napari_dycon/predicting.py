@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.predict import check_files, predict_cases, predict_files
 from napari_dycon.errors import DyconError, EngineError, UserError
 from napari_dycon.project.adding import is_of_one_scan
@@ -130,7 +131,7 @@ def one_by_one(
                 raise
             missed.append(Missed(name, error))
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             advice = "Close other programs, choose --device cpu, or crop the scan."
             missed.append(
@@ -141,9 +142,3 @@ def one_by_one(
             yield number, result
     if items and not done:
         raise missed[0].error
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """torch has an error of its own for it on GPUs only."""
-    words = ("out of memory", "allocate memory", "not enough memory")
-    return isinstance(error, MemoryError) or any(word in str(error) for word in words)

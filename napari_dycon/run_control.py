@@ -28,11 +28,14 @@ class RunControl:
         self._session = session
         self.status = RunStatus()
         self._run: Run | None = None
+        self.elsewhere = ""  # which other machine the run is at work on, as in " on ward-3"
 
     def start(self, config: TrainConfig | None, **changes: Any) -> str:
         """Start a run; see ``Session.start_training``."""
         session = self._session
         project = session.need_project()
+        if self.elsewhere:
+            self.forget()  # it goes on there, and is no reason not to train here
         if self.status.phase != "idle":
             raise BusyError(f"Run {self.status.run} is at work; stop it before starting another.")
         session.flush()
@@ -79,18 +82,20 @@ class RunControl:
     def attach(self) -> None:
         """Follow a run of the project that is still at work, from its first event."""
         project = self._session.project
-        for run in project.runs() if project is not None else []:
-            if jobs.is_running(run):
-                self._run = run
-                where = jobs.at_which(run)
-                text = f"Attached to a run at work{where}"
-                self._set_status(RunStatus("starting", run.id, text=text))
-                self._follow(run)
-                return
+        if project is None:
+            return
+        only_look = bool(project.read_only)
+        found = [run for run in project.runs() if jobs.is_running(run, only_look=only_look)]
+        found.sort(key=lambda run: not jobs.at_which(run))  # this machine's newest one last
+        for run in found[-1:]:
+            self._run, self.elsewhere = run, jobs.at_which(run)
+            text = f"Attached to a run at work{self.elsewhere}"
+            self._set_status(RunStatus("starting", run.id, text=text))
+            self._follow(run)
 
     def forget(self) -> None:
         """Let go of the run; it goes on by itself."""
-        self._run = None
+        self._run, self.elsewhere = None, ""
         self._set_status(RunStatus())
 
     def ask_preview(self) -> None:
@@ -113,7 +118,7 @@ class RunControl:
         if kind == "waiting" or self._run is None or run != self._run:
             return
         if kind in jobs.LAST_EVENTS:
-            self._run = None
+            self._run, self.elsewhere = None, ""
         self._set_status(advanced(self.status, event))
         session.event.emit(event)
         if kind == "preview":

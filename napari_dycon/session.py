@@ -188,7 +188,7 @@ class Session:
                 return
             if old is not None and old.id == view.id:  # newer than what was just read
                 view.label, view.saved, view.stamp = old.label, old.saved, old.stamp
-                view.saves = old.saves
+                view.saves, view.others = old.saves, old.others
             self.view = view
             self.label_writer = None
             self.runs.ask_preview()
@@ -221,7 +221,7 @@ class Session:
         if self.view is None or self.project is None or not self.view.unsaved:
             return
         path = self._keeper.rescue(self.view)
-        self.view.saved = self.view.label.copy()
+        self.view.saved, self.view.others = self.view.label.copy(), None
         self.message.emit("warning", f"The label of {self.view.id} was kept in {path}.")
 
     def _label_written(self, view: CaseView, merged: bool) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from napari_dycon.case_view import load_case
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
+from napari_dycon.project import formats
 from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
 from napari_dycon.run_status import RunStatus, advanced
@@ -95,6 +98,87 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
     assert np.array_equal(one.view.label, both)
     assert "changed in another window too" in told[-1]
+    assert not one.view.unsaved
+
+
+def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Session(), Session()
+    for session in (one, two):
+        session.open_project(project.path)
+        session.show_case("scan-3")
+    two.view.label[5] = 0
+    write, others = formats.write_mask, []
+
+    def meanwhile(*arguments: Any, **named: Any) -> None:
+        if not others:  # the file that this save looked at is about to be replaced
+            others.append(threading.Thread(target=one.flush))
+            others[0].start()
+            time.sleep(0.3)
+        write(*arguments, **named)
+
+    monkeypatch.setattr(formats, "write_mask", meanwhile)
+    one.view.label[7, 7, 7] = 1
+    two.view.label[5, 5, 5] = 1
+    two.flush()
+    others[0].join()
+    both = project.read_label("scan-3")
+    assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
+    one.view.label[9, 9, 9] = 1
+    one.flush()
+    assert one.view.label[7, 7, 7] == one.view.label[5, 5, 5] == 1
+    two.view.label[3, 3, 3] = 1
+    two.flush()
+    both = project.read_label("scan-3")
+    assert [both[n, n, n] for n in (3, 5, 7, 9)] == [1, 1, 1, 1]
+    assert np.array_equal(two.view.label, both)
+
+
+def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
+    slow: tuple[Session, LateBackground], project: Project
+) -> None:
+    one, background = slow
+    two = Session()
+    two.open_project(project.path)
+    two.show_case("scan-3")
+    two.view.label[7, 7, 7] = 1
+    two.flush()
+    one.view.label[5, 5, 5] = 1
+    background.late = []
+    one.save_label()  # merged on the disk; its answer waits
+    one.view.label[4, 4, 4] = 1
+    one.close_project()
+    for answer in background.late:
+        answer()
+    both = project.read_label("scan-3")
+    assert [both[n, n, n] for n in (4, 5, 7)] == [1, 1, 1]
+    two.view.label[9, 9, 9] = 1
+    two.flush()
+    assert [two.view.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
+
+
+def test_what_is_erased_after_a_merge_stays_erased(
+    slow: tuple[Session, LateBackground], project: Project
+) -> None:
+    one, background = slow
+    two = Session()
+    two.open_project(project.path)
+    two.show_case("scan-3")
+    two.view.label[7, 7, 7] = 1
+    two.flush()
+    one.view.label[5, 5, 5] = 1
+    background.late = []
+    one.save_label()
+    one.view.label[5, 5, 5] = 0  # before the answer has come
+    for answer in background.late:
+        answer()
+    background.late = None
+    assert one.view.label[7, 7, 7] == 1
+    one.view.label[7, 7, 7] = 0  # seen, and not wanted
+    one.save_label()
+    saved = project.read_label("scan-3")
+    assert (saved[5, 5, 5], saved[7, 7, 7]) == (0, 0)
     assert not one.view.unsaved
 
 

@@ -24,7 +24,7 @@ from napari_dycon.errors import BusyError, ProjectError
 from napari_dycon.project import signs_of_life
 from napari_dycon.project.atomic import folder_lock
 from napari_dycon.project.presence import FOLDER, PATIENCE, Presence, holders
-from napari_dycon.project.signs_of_life import STALE, ProcessIdentity, is_fresh, kept_fresh
+from napari_dycon.project.signs_of_life import STALE, ProcessIdentity, is_fresh
 from napari_dycon.project.store import Project
 from napari_dycon.questions import Question
 from napari_dycon.session import Session
@@ -288,33 +288,132 @@ def test_a_drive_that_hangs_holds_up_no_window(
 
 
 def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
-    project: Project,
+    project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = project.new_run("dycon", make_config("dycon").to_dict())
     jobs.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     assert jobs.is_running(run)
+    assert jobs.is_running(run, only_look=True)
     with pytest.raises(BusyError, match="trained already on ward-3"), taken_up(run):
         pass
     session = Session()
     session.open_project(project.path)
     assert "on ward-3" in session.status.text
-    old = time.time() - STALE - 5
-    os.utime(run.folder / "process.json", (old, old))
-    assert not jobs.is_running(run)
+    monkeypatch.setattr(signs_of_life, "STALE", 1.0)
+    monkeypatch.setattr(jobs, "LOOK", 0.05)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:  # as long as it gives them
+        jobs.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+        time.sleep(0.05)
+    assert session.status.phase != "idle"
     wait(lambda: session.status.phase == "idle")  # told that it ended, without a last word
+    assert not jobs.is_running(run)
     with taken_up(run):
         pass
 
 
-def test_signs_of_life_end_with_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [-STALE - 5, 3600.0, 10 * 365 * 86400.0])
+def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds: float) -> None:
+    run = project.new_run("dycon", {})
+    jobs.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+    date = time.time() + seconds
+    os.utime(run.folder / "process.json", (date, date))
+    assert not jobs.is_running(run)
+
+
+def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    jobs.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+    before = run.folder.stat().st_mtime_ns
+    session = Session()
+    session.open_project(project.path, read_only=True)
+    assert "on ward-3" in session.status.text
+    time.sleep(2 * jobs.LOOK)
+    session.close_project()
+    assert run.folder.stat().st_mtime_ns == before
+
+
+def test_ones_own_run_comes_before_a_colleagues(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    own, theirs = (project.new_run("dycon", make_config("dycon").to_dict()) for _ in range(2))
+    jobs.write_identity(own, ProcessIdentity.of(other_process.pid))
+    jobs.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
+    session = Session()
+    session.open_project(project.path)
+    assert session.status.run == own.id
+    assert not session.runs.elsewhere
+
+
+def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
+    theirs = project.new_run("dycon", make_config("dycon").to_dict())
+    jobs.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
+    session = Session()
+    session.open_project(project.path)
+    assert session.status.run == theirs.id
+    own = session.start_training(make_config("supervised", **(TINY | {"steps": 2})))
+    session.wait(120)
+    assert project.run(own).read_metrics()["outcome"] == "finished"
+    assert theirs.read_control() == {}
+
+
+def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    jobs.write_identity(run, ProcessIdentity.of(other_process.pid))
+    events = jobs.follow_training(run)
+    assert next(events)["event"] == "waiting"
+    away = project.path.rename(project.path.with_name("away"))
+    end = time.monotonic() + 3 * jobs.LOOK
+    while time.monotonic() < end:
+        assert next(events)["event"] == "waiting"
+    away.rename(project.path)
+    run.append_event({"event": "finished"})
+    wait(lambda: next(events)["event"] == "finished")
+
+
+def test_a_run_that_has_just_ended_is_not_told_to_have_died(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    for event in ("started", "finished"):
+        run.append_event({"event": event})
+    jobs.write_identity(run, ProcessIdentity.of(other_process.pid))
+    events = jobs.follow_training(run)
+    assert next(events)["event"] == "waiting"
+    other_process.kill()
+    other_process.wait()
+    told = [event["event"] for event in events if event["event"] != "waiting"]
+    assert told == ["finished"]
+
+
+def test_signs_of_life_are_given_while_there_is_work(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(signs_of_life, "FRESHEN", 0.02)
-    file = tmp_path / "process.json"
-    file.touch()
-    old = time.time() - STALE - 5
-    with kept_fresh(file):
-        os.utime(file, (old, old))
-        wait(lambda: is_fresh(file))
+    run = project.new_run("dycon", {})
+    file = run.folder / "process.json"
+    with jobs.at_work(run) as taken_over:
+        os.utime(file, (0, 0))
+        wait(lambda: is_fresh(file, time.time()))
+        file.unlink()  # by somebody's hand
+        wait(file.exists)
+        other = ProcessIdentity(4711, "ward-3", 1.0)
+        jobs.write_identity(run, other)
+        wait(lambda: taken_over() == other)
+    assert jobs.read_identity(run) == other  # its file is left to it
     wait(lambda: not any(t.name == "signs of life" for t in threading.enumerate()))
-    os.utime(file, (old, old))
-    assert not is_fresh(file)
-    assert not is_fresh(tmp_path / "gone")
+
+
+def test_a_run_that_another_machine_took_over_ends_here(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signs_of_life, "FRESHEN", 0.02)
+    config = make_config("supervised", **(TINY | {"steps": 10_000}))
+    events = identified(train(project, config), project, held=False)
+    run = project.run(next(e for e in events if e["event"] == "started")["run"])
+    jobs.write_identity(run, ProcessIdentity(4711, "ward-3", 1.0))
+    with pytest.raises(BusyError, match="taken over on ward-3"):
+        list(events)
+    assert run.read_metrics() == {}

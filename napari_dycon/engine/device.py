@@ -79,6 +79,18 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
     return seconds(True) < 0.8 * seconds(False)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch has an error of its own for it on GPUs only."""
+    words = ("out of memory", "allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give back what torch holds of a GPU's memory without using it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def keep_memory() -> None:
     """Let glibc keep freed memory instead of giving it back to the system after every step.
 

@@ -12,6 +12,7 @@ import torch
 from napari_dycon.engine import band, checkpoint
 from napari_dycon.engine.calibration import Sample, calibration_sample
 from napari_dycon.engine.dataset import TrainingData, to_indices
+from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.predict import members_on_grid, predict_volume
@@ -60,7 +61,7 @@ def preview(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Event:
-    """Predict the case being looked at; a case that cannot be read only gives a warning."""
+    """Predict the case being looked at; one that cannot be, or is too large, gives a warning."""
     try:
         volume = project.read_image(case)
         result = predict_volume(model, volume, device, dtype, quick=True)
@@ -69,6 +70,11 @@ def preview(
         project.write_facts(run.id, case, {"score": score})
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
+    except (MemoryError, RuntimeError) as error:  # the run must not end for a picture
+        if not is_out_of_memory(error):
+            raise
+        free_memory(device)
+        return {"event": "warning", "message": f"No preview of {case}: memory ran out for it."}
     return {
         "event": "preview",
         "case": case,
@@ -88,16 +94,25 @@ def validate(
 ) -> dict[str, object]:
     """Mean Dice of each class over the validation cases, on their own grids.
 
+    Cases that memory does not suffice for are left out, and named under ``missed``.
     ``samples`` is given what a temperature can be fitted on, where it is asked for.
     """
     scores: dict[int, list[float]] = {value: [] for value in data.class_values}
+    missed: list[str] = []
     values = np.array([0, *data.class_values], dtype=np.uint8)
     for case in data.validation:
         volume = project.read_image(case)
         label = project.read_label(case, like=volume)
         if label is None:
             continue
-        members = list(members_on_grid(model, volume, device, dtype, quick=True))
+        try:
+            members = list(members_on_grid(model, volume, device, dtype, quick=True))
+        except (MemoryError, RuntimeError) as error:  # the run must not end for a score
+            if not is_out_of_memory(error):
+                raise
+            free_memory(device)
+            missed.append(case)
+            continue
         mask = values[torch.stack(members).mean(dim=0).argmax(dim=0).numpy()]
         for value, dice in dice_per_class(mask, label, data.class_values).items():
             scores[value].append(dice)
@@ -109,4 +124,15 @@ def validate(
     return {
         "dice": {key: round(value, 5) for key, value in means.items()},
         "mean": round(float(np.mean(list(means.values()))), 5) if means else None,
+        **({"missed": missed} if missed else {}),
     }
+
+
+def too_large(validation: dict[str, object]) -> Iterator[Event]:
+    """Tell of the cases that a validation had to leave out."""
+    if missed := validation.get("missed"):
+        names = ", ".join(missed) if isinstance(missed, list) else ""
+        yield {
+            "event": "warning",
+            "message": f"Memory ran out for the validation cases {names}; the Dice is of the rest.",
+        }

@@ -25,7 +25,12 @@ from napari_dycon.engine.calibration import Sample, fit_temperature
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
 from napari_dycon.engine.dataset import TrainingData, groups, prepare, read_groups
-from napari_dycon.engine.device import choose_device, choose_precision, keep_memory
+from napari_dycon.engine.device import (
+    choose_device,
+    choose_precision,
+    is_out_of_memory,
+    keep_memory,
+)
 from napari_dycon.engine.events import Event, EventLog
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method
@@ -38,7 +43,7 @@ from napari_dycon.engine.schedules import (
     ema_decay,
     learning_rate_factor,
 )
-from napari_dycon.engine.side_jobs import keep_trying, preview, validate
+from napari_dycon.engine.side_jobs import keep_trying, preview, too_large, validate
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 from napari_dycon.project.leftovers import sweep_project
@@ -296,6 +301,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         if data.validation and now - checked >= check_gap and progress() < 1.0:
             last_validation = validate(project, data, model, *where)
             yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
+            yield from too_large(last_validation)
             checked = time.monotonic()
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
 
@@ -372,8 +378,7 @@ def _number(value: torch.Tensor) -> float | None:
 def _explain(error: BaseException) -> EngineError:
     """One sentence of reason and advice for what torch or the system raised."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    memory = isinstance(error, MemoryError) or "out of memory" in text.lower()
-    if memory or "not enough memory" in text.lower():
+    if is_out_of_memory(error):
         return EngineError(
             "The device ran out of memory. Use a smaller patch (--set patch=[64,64,64]) or a "
             "smaller batch (--set unlabelled_batch=1), or close other programs that use it. "

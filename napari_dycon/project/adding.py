@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from napari_dycon.errors import BusyError, ProjectError, UserError
-from napari_dycon.project import formats
+from napari_dycon.project import formats, project_file
 from napari_dycon.project.atomic import make_folder
 from napari_dycon.project.labels import check_values, label_status, rename
 from napari_dycon.project.names import free_id
@@ -181,9 +181,12 @@ def entering(folder: Path, found: Sequence[NewCase]) -> Iterator[Callable[[dict[
     try:
         yield enter
     except BaseException:
-        for path in written:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        with contextlib.suppress(ProjectError):  # what went wrong may have come after the writing
+            there = {label_file(folder, case.id) for case in project_file.read(folder).cases}
+            for path in written:
+                if path not in there:
+                    with contextlib.suppress(OSError):
+                        path.unlink(missing_ok=True)
         raise
 
 

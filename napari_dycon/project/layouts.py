@@ -143,7 +143,7 @@ def _described(values: Any, what: str) -> dict[str, Any]:
 def _channel_names(values: dict[str, Any]) -> tuple[str, ...]:
     key = "channel_names" if "channel_names" in values else "modality"
     names = _described(values.get(key), f'"{key}"')
-    if not all(str(number).isdigit() for number in names):
+    if not all(str(number).isdecimal() for number in names):
         raise ValueError(f'"{key}" does not number the channels')
     return tuple(str(names[number]) for number in sorted(names, key=int))
 
@@ -154,13 +154,13 @@ def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
     ignore = None
     for key, value in _described(values.get("labels"), '"labels"').items():
         # nnU-Net's second version has names first, its first one and the Decathlon values.
-        number, name = (key, str(value)) if key.isdigit() else (value, key)
+        number, name = (key, str(value)) if key.isdecimal() else (value, key)
         if isinstance(number, list):
             raise UserError(
                 f"The dataset trains on regions ({name}); expected one value a structure. List "
                 "the values by themselves in dataset.json."
             )
-        if not str(number).isdigit() or not 0 <= int(number) < UNANNOTATED or not name.strip():
+        if not str(number).isdecimal() or not 0 <= int(number) < UNANNOTATED or not name.strip():
             raise ValueError(f'"labels" gives {name!r} the value {number!r}; expected 0 to 254')
         if name == "ignore":
             ignore = int(number)

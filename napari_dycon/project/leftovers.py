@@ -47,7 +47,13 @@ def sweep(folder: Path) -> list[Path]:
 
 def sweep_project(folder: Path) -> list[Path]:
     """Sweep the folders of a project in which this program writes; returns what was removed."""
-    places = [folder, folder / "labels", folder / "cache", folder / "cache" / "pictures"]
+    places = [
+        folder,
+        folder / ".open",
+        folder / "labels",
+        folder / "cache",
+        folder / "cache" / "pictures",
+    ]
     for part in ("runs", "predictions"):
         with contextlib.suppress(OSError):
             places += [path for path in (folder / part).iterdir() if path.is_dir()]
@@ -55,8 +61,10 @@ def sweep_project(folder: Path) -> list[Path]:
         state = run / "state"
         places += [state, state / "labels", state / "borrowed"]
     home = folder.resolve()
-    own = [place for place in places if place.resolve().is_relative_to(home)]  # no links out of it
-    return [path for place in own for path in sweep(place)]
+    inside = [
+        place for place in places if place.resolve().is_relative_to(home)
+    ]  # no links out of it
+    return [path for place in inside for path in sweep(place)]
 
 
 def _last_change(path: Path) -> float:

@@ -262,7 +262,7 @@ def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
     inside(folder.parent, folder)
     try:
         folder.mkdir(exist_ok=True)
-        last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdigit()), default=0)
+        last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdecimal()), default=0)
         for number in range(last + 1, last + 100):
             run = Run(folder / f"{number:03d}-{method}")
             try:

@@ -11,11 +11,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from napari_dycon.errors import DyconError
 from napari_dycon.project.atomic import temporary_beside
 from napari_dycon.project.limited import number, whole
 
@@ -93,23 +94,51 @@ def disk_time(folder: Path) -> float:
             probe.unlink(missing_ok=True)
 
 
-def is_fresh(file: Path, now: float | None = None) -> bool:
-    """Whether a file's writer gave a sign of life lately; ``now`` is the time by its disk."""
+def is_fresh(file: Path, now: float) -> bool:
+    """Whether a file's writer gave a sign of life lately; ``now`` is the time by its disk.
+
+    A date to come is none: a living writer sets it right with the next one.
+    """
     try:
-        return (disk_time(file.parent) if now is None else now) - file.stat().st_mtime < STALE
+        return abs(now - file.stat().st_mtime) < STALE
     except OSError:
         return False
 
 
+class Watch:
+    """Watches a file's date go on, by the clock of this machine and without writing anything."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._date = self._read()
+        self._since = time.monotonic()
+
+    def is_fresh(self) -> bool:
+        """Whether the date changed lately; a drive that is away for less time does no harm."""
+        date = self._read()
+        if date is not None and date != self._date:
+            self._date, self._since = date, time.monotonic()
+        return time.monotonic() - self._since < STALE
+
+    def _read(self) -> int | None:
+        try:
+            return self._file.stat().st_mtime_ns
+        except OSError:
+            return None
+
+
 @contextlib.contextmanager
-def kept_fresh(file: Path) -> Iterator[None]:
-    """Give signs of life by a file that is there, from a thread of its own."""
+def repeated(give_sign: Callable[[], None]) -> Iterator[None]:
+    """Give signs of life from a thread of its own.
+
+    Files are written anew for it: to set a date alone would set it by the clock of this machine.
+    """
     over = threading.Event()
 
     def freshen() -> None:
         while not over.wait(FRESHEN):
-            with contextlib.suppress(OSError):  # a drive that is away for a while
-                os.utime(file)
+            with contextlib.suppress(DyconError, OSError):  # a drive that is away for a while
+                give_sign()
 
     threading.Thread(target=freshen, name="signs of life", daemon=True).start()
     try:

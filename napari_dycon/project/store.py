@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ from napari_dycon.project.adding import (
     label_file,
     read_cases,
 )
-from napari_dycon.project.atomic import make_folder, replacing_together, write_json
+from napari_dycon.project.atomic import folder_lock, make_folder, replacing_together, write_json
 from napari_dycon.project.labels import check_values, label_status
 from napari_dycon.project.limited import read_json
 from napari_dycon.project.links import inside, inside_own
@@ -197,13 +197,13 @@ class Project:
             return None
         return formats.read_label(path, like=like).array
 
-    def label_stamp(self, case_id: str) -> tuple[int, int] | None:
+    def label_stamp(self, case_id: str) -> tuple[int, int, int] | None:
         """State of a label's file, which differs after every write; ``None`` if there is none."""
         try:
             state = self.label_path(case_id).stat()
         except (OSError, ProjectError):
             return None
-        return state.st_mtime_ns, state.st_size
+        return state.st_mtime_ns, state.st_size, state.st_ino
 
     # ---- Changing it -------------------------------------------------------------------------
 
@@ -263,6 +263,15 @@ class Project:
         with entering(self.path, found) as enter:
             self._change(enter)
         return [new.case for new in found]
+
+    @contextlib.contextmanager
+    def labels_held(self) -> Iterator[None]:
+        """Keep other windows and machines from saving labels between reading and saving one."""
+        self.need_writing()
+        folder = inside(self.path, self.path / "labels")
+        make_folder(folder, within=self.path)
+        with folder_lock(folder):
+            yield
 
     def save_label(
         self,

@@ -84,7 +84,8 @@ class CloseWatch(QObject):
         """Whether there is a run that this window may decide about."""
         session = self._session
         only_shown = session.project is not None and bool(session.project.read_only)
-        return session.status.phase not in ("idle", "stopping") and not only_shown
+        others = only_shown or bool(session.runs.elsewhere)
+        return session.status.phase not in ("idle", "stopping") and not others
 
     def _saved(self) -> bool:
         """Save the label; when that fails, refuse the first close, and rescue it at the second."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from napari_dycon.project import leftovers
+from napari_dycon.project import leftovers, signs_of_life
 
 
 def test_a_disk_whose_clock_is_behind_loses_nothing_young(
@@ -17,7 +17,7 @@ def test_a_disk_whose_clock_is_behind_loses_nothing_young(
     half = tmp_path / ".0123abcd.tmp.label.nii.gz"
     half.write_bytes(b"half")
     now = time.time()
-    monkeypatch.setattr(leftovers.time, "time", lambda: now + 2 * leftovers.OLD)
+    monkeypatch.setattr(signs_of_life.time, "time", lambda: now + 2 * leftovers.OLD)
     assert leftovers.sweep(tmp_path) == []
     os.utime(half, (now - 2 * leftovers.OLD,) * 2)
     assert leftovers.sweep(tmp_path) == [half]
