@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,6 +193,24 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     with pytest.raises(ProjectError, match="disk is full"):
         project.add_cases(files, labels=labels)
     assert tree(project.path) == before
+
+
+def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = project_file.changed
+
+    def then_interrupted(*arguments: Any) -> None:
+        changed(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(project_file, "changed", then_interrupted)
+    label = save_nifti(tmp_path / "a.nii.gz", np.ones(SHAPE, np.uint8))
+    with pytest.raises(KeyboardInterrupt):
+        project.add_cases([scan(tmp_path / "more" / "a.nii.gz")], labels={"a": label})
+    again = Project.open(project.path)
+    assert again.case("a").status == "labelled"
+    assert again.read_label("a").all()
 
 
 def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> None:
