@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from accuracy import call
 
+from napari_dycon.application.suggestions import suggestions
 from napari_dycon.project.store import Project
-from napari_dycon.suggestions import suggestions
 
 START, TWO = 4, 2
 

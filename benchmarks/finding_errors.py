@@ -22,7 +22,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from napari_dycon.hotspots import find_hot_spots
+from napari_dycon.application.hotspots import find_hot_spots
 from napari_dycon.project import formats
 
 LEAST_ML = 0.1

@@ -38,20 +38,20 @@ MODULES = (
     "napari_dycon.engine.events",
     "napari_dycon.project.formats",
     "napari_dycon.project.store",
-    "napari_dycon.run_status",
+    "napari_dycon.application.run_status",
 )
 Target = Callable[[bytes], object]
 
 
 def targets(folder: Path) -> dict[str, Target]:
     """What is tried: each takes the bytes of a file."""
+    from napari_dycon.application.run_status import RunStatus, advanced
     from napari_dycon.engine.events import parse_line
     from napari_dycon.engine.weights_header import read_header
     from napari_dycon.errors import DyconError
     from napari_dycon.project.formats import read_volume
     from napari_dycon.project.runs import Run
     from napari_dycon.project.store import Project
-    from napari_dycon.run_status import RunStatus, advanced
 
     def project(data: bytes) -> None:
         place = folder / "project"

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
-from napari_dycon.cohort import CLASSES, write_cohort
+from napari_dycon.demo.cohort import CLASSES, write_cohort
 from napari_dycon.engine.config import make_config
 from napari_dycon.project import formats
 from napari_dycon.widgets.app import make_window

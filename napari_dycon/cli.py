@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from napari_dycon import __version__
-from napari_dycon.cli_results import evaluate, export, predict
-from napari_dycon.cli_support import (
+from napari_dycon.commands.results import evaluate, export, predict
+from napari_dycon.commands.support import (
     RESAMPLE_HELP,
     AsJson,
     Event,
@@ -27,15 +27,15 @@ from napari_dycon.cli_support import (
     refuse_other_settings,
     taken_up,
 )
-from napari_dycon.crash import explained
-from napari_dycon.errors import DyconError, UserError
-from napari_dycon.terminal import (
+from napari_dycon.commands.terminal import (
     progress_bar,
     say,
     show_cases,
     show_training,
     tell,
 )
+from napari_dycon.crash import explained
+from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
     from napari_dycon.project.adding import Skipped
@@ -108,7 +108,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Run the whole loop on a built-in synthetic cohort."""
-    from napari_dycon.demo import run_demo
+    from napari_dycon.demo.run import run_demo
 
     run_demo(
         out,
@@ -221,8 +221,8 @@ def train(
     Ctrl+C ends a run and keeps what it learnt; --resume goes on with it, with its own settings and,
     where given, another --steps or --time-limit.
     """
+    from napari_dycon.application.jobs import at_which, is_running
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
-    from napari_dycon.jobs import at_which, is_running
 
     opened = open_project(project)
     run: Run | None = None

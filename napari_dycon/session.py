@@ -16,24 +16,24 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_dycon.annotating import Annotating
-from napari_dycon.background import Background, PlainBackground
-from napari_dycon.case_view import CaseView, load_case
+from napari_dycon.application.annotating import Annotating
+from napari_dycon.application.background import Background, PlainBackground
+from napari_dycon.application.case_view import CaseView, load_case
+from napari_dycon.application.label_keeper import LabelKeeper
+from napari_dycon.application.opening import Opening
+from napari_dycon.application.questions import Question
+from napari_dycon.application.reviewing import Reviewing
+from napari_dycon.application.run_control import RunControl
+from napari_dycon.application.run_status import RunStatus
+from napari_dycon.application.suggestions import Suggestion, case_score, suggestions
+from napari_dycon.application.transfers import Transfers
 from napari_dycon.crash import explained
 from napari_dycon.drawing.boxes import Box, changed_box
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
-from napari_dycon.label_keeper import LabelKeeper
-from napari_dycon.opening import Opening
 from napari_dycon.project.scans import Scan
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Project
-from napari_dycon.questions import Question
-from napari_dycon.reviewing import Reviewing
-from napari_dycon.run_control import RunControl
-from napari_dycon.run_status import RunStatus
-from napari_dycon.suggestions import Suggestion, case_score, suggestions
-from napari_dycon.transfers import Transfers
 
 Array = npt.NDArray[Any]
 Event = dict[str, Any]

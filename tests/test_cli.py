@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
@@ -15,12 +16,16 @@ import pytest
 from dicom_files import save_series, values
 from nifti_files import save_nifti
 
-from napari_dycon import cli_support, predicting
+import napari_dycon
+from napari_dycon.commands import predicting
+from napari_dycon.commands import support as cli_support
 from napari_dycon.errors import UserError
 from napari_dycon.project.store import Project
 
 TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
 Run = Callable[..., tuple[int, str, str]]
+
+ROOT = Path(napari_dycon.__file__).parent
 
 
 def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
@@ -239,6 +244,32 @@ def test_layers_import_one_way(module: str) -> None:
     )
     loaded: list[Any] = json.loads(done.stdout.splitlines()[-1])
     assert [name for name in ABSENT[module] if name in loaded] == []
+
+
+ROOM = {"__version__", "errors", "plain_text", "heat"}  # what everybody may use
+MAY_USE = {
+    "project": set(),
+    "drawing": {"project"},
+    "engine": {"project"},
+    "exports": {"project", "engine"},
+    "application": {"project", "engine", "drawing", "exports", "session", "crash"},
+}
+
+
+@pytest.mark.parametrize("folder", MAY_USE)
+def test_folders_use_those_before_them_alone(folder: str) -> None:
+    allowed = MAY_USE[folder] | ROOM | {folder}
+    for file in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module == "napari_dycon":
+                names = [f"napari_dycon.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [str(node.module)]
+            used = {name.split(".")[1] for name in names if name.startswith("napari_dycon.")}
+            assert used <= allowed, f"{file.name} uses {used - allowed}"
 
 
 BARE = """

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from napari_dycon import crash
-from napari_dycon.background import PlainBackground
+from napari_dycon.application.background import PlainBackground
 from napari_dycon.errors import UserError
 from napari_dycon.project.own_folder import VARIABLE
 from napari_dycon.project.store import Project

@@ -18,14 +18,15 @@ from nifti_files import save_nifti
 from rich.console import Console
 from tiny_runs import TINY
 
-from napari_dycon import plain_text, terminal
+from napari_dycon import plain_text
+from napari_dycon.commands import terminal
+from napari_dycon.demo.report import evaluation_table
 from napari_dycon.exports.export import FORMATS, export
 from napari_dycon.exports.page import page
 from napari_dycon.plain_text import printable, printable_json, untagged
 from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
-from napari_dycon.report import evaluation_table
 
 Command = Callable[..., tuple[int, str, str]]
 PACKAGE = Path(plain_text.__file__).parent

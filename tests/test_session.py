@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tiny_runs import TINY
 
+from napari_dycon.application.hotspots import find_hot_spots
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import BusyError, ProjectError, UserError
-from napari_dycon.hotspots import find_hot_spots
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from tiny_runs import TINY
 
-from napari_dycon import jobs
-from napari_dycon.cli_support import identified, taken_up
+from napari_dycon.application import jobs
+from napari_dycon.application.questions import Question
+from napari_dycon.commands.support import identified, taken_up
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import BusyError, ProjectError
@@ -26,7 +27,6 @@ from napari_dycon.project.atomic import folder_lock
 from napari_dycon.project.presence import FOLDER, PATIENCE, Presence, holders
 from napari_dycon.project.signs_of_life import STALE, ProcessIdentity, is_fresh
 from napari_dycon.project.store import Project
-from napari_dycon.questions import Question
 from napari_dycon.session import Session
 
 HOLD = """

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.comparison import compare
 from napari_dycon.engine.band import case_score
+from napari_dycon.engine.comparison import compare
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
 from napari_dycon.project.runs import Run

@@ -5,9 +5,9 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QWidget
 
+from napari_dycon.application.questions import Question
 from napari_dycon.errors import DyconError
 from napari_dycon.plain_text import printable
-from napari_dycon.questions import Question
 from napari_dycon.session import Session
 
 

@@ -15,7 +15,7 @@ from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
-from napari_dycon.background import with_failures
+from napari_dycon.application.background import with_failures
 from napari_dycon.project.adding import Progress
 
 T = TypeVar("T")

@@ -8,8 +8,8 @@ from qtpy.QtCore import QSize, Qt
 from qtpy.QtGui import QColor, QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
-from napari_dycon.case_summaries import CaseSummaries, CaseSummary, Picture
-from napari_dycon.case_view import CaseView
+from napari_dycon.application.case_summaries import CaseSummaries, CaseSummary, Picture
+from napari_dycon.application.case_view import CaseView
 from napari_dycon.project.schema import Case
 from napari_dycon.session import Session
 from napari_dycon.widgets.common import signals_blocked

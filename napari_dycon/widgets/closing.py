@@ -8,8 +8,8 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
+from napari_dycon.application.questions import Question
 from napari_dycon.errors import DyconError
-from napari_dycon.questions import Question
 from napari_dycon.session import Session
 from napari_dycon.widgets.ask import ask
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_dycon.comparison import ADDED, MISSED, OTHER
+from napari_dycon.engine.comparison import ADDED, MISSED, OTHER
 from napari_dycon.heat import COOL_STOPS, HEAT_STOPS
 from napari_dycon.project.schema import UNANNOTATED, ClassInfo
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
-from napari_dycon.comparison import StructureComparison, compare
+from napari_dycon.engine.comparison import StructureComparison, compare
 from napari_dycon.session import Session
 
 COLUMNS = ("Structure", "Label ml", "Pred. ml", "Dice")

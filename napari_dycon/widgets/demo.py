@@ -10,8 +10,8 @@ import napari
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_dycon.case_view import CaseView
-from napari_dycon.demo import report
+from napari_dycon.application.case_view import CaseView
+from napari_dycon.demo.run import report
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.store import Project

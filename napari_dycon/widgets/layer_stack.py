@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import QObject, Signal
 
-from napari_dycon.case_view import CaseView
+from napari_dycon.application.case_view import CaseView
 from napari_dycon.project.schema import ClassInfo
 from napari_dycon.session import Session
 

@@ -18,7 +18,7 @@ from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
-from napari_dycon.case_view import CaseView
+from napari_dycon.application.case_view import CaseView
 from napari_dycon.plain_text import untagged
 from napari_dycon.session import Session
 from napari_dycon.widgets.colours import label_colormap, same_colors

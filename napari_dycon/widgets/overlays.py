@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer
 
-from napari_dycon.case_view import CaseView
-from napari_dycon.comparison import difference
+from napari_dycon.application.case_view import CaseView
+from napari_dycon.engine.comparison import difference
 from napari_dycon.widgets.colours import COOL, HEAT, difference_colormap, label_colormap
 from napari_dycon.widgets.preferences import preferences
 

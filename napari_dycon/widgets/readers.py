@@ -60,7 +60,7 @@ def open_project(path: Paths) -> list[LayerData]:
 
 def sample_case() -> list[LayerData]:
     """One synthetic scan with its truth: an organ and small lesions."""
-    from napari_dycon.cohort import CLASSES, make_case
+    from napari_dycon.demo.cohort import CLASSES, make_case
 
     volume, truth = make_case(1)
     low, high = (float(v) for v in np.quantile(volume.array, (0.005, 0.995)))

@@ -7,10 +7,10 @@ from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_dycon.case_view import CaseView
+from napari_dycon.application.case_view import CaseView
+from napari_dycon.application.suggestions import Suggestion
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
-from napari_dycon.suggestions import Suggestion
 from napari_dycon.widgets.common import button, guarded, hint, plain_label, set_enabled, slider
 from napari_dycon.widgets.comparison_table import ComparisonTable
 from napari_dycon.widgets.layers import CaseLayers

@@ -9,8 +9,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
+from napari_dycon.application.rounds import Round, rounds, verdict
 from napari_dycon.plain_text import untagged
-from napari_dycon.rounds import Round, rounds, verdict
 from napari_dycon.session import Session
 from napari_dycon.widgets.common import plain_label
 

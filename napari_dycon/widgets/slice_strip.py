@@ -10,8 +10,8 @@ from qtpy.QtCore import QSize
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from napari_dycon.application.slice_profile import SliceProfile, slice_profile
 from napari_dycon.session import Session
-from napari_dycon.slice_profile import SliceProfile, slice_profile
 from napari_dycon.widgets.layers import CaseLayers
 
 HEIGHT = 68

@@ -17,9 +17,9 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from napari_dycon.application.run_status import RunStatus
 from napari_dycon.engine.config import TrainConfig, make_config, preset_description, preset_names
 from napari_dycon.project.store import Project
-from napari_dycon.run_status import RunStatus
 from napari_dycon.session import Session
 from napari_dycon.widgets.background import remaining_text
 from napari_dycon.widgets.common import button, guarded, plain_label, set_enabled

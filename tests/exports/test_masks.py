@@ -14,7 +14,7 @@ import SimpleITK as sitk  # noqa: N813
 from dicom_files import OBLIQUE, save_series, values
 from nifti_files import save_nifti
 
-from napari_dycon.cli_support import keep_scans
+from napari_dycon.commands.support import keep_scans
 from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.exports.export import FORMATS, chosen_codes, export
 from napari_dycon.project import formats

@@ -18,7 +18,7 @@ from fault_kills import Outcome
 from safetensors import safe_open
 from tiny_runs import TINY
 
-from napari_dycon import jobs
+from napari_dycon.application import jobs
 from napari_dycon.engine import checkpoint
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.project.runs import Run

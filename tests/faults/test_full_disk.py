@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tiny_runs import TINY
 
-from napari_dycon import label_keeper
+from napari_dycon.application import label_keeper
 from napari_dycon.engine import checkpoint, side_jobs
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.preprocess import save_array

@@ -17,8 +17,9 @@ import pytest
 from fault_kills import make_old
 from tiny_runs import TINY
 
-from napari_dycon import jobs
-from napari_dycon.cli_support import _stop_on_interrupt
+from napari_dycon.application import jobs
+from napari_dycon.application.rounds import rounds
+from napari_dycon.commands.support import _stop_on_interrupt
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import DyconError, ProjectError
@@ -28,7 +29,6 @@ from napari_dycon.project.leftovers import sweep_project
 from napari_dycon.project.runs import Run
 from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
-from napari_dycon.rounds import rounds
 from napari_dycon.session import Session
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from nifti_files import save_nifti
 
-from napari_dycon.case_summaries import _pictures
+from napari_dycon.application.case_summaries import _pictures
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
 from napari_dycon.exports.export import export
 from napari_dycon.project import formats, references, trust
@@ -512,8 +512,8 @@ def test_lines_that_are_no_events_count_as_not_there(line: bytes) -> None:
 
 
 def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
-    from napari_dycon.rounds import rounds
-    from napari_dycon.run_status import RunStatus, advanced
+    from napari_dycon.application.rounds import rounds
+    from napari_dycon.application.run_status import RunStatus, advanced
 
     run = project.new_run("dycon", {"method": "dycon"})
     kinds = ("started", "preparing", "warps", "step", "validation", "warning", "preview", "failed")

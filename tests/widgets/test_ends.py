@@ -9,10 +9,10 @@ import psutil
 import pytest
 from tiny_runs import TINY
 
-from napari_dycon import jobs
+from napari_dycon.application import jobs
+from napari_dycon.application.label_keeper import LabelKeeper
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import ProjectError
-from napari_dycon.label_keeper import LabelKeeper
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 

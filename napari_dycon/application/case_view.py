@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.application.hotspots import HotSpot, find_hot_spots
 from napari_dycon.errors import UserError
-from napari_dycon.hotspots import HotSpot, find_hot_spots
 from napari_dycon.project.schema import UNANNOTATED
 from napari_dycon.project.store import Kind, Project
 from napari_dycon.project.volume import Volume

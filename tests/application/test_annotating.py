@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_dycon.comparison import ADDED, MISSED, OTHER, compare, difference
+from napari_dycon.application.slice_profile import slice_profile
+from napari_dycon.engine.comparison import ADDED, MISSED, OTHER, compare, difference
 from napari_dycon.errors import BusyError, UserError
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
-from napari_dycon.slice_profile import slice_profile
 
 
 @pytest.fixture

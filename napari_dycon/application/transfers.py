@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_dycon.application.questions import Question
 from napari_dycon.errors import BusyError, UnevenSlicesError
 from napari_dycon.project.adding import Progress, Skipped
 from napari_dycon.project.channels import scans_for
@@ -13,7 +14,6 @@ from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.scans import Scan
 from napari_dycon.project.schema import Case
 from napari_dycon.project.store import Project
-from napari_dycon.questions import Question
 
 if TYPE_CHECKING:
     from napari_dycon.session import Session

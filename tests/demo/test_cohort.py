@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_dycon.cohort import CLASSES, make_case, write_cohort
+from napari_dycon.demo.cohort import CLASSES, make_case, write_cohort
 from napari_dycon.project.formats import read_label, read_volume
 
 SEEDS = range(6)

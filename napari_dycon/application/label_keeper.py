@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.background import Background
-from napari_dycon.case_view import CaseView
+from napari_dycon.application.background import Background
+from napari_dycon.application.case_view import CaseView
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
 from napari_dycon.project.store import Project

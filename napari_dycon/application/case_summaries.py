@@ -17,13 +17,13 @@ import numpy.typing as npt
 from psygnal import Signal
 from scipy import ndimage
 
-from napari_dycon.comparison import compare
+from napari_dycon.application.suggestions import Suggestion, suggestions
+from napari_dycon.engine.comparison import compare
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
 from napari_dycon.project.atomic import make_folder, write_bytes
 from napari_dycon.project.links import inside
 from napari_dycon.project.store import Project
-from napari_dycon.suggestions import Suggestion, suggestions
 
 if TYPE_CHECKING:
     from napari_dycon.session import Session

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tiny_runs import TINY
 
+from napari_dycon.application.rounds import Round, rounds, verdict
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.project.store import Project
-from napari_dycon.rounds import Round, rounds, verdict
 
 
 def one(labelled: int, dice: float | None) -> Round:
@@ -41,7 +41,7 @@ def test_the_verdict_needs_two_counts_of_labels_and_a_measure() -> None:
 
 
 def test_long_curves_are_thinned() -> None:
-    from napari_dycon.rounds import MOST_POINTS, _thinned
+    from napari_dycon.application.rounds import MOST_POINTS, _thinned
 
     curve = [(float(i), 0.5) for i in range(10_001)]
     assert len(_thinned(curve)) <= MOST_POINTS

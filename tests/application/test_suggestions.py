@@ -7,14 +7,14 @@ import pytest
 import torch
 from tiny_runs import TINY
 
-from napari_dycon.case_summaries import CaseSummaries, draw_picture
+from napari_dycon.application.case_summaries import CaseSummaries, draw_picture
+from napari_dycon.application.suggestions import choose_in_turn, suggestions
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
-from napari_dycon.suggestions import choose_in_turn, suggestions
 
 
 def test_of_two_alike_scans_only_one_comes_first() -> None:

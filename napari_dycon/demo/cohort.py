@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon.phantom import Field, Scene
+from napari_dycon.demo.phantom import Field, Scene
 from napari_dycon.project.volume import Source, Volume, from_canonical
 
 CLASSES = ("organ", "lesion")

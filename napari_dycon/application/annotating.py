@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_dycon.case_view import CaseView
+from napari_dycon.application.case_view import CaseView
 from napari_dycon.drawing import growing, interpolation, tidying
 from napari_dycon.drawing.boxes import Box, changed_box, rectangle_box, redrawn, thickened
 from napari_dycon.errors import BusyError, UserError

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from napari_dycon import demo
+from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
 
 

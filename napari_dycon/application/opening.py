@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from napari_dycon.application.questions import Question
 from napari_dycon.project.leftovers import sweep_project
 from napari_dycon.project.presence import Holder, Presence, holders
 from napari_dycon.project.store import Project
 from napari_dycon.project.trust import is_known, remember
-from napari_dycon.questions import Question
 
 if TYPE_CHECKING:
     from napari_dycon.session import Session

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon import jobs
-from napari_dycon.case_view import CaseView, load_prediction
+from napari_dycon.application import jobs
+from napari_dycon.application.case_view import CaseView, load_prediction
 from napari_dycon.errors import BusyError, UserError
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from napari_dycon import jobs
+from napari_dycon.application import jobs
+from napari_dycon.application.run_status import RunStatus, advanced
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.project.runs import Run
-from napari_dycon.run_status import RunStatus, advanced
 
 if TYPE_CHECKING:
     from napari_dycon.session import Session

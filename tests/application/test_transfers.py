@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nifti_files import save_nifti
 
-from napari_dycon.background import PlainBackground
+from napari_dycon.application.background import PlainBackground
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 

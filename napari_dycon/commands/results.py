@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from napari_dycon.cli_support import (
+from napari_dycon.commands.support import (
     RESAMPLE_HELP,
     AsJson,
     ProjectPath,
@@ -15,15 +15,15 @@ from napari_dycon.cli_support import (
     keep_scans,
     open_project,
 )
-from napari_dycon.errors import DyconError, UserError
-from napari_dycon.plain_text import printable
-from napari_dycon.terminal import (
+from napari_dycon.commands.terminal import (
     print_json,
     print_table,
     progress_bar,
     show_predictions,
     tell,
 )
+from napari_dycon.errors import DyconError, UserError
+from napari_dycon.plain_text import printable
 
 
 def predict(
@@ -44,7 +44,12 @@ def predict(
     Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
     2 then.
     """
-    from napari_dycon.predicting import Missed, predict_each_case, predict_each_file, summed_up
+    from napari_dycon.commands.predicting import (
+        Missed,
+        predict_each_case,
+        predict_each_file,
+        summed_up,
+    )
     from napari_dycon.project.channels import patients_in
     from napari_dycon.project.links import inside
     from napari_dycon.project.scans import Scan, holds_scans, scans_in
@@ -137,7 +142,7 @@ def evaluate(
     if as_json:
         print_json(result)
         return
-    from napari_dycon.report import evaluation_table
+    from napari_dycon.demo.report import evaluation_table
 
     print_table(evaluation_table(result))
     for line in result.get("warnings", []):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.cohort import CLASSES, write_cohort
+from napari_dycon.demo.cohort import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
 from napari_dycon.project.atomic import make_folder, write_json, write_text
@@ -92,8 +92,8 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
 
 def report(project: Project, out: Path, say: Say) -> Path:
     """Compare the predictions of the unlabelled cases with the truth; write ``report.md``."""
+    from napari_dycon.demo.report import write_report
     from napari_dycon.engine.evaluation import evaluate_folders
-    from napari_dycon.report import write_report
 
     run = project.run()
     found = project.path / "predictions" / run.id

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from napari_dycon.commands.terminal import cell
 from napari_dycon.project.atomic import write_text
-from napari_dycon.terminal import cell
 
 COLUMNS = (
     ("dice", "Dice", ".3f"),

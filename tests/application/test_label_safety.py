@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 from nifti_files import save_nifti
 
-from napari_dycon import jobs
-from napari_dycon.background import PlainBackground
-from napari_dycon.case_view import load_case
+from napari_dycon.application import jobs
+from napari_dycon.application.background import PlainBackground
+from napari_dycon.application.case_view import load_case
+from napari_dycon.application.run_status import RunStatus, advanced
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.train import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
 from napari_dycon.project import formats
 from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
-from napari_dycon.run_status import RunStatus, advanced
 from napari_dycon.session import Session
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from napari_dycon.application.opening import strangers_folders
+from napari_dycon.commands.terminal import tell
 from napari_dycon.errors import BusyError, UserError
-from napari_dycon.opening import strangers_folders
-from napari_dycon.terminal import tell
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -78,7 +78,7 @@ def taken_up(run: Run) -> Iterator[None]:
 
     The lock is the system's: it ends with the process that holds it, however that ends.
     """
-    from napari_dycon.jobs import at_which, is_running
+    from napari_dycon.application.jobs import at_which, is_running
     from napari_dycon.project.atomic import folder_lock
 
     busy = BusyError(
@@ -113,7 +113,7 @@ def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iter
 
     A new run is held from here on, as ``taken_up`` holds one that is gone on with (``held``).
     """
-    from napari_dycon.jobs import at_work
+    from napari_dycon.application.jobs import at_work
     from napari_dycon.project.atomic import folder_lock
 
     run: Run | None = None

@@ -1,0 +1,1 @@
+"""What ``session.py`` is made of: the application without a window, no Qt."""
