@@ -47,23 +47,17 @@ def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Po
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment["PYTHONUTF8"] = "1"  # paths may hold any letters, also on Windows
     command = [sys.executable, "-m", "napari_dycon", *arguments]
+    flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env=environment,
-            creationflags=flags,
-        )
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=errors,
         env=environment,
-        start_new_session=True,
+        creationflags=flags,
+        start_new_session=True,  # Windows has none, and passes it over
     )
 
 

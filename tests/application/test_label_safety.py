@@ -28,6 +28,8 @@ from napari_dycon.project.signs_of_life import ProcessIdentity
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
+Merging = tuple[Session, Session, Callable[[], None]]
+
 
 class LateBackground(PlainBackground):
     """Keeps answers back until they are asked for, as a slow disk does."""
@@ -135,32 +137,9 @@ def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
     assert np.array_equal(two.view.label, both)
 
 
-def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
-    slow: tuple[Session, LateBackground], project: Project
-) -> None:
-    one, background = slow
-    two = Session()
-    two.open_project(project.path)
-    two.show_case("scan-3")
-    two.view.label[7, 7, 7] = 1
-    two.flush()
-    one.view.label[5, 5, 5] = 1
-    background.late = []
-    one.save_label()  # merged on the disk; its answer waits
-    one.view.label[4, 4, 4] = 1
-    one.close_project()
-    for answer in background.late:
-        answer()
-    both = project.read_label("scan-3")
-    assert [both[n, n, n] for n in (4, 5, 7)] == [1, 1, 1]
-    two.view.label[9, 9, 9] = 1
-    two.flush()
-    assert [two.view.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
-
-
-def test_what_is_erased_after_a_merge_stays_erased(
-    slow: tuple[Session, LateBackground], project: Project
-) -> None:
+@pytest.fixture
+def merging(slow: tuple[Session, LateBackground], project: Project) -> Merging:
+    """Two windows on one label; the first merges both on the disk, and its answer waits."""
     one, background = slow
     two = Session()
     two.open_project(project.path)
@@ -170,10 +149,33 @@ def test_what_is_erased_after_a_merge_stays_erased(
     one.view.label[5, 5, 5] = 1
     background.late = []
     one.save_label()
+
+    def arrive() -> None:
+        answers, background.late = background.late, None
+        for answer in answers or []:
+            answer()
+
+    return one, two, arrive
+
+
+def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
+    merging: Merging, project: Project
+) -> None:
+    one, two, arrive = merging
+    one.view.label[4, 4, 4] = 1
+    one.close_project()
+    arrive()
+    both = project.read_label("scan-3")
+    assert [both[n, n, n] for n in (4, 5, 7)] == [1, 1, 1]
+    two.view.label[9, 9, 9] = 1
+    two.flush()
+    assert [two.view.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
+
+
+def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Project) -> None:
+    one, _, arrive = merging
     one.view.label[5, 5, 5] = 0  # before the answer has come
-    for answer in background.late:
-        answer()
-    background.late = None
+    arrive()
     assert one.view.label[7, 7, 7] == 1
     one.view.label[7, 7, 7] = 0  # seen, and not wanted
     one.save_label()

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dialogs import answer
 from dicom_files import save_series, values
 from napari.utils.notifications import notification_manager
 from nifti_files import save_nifti
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QApplication, QComboBox, QDialogButtonBox, QFileDialog, QMessageBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QComboBox, QDialogButtonBox, QFileDialog, QMessageBox
 
 from napari_dycon.exports import export as exports
 from napari_dycon.project.matching import pieces_of
@@ -36,19 +37,6 @@ def files(folder: Path, *names: str) -> list[Path]:
         )
         for n, name in enumerate(names)
     ]
-
-
-def answer(work: Callable[[Any], None], kind: type) -> None:
-    """Do something with the next dialog of a kind, as soon as it is there."""
-
-    def look() -> None:
-        dialog = QApplication.activeModalWidget()
-        if isinstance(dialog, kind):
-            work(dialog)
-        else:
-            QTimer.singleShot(20, look)
-
-    QTimer.singleShot(20, look)
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dialogs import answer
 from dicom_files import save_series, values
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QMessageBox
+from qtpy.QtWidgets import QDialogButtonBox, QFileDialog, QMessageBox
 
 from napari_dycon.project import formats
 from napari_dycon.project.store import Project
@@ -19,19 +19,6 @@ from napari_dycon.widgets.new_project import NewProjectDialog
 
 pytestmark = pytest.mark.gui
 Window = Callable[[], Any]
-
-
-def answer(work: Callable[[Any], None], kind: type) -> None:
-    """Do something with the next dialog of a kind, as soon as it is there."""
-
-    def look() -> None:
-        dialog = QApplication.activeModalWidget()
-        if isinstance(dialog, kind):
-            work(dialog)
-        else:
-            QTimer.singleShot(20, look)
-
-    QTimer.singleShot(20, look)
 
 
 @pytest.fixture
