@@ -78,17 +78,17 @@ def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
     label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
     before = view.label.copy()
     press(viewer, Qt.Key.Key_I)
-    qtbot.waitUntil(lambda: (view.label[8] == 1).sum() > 40, timeout=10_000)
+    qtbot.waitUntil(lambda: (view.label[8] == 1).sum() > 40, timeout=20_000)
     label.undo()  # one step
     assert np.array_equal(view.label, before)
 
     layers.go_to_slice(5, 0)
     press(viewer, Qt.Key.Key_W)
-    qtbot.waitUntil(lambda: (view.label[5] == 1).any(), timeout=10_000)
+    qtbot.waitUntil(lambda: (view.label[5] == 1).any(), timeout=20_000)
     assert np.array_equal(view.label[5], view.label[4])
     layers.go_to_slice(11, 0)
     press(viewer, Qt.Key.Key_W, Qt.KeyboardModifier.ShiftModifier)
-    qtbot.waitUntil(lambda: (view.label[11] == 1).any(), timeout=10_000)
+    qtbot.waitUntil(lambda: (view.label[11] == 1).any(), timeout=20_000)
 
     before = view.label.copy()
     press(viewer, Qt.Key.Key_G)
@@ -190,7 +190,7 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     label.redo()
     assert (view.label == 255).all()
     assert panel.session.project.read_label("scan-3")[8, 8, 8] == 1
-    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=5_000)  # scan-4 has no prediction
+    qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20_000)  # scan-4 has no prediction
     assert all(
         layer.metadata["napari_dycon"]["case"] == "scan-4"
         for layer in viewer.layers
@@ -242,7 +242,7 @@ def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
     panel.strip._go(17.2)
     assert panel.layers.slice_index == 17
     viewer.dims.order = (1, 0, 2)
-    qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=10_000)
+    qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=20_000)
     assert len(panel.strip.profile.annotated) == panel.session.view.image.shape[1]
     press(viewer, Qt.Key.Key_H)
     assert not panel.layers.layer("uncertainty").visible
@@ -257,17 +257,17 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
         plot.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(int(place.x()), int(place.y()))
     )
     middle = (panel.session.view.image.shape[0] - 1) / 2
-    qtbot.waitUntil(lambda: abs(panel.layers.slice_index - middle) <= 1, timeout=5_000)
+    qtbot.waitUntil(lambda: abs(panel.layers.slice_index - middle) <= 1, timeout=20_000)
 
 
 def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     panel.review.toggles["difference"].setChecked(True)
-    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=20_000)
     shown = panel.layers.layer("difference")
     assert (shown.data > 0).sum() == (panel.session.view.prediction > 0).sum()
     panel.session.accept_prediction()
-    qtbot.waitUntil(lambda: not shown.data.any(), timeout=10_000)
+    qtbot.waitUntil(lambda: not shown.data.any(), timeout=20_000)
     panel.review.toggles["difference"].setChecked(False)
     assert not shown.visible
     shown.visible = True  # the eye in napari's list of layers
@@ -383,7 +383,7 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     painted = view.label == 1
     assert painted.any()
     assert (view.image.array[painted] >= 140).all()
-    qtbot.waitUntil(lambda: saved == ["scan-3"], timeout=10_000)
+    qtbot.waitUntil(lambda: saved == ["scan-3"], timeout=20_000)
     panel.session.show_case("scan-4")
     qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=20_000)
     assert panel.session.project.read_label("scan-3")[place] == 1
@@ -406,7 +406,7 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
         run.append_event({"event": "finished", "step": 19})
     panel.session.runs_changed.emit()
     rounds = panel.train.rounds
-    qtbot.waitUntil(lambda: rounds.table.topLevelItemCount() == 2, timeout=10_000)
+    qtbot.waitUntil(lambda: rounds.table.topLevelItemCount() == 2, timeout=20_000)
     assert rounds.table.topLevelItem(1).text(1) == "4"
     assert "still help" in rounds.verdict.text()
     rounds.table.setCurrentItem(rounds.table.topLevelItem(0))

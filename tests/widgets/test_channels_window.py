@@ -74,7 +74,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     place = dialog.table.visualItemRect(dialog.table.item(1, 2)).center()
     qtbot.mouseClick(dialog.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
     (choice,) = dialog.table.viewport().findChildren(QComboBox)
-    qtbot.waitUntil(lambda: choice.view().isVisible(), timeout=5000)
+    qtbot.waitUntil(lambda: choice.view().isVisible(), timeout=20_000)
     assert choice.currentText() == "choose…"
     assert choice.count() == 5
     choice.setCurrentIndex(choice.findText("p1_flair.nii.gz"))
@@ -156,7 +156,7 @@ def test_files_are_added_with_their_channels(
     add.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == 4, timeout=20_000)
     qtbot.waitUntil(
-        lambda: ("info", "anna was left out: it is case anna already.") in said, timeout=5000
+        lambda: ("info", "anna was left out: it is case anna already.") in said, timeout=20_000
     )
     answer(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
     notification_manager.records.clear()
@@ -252,17 +252,17 @@ def test_one_export_at_a_time_with_progress(
     said: list[tuple[str, str]] = []
     session.message.connect(lambda *message: said.append(message))
     session.export("nifti", tmp_path / "out")
-    qtbot.waitUntil(lambda: [bar.n for bar in panel.background._bars] == [250], timeout=5000)
+    qtbot.waitUntil(lambda: [bar.n for bar in panel.background._bars] == [250], timeout=20_000)
     assert [bar.desc for bar in panel.background._bars] == ["Exporting: zoe: "]
     panel.data.export_button.click()  # no dialog that is filled in for nothing
     assert said[-1] == ("error", "An export is at work already; wait until it is done.")
     go_on.set()
-    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=10_000)
+    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=20_000)
     assert not panel.background._bars
     go_on.clear()
     monkeypatch.undo()
     session.export("nifti", tmp_path / "out")  # nothing to export: the next one may start
-    qtbot.waitUntil(lambda: "Label or predict some first" in said[-1][1], timeout=10_000)
+    qtbot.waitUntil(lambda: "Label or predict some first" in said[-1][1], timeout=20_000)
     assert not session.transfers.exporting
 
 

@@ -43,7 +43,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, pictures: Any) -> Callable[[str], l
 def training(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
     viewer, panel = window()
     panel.session.open_project(project.path)
-    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.start_training(make_config("supervised", **ENDLESS))
     qtbot.waitUntil(lambda: panel.session.status.phase == "training", timeout=120_000)
     return viewer, panel
@@ -114,10 +114,10 @@ def test_a_project_in_use_can_be_looked_at(
     viewer, panel = window()
     session = panel.session
     session.open_project(project.path)
-    qtbot.waitUntil(lambda: session.project is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     assert "is open already" in asked[0]
     session.show_case("scan-0")
-    qtbot.waitUntil(lambda: session.view is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
     label = next(layer for layer in viewer.layers if layer.name == "label")
     assert not label.editable
     label.mode = "paint"
@@ -126,7 +126,7 @@ def test_a_project_in_use_can_be_looked_at(
         assert not button.isEnabled()
         assert "only to look" in button.toolTip()
     session.show_case("scan-1")
-    qtbot.waitUntil(lambda: session.view.id == "scan-1", timeout=10_000)
+    qtbot.waitUntil(lambda: session.view.id == "scan-1", timeout=20_000)
     assert not label.editable
     picture(viewer, "only-shown")
     other.close_project()
@@ -144,7 +144,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
     assert any(level == "error" and "ended" in text for level, text in said), said
     assert "Traceback" not in str(said)
-    qtbot.waitUntil(lambda: not panel.background._bars, timeout=10_000)
+    qtbot.waitUntil(lambda: not panel.background._bars, timeout=20_000)
     assert panel.train.start_button.isEnabled()
     assert not panel.train.stop_button.isEnabled()
     session.start_training(make_config("supervised", **TINY))
@@ -158,9 +158,9 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
     viewer, panel = window()
     session, said = panel.session, []
     session.open_project(project.path)
-    qtbot.waitUntil(lambda: session.project is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("scan-3")
-    qtbot.waitUntil(lambda: session.view is not None, timeout=10_000)
+    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
 
     def full(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")

@@ -135,7 +135,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert box.editing
     hand.press(Qt.Key.Key_Delete)
     assert session.drawing.box is None
-    hand.qtbot.waitUntil(lambda: "Box" not in viewer.layers, timeout=5_000)
+    hand.qtbot.waitUntil(lambda: "Box" not in viewer.layers, timeout=20_000)
     assert viewer.layers.selection.active.name == "label"
 
 
@@ -168,7 +168,7 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     assert "no rectangle" in hand.panel.message.text()
     assert hand.box.editing  # the next drag draws
     hand.press(Qt.Key.Key_G, SHIFT)
-    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=5_000)
+    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
 
 
 def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
@@ -181,7 +181,7 @@ def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
     hand.drag((10, 4, 3), (10, 10, 14))
     session.show_case("scan-4")
     hand.qtbot.waitUntil(lambda: session.view.id == "scan-4", timeout=20_000)
-    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=5_000)
+    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
     assert session.drawing.box is None
     assert hand.viewer.layers.selection.active.name == "label"
     session.drawing.limit_growing((slice(2, 9), slice(2, 9), slice(2, 9)))  # by a script
@@ -221,7 +221,7 @@ def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
     hand.panel.layers.go_to_slice(11, 0)
     assert len(hand.box.layer.data) == 1
     hand.session.drawing.limit_growing(None)
-    hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=5_000)
+    hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=20_000)
     toggle(hand.viewer)
     hand.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
     views.delete_and_cleanup(hand.viewer)
