@@ -76,7 +76,7 @@ def test_open_paint_train_accept_reopen(
     panel.annotate.brush.paint.click()
     assert (label.mode, label.selected_label) == ("paint", 1)
     middle = tuple(n // 2 for n in session.view.image.shape)
-    with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=20_000):
+    with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
         label.paint(middle, 1)
     assert session.project.read_label(shown)[middle] == 1
     assert session.project.case(shown).status == "in progress"
@@ -237,7 +237,7 @@ def test_a_cancelled_close_leaves_the_panel_alive(
     assert main.isVisible()
     assert project.read_label("scan-3")[5, 5, 5] == 1
     roles(viewer)["label"].paint((9, 9, 9), 1)
-    qtbot.waitUntil(lambda: project.read_label("scan-3")[9, 9, 9] == 1, timeout=20_000)
+    qtbot.waitUntil(lambda: project.read_label("scan-3")[9, 9, 9] == 1, timeout=5_000)
     main.removeEventFilter(cancel)
 
 
