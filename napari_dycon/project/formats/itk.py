@@ -6,6 +6,7 @@ SimpleITK's world is LPS and its arrays come as (k, j, i); nobody outside this f
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -171,7 +172,7 @@ def _data_file(path: Path) -> tuple[Path, bool, bool]:
     data = (path.parent / name).resolve()
     if not data.is_relative_to(path.parent.resolve()):
         raise outside
-    if not data.is_file():
+    if not os.path.isfile(data):  # pathlib raises for names that are too long
         raise FileFormatError(
             f"{path.name} is a header, and the file with its voxels, {data.name}, is missing "
             "beside it. Copy both."
