@@ -15,7 +15,7 @@ import torch
 
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.events import Event
-from napari_dycon.engine.votes import VOTERS, can_vote, vote
+from napari_dycon.engine.votes import VOTERS, can_vote, vote, voters_of
 from napari_dycon.engine.warps import make_warps, plan_warps
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.atomic import make_folder, write_json
@@ -45,26 +45,32 @@ def borrow(
         share = min(1.0, config.shape_share(len(data.labelled)))
         config = config.with_changes(warps=math.ceil(config.warps * share))
     pairs = plan_warps(data.labelled, data.unlabelled, config, folder, voters)
+    ballots = {pairs.index(group[-1]): group for group in voters_of(pairs)} if voting else {}
     record = folder.with_suffix(".json")
     wanted = _read(record) if resumed else None
-    made = 0
+    data.warped, data.voted = [], []
+
+    def take(number: int) -> None:
+        data.warped.append(pairs[number].warped)
+        if number in ballots:  # the last voter of a scan is there
+            case = vote(ballots[number], folder / f"{number:04d}.voted.npy")
+            data.voted += [case] if case else []
+
     try:
         if wanted is not None and all(pair.exists() for pair in pairs[:wanted]):
-            made = wanted
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            make_folder(folder, within=folder.parent)
-            for event in make_warps(pairs, device) if wanted != 0 else ():
-                made = int(event["done"])
-                yield event
-                if made == wanted or enough():
-                    break
-            if wanted is None:
-                write_json(record, {"made": made})
-        data.warped = [pair.warped for pair in pairs[:made]]
-        data.voted = vote(pairs[:made], folder) if voting else []
+            for number in range(wanted):
+                take(number)
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        make_folder(folder, within=folder.parent)
+        for event in make_warps(pairs, device) if wanted != 0 else ():
+            take(len(data.warped))
+            yield event
+            if len(data.warped) == wanted or enough():
+                break
+        if wanted is None:
+            write_json(record, {"made": len(data.warped)})
     except (ProjectError, OSError) as error:  # a full disk, for instance
-        data.warped = [pair.warped for pair in pairs[:made]]
         yield {
             "event": "warning",
             "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",

@@ -1,10 +1,10 @@
 """Unlabelled scans as training cases where labels deformed into them agree.
 
-Where several labelled scans were deformed into one unlabelled scan (see ``warps.py``), their labels
-vote on what is what in it (multi-atlas segmentation). Where most agree, the unlabelled scan itself
-becomes a training case, with its own appearance; the rest of it counts as not annotated. Votes err
-independently of the networks; what the networks predict themselves was tried in their place and
-confirms the networks' errors. No label of an unlabelled case is involved.
+Labelled scans that were deformed into one unlabelled scan (see ``warps.py``) say together what is
+what in it (multi-atlas segmentation, fused by ``fusion.py``). Where they agree, the unlabelled scan
+itself becomes a training case, with its own appearance; the rest of it counts as not annotated.
+Votes err independently of the networks; what the networks predict themselves was tried in their
+place and confirms the networks' errors. No label of an unlabelled case is involved.
 """
 
 from __future__ import annotations
@@ -16,31 +16,37 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from napari_dycon.engine.fusion import fuse
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
-from napari_dycon.engine.preprocess import read_label_array, save_array
+from napari_dycon.engine.preprocess import read_image_array, read_label_array, save_array
 from napari_dycon.engine.registration import canvas_shape
 from napari_dycon.engine.warps import Pair
 
-VOTERS, LEAST_VOTERS = 4, 3  # of one scan; fewer are no majority
+VOTERS = 4  # of one scan at most
 # Registration is as exact as its grid: a structure has to be large on it for votes to know more
 # than networks find alone. Measured: 1,050 cells (left atrium) gain much, 300 (hippocampus) lose.
 LEAST_CELLS = 600
 LEAST_DICE = 0.4  # between the voters; tumours that lie anywhere do not reach it
-AGREEMENT = 0.7  # share of the voters that has to agree on a voxel
+AGREEMENT = 0.7  # share of what the voters say that a voxel's value needs
+LEAST_CONTRAST = 0.3  # deviations by which the structure of a single voter has to stand out
+LEAST_LIKENESS = 0.4  # share of that contrast which what it votes for needs
+RING = 4  # voxels around a structure that count as its surroundings
 
-Labels = Sequence[npt.NDArray[np.uint8]]
+Label = npt.NDArray[np.uint8]
+Labels = Sequence[Label]
 
 
 def can_vote(labelled: Sequence[LabelledCase]) -> bool:
-    """Whether there are enough labelled cases, and every structure is large on the grid.
+    """Whether every structure is large on the registration's grid.
 
-    A structure has to fill ``LEAST_CELLS`` of the registration's grid, on average over the cases;
+    A structure has to fill ``LEAST_CELLS`` of it, on average over the cases;
     of a case that is annotated in part, the annotated part stands for the whole.
     """
-    if len(labelled) < LEAST_VOTERS:
-        return False
     sizes: dict[int, list[float]] = {}
     for case in labelled:
         label = read_label_array(case.label, mapped=False)
@@ -51,29 +57,38 @@ def can_vote(labelled: Sequence[LabelledCase]) -> bool:
     return bool(sizes) and all(np.mean(cells) >= LEAST_CELLS for cells in sizes.values())
 
 
-def vote(pairs: Sequence[Pair], folder: Path) -> list[LabelledCase]:
-    """Write what the labels deformed into each scan agree on; scans without agreement are left out.
-
-    Parameters
-    ----------
-    pairs : those whose files are there; the first ``VOTERS`` of a scan vote
-    folder : where the labels are written
-    """
+def voters_of(pairs: Sequence[Pair]) -> list[list[Pair]]:
+    """Pairs of each unlabelled scan, in the scans' order: its first ``VOTERS`` vote."""
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
         found.setdefault(pair.unlabelled.id, []).append(pair)
-    cases = []
-    for number, group in enumerate(found.values()):
-        if len(group) < LEAST_VOTERS:
-            continue
-        scan = group[0].unlabelled
-        case = LabelledCase(f"{scan.id}-voted", scan.image, folder / f"{number:04d}.voted.npy")
-        labels = [read_label_array(pair.warped.label, mapped=False) for pair in group[:VOTERS]]
-        agreed = majority(labels) if alike(labels) else None
-        if agreed is not None and len(set(np.unique(agreed)) - {UNANNOTATED}) > 1:
-            save_array(case.label, agreed)
-            cases.append(case)
-    return cases
+    return [group[:VOTERS] for group in found.values()]
+
+
+def vote(group: Sequence[Pair], path: Path) -> LabelledCase | None:
+    """Write what the labels deformed into a scan agree on; ``None`` where they do not.
+
+    Parameters
+    ----------
+    group : the voters of one scan, whose files are there
+    path : where the label is written
+    """
+    scan = group[0].unlabelled
+    if not path.exists():
+        labels = [read_label_array(pair.warped.label, mapped=False) for pair in group]
+        image, *images = (
+            torch.from_numpy(read_image_array(place, mapped=False)).float()
+            for place in (scan.image, *(pair.warped.image for pair in group))
+        )
+        agreed = np.full_like(labels[0], UNANNOTATED)
+        if alike(labels):
+            most = len(labels) // 2 + 1
+            agreed = fuse(image, images, labels, agreement=AGREEMENT, voters=most)
+        if len(labels) == 1 and not stands_out(image, agreed, images[0], labels[0]):
+            agreed = np.full_like(agreed, UNANNOTATED)
+        save_array(path, agreed)
+    values = set(np.unique(read_label_array(path, mapped=False)).tolist()) - {UNANNOTATED}
+    return LabelledCase(f"{scan.id}-voted", scan.image, path) if len(values) > 1 else None
 
 
 def alike(labels: Labels) -> bool:
@@ -89,25 +104,46 @@ def alike(labels: Labels) -> bool:
             in_a, in_b = (a == value) & known, (b == value) & known
             total = int(in_a.sum()) + int(in_b.sum())
             overlaps.append(2 * int((in_a & in_b).sum()) / max(total, 1))
-        if np.mean(overlaps) < LEAST_DICE:
+        if overlaps and np.mean(overlaps) < LEAST_DICE:
             return False
     return True
 
 
-def majority(labels: Labels) -> npt.NDArray[np.uint8]:
-    """Value on which at least ``AGREEMENT`` of the labels agree, 255 elsewhere.
+def stands_out(image: Tensor, label: Label, other: Tensor, drawn: Label) -> bool:
+    """Whether every structure differs from its surroundings as it does in the only voter.
 
-    A label abstains where it is not annotated itself; where fewer than ``LEAST_VOTERS`` are left,
-    nothing is said.
+    A tumour that one person has would be voted into all others; there nothing stands out.
+
+    Parameters
+    ----------
+    image, label : (C, D, H, W) and (D, H, W), the scan and what was voted
+    other, drawn : the same of the voter
     """
-    known = np.zeros(labels[0].shape, np.uint8)
-    for label in labels:
-        known += label != UNANNOTATED
-    result = np.full(known.shape, UNANNOTATED, np.uint8)
-    structures = set(np.concatenate([np.unique(label) for label in labels]).tolist())
-    for value in structures - {UNANNOTATED}:
-        votes = np.zeros(known.shape, np.uint8)
-        for label in labels:
-            votes += label == value
-        result[(votes >= np.float32(AGREEMENT) * known) & (known >= LEAST_VOTERS)] = value
-    return result
+    for value in set(np.unique(drawn).tolist()) - {0, UNANNOTATED}:
+        wanted, found = (
+            _contrast(other, drawn == value, drawn),
+            _contrast(image, label == value, label),
+        )
+        channel = int(np.argmax(np.abs(wanted)))
+        if not abs(wanted[channel]) >= LEAST_CONTRAST:
+            return False
+        if not found[channel] / wanted[channel] >= LEAST_LIKENESS:
+            return False
+    return True
+
+
+def _contrast(
+    image: Tensor, inside: npt.NDArray[np.bool_], label: Label
+) -> npt.NDArray[np.float64]:
+    """Mean of a structure less that of the background around it, in deviations of the channel."""
+    mask = torch.from_numpy(inside)[None, None].float()
+    around = F.max_pool3d(mask, 2 * RING + 1, 1, RING)[0, 0].numpy().astype(bool) & (label == 0)
+    if not inside.any() or not around.any():
+        return np.zeros(len(image))
+    voxels: npt.NDArray[np.float32] = image.numpy()
+    found = [
+        (float(channel[inside].mean()) - float(channel[around].mean()))
+        / max(float(channel.std()), 1e-6)
+        for channel in voxels
+    ]
+    return np.array(found, dtype=np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,10 @@ import torch
 from safetensors.torch import load_file
 from tiny_runs import TINY
 
-from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.config import TrainConfig, make_config
-from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.registration import canvas_shape, places, register, sample
 from napari_dycon.engine.train import train
-from napari_dycon.engine.votes import alike, can_vote, majority, vote
 from napari_dycon.engine.warps import make_warps, plan_warps
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
@@ -138,56 +134,6 @@ def test_warped_labels_fit_their_scans_and_stay_sparse(
         assert dice(bright[known], torch.from_numpy(label[known] == 1)) > 0.85
 
 
-def test_labels_vote_where_enough_of_them_agree() -> None:
-    labels = np.array([[0, 1, 1, 2, 255, 0], [0, 1, 1, 1, 1, 255], [0, 1, 2, 0, 1, 255]], np.uint8)
-    assert majority(labels[:, None, None]).tolist() == [[[0, 1, 255, 255, 255, 255]]]
-    fourth = np.array([[0, 1, 1, 2, 1, 0]], np.uint8)
-    four = np.concatenate([labels, fourth])[:, None, None]
-    assert majority(four).tolist() == [[[0, 1, 1, 255, 1, 255]]]
-
-
-def test_small_structures_and_voters_of_two_minds_do_not_vote(
-    files: tuple[list[LabelledCase], list[UnlabelledCase]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("napari_dycon.engine.votes.LEAST_CELLS", 200)
-    labelled, _ = files
-    assert can_vote(labelled[:1] * 3)
-    assert not can_vote(labelled[:1] * 2)
-    label = np.load(labelled[0].label)
-    small = dataclasses.replace(labelled[0], label=tmp_path / "small.npy")
-    np.save(small.label, label * (np.indices(label.shape)[1] == 14))
-    assert not can_vote([small] * 3)
-    here, there = np.zeros((2, 4, 4, 4), np.uint8)
-    here[:2], there[2:] = 1, 1
-    assert alike([here, here, here])
-    assert not alike([here, here, there, there])
-    parts = [here.copy(), here.copy(), here.copy()]
-    for number, part in enumerate(parts):
-        part[number] = 255  # each is annotated elsewhere
-    assert alike(parts)
-
-
-def test_scans_that_nobody_or_too_few_agree_on_are_left_out(
-    files: tuple[list[LabelledCase], list[UnlabelledCase]], tmp_path: Path
-) -> None:
-    labelled, unlabelled = files
-    config = make_config("dycon", warps=6)
-    three = [dataclasses.replace(labelled[0], id=f"m{n}") for n in range(3)]
-    pairs = plan_warps(three, unlabelled[:1], config, tmp_path / "w", voters=3)
-    list(make_warps(pairs, torch.device("cpu")))
-    assert vote(pairs[:2], tmp_path / "w") == []
-    (case,) = vote(pairs, tmp_path / "w")
-    assert case.image == unlabelled[0].image
-    voted, image = np.load(case.label), torch.from_numpy(np.load(case.image)[0])
-    assert set(np.unique(voted)) == {0, 1}  # three times the same voter always agrees
-    assert dice(image > 0.8, torch.from_numpy(voted == 1)) > 0.85
-    for pair in pairs:
-        np.save(pair.warped.label, np.full_like(voted, 255))
-    assert vote(pairs, tmp_path / "w") == []
-
-
 def settings(**changes: Any) -> TrainConfig:
     own = {"steps": 6, "unlabelled_start": 0.5, "warps": 8, "warp_share": 0.5}
     return make_config("dycon", **(TINY | own | changes))
@@ -235,35 +181,6 @@ def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project)
             again = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
     assert len(first) == 6
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_votes_are_only_used_where_the_structure_is_large(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("napari_dycon.engine.votes.LEAST_CELLS", 400)
-    device = torch.device("cpu")
-    data = TrainingData(settings(warps=9), (1,), 1)
-    for case in project.cases:
-        image = project.cache_folder / f"{case.id}.npy"
-        image.parent.mkdir(exist_ok=True)
-        np.save(image, project.read_image(case.id).array[None].astype(np.float32))
-        label = project.read_label(case.id)
-        if label is None:
-            data.unlabelled.append(UnlabelledCase(case.id, image))
-        else:
-            np.save(image.with_suffix(".label.npy"), label)
-            data.labelled.append(LabelledCase(case.id, image, image.with_suffix(".label.npy")))
-    folder = project.path / "borrowed"
-    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
-    assert (len(data.warped), len(data.voted)) == (9, 3)
-    list(borrow(data, folder, device, resumed=False, enough=lambda: True))
-    assert (len(data.warped), len(data.voted)) == (1, 0)  # no time for more
-    assert not list(borrow(data, folder, device, resumed=True, enough=lambda: False))
-    assert len(data.warped) == 1  # a run goes on with what it began with
-    for labelled in data.labelled:
-        np.save(labelled.label, np.load(labelled.label) * (np.indices((18, 22, 20))[0] == 10))
-    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
-    assert (len(data.warped), len(data.voted)) == (3, 0)  # without votes fewer: 9 x 0.5 / sqrt(3)
 
 
 def test_a_run_goes_on_without_what_cannot_be_borrowed(

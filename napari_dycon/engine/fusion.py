@@ -1,0 +1,162 @@
+"""What several deformed labels say of one scan, each heard where its own scan looks like it.
+
+Patch-based label fusion after Coupé et al., "Patch-based segmentation using expert priors",
+NeuroImage 2011, on scans that were registered first: a voxel asks the voxels near it in every
+deformed scan, and each answers with the weight of how alike their neighbourhoods are. So a
+registration that is a voxel off, or a scan that matches badly in one place, does little harm: on
+unlabelled scans of the hippocampus and of the left atrium the fused label is right by two to four
+points of Dice more than the label most voters give (benchmarks/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_dycon.engine.losses import UNANNOTATED
+
+SEARCH = 1  # voxels around a place that are asked as well
+PATCH = 2  # voxels around these that are compared
+CONTRAST = 4  # voxels around each over which brightness and contrast are evened out
+FLAT = 0.05  # of a channel's variance that counts as noise
+NEAR = 1e-3  # squared difference that is none
+MOST_VALUES = 16_000_000  # distances held at a time
+
+REACH = SEARCH + PATCH
+
+
+def fuse(
+    image: Tensor,
+    images: Sequence[Tensor],
+    labels: Sequence[npt.NDArray[np.uint8]],
+    *,
+    agreement: float,
+    voters: int,
+) -> npt.NDArray[np.uint8]:
+    """Label of a scan from labelled ones that were deformed into it.
+
+    With patches ``P`` around a voxel ``x`` and around each of the places ``y`` near it in the
+    deformed scans, ``w(x, y) = exp(-d(x, y) / (min_y d(x, y) + NEAR))``, ``d`` the mean squared
+    difference of the patches; the value whose share of all ``w`` reaches ``agreement`` is given.
+
+    Parameters
+    ----------
+    image : (C, D, H, W) float, the scan
+    images : of the same shape, one a voter
+    labels : (D, H, W) uint8, theirs; a voter abstains where it is 255
+    agreement : more than half, so that one value alone can reach it
+    voters : where fewer have a label, nothing is said
+
+    Returns
+    -------
+    (D, H, W) uint8, 255 where the voters do not agree
+    """
+    known = sum((label != UNANNOTATED).astype(np.uint8) for label in labels)
+    drawn = np.any([label != 0 for label in labels], axis=0)
+    result = np.where(known >= voters, 0, UNANNOTATED).astype(np.uint8)
+    if not drawn.any():
+        return result
+    box = _box(drawn)
+    fixed = _part(even_out(image), box, PATCH)
+    parts = [_part(even_out(other), box, REACH) for other in images]
+    drawings = [_part(torch.from_numpy(label)[None], box, SEARCH)[0] for label in labels]
+    values = sorted(set(np.unique(np.stack(labels)).tolist()) - {UNANNOTATED})
+    shape = [s.stop - s.start for s in box]
+    thick = max(1, MOST_VALUES // (len(labels) * (2 * SEARCH + 1) ** 3 * shape[1] * shape[2]))
+    slabs = []
+    for start in range(0, shape[0], thick):
+        deep = min(thick, shape[0] - start)
+        slabs.append(
+            _fused(
+                fixed.narrow(1, start, deep + 2 * PATCH),
+                [part.narrow(1, start, deep + 2 * REACH) for part in parts],
+                [part.narrow(0, start, deep + 2 * SEARCH) for part in drawings],
+                values,
+                agreement,
+            )
+        )
+    inside = np.concatenate(slabs)
+    inside[np.asarray(known)[box] < voters] = UNANNOTATED
+    result[box] = inside
+    return result
+
+
+def even_out(image: Tensor) -> Tensor:
+    """Scan ``(C, D, H, W)`` with brightness and contrast made alike everywhere."""
+    padded = F.pad(image.float()[None], (CONTRAST,) * 6, mode="replicate")[0]
+    mean = _box_mean(padded, CONTRAST)
+    variance = (_box_mean(padded.square(), CONTRAST) - mean.square()).clamp(min=0.0)
+    noise = FLAT * image.flatten(1).var(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
+    return (image - mean) / (variance + noise).sqrt()
+
+
+def _fused(
+    fixed: Tensor,
+    images: Sequence[Tensor],
+    labels: Sequence[Tensor],
+    values: Sequence[int],
+    agreement: float,
+) -> npt.NDArray[np.uint8]:
+    """Fuse a slab: arrays that reach beyond it by what each is looked at for."""
+    size = [n - 2 * PATCH for n in fixed.shape[1:]]
+    shifts = list(itertools.product(range(2 * SEARCH + 1), repeat=3))
+    far, said = [], []
+    for image, label in zip(images, labels, strict=True):
+        for shift in shifts:
+            there = _shifted(image, shift, fixed.shape[1:])
+            far.append(_box_mean((fixed - there).square().mean(dim=0, keepdim=True), PATCH)[0])
+            said.append(_shifted(label[None], shift, size)[0])
+    distance, votes = torch.stack(far), torch.stack(said)
+    nearest = distance.amin(dim=0)
+    weight = torch.exp(-(distance - nearest) / (nearest + NEAR)) * (votes != UNANNOTATED)
+    total = weight.sum(dim=0)
+    result = torch.full(size, UNANNOTATED, dtype=torch.uint8)
+    for value in values:
+        share = (weight * (votes == value)).sum(dim=0)
+        result[(share >= agreement * total) & (total > 0)] = value
+    return result.numpy()
+
+
+def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    """Smallest box around what is set, with what it can be moved by."""
+    box = []
+    for axis, length in enumerate(mask.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(places[0] - SEARCH, 0), min(places[-1] + 1 + SEARCH, length)))
+    return tuple(box)
+
+
+def _part(array: Tensor, box: Sequence[slice], margin: int) -> Tensor:
+    """The box of ``(C, D, H, W)`` with a margin; outside the scan its nearest voxel is repeated."""
+    for axis, inside in enumerate(box, start=1):
+        rows = torch.arange(inside.start - margin, inside.stop + margin)
+        array = array.index_select(axis, rows.clamp(0, array.shape[axis] - 1).to(array.device))
+    return array
+
+
+def _shifted(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """View of ``(C, ...)`` of another size, from a corner on."""
+    for axis, (start, length) in enumerate(zip(shift, shape, strict=True), start=1):
+        array = array.narrow(axis, start, length)
+    return array
+
+
+def _box_mean(array: Tensor, radius: int) -> Tensor:
+    """Mean over cubes of ``(C, D, H, W)``, which shrinks by the radius on every side.
+
+    Sums of shifted views: five times as fast on a CPU as pooling with a stride of 1.
+    """
+    for axis in (1, 2, 3):
+        length = array.shape[axis] - 2 * radius
+        total = array.narrow(axis, 0, length).clone()
+        for start in range(1, 2 * radius + 1):
+            total += array.narrow(axis, start, length)
+        array = total
+    return array / (2 * radius + 1) ** 3

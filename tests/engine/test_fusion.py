@@ -1,0 +1,128 @@
+"""Labels of deformed scans, fused by how alike the scans are."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from napari_dycon.engine import fusion
+from napari_dycon.engine.fusion import CONTRAST, NEAR, PATCH, SEARCH, even_out, fuse
+from napari_dycon.engine.losses import UNANNOTATED
+
+Labels = list[npt.NDArray[np.uint8]]
+
+
+def scans(
+    count: int, shape: tuple[int, ...] = (8, 9, 10), channels: int = 1
+) -> tuple[torch.Tensor, list[torch.Tensor], Labels]:
+    """A scan, others like it, and blocky labels with a part that nobody annotated."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(channels, *shape)).astype(np.float32)
+    images = [image + rng.normal(0, 0.5, image.shape).astype(np.float32) for _ in range(count)]
+    labels = []
+    for number in range(count):
+        label = np.zeros(shape, np.uint8)
+        label[2 + number % 2 : 7, 3:8, 2 : 7 + number % 3] = 1
+        label[2:7, 3:8, 2:4] = 2
+        label[:, :, -1 - number :] = UNANNOTATED
+        labels.append(label)
+    return torch.from_numpy(image), [torch.from_numpy(i) for i in images], labels
+
+
+def one_by_one(
+    image: torch.Tensor, images: list[torch.Tensor], labels: Labels, agreement: float, voters: int
+) -> npt.NDArray[np.uint8]:
+    """The definition, voxel by voxel in float64."""
+
+    def patches(array: torch.Tensor) -> npt.NDArray[np.float64]:
+        margin = [(0, 0), *[(SEARCH + PATCH,) * 2] * 3]
+        even = np.pad(even_out(array.double()).numpy(), margin, mode="edge")
+        windows = np.lib.stride_tricks.sliding_window_view(even, (2 * PATCH + 1,) * 3, (1, 2, 3))
+        return windows.transpose(1, 2, 3, 0, 4, 5, 6)
+
+    fixed, others = patches(image), [patches(other) for other in images]
+    padded = [np.pad(label, SEARCH, mode="edge") for label in labels]
+    result = np.full(labels[0].shape, UNANNOTATED, np.uint8)
+    for voxel in np.ndindex(*result.shape):
+        here = fixed[tuple(np.add(voxel, SEARCH))]
+        distances, values = [], []
+        for other, label in zip(others, padded, strict=True):
+            for shift in itertools.product(range(-SEARCH, SEARCH + 1), repeat=3):
+                there = tuple(np.add(voxel, np.add(shift, SEARCH)))
+                distances.append(np.mean((here - other[there]) ** 2))
+                values.append(label[there])
+        d, v = np.array(distances), np.array(values)
+        weight = np.exp(-(d - d.min()) / (d.min() + NEAR)) * (v != UNANNOTATED)
+        known = sum(label[voxel] != UNANNOTATED for label in labels)
+        for value in set(v.tolist()) - {UNANNOTATED}:
+            if known >= voters and weight[v == value].sum() >= agreement * weight.sum() > 0:
+                result[voxel] = value
+    return result
+
+
+@pytest.mark.parametrize(("count", "channels", "voters"), [(1, 1, 1), (3, 1, 2), (2, 2, 1)])
+def test_fusion_is_what_its_definition_says(count: int, channels: int, voters: int) -> None:
+    image, images, labels = scans(count, channels=channels)
+    found = fuse(image, images, labels, agreement=0.6, voters=voters)
+    wanted = one_by_one(image, images, labels, 0.6, voters)
+    assert {0, 1, 2, UNANNOTATED} == set(np.unique(wanted).tolist())
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_slabs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, images, labels = scans(2)
+    whole = fuse(image, images, labels, agreement=0.6, voters=1)
+    monkeypatch.setattr(fusion, "MOST_VALUES", 1)
+    np.testing.assert_array_equal(fuse(image, images, labels, agreement=0.6, voters=1), whole)
+
+
+def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> None:
+    truth = np.zeros((20, 24, 22), np.uint8)
+    truth[6:14, 7:17, 6:16] = 1
+    rng = np.random.default_rng(0)
+    image = (truth * 2.0 + rng.normal(0, 0.2, truth.shape)).astype(np.float32)
+    images, labels = [], []
+    for axis, by in ((0, 1), (1, -1), (2, 1)):
+        images.append(np.roll(image, by, axis))
+        labels.append(np.roll(truth, by, axis))
+    images.append(np.roll(image, 6, 1))  # this one lies far off
+    labels.append(np.roll(truth, 6, 1))
+    assert all((label != truth).sum() > 150 for label in labels)
+    found = fuse(
+        torch.from_numpy(image)[None],
+        [torch.from_numpy(other)[None] for other in images],
+        labels,
+        agreement=0.7,
+        voters=3,
+    )
+    known = found != UNANNOTATED
+    assert known.mean() > 0.97
+    assert (found[known] != truth[known]).sum() < 10
+
+
+def test_brightness_and_contrast_make_no_difference() -> None:
+    image, images, labels = scans(3)
+    plain = fuse(image, images, labels, agreement=0.6, voters=1)
+    slope = torch.linspace(0.0, 2.0, image.shape[2])[:, None]
+    other = fuse(image * 30.0 + 100.0, images, labels, agreement=0.6, voters=1)
+    np.testing.assert_array_equal(plain, other)
+    other = fuse(image + slope, images, labels, agreement=0.6, voters=1)
+    assert (plain == other).mean() > 0.9
+    assert even_out(torch.full((1, 3, 4, 2 * CONTRAST), 7.0)).abs().max() < 1e-4
+
+
+def test_nothing_is_said_where_too_few_have_a_label() -> None:
+    image, images, labels = scans(3)
+    nothing = [np.full_like(label, UNANNOTATED) for label in labels]
+    assert (fuse(image, images, nothing, agreement=0.6, voters=1) == UNANNOTATED).all()
+    empty = [np.zeros_like(label) for label in labels]
+    assert (fuse(image, images, empty, agreement=0.6, voters=3) == 0).all()
+    assert (fuse(image, images, empty, agreement=0.6, voters=4) == UNANNOTATED).all()
+    labels[0][:5] = UNANNOTATED
+    found = fuse(image, images, labels, agreement=0.6, voters=3)
+    assert (found[:5] == UNANNOTATED).all()
+    assert (found[5:, :, :8] != UNANNOTATED).any()
