@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.losses import UNANNOTATED
+
+Array = npt.NDArray[Any]
 
 SEARCH = 1  # voxels around a place that are asked as well
 PATCH = 2  # voxels around these that are compared
@@ -32,8 +34,8 @@ REACH = SEARCH + PATCH
 
 
 def fuse(
-    image: Tensor,
-    images: Sequence[Tensor],
+    image: Array,
+    images: Sequence[Array],
     labels: Sequence[npt.NDArray[np.uint8]],
     *,
     agreement: float,
@@ -47,7 +49,7 @@ def fuse(
 
     Parameters
     ----------
-    image : (C, D, H, W) float, the scan
+    image : (C, D, H, W) float, the scan; only the part around the labels is read
     images : of the same shape, one a voter
     labels : (D, H, W) uint8, theirs; a voter abstains where it is 255
     agreement : more than half, so that one value alone can reach it
@@ -63,9 +65,11 @@ def fuse(
     if not drawn.any():
         return result
     box = _box(drawn)
-    fixed = _part(even_out(image), box, PATCH)
-    parts = [_part(even_out(other), box, REACH) for other in images]
-    drawings = [_part(torch.from_numpy(label)[None], box, SEARCH)[0] for label in labels]
+    fixed, *parts = (
+        even_out(_part(array, box, REACH + CONTRAST).float()) for array in (image, *images)
+    )
+    fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
+    drawings = [_part(label[None], box, SEARCH)[0] for label in labels]
     values = sorted(set(np.unique(np.stack(labels)).tolist()) - {UNANNOTATED})
     shape = [s.stop - s.start for s in box]
     thick = max(1, MOST_VALUES // (len(labels) * (2 * SEARCH + 1) ** 3 * shape[1] * shape[2]))
@@ -88,12 +92,12 @@ def fuse(
 
 
 def even_out(image: Tensor) -> Tensor:
-    """Scan ``(C, D, H, W)`` with brightness and contrast made alike everywhere."""
-    padded = F.pad(image.float()[None], (CONTRAST,) * 6, mode="replicate")[0]
-    mean = _box_mean(padded, CONTRAST)
-    variance = (_box_mean(padded.square(), CONTRAST) - mean.square()).clamp(min=0.0)
+    """``(C, D, H, W)`` with brightness and contrast made alike, smaller by the places around it."""
+    mean = _box_mean(image, CONTRAST)
+    variance = (_box_mean(image.square(), CONTRAST) - mean.square()).clamp(min=0.0)
     noise = FLAT * image.flatten(1).var(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
-    return (image - mean) / (variance + noise).sqrt()
+    inside = [n - 2 * CONTRAST for n in image.shape[1:]]
+    return (_shifted(image, (CONTRAST,) * 3, inside) - mean) / (variance + noise).sqrt()
 
 
 def _fused(
@@ -133,12 +137,12 @@ def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
     return tuple(box)
 
 
-def _part(array: Tensor, box: Sequence[slice], margin: int) -> Tensor:
+def _part(array: Array, box: Sequence[slice], margin: int) -> Tensor:
     """The box of ``(C, D, H, W)`` with a margin; outside the scan its nearest voxel is repeated."""
     for axis, inside in enumerate(box, start=1):
-        rows = torch.arange(inside.start - margin, inside.stop + margin)
-        array = array.index_select(axis, rows.clamp(0, array.shape[axis] - 1).to(array.device))
-    return array
+        rows = np.arange(inside.start - margin, inside.stop + margin)
+        array = array.take(rows.clip(0, array.shape[axis] - 1), axis=axis)
+    return torch.from_numpy(array)
 
 
 def _shifted(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:

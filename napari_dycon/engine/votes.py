@@ -13,12 +13,12 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from napari_dycon.engine.fusion import fuse
 from napari_dycon.engine.losses import UNANNOTATED
@@ -37,6 +37,7 @@ LEAST_CONTRAST = 0.3  # deviations by which the structure of a single voter has 
 LEAST_LIKENESS = 0.4  # share of that contrast which what it votes for needs
 RING = 4  # voxels around a structure that count as its surroundings
 
+Array = npt.NDArray[Any]
 Label = npt.NDArray[np.uint8]
 Labels = Sequence[Label]
 
@@ -77,7 +78,7 @@ def vote(group: Sequence[Pair], path: Path) -> LabelledCase | None:
     if not path.exists():
         labels = [read_label_array(pair.warped.label, mapped=False) for pair in group]
         image, *images = (
-            torch.from_numpy(read_image_array(place, mapped=False)).float()
+            read_image_array(place)
             for place in (scan.image, *(pair.warped.image for pair in group))
         )
         agreed = np.full_like(labels[0], UNANNOTATED)
@@ -109,7 +110,7 @@ def alike(labels: Labels) -> bool:
     return True
 
 
-def stands_out(image: Tensor, label: Label, other: Tensor, drawn: Label) -> bool:
+def stands_out(image: Array, label: Label, other: Array, drawn: Label) -> bool:
     """Whether every structure differs from its surroundings as it does in the only voter.
 
     A tumour that one person has would be voted into all others; there nothing stands out.
@@ -132,18 +133,15 @@ def stands_out(image: Tensor, label: Label, other: Tensor, drawn: Label) -> bool
     return True
 
 
-def _contrast(
-    image: Tensor, inside: npt.NDArray[np.bool_], label: Label
-) -> npt.NDArray[np.float64]:
+def _contrast(image: Array, inside: npt.NDArray[np.bool_], label: Label) -> npt.NDArray[np.float64]:
     """Mean of a structure less that of the background around it, in deviations of the channel."""
     mask = torch.from_numpy(inside)[None, None].float()
     around = F.max_pool3d(mask, 2 * RING + 1, 1, RING)[0, 0].numpy().astype(bool) & (label == 0)
     if not inside.any() or not around.any():
         return np.zeros(len(image))
-    voxels: npt.NDArray[np.float32] = image.numpy()
     found = [
         (float(channel[inside].mean()) - float(channel[around].mean()))
         / max(float(channel.std()), 1e-6)
-        for channel in voxels
+        for channel in image.astype(np.float32)
     ]
     return np.array(found, dtype=np.float64)

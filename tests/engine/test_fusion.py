@@ -13,12 +13,13 @@ from napari_dycon.engine import fusion
 from napari_dycon.engine.fusion import CONTRAST, NEAR, PATCH, SEARCH, even_out, fuse
 from napari_dycon.engine.losses import UNANNOTATED
 
+Image = npt.NDArray[np.float32]
 Labels = list[npt.NDArray[np.uint8]]
 
 
 def scans(
     count: int, shape: tuple[int, ...] = (8, 9, 10), channels: int = 1
-) -> tuple[torch.Tensor, list[torch.Tensor], Labels]:
+) -> tuple[Image, list[Image], Labels]:
     """A scan, others like it, and blocky labels with a part that nobody annotated."""
     rng = np.random.default_rng(0)
     image = rng.normal(size=(channels, *shape)).astype(np.float32)
@@ -30,18 +31,20 @@ def scans(
         label[2:7, 3:8, 2:4] = 2
         label[:, :, -1 - number :] = UNANNOTATED
         labels.append(label)
-    return torch.from_numpy(image), [torch.from_numpy(i) for i in images], labels
+    return image, images, labels
 
 
 def one_by_one(
-    image: torch.Tensor, images: list[torch.Tensor], labels: Labels, agreement: float, voters: int
+    image: Image, images: list[Image], labels: Labels, agreement: float, voters: int
 ) -> npt.NDArray[np.uint8]:
-    """The definition, voxel by voxel in float64."""
+    """The definition for labels that reach all sides of a scan, voxel by voxel in float64."""
 
-    def patches(array: torch.Tensor) -> npt.NDArray[np.float64]:
-        margin = [(0, 0), *[(SEARCH + PATCH,) * 2] * 3]
-        even = np.pad(even_out(array.double()).numpy(), margin, mode="edge")
-        windows = np.lib.stride_tricks.sliding_window_view(even, (2 * PATCH + 1,) * 3, (1, 2, 3))
+    def patches(array: Image) -> npt.NDArray[np.float64]:
+        margin = [(0, 0), *[(SEARCH + PATCH + CONTRAST,) * 2] * 3]
+        even = even_out(torch.from_numpy(np.pad(array.astype(np.float64), margin, mode="edge")))
+        windows = np.lib.stride_tricks.sliding_window_view(
+            even.numpy(), (2 * PATCH + 1,) * 3, (1, 2, 3)
+        )
         return windows.transpose(1, 2, 3, 0, 4, 5, 6)
 
     fixed, others = patches(image), [patches(other) for other in images]
@@ -92,13 +95,8 @@ def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> Non
     images.append(np.roll(image, 6, 1))  # this one lies far off
     labels.append(np.roll(truth, 6, 1))
     assert all((label != truth).sum() > 150 for label in labels)
-    found = fuse(
-        torch.from_numpy(image)[None],
-        [torch.from_numpy(other)[None] for other in images],
-        labels,
-        agreement=0.7,
-        voters=3,
-    )
+    everything = [array[None] for array in (image, *images)]
+    found = fuse(everything[0], everything[1:], labels, agreement=0.7, voters=3)
     known = found != UNANNOTATED
     assert known.mean() > 0.97
     assert (found[known] != truth[known]).sum() < 10
@@ -107,12 +105,12 @@ def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> Non
 def test_brightness_and_contrast_make_no_difference() -> None:
     image, images, labels = scans(3)
     plain = fuse(image, images, labels, agreement=0.6, voters=1)
-    slope = torch.linspace(0.0, 2.0, image.shape[2])[:, None]
+    slope = np.linspace(0.0, 2.0, image.shape[2], dtype=np.float32)[:, None]
     other = fuse(image * 30.0 + 100.0, images, labels, agreement=0.6, voters=1)
     np.testing.assert_array_equal(plain, other)
     other = fuse(image + slope, images, labels, agreement=0.6, voters=1)
     assert (plain == other).mean() > 0.9
-    assert even_out(torch.full((1, 3, 4, 2 * CONTRAST), 7.0)).abs().max() < 1e-4
+    assert even_out(torch.full((1, *[3 * CONTRAST] * 3), 7.0)).abs().max() < 1e-4
 
 
 def test_nothing_is_said_where_too_few_have_a_label() -> None:
@@ -126,3 +124,16 @@ def test_nothing_is_said_where_too_few_have_a_label() -> None:
     found = fuse(image, images, labels, agreement=0.6, voters=3)
     assert (found[:5] == UNANNOTATED).all()
     assert (found[5:, :, :8] != UNANNOTATED).any()
+
+
+def test_only_the_part_around_the_labels_is_looked_at() -> None:
+    image, images, labels = scans(2, (30, 31, 32))
+    for label in labels:
+        label[label == UNANNOTATED] = 0
+    found = fuse(image, images, labels, agreement=0.6, voters=1)
+    far = SEARCH + SEARCH + PATCH + CONTRAST
+    for array in (image, *images):
+        array[:, 7 + far :] = np.nan
+        array[:, :, 8 + far :] = np.nan
+    np.testing.assert_array_equal(fuse(image, images, labels, agreement=0.6, voters=1), found)
+    assert {0, 1, 2} <= set(np.unique(found).tolist())
