@@ -1,25 +1,41 @@
 """What a run borrows from unlabelled scans before it starts: deformed labelled scans, and votes.
 
 Both are extras: where they cannot be made, the run goes on without them. Their files are large and
-removed when the run ends; how many there were is kept, so that a resumed run learns from the same.
+removed when the run ends; which there were is kept, so that a resumed run learns from the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.events import Event
+from napari_dycon.engine.losses import UNANNOTATED
+from napari_dycon.engine.patches import LabelledCase
+from napari_dycon.engine.preprocess import read_image_array, read_label_array
 from napari_dycon.engine.votes import VOTERS, can_vote, vote, voters_of
-from napari_dycon.engine.warps import make_warps, plan_warps
-from napari_dycon.errors import ProjectError
+from napari_dycon.engine.warps import Pair, make_warps, plan_warps
+from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.atomic import make_folder, write_json
 from napari_dycon.project.limited import read_json, whole
+
+MOST = 10**6  # pairs that a record may speak of
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """How many pairs a run made, and after which of them (from 0) a vote was taken."""
+
+    made: int
+    voted: list[int]
 
 
 def borrow(
@@ -36,7 +52,7 @@ def borrow(
     ----------
     folder : where files are written
     resumed : whether the run has learnt from them already; it gets the same again
-    enough : asked after each pair; a run goes on with what was made until then
+    enough : asked after each pair and within votes; a run goes on with what was made until then
     """
     voting = data.config.vote_share > 0 and can_vote(data.labelled)
     voters = min(VOTERS, len(data.labelled)) if voting else 1
@@ -45,41 +61,87 @@ def borrow(
         share = min(1.0, config.shape_share(len(data.labelled)))
         config = config.with_changes(warps=math.ceil(config.warps * share))
     pairs = plan_warps(data.labelled, data.unlabelled, config, folder, voters)
-    ballots = {pairs.index(group[-1]): group for group in voters_of(pairs)} if voting else {}
+    ballots = {pairs.index(g[-1]): g for g in voters_of(pairs, voters)} if voting else {}
     record = folder.with_suffix(".json")
     wanted = _read(record) if resumed else None
+    if wanted and _take_again(wanted, data, pairs, ballots, folder):
+        return
+    voted: list[int] = []
     data.warped, data.voted = [], []
 
     def take(number: int) -> None:
         data.warped.append(pairs[number].warped)
-        if number in ballots:  # the last voter of a scan is there
-            case = vote(ballots[number], folder / f"{number:04d}.voted.npy")
-            data.voted += [case] if case else []
+        if number not in ballots or (wanted and number not in wanted.voted):
+            return
+        try:
+            case = vote(ballots[number], _path(folder, number), enough)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            case = None
+        if case:
+            data.voted.append(case)
+            voted.append(number)
 
     try:
-        if wanted is not None and all(pair.exists() for pair in pairs[:wanted]):
-            for number in range(wanted):
-                take(number)
-            return
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder, within=folder.parent)
-        for event in make_warps(pairs, device) if wanted != 0 else ():
+        for event in make_warps(pairs, device) if not wanted or wanted.made else ():
             take(len(data.warped))
             yield event
-            if len(data.warped) == wanted or enough():
+            if (wanted and len(data.warped) == wanted.made) or enough():
                 break
-        if wanted is None:
-            write_json(record, {"made": len(data.warped)})
     except (ProjectError, OSError) as error:  # a full disk, for instance
         yield {
             "event": "warning",
             "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",
         }
+    if not wanted:
+        with contextlib.suppress(ProjectError, OSError):
+            write_json(record, asdict(Borrowed(len(data.warped), voted)))
 
 
-def _read(record: Path) -> int | None:
-    """How many pairs a run made when it began; ``None`` where that is not known."""
+def _take_again(
+    wanted: Borrowed,
+    data: TrainingData,
+    pairs: list[Pair],
+    ballots: dict[int, list[Pair]],
+    folder: Path,
+) -> bool:
+    """Fill ``data`` from files that lie there already; false where one is missing or unfit."""
+    if wanted.made > len(pairs) or not set(wanted.voted) <= set(ballots):
+        return False
+    warped = [pair.warped for pair in pairs[: wanted.made]]
+    scans = [(number, ballots[number][0].unlabelled) for number in wanted.voted]
+    voted = [LabelledCase(f"{s.id}-voted", s.image, _path(folder, number)) for number, s in scans]
+    if not all(_fits(case, len(data.class_values)) for case in (*warped, *voted)):
+        return False
+    data.warped, data.voted = warped, voted
+    return True
+
+
+def _fits(case: LabelledCase, classes: int) -> bool:
+    """Whether scan and label of a case can be read and learnt from."""
     try:
-        return whole(read_json(record)["made"], 0, 10**6)
+        label = read_label_array(case.label, mapped=False)
+        shape = read_image_array(case.image).shape[1:]
+    except (DyconError, OSError, ValueError):
+        return False
+    return label.shape == shape and label[label != UNANNOTATED].max(initial=0) <= classes
+
+
+def _path(folder: Path, number: int) -> Path:
+    """Where the vote of the scan whose last voter has this number lies."""
+    return folder / f"{number:04d}.voted.npy"
+
+
+def _read(record: Path) -> Borrowed | None:
+    """What a run made when it began; ``None`` where that is not known."""
+    try:
+        found = read_json(record)
+        made, numbers = whole(found["made"], 0, MOST), found["voted"]
+        if made is None or not isinstance(numbers, list):
+            return None
+        return Borrowed(made, [n for n in numbers if whole(n, 0, made - 1) is not None])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -11,8 +11,8 @@ points of Dice more than the label most voters give (benchmarks/RESULTS.md).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +28,17 @@ PATCH = 2  # voxels around these that are compared
 CONTRAST = 4  # voxels around each over which brightness and contrast are evened out
 FLAT = 0.05  # of a channel's variance that counts as noise
 NEAR = 1e-3  # squared difference that is none
-MOST_VALUES = 16_000_000  # distances held at a time
+TILE = (32, 64, 64)  # voxels fused at a time
+SAMPLE = 1_000_000  # voxels from which a channel's mean and variance are told
 
 REACH = SEARCH + PATCH
+
+
+class Level(NamedTuple):
+    """Mean and variance of each channel, (C, 1, 1, 1); a variance of 0 where nothing is seen."""
+
+    mean: Tensor
+    variance: Tensor
 
 
 def fuse(
@@ -40,64 +48,91 @@ def fuse(
     *,
     agreement: float,
     voters: int,
-) -> npt.NDArray[np.uint8]:
+    enough: Callable[[], bool] = lambda: False,
+) -> npt.NDArray[np.uint8] | None:
     """Label of a scan from labelled ones that were deformed into it.
 
     With patches ``P`` around a voxel ``x`` and around each of the places ``y`` near it in the
     deformed scans, ``w(x, y) = exp(-d(x, y) / (min_y d(x, y) + NEAR))``, ``d`` the mean squared
     difference of the patches; the value whose share of all ``w`` reaches ``agreement`` is given.
+    Memory does not grow with the scan: what is compared is read tile by tile.
 
     Parameters
     ----------
-    image : (C, D, H, W) float, the scan; only the part around the labels is read
+    image : (C, D, H, W) float, the scan; only the part around the structures is looked at
     images : of the same shape, one a voter
     labels : (D, H, W) uint8, theirs; a voter abstains where it is 255
     agreement : more than half, so that one value alone can reach it
     voters : where fewer have a label, nothing is said
+    enough : asked before each tile; when it answers yes, nothing is returned
 
     Returns
     -------
     (D, H, W) uint8, 255 where the voters do not agree
     """
-    known = sum((label != UNANNOTATED).astype(np.uint8) for label in labels)
-    drawn = np.any([label != 0 for label in labels], axis=0)
+    known = np.zeros(labels[0].shape, np.uint8)
+    drawn = np.zeros(labels[0].shape, bool)
+    for label in labels:
+        known += label != UNANNOTATED
+        drawn |= (label != 0) & (label != UNANNOTATED)
     result = np.where(known >= voters, 0, UNANNOTATED).astype(np.uint8)
     if not drawn.any():
         return result
-    box = _box(drawn)
-    fixed, *parts = (
-        even_out(_part(array, box, REACH + CONTRAST).float()) for array in (image, *images)
-    )
-    fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
-    drawings = [_part(label[None], box, SEARCH)[0] for label in labels]
     values = sorted(set(np.unique(np.stack(labels)).tolist()) - {UNANNOTATED})
-    shape = [s.stop - s.start for s in box]
-    thick = max(1, MOST_VALUES // (len(labels) * (2 * SEARCH + 1) ** 3 * shape[1] * shape[2]))
-    slabs = []
-    for start in range(0, shape[0], thick):
-        deep = min(thick, shape[0] - start)
-        slabs.append(
-            _fused(
-                fixed.narrow(1, start, deep + 2 * PATCH),
-                [part.narrow(1, start, deep + 2 * REACH) for part in parts],
-                [part.narrow(0, start, deep + 2 * SEARCH) for part in drawings],
-                values,
-                agreement,
-            )
+    levels = [_level(array) for array in (image, *images)]
+    for tile in _tiles(box_around(drawn, SEARCH)):
+        if enough():
+            return None
+        fixed, *moved = (
+            even_out(_part(array, tile, REACH + CONTRAST).float(), level)
+            for array, level in zip((image, *images), levels, strict=True)
         )
-    inside = np.concatenate(slabs)
-    inside[np.asarray(known)[box] < voters] = UNANNOTATED
-    result[box] = inside
+        fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
+        said = [_part(label[None], tile, SEARCH)[0] for label in labels]
+        inside = _fused(fixed, moved, said, values, agreement)
+        result[tile] = np.where(known[tile] >= voters, inside, UNANNOTATED)
     return result
 
 
-def even_out(image: Tensor) -> Tensor:
+def box_around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
+    """Smallest box around what is set in ``(D, H, W)``, and a margin as far as the volume goes."""
+    box = []
+    for axis, length in enumerate(mask.shape):
+        others = tuple(other for other in range(3) if other != axis)
+        places = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(max(places[0] - margin, 0), min(places[-1] + 1 + margin, length)))
+    return tuple(box)
+
+
+def even_out(image: Tensor, level: Level) -> Tensor:
     """``(C, D, H, W)`` with brightness and contrast made alike, smaller by the places around it."""
+    image = image - level.mean  # so that squares do not swallow small differences
     mean = _box_mean(image, CONTRAST)
     variance = (_box_mean(image.square(), CONTRAST) - mean.square()).clamp(min=0.0)
-    noise = FLAT * image.flatten(1).var(dim=1).clamp(min=1e-12).view(-1, 1, 1, 1)
     inside = [n - 2 * CONTRAST for n in image.shape[1:]]
-    return (_shifted(image, (CONTRAST,) * 3, inside) - mean) / (variance + noise).sqrt()
+    evened = _shifted(image, (CONTRAST,) * 3, inside) - mean
+    return (
+        evened / (variance + FLAT * level.variance).clamp(min=1e-12).sqrt() * (level.variance > 0)
+    )
+
+
+def _level(image: Array) -> Level:
+    """Mean and variance of a scan, from voxels evenly spread over it."""
+    step = max(1, round((image[0].size / SAMPLE) ** (1 / 3)))
+    voxels = torch.from_numpy(image[:, ::step, ::step, ::step].astype(np.float64)).flatten(1)
+    mean, variance = voxels.mean(dim=1), voxels.var(dim=1, correction=0)
+    # What rounding makes of a constant channel is nothing to compare.
+    variance = torch.where(variance > 1e-6 * (1 + mean.square()), variance, 0.0)
+    return Level(mean.float().view(-1, 1, 1, 1), variance.float().view(-1, 1, 1, 1))
+
+
+def _tiles(box: Sequence[slice]) -> list[tuple[slice, ...]]:
+    """Cut a box into pieces of at most ``TILE``."""
+    rows = [
+        [slice(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size)]
+        for part, size in zip(box, TILE, strict=True)
+    ]
+    return list(itertools.product(*rows))
 
 
 def _fused(
@@ -107,7 +142,7 @@ def _fused(
     values: Sequence[int],
     agreement: float,
 ) -> npt.NDArray[np.uint8]:
-    """Fuse a slab: arrays that reach beyond it by what each is looked at for."""
+    """Fuse a tile: arrays that reach beyond it by what each is looked at for."""
     size = [n - 2 * PATCH for n in fixed.shape[1:]]
     shifts = list(itertools.product(range(2 * SEARCH + 1), repeat=3))
     far, said = [], []
@@ -125,16 +160,6 @@ def _fused(
         share = (weight * (votes == value)).sum(dim=0)
         result[(share >= agreement * total) & (total > 0)] = value
     return result.numpy()
-
-
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    """Smallest box around what is set, with what it can be moved by."""
-    box = []
-    for axis, length in enumerate(mask.shape):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(places[0] - SEARCH, 0), min(places[-1] + 1 + SEARCH, length)))
-    return tuple(box)
 
 
 def _part(array: Array, box: Sequence[slice], margin: int) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from napari_dycon.engine.fusion import fuse
+from napari_dycon.engine.fusion import box_around, fuse
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.preprocess import read_image_array, read_label_array, save_array
@@ -43,53 +43,59 @@ Labels = Sequence[Label]
 
 
 def can_vote(labelled: Sequence[LabelledCase]) -> bool:
-    """Whether every structure is large on the registration's grid.
+    """Whether every structure is large on the registration's grid, and seen by a single voter.
 
-    A structure has to fill ``LEAST_CELLS`` of it, on average over the cases;
-    of a case that is annotated in part, the annotated part stands for the whole.
+    A structure has to fill ``LEAST_CELLS`` of the grid, on average over the cases. In a case that
+    is annotated in part, what is annotated within the structure's box stands for all of the box.
     """
     sizes: dict[int, list[float]] = {}
     for case in labelled:
         label = read_label_array(case.label, mapped=False)
-        counts = np.bincount(label.reshape(-1), minlength=256)
-        cells = math.prod(canvas_shape([label.shape])) / max(int(counts[:UNANNOTATED].sum()), 1)
-        for value in np.flatnonzero(counts[1:UNANNOTATED]) + 1:
-            sizes.setdefault(int(value), []).append(float(counts[value]) * cells)
-    return bool(sizes) and all(np.mean(cells) >= LEAST_CELLS for cells in sizes.values())
+        cells = math.prod(canvas_shape([label.shape])) / label.size
+        for value in _structures([label]):
+            box = label[box_around(label == value, 0)]
+            share = np.count_nonzero(box == value) / np.count_nonzero(box != UNANNOTATED)
+            sizes.setdefault(value, []).append(share * box.size * cells)
+    if not sizes or any(np.mean(cells) < LEAST_CELLS for cells in sizes.values()):
+        return False
+    if len(labelled) > 1:
+        return True
+    image = read_image_array(labelled[0].image)
+    return all(np.abs(_contrast(image, label, value)).max() >= LEAST_CONTRAST for value in sizes)
 
 
-def voters_of(pairs: Sequence[Pair]) -> list[list[Pair]]:
-    """Pairs of each unlabelled scan, in the scans' order: its first ``VOTERS`` vote."""
+def voters_of(pairs: Sequence[Pair], voters: int) -> list[list[Pair]]:
+    """Pairs that vote on each unlabelled scan; scans with fewer pairs are left out."""
     found: dict[str, list[Pair]] = {}
     for pair in pairs:
         found.setdefault(pair.unlabelled.id, []).append(pair)
-    return [group[:VOTERS] for group in found.values()]
+    return [group[:voters] for group in found.values() if len(group) >= voters]
 
 
-def vote(group: Sequence[Pair], path: Path) -> LabelledCase | None:
+def vote(group: Sequence[Pair], path: Path, enough: Callable[[], bool]) -> LabelledCase | None:
     """Write what the labels deformed into a scan agree on; ``None`` where they do not.
 
     Parameters
     ----------
     group : the voters of one scan, whose files are there
     path : where the label is written
+    enough : asked now and then; when it answers yes, there is no vote
     """
     scan = group[0].unlabelled
-    if not path.exists():
-        labels = [read_label_array(pair.warped.label, mapped=False) for pair in group]
-        image, *images = (
-            read_image_array(place)
-            for place in (scan.image, *(pair.warped.image for pair in group))
-        )
-        agreed = np.full_like(labels[0], UNANNOTATED)
-        if alike(labels):
-            most = len(labels) // 2 + 1
-            agreed = fuse(image, images, labels, agreement=AGREEMENT, voters=most)
-        if len(labels) == 1 and not stands_out(image, agreed, images[0], labels[0]):
-            agreed = np.full_like(agreed, UNANNOTATED)
-        save_array(path, agreed)
-    values = set(np.unique(read_label_array(path, mapped=False)).tolist()) - {UNANNOTATED}
-    return LabelledCase(f"{scan.id}-voted", scan.image, path) if len(values) > 1 else None
+    labels = [read_label_array(pair.warped.label, mapped=False) for pair in group]
+    if not alike(labels):
+        return None
+    image, *images = (
+        read_image_array(place) for place in (scan.image, *(pair.warped.image for pair in group))
+    )
+    most = len(labels) // 2 + 1
+    agreed = fuse(image, images, labels, agreement=AGREEMENT, voters=most, enough=enough)
+    if agreed is None or len(set(np.unique(agreed).tolist()) - {UNANNOTATED}) < 2:
+        return None
+    if len(group) == 1 and not stands_out(image, agreed, images[0], labels[0]):
+        return None
+    save_array(path, agreed)
+    return LabelledCase(f"{scan.id}-voted", scan.image, path)
 
 
 def alike(labels: Labels) -> bool:
@@ -97,14 +103,13 @@ def alike(labels: Labels) -> bool:
 
     Two voters are compared where both are annotated.
     """
-    structures = set(np.concatenate([np.unique(label) for label in labels]).tolist())
-    for value in structures - {0, UNANNOTATED}:
+    for value in _structures(labels):
         overlaps = []
         for a, b in itertools.combinations(labels, 2):
             known = (a != UNANNOTATED) & (b != UNANNOTATED)
             in_a, in_b = (a == value) & known, (b == value) & known
-            total = int(in_a.sum()) + int(in_b.sum())
-            overlaps.append(2 * int((in_a & in_b).sum()) / max(total, 1))
+            if total := int(in_a.sum()) + int(in_b.sum()):
+                overlaps.append(2 * int((in_a & in_b).sum()) / total)
         if overlaps and np.mean(overlaps) < LEAST_DICE:
             return False
     return True
@@ -120,28 +125,37 @@ def stands_out(image: Array, label: Label, other: Array, drawn: Label) -> bool:
     image, label : (C, D, H, W) and (D, H, W), the scan and what was voted
     other, drawn : the same of the voter
     """
-    for value in set(np.unique(drawn).tolist()) - {0, UNANNOTATED}:
-        wanted, found = (
-            _contrast(other, drawn == value, drawn),
-            _contrast(image, label == value, label),
-        )
+    for value in _structures([drawn]):
+        wanted, found = _contrast(other, drawn, value), _contrast(image, label, value)
         channel = int(np.argmax(np.abs(wanted)))
-        if not abs(wanted[channel]) >= LEAST_CONTRAST:
-            return False
-        if not found[channel] / wanted[channel] >= LEAST_LIKENESS:
+        if not found[channel] * np.sign(wanted[channel]) >= LEAST_LIKENESS * abs(wanted[channel]):
             return False
     return True
 
 
-def _contrast(image: Array, inside: npt.NDArray[np.bool_], label: Label) -> npt.NDArray[np.float64]:
-    """Mean of a structure less that of the background around it, in deviations of the channel."""
-    mask = torch.from_numpy(inside)[None, None].float()
-    around = F.max_pool3d(mask, 2 * RING + 1, 1, RING)[0, 0].numpy().astype(bool) & (label == 0)
-    if not inside.any() or not around.any():
+def _structures(labels: Labels) -> list[int]:
+    values = set(np.concatenate([np.unique(label) for label in labels]).tolist())
+    return sorted(values - {0, UNANNOTATED})
+
+
+def _contrast(image: Array, label: Label, value: int) -> npt.NDArray[np.float64]:
+    """Mean of a structure less that of what is around it, in deviations of both, of each channel.
+
+    0 where the structure, or anything annotated around it, is missing.
+    """
+    inside = label == value
+    if not inside.any():
         return np.zeros(len(image))
-    found = [
-        (float(channel[inside].mean()) - float(channel[around].mean()))
-        / max(float(channel.std()), 1e-6)
-        for channel in image.astype(np.float32)
-    ]
-    return np.array(found, dtype=np.float64)
+    box = box_around(inside, RING)
+    inside, label = inside[box], label[box]
+    near = torch.from_numpy(inside)[None, None].float()
+    for size in ((2 * RING + 1, 1, 1), (1, 2 * RING + 1, 1), (1, 1, 2 * RING + 1)):
+        near = F.max_pool3d(near, size, 1, [n // 2 for n in size])
+    around = (near[0, 0].numpy() > 0) & ~inside & (label != UNANNOTATED)
+    if not around.any():
+        return np.zeros(len(image))
+    found = []
+    for channel in image[(slice(None), *box)].astype(np.float64):
+        spread = max(float(channel[inside | around].std()), 1e-6)
+        found.append(float(channel[inside].mean() - channel[around].mean()) / spread)
+    return np.array(found)

@@ -70,8 +70,8 @@ def plan_warps(
                 )
                 pairs.append(Pair(source, unlabelled[number], case))
     sizes = [np.prod(_shape(case.image)) for case in unlabelled]
-    most = int(MOST_BYTES / (3 * max(float(np.mean(sizes)), 1.0))) if sizes else 0
-    return pairs[: min(config.warps, most)]  # three bytes a voxel: float16 image, uint8 label
+    most = int(MOST_BYTES / (4 * max(float(np.mean(sizes)), 1.0))) if sizes else 0
+    return pairs[: min(config.warps, most)]  # bytes a voxel: image 2, label 1, its vote at most 1
 
 
 def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from napari_dycon.engine import fusion
-from napari_dycon.engine.fusion import CONTRAST, NEAR, PATCH, SEARCH, even_out, fuse
+from napari_dycon.engine.fusion import CONTRAST, NEAR, PATCH, SEARCH, Level, even_out, fuse
 from napari_dycon.engine.losses import UNANNOTATED
 
 Image = npt.NDArray[np.float32]
@@ -37,11 +37,14 @@ def scans(
 def one_by_one(
     image: Image, images: list[Image], labels: Labels, agreement: float, voters: int
 ) -> npt.NDArray[np.uint8]:
-    """The definition for labels that reach all sides of a scan, voxel by voxel in float64."""
+    """The definition, voxel by voxel in float64."""
 
     def patches(array: Image) -> npt.NDArray[np.float64]:
         margin = [(0, 0), *[(SEARCH + PATCH + CONTRAST,) * 2] * 3]
-        even = even_out(torch.from_numpy(np.pad(array.astype(np.float64), margin, mode="edge")))
+        voxels = torch.from_numpy(array.astype(np.float64))
+        parts = voxels.mean((1, 2, 3)), voxels.var((1, 2, 3), correction=0)
+        level = Level(*(part.view(-1, 1, 1, 1) for part in parts))
+        even = even_out(torch.from_numpy(np.pad(voxels.numpy(), margin, mode="edge")), level)
         windows = np.lib.stride_tricks.sliding_window_view(
             even.numpy(), (2 * PATCH + 1,) * 3, (1, 2, 3)
         )
@@ -76,10 +79,10 @@ def test_fusion_is_what_its_definition_says(count: int, channels: int, voters: i
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_slabs_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     image, images, labels = scans(2)
     whole = fuse(image, images, labels, agreement=0.6, voters=1)
-    monkeypatch.setattr(fusion, "MOST_VALUES", 1)
+    monkeypatch.setattr(fusion, "TILE", (3, 2, 5))
     np.testing.assert_array_equal(fuse(image, images, labels, agreement=0.6, voters=1), whole)
 
 
@@ -110,7 +113,6 @@ def test_brightness_and_contrast_make_no_difference() -> None:
     np.testing.assert_array_equal(plain, other)
     other = fuse(image + slope, images, labels, agreement=0.6, voters=1)
     assert (plain == other).mean() > 0.9
-    assert even_out(torch.full((1, *[3 * CONTRAST] * 3), 7.0)).abs().max() < 1e-4
 
 
 def test_nothing_is_said_where_too_few_have_a_label() -> None:
@@ -126,10 +128,58 @@ def test_nothing_is_said_where_too_few_have_a_label() -> None:
     assert (found[5:, :, :8] != UNANNOTATED).any()
 
 
-def test_only_the_part_around_the_labels_is_looked_at() -> None:
+@pytest.mark.parametrize("constant", [0.0, 7.0, 15.26, 61.04])
+def test_a_constant_channel_says_nothing(constant: float) -> None:
+    image, images, labels = scans(2)
+    plain = fuse(image, images, labels, agreement=0.6, voters=1)
+    flat = np.full_like(image, constant)
+    twice = [np.concatenate([a, flat]).astype(np.float16) for a in (image, *images)]
+    found = fuse(twice[0], twice[1:], labels, agreement=0.6, voters=1)
+    assert plain is not None
+    assert found is not None
+    assert (found == plain).mean() > 0.98  # voxels of half precision
+
+
+def test_numbers_that_are_none_say_nothing() -> None:
+    image, images, labels = scans(2)
+    image[0, 4, 4, 4] = np.nan
+    found = fuse(image, images, labels, agreement=0.6, voters=1)
+    assert found is not None
+    assert set(np.unique(found[2:7, 3:8, 2:8]).tolist()) == {UNANNOTATED}
+
+
+def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    fused = fusion._fused
+    monkeypatch.setattr(fusion, "_fused", lambda *a: seen.append(a[0].shape) or fused(*a))
+    image, images, labels = scans(1, (40, 41, 42))
+    labels[0][:] = UNANNOTATED
+    labels[0][10:14, 10:14, 20] = 0
+    labels[0][11:13, 11:13, 20] = 1
+    fuse(image, images, labels, agreement=0.6, voters=1)
+    assert seen == [(1, *(n + 2 * PATCH for n in (4, 4, 3)))]
+
+
+def test_fusing_ends_when_it_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusion, "TILE", (3, 3, 3))
+    image, images, labels = scans(2)
+    asked = iter([False, False, True])
+    assert fuse(image, images, labels, agreement=0.6, voters=1, enough=lambda: next(asked)) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 9, 9), (2, 3, 4), (1, 1, 2)])
+def test_tiny_scans_are_fused(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+    label = np.ones(shape, np.uint8)
+    found = fuse(image, [image], [label], agreement=0.6, voters=1)
+    np.testing.assert_array_equal(found, label)
+
+
+def test_only_the_part_around_the_labels_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     image, images, labels = scans(2, (30, 31, 32))
     for label in labels:
         label[label == UNANNOTATED] = 0
+    monkeypatch.setattr(fusion, "_level", lambda _: Level(torch.zeros(()), torch.ones(())))
     found = fuse(image, images, labels, agreement=0.6, voters=1)
     far = SEARCH + SEARCH + PATCH + CONTRAST
     for array in (image, *images):

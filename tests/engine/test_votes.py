@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +13,15 @@ import pytest
 import torch
 from tiny_runs import TINY
 
+from napari_dycon.engine import borrow as borrowing
 from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.events import Event
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.votes import VOTERS, alike, can_vote, vote, voters_of
 from napari_dycon.engine.warps import Pair, plan_warps
+from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
 
 SHAPE = (20, 24, 22)
@@ -46,12 +51,16 @@ def pairs(tmp_path: Path) -> list[Pair]:
     return found
 
 
+def never() -> bool:
+    return False
+
+
 def write_label(pair: Pair, label: npt.NDArray[np.uint8]) -> None:
     np.save(pair.warped.label, label)
 
 
 def test_voters_find_the_organ_where_it_is(pairs: list[Pair], tmp_path: Path) -> None:
-    case = vote(pairs, tmp_path / "voted.npy")
+    case = vote(pairs, tmp_path / "voted.npy", never)
     assert case is not None
     assert case.image == pairs[0].unlabelled.image
     voted = np.load(case.label)
@@ -60,21 +69,13 @@ def test_voters_find_the_organ_where_it_is(pairs: list[Pair], tmp_path: Path) ->
     assert (voted[known] != ORGAN[known]).sum() < 20
 
 
-def test_a_vote_is_taken_once(pairs: list[Pair], tmp_path: Path) -> None:
-    first = vote(pairs, tmp_path / "voted.npy")
-    for pair in pairs:
-        pair.warped.image.unlink()
-        pair.warped.label.unlink()
-    assert vote(pairs, tmp_path / "voted.npy") == first
-
-
 def test_scans_on_which_nobody_agrees_are_left_out(pairs: list[Pair], tmp_path: Path) -> None:
     for number, pair in enumerate(pairs):
         write_label(pair, np.roll(ORGAN, 8 * number, 1))
-    assert vote(pairs, tmp_path / "voted.npy") is None
+    assert vote(pairs, tmp_path / "voted.npy", never) is None
     for pair in pairs:
         write_label(pair, np.full_like(ORGAN, 255))
-    assert vote(pairs, tmp_path / "nothing.npy") is None
+    assert vote(pairs, tmp_path / "nothing.npy", never) is None
 
 
 def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: 
         label = np.load(pair.warped.label)
         label[:10] = 255
         write_label(pair, label)
-    case = vote(pairs, tmp_path / "voted.npy")
+    case = vote(pairs, tmp_path / "voted.npy", never)
     assert case is not None
     voted = np.load(case.label)
     assert (voted[:10] == 255).all()
@@ -90,7 +91,7 @@ def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: 
 
 
 def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[Pair], tmp_path: Path) -> None:
-    case = vote(pairs[:1], tmp_path / "voted.npy")
+    case = vote(pairs[:1], tmp_path / "voted.npy", never)
     assert case is not None
     voted = np.load(case.label)
     known = voted != 255
@@ -102,23 +103,52 @@ def test_a_tumour_of_one_person_is_not_voted_into_others(
     pairs: list[Pair], tmp_path: Path, brightness: float
 ) -> None:
     np.save(pairs[0].unlabelled.image, scan(ORGAN, 0, brightness))
-    assert vote(pairs[:1], tmp_path / "voted.npy") is None
-
-
-def test_a_single_voter_whose_organ_does_not_stand_out_is_not_heard(
-    pairs: list[Pair], tmp_path: Path
-) -> None:
-    np.save(pairs[0].warped.image, scan(ORGAN, 1, 0.0))
-    assert vote(pairs[:1], tmp_path / "voted.npy") is None
+    assert vote(pairs[:1], tmp_path / "voted.npy", never) is None
 
 
 def test_only_large_structures_are_voted_on(tmp_path: Path) -> None:
     case = LabelledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
+    np.save(case.image, scan(ORGAN, 1))
     np.save(case.label, ORGAN)
     assert can_vote([case])
     np.save(case.label, ORGAN * (np.indices(SHAPE)[0] == 10))
     assert not can_vote([case])
     assert not can_vote([])
+
+
+def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path: Path) -> None:
+    case = LabelledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
+    np.save(case.image, scan(ORGAN, 1))
+    sparse = np.full_like(ORGAN, 255)
+    sparse[10, 8:16, 8:16] = ORGAN[10, 4:12, 4:12]
+    np.save(case.label, sparse)
+    assert not can_vote([case])
+    sparse[::5] = ORGAN[::5]
+    np.save(case.label, sparse)
+    assert can_vote([case])
+
+
+def test_a_single_voter_has_to_stand_out_and_several_need_not(tmp_path: Path) -> None:
+    case = LabelledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
+    np.save(case.image, scan(ORGAN, 1, 0.0))
+    np.save(case.label, ORGAN)
+    assert not can_vote([case])
+    assert can_vote([case, case])
+
+
+def test_what_lies_in_another_structure_stands_out_too(pairs: list[Pair], tmp_path: Path) -> None:
+    """A wall of six voxels and what it holds, as in a heart."""
+    for pair in pairs[:1]:
+        shell = np.zeros(SHAPE, np.uint8)
+        shell[1:-1, 1:-1, 1:-1] = 1
+        shell[7:13, 7:17, 7:15] = 2
+        image = scan(shell, 1)
+        np.save(pair.warped.image, image.astype(np.float16))
+        write_label(pair, shell)
+        np.save(pair.unlabelled.image, image)
+    case = vote(pairs[:1], tmp_path / "voted.npy", never)
+    assert case is not None
+    assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
 
 
 def test_voters_of_two_minds_are_not_alike() -> None:
@@ -131,6 +161,9 @@ def test_voters_of_two_minds_are_not_alike() -> None:
     for number, part in enumerate(parts):
         part[number] = 255  # each is annotated elsewhere
     assert alike(parts)
+    odd, even = here.copy(), here.copy()
+    odd[::2], even[1::2] = 255, 255
+    assert alike([odd, even])  # nothing to compare
 
 
 def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
@@ -138,10 +171,107 @@ def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
     unlabelled = [UnlabelledCase(f"u{n}", tmp_path / "u.npy") for n in range(3)]
     np.save(tmp_path / "u.npy", scan(ORGAN, 0))
     config = make_config("dycon", warps=1000)
-    groups = voters_of(plan_warps(labelled, unlabelled, config, tmp_path, VOTERS))
+    groups = voters_of(plan_warps(labelled, unlabelled, config, tmp_path, VOTERS), VOTERS)
     assert [len(group) for group in groups] == [VOTERS] * 3
     assert all(len({pair.unlabelled.id for pair in group}) == 1 for group in groups)
     assert all(len({pair.labelled.id for pair in group}) == VOTERS for group in groups)
+    few = plan_warps(labelled[:3], unlabelled, make_config("dycon", warps=4), tmp_path, 3)
+    assert [len(group) for group in voters_of(few, 3)] == [3]  # a scan with one voter has no vote
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TrainingData:
+    """One labelled scan and three others in which its organ is elsewhere."""
+    found = TrainingData(make_config("dycon", **(TINY | {"warps": 9})), (1,), 1)
+    for number, move in enumerate(((0, 0), (2, 1), (-2, 2), (1, -3))):
+        organ = np.roll(ORGAN, move, (1, 2))
+        image = tmp_path / f"{number}.npy"
+        np.save(image, scan(organ, number))
+        if number:
+            found.unlabelled.append(UnlabelledCase(f"u{number}", image))
+        else:
+            np.save(tmp_path / "label.npy", organ)
+            found.labelled.append(LabelledCase("l", image, tmp_path / "label.npy"))
+    return found
+
+
+def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int = 99) -> list[Event]:
+    """Borrow, with time for some pairs."""
+    events: list[Event] = []
+    for event in borrow(
+        data, folder, torch.device("cpu"), resumed=resumed, enough=lambda: len(events) >= most
+    ):
+        events.append(event)
+    return events
+
+
+def held(data: TrainingData) -> dict[str, bytes]:
+    return {c.id: c.label.read_bytes() for c in (*data.warped, *data.voted)}
+
+
+def test_one_labelled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
+    fill(data, tmp_path / "borrowed")
+    assert (len(data.warped), len(data.voted)) == (3, 3)
+    moves = {"u1-voted": (2, 1), "u2-voted": (-2, 2), "u3-voted": (1, -3)}
+    for case in data.voted:
+        voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
+        known = voted != 255
+        assert (voted[known] != organ[known]).mean() < 0.02
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, kept: bool) -> None:
+    folder = tmp_path / "borrowed"
+    fill(data, folder, most=2)
+    first = held(data)
+    assert (len(data.warped), len(data.voted)) == (2, 2)
+    if not kept:
+        shutil.rmtree(folder)
+    events = fill(data, folder, resumed=True)
+    assert bool(events) is not kept
+    assert held(data) == first
+
+
+@pytest.mark.parametrize(
+    "error", [ProjectError("full"), MemoryError(), RuntimeError("out of memory")]
+)
+def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    folder = tmp_path / "borrowed"
+    real, calls = borrowing.vote, []
+
+    def second_fails(*arguments: Any) -> LabelledCase | None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(borrowing, "vote", second_fails)
+    fill(data, folder)
+    first = held(data)
+    full = isinstance(error, ProjectError)
+    assert (len(data.warped), len(data.voted)) == ((2, 1) if full else (3, 2))
+    fill(data, folder, resumed=True)
+    assert held(data) == first
+    assert len(calls) == (2 if full else 3)
+
+
+def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path) -> None:
+    folder = tmp_path / "borrowed"
+    fill(data, folder)
+    first = held(data)
+    voted = data.voted[0].label
+    for unfit in (np.full(SHAPE, 77, np.uint8), np.zeros((3, 3, 3), np.uint8)):
+        np.save(voted, unfit)
+        assert fill(data, folder, resumed=True)
+        assert held(data) == first
+    voted.unlink()
+    fill(data, folder, resumed=True)
+    assert held(data) == first
+    folder.with_suffix(".json").write_text('{"made": 2, "voted": ["x", 1.5, -1, 7]}')
+    fill(data, folder, resumed=True)
+    assert (len(data.warped), len(data.voted)) == (2, 0)
 
 
 def test_votes_are_only_used_where_the_structure_is_large(
