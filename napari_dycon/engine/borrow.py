@@ -21,7 +21,7 @@ from napari_dycon.engine.events import Event
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.preprocess import read_image_array, read_label_array
-from napari_dycon.engine.votes import VOTERS, can_vote, vote, voters_of
+from napari_dycon.engine.votes import VOTERS, Vote, can_vote, surest, vote, voters_of
 from napari_dycon.engine.warps import Pair, make_warps, plan_warps
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.atomic import make_folder, write_json
@@ -32,7 +32,7 @@ MOST = 10**6  # pairs that a record may speak of
 
 @dataclass(frozen=True)
 class Borrowed:
-    """How many pairs a run made, and after which of them (from 0) a vote was taken."""
+    """How many pairs a run made, and after which of them (from 0) a vote was taken and used."""
 
     made: int
     voted: list[int]
@@ -66,7 +66,7 @@ def borrow(
     wanted = _read(record) if resumed else None
     if wanted and _take_again(wanted, data, pairs, ballots, folder):
         return
-    voted: list[int] = []
+    votes: dict[int, Vote] = {}
     data.warped, data.voted = [], []
 
     def take(number: int) -> None:
@@ -74,14 +74,13 @@ def borrow(
         if number not in ballots or (wanted and number not in wanted.voted):
             return
         try:
-            case = vote(ballots[number], _path(folder, number), enough)
+            found = vote(ballots[number], _path(folder, number), enough)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            case = None
-        if case:
-            data.voted.append(case)
-            voted.append(number)
+            found = None
+        if found:
+            votes[number] = found
 
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -96,6 +95,8 @@ def borrow(
             "event": "warning",
             "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",
         }
+    voted = sorted(votes) if wanted else surest(votes)
+    data.voted = [votes[number].case for number in voted]
     if not wanted:
         with contextlib.suppress(ProjectError, OSError):
             write_json(record, asdict(Borrowed(len(data.warped), voted)))

@@ -19,7 +19,7 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
-from napari_dycon.engine.votes import VOTERS, alike, can_vote, vote, voters_of
+from napari_dycon.engine.votes import VOTERS, Vote, alike, can_vote, surest, vote, voters_of
 from napari_dycon.engine.warps import Pair, plan_warps
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
@@ -60,8 +60,9 @@ def write_label(pair: Pair, label: npt.NDArray[np.uint8]) -> None:
 
 
 def test_voters_find_the_organ_where_it_is(pairs: list[Pair], tmp_path: Path) -> None:
-    case = vote(pairs, tmp_path / "voted.npy", never)
-    assert case is not None
+    found = vote(pairs, tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
     assert case.image == pairs[0].unlabelled.image
     voted = np.load(case.label)
     known = voted != 255
@@ -83,16 +84,18 @@ def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: 
         label = np.load(pair.warped.label)
         label[:10] = 255
         write_label(pair, label)
-    case = vote(pairs, tmp_path / "voted.npy", never)
-    assert case is not None
+    found = vote(pairs, tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
     voted = np.load(case.label)
     assert (voted[:10] == 255).all()
     assert {0, 1} <= set(np.unique(voted[10:]).tolist())
 
 
 def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[Pair], tmp_path: Path) -> None:
-    case = vote(pairs[:1], tmp_path / "voted.npy", never)
-    assert case is not None
+    found = vote(pairs[:1], tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
     voted = np.load(case.label)
     known = voted != 255
     assert (voted[known] != ORGAN[known]).sum() < 60
@@ -146,8 +149,9 @@ def test_what_lies_in_another_structure_stands_out_too(pairs: list[Pair], tmp_pa
         np.save(pair.warped.image, image.astype(np.float16))
         write_label(pair, shell)
         np.save(pair.unlabelled.image, image)
-    case = vote(pairs[:1], tmp_path / "voted.npy", never)
-    assert case is not None
+    found = vote(pairs[:1], tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
     assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
 
 
@@ -164,6 +168,15 @@ def test_voters_of_two_minds_are_not_alike() -> None:
     odd, even = here.copy(), here.copy()
     odd[::2], even[1::2] = 255, 255
     assert alike([odd, even])  # nothing to compare
+
+
+def test_the_surest_votes_are_used() -> None:
+    case = LabelledCase("u", Path("i"), Path("l"))
+    doubts = {3: 0.5, 7: 0.1, 11: 0.9, 15: 0.2, 19: 0.5}
+    votes = {number: Vote(case, doubt) for number, doubt in doubts.items()}
+    assert surest(votes) == [3, 7, 15, 19]
+    assert surest({3: Vote(case, 0.5)}) == [3]
+    assert surest({}) == []
 
 
 def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
@@ -211,7 +224,7 @@ def held(data: TrainingData) -> dict[str, bytes]:
 
 def test_one_labelled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
     fill(data, tmp_path / "borrowed")
-    assert (len(data.warped), len(data.voted)) == (3, 3)
+    assert (len(data.warped), len(data.voted)) == (3, 2)  # the surest two of three
     moves = {"u1-voted": (2, 1), "u2-voted": (-2, 2), "u3-voted": (1, -3)}
     for case in data.voted:
         voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
@@ -241,7 +254,7 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
     folder = tmp_path / "borrowed"
     real, calls = borrowing.vote, []
 
-    def second_fails(*arguments: Any) -> LabelledCase | None:
+    def second_fails(*arguments: Any) -> Vote | None:
         calls.append(arguments)
         if len(calls) == 2:
             raise error
@@ -292,7 +305,7 @@ def test_votes_are_only_used_where_the_structure_is_large(
             data.labelled.append(LabelledCase(case.id, image, image.with_suffix(".label.npy")))
     folder = project.path / "borrowed"
     list(borrow(data, folder, device, resumed=False, enough=lambda: False))
-    assert (len(data.warped), len(data.voted)) == (9, 3)
+    assert (len(data.warped), len(data.voted)) == (9, 2)
     list(borrow(data, folder, device, resumed=False, enough=lambda: True))
     assert (len(data.warped), len(data.voted)) == (1, 0)  # no time for more
     assert not list(borrow(data, folder, device, resumed=True, enough=lambda: False))
