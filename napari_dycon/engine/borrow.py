@@ -95,7 +95,7 @@ def borrow(
             "event": "warning",
             "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",
         }
-    voted = sorted(votes) if wanted else surest(votes)
+    voted = surest(votes) if voters > 1 and not wanted else sorted(votes)
     data.voted = [votes[number].case for number in voted]
     if not wanted:
         with contextlib.suppress(ProjectError, OSError):
