@@ -200,7 +200,10 @@ def train(
         str,
         typer.Option(help="dycon, secl-region, secl-anatomical, mean-teacher or supervised."),
     ] = "dycon",
-    preset: Annotated[str, typer.Option(help="Recipe: default or paper.")] = "default",
+    preset: Annotated[
+        str,
+        typer.Option(help="Recipe: default, paper, left-atrium, pancreas-ct, brats19 or isles22."),
+    ] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Most training steps.")] = None,
     time_limit: Annotated[
         str | None, typer.Option(help="Most time, such as 90s, 10m or 2h; in all when resumed.")

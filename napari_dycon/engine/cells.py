@@ -14,20 +14,21 @@ from torch import Tensor
 from napari_dycon.engine.losses import UNANNOTATED, entropy
 
 IGNORED = -1
+LEAST_ANNOTATED = 0.1  # of a cell; every fifth slice is an eighth of a cell of eight slices
 Grid = tuple[int, int, int]  # cells (d, h, w) of a patch
 
 
 def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
     """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
 
-    Only annotated voxels vote; a cell that is annotated to less than a half is -1.
+    Only annotated voxels vote; a cell of which less than ``LEAST_ANNOTATED`` is annotated is -1.
     """
     annotated = label != UNANNOTATED
     target = torch.where(annotated, label, torch.zeros_like(label))
     one_hot = F.one_hot(target, classes).movedim(-1, 1).float() * annotated[:, None]
     votes = F.adaptive_avg_pool3d(one_hot, grid)  # (B, C, d, h, w)
     cells = votes.argmax(dim=1)
-    cells = torch.where(votes.sum(dim=1) >= 0.5, cells, torch.full_like(cells, IGNORED))
+    cells = torch.where(votes.sum(dim=1) >= LEAST_ANNOTATED, cells, torch.full_like(cells, IGNORED))
     return cells.flatten(1)
 
 
@@ -62,7 +63,7 @@ def region_cells(
     Parameters
     ----------
     position : (B, 3), centre of each patch, 0 to 1 along each axis of its volume
-    extent : (B, 3), size of each patch in the same unit
+    extent : (B, 3), size of each patch in the same unit, negative along a mirrored axis
     grid : cells (d, h, w) of a patch
     regions : how many regions there are along each axis
     """

@@ -107,6 +107,7 @@ class TrainConfig:
 
     # Prediction
     test_scales: tuple[float, ...] = (0.93, 1.07)  # sizes in which a scan is seen once more each
+    test_mirror: bool = False  # seen once more with left and right exchanged
 
     # While running, seconds between
     validate_every: float = 60.0

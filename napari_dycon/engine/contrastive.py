@@ -48,7 +48,8 @@ def fecl(
     labels : (B, N), int64; -1 is ignored as anchor and as pair
     entropy : (B, N), entropy of each cell divided by log C, in [0, 1]
     teacher_embeddings : (B, N, E) or None; without it ``T(i)`` is 0
-    pair_budget : entries of one similarity matrix above which row blocks are recomputed
+    pair_budget : entries of the similarity matrices of all patches above which row blocks are
+        recomputed
 
     Returns
     -------
@@ -64,7 +65,7 @@ def fecl(
         z = at_least_float32(student_embeddings)
         z_t = None if teacher_embeddings is None else at_least_float32(teacher_embeddings.detach())
         weight = at_least_float32(entropy.detach()).to(z.dtype).exp()
-        rows = max(1, min(cells, pair_budget // cells))
+        rows = max(1, min(cells, pair_budget // max(batch * cells, 1)))
         total = z.sum() * 0.0
         anchors = torch.zeros((), dtype=torch.long, device=z.device)
         for b in range(batch):
@@ -119,8 +120,8 @@ def _fecl_rows(
         used = top > -math.inf
         hardest = torch.where(used, (torch.where(used, top, 0.0) - 1.0) / temperature, 0.0).exp()
         rest = rest + (hardest * used).sum(dim=1) / used.sum(dim=1).clamp(min=1)
-    floor = torch.finfo(s.dtype).tiny
-    log_rest = rest.clamp(min=floor).log()[:, None]
+    some = rest > 0  # without negatives D is the positive alone, and the term an exact 0
+    log_rest = torch.where(some, torch.where(some, rest, 1.0).log(), -math.inf)[:, None]
     # -log(e^s / (e^s + rest)) = softplus(log rest - s)
     term = F.softplus(log_rest - scaled)  # (R, N)
     positive_weight = torch.where(positive, (1.0 - s_weight).pow(gamma), torch.zeros_like(s))

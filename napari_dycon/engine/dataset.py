@@ -28,7 +28,7 @@ from napari_dycon.engine.preprocess import (
     read_label_array,
     save_array,
 )
-from napari_dycon.errors import UserError
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.atomic import make_folder, write_json
 from napari_dycon.project.limited import read_json, whole
 from napari_dycon.project.names import is_case_id
@@ -113,7 +113,7 @@ def prepare(
     resumed : whether the run goes on, with the labels it was started with
     """
     labelled, unlabelled = found.labelled, found.unlabelled
-    planned = plan(config, _fingerprints(project, [*labelled, *unlabelled]), device)
+    planned = plan(config, _fingerprints(project, found), device)
     data = TrainingData(
         planned,
         class_values=tuple(found.class_values),
@@ -180,11 +180,22 @@ def to_indices(
     return table[label]
 
 
-def _fingerprints(project: Project, ids: list[str]) -> list[Fingerprint]:
-    """Describe up to ``FINGERPRINTS`` scans, evenly spread over the cases."""
+def _fingerprints(project: Project, found: Groups) -> list[Fingerprint]:
+    """Describe up to ``FINGERPRINTS`` scans, evenly spread over the cases.
+
+    Also for a run that learns from labelled scans alone the unlabelled ones are looked at, so that
+    all methods get the same patch, network and intensities, and differ by the method alone.
+    """
+    others = found.unlabelled or [case.id for case in project.unlabelled()]
+    ids = [*found.labelled, *others]
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, FINGERPRINTS).astype(int))]
     prints = []
     for case in chosen:
-        volume = project.read_image(case)
+        try:
+            volume = project.read_image(case)
+        except DyconError:
+            if case in found.labelled or case in found.unlabelled:
+                raise
+            continue  # a scan that the run has no need of
         prints.append(fingerprint(volume.array, volume.spacing_mm))
     return prints

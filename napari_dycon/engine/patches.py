@@ -19,7 +19,6 @@ from monai.transforms import (
     Compose,
     RandAdjustContrastd,
     RandAffined,
-    RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
     RandScaleIntensityd,
@@ -33,6 +32,8 @@ from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.preprocess import read_image_array, read_label_array
 
 Array = npt.NDArray[Any]
+
+LEFT_RIGHT = 2  # axis of canonical voxels (D, H, W)
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Batch(NamedTuple):
     """What one step learns from.
 
     ``position`` is a patch's centre along each axis of its volume, 0 to 1, and ``extent`` its size
-    in the same unit; small rotations and scalings of the augmentation are not part of them.
+    in the same unit, negative along an axis that was mirrored; small rotations and scalings of the
+    augmentation are not part of them.
     """
 
     labelled: LabelledBatch
@@ -152,8 +154,9 @@ class StepBatches(Dataset[Batch]):
             "image": crop(image, centre, self._margin_size(), fill=None).astype(np.float32),
             "label": crop(label[None], centre, self._margin_size(), fill=UNANNOTATED),
         }
-        tensors = self._augment(data, rng)
-        return tensors["image"], tensors["label"][0].long(), *self._place(centre, label.shape)
+        tensors, mirrored = self._augment(data, rng)
+        place = self._place(centre, label.shape, mirrored)
+        return tensors["image"], tensors["label"][0].long(), *place
 
     def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         case = self.unlabelled[rng.integers(len(self.unlabelled))]
@@ -161,8 +164,8 @@ class StepBatches(Dataset[Batch]):
         shape = image.shape[1:]
         centre = random_centre(rng, shape, self.patch)
         data = {"image": crop(image, centre, self._margin_size(), fill=None)}
-        tensors = self._augment(data, rng)
-        return tensors["image"], *self._place(centre, shape)
+        tensors, mirrored = self._augment(data, rng)
+        return tensors["image"], *self._place(centre, shape, mirrored)
 
     def _labelled_centre(
         self, rng: np.random.Generator, case: LabelledCase, label: Array
@@ -182,10 +185,15 @@ class StepBatches(Dataset[Batch]):
         jitter = [rng.integers(-(p // 4), p // 4 + 1) for p in self.patch]
         return clamp_centre(voxel + np.array(jitter), label.shape, self.patch)
 
-    def _place(self, centre: Sequence[int], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _place(
+        self, centre: Sequence[int], shape: Sequence[int], mirrored: bool
+    ) -> tuple[Tensor, Tensor]:
         """Position and extent of a patch in its volume."""
         size = torch.tensor(shape, dtype=torch.float32)
-        return torch.tensor(centre) / size, torch.tensor(self.patch) / size
+        extent = torch.tensor(self.patch) / size
+        if mirrored:
+            extent[LEFT_RIGHT] *= -1
+        return torch.tensor(centre) / size, extent
 
     def _margin_size(self) -> tuple[int, ...]:
         """Voxels cropped before rotation and scaling, so that corners hold real anatomy."""
@@ -194,18 +202,26 @@ class StepBatches(Dataset[Batch]):
         grow = 1.0 + self.config.scale_range / 2 + self.config.rotate_degrees / 90
         return tuple(int(np.ceil(p * grow / 2)) * 2 for p in self.patch)
 
-    def _augment(self, data: dict[str, Array], rng: np.random.Generator) -> dict[str, Tensor]:
+    def _augment(
+        self, data: dict[str, Array], rng: np.random.Generator
+    ) -> tuple[dict[str, Tensor], bool]:
+        """Arrays as the networks see them, and whether left and right were exchanged."""
+        mirrored = False
         if self.config.augment:
             transform = self._transforms[tuple(data)]
             transform.set_random_state(seed=int(rng.integers(2**32)))
             data = transform(data)
-        return {key: torch.as_tensor(np.asarray(value)) for key, value in data.items()}
+            mirrored = self.config.mirror and rng.random() < 0.5
+        tensors = {key: torch.as_tensor(np.asarray(value)) for key, value in data.items()}
+        if mirrored:
+            tensors = {key: value.flip(LEFT_RIGHT + 1) for key, value in tensors.items()}
+        return tensors, mirrored
 
 
 def augmentation(
     config: TrainConfig, patch: tuple[int, int, int], keys: tuple[str, ...]
 ) -> Compose:
-    """Rotation, scaling, mirroring, blur, low resolution, noise, brightness and contrast.
+    """Rotation, scaling, blur, low resolution, noise, brightness and contrast.
 
     MONAI's transforms on arrays ``(C, D, H, W)``; the result has the patch's size. Labels are
     sampled with nearest neighbours.
@@ -224,8 +240,6 @@ def augmentation(
             padding_mode="border",
         )
     ]
-    if config.mirror:
-        steps.append(RandFlipd(keys, prob=0.5, spatial_axis=2))
     steps += [
         RandGaussianSmoothd(
             "image", prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)

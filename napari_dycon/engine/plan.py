@@ -28,15 +28,17 @@ class Fingerprint:
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
-    low: float  # 0.5 % quantile of the first channel
-    high: float  # 99.5 % quantile
+    low: float  # 0.5 % quantile, the largest of the channels'
+    high: float  # 99.5 % quantile, the same
 
 
 def fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, float]) -> Fingerprint:
     """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
-    first = array[0] if array.ndim == 4 else array
-    low, high = np.quantile(first[::2, ::2, ::2], (0.005, 0.995))
-    d, h, w = first.shape
+    channels = array if array.ndim == 4 else array[None]
+    low, high = np.max(
+        [np.quantile(channel[::2, ::2, ::2], (0.005, 0.995)) for channel in channels], axis=0
+    )
+    d, h, w = channels.shape[1:]
     return Fingerprint((d, h, w), spacing, float(low), float(high))
 
 
@@ -92,5 +94,9 @@ def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[in
 
 
 def looks_like_ct(prints: Sequence[Fingerprint]) -> bool:
-    """Hounsfield units reach down to air; magnitude images are not negative."""
+    """Hounsfield units reach down to air; magnitude images are not negative.
+
+    A CT beside other images (PET, for instance) is scaled as these are, scan by scan: the window of
+    the one would wipe out the others.
+    """
     return bool(np.median([p.low for p in prints]) < -400)

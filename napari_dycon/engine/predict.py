@@ -24,6 +24,7 @@ from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
+from napari_dycon.engine.patches import LEFT_RIGHT
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
 from napari_dycon.project.formats import write_map, write_mask
@@ -72,20 +73,27 @@ def members_on_grid(
     """Softmax outputs ``(classes, D, H, W)`` of all members on the scan's own grid, one by one.
 
     Members are student and teacher, each seeing the scan as it is and, unless ``quick`` or a large
-    scan on a CPU, a little smaller and larger.
+    scan on a CPU, a little smaller and larger and, when asked for, mirrored.
     """
     image = torch.from_numpy(prepare_image(volume, model.config))
     assert model.config.patch is not None
     patches = image[0].numel() / math.prod(model.config.patch)
     if device.type == "cpu" and patches > MOST_PATCHES:
         quick = True  # a minute and more for one scan
-    for scale in (1.0, *(() if quick else model.config.test_scales)):
+    views = [(1.0, False)]
+    if not quick:
+        views += [(scale, False) for scale in model.config.test_scales]
+        views += [(1.0, True)] if model.config.test_mirror else []
+    for scale, mirrored in views:
         size = [max(round(n * scale), 1) for n in image.shape[1:]]
         view = image if scale == 1.0 else _resized(image, size)
+        if mirrored:
+            view = view.flip(LEFT_RIGHT + 1)
         overlap = QUICK_OVERLAP if quick else OVERLAP
         for member in member_probabilities(model, view, device, dtype, overlap=overlap):
-            fits = tuple(member.shape[1:]) == volume.shape
-            yield member if fits else _resized(member, volume.shape)
+            turned = member.flip(LEFT_RIGHT + 1) if mirrored else member
+            fits = tuple(turned.shape[1:]) == volume.shape
+            yield turned if fits else _resized(turned, volume.shape)
 
 
 def _resized(array: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,12 +1,18 @@
 """How weights change over a run: pure functions of progress.
 
 ``progress`` is ``t / T`` in [0, 1]. A run limited by time measures it by the clock, so that every
-schedule reaches its end however fast the machine is.
+schedule reaches its end however fast the machine is. What weighs the unlabelled part runs over the
+steps that have one, see ``phase``.
 """
 
 from __future__ import annotations
 
 import math
+
+
+def phase(progress: float, start: float) -> float:
+    """Progress of the part of a run that begins at the share ``start``: 0 there, 1 at the end."""
+    return min(max(progress - start, 0.0) / max(1.0 - start, 1e-6), 1.0)
 
 
 def adaptive_beta(progress: float, beta_max: float = 5.0, beta_min: float = 0.5) -> float:

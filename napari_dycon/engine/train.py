@@ -42,6 +42,7 @@ from napari_dycon.engine.schedules import (
     adaptive_beta,
     ema_decay,
     learning_rate_factor,
+    phase,
 )
 from napari_dycon.engine.side_jobs import keep_trying, preview, too_large, validate
 from napari_dycon.errors import DyconError, EngineError, ProjectError
@@ -262,7 +263,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             group["lr"] = rate
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
             chosen = without_unlabelled if batch.unlabelled is None else method
-            parts = chosen.losses(Step(student, teacher, batch, done, noise))
+            unlabelled_part = phase(done, config.unlabelled_start)
+            parts = chosen.losses(Step(student, teacher, batch, unlabelled_part, noise))
             loss = torch.stack([part.float() for part in parts.values()]).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -289,7 +291,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         now = time.monotonic()
         if step == 1 or now - said >= STEP_EVENT_INTERVAL:
             said = now
-            yield _step_event(step, config, progress(), elapsed(), loss, parts, done, rate)
+            beta = adaptive_beta(unlabelled_part, config.beta_max, config.beta_min)
+            yield _step_event(step, config, progress(), elapsed(), loss, parts, beta, rate)
         if now - saved >= config.checkpoint_every:
             saved = now
             yield from save_if_possible()
@@ -349,7 +352,7 @@ def _step_event(
     elapsed: float,
     loss: torch.Tensor,
     parts: dict[str, torch.Tensor],
-    done: float,
+    beta: float,
     rate: float,
 ) -> Event:
     left = elapsed * (1.0 - progress) / progress if progress > 0 else math.inf
@@ -362,7 +365,7 @@ def _step_event(
         "progress": round(progress, 5),
         "loss": _number(loss),
         "parts": {name: _number(value) for name, value in parts.items()},
-        "beta": round(adaptive_beta(done, config.beta_max, config.beta_min), 4),
+        "beta": round(beta, 4),
         "learning_rate": rate,
         "elapsed": round(elapsed, 2),
         "remaining": round(max(left, 0.0), 1) if math.isfinite(left) else None,

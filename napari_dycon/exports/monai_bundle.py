@@ -144,6 +144,7 @@ def _inference(model: Model) -> dict[str, Any]:
             "patch": config.patch,
             "stride": config.stride,
             "scales": config.test_scales,
+            "mirror": config.test_mirror,
             "overlap": predict.OVERLAP,
             "quick_overlap": predict.QUICK_OVERLAP,
             "most_patches": predict.MOST_PATCHES,
@@ -256,7 +257,8 @@ def _readme(
             "Each channel is clipped\nto its 0.5 and 99.5 % quantiles, then set to mean 0 and "
             "deviation 1."
         )
-    scales = ", ".join(f"{scale:g}" for scale in config.test_scales)
+    views = [f"in {scale:g} times its own size" for scale in config.test_scales]
+    views += ["with left and right exchanged"] if config.test_mirror else []
     return Template(_resource("docs/README.md")).substitute(
         name=name,
         input=given,
@@ -266,8 +268,8 @@ def _readme(
         spacing=" × ".join(f"{s:g}" for s in config.spacing),
         patch=" × ".join(map(str, config.patch)),
         intensity=intensity,
-        scales=f"Each scan is seen in its own size and {scales} times it; on a CPU large scans "
-        "are\nseen in their own size alone."
-        if scales
+        views=f"Each scan is seen as it is, {' and '.join(views)};\non a CPU large scans are seen "
+        "as they are alone."
+        if views
         else "",
     )

@@ -230,11 +230,15 @@ def _brats(folder: Path) -> Layout | None:
 def _isles(folder: Path) -> Layout | None:
     cases = []
     root = folder / "rawdata" if (folder / "rawdata").is_dir() else folder
-    for dwi in sorted(root.glob("sub-*/ses-*/dwi/*_dwi.nii*")):
-        subject = dwi.parents[2].name
+    # The archive has a folder dwi in every session, the challenge's own repository has none.
+    for dwi in sorted(
+        {*root.glob("sub-*/ses-*/dwi/*_dwi.nii*"), *root.glob("sub-*/ses-*/*_dwi.nii*")}
+    ):
+        session = dwi.parents[1] if dwi.parent.name == "dwi" else dwi.parent
+        subject = session.parent.name
         adc = next(iter(sorted(dwi.parent.glob("*_adc.nii*"))), None)
         if adc is None:  # later editions keep it beside the folder
-            adc = next(iter(sorted(dwi.parents[1].glob("**/*_adc.nii*"))), None)
+            adc = next(iter(sorted(session.glob("**/*_adc.nii*"))), None)
         masks = sorted(folder.glob(f"derivatives/**/{subject}/**/*_msk.nii*"))
         images = _complete(subject, ISLES_CHANNELS, [dwi, adc])
         cases.append(FoundCase(subject, images, masks[0] if masks else None))

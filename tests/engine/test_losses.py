@@ -11,10 +11,41 @@ import torch.nn.functional as F
 from napari_dycon.engine.cells import entropy_cells, label_cells, pseudo_label_cells
 from napari_dycon.engine.contrastive import fecl
 from napari_dycon.engine.losses import consistency_mse, supervised_loss, uncl
-from napari_dycon.engine.schedules import adaptive_beta, consistency_weight, ema_decay
+from napari_dycon.engine.schedules import (
+    adaptive_beta,
+    consistency_weight,
+    ema_decay,
+    learning_rate_factor,
+    phase,
+)
 
 
-def uncl_reference(student: torch.Tensor, teacher: torch.Tensor, beta: float) -> float:
+def supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:
+    classes = logits.shape[1]
+    entropies, overlap, total = [], [0.0] * classes, [0.0] * classes
+    present: set[int] = set()
+    for b in range(len(logits)):
+        for p, y in zip(
+            F.softmax(logits[b].flatten(1), dim=0).T.tolist(),
+            label[b].flatten().tolist(),
+            strict=True,
+        ):
+            if y == 255:
+                continue
+            entropies.append(-math.log(p[y]))
+            present.add(y)
+            overlap[y] += p[y]
+            total[y] += 1.0
+            for c in range(classes):
+                total[c] += p[c]
+    dice = [1 - (2 * overlap[c] + 1e-5) / (total[c] + 1e-5) for c in present - {0}]
+    cross_entropy = sum(entropies) / len(entropies) if entropies else 0.0
+    return cross_entropy + (sum(dice) / len(dice) if dice else 0.0)
+
+
+def uncl_reference(
+    student: torch.Tensor, teacher: torch.Tensor, beta: float, entropy_weight: float = 1.0
+) -> float:
     total, count = 0.0, 0
     for b in range(student.shape[0]):
         for voxel in range(student[b, 0].numel()):
@@ -24,7 +55,7 @@ def uncl_reference(student: torch.Tensor, teacher: torch.Tensor, beta: float) ->
             h_t = -sum(float(p) * math.log(float(p)) for p in p_t)
             distance = sum((float(a) - float(c)) ** 2 for a, c in zip(p_s, p_t, strict=True))
             total += distance / (math.exp(beta * h_s) + math.exp(beta * h_t))
-            total += beta * (h_s + h_t)
+            total += entropy_weight * beta * (h_s + h_t)
             count += 1
     return total / count
 
@@ -80,8 +111,10 @@ def cells_for(seed: int, n: int = 12, classes: int = 3) -> tuple[torch.Tensor, .
 def test_uncl_is_its_formula(beta: float) -> None:
     g = torch.Generator().manual_seed(1)
     student, teacher = torch.randn(2, 2, 3, 2, 3, 2, generator=g, dtype=torch.float64) * 2
-    expected = uncl_reference(student, teacher, beta)
-    assert float(uncl(student, teacher, beta)) == pytest.approx(expected, rel=1e-10)
+    for weight in (1.0, 0.3, 0.0):
+        expected = uncl_reference(student, teacher, beta, weight)
+        found = uncl(student, teacher, beta, entropy_weight=weight)
+        assert float(found) == pytest.approx(expected, rel=1e-10)
 
 
 def test_uncl_gives_the_teacher_no_gradient_and_stays_finite() -> None:
@@ -113,11 +146,53 @@ def test_fecl_is_its_formula(with_teacher: bool, top_k: int) -> None:
     torch.testing.assert_close(mine.grad, slow.grad, rtol=1e-6, atol=1e-9)
 
 
+def test_fecl_gives_the_teacher_no_gradient() -> None:
+    z, z_t, labels, h = cells_for(3)
+    z.requires_grad_()
+    z_t.requires_grad_()
+    h.requires_grad_()
+    fecl(z, labels, h, z_t).backward()
+    assert z_t.grad is None
+    assert h.grad is None
+    assert torch.count_nonzero(z.grad) > 0
+
+
+def test_the_gradient_of_fecl_is_right() -> None:
+    """Without focus its weights are constants, so that finite differences know the gradient."""
+    z, z_t, labels, h = cells_for(6, n=5)
+    for budget in (2**24, 10):
+        assert torch.autograd.gradcheck(
+            lambda x, budget=budget: fecl(x, labels, h, z_t, gamma=0.0, pair_budget=budget),
+            z.clone().requires_grad_(),
+        )
+
+
+@pytest.mark.parametrize("temperature", [0.6, 0.02, 0.01])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fecl_of_one_class_is_an_exact_zero(temperature: float, dtype: torch.dtype) -> None:
+    """Nothing to be told apart from: D is the positive alone, and the logarithm that of 1."""
+    z = F.normalize(torch.randn(1, 6, 4, dtype=dtype), dim=2).requires_grad_()
+    same = torch.tensor([[1, 1, 1, -1, 1, 1]])
+    loss = fecl(z, same, torch.rand(1, 6), z.detach(), temperature=temperature)
+    assert float(loss.detach()) == 0.0
+    loss.backward()
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+@pytest.mark.parametrize(("batch", "cells"), [(0, 4), (2, 0), (2, 4)])
+def test_fecl_of_nothing_is_an_exact_zero(batch: int, cells: int) -> None:
+    z = torch.randn(batch, cells, 3).requires_grad_()
+    loss = fecl(z, torch.full((batch, cells), -1), torch.zeros(batch, cells), z.detach())
+    assert float(loss.detach()) == 0.0
+    loss.backward()
+    assert z.grad is not None
+
+
 def test_fecl_in_row_blocks_is_the_same() -> None:
     z, z_t, labels, h = cells_for(5, n=33)
     whole, blocks = z.clone().requires_grad_(), z.clone().requires_grad_()
     a = fecl(whole, labels, h, z_t)
-    b = fecl(blocks, labels, h, z_t, pair_budget=33 * 4)
+    b = fecl(blocks, labels, h, z_t, pair_budget=2 * 33 * 4)  # two patches
     a.backward()
     b.backward()
     torch.testing.assert_close(a, b, rtol=1e-5, atol=0)
@@ -151,6 +226,51 @@ def test_ignored_cells_change_nothing() -> None:
     assert torch.equal(fecl(z, labels, h, z_t), fecl(other, labels, h, z_t))
 
 
+@pytest.mark.parametrize("case", ["dense", "sparse", "one class missing", "background", "nothing"])
+def test_the_supervised_loss_is_its_formula(case: str) -> None:
+    g = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 3, 3, 2, 3, generator=g, dtype=torch.float64) * 2
+    label = torch.randint(0, 3, (2, 3, 2, 3), generator=g)
+    if case == "sparse":
+        label[0, 1:] = 255
+    elif case == "one class missing":
+        label[label == 2] = 1
+    elif case == "background":
+        label[:] = 0
+    elif case == "nothing":
+        label[:] = 255
+    found = supervised_loss(logits.requires_grad_(), label)
+    assert float(found.detach()) == pytest.approx(supervised_reference(logits.detach(), label))
+    found.backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_consistency_is_a_mean_of_squares() -> None:
+    g = torch.Generator().manual_seed(5)
+    student, teacher = torch.randn(2, 2, 3, 2, 2, 2, generator=g, dtype=torch.float64)
+    teacher.requires_grad_()
+    student.requires_grad_()
+    squares = []
+    for b in range(2):
+        for voxel in range(8):
+            p_s = F.softmax(student.detach()[b].flatten(1)[:, voxel], dim=0).tolist()
+            p_t = F.softmax(teacher.detach()[b].flatten(1)[:, voxel], dim=0).tolist()
+            squares += [(a - c) ** 2 for a, c in zip(p_s, p_t, strict=True)]
+    loss = consistency_mse(student, teacher)
+    assert float(loss.detach()) == pytest.approx(sum(squares) / len(squares))
+    loss.backward()
+    assert teacher.grad is None
+
+
+def test_losses_of_an_empty_half_are_an_exact_zero() -> None:
+    for loss in (lambda x: uncl(x, x, 2.0), lambda x: consistency_mse(x, x)):
+        student = torch.zeros(0, 3, 4, 4, 4, requires_grad=True)
+        value = loss(student)
+        assert float(value.detach()) == 0.0
+        value.backward()
+        assert student.grad is not None
+
+
 def test_unannotated_voxels_take_no_part() -> None:
     logits = torch.randn(2, 3, 4, 4, 4, requires_grad=True)
     label = torch.randint(0, 3, (2, 4, 4, 4))
@@ -170,10 +290,12 @@ def test_a_perfect_prediction_costs_nearly_nothing() -> None:
 def test_cells_take_the_majority_of_annotated_voxels() -> None:
     label = torch.zeros(1, 4, 4, 4, dtype=torch.long)
     label[:, :2] = 2
-    label[:, 2:, :2] = 255  # half of the lower cell: still enough
-    label[:, 2:, 2:] = 1
+    label[:, 2:] = 255
+    assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
+    label[:, 2, 0] = 1  # an eighth of the lower cell, as every fifth slice may be
+    label[:, 2, 0, 0] = 0
     assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, 1]]
-    label[:, 2:, 2:, :1] = 255
+    label[:, 2, 0, 2:] = 255  # too little to tell
     assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
 
 
@@ -196,6 +318,17 @@ def test_schedules_reach_their_ends() -> None:
     assert consistency_weight(0.0, 0.4) == pytest.approx(0.1 * math.exp(-5))
     assert consistency_weight(1.0, 7.0) == pytest.approx(0.1)
     assert [ema_decay(0), ema_decay(1), ema_decay(10_000)] == [0.0, 0.5, 0.99]
+    assert [learning_rate_factor(p, 0.1) for p in (0.05, 0.1)] == [
+        pytest.approx(0.51 * 0.95**0.9),
+        pytest.approx(0.9**0.9),
+    ]
+    assert 0 < learning_rate_factor(1.0, 0.1) < 0.01
+
+
+def test_the_unlabelled_part_has_a_progress_of_its_own() -> None:
+    assert [phase(p, 0.0) for p in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]  # as published
+    assert [phase(p, 0.8) for p in (0.5, 0.8, 0.9, 1.0)] == [0.0, 0.0, pytest.approx(0.5), 1.0]
+    assert phase(1.0, 1.0) == 0.0
 
 
 def test_gradients_are_right() -> None:

@@ -1,4 +1,4 @@
-"""Labels on the network's grid: nothing that people drew is lost."""
+"""Scans and labels on the network's grid: nothing that people drew is lost."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.preprocess import prepare_label
+from napari_dycon.engine.plan import fingerprint, plan
+from napari_dycon.engine.preprocess import normalise, prepare_label
 from napari_dycon.project.volume import Source, Volume
 
 
@@ -47,3 +48,26 @@ def test_a_finer_grid_repeats_voxels() -> None:
     label[1, 1, 1] = 255
     moved = prepared(label, (2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
     assert np.array_equal(moved, label.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+
+
+def test_intensities_of_ct_and_of_ct_beside_others() -> None:
+    rng = np.random.default_rng(0)
+    ct = rng.uniform(-1000, 400, (20, 20, 20)).astype(np.float32)
+    pet = rng.gamma(1.0, 3.0, (20, 20, 20)).astype(np.float32)
+    alone = plan(make_config("supervised"), [fingerprint(ct, (1.0, 1.0, 1.0))], "cpu")
+    assert alone.intensity == "window"
+    low, high = alone.window or (0.0, 0.0)
+    expected = np.clip((ct - (low + high) / 2) / ((high - low) / 2), -1, 1)
+    np.testing.assert_allclose(normalise(ct[None], alone)[0], expected, atol=1e-5)
+    for both in (np.stack([ct, pet]), np.stack([pet, ct])):
+        config = plan(make_config("supervised"), [fingerprint(both, (1.0, 1.0, 1.0))], "cpu")
+        assert config.intensity == "zscore"
+        found = normalise(both, config)
+        np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), 0, atol=1e-4)
+        np.testing.assert_allclose(found.std(axis=(1, 2, 3)), 1, atol=1e-3)
+
+
+def test_a_constant_channel_stays_finite() -> None:
+    config = make_config("supervised", intensity="zscore")
+    found = normalise(np.full((1, 4, 4, 4), 7.0), config)
+    assert np.array_equal(found, np.zeros((1, 4, 4, 4)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -23,11 +24,14 @@ from napari_dycon.engine.config import (
     parse_overrides,
     preset_names,
 )
+from napari_dycon.engine.dataset import TrainingData, groups, prepare
 from napari_dycon.engine.device import choose_device
+from napari_dycon.engine.methods import Step
+from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
-from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.predict import members_on_grid, predict_cases
 from napari_dycon.engine.train import train
-from napari_dycon.errors import ConfigError, UserError
+from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError
 from napari_dycon.project import formats
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.schema import named_classes
@@ -64,6 +68,21 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
         assert found.shape == scan.shape
         assert np.array_equal(found.affine, scan.affine)
         assert np.asarray(found.dataobj).max() <= 1
+
+
+def test_a_mirrored_view_is_turned_back(project: Project) -> None:
+    list(train(project, tiny("supervised", test_scales=[], test_mirror=True)))
+    model = load_model(project.run().weights_path)
+    volume = project.read_image("scan-4")
+    turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())
+    how = torch.device("cpu"), torch.float32
+    student, _, *mirrored = members_on_grid(model, volume, *how, quick=False)
+    other = list(members_on_grid(model, turned, *how, quick=False))[:2]
+    assert len(mirrored) == 2
+    for back, seen in zip(mirrored, other, strict=True):
+        torch.testing.assert_close(back, seen.flip(-1))
+    assert not torch.allclose(mirrored[0], student)
+    assert len(list(members_on_grid(model, volume, *how, quick=True))) == 2
 
 
 def test_labels_of_unlabelled_cases_are_never_read(project: Project) -> None:
@@ -184,6 +203,64 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     assert not torch.equal(one[7].labelled.image, one[8].labelled.image)
     # Sparse labels: every patch holds something to learn from.
     assert all((one[step].labelled.label != 255).any() for step in range(20))
+
+
+def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
+    """A baseline with another patch would be another network's race."""
+    rng = np.random.default_rng(0)
+    for number in range(5):  # unlabelled scans are larger, of other voxels and brighter
+        size = (20, 20, 20) if number == 0 else (30, 24, 40)
+        affine = np.diag([1.0, 1.0, 1.0 if number == 0 else 1.4, 1.0])
+        image = rng.normal(-500 if number == 0 else 300, 200, size).astype(np.float32)
+        save_nifti(tmp_path / "i" / f"{number}.nii.gz", image, affine)
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[5:9, 5:9, 5:9] = 1
+    save_nifti(tmp_path / "l" / "0.nii.gz", label, np.eye(4))
+    project = project_from_folder(tmp_path / "p", tmp_path / "i", tmp_path / "l", ["box"])
+    plans = []
+    for name, changes in [*((m, {}) for m in METHODS), ("dycon", {"unlabelled_batch": 0})]:
+        config = tiny(name, **({"patch": None, "filters": None} | changes))
+        state = tmp_path / f"state-{len(plans)}"
+        state.mkdir()
+        found = groups(project, config)
+        *_, data = prepare(project, config, "cpu", state / "s", found, False)
+        assert isinstance(data, TrainingData)
+        c = data.config
+        plans.append((c.spacing, c.patch, c.intensity, c.window, c.filters, c.half_resolution))
+    assert len(set(plans)) == 1
+    assert plans[0][0] == (1.4, 1.0, 1.0)
+    assert plans[0][2] == "zscore"  # most scans are no CT
+
+
+def test_a_scan_that_a_baseline_does_not_need_may_be_unreadable(project: Project) -> None:
+    for path in project.image_paths("scan-4"):
+        path.write_bytes(b"gone")
+    assert list(train(project, tiny("supervised", steps=1)))[-1]["event"] == "finished"
+    with pytest.raises(DyconError, match="scan-4"):
+        list(train(project, tiny("dycon", steps=1)))
+
+
+def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Supervised.losses
+    calls = 0
+
+    def losses(self: Supervised, step: Step) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        bad = calls == 2 or calls > 4
+        return {k: v * (torch.nan if bad else 1.0) for k, v in usual(self, step).items()}
+
+    monkeypatch.setattr(Supervised, "losses", losses)
+    events = []
+    with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
+        events += train(project, tiny("supervised", steps=200, checkpoint_every=0.0))
+    run = project.run()
+    warned = [e["message"] for e in run.read_events()[0] if e["event"] == "warning"]
+    assert warned[0].startswith("Step 2 gave a loss that is not a finite number")
+    assert len(warned) == 51
+    assert all(torch.isfinite(value).all() for value in load_file(run.weights_path).values())
 
 
 def test_settings_that_make_no_sense_are_refused() -> None:

@@ -127,7 +127,7 @@ def check_agreement(weights: Path, images: list[Path], results: Path, name: str)
 
 
 def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
-    weights = make_weights(tmp_path / "w.safetensors", 2, half_resolution=True)
+    weights = make_weights(tmp_path / "w.safetensors", 2, half_resolution=True, test_mirror=True)
     bundle = export(weights, tmp_path / "bundle", ["T1", "T2"])
     rng = np.random.default_rng(0)
     images = []

@@ -56,11 +56,14 @@ def test_brats(tmp_path: Path) -> None:
     assert not (tmp_path / "q").exists()
 
 
-def test_isles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["ses-0001/dwi", "ses-0001", "rawdata"])
+def test_isles(tmp_path: Path, place: str) -> None:
     root = tmp_path / "ISLES-2022"
     for number in (1, 2):
         name = f"sub-strokecase000{number}"
-        dwi = root / name / "ses-0001" / "dwi"
+        dwi = root / name / place
+        if "rawdata" in place:
+            dwi = root / "rawdata" / name / "ses-0001"
         for channel in ("dwi", "adc"):
             scan(dwi / f"{name}_ses-0001_{channel}.nii.gz", number)
         label = np.zeros(SHAPE, np.uint8)

@@ -20,7 +20,11 @@ from napari_dycon.engine.patches import Batch, UnlabelledBatch
 
 @dataclass(frozen=True)
 class Step:
-    """What a method may use in one step; ``progress`` is t / T, ``noise`` seeds the teacher's."""
+    """What a method may use in one step.
+
+    ``progress`` is t / T of the steps that unlabelled scans take part in, ``noise`` seeds the
+    teacher's view.
+    """
 
     student: SegmentationNetwork
     teacher: SegmentationNetwork

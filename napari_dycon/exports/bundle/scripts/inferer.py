@@ -1,4 +1,4 @@
-"""Sliding windows over a scan in several sizes."""
+"""Sliding windows over a scan in several sizes, and mirrored where the network was meant for it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 
 class ScaledWindows(Inferer):  # type: ignore[misc]
-    """Mean over the scan as it is, a little smaller and larger, each by MONAI's sliding window.
+    """Mean over views of a scan (as it is, resized, mirrored), each by MONAI's sliding window.
 
     Parameters
     ----------
     patch : window ``(D, H, W)`` in voxels
     stride : multiple that the sides of a window must be of
-    scales : further sizes in which the scan is seen; a CPU leaves them out for large scans
+    scales : further sizes in which the scan is seen; a CPU leaves further views out for large scans
+    mirror : whether it is also seen with left and right (the last axis) exchanged
     overlap, quick_overlap : share of neighbouring windows, where all sizes are seen and where not
     most_patches : voxels, in patches, up to which a scan is not large
     whole_factor : scans up to this many patches' voxels are seen in one window
@@ -30,6 +31,7 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
         patch: Sequence[int],
         stride: int,
         scales: Sequence[float],
+        mirror: bool,
         overlap: float,
         quick_overlap: float,
         most_patches: float,
@@ -39,6 +41,7 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
         self.patch = tuple(patch)
         self.stride = stride
         self.scales = tuple(scales)
+        self.mirror = mirror
         self.overlap = overlap
         self.quick_overlap = quick_overlap
         self.most_patches = most_patches
@@ -58,12 +61,16 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
         quick = device.type == "cpu" and (
             math.prod(shape) / math.prod(self.patch) > self.most_patches
         )
-        scales = (1.0, *(() if quick else self.scales))
+        views = [(1.0, False)]
+        if not quick:
+            views += [(scale, False) for scale in self.scales]
+            views += [(1.0, True)] if self.mirror else []
         total: Tensor | None = None
-        for scale in scales:
+        for scale, mirrored in views:
             seen = tuple(max(round(n * scale), 1) for n in shape)
+            view = _resized(inputs, seen)
             stitched = sliding_window_inference(
-                _resized(inputs, seen),
+                view.flip(-1) if mirrored else view,
                 roi_size=self._window(seen),
                 sw_batch_size=1 if device.type == "cpu" else 4,
                 predictor=network,
@@ -74,10 +81,10 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
                 device=torch.device("cpu"),
             )
             assert isinstance(stitched, Tensor)
-            part = _resized(stitched, size)
+            part = _resized(stitched.flip(-1) if mirrored else stitched, size)
             total = part if total is None else total.add_(part)
         assert total is not None
-        return total / len(scales)
+        return total / len(views)
 
     def _window(self, shape: Sequence[int]) -> tuple[int, ...]:
         whole = tuple(-(-n // self.stride) * self.stride for n in shape)
