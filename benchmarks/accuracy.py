@@ -100,8 +100,9 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
     if arguments.order == "random":
         order = np.random.default_rng(seed).permutation(len(names))
     folder = arguments.work / key_of(arguments, method, seed)
-    project = folder / "project"
-    if not project.exists():
+    project, made = folder / "project", folder / "made"
+    if not made.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted preparation left
         groups = {
             "images": order[: -arguments.test],
             "labels": order[: arguments.labelled],
@@ -116,6 +117,7 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
                 if group == "labels" and arguments.every > 1:
                     keep_slices(folder / group / names[index], arguments.every)
         call("new", project, "--images", folder / "images", "--labels", folder / "labels")
+        made.touch()
     runs = sorted((project / "runs").glob("*/state/state.safetensors"))
     if runs:
         events = call("train", project, "--resume", runs[-1].parents[1].name, "--json")
@@ -166,8 +168,9 @@ def line_of(row: Row) -> str:
     scores, quality = row["scores"], row["scores"].get("uncertainty") or {}
     classes = scores["classes"].values()
 
-    def mean(measure: str) -> float:
-        return float(np.mean([c[measure]["mean"] for c in classes]))
+    def over_cases(measure: str) -> str:
+        mean, sd = (np.mean([c[measure][of] for c in classes]) for of in ("mean", "sd"))
+        return f"{mean:.2f} ± {sd:.2f}"
 
     cells = [
         row["date"],
@@ -177,8 +180,8 @@ def line_of(row: Row) -> str:
         f"{row['steps']} in {row['seconds']} s",
         f"**{scores['mean_dice']:.4f}** ± {scores['sd_dice']:.4f}",
         " / ".join(f"{c['dice']['mean']:.4f}" for c in classes),
-        f"{mean('hd95_mm'):.2f}",
-        f"{mean('asd_mm'):.2f}",
+        over_cases("hd95_mm"),
+        over_cases("asd_mm"),
         *(_number(quality.get(name)) for name in QUALITIES),
     ]
     return "| " + " | ".join(cells) + " |"
@@ -210,10 +213,24 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
         "",
     ]
     for method in arguments.methods:
-        dice = [row["scores"]["mean_dice"] for row in rows if row["method"] == method]
-        spread = f" ± {np.std(dice, ddof=1):.4f}" if len(dice) > 1 else ""
-        lines.append(f"- {method}: mean Dice {np.mean(dice):.4f}{spread} over {len(dice)} seed(s)")
+        scores = [row["scores"] for row in rows if row["method"] == method]
+        distances = {
+            name: [np.mean([c[key]["mean"] for c in s["classes"].values()]) for s in scores]
+            for name, key in (("HD95", "hd95_mm"), ("ASD", "asd_mm"))
+        }
+        errors = [(s.get("uncertainty") or {}).get("ece") for s in scores]
+        lines.append(
+            f"- {method}, over {len(scores)} seed(s): Dice "
+            f"{_over_seeds([s['mean_dice'] for s in scores], 4)}, "
+            + ", ".join(f"{name} {_over_seeds(v, 2)} mm" for name, v in distances.items())
+            + ("" if None in errors else f", ECE {_over_seeds(errors, 3)}")
+        )
     return "\n".join(lines)
+
+
+def _over_seeds(values: list[float], digits: int) -> str:
+    spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{spread}"
 
 
 def command(arguments: argparse.Namespace) -> str:
