@@ -7,6 +7,7 @@ validation alone.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,14 +24,15 @@ from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.plan import Fingerprint, fingerprint, plan
 from napari_dycon.engine.preprocess import (
     cache_path,
+    fingerprint_path,
     prepare_image,
     prepare_label,
     read_label_array,
     save_array,
 )
-from napari_dycon.errors import DyconError, UserError
+from napari_dycon.errors import DyconError, ProjectError, UserError
 from napari_dycon.project.atomic import make_folder, write_json
-from napari_dycon.project.limited import read_json, whole
+from napari_dycon.project.limited import number, read_json, whole
 from napari_dycon.project.names import is_case_id
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 GROUPS = "groups.json"
 MOST_GROUPS = 2**24  # bytes of that file
 FINGERPRINTS = 40  # scans that the plan looks at
+MOST_SIDE = 10**6  # voxels along a side of a scan
 
 
 @dataclass
@@ -124,7 +127,7 @@ def prepare(
         make_folder(state, within=state.parent)
         write_json(state / GROUPS, dataclasses.asdict(found))
     ids = [*labelled, *unlabelled]
-    for number, case in enumerate(ids, start=1):
+    for place, case in enumerate(ids, start=1):
         images = project.image_paths(case)
         cached = cache_path(project.cache_folder, case, images, planned)
         volume = None
@@ -132,11 +135,11 @@ def prepare(
             volume = project.read_image(case)
             save_array(cached, prepare_image(volume, planned))
         frozen = state / "labels" / f"{case}.npy"
-        if number <= len(labelled) and resumed:
+        if place <= len(labelled) and resumed:
             if frozen.exists():
                 _check_frozen(frozen, len(data.class_values))
                 data.labelled.append(LabelledCase(case, cached, frozen))
-        elif number <= len(labelled):
+        elif place <= len(labelled):
             volume = volume or project.read_image(case)
             label = project.read_label(case, like=volume)
             assert label is not None
@@ -153,7 +156,7 @@ def prepare(
                 data.labelled.append(LabelledCase(case, cached, frozen))
         else:
             data.unlabelled.append(UnlabelledCase(case, cached))
-        yield {"event": "preparing", "done": number, "total": len(ids)}
+        yield {"event": "preparing", "done": place, "total": len(ids)}
     if not data.labelled:
         why = data.warnings[0] if data.warnings else "The state of this run is damaged."
         raise UserError(f"No label can be learnt from yet. {why}")
@@ -192,10 +195,39 @@ def _fingerprints(project: Project, found: Groups) -> list[Fingerprint]:
     prints = []
     for case in chosen:
         try:
-            volume = project.read_image(case)
+            prints.append(_fingerprint(project, case))
         except DyconError:
             if case in found.labelled or case in found.unlabelled:
                 raise
             continue  # a scan that the run has no need of
-        prints.append(fingerprint(volume.array, volume.spacing_mm))
     return prints
+
+
+def _fingerprint(project: Project, case: str) -> Fingerprint:
+    """Describe a scan, from what an earlier run kept of it or from its files."""
+    path = None
+    with contextlib.suppress(OSError):  # reading the scan tells in words what is wrong
+        path = fingerprint_path(project.cache_folder, case, project.image_paths(case))
+    if path and (known := _known(path)):
+        return known
+    volume = project.read_image(case)
+    made = fingerprint(volume.array, volume.spacing_mm)
+    if path:
+        with contextlib.suppress(ProjectError, OSError):  # it only saves time
+            make_folder(path.parent, within=project.path)
+            write_json(path, dataclasses.asdict(made))
+    return made
+
+
+def _known(path: Path) -> Fingerprint | None:
+    """What was kept of a scan; ``None`` where there is nothing, or nothing that can be."""
+    try:
+        found = read_json(path)
+        shape = [whole(n, 1, MOST_SIDE) for n in found["shape"]]
+        spacing = [number(mm, 1e-6, 1e4) for mm in found["spacing"]]
+        low, high = (number(found[name], -1e30, 1e30) for name in ("low", "high"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(shape) != 3 or len(spacing) != 3 or None in (*shape, *spacing, low, high):
+        return None
+    return Fingerprint(tuple(shape), tuple(spacing), low, high)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.engine.boxes import box_mean
 from napari_dycon.engine.losses import UNANNOTATED
 
 Array = npt.NDArray[Any]
@@ -107,8 +108,8 @@ def box_around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
 def even_out(image: Tensor, level: Level) -> Tensor:
     """``(C, D, H, W)`` with brightness and contrast made alike, smaller by the places around it."""
     image = image - level.mean  # so that squares do not swallow small differences
-    mean = _box_mean(image, CONTRAST)
-    variance = (_box_mean(image.square(), CONTRAST) - mean.square()).clamp(min=0.0)
+    mean = box_mean(image, CONTRAST)
+    variance = (box_mean(image.square(), CONTRAST) - mean.square()).clamp(min=0.0)
     inside = [n - 2 * CONTRAST for n in image.shape[1:]]
     evened = _shifted(image, (CONTRAST,) * 3, inside) - mean
     return (
@@ -149,7 +150,7 @@ def _fused(
     for image, label in zip(images, labels, strict=True):
         for shift in shifts:
             there = _shifted(image, shift, fixed.shape[1:])
-            far.append(_box_mean((fixed - there).square().mean(dim=0, keepdim=True), PATCH)[0])
+            far.append(box_mean((fixed - there).square().mean(dim=0, keepdim=True), PATCH)[0])
             said.append(_shifted(label[None], shift, size)[0])
     distance, votes = torch.stack(far), torch.stack(said)
     nearest = distance.amin(dim=0)
@@ -175,17 +176,3 @@ def _shifted(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tenso
     for axis, (start, length) in enumerate(zip(shift, shape, strict=True), start=1):
         array = array.narrow(axis, start, length)
     return array
-
-
-def _box_mean(array: Tensor, radius: int) -> Tensor:
-    """Mean over cubes of ``(C, D, H, W)``, which shrinks by the radius on every side.
-
-    Sums of shifted views: five times as fast on a CPU as pooling with a stride of 1.
-    """
-    for axis in (1, 2, 3):
-        length = array.shape[axis] - 2 * radius
-        total = array.narrow(axis, 0, length).clone()
-        for start in range(1, 2 * radius + 1):
-            total += array.narrow(axis, start, length)
-        array = total
-    return array / (2 * radius + 1) ** 3

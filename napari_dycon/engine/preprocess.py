@@ -105,10 +105,18 @@ def prepare_label(
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
     """Name of a cached scan, different for every state of the files and every plan."""
-    state = [(str(path), scan_state(path)) for path in images]
     wanted = [config.spacing, config.intensity, config.window]
-    digest = hashlib.sha256(json.dumps([state, wanted]).encode()).hexdigest()[:16]
-    return folder / f"{case_id}-{digest}.npy"
+    return folder / f"{case_id}-{_digest(images, wanted)}.npy"
+
+
+def fingerprint_path(folder: Path, case_id: str, images: Sequence[Path]) -> Path:
+    """Name of what the plan knows of a scan, different for every state of the files."""
+    return folder / f"{case_id}-{_digest(images, 'fingerprint')}.json"
+
+
+def _digest(images: Sequence[Path], wanted: object) -> str:
+    state = [(str(path), scan_state(path)) for path in images]
+    return hashlib.sha256(json.dumps([state, wanted]).encode()).hexdigest()[:16]
 
 
 def save_array(path: Path, array: Array) -> None:

@@ -240,6 +240,28 @@ def test_a_scan_that_a_baseline_does_not_need_may_be_unreadable(project: Project
         list(train(project, tiny("dycon", steps=1)))
 
 
+def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    usual = Project.read_image
+    monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
+    config = tiny("supervised", steps=1, patch=None)
+    list(train(project, config))
+    first = project.run().read_config()
+    assert set(read) == {f"scan-{n}" for n in range(6)}
+    read.clear()
+    list(train(project, config))
+    assert read == ["scan-0", "scan-1", "scan-2"]  # for the labels' grids
+    assert project.run().read_config() == first
+    # What lies there may be damaged, or made to mislead.
+    kept = sorted(project.cache_folder.glob("*.json"))
+    for path, text in zip(
+        kept, ["", "[]", '{"shape": [1, 2]}', '{"shape": [-1, 2, 3]}', "{}", "null"], strict=True
+    ):
+        path.write_text(text)
+    list(train(project, config))
+    assert project.run().read_config() == first
+
+
 def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

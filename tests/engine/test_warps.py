@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.losses.image_dissimilarity import LocalNormalizedCrossCorrelationLoss
 from safetensors.torch import load_file
 from tiny_runs import TINY
 
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
-from napari_dycon.engine.registration import canvas_shape, places, register, sample
+from napari_dycon.engine.registration import canvas_shape, likeness_to, places, register, sample
 from napari_dycon.engine.train import train
 from napari_dycon.engine.warps import make_warps, plan_warps
 from napari_dycon.errors import ProjectError
@@ -46,6 +47,22 @@ def test_registration_finds_another_shape_and_place() -> None:
         wanted = fixed[number] > 0.8
         assert dice(moving[0] > 0.8, wanted) < 0.8
         assert dice(warped[number] > 0.8, wanted) > 0.9
+
+
+def test_likeness_is_the_local_cross_correlation_of_monai() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 2, 3, 6, 9, 7, generator=g, dtype=torch.float64)
+    b[:, 1] = 0.0  # nothing to match there
+    monai = LocalNormalizedCrossCorrelationLoss(
+        spatial_dims=3, kernel_size=5, smooth_nr=0.0, smooth_dr=1.0
+    )
+    own, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
+    found, expected = -likeness_to(b)(own), monai(theirs, b)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(own.grad, theirs.grad)
+    assert torch.count_nonzero(own.grad) > 0
 
 
 def test_pairs_do_not_depend_on_their_neighbours() -> None:
