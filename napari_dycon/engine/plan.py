@@ -17,10 +17,8 @@ from napari_dycon.engine.config import TrainConfig
 # Voxels of a patch and filters of the first level, by what the machine can carry.
 PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
 FILTERS = {"cpu": (24, 48, 96), "mps": (16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
-# Layers at full resolution take most of a CPU's time and add the least, unless structures are a few
-# voxels wide, as in scans that fit into one patch: see benchmarks/RESULTS.md.
+# Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
 HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
-SMALL_FILTERS = (16, 32, 64, 128)  # of a CPU's network for such scans
 COARSEST_CELLS = 4  # a patch side has at least this many cells at the bottleneck
 
 
@@ -55,8 +53,8 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     """
     spacing = config.spacing or _spacing(prints)
     shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
+    config = _network(config, device)
     shape = np.median(shapes, axis=0)
-    config = _network(config, device, float(np.prod(shape)))
     patch = config.patch or _patch(shape, config.stride, PATCH_VOXELS[device])
     intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
     window = config.window
@@ -68,14 +66,12 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
 
 
-def _network(config: TrainConfig, device: str, voxels: float) -> TrainConfig:
+def _network(config: TrainConfig, device: str) -> TrainConfig:
     """Filters and resolution; filters that a person chose are levels from full resolution on."""
-    small = device == "cpu" and voxels <= PATCH_VOXELS[device]
     half = config.half_resolution
     if half is None:
-        half = config.filters is None and HALF_RESOLUTION[device] and not small
-    filters = SMALL_FILTERS if small and not half else FILTERS[device]
-    return config.with_changes(filters=config.filters or filters, half_resolution=half)
+        half = config.filters is None and HALF_RESOLUTION[device]
+    return config.with_changes(filters=config.filters or FILTERS[device], half_resolution=half)
 
 
 def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
