@@ -25,12 +25,12 @@ from napari_dycon.engine.boxes import box_mean
 Shape = tuple[int, int, int]
 
 CANVAS_VOXELS = 12_000  # of the grid on which two scans are compared
-ITERATIONS = 80
+ITERATIONS = 40
 SMOOTHNESS = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
 NEAR = 2  # cells around each that are compared
 SMALL_VARIANCE = 1.0  # of these 125 cells together, below which they show nothing to match
 COARSE, FINE = 4, 2  # canvas cells between displacements
-RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.03, 0.06, 0.03
+RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.02, 0.04, 0.02
 
 
 def canvas_shape(shapes: Sequence[Sequence[int]], voxels: int = CANVAS_VOXELS) -> Shape:
