@@ -8,7 +8,7 @@ from torch import Tensor
 def box_mean(array: Tensor, radius: int) -> Tensor:
     """Mean over the cube around each voxel of ``(..., D, H, W)``, smaller by the radius all around.
 
-    Sums of shifted views: on a CPU five times as fast as pooling or convolution.
+    Sums of shifted views: on a CPU several times as fast as pooling or convolution.
     """
     for axis in (-3, -2, -1):
         length = array.shape[axis] - 2 * radius
