@@ -35,6 +35,7 @@ from napari_dycon.commands.terminal import (
     tell,
 )
 from napari_dycon.crash import explained
+from napari_dycon.engine.config import METHODS, preset_names
 from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
@@ -198,11 +199,11 @@ def train(
     project: ProjectPath,
     method: Annotated[
         str,
-        typer.Option(help="dycon, secl-region, secl-anatomical, mean-teacher or supervised."),
+        typer.Option(help=f"One of {', '.join(METHODS)}."),
     ] = "dycon",
     preset: Annotated[
         str,
-        typer.Option(help="Recipe: default, paper, left-atrium, pancreas-ct, brats19 or isles22."),
+        typer.Option(help=f"Recipe, one of {', '.join(preset_names())}."),
     ] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Most training steps.")] = None,
     time_limit: Annotated[
