@@ -16,10 +16,15 @@ from napari_dycon.engine.config import TrainConfig
 
 # Voxels of a patch and filters of the first level, by what the machine can carry.
 PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
-FILTERS = {"cpu": (24, 48, 96), "mps": (16, 32, 64, 128), "cuda": (32, 64, 128, 256)}
+# The coarsest level has to see how a patch lies in the organ: cells of 16 voxels, as in V-Net.
+FILTERS = {
+    "cpu": (24, 48, 96, 128),
+    "mps": (16, 32, 64, 128, 256),
+    "cuda": (32, 64, 128, 256, 320),
+}
 # Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
 HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
-COARSEST_CELLS = 4  # a patch side has at least this many cells at the bottleneck
+LEAST_SIDE = 32  # voxels of a patch along each axis
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
 def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[int, int, int]:
     """Largest patch of the scans' own proportions within the budget, in multiples of the stride."""
     size = shape * min(1.0, (voxels / float(np.prod(shape))) ** (1 / 3))
-    least = stride * COARSEST_CELLS
-    d, h, w = (max(int(s // stride) * stride, least) for s in size)
+    least = -(-LEAST_SIDE // stride)
+    d, h, w = (max(int(s // stride), least) * stride for s in size)
     return d, h, w
 
 

@@ -70,6 +70,18 @@ def test_a_cpu_gets_half_resolution_unless_a_person_chose_the_network() -> None:
     assert again == both
 
 
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("shape", [(36, 50, 35), (12, 320, 320), (300, 20, 40), (200, 200, 200)])
+def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
+    device: str, shape: tuple[int, int, int]
+) -> None:
+    scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
+    config = plan(make_config("dycon"), scans, device)
+    assert config.stride == 16
+    assert config.patch is not None
+    assert all(side >= 32 and side % 16 == 0 for side in config.patch)
+
+
 def test_patches_fit_the_stride_of_half_resolution() -> None:
     settings: dict[str, Any] = {"filters": [8, 8, 16], "half_resolution": True}
     make_config("dycon", **settings, patch=[16, 24, 32])
