@@ -23,9 +23,10 @@ demo: $(VENV)/.installed system
 	test ! -e $(DEMO_OUT)/.napari-dycon-demo || rm -rf $(addprefix $(DEMO_OUT)/,cohort project results)
 	$(XVFB) $(BIN)/napari-dycon demo --out $(DEMO_OUT) $(if $(DISPLAY),,--screenshot)
 
-# Threads of torch that spin while they wait take the time of others: a third of it is enough without.
+# Several processes side by side. Threads of torch that spin while they wait take the time of others:
+# a third of it is enough without.
 test: $(VENV)/.installed-dev system lint
-	OMP_WAIT_POLICY=PASSIVE $(XVFB) $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=PASSIVE $(XVFB) $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -16,6 +16,14 @@ from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.store import Project
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file stay in one process; windows all in one, as one display has one focus."""
+    for item in items:
+        group = "windows" if item.get_closest_marker("gui") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(autouse=True)
 def state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Projects that tests make are not remembered in the home of who runs them."""
