@@ -59,21 +59,19 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.every < 1:
         parser.error("--every takes 1 or more")
+    if arguments.test < 1 or arguments.labelled < 1:
+        parser.error("--test and --labelled take 1 or more")
     arguments.work.mkdir(parents=True, exist_ok=True)
     store = arguments.work / "rows.jsonl"
-    done: dict[str, Row] = {}
-    if store.exists():
-        for line in store.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            done[row["key"]] = row
+    done = finished_rows(store)
     rows = []
     for seed in arguments.seeds:  # seed by seed, so that methods can be compared early
         for method in arguments.methods:
             key = key_of(arguments, method, seed)
             if key not in done:
                 done[key] = {"key": key, **measure(arguments, method, seed)}
-                with store.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(done[key]) + "\n")
+                keep(store, done[key])
+                shutil.rmtree(arguments.work / key)  # the row is safe, and nothing goes on there
             rows.append(done[key])
             print(line_of(done[key]), flush=True)
     table = summary(arguments, rows)
@@ -81,6 +79,39 @@ def main() -> None:
     if arguments.record:
         with RESULTS.open("a", encoding="utf-8") as file:
             file.write("\n" + table + "\n")
+
+
+def finished_rows(store: Path) -> dict[str, Row]:
+    """Rows of earlier calls by key; a line that was cut off as it was written is no row."""
+    rows = {}
+    for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        rows[row["key"]] = row
+    return rows
+
+
+def keep(store: Path, row: Row) -> None:
+    """Append a row, on a line of its own and safely on the disk."""
+    with store.open("a+b") as file:
+        file.seek(0)
+        text = file.read()
+        file.write(b"\n" * bool(text and not text.endswith(b"\n")))
+        file.write(json.dumps(row).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def commit() -> str:
+    """Return the commit that is checked out here, and whether files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    name, changed = (
+        subprocess.run([*git, *rest], capture_output=True, text=True, check=False).stdout.strip()
+        for rest in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "-uno"))
+    )
+    return f"{name}, changed" if changed else name
 
 
 def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
@@ -117,7 +148,7 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
                 if group == "labels" and arguments.every > 1:
                     keep_slices(folder / group / names[index], arguments.every)
         call("new", project, "--images", folder / "images", "--labels", folder / "labels")
-        made.touch()
+        made.write_text(commit(), encoding="utf-8")  # as it was when the run began
     runs = sorted((project / "runs").glob("*/state/state.safetensors"))
     if runs:
         events = call("train", project, "--resume", runs[-1].parents[1].name, "--json")
@@ -132,17 +163,9 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
     started, finished = (json.loads(events.splitlines()[i]) for i in (0, -1))
     call("predict", project, "--images", folder / "test", "--out", folder / "out")
     scores = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))["summary"]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
-    shutil.rmtree(folder)
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit,
+        "commit": made.read_text(encoding="utf-8"),
         "machine": f"{os.environ.get('OMP_NUM_THREADS', os.cpu_count())} of {os.cpu_count()} cores "
         f"{platform.machine()}, torch {version('torch')}, "
         f"{started['device']} {started['precision']}",
@@ -193,7 +216,7 @@ def _number(value: float | None) -> str:
 
 def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
     """Return all runs, then mean and spread over seeds of each method."""
-    budget = arguments.time_limit or f"{arguments.steps} steps"
+    budget = arguments.time_limit or f"{arguments.steps or rows[0]['steps']} steps"
     settings = f", {', '.join(arguments.set)}" if arguments.set else ""
     if arguments.every > 1:
         settings += f", every {arguments.every}th slice annotated"
@@ -205,7 +228,7 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
         f"### {arguments.data.name}, {arguments.labelled} labelled, {arguments.test} held out, "
         f"{budget}, preset {arguments.preset}{settings}",
         "",
-        f"{rows[0]['machine']}; `{command(arguments)}`",
+        f"{', '.join(sorted({row['machine'] for row in rows}))}; `{command(arguments)}`",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),

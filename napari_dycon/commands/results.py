@@ -125,6 +125,15 @@ def predict(
 def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
     references: Annotated[Path, typer.Argument(help="Folder of true masks, named alike.")],
+    structures: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=254,
+            help="Structures the network tells apart, should some occur in no file; "
+            "the calibration error depends on it.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
@@ -138,6 +147,7 @@ def evaluate(
             lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Compared {name}"
             ),
+            structures=structures,
         )
     if as_json:
         print_json(result)

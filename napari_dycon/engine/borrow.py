@@ -90,10 +90,13 @@ def borrow(
             yield event
             if (wanted and len(data.warped) == wanted.made) or enough():
                 break
-    except (ProjectError, OSError) as error:  # a full disk, for instance
+    except (ProjectError, OSError, RuntimeError, MemoryError) as error:  # a full disk, for instance
+        if not isinstance(error, (ProjectError, OSError)) and not is_out_of_memory(error):
+            raise
+        why = "memory ran out." if is_out_of_memory(error) else str(error)
         yield {
             "event": "warning",
-            "message": f"Not all shapes of unlabelled scans could be borrowed: {error}",
+            "message": f"Not all shapes of unlabelled scans could be borrowed: {why}",
         }
     voted = surest(votes) if voters > 1 and not wanted else sorted(votes)
     data.voted = [votes[number].case for number in voted]

@@ -283,8 +283,8 @@ def _slot(name: str, entry: Entry, shapes: Sequence[tuple[int, ...]]) -> tuple[i
     return (int(named[1]), named[2]) if fits and named[2] in SLOTS else None
 
 
-def copy_matching(model: Model, source: Path) -> int:
-    """Start from the weights of another run; returns how many tensors fitted.
+def copy_matching(model: Model, source: Path) -> float:
+    """Start from the weights of another run; returns what share of its tensors fitted.
 
     Tensors of another shape (other classes, another network) keep their fresh values.
     """
@@ -297,4 +297,4 @@ def copy_matching(model: Model, source: Path) -> int:
         state = network.state_dict()
         for key, value in tensors.items():
             state[key].copy_(value)
-    return 2 * len(tensors)
+    return len(tensors) / len(own)

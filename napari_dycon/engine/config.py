@@ -281,3 +281,8 @@ def _check(config: TrainConfig) -> None:
                 f"{' at half resolution' if config.half_resolution else ''}; "
                 f"every side must be a multiple of {stride}."
             )
+        if config.norm != "group" and all(p == stride for p in config.patch):
+            raise ConfigError(
+                f"Patch {config.patch} is a single cell of the coarsest level, which norm "
+                f"{config.norm} cannot work with; expected a larger patch, or norm=group."
+            )

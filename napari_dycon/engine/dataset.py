@@ -190,7 +190,7 @@ def _fingerprints(project: Project, found: Groups) -> list[Fingerprint]:
     all methods get the same patch, network and intensities, and differ by the method alone.
     """
     others = found.unlabelled or [case.id for case in project.unlabelled()]
-    ids = [*found.labelled, *others]
+    ids = sorted({*found.labelled, *others})  # labelling one more must not choose other scans
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, FINGERPRINTS).astype(int))]
     prints = []
     for case in chosen:

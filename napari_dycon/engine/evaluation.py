@@ -24,7 +24,11 @@ Progress = Callable[[int, int, str], None]
 
 
 def evaluate_folders(
-    predictions: Path, references: Path, progress: Progress | None = None
+    predictions: Path,
+    references: Path,
+    progress: Progress | None = None,
+    *,
+    structures: int | None = None,
 ) -> dict[str, Any]:
     """Score every prediction against the reference of the same name.
 
@@ -35,6 +39,8 @@ def evaluate_folders(
     ----------
     predictions, references : folders of ``NAME.nii.gz`` or ``NAME.nii``, on the same grids
     progress : called after each case with cases done, cases in all, and its name
+    structures : how many the network tells apart, background not counted, where some of them occur
+        in no file; uncertainty maps are relative to it, so that the calibration error depends on it
 
     Returns
     -------
@@ -97,9 +103,10 @@ def evaluate_folders(
             f"Predictions in {predictions} and references in {references} are all 0: there is no "
             "class to score. Check that these are label files."
         )
+    structures = max(structures or 0, len(values))
     cases: dict[str, Any] = {}
     for number, name in enumerate(names, start=1):
-        cases[name] = _evaluate(found[name], wanted[name], values)
+        cases[name] = _evaluate(found[name], wanted[name], values, structures)
         if progress is not None:
             progress(number, len(names), name)
     return {
@@ -111,11 +118,20 @@ def evaluate_folders(
     }
 
 
-def _evaluate(prediction: Path, reference: Path, classes: list[int]) -> dict[str, Any]:
+def _evaluate(
+    prediction: Path, reference: Path, classes: list[int], structures: int
+) -> dict[str, Any]:
     truth = read_label(reference)
     mask = read_label(prediction, like=truth)
     doubt = _uncertainty_of(prediction, truth)
-    return evaluate_case(mask.array, truth.array, truth.spacing_mm, classes, uncertainty=doubt)
+    return evaluate_case(
+        mask.array,
+        truth.array,
+        truth.spacing_mm,
+        classes,
+        uncertainty=doubt,
+        n_classes=structures + 1,
+    )
 
 
 def _pair(prediction: Path, reference: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -56,6 +56,7 @@ def evaluate_case(
     *,
     uncertainty: Array | None = None,
     confidence: Array | None = None,
+    n_classes: int | None = None,
 ) -> dict[str, Any]:
     """Score one prediction.
 
@@ -67,6 +68,8 @@ def evaluate_case(
     uncertainty : (D, H, W) in [0, 1], entropy of the prediction divided by log(number of classes)
     confidence : (D, H, W) in [0, 1], probability of the predicted class; without it the
         calibration error comes from ``uncertainty``, see ``reliability.confidence_from_entropy``
+    n_classes : of the network, with background, by whose logarithm the entropy was divided; without
+        it as many as there are to score
 
     Returns
     -------
@@ -104,7 +107,13 @@ def evaluate_case(
         if confidence is not None:
             _same_shape(confidence, reference, "confidence map")
         result["uncertainty"] = uncertainty_quality(
-            prediction, reference, known, uncertainty, confidence, spacing_mm, len(classes) + 1
+            prediction,
+            reference,
+            known,
+            uncertainty,
+            confidence,
+            spacing_mm,
+            n_classes or len(classes) + 1,
         )
         result["uncertainty"]["score"] = case_score(prediction, uncertainty, spacing_mm)
     return result

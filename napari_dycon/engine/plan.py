@@ -25,6 +25,7 @@ FILTERS = {
 # Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
 HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
 LEAST_SIDE = 32  # voxels of a patch along each axis
+LEAST_CELLS = 2  # of the coarsest level, likewise: of a single one normalising leaves nothing
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,12 @@ def _network(config: TrainConfig, device: str) -> TrainConfig:
     half = config.half_resolution
     if half is None:
         half = config.filters is None and HALF_RESOLUTION[device]
-    return config.with_changes(filters=config.filters or FILTERS[device], half_resolution=half)
+    filters = FILTERS[device]
+    if half and not HALF_RESOLUTION[device]:  # the coarsest cells stay as large as they are
+        filters = filters[:-1]
+    elif HALF_RESOLUTION[device] and not half:
+        filters = (*filters, filters[-1])
+    return config.with_changes(filters=config.filters or filters, half_resolution=half)
 
 
 def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
@@ -91,10 +97,23 @@ def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
 
 
 def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[int, int, int]:
-    """Largest patch of the scans' own proportions within the budget, in multiples of the stride."""
-    size = shape * min(1.0, (voxels / float(np.prod(shape))) ** (1 / 3))
-    least = -(-LEAST_SIDE // stride)
-    d, h, w = (max(int(s // stride), least) * stride for s in size)
+    """Largest patch of the scans' own proportions within the budget, in multiples of the stride.
+
+    Axes along which a scan is thin get the least side, which may be more than the scan has; what is
+    left of the budget is for the others.
+    """
+    least = max(-(-LEAST_SIDE // stride), LEAST_CELLS) * stride
+    size = np.full(3, float(least))
+    others = np.ones(3, bool)
+    while others.any():
+        left = voxels / float(least) ** int((~others).sum())
+        scale = min(1.0, (left / float(np.prod(shape[others]))) ** (1 / others.sum()))
+        thin = others & (shape * scale < least)
+        if not thin.any():
+            size[others] = shape[others] * scale
+            break
+        others &= ~thin
+    d, h, w = (int(s // stride) * stride for s in size)
     return d, h, w
 
 

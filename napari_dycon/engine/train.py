@@ -57,6 +57,7 @@ STEP_EVENT_INTERVAL = 0.5  # seconds
 FIRST_STEPS = 20  # over which the learning rate rises at least
 MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
 FEW_STEPS = 100  # fewer than these teach next to nothing
+MOST_FITS = 0.75  # share of tensors taken from another run: more with other classes alone
 FIRST_PREVIEW = 10  # steps; before, a picture says nothing
 MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
 BORROW_SHARE = 0.2  # of a time limit after which no more scans are deformed
@@ -164,10 +165,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
     elif config.init_from:
         source = project.run(config.init_from).weights_path
-        if checkpoint.copy_matching(model, source) == 0:
+        fitted = checkpoint.copy_matching(model, source)
+        if fitted < MOST_FITS:
+            rest = f"{fitted:.0%} of it could be taken, the rest" if fitted else "this run"
             yield {
                 "event": "warning",
-                "message": f"Run {config.init_from} has another kind of network; this run starts "
+                "message": f"Run {config.init_from} has another kind of network; {rest} starts "
                 "from scratch.",
             }
         seen = project.run(config.init_from).read_metrics().get("labelled", [])

@@ -68,7 +68,9 @@ class TrainSection(QWidget):
         self.minutes.setMinimumWidth(
             self.minutes.fontMetrics().horizontalAdvance("1000 min") + arrows
         )
-        self.minutes.setToolTip("How long to train; you can stop earlier and keep the result")
+        self.minutes.setToolTip(
+            "How long to train, whatever the recipe says of steps; you can stop earlier and keep the result"
+        )
         self.keep = QCheckBox("Start from the last weights")
         self.keep.setToolTip("Go on from what the previous run learnt instead of from scratch")
         self.start_button = button(

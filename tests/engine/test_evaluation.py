@@ -78,6 +78,22 @@ def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folder
     assert result["summary"]["uncertainty"]["rank_correlation"] == pytest.approx(1)
 
 
+def test_calibration_knows_of_structures_that_occur_in_no_file(folders):
+    predictions, references = folders
+    # A network of two structures, sure to 0.7 of one of them: entropy over log 3, right in 70 %.
+    entropy = -(0.7 * np.log(0.7) + 0.3 * np.log(0.3))
+    for path in references.iterdir():
+        truth = np.random.default_rng(0).random(cube().shape) < 0.7
+        save(path, truth.astype(np.uint8))
+        save(predictions / path.name, np.ones(cube().shape, np.uint8))
+        doubt = np.full(cube().shape, entropy / np.log(3), np.float32)
+        save(predictions / path.name.replace(".nii", "_uncertainty.nii"), doubt)
+    found = evaluate_folders(predictions, references)["summary"]["uncertainty"]["ece"]
+    assert found > 0.1
+    told = evaluate_folders(predictions, references, structures=2)["summary"]["uncertainty"]["ece"]
+    assert told < 0.02
+
+
 def test_predictions_without_a_reference_are_left_out_and_said(folders):
     predictions, references = folders
     (references / "b.1.nii.gz").unlink()

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY
 
 from napari_dycon.engine.checkpoint import load_model
-from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.config import NORMS, TrainConfig, make_config
 from napari_dycon.engine.network import build_network
-from napari_dycon.engine.plan import Fingerprint, plan
+from napari_dycon.engine.plan import PATCH_VOXELS, Fingerprint, plan
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError
@@ -80,6 +81,36 @@ def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
     assert config.stride == 16
     assert config.patch is not None
     assert all(side >= 32 and side % 16 == 0 for side in config.patch)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("half", [True, False])
+def test_cells_stay_16_voxels_when_a_person_chooses_the_resolution(device: str, half: bool) -> None:
+    config = planned(device, half_resolution=half)
+    assert (config.half_resolution, config.stride) == (half, 16)
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+@pytest.mark.parametrize("shape", [(10, 256, 216), (30, 512, 512), (1, 900, 900), (900, 20, 20)])
+def test_patches_of_flat_scans_stay_within_the_budget(
+    device: str, shape: tuple[int, int, int]
+) -> None:
+    scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
+    patch = plan(make_config("dycon"), scans, device).patch
+    assert patch is not None
+    assert 0.4 * PATCH_VOXELS[device] < np.prod(patch) <= PATCH_VOXELS[device] or max(shape) < 512
+    assert np.prod(patch) <= PATCH_VOXELS[device]
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_network_of_six_levels_gets_cells_enough_for_its_norm(norm: str) -> None:
+    config = planned("cpu", filters=[8, 8, 8, 8, 8, 8], norm=norm)
+    assert config.patch == (64, 64, 64)
+    network = build_network(config, channels=1, classes=2)
+    assert network(torch.randn(1, 1, *config.patch)).logits.isfinite().all()
+    if norm != "group":
+        with pytest.raises(ConfigError, match="single cell of the coarsest level"):
+            config.with_changes(patch=(32, 32, 32))
 
 
 def test_patches_fit_the_stride_of_half_resolution() -> None:

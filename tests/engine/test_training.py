@@ -16,6 +16,7 @@ from nifti_files import save_nifti
 from safetensors.torch import load_file
 from tiny_runs import TINY
 
+from napari_dycon.engine import dataset
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import (
     METHODS,
@@ -327,6 +328,40 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     assert (events[0]["labelled"], events[0]["unlabelled"]) == (3, 3)
     assert events[-1]["event"] == "finished"
     assert before == {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
+
+
+def test_weights_of_a_network_that_fits_in_part_are_told(project: Project) -> None:
+    list(train(project, tiny("supervised", steps=1)))
+    first = project.run().id
+    deeper = tiny("supervised", steps=1, filters=[4, 8, 8, 8], init_from=first)
+    warned = [e["message"] for e in train(project, deeper) if e["event"] == "warning"]
+    assert f"Run {first} has another kind of network" in warned[0]
+    assert "could be taken" in warned[0]
+    project.add_class("another")  # other classes change the last layer alone
+    same = tiny("supervised", steps=1, init_from=first)
+    assert not [e for e in train(project, same) if e["event"] == "warning"]
+
+
+def test_labelling_one_more_does_not_change_which_scans_the_plan_looks_at(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_dycon.engine.dataset.FINGERPRINTS", 2)
+    looked: list[str] = []
+
+    def note(project: Project, case: str) -> object:
+        looked.append(case)
+        return real(project, case)
+
+    real = dataset._fingerprint
+    monkeypatch.setattr("napari_dycon.engine.dataset._fingerprint", note)
+    list(train(project, tiny("supervised", steps=1)))
+    before = looked.copy()
+    label = np.zeros(project.read_image("scan-5").shape, np.uint8)
+    label[2:5, 2:5, 2:5] = 1
+    project.save_label("scan-5", label)
+    looked.clear()
+    list(train(project, tiny("supervised", steps=1)))
+    assert looked == before == ["scan-0", "scan-5"]
 
 
 def test_validation_cases_that_were_learnt_from_are_told(project: Project) -> None:

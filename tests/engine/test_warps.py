@@ -200,17 +200,21 @@ def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ProjectError("The disk is full."), "disk is full"), (MemoryError(), "memory ran out")],
+)
 def test_a_run_goes_on_without_what_cannot_be_borrowed(
-    project: Project, monkeypatch: pytest.MonkeyPatch
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     def full(path: Path, array: object) -> None:
-        raise ProjectError("The disk is full.")
+        raise error
 
     monkeypatch.setattr("napari_dycon.engine.warps.save_array", full)
     events = list(train(project, settings()))
     assert events[-1]["event"] == "finished"
     (warning,) = [e["message"] for e in events if e["event"] == "warning"]
-    assert "The disk is full" in warning
+    assert told in warning
 
 
 def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:

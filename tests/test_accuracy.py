@@ -1,0 +1,71 @@
+"""The benchmark of accuracy: what it keeps, and that it goes on where it was."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from nifti_files import save_nifti
+
+SETTINGS = ("patch=[16,16,16]", "filters=[4,8,8]", "test_scales=[]", "precision=float32")
+
+
+@pytest.fixture
+def accuracy() -> ModuleType:
+    path = Path(__file__).parents[1] / "benchmarks" / "accuracy.py"
+    spec = importlib.util.spec_from_file_location("accuracy", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_row_that_was_cut_off_is_run_again_and_others_are_kept(
+    accuracy: ModuleType, tmp_path: Path
+) -> None:
+    store = tmp_path / "rows.jsonl"
+    accuracy.keep(store, {"key": "a"})
+    with store.open("ab") as file:
+        file.write(b'{"key": "b", "sco')
+    assert list(accuracy.finished_rows(store)) == ["a"]
+    accuracy.keep(store, {"key": "b"})
+    assert list(accuracy.finished_rows(store)) == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_held_out_cases_are_scored_once_and_kept(
+    accuracy: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, work = tmp_path / "data", tmp_path / "work"
+    for number in range(5):
+        label = np.zeros((20, 18, 16), np.uint8)
+        label[4 + number : 12 + number, 4:12, 4:12] = 1
+        image = (label * 80 + np.random.default_rng(number).normal(100, 5, label.shape)).astype(
+            "i2"
+        )
+        save_nifti(data / "images" / f"scan-{number}.nii.gz", image)
+        save_nifti(data / "labels" / f"scan-{number}.nii.gz", label)
+    arguments = ["accuracy.py", "--data", str(data), "--work", str(work), "--labelled", "2"]
+    arguments += ["--test", "2", "--seeds", "0", "--steps", "2", "--methods", "dycon"]
+    arguments += [word for pair in SETTINGS for word in ("--set", pair)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    accuracy.main()
+    (row,) = (work / "rows.jsonl").read_text().splitlines()
+    found = json.loads(row)
+    assert (found["steps"], found["scores"]["cases"]) == (2, 2)
+    assert [path.name for path in work.iterdir()] == ["rows.jsonl"]
+    first = capsys.readouterr().out
+
+    monkeypatch.setattr(accuracy, "measure", None)  # nothing is left to run
+    accuracy.main()
+    assert capsys.readouterr().out == first
+    assert "2 steps" in first
