@@ -69,7 +69,8 @@ class TrainSection(QWidget):
             self.minutes.fontMetrics().horizontalAdvance("1000 min") + arrows
         )
         self.minutes.setToolTip(
-            "How long to train, whatever the recipe says of steps; you can stop earlier and keep the result"
+            "How long to train, whatever steps the recipe speaks of; you can stop earlier and keep "
+            "the result"
         )
         self.keep = QCheckBox("Start from the last weights")
         self.keep.setToolTip("Go on from what the previous run learnt instead of from scratch")
