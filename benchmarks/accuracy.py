@@ -61,6 +61,11 @@ def main() -> None:
         parser.error("--every takes 1 or more")
     if arguments.test < 1 or arguments.labelled < 1:
         parser.error("--test and --labelled take 1 or more")
+    if not 0 < (cases := len(names_in(arguments.data))) >= arguments.labelled + arguments.test:
+        parser.error(
+            f"{arguments.data} has {cases} scan(s) NAME.nii.gz in images/; expected at least "
+            f"--labelled {arguments.labelled} and --test {arguments.test} together"
+        )
     arguments.work.mkdir(parents=True, exist_ok=True)
     store = arguments.work / "rows.jsonl"
     done = finished_rows(store)
@@ -114,6 +119,11 @@ def commit() -> str:
     return f"{name}, changed" if changed else name
 
 
+def names_in(data: Path) -> list[str]:
+    """File names of all scans, in order."""
+    return sorted(path.name for path in (data / "images").glob("*.nii.gz"))
+
+
 def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
     """Name of one run, the same whenever it would be the same run."""
     settings = "_".join(sorted(arguments.set))
@@ -126,7 +136,7 @@ def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
 
 def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
     """Train, predict and evaluate one run."""
-    names = sorted(p.name for p in (arguments.data / "images").glob("*.nii.gz"))
+    names = names_in(arguments.data)
     order = np.arange(len(names))
     if arguments.order == "random":
         order = np.random.default_rng(seed).permutation(len(names))
@@ -200,7 +210,7 @@ def line_of(row: Row) -> str:
         row["commit"],
         row["method"],
         str(row["seed"]),
-        f"{row['steps']} in {row['seconds']} s",
+        f"{row['steps']} in {row['seconds']} s, {row['machine'].split()[-1]}",
         f"**{scores['mean_dice']:.4f}** ± {scores['sd_dice']:.4f}",
         " / ".join(f"{c['dice']['mean']:.4f}" for c in classes),
         over_cases("hd95_mm"),
@@ -268,11 +278,16 @@ def command(arguments: argparse.Namespace) -> str:
 
 
 def call(*arguments: object) -> str:
-    """Run a command and return its standard output."""
-    done = subprocess.run(
-        [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return done.stdout
+    """Run a command and return its standard output; what it says went wrong ends this one too."""
+    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+    try:
+        output, _ = process.communicate()
+    except KeyboardInterrupt:  # the command got it too, saves what it has and ends by itself
+        process.communicate()
+        sys.exit("Interrupted. The same command goes on from here.")
+    if process.returncode:
+        sys.exit(process.returncode)
+    return output
 
 
 if __name__ == "__main__":

@@ -251,7 +251,10 @@ def train(
             changes["steps"] = 10_000_000
         if steps is not None:
             changes["steps"] = steps
-        config = make_config(method, preset, **(changes | parse_overrides(set_ or [])))
+        own = parse_overrides(set_ or [])
+        for name in own.keys() & {"method", "preset"}:
+            raise UserError(f"Expected --{name} {own[name]} instead of --set {name}={own[name]}.")
+        config = make_config(method, preset, **(changes | own))
         for other in opened.runs():
             if is_running(other) and not at_which(other):
                 tell(f"Run {other.id} is being trained too; each will slow the other down.")

@@ -207,6 +207,13 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
         ("no preset 'best'", ["--preset", "best"]),
         ("Unknown setting colour", ["--set", "colour=1"]),
         ("is no time", ["--time-limit", "soon"]),
+        ("more than 0", ["--time-limit", "0m"]),
+        ("--method supervised instead", ["--set", "method=supervised"]),
+        ("--preset paper instead", ["--set", "preset=paper"]),
+        ("a list of 3 numbers such as [1,1,1]", ["--set", "patch=32"]),
+        ("a list of numbers such as [1,1]", ["--set", "filters=8,16,32"]),
+        ("true or false", ["--set", "augment=False"]),
+        ("Did you mean learning_rate", ["--set", "learningrate=0.1"]),
         ("no run 'x'", ["--resume", "x"]),
     ):
         code, _, err = run("train", tmp_path / "p", *arguments)

@@ -152,9 +152,11 @@ def evaluate(
     if as_json:
         print_json(result)
         return
-    from napari_dycon.demo.report import evaluation_table
+    from napari_dycon.demo.report import MISSED, any_missed, evaluation_table
 
     print_table(evaluation_table(result))
+    if any_missed(result):
+        tell(MISSED)
     for line in result.get("warnings", []):
         tell(line)
 

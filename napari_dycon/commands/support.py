@@ -36,7 +36,9 @@ def parse_time(text: str) -> float:
     except ValueError:
         seconds = 0.0
     if not 0 < seconds < 1e7:
-        raise UserError(f"'{text}' is no time. Write it like 90s, 10m or 2h.")
+        raise UserError(
+            f"'{text}' is no time to train for; expected more than 0, such as 90s, 10m or 2h."
+        )
     return seconds
 
 
@@ -145,6 +147,11 @@ def refuse_other_settings(context: typer.Context) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
+        if name == "start_from" and source is not None and source.name == "COMMANDLINE":
+            raise UserError(
+                "--resume goes on with a run, --start-from makes a new one from its weights; "
+                "expected one of them. Leave the other out."
+            )
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
             raise UserError(
                 f"{parameter.opts[0]} cannot be changed with --resume: the run keeps its settings. "

@@ -19,6 +19,15 @@ COLUMNS = (
     ("volume_ml", "volume ml", ".2f"),
     ("reference_volume_ml", "true ml", ".2f"),
 )
+MISSED = (
+    "A structure marked (missed) was not found at all, or found where there is none: its Dice is 0 "
+    "and its distances are the diagonal of the scan."
+)
+
+
+def any_missed(result: Mapping[str, Any]) -> bool:
+    """Whether a structure is marked as missed in any case."""
+    return any(m["missed"] for c in result["cases"].values() for m in c["classes"].values())
 
 
 def evaluation_rows(
@@ -68,12 +77,8 @@ def write_report(
     ]
     if quality := uncertainty_lines(summary):
         lines += [*(f"- {line}" for line in quality), ""]
-    if any(m["missed"] for c in result["cases"].values() for m in c["classes"].values()):
-        lines += [
-            "A structure marked (missed) was not found at all, or found where there is none: its "
-            "Dice is 0 and its distances are the diagonal of the scan.",
-            "",
-        ]
+    if any_missed(result):
+        lines += [MISSED, ""]
     header = ["case", "class", *(title for _, title, _ in COLUMNS)]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     lines += ["| " + " | ".join(row) + " |" for row in evaluation_rows(result, names)]

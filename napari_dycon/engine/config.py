@@ -9,6 +9,7 @@ loading it.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import types
@@ -147,8 +148,11 @@ class TrainConfig:
         hints = typing.get_type_hints(cls)
         unknown = sorted(set(values) - set(hints))
         if unknown:
+            near = difflib.get_close_matches(unknown[0], hints, cutoff=0.5)
+            known = f"Did you mean {near[0]}? " if near else ""
             raise ConfigError(
-                f"Unknown setting {', '.join(unknown)}. Known settings: {', '.join(sorted(hints))}."
+                f"Unknown setting {', '.join(unknown)}. {known}"
+                f"Known settings: {', '.join(sorted(hints))}."
             )
         return cls(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
@@ -234,7 +238,17 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
 
 
 def _readable(hint: Any) -> str:
-    return str(getattr(hint, "__name__", hint)).replace("NoneType", "none")
+    """What a person may write for a type."""
+    examples = {int: "1", float: "0.5"}
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_readable(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
+        written = ",".join([examples[kinds[0]]] * (len(kinds) if count else 2))
+        return f"a list of {count}numbers such as [{written}]"
+    return words.get(hint, "null")
 
 
 def _check(config: TrainConfig) -> None:

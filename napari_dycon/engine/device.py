@@ -61,22 +61,27 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
     """Time a small 3D convolution forth and back in both precisions.
 
     Processors with AMX are about three times as fast in bfloat16; those without emulate it, up to
-    a hundred times slower, hence the small trial.
+    a hundred times slower, hence the small trial. One thread runs it: on a busy machine several
+    wait for each other far longer than they compute, and chance would decide.
     """
+    conv = nn.Conv3d(channels, channels, 3, padding=1)
+    x = torch.zeros(1, channels, size, size, size, requires_grad=True)
 
     def seconds(enabled: bool) -> float:
-        conv = nn.Conv3d(channels, channels, 3, padding=1)
-        x = torch.zeros(1, channels, size, size, size, requires_grad=True)
-        best = float("inf")
-        for _ in range(repeats):
-            begin = time.perf_counter()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-                y = conv(x)
-            y.float().sum().backward()
-            best = min(best, time.perf_counter() - begin)
-        return best
+        begin = time.perf_counter()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            y = conv(x)
+        y.float().sum().backward()
+        return time.perf_counter() - begin
 
-    return seconds(True) < 0.8 * seconds(False)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        pairs = [(seconds(True), seconds(False)) for _ in range(repeats)]
+    finally:
+        torch.set_num_threads(threads)
+    half, full = (min(times) for times in zip(*pairs, strict=True))
+    return bool(half < 0.8 * full)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -59,7 +59,7 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     """
     spacing = config.spacing or _spacing(prints)
     shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
-    config = _network(config, device)
+    config = plan_network(config, device)
     shape = np.median(shapes, axis=0)
     patch = config.patch or _patch(shape, config.stride, PATCH_VOXELS[device])
     intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
@@ -72,8 +72,14 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
 
 
-def _network(config: TrainConfig, device: str) -> TrainConfig:
-    """Filters and resolution; filters that a person chose are levels from full resolution on."""
+def plan_network(config: TrainConfig, device: str) -> TrainConfig:
+    """Filters and resolution; filters that a person chose are levels from full resolution on.
+
+    Raises
+    ------
+    ConfigError
+        A patch that the person chose does not fit the network.
+    """
     half = config.half_resolution
     if half is None:
         half = config.filters is None and HALF_RESOLUTION[device]

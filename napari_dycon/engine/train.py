@@ -38,6 +38,7 @@ from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network, update_teacher
 from napari_dycon.engine.optimizer import build_optimizer
 from napari_dycon.engine.patches import UnlabelledCase
+from napari_dycon.engine.plan import plan_network
 from napari_dycon.engine.schedules import (
     adaptive_beta,
     ema_decay,
@@ -84,7 +85,9 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     project.need_writing()
     if run is None:
         groups(project, config)  # refuse before a run folder appears
-    choose_device(config.device)
+    device, _ = choose_device(config.device)
+    if run is None:
+        plan_network(config, device.type)  # likewise a patch that does not fit
     run = run or project.new_run(config.method, config.to_dict())
     sweep_project(project.path)
     log = EventLog(run)
@@ -171,7 +174,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield {
                 "event": "warning",
                 "message": f"Run {config.init_from} has another kind of network; {rest} starts "
-                "from scratch.",
+                "from scratch. Start from a run with the same filters to keep what it learnt.",
             }
         seen = project.run(config.init_from).read_metrics().get("labelled", [])
         if both := sorted(set(seen) & set(data.validation)):

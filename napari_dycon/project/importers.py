@@ -72,7 +72,7 @@ def project_from_folder(
             _classes_of(layout, classes),
             [layout.channels[n] for n in taken],
             [[case.images[n] for n in taken] for case in layout.cases],
-            dict(list(drawn.items())[:labelled]),
+            _first(drawn, labelled, note),
             progress,
             ids=[case.id for case in layout.cases],
             renamed=layout.renamed,
@@ -93,8 +93,7 @@ def project_from_folder(
                 f"{f' (and {len(stray) - 1} more)' if len(stray) > 1 else ''}. Expected each "
                 "label to be named like its scan."
             )
-    if labelled is not None:
-        drawn = dict(sorted(drawn.items())[:labelled])
+    drawn = _first(drawn, labelled, note)
     if skip:
         for one in incomplete:
             skip(one)
@@ -124,6 +123,15 @@ def project_from_folder(
         note=note,
         skip=skip,
     )
+
+
+def _first(
+    drawn: dict[str, Path], wanted: int | None, note: Callable[[str], None] | None
+) -> dict[str, Path]:
+    """Labels of as many cases as are wanted, the first ones by name; fewer are told."""
+    if wanted is not None and wanted > len(drawn) and note:
+        note(f"Labels for {wanted} cases were asked for; there are {len(drawn)}, all are taken.")
+    return dict(sorted(drawn.items())[:wanted])
 
 
 def _chosen(layout: Layout, channels: Sequence[str] | None) -> list[int]:

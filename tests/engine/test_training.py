@@ -177,6 +177,12 @@ def test_no_labelled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Pa
     assert bare.runs() == []
 
 
+def test_a_patch_that_does_not_fit_is_told_before_a_run_appears(project: Project) -> None:
+    with pytest.raises(ConfigError, match="every side must be a multiple of 16"):
+        list(train(project, make_config("dycon", patch=[33, 48, 32], device="cpu")))
+    assert project.runs() == []
+
+
 def test_a_label_of_one_value_is_left_out_with_a_reason(project: Project) -> None:
     only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     only[5:8, 5:8, 5:8] = 1
