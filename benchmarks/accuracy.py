@@ -110,11 +110,12 @@ def keep(store: Path, row: Row) -> None:
 
 
 def commit() -> str:
-    """Return the commit that is checked out here, and whether files differ from it."""
+    """Return the commit that is checked out here, and whether the code differs from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
+    code = ("../napari_dycon", "accuracy.py")  # not the results: --record writes there itself
     name, changed = (
         subprocess.run([*git, *rest], capture_output=True, text=True, check=False).stdout.strip()
-        for rest in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "-uno"))
+        for rest in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", *code))
     )
     return f"{name}, changed" if changed else name
 

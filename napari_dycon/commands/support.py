@@ -147,15 +147,10 @@ def refuse_other_settings(context: typer.Context) -> None:
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
-        if name == "start_from" and source is not None and source.name == "COMMANDLINE":
-            raise UserError(
-                "--resume goes on with a run, --start-from makes a new one from its weights; "
-                "expected one of them. Leave the other out."
-            )
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
             raise UserError(
                 f"{parameter.opts[0]} cannot be changed with --resume: the run keeps its settings. "
-                "Leave it out, or start a new run from these weights with --start-from."
+                "Leave it out, or --resume; --start-from makes a new run from old weights."
             )
 
 
