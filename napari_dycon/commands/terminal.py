@@ -51,6 +51,14 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
         return
     said = time.monotonic()
     run = ""
+
+    def now_and_then(text: str) -> None:
+        """Say how far it is where no bar is drawn."""
+        nonlocal said
+        if not errors.is_terminal and time.monotonic() - said > QUIET:
+            said = time.monotonic()
+            tell(text)
+
     with progress_bar(as_json) as progress:
         task = progress.add_task("Starting", total=1.0)
         for event in events:
@@ -64,15 +72,15 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
             elif kind == "preparing":
                 text = f"Preparing {event['done']}/{event['total']}"
                 progress.update(task, description=text)
+                now_and_then(text)
             elif kind == "step":
                 text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
                 progress.update(task, completed=event["progress"], description=text)
-                if not errors.is_terminal and time.monotonic() - said > QUIET:
-                    said = time.monotonic()
-                    tell(f"{text}, {event['progress']:.0%}")
+                now_and_then(f"{text}, {event['progress']:.0%}")
             elif kind == "warps":
                 text = f"Matching shapes {event['done']}/{event['total']}"
                 progress.update(task, description=text)
+                now_and_then(text)
             elif kind == "validation":
                 tell(f"Validation at step {event['step']}: Dice {event['mean']}")
             elif kind == "warning":

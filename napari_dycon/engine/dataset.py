@@ -160,6 +160,11 @@ def prepare(
     if not data.labelled:
         why = data.warnings[0] if data.warnings else "The state of this run is damaged."
         raise UserError(f"No label can be learnt from yet. {why}")
+    if not unlabelled and config.method != "supervised" and config.unlabelled_batch:
+        data.warnings.append(
+            f"No case is unlabelled, so {config.method} learns from labels alone, as supervised "
+            "does. Add scans without labels for it to learn from."
+        )
     yield data
 
 

@@ -183,6 +183,23 @@ def test_a_patch_that_does_not_fit_is_told_before_a_run_appears(project: Project
     assert project.runs() == []
 
 
+def test_nothing_unlabelled_is_told(scans: Path, tmp_path: Path) -> None:
+    for scan in (scans / "images").iterdir():
+        if not (scans / "labels" / scan.name).exists():
+            scan.unlink()
+    project = project_from_folder(
+        tmp_path / "labelled", images=scans / "images", labels=scans / "labels"
+    )
+
+    def warned(method: str) -> list[str]:
+        events = list(train(project, tiny(method)))
+        return [e["message"] for e in events if e["event"] == "warning"]
+
+    (message,) = warned("mean-teacher")
+    assert "No case is unlabelled" in message
+    assert not warned("supervised")
+
+
 def test_a_label_of_one_value_is_left_out_with_a_reason(project: Project) -> None:
     only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     only[5:8, 5:8, 5:8] = 1
