@@ -51,6 +51,7 @@ def predict(
         summed_up,
     )
     from napari_dycon.project.channels import patients_in
+    from napari_dycon.project.importers import scans_of_dataset
     from napari_dycon.project.links import inside
     from napari_dycon.project.scans import Scan, holds_scans, scans_in
 
@@ -68,7 +69,9 @@ def predict(
         opened.need_writing()
     lacking: list[Missed] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
-    if images is not None and len(opened.channels) > 1 and not holds_scans(images):
+    if images is not None and (found := scans_of_dataset(images, opened.channels)) is not None:
+        files = found
+    elif images is not None and len(opened.channels) > 1 and not holds_scans(images):
         files = patients_in(
             images,
             opened.channels,

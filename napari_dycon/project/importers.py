@@ -125,6 +125,23 @@ def project_from_folder(
     )
 
 
+def scans_of_dataset(images: Path, channels: Sequence[str]) -> list[Scan] | None:
+    """Scans of a folder in a layout of the field, with these of its channels.
+
+    ``None`` for other folders, and where the dataset has not these channels: a single one fits a
+    single one whatever they are called.
+    """
+    try:
+        layout = recognise(images)
+        if layout is None:
+            return None
+        single = len(channels) == len(layout.channels) == 1
+        taken = [0] if single else _chosen(layout, channels)
+    except UserError:
+        return None  # reading it as any other folder tells what is wrong, case by case
+    return [Scan(case.id, tuple(case.images[n] for n in taken)) for case in layout.cases]
+
+
 def _first(
     drawn: dict[str, Path], wanted: int | None, note: Callable[[str], None] | None
 ) -> dict[str, Path]:

@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,7 @@ class Layout:
     renamed: dict[int, int] = field(default_factory=dict)  # values of labels that mean others here
 
 
+MOST_BELOW = 20  # folders looked into for a dataset
 MOST_DESCRIPTION = 2**24  # bytes of a data set's own description
 BRATS_CHANNELS = ("flair", "t1", "t1ce", "t2")
 BRATS_CLASSES = {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
@@ -59,12 +61,35 @@ ISLES_CHANNELS = ("dwi", "adc")
 def recognise(folder: Path) -> Layout | None:
     """Return the layout of a folder, or ``None`` when it has none of those known here.
 
+    The folder of a dataset may lie in the given one, as it does in what an archive unpacks to.
+
     Raises
     ------
     UserError
-        It is one of them, but a case lacks one of its files, or is there twice.
+        It is one of them, but a case lacks one of its files, or is there twice; or it holds several
+        datasets.
     """
     folder = folder.absolute()  # cases are called by their folders, which "." does not name
+    if (found := _recognise(folder)) is not None or holds_scans(folder) or not folder.is_dir():
+        return found
+    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(below) > MOST_BELOW:
+        return None  # these are patients
+    datasets: dict[str, Layout] = {}
+    for path in below:
+        with contextlib.suppress(OSError):  # a folder that may not be read is none to choose
+            if (inner := _recognise(path)) is not None:
+                datasets[path.name] = inner
+    if len(datasets) > 1:
+        raise UserError(
+            f"{folder} holds {len(datasets)} datasets: {', '.join(datasets)}. Choose one of these "
+            "folders."
+        )
+    return next(iter(datasets.values()), None)
+
+
+def _recognise(folder: Path) -> Layout | None:
+    """The layout of this very folder."""
     readers: tuple[Callable[[Path], Layout | None], ...] = (
         _datasets,
         _brats,

@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 from dicom_files import save_series, values
 from nifti_files import save_nifti
+from tiny_runs import TINY
 
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.train import train
 from napari_dycon.errors import UserError
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.layouts import recognise
@@ -77,6 +81,34 @@ def test_isles(tmp_path: Path, place: str) -> None:
     ]
     assert project.channels == ["dwi", "adc"]
     assert [c.name for c in project.classes] == ["infarct"]
+
+
+def test_the_folder_that_a_dataset_was_unpacked_to(tmp_path: Path) -> None:
+    brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Training")
+    project = project_from_folder(tmp_path / "p", tmp_path / "unpacked", labelled=2)
+    assert [case.id for case in project.cases] == ["BraTS19_A_1", "BraTS19_B_1", "BraTS19_C_1"]
+    brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Validation")
+    with pytest.raises(UserError, match=r"2 datasets: MICCAI_BraTS_2019_Data_Training, .*Choose"):
+        project_from_folder(tmp_path / "q", tmp_path / "unpacked")
+
+
+def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) -> None:
+    folder = brats(tmp_path / "BraTS")
+    project = project_from_folder(tmp_path / "p", folder, channels=["t1", "flair"], labelled=2)
+    list(train(project, make_config("supervised", **TINY)))
+    code, out, _ = run("predict", project.path, "--images", folder, "--json")
+    assert code == 0
+    assert [json.loads(line)["case"] for line in out.splitlines()] == [c.id for c in project.cases]
+    own = project.path / "predictions"
+    assert run("predict", project.path)[0] == 0
+    for case in project.cases:
+        (there,) = own.glob(f"*-BraTS/{case.id}.nii.gz")
+        here = own / project.run().id / f"{case.id}.nii.gz"
+        assert np.array_equal(nib.load(there).dataobj, nib.load(here).dataobj)
+    (folder / "HGG/BraTS19_B_1/BraTS19_B_1_t1.nii.gz").unlink()
+    code, _, err = run("predict", project.path, "--images", folder / "HGG", "--out", tmp_path / "o")
+    assert code == 2
+    assert "BraTS19_B_1" in err
 
 
 def test_plain_folders_are_no_benchmark(scans: Path) -> None:
