@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from napari_dycon.engine.config import TrainConfig
 
 FINE_FILTERS = 8  # of the one layer at full resolution of a network at half resolution
+# So few filters can all come to speak against a class. Cut off below zero they could then not speak
+# for it either: the network was unsure of it everywhere (see benchmarks/RESULTS.md).
+FINE_SLOPE = 0.2
 
 
 class Output(NamedTuple):
@@ -65,7 +68,7 @@ class FineHead(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv3d(FINE_FILTERS + channels, FINE_FILTERS, 3, padding=1, bias=False),
             nn.GroupNorm(FINE_FILTERS, FINE_FILTERS),
-            nn.LeakyReLU(0.01, inplace=True),
+            nn.LeakyReLU(FINE_SLOPE, inplace=True),
             nn.Conv3d(FINE_FILTERS, classes, 1),
         )
 

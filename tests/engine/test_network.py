@@ -11,7 +11,7 @@ from tiny_runs import TINY
 
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import NORMS, TrainConfig, make_config
-from napari_dycon.engine.network import build_network
+from napari_dycon.engine.network import FineHead, build_network
 from napari_dycon.engine.plan import PATCH_VOXELS, Fingerprint, plan
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
@@ -49,6 +49,19 @@ def test_half_resolution_still_tells_neighbouring_voxels_apart() -> None:
         optimizer.step()
     right = (network(image).logits.argmax(dim=1) == label).float().mean()
     assert right > 0.98
+
+
+def test_a_class_that_all_filters_speak_against_can_still_win() -> None:
+    head = FineHead(features=4, channels=1, classes=2)
+    norm, out = head.layers[1], head.layers[3]
+    assert isinstance(norm, torch.nn.GroupNorm)
+    assert isinstance(out, torch.nn.Conv3d)
+    with torch.no_grad():
+        norm.bias.fill_(-2.0)  # where no filter sees what it looks for
+        out.weight[0], out.weight[1] = 0.0, -1.0
+        out.bias.zero_() if out.bias is not None else None
+    logits = head(torch.randn(1, 4, 4, 4, 4), torch.randn(1, 1, 8, 8, 8))
+    assert logits.softmax(dim=1)[:, 1].mean() > 0.9
 
 
 def test_every_parameter_learns() -> None:
