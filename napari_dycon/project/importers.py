@@ -137,7 +137,7 @@ def scans_of_dataset(images: Path, channels: Sequence[str]) -> list[Scan] | None
             return None
         single = len(channels) == len(layout.channels) == 1
         taken = [0] if single else _chosen(layout, channels)
-    except UserError:
+    except (UserError, OSError):
         return None  # reading it as any other folder tells what is wrong, case by case
     return [Scan(case.id, tuple(case.images[n] for n in taken)) for case in layout.cases]
 

@@ -56,10 +56,11 @@ def test_a_class_that_all_filters_speak_against_can_still_win() -> None:
     norm, out = head.layers[1], head.layers[3]
     assert isinstance(norm, torch.nn.GroupNorm)
     assert isinstance(out, torch.nn.Conv3d)
+    assert out.bias is not None
     with torch.no_grad():
         norm.bias.fill_(-2.0)  # where no filter sees what it looks for
         out.weight[0], out.weight[1] = 0.0, -1.0
-        out.bias.zero_() if out.bias is not None else None
+        out.bias.zero_()
     logits = head(torch.randn(1, 4, 4, 4, 4), torch.randn(1, 1, 8, 8, 8))
     assert logits.softmax(dim=1)[:, 1].mean() > 0.9
 
