@@ -12,7 +12,7 @@ from napari_dycon.errors import UserError
 from napari_dycon.project.adding import Progress, Skip, Skipped
 from napari_dycon.project.channels import patients_in
 from napari_dycon.project.labels import values_in
-from napari_dycon.project.layouts import Layout, recognise
+from napari_dycon.project.layouts import Layout, SeveralDatasetsError, recognise
 from napari_dycon.project.project_file import check_free
 from napari_dycon.project.scans import Scan, holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import ClassInfo, named_classes
@@ -130,6 +130,11 @@ def scans_of_dataset(images: Path, channels: Sequence[str]) -> list[Scan] | None
 
     ``None`` for other folders, and where the dataset has not these channels: a single one fits a
     single one whatever they are called.
+
+    Raises
+    ------
+    SeveralDatasetsError
+        The folder holds several datasets.
     """
     try:
         layout = recognise(images)
@@ -137,6 +142,8 @@ def scans_of_dataset(images: Path, channels: Sequence[str]) -> list[Scan] | None
             return None
         single = len(channels) == len(layout.channels) == 1
         taken = [0] if single else _chosen(layout, channels)
+    except SeveralDatasetsError:
+        raise
     except (UserError, OSError):
         return None  # reading it as any other folder tells what is wrong, case by case
     return [Scan(case.id, tuple(case.images[n] for n in taken)) for case in layout.cases]

@@ -31,6 +31,10 @@ from napari_dycon.project.scans import holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import UNANNOTATED
 
 
+class SeveralDatasetsError(UserError):
+    """A folder holds several datasets, of which one has to be chosen."""
+
+
 @dataclass(frozen=True)
 class FoundCase:
     """One case of a layout: a file a channel, and its label if there is one."""
@@ -66,8 +70,9 @@ def recognise(folder: Path) -> Layout | None:
     Raises
     ------
     UserError
-        It is one of them, but a case lacks one of its files, or is there twice; or it holds several
-        datasets.
+        It is one of them, but a case lacks one of its files, or is there twice.
+    SeveralDatasetsError
+        It holds several of them.
     """
     folder = folder.absolute()  # cases are called by their folders, which "." does not name
     if (found := _recognise(folder)) is not None or holds_scans(folder) or not folder.is_dir():
@@ -81,7 +86,7 @@ def recognise(folder: Path) -> Layout | None:
             if (inner := _recognise(path)) is not None:
                 datasets[path.name] = inner
     if len(datasets) > 1:
-        raise UserError(
+        raise SeveralDatasetsError(
             f"{folder} holds {len(datasets)} datasets: {', '.join(datasets)}. Choose one of these "
             "folders."
         )

@@ -109,6 +109,11 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
     code, _, err = run("predict", project.path, "--images", folder / "HGG", "--out", tmp_path / "o")
     assert code == 2
     assert "BraTS19_B_1" in err
+    for name in ("A", "B"):
+        brats(tmp_path / "both" / name)
+    code, _, err = run("predict", project.path, "--images", tmp_path / "both")
+    assert code == 2
+    assert "holds 2 datasets: A, B. Choose one" in err
 
 
 def test_plain_folders_are_no_benchmark(scans: Path) -> None:
