@@ -9,6 +9,10 @@ for every seed. The last ``--test`` cases are held out: they are no part of the 
 are unlabelled. Everything goes through the command line alone, every method has the same budget,
 the last checkpoint counts.
 
+The gain of a method is that over ``supervised`` of the same seed, held-out case by held-out case:
+both see the same hard cases, so that the standard error of the difference is much smaller than that
+of either mean.
+
 Restartable: finished rows are kept in ``DIR/rows.jsonl`` and not run again; a run that was
 interrupted goes on where it was. ``OMP_NUM_THREADS=1`` keeps a run to one core, so that two methods
 can be compared side by side under the same conditions.
@@ -37,6 +41,7 @@ COMMAND = [sys.executable, "-m", "napari_dycon"]
 QUALITIES = ("auroc", "auroc_band", "ece", "rank_correlation")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Row = dict[str, Any]
+BASELINE = "supervised"
 
 
 def main() -> None:
@@ -173,7 +178,7 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
         )  # fmt: skip
     started, finished = (json.loads(events.splitlines()[i]) for i in (0, -1))
     call("predict", project, "--images", folder / "test", "--out", folder / "out")
-    scores = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))["summary"]
+    found = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "commit": made.read_text(encoding="utf-8"),
@@ -184,7 +189,8 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
         "seed": seed,
         "steps": finished["step"],
         "seconds": round(finished["elapsed"]),
-        "scores": scores,
+        "scores": found["summary"],
+        "dice": {case: scores["mean_dice"] for case, scores in found["cases"].items()},
     }
 
 
@@ -259,12 +265,35 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
             + ", ".join(f"{name} {_over_seeds(v, 2)} mm" for name, v in distances.items())
             + ("" if None in errors else f", ECE {_over_seeds(errors, 3)}")
         )
+        if line := gain(rows, method):
+            lines.append(line)
     return "\n".join(lines)
 
 
-def _over_seeds(values: list[float], digits: int) -> str:
+def gain(rows: list[Row], method: str) -> str | None:
+    """How far a method is above supervised, over the seeds that both have."""
+    dice = {(row["method"], row["seed"]): row.get("dice") for row in rows}
+    means, seeds = [], []
+    for (name, seed), ours in dice.items():
+        theirs = dice.get((BASELINE, seed))
+        if name != method or method == BASELINE or not ours or not theirs:
+            continue
+        gained = [ours[case] - theirs[case] for case in ours]
+        means.append(float(np.mean(gained)))
+        error = f" ± {np.std(gained, ddof=1) / len(gained) ** 0.5:.4f}" if len(gained) > 1 else ""
+        higher = f"higher in {np.sum(np.array(gained) > 0)} of {len(gained)} cases"
+        seeds.append(f"{means[-1]:+.4f}{error} (seed {seed}, {higher})")
+    if not means:
+        return None
+    return (
+        f"- {method} above {BASELINE}: {_over_seeds(means, 4, sign='+')}; case by case, "
+        f"± standard error: {', '.join(seeds)}"
+    )
+
+
+def _over_seeds(values: list[float], digits: int, sign: str = "") -> str:
     spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{spread}"
+    return f"{np.mean(values):{sign}.{digits}f}{spread}"
 
 
 def command(arguments: argparse.Namespace) -> str:

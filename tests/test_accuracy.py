@@ -38,6 +38,27 @@ def test_a_row_that_was_cut_off_is_run_again_and_others_are_kept(
     assert list(accuracy.finished_rows(store)) == ["a", "b"]
 
 
+def test_a_gain_is_that_of_a_case_over_the_same_case_of_the_same_seed(accuracy: ModuleType) -> None:
+    def row(method: str, seed: int, *dice: float) -> dict[str, object]:
+        return {"method": method, "seed": seed, "dice": dict(zip("abc", dice, strict=True))}
+
+    rows = [
+        row("supervised", 0, 0.5, 0.7, 0.9),
+        row("dycon", 0, 0.6, 0.9, 0.9),
+        row("supervised", 1, 0.5, 0.5, 0.5),
+        row("dycon", 1, 0.4, 0.4, 0.4),
+        row("dycon", 2, 0.1, 0.1, 0.1),  # no supervised run of this seed
+    ]
+    line = accuracy.gain(rows, "dycon")
+    assert "dycon above supervised: +0.0000 ± 0.1414;" in line
+    assert "+0.1000 ± 0.0577 (seed 0, higher in 2 of 3 cases)" in line
+    assert "-0.1000 ± 0.0000 (seed 1, higher in 0 of 3 cases)" in line
+    assert "seed 2" not in line
+    assert accuracy.gain(rows, "supervised") is None
+    del rows[0]["dice"], rows[2]["dice"]  # of earlier versions
+    assert accuracy.gain(rows, "dycon") is None
+
+
 @pytest.mark.slow
 def test_held_out_cases_are_scored_once_and_kept(
     accuracy: ModuleType,
@@ -62,6 +83,7 @@ def test_held_out_cases_are_scored_once_and_kept(
     (row,) = (work / "rows.jsonl").read_text().splitlines()
     found = json.loads(row)
     assert (found["steps"], found["scores"]["cases"]) == (2, 2)
+    assert np.mean(list(found["dice"].values())) == pytest.approx(found["scores"]["mean_dice"])
     assert [path.name for path in work.iterdir()] == ["rows.jsonl"]
     first = capsys.readouterr().out
 
