@@ -50,6 +50,7 @@ def predict(
         predict_each_file,
         summed_up,
     )
+    from napari_dycon.project.adding import Skipped
     from napari_dycon.project.channels import patients_in
     from napari_dycon.project.importers import scans_of_dataset
     from napari_dycon.project.links import inside
@@ -69,14 +70,15 @@ def predict(
         opened.need_writing()
     lacking: list[Missed] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
-    if images is not None and (found := scans_of_dataset(images, opened.channels)) is not None:
-        files = found
+
+    def leave_out(one: Skipped) -> None:
+        lacking.append(Missed(one.scan.name, one.error))
+
+    dataset = images and scans_of_dataset(images, opened.channels, skip=leave_out)
+    if dataset:
+        files = dataset
     elif images is not None and len(opened.channels) > 1 and not holds_scans(images):
-        files = patients_in(
-            images,
-            opened.channels,
-            skip=lambda one: lacking.append(Missed(one.scan.name, one.error)),
-        )
+        files = patients_in(images, opened.channels, skip=leave_out)
     elif images is not None:
         files = scans_in(images, "images")
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]

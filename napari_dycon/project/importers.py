@@ -12,7 +12,7 @@ from napari_dycon.errors import UserError
 from napari_dycon.project.adding import Progress, Skip, Skipped
 from napari_dycon.project.channels import patients_in
 from napari_dycon.project.labels import values_in
-from napari_dycon.project.layouts import Layout, SeveralDatasetsError, recognise
+from napari_dycon.project.layouts import FoundCase, Layout, recognise
 from napari_dycon.project.project_file import check_free
 from napari_dycon.project.scans import Scan, holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import ClassInfo, named_classes
@@ -66,15 +66,16 @@ def project_from_folder(
         )
     if labels is None and scans is None and (layout := recognise(Path(images))) is not None:
         taken = _chosen(layout, channels)
-        drawn = {case.id: case.label for case in layout.cases if case.label is not None}
+        cases = _complete(layout, taken, skip)
+        drawn = {case.id: case.label for case, _ in cases if case.label is not None}
         return _filled(
             path,
             _classes_of(layout, classes),
             [layout.channels[n] for n in taken],
-            [[case.images[n] for n in taken] for case in layout.cases],
+            [images for _, images in cases],
             _first(drawn, labelled, note),
             progress,
-            ids=[case.id for case in layout.cases],
+            ids=[case.id for case, _ in cases],
             renamed=layout.renamed,
             resample=resample,
             note=note,
@@ -125,28 +126,48 @@ def project_from_folder(
     )
 
 
-def scans_of_dataset(images: Path, channels: Sequence[str]) -> list[Scan] | None:
+def scans_of_dataset(
+    images: Path, channels: Sequence[str], *, skip: Skip | None = None
+) -> list[Scan] | None:
     """Scans of a folder in a layout of the field, with these of its channels.
 
-    ``None`` for other folders, and where the dataset has not these channels: a single one fits a
-    single one whatever they are called.
+    ``None`` for other folders. A single channel fits a single one whatever they are called.
+
+    Parameters
+    ----------
+    skip : is told of cases that lack one of these channels and are left out; without it, and when
+        all do, the first is an error
 
     Raises
     ------
-    SeveralDatasetsError
-        The folder holds several datasets.
+    UserError
+        The dataset is not as it should be, or has not these channels.
     """
-    try:
-        layout = recognise(images)
-        if layout is None:
-            return None
-        single = len(channels) == len(layout.channels) == 1
-        taken = [0] if single else _chosen(layout, channels)
-    except SeveralDatasetsError:
-        raise
-    except (UserError, OSError):
-        return None  # reading it as any other folder tells what is wrong, case by case
-    return [Scan(case.id, tuple(case.images[n] for n in taken)) for case in layout.cases]
+    layout = recognise(images)
+    if layout is None:
+        return None
+    single = len(channels) == len(layout.channels) == 1
+    taken = [0] if single else _chosen(layout, channels)
+    return [Scan(case.id, tuple(files)) for case, files in _complete(layout, taken, skip)]
+
+
+def _complete(
+    layout: Layout, taken: Sequence[int], skip: Skip | None
+) -> list[tuple[FoundCase, list[Path]]]:
+    """Cases that have these channels, with their files."""
+    found: list[tuple[FoundCase, list[Path]]] = []
+    skipped: list[Skipped] = []
+    for case in layout.cases:
+        try:
+            found.append((case, layout.images_of(case, taken)))
+        except UserError as error:
+            skipped.append(Skipped(Scan(case.id, ()), error, case.label, layout.renamed))
+    if skipped and (skip is None or not found):
+        raise skipped[0].error
+    if skip:
+        for one in skipped:
+            skip(one)
+    return found
 
 
 def _first(

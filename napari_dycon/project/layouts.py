@@ -18,8 +18,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,16 +30,12 @@ from napari_dycon.project.scans import holds_scans, labels_in, scans_in
 from napari_dycon.project.schema import UNANNOTATED
 
 
-class SeveralDatasetsError(UserError):
-    """A folder holds several datasets, of which one has to be chosen."""
-
-
 @dataclass(frozen=True)
 class FoundCase:
-    """One case of a layout: a file a channel, and its label if there is one."""
+    """One case of a layout: a file a channel where there is one, and its label if there is one."""
 
     id: str
-    images: list[Path]
+    images: Sequence[Path | None]
     label: Path | None
 
 
@@ -54,6 +49,18 @@ class Layout:
     cases: list[FoundCase]
     renamed: dict[int, int] = field(default_factory=dict)  # values of labels that mean others here
 
+    def images_of(self, case: FoundCase, channels: Sequence[int]) -> list[Path]:
+        """Files of a case for these channels; a :class:`UserError` tells which are not there."""
+        images = [case.images[n] for n in channels]
+        lacking = [self.channels[n] for n in channels if case.images[n] is None]
+        if lacking:
+            wanted = ", ".join(self.channels[n] for n in channels)
+            raise UserError(
+                f"Case {case.id} has no {' and no '.join(lacking)} image; expected one file each "
+                f"for {wanted}. Complete the case or move it away."
+            )
+        return [path for path in images if path is not None]
+
 
 MOST_BELOW = 20  # folders looked into for a dataset
 MOST_DESCRIPTION = 2**24  # bytes of a data set's own description
@@ -65,32 +72,49 @@ ISLES_CHANNELS = ("dwi", "adc")
 def recognise(folder: Path) -> Layout | None:
     """Return the layout of a folder, or ``None`` when it has none of those known here.
 
-    The folder of a dataset may lie in the given one, as it does in what an archive unpacks to.
+    A dataset may lie in the only folder in the given one, as it does in what an archive unpacks to.
+    Beside others it is not taken: they would be passed over in silence.
 
     Raises
     ------
     UserError
-        It is one of them, but a case lacks one of its files, or is there twice.
-    SeveralDatasetsError
-        It holds several of them.
+        It is one of them but not as it should be, a case is there twice, it holds several of them,
+        or it cannot be read.
     """
     folder = folder.absolute()  # cases are called by their folders, which "." does not name
-    if (found := _recognise(folder)) is not None or holds_scans(folder) or not folder.is_dir():
-        return found
-    below = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    try:
+        if (found := _recognise(folder)) is not None or holds_scans(folder) or not folder.is_dir():
+            return found
+        inner = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+        inner.sort(key=Path.is_symlink, reverse=True)  # a folder is found as itself, not by a link
+        below = sorted({path.resolve(): path for path in inner}.values())
+        if len(below) == 1:
+            return _recognise(below[0])
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} cannot be read ({error.strerror}). Choose another, or change who "
+            "may read it."
+        ) from None
     if len(below) > MOST_BELOW:
         return None  # these are patients
-    datasets: dict[str, Layout] = {}
-    for path in below:
-        with contextlib.suppress(OSError):  # a folder that may not be read is none to choose
-            if (inner := _recognise(path)) is not None:
-                datasets[path.name] = inner
+    datasets = [path.name for path in below if _is_dataset(path)]
     if len(datasets) > 1:
-        raise SeveralDatasetsError(
+        raise UserError(
             f"{folder} holds {len(datasets)} datasets: {', '.join(datasets)}. Choose one of these "
             "folders."
         )
-    return next(iter(datasets.values()), None)
+    return None
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder among others is a dataset and not a patient, who is a single case."""
+    try:
+        found = _recognise(folder)
+    except OSError:  # a folder that may not be read is none to choose
+        return False
+    except UserError:
+        return True
+    return found is not None and len(found.cases) > 1
 
 
 def _recognise(folder: Path) -> Layout | None:
@@ -119,7 +143,10 @@ def _check_cases(layout: Layout, folder: Path) -> None:
                 "Correct dataset.json, or complete the case."
             )
         if case.id in known:
-            one, other = (file_of(c.images[0]).relative_to(folder) for c in (known[case.id], case))
+            one, other = (
+                next(file_of(path).relative_to(folder) for path in found.images if path is not None)
+                for found in (known[case.id], case)
+            )
             raise UserError(
                 f"{folder} holds case {case.id} twice, as {one} and {other}; expected each once. "
                 "Move one of them away."
@@ -247,11 +274,7 @@ def _brats(folder: Path) -> Layout | None:
     if not any(all(images) for images in found.values()):
         return None  # some other set that happens to have a FLAIR
     cases = [
-        FoundCase(
-            patient.name,
-            _complete(patient.name, BRATS_CHANNELS, images),
-            _one_of(patient, f"{patient.name}_seg"),
-        )
+        FoundCase(patient.name, images, _one_of(patient, f"{patient.name}_seg"))
         for patient, images in found.items()
     ]
     return Layout("BraTS 2019", BRATS_CHANNELS, BRATS_CLASSES, cases)
@@ -270,8 +293,7 @@ def _isles(folder: Path) -> Layout | None:
         if adc is None:  # later editions keep it beside the folder
             adc = next(iter(sorted(session.glob("**/*_adc.nii*"))), None)
         masks = sorted(folder.glob(f"derivatives/**/{subject}/**/*_msk.nii*"))
-        images = _complete(subject, ISLES_CHANNELS, [dwi, adc])
-        cases.append(FoundCase(subject, images, masks[0] if masks else None))
+        cases.append(FoundCase(subject, [dwi, adc], masks[0] if masks else None))
     return Layout("ISLES 2022", ISLES_CHANNELS, {1: "infarct"}, cases) if cases else None
 
 
@@ -280,13 +302,3 @@ def _one_of(folder: Path, stem: str) -> Path | None:
         if (path := folder / f"{stem}{ending}").is_file():
             return path
     return None
-
-
-def _complete(case: str, channels: tuple[str, ...], images: list[Path | None]) -> list[Path]:
-    lacking = [name for name, path in zip(channels, images, strict=True) if path is None]
-    if lacking:
-        raise UserError(
-            f"Case {case} has no {' and no '.join(lacking)} image; expected one file each for "
-            f"{', '.join(channels)}. Complete the case or move it away."
-        )
-    return [path for path in images if path is not None]

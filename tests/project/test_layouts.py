@@ -43,7 +43,7 @@ def brats(root: Path) -> Path:
     return root
 
 
-def test_brats(tmp_path: Path) -> None:
+def test_brats(run: Run, tmp_path: Path) -> None:
     folder = brats(tmp_path / "MICCAI_BraTS_2019_Data_Training")
     project = project_from_folder(tmp_path / "p", folder, labelled=2)
     assert [case.id for case in project.cases] == [
@@ -58,6 +58,12 @@ def test_brats(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Case BraTS19_B_1 has no t1ce image"):
         project_from_folder(tmp_path / "q", folder)
     assert not (tmp_path / "q").exists()
+    code, out, err = run("new", tmp_path / "q", "--images", folder, "--labelled", "1", "--json")
+    assert code == 0
+    assert "BraTS19_B_1 was left out: Case BraTS19_B_1 has no t1ce image" in err.replace("\n", " ")
+    assert [c["id"] for c in json.loads(out)["cases"]] == ["BraTS19_A_1", "BraTS19_C_1"]
+    others = project_from_folder(tmp_path / "r", folder, channels=["t1", "flair"])
+    assert len(others.cases) == 3  # t1ce is not wanted, and may be lacking
 
 
 @pytest.mark.parametrize("place", ["ses-0001/dwi", "ses-0001", "rawdata"])
@@ -105,15 +111,61 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
         (there,) = own.glob(f"*-BraTS/{case.id}.nii.gz")
         here = own / project.run().id / f"{case.id}.nii.gz"
         assert np.array_equal(nib.load(there).dataobj, nib.load(here).dataobj)
+    (folder / "HGG/BraTS19_A_1/BraTS19_A_1_t2.nii.gz").unlink()  # not wanted
     (folder / "HGG/BraTS19_B_1/BraTS19_B_1_t1.nii.gz").unlink()
-    code, _, err = run("predict", project.path, "--images", folder / "HGG", "--out", tmp_path / "o")
+    code, _, err = run("predict", project.path, "--images", folder, "--out", tmp_path / "o")
     assert code == 2
-    assert "BraTS19_B_1" in err
+    assert "Case BraTS19_B_1 has no t1 image; expected one file each for t1, flair" in err
+    assert {p.name for p in (tmp_path / "o").glob("BraTS19_?_1.nii.gz")} == {
+        "BraTS19_A_1.nii.gz", "BraTS19_C_1.nii.gz",
+    }  # fmt: skip
     for name in ("A", "B"):
         brats(tmp_path / "both" / name)
     code, _, err = run("predict", project.path, "--images", tmp_path / "both")
     assert code == 2
     assert "holds 2 datasets: A, B. Choose one" in err
+
+
+def test_a_dataset_beside_other_scans_is_not_taken_for_all_of_them(tmp_path: Path) -> None:
+    for patient in ("anna", "ben"):  # whose folders are named as BraTS names its cases
+        for channel in ("flair", "t1", "t1ce", "t2"):
+            scan(tmp_path / "few" / patient / "scan1" / f"scan1_{channel}.nii.gz", 0)
+    assert recognise(tmp_path / "few") is None
+    study = tmp_path / "study"
+    for channel in ("CT", "PET"):
+        scan(study / "p1" / f"{channel}.nii.gz", 0)
+    nnunet(study / "export")
+    assert recognise(study) is None
+    project = project_from_folder(tmp_path / "p", tmp_path / "few", channels=["t1", "flair"])
+    assert [case.id for case in project.cases] == ["anna", "ben"]
+
+
+def test_a_link_to_a_dataset_is_no_second_one(tmp_path: Path) -> None:
+    nnunet(tmp_path / "raw" / "Dataset001_A")
+    (tmp_path / "raw" / "latest").symlink_to(tmp_path / "raw" / "Dataset001_A")
+    found = recognise(tmp_path / "raw")
+    assert found is not None
+    assert len(found.cases) == 4
+    nnunet(tmp_path / "raw" / "Dataset002_B", labels={"background": 0, "whole": [1, 2]})
+    with pytest.raises(UserError, match="2 datasets: Dataset001_A, Dataset002_B"):
+        recognise(tmp_path / "raw")
+
+
+def test_a_folder_that_may_not_be_read(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = nnunet(tmp_path / "d")
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:  # as for a folder of which names alone may be read
+        if path.parent == folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    code, _, err = run("new", tmp_path / "p", "--images", folder)
+    assert code == 2
+    assert "cannot be read (Permission denied)" in err.replace("\n", " ")
 
 
 def test_plain_folders_are_no_benchmark(scans: Path) -> None:
