@@ -25,7 +25,7 @@ def entropy(log_probabilities: Tensor) -> Tensor:
 
 
 def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> Tensor:
-    """Cross-entropy plus soft Dice over annotated voxels, half and half.
+    """Cross-entropy plus soft Dice over annotated voxels, of equal weight.
 
     Voxels with label 255 take no part, which makes sparse annotation possible. Dice is taken over
     the whole batch and averaged over the foreground classes that occur in it, so that a class that

@@ -27,6 +27,9 @@ FINE_FILTERS = 8  # of the one layer at full resolution of a network at half res
 FINE_SLOPE = 0.2
 
 
+Norm = str | tuple[str, dict[str, object]]  # in the way that MONAI names layers
+
+
 class Output(NamedTuple):
     """Logits ``(B, C, D, H, W)`` and, when asked for, embeddings ``(B, E, d, h, w)``."""
 
@@ -37,13 +40,18 @@ class Output(NamedTuple):
 class ProjectionHead(nn.Module):
     """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv; L2-normalised."""
 
-    def __init__(self, channels: int, hidden: int, dim: int, *, aspp: bool) -> None:
+    def __init__(self, channels: int, hidden: int, dim: int, *, aspp: bool, norm: Norm) -> None:
         super().__init__()
         self.aspp: nn.Module = nn.Identity()
         if aspp:
             branch = max(channels // 4, 1)
             self.aspp = SimpleASPP(
-                3, channels, branch, kernel_sizes=(1, 3, 3, 3), dilations=(1, 6, 12, 18)
+                3,
+                channels,
+                branch,
+                kernel_sizes=(1, 3, 3, 3),
+                dilations=(1, 6, 12, 18),
+                norm_type=norm,
             )
             channels = 4 * branch
         self.layers = nn.Sequential(
@@ -99,11 +107,6 @@ class SegmentationNetwork(nn.Module):
     ) -> None:
         super().__init__()
         levels = len(filters)
-        norms: dict[str, str | tuple[str, dict[str, object]]] = {
-            "instance": ("instance", {"affine": True}),
-            "group": ("group", {"num_groups": math.gcd(8, *filters), "affine": True}),
-            "batch": "batch",
-        }
         self.backbone = DynUNet(
             spatial_dims=3,
             in_channels=channels,
@@ -112,13 +115,19 @@ class SegmentationNetwork(nn.Module):
             strides=[2 if half_resolution else 1] + [2] * (levels - 1),
             upsample_kernel_size=[2] * (levels - 1),
             filters=list(filters),
-            norm_name=norms[norm],
+            norm_name=_norm(norm, filters),
         )
         self.fine: FineHead | None = None
         if half_resolution:
             self.fine = FineHead(filters[0], channels, classes)
             self.backbone.output_block = nn.Identity()  # its place is taken
-        self.projection = ProjectionHead(filters[-1], projection_hidden, projection_dim, aspp=aspp)
+        self.projection = ProjectionHead(
+            filters[-1],
+            projection_hidden,
+            projection_dim,
+            aspp=aspp,
+            norm=_norm(norm, [4 * max(filters[-1] // 4, 1)]),
+        )
 
     def forward(self, image: Tensor, *, embed: bool = False) -> Output:
         """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
@@ -145,6 +154,16 @@ class SegmentationNetwork(nn.Module):
         for block in net.downsamples:
             skips.append(block(skips[-1]))
         return skips, net.bottleneck(skips[-1])
+
+
+def _norm(name: str, filters: Sequence[int]) -> Norm:
+    """A norm of the whole network; groups divide the filters of each of its layers."""
+    norms: dict[str, Norm] = {
+        "instance": ("instance", {"affine": True}),
+        "group": ("group", {"num_groups": math.gcd(8, *filters), "affine": True}),
+        "batch": "batch",
+    }
+    return norms[name]
 
 
 def network_settings(config: TrainConfig, channels: int, classes: int) -> dict[str, Any]:

@@ -35,6 +35,18 @@ def test_logits_have_the_images_grid_and_embeddings_the_bottlenecks_twice(half: 
     assert output.embeddings.shape[2:] == tuple(2 * n // config.stride for n in (16, 24, 32))
 
 
+@pytest.mark.parametrize("norm", ["instance", "group"])
+def test_cells_do_not_depend_on_the_other_patches_of_a_batch(norm: str) -> None:
+    """Otherwise what a teacher embeds would hang on what it happens to see beside it."""
+    config = make_config(
+        "dycon", filters=[8, 8, 12], half_resolution=False, patch=[16, 16, 16], norm=norm, aspp=True
+    )
+    network = build_network(config, channels=1, classes=2).train()
+    patches = torch.randn(3, 1, 16, 16, 16)
+    together, alone = network.encode(patches), network.encode(patches[:1])
+    assert torch.allclose(together[:1], alone, atol=1e-5)
+
+
 def test_half_resolution_still_tells_neighbouring_voxels_apart() -> None:
     """Single voxels at random places are lost at half the resolution; the last layer sees them."""
     torch.manual_seed(0)
