@@ -11,7 +11,8 @@ the last checkpoint counts.
 
 The gain of a method is that over ``supervised`` of the same seed, held-out case by held-out case:
 both see the same hard cases, so that the standard error of the difference is much smaller than that
-of either mean.
+of either mean. It is that of these two networks: what another initialisation would change comes on
+top, and shows between seeds.
 
 Restartable: finished rows are kept in ``DIR/rows.jsonl`` and not run again; a run that was
 interrupted goes on where it was. ``OMP_NUM_THREADS=1`` keeps a run to one core, so that two methods
@@ -84,7 +85,9 @@ def main() -> None:
                 shutil.rmtree(arguments.work / key)  # the row is safe, and nothing goes on there
             rows.append(done[key])
             print(line_of(done[key]), flush=True)
-    table = summary(arguments, rows)
+    done = finished_rows(store)  # of a call beside this one too
+    beside = [done.get(key_of(arguments, BASELINE, seed)) for seed in arguments.seeds]
+    table = summary(arguments, rows, [row for row in beside if row is not None])
     print("\n" + table)
     if arguments.record:
         with RESULTS.open("a", encoding="utf-8") as file:
@@ -231,8 +234,8 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
-    """Return all runs, then mean and spread over seeds of each method."""
+def summary(arguments: argparse.Namespace, rows: list[Row], supervised: list[Row]) -> str:
+    """Return all runs, then mean and spread over seeds of each method, and its gain."""
     budget = arguments.time_limit or f"{arguments.steps or rows[0]['steps']} steps"
     settings = f", {', '.join(arguments.set)}" if arguments.set else ""
     if arguments.every > 1:
@@ -265,7 +268,7 @@ def summary(arguments: argparse.Namespace, rows: list[Row]) -> str:
             + ", ".join(f"{name} {_over_seeds(v, 2)} mm" for name, v in distances.items())
             + ("" if None in errors else f", ECE {_over_seeds(errors, 3)}")
         )
-        if line := gain(rows, method):
+        if line := gain([*supervised, *rows], method):
             lines.append(line)
     return "\n".join(lines)
 
@@ -278,6 +281,8 @@ def gain(rows: list[Row], method: str) -> str | None:
         theirs = dice.get((BASELINE, seed))
         if name != method or method == BASELINE or not ours or not theirs:
             continue
+        if ours.keys() != theirs.keys():  # of other held-out cases
+            continue
         gained = [ours[case] - theirs[case] for case in ours]
         means.append(float(np.mean(gained)))
         error = f" ± {np.std(gained, ddof=1) / len(gained) ** 0.5:.4f}" if len(gained) > 1 else ""
@@ -285,10 +290,8 @@ def gain(rows: list[Row], method: str) -> str | None:
         seeds.append(f"{means[-1]:+.4f}{error} (seed {seed}, {higher})")
     if not means:
         return None
-    return (
-        f"- {method} above {BASELINE}: {_over_seeds(means, 4, sign='+')}; case by case, "
-        f"± standard error: {', '.join(seeds)}"
-    )
+    over = f", mean ± sd over seeds {_over_seeds(means, 4, sign='+')}" if len(means) > 1 else ""
+    return f"- {method} above {BASELINE}, ± standard error over cases: {', '.join(seeds)}{over}"
 
 
 def _over_seeds(values: list[float], digits: int, sign: str = "") -> str:

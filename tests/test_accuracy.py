@@ -50,7 +50,7 @@ def test_a_gain_is_that_of_a_case_over_the_same_case_of_the_same_seed(accuracy: 
         row("dycon", 2, 0.1, 0.1, 0.1),  # no supervised run of this seed
     ]
     line = accuracy.gain(rows, "dycon")
-    assert "dycon above supervised: +0.0000 ± 0.1414;" in line
+    assert line.endswith("mean ± sd over seeds +0.0000 ± 0.1414")
     assert "+0.1000 ± 0.0577 (seed 0, higher in 2 of 3 cases)" in line
     assert "-0.1000 ± 0.0000 (seed 1, higher in 0 of 3 cases)" in line
     assert "seed 2" not in line
@@ -91,3 +91,12 @@ def test_held_out_cases_are_scored_once_and_kept(
     accuracy.main()
     assert capsys.readouterr().out == first
     assert "2 steps" in first
+    assert "above supervised" not in first
+
+    key = found["key"].replace("-dycon-", "-supervised-")  # as a call beside this one keeps it
+    worse = {case: dice - 0.25 for case, dice in found["dice"].items()}
+    accuracy.keep(work / "rows.jsonl", found | {"key": key, "method": "supervised", "dice": worse})
+    accuracy.main()
+    assert "- dycon above supervised, ± standard error over cases: +0.2500" in (
+        capsys.readouterr().out
+    )
