@@ -94,7 +94,6 @@ class TrainConfig:
     gamma: float = 2.0
     top_k: int = 32
     fecl_entropy: bool = True  # weight anchors by exp(h)
-    fecl_normalised: bool = False  # by the mean of its weights, so that it cannot fade away
     teacher_negatives: bool = True  # T(i), the hardest negatives among the teacher's cells
     cross_volume: bool = False  # pairs also between patches of different volumes
     teacher_confidence: float = 0.8  # below it a cell of an unlabelled patch has no class

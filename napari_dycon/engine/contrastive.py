@@ -30,7 +30,6 @@ def fecl(
     temperature: float = 0.6,
     gamma: float = 2.0,
     top_k: int = 32,
-    normalised: bool = False,
     pair_budget: int = PAIR_BUDGET,
 ) -> Tensor:
     """Focal entropy-aware contrastive loss (DyCON, Assefa et al., CVPR 2025, Eqs. 3-6).
@@ -42,11 +41,6 @@ def fecl(
     ``D_ik = exp(s_ik/τ) + Σ_q F⁻_iq exp(s_iq/τ) + T(i)`` and
     ``FeCL = mean_i 1/|P(i)| Σ_k F⁺_ik (-log(exp(s_ik/τ) / D_ik))`` over anchors with a positive.
     No gradient flows through the weights F nor into the teacher.
-
-    Where all cells are alike every ``F⁺`` is 0, and with it loss and gradient: a network that came
-    there stays there. ``normalised`` divides by the mean of ``F⁺``: the same weights relative to
-    each other, and cells of different classes are pushed apart however alike all of them are. This
-    is not in the paper.
 
     Parameters
     ----------
@@ -73,7 +67,7 @@ def fecl(
         weight = at_least_float32(entropy.detach()).to(z.dtype).exp()
         rows = max(1, min(cells, pair_budget // max(batch * cells, 1)))
         total = z.sum() * 0.0
-        shared = torch.zeros_like(total.detach())
+        anchors = torch.zeros((), dtype=torch.long, device=z.device)
         for b in range(batch):
             for start in range(0, cells, rows):
                 block = slice(start, start + rows)
@@ -82,12 +76,12 @@ def fecl(
                     None if z_t is None else z_t[b], start, temperature, gamma, top_k,
                 )  # fmt: skip
                 if rows < cells and torch.is_grad_enabled():
-                    part, weights, anchors = checkpoint(_fecl_rows, *arguments, use_reentrant=False)
+                    part, count = checkpoint(_fecl_rows, *arguments, use_reentrant=False)
                 else:
-                    part, weights, anchors = _fecl_rows(*arguments)
+                    part, count = _fecl_rows(*arguments)
                 total = total + part
-                shared = shared + (weights if normalised else anchors)
-        return total / torch.where(shared > 0, shared, 1.0)
+                anchors = anchors + count
+        return total / anchors.clamp(min=1)
 
 
 def _fecl_rows(
@@ -101,8 +95,8 @@ def _fecl_rows(
     temperature: float,
     gamma: float,
     top_k: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sums over some anchors (R rows of N cells): loss, mean weights of pairs, valid anchors."""
+) -> tuple[Tensor, Tensor]:
+    """Sum of the loss over some anchors (R rows of N cells), and how many anchors were valid."""
     valid = y != IGNORED
     same = y_rows[:, None] == y[None, :]  # (R, N)
     anchor_valid = y_rows != IGNORED
@@ -131,10 +125,9 @@ def _fecl_rows(
     # -log(e^s / (e^s + rest)) = softplus(log rest - s)
     term = F.softplus(log_rest - scaled)  # (R, N)
     positive_weight = torch.where(positive, (1.0 - s_weight).pow(gamma), torch.zeros_like(s))
+    per_anchor = (positive_weight * term).sum(dim=1) * anchor_weight
     count = positive.sum(dim=1)
-    share = anchor_weight / count.clamp(min=1)
-    loss = ((positive_weight * term).sum(dim=1) * share).sum()
-    return loss, (positive_weight.sum(dim=1) * share).sum(), (count > 0).sum()
+    return (per_anchor / count.clamp(min=1)).sum(), (count > 0).sum()
 
 
 def secl(

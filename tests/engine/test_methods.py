@@ -131,7 +131,6 @@ def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
         ("beta_min", 2.0, "uncl"),
         ("fecl_weight", 0.0, "fecl"),
         ("fecl_entropy", False, "fecl"),
-        ("fecl_normalised", True, "fecl"),
         ("teacher_negatives", False, "fecl"),
         ("cross_volume", True, "fecl"),
         ("gamma", 0.0, "fecl"),

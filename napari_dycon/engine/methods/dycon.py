@@ -86,5 +86,4 @@ class Dycon:
             temperature=c.temperature,
             gamma=c.gamma,
             top_k=c.top_k,
-            normalised=c.fecl_normalised,
         )
