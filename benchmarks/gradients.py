@@ -1,0 +1,117 @@
+"""What each part of a method's loss pulls at while it trains, and whether its cells tell classes.
+
+``python benchmarks/gradients.py --data FOLDER --method dycon [--set gamma=0.0] [--steps 100]``
+
+``FOLDER`` holds ``images/`` and ``labels/``; the first four cases by name are labelled, up to 56
+others are not. Every 15 steps in which unlabelled scans take part a row is printed: the norm of
+each part's gradient in the backbone, its cosine with that of the supervised loss, and the mean
+cosines of a labelled patch's cells, of a structure among themselves (same) and with those of the
+background (other). Where both are near 1, all cells are alike and embeddings tell nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_dycon.engine import train as loop
+from napari_dycon.engine.cells import label_cells
+from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
+from napari_dycon.engine.methods import Method, Step, build_method
+from napari_dycon.engine.network import cells
+from napari_dycon.project.importers import project_from_folder
+
+LABELLED, CASES, EVERY = 4, 60, 15
+
+
+class Watched:
+    """A method that tells of its gradients now and then."""
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.count = 0
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        """Return what the method does."""
+        parts = self.method.losses(step)
+        if self.count % EVERY == 0:
+            print(f"{self.count:6d}  {_gradients(step, parts)}  {_cosines(step)}", flush=True)
+        self.count += 1
+        return parts
+
+
+def _gradients(step: Step, parts: dict[str, Tensor]) -> str:
+    weights = list(step.student.backbone.parameters())
+    flat = {}
+    for name, part in parts.items():
+        found = torch.autograd.grad(part.float(), weights, retain_graph=True, allow_unused=True)
+        own = zip(found, weights, strict=True)
+        flat[name] = torch.cat(
+            [(torch.zeros_like(w) if g is None else g).float().flatten() for g, w in own]
+        )
+    told = []
+    for name, gradient in flat.items():
+        cosine = torch.cosine_similarity(gradient, flat["supervised"], dim=0)
+        value, norm = float(parts[name].detach()), float(gradient.norm())
+        told.append(f"{name} {value:.4f} (gradient {norm:.4f}, {float(cosine):+.2f})")
+    return "; ".join(told)
+
+
+@torch.no_grad()
+def _cosines(step: Step) -> str:
+    labelled = step.batch.labelled
+    embeddings = step.student.encode(labelled.image).float()
+    depth, height, width = embeddings.shape[2:]
+    classes = int(labelled.label[labelled.label < 255].max()) + 1
+    groups = label_cells(labelled.label, max(classes, 2), (depth, height, width))
+    same, other = [], []
+    for z, group in zip(cells(embeddings), groups, strict=True):
+        cosine = z @ z.T
+        for value in group[group > 0].unique():
+            inside, outside = group == value, group == 0
+            if int(inside.sum()) > 2 and bool(outside.any()):
+                same.append(float(cosine[inside][:, inside].mean()))
+                other.append(float(cosine[inside][:, outside].mean()))
+    if not same:
+        return "no structure in these patches"
+    return f"same {np.mean(same):.2f}, other {np.mean(other):.2f}"
+
+
+def main() -> None:
+    """Train for a moment and tell what happens."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--method", default="dycon")
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    arguments = parser.parse_args()
+    settings = {"unlabelled_start": 0.0, "warps": 0, **parse_overrides(arguments.set)}
+    config = make_config(arguments.method, steps=arguments.steps, seed=0, device="cpu", **settings)
+
+    def watched(config: TrainConfig, build: Callable[..., Method] = build_method) -> Method:
+        return Watched(build(config))
+
+    with tempfile.TemporaryDirectory() as folder:
+        names = sorted(path.name for path in (arguments.data / "images").glob("*.nii.gz"))[:CASES]
+        for group, count in (("images", len(names)), ("labels", LABELLED)):
+            (Path(folder) / group).mkdir()
+            for name in names[:count]:
+                shutil.copyfile(arguments.data / group / name, Path(folder) / group / name)
+        project = project_from_folder(
+            Path(folder) / "project", Path(folder) / "images", Path(folder) / "labels"
+        )
+        with mock.patch.object(loop, "build_method", watched):
+            for _ in loop.train(project, config):
+                pass
+
+
+if __name__ == "__main__":
+    main()
