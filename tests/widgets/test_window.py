@@ -46,8 +46,8 @@ def hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 def test_open_paint_train_accept_reopen(
+    hippocampus: Path,  # first: napari's window cannot be taken down where a test is skipped later
     window: Callable[[], Any],
-    hippocampus: Path,
     qtbot: Any,
     picture: Callable[[Any, str], None],
 ) -> None:
