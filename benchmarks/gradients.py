@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -95,12 +94,14 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {"unlabelled_start": 0.0, "warps": 0, **parse_overrides(arguments.set)}
     config = make_config(arguments.method, steps=arguments.steps, seed=0, device="cpu", **settings)
+    names = sorted(path.name for path in (arguments.data / "images").glob("*.nii.gz"))[:CASES]
+    if len(names) < LABELLED:
+        parser.error(f"{arguments.data} has {len(names)} scan(s) NAME.nii.gz in images/, too few")
 
-    def watched(config: TrainConfig, build: Callable[..., Method] = build_method) -> Method:
-        return Watched(build(config))
+    def watched(config: TrainConfig) -> Method:
+        return Watched(build_method(config))
 
     with tempfile.TemporaryDirectory() as folder:
-        names = sorted(path.name for path in (arguments.data / "images").glob("*.nii.gz"))[:CASES]
         for group, count in (("images", len(names)), ("labels", LABELLED)):
             (Path(folder) / group).mkdir()
             for name in names[:count]:

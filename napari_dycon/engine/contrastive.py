@@ -41,8 +41,9 @@ def fecl(
     ``D_ik = exp(s_ik/τ) + Σ_q F⁻_iq exp(s_iq/τ) + T(i)`` and
     ``FeCL = mean_i 1/|P(i)| Σ_k F⁺_ik (-log(exp(s_ik/τ) / D_ik))`` over anchors with a positive.
     No gradient flows through the weights F nor into the teacher. Where all cells are alike every
-    ``F⁺`` is 0, and with it loss and gradient: networks go there, and stay. With ``gamma = 0`` all
-    weights are 1 (times ``exp(h_i)``), and they do not.
+    ``F⁺`` is 0, and with it loss and gradient: networks that were watched went there and stayed
+    (see benchmarks/RESULTS.md). With ``gamma = 0`` all weights are 1 (times ``exp(h_i)``), and they
+    did not.
 
     Parameters
     ----------
