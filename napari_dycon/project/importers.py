@@ -68,6 +68,11 @@ def project_from_folder(
         taken = _chosen(layout, channels)
         cases = _complete(layout, taken, skip)
         drawn = {case.id: case.label for case, _ in cases if case.label is not None}
+        if note and (tests := sum(case.test for case, _ in cases)):
+            note(
+                f"{tests} of the scans are those that {layout.name} keeps for tests. They are "
+                "taken without labels and learnt from; to test on them, move them away first."
+            )
         return _filled(
             path,
             _classes_of(layout, classes),

@@ -3,7 +3,7 @@
 - BraTS 2019: ``HGG/ID/ID_flair.nii.gz`` (also ``_t1``, ``_t1ce``, ``_t2``, and ``_seg`` with the
   values 1, 2 and 4), with or without the folders ``HGG`` and ``LGG``.
 - Left atrium 2018: ``ID/lgemri.nrrd`` and ``ID/laendo.nrrd`` (255 is the atrium), below a folder of
-  the training set.
+  the training set; those below a testing set beside it are cases without labels.
 - Pancreas-CT: DICOM below ``PANCREAS_0001``, ``label0001.nii.gz`` in a folder beside or above. A
   label whose header puts it elsewhere than its scan is refused, as everywhere: labels of the first
   release lie upside down and have to be converted first.
@@ -37,6 +37,7 @@ class FoundCase:
     id: str
     images: Sequence[Path | None]
     label: Path | None
+    test: bool = False  # of the part that the data set itself keeps for tests
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,9 @@ def _datasets(folder: Path) -> Layout | None:
     if holds_scans(folder / "imagesTs"):
         known = {case.id for case in cases}
         cases += [
-            FoundCase(f"{scan.name}{'-Ts' * (scan.name in known)}", list(scan.images), None)
+            FoundCase(
+                f"{scan.name}{'-Ts' * (scan.name in known)}", list(scan.images), None, test=True
+            )
             for scan in scans_in(folder / "imagesTs", "images")
         ]
     return Layout(
@@ -229,13 +232,18 @@ def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
 
 
 def _left_atrium(folder: Path) -> Layout | None:
-    cases = [
-        FoundCase(scan.parent.name, [scan], label if label.is_file() else None)
-        for scan in sorted((*folder.glob("*/lgemri.nrrd"), *folder.glob("*/*/lgemri.nrrd")))
-        for label in [scan.with_name("laendo.nrrd")]
-    ]
-    if not cases:
+    scans = [(scan, False) for scan in sorted(folder.glob("*/lgemri.nrrd"))]
+    for scan in sorted(folder.glob("*/*/lgemri.nrrd")):
+        scans.append((scan, scan.parts[-3].casefold().startswith("test")))
+    if not scans:
         return None
+    if all(test for _, test in scans):  # chosen by itself
+        scans = [(scan, False) for scan, _ in scans]
+    cases = []
+    for scan, test in scans:
+        label = scan.with_name("laendo.nrrd")
+        known = label.is_file() and not test
+        cases.append(FoundCase(scan.parent.name, [scan], label if known else None, test))
     return Layout("Left atrium 2018", ("LGE MRI",), {1: "left atrium"}, cases, {255: 1})
 
 

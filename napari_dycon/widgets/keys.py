@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 NAPARI_KEYS = (
     ("2, P / 1, E / 4, F", "brush / eraser (paints background) / bucket"),
+    ("3", "polygon; a double click closes it, Esc drops it"),
     ("[ and ]", "smaller and larger brush"),
     ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
     ("Space (held)", "move and zoom while painting"),

@@ -143,10 +143,10 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
         for file, array in voxels.items():
             image = sitk.GetImageFromArray(array.astype(np.uint8))
             image.SetSpacing([0.625] * 3)
-            if part == "Training Set" or file == "lgemri":
-                sitk.WriteImage(image, folder / f"{file}.nrrd", True)
-    code, out, _ = run("new", tmp_path / "p", "--images", root, "--json")
+            sitk.WriteImage(image, folder / f"{file}.nrrd", True)
+    code, out, err = run("new", tmp_path / "p", "--images", root, "--json")
     assert code == 0
+    assert "1 of the scans are those that Left atrium 2018 keeps for tests." in out + err
     assert [(c["id"], c["status"]) for c in json.loads(out)["cases"]] == [
         ("4498JYJH", "unlabelled"),
         ("0RZDK210", "labelled"),
@@ -156,6 +156,8 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
     assert np.unique(project.read_label("0RZDK210"), return_counts=True)[1].tolist() == [334, 2]
     inner = project_from_folder(tmp_path / "q", root / "Training Set", labelled=1)
     assert [c.status for c in inner.cases] == ["labelled", "unlabelled"]
+    tests = project_from_folder(tmp_path / "r", root / "Testing Set")
+    assert [(c.id, c.status) for c in tests.cases] == [("4498JYJH", "labelled")]
     shutil.copytree(root / "Training Set" / "0RZDK210", root / "Testing Set" / "0RZDK210")
     with pytest.raises(UserError, match=r"case 0RZDK210 twice, as Testing Set/0RZDK210/lgemri"):
         recognise(root)
