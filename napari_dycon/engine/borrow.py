@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.dataset import TrainingData, has_structure
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.losses import UNANNOTATED
@@ -54,13 +54,14 @@ def borrow(
     resumed : whether the run has learnt from them already; it gets the same again
     enough : asked after each pair and within votes; a run goes on with what was made until then
     """
-    voting = data.config.vote_share > 0 and can_vote(data.labelled)
-    voters = min(VOTERS, len(data.labelled)) if voting else 1
+    labelled = [case for case in data.labelled if has_structure(case)]  # others lend nothing
+    voting = data.config.vote_share > 0 and can_vote(labelled)
+    voters = min(VOTERS, len(labelled)) if voting else 1
     config = data.config
     if not voting:  # each pair costs time, and shapes alone are seen the less the more is labelled
         share = min(1.0, config.shape_share(len(data.labelled)))
         config = config.with_changes(warps=math.ceil(config.warps * share))
-    pairs = plan_warps(data.labelled, data.unlabelled, config, folder, voters)
+    pairs = plan_warps(labelled, data.unlabelled, config, folder, voters)
     ballots = {pairs.index(g[-1]): g for g in voters_of(pairs, voters)} if voting else {}
     record = folder.with_suffix(".json")
     wanted = _read(record) if resumed else None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from napari_dycon.engine.band import widen
 from napari_dycon.engine.losses import UNANNOTATED
+from napari_dycon.engine.uncertainty import mean_of
 
 VOXELS = 20_000  # of a case at most
 TEMPERATURES = torch.from_numpy(np.geomspace(0.25, 4.0, 97))
@@ -36,7 +37,7 @@ def calibration_sample(
     -------
     log probabilities (M, C, n) and classes (n,)
     """
-    predicted = torch.stack(list(members)).mean(dim=0).argmax(dim=0).numpy()
+    predicted = mean_of(members).argmax(dim=0).numpy()
     known = label != UNANNOTATED
     band = widen((predicted > 0) | ((label > 0) & known), spacing_mm) & known
     places = np.flatnonzero(band)

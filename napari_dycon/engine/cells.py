@@ -26,7 +26,7 @@ def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
     annotated = label != UNANNOTATED
     target = torch.where(annotated, label, torch.zeros_like(label))
     one_hot = F.one_hot(target, classes).movedim(-1, 1).float() * annotated[:, None]
-    votes = F.adaptive_avg_pool3d(one_hot, grid)  # (B, C, d, h, w)
+    votes = mean_of_cells(one_hot, grid)
     cells = votes.argmax(dim=1)
     cells = torch.where(votes.sum(dim=1) >= LEAST_ANNOTATED, cells, torch.full_like(cells, IGNORED))
     return cells.flatten(1)
@@ -40,8 +40,8 @@ def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: fl
     """
     sure, winner = teacher_probabilities.max(dim=1)
     votes = F.one_hot(winner, teacher_probabilities.shape[1]).movedim(-1, 1).float()
-    cells = F.adaptive_avg_pool3d(votes, grid).argmax(dim=1)
-    mean_confidence = F.adaptive_avg_pool3d(sure[:, None].float(), grid).squeeze(1)
+    cells = mean_of_cells(votes, grid).argmax(dim=1)
+    mean_confidence = mean_of_cells(sure[:, None].float(), grid).squeeze(1)
     cells = torch.where(mean_confidence >= confidence, cells, torch.full_like(cells, IGNORED))
     return cells.flatten(1)
 
@@ -49,7 +49,17 @@ def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: fl
 def entropy_cells(log_probabilities: Tensor, grid: Grid) -> Tensor:
     """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
     h = entropy(log_probabilities) / math.log(log_probabilities.shape[1])
-    return F.adaptive_avg_pool3d(h[:, None].float(), grid).squeeze(1).flatten(1).clamp(0.0, 1.0)
+    return mean_of_cells(h[:, None].float(), grid).flatten(1).clamp(0.0, 1.0)
+
+
+def mean_of_cells(values: Tensor, grid: Grid) -> Tensor:
+    """Mean over each cell, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``; cells divide the patch.
+
+    torch's adaptive pooling, which gives the same, is not there on Apple's GPUs.
+    """
+    (d, h, w), (depth, height, width) = grid, values.shape[2:]
+    parts = values.reshape(*values.shape[:2], d, depth // d, h, height // h, w, width // w)
+    return parts.mean(dim=(3, 5, 7))
 
 
 def region_cells(

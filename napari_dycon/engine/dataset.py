@@ -98,6 +98,23 @@ def groups(project: Project, config: TrainConfig) -> Groups:
     return Groups(labelled, unlabelled, validation, [c.value for c in project.classes])
 
 
+def learnt_from(project: Project, run_id: str | None) -> set[str]:
+    """Cases whose labels a run learnt from, itself or in the runs that it started from."""
+    found: set[str] = set()
+    runs: set[str] = set()
+    while isinstance(run_id, str) and run_id not in runs:
+        runs.add(run_id)
+        try:
+            run = project.run(run_id)
+            before = run.read_config().get("init_from")
+        except DyconError:  # deleted since
+            break
+        known = read_groups(run.state_folder)
+        found |= set(known.labelled if known else run.read_metrics().get("labelled", []))
+        run_id = before
+    return found
+
+
 def prepare(
     project: Project,
     config: TrainConfig,
@@ -145,11 +162,12 @@ def prepare(
             assert label is not None
             indices = to_indices(prepare_label(label, volume, planned), data.class_values)
             values = set(np.unique(indices).tolist()) - {UNANNOTATED}
-            if len(values) < 2:
+            if 0 not in values:  # a scan without any structure teaches what is none
                 data.warnings.append(
-                    f"Case {case} is left out: its label holds "
-                    f"{'only one value' if values else 'nothing annotated'}. Mark some of what "
-                    "is not the structure as background too, or mark the case as labelled."
+                    f"Case {case} is left out: "
+                    f"{'no background is marked in it' if values else 'nothing is annotated in it'}"
+                    ". Mark some of what is not the structure as background too (This slice is "
+                    "done), or say that the whole scan is done."
                 )
             else:
                 save_array(frozen, indices)
@@ -160,12 +178,23 @@ def prepare(
     if not data.labelled:
         why = data.warnings[0] if data.warnings else "The state of this run is damaged."
         raise UserError(f"No label can be learnt from yet. {why}")
+    if not any(has_structure(case) for case in data.labelled):
+        raise UserError(
+            "No label can be learnt from yet: none of them shows a structure. Mark some of it in "
+            "at least one scan."
+        )
     if not unlabelled and config.method != "supervised" and config.unlabelled_batch:
         data.warnings.append(
             f"No case is unlabelled, so {config.method} learns from labels alone, as supervised "
             "does. Add scans without labels for it to learn from."
         )
     yield data
+
+
+def has_structure(case: LabelledCase) -> bool:
+    """Whether anything but background is annotated."""
+    label = read_label_array(case.label)
+    return bool(np.any((label != 0) & (label != UNANNOTATED)))
 
 
 def _check_frozen(path: Path, classes: int) -> None:

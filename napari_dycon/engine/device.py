@@ -51,7 +51,9 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "bfloat16":
         return torch.bfloat16
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        # Cards before Ampere emulate it, slowly or not for every layer.
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has else torch.float32
     if device.type == "cpu" and bfloat16_pays():
         return torch.bfloat16
     return torch.float32
@@ -86,7 +88,7 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; torch has an error of its own for it on GPUs only."""
-    words = ("out of memory", "allocate memory", "not enough memory")
+    words = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 

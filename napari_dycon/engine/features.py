@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_dycon.engine.cells import mean_of_cells
 from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.losses import at_least_float32
 
@@ -41,8 +42,7 @@ def scan_features(
             logits, bottleneck = teacher.describe(window)
         values = at_least_float32(bottleneck)[0].cpu()
         chance = 1.0 - F.softmax(at_least_float32(logits), dim=1)[:, :1]
-        grid = (values.shape[1], values.shape[2], values.shape[3])
-        share = F.adaptive_avg_pool3d(chance, grid)[0].cpu()
+        share = mean_of_cells(chance, (values.shape[1], values.shape[2], values.shape[3]))[0].cpu()
         everywhere = everywhere + values.sum(dim=(1, 2, 3))
         inside = inside + (share * values).sum(dim=(1, 2, 3))
         cells += float(share.numel())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.patches import Batch, StepBatches, UnlabelledCase
@@ -17,10 +18,10 @@ class Batches:
 
     def __init__(self, data: TrainingData, device: torch.device) -> None:
         self._data = data
-        self._workers = min(max((os.cpu_count() or 1) - 1, 0), 8) if device.type != "cpu" else 0
+        self._workers = min(max(_cores() - 1, 0), 8) if device.type != "cpu" else 0
         self._device = device
         self._key: tuple[int, list[UnlabelledCase]] | None = None
-        self._iterator: Iterator[Batch] = iter(())
+        self._iterator: Iterator[Batch | Exception] = iter(())
 
     def get(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
         """Batch of a step; cheap when asked for step after step with the same unlabelled cases."""
@@ -32,12 +33,47 @@ class Batches:
                 data.labelled, unlabelled, config, config.patch, data.warped, data.voted
             )
             loader = DataLoader(
-                dataset,
+                _Told(dataset),
                 batch_size=None,
                 sampler=range(step, len(dataset)),
                 num_workers=self._workers,
+                worker_init_fn=_ignore_interrupts,
                 pin_memory=self._device.type == "cuda",
             )
             self._iterator = iter(loader)
         self._key = (step + 1, unlabelled)
-        return next(self._iterator).to(self._device)
+        found = next(self._iterator)
+        if isinstance(found, Exception):
+            raise found
+        return found.to(self._device)
+
+
+class _Told(Dataset["Batch | Exception"]):
+    """Batches, or why one cannot be made.
+
+    Handed over as they are: the loader would make a page of a worker's error, its reason last.
+    """
+
+    def __init__(self, batches: StepBatches) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, step: int) -> Batch | Exception:
+        try:
+            return self._batches[step]
+        except Exception as error:
+            return error
+
+
+def _cores() -> int:
+    """Cores that this process may use, which in containers and queues are not all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _ignore_interrupts(_: int) -> None:
+    """Leave Ctrl+C to the run, which ends in order; a worker that dies of it would end it first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

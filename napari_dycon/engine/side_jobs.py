@@ -16,6 +16,7 @@ from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.predict import members_on_grid, predict_volume
+from napari_dycon.engine.uncertainty import mean_of
 from napari_dycon.errors import DyconError, ProjectError
 
 if TYPE_CHECKING:
@@ -94,26 +95,30 @@ def validate(
 ) -> dict[str, object]:
     """Mean Dice of each class over the validation cases, on their own grids.
 
-    Cases that memory does not suffice for are left out, and named under ``missed``.
-    ``samples`` is given what a temperature can be fitted on, where it is asked for.
+    Cases that memory does not suffice for, or that cannot be read, are left out, and named under
+    ``missed`` with the reason. ``samples`` is given what a temperature can be fitted on, where it
+    is asked for.
     """
     scores: dict[int, list[float]] = {value: [] for value in data.class_values}
-    missed: list[str] = []
+    missed: dict[str, str] = {}
     values = np.array([0, *data.class_values], dtype=np.uint8)
     for case in data.validation:
-        volume = project.read_image(case)
-        label = project.read_label(case, like=volume)
-        if label is None:
-            continue
         try:
+            volume = project.read_image(case)
+            label = project.read_label(case, like=volume)
+            if label is None:
+                continue
             members = list(members_on_grid(model, volume, device, dtype, quick=True))
-        except (MemoryError, RuntimeError) as error:  # the run must not end for a score
+        except DyconError as error:  # the run must not end for a score
+            missed[case] = str(error)
+            continue
+        except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             free_memory(device)
-            missed.append(case)
+            missed[case] = "Memory ran out."
             continue
-        mask = values[torch.stack(members).mean(dim=0).argmax(dim=0).numpy()]
+        mask = values[mean_of(members).argmax(dim=0).numpy()]
         for value, dice in dice_per_class(mask, label, data.class_values).items():
             scores[value].append(dice)
         if samples is not None:
@@ -128,11 +133,14 @@ def validate(
     }
 
 
-def too_large(validation: dict[str, object]) -> Iterator[Event]:
+def left_out(validation: dict[str, object]) -> Iterator[Event]:
     """Tell of the cases that a validation had to leave out."""
-    if missed := validation.get("missed"):
-        names = ", ".join(missed) if isinstance(missed, list) else ""
+    missed = validation.get("missed")
+    if missed and isinstance(missed, dict):
+        name, reason = next(iter(missed.items()))
+        more = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
         yield {
             "event": "warning",
-            "message": f"Memory ran out for the validation cases {names}; the Dice is of the rest.",
+            "message": f"Validation case {name}{more} could not be scored, and the Dice is of the "
+            f"rest. {reason}",
         }

@@ -24,7 +24,7 @@ from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.calibration import Sample, fit_temperature
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
-from napari_dycon.engine.dataset import TrainingData, groups, prepare, read_groups
+from napari_dycon.engine.dataset import TrainingData, groups, learnt_from, prepare, read_groups
 from napari_dycon.engine.device import (
     choose_device,
     choose_precision,
@@ -45,7 +45,7 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
     phase,
 )
-from napari_dycon.engine.side_jobs import keep_trying, preview, too_large, validate
+from napari_dycon.engine.side_jobs import keep_trying, left_out, preview, validate
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 from napari_dycon.project.leftovers import sweep_project
@@ -176,12 +176,13 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
                 "message": f"Run {config.init_from} has another kind of network; {rest} starts "
                 "from scratch. Start from a run with the same filters to keep what it learnt.",
             }
-        seen = project.run(config.init_from).read_metrics().get("labelled", [])
-        if both := sorted(set(seen) & set(data.validation)):
+        seen = learnt_from(project, config.init_from)
+        if both := sorted(seen & set(data.validation)):
             yield {
                 "event": "warning",
-                "message": f"Run {config.init_from} learnt from {len(both)} case(s) that are kept "
-                f"for validation now ({both[0]}); their Dice looks better than it is.",
+                "message": f"Run {config.init_from}, or one that it started from, learnt from "
+                f"{len(both)} case(s) that are kept for validation now ({both[0]}); their Dice "
+                "looks better than it is.",
             }
     batches = Batches(data, device)
     nobody: list[UnlabelledCase] = []
@@ -216,6 +217,14 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             control.wait()
         begin += time.monotonic() - waited
         yield {"event": "resumed", "step": step}
+
+    def score(samples: list[Sample] | None = None) -> Iterator[Event]:
+        nonlocal last_validation
+        before = last_validation.get("missed")
+        last_validation = validate(project, data, model, *where, samples)
+        yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
+        if last_validation.get("missed") != before:
+            yield from left_out(last_validation)
 
     def save() -> None:
         precision = {device.type: str(dtype).removeprefix("torch.")}
@@ -308,9 +317,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             shown = time.monotonic()
             show_gap = max(config.preview_every, (shown - now) / SIDE_JOB_SHARE)
         if data.validation and now - checked >= check_gap and progress() < 1.0:
-            last_validation = validate(project, data, model, *where)
-            yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
-            yield from too_large(last_validation)
+            yield from score()
             checked = time.monotonic()
             check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
 
@@ -321,11 +328,10 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
     if data.validation and step:
         samples: list[Sample] = []
-        last_validation = validate(project, data, model, *where, samples)
+        yield from score(samples)
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
         yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
         yield {"event": "calibrated", "temperature": model.temperature}
-        yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
     if outcome == "finished" and step < FEW_STEPS <= config.steps:
         yield {
             "event": "warning",
@@ -391,7 +397,8 @@ def _explain(error: BaseException) -> EngineError:
         return EngineError(
             "The device ran out of memory. Use a smaller patch (--set patch=[64,64,64]) or a "
             "smaller batch (--set unlabelled_batch=1), or close other programs that use it. "
-            "The last checkpoint is kept."
+            "The last checkpoint is kept: a new run with other settings can go on from its "
+            "weights (--start-from)."
         )
     return EngineError(f"Training stopped by an error: {text} The last checkpoint is kept.")
 

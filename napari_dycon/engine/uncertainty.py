@@ -6,7 +6,7 @@ Both maps lie in [0, 1]: entropies are divided by log C.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -15,6 +15,14 @@ def entropy_of(probabilities: Tensor) -> Tensor:
     """H(p) / log C over dimension 0: ``(C, D, H, W)`` to ``(D, H, W)``."""
     safe = probabilities.clamp(min=1e-12)
     return -(probabilities * safe.log()).sum(dim=0) / math.log(len(probabilities))
+
+
+def mean_of(members: Sequence[Tensor]) -> Tensor:
+    """Mean of softmax outputs, of which only one more is held."""
+    total = members[0].clone()
+    for member in members[1:]:
+        total += member
+    return total / len(members)
 
 
 def uncertainty_maps(members: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -27,7 +27,7 @@ from napari_dycon.engine.preprocess import read_image_array, read_label_array, s
 from napari_dycon.engine.registration import Shape, canvas_shape, places, register, sample
 
 AT_ONCE = 8  # pairs registered together
-MOST_BYTES = 2**30  # of all warped scans of a run on the disk
+MOST_BYTES = 2**32  # of all warped scans of a run on the disk
 
 
 @dataclass(frozen=True)

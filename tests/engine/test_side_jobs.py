@@ -48,7 +48,22 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
     config = make_config("supervised", **(TINY | {"steps": 8, "validate_every": 0.0}))
     events = list(train(project, config))
     told = [e["message"] for e in events if e["event"] == "warning"]
-    assert any("Memory ran out for the validation cases scan-2" in text for text in told)
+    assert any(
+        "Validation case scan-2 could not be scored" in text and text.endswith("Memory ran out.")
+        for text in told
+    )
+    assert events[-1]["event"] == "finished"
+
+
+def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Project) -> None:
+    project.set_split("scan-2", "validation")
+    config = make_config("supervised", **(TINY | {"steps": 8}))
+    run = train(project, config)
+    events = [next(run)]
+    project.image_paths("scan-2")[0].unlink()
+    events += list(run)
+    told = [e["message"] for e in events if e["event"] == "warning"]
+    assert any("Validation case scan-2 could not be scored" in text for text in told)
     assert events[-1]["event"] == "finished"
 
 

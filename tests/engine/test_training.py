@@ -207,7 +207,33 @@ def test_a_label_of_one_value_is_left_out_with_a_reason(project: Project) -> Non
     events = list(train(project, tiny("supervised")))
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert len(warned) == 1
-    assert "scan-3 is left out" in warned[0]
+    assert "scan-3 is left out: no background is marked in it" in warned[0]
+
+
+def test_scans_without_a_structure_are_learnt_from_beside_others(project: Project) -> None:
+    shape = project.read_image("scan-3").shape
+    project.save_label("scan-3", np.zeros(shape, np.uint8))
+    events = list(train(project, tiny("dycon", warps=4)))
+    assert not [e["message"] for e in events if e["event"] == "warning"]
+    labelled = [case.id for case in project.labelled()]
+    assert "scan-3" in project.runs()[-1].read_metrics()["labelled"]
+    for case in labelled:
+        project.save_label(case, np.zeros(shape, np.uint8))
+    with pytest.raises(UserError, match="none of them shows a structure"):
+        list(train(project, tiny("supervised")))
+
+
+def test_what_earlier_runs_learnt_from_is_told(project: Project) -> None:
+    first, second = (case.id for case in project.labelled()[:2])
+    list(train(project, tiny("supervised")))
+    (project.runs()[-1].metrics_path).unlink()  # as if it had been killed
+    project.set_split(first, "validation")
+    for before in (project.runs()[-1].id, None):
+        before = before or project.runs()[-1].id  # a run that started from the first one
+        events = list(train(project, tiny("supervised", init_from=before)))
+        (message,) = [e["message"] for e in events if e["event"] == "warning"]
+        assert f"learnt from 1 case(s) that are kept for validation now ({first})" in message
+    assert second not in message
 
 
 def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
