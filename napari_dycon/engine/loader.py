@@ -26,16 +26,11 @@ class Batches:
     def get(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
         """Batch of a step; cheap when asked for step after step with the same unlabelled cases."""
         if self._key is None or self._key[0] != step or self._key[1] is not unlabelled:
-            config = self._data.config
-            assert config.patch is not None
-            data = self._data
-            dataset = StepBatches(
-                data.labelled, unlabelled, config, config.patch, data.warped, data.voted
-            )
+            told = _Told(self._made(unlabelled))
             loader = DataLoader(
-                _Told(dataset),
+                told,
                 batch_size=None,
-                sampler=range(step, len(dataset)),
+                sampler=range(step, len(told)),
                 num_workers=self._workers,
                 worker_init_fn=_ignore_interrupts,
                 pin_memory=self._device.type == "cuda",
@@ -46,6 +41,15 @@ class Batches:
         if isinstance(found, Exception):
             raise found
         return found.to(self._device)
+
+    def one(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
+        """Batch of a single step, without workers."""
+        return self._made(unlabelled)[step].to(self._device)
+
+    def _made(self, unlabelled: list[UnlabelledCase]) -> StepBatches:
+        data, config = self._data, self._data.config
+        assert config.patch is not None
+        return StepBatches(data.labelled, unlabelled, config, config.patch, data.warped, data.voted)
 
 
 class _Told(Dataset["Batch | Exception"]):

@@ -14,6 +14,7 @@ from napari_dycon.engine.calibration import Sample, calibration_sample
 from napari_dycon.engine.dataset import TrainingData, to_indices
 from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
+from napari_dycon.engine.methods import Method, Step, losses_of
 from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.predict import members_on_grid, predict_volume
 from napari_dycon.engine.uncertainty import mean_of
@@ -51,6 +52,14 @@ def keep_trying(write: Callable[[], None]) -> Iterator[Event]:
                     f"{PATIENCE / 60:.0f} minutes.",
                 }
         time.sleep(PAUSE)
+
+
+def rehearse(method: Method, step: Step, device: torch.device, dtype: torch.dtype) -> None:
+    """Compute a step and its gradients and forget them, so that lack of memory shows."""
+    _, loss = losses_of(method, step, device, dtype)
+    loss.backward()  # type: ignore[no-untyped-call]
+    step.student.zero_grad(set_to_none=True)
+    free_memory(device)
 
 
 def preview(

@@ -33,7 +33,7 @@ from napari_dycon.engine.device import (
 )
 from napari_dycon.engine.events import Event, EventLog
 from napari_dycon.engine.loader import Batches
-from napari_dycon.engine.methods import Step, build_method
+from napari_dycon.engine.methods import Step, build_method, losses_of
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network, update_teacher
 from napari_dycon.engine.optimizer import build_optimizer
@@ -45,7 +45,7 @@ from napari_dycon.engine.schedules import (
     learning_rate_factor,
     phase,
 )
-from napari_dycon.engine.side_jobs import keep_trying, left_out, preview, validate
+from napari_dycon.engine.side_jobs import keep_trying, left_out, preview, rehearse, validate
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.project.atomic import write_json
 from napari_dycon.project.leftovers import sweep_project
@@ -255,6 +255,12 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
 
     student.train()
     teacher.train()
+    if device.type != "cpu" and data.unlabelled and progress() < config.unlabelled_start:
+        # Scans without labels take twice the memory: if it does not suffice, then now and not at
+        # the end of a night.
+        rehearsed = batches.one(step, data.unlabelled)
+        rehearse(method, Step(student, teacher, rehearsed, 1.0, noise), *where)
+        del rehearsed
     while not outcome:
         # What the person asks for
         if control.stop():
@@ -276,11 +282,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         rate *= min(1.0, (step + 1) / FIRST_STEPS)  # matching shapes may have used up the warm-up
         for group in optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            chosen = without_unlabelled if batch.unlabelled is None else method
-            unlabelled_part = phase(done, config.unlabelled_start)
-            parts = chosen.losses(Step(student, teacher, batch, unlabelled_part, noise))
-            loss = torch.stack([part.float() for part in parts.values()]).sum()
+        chosen = without_unlabelled if batch.unlabelled is None else method
+        unlabelled_part = phase(done, config.unlabelled_start)
+        parts, loss = losses_of(
+            chosen, Step(student, teacher, batch, unlabelled_part, noise), *where
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)

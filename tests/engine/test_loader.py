@@ -37,6 +37,7 @@ def test_workers_make_the_same_batches(tmp_path: Path) -> None:
     for step in range(2):
         one, two = there.get(step, []), here.get(step, [])
         assert torch.equal(one.labelled.image, two.labelled.image)
+        assert torch.equal(one.labelled.image, here.one(step, []).labelled.image)
 
 
 def test_what_goes_wrong_in_a_worker_keeps_its_reason(tmp_path: Path) -> None:

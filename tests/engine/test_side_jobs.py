@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 from tiny_runs import TINY
 
 from napari_dycon.engine import side_jobs
+from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
+from napari_dycon.engine.methods import Step, build_method
+from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
 from napari_dycon.engine.train import train
 from napari_dycon.project.store import Project
 
@@ -65,6 +69,34 @@ def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Pro
     told = [e["message"] for e in events if e["event"] == "warning"]
     assert any("Validation case scan-2 could not be scored" in text for text in told)
     assert events[-1]["event"] == "finished"
+
+
+def test_a_rehearsed_step_changes_nothing_and_shows_lack_of_memory(project: Project) -> None:
+    config = make_config("dycon", **(TINY | {"steps": 1}))
+    list(train(project, config))
+    run = project.runs()[-1]
+    model = load_model(run.weights_path)
+    device, noise = torch.device("cpu"), torch.Generator()
+    assert model.config.patch is not None
+    image = torch.randn(2, 1, *model.config.patch)
+    label = (image[:, 0] > 0).long()
+    place = torch.full((2, 3), 0.5)
+    batch = Batch(
+        LabelledBatch(image, label, place, place), UnlabelledBatch(image + 1, place, place)
+    )
+    step = Step(model.student, model.teacher, batch, 1.0, noise)
+    before = {name: tensor.clone() for name, tensor in model.student.state_dict().items()}
+    side_jobs.rehearse(build_method(config), step, device, torch.float32)
+    after = model.student.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(parameter.grad is None for parameter in model.student.parameters())
+
+    class TooLarge:
+        def losses(self, _: Step) -> dict[str, torch.Tensor]:
+            raise RuntimeError("CUDA out of memory.")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        side_jobs.rehearse(TooLarge(), step, device, torch.float32)
 
 
 def test_other_errors_end_it_with_a_reason(

@@ -45,6 +45,15 @@ class Method(Protocol):
     def losses(self, step: Step) -> dict[str, Tensor]: ...
 
 
+def losses_of(
+    method: Method, step: Step, device: torch.device, dtype: torch.dtype
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Parts of a step's loss in the run's precision, and their sum."""
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        parts = method.losses(step)
+        return parts, torch.stack([part.float() for part in parts.values()]).sum()
+
+
 def build_method(config: TrainConfig) -> Method:
     """Return the method a configuration names."""
     from napari_dycon.engine.methods.dycon import Dycon
