@@ -2,8 +2,8 @@
 
 ``train`` is a generator of events (see ``events.py``): it can be paused, stopped and looked at from
 outside through the run's ``control.json``, and it leaves checkpoints from which an interrupted run
-goes on exactly. Batches, teacher noise and schedules are functions of seed, step and progress, so
-there is no random state to save.
+goes on, on a CPU to the bit. Batches, teacher noise and schedules are functions of seed, step and
+progress, so there is no random state to save.
 """
 
 from __future__ import annotations
