@@ -59,7 +59,7 @@ def borrow(
     voters = min(VOTERS, len(labelled)) if voting else 1
     config = data.config
     if not voting:  # each pair costs time, and shapes alone are seen the less the more is labelled
-        share = min(1.0, config.shape_share(len(data.labelled)))
+        share = min(1.0, config.shape_share(len(labelled)))
         config = config.with_changes(warps=math.ceil(config.warps * share))
     pairs = plan_warps(labelled, data.unlabelled, config, folder, voters)
     ballots = {pairs.index(g[-1]): g for g in voters_of(pairs, voters)} if voting else {}

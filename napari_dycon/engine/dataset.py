@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.events import Event
+from napari_dycon.engine.groups import Groups, frozen_label, write_groups
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.plan import Fingerprint, fingerprint, plan
@@ -33,13 +34,10 @@ from napari_dycon.engine.preprocess import (
 from napari_dycon.errors import DyconError, ProjectError, UserError
 from napari_dycon.project.atomic import make_folder, write_json
 from napari_dycon.project.limited import number, read_json, whole
-from napari_dycon.project.names import is_case_id
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
-GROUPS = "groups.json"
-MOST_GROUPS = 2**24  # bytes of that file
 FINGERPRINTS = 40  # scans that the plan looks at
 MOST_SIDE = 10**6  # voxels along a side of a scan
 
@@ -57,62 +55,6 @@ class TrainingData:
     voted: list[LabelledCase] = field(default_factory=list)  # see votes.py
     validation: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Ids of the cases of a run, and the values of its classes; frozen when the run starts."""
-
-    labelled: list[str]
-    unlabelled: list[str]
-    validation: list[str]
-    class_values: list[int]
-
-
-def read_groups(state: Path) -> Groups | None:
-    """Groups that a run was started with, from its state folder."""
-    try:
-        found = Groups(**read_json(state / GROUPS, MOST_GROUPS))
-    except (OSError, ValueError, TypeError):
-        return None
-    ids = (found.labelled, found.unlabelled, found.validation)
-    values = found.class_values
-    if not all(isinstance(group, list) and all(map(is_case_id, group)) for group in ids):
-        return None
-    if not isinstance(values, list) or not all(whole(value, 1, 254) for value in values):
-        return None
-    return found if 0 < len(values) == len(set(values)) else None
-
-
-def groups(project: Project, config: TrainConfig) -> Groups:
-    """Sort the cases: labelled, unlabelled (none for a supervised run), validation."""
-    labelled = [case.id for case in project.labelled("train")]
-    if not labelled:
-        raise UserError(
-            "No case is labelled yet, and training needs at least one. Paint a label on a scan "
-            "in the window, or give label files with `napari-dycon new --labels DIR`."
-        )
-    wants = config.method != "supervised" and config.unlabelled_batch > 0
-    unlabelled = [case.id for case in project.unlabelled()] if wants else []
-    validation = [case.id for case in project.labelled("validation")]
-    return Groups(labelled, unlabelled, validation, [c.value for c in project.classes])
-
-
-def learnt_from(project: Project, run_id: str | None) -> set[str]:
-    """Cases whose labels a run learnt from, itself or in the runs that it started from."""
-    found: set[str] = set()
-    runs: set[str] = set()
-    while isinstance(run_id, str) and run_id not in runs:
-        runs.add(run_id)
-        try:
-            run = project.run(run_id)
-            before = run.read_config().get("init_from")
-        except DyconError:  # deleted since
-            break
-        known = read_groups(run.state_folder)
-        found |= set(known.labelled if known else run.read_metrics().get("labelled", []))
-        run_id = before
-    return found
 
 
 def prepare(
@@ -141,8 +83,7 @@ def prepare(
         validation=found.validation,
     )
     if not resumed:
-        make_folder(state, within=state.parent)
-        write_json(state / GROUPS, dataclasses.asdict(found))
+        write_groups(state, found)
     ids = [*labelled, *unlabelled]
     for place, case in enumerate(ids, start=1):
         images = project.image_paths(case)
@@ -151,7 +92,7 @@ def prepare(
         if not cached.exists():
             volume = project.read_image(case)
             save_array(cached, prepare_image(volume, planned))
-        frozen = state / "labels" / f"{case}.npy"
+        frozen = frozen_label(state, case)
         if place <= len(labelled) and resumed:
             if frozen.exists():
                 _check_frozen(frozen, len(data.class_values))
@@ -161,13 +102,14 @@ def prepare(
             label = project.read_label(case, like=volume)
             assert label is not None
             indices = to_indices(prepare_label(label, volume, planned), data.class_values)
-            values = set(np.unique(indices).tolist()) - {UNANNOTATED}
-            if 0 not in values:  # a scan without any structure teaches what is none
+            values = set(np.unique(indices).tolist())
+            # A single value teaches nothing, but that a whole scan shows no structure does.
+            if len(values - {UNANNOTATED}) < 2 and values != {0}:
+                what = "only background" if 0 in values else "only a structure"
+                what = "nothing" if values == {UNANNOTATED} else what
                 data.warnings.append(
-                    f"Case {case} is left out: "
-                    f"{'no background is marked in it' if values else 'nothing is annotated in it'}"
-                    ". Mark some of what is not the structure as background too (This slice is "
-                    "done), or say that the whole scan is done."
+                    f"Case {case} is left out: {what} is annotated in it. Mark some of the "
+                    "structure and some of what is not, or say that the whole scan is done."
                 )
             else:
                 save_array(frozen, indices)

@@ -89,7 +89,9 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; torch has an error of its own for it on GPUs only."""
     words = ("out of memory", "allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+    if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):
+        return True
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def free_memory(device: torch.device) -> None:

@@ -12,7 +12,8 @@ preparing    done, total (scans)
 warps        done, total (labelled scans deformed into the shapes of unlabelled ones)
 step         step, steps, progress (0 to 1), loss, parts {name: value}, beta,
              learning_rate, elapsed, remaining (seconds)
-validation   step, progress, dice {class value: mean Dice}, mean
+validation   step, progress, dice {class value: mean Dice}, mean (None without any); missed
+             {case: why} where cases could not be scored
 preview      case, step, mask, uncertainty (paths of files)
 checkpoint   step
 warning      message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Iterator
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.patches import Batch, StepBatches, UnlabelledCase
+from napari_dycon.errors import DyconError
 
 
 class Batches:
@@ -55,7 +57,8 @@ class Batches:
 class _Told(Dataset["Batch | Exception"]):
     """Batches, or why one cannot be made.
 
-    Handed over as they are: the loader would make a page of a worker's error, its reason last.
+    The loader would make a page of a worker's error, and between processes an error loses what led
+    to it: its first cause is handed over, and the places in the code for a report.
     """
 
     def __init__(self, batches: StepBatches) -> None:
@@ -68,6 +71,13 @@ class _Told(Dataset["Batch | Exception"]):
         try:
             return self._batches[step]
         except Exception as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            while error.__cause__ is not None and not isinstance(error, DyconError):
+                if not isinstance(error.__cause__, Exception):
+                    break
+                error = error.__cause__
+                frames += traceback.extract_tb(error.__traceback__)
+            error.frames = [(f.filename, f.lineno, f.name) for f in frames]  # type: ignore[attr-defined]
             return error
 
 

@@ -56,8 +56,15 @@ def keep_trying(write: Callable[[], None]) -> Iterator[Event]:
 
 def rehearse(method: Method, step: Step, device: torch.device, dtype: torch.dtype) -> None:
     """Compute a step and its gradients and forget them, so that lack of memory shows."""
-    _, loss = losses_of(method, step, device, dtype)
-    loss.backward()  # type: ignore[no-untyped-call]
+    networks = (step.student, step.teacher)
+    kept = [[buffer.clone() for buffer in network.buffers()] for network in networks]
+    try:
+        _, loss = losses_of(method, step, device, dtype)
+        loss.backward()  # type: ignore[no-untyped-call]
+    finally:  # running means of a batch norm, for instance
+        for network, before in zip(networks, kept, strict=True):
+            for buffer, value in zip(network.buffers(), before, strict=True):
+                buffer.copy_(value)
     step.student.zero_grad(set_to_none=True)
     free_memory(device)
 
@@ -148,8 +155,10 @@ def left_out(validation: dict[str, object]) -> Iterator[Event]:
     if missed and isinstance(missed, dict):
         name, reason = next(iter(missed.items()))
         more = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
+        rest = "and the Dice is of the rest"
+        if validation["mean"] is None:
+            rest = "so that there is no Dice, and the uncertainty is not calibrated"
         yield {
             "event": "warning",
-            "message": f"Validation case {name}{more} could not be scored, and the Dice is of the "
-            f"rest. {reason}",
+            "message": f"Validation case {name}{more} could not be scored, {rest}. {reason}",
         }

@@ -24,7 +24,7 @@ from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.calibration import Sample, fit_temperature
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
-from napari_dycon.engine.dataset import TrainingData, groups, learnt_from, prepare, read_groups
+from napari_dycon.engine.dataset import TrainingData, prepare
 from napari_dycon.engine.device import (
     choose_device,
     choose_precision,
@@ -32,6 +32,7 @@ from napari_dycon.engine.device import (
     keep_memory,
 )
 from napari_dycon.engine.events import Event, EventLog
+from napari_dycon.engine.groups import groups, learnt_from, read_groups
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method, losses_of
 from napari_dycon.engine.methods.supervised import Supervised
@@ -101,7 +102,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         raise
     except (RuntimeError, MemoryError, OSError) as error:
         # RuntimeError is what torch raises for lack of memory and for driver trouble.
-        known = _explain(error)
+        known = _explain(error, run.has_weights)
         log.write(_failed(known))
         raise known from error
 
@@ -255,7 +256,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
 
     student.train()
     teacher.train()
-    if device.type != "cpu" and data.unlabelled and progress() < config.unlabelled_start:
+    comes = data.unlabelled and progress() < config.unlabelled_start < 1.0
+    if device.type != "cpu" and comes and not control.stop():
         # Scans without labels take twice the memory: if it does not suffice, then now and not at
         # the end of a night.
         rehearsed = batches.one(step, data.unlabelled)
@@ -396,17 +398,17 @@ def _number(value: torch.Tensor) -> float | None:
     return round(number, 6) if math.isfinite(number) else None
 
 
-def _explain(error: BaseException) -> EngineError:
+def _explain(error: BaseException, saved: bool) -> EngineError:
     """One sentence of reason and advice for what torch or the system raised."""
+    kept = " The last checkpoint is kept" if saved else ""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if is_out_of_memory(error):
         return EngineError(
             "The device ran out of memory. Use a smaller patch (--set patch=[64,64,64]) or a "
-            "smaller batch (--set unlabelled_batch=1), or close other programs that use it. "
-            "The last checkpoint is kept: a new run with other settings can go on from its "
-            "weights (--start-from)."
+            "smaller batch (--set unlabelled_batch=1), or close other programs that use it."
+            + (kept and f"{kept}: a new run with other settings can go on from it (--start-from).")
         )
-    return EngineError(f"Training stopped by an error: {text} The last checkpoint is kept.")
+    return EngineError(f"Training stopped by an error: {text}{kept and f'{kept}.'}")
 
 
 def _failed(error: DyconError) -> Event:

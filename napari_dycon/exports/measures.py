@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from napari_dycon.engine.band import case_score
 from napari_dycon.engine.comparison import compare
+from napari_dycon.engine.groups import learnt_from
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
 from napari_dycon.project.runs import Run
@@ -177,18 +178,8 @@ def measure(data: CaseData, classes: Sequence[ClassInfo], use: Use | None) -> Ca
 
 
 def used_labels(project: Project, run: Run) -> dict[str, Use]:
-    """What a run did with the label of each case; runs that it went on from count as well.
-
-    While a run is at work, all labelled cases of the training split count as learnt from.
-    """
-    learnt: set[str] = set()
-    known = {one.id: one for one in project.runs()}
-    step: Run | None = run
-    while step is not None:
-        told = step.read_metrics().get("labelled")
-        learnt |= set(told) if told is not None else {c.id for c in project.labelled("train")}
-        known.pop(step.id, None)
-        step = known.get(str(step.read_config().get("init_from")))
+    """What a run did with the label of each case; runs that it went on from count as well."""
+    learnt = learnt_from(project, run.id)
     found: dict[str, Use] = {}
     for case in project.cases:
         if case.id in learnt:

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_runs import TINY
 
-from napari_dycon.engine import dataset, preprocess
+from napari_dycon.engine import groups, preprocess
 from napari_dycon.engine.checkpoint import (
     Model,
     copy_matching,
@@ -444,7 +444,7 @@ def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_groups_of_a_run_are_checked(text: str, tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text(text)
-    assert dataset.read_groups(tmp_path) is None
+    assert groups.read_groups(tmp_path) is None
 
 
 # ---- The package itself ------------------------------------------------------------------------

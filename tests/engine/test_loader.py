@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY
 
+from napari_dycon import crash
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.patches import LabelledCase
 
@@ -47,6 +50,20 @@ def test_what_goes_wrong_in_a_worker_keeps_its_reason(tmp_path: Path) -> None:
         batches.get(0, [])
     assert "i.npy" in str(told.value)
     assert "Traceback" not in str(told.value)
+
+
+def test_lack_of_memory_in_a_worker_is_known_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("monai.transforms.RandAffined.__call__", refuse)
+    with pytest.raises(RuntimeError) as told:
+        batches_of(tmp_path).get(0, [])
+    assert is_out_of_memory(told.value)
+    assert "can't allocate memory" in str(told.value)
+    assert "patches.py:" in crash.report(told.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")

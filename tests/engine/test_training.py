@@ -25,8 +25,9 @@ from napari_dycon.engine.config import (
     parse_overrides,
     preset_names,
 )
-from napari_dycon.engine.dataset import TrainingData, groups, prepare
+from napari_dycon.engine.dataset import TrainingData, prepare
 from napari_dycon.engine.device import choose_device
+from napari_dycon.engine.groups import groups
 from napari_dycon.engine.methods import Step
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
@@ -200,14 +201,32 @@ def test_nothing_unlabelled_is_told(scans: Path, tmp_path: Path) -> None:
     assert not warned("supervised")
 
 
-def test_a_label_of_one_value_is_left_out_with_a_reason(project: Project) -> None:
+@pytest.mark.parametrize(("value", "what"), [(1, "only a structure"), (0, "only background")])
+def test_a_label_of_one_value_is_left_out_with_a_reason(
+    project: Project, value: int, what: str
+) -> None:
     only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
-    only[5:8, 5:8, 5:8] = 1
+    only[5:8, 5:8, 5:8] = value
     project.save_label("scan-3", only)
     events = list(train(project, tiny("supervised")))
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert len(warned) == 1
-    assert "scan-3 is left out: no background is marked in it" in warned[0]
+    assert f"scan-3 is left out: {what} is annotated in it" in warned[0]
+    # Once it is complete, nobody says that the earlier run had learnt from it.
+    project.save_label("scan-3", np.where(only == 255, 1 - value, only).astype(np.uint8))
+    project.set_split("scan-3", "validation")
+    events = list(train(project, tiny("supervised", init_from=project.runs()[-1].id)))
+    assert not [e["message"] for e in events if e["event"] == "warning"]
+
+
+def test_two_structures_without_background_are_learnt_from(project: Project) -> None:
+    project.add_class("two")
+    two = np.full(project.read_image("scan-3").shape, 255, np.uint8)
+    two[5:8, 5:8, 5:8], two[5:8, 5:8, 8:11] = 1, 2
+    project.save_label("scan-3", two)
+    events = list(train(project, tiny("supervised")))
+    assert not [e["message"] for e in events if e["event"] == "warning"]
+    assert "scan-3" in project.runs()[-1].read_metrics()["labelled"]
 
 
 def test_scans_without_a_structure_are_learnt_from_beside_others(project: Project) -> None:
@@ -221,6 +240,25 @@ def test_scans_without_a_structure_are_learnt_from_beside_others(project: Projec
         project.save_label(case, np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match="none of them shows a structure"):
         list(train(project, tiny("supervised")))
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_lack_of_memory_advises_what_can_be_done(
+    project: Project, monkeypatch: pytest.MonkeyPatch, saved: bool
+) -> None:
+    real, calls = Supervised.losses, []
+
+    def losses(self: Supervised, step: Step) -> dict[str, torch.Tensor]:
+        calls.append(step)
+        if len(calls) > 2 * saved:
+            raise RuntimeError("CUDA out of memory.")
+        return real(self, step)
+
+    monkeypatch.setattr(Supervised, "losses", losses)
+    with pytest.raises(EngineError, match="ran out of memory") as told:
+        list(train(project, tiny("supervised", checkpoint_every=0.0)))
+    assert ("--start-from" in str(told.value)) is saved
+    assert ("checkpoint is kept" in str(told.value)) is saved
 
 
 def test_what_earlier_runs_learnt_from_is_told(project: Project) -> None:

@@ -222,6 +222,16 @@ def held(data: TrainingData) -> dict[str, bytes]:
     return {c.id: c.label.read_bytes() for c in (*data.warped, *data.voted)}
 
 
+def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: Path) -> None:
+    image, label = tmp_path / "empty.npy", tmp_path / "empty-label.npy"
+    np.save(image, scan(np.zeros_like(ORGAN), 9))
+    np.save(label, np.zeros_like(ORGAN))
+    data.labelled.append(LabelledCase("empty", image, label))
+    fill(data, tmp_path / "borrowed")
+    assert {case.id for case in data.warped} == {f"l-as-u{n}" for n in (1, 2, 3)}
+    assert len(data.voted) == 3
+
+
 def test_one_labelled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
     fill(data, tmp_path / "borrowed")
     assert (len(data.warped), len(data.voted)) == (3, 3)
