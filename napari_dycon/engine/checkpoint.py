@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,9 @@ from napari_dycon.errors import ConfigError, EngineError
 from napari_dycon.project.atomic import make_folder, replacing
 from napari_dycon.project.limited import loads, number, whole
 from napari_dycon.project.volume import MOST_CHANNELS
+
+if TYPE_CHECKING:
+    from napari_dycon.engine.atlas import Voter
 
 FORMAT = "napari-dycon"
 VERSION = 1
@@ -43,6 +46,7 @@ class Model:
     class_values: tuple[int, ...]  # label value of output 1, 2, ...; output 0 is background
     channels: int
     temperature: float = 1.0  # logits are divided by it; see calibration.py
+    voters: tuple[Voter, ...] = ()  # labelled scans that have a say; see atlas.py
 
 
 def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:

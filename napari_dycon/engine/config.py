@@ -109,6 +109,7 @@ class TrainConfig:
     # Prediction
     test_scales: tuple[float, ...] = (0.93, 1.07)  # sizes in which a scan is seen once more each
     test_mirror: bool = False  # seen once more with left and right exchanged
+    atlas_weight: float = 0.0  # of what labelled scans deformed into it say (see atlas.py)
 
     # While running, seconds between
     validate_every: float = 60.0
@@ -279,6 +280,7 @@ def _check(config: TrainConfig) -> None:
         "foreground_share",
         "warp_share",
         "vote_share",
+        "atlas_weight",
         "ema_decay",
         "unlabelled_start",
         "warmup",

@@ -11,7 +11,7 @@ points of Dice more than the label most voters give (benchmarks/RESULTS.md).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,27 +72,58 @@ def fuse(
     (D, H, W) uint8, 255 where the voters do not agree
     """
     known = np.zeros(labels[0].shape, np.uint8)
-    drawn = np.zeros(labels[0].shape, bool)
     for label in labels:
         known += label != UNANNOTATED
-        drawn |= (label != 0) & (label != UNANNOTATED)
     result = np.where(known >= voters, 0, UNANNOTATED).astype(np.uint8)
-    if not drawn.any():
-        return result
     values = sorted(set(np.unique(np.stack(labels)).tolist()) - {UNANNOTATED})
-    levels = [_level(array) for array in (image, *images)]
-    for tile in _tiles(box_around(drawn, SEARCH)):
+    for tile, shares in _tile_shares(image, images, labels, values):
         if enough():
             return None
+        inside = np.full(known[tile].shape, UNANNOTATED, np.uint8)
+        for value, share in zip(values, shares, strict=True):
+            inside[share >= agreement] = value
+        result[tile] = np.where(known[tile] >= voters, inside, UNANNOTATED)
+    return result
+
+
+def shares_of(
+    image: Array, images: Sequence[Array], labels: Sequence[npt.NDArray[np.uint8]], classes: int
+) -> npt.NDArray[np.float32]:
+    """What share of the voters' weight each class has, as ``fuse`` weighs them.
+
+    Returns
+    -------
+    (classes, D, H, W), sums of 1; background far from all structures and where nobody votes
+    """
+    result = np.zeros((classes, *labels[0].shape), np.float32)
+    result[0] = 1.0
+    for tile, shares in _tile_shares(image, images, labels, range(classes)):
+        known = shares.sum(axis=0) > 0
+        result[(slice(None), *tile)] = np.where(known, shares, result[(slice(None), *tile)])
+    return result
+
+
+def _tile_shares(
+    image: Array,
+    images: Sequence[Array],
+    labels: Sequence[npt.NDArray[np.uint8]],
+    values: Sequence[int],
+) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[np.float32]]]:
+    """Tiles around the structures, and the share of each value there, 0 where nobody votes."""
+    drawn = np.zeros(labels[0].shape, bool)
+    for label in labels:
+        drawn |= (label != 0) & (label != UNANNOTATED)
+    if not drawn.any():
+        return
+    levels = [_level(array) for array in (image, *images)]
+    for tile in _tiles(box_around(drawn, SEARCH)):
         fixed, *moved = (
             even_out(_part(array, tile, REACH + CONTRAST).float(), level)
             for array, level in zip((image, *images), levels, strict=True)
         )
         fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
         said = [_part(label[None], tile, SEARCH)[0] for label in labels]
-        inside = _fused(fixed, moved, said, values, agreement)
-        result[tile] = np.where(known[tile] >= voters, inside, UNANNOTATED)
-    return result
+        yield tile, _shares(fixed, moved, said, values)
 
 
 def box_around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
@@ -136,14 +167,10 @@ def _tiles(box: Sequence[slice]) -> list[tuple[slice, ...]]:
     return list(itertools.product(*rows))
 
 
-def _fused(
-    fixed: Tensor,
-    images: Sequence[Tensor],
-    labels: Sequence[Tensor],
-    values: Sequence[int],
-    agreement: float,
-) -> npt.NDArray[np.uint8]:
-    """Fuse a tile: arrays that reach beyond it by what each is looked at for."""
+def _shares(
+    fixed: Tensor, images: Sequence[Tensor], labels: Sequence[Tensor], values: Sequence[int]
+) -> npt.NDArray[np.float32]:
+    """Shares in a tile, from arrays that reach beyond it by what each is looked at for."""
     size = [n - 2 * PATCH for n in fixed.shape[1:]]
     shifts = list(itertools.product(range(2 * SEARCH + 1), repeat=3))
     far, said = [], []
@@ -155,12 +182,9 @@ def _fused(
     distance, votes = torch.stack(far), torch.stack(said)
     nearest = distance.amin(dim=0)
     weight = torch.exp(-(distance - nearest) / (nearest + NEAR)) * (votes != UNANNOTATED)
-    total = weight.sum(dim=0)
-    result = torch.full(size, UNANNOTATED, dtype=torch.uint8)
-    for value in values:
-        share = (weight * (votes == value)).sum(dim=0)
-        result[(share >= agreement * total) & (total > 0)] = value
-    return result.numpy()
+    total = weight.sum(dim=0).clamp(min=torch.finfo(weight.dtype).tiny)
+    shares = [(weight * (votes == value)).sum(dim=0) / total for value in values]
+    return torch.stack(shares).numpy()
 
 
 def _part(array: Array, box: Sequence[slice], margin: int) -> Tensor:

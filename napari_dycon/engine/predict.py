@@ -20,6 +20,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from napari_dycon.engine import band
+from napari_dycon.engine.atlas import vote_on
 from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 OVERLAP, QUICK_OVERLAP = 0.5, 0.25  # of neighbouring windows
 MOST_PATCHES = 8.0  # voxels, in patches, up to which a CPU looks at a scan more than once
+MOST_VOTED = 2**24  # voxels of a scan that labelled ones are deformed into
 WHOLE_VOLUME_FACTOR = 2.0  # volumes up to this many patches' voxels are predicted in one window
 
 
@@ -55,14 +57,23 @@ def predict_volume(
     dtype: torch.dtype = torch.float32,
     *,
     quick: bool = False,
+    but: str | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
-    ``quick`` takes one view of the scan and windows that overlap less: several times as fast, a
-    little less accurate.
+    ``quick`` takes one view of the scan, windows that overlap less, and no voters: several times as
+    fast, a little less accurate. ``but`` is a voter that is not asked, the scan's own label.
     """
+    voters = [voter for voter in model.voters if voter.id != but]
     members = members_on_grid(model, volume, device, dtype, quick=quick)
-    mean, uncertainty, disagreement = uncertainty_maps(members)
+    votes = None
+    if voters and not quick:
+        image = prepare_image(volume, model.config)
+        if image[0].size <= MOST_VOTED:
+            votes = vote_on(image, voters, len(model.class_values) + 1, device)
+    if votes is not None and tuple(votes.shape[1:]) != volume.shape:
+        votes = _resized(votes, volume.shape)
+    mean, uncertainty, disagreement = uncertainty_maps(members, votes, model.config.atlas_weight)
     values = np.array([0, *model.class_values], dtype=np.uint8)
     return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
 
@@ -171,7 +182,7 @@ def predict_cases(
     for number, case in enumerate(cases, start=1):
         volume = project.read_image(case)
         check_channels(volume, model, case)
-        result = predict_volume(model, volume, device, dtype)
+        result = predict_volume(model, volume, device, dtype, but=case)
         project.write_prediction(run_id, case, result.mask, result.uncertainty, result.disagreement)
         score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
         features = _features(model, volume, device, dtype)

@@ -92,8 +92,10 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     run = run or project.new_run(config.method, config.to_dict())
     sweep_project(project.path)
     log = EventLog(run)
+    saved = run.has_weights  # asked now: its folder may be what goes away
     try:
         for event in _loop(project, config, run):
+            saved = saved or event["event"] == "checkpoint"
             event["time"] = round(time.time(), 3)
             log.write(event)
             yield event
@@ -102,7 +104,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         raise
     except (RuntimeError, MemoryError, OSError) as error:
         # RuntimeError is what torch raises for lack of memory and for driver trouble.
-        known = _explain(error, run.has_weights)
+        known = _explain(error, saved)
         log.write(_failed(known))
         raise known from error
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -25,7 +26,9 @@ def mean_of(members: Sequence[Tensor]) -> Tensor:
     return total / len(members)
 
 
-def uncertainty_maps(members: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def uncertainty_maps(
+    members: Iterable[Tensor], other: Tensor | None = None, weight: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mean prediction, its entropy, and how far the members disagree.
 
     Disagreement is the mutual information: entropy of the mean minus mean of the entropies.
@@ -33,6 +36,7 @@ def uncertainty_maps(members: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]
     Parameters
     ----------
     members : softmax outputs ``(C, D, H, W)``; only one at a time is held
+    other : one that is no equal of theirs, and counts with ``weight`` (0 to 1) beside their mean
 
     Returns
     -------
@@ -46,7 +50,10 @@ def uncertainty_maps(members: Iterable[Tensor]) -> tuple[Tensor, Tensor, Tensor]
         total += member
         spread += entropy_of(member)
         count += 1
-    mean = total / count
+    mean, spread = total / count, spread / count
+    if other is not None:
+        mean = torch.lerp(mean, other, weight)
+        spread = torch.lerp(spread, entropy_of(other), weight)
     uncertainty = entropy_of(mean).clamp(0.0, 1.0)
-    disagreement = (uncertainty - spread / count).clamp(0.0, 1.0)
+    disagreement = (uncertainty - spread).clamp(0.0, 1.0)
     return mean, uncertainty, disagreement

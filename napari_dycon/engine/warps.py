@@ -85,7 +85,7 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
 
     def small(path: Path) -> Tensor:
         if path not in seen:
-            seen[path] = _on_canvas(read_image_array(path), canvas)
+            seen[path] = on_canvas(read_image_array(path), canvas)
         return seen[path].to(device)
 
     for start in range(0, len(pairs), AT_ONCE):
@@ -113,7 +113,7 @@ def _shape(path: Path) -> tuple[int, ...]:
     return read_image_array(path).shape
 
 
-def _on_canvas(image: npt.NDArray[Any], canvas: Shape) -> Tensor:
+def on_canvas(image: npt.NDArray[Any], canvas: Shape) -> Tensor:
     """``(C, D, H, W)`` averaged onto the canvas, each channel of mean 0 and deviation 1."""
     volume = torch.from_numpy(np.array(image, dtype=np.float32))
     volume = F.adaptive_avg_pool3d(volume[None], canvas)[0]

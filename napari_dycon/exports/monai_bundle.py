@@ -259,6 +259,17 @@ def _readme(
         )
     views = [f"in {scale:g} times its own size" for scale in config.test_scales]
     views += ["with left and right exchanged"] if config.test_mirror else []
+    seen = (
+        f"Each scan is seen as it is, {' and '.join(views)};\non a CPU large scans are seen "
+        "as they are alone."
+        if views
+        else ""
+    )
+    if config.atlas_weight:
+        seen += (
+            "\nIn napari-dycon labelled scans have a say in predictions, too; this network "
+            "predicts without them."
+        )
     return Template(_resource("docs/README.md")).substitute(
         name=name,
         input=given,
@@ -268,8 +279,5 @@ def _readme(
         spacing=" × ".join(f"{s:g}" for s in config.spacing),
         patch=" × ".join(map(str, config.patch)),
         intensity=intensity,
-        views=f"Each scan is seen as it is, {' and '.join(views)};\non a CPU large scans are seen "
-        "as they are alone."
-        if views
-        else "",
+        views=seen,
     )

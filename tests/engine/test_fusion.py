@@ -150,8 +150,8 @@ def test_numbers_that_are_none_say_nothing() -> None:
 
 def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    fused = fusion._fused
-    monkeypatch.setattr(fusion, "_fused", lambda *a: seen.append(a[0].shape) or fused(*a))
+    shares = fusion._shares
+    monkeypatch.setattr(fusion, "_shares", lambda *a: seen.append(a[0].shape) or shares(*a))
     image, images, labels = scans(1, (40, 41, 42))
     labels[0][:] = UNANNOTATED
     labels[0][10:14, 10:14, 20] = 0
