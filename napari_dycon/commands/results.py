@@ -89,14 +89,14 @@ def predict(
     folder = out or inside(opened.path, own)
     if images is not None:
         keep_scans(files, folder, opened)
-    from napari_dycon.engine.atlas import voters_of
+    from napari_dycon.engine.atlas import read_voters
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
 
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
-    model = dataclasses.replace(model, voters=voters_of(opened, chosen, model.config))
+    model = dataclasses.replace(model, voters=read_voters(opened, chosen, model.config))
     missed: list[Missed] = []
     if images is not None:
         events = predict_each_file(

@@ -74,7 +74,7 @@ def make_project(out: Path, say: Say) -> Project:
 
 
 def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
-    from napari_dycon.engine.atlas import voters_of
+    from napari_dycon.engine.atlas import read_voters
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.predict import predict_cases
@@ -85,7 +85,7 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     run = project.run()
     device = choose_device(config.device).device
     model = load_model(run.weights_path, device)
-    model = dataclasses.replace(model, voters=voters_of(project, run, model.config))
+    model = dataclasses.replace(model, voters=read_voters(project, run, model.config))
     cases = [case.id for case in project.unlabelled()]
     for event in predict_cases(
         project, run.id, model, cases, device, choose_precision("auto", device)

@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -23,16 +20,11 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.fusion import shares_of
 from napari_dycon.engine.groups import frozen_label, read_groups
-from napari_dycon.engine.preprocess import (
-    cache_path,
-    prepare_image,
-    read_image_array,
-    read_label_array,
-    save_array,
-)
-from napari_dycon.engine.registration import canvas_shape, likeness_to, places, register, sample
+from napari_dycon.engine.patches import LabelledCase
+from napari_dycon.engine.preprocess import cache_path, prepare_image, read_image_array, save_array
+from napari_dycon.engine.registration import canvas_shape, likeness_to, register
 from napari_dycon.engine.votes import VOTERS, alike
-from napari_dycon.engine.warps import on_canvas
+from napari_dycon.engine.warps import deform, on_canvas
 from napari_dycon.errors import DyconError
 
 if TYPE_CHECKING:
@@ -42,16 +34,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Voter:
-    """A labelled scan of a run: where its prepared image and its label lie."""
-
-    id: str
-    image: Path
-    label: Path
-
-
-def voters_of(project: Project, run: Run, config: TrainConfig) -> tuple[Voter, ...]:
+def read_voters(project: Project, run: Run, config: TrainConfig) -> tuple[LabelledCase, ...]:
     """Labelled scans that a run learnt from, as far as they and their labels are still there."""
     groups = read_groups(run.state_folder)
     if groups is None or not config.atlas_weight:
@@ -64,12 +47,12 @@ def voters_of(project: Project, run: Run, config: TrainConfig) -> tuple[Voter, .
                 image = cache_path(project.cache_folder, case, project.image_paths(case), config)
                 if not image.exists():
                     save_array(image, prepare_image(project.read_image(case), config))
-                found.append(Voter(case, image, label))
+                found.append(LabelledCase(case, image, label))
     return tuple(found)
 
 
 def vote_on(
-    image: Array, voters: Sequence[Voter], classes: int, device: torch.device
+    image: Array, voters: Sequence[LabelledCase], classes: int, device: torch.device
 ) -> Tensor | None:
     """What labelled scans say of a scan; ``None`` where they do not see the same in it.
 
@@ -93,14 +76,11 @@ def vote_on(
     likeness = likeness_to(fixed)
     order = sorted(range(len(voters)), key=lambda n: -float(likeness(small[n : n + 1])))[:VOTERS]
     found = register(small[order], fixed.expand(len(order), -1, -1, -1, -1).contiguous()).cpu()
-    images, labels = [], []
-    for place, number in enumerate(order):
-        where = places(found[place : place + 1], image.shape[1:])
-        scan = torch.from_numpy(read_image_array(voters[number].image).astype(np.float32))
-        drawn = torch.from_numpy(read_label_array(voters[number].label).astype(np.float32))
-        images.append(sample(scan[None], where)[0].numpy())
-        label = sample(drawn[None, None], where, mode="nearest")[0, 0]
-        labels.append(label.numpy().astype(np.uint8))
+    deformed = [
+        deform(voters[number], found[place : place + 1], image.shape[1:])
+        for place, number in enumerate(order)
+    ]
+    images, labels = [scan for scan, _ in deformed], [label for _, label in deformed]
     if not alike(labels):
         return None
     return torch.from_numpy(shares_of(image, images, labels, classes))

@@ -28,7 +28,7 @@ from napari_dycon.project.limited import loads, number, whole
 from napari_dycon.project.volume import MOST_CHANNELS
 
 if TYPE_CHECKING:
-    from napari_dycon.engine.atlas import Voter
+    from napari_dycon.engine.patches import LabelledCase
 
 FORMAT = "napari-dycon"
 VERSION = 1
@@ -46,7 +46,7 @@ class Model:
     class_values: tuple[int, ...]  # label value of output 1, 2, ...; output 0 is background
     channels: int
     temperature: float = 1.0  # logits are divided by it; see calibration.py
-    voters: tuple[Voter, ...] = ()  # labelled scans that have a say; see atlas.py
+    voters: tuple[LabelledCase, ...] = ()  # labelled scans that have a say; see atlas.py
 
 
 def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:

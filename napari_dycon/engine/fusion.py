@@ -65,7 +65,7 @@ def fuse(
     labels : (D, H, W) uint8, theirs; a voter abstains where it is 255
     agreement : more than half, so that one value alone can reach it
     voters : where fewer have a label, nothing is said
-    enough : asked before each tile; when it answers yes, nothing is returned
+    enough : asked at each tile; when it answers yes, nothing is returned
 
     Returns
     -------

@@ -100,13 +100,26 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
 
 def _write(pair: Pair, displacement: Tensor) -> None:
     """Deform one scan and its label at full resolution."""
-    field = places(displacement, _shape(pair.unlabelled.image)[1:])
-    voxels = read_image_array(pair.labelled.image).astype(np.float32)
-    drawn = read_label_array(pair.labelled.label).astype(np.float32)
-    image, label = torch.from_numpy(voxels)[None], torch.from_numpy(drawn)[None, None]
-    save_array(pair.warped.image, sample(image, field)[0].numpy().astype(np.float16))
-    values = sample(label, field, mode="nearest")[0, 0].numpy().astype(np.uint8)
-    save_array(pair.warped.label, values)
+    image, label = deform(pair.labelled, displacement, _shape(pair.unlabelled.image)[1:])
+    save_array(pair.warped.image, image.astype(np.float16))
+    save_array(pair.warped.label, label)
+
+
+def deform(
+    case: LabelledCase, displacement: Tensor, shape: Sequence[int]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+    """A labelled scan ``(C, D, H, W)`` and its label in another shape ``(D, H, W)``.
+
+    Parameters
+    ----------
+    displacement : (1, d, h, w, 3), of ``register``
+    """
+    field = places(displacement, shape)
+    voxels = read_image_array(case.image).astype(np.float32)
+    drawn = read_label_array(case.label).astype(np.float32)
+    image = sample(torch.from_numpy(voxels)[None], field)[0].numpy()
+    label = sample(torch.from_numpy(drawn)[None, None], field, mode="nearest")[0, 0].numpy()
+    return image, label.astype(np.uint8)
 
 
 def _shape(path: Path) -> tuple[int, ...]:

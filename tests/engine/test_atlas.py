@@ -10,10 +10,11 @@ import pytest
 import torch
 from tiny_runs import TINY
 
-from napari_dycon.engine.atlas import Voter, vote_on, voters_of
+from napari_dycon.engine.atlas import read_voters, vote_on
 from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.losses import UNANNOTATED
+from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.predict import predict_cases, predict_volume
 from napari_dycon.engine.train import train
 from napari_dycon.engine.uncertainty import entropy_of, uncertainty_maps
@@ -33,14 +34,14 @@ def organ(centre: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarr
     return image[None].astype(np.float32), (r < 6).astype(np.uint8)
 
 
-def voter(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> Voter:
+def voter(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> LabelledCase:
     np.save(folder / f"{name}.npy", image)
     np.save(folder / f"{name}-label.npy", label)
-    return Voter(name, folder / f"{name}.npy", folder / f"{name}-label.npy")
+    return LabelledCase(name, folder / f"{name}.npy", folder / f"{name}-label.npy")
 
 
 @pytest.fixture
-def voters(tmp_path: Path) -> list[Voter]:
+def voters(tmp_path: Path) -> list[LabelledCase]:
     centres = ((11, 11, 12), (13, 12, 14))
     return [voter(tmp_path, f"v{n}", *organ(c, n)) for n, c in enumerate(centres)]
 
@@ -50,7 +51,7 @@ def dice(votes: torch.Tensor, label: np.ndarray) -> float:
     return float(2 * (found & (label == 1)).sum() / (found.sum() + (label == 1).sum()))
 
 
-def test_they_find_the_organ(voters: list[Voter]) -> None:
+def test_they_find_the_organ(voters: list[LabelledCase]) -> None:
     image, label = organ((12, 14, 11), 9)
     votes = vote_on(image, voters, 2, CPU)
     assert votes is not None
@@ -62,7 +63,7 @@ def test_they_find_the_organ(voters: list[Voter]) -> None:
     assert torch.equal(votes, again)
 
 
-def test_the_most_alike_are_asked(voters: list[Voter], tmp_path: Path) -> None:
+def test_the_most_alike_are_asked(voters: list[LabelledCase], tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     for number in range(3):  # noise says nothing, and its labels lie anywhere
         noise = rng.normal(size=(1, *SHAPE)).astype(np.float32)
@@ -119,22 +120,22 @@ def trained(project: Project, **changes: object) -> tuple[Run, Model]:
 def test_a_run_knows_its_voters(project: Project) -> None:
     run, model = trained(project, atlas_weight=0.3)
     labelled = [case.id for case in project.labelled()]
-    assert [v.id for v in voters_of(project, run, model.config)] == labelled
+    assert [v.id for v in read_voters(project, run, model.config)] == labelled
     for cached in project.cache_folder.glob("*.npy"):
         cached.unlink()
-    found = voters_of(project, run, model.config)
+    found = read_voters(project, run, model.config)
     assert all(v.image.exists() for v in found)
     project.image_paths(labelled[0])[0].unlink()
-    assert [v.id for v in voters_of(project, run, model.config)] == labelled[1:]
+    assert [v.id for v in read_voters(project, run, model.config)] == labelled[1:]
     without = dataclasses.replace(model.config, atlas_weight=0.0)
-    assert voters_of(project, run, without) == ()
+    assert read_voters(project, run, without) == ()
 
 
 def test_a_scan_is_not_predicted_by_its_own_label(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, model = trained(project, atlas_weight=0.3)
-    model = dataclasses.replace(model, voters=voters_of(project, run, model.config))
+    model = dataclasses.replace(model, voters=read_voters(project, run, model.config))
     asked = []
     monkeypatch.setattr(
         "napari_dycon.engine.predict.vote_on",
@@ -149,7 +150,7 @@ def test_a_scan_is_not_predicted_by_its_own_label(
 
 def test_votes_change_a_prediction(project: Project) -> None:
     run, model = trained(project, atlas_weight=0.9)
-    voters = voters_of(project, run, model.config)
+    voters = read_voters(project, run, model.config)
     volume = project.read_image(project.unlabelled()[0].id)
     alone = predict_volume(model, volume, CPU)
     together = predict_volume(dataclasses.replace(model, voters=voters), volume, CPU)
