@@ -4,7 +4,7 @@ A few of them, those that look most like the scan, are deformed into it (``regis
 what their labels say there is fused (``fusion.py``): multi-atlas segmentation, which errs in other
 places than a network does. The mean of both is right more often than either, and knows better how
 sure it is (benchmarks/RESULTS.md). Only labels that the run learnt from take part, and never that
-of the scan itself.
+of the case itself.
 """
 
 from __future__ import annotations
