@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from napari_dycon.commands.terminal import (
     print_json,
     print_table,
     progress_bar,
+    say,
     show_predictions,
     tell,
 )
@@ -89,14 +89,16 @@ def predict(
     folder = out or inside(opened.path, own)
     if images is not None:
         keep_scans(files, folder, opened)
-    from napari_dycon.engine.atlas import read_voters
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.engine.templates import with_voters
 
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
-    model = dataclasses.replace(model, voters=read_voters(opened, chosen, model.config))
+    model = with_voters(
+        opened, chosen, model, picked.device, dtype, lambda event: say(event, as_json)
+    )
     missed: list[Missed] = []
     if images is not None:
         events = predict_each_file(

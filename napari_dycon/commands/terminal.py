@@ -105,11 +105,13 @@ def _next_step(kind: str, event: Event) -> str:
 
 
 def say(event: Event, as_json: bool) -> None:
-    """Show an event of the demo."""
+    """Show an event of the demo, or of what precedes predictions."""
     if as_json:
         print_json(event)
     elif event["event"] == "demo":
         tell(event["message"])
+    elif event["event"] == "templates":
+        tell(f"Predicted {event['case']}, to compare the others to")
 
 
 def show_predictions(events: Iterator[Event], total: int, device: str, as_json: bool) -> None:

@@ -6,7 +6,6 @@ label that anything could learn from; the report compares with the truth that on
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -74,22 +73,21 @@ def make_project(out: Path, say: Say) -> Project:
 
 
 def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
-    from napari_dycon.engine.atlas import read_voters
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.predict import predict_cases
+    from napari_dycon.engine.templates import with_voters
     from napari_dycon.engine.train import train
 
     for event in train(project, config):
         say(event)
     run = project.run()
     device = choose_device(config.device).device
+    dtype = choose_precision("auto", device)
     model = load_model(run.weights_path, device)
-    model = dataclasses.replace(model, voters=read_voters(project, run, model.config))
+    model = with_voters(project, run, model, device, dtype, say)
     cases = [case.id for case in project.unlabelled()]
-    for event in predict_cases(
-        project, run.id, model, cases, device, choose_precision("auto", device)
-    ):
+    for event in predict_cases(project, run.id, model, cases, device, dtype):
         say(event)
 
 

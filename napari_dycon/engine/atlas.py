@@ -1,18 +1,21 @@
-"""Labelled scans that have a say when another scan is predicted.
+"""Scans with labels that have a say when another scan is predicted.
 
 A few of them, those that look most like the scan, are deformed into it (``registration.py``), and
 what their labels say there is fused (``fusion.py``): multi-atlas segmentation, which errs in other
 places than a network does. The mean of both is right more often than either, and knows better how
-sure it is (benchmarks/RESULTS.md). Only labels that the run learnt from take part, and never that
-of the case itself.
+sure it is (benchmarks/RESULTS.md). Only labels that the run learnt from take part, those predicted
+in unlabelled scans (``templates.py``), and never that of the scan itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
@@ -22,8 +25,8 @@ from napari_dycon.engine.fusion import shares_of
 from napari_dycon.engine.groups import frozen_label, read_groups
 from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.preprocess import cache_path, prepare_image, read_image_array, save_array
-from napari_dycon.engine.registration import canvas_shape, likeness_to, register
-from napari_dycon.engine.votes import VOTERS, alike
+from napari_dycon.engine.registration import Shape, canvas_shape, likeness_to, register
+from napari_dycon.engine.votes import VOTERS, alike, stands_out
 from napari_dycon.engine.warps import deform, on_canvas
 from napari_dycon.errors import DyconError
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Array = npt.NDArray[Any]
+
+SAME = 0.02  # deviations by which a scan differs at most from itself, prepared another time
+STEP = 3  # of which every so many voxels along an axis are compared
+MOST_KEPT = 256  # scans on a canvas that are kept for the next scan, 50 kB a channel
 
 
 def read_voters(project: Project, run: Run, config: TrainConfig) -> tuple[LabelledCase, ...]:
@@ -52,35 +59,70 @@ def read_voters(project: Project, run: Run, config: TrainConfig) -> tuple[Labell
 
 
 def vote_on(
-    image: Array, voters: Sequence[LabelledCase], classes: int, device: torch.device
+    image: Array, voters: Sequence[Sequence[LabelledCase]], classes: int, device: torch.device
 ) -> Tensor | None:
-    """What labelled scans say of a scan; ``None`` where they do not see the same in it.
+    """What scans with labels say of a scan; ``None`` where they do not see the same in it.
 
     Parameters
     ----------
     image : (C, D, H, W), prepared
-    voters : those most like the scan are asked, ``votes.VOTERS`` at most
+    voters : groups of them, those that a person labelled first, who decide whether there is a vote;
+        of each group the ``votes.VOTERS`` most like the scan are asked, never the scan itself
 
     Returns
     -------
     (classes, D, H, W), sums of 1
     """
-    voters = [v for v in voters if len(read_image_array(v.image)) == len(image)]
-    if not voters:
-        return None
     if device.type == "mps":  # older versions of torch cannot differentiate sampling in 3D there
         device = torch.device("cpu")
+    images: list[Array] = []
+    labels: list[npt.NDArray[np.uint8]] = []
+    for number, group in enumerate(voters):
+        asked = _most_alike(image, group, device)
+        if not number and not asked:
+            return None
+        images += [scan for scan, _ in asked]
+        labels += [label for _, label in asked]
+        if not number and not alike(labels):
+            return None
+        if not number and len(asked) == 1:
+            said = shares_of(image, images, labels, classes).argmax(axis=0).astype(np.uint8)
+            if not stands_out(image, said, images[0], labels[0]):
+                return None
+    return torch.from_numpy(shares_of(image, images, labels, classes)) if labels else None
+
+
+def _most_alike(
+    image: Array, voters: Sequence[LabelledCase], device: torch.device
+) -> list[tuple[Array, npt.NDArray[np.uint8]]]:
+    """Scans and labels of the voters most like a scan, deformed into it."""
+    voters = [voter for voter in voters if _is_another(read_image_array(voter.image), image)]
+    if not voters:
+        return []
     canvas = canvas_shape([image.shape[1:]])
     fixed = on_canvas(image, canvas)[None].to(device)
-    small = torch.stack([on_canvas(read_image_array(v.image), canvas) for v in voters]).to(device)
+    small = torch.stack([_small(voter.image, canvas) for voter in voters]).to(device)
     likeness = likeness_to(fixed)
     order = sorted(range(len(voters)), key=lambda n: -float(likeness(small[n : n + 1])))[:VOTERS]
     found = register(small[order], fixed.expand(len(order), -1, -1, -1, -1).contiguous()).cpu()
-    deformed = [
+    return [
         deform(voters[number], found[place : place + 1], image.shape[1:])
         for place, number in enumerate(order)
     ]
-    images, labels = [scan for scan, _ in deformed], [label for _, label in deformed]
-    if not alike(labels):
-        return None
-    return torch.from_numpy(shares_of(image, images, labels, classes))
+
+
+@functools.lru_cache(maxsize=MOST_KEPT)
+def _small(path: Path, canvas: Shape) -> Tensor:
+    """A prepared scan on a canvas; its file's name says what is in it."""
+    return on_canvas(read_image_array(path), canvas)
+
+
+def _is_another(other: Array, image: Array) -> bool:
+    """Whether a voter can be asked about a scan: of as many channels, and not the scan itself.
+
+    A scan may come with another name, or from another folder, than in the project.
+    """
+    if len(other) != len(image):
+        return False
+    every = (slice(None), *[slice(None, None, STEP)] * 3)
+    return other.shape != image.shape or float(np.abs(other[every] - image[every]).max()) > SAME

@@ -46,7 +46,7 @@ class Model:
     class_values: tuple[int, ...]  # label value of output 1, 2, ...; output 0 is background
     channels: int
     temperature: float = 1.0  # logits are divided by it; see calibration.py
-    voters: tuple[LabelledCase, ...] = ()  # labelled scans that have a say; see atlas.py
+    voters: tuple[tuple[LabelledCase, ...], ...] = ()  # scans that have a say; see templates.py
 
 
 def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:

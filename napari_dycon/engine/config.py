@@ -110,6 +110,7 @@ class TrainConfig:
     test_scales: tuple[float, ...] = (0.93, 1.07)  # sizes in which a scan is seen once more each
     test_mirror: bool = False  # seen once more with left and right exchanged
     atlas_weight: float = 0.0  # of what labelled scans deformed into it say (see atlas.py)
+    templates: int = 8  # unlabelled scans that have a say then as well (see templates.py)
 
     # While running, seconds between
     validate_every: float = 60.0

@@ -57,36 +57,40 @@ def predict_volume(
     dtype: torch.dtype = torch.float32,
     *,
     quick: bool = False,
-    but: str | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
     ``quick`` takes one view of the scan, windows that overlap less, and no voters: several times as
-    fast, a little less accurate. ``but`` is a voter that is not asked, the scan's own label.
+    fast, a little less accurate.
     """
-    voters = [voter for voter in model.voters if voter.id != but]
-    members = members_on_grid(model, volume, device, dtype, quick=quick)
-    votes = None
-    if voters and not quick:
-        image = prepare_image(volume, model.config)
-        if image[0].size <= MOST_VOTED:
-            votes = vote_on(image, voters, len(model.class_values) + 1, device)
-    if votes is not None and tuple(votes.shape[1:]) != volume.shape:
-        votes = _resized(votes, volume.shape)
+    image = prepare_image(volume, model.config)
+    members = members_on_grid(model, image, volume.shape, device, dtype, quick=quick)
+    votes = None if quick else votes_on_grid(model, image, volume.shape, device)
     mean, uncertainty, disagreement = uncertainty_maps(members, votes, model.config.atlas_weight)
     values = np.array([0, *model.class_values], dtype=np.uint8)
     return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
 
 
 def members_on_grid(
-    model: Model, volume: Volume, device: torch.device, dtype: torch.dtype, *, quick: bool
+    model: Model,
+    prepared: npt.NDArray[np.float32],
+    shape: tuple[int, int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    quick: bool,
 ) -> Iterator[Tensor]:
-    """Softmax outputs ``(classes, D, H, W)`` of all members on the scan's own grid, one by one.
+    """Softmax outputs ``(classes, *shape)`` of all members, one by one.
 
     Members are student and teacher, each seeing the scan as it is and, unless ``quick`` or a large
     scan on a CPU, a little smaller and larger and, when asked for, mirrored.
+
+    Parameters
+    ----------
+    prepared : (C, D, H, W)
+    shape : of the scan's own grid
     """
-    image = torch.from_numpy(prepare_image(volume, model.config))
+    image = torch.from_numpy(prepared)
     assert model.config.patch is not None
     patches = image[0].numel() / math.prod(model.config.patch)
     if device.type == "cpu" and patches > MOST_PATCHES:
@@ -103,8 +107,21 @@ def members_on_grid(
         overlap = QUICK_OVERLAP if quick else OVERLAP
         for member in member_probabilities(model, view, device, dtype, overlap=overlap):
             turned = member.flip(LEFT_RIGHT + 1) if mirrored else member
-            fits = tuple(turned.shape[1:]) == volume.shape
-            yield turned if fits else _resized(turned, volume.shape)
+            yield turned if tuple(turned.shape[1:]) == shape else _resized(turned, shape)
+
+
+def votes_on_grid(
+    model: Model,
+    prepared: npt.NDArray[np.float32],
+    shape: tuple[int, int, int],
+    device: torch.device,
+) -> Tensor | None:
+    """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any."""
+    if not model.voters or prepared[0].size > MOST_VOTED:
+        return None
+    votes = vote_on(prepared, model.voters, len(model.class_values) + 1, device)
+    fits = votes is None or tuple(votes.shape[1:]) == shape
+    return votes if votes is None or fits else _resized(votes, shape)
 
 
 def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
@@ -182,7 +199,7 @@ def predict_cases(
     for number, case in enumerate(cases, start=1):
         volume = project.read_image(case)
         check_channels(volume, model, case)
-        result = predict_volume(model, volume, device, dtype, but=case)
+        result = predict_volume(model, volume, device, dtype)
         project.write_prediction(run_id, case, result.mask, result.uncertainty, result.disagreement)
         score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
         features = _features(model, volume, device, dtype)

@@ -29,6 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "scale_range": (0, 0.9),
     "top_k": (1, 10**6),
     "warps": (0, 10_000),
+    "templates": (0, 100),
     "regions": (1, 64),
 }
 MOST_LEVELS = 8

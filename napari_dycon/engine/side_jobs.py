@@ -17,6 +17,7 @@ from napari_dycon.engine.events import Event
 from napari_dycon.engine.methods import Method, Step, losses_of
 from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.predict import members_on_grid, predict_volume
+from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import mean_of
 from napari_dycon.errors import DyconError, ProjectError
 
@@ -124,7 +125,10 @@ def validate(
             label = project.read_label(case, like=volume)
             if label is None:
                 continue
-            members = list(members_on_grid(model, volume, device, dtype, quick=True))
+            prepared = prepare_image(volume, model.config)
+            members = list(
+                members_on_grid(model, prepared, volume.shape, device, dtype, quick=True)
+            )
         except DyconError as error:  # the run must not end for a score
             missed[case] = str(error)
             continue

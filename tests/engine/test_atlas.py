@@ -18,6 +18,7 @@ from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.predict import predict_cases, predict_volume
 from napari_dycon.engine.train import train
 from napari_dycon.engine.uncertainty import entropy_of, uncertainty_maps
+from napari_dycon.engine.warps import deform
 from napari_dycon.project.runs import Run
 from napari_dycon.project.store import Project
 
@@ -53,12 +54,12 @@ def dice(votes: torch.Tensor, label: np.ndarray) -> float:
 
 def test_they_find_the_organ(voters: list[LabelledCase]) -> None:
     image, label = organ((12, 14, 11), 9)
-    votes = vote_on(image, voters, 2, CPU)
+    votes = vote_on(image, [voters], 2, CPU)
     assert votes is not None
     assert votes.shape == (2, *SHAPE)
     torch.testing.assert_close(votes.sum(dim=0), torch.ones(SHAPE))
     assert dice(votes, label) > 0.9
-    again = vote_on(image, voters, 2, CPU)
+    again = vote_on(image, [voters], 2, CPU)
     assert again is not None
     assert torch.equal(votes, again)
 
@@ -73,7 +74,7 @@ def test_the_most_alike_are_asked(voters: list[LabelledCase], tmp_path: Path) ->
     for number, centre in enumerate(((12, 12, 13), (12, 13, 12))):
         voters.append(voter(tmp_path, f"m{number}", *organ(centre, 20 + number)))
     image, label = organ((12, 14, 11), 9)
-    votes = vote_on(image, voters, 2, CPU)
+    votes = vote_on(image, [voters], 2, CPU)
     assert votes is not None
     assert dice(votes, label) > 0.9
 
@@ -84,18 +85,55 @@ def test_those_who_do_not_see_the_same_are_not_heard(tmp_path: Path) -> None:
     one[3:8, 3:8, 3:8], two[15:20, 15:20, 15:20] = 1, 1
     scan, _ = organ((12, 12, 12), 1)
     voters = [voter(tmp_path, "a", scan, one), voter(tmp_path, "b", scan, two)]
-    assert vote_on(image, voters, 2, CPU) is None
+    assert vote_on(image, [voters], 2, CPU) is None
     assert vote_on(image, [], 2, CPU) is None
-    assert vote_on(np.concatenate([image, image]), voters, 2, CPU) is None  # other channels
+    assert vote_on(np.concatenate([image, image]), [voters], 2, CPU) is None  # other channels
 
 
 def test_what_nobody_annotated_has_no_vote(tmp_path: Path) -> None:
-    scan, label = organ((12, 12, 12), 1)
+    image, _ = organ((12, 12, 12), 1)
+    scan, label = organ((12, 12, 12), 2)
     label[:12] = UNANNOTATED
-    votes = vote_on(scan, [voter(tmp_path, "a", scan, label)], 2, CPU)
+    votes = vote_on(image, [[voter(tmp_path, "a", scan, label)]], 2, CPU)
     assert votes is not None
     assert bool((votes[0, :8] == 1).all())
     assert float(votes[1, 14].max()) == 1.0
+
+
+def test_a_single_voter_is_heard_where_its_structure_stands_out(tmp_path: Path) -> None:
+    scan, label = organ((12, 12, 12), 2)
+    alone = [[voter(tmp_path, "a", scan, label)]]
+    assert vote_on(organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
+    dark, _ = organ((12, 13, 11), 4)
+    assert vote_on(np.minimum(dark, 0.3), alone, 2, CPU) is None  # no such ball there
+
+
+def test_a_scan_is_never_asked_about_itself(voters: list[LabelledCase]) -> None:
+    image, label = organ((11, 11, 12), 0)  # the first voter's
+    own = vote_on(image, [voters], 2, CPU)
+    other = vote_on(image, [voters[1:]], 2, CPU)
+    assert own is not None
+    assert other is not None
+    assert torch.equal(own, other)
+    assert vote_on(image, [voters[:1]], 2, CPU) is None
+    assert vote_on(image, [voters[:1], voters], 2, CPU) is None  # nobody labelled another
+    rounded = vote_on(image.astype(np.float16).astype(np.float32), [voters], 2, CPU)
+    assert rounded is not None
+    assert float((rounded - own).abs().mean()) < 1e-3
+    assert dice(other, label) < 1.0
+
+
+def test_all_groups_are_asked(voters: list[LabelledCase], tmp_path: Path) -> None:
+    image, _ = organ((12, 14, 11), 9)
+    wide = [voter(tmp_path, "w", *organ((12, 13, 12), 31))]
+    label = np.load(wide[0].label)
+    np.save(wide[0].label, np.roll(label, 2, axis=2))  # says that all lies further right
+    without, together = vote_on(image, [voters], 2, CPU), vote_on(image, [voters, wide], 2, CPU)
+    assert without is not None
+    assert together is not None
+    places = torch.arange(SHAPE[2])
+    centre = [(v[1].sum(dim=(0, 1)) * places).sum() / v[1].sum() for v in (without, together)]
+    assert float(centre[1] - centre[0]) > 0.1
 
 
 def test_their_say_has_a_weight() -> None:
@@ -135,17 +173,22 @@ def test_a_scan_is_not_predicted_by_its_own_label(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, model = trained(project, atlas_weight=0.3)
-    model = dataclasses.replace(model, voters=read_voters(project, run, model.config))
-    asked = []
-    monkeypatch.setattr(
-        "napari_dycon.engine.predict.vote_on",
-        lambda image, voters, *_: asked.append([v.id for v in voters]),
-    )
+    model = dataclasses.replace(model, voters=(read_voters(project, run, model.config),))
+    asked: list[list[str]] = []
+
+    def deformed(case: LabelledCase, *how: object) -> tuple[np.ndarray, np.ndarray]:
+        asked[-1].append(case.id)
+        return deform(case, *how)
+
+    monkeypatch.setattr("napari_dycon.engine.atlas.deform", deformed)
     labelled = [case.id for case in project.labelled()]
-    list(predict_cases(project, run.id, model, [labelled[0]], CPU, torch.float32))
-    assert asked == [labelled[1:]]
+    for case in labelled:
+        asked.append([])
+        list(predict_cases(project, run.id, model, [case], CPU, torch.float32))
+        assert asked[-1] == [other for other in labelled if other != case]
+    asked.append([])
     predict_volume(model, project.read_image(labelled[0]), CPU, quick=True)
-    assert len(asked) == 1  # previews do without
+    assert asked[-1] == []  # previews do without
 
 
 def test_votes_change_a_prediction(project: Project) -> None:
@@ -153,7 +196,7 @@ def test_votes_change_a_prediction(project: Project) -> None:
     voters = read_voters(project, run, model.config)
     volume = project.read_image(project.unlabelled()[0].id)
     alone = predict_volume(model, volume, CPU)
-    together = predict_volume(dataclasses.replace(model, voters=voters), volume, CPU)
+    together = predict_volume(dataclasses.replace(model, voters=(voters,)), volume, CPU)
     assert alone.mask.shape == together.mask.shape == volume.shape
     assert not np.array_equal(alone.uncertainty, together.uncertainty)
     assert together.uncertainty.mean() < alone.uncertainty.mean()  # voters know more than 2 steps

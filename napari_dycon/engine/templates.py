@@ -1,0 +1,108 @@
+"""Unlabelled scans that have a say as well, with what was predicted in them.
+
+A few labelled scans are far from most others; unlabelled ones lie in between. What networks and
+labelled scans say of some of these (``atlas.py``) is deformed on into the scan to predict, and
+errors that differ from one to the other cancel out: multiple automatically generated templates
+(Pipitone et al., "Multi-atlas segmentation of the whole hippocampus and subfields using multiple
+automatically generated templates", NeuroImage 2014). They are predicted once for the weights of a
+run and kept with it. No label of an unlabelled case is read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_dycon.engine.atlas import read_voters
+from napari_dycon.engine.checkpoint import Model
+from napari_dycon.engine.device import free_memory, is_out_of_memory
+from napari_dycon.engine.events import Event
+from napari_dycon.engine.groups import read_groups
+from napari_dycon.engine.patches import LabelledCase
+from napari_dycon.engine.predict import members_on_grid, votes_on_grid
+from napari_dycon.engine.preprocess import cache_path, prepare_image, save_array
+from napari_dycon.engine.uncertainty import uncertainty_maps
+from napari_dycon.errors import DyconError
+from napari_dycon.project.links import inside
+
+if TYPE_CHECKING:
+    from napari_dycon.project.runs import Run
+    from napari_dycon.project.store import Project
+
+Array = npt.NDArray[Any]
+
+
+def with_voters(
+    project: Project,
+    run: Run,
+    model: Model,
+    device: torch.device,
+    dtype: torch.dtype,
+    tell: Callable[[Event], None],
+) -> Model:
+    """The model of a run, with the scans that have a say in its predictions.
+
+    ``tell`` is given an event for each unlabelled one that is predicted for it, the first time.
+    Those that cannot be read, or that memory does not suffice for, are left out.
+    """
+    model = dataclasses.replace(model, voters=(read_voters(project, run, model.config),))
+    groups = read_groups(run.state_folder)
+    if not model.voters[0] or groups is None or not model.config.templates:
+        return model
+    order = np.random.default_rng(model.config.seed).permutation(len(groups.unlabelled))
+    chosen = [groups.unlabelled[number] for number in order[: model.config.templates]]
+    folder = _folder(run)
+    found = []
+    for number, case in enumerate(chosen, start=1):
+        try:
+            image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
+            template = LabelledCase(case, image, folder / f"{case}.npy")
+            known = image.exists() and template.label.exists()
+            if not known:
+                prepared = prepare_image(project.read_image(case), model.config)
+                label = _predicted(model, prepared, device, dtype)
+                if label is None:  # nor will there be votes on the others
+                    break
+                save_array(image, prepared)
+                save_array(template.label, label)
+        except (DyconError, OSError):  # moved away, or no room for it
+            continue
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            free_memory(device)
+            continue
+        found.append(template)
+        if not known:
+            tell({"event": "templates", "case": case, "done": number, "total": len(chosen)})
+    return dataclasses.replace(model, voters=(*model.voters, tuple(found)))
+
+
+def _predicted(
+    model: Model, image: Array, device: torch.device, dtype: torch.dtype
+) -> npt.NDArray[np.uint8] | None:
+    """Number of the class (D, H, W) that networks and voters see in a prepared scan."""
+    shape = image.shape[1:]
+    votes = votes_on_grid(model, image, shape, device)
+    if votes is None:
+        return None
+    members = members_on_grid(model, image, shape, device, dtype, quick=False)
+    mean, *_ = uncertainty_maps(members, votes, model.config.atlas_weight)
+    return mean.argmax(dim=0).numpy().astype(np.uint8)
+
+
+def _folder(run: Run) -> Path:
+    """Where the templates of a run's present weights lie; those of earlier weights are removed."""
+    state = run.weights_path.stat()
+    version = f"{state.st_mtime_ns:x}-{state.st_size:x}"
+    for other in run.state_folder.glob("templates-*"):
+        if other.name != f"templates-{version}":
+            shutil.rmtree(other, ignore_errors=True)
+    return inside(run.state_folder, run.state_folder / f"templates-{version}")

@@ -1,0 +1,114 @@
+"""Unlabelled scans that have a say in predictions, with what was predicted in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import TINY
+
+from napari_dycon.engine.checkpoint import Model, load_model
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.preprocess import read_image_array, read_label_array
+from napari_dycon.engine.templates import with_voters
+from napari_dycon.engine.train import train
+from napari_dycon.errors import ConfigError
+from napari_dycon.project.runs import Run
+from napari_dycon.project.store import Project
+
+CPU = torch.device("cpu")
+
+
+def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
+    settings = TINY | {"steps": 2, "atlas_weight": 0.4, "templates": 2}
+    list(train(project, make_config(method, **(settings | changes))))
+    return project.runs()[-1]
+
+
+def ready(project: Project, run: Run) -> tuple[Model, list[dict[str, Any]]]:
+    events: list[dict[str, Any]] = []
+    model = load_model(run.weights_path)
+    return with_voters(project, run, model, CPU, torch.float32, events.append), events
+
+
+def test_they_are_predicted_once(project: Project) -> None:
+    run = trained(project)
+    model, events = ready(project, run)
+    drawn, templates = model.voters
+    assert [v.id for v in drawn] == [case.id for case in project.labelled()]
+    unlabelled = {case.id for case in project.unlabelled()}
+    assert len(templates) == 2
+    assert {v.id for v in templates} <= unlabelled
+    assert [e["case"] for e in events] == [v.id for v in templates]
+    assert [(e["event"], e["done"], e["total"]) for e in events] == [
+        ("templates", 1, 2),
+        ("templates", 2, 2),
+    ]
+    for voter in templates:
+        label = read_label_array(voter.label)
+        assert label.shape == read_image_array(voter.image).shape[1:]
+        assert int(label.max()) <= len(model.class_values)
+    before = [voter.label.stat().st_mtime_ns for voter in templates]
+    model, events = ready(project, run)
+    assert events == []
+    assert [voter.label.stat().st_mtime_ns for voter in model.voters[1]] == before
+
+
+def test_no_label_of_theirs_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(project)
+    monkeypatch.setattr(Project, "read_label", lambda *_, **__: pytest.fail("a label was read"))
+    model, _ = ready(project, run)
+    assert len(model.voters[1]) == 2
+
+
+def test_new_weights_want_new_ones(project: Project) -> None:
+    run = trained(project)
+    old = ready(project, run)[0].voters[1]
+    list(train(project, load_model(run.weights_path).config.with_changes(steps=4), run))
+    model, events = ready(project, run)
+    assert len(events) == 2
+    assert not any(voter.label.exists() for voter in old)
+    assert all(voter.label.exists() for voter in model.voters[1])
+    assert len(list(run.state_folder.glob("templates-*"))) == 1
+
+
+def test_they_change_a_prediction(project: Project) -> None:
+    run = trained(project)
+    model, _ = ready(project, run)
+    volume = project.read_image(project.unlabelled()[-1].id)
+    together = predict_volume(model, volume, CPU)
+    again = predict_volume(model, volume, CPU)
+    assert np.array_equal(together.uncertainty, again.uncertainty)
+    few = Model(**{**vars(model), "voters": model.voters[:1]})
+    assert not np.array_equal(together.uncertainty, predict_volume(few, volume, CPU).uncertainty)
+
+
+def test_without_unlabelled_scans_there_are_none(project: Project) -> None:
+    model, events = ready(project, trained(project, "supervised"))
+    assert len(model.voters[0]) == len(project.labelled())
+    assert model.voters[1:] == ((),)
+    assert events == []
+    model, events = ready(project, trained(project, templates=0))
+    assert len(model.voters) == 1
+    assert events == []
+    model, events = ready(project, trained(project, atlas_weight=0.0))
+    assert model.voters == ((),)
+    assert events == []
+
+
+def test_a_scan_that_is_gone_is_left_out(project: Project) -> None:
+    run = trained(project)
+    gone = ready(project, run)[0].voters[1][0].id
+    project.image_paths(gone)[0].unlink()
+    model, events = ready(project, run)
+    assert gone not in [voter.id for voter in model.voters[1]]
+    assert len(model.voters[1]) == 1
+    assert events == []
+
+
+def test_their_number_has_bounds() -> None:
+    with pytest.raises(ConfigError, match="templates is 101"):
+        make_config("dycon", templates=101)
