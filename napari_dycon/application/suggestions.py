@@ -28,7 +28,7 @@ class Suggestion:
 
     case: str
     place: int
-    score: float | None  # how much of the prediction is in doubt, None before any prediction
+    score: float | None  # mean uncertainty around the prediction, None before any prediction
     reason: str
 
 

@@ -96,8 +96,9 @@ def predict(
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
+    # Standard output is for what was asked for.
     model = with_voters(
-        opened, chosen, model, picked.device, dtype, lambda event: say(event, as_json)
+        opened, chosen, model, picked.device, dtype, lambda event: say(event, as_json=False)
     )
     missed: list[Missed] = []
     if images is not None:

@@ -18,17 +18,13 @@ BAND_MM = 3.0  # how far the band reaches beyond the foreground, at least one vo
 
 
 def case_score(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]) -> float:
-    """How much is in doubt beside how much was predicted, in [0, 1); needs no reference.
+    """Mean uncertainty in the band around what was predicted; needs no reference.
 
-    ``U / (U + V)``, ``U`` the sum of the uncertainty in the band around what was predicted and
-    ``V`` the voxels predicted: as with Dice, the same doubt weighs more in a small structure.
-    Where nothing was predicted it is the mean uncertainty of the whole image.
+    Where nothing was predicted it is the mean over the whole image.
     """
     foreground = prediction != 0
-    if not foreground.any():
-        return float(np.mean(uncertainty, dtype=np.float64))
-    doubt = float(np.sum(uncertainty[widen(foreground, spacing_mm)], dtype=np.float64))
-    return doubt / (doubt + float(foreground.sum()))
+    region = widen(foreground, spacing_mm) if foreground.any() else np.ones_like(foreground)
+    return float(np.mean(uncertainty[region], dtype=np.float64))
 
 
 def widen(mask: Mask, spacing_mm: Sequence[float]) -> Mask:

@@ -64,7 +64,7 @@ class CaseFigures:
     case: Case
     use: Use | None
     extent: Extent
-    score: float | None  # how much of the prediction is in doubt
+    score: float | None  # mean uncertainty around the prediction
     structures: list[StructureFigures]
     scores: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)

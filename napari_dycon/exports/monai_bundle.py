@@ -267,8 +267,8 @@ def _readme(
     )
     if config.atlas_weight:
         seen += (
-            "\nIn napari-dycon labelled scans have a say in predictions, too; this network "
-            "predicts without them."
+            "\nIn napari-dycon other scans have a say in predictions, too; this network predicts "
+            "without them."
         )
     return Template(_resource("docs/README.md")).substitute(
         name=name,

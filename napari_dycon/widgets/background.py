@@ -193,11 +193,10 @@ def advance(bar: progress, title: str, event: Event) -> None:
         left = event.get("remaining")
         rest = f", {remaining_text(left)} left" if left is not None else ""
         bar.set_description(f"{title}{rest}")
-    elif kind in ("predicted", "preparing", "warps", "templates"):
+    elif kind in ("predicted", "preparing", "warps"):
         share = event["done"] / max(event["total"], 1)
         doing = "matching shapes" if kind == "warps" else "preparing scans"
-        doing = str(event.get("case", doing))
-        bar.set_description(f"{title}: {f'comparing to {doing}' if kind == 'templates' else doing}")
+        bar.set_description(f"{title}: {event.get('case', doing)}")
         if kind != "predicted" and share >= 1.0:
             share = 0.0
     else:

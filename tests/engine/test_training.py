@@ -32,6 +32,7 @@ from napari_dycon.engine.methods import Step
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
 from napari_dycon.engine.predict import members_on_grid, predict_cases
+from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError
 from napari_dycon.project import formats
@@ -77,14 +78,15 @@ def test_a_mirrored_view_is_turned_back(project: Project) -> None:
     model = load_model(project.run().weights_path)
     volume = project.read_image("scan-4")
     turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())
-    how = torch.device("cpu"), torch.float32
-    student, _, *mirrored = members_on_grid(model, volume, *how, quick=False)
-    other = list(members_on_grid(model, turned, *how, quick=False))[:2]
+    one, other_way = (prepare_image(scan, model.config) for scan in (volume, turned))
+    how = volume.shape, torch.device("cpu"), torch.float32
+    student, _, *mirrored = members_on_grid(model, one, *how, quick=False)
+    other = list(members_on_grid(model, other_way, *how, quick=False))[:2]
     assert len(mirrored) == 2
     for back, seen in zip(mirrored, other, strict=True):
         torch.testing.assert_close(back, seen.flip(-1))
     assert not torch.allclose(mirrored[0], student)
-    assert len(list(members_on_grid(model, volume, *how, quick=True))) == 2
+    assert len(list(members_on_grid(model, one, *how, quick=True))) == 2
 
 
 def test_labels_of_unlabelled_cases_are_never_read(project: Project) -> None:
