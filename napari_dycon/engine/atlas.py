@@ -23,8 +23,15 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.fusion import shares_of
 from napari_dycon.engine.groups import frozen_label, read_groups
+from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
-from napari_dycon.engine.preprocess import cache_path, prepare_image, read_image_array, save_array
+from napari_dycon.engine.preprocess import (
+    cache_path,
+    prepare_image,
+    read_image_array,
+    read_label_array,
+    save_array,
+)
 from napari_dycon.engine.registration import Shape, canvas_shape, likeness_to, register
 from napari_dycon.engine.votes import VOTERS, alike, stands_out
 from napari_dycon.engine.warps import deform, on_canvas
@@ -54,8 +61,19 @@ def read_voters(project: Project, run: Run, config: TrainConfig) -> tuple[Labell
                 image = cache_path(project.cache_folder, case, project.image_paths(case), config)
                 if not image.exists():
                     save_array(image, prepare_image(project.read_image(case), config))
-                found.append(LabelledCase(case, image, label))
+                voter = LabelledCase(case, image, label)
+                found += [voter] if is_sound(voter, len(groups.class_values) + 1) else []
     return tuple(found)
+
+
+def is_sound(voter: LabelledCase, classes: int) -> bool:
+    """Whether scan and label can be read, are of one shape, and the label has known values."""
+    try:
+        image, label = read_image_array(voter.image), read_label_array(voter.label)
+    except (DyconError, OSError):
+        return False
+    known = np.isin(np.unique(label), [*range(classes), UNANNOTATED])
+    return label.shape == image.shape[1:] and bool(known.all())
 
 
 def vote_on(

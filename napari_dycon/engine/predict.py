@@ -22,6 +22,7 @@ from torch import Tensor
 from napari_dycon.engine import band
 from napari_dycon.engine.atlas import vote_on
 from napari_dycon.engine.checkpoint import Model
+from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
@@ -57,15 +58,16 @@ def predict_volume(
     dtype: torch.dtype = torch.float32,
     *,
     quick: bool = False,
+    but: str | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
     ``quick`` takes one view of the scan, windows that overlap less, and no voters: several times as
-    fast, a little less accurate.
+    fast, a little less accurate. ``but`` is the scan's own case, whose label is not asked.
     """
     image = prepare_image(volume, model.config)
     members = members_on_grid(model, image, volume.shape, device, dtype, quick=quick)
-    votes = None if quick else votes_on_grid(model, image, volume.shape, device)
+    votes = None if quick else votes_on_grid(model, image, volume.shape, device, but=but)
     mean, uncertainty, disagreement = uncertainty_maps(members, votes, model.config.atlas_weight)
     values = np.array([0, *model.class_values], dtype=np.uint8)
     return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
@@ -115,11 +117,23 @@ def votes_on_grid(
     prepared: npt.NDArray[np.float32],
     shape: tuple[int, int, int],
     device: torch.device,
+    *,
+    but: str | None = None,
 ) -> Tensor | None:
-    """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any."""
+    """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any.
+
+    Where memory does not suffice for them, networks predict alone.
+    """
     if not model.voters or prepared[0].size > MOST_VOTED:
         return None
-    votes = vote_on(prepared, model.voters, len(model.class_values) + 1, device)
+    voters = [[voter for voter in group if voter.id != but] for group in model.voters]
+    try:
+        votes = vote_on(prepared, voters, len(model.class_values) + 1, device)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        free_memory(device)
+        return None
     fits = votes is None or tuple(votes.shape[1:]) == shape
     return votes if votes is None or fits else _resized(votes, shape)
 
@@ -199,7 +213,7 @@ def predict_cases(
     for number, case in enumerate(cases, start=1):
         volume = project.read_image(case)
         check_channels(volume, model, case)
-        result = predict_volume(model, volume, device, dtype)
+        result = predict_volume(model, volume, device, dtype, but=case)
         project.write_prediction(run_id, case, result.mask, result.uncertainty, result.disagreement)
         score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
         features = _features(model, volume, device, dtype)

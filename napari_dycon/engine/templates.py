@@ -10,8 +10,11 @@ run and kept with it. No label of an unlabelled case is read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.engine.atlas import read_voters
+from napari_dycon.engine.atlas import is_sound, read_voters
 from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+MOST_REFUSED = 2  # scans without a vote, after which no other is tried
+KEPT = 3600.0  # seconds that templates of earlier weights are kept
+
 
 def with_voters(
     project: Project,
@@ -49,8 +55,9 @@ def with_voters(
 ) -> Model:
     """The model of a run, with the scans that have a say in its predictions.
 
-    ``tell`` is given an event for each unlabelled one that is predicted for it, the first time.
-    Those that cannot be read, or that memory does not suffice for, are left out.
+    ``tell`` is given an event for each unlabelled one that is predicted for it, the first time; in
+    a project that is only shown, none is. Those that cannot be read, or that memory does not
+    suffice for, are left out.
     """
     model = dataclasses.replace(model, voters=(read_voters(project, run, model.config),))
     groups = read_groups(run.state_folder)
@@ -58,18 +65,21 @@ def with_voters(
         return model
     order = np.random.default_rng(model.config.seed).permutation(len(groups.unlabelled))
     chosen = [groups.unlabelled[number] for number in order[: model.config.templates]]
-    folder = _folder(run)
-    found = []
+    folder = _folder(run, model)
+    found, refused = [], 0
     for number, case in enumerate(chosen, start=1):
         try:
             image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
-            template = LabelledCase(case, image, folder / f"{case}.npy")
-            known = image.exists() and template.label.exists()
+            template = LabelledCase(case, image, folder / image.name)
+            known = is_sound(template, len(model.class_values) + 1)
+            if not known and (project.read_only or refused == MOST_REFUSED):
+                continue
             if not known:
                 prepared = prepare_image(project.read_image(case), model.config)
                 label = _predicted(model, prepared, device, dtype)
-                if label is None:  # nor will there be votes on the others
-                    break
+                if label is None:
+                    refused += 1
+                    continue
                 save_array(image, prepared)
                 save_array(template.label, label)
         except (DyconError, OSError):  # moved away, or no room for it
@@ -98,11 +108,18 @@ def _predicted(
     return mean.argmax(dim=0).numpy().astype(np.uint8)
 
 
-def _folder(run: Run) -> Path:
-    """Where the templates of a run's present weights lie; those of earlier weights are removed."""
-    state = run.weights_path.stat()
-    version = f"{state.st_mtime_ns:x}-{state.st_size:x}"
+def _folder(run: Run, model: Model) -> Path:
+    """Where the templates of a model's weights lie; those of earlier weights are removed.
+
+    Another process may predict with these still, so that they are kept for a while.
+    """
+    digest = hashlib.sha256(str(model.temperature).encode())
+    for network in (model.student, model.teacher):
+        for parameter in network.parameters():
+            digest.update(parameter.detach().cpu().numpy().tobytes())
+    folder = run.state_folder / f"templates-{digest.hexdigest()[:16]}"
     for other in run.state_folder.glob("templates-*"):
-        if other.name != f"templates-{version}":
-            shutil.rmtree(other, ignore_errors=True)
-    return inside(run.state_folder, run.state_folder / f"templates-{version}")
+        with contextlib.suppress(OSError):
+            if other != folder and time.time() - other.stat().st_mtime > KEPT:
+                shutil.rmtree(other, ignore_errors=True)
+    return inside(run.state_folder, folder)

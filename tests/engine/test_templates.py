@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from typing import Any
 
 import numpy as np
@@ -70,9 +72,52 @@ def test_new_weights_want_new_ones(project: Project) -> None:
     list(train(project, load_model(run.weights_path).config.with_changes(steps=4), run))
     model, events = ready(project, run)
     assert len(events) == 2
-    assert not any(voter.label.exists() for voter in old)
+    assert all(voter.label.exists() for voter in old)  # somebody may predict with these still
     assert all(voter.label.exists() for voter in model.voters[1])
-    assert len(list(run.state_folder.glob("templates-*"))) == 1
+    os.utime(old[0].label.parent, (0, 0))
+    assert ready(project, run)[1] == []
+    assert not any(voter.label.exists() for voter in old)
+
+
+@pytest.mark.parametrize("damage", [b"", b"no array", None])
+def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> None:
+    run = trained(project)
+    model, _ = ready(project, run)
+    first, second = model.voters[1]
+    volume = project.read_image("scan-4")
+    before = predict_volume(model, volume, CPU)
+    if damage is None:  # of another scan
+        np.save(first.label, np.zeros((3, 3, 3), np.uint8))
+        np.save(second.label, np.full_like(read_label_array(second.label), 7))
+    else:
+        first.label.write_bytes(damage)
+        second.image.write_bytes(damage)
+    model, events = ready(project, run)
+    assert [e["case"] for e in events] == [first.id, second.id]
+    assert np.array_equal(predict_volume(model, volume, CPU).uncertainty, before.uncertainty)
+
+
+def test_in_a_project_that_is_only_shown_none_is_made(project: Project) -> None:
+    run = trained(project)
+    project.read_only = "it is looked at"
+    model, events = ready(project, run)
+    assert (model.voters[1], events) == ((), [])
+    assert not list(run.state_folder.glob("templates-*"))
+
+
+def test_without_memory_for_votes_networks_predict_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = ready(project, trained(project))
+    volume = project.read_image(project.unlabelled()[-1].id)
+    alone = predict_volume(dataclasses.replace(model, voters=()), volume, CPU)
+
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("napari_dycon.engine.predict.vote_on", refuse)
+    found = predict_volume(model, volume, CPU)
+    assert np.array_equal(found.uncertainty, alone.uncertainty)
 
 
 def test_they_change_a_prediction(project: Project) -> None:
@@ -82,7 +127,7 @@ def test_they_change_a_prediction(project: Project) -> None:
     together = predict_volume(model, volume, CPU)
     again = predict_volume(model, volume, CPU)
     assert np.array_equal(together.uncertainty, again.uncertainty)
-    few = Model(**{**vars(model), "voters": model.voters[:1]})
+    few = dataclasses.replace(model, voters=model.voters[:1])
     assert not np.array_equal(together.uncertainty, predict_volume(few, volume, CPU).uncertainty)
 
 
