@@ -80,8 +80,6 @@ def report(error: BaseException) -> str:
         )
     for number, each in enumerate(reversed(chain)):
         lines += ["", "which led to" if number else "What happened"]
-        for filename, line, name in getattr(each, "frames", ()):  # in a process that made batches
-            lines.append(f"  {_place(filename)}:{line} in {name}")
         for frame in traceback.extract_tb(each.__traceback__):
             lines.append(f"  {_place(frame.filename)}:{frame.lineno} in {frame.name}")
             lines += [f"    {frame.line}"] if frame.line else []

@@ -1,93 +1,114 @@
-"""Batches by step number, made in worker processes where there are cores to spare."""
+"""Batches by step number: crops are read ahead by a thread, and augmented where the run trains.
+
+Reading is copying, in which threads do not hinder each other: one of them keeps a GPU supplied, and
+shares no memory that a container could be short of. On a CPU a thread would take from the training
+what it gives, so there crops are read when they are needed.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import traceback
-from collections.abc import Iterator
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from napari_dycon.engine.dataset import TrainingData
-from napari_dycon.engine.patches import Batch, StepBatches, UnlabelledCase
-from napari_dycon.errors import DyconError
+from napari_dycon.engine.patches import Batch, CropBatch, StepBatches, UnlabelledCase
+from napari_dycon.engine.volumes import MappedVolumes, ResidentVolumes, Volumes, fit_on_device
+
+READ_AHEAD = 2  # batches
 
 
 class Batches:
-    """Batches of a run; a batch depends on seed and step alone, so any step can be asked for."""
+    """Batches of a run; a batch depends on seed and step alone, so any step can be asked for.
 
-    def __init__(self, data: TrainingData, device: torch.device) -> None:
+    Parameters
+    ----------
+    device : where the run trains
+    read_ahead : batches whose crops a thread prepares while the run trains; by default none on a
+        CPU and where the scans are kept on the device
+    """
+
+    def __init__(
+        self, data: TrainingData, device: torch.device, read_ahead: int | None = None
+    ) -> None:
         self._data = data
-        self._workers = min(max(_cores() - 1, 0), 8) if device.type != "cpu" else 0
         self._device = device
-        self._key: tuple[int, list[UnlabelledCase]] | None = None
-        self._iterator: Iterator[Batch | Exception] = iter(())
+        # Sampling in three dimensions is not there on Apple's GPUs in every version of torch.
+        self._augments_on = device if device.type == "cuda" else torch.device("cpu")
+        self._wanted_ahead = read_ahead
+        self._volumes: Volumes | None = None
+        self._source: StepBatches | None = None
+        self._unlabelled: list[UnlabelledCase] | None = None
+        self._next = -1
+        self._waiting: deque[Future[CropBatch | Batch]] = deque()
+        self._reader: ThreadPoolExecutor | None = None
 
     def get(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
         """Batch of a step; cheap when asked for step after step with the same unlabelled cases."""
-        if self._key is None or self._key[0] != step or self._key[1] is not unlabelled:
-            told = _Told(self._made(unlabelled))
-            loader = DataLoader(
-                told,
-                batch_size=None,
-                sampler=range(step, len(told)),
-                num_workers=self._workers,
-                worker_init_fn=_ignore_interrupts,
-                pin_memory=self._device.type == "cuda",
-            )
-            self._iterator = iter(loader)
-        self._key = (step + 1, unlabelled)
-        found = next(self._iterator)
-        if isinstance(found, Exception):
-            raise found
-        return found.to(self._device)
+        if self._unlabelled is not unlabelled or self._source is None:
+            self._discard()
+            self._source, self._unlabelled = self._make(unlabelled), unlabelled
+        if step != self._next:
+            self._discard()
+        source, self._next = self._source, step + 1
+        ahead = self._read_ahead()
+        if not ahead:
+            return self._finish(self._prepare(source, step))
+        if self._reader is None:
+            self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        while len(self._waiting) <= ahead:
+            number = step + len(self._waiting)
+            self._waiting.append(self._reader.submit(self._prepare, source, number))
+        return self._finish(self._waiting.popleft().result())
 
     def one(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
-        """Batch of a single step, without workers."""
-        return self._made(unlabelled)[step].to(self._device)
+        """Batch of a single step, none ahead."""
+        return self._finish(self._prepare(self._make(unlabelled), step))
 
-    def _made(self, unlabelled: list[UnlabelledCase]) -> StepBatches:
-        data, config = self._data, self._data.config
-        assert config.patch is not None
-        return StepBatches(data.labelled, unlabelled, config, config.patch, data.warped, data.voted)
+    def close(self) -> None:
+        """End what is read ahead; no file stays open."""
+        self._discard()
+        if self._reader is not None:
+            self._reader.shutdown()
+        self._reader = self._source = self._volumes = None
 
+    def _prepare(self, source: StepBatches, step: int) -> CropBatch | Batch:
+        """Do what the thread that reads ahead can do."""
+        crops = source[step]
+        if self._augments_on.type != "cpu":
+            return crops
+        return crops.augmented(self._augments_on)
 
-class _Told(Dataset["Batch | Exception"]):
-    """Batches, or why one cannot be made.
+    def _finish(self, found: CropBatch | Batch) -> Batch:
+        batch = found.augmented(self._augments_on) if isinstance(found, CropBatch) else found
+        return batch.to(self._device)
 
-    The loader would make a page of a worker's error, and between processes an error loses what led
-    to it: its first cause is handed over, and the places in the code for a report.
-    """
+    def _discard(self) -> None:
+        for waiting in self._waiting:
+            waiting.cancel()
+        self._waiting.clear()
 
-    def __init__(self, batches: StepBatches) -> None:
-        self._batches = batches
+    def _read_ahead(self) -> int:
+        if self._wanted_ahead is not None:
+            return self._wanted_ahead
+        without = self._device.type == "cpu" or isinstance(self._volumes, ResidentVolumes)
+        return 0 if without else READ_AHEAD
 
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, step: int) -> Batch | Exception:
-        try:
-            return self._batches[step]
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            while error.__cause__ is not None and not isinstance(error, DyconError):
-                if not isinstance(error.__cause__, Exception):
-                    break
-                error = error.__cause__
-                frames += traceback.extract_tb(error.__traceback__)
-            error.frames = [(f.filename, f.lineno, f.name) for f in frames]  # type: ignore[attr-defined]
-            return error
-
-
-def _cores() -> int:
-    """Cores that this process may use, which in containers and queues are not all there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _make(self, unlabelled: list[UnlabelledCase]) -> StepBatches:
+        data = self._data
+        if self._volumes is None:
+            self._volumes = _choose_volumes(data, self._device)
+        return StepBatches(
+            data.labelled, unlabelled, data.config, data.warped, data.voted, self._volumes
+        )
 
 
-def _ignore_interrupts(_: int) -> None:
-    """Leave Ctrl+C to the run, which ends in order; a worker that dies of it would end it first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _choose_volumes(data: TrainingData, device: torch.device) -> Volumes:
+    """Keep all scans of a run on the device if they fit, else read them from the disk."""
+    labelled = [*data.labelled, *data.warped, *data.voted]
+    images = [case.image for case in labelled] + [case.image for case in data.unlabelled]
+    labels = [case.label for case in labelled]
+    if fit_on_device({*images, *labels}, device):
+        return ResidentVolumes(images, labels, device)
+    return MappedVolumes(pinned=device.type == "cuda")

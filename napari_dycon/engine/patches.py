@@ -1,8 +1,11 @@
-"""Patches of labelled and unlabelled cases, augmented; the honest setting made of types.
+"""Patches of labelled and unlabelled cases; the honest setting made of types.
 
 A step's batch is a pure function of the run's seed and the step's number, so that a resumed run
 sees exactly what an uninterrupted one would have seen. An unlabelled case is a type without a
 label: nothing downstream can read what it never carries. Patches keep their place in the volume.
+
+A batch is made in two parts: ``StepBatches`` chooses cases and places and copies crops, larger than
+a patch, as they are stored; ``CropBatch.augmented`` makes patches of them on the training device.
 """
 
 from __future__ import annotations
@@ -15,21 +18,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.transforms import (
-    Compose,
-    RandAdjustContrastd,
-    RandAffined,
-    RandGaussianNoised,
-    RandGaussianSmoothd,
-    RandScaleIntensityd,
-    RandSimulateLowResolutiond,
-)
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from napari_dycon.engine.augmentation import (
+    Augmentation,
+    Shape,
+    augment_patches,
+    draw_augmentation,
+    margin_size,
+)
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses import UNANNOTATED
-from napari_dycon.engine.preprocess import read_image_array, read_label_array
+from napari_dycon.engine.preprocess import read_label_array
+from napari_dycon.engine.volumes import MappedVolumes, Volumes
 
 Array = npt.NDArray[Any]
 
@@ -38,7 +39,7 @@ LEFT_RIGHT = 2  # axis of canonical voxels (D, H, W)
 
 @dataclass(frozen=True)
 class UnlabelledCase:
-    """A preprocessed scan: path of a float32 ``.npy``, ``(C, D, H, W)``, memory-mapped."""
+    """A preprocessed scan: path of a float32 or float16 ``.npy``, ``(C, D, H, W)``."""
 
     id: str
     image: Path
@@ -95,15 +96,70 @@ class Batch(NamedTuple):
         return Batch(LabelledBatch(*map(moved, self.labelled)), unlabelled)
 
 
-class StepBatches(Dataset[Batch]):
-    """Map-style data set whose index is the step's number.
+class Crops(NamedTuple):
+    """Regions of volumes of which patches are made.
+
+    ``image (B, C, d, h, w)`` as it is stored, uint8 ``label (B, d, h, w)`` of labelled cases,
+    ``position`` and ``extent (B, 3)`` as in a batch, and what is to be done to each patch.
+    """
+
+    image: Tensor
+    label: Tensor | None
+    position: Tensor
+    extent: Tensor
+    drawn: tuple[Augmentation, ...]
+
+    def to(self, device: torch.device) -> Crops:
+        """Copy to a device, without waiting for it."""
+        image, label, position, extent = (
+            tensor if tensor is None else tensor.to(device, non_blocking=True)
+            for tensor in self[:4]
+        )
+        assert image is not None
+        assert position is not None
+        assert extent is not None
+        return Crops(image, label, position, extent, self.drawn)
+
+
+class CropBatch(NamedTuple):
+    """What the patches of a step are made of, on the host or on the device that trains."""
+
+    labelled: Crops
+    unlabelled: Crops | None
+    patch: Shape
+    noise_seed: int
+
+    def augmented(self, device: torch.device) -> Batch:
+        """Make the batch, on a device."""
+        generator = torch.Generator(device).manual_seed(self.noise_seed)
+
+        def patches(crops: Crops) -> tuple[Tensor, Tensor | None]:
+            if crops.drawn:
+                return augment_patches(crops.image, crops.label, crops.drawn, self.patch, generator)
+            label = crops.label
+            return crops.image.float(), label if label is None else label.long()
+
+        crops = self.labelled.to(device)
+        image, label = patches(crops)
+        assert label is not None
+        labelled = LabelledBatch(image, label, crops.position, crops.extent)
+        if self.unlabelled is None:
+            return Batch(labelled, None)
+        crops = self.unlabelled.to(device)
+        image, _ = patches(crops)
+        return Batch(labelled, UnlabelledBatch(image, crops.position, crops.extent))
+
+
+class StepBatches:
+    """Crops of the batches of a run, by the step's number.
 
     Parameters
     ----------
     labelled, unlabelled : the cases to draw from, each with equal chance
+    config : whose patch is planned
     warped, voted : labelled cases in other shapes, see ``warps.py``, and unlabelled ones on which
         these agree, see ``votes.py``; shares of the patches come from them
-    patch : (D, H, W) voxels
+    volumes : where the voxels are read from
     """
 
     def __init__(
@@ -111,9 +167,9 @@ class StepBatches(Dataset[Batch]):
         labelled: Sequence[LabelledCase],
         unlabelled: Sequence[UnlabelledCase],
         config: TrainConfig,
-        patch: tuple[int, int, int],
         warped: Sequence[LabelledCase] = (),
         voted: Sequence[LabelledCase] = (),
+        volumes: Volumes | None = None,
     ) -> None:
         self.labelled = list(labelled)
         self.warped, self.voted = list(warped), list(voted)
@@ -122,57 +178,52 @@ class StepBatches(Dataset[Batch]):
         self._vote_share = config.vote_share * min(1.0, len(self.voted) / (4 * own))
         self.unlabelled = list(unlabelled)
         self.config = config
-        self.patch = patch
-        self._places: dict[Path, list[tuple[int, Array]]] = {}
-        self._transforms: dict[tuple[str, ...], Compose] = {
-            keys: augmentation(config, patch, keys) for keys in (("image", "label"), ("image",))
-        }
+        self._volumes = volumes or MappedVolumes()
+        self._voxels: dict[Path, list[tuple[int, Array]]] = {}
 
-    def __len__(self) -> int:
-        return 2**31
+    def patch_of(self, step: int) -> Shape:  # noqa: ARG002 - the same for every step so far
+        """Voxels of the patches of a step."""
+        assert self.config.patch is not None
+        return self.config.patch
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> CropBatch:
         rng = np.random.default_rng((self.config.seed, step))
-        labelled = [self._labelled_patch(rng) for _ in range(self.config.labelled_batch)]
+        patch = self.patch_of(step)
+        noise_seed = int(rng.integers(2**63))
+        labelled = self._labelled_crops(rng, patch)
         unlabelled = None
         if self.unlabelled and self.config.unlabelled_batch:
-            drawn = [self._unlabelled_patch(rng) for _ in range(self.config.unlabelled_batch)]
-            unlabelled = UnlabelledBatch(*map(torch.stack, zip(*drawn, strict=True)))
-        return Batch(LabelledBatch(*map(torch.stack, zip(*labelled, strict=True))), unlabelled)
+            unlabelled = self._unlabelled_crops(rng, patch)
+        return CropBatch(labelled, unlabelled, patch, noise_seed)
 
-    def _labelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        cases = self.labelled
-        if self.voted and rng.random() < self._vote_share:
-            cases = self.voted
-        elif self.warped and rng.random() < self._warp_share:
-            cases = self.warped
-        case = cases[rng.integers(len(cases))]
-        image = read_image_array(case.image)
-        label = read_label_array(case.label)
-        centre = self._labelled_centre(rng, case, label)
-        data = {
-            "image": crop(image, centre, self._margin_size(), fill=None).astype(np.float32),
-            "label": crop(label[None], centre, self._margin_size(), fill=UNANNOTATED),
-        }
-        tensors, mirrored = self._augment(data, rng)
-        place = self._place(centre, label.shape, mirrored)
-        return tensors["image"], tensors["label"][0].long(), *place
+    def _labelled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
+        images, labels, centres = [], [], []
+        for _ in range(self.config.labelled_batch):
+            cases = self.labelled
+            if self.voted and rng.random() < self._vote_share:
+                cases = self.voted
+            elif self.warped and rng.random() < self._warp_share:
+                cases = self.warped
+            case = cases[rng.integers(len(cases))]
+            images.append(self._volumes.image(case.image))
+            labels.append(self._volumes.label(case.label))
+            centres.append(self._labelled_centre(rng, case, labels[-1].shape, patch))
+        return self._crops(rng, images, labels, centres, patch)
 
-    def _unlabelled_patch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
-        case = self.unlabelled[rng.integers(len(self.unlabelled))]
-        image = read_image_array(case.image)
-        shape = image.shape[1:]
-        centre = random_centre(rng, shape, self.patch)
-        data = {"image": crop(image, centre, self._margin_size(), fill=None)}
-        tensors, mirrored = self._augment(data, rng)
-        return tensors["image"], *self._place(centre, shape, mirrored)
+    def _unlabelled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
+        images, centres = [], []
+        for _ in range(self.config.unlabelled_batch):
+            case = self.unlabelled[rng.integers(len(self.unlabelled))]
+            images.append(self._volumes.image(case.image))
+            centres.append(random_centre(rng, images[-1].shape[1:], patch))
+        return self._crops(rng, images, [], centres, patch)
 
     def _labelled_centre(
-        self, rng: np.random.Generator, case: LabelledCase, label: Array
+        self, rng: np.random.Generator, case: LabelledCase, shape: Sequence[int], patch: Shape
     ) -> tuple[int, ...]:
-        if case.label not in self._places:
-            self._places[case.label] = annotated_places(label)
-        places = self._places[case.label]
+        if case.label not in self._voxels:
+            self._voxels[case.label] = voxels_by_class(read_label_array(case.label))
+        places = self._voxels[case.label]
         structures = [voxels for value, voxels in places if value > 0]
         sparse = bool(places) and any(value < 0 for value, _ in places)
         if structures and rng.random() < self.config.foreground_share:
@@ -180,96 +231,67 @@ class StepBatches(Dataset[Batch]):
         elif sparse:  # a random place would often hold no annotation at all
             voxels = places[rng.integers(len(places))][1]
         else:
-            return random_centre(rng, label.shape, self.patch)
+            return random_centre(rng, shape, patch)
         voxel = voxels[rng.integers(len(voxels))]
-        jitter = [rng.integers(-(p // 4), p // 4 + 1) for p in self.patch]
-        return clamp_centre(voxel + np.array(jitter), label.shape, self.patch)
+        jitter = [rng.integers(-(p // 4), p // 4 + 1) for p in patch]
+        return clamp_centre(voxel + np.array(jitter), shape, patch)
 
-    def _place(
-        self, centre: Sequence[int], shape: Sequence[int], mirrored: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Position and extent of a patch in its volume."""
-        size = torch.tensor(shape, dtype=torch.float32)
-        extent = torch.tensor(self.patch) / size
-        if mirrored:
-            extent[LEFT_RIGHT] *= -1
-        return torch.tensor(centre) / size, extent
-
-    def _margin_size(self) -> tuple[int, ...]:
-        """Voxels cropped before rotation and scaling, so that corners hold real anatomy."""
-        if not self.config.augment:
-            return self.patch
-        grow = 1.0 + self.config.scale_range / 2 + self.config.rotate_degrees / 90
-        return tuple(int(np.ceil(p * grow / 2)) * 2 for p in self.patch)
-
-    def _augment(
-        self, data: dict[str, Array], rng: np.random.Generator
-    ) -> tuple[dict[str, Tensor], bool]:
-        """Arrays as the networks see them, and whether left and right were exchanged."""
-        mirrored = False
-        if self.config.augment:
-            transform = self._transforms[tuple(data)]
-            transform.set_random_state(seed=int(rng.integers(2**32)))
-            data = transform(data)
-            mirrored = self.config.mirror and rng.random() < 0.5
-        tensors = {key: torch.as_tensor(np.asarray(value)) for key, value in data.items()}
-        if mirrored:
-            tensors = {key: value.flip(LEFT_RIGHT + 1) for key, value in tensors.items()}
-        return tensors, mirrored
-
-
-def augmentation(
-    config: TrainConfig, patch: tuple[int, int, int], keys: tuple[str, ...]
-) -> Compose:
-    """Rotation, scaling, blur, low resolution, noise, brightness and contrast.
-
-    MONAI's transforms on arrays ``(C, D, H, W)``; the result has the patch's size. Labels are
-    sampled with nearest neighbours.
-    """
-    angle = float(np.deg2rad(config.rotate_degrees))
-    scale = config.scale_range
-    modes = ["nearest" if key == "label" else "bilinear" for key in keys]
-    steps: list[Any] = [
-        RandAffined(
-            keys,
-            prob=1.0,
-            spatial_size=patch,
-            rotate_range=(angle,) * 3,
-            scale_range=((-scale * 0.8, scale),) * 3,
-            mode=modes,
-            padding_mode="border",
+    def _crops(
+        self,
+        rng: np.random.Generator,
+        images: Sequence[Any],
+        labels: Sequence[Any],
+        centres: Sequence[Sequence[int]],
+        patch: Shape,
+    ) -> Crops:
+        """Copy the crops out of their volumes, each into its part of one tensor."""
+        count, size, config = len(images), margin_size(patch, self.config), self.config
+        empty = self._volumes.empty
+        half = all(image.itemsize == 2 for image in images)
+        dtype = torch.float16 if half else torch.float32
+        image = empty((count, images[0].shape[0], *size), dtype)
+        for out, volume, centre in zip(image, images, centres, strict=True):
+            crop(volume, centre, self._volumes.view(out), fill=None)
+        label = empty((count, *size), torch.uint8) if labels else None
+        for number, volume in enumerate(labels):
+            assert label is not None
+            out = self._volumes.view(label[number : number + 1])
+            crop(volume[None], centres[number], out, fill=UNANNOTATED)
+        drawn = tuple(draw_augmentation(rng, config) for _ in images) if config.augment else ()
+        shapes = np.array([volume.shape[1:] for volume in images], np.float32)
+        extents = np.array(patch, np.float32) / shapes
+        for extent, each in zip(extents, drawn, strict=bool(drawn)):
+            extent[LEFT_RIGHT] *= -1 if each.mirrored else 1
+        position, extent = (
+            self._volumes.host_tensor(values)
+            for values in (np.array(centres, np.float32) / shapes, extents)
         )
-    ]
-    steps += [
-        RandGaussianSmoothd(
-            "image", prob=0.2, sigma_x=(0.3, 1.0), sigma_y=(0.3, 1.0), sigma_z=(0.3, 1.0)
-        ),
-        RandSimulateLowResolutiond("image", prob=0.1, zoom_range=(0.6, 1.0)),
-        RandGaussianNoised("image", prob=0.3, std=0.12),
-        RandScaleIntensityd("image", prob=0.5, factors=0.25),
-        RandAdjustContrastd("image", prob=0.4, gamma=(0.7, 1.5), retain_stats=True),
-    ]
-    return Compose(steps)
+        return Crops(image, label, position, extent, drawn)
 
 
-def annotated_places(label: Array, most: int = 5_000) -> list[tuple[int, Array]]:
+def voxels_by_class(label: Array, most: int = 5_000) -> list[tuple[int, Array]]:
     """Where each value of a label is: ``(value, voxels (n, 3))`` for every structure.
 
-    When parts are not annotated, one more entry of value -1 lists annotated background.
+    When parts are not annotated, one more entry of value -1 lists annotated background. Of large
+    structures random voxels are kept, ``most`` in all: a run may hold a thousand labels.
     """
     rng = np.random.default_rng(0)
-    values = [int(v) for v in np.unique(label)]
-    wanted = [v for v in values if v not in (0, UNANNOTATED)]
-    if UNANNOTATED in values and 0 in values:
-        wanted.append(0)
-    found = []
-    for value in wanted:
-        hits = np.flatnonzero(label == value)
-        if len(hits) > most:
-            hits = hits[rng.integers(len(hits), size=most)]
-        voxels = np.stack(np.unravel_index(hits, label.shape), axis=-1)
-        found.append((value or -1, voxels.astype(np.int16)))  # a run may hold hundreds of these
-    return found
+    flat = np.asarray(label).reshape(-1)
+    hits = np.flatnonzero(flat - np.uint8(1) < UNANNOTATED - 1)  # neither 0 nor 255, in one pass
+    values = flat[hits]
+    found = [
+        (value, hits[values == value]) for value in np.flatnonzero(np.bincount(values)).tolist()
+    ]
+    if (flat == UNANNOTATED).any():
+        background = np.flatnonzero(flat == 0)
+        found += [(-1, background)] if len(background) else []
+    kept = []
+    for value, places in found:
+        if len(places) > most // len(found):
+            places = places[rng.integers(len(places), size=most // len(found))]
+        voxels = np.stack(np.unravel_index(places, label.shape), axis=-1)
+        kept.append((value, voxels.astype(np.int16)))
+    return kept
 
 
 def random_centre(
@@ -290,22 +312,32 @@ def clamp_centre(centre: Array, shape: Sequence[int], patch: Sequence[int]) -> t
     )
 
 
-def crop(array: Array, centre: Sequence[int], size: Sequence[int], fill: int | None) -> Array:
-    """Copy ``size`` voxels around ``centre`` out of ``(C, D, H, W)``.
+def crop(volume: Any, centre: Sequence[int], out: Any, fill: int | None) -> None:
+    """Copy the voxels around ``centre`` of ``(C, D, H, W)`` into ``out (C, d, h, w)``.
 
-    Outside the volume the nearest voxel is repeated, or ``fill`` is set.
+    Outside the volume the nearest voxel is repeated, or ``fill`` is set. Both are arrays or both
+    are tensors of one device; only what lies inside is read.
     """
-    starts = [c - s // 2 for c, s in zip(centre, size, strict=True)]
-    shape = array.shape[1:]
-    inside = tuple(
-        slice(min(max(a, 0), n - 1), max(min(a + s, n), 1))
-        for a, s, n in zip(starts, size, shape, strict=True)
-    )
-    part = np.asarray(array[(slice(None), *inside)])
-    pad = [(0, 0)]
-    for a, s, box in zip(starts, size, inside, strict=True):
-        before = max(box.start - a, 0)
-        pad.append((before, s - before - (box.stop - box.start)))
+    source, inside = [slice(None)], [slice(None)]
+    for c, size, n in zip(centre, out.shape[1:], volume.shape[1:], strict=True):
+        start = c - size // 2
+        first, last = min(max(start, 0), n - 1), max(min(start + size, n), 1)
+        source.append(slice(first, last))
+        inside.append(slice(first - start, last - start))
+    if fill is not None:
+        out[...] = fill
+    out[tuple(inside)] = volume[tuple(source)]
     if fill is None:
-        return np.pad(part, pad, mode="edge")
-    return np.pad(part, pad, mode="constant", constant_values=fill)
+        _repeat_edges(out, inside)
+
+
+def _repeat_edges(out: Any, inside: Sequence[slice]) -> None:
+    """Fill ``(C, d, h, w)`` around its inside: rows first, then slices of whole rows, ..."""
+    region = list(inside)
+    for axis in (3, 2, 1):
+        start, stop = inside[axis].start, inside[axis].stop
+        for edge, outside in ((start, slice(0, start)), (stop - 1, slice(stop, None))):
+            source, target = list(region), list(region)
+            source[axis], target[axis] = slice(edge, edge + 1), outside
+            out[tuple(target)] = out[tuple(source)]
+        region[axis] = slice(None)

@@ -334,7 +334,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     if step:  # untrained networks are no weights to predict with
         yield from keep_trying(save)
         yield {"event": "checkpoint", "step": step}
-    del batches  # on some systems open files cannot be removed
+    batches.close()  # on some systems open files cannot be removed
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
     if data.validation and step:
         samples: list[Sample] = []

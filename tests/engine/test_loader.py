@@ -1,9 +1,11 @@
-"""Batches made in worker processes, as with a GPU."""
+"""Batches read ahead by a thread, as with a GPU, and those that are not."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +19,207 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.loader import Batches
-from napari_dycon.engine.patches import LabelledCase
+from napari_dycon.engine.patches import (
+    Batch,
+    LabelledCase,
+    StepBatches,
+    UnlabelledCase,
+    crop,
+    voxels_by_class,
+)
+from napari_dycon.engine.volumes import MappedVolumes, ResidentVolumes, fit_on_device
+
+CPU = torch.device("cpu")
 
 
-def batches_of(tmp_path: Path) -> Batches:
+def data_in(folder: Path, count: int = 1, **changes: Any) -> TrainingData:
+    """A few small cases; every second scan is stored in half precision."""
     rng = np.random.default_rng(0)
-    np.save(tmp_path / "i.npy", rng.normal(size=(1, 20, 20, 20)).astype(np.float32))
-    label = np.zeros((20, 20, 20), np.uint8)
-    label[5:10, 5:10, 5:10] = 1
-    np.save(tmp_path / "l.npy", label)
-    config = make_config("supervised", **(TINY | {"patch": (16, 16, 16)}))
+    config = make_config("mean-teacher", **(TINY | changes))
     data = TrainingData(config, class_values=(1,), channels=1, validation=[])
-    data.labelled = [LabelledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")]
-    found = Batches(data, torch.device("cpu"))
-    found._workers = 1
-    return found
+    label = np.zeros((20, 18, 22), np.uint8)
+    label[5:10, 5:10, 5:10] = 1
+    for number in range(count):
+        dtype = np.float16 if number % 2 else np.float32
+        np.save(folder / f"i{number}.npy", rng.normal(size=(1, *label.shape)).astype(dtype))
+        np.save(folder / f"l{number}.npy", label)
+        case = LabelledCase(str(number), folder / f"i{number}.npy", folder / f"l{number}.npy")
+        data.labelled.append(case)
+        data.unlabelled.append(UnlabelledCase(f"u{number}", case.image))
+    return data
 
 
-def test_workers_make_the_same_batches(tmp_path: Path) -> None:
-    there, here = batches_of(tmp_path), batches_of(tmp_path)
-    here._workers = 0
-    for step in range(2):
-        one, two = there.get(step, []), here.get(step, [])
-        assert torch.equal(one.labelled.image, two.labelled.image)
-        assert torch.equal(one.labelled.image, here.one(step, []).labelled.image)
+def same(one: Batch, two: Batch) -> bool:
+    assert one.unlabelled is not None
+    assert two.unlabelled is not None
+    pairs = zip((*one.labelled, *one.unlabelled), (*two.labelled, *two.unlabelled), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
-def test_what_goes_wrong_in_a_worker_keeps_its_reason(tmp_path: Path) -> None:
-    batches = batches_of(tmp_path)
-    (tmp_path / "i.npy").unlink()
-    with pytest.raises(FileNotFoundError) as told:
-        batches.get(0, [])
-    assert "i.npy" in str(told.value)
-    assert "Traceback" not in str(told.value)
+@pytest.fixture
+def ahead(tmp_path: Path) -> Iterator[Batches]:
+    found = Batches(data_in(tmp_path), CPU, read_ahead=2)
+    yield found
+    found.close()
 
 
-def test_lack_of_memory_in_a_worker_is_known_as_such(
+def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
+    data = data_in(tmp_path, 3)
+    here, there = Batches(data, CPU), Batches(data, CPU, read_ahead=2)
+    for step in (0, 1, 2, 3, 7, 8, 2):
+        batch = here.get(step, data.unlabelled)
+        assert same(batch, there.get(step, data.unlabelled))
+        assert same(batch, here.one(step, data.unlabelled))
+    assert there.get(3, []).unlabelled is None
+    assert same(here.get(4, data.unlabelled), there.get(4, data.unlabelled))
+    assert here._reader is None  # on a CPU a thread would gain nothing
+    there.close()
+    assert same(here.get(5, data.unlabelled), there.get(5, data.unlabelled))
+    there.close()
+
+
+def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
+    data = data_in(tmp_path, 2, labelled_batch=3, unlabelled_batch=2)
+    for augment in (True, False):
+        data.config = data.config.with_changes(augment=augment)
+        labelled, unlabelled = Batches(data, CPU).get(0, data.unlabelled)
+        assert unlabelled is not None
+        assert labelled.image.shape == (3, 1, 16, 16, 16)
+        assert unlabelled.image.shape == (2, 1, 16, 16, 16)
+        assert labelled.label.shape == (3, 16, 16, 16)
+        assert labelled.image.dtype == unlabelled.image.dtype == torch.float32
+        assert labelled.label.dtype == torch.int64
+        for part in (labelled, unlabelled):
+            assert part.position.shape == part.extent.shape == (len(part.image), 3)
+            assert part.extent[0].tolist() == pytest.approx([16 / 20, 16 / 18, 16 / 22])
+
+
+def test_crops_of_half_precision_stay_so(tmp_path: Path) -> None:
+    data = data_in(tmp_path, 2)
+    for case, dtype in zip(data.labelled, (torch.float32, torch.float16), strict=True):
+        made = StepBatches([case], [], data.config)[0]
+        assert made.labelled.image.dtype == dtype
+        assert made.labelled.label is not None
+        assert made.labelled.label.dtype == torch.uint8
+        assert made.labelled.image.shape[2:] > (16, 16, 16)
+
+
+def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
+    data = data_in(tmp_path, 4, labelled_batch=3, mirror=True)
+    images, labels = zip(*((case.image, case.label) for case in data.labelled), strict=True)
+    kept = ResidentVolumes(images, labels, CPU)
+    made = [
+        StepBatches(data.labelled, data.unlabelled, data.config, volumes=volumes)
+        for volumes in (MappedVolumes(), kept)
+    ]
+    for step in range(5):
+        one, two = (batches[step].augmented(CPU) for batches in made)
+        assert same(one, two)
+    for path in tmp_path.glob("i*.npy"):  # none is read a second time
+        path.unlink()
+    assert len(kept._missing) < 8
+    made[1][0].augmented(CPU)
+
+
+def test_volumes_are_kept_on_a_device_with_memory_to_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [case.image for case in data_in(tmp_path, 2).labelled]
+    size = sum(path.stat().st_size for path in paths)
+    assert not fit_on_device(paths, CPU)
+    free = 0
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free, 2 * free))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda _: 0)
+    free = 10 * size
+    assert fit_on_device(paths, torch.device("cuda"))
+    free = 2 * size
+    assert not fit_on_device(paths, torch.device("cuda"))
+
+
+def test_a_patch_may_differ_from_step_to_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_in(tmp_path)
+    sizes = ((16, 16, 16), (8, 16, 24))
+    monkeypatch.setattr(StepBatches, "patch_of", lambda _, step: sizes[step % 2])
+    batches = Batches(data, CPU, read_ahead=2)
+    for step in range(4):
+        labelled, unlabelled = batches.get(step, data.unlabelled)
+        size = sizes[step % 2]
+        assert unlabelled is not None
+        assert labelled.label.shape[1:] == labelled.image.shape[2:] == size
+        assert unlabelled.image.shape[2:] == size
+        assert labelled.extent[0].tolist() == pytest.approx(
+            [p / n for p, n in zip(size, (20, 18, 22), strict=True)]
+        )
+    batches.close()
+
+
+def test_crops_repeat_the_border_and_leave_labels_open_outside() -> None:
+    image = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    for centre in ((1, 2, 2), (0, 0, 0), (2, 3, 4), (1, 0, 4)):
+        out = np.zeros((2, 6, 4, 7), np.float32)
+        crop(image, centre, out, fill=None)
+        places = [
+            np.clip(np.arange(s) + c - s // 2, 0, n - 1)
+            for c, s, n in zip(centre, out.shape[1:], image.shape[1:], strict=True)
+        ]
+        assert np.array_equal(out, image[(slice(None), *np.ix_(*places))])
+        tensor = torch.zeros(out.shape)
+        crop(torch.from_numpy(image), centre, tensor, fill=None)
+        assert np.array_equal(out, tensor.numpy())
+        crop(image, centre, out, fill=255)
+        inside = [
+            (np.arange(s) + c - s // 2 >= 0) & (np.arange(s) + c - s // 2 < n)
+            for c, s, n in zip(centre, out.shape[1:], image.shape[1:], strict=True)
+        ]
+        part = out[(slice(None), *np.ix_(*inside))]
+        assert out.sum() - part.sum() == 255 * (out.size - part.size)
+
+
+def test_voxels_of_each_class_are_found() -> None:
+    label = np.zeros((30, 30, 30), np.uint8)
+    label[2:4, 3, 3] = 1
+    label[10:25, 10:25, 10:25] = 3
+    found = dict(voxels_by_class(label, most=500))
+    assert set(found) == {1, 3}
+    assert found[1].tolist() == [[2, 3, 3], [3, 3, 3]]
+    assert len(found[3]) == 250  # of many labels not all voxels can be kept
+    assert (label[tuple(found[3].T)] == 3).all()
+    assert voxels_by_class(np.zeros((3, 3, 3), np.uint8)) == []
+    label[label == 0] = 255
+    assert set(dict(voxels_by_class(label))) == {1, 3}
+    label[0, 0, 5:7] = 0
+    assert dict(voxels_by_class(label))[-1].tolist() == [[0, 0, 5], [0, 0, 6]]
+
+
+def test_what_goes_wrong_ahead_keeps_its_reason(ahead: Batches, tmp_path: Path) -> None:
+    (tmp_path / "i0.npy").unlink()
+    with pytest.raises(FileNotFoundError) as told:
+        ahead.get(0, [])
+    assert "i0.npy" in str(told.value)
+    assert "patches.py:" in crash.report(told.value)
+
+
+def test_lack_of_memory_ahead_is_known_as_such(
+    ahead: Batches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("monai.transforms.RandAffined.__call__", refuse)
+    monkeypatch.setattr("napari_dycon.engine.patches.augment_patches", refuse)
     with pytest.raises(RuntimeError) as told:
-        batches_of(tmp_path).get(0, [])
+        ahead.get(0, [])
     assert is_out_of_memory(told.value)
-    assert "can't allocate memory" in str(told.value)
     assert "patches.py:" in crash.report(told.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")
-def test_ctrl_c_ends_no_worker(tmp_path: Path) -> None:
-    batches = batches_of(tmp_path)
-    batches.get(0, [])
-    (worker,) = batches._iterator._workers  # type: ignore[attr-defined]
-    os.kill(worker.pid, signal.SIGINT)
-    worker.join(timeout=0.5)
-    assert worker.is_alive()
-    batches.get(1, [])
+def test_ctrl_c_reaches_the_run_alone(ahead: Batches) -> None:
+    ahead.get(0, [])
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come a moment later
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+    ahead.get(1, [])
+    ahead.close()

@@ -201,10 +201,10 @@ def test_cells_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
     np.save(tmp_path / "l.npy", label)
     case = LabelledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
     config = config_for("supervised", mirror=True, rotate_degrees=0.0, scale_range=0.0)
-    batches = StepBatches([case], [], config, (16, 16, 16))
+    batches = StepBatches([case], [], config)
     turned = 0
     for step in range(30):
-        patch = batches[step].labelled
+        patch = batches[step].augmented(torch.device("cpu")).labelled
         sides = region_cells(patch.position, patch.extent, (1, 1, 16), (1, 1, 2))
         assert torch.equal(sides[0], patch.label[0, 8, 8])
         turned += int(patch.extent[0, 2] < 0)

@@ -285,14 +285,17 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", label)
     case = LabelledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
     scan = UnlabelledCase("b", tmp_path / "i.npy")
-    one, two = (StepBatches([case], [scan], tiny(), (16, 16, 16)) for _ in range(2))
-    list(map(one.__getitem__, range(3)))
-    for a, b in zip(one[7].labelled, two[7].labelled, strict=True):
+    batches = [StepBatches([case], [scan], tiny()) for _ in range(2)]
+    list(map(batches[0].__getitem__, range(3)))
+    cpu = torch.device("cpu")
+    one, two = (each[7].augmented(cpu) for each in batches)
+    for a, b in zip(one.labelled, two.labelled, strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(one[7].unlabelled.image, two[7].unlabelled.image)
-    assert not torch.equal(one[7].labelled.image, one[8].labelled.image)
+    assert torch.equal(one.unlabelled.image, two.unlabelled.image)
+    assert not torch.equal(one.labelled.image, batches[0][8].augmented(cpu).labelled.image)
     # Sparse labels: every patch holds something to learn from.
-    assert all((one[step].labelled.label != 255).any() for step in range(20))
+    labels = [batches[0][step].augmented(cpu).labelled.label for step in range(20)]
+    assert all((label != 255).any() for label in labels)
 
 
 def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
