@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import torch
 
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.patches import Batch, CropBatch, StepBatches, UnlabelledCase
-from napari_dycon.engine.volumes import MappedVolumes, ResidentVolumes, Volumes, fit_on_device
+from napari_dycon.engine.sampling import ClassVoxels
+from napari_dycon.engine.volumes import (
+    MappedVolumes,
+    ResidentVolumes,
+    Volumes,
+    reserve_on_device,
+)
 
 READ_AHEAD = 2  # batches
+SETTLED = 5  # batches after which it is known what memory training takes
 
 
 class Batches:
@@ -26,7 +34,7 @@ class Batches:
     ----------
     device : where the run trains
     read_ahead : batches whose crops a thread prepares while the run trains; by default none on a
-        CPU and where the scans are kept on the device
+        CPU
     """
 
     def __init__(
@@ -36,28 +44,31 @@ class Batches:
         self._device = device
         # Sampling in three dimensions is not there on Apple's GPUs in every version of torch.
         self._augments_on = device if device.type == "cuda" else torch.device("cpu")
-        self._wanted_ahead = read_ahead
-        self._volumes: Volumes | None = None
+        if read_ahead is None:
+            read_ahead = 0 if device.type == "cpu" else READ_AHEAD
+        self._read_ahead = read_ahead
+        self._reader = ThreadPoolExecutor(1, "batches") if read_ahead else None
+        self._waiting: deque[Future[CropBatch | Batch]] = deque()
+        self._volumes: Volumes = MappedVolumes(pinned=device.type == "cuda")
+        self._voxels: dict[Path, list[ClassVoxels]] = {}
+        self._resident: ResidentVolumes | None = None  # in the making
+        self._loading: Future[None] | None = None
         self._source: StepBatches | None = None
         self._unlabelled: list[UnlabelledCase] | None = None
-        self._next = -1
-        self._waiting: deque[Future[CropBatch | Batch]] = deque()
-        self._reader: ThreadPoolExecutor | None = None
+        self._next, self._count = -1, 0
 
     def get(self, step: int, unlabelled: list[UnlabelledCase]) -> Batch:
         """Batch of a step; cheap when asked for step after step with the same unlabelled cases."""
-        if self._unlabelled is not unlabelled or self._source is None:
+        moved = self._move_to_device()
+        if self._source is None or self._unlabelled is not unlabelled or moved:
             self._discard()
             self._source, self._unlabelled = self._make(unlabelled), unlabelled
         if step != self._next:
             self._discard()
         source, self._next = self._source, step + 1
-        ahead = self._read_ahead()
-        if not ahead:
+        if self._reader is None or isinstance(self._volumes, ResidentVolumes):
             return self._finish(self._prepare(source, step))
-        if self._reader is None:
-            self._reader = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        while len(self._waiting) <= ahead:
+        while len(self._waiting) <= self._read_ahead:
             number = step + len(self._waiting)
             self._waiting.append(self._reader.submit(self._prepare, source, number))
         return self._finish(self._waiting.popleft().result())
@@ -67,11 +78,10 @@ class Batches:
         return self._finish(self._prepare(self._make(unlabelled), step))
 
     def close(self) -> None:
-        """End what is read ahead; no file stays open."""
+        """End what is read ahead; no file stays open. Nothing can be asked for any more."""
         self._discard()
         if self._reader is not None:
-            self._reader.shutdown()
-        self._reader = self._source = self._volumes = None
+            self._reader.shutdown(cancel_futures=True)
 
     def _prepare(self, source: StepBatches, step: int) -> CropBatch | Batch:
         """Do what the thread that reads ahead can do."""
@@ -89,26 +99,35 @@ class Batches:
             waiting.cancel()
         self._waiting.clear()
 
-    def _read_ahead(self) -> int:
-        if self._wanted_ahead is not None:
-            return self._wanted_ahead
-        without = self._device.type == "cpu" or isinstance(self._volumes, ResidentVolumes)
-        return 0 if without else READ_AHEAD
-
     def _make(self, unlabelled: list[UnlabelledCase]) -> StepBatches:
         data = self._data
-        if self._volumes is None:
-            self._volumes = _choose_volumes(data, self._device)
         return StepBatches(
-            data.labelled, unlabelled, data.config, data.warped, data.voted, self._volumes
+            data.labelled,
+            unlabelled,
+            data.config,
+            data.warped,
+            data.voted,
+            self._volumes,
+            self._voxels,
         )
 
-
-def _choose_volumes(data: TrainingData, device: torch.device) -> Volumes:
-    """Keep all scans of a run on the device if they fit, else read them from the disk."""
-    labelled = [*data.labelled, *data.warped, *data.voted]
-    images = [case.image for case in labelled] + [case.image for case in data.unlabelled]
-    labels = [case.label for case in labelled]
-    if fit_on_device({*images, *labels}, device):
-        return ResidentVolumes(images, labels, device)
-    return MappedVolumes(pinned=device.type == "cuda")
+    def _move_to_device(self) -> bool:
+        """Move one more volume to a device with room for all; whether the last has arrived."""
+        self._count += 1
+        if self._count == SETTLED and self._reader is not None:
+            labelled = [*self._data.labelled, *self._data.warped, *self._data.voted]
+            images = [case.image for case in labelled]
+            images += [case.image for case in self._data.unlabelled]
+            labels = [case.label for case in labelled]
+            self._resident = reserve_on_device(images, labels, self._device)
+        if self._resident is None or self._reader is None:
+            return False
+        if self._loading is not None:
+            if not self._loading.done():
+                return False
+            self._loading.result()
+        if not self._resident.is_complete:
+            self._loading = self._reader.submit(self._resident.load_next)
+            return False
+        self._volumes, self._resident = self._resident, None
+        return True

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,9 +29,14 @@ from napari_dycon.engine.augmentation import (
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.preprocess import read_label_array
+from napari_dycon.engine.sampling import (
+    ClassVoxels,
+    clamp_centre,
+    crop,
+    random_centre,
+    voxels_by_class,
+)
 from napari_dycon.engine.volumes import MappedVolumes, Volumes
-
-Array = npt.NDArray[Any]
 
 LEFT_RIGHT = 2  # axis of canonical voxels (D, H, W)
 
@@ -111,13 +115,11 @@ class Crops(NamedTuple):
 
     def to(self, device: torch.device) -> Crops:
         """Copy to a device, without waiting for it."""
-        image, label, position, extent = (
-            tensor if tensor is None else tensor.to(device, non_blocking=True)
-            for tensor in self[:4]
+        image, position, extent = (
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.image, self.position, self.extent)
         )
-        assert image is not None
-        assert position is not None
-        assert extent is not None
+        label = None if self.label is None else self.label.to(device, non_blocking=True)
         return Crops(image, label, position, extent, self.drawn)
 
 
@@ -160,6 +162,7 @@ class StepBatches:
     warped, voted : labelled cases in other shapes, see ``warps.py``, and unlabelled ones on which
         these agree, see ``votes.py``; shares of the patches come from them
     volumes : where the voxels are read from
+    voxels : what is known already of the labels by path, see ``voxels_by_class``; added to
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class StepBatches:
         warped: Sequence[LabelledCase] = (),
         voted: Sequence[LabelledCase] = (),
         volumes: Volumes | None = None,
+        voxels: dict[Path, list[ClassVoxels]] | None = None,
     ) -> None:
         self.labelled = list(labelled)
         self.warped, self.voted = list(warped), list(voted)
@@ -179,7 +183,7 @@ class StepBatches:
         self.unlabelled = list(unlabelled)
         self.config = config
         self._volumes = volumes or MappedVolumes()
-        self._voxels: dict[Path, list[tuple[int, Array]]] = {}
+        self._voxels = {} if voxels is None else voxels
 
     def patch_of(self, step: int) -> Shape:  # noqa: ARG002 - the same for every step so far
         """Voxels of the patches of a step."""
@@ -267,77 +271,3 @@ class StepBatches:
             for values in (np.array(centres, np.float32) / shapes, extents)
         )
         return Crops(image, label, position, extent, drawn)
-
-
-def voxels_by_class(label: Array, most: int = 5_000) -> list[tuple[int, Array]]:
-    """Where each value of a label is: ``(value, voxels (n, 3))`` for every structure.
-
-    When parts are not annotated, one more entry of value -1 lists annotated background. Of large
-    structures random voxels are kept, ``most`` in all: a run may hold a thousand labels.
-    """
-    rng = np.random.default_rng(0)
-    flat = np.asarray(label).reshape(-1)
-    hits = np.flatnonzero(flat - np.uint8(1) < UNANNOTATED - 1)  # neither 0 nor 255, in one pass
-    values = flat[hits]
-    found = [
-        (value, hits[values == value]) for value in np.flatnonzero(np.bincount(values)).tolist()
-    ]
-    if (flat == UNANNOTATED).any():
-        background = np.flatnonzero(flat == 0)
-        found += [(-1, background)] if len(background) else []
-    kept = []
-    for value, places in found:
-        if len(places) > most // len(found):
-            places = places[rng.integers(len(places), size=most // len(found))]
-        voxels = np.stack(np.unravel_index(places, label.shape), axis=-1)
-        kept.append((value, voxels.astype(np.int16)))
-    return kept
-
-
-def random_centre(
-    rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int]
-) -> tuple[int, ...]:
-    """Centre of a patch that lies inside the volume, evenly distributed."""
-    return tuple(
-        int(rng.integers(p // 2, max(n - (p - p // 2), p // 2) + 1)) if n > p else n // 2
-        for n, p in zip(shape, patch, strict=True)
-    )
-
-
-def clamp_centre(centre: Array, shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
-    """Nearest centre whose patch lies inside the volume (or is centred on a smaller one)."""
-    return tuple(
-        int(np.clip(c, p // 2, n - (p - p // 2))) if n > p else n // 2
-        for c, n, p in zip(centre, shape, patch, strict=True)
-    )
-
-
-def crop(volume: Any, centre: Sequence[int], out: Any, fill: int | None) -> None:
-    """Copy the voxels around ``centre`` of ``(C, D, H, W)`` into ``out (C, d, h, w)``.
-
-    Outside the volume the nearest voxel is repeated, or ``fill`` is set. Both are arrays or both
-    are tensors of one device; only what lies inside is read.
-    """
-    source, inside = [slice(None)], [slice(None)]
-    for c, size, n in zip(centre, out.shape[1:], volume.shape[1:], strict=True):
-        start = c - size // 2
-        first, last = min(max(start, 0), n - 1), max(min(start + size, n), 1)
-        source.append(slice(first, last))
-        inside.append(slice(first - start, last - start))
-    if fill is not None:
-        out[...] = fill
-    out[tuple(inside)] = volume[tuple(source)]
-    if fill is None:
-        _repeat_edges(out, inside)
-
-
-def _repeat_edges(out: Any, inside: Sequence[slice]) -> None:
-    """Fill ``(C, d, h, w)`` around its inside: rows first, then slices of whole rows, ..."""
-    region = list(inside)
-    for axis in (3, 2, 1):
-        start, stop = inside[axis].start, inside[axis].stop
-        for edge, outside in ((start, slice(0, start)), (stop - 1, slice(stop, None))):
-            source, target = list(region), list(region)
-            source[axis], target[axis] = slice(edge, edge + 1), outside
-            out[tuple(target)] = out[tuple(source)]
-        region[axis] = slice(None)

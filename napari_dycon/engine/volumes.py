@@ -1,20 +1,20 @@
 """Where the voxels of a run's prepared scans are read from: the disk, or the training device.
 
 Prepared scans are memory-mapped, so that a run of any size fits into memory. When all of them fit
-into a part of a GPU's free memory they are kept there instead, and cropping costs the host nothing.
+into a part of a GPU's free memory they move there, one a step, and cropping costs the host nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.preprocess import read_image_array, read_label_array
 
 RESIDENT_FRACTION = 0.3  # of the free memory of a GPU
@@ -69,9 +69,10 @@ class MappedVolumes:
 
 
 class ResidentVolumes:
-    """Volumes kept on a device, each copied there when it is asked for first.
+    """Volumes kept on a device.
 
-    All memory is taken at once, so that a lack of it shows before a run has begun to learn.
+    All memory is taken at once, and ``load_next`` copies one volume after another there; they can
+    be read when ``is_complete``.
     """
 
     def __init__(
@@ -79,24 +80,34 @@ class ResidentVolumes:
     ) -> None:
         self._device = device
         self._volumes: dict[Path, Tensor] = {}
-        self._missing: set[Path] = set()
+        self._missing: list[tuple[Path, Callable[[Path], npt.NDArray[Any]]]] = []
         for read, paths in ((read_image_array, images), (read_label_array, labels)):
-            for path in paths:
+            for path in dict.fromkeys(paths):
                 array = read(path)
-                dtype = torch.uint8 if array.ndim == 3 else _float_type(array)
-                self._volumes[path] = torch.empty(array.shape, dtype=dtype, device=device)
-                self._missing.add(path)
+                self._volumes[path] = self.empty(array.shape, _tensor_type(array))
+                self._missing.append((path, read))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all volumes are on the device."""
+        return not self._missing
+
+    def load_next(self) -> None:
+        """Copy one more volume to the device, without waiting for it."""
+        path, read = self._missing[-1]
+        there = self._volumes[path]
+        pinned = self._device.type == "cuda"
+        here = torch.empty(there.shape, dtype=there.dtype, pin_memory=pinned)
+        here.numpy()[...] = read(path)
+        there.copy_(here, non_blocking=True)
+        self._missing.pop()
 
     def image(self, path: Path) -> Tensor:
         """Return a scan on the device."""
-        if path in self._missing:
-            self._fill(path, read_image_array(path))
         return self._volumes[path]
 
     def label(self, path: Path) -> Tensor:
         """Return a label on the device."""
-        if path in self._missing:
-            self._fill(path, read_label_array(path))
         return self._volumes[path]
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -111,22 +122,30 @@ class ResidentVolumes:
         """Copy numbers to the device without waiting for it."""
         return torch.from_numpy(values).to(self._device, non_blocking=True)
 
-    def _fill(self, path: Path, array: npt.NDArray[Any]) -> None:
-        there = self._volumes[path]
-        native = np.float16 if there.dtype == torch.float16 else np.float32
-        copy = np.array(array, dtype=np.uint8 if array.ndim == 3 else native)
-        there.copy_(torch.from_numpy(copy))
-        self._missing.discard(path)
 
-
-def _float_type(array: npt.NDArray[Any]) -> torch.dtype:
+def _tensor_type(array: npt.NDArray[Any]) -> torch.dtype:
+    if array.ndim == 3:
+        return torch.uint8
     return torch.float16 if array.itemsize == 2 else torch.float32
 
 
-def fit_on_device(paths: Iterable[Path], device: torch.device) -> bool:
-    """Whether files fit into the part of a device's free memory that is set aside for them."""
+def reserve_on_device(
+    images: Sequence[Path], labels: Sequence[Path], device: torch.device
+) -> ResidentVolumes | None:
+    """Memory of a GPU for all volumes of a run, if it has that to spare.
+
+    To be asked for after the first steps, when it is known what training takes.
+    """
     if device.type != "cuda":
-        return False
+        return None
     free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return sum(path.stat().st_size for path in paths) <= RESIDENT_FRACTION * free
+    # At its peak training has taken more than it holds now, and will again.
+    free -= torch.cuda.max_memory_reserved(device) - torch.cuda.memory_reserved(device)
+    if sum(path.stat().st_size for path in {*images, *labels}) > RESIDENT_FRACTION * free:
+        return None
+    try:
+        return ResidentVolumes(images, labels, device)
+    except RuntimeError as error:
+        if is_out_of_memory(error):  # other programs take memory as well
+            return None
+        raise

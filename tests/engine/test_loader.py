@@ -19,15 +19,9 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.dataset import TrainingData
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.loader import Batches
-from napari_dycon.engine.patches import (
-    Batch,
-    LabelledCase,
-    StepBatches,
-    UnlabelledCase,
-    crop,
-    voxels_by_class,
-)
-from napari_dycon.engine.volumes import MappedVolumes, ResidentVolumes, fit_on_device
+from napari_dycon.engine.patches import Batch, LabelledCase, StepBatches, UnlabelledCase
+from napari_dycon.engine.sampling import crop, voxels_by_class
+from napari_dycon.engine.volumes import MappedVolumes, ResidentVolumes, reserve_on_device
 
 CPU = torch.device("cpu")
 
@@ -74,8 +68,6 @@ def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
     assert same(here.get(4, data.unlabelled), there.get(4, data.unlabelled))
     assert here._reader is None  # on a CPU a thread would gain nothing
     there.close()
-    assert same(here.get(5, data.unlabelled), there.get(5, data.unlabelled))
-    there.close()
 
 
 def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
@@ -104,10 +96,16 @@ def test_crops_of_half_precision_stay_so(tmp_path: Path) -> None:
         assert made.labelled.image.shape[2:] > (16, 16, 16)
 
 
+def resident(data: TrainingData, device: torch.device = CPU) -> ResidentVolumes:
+    images, labels = zip(*((case.image, case.label) for case in data.labelled), strict=True)
+    return ResidentVolumes(images, labels, device)
+
+
 def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
     data = data_in(tmp_path, 4, labelled_batch=3, mirror=True)
-    images, labels = zip(*((case.image, case.label) for case in data.labelled), strict=True)
-    kept = ResidentVolumes(images, labels, CPU)
+    kept = resident(data)
+    while not kept.is_complete:
+        kept.load_next()
     made = [
         StepBatches(data.labelled, data.unlabelled, data.config, volumes=volumes)
         for volumes in (MappedVolumes(), kept)
@@ -115,10 +113,27 @@ def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
     for step in range(5):
         one, two = (batches[step].augmented(CPU) for batches in made)
         assert same(one, two)
-    for path in tmp_path.glob("i*.npy"):  # none is read a second time
+    for path in tmp_path.glob("i*.npy"):  # none is read again
         path.unlink()
-    assert len(kept._missing) < 8
     made[1][0].augmented(CPU)
+
+
+def test_a_run_goes_over_to_volumes_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_in(tmp_path, 3)
+    monkeypatch.setattr(
+        "napari_dycon.engine.loader.reserve_on_device",
+        lambda images, labels, device: ResidentVolumes(images, labels, device),
+    )
+    here, there = Batches(data, CPU), Batches(data, CPU, read_ahead=2)
+    for step in range(30):
+        batch = there.get(step, data.unlabelled)
+        assert same(batch, here.get(step, data.unlabelled))
+        assert isinstance(there._volumes, MappedVolumes) or step >= 10  # 6 files, one a step
+    assert isinstance(there._volumes, ResidentVolumes)
+    assert isinstance(here._volumes, MappedVolumes)
+    there.close()
 
 
 def test_volumes_are_kept_on_a_device_with_memory_to_spare(
@@ -126,15 +141,28 @@ def test_volumes_are_kept_on_a_device_with_memory_to_spare(
 ) -> None:
     paths = [case.image for case in data_in(tmp_path, 2).labelled]
     size = sum(path.stat().st_size for path in paths)
-    assert not fit_on_device(paths, CPU)
-    free = 0
+    assert reserve_on_device(paths, [], CPU) is None
+    made: list[Any] = []
+    free, peak = 10 * size, 0
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (free, 2 * free))
-    for name in ("memory_reserved", "memory_allocated"):
-        monkeypatch.setattr(f"torch.cuda.{name}", lambda _: 0)
+    monkeypatch.setattr("torch.cuda.max_memory_reserved", lambda _: peak)
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda _: 0)
+    monkeypatch.setattr("napari_dycon.engine.volumes.ResidentVolumes", lambda *a: made.append(a))
+    device = torch.device("cuda")
+    reserve_on_device(paths, [], device)
+    assert len(made) == 1
+    peak = 9 * size  # which training will take again
+    assert reserve_on_device(paths, [], device) is None
+    free, peak = 2 * size, 0
+    assert reserve_on_device(paths, [], device) is None
+    assert len(made) == 1
+
+    def refuse(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
     free = 10 * size
-    assert fit_on_device(paths, torch.device("cuda"))
-    free = 2 * size
-    assert not fit_on_device(paths, torch.device("cuda"))
+    monkeypatch.setattr("napari_dycon.engine.volumes.ResidentVolumes", refuse)
+    assert reserve_on_device(paths, [], device) is None
 
 
 def test_a_patch_may_differ_from_step_to_step(

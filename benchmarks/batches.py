@@ -1,0 +1,82 @@
+"""What making a batch costs, and whether it costs more with many cases.
+
+``python benchmarks/batches.py [--shape 88 140 180] [--patch 112 112 80] [--cases 10 1000]``
+
+Scans of noise in half precision are written to a temporary folder. Printed are milliseconds a batch
+of two labelled and two unlabelled patches, in processor time of one thread: of the crops, which is
+what the host does for a GPU, at first (places of structures are looked up then) and later, and of
+the augmentation on this CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledCase
+
+
+def main() -> None:
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", type=int, nargs=3, default=(88, 140, 180))
+    parser.add_argument("--patch", type=int, nargs=3, default=(112, 112, 80))
+    parser.add_argument("--cases", type=int, nargs="+", default=(10, 100))
+    parser.add_argument("--steps", type=int, default=50)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp())
+    try:
+        cases = _write(folder, tuple(arguments.shape), max(arguments.cases))
+        print(
+            "| cases | crops at first, ms | crops later, ms | augmentation, ms |\n|---|---|---|---|"
+        )
+        for count in arguments.cases:
+            _measure(cases[:count], tuple(arguments.patch), arguments.steps)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _write(folder: Path, shape: tuple[int, ...], count: int) -> list[LabelledCase]:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(1, *shape)).astype(np.float16)
+    label = np.zeros(shape, np.uint8)
+    label[tuple(slice(n // 4, n // 2) for n in shape)] = 1
+    cases = []
+    for number in range(count):
+        case = LabelledCase(str(number), folder / f"{number}.npy", folder / f"{number}.label.npy")
+        np.save(case.image, image)
+        np.save(case.label, label)
+        cases.append(case)
+    return cases
+
+
+def _measure(cases: list[LabelledCase], patch: tuple[int, ...], steps: int) -> None:
+    config = make_config("dycon", patch=list(patch), filters=[8, 16, 32])
+    unlabelled = [UnlabelledCase(case.id, case.image) for case in cases]
+    batches = StepBatches(cases, unlabelled, config)
+    cpu = torch.device("cpu")
+    batches[0].augmented(cpu)
+    first = _milliseconds(lambda step: batches[step], range(1, steps))
+    later = _milliseconds(lambda step: batches[step], range(1, steps))
+    whole = _milliseconds(lambda step: batches[step].augmented(cpu), range(1, steps))
+    print(f"| {len(cases)} | {first:.1f} | {later:.1f} | {whole - later:.1f} |", flush=True)
+
+
+def _milliseconds(work: Callable[[int], object], steps: range) -> float:
+    begin = time.process_time()
+    for step in steps:
+        work(step)
+    return (time.process_time() - begin) / len(steps) * 1e3
+
+
+if __name__ == "__main__":
+    main()
