@@ -230,14 +230,14 @@ def _low_resolution_matrix(n: int, zoom: float, device: torch.device) -> Tensor:
 def adjust_contrast(image: Tensor, gamma: float) -> Tensor:
     """Intensities between their extremes to the power of gamma, same mean and deviation."""
     low, high = torch.aminmax(image)
-    mean, deviation = _mean_and_deviation(image)
+    mean = image.mean()
+    deviation = _deviation(image - mean)
     changed = ((image - low) / (high - low + EPS)).pow_(gamma)
-    new_mean, new_deviation = _mean_and_deviation(changed)
-    return (changed.sub_(new_mean)).mul_(deviation / (new_deviation + EPS)).add_(mean)
+    changed.sub_(changed.mean())
+    return changed.mul_(deviation / (_deviation(changed) + EPS)).add_(mean)
 
 
-def _mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``torch.var_mean``, which is several times slower on a CPU."""
-    mean = values.mean()
-    norm = torch.linalg.vector_norm(values - mean)
-    return mean, norm / math.sqrt(max(values.numel() - 1, 1))
+def _deviation(differences: Tensor) -> Tensor:
+    """Standard deviation of values from which their mean is taken; ``std`` is slow on CPUs."""
+    norm: Tensor = torch.linalg.vector_norm(differences)
+    return norm / math.sqrt(max(differences.numel() - 1, 1))
