@@ -25,7 +25,7 @@ from napari_dycon.application.questions import Question
 from napari_dycon.application.reviewing import Reviewing
 from napari_dycon.application.run_control import RunControl
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.application.suggestions import Suggestion, case_score, suggestions
+from napari_dycon.application.suggestions import Suggester, Suggestion, case_score
 from napari_dycon.application.transfers import Transfers
 from napari_dycon.crash import explained
 from napari_dycon.drawing.boxes import Box, changed_box
@@ -65,6 +65,7 @@ class Session:
         self.review = Reviewing(self)
         self.drawing = Annotating(self)
         self.transfers = Transfers(self)
+        self.suggester = Suggester()  # of the open project
         # Replaced by a window so that edits become one step of the layer's own undo history.
         self.label_writer: Callable[[Box, Array], None] | None = None
         self._generation = 0
@@ -133,6 +134,7 @@ class Session:
         self._unfollow.clear()
         self.review.predicting = False
         self.project, self.view = None, None
+        self.suggester = Suggester()
         self.opening.leave()
         self.message.emit("info", "")  # what was said of another project
         self.runs.forget()
@@ -368,7 +370,7 @@ class Session:
 
     def suggestions(self) -> list[Suggestion]:
         """As ``suggest_next``, with scores and reasons."""
-        return suggestions(self.need_project())
+        return self.suggester.suggest(self.need_project())
 
     def case_score(self, case_id: str) -> float | None:
         """How unsure the newest prediction of a case is; ``None`` while there is none."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from psygnal import Signal
 from scipy import ndimage
 
-from napari_dycon.application.suggestions import Suggestion, suggestions
+from napari_dycon.application.suggestions import Suggestion
 from napari_dycon.engine.comparison import compare
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
@@ -71,8 +71,10 @@ class CaseSummaries:
             return
         self._busy = True
 
+        suggester = self._session.suggester
+
         def work() -> tuple[dict[str, float | None], list[Suggestion]]:
-            return self._read_dice(project), suggestions(project)
+            return self._read_dice(project), suggester.suggest(project)
 
         def done(found: tuple[dict[str, float | None], list[Suggestion]]) -> None:
             self._busy = False
@@ -107,14 +109,15 @@ class CaseSummaries:
     def _read_dice(self, project: Project) -> dict[str, float | None]:
         values = [info.value for info in project.classes]
         found: dict[str, float | None] = {}
+        newest = project.newest_predictions()
         for case in project.cases:
-            runs = project.predictions(case.id)
-            if not runs or case.status == "unlabelled":
+            run = newest.get(case.id)
+            if run is None or case.status == "unlabelled":
                 continue
-            path = project.prediction_path(runs[0], case.id)
+            path = project.prediction_path(run, case.id)
             stamp: Stamp = (project.label_stamp(case.id), path, path.stat().st_mtime_ns)
             if self._dice.get(case.id, ((), None))[0] != stamp:
-                self._dice[case.id] = stamp, _mean_dice(project, case.id, runs[0], values)
+                self._dice[case.id] = stamp, _mean_dice(project, case.id, run, values)
             found[case.id] = self._dice[case.id][1]
         return found
 
