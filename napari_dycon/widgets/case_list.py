@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 
 from qtpy.QtCore import QSize, Qt, QTimer
@@ -39,8 +40,10 @@ FILTERS: dict[str, Callable[[Case], bool]] = {
     "Validation": lambda case: case.split == "validation",
 }
 ICON = 26  # pixels
+FEW = 20  # rows that are written one after the other
 MEASURED = 100  # rows by which the columns' widths are found
 LOOK_MS = 50
+AHEAD_MS = 700  # after a case is shown, when all of it stands there
 LAST = 1e9  # where cases without a number are sorted to
 
 
@@ -97,6 +100,11 @@ class CaseList(QTreeWidget):
         self.setSortingEnabled(True)
         self.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
         session.case_shown.connect(self.mark_shown)
+        self._ahead = QTimer(self)
+        self._ahead.setSingleShot(True)
+        self._ahead.setInterval(AHEAD_MS)
+        self._ahead.timeout.connect(self._read_ahead)
+        session.case_shown.connect(lambda _: self._ahead.start())
         self.summaries.changed.connect(self._summaries_changed)
         self.verticalScrollBar().valueChanged.connect(lambda _: self._look.start())
 
@@ -128,6 +136,21 @@ class CaseList(QTreeWidget):
         with signals_blocked(self):
             self.setCurrentItem(self._rows.get(view.id) if view is not None else None)
 
+    def _read_ahead(self) -> None:
+        """Have the case in the row below read, and the one that is suggested next."""
+        view = self.session.view
+        if view is None or (row := self._rows.get(view.id)) is None:
+            return
+        below = self.itemBelow(row)
+        wanted = [below.text(NAME)] if below is not None else []
+        places = [
+            (found.place, case.id)
+            for case in self._cases()
+            if (found := self.summaries.of(case.id).suggestion) and case.id != view.id
+        ]
+        wanted += [case for _, case in sorted(places)[:1] if case not in wanted]
+        self.session.read_ahead(wanted)
+
     def _cases(self) -> list[Case]:
         return self.session.project.cases if self.session.project is not None else []
 
@@ -156,11 +179,19 @@ class CaseList(QTreeWidget):
                 different.append((item, case, known))
             moved |= ranks != item.ranks
             item.ranks = ranks
-        if moved:
-            self.setSortingEnabled(False)  # once for all of them
-        for row in different:
-            _write(*row)
-        if moved:
+        if not different and not moved:
+            return
+        # Qt would measure columns and find the place of a row for each text that changes.
+        many = moved or len(different) > FEW
+        if many:
+            self.setSortingEnabled(False)
+        with signals_blocked(self.model()) if many else contextlib.nullcontext():
+            for row in different:
+                _write(*row)
+        if many and self.topLevelItemCount():
+            last = self.model().index(self.topLevelItemCount() - 1, DICE)
+            self.model().dataChanged.emit(self.model().index(0, NAME), last)
+        if many:
             self.setSortingEnabled(True)
 
     def _hide(self, cases: Sequence[Case]) -> None:
