@@ -18,14 +18,15 @@ from psygnal import Signal
 
 from napari_dycon.application.annotating import Annotating
 from napari_dycon.application.background import Background, PlainBackground
-from napari_dycon.application.case_view import CaseView, load_case
+from napari_dycon.application.case_cache import CaseCache
+from napari_dycon.application.case_view import CaseView
 from napari_dycon.application.label_keeper import LabelKeeper
 from napari_dycon.application.opening import Opening
 from napari_dycon.application.questions import Question
 from napari_dycon.application.reviewing import Reviewing
 from napari_dycon.application.run_control import RunControl
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.application.suggestions import Suggestion, case_score, suggestions
+from napari_dycon.application.suggestions import Suggester, Suggestion, case_score
 from napari_dycon.application.transfers import Transfers
 from napari_dycon.crash import explained
 from napari_dycon.drawing.boxes import Box, changed_box
@@ -65,6 +66,8 @@ class Session:
         self.review = Reviewing(self)
         self.drawing = Annotating(self)
         self.transfers = Transfers(self)
+        self.suggester = Suggester()  # of the open project, as the next one
+        self._cache = CaseCache()
         # Replaced by a window so that edits become one step of the layer's own undo history.
         self.label_writer: Callable[[Box, Array], None] | None = None
         self._generation = 0
@@ -133,6 +136,7 @@ class Session:
         self._unfollow.clear()
         self.review.predicting = False
         self.project, self.view = None, None
+        self.suggester, self._cache = Suggester(), CaseCache()
         self.opening.leave()
         self.message.emit("info", "")  # what was said of another project
         self.runs.forget()
@@ -199,7 +203,24 @@ class Session:
             self.tell(error)
             self.cases_changed.emit()  # the list goes back to the case in view
 
-        self.background.run(lambda: load_case(project, case_id), done, failed)
+        cache = self._cache
+        self.background.run(lambda: cache.load(project, case_id), done, failed)
+
+    def read_ahead(self, case_ids: Sequence[str]) -> None:
+        """Read cases that may be shown next, one after the other, so that showing them is quick.
+
+        Ends when another case is shown meanwhile; nothing is told of what cannot be read.
+        """
+        project, cache, generation = self.project, self._cache, self._generation
+        if project is None or not case_ids:
+            return
+        first, *rest = case_ids
+
+        def next_one(_: object) -> None:
+            if generation == self._generation:
+                self.read_ahead(rest)
+
+        self.background.run(lambda: cache.load(project, first), next_one, next_one)
 
     def save_label(self) -> None:
         """Save the label in view when it changed, off the caller's thread where there is one."""
@@ -368,7 +389,7 @@ class Session:
 
     def suggestions(self) -> list[Suggestion]:
         """As ``suggest_next``, with scores and reasons."""
-        return suggestions(self.need_project())
+        return self.suggester.suggest(self.need_project())
 
     def case_score(self, case_id: str) -> float | None:
         """How unsure the newest prediction of a case is; ``None`` while there is none."""

@@ -1,23 +1,26 @@
 """What the list of cases tells of each: score, Dice, place among the suggestions, a small picture.
 
-Everything is read in the background and kept while the files stay as they are.
+Everything is read in the background and kept while the files stay as they are: suggestions first,
+Dice a few cases at a time, and pictures of those cases only that the list asks for, as each takes
+reading a whole scan.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 from scipy import ndimage
 
-from napari_dycon.application.suggestions import Suggestion, suggestions
+from napari_dycon.application.suggestions import Suggestion
 from napari_dycon.engine.comparison import compare
 from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 Picture = npt.NDArray[np.uint8]
 PICTURE_SIZE = 48  # pixels of the longer side
 AT_ONCE = 6  # pictures made before the list is told
+BATCH_S = 0.5  # of reading labels and predictions, before the list is told
 Stamp = tuple[object, ...]
 
 
@@ -46,13 +50,15 @@ class CaseSummary:
 class CaseSummaries:
     """Summaries of the open project's cases."""
 
-    changed = Signal()
+    changed = Signal(frozenset)  # ids of the cases of which something else is known now
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._known: dict[str, CaseSummary] = {}
         self._dice: dict[str, tuple[Stamp, float | None]] = {}
-        self._busy = self._again = self._drawing = False
+        self._stale: dict[str, _Pair] = {}  # labels and predictions to compare
+        self._wanted: list[str] = []  # pictures
+        self._busy = self._again = self._comparing = self._drawing = False
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self.refresh)
         session.runs_changed.connect(self.refresh)
@@ -60,6 +66,11 @@ class CaseSummaries:
     def of(self, case_id: str) -> CaseSummary:
         """Return what is known of a case so far."""
         return self._known.get(case_id, CaseSummary())
+
+    def request_pictures(self, cases: Sequence[str]) -> None:
+        """Draw the pictures of these cases that are missing, instead of those asked for before."""
+        self._wanted = [case for case in cases if self.of(case).picture is None]
+        self._draw_pictures()
 
     def refresh(self, *_: object) -> None:
         """Read again what may have changed; one reading at a time."""
@@ -70,23 +81,29 @@ class CaseSummaries:
             self._again = True
             return
         self._busy = True
+        suggester = self._session.suggester
 
-        def work() -> tuple[dict[str, float | None], list[Suggestion]]:
-            return self._read_dice(project), suggestions(project)
+        def work() -> tuple[list[Suggestion], dict[str, _Pair]]:
+            return suggester.suggest(project), _pairs(project)
 
-        def done(found: tuple[dict[str, float | None], list[Suggestion]]) -> None:
+        def done(found: tuple[list[Suggestion], dict[str, _Pair]]) -> None:
             self._busy = False
             if self._session.project is project:
-                dice, suggested = found
-                places = {s.case: s for s in suggested}
-                for case in project.cases:
-                    self._known[case.id] = replace(
-                        self.of(case.id),
-                        dice=dice.get(case.id),
-                        suggestion=places.get(case.id),
-                    )
-                self.changed.emit()
-                self._draw_pictures(project)
+                suggested, pairs = found
+                self._take_suggestions(project, suggested)
+                self._stale = {
+                    case: pair
+                    for case, pair in pairs.items()
+                    if self._dice.get(case, ((), None))[0] != pair.stamp
+                }
+                self._take_dice(
+                    {
+                        case.id: self._dice[case.id][1] if case.id in pairs else None
+                        for case in project.cases
+                        if case.id not in self._stale
+                    }
+                )
+                self._compare()
             self._repeat()
 
         def failed(_: Exception) -> None:  # of files that somebody else is changing; next time
@@ -103,41 +120,103 @@ class CaseSummaries:
     def _project_changed(self, _: object) -> None:
         self._known.clear()
         self._dice.clear()
+        self._stale.clear()
+        self._wanted.clear()
 
-    def _read_dice(self, project: Project) -> dict[str, float | None]:
-        values = [info.value for info in project.classes]
-        found: dict[str, float | None] = {}
-        for case in project.cases:
-            runs = project.predictions(case.id)
-            if not runs or case.status == "unlabelled":
-                continue
-            path = project.prediction_path(runs[0], case.id)
-            stamp: Stamp = (project.label_stamp(case.id), path, path.stat().st_mtime_ns)
-            if self._dice.get(case.id, ((), None))[0] != stamp:
-                self._dice[case.id] = stamp, _mean_dice(project, case.id, runs[0], values)
-            found[case.id] = self._dice[case.id][1]
-        return found
+    def _take_suggestions(self, project: Project, suggested: Sequence[Suggestion]) -> None:
+        found = {suggestion.case: suggestion for suggestion in suggested}
+        self._update({case.id: {"suggestion": found.get(case.id)} for case in project.cases})
 
-    def _draw_pictures(self, project: Project) -> None:
-        """Make missing pictures, a few at a time."""
-        missing = [case.id for case in project.cases if self.of(case.id).picture is None]
-        if not missing or self._drawing:
+    def _take_dice(self, dice: Mapping[str, float | None]) -> None:
+        self._update({case: {"dice": value} for case, value in dice.items()})
+
+    def _update(self, changes: Mapping[str, dict[str, Any]]) -> None:
+        """Take over what is known now, and tell of which cases that is something else."""
+        different = set()
+        for case, values in changes.items():
+            old = self.of(case)
+            if any(getattr(old, name) is not value for name, value in values.items()):
+                new = replace(old, **values)
+                if new.picture is not old.picture or _words(new) != _words(old):
+                    different.add(case)
+                self._known[case] = new
+        if different:
+            self.changed.emit(frozenset(different))
+
+    def _compare(self) -> None:
+        """Compare labels and predictions that changed, for a moment at a time."""
+        project = self._session.project
+        if project is None or not self._stale or self._comparing:
+            return
+        self._comparing = True
+        pairs, values = dict(self._stale), [info.value for info in project.classes]
+
+        def work() -> dict[str, float | None]:
+            end, found = time.monotonic() + BATCH_S, {}
+            for case, pair in pairs.items():
+                found[case] = _mean_dice(project, case, pair.run, values)
+                if time.monotonic() > end:
+                    break
+            return found
+
+        def done(found: dict[str, float | None]) -> None:
+            self._comparing = False
+            if self._session.project is project:
+                for case, dice in found.items():
+                    self._dice[case] = pairs[case].stamp, dice
+                    if self._stale.get(case) == pairs[case]:
+                        del self._stale[case]
+                self._take_dice(found)
+            self._compare()
+
+        def failed(_: Exception) -> None:
+            self._comparing = False
+
+        self._session.background.run(work, done, failed)
+
+    def _draw_pictures(self) -> None:
+        """Make the pictures that are asked for, a few at a time."""
+        project = self._session.project
+        if project is None or not self._wanted or self._drawing:
             return
         self._drawing = True
+        part, self._wanted = self._wanted[:AT_ONCE], self._wanted[AT_ONCE:]
 
         def done(found: dict[str, Picture]) -> None:
             self._drawing = False
-            if self._session.project is project and found:
-                for case, picture in found.items():
-                    self._known[case] = replace(self.of(case), picture=picture)
-                self.changed.emit()
-                self._draw_pictures(project)
+            if self._session.project is project:
+                self._update({case: {"picture": picture} for case, picture in found.items()})
+            self._draw_pictures()
 
         def failed(_: Exception) -> None:
             self._drawing = False
 
-        part = missing[:AT_ONCE]
         self._session.background.run(lambda: _pictures(project, part), done, failed)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A label and the newest prediction of a case, by the state of their files."""
+
+    run: str
+    stamp: Stamp
+
+
+def _pairs(project: Project) -> dict[str, _Pair]:
+    newest = project.newest_predictions()
+    found = {}
+    for case in project.cases:
+        run = newest.get(case.id)
+        if run is None or case.status == "unlabelled":
+            continue
+        path = project.prediction_path(run, case.id)
+        found[case.id] = _Pair(run, (project.label_stamp(case.id), path, path.stat().st_mtime_ns))
+    return found
+
+
+def _words(summary: CaseSummary) -> tuple[object, ...]:
+    """What the list writes of a case."""
+    return summary.dice, summary.suggestion
 
 
 def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> float | None:

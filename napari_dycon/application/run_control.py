@@ -41,7 +41,7 @@ class RunControl:
         session.flush()
         config = config or make_config("dycon")
         config = config.with_changes(**changes) if changes else config
-        if not project.labelled("train"):
+        if not project.has_labelled():
             raise UserError(
                 "No case is labelled yet, and training needs at least one. Choose a case, paint "
                 "the structure, then mark the case as labelled."

@@ -7,6 +7,7 @@ leaves that name behind: invisible to people and to this program, but it takes u
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 from pathlib import Path
@@ -29,7 +30,7 @@ def sweep(folder: Path) -> list[Path]:
     """
     removed = []
     try:
-        found = [path for path in folder.iterdir() if PATTERN.match(path.name)]
+        found = [folder / name for name in os.listdir(folder) if PATTERN.match(name)]
     except OSError:
         return []
     now = disk_time(folder) if found else 0.0

@@ -160,6 +160,14 @@ class Project:
             and self.label_path(case.id).exists()
         ]
 
+    def has_labelled(self, split: Split = "train") -> bool:
+        """Whether any case of a split is annotated, as ``labelled`` tells; looks no further."""
+        return any(
+            self.label_path(case.id).exists()
+            for case in self._file.cases
+            if case.split == split and case.status != "unlabelled"
+        )
+
     def unlabelled(self) -> list[Case]:
         """Cases of the training split that nobody annotated."""
         labelled = {case.id for case in self.labelled()}
@@ -407,35 +415,48 @@ class Project:
             formats.write_map(disagreement, like=like, path=files[1])
             formats.write_mask(mask, like=like, path=files[2])
 
+    def facts_path(self, run_id: str, case_id: str) -> Path:
+        """Where facts are kept, wherever links lead; to read them use ``read_facts``."""
+        return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
+
     def write_facts(self, run_id: str, case_id: str, facts: dict[str, Any]) -> None:
         """Write what a run found out about a scan, as JSON beside its prediction."""
         self.need_writing()
         self.run(run_id)
-        path = inside(self.path, self._facts_path(run_id, case_id))
+        path = inside(self.path, self.facts_path(run_id, case_id))
         make_folder(path.parent, within=self.path)
         write_json(path, facts)
 
     def read_facts(self, run_id: str, case_id: str) -> dict[str, Any]:
         """Read what a run found out about a scan; empty when there is nothing."""
         try:
-            path = inside(self.path, self._facts_path(run_id, case_id))
+            path = inside_own(self.path, self.facts_path(run_id, case_id))
             return sound_facts(read_json(path))
         except (OSError, ValueError, ProjectError):
             return {}
 
     def predictions(self, case_id: str) -> list[str]:
         """Runs that predicted a case, the newest run first."""
-        found = []
-        for run in reversed(self.runs()):
-            with contextlib.suppress(ProjectError):  # one behind a link out of it counts as none
-                if self.prediction_path(run.id, case_id).exists():
-                    found.append(run.id)
+        return [run.id for run in reversed(self.runs()) if self._is_predicted(run.id, case_id)]
+
+    def newest_predictions(self) -> dict[str, str]:
+        """Newest run that predicted each case, by case id; as ``predictions`` for all cases."""
+        runs = [run.id for run in reversed(self.runs())]
+        found: dict[str, str] = {}
+        for case in self._file.cases:
+            for run in runs:
+                if self._is_predicted(run, case.id):
+                    found[case.id] = run
+                    break
         return found
 
     # ---- Inside ------------------------------------------------------------------------------
 
-    def _facts_path(self, run_id: str, case_id: str) -> Path:
-        return self.path / "predictions" / run_id / f"{self.case(case_id).id}.json"
+    def _is_predicted(self, run_id: str, case_id: str) -> bool:
+        try:
+            return self.prediction_path(run_id, case_id).exists()
+        except ProjectError:  # one behind a link out of the project counts as none
+            return False
 
     def _channel_paths(self, case_id: str) -> list[Path]:
         found = self.case(case_id).images

@@ -201,7 +201,7 @@ class TrainSection(QWidget):
             why = project.read_only
         elif not idle:
             why = f"run {status.run} is at work"
-        elif not project.labelled("train"):
+        elif not project.has_labelled():
             why = "no case is labelled yet"
         set_enabled(self.start_button, why)
         not_now = "no run is at work" if idle else project.read_only if project else ""

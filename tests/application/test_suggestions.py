@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY
 
 from napari_dycon.application.case_summaries import CaseSummaries, draw_picture
-from napari_dycon.application.suggestions import choose_in_turn, suggestions
+from napari_dycon.application.suggestions import Suggester, choose_in_turn, suggestions
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.predict import predict_cases
@@ -28,6 +30,45 @@ def test_of_two_alike_scans_only_one_comes_first() -> None:
 def test_without_features_uncertainty_alone_decides() -> None:
     order, _ = choose_in_turn(np.array([0.2, 0.9, 0.5]), None, np.zeros((0, 0)))
     assert order == [1, 2, 0]
+
+
+def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None:
+    rng = np.random.default_rng(0)
+    uncertainty, features = rng.uniform(size=3000), rng.normal(size=(3000, 16))
+    order, _ = choose_in_turn(uncertainty, features, rng.normal(size=(400, 16)))
+    assert sorted(order) == list(range(3000))
+    first, last = uncertainty[order[:300]].mean(), uncertainty[order[-300:]].mean()
+    assert first > 0.7
+    assert last < 0.3
+
+
+def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: Any) -> None:
+    run = project.new_run("dycon", {})
+    label = project.read_label("scan-0")
+    assert label is not None
+    cases = [case.id for case in project.unlabelled()]
+    for number, case in enumerate(cases):
+        shape = project.read_image(case).shape
+        empty = np.zeros(shape, np.float32)
+        project.write_prediction(run.id, case, np.zeros(shape, np.uint8), empty, empty)
+        facts = {"score": 0.1 * (number + 1), "features": [float(number), 1.0]}
+        project.write_facts(run.id, case, facts)
+    suggester = Suggester()
+    first = suggester.suggest(project)
+    read: list[str] = []
+    real = project.read_facts
+
+    def counted(run_id: str, case_id: str) -> dict[str, Any]:
+        read.append(case_id)
+        return real(run_id, case_id)
+
+    monkeypatch.setattr(project, "read_facts", counted)
+    assert suggester.suggest(project) == first
+    assert read == []
+    project.write_facts(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
+    assert suggester.suggest(project)[0].case == cases[0]
+    assert read == cases[:1]
+    assert project.newest_predictions() == dict.fromkeys(cases, run.id)
 
 
 def test_a_scan_like_the_labelled_ones_comes_later() -> None:
@@ -72,6 +113,8 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     suggestion = summaries.of("scan-3").suggestion
     assert suggestion is not None
     assert suggestion.reason == "nothing is predicted for it yet"
+    assert summaries.of("scan-5").picture is None  # nobody asked for it
+    summaries.request_pictures(["scan-5"])
     picture = summaries.of("scan-5").picture
     assert picture is not None
     assert (picture.ndim, max(picture.shape)) == (2, 48)
@@ -79,7 +122,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     kept = project.path / "cache" / "pictures" / "scan-5.npy"
     kept.write_bytes(b"no picture")  # a damaged one is drawn again
     again = CaseSummaries(session)
-    again.refresh()
+    again.request_pictures(["scan-5"])
     assert np.array_equal(again.of("scan-5").picture, picture)
     project.save_label("scan-0", np.zeros_like(label))
     summaries.refresh()

@@ -137,6 +137,8 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
     volume = read_volume(path, check_values=False)
     _check_grid(volume, like, f"Label {path.name}")
     array = volume.array
+    if array.dtype == np.uint8:  # anything it can hold
+        return volume
     if not np.all(np.isfinite(array)):
         raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
     low, high = array.min(), array.max()

@@ -1,0 +1,83 @@
+"""Cases that were read before: taken from memory while their files stay as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_dycon.application import case_cache
+from napari_dycon.application.case_cache import CaseCache
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Ids of cases that are read from files."""
+    found: list[str] = []
+    real = case_cache.load_case
+
+    def counted(project: Project, case_id: str) -> Any:
+        found.append(case_id)
+        return real(project, case_id)
+
+    monkeypatch.setattr(case_cache, "load_case", counted)
+    return found
+
+
+def test_a_case_is_read_once_and_its_label_can_be_edited(
+    project: Project, reads: list[str]
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    session.read_ahead(["scan-0", "scan-1"])
+    session.show_case("scan-0")
+    assert reads == ["scan-0", "scan-1"]
+    assert session.view is not None
+    before = session.view.label.copy()
+    new = before.copy()
+    new[0] = 1
+    session.set_label(new)
+    session.show_case("scan-1")  # saves
+    session.show_case("scan-0")  # its label is another one now
+    assert reads == ["scan-0", "scan-1", "scan-0"]
+    assert np.array_equal(session.view.label, new)
+    session.view.label[1] = 0  # not saved by anybody
+    assert np.array_equal(session._cache.load(session.need_project(), "scan-0").label, new)
+    assert reads == ["scan-0", "scan-1", "scan-0"]
+
+
+def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None:
+    cache = CaseCache()
+    cache.load(project, "scan-3")
+    cache.load(project, "scan-3")
+    assert len(reads) == 1
+    shape = project.read_image("scan-3").shape
+    mask, empty = np.ones(shape, np.uint8), np.zeros(shape, np.float32)
+    run = project.new_run("dycon", {})
+    project.write_prediction(run.id, "scan-3", mask, empty, empty)
+    assert cache.load(project, "scan-3").run == run.id
+    project.write_prediction(run.id, "scan-3", 0 * mask, empty, empty)
+    assert not np.any(cache.load(project, "scan-3").prediction)
+    project.save_label("scan-3", mask)
+    assert np.all(cache.load(project, "scan-3").label == 1)
+    assert len(reads) == 4
+    scan = project.image_paths("scan-3")[0]
+    scan.write_bytes(project.image_paths("scan-4")[0].read_bytes())
+    again = cache.load(project, "scan-3").image.array
+    assert np.array_equal(again, project.read_image("scan-4").array)
+
+
+def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
+    size = case_cache._size(case_cache.load_case(project, "scan-0"))
+    reads.clear()
+    cache = CaseCache(most=2 * size + 1)
+    for case in ("scan-0", "scan-1", "scan-2", "scan-2", "scan-0"):
+        cache.load(project, case)
+    assert reads == ["scan-0", "scan-1", "scan-2", "scan-0"]
+    small = CaseCache(most=size)
+    small.load(project, "scan-0")
+    small.load(project, "scan-0")
+    assert reads[-2:] == ["scan-0", "scan-0"]
