@@ -9,12 +9,14 @@ This file runs with torch and MONAI alone: an exported MONAI bundle takes it alo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import SimpleASPP
+from monai.networks.blocks.dynunet_block import UnetUpBlock
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
 
@@ -26,6 +28,11 @@ FINE_FILTERS = 8  # of the one layer at full resolution of a network at half res
 # for it either: the network was unsure of it everywhere (see benchmarks/RESULTS.md).
 FINE_SLOPE = 0.2
 
+
+# Of oneDNN's bfloat16 convolutions (3.12, processors with avx512_bf16 but without AMX) those over
+# grids of one or two voxels read memory that was never written, and gradients come out wrong or not
+# finite. Grids that small cost next to nothing in float32.
+MIN_BFLOAT16_SIDE = 3
 
 Norm = str | tuple[str, dict[str, object]]  # in the way that MONAI names layers
 
@@ -81,12 +88,16 @@ class FineHead(nn.Module):
         )
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        logits: Tensor = self.layers(torch.cat([self.up(features), image], dim=1))
+        features = crop_to(self.up(features), image)
+        logits: Tensor = self.layers(torch.cat([features, image], dim=1))
         return logits
 
 
 class SegmentationNetwork(nn.Module):
     """Encoder-decoder with ``len(filters)`` levels; each level halves the grid.
+
+    Volumes may have any size: a side that is not a multiple of the stride is rounded up on the way
+    down and cropped on the way up, so that nothing has to be padded.
 
     With ``half_resolution`` the first level is at half the image's resolution already, and a thin
     layer brings its features back: about half the time, for the same accuracy where structures are
@@ -140,7 +151,7 @@ class SegmentationNetwork(nn.Module):
         skips, bottleneck = self._encode(image)
         features = bottleneck
         for block, skip in zip(net.upsamples, reversed(skips), strict=True):
-            features = block(features, skip)
+            features = run_in_safe_precision(partial(decode, block), features, skip)
         return self.fine(features, image) if self.fine else net.output_block(features), bottleneck
 
     def encode(self, image: Tensor) -> Tensor:
@@ -150,10 +161,33 @@ class SegmentationNetwork(nn.Module):
 
     def _encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         net = self.backbone
-        skips = [net.input_block(image)]
+        skips = [run_in_safe_precision(net.input_block, image)]
         for block in net.downsamples:
-            skips.append(block(skips[-1]))
-        return skips, net.bottleneck(skips[-1])
+            skips.append(run_in_safe_precision(block, skips[-1]))
+        return skips, run_in_safe_precision(net.bottleneck, skips[-1])
+
+
+def decode(block: UnetUpBlock, features: Tensor, skip: Tensor) -> Tensor:
+    """A step of MONAI's decoder on a skip connection of any size."""
+    features = crop_to(block.transp_conv(features), skip)
+    decoded: Tensor = block.conv_block(torch.cat([features, skip], dim=1))
+    return decoded
+
+
+def crop_to(features: Tensor, reference: Tensor) -> Tensor:
+    """First voxels of ``(B, C, D, H, W)``, as many along each axis as the reference has."""
+    for axis in (2, 3, 4):
+        features = features.narrow(axis, 0, reference.shape[axis])
+    return features
+
+
+def run_in_safe_precision(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """Run a block; in float32 where a CPU's autocast would convolve over one or two voxels."""
+    small = min(inputs[-1].shape[2:]) < 2 * MIN_BFLOAT16_SIDE  # a block may halve the grid
+    if small and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            return block(*(x.float() for x in inputs))
+    return block(*inputs)
 
 
 def _norm(name: str, filters: Sequence[int]) -> Norm:
