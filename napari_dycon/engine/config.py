@@ -27,6 +27,8 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMS = ("instance", "group", "batch")
 MOST_FLOAT = 1e30
+# Of training alone, by earlier versions; weights that were saved with them predict as before.
+RETIRED_SETTINGS = ("top_k", "teacher_negatives")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from napari_dycon.engine.cells import entropy_cells, label_cells, pseudo_label_cells
 from napari_dycon.engine.contrastive import fecl, secl
-from napari_dycon.engine.losses import consistency_mse, supervised_loss, uncl
+from napari_dycon.engine.losses import consistency_mse, log_probabilities, supervised_loss, uncl
 from napari_dycon.engine.schedules import (
     adaptive_beta,
     consistency_weight,
@@ -184,6 +184,25 @@ def test_a_pair_of_fecl_by_hand() -> None:
     assert float(with_teacher) == pytest.approx(expected - math.log(1 - 0.8))
     same = fecl(z, labels, h, z.flip(1), teacher_weight=1.0)  # as near as can be
     assert float(same) == pytest.approx(expected - math.log(1e-4))
+
+
+def test_no_loss_looks_at_values_while_it_computes() -> None:
+    """On the meta device tensors have no values: asking for one, as for an index, is an error."""
+    logits = torch.zeros(2, 3, 8, 8, 8, device="meta", requires_grad=True)
+    label = torch.zeros(2, 8, 8, 8, dtype=torch.long, device="meta")
+    z = torch.zeros(2, 8, 4, device="meta", requires_grad=True)
+    z_t = torch.zeros(2, 8, 4, device="meta")
+    grid, log_p = (2, 2, 2), log_probabilities(logits)
+    y = label_cells(label, 3, grid)
+    pseudo_label_cells(log_p.exp(), grid, 0.8)
+    h = entropy_cells(log_p, grid)
+    for budget in (2**24, 32):
+        contrast = fecl(
+            z, y, h, z_t, negative_gamma=1.0, teacher_weight=1.0, pair_budget=budget
+        ) + secl(z, z_t, y, pair_budget=budget)
+        contrast.backward()
+    voxels = supervised_loss(logits, label) + uncl(logits, logits, 2.0)
+    (voxels + consistency_mse(logits, logits)).backward()
 
 
 def test_negatives_of_the_teacher_below_the_threshold_add_nothing() -> None:

@@ -19,7 +19,7 @@ from napari_dycon.engine.cells import (
     pseudo_label_cells,
     region_cells,
 )
-from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.config import TrainConfig, make_config, preset_names
 from napari_dycon.engine.contrastive import fecl, secl
 from napari_dycon.engine.losses import consistency_mse, supervised_loss, uncl
 from napari_dycon.engine.methods import Step, build_method, teacher_view
@@ -31,6 +31,7 @@ from napari_dycon.engine.patches import (
     StepBatches,
     UnlabelledBatch,
 )
+from napari_dycon.errors import ConfigError
 
 CLASSES, GRID = 3, (4, 4, 4)
 
@@ -112,6 +113,19 @@ def test_a_step_of_dycon_is_its_formula() -> None:
     assert parts_of(config_for("dycon"), progress) == {
         name: pytest.approx(float(value.detach()), rel=1e-5) for name, value in expected.items()
     }
+
+
+@pytest.mark.parametrize("name", ["fecl_negative_gamma", "fecl_teacher_weight", "gamma"])
+def test_weights_of_fecl_are_not_negative(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
+        config_for("dycon", **{name: -1.0})
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name != "default"])
+def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
+    config = make_config("dycon", preset)
+    assert (config.fecl_weight, config.fecl_teacher_weight) == (1.0, 1.0)
+    assert (config.fecl_negative_gamma, config.gamma, config.temperature) == (0.0, 2.0, 0.6)
 
 
 def test_the_teachers_cells_of_fecl_have_the_threshold_of_the_step() -> None:
