@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.losses import UNANNOTATED, entropy
+from napari_dycon.engine.losses import entropy
 
 IGNORED = -1
 LEAST_ANNOTATED = 0.1  # of a cell; every fifth slice is an eighth of a cell of eight slices
@@ -23,12 +22,9 @@ def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
 
     Only annotated voxels vote; a cell of which less than ``LEAST_ANNOTATED`` is annotated is -1.
     """
-    annotated = label != UNANNOTATED
-    target = torch.where(annotated, label, torch.zeros_like(label))
-    one_hot = F.one_hot(target, classes).movedim(-1, 1).float() * annotated[:, None]
-    votes = mean_of_cells(one_hot, grid)
+    votes = _shares(label, classes, grid)
     cells = votes.argmax(dim=1)
-    cells = torch.where(votes.sum(dim=1) >= LEAST_ANNOTATED, cells, torch.full_like(cells, IGNORED))
+    cells = cells.masked_fill(votes.sum(dim=1) < LEAST_ANNOTATED, IGNORED)
     return cells.flatten(1)
 
 
@@ -39,16 +35,40 @@ def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: fl
     is -1.
     """
     sure, winner = teacher_probabilities.max(dim=1)
-    votes = F.one_hot(winner, teacher_probabilities.shape[1]).movedim(-1, 1).float()
-    cells = mean_of_cells(votes, grid).argmax(dim=1)
+    return _majority(winner, sure, teacher_probabilities.shape[1], grid, confidence)
+
+
+def pseudo_label_cells_from_log_probabilities(
+    teacher_log_p: Tensor, grid: Grid, confidence: float
+) -> Tensor:
+    """``pseudo_label_cells`` of ``(B, C, D, H, W)`` log-probabilities."""
+    log_sure, winner = teacher_log_p.max(dim=1)
+    return _majority(winner, log_sure.exp(), teacher_log_p.shape[1], grid, confidence)
+
+
+def _majority(winner: Tensor, sure: Tensor, classes: int, grid: Grid, confidence: float) -> Tensor:
+    cells = _shares(winner, classes, grid).argmax(dim=1)
     mean_confidence = mean_of_cells(sure[:, None].float(), grid).squeeze(1)
-    cells = torch.where(mean_confidence >= confidence, cells, torch.full_like(cells, IGNORED))
-    return cells.flatten(1)
+    return cells.masked_fill(mean_confidence < confidence, IGNORED).flatten(1)
+
+
+def _shares(label: Tensor, classes: int, grid: Grid) -> Tensor:
+    """Share of each class in each cell, ``(B, D, H, W)`` to ``(B, C, d, h, w)``.
+
+    A class at a time instead of a one-hot label, which would be as large as the logits.
+    """
+    shares = [mean_of_cells((label == c)[:, None].float(), grid) for c in range(classes)]
+    return torch.cat(shares, dim=1)
 
 
 def entropy_cells(log_probabilities: Tensor, grid: Grid) -> Tensor:
     """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
-    h = entropy(log_probabilities) / math.log(log_probabilities.shape[1])
+    return mean_entropy_cells(entropy(log_probabilities), log_probabilities.shape[1], grid)
+
+
+def mean_entropy_cells(entropy: Tensor, classes: int, grid: Grid) -> Tensor:
+    """``entropy_cells`` of the entropy ``(B, D, H, W)`` of ``classes`` probabilities in nats."""
+    h = entropy / math.log(classes)
     return mean_of_cells(h[:, None].float(), grid).flatten(1).clamp(0.0, 1.0)
 
 

@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.config import RETIRED_SETTINGS, TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.engine.weights_header import ADVICE, Entry, Header, read_header
 from napari_dycon.errors import ConfigError, EngineError
@@ -190,7 +190,9 @@ def _described(
     if not isinstance(settings, dict):
         raise _misfit(path, "it does not say its settings")
     try:
-        config = TrainConfig.from_dict(settings)
+        config = TrainConfig.from_dict(
+            {name: value for name, value in settings.items() if name not in RETIRED_SETTINGS}
+        )
     except ConfigError as error:
         raise _misfit(path, str(error).rstrip(".")) from None
     if config.filters is None or config.patch is None or config.spacing is None:

@@ -27,6 +27,8 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "float32", "bfloat16")
 NORMS = ("instance", "group", "batch")
 MOST_FLOAT = 1e30
+# Of training alone, by earlier versions; weights that were saved with them predict as before.
+RETIRED_SETTINGS = ("top_k", "teacher_negatives")
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,12 @@ class TrainConfig:
     beta_min: float = 0.5
     entropy_weight: float = 1.0
     uncl_weight: float = 1.0
-    fecl_weight: float = 1.0
+    fecl_weight: float = 0.1
     temperature: float = 0.6
     gamma: float = 2.0
-    top_k: int = 32
+    fecl_negative_gamma: float = 0.0  # γ⁻, 0: all negatives weigh alike
+    fecl_teacher_weight: float = 0.0  # λ, of the pairs with the teacher's cells
     fecl_entropy: bool = True  # weight anchors by exp(h)
-    teacher_negatives: bool = True  # T(i), the hardest negatives among the teacher's cells
     cross_volume: bool = False  # pairs also between patches of different volumes
     teacher_confidence: float = 0.8  # below it a cell of an unlabelled patch has no class
     # Labelled scans in the shapes of unlabelled ones (see warps.py)
@@ -204,7 +206,7 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, sign, text = pair.partition("=")
         if not sign or not key:
-            raise ConfigError(f"'{pair}' is not a setting. Write NAME=VALUE, such as top_k=16.")
+            raise ConfigError(f"'{pair}' is not a setting. Write NAME=VALUE, such as gamma=1.")
         try:
             result[key.strip()] = json.loads(text)
         except ValueError:
@@ -269,7 +271,7 @@ def _check(config: TrainConfig) -> None:
                 f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}."
             )
     check_ranges(config)
-    positive = ("steps", "labelled_batch", "learning_rate", "temperature", "top_k", "beta_min")
+    positive = ("steps", "labelled_batch", "learning_rate", "temperature", "beta_min")
     for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
         if not getattr(config, name) > 0:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected more than 0.")

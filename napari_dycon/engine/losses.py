@@ -3,9 +3,14 @@
 Notation: ``B`` patches, ``C`` classes (0 is background), patch voxels ``(D, H, W)``; logits are
 ``(B, C, D, H, W)``, labels ``(B, D, H, W)``. Entropies are in nats. Everything is computed in at
 least float32, also under autocast.
+
+Each loss of logits is a thin cover of one that takes what a step computes once: log-probabilities
+(see ``log_probabilities``), and what ``compare`` says of student and teacher.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +24,19 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """log p of ``(B, C, ...)`` logits, in at least float32."""
+    with torch.autocast(logits.device.type, enabled=False):
+        return F.log_softmax(at_least_float32(logits), dim=1)
+
+
 def entropy(log_probabilities: Tensor) -> Tensor:
     """H(p) = -Σ_c p_c log p_c in nats over dimension 1: ``(B, C, ...)`` to ``(B, ...)``."""
-    return -(log_probabilities.exp() * log_probabilities).sum(dim=1)
+    return _entropy(log_probabilities.exp(), log_probabilities)
+
+
+def _entropy(p: Tensor, log_p: Tensor) -> Tensor:
+    return -(p * log_p).sum(dim=1)
 
 
 def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> Tensor:
@@ -36,24 +51,48 @@ def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> T
     logits : (B, C, D, H, W)
     label : (B, D, H, W), int64, 255 where nobody annotated
     """
-    logits = at_least_float32(logits)
-    with torch.autocast(logits.device.type, enabled=False):
-        annotated = label != UNANNOTATED
-        count = annotated.sum().clamp(min=1)
-        log_p = F.log_softmax(logits, dim=1)
-        target = torch.where(annotated, label, torch.zeros_like(label))
-        picked = log_p.gather(1, target[:, None]).squeeze(1)
-        cross_entropy = -(picked * annotated).sum() / count
+    return supervised_from_log_probabilities(log_probabilities(logits), label, smooth=smooth)
 
-        p = log_p.exp() * annotated[:, None]
-        one_hot = torch.zeros_like(p).scatter_(1, target[:, None], 1.0) * annotated[:, None]
-        axes = (0, *range(2, p.ndim))
-        overlap = (p * one_hot).sum(axes)[1:]
-        total = (p.sum(axes) + one_hot.sum(axes))[1:]
-        present = one_hot.sum(axes)[1:] > 0
-        dice = 1.0 - (2.0 * overlap + smooth) / (total + smooth)
-        dice_loss = (dice * present).sum() / present.sum().clamp(min=1)
-        return cross_entropy + dice_loss
+
+def supervised_from_log_probabilities(
+    log_p: Tensor, label: Tensor, *, smooth: float = 1e-5
+) -> Tensor:
+    """``supervised_loss`` of ``(B, C, D, H, W)`` log-probabilities."""
+    unknown = label == UNANNOTATED
+    target = label.masked_fill(unknown, 0)
+    log_right = log_p.gather(1, target[:, None]).squeeze(1)  # (B, D, H, W), of the true class
+    annotated = (~unknown).sum().clamp(min=1)
+    cross_entropy = -log_right.masked_fill(unknown, 0.0).sum() / annotated
+
+    p = log_p.exp().masked_fill(unknown[:, None], 0.0)
+    predicted = p.sum((0, *range(2, p.ndim)))[1:]  # (C - 1,)
+    # A class at a time instead of a one-hot label, which would be as large as the logits.
+    right = log_right.exp()
+    elsewhere = [label != c for c in range(1, log_p.shape[1])]
+    overlap = torch.stack([right.masked_fill(other, 0.0).sum() for other in elsewhere])
+    true = torch.stack([(~other).sum() for other in elsewhere])  # voxels
+    dice = 1.0 - (2.0 * overlap + smooth) / (predicted + true + smooth)
+    present = true > 0
+    return cross_entropy + (dice * present).sum() / present.sum().clamp(min=1)
+
+
+class Comparison(NamedTuple):
+    """Student and teacher at each voxel, each ``(B, D, H, W)``; no gradient to the teacher."""
+
+    distance: Tensor  # Σ_c (p^s_c - p^t_c)²
+    student_entropy: Tensor
+    teacher_entropy: Tensor
+
+
+def compare(student_log_p: Tensor, teacher_log_p: Tensor) -> Comparison:
+    """Compare ``(B, C, D, H, W)`` log-probabilities voxel by voxel."""
+    teacher_log_p = teacher_log_p.detach()
+    p_s, p_t = student_log_p.exp(), teacher_log_p.exp()
+    return Comparison(
+        (p_s - p_t).square().sum(dim=1),
+        _entropy(p_s, student_log_p),
+        _entropy(p_t, teacher_log_p),
+    )
 
 
 def uncl(
@@ -82,22 +121,35 @@ def uncl(
             f"student logits {tuple(student_logits.shape)} and teacher logits "
             f"{tuple(teacher_logits.shape)} must have the same shape"
         )
-    with torch.autocast(student_logits.device.type, enabled=False):
-        log_s = F.log_softmax(at_least_float32(student_logits), dim=1)
-        log_t = F.log_softmax(at_least_float32(teacher_logits.detach()), dim=1)
-        h_s, h_t = entropy(log_s), entropy(log_t)  # (B, D, H, W)
-        distance = (log_s.exp() - log_t.exp()).square().sum(dim=1)  # (B, D, H, W)
-        # 1 / (e^a + e^b) = sigmoid(b - a) e^-b: stays finite for any β.
-        weight = torch.sigmoid(beta * (h_t - h_s)) * torch.exp(-beta * h_t)
-        return _mean(distance * weight + entropy_weight * beta * (h_s + h_t))
+    compared = compare(log_probabilities(student_logits), log_probabilities(teacher_logits))
+    return uncl_from_comparison(compared, beta, entropy_weight=entropy_weight)
+
+
+def uncl_from_comparison(
+    compared: Comparison, beta: float, *, entropy_weight: float = 1.0
+) -> Tensor:
+    """``uncl`` of student and teacher that are compared already."""
+    distance, h_s, h_t = compared
+    # 1 / (e^a + e^b) = sigmoid(b - a) e^-b: stays finite for any β.
+    weight = torch.sigmoid(beta * (h_t - h_s)) * torch.exp(-beta * h_t)
+    return _mean(distance * weight + entropy_weight * beta * (h_s + h_t))
 
 
 def consistency_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Mean squared distance of the two softmax outputs (Mean Teacher, NeurIPS 2017); scalar."""
-    with torch.autocast(student_logits.device.type, enabled=False):
-        p_s = F.softmax(at_least_float32(student_logits), dim=1)
-        p_t = F.softmax(at_least_float32(teacher_logits.detach()), dim=1)
-        return _mean((p_s - p_t).square())
+    return consistency_from_log_probabilities(
+        log_probabilities(student_logits), log_probabilities(teacher_logits)
+    )
+
+
+def consistency_from_log_probabilities(student_log_p: Tensor, teacher_log_p: Tensor) -> Tensor:
+    """``consistency_mse`` of ``(B, C, D, H, W)`` log-probabilities."""
+    return _mean((student_log_p.exp() - teacher_log_p.detach().exp()).square())
+
+
+def consistency_from_distance(distance: Tensor, classes: int) -> Tensor:
+    """``consistency_mse`` of the ``distance`` of a ``Comparison``."""
+    return _mean(distance) / classes
 
 
 def _mean(values: Tensor) -> Tensor:

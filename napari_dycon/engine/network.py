@@ -27,6 +27,9 @@ FINE_FILTERS = 8  # of the one layer at full resolution of a network at half res
 # So few filters can all come to speak against a class. Cut off below zero they could then not speak
 # for it either: the network was unsure of it everywhere (see benchmarks/RESULTS.md).
 FINE_SLOPE = 0.2
+# Of an embedding before it is divided by its length (usually the root of its channels). Where all
+# cells of a patch are the same, they stay near 0 instead of pointing wherever rounding leads.
+LEAST_LENGTH = 1e-2
 
 
 # Of oneDNN's bfloat16 convolutions (3.12, processors with avx512_bf16 but without AMX) those over
@@ -45,7 +48,12 @@ class Output(NamedTuple):
 
 
 class ProjectionHead(nn.Module):
-    """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv; L2-normalised."""
+    """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv, norm; L2-normalised.
+
+    The last norm sets the mean of each channel over a patch to 0 and its deviation to 1, so that
+    cells cannot all come to be alike. It knows one patch alone (where published networks have batch
+    norm): what a patch embeds does not depend on the others of its batch.
+    """
 
     def __init__(self, channels: int, hidden: int, dim: int, *, aspp: bool, norm: Norm) -> None:
         super().__init__()
@@ -67,11 +75,13 @@ class ProjectionHead(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv3d(hidden, dim, 1),
         )
+        # Twice the bottleneck's grid has eight cells at least, enough for a deviation.
+        self.spread = nn.InstanceNorm3d(dim, affine=False)
 
     def forward(self, features: Tensor) -> Tensor:
         features = self.aspp(features)
         features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
-        return F.normalize(self.layers(features).float(), dim=1)
+        return F.normalize(self.spread(self.layers(features).float()), dim=1, eps=LEAST_LENGTH)
 
 
 class FineHead(nn.Module):

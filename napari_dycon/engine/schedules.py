@@ -29,6 +29,11 @@ def consistency_weight(progress: float, ramp: float, weight: float = 0.1) -> flo
     return weight * math.exp(-5.0 * (1.0 - min(max(progress, 0.0) / ramp, 1.0)) ** 2)
 
 
+def teacher_threshold(progress: float) -> float:
+    """θ(t) = 0.3 + 0.2 · exp(-5 (1 - min(t/T, 1))²), the similarity of teacher's pairs in FeCL."""
+    return 0.3 + consistency_weight(progress, 1.0, 0.2)
+
+
 def learning_rate_factor(progress: float, warmup: float) -> float:
     """Linear warm-up over the share ``warmup``, then polynomial decay (power 0.9) to nearly 0."""
     progress = min(max(progress, 0.0), 1.0)

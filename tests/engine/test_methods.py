@@ -19,7 +19,7 @@ from napari_dycon.engine.cells import (
     pseudo_label_cells,
     region_cells,
 )
-from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.config import TrainConfig, make_config, preset_names
 from napari_dycon.engine.contrastive import fecl, secl
 from napari_dycon.engine.losses import consistency_mse, supervised_loss, uncl
 from napari_dycon.engine.methods import Step, build_method, teacher_view
@@ -31,6 +31,7 @@ from napari_dycon.engine.patches import (
     StepBatches,
     UnlabelledBatch,
 )
+from napari_dycon.errors import ConfigError
 
 CLASSES, GRID = 3, (4, 4, 4)
 
@@ -106,12 +107,37 @@ def test_a_step_of_dycon_is_its_formula() -> None:
     expected = {
         "supervised": supervised_loss(student.logits[:2], labelled.label),
         "uncl": 0.5 * uncl(student.logits, teacher.logits, beta),
-        "fecl": 0.5 * fecl(z, groups, doubt, z_t),
+        "fecl": 0.5 * 0.1 * fecl(z, groups, doubt, z_t),
         "consistency": ramped * consistency_mse(student.logits[2:], teacher.logits[2:]),
     }
     assert parts_of(config_for("dycon"), progress) == {
         name: pytest.approx(float(value.detach()), rel=1e-5) for name, value in expected.items()
     }
+
+
+@pytest.mark.parametrize("name", ["fecl_negative_gamma", "fecl_teacher_weight", "gamma"])
+def test_weights_of_fecl_are_not_negative(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
+        config_for("dycon", **{name: -1.0})
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name != "default"])
+def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
+    config = make_config("dycon", preset)
+    assert (config.fecl_weight, config.fecl_teacher_weight) == (1.0, 1.0)
+    assert (config.fecl_negative_gamma, config.gamma, config.temperature) == (0.0, 2.0, 0.6)
+
+
+def test_the_teachers_cells_of_fecl_have_the_threshold_of_the_step() -> None:
+    """λ and θ(t) as published: more of the pairs count early in a run."""
+    early, late = (
+        parts_of(config_for("dycon", fecl_weight=1.0, fecl_teacher_weight=1.0), progress)["fecl"]
+        - parts_of(config_for("dycon", fecl_weight=1.0), progress)["fecl"]
+        for progress in (0.0, 1.0)
+    )
+    assert early > 0
+    assert late > 0
+    assert early != late
 
 
 @pytest.mark.parametrize("method", ["dycon", "mean-teacher", "secl-region", "secl-anatomical"])
@@ -131,11 +157,11 @@ def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
         ("beta_min", 2.0, "uncl"),
         ("fecl_weight", 0.0, "fecl"),
         ("fecl_entropy", False, "fecl"),
-        ("teacher_negatives", False, "fecl"),
+        ("fecl_negative_gamma", 1.0, "fecl"),
+        ("fecl_teacher_weight", 1.0, "fecl"),
         ("cross_volume", True, "fecl"),
         ("gamma", 0.0, "fecl"),
         ("temperature", 0.3, "fecl"),
-        ("top_k", 1, "fecl"),
         ("teacher_confidence", 1.0, "fecl"),
         ("consistency_weight", 0.0, "consistency"),
         ("consistency_ramp", 1.0, "consistency"),
@@ -147,7 +173,7 @@ def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, p
         parts_of(config_for("dycon", **{setting: value})),
     )
     assert [name for name in usual if usual[name] != switched[name]] == [part]
-    if setting.endswith("_weight") and setting != "entropy_weight":
+    if value == 0.0 and setting == f"{part}_weight":
         assert switched[part] == 0.0
 
 

@@ -9,9 +9,11 @@ import pytest
 import torch
 from tiny_runs import TINY
 
+from napari_dycon.engine.cells import label_cells
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import NORMS, TrainConfig, make_config
-from napari_dycon.engine.network import FineHead, build_network
+from napari_dycon.engine.contrastive import fecl
+from napari_dycon.engine.network import FineHead, build_network, cells
 from napari_dycon.engine.plan import PATCH_VOXELS, Fingerprint, plan
 from napari_dycon.engine.predict import predict_cases
 from napari_dycon.engine.train import train
@@ -45,6 +47,59 @@ def test_cells_do_not_depend_on_the_other_patches_of_a_batch(norm: str) -> None:
     patches = torch.randn(3, 1, 16, 16, 16)
     together, alone = network.encode(patches), network.encode(patches[:1])
     assert torch.allclose(together[:1], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("negative_gamma", [0.0, 1.0])
+def test_cells_of_different_classes_come_apart(negative_gamma: float) -> None:
+    """Bright balls in noise: their cells end up alike, and far from those around them."""
+    torch.manual_seed(0)
+    config = make_config(
+        "dycon", filters=[4, 8, 8], half_resolution=False, projection_hidden=16, projection_dim=8
+    )
+    network = build_network(config, channels=1, classes=2)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
+    distance = (torch.stack(torch.meshgrid(*[torch.arange(16.0)] * 3, indexing="ij")) - 7.5).norm(
+        dim=0
+    )
+    label = (distance < 5).long().expand(2, -1, -1, -1)
+    groups = label_cells(label, 2, (8, 8, 8))
+    inside, outside = groups[0] == 1, groups[0] == 0
+    for _ in range(60):
+        z = cells(network.encode(torch.randn(2, 1, 16, 16, 16) + label[:, None]))
+        optimizer.zero_grad()
+        fecl(z, groups, torch.zeros(groups.shape), negative_gamma=negative_gamma).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+    similarity = (z[0] @ z[0].T).detach()
+    assert similarity[inside][:, inside].mean() > 0.7
+    assert similarity[inside][:, outside].mean() < 0.0
+
+
+def test_a_head_whose_features_are_nearly_alike_still_learns() -> None:
+    config = make_config("dycon", filters=[4, 8, 8], half_resolution=False, patch=[16, 16, 16])
+    head = build_network(config, channels=1, classes=2).projection
+    features = torch.ones(1, 8, 2, 2, 2) + 1e-3 * torch.randn(1, 8, 2, 2, 2)
+    z = cells(head(features))
+    assert torch.allclose(z.norm(dim=2), torch.ones(z.shape[:2]), atol=1e-5)
+    labels = (torch.arange(64) < 32).long()[None]
+    fecl(z, labels, torch.zeros(1, 64)).backward()
+    gradient = head.layers[0].weight.grad  # type: ignore[union-attr]
+    assert gradient is not None
+    assert 1e-3 < gradient.norm() < 1e3
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None:
+    """A bottleneck of a single cell: eight embeddings of one vector have no direction at all."""
+    config = make_config("dycon", filters=[4, 8, 8], half_resolution=False, patch=[4, 4, 4])
+    head = build_network(config, channels=1, classes=2).projection.train()
+    features = torch.full((2, 8, 1, 1, 1), value, requires_grad=True)
+    z = cells(head(features))
+    assert z.shape == (2, 8, 64)
+    fecl(z, torch.tensor([[0, 1] * 4] * 2), torch.zeros(2, 8)).backward()
+    assert torch.isfinite(z).all()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+    assert sum(float(p.grad.norm()) for p in head.parameters() if p.grad is not None) < 1.0
 
 
 def test_half_resolution_still_tells_neighbouring_voxels_apart() -> None:

@@ -9,15 +9,25 @@ unlabelled case is never read.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine import contrastive, losses
-from napari_dycon.engine.cells import entropy_cells, label_cells, pseudo_label_cells
+from napari_dycon.engine.cells import (
+    label_cells,
+    mean_entropy_cells,
+    pseudo_label_cells_from_log_probabilities,
+)
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.contrastive import fecl
+from napari_dycon.engine.losses import (
+    compare,
+    consistency_from_distance,
+    log_probabilities,
+    supervised_from_log_probabilities,
+    uncl_from_comparison,
+)
 from napari_dycon.engine.methods import Step, teacher_view
 from napari_dycon.engine.network import Output, cells
-from napari_dycon.engine.schedules import adaptive_beta, consistency_weight
+from napari_dycon.engine.schedules import adaptive_beta, consistency_weight, teacher_threshold
 
 
 class Dycon:
@@ -37,53 +47,66 @@ class Dycon:
             teacher: Output = step.teacher(
                 teacher_view(image, step.noise, c.teacher_noise), embed=True
             )
+        # Once a step; every part of the loss takes from these.
+        log_p, teacher_log_p = (log_probabilities(x.logits) for x in (student, teacher))
+        compared = compare(log_p, teacher_log_p)
         beta = adaptive_beta(step.progress, c.beta_max, c.beta_min)
         weight = consistency_weight(step.progress, c.consistency_ramp, c.consistency_weight)
-        consistency = losses.uncl(
-            student.logits, teacher.logits, beta, entropy_weight=c.entropy_weight
+        uncl = uncl_from_comparison(compared, beta, entropy_weight=c.entropy_weight)
+        contrast = self._contrast(
+            step,
+            student.embeddings,
+            teacher.embeddings,
+            unlabelled_log_p=teacher_log_p[count:],
+            entropy=compared.student_entropy,
         )
-        guess = F.softmax(losses.at_least_float32(teacher.logits[count:]), dim=1)
-        contrast = self._contrast(student, teacher.embeddings, labelled.label, guess)
+        consistency = consistency_from_distance(compared.distance[count:], log_p.shape[1])
         u = c.unsupervised_weight
         return {
-            "supervised": losses.supervised_loss(student.logits[:count], labelled.label),
-            "uncl": u * c.uncl_weight * consistency,
+            "supervised": supervised_from_log_probabilities(log_p[:count], labelled.label),
+            "uncl": u * c.uncl_weight * uncl,
             "fecl": u * c.fecl_weight * contrast,
-            "consistency": weight
-            * losses.consistency_mse(student.logits[count:], teacher.logits[count:]),
+            "consistency": weight * consistency,
         }
 
     def _contrast(
-        self, student: Output, teacher: Tensor | None, label: Tensor, guess: Tensor
+        self,
+        step: Step,
+        student: Tensor | None,
+        teacher: Tensor | None,
+        *,
+        unlabelled_log_p: Tensor,
+        entropy: Tensor,
     ) -> Tensor:
-        """FeCL over all patches: the labelled ones, then those whose classes are guessed."""
+        """FeCL over all patches: the labelled ones, then those whose classes the teacher tells."""
         c = self.config
-        assert student.embeddings is not None
-        d, h, w = student.embeddings.shape[2:]
-        grid = (d, h, w)
-        classes = student.logits.shape[1]
+        assert student is not None
+        assert teacher is not None
+        d, h, w = student.shape[2:]
+        grid, classes = (d, h, w), unlabelled_log_p.shape[1]
         with torch.no_grad():
             groups = torch.cat(
                 [
-                    label_cells(label, classes, grid),
-                    pseudo_label_cells(guess, grid, c.teacher_confidence),
+                    label_cells(step.batch.labelled.label, classes, grid),
+                    pseudo_label_cells_from_log_probabilities(
+                        unlabelled_log_p, grid, c.teacher_confidence
+                    ),
                 ]
             )
-            log_p = F.log_softmax(losses.at_least_float32(student.logits), dim=1)
-            doubt = entropy_cells(log_p, grid)
+            doubt = mean_entropy_cells(entropy.detach(), classes, grid)
             if not c.fecl_entropy:
                 doubt = torch.zeros_like(doubt)
-        z = cells(student.embeddings)
-        z_t = cells(teacher) if teacher is not None and c.teacher_negatives else None
+        z, z_t = cells(student), cells(teacher)
         if c.cross_volume:  # all cells of the batch as if they were one patch
-            z, groups, doubt = (x.flatten(0, 1)[None] for x in (z, groups, doubt))
-            z_t = None if z_t is None else z_t.flatten(0, 1)[None]
-        return contrastive.fecl(
+            z, z_t, groups, doubt = (x.flatten(0, 1)[None] for x in (z, z_t, groups, doubt))
+        return fecl(
             z,
             groups,
             doubt,
             z_t,
             temperature=c.temperature,
             gamma=c.gamma,
-            top_k=c.top_k,
+            negative_gamma=c.fecl_negative_gamma,
+            teacher_weight=c.fecl_teacher_weight,
+            threshold=teacher_threshold(step.progress),
         )

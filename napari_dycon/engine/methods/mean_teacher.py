@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.losses import consistency_mse, supervised_loss
+from napari_dycon.engine.losses import (
+    consistency_from_log_probabilities,
+    log_probabilities,
+    supervised_from_log_probabilities,
+)
 from napari_dycon.engine.methods import Step, teacher_view
 from napari_dycon.engine.schedules import consistency_weight
 
@@ -27,7 +31,11 @@ class MeanTeacher:
             view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
             teacher_logits = step.teacher(view).logits
         weight = consistency_weight(step.progress, c.consistency_ramp, c.consistency_weight)
+        log_p = log_probabilities(logits)
+        consistency = consistency_from_log_probabilities(
+            log_p[count:], log_probabilities(teacher_logits)
+        )
         return {
-            "supervised": supervised_loss(logits[:count], labelled.label),
-            "consistency": weight * consistency_mse(logits[count:], teacher_logits),
+            "supervised": supervised_from_log_probabilities(log_p[:count], labelled.label),
+            "consistency": weight * consistency,
         }

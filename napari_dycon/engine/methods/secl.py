@@ -12,11 +12,14 @@ program's own.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine import losses
-from napari_dycon.engine.cells import Grid, pseudo_label_cells, region_cells
+from napari_dycon.engine.cells import (
+    Grid,
+    pseudo_label_cells_from_log_probabilities,
+    region_cells,
+)
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.contrastive import secl
 from napari_dycon.engine.methods import Step, teacher_view
@@ -46,8 +49,9 @@ class Secl:
                 output = step.teacher(view, embed=True)
                 assert output.embeddings is not None
                 teacher = output.embeddings
-                guess = F.softmax(losses.at_least_float32(output.logits), dim=1)
-                groups = pseudo_label_cells(guess, (d, h, w), c.teacher_confidence)
+                groups = pseudo_label_cells_from_log_probabilities(
+                    losses.log_probabilities(output.logits), (d, h, w), c.teacher_confidence
+                )
         contrast = secl(cells(student), cells(teacher), groups, temperature=c.secl_temperature)
         return {
             "supervised": losses.supervised_loss(logits, labelled.label),
