@@ -33,7 +33,7 @@ from napari_dycon.engine.preprocess import (
     save_array,
 )
 from napari_dycon.engine.registration import Shape, canvas_shape, likeness_to, register
-from napari_dycon.engine.votes import VOTERS, alike, stands_out
+from napari_dycon.engine.votes import LEAST_DICE, VOTERS, alike, stands_out
 from napari_dycon.engine.warps import deform, on_canvas
 from napari_dycon.errors import DyconError
 
@@ -76,6 +76,24 @@ def is_sound(voter: LabelledCase, classes: int) -> bool:
     return label.shape == image.shape[1:] and bool(known.all())
 
 
+def can_agree(voters: Sequence[LabelledCase], device: torch.device) -> bool:
+    """Whether labels deformed into another scan can overlap at all, from one of the voters.
+
+    Where structures lie anywhere, as lesions do, no scan would get a vote, and every scan would pay
+    for the attempt.
+    """
+    if len(voters) < 2:
+        return True
+    target = voters[0]
+    image = read_image_array(target.image)
+    others = [v for v in voters[1 : VOTERS + 1] if len(read_image_array(v.image)) == len(image)]
+    if not others:
+        return True
+    deformed = _deform_into(np.asarray(image), others, device)
+    drawn = np.array(read_label_array(target.label))
+    return alike([drawn, *(label for _, label in deformed)], least=LEAST_DICE / 2)
+
+
 def vote_on(
     image: Array, voters: Sequence[Sequence[LabelledCase]], classes: int, device: torch.device
 ) -> Tensor | None:
@@ -91,41 +109,51 @@ def vote_on(
     -------
     (classes, D, H, W), sums of 1
     """
-    if device.type == "mps":  # older versions of torch cannot differentiate sampling in 3D there
-        device = torch.device("cpu")
-    images: list[Array] = []
-    labels: list[npt.NDArray[np.uint8]] = []
-    for number, group in enumerate(voters):
-        asked = _most_alike(image, group, device)
-        if not number and not asked:
+    chosen = [
+        _most_alike(image, group, device)
+        for group in ([v for v in group if _is_another(v, image)] for group in voters)
+    ]
+    if not chosen or not chosen[0]:
+        return None
+    together = [voter for group in chosen for voter in group]
+    deformed = _deform_into(image, together, device)
+    images, labels = [list(part) for part in zip(*deformed, strict=True)]
+    drawn = labels[: len(chosen[0])]
+    if not alike(drawn):
+        return None
+    if len(drawn) == 1:
+        said = shares_of(image, images[:1], drawn, classes).argmax(axis=0).astype(np.uint8)
+        if not stands_out(image, said, images[0], drawn[0]):
             return None
-        images += [scan for scan, _ in asked]
-        labels += [label for _, label in asked]
-        if not number and not alike(labels):
-            return None
-        if not number and len(asked) == 1:
-            said = shares_of(image, images, labels, classes).argmax(axis=0).astype(np.uint8)
-            if not stands_out(image, said, images[0], labels[0]):
-                return None
-    return torch.from_numpy(shares_of(image, images, labels, classes)) if labels else None
+    return torch.from_numpy(shares_of(image, images, labels, classes))
 
 
 def _most_alike(
     image: Array, voters: Sequence[LabelledCase], device: torch.device
+) -> list[LabelledCase]:
+    """The voters that look most like a scan."""
+    if len(voters) <= VOTERS:
+        return list(voters)
+    canvas = canvas_shape([image.shape[1:]])
+    likeness = likeness_to(on_canvas(image, canvas)[None].to(device))
+    found = [float(likeness(_small(voter.image, canvas)[None].to(device))) for voter in voters]
+    order = sorted(range(len(voters)), key=lambda number: -found[number])
+    return [voters[number] for number in order[:VOTERS]]
+
+
+def _deform_into(
+    image: Array, voters: Sequence[LabelledCase], device: torch.device
 ) -> list[tuple[Array, npt.NDArray[np.uint8]]]:
-    """Scans and labels of the voters most like a scan, deformed into it."""
-    voters = [voter for voter in voters if _is_another(read_image_array(voter.image), image)]
-    if not voters:
-        return []
+    """Scans and labels of voters, deformed into a scan."""
+    if device.type == "mps":  # older versions of torch cannot differentiate sampling in 3D there
+        device = torch.device("cpu")
     canvas = canvas_shape([image.shape[1:]])
     fixed = on_canvas(image, canvas)[None].to(device)
-    small = torch.stack([_small(voter.image, canvas) for voter in voters]).to(device)
-    likeness = likeness_to(fixed)
-    order = sorted(range(len(voters)), key=lambda n: -float(likeness(small[n : n + 1])))[:VOTERS]
-    found = register(small[order], fixed.expand(len(order), -1, -1, -1, -1).contiguous()).cpu()
+    moving = torch.stack([_small(voter.image, canvas) for voter in voters]).to(device)
+    fields = register(moving, fixed.expand(len(voters), -1, -1, -1, -1).contiguous()).cpu()
     return [
-        deform(voters[number], found[place : place + 1], image.shape[1:])
-        for place, number in enumerate(order)
+        deform(voter, fields[number : number + 1], image.shape[1:])
+        for number, voter in enumerate(voters)
     ]
 
 
@@ -135,11 +163,12 @@ def _small(path: Path, canvas: Shape) -> Tensor:
     return on_canvas(read_image_array(path), canvas)
 
 
-def _is_another(other: Array, image: Array) -> bool:
+def _is_another(voter: LabelledCase, image: Array) -> bool:
     """Whether a voter can be asked about a scan: of as many channels, and not the scan itself.
 
     A scan may come with another name, or from another folder, than in the project.
     """
+    other = read_image_array(voter.image)
     if len(other) != len(image):
         return False
     if other.shape != image.shape:

@@ -10,10 +10,25 @@ def box_mean(array: Tensor, radius: int) -> Tensor:
 
     Sums of shifted views: on a CPU several times as fast as pooling or convolution.
     """
+    width = 2 * radius + 1
     for axis in (-3, -2, -1):
-        length = array.shape[axis] - 2 * radius
-        total = array.narrow(axis, 0, length).clone()
-        for start in range(1, 2 * radius + 1):
-            total += array.narrow(axis, start, length)
-        array = total
-    return array / (2 * radius + 1) ** 3
+        array = _window_sum(array, axis, width)
+    return array / width**3
+
+
+def _window_sum(array: Tensor, axis: int, width: int) -> Tensor:
+    """Sums over ``width`` neighbors along an axis, from sums over 1, 2, 4, ... of them."""
+    length = array.shape[axis] - width + 1
+    part, size = array, 1  # sums over ``size`` neighbors
+    total, done = None, 0  # sums over the first ``done`` of the ``width``
+    while True:
+        if width & size:
+            shifted = part.narrow(axis, done, length)
+            total = shifted if total is None else total + shifted
+            done += size
+        if done == width:
+            return total if total is not None else array
+        part = part.narrow(axis, 0, part.shape[axis] - size) + part.narrow(
+            axis, size, part.shape[axis] - size
+        )
+        size *= 2

@@ -109,7 +109,7 @@ class TrainConfig:
     regions: tuple[int, int, int] = (4, 4, 4)
 
     # Prediction
-    test_scales: tuple[float, ...] = (0.93, 1.07)  # sizes in which a scan is seen once more each
+    test_scales: tuple[float, ...] = ()  # sizes in which a scan is seen once more each
     test_mirror: bool = False  # seen once more with left and right exchanged
     atlas_weight: float = 0.0  # of what labelled scans deformed into it say (see atlas.py)
     templates: int = 8  # unlabelled scans that have a say then as well (see templates.py)

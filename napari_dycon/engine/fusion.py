@@ -173,18 +173,23 @@ def _shares(
     """Shares in a tile, from arrays that reach beyond it by what each is looked at for."""
     size = [n - 2 * PATCH for n in fixed.shape[1:]]
     shifts = list(itertools.product(range(2 * SEARCH + 1), repeat=3))
-    far, said = [], []
-    for image, label in zip(images, labels, strict=True):
-        for shift in shifts:
-            there = _shifted(image, shift, fixed.shape[1:])
-            far.append(box_mean((fixed - there).square().mean(dim=0, keepdim=True), PATCH)[0])
-            said.append(_shifted(label[None], shift, size)[0])
-    distance, votes = torch.stack(far), torch.stack(said)
-    nearest = distance.amin(dim=0)
-    weight = torch.exp(-(distance - nearest) / (nearest + NEAR)) * (votes != UNANNOTATED)
-    total = weight.sum(dim=0).clamp(min=torch.finfo(weight.dtype).tiny)
-    shares = [(weight * (votes == value)).sum(dim=0) / total for value in values]
-    return torch.stack(shares).numpy()
+    moved, drawn = torch.cat(list(images)), torch.stack(list(labels))  # (V C, ...), (V, ...)
+    count = len(drawn)
+    distance = torch.empty(len(shifts), count, *size)
+    for number, shift in enumerate(shifts):
+        there = _shifted(moved, shift, fixed.shape[1:])
+        distance[number] = box_mean(
+            (there.reshape(count, *fixed.shape) - fixed).square_().mean(dim=1), PATCH
+        )
+    nearest = distance.amin(dim=(0, 1))
+    weight = distance.sub_(nearest).div_(-(nearest + NEAR)).exp_()
+    shares = torch.zeros(len(values), *size)
+    for number, shift in enumerate(shifts):
+        said = _shifted(drawn, shift, size)
+        for place, value in enumerate(values):
+            shares[place] += (weight[number] * (said == value)).sum(dim=0)
+    total = shares.sum(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)
+    return (shares / total).numpy()
 
 
 def _part(array: Array, box: Sequence[slice], margin: int) -> Tensor:

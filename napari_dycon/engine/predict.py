@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from napari_dycon.engine import band
@@ -29,6 +28,7 @@ from napari_dycon.engine.losses import at_least_float32
 from napari_dycon.engine.patches import LEFT_RIGHT
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
+from napari_dycon.engine.windows import MAX_WINDOW_SIDE, plan_windows, predict_windows
 from napari_dycon.project.formats import write_map, write_mask
 from napari_dycon.project.scans import Scan, read_scan
 from napari_dycon.project.volume import Volume
@@ -36,10 +36,11 @@ from napari_dycon.project.volume import Volume
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
-OVERLAP, QUICK_OVERLAP = 0.5, 0.25  # of neighbouring windows
-MOST_PATCHES = 8.0  # voxels, in patches, up to which a CPU looks at a scan more than once
 MOST_VOTED = 2**24  # voxels of a scan that labelled ones are deformed into
-WHOLE_VOLUME_FACTOR = 2.0  # volumes up to this many patches' voxels are predicted in one window
+# Ways to predict a scan, from the fastest to the one that takes the least memory: the longest side
+# of a window, in sides of a patch, and whether windows are stitched on the device.
+ATTEMPTS = ((MAX_WINDOW_SIDE, True), (MAX_WINDOW_SIDE, False), (1.0, False), (0.5, False))
+BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def predict_volume(
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
-    ``quick`` takes one view of the scan, windows that overlap less, and no voters: several times as
-    fast, a little less accurate. ``but`` is the scan's own case, whose label is not asked.
+    ``quick`` takes one view of the scan and no voters: faster, a little less accurate. ``but`` is
+    the scan's own case, whose label is not asked.
     """
     image = prepare_image(volume, model.config)
     members = members_on_grid(model, image, volume.shape, device, dtype, quick=quick)
@@ -84,8 +85,8 @@ def members_on_grid(
 ) -> Iterator[Tensor]:
     """Softmax outputs ``(classes, *shape)`` of all members, one by one.
 
-    Members are student and teacher, each seeing the scan as it is and, unless ``quick`` or a large
-    scan on a CPU, a little smaller and larger and, when asked for, mirrored.
+    Members are student and teacher, each seeing the scan as it is and, when asked for and not
+    ``quick``, in other sizes and mirrored.
 
     Parameters
     ----------
@@ -93,10 +94,6 @@ def members_on_grid(
     shape : of the scan's own grid
     """
     image = torch.from_numpy(prepared)
-    assert model.config.patch is not None
-    patches = image[0].numel() / math.prod(model.config.patch)
-    if device.type == "cpu" and patches > MOST_PATCHES:
-        quick = True  # a minute and more for one scan
     views = [(1.0, False)]
     if not quick:
         views += [(scale, False) for scale in model.config.test_scales]
@@ -106,10 +103,9 @@ def members_on_grid(
         view = image if scale == 1.0 else _resized(image, size)
         if mirrored:
             view = view.flip(LEFT_RIGHT + 1)
-        overlap = QUICK_OVERLAP if quick else OVERLAP
-        for member in member_probabilities(model, view, device, dtype, overlap=overlap):
+        for member in member_probabilities(model, view, device, dtype):
             turned = member.flip(LEFT_RIGHT + 1) if mirrored else member
-            yield turned if tuple(turned.shape[1:]) == shape else _resized(turned, shape)
+            yield (turned if tuple(turned.shape[1:]) == shape else _resized(turned, shape)).cpu()
 
 
 def votes_on_grid(
@@ -142,16 +138,12 @@ def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(array[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
 
 
-@torch.no_grad()
 def member_probabilities(
-    model: Model,
-    image: Tensor,
-    device: torch.device,
-    dtype: torch.dtype,
-    *,
-    overlap: float,
+    model: Model, image: Tensor, device: torch.device, dtype: torch.dtype
 ) -> list[Tensor]:
-    """Softmax outputs ``(classes, D, H, W)`` of student and teacher, stitched on the CPU.
+    """Softmax outputs ``(classes, D, H, W)`` of student and teacher.
+
+    Where memory runs out, it is tried again in smaller windows, stitched on the CPU.
 
     Parameters
     ----------
@@ -159,7 +151,6 @@ def member_probabilities(
     """
     patch = model.config.patch
     assert patch is not None
-    window = _window(tuple(image.shape[1:]), patch, model.config.stride)
     networks = (model.student, model.teacher)
     training = [network.training for network in networks]
 
@@ -171,30 +162,30 @@ def member_probabilities(
     try:
         for network in networks:
             network.eval()
-        stitched = sliding_window_inference(
-            image[None],
-            roi_size=window,
-            sw_batch_size=1 if device.type == "cpu" else 4,
-            predictor=both,
-            overlap=overlap,
-            mode="gaussian",
-            padding_mode="replicate",
-            sw_device=device,
-            device=torch.device("cpu"),
-        )
+        for side, on_device in ATTEMPTS:
+            windows = plan_windows(image.shape[1:], patch, max_side=side)
+            batch = 1
+            if device.type != "cpu":
+                batch = max(min(BATCH_VOXELS // math.prod(windows.size), 8), 1)
+            try:
+                stitched = predict_windows(
+                    image,
+                    both,
+                    windows,
+                    device=device,
+                    stitch_device=device if on_device else torch.device("cpu"),
+                    batch=batch,
+                )
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or (side, on_device) == ATTEMPTS[-1]:
+                    raise
+            free_memory(device)  # out here the error no longer holds tensors
     finally:
         for network, mode in zip(networks, training, strict=True):
             network.train(mode)
-    assert isinstance(stitched, Tensor)
-    student, teacher = stitched[0].chunk(2)
+    student, teacher = stitched.chunk(2)
     return [student, teacher]
-
-
-def _window(shape: Sequence[int], patch: Sequence[int], stride: int) -> tuple[int, ...]:
-    """The patch, or the whole volume (to the network's stride) when it is hardly larger."""
-    whole = tuple(-(-n // stride) * stride for n in shape)
-    fits = np.prod(whole) <= WHOLE_VOLUME_FACTOR * np.prod(patch)
-    return whole if fits else tuple(patch)
 
 
 def predict_cases(

@@ -25,12 +25,14 @@ from napari_dycon.engine.boxes import box_mean
 Shape = tuple[int, int, int]
 
 CANVAS_VOXELS = 12_000  # of the grid on which two scans are compared
-ITERATIONS = 40
+# From coarse to fine: cells of the grid that are averaged into one along each axis, iterations, and
+# how many of the two grids of displacements are fitted beside the affine map.
+SCHEDULE = ((2, 10, 0), (2, 10, 1), (1, 8, 2))
 SMOOTHNESS = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
 NEAR = 2  # cells around each that are compared
 SMALL_VARIANCE = 1.0  # of these 125 cells together, below which they show nothing to match
 COARSE, FINE = 4, 2  # canvas cells between displacements
-RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.02, 0.04, 0.02
+RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.03, 0.06, 0.04
 
 
 def canvas_shape(shapes: Sequence[Sequence[int]], voxels: int = CANVAS_VOXELS) -> Shape:
@@ -48,12 +50,15 @@ def canvas_shape(shapes: Sequence[Sequence[int]], voxels: int = CANVAS_VOXELS) -
     return sizes[0], sizes[1], sizes[2]
 
 
-def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> Tensor:
+def register(
+    moving: Tensor, fixed: Tensor, *, schedule: Sequence[tuple[int, int, int]] = SCHEDULE
+) -> Tensor:
     """Fields that deform each moving volume into the shape of its fixed one.
 
     Parameters
     ----------
     moving, fixed : (N, C, D, H, W), pairs on one canvas, intensities of mean 0 and deviation 1
+    schedule : stages of ``(averaged cells, iterations, grids of displacements)``
 
     Returns
     -------
@@ -73,26 +78,26 @@ def register(moving: Tensor, fixed: Tensor, *, iterations: int = ITERATIONS) -> 
             {"params": levels[1:], "lr": RATE_FINE},
         ]
     )
-    likeness = likeness_to(fixed)
-    unit = _unit(grid, moving.device)
-    # Half a canvas is one unit of a displacement along its axis.
-    cells = torch.tensor(grid[::-1], device=moving.device).view(1, 3, 1, 1, 1) / 2.0
     with torch.enable_grad():
-        for iteration in range(iterations):
-            active = levels[: (4 * iteration) // iterations]  # none, coarse, both, both
-            field = _affine_field(affine, grid)
-            loss = torch.zeros((), device=moving.device)
-            if active:
-                displacement = _displacement(active, grid)
-                field = field + displacement.movedim(1, -1)
-                loss = loss + SMOOTHNESS * _roughness(displacement * cells)
-            warped = sample(moving, field)
-            loss = loss - likeness(warped)
-            optimizer.zero_grad(set_to_none=True)
-            (loss * count).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        for averaged, iterations, fitted in schedule:
+            seen, target = (F.avg_pool3d(v, averaged) for v in (moving, fixed))
+            size, similarity = target.shape[2:], likeness_to(target)
+            # Half a canvas is one unit of a displacement along its axis.
+            cells = torch.tensor(size[::-1], device=moving.device).view(1, 3, 1, 1, 1) / 2.0
+            for _ in range(iterations):
+                field = _affine_field(affine, size)
+                loss = torch.zeros((), device=moving.device)
+                if fitted:
+                    displacement = _displacement(levels[:fitted], size)
+                    field = field + displacement.movedim(1, -1)
+                    loss = loss + SMOOTHNESS * _roughness(displacement * cells)
+                loss = loss - similarity(sample(seen, field))
+                optimizer.zero_grad(set_to_none=True)
+                (loss * count).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
     with torch.no_grad():
-        return _affine_field(affine, grid) + _displacement(levels, grid).movedim(1, -1) - unit
+        displacement = _displacement(levels, grid).movedim(1, -1)
+        return _affine_field(affine, grid) + displacement - _unit(grid, moving.device)
 
 
 def likeness_to(fixed: Tensor) -> Callable[[Tensor], Tensor]:

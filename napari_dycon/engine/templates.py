@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.engine.atlas import is_sound, read_voters
+from napari_dycon.engine.atlas import can_agree, is_sound, read_voters
 from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
@@ -59,7 +59,10 @@ def with_voters(
     a project that is only shown, none is. Those that cannot be read, or that memory does not
     suffice for, are left out.
     """
-    model = dataclasses.replace(model, voters=(read_voters(project, run, model.config),))
+    voters = read_voters(project, run, model.config)
+    if not can_agree(voters, device):
+        return model
+    model = dataclasses.replace(model, voters=(voters,))
     groups = read_groups(run.state_folder)
     if not model.voters[0] or groups is None or not model.config.templates:
         return model

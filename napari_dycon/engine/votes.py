@@ -119,8 +119,8 @@ def surest(votes: Mapping[int, Vote]) -> list[int]:
     return sorted(order[: math.ceil(SUREST * len(order))])
 
 
-def alike(labels: Labels) -> bool:
-    """Whether the voters overlap by ``LEAST_DICE`` on average, for every structure.
+def alike(labels: Labels, least: float = LEAST_DICE) -> bool:
+    """Whether the voters overlap by ``least`` (Dice) on average, for every structure.
 
     Two voters are compared where both are annotated.
     """
@@ -131,7 +131,7 @@ def alike(labels: Labels) -> bool:
             in_a, in_b = (a == value) & known, (b == value) & known
             if total := int(in_a.sum()) + int(in_b.sum()):
                 overlaps.append(2 * int((in_a & in_b).sum()) / total)
-        if overlaps and np.mean(overlaps) < LEAST_DICE:
+        if overlaps and np.mean(overlaps) < least:
             return False
     return True
 

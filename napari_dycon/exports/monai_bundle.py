@@ -1,7 +1,8 @@
 """A trained network as a MONAI bundle, which ``python -m monai.bundle run`` runs without us.
 
-The folder ``bundle`` beside this file is copied as it is, together with ``engine/network.py`` and
-``engine/uncertainty.py``; what differs from network to network is filled into its configuration.
+The folder ``bundle`` beside this file is copied as it is, together with ``network.py``,
+``windows.py`` and ``uncertainty.py`` of ``engine``; what differs from network to network is filled
+into its configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_dycon.engine import network, predict, uncertainty
+from napari_dycon.engine import network, uncertainty, windows
 from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import ConfigError, ProjectError
@@ -116,7 +117,7 @@ def _resource(path: str) -> str:
 def _write_code(folder: Path) -> None:
     for path in ("LICENSE", "configs/logging.conf", *(f"scripts/{s}.py" for s in SCRIPTS)):
         write_text(folder / path, _resource(path))
-    for module in (network, uncertainty):  # they need torch and MONAI alone
+    for module in (network, uncertainty, windows):  # they need torch and MONAI alone
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         write_text(folder / "scripts" / Path(str(module.__file__)).name, source)
 
@@ -142,13 +143,8 @@ def _inference(model: Model) -> dict[str, Any]:
         "inferer": {
             "_target_": "scripts.inferer.ScaledWindows",
             "patch": config.patch,
-            "stride": config.stride,
             "scales": config.test_scales,
             "mirror": config.test_mirror,
-            "overlap": predict.OVERLAP,
-            "quick_overlap": predict.QUICK_OVERLAP,
-            "most_patches": predict.MOST_PATCHES,
-            "whole_factor": predict.WHOLE_VOLUME_FACTOR,
         },
     }
     template = json.loads(_resource("configs/inference.json"))
