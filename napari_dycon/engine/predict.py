@@ -26,6 +26,7 @@ from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
+from napari_dycon.engine.memory import smaller_windows, with_less_memory
 from napari_dycon.engine.patches import LEFT_RIGHT
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
@@ -59,13 +60,16 @@ def predict_volume(
     *,
     quick: bool = False,
     but: str | None = None,
+    prepared: npt.NDArray[np.float32] | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
     ``quick`` takes one view of the scan, windows that overlap less, and no voters: several times as
     fast, a little less accurate. ``but`` is the scan's own case, whose label is not asked.
+    ``prepared`` is the scan as the network sees it, where that is known: then only the volume's
+    grid is used.
     """
-    image = prepare_image(volume, model.config)
+    image = prepare_image(volume, model.config) if prepared is None else prepared
     members = members_on_grid(model, image, volume.shape, device, dtype, quick=quick)
     votes = None if quick else votes_on_grid(model, image, volume.shape, device, but=but)
     mean, uncertainty, disagreement = uncertainty_maps(members, votes, model.config.atlas_weight)
@@ -171,16 +175,20 @@ def member_probabilities(
     try:
         for network in networks:
             network.eval()
-        stitched = sliding_window_inference(
-            image[None],
-            roi_size=window,
-            sw_batch_size=1 if device.type == "cpu" else 4,
-            predictor=both,
-            overlap=overlap,
-            mode="gaussian",
-            padding_mode="replicate",
-            sw_device=device,
-            device=torch.device("cpu"),
+        stitched = with_less_memory(
+            lambda roi, batch: sliding_window_inference(
+                image[None],
+                roi_size=roi,
+                sw_batch_size=batch,
+                predictor=both,
+                overlap=overlap,
+                mode="gaussian",
+                padding_mode="replicate",
+                sw_device=device,
+                device=torch.device("cpu"),
+            ),
+            smaller_windows(window, 1 if device.type == "cpu" else 4, model.config.stride),
+            device,
         )
     finally:
         for network, mode in zip(networks, training, strict=True):
