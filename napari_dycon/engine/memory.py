@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 USABLE_FRACTION = 0.85  # of the free memory; the rest is for fragments and other programs
 SHRINK_TO = 0.7  # voxels of the next smaller patch, as a fraction at most
+# Contrast compares all pairs of embeddings of a patch; measured as 20 to 31 bytes a pair.
+CONTRASTIVE, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 RECLAIMABLE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
@@ -83,6 +85,9 @@ class MemoryPlan:
         """Estimate the memory of a step beyond what the networks themselves take."""
         patches = config.labelled_batch + (config.unlabelled_batch if unlabelled else 0)
         one = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
+        if unlabelled and config.method in CONTRASTIVE:  # embeddings lie twice as fine
+            locations = math.prod(2 * side // config.stride for side in self.patch)
+            one += BYTES_PER_PAIR * locations**2
         return math.ceil(patches / self.accumulation_steps) * one
 
     def describe(self, before: MemoryPlan, device: str) -> str:

@@ -34,6 +34,7 @@ from napari_dycon.engine.device import (
     free_memory,
     is_out_of_memory,
     keep_memory,
+    return_memory,
     tune_for_training,
 )
 from napari_dycon.engine.events import Event, EventLog
@@ -129,8 +130,6 @@ def _loop(
     known = loop.get("precision", {}).get(device.type, "auto")
     wanted = known if config.precision == "auto" else config.precision
     dtype = choose_precision(wanted, device)
-    if device.type == "cpu":
-        keep_memory()
     tune_for_training(device)
     card_bytes = free_bytes(device) if device.type == "cuda" else None
     borrowed = run.state_folder / "borrowed"
@@ -177,6 +176,8 @@ def _loop(
             classes=classes,
             unlabelled=bool(data.unlabelled),
         )
+    if device.type == "cpu" and config == memory.apply(data.config):
+        keep_memory()
     data.config = config
     unreported = MemoryPlan.of(config) != memory  # whether a warning of it is due
     write_json(run.config_path, config.to_dict())
@@ -305,6 +306,7 @@ def _loop(
     def lower_memory() -> None:
         """Make the steps smaller after memory ran out for one; the next one tries it."""
         nonlocal config, model, batches, unreported
+        return_memory()
         free_memory(device)
         smaller = MemoryPlan.of(config).lower(config)
         if smaller is None:
