@@ -26,7 +26,7 @@ from napari_dycon.project.limited import whole
 
 T = TypeVar("T")
 
-USABLE_FRACTION = 0.85  # of the free memory; the rest is for fragments and other programs
+USABLE_FRACTION = 0.75  # of the free memory; the rest is for fragments and other programs
 SHRINK_TO = 0.7  # voxels of the next smaller patch, as a fraction at most
 # Contrast compares all pairs of embeddings of a patch; measured as 20 to 31 bytes a pair.
 CONTRASTIVE, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32

@@ -131,6 +131,8 @@ def _loop(
     wanted = known if config.precision == "auto" else config.precision
     dtype = choose_precision(wanted, device)
     tune_for_training(device)
+    if device.type == "cpu":
+        return_memory()
     card_bytes = free_bytes(device) if device.type == "cuda" else None
     borrowed = run.state_folder / "borrowed"
     frozen = read_groups(run.state_folder) if loop else None

@@ -339,7 +339,9 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     assert done.returncode == 0, done.stderr[-2000:]
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert (events[-1]["event"], events[-1]["step"]) == ("finished", 2)
-    (told,) = [e["message"] for e in events if e["event"] == "warning"]
+    warned = [e["message"] for e in events if e["event"] == "warning"]
+    assert len(warned) == 1, warned
+    (told,) = warned
     assert told.startswith("This computer has too little memory for this plan, so ")
     assert told.endswith("; training goes on.")
     assert load_model(project.run().weights_path).config.accumulation_steps == 2
