@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,19 +49,84 @@ class Model:
     voters: tuple[tuple[LabelledCase, ...], ...] = ()  # scans that have a say; see templates.py
 
 
-def _prefixed(name: str, module: nn.Module) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of what a checkpoint holds, which training does not change any more.
+
+    ``copied`` waits until they are complete: from CUDA they are made beside the computation.
+    """
+
+    networks: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    about_weights: dict[str, Any]
+    about_state: dict[str, Any]
+    copied: Callable[[], None]
+
+
+def take_snapshot(
+    model: Model, step: int, optimizer: torch.optim.Optimizer | None, loop: dict[str, Any]
+) -> Snapshot:
+    """Copy networks and optimizer to the host; ``loop`` is JSON (step, elapsed, ...)."""
+    networks, slots = _network_tensors(model), {}
+    if optimizer is not None:
+        for index, state in optimizer.state_dict()["state"].items():
+            for name, value in state.items():
+                if isinstance(value, Tensor):
+                    slots[f"optimizer.{index}.{name}"] = value
+    copies = {name: _copy(value) for name, value in (networks | slots).items()}
+    copied = _nothing
+    if any(value.device.type == "cuda" for value in networks.values()):
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record()
+        copied = done.synchronize
+    return Snapshot(
+        {name: copies[name] for name in networks},
+        {name: copies[name] for name in slots},
+        {
+            "config": model.config.to_dict(),
+            "class_values": list(model.class_values),
+            "channels": model.channels,
+            "temperature": model.temperature,
+            "step": step,
+        },
+        {"loop": loop, "config": model.config.to_dict()},
+        copied,
+    )
+
+
+def write_snapshot(snapshot: Snapshot, weights: Path, state: Path) -> None:
+    """Write both files of a checkpoint, each whole or not at all, the weights first."""
+    snapshot.copied()
+    _write(weights, snapshot.networks, snapshot.about_weights)
+    make_folder(state.parent, within=state.parent.parent)
+    _write(state, snapshot.networks | snapshot.optimizer, snapshot.about_state)
+
+
+def _network_tensors(model: Model) -> dict[str, Tensor]:
     return {
-        f"{name}.{key}": value.detach().cpu().contiguous()
+        f"{name}.{key}": value.detach()
+        for name, module in (("student", model.student), ("teacher", model.teacher))
         for key, value in module.state_dict().items()
     }
 
 
+def _copy(tensor: Tensor) -> Tensor:
+    """Copy to the host, in C order whatever the layout; from CUDA without waiting for it."""
+    cuda = tensor.device.type == "cuda"
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=cuda)
+    return host.copy_(tensor.detach(), non_blocking=cuda)
+
+
+def _nothing() -> None:
+    """Wait for nothing."""
+
+
 def _write(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write tensors that share no memory, in C order."""
     header = {"format": FORMAT, "version": str(VERSION), "about": json.dumps(about)}
-    # Student and teacher never share memory, but a module may tie tensors; copies are small.
     with replacing(path) as temporary:
         try:
-            save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
+            save_file(tensors, temporary, metadata=header)
         except SafetensorError as error:  # so it says that a disk is full
             raise OSError(_reason(error)) from error
 
@@ -139,15 +204,9 @@ def _entries(prefix: str, module: nn.Module) -> dict[str, Entry]:
 
 def save_weights(path: Path, model: Model, step: int) -> None:
     """Write student and teacher with the configuration and the classes."""
-    about = {
-        "config": model.config.to_dict(),
-        "class_values": list(model.class_values),
-        "channels": model.channels,
-        "temperature": model.temperature,
-        "step": step,
-    }
-    tensors = _prefixed("student", model.student) | _prefixed("teacher", model.teacher)
-    _write(path, tensors, about)
+    snapshot = take_snapshot(model, step, None, {})
+    snapshot.copied()
+    _write(path, snapshot.networks, snapshot.about_weights)
 
 
 def load_model(path: Path, device: torch.device | None = None) -> Model:
@@ -217,13 +276,10 @@ def save_state(
     path: Path, model: Model, optimizer: torch.optim.Optimizer, loop: dict[str, Any]
 ) -> None:
     """Write all that an exact resume needs; ``loop`` is JSON (step, elapsed, ...)."""
-    tensors = _prefixed("student", model.student) | _prefixed("teacher", model.teacher)
-    for index, slots in optimizer.state_dict()["state"].items():
-        for name, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{name}"] = value.detach().cpu().contiguous()
+    snapshot = take_snapshot(model, int(loop.get("step", 0)), optimizer, loop)
+    snapshot.copied()
     make_folder(path.parent, within=path.parent.parent)
-    _write(path, tensors, {"loop": loop, "config": model.config.to_dict()})
+    _write(path, snapshot.networks | snapshot.optimizer, snapshot.about_state)
 
 
 def read_loop(path: Path) -> dict[str, Any]:
@@ -266,6 +322,11 @@ def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> di
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+    for parameter, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                # In the parameter's own layout, which fused updates take for granted.
+                slots[name] = torch.empty_like(parameter).copy_(value)
     return loop
 
 

@@ -24,7 +24,7 @@ from napari_dycon.errors import ConfigError
 
 METHODS = ("dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervised")
 DEVICES = ("auto", "cuda", "mps", "cpu")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 NORMS = ("instance", "group", "batch")
 MOST_FLOAT = 1e30
 # Of training alone, by earlier versions; weights that were saved with them predict as before.
@@ -66,6 +66,7 @@ class TrainConfig:
     # Batches and augmentation
     labelled_batch: int = 2
     unlabelled_batch: int = 2
+    accumulation_steps: int = 1  # parts that each step's batch is computed in, to save memory
     foreground_share: float = 0.5  # labelled patches centred on an annotated structure
     augment: bool = True
     rotate_degrees: float = 17.0
@@ -290,6 +291,12 @@ def _check(config: TrainConfig) -> None:
     ):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
+    if math.gcd(config.labelled_batch, config.unlabelled_batch) % config.accumulation_steps:
+        raise ConfigError(
+            f"Setting accumulation_steps is {config.accumulation_steps}; expected a divisor of "
+            f"labelled_batch ({config.labelled_batch}) and unlabelled_batch "
+            f"({config.unlabelled_batch})."
+        )
     if config.filters is not None and len(config.filters) < 3:
         raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
     if config.patch is not None and config.filters is not None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +40,9 @@ from napari_dycon.project.limited import number, read_json, whole
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
+T = TypeVar("T")
+
+HEARTBEAT_S = 0.8  # between events while a scan is prepared
 FINGERPRINTS = 40  # scans that the plan looks at
 MOST_SIDE = 10**6  # voxels along a side of a scan
 
@@ -64,8 +69,11 @@ def prepare(
     state: Path,
     found: Groups,
     resumed: bool,
+    card_bytes: int | None = None,
 ) -> Iterator[Event | TrainingData]:
     """Plan the run and prepare its scans; yields ``preparing`` events, then the data.
+
+    There is an event for each scan, and at least one a second while a large one takes its time.
 
     Parameters
     ----------
@@ -73,9 +81,20 @@ def prepare(
     state : folder of the run, where groups and labels of this moment are frozen for the run
     found : the cases
     resumed : whether the run goes on, with the labels it was started with
+    card_bytes : free memory of the graphics card, where it is known
     """
     labelled, unlabelled = found.labelled, found.unlabelled
-    planned = plan(config, _fingerprints(project, found), device)
+    ids = [*labelled, *unlabelled]
+    begun: Event = {"event": "preparing", "done": 0, "total": len(ids)}
+    prints = yield from _with_heartbeat(lambda: _fingerprints(project, found), begun)
+    planned = plan(
+        config,
+        prints,
+        device,
+        card_bytes=card_bytes,
+        channels=len(project.channels),
+        classes=len(found.class_values) + 1,
+    )
     data = TrainingData(
         planned,
         class_values=tuple(found.class_values),
@@ -84,39 +103,12 @@ def prepare(
     )
     if not resumed:
         write_groups(state, found)
-    ids = [*labelled, *unlabelled]
     for place, case in enumerate(ids, start=1):
-        images = project.image_paths(case)
-        cached = cache_path(project.cache_folder, case, images, planned)
-        volume = None
-        if not cached.exists():
-            volume = project.read_image(case)
-            save_array(cached, prepare_image(volume, planned))
-        frozen = frozen_label(state, case)
-        if place <= len(labelled) and resumed:
-            if frozen.exists():
-                _check_frozen(frozen, len(data.class_values))
-                data.labelled.append(LabelledCase(case, cached, frozen))
-        elif place <= len(labelled):
-            volume = volume or project.read_image(case)
-            label = project.read_label(case, like=volume)
-            assert label is not None
-            indices = to_indices(prepare_label(label, volume, planned), data.class_values)
-            values = set(np.unique(indices).tolist())
-            # A single value teaches nothing, but that a whole scan shows no structure does.
-            if len(values - {UNANNOTATED}) < 2 and values != {0}:
-                what = "only background" if 0 in values else "only a structure"
-                what = "nothing" if values == {UNANNOTATED} else what
-                data.warnings.append(
-                    f"Case {case} is left out: {what} is annotated in it. Mark some of the "
-                    "structure and some of what is not, or say that the whole scan is done."
-                )
-            else:
-                save_array(frozen, indices)
-                data.labelled.append(LabelledCase(case, cached, frozen))
-        else:
-            data.unlabelled.append(UnlabelledCase(case, cached))
-        yield {"event": "preparing", "done": place, "total": len(ids)}
+        work = functools.partial(
+            _prepare_case, project, data, case, state, place <= len(labelled), resumed
+        )
+        yield from _with_heartbeat(work, {**begun, "done": place - 1})
+        yield {**begun, "done": place}
     if not data.labelled:
         why = data.warnings[0] if data.warnings else "The state of this run is damaged."
         raise UserError(f"No label can be learnt from yet. {why}")
@@ -131,6 +123,51 @@ def prepare(
             "does. Add scans without labels for it to learn from."
         )
     yield data
+
+
+def _prepare_case(
+    project: Project, data: TrainingData, case: str, state: Path, labelled: bool, resumed: bool
+) -> None:
+    """Cache a scan for the planned network, freeze its label, and add both to the data."""
+    images = project.image_paths(case)
+    cached = cache_path(project.cache_folder, case, images, data.config)
+    volume = None
+    if not cached.exists():
+        volume = project.read_image(case)
+        save_array(cached, prepare_image(volume, data.config))
+    frozen = frozen_label(state, case)
+    if not labelled:
+        data.unlabelled.append(UnlabelledCase(case, cached))
+    elif resumed:
+        if frozen.exists():
+            _check_frozen(frozen, len(data.class_values))
+            data.labelled.append(LabelledCase(case, cached, frozen))
+    else:
+        volume = volume or project.read_image(case)
+        label = project.read_label(case, like=volume)
+        assert label is not None
+        indices = to_indices(prepare_label(label, volume, data.config), data.class_values)
+        values = set(np.unique(indices).tolist())
+        # A single value teaches nothing, but that a whole scan shows no structure does.
+        if len(values - {UNANNOTATED}) < 2 and values != {0}:
+            what = "only background" if 0 in values else "only a structure"
+            what = "nothing" if values == {UNANNOTATED} else what
+            data.warnings.append(
+                f"Case {case} is left out: {what} is annotated in it. Mark some of the "
+                "structure and some of what is not, or say that the whole scan is done."
+            )
+        else:
+            save_array(frozen, indices)
+            data.labelled.append(LabelledCase(case, cached, frozen))
+
+
+def _with_heartbeat(work: Callable[[], T], event: Event) -> Generator[Event, None, T]:
+    """Do work in a thread and yield a copy of the event every ``HEARTBEAT_S``."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while not wait([future], timeout=HEARTBEAT_S).done:
+            yield dict(event)
+        return future.result()
 
 
 def has_structure(case: LabelledCase) -> bool:

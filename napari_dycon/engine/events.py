@@ -8,7 +8,7 @@ kind         further keys
 started      run, method, device, device_reason, precision, labelled, unlabelled,
              validation (numbers of cases), steps, time_limit, pid, from_step (0, or where
              the checkpoint lies from which a run goes on: later steps are made again)
-preparing    done, total (scans)
+preparing    done, total (scans); at least one a second
 warps        done, total (labelled scans deformed into the shapes of unlabelled ones)
 step         step, steps, progress (0 to 1), loss, parts {name: value}, beta,
              learning_rate, elapsed, remaining (seconds)
@@ -18,7 +18,8 @@ preview      case, step, mask, uncertainty (paths of files)
 checkpoint   step
 warning      message
 paused       step
-resumed      step
+resumed      step; from_step where a run went back to its last checkpoint: later steps are
+             made again
 finished     step, elapsed, reason ("steps" or "time limit"), dice (mean or null)
 stopped      step, elapsed: asked to stop; the weights are saved
 failed       message, advice

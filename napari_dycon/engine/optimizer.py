@@ -8,14 +8,43 @@ from napari_dycon.engine.config import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum as the papers of the field use it."""
+    """AdamW, or SGD with momentum as the papers of the field use it.
+
+    On CUDA the update is one fused kernel, which can leave out a step without the host knowing
+    (see ``stepper.py``). On a CPU it would save 2 of about 2,000 ms a step and round differently.
+    """
+    fused = True if next(network.parameters()).device.type == "cuda" else None
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             network.parameters(),
             lr=config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            fused=fused,
         )
     return torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        network.parameters(),
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=fused,
     )
+
+
+def allocate_state(optimizer: torch.optim.Optimizer) -> None:
+    """Make the optimizer's state before the first step, as the first step would.
+
+    Lack of memory then shows while nothing can be left half updated. Parameters stay as they are.
+    """
+    rates = [group["lr"] for group in optimizer.param_groups]
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, torch.Tensor):
+                value.zero_()
+    optimizer.zero_grad(set_to_none=True)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate

@@ -6,6 +6,7 @@ of an unlabelled case's truth can enter it. What a person set stays as set.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,17 @@ FILTERS = {
 }
 # Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
 HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
+# A graphics card with less free memory gets fewer filters, and patches that fit into what it has.
+SMALL_CARD_BYTES = 10 * 2**30
+SMALL_CARD_FILTERS = (16, 32, 64, 128, 256)
+CARD_FRACTION = 0.8  # of its free memory that a step may take
+SPLIT_BELOW_VOXELS = 64**3  # smaller patches see too little: the batch is computed in parts first
+# Bytes that a step keeps of each voxel of a patch, measured as peak memory of float32 steps on a
+# CPU for 48^3 and 64^3 patches, with and without half resolution, 2 and 8 classes, 1 and 4
+# channels; the estimate was 0.94 to 1.08 of the measured peak. A voxel of a coarser level counts as
+# the share of a voxel that it is.
+BYTES_PER_FILTER, BYTES_PER_FINE_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 68, 35, 43, 12
+FINE_FILTERS = 8  # as in network.py, which imports torch
 LEAST_SIDE = 32  # voxels of a patch along each axis
 LEAST_CELLS = 2  # of the coarsest level, likewise: of a single one normalising leaves nothing
 
@@ -48,7 +60,15 @@ def fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, flo
     return Fingerprint((d, h, w), spacing, float(low), float(high))
 
 
-def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> TrainConfig:
+def plan(
+    config: TrainConfig,
+    prints: Sequence[Fingerprint],
+    device: str,
+    *,
+    card_bytes: int | None = None,
+    channels: int = 1,
+    classes: int = 2,
+) -> TrainConfig:
     """Fill what the configuration leaves open.
 
     Parameters
@@ -56,12 +76,19 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     config : settings of the person and the preset
     prints : one a case, labelled or not
     device : "cuda", "mps" or "cpu", decides how large patch and network may be
+    card_bytes : free memory of the graphics card, where it is known
+    channels, classes : of the network; the background counts
     """
     spacing = config.spacing or _spacing(prints)
     shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
-    config = plan_network(config, device)
+    config = plan_network(config, device, card_bytes=card_bytes)
     shape = np.median(shapes, axis=0)
-    patch = config.patch or _patch(shape, config.stride, PATCH_VOXELS[device])
+    voxels = PATCH_VOXELS[device]
+    if card_bytes is not None and config.patch is None:
+        fitting, parts = _fit_card(config, card_bytes, channels, classes)
+        voxels = min(voxels, fitting)
+        config = config.with_changes(accumulation_steps=parts)
+    patch = config.patch or _patch(shape, config.stride, voxels)
     intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
     window = config.window
     if intensity == "window" and window is None:
@@ -72,7 +99,7 @@ def plan(config: TrainConfig, prints: Sequence[Fingerprint], device: str) -> Tra
     return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
 
 
-def plan_network(config: TrainConfig, device: str) -> TrainConfig:
+def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = None) -> TrainConfig:
     """Filters and resolution; filters that a person chose are levels from full resolution on.
 
     Raises
@@ -84,6 +111,8 @@ def plan_network(config: TrainConfig, device: str) -> TrainConfig:
     if half is None:
         half = config.filters is None and HALF_RESOLUTION[device]
     filters = FILTERS[device]
+    if card_bytes is not None and card_bytes < SMALL_CARD_BYTES:
+        filters = SMALL_CARD_FILTERS
     if half and not HALF_RESOLUTION[device]:  # the coarsest cells stay as large as they are
         filters = filters[:-1]
     elif HALF_RESOLUTION[device] and not half:
@@ -108,7 +137,7 @@ def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[in
     Axes along which a scan is thin get the least side, which may be more than the scan has; what is
     left of the budget is for the others.
     """
-    least = max(-(-LEAST_SIDE // stride), LEAST_CELLS) * stride
+    least = min_patch_side(stride)
     size = np.full(3, float(least))
     others = np.ones(3, bool)
     while others.any():
@@ -121,6 +150,45 @@ def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[in
         others &= ~thin
     d, h, w = (int(s // stride) * stride for s in size)
     return d, h, w
+
+
+def min_patch_side(stride: int) -> int:
+    """Voxels that a side of a patch has at least."""
+    return max(-(-LEAST_SIDE // stride), LEAST_CELLS) * stride
+
+
+def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) -> float:
+    """Estimate what a training step keeps of each voxel of a patch; filters must be planned."""
+    assert config.filters is not None
+    half = bool(config.half_resolution)
+    filters = sum(count * 0.125 ** (level + half) for level, count in enumerate(config.filters))
+    fine = FINE_FILTERS * half
+    return float(
+        BYTES_PER_FILTER * filters
+        + BYTES_PER_FINE_FILTER * fine
+        + BYTES_PER_CLASS * classes
+        + BYTES_PER_CHANNEL * channels
+    )
+
+
+def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) -> int:
+    """Estimate what a training step keeps of each patch; patch and filters must be planned."""
+    assert config.patch is not None
+    voxel = estimate_voxel_bytes(config, channels=channels, classes=classes)
+    return math.ceil(voxel * math.prod(config.patch))
+
+
+def _fit_card(config: TrainConfig, card_bytes: int, channels: int, classes: int) -> tuple[int, int]:
+    """Voxels of a patch that a card has the memory for, and the parts to compute a batch in."""
+    patches = config.labelled_batch + config.unlabelled_batch
+    each = estimate_voxel_bytes(config, channels=channels, classes=classes)
+    both = math.gcd(config.labelled_batch, config.unlabelled_batch)
+    for parts in range(config.accumulation_steps, both + 1):
+        if both % parts == 0:
+            voxels = int(CARD_FRACTION * card_bytes * parts / (patches * each))
+            if voxels >= SPLIT_BELOW_VOXELS:
+                return voxels, parts
+    return int(CARD_FRACTION * card_bytes * both / (patches * each)), both
 
 
 def looks_like_ct(prints: Sequence[Fingerprint]) -> bool:

@@ -25,6 +25,7 @@ from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
+from napari_dycon.engine.memory import with_less_memory
 from napari_dycon.engine.patches import LEFT_RIGHT
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
@@ -60,13 +61,15 @@ def predict_volume(
     *,
     quick: bool = False,
     but: str | None = None,
+    prepared: npt.NDArray[np.float32] | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
     ``quick`` takes one view of the scan and no voters: faster, a little less accurate. ``but`` is
-    the scan's own case, whose label is not asked.
+    the scan's own case, whose label is not asked. ``prepared`` is the scan as the network sees it,
+    where that is known: then only the volume's grid is used.
     """
-    image = prepare_image(volume, model.config)
+    image = prepare_image(volume, model.config) if prepared is None else prepared
     members = members_on_grid(model, image, volume.shape, device, dtype, quick=quick)
     votes = None if quick else votes_on_grid(model, image, volume.shape, device, but=but)
     mean, uncertainty, disagreement = uncertainty_maps(members, votes, model.config.atlas_weight)
@@ -159,28 +162,23 @@ def member_probabilities(
             logits = [at_least_float32(network(x).logits) for network in networks]
         return torch.cat([F.softmax(part / model.temperature, dim=1) for part in logits], dim=1)
 
+    def predict(attempt: tuple[float, bool]) -> Tensor:
+        side, on_device = attempt
+        windows = plan_windows(image.shape[1:], patch, max_side=side)
+        at_once = 1 if device.type == "cpu" else BATCH_VOXELS // math.prod(windows.size)
+        return predict_windows(
+            image,
+            both,
+            windows,
+            device=device,
+            stitch_device=device if on_device else torch.device("cpu"),
+            batch=min(max(at_once, 1), 8),
+        )
+
     try:
         for network in networks:
             network.eval()
-        for side, on_device in ATTEMPTS:
-            windows = plan_windows(image.shape[1:], patch, max_side=side)
-            batch = 1
-            if device.type != "cpu":
-                batch = max(min(BATCH_VOXELS // math.prod(windows.size), 8), 1)
-            try:
-                stitched = predict_windows(
-                    image,
-                    both,
-                    windows,
-                    device=device,
-                    stitch_device=device if on_device else torch.device("cpu"),
-                    batch=batch,
-                )
-                break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or (side, on_device) == ATTEMPTS[-1]:
-                    raise
-            free_memory(device)  # out here the error no longer holds tensors
+        stitched = with_less_memory(predict, ATTEMPTS, device)
     finally:
         for network, mode in zip(networks, training, strict=True):
             network.train(mode)

@@ -25,6 +25,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "projection_dim": (1, 4096),
     "labelled_batch": (1, 256),
     "unlabelled_batch": (0, 256),
+    "accumulation_steps": (1, 256),
     "rotate_degrees": (0, 360),
     "scale_range": (0, 0.9),
     "gamma": (0, 100),

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from napari_dycon.engine import band, checkpoint
 from napari_dycon.engine.calibration import Sample, calibration_sample
+from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.dataset import TrainingData, to_indices
 from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.events import Event
-from napari_dycon.engine.methods import Method, Step, losses_of
 from napari_dycon.engine.metrics import dice_per_class
 from napari_dycon.engine.predict import members_on_grid, predict_volume
-from napari_dycon.engine.preprocess import prepare_image
+from napari_dycon.engine.preprocess import (
+    cache_path,
+    prepare_image,
+    read_image_array,
+    save_array,
+)
 from napari_dycon.engine.uncertainty import mean_of
 from napari_dycon.errors import DyconError, ProjectError
+from napari_dycon.project.volume import Volume
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs import Run
@@ -55,23 +64,41 @@ def keep_trying(write: Callable[[], None]) -> Iterator[Event]:
         time.sleep(PAUSE)
 
 
-def rehearse(method: Method, step: Step, device: torch.device, dtype: torch.dtype) -> None:
-    """Compute a step and its gradients and forget them, so that lack of memory shows."""
-    networks = (step.student, step.teacher)
-    kept = [[buffer.clone() for buffer in network.buffers()] for network in networks]
-    try:
-        _, loss = losses_of(method, step, device, dtype)
-        loss.backward()  # type: ignore[no-untyped-call]
-    finally:  # running means of a batch norm, for instance
-        for network, before in zip(networks, kept, strict=True):
-            for buffer, value in zip(network.buffers(), before, strict=True):
-                buffer.copy_(value)
-    step.student.zero_grad(set_to_none=True)
-    free_memory(device)
+class PreparedScans:
+    """Scans as the network sees them, from the cache; only their grids are kept in memory.
+
+    Reading and normalising a scan anew for every score would take longer than predicting it.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+        self._known: dict[Path, tuple[Volume, tuple[int, ...]]] = {}
+
+    def read(self, case: str, config: TrainConfig) -> tuple[Volume, npt.NDArray[np.float32]]:
+        """Return the grid of a scan without its voxels, and the prepared scan ``(C, D, H, W)``."""
+        path = None
+        with contextlib.suppress(OSError):  # reading the scan tells in words what is wrong
+            images = self._project.image_paths(case)
+            path = cache_path(self._project.cache_folder, case, images, config)
+        if path is not None and path in self._known:
+            grid, shape = self._known[path]
+            with contextlib.suppress(ProjectError, OSError):  # deleted or damaged since
+                prepared = read_image_array(path, mapped=False)
+                if prepared.shape == shape:
+                    return grid, prepared
+        volume = self._project.read_image(case)
+        prepared = prepare_image(volume, config)
+        if path is not None:
+            with contextlib.suppress(ProjectError, OSError):  # it only saves time
+                if not path.exists():
+                    save_array(path, prepared)
+                self._known[path] = volume.without_voxels(), prepared.shape
+        return volume, prepared
 
 
 def preview(
     project: Project,
+    scans: PreparedScans,
     run: Run,
     model: checkpoint.Model,
     case: str,
@@ -81,8 +108,8 @@ def preview(
 ) -> Event:
     """Predict the case being looked at; one that cannot be, or is too large, gives a warning."""
     try:
-        volume = project.read_image(case)
-        result = predict_volume(model, volume, device, dtype, quick=True)
+        volume, prepared = scans.read(case, model.config)
+        result = predict_volume(model, volume, device, dtype, quick=True, prepared=prepared)
         project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
         score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
         project.write_facts(run.id, case, {"score": score})
@@ -104,6 +131,7 @@ def preview(
 
 def validate(
     project: Project,
+    scans: PreparedScans,
     data: TrainingData,
     model: checkpoint.Model,
     device: torch.device,
@@ -121,11 +149,10 @@ def validate(
     values = np.array([0, *data.class_values], dtype=np.uint8)
     for case in data.validation:
         try:
-            volume = project.read_image(case)
+            volume, prepared = scans.read(case, model.config)
             label = project.read_label(case, like=volume)
             if label is None:
                 continue
-            prepared = prepare_image(volume, model.config)
             members = list(
                 members_on_grid(model, prepared, volume.shape, device, dtype, quick=True)
             )

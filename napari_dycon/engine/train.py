@@ -8,6 +8,7 @@ progress, so there is no random state to save.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -22,32 +23,39 @@ import torch
 from napari_dycon.engine import checkpoint
 from napari_dycon.engine.borrow import borrow
 from napari_dycon.engine.calibration import Sample, fit_temperature
+from napari_dycon.engine.checkpoint import Snapshot, take_snapshot, write_snapshot
+from napari_dycon.engine.checkpoint_writer import CheckpointWriter
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.control import Control
 from napari_dycon.engine.dataset import TrainingData, prepare
 from napari_dycon.engine.device import (
     choose_device,
     choose_precision,
+    free_memory,
     is_out_of_memory,
     keep_memory,
+    return_memory,
+    tune_for_training,
 )
 from napari_dycon.engine.events import Event, EventLog
 from napari_dycon.engine.groups import groups, learnt_from, read_groups
+from napari_dycon.engine.interval import Interval
 from napari_dycon.engine.loader import Batches
-from napari_dycon.engine.methods import Step, build_method, losses_of
+from napari_dycon.engine.memory import MemoryPlan, fit_to_memory, free_bytes
+from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.methods.supervised import Supervised
-from napari_dycon.engine.network import build_network, update_teacher
-from napari_dycon.engine.optimizer import build_optimizer
+from napari_dycon.engine.network import build_network
+from napari_dycon.engine.optimizer import allocate_state, build_optimizer
 from napari_dycon.engine.patches import UnlabelledCase
 from napari_dycon.engine.plan import plan_network
 from napari_dycon.engine.schedules import (
     adaptive_beta,
-    ema_decay,
     learning_rate_factor,
     phase,
 )
-from napari_dycon.engine.side_jobs import keep_trying, left_out, preview, rehearse, validate
-from napari_dycon.errors import DyconError, EngineError, ProjectError
+from napari_dycon.engine.side_jobs import PreparedScans, keep_trying, left_out, preview, validate
+from napari_dycon.engine.stepper import PartialUpdateError, Stepper
+from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.atomic import write_json
 from napari_dycon.project.leftovers import sweep_project
 
@@ -63,7 +71,7 @@ MOST_FITS = 0.75  # share of tensors taken from another run: more with other cla
 FIRST_PREVIEW = 10  # steps; before, a picture says nothing
 MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
 BORROW_SHARE = 0.2  # of a time limit after which no more scans are deformed
-SIDE_JOB_SHARE = 0.15  # of the time goes into each of validation and preview at most
+VALIDATION_FRACTION, PREVIEW_FRACTION = 0.015, 0.0125  # of a run's time, at most
 
 
 def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iterator[Event]:
@@ -93,23 +101,27 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     sweep_project(project.path)
     log = EventLog(run)
     saved = run.has_weights  # asked now: its folder may be what goes away
+    writer = CheckpointWriter(run.weights_path, run.state_folder / "state.safetensors")
     try:
-        for event in _loop(project, config, run):
-            saved = saved or event["event"] == "checkpoint"
-            event["time"] = round(time.time(), 3)
-            log.write(event)
-            yield event
+        with contextlib.closing(writer):
+            for event in _loop(project, config, run, writer):
+                saved = saved or event["event"] == "checkpoint"
+                event["time"] = round(time.time(), 3)
+                log.write(event)
+                yield event
     except DyconError as error:
         log.write(_failed(error))
         raise
     except (RuntimeError, MemoryError, OSError) as error:
         # RuntimeError is what torch raises for lack of memory and for driver trouble.
-        known = _explain(error, saved)
+        known = _explain(error, saved, device)
         log.write(_failed(known))
         raise known from error
 
 
-def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
+def _loop(
+    project: Project, config: TrainConfig, run: Run, writer: CheckpointWriter
+) -> Iterator[Event]:
     begin = time.monotonic()
     device, reason = choose_device(config.device)
     state_path = run.state_folder / "state.safetensors"
@@ -118,8 +130,10 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     known = loop.get("precision", {}).get(device.type, "auto")
     wanted = known if config.precision == "auto" else config.precision
     dtype = choose_precision(wanted, device)
+    tune_for_training(device)
     if device.type == "cpu":
-        keep_memory()
+        return_memory()
+    card_bytes = free_bytes(device) if device.type == "cuda" else None
     borrowed = run.state_folder / "borrowed"
     frozen = read_groups(run.state_folder) if loop else None
     found = frozen or groups(project, config)
@@ -141,7 +155,8 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     }
     control = Control(run)
     data: TrainingData | None = None
-    for item in prepare(project, config, device.type, run.state_folder, found, frozen is not None):
+    resumed = frozen is not None
+    for item in prepare(project, config, device.type, run.state_folder, found, resumed, card_bytes):
         if isinstance(item, TrainingData):
             data = item
         else:
@@ -150,25 +165,44 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             yield {"event": "stopped", "step": 0, "elapsed": 0.0, "skipped": 0, "dice": None}
             return
     assert data is not None
-    config = data.config
+    planned = MemoryPlan.of(data.config)
+    memory = MemoryPlan.from_json(loop.get("memory")) or planned
+    config = memory.apply(data.config)
+    classes = len(data.class_values) + 1
+    if device.type == "cpu" and (free := free_bytes(device)) is not None:
+        # The system ends a process that takes too much: there is no error to learn it from.
+        config = fit_to_memory(
+            config,
+            free,
+            channels=data.channels,
+            classes=classes,
+            unlabelled=bool(data.unlabelled),
+        )
+    if device.type == "cpu" and config == memory.apply(data.config):
+        keep_memory()
+    data.config = config
+    unreported = MemoryPlan.of(config) != memory  # whether a warning of it is due
     write_json(run.config_path, config.to_dict())
     for warning in data.warnings:
         yield {"event": "warning", "message": warning}
 
     # Networks: the teacher is the student's moving average and never trained itself.
     torch.manual_seed(config.seed)
-    student = build_network(config, data.channels, len(data.class_values) + 1).to(device)
-    if device.type == "cpu":  # measured: a step takes 15 to 25 % less
+    student = build_network(config, data.channels, classes).to(device)
+    if device.type in ("cpu", "cuda"):  # measured on a CPU: a step takes 15 to 25 % less
         student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     teacher = copy.deepcopy(student).requires_grad_(False)
     model = checkpoint.Model(student, teacher, config, data.class_values, data.channels)
     optimizer = build_optimizer(config, student)
+    allocate_state(optimizer)
+    stepper = Stepper(student, teacher, optimizer, device, dtype)
     where = device, dtype
     method, without_unlabelled = build_method(config), Supervised(config)
     step, spent, skipped_total = 0, 0.0, 0
     if loop:
         loop = checkpoint.load_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
+        stepper.restore_loss_scale(loop.get("loss_scale"))
     elif config.init_from:
         source = project.run(config.init_from).weights_path
         fitted = checkpoint.copy_matching(model, source)
@@ -189,10 +223,11 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             }
     batches = Batches(data, device)
     nobody: list[UnlabelledCase] = []
-    noise = torch.Generator(device)
+    scans = PreparedScans(project)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
-    said = saved = checked = shown = time.monotonic()
-    check_gap, show_gap = config.validate_every, min(config.preview_every, 5.0)
+    said = saved = time.monotonic()
+    validations = Interval(config.validate_every, VALIDATION_FRACTION)
+    previews = Interval(config.preview_every, PREVIEW_FRACTION, first=0.0)
     skipped = 0
     outcome = ""
     # Preparing counts towards the time limit, unless it would leave little of it for learning.
@@ -216,6 +251,7 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
         waited = time.monotonic()
         if step:
             yield from save_if_possible()
+            yield from writer.report(wait=True)
         while control.pause():
             control.wait()
         begin += time.monotonic() - waited
@@ -224,25 +260,83 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     def score(samples: list[Sample] | None = None) -> Iterator[Event]:
         nonlocal last_validation
         before = last_validation.get("missed")
-        last_validation = validate(project, data, model, *where, samples)
+        last_validation = validate(project, scans, data, model, *where, samples)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
         if last_validation.get("missed") != before:
             yield from left_out(last_validation)
 
-    def save() -> None:
-        precision = {device.type: str(dtype).removeprefix("torch.")}
+    def snapshot() -> Snapshot:
         loop = {
-            "step": step, "elapsed": elapsed(), "skipped": skipped_total, "precision": precision
-        }  # fmt: skip
-        checkpoint.save_weights(run.weights_path, model, step)
-        checkpoint.save_state(state_path, model, optimizer, loop)
+            "step": step,
+            "elapsed": elapsed(),
+            "skipped": skipped_total,
+            "precision": {device.type: str(dtype).removeprefix("torch.")},
+            "memory": dataclasses.asdict(MemoryPlan.of(config)),
+            "loss_scale": stepper.loss_scale and stepper.loss_scale.to_json(),
+        }
+        return take_snapshot(model, step, optimizer, loop)
 
     def save_if_possible() -> Iterator[Event]:
+        yield from writer.report(wait=True)  # one at a time
+        yield from count_skipped(wait=True)
         try:
-            save()
-            yield {"event": "checkpoint", "step": step}
-        except ProjectError as error:  # a full disk may have room again the next time
-            yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
+            writer.start(snapshot(), step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            yield {"event": "warning", "message": f"No checkpoint at step {step}: memory ran out."}
+
+    def count_skipped(*, wait: bool = False) -> Iterator[Event]:
+        """Report the steps that gave no finite loss, as far as the device has told of them."""
+        nonlocal skipped, skipped_total
+        for number, finite in stepper.read_finite(wait=wait):
+            if finite:
+                skipped = 0
+                continue
+            skipped, skipped_total = skipped + 1, skipped_total + 1
+            yield {
+                "event": "warning",
+                "message": f"Step {number + 1} gave a loss that is not a finite number and was "
+                f"skipped ({skipped_total} so far).",
+            }
+            if skipped >= MOST_SKIPPED:
+                raise EngineError(
+                    f"{skipped} steps in a row gave no finite loss. Lower the learning rate, or "
+                    "check the scans for extreme values. The last checkpoint is kept."
+                )
+
+    def lower_memory() -> None:
+        """Make the steps smaller after memory ran out for one; the next one tries it."""
+        nonlocal config, model, batches, unreported
+        return_memory()
+        free_memory(device)
+        smaller = MemoryPlan.of(config).lower(config)
+        if smaller is None:
+            raise MemoryError("out of memory for the smallest steps")
+        config = data.config = smaller.apply(config)
+        model = dataclasses.replace(model, config=config)
+        batches = Batches(data, device)
+        unreported = True
+
+    def report_memory() -> Iterator[Event]:
+        """Say what was made smaller, once a step was taken with it, and keep it for a resume."""
+        nonlocal unreported, memory
+        unreported = False
+        now = MemoryPlan.of(config)
+        yield {"event": "warning", "message": now.describe(memory, device.type)}
+        memory = now
+        yield from save_if_possible()
+        write_json(run.config_path, config.to_dict())
+
+    def restore_checkpoint() -> Iterator[Event]:
+        """Go back to the last checkpoint after an update that failed half way."""
+        nonlocal step
+        yield from writer.report(wait=True)
+        if not state_path.exists():
+            raise MemoryError("out of memory before the first checkpoint")
+        stepper.read_finite(wait=True)
+        step = checkpoint.load_state(state_path, model, optimizer)["step"]
+        yield {"event": "resumed", "step": step, "from_step": step}
 
     if config.warps and data.unlabelled and progress() < 1.0:
         until = BORROW_SHARE * (config.time_limit or math.inf)
@@ -259,12 +353,17 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
     student.train()
     teacher.train()
     comes = data.unlabelled and progress() < config.unlabelled_start < 1.0
-    if device.type != "cpu" and comes and not control.stop():
+    while device.type != "cpu" and comes and not control.stop():
         # Scans without labels take twice the memory: if it does not suffice, then now and not at
         # the end of a night.
-        rehearsed = batches.one(step, data.unlabelled)
-        rehearse(method, Step(student, teacher, rehearsed, 1.0, noise), *where)
-        del rehearsed
+        try:
+            stepper.rehearse(config, method, batches.one(step, data.unlabelled))
+            break
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        lower_memory()
+    free_memory(device)
     while not outcome:
         # What the person asks for
         if control.stop():
@@ -280,36 +379,24 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
 
         # One step
         started = done >= config.unlabelled_start
-        batch = batches.get(step, data.unlabelled if started else nobody)
-        noise.manual_seed(config.seed * 1_000_003 + step)
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)
         rate *= min(1.0, (step + 1) / FIRST_STEPS)  # matching shapes may have used up the warm-up
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        chosen = without_unlabelled if batch.unlabelled is None else method
         unlabelled_part = phase(done, config.unlabelled_start)
-        parts, loss = losses_of(
-            chosen, Step(student, teacher, batch, unlabelled_part, noise), *where
-        )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(student.parameters(), config.clip_norm)
-        if torch.isfinite(loss) and torch.isfinite(norm):
-            optimizer.step()
-            update_teacher(teacher, student, ema_decay(step, config.ema_decay))
-            skipped = 0
-        else:
-            skipped, skipped_total = skipped + 1, skipped_total + 1
-            yield {
-                "event": "warning",
-                "message": f"Step {step + 1} gave a loss that is not a finite number and was "
-                f"skipped ({skipped_total} so far).",
-            }
-            if skipped >= MOST_SKIPPED:
-                raise EngineError(
-                    f"{skipped} steps in a row gave no finite loss. Lower learning_rate, or check "
-                    "the scans for extreme values. The last checkpoint is kept."
-                )
+        failed = half_updated = False
+        try:
+            batch = batches.get(step, data.unlabelled if started else nobody)
+            chosen = without_unlabelled if batch.unlabelled is None else method
+            parts, loss = stepper.step(step, config, chosen, batch, unlabelled_part, rate)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failed, half_updated = True, isinstance(error, PartialUpdateError)
+        if failed:  # by now the error is gone, and with it what it referred to
+            lower_memory()
+            if half_updated:
+                yield from restore_checkpoint()
+            continue
+        yield from count_skipped()
         step += 1
 
         # What others see of it
@@ -318,21 +405,26 @@ def _loop(project: Project, config: TrainConfig, run: Run) -> Iterator[Event]:
             said = now
             beta = adaptive_beta(unlabelled_part, config.beta_max, config.beta_min)
             yield _step_event(step, config, progress(), elapsed(), loss, parts, beta, rate)
-        if now - saved >= config.checkpoint_every:
+        yield from writer.report()
+        if unreported:
+            saved = now
+            yield from report_memory()
+        elif now - saved >= config.checkpoint_every:
             saved = now
             yield from save_if_possible()
         case = control.preview()
-        if case is not None and now - shown >= show_gap and step >= FIRST_PREVIEW:
-            yield preview(project, run, model, case, step, *where)
-            shown = time.monotonic()
-            show_gap = max(config.preview_every, (shown - now) / SIDE_JOB_SHARE)
-        if data.validation and now - checked >= check_gap and progress() < 1.0:
+        if case is not None and step >= FIRST_PREVIEW and previews.is_due(elapsed()):
+            yield preview(project, scans, run, model, case, step, *where)
+            previews.record(elapsed(), time.monotonic() - now)
+        now = time.monotonic()
+        if data.validation and validations.is_due(elapsed()) and progress() < 1.0:
             yield from score()
-            checked = time.monotonic()
-            check_gap = max(config.validate_every, (checked - now) / SIDE_JOB_SHARE)
+            validations.record(elapsed(), time.monotonic() - now)
 
+    yield from writer.report(wait=True)
+    yield from count_skipped(wait=True)
     if step:  # untrained networks are no weights to predict with
-        yield from keep_trying(save)
+        yield from keep_trying(lambda: write_snapshot(snapshot(), run.weights_path, state_path))
         yield {"event": "checkpoint", "step": step}
     batches.close()  # on some systems open files cannot be removed
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
@@ -400,15 +492,17 @@ def _number(value: torch.Tensor) -> float | None:
     return round(number, 6) if math.isfinite(number) else None
 
 
-def _explain(error: BaseException, saved: bool) -> EngineError:
+def _explain(error: BaseException, saved: bool, device: torch.device) -> EngineError:
     """One sentence of reason and advice for what torch or the system raised."""
     kept = " The last checkpoint is kept" if saved else ""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if is_out_of_memory(error):
+        cpu = device.type == "cpu"
+        what = "This computer" if cpu else "The graphics card"
+        advice = "close other programs" if cpu else "close other programs, or train on the CPU"
         return EngineError(
-            "The device ran out of memory. Use a smaller patch (--set patch=[64,64,64]) or a "
-            "smaller batch (--set unlabelled_batch=1), or close other programs that use it."
-            + (kept and f"{kept}: a new run with other settings can go on from it (--start-from).")
+            f"{what} ran out of memory, also with the smallest steps. To go on, {advice}."
+            + (kept and f"{kept}: the run can be resumed from it.")
         )
     return EngineError(f"Training stopped by an error: {text}{kept and f'{kept}.'}")
 

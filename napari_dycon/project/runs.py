@@ -220,7 +220,7 @@ def uninterrupted(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     history: list[dict[str, Any]] = []
     for event in events:
         begin = event.get("from_step")
-        if event.get("event") == "started" and isinstance(begin, int):
+        if event.get("event") in ("started", "resumed") and isinstance(begin, int):
             history = [old for old in history if not _is_after(old, begin)]
         history.append(event)
     return history

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny_runs import TINY
@@ -11,8 +12,9 @@ from tiny_runs import TINY
 from napari_dycon.engine import side_jobs
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.methods import Step, build_method
-from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
+from napari_dycon.engine.metrics import dice_per_class
+from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.train import train
 from napari_dycon.project.store import Project
 
@@ -72,38 +74,6 @@ def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Pro
     assert events[-1]["event"] == "finished"
 
 
-@pytest.mark.parametrize("norm", ["group", "batch"])
-def test_a_rehearsed_step_changes_nothing_and_shows_lack_of_memory(
-    project: Project, norm: str
-) -> None:
-    config = make_config("dycon", **(TINY | {"steps": 1, "norm": norm}))
-    list(train(project, config))
-    run = project.runs()[-1]
-    model = load_model(run.weights_path)
-    device, noise = torch.device("cpu"), torch.Generator()
-    assert model.config.patch is not None
-    image = torch.randn(2, 1, *model.config.patch)
-    label = (image[:, 0] > 0).long()
-    place = torch.full((2, 3), 0.5)
-    batch = Batch(
-        LabelledBatch(image, label, place, place), UnlabelledBatch(image + 1, place, place)
-    )
-    step = Step(model.student, model.teacher, batch, 1.0, noise)
-    networks = torch.nn.ModuleList([model.student, model.teacher]).train()
-    before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
-    side_jobs.rehearse(build_method(config), step, device, torch.float32)
-    after = networks.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(parameter.grad is None for parameter in model.student.parameters())
-
-    class TooLarge:
-        def losses(self, _: Step) -> dict[str, torch.Tensor]:
-            raise RuntimeError("CUDA out of memory.")
-
-    with pytest.raises(RuntimeError, match="out of memory"):
-        side_jobs.rehearse(TooLarge(), step, device, torch.float32)
-
-
 def test_other_errors_end_it_with_a_reason(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,3 +87,38 @@ def test_other_errors_end_it_with_a_reason(
     config = make_config("supervised", **(TINY | {"steps": 8, "validate_every": 0.0}))
     with pytest.raises(Exception, match="the driver is gone"):
         list(train(project, config))
+
+
+def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.set_split("scan-2", "validation")
+    config = make_config("supervised", **(TINY | {"steps": 12, "learning_rate": 0.02}))
+    *_, data = (e for e in train(project, config) if e["event"] == "validation")
+    run = project.run()
+    model = load_model(run.weights_path)
+    assert model.config.patch is not None
+    volume = project.read_image("scan-2")
+    fresh = predict_volume(model, volume, torch.device("cpu"), quick=True)
+    label = project.read_label("scan-2")
+    dice = dice_per_class(fresh.mask, label, [1])[1]
+    assert data["mean"] == pytest.approx(dice, abs=1e-5)
+
+    read: list[str] = []
+    usual = Project.read_image
+    monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
+    scans = side_jobs.PreparedScans(project)
+    first, again = (scans.read("scan-2", model.config) for _ in range(2))
+    assert read == ["scan-2"]
+    for grid, prepared in (first, again):
+        assert np.array_equal(prepared, prepare_image(volume, model.config))
+        assert (grid.shape, grid.spacing_mm) == (volume.shape, volume.spacing_mm)
+    assert set(again[0].array.strides) == {0}  # the grid alone: its voxels take no memory
+    # What lies in the cache is damaged or gone: made again.
+    (cached,) = project.cache_folder.glob("scan-2-*.npy")
+    cached.write_bytes(b"no array")
+    assert np.array_equal(scans.read("scan-2", model.config)[1], first[1])
+    cached.unlink()
+    assert np.array_equal(scans.read("scan-2", model.config)[1], first[1])
+    assert np.array_equal(scans.read("scan-2", model.config)[1], first[1])
+    assert read == ["scan-2"] * 3

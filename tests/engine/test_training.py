@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +260,8 @@ def test_lack_of_memory_advises_what_can_be_done(
     monkeypatch.setattr(Supervised, "losses", losses)
     with pytest.raises(EngineError, match="ran out of memory") as told:
         list(train(project, tiny("supervised", checkpoint_every=0.0)))
-    assert ("--start-from" in str(told.value)) is saved
-    assert ("checkpoint is kept" in str(told.value)) is saved
+    assert "--" not in str(told.value)  # words for who works in the window
+    assert ("checkpoint is kept: the run can be resumed" in str(told.value)) is saved
 
 
 def test_what_earlier_runs_learnt_from_is_told(project: Project) -> None:
@@ -353,6 +354,25 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
         path.write_text(text)
     list(train(project, config))
     assert project.run().read_config() == first
+
+
+def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = dataset.prepare_image
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.5)
+        return usual(*arguments)
+
+    monkeypatch.setattr(dataset, "prepare_image", slow)
+    monkeypatch.setattr(dataset, "HEARTBEAT_S", 0.1)
+    events = list(train(project, tiny("supervised", steps=1)))
+    done = [e["done"] for e in events if e["event"] == "preparing"]
+    assert done == sorted(done)
+    assert all(done.count(number) >= 3 for number in range(3))
+    assert done[-1] == 3
+    assert {e["total"] for e in events if e["event"] == "preparing"} == {3}
 
 
 def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(

@@ -1,0 +1,252 @@
+"""How much memory a step takes, how much there is, and what is made smaller when it is not enough.
+
+A step is made smaller in two ways: its batch is computed in micro-batches whose gradients are
+accumulated, which changes next to nothing, and after that its patches shrink. Both are settings of
+the run (``accumulation_steps`` and ``patch``), so that a resumed run continues with them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.device import free_memory, is_out_of_memory
+from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
+from napari_dycon.engine.plan import estimate_patch_bytes, min_patch_side
+from napari_dycon.project.limited import whole
+
+P = TypeVar("P")
+T = TypeVar("T")
+
+USABLE_FRACTION = 0.75  # of the free memory; the rest is for fragments and other programs
+SHRINK_TO = 0.7  # voxels of the next smaller patch, as a fraction at most
+# Contrast compares all pairs of embeddings of a patch; measured as 20 to 31 bytes a pair.
+CONTRASTIVE, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+RECLAIMABLE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What decides how much memory a step takes.
+
+    Parameters
+    ----------
+    patch : voxels (D, H, W)
+    accumulation_steps : micro-batches that a step's batch is computed in; each is as large
+    """
+
+    patch: tuple[int, int, int]
+    accumulation_steps: int = 1
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> MemoryPlan:
+        """Return the plan of a run."""
+        assert config.patch is not None
+        return cls(config.patch, config.accumulation_steps)
+
+    @classmethod
+    def from_json(cls, values: object) -> MemoryPlan | None:
+        """Return the plan that a checkpoint keeps, ``None`` where there is none."""
+        if not isinstance(values, dict) or not isinstance(values.get("patch"), list):
+            return None
+        sides = [whole(side, 1, 1024) for side in values["patch"]]
+        parts = whole(values.get("accumulation_steps"), 1, 256)
+        if len(sides) != 3 or parts is None or None in sides:
+            return None
+        d, h, w = (int(side) for side in sides if side is not None)
+        return cls((d, h, w), parts)
+
+    def apply(self, config: TrainConfig) -> TrainConfig:
+        """Return the settings with this plan."""
+        return config.with_changes(patch=self.patch, accumulation_steps=self.accumulation_steps)
+
+    def lower(self, config: TrainConfig) -> MemoryPlan | None:
+        """Return the next smaller plan, ``None`` where there is none."""
+        both = math.gcd(config.labelled_batch, config.unlabelled_batch)
+        for parts in range(self.accumulation_steps + 1, both + 1):
+            if both % parts == 0:
+                return MemoryPlan(self.patch, parts)
+        patch = shrink_patch(self.patch, config.stride, min_patch_side(config.stride))
+        return MemoryPlan(patch, self.accumulation_steps) if patch != self.patch else None
+
+    def estimate_bytes(
+        self, config: TrainConfig, *, channels: int, classes: int, unlabelled: bool
+    ) -> int:
+        """Estimate the memory of a step beyond what the networks themselves take."""
+        patches = config.labelled_batch + (config.unlabelled_batch if unlabelled else 0)
+        one = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
+        if unlabelled and config.method in CONTRASTIVE:  # embeddings lie twice as fine
+            locations = math.prod(2 * side // config.stride for side in self.patch)
+            one += BYTES_PER_PAIR * locations**2
+        return math.ceil(patches / self.accumulation_steps) * one
+
+    def describe(self, before: MemoryPlan, device: str) -> str:
+        """Say in one sentence what was made smaller, and that the run continues."""
+        changes = []
+        if self.accumulation_steps != before.accumulation_steps:
+            changes.append(f"each step is computed in {self.accumulation_steps} parts")
+        if self.patch != before.patch:
+            changes.append(f"patches are {'×'.join(map(str, self.patch))} voxels")
+        where = "This computer" if device == "cpu" else "The graphics card"
+        return (
+            f"{where} has too little memory for this plan, so {' and '.join(changes)} now; "
+            "training goes on."
+        )
+
+
+def shrink_patch(
+    patch: Sequence[int], stride: int, least: int, fraction: float = SHRINK_TO
+) -> tuple[int, int, int]:
+    """Shorten the longest sides, in multiples of the stride, to a fraction of the voxels.
+
+    No side becomes shorter than ``least``; a patch that cannot shrink is returned as it is.
+    """
+    sides = list(patch)
+    while math.prod(sides) > fraction * math.prod(patch):
+        longest = max(range(3), key=lambda axis: sides[axis])
+        if sides[longest] - stride < least:
+            break
+        sides[longest] -= stride
+    d, h, w = sides
+    return d, h, w
+
+
+def fit_to_memory(
+    config: TrainConfig, free: int, *, channels: int, classes: int, unlabelled: bool
+) -> TrainConfig:
+    """Make the plan smaller until its estimate fits into the free memory, or nothing is left."""
+    memory = MemoryPlan.of(config)
+    while memory.estimate_bytes(
+        config, channels=channels, classes=classes, unlabelled=unlabelled
+    ) > (USABLE_FRACTION * free):
+        lower = memory.lower(config)
+        if lower is None:
+            break
+        memory = lower
+    return memory.apply(config)
+
+
+def split_batch(batch: Batch, parts: int) -> list[Batch]:
+    """Split a batch into micro-batches; ``parts`` divides the labelled and the unlabelled half."""
+    if parts == 1:
+        return [batch]
+    labelled = [LabelledBatch(*part) for part in _chunks(batch.labelled, parts)]
+    if batch.unlabelled is None:
+        return [Batch(part, None) for part in labelled]
+    unlabelled = [UnlabelledBatch(*part) for part in _chunks(batch.unlabelled, parts)]
+    return [Batch(*halves) for halves in zip(labelled, unlabelled, strict=True)]
+
+
+def _chunks(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+    return list(zip(*(tensor.chunk(parts) for tensor in tensors), strict=True))
+
+
+def with_less_memory(compute: Callable[[P], T], plans: Iterable[P], device: torch.device) -> T:
+    """Compute with the first of several plans that memory suffices for.
+
+    Raises
+    ------
+    MemoryError
+        It does not suffice for the last one either.
+    """
+    reason = ""
+    for plan in plans:
+        try:
+            return compute(plan)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            reason = str(error)  # the error itself would keep what did not fit
+        free_memory(device)
+    raise MemoryError(reason)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that this process can still take on a device, ``None`` where it is not known.
+
+    On the CPU that is the least of what the system has, what the process's control group allows
+    (containers, queues) and what its address space may grow by: the system ends a process that
+    takes more than its group may have, so that no error could be caught.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + unused
+    if device.type != "cpu":
+        return None
+    known = [_system_free(), _address_space_free(), *_cgroup_free()]
+    return min((value for value in known if value is not None), default=None)
+
+
+def _system_free() -> int | None:
+    try:
+        import psutil
+    except ImportError:
+        return None
+    return int(psutil.virtual_memory().available)
+
+
+def _address_space_free() -> int | None:
+    """Bytes below ``RLIMIT_AS``; there is none on Windows."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        import psutil
+
+        return max(limit - int(psutil.Process().memory_info().vms), 0)
+    except ImportError:
+        return None
+
+
+def _cgroup_free() -> Iterator[int]:
+    """Bytes below the limit of each control group that the process is in, version 1 and 2."""
+    try:
+        lines = OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            roots = [CGROUPS, CGROUPS / "unified"]
+            limit, used = "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            roots = [CGROUPS / "memory"]
+            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        for root in roots:
+            folder = root / path.lstrip("/")
+            # A container sees its own group as the root, but its path as the host does.
+            for group in (folder, *folder.parents):
+                free = _below_limit(group, limit, used) if group.is_relative_to(root) else None
+                if free is not None:
+                    yield free
+
+
+def _below_limit(group: Path, limit: str, used: str) -> int | None:
+    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+        most = int((group / limit).read_text())
+        taken = int((group / used).read_text())
+        with contextlib.suppress(OSError, ValueError):
+            pairs = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+            stat = {name: int(value) for name, value in pairs if name in RECLAIMABLE}
+            plain = [stat.get(name, 0) for name in RECLAIMABLE[:2]]
+            taken -= sum(stat.get(name, 0) for name in RECLAIMABLE[2:]) or sum(plain)
+        return max(most - taken, 0)
+    return None
