@@ -183,13 +183,17 @@ def _shares(
         )
     nearest = distance.amin(dim=(0, 1))
     weight = distance.sub_(nearest).div_(-(nearest + NEAR)).exp_()
-    shares = torch.zeros(len(values), *size)
+    shares, total = torch.zeros(len(values), *size), torch.zeros(*size)
+    annotated = bool((drawn != UNANNOTATED).all())
     for number, shift in enumerate(shifts):
         said = _shifted(drawn, shift, size)
-        for place, value in enumerate(values):
+        if not annotated:
+            weight[number] *= said != UNANNOTATED
+        total += weight[number].sum(dim=0)
+        for place, value in enumerate(values[1:], start=1):  # the first has the rest
             shares[place] += (weight[number] * (said == value)).sum(dim=0)
-    total = shares.sum(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)
-    return (shares / total).numpy()
+    shares[0] = (total - shares.sum(dim=0)).clamp_(min=0.0)
+    return (shares / shares.sum(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)).numpy()
 
 
 def _part(array: Array, box: Sequence[slice], margin: int) -> Tensor:
