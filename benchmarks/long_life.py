@@ -33,7 +33,6 @@ TINY: dict[str, Any] = {
     "steps": 4,
     "labelled_batch": 1,
     "unlabelled_batch": 1,
-    "test_scales": [],
 }
 
 

@@ -47,7 +47,6 @@ TINY: dict[str, Any] = {
     "filters": [4, 8, 8],
     "labelled_batch": 1,
     "unlabelled_batch": 1,
-    "test_scales": [],
 }
 Values = dict[str, Any]
 

@@ -110,7 +110,7 @@ class TrainConfig:
     regions: tuple[int, int, int] = (4, 4, 4)
 
     # Prediction
-    test_scales: tuple[float, ...] = ()  # sizes in which a scan is seen once more each
+    test_scales: tuple[float, ...] = (1.0, 0.9)  # sizes in which student and teacher see a scan
     test_mirror: bool = False  # seen once more with left and right exchanged
     atlas_weight: float = 0.0  # of what labelled scans deformed into it say (see atlas.py)
     templates: int = 8  # unlabelled scans that have a say then as well (see templates.py)
@@ -278,8 +278,12 @@ def _check(config: TrainConfig) -> None:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected more than 0.")
     if config.time_limit is not None and not config.time_limit > 0:
         raise ConfigError(f"The time limit is {config.time_limit} s; expected more than 0.")
-    if any(not 0.5 <= scale <= 2.0 for scale in config.test_scales):
-        raise ConfigError(f"Setting test_scales is {config.test_scales}; expected 0.5 to 2.")
+    scales = config.test_scales
+    if len(scales) < 2 or any(not 0.5 <= scale <= 2.0 for scale in scales):
+        raise ConfigError(
+            f"Setting test_scales is {list(scales)}; expected two or more of 0.5 to 2, by turns "
+            "for student and teacher."
+        )
     for name in (
         "foreground_share",
         "warp_share",

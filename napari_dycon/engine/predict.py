@@ -1,11 +1,12 @@
 """Sliding-window prediction: masks with uncertainty and disagreement, on the scan's own grid.
 
-Student and teacher run over the same windows in one pass; their mean is the prediction, its
-entropy the uncertainty, and how far they part the disagreement.
+Student and teacher each see the scan, in two sizes; their mean is the prediction, its entropy the
+uncertainty, and how far they part the disagreement.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
 from napari_dycon.engine.memory import with_less_memory
+from napari_dycon.engine.network import SegmentationNetwork
 from napari_dycon.engine.patches import LEFT_RIGHT
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.uncertainty import uncertainty_maps
@@ -65,8 +67,8 @@ def predict_volume(
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
-    ``quick`` takes one view of the scan and no voters: faster, a little less accurate. ``but`` is
-    the scan's own case, whose label is not asked. ``prepared`` is the scan as the network sees it,
+    ``quick`` takes no voters and no mirrored views: faster, a little less accurate. ``but`` is the
+    scan's own case, whose label is not asked. ``prepared`` is the scan as the network sees it,
     where that is known: then only the volume's grid is used.
     """
     image = prepare_image(volume, model.config) if prepared is None else prepared
@@ -88,8 +90,9 @@ def members_on_grid(
 ) -> Iterator[Tensor]:
     """Softmax outputs ``(classes, *shape)`` of all members, one by one.
 
-    Members are student and teacher, each seeing the scan as it is and, when asked for and not
-    ``quick``, in other sizes and mirrored.
+    Student and teacher take turns over the sizes ``test_scales``: at the end of a run the two
+    hardly differ, so that another size tells more than another network. When asked for and not
+    ``quick``, each also sees the scan mirrored.
 
     Parameters
     ----------
@@ -97,18 +100,19 @@ def members_on_grid(
     shape : of the scan's own grid
     """
     image = torch.from_numpy(prepared)
-    views = [(1.0, False)]
-    if not quick:
-        views += [(scale, False) for scale in model.config.test_scales]
-        views += [(1.0, True)] if model.config.test_mirror else []
-    for scale, mirrored in views:
+    mirrors = (False, True) if model.config.test_mirror and not quick else (False,)
+    for mirrored, (number, scale) in itertools.product(
+        mirrors, enumerate(model.config.test_scales)
+    ):
+        network = (model.student, model.teacher)[number % 2]
         size = [max(round(n * scale), 1) for n in image.shape[1:]]
         view = image if scale == 1.0 else _resized(image, size)
         if mirrored:
             view = view.flip(LEFT_RIGHT + 1)
-        for member in member_probabilities(model, view, device, dtype):
-            turned = member.flip(LEFT_RIGHT + 1) if mirrored else member
-            yield (turned if tuple(turned.shape[1:]) == shape else _resized(turned, shape)).cpu()
+        member = predict_probabilities(network, model, view, device, dtype)
+        if mirrored:
+            member = member.flip(LEFT_RIGHT + 1)
+        yield (member if tuple(member.shape[1:]) == shape else _resized(member, shape)).cpu()
 
 
 def votes_on_grid(
@@ -141,10 +145,14 @@ def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(array[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
 
 
-def member_probabilities(
-    model: Model, image: Tensor, device: torch.device, dtype: torch.dtype
-) -> list[Tensor]:
-    """Softmax outputs ``(classes, D, H, W)`` of student and teacher.
+def predict_probabilities(
+    network: SegmentationNetwork,
+    model: Model,
+    image: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Softmax output ``(classes, D, H, W)`` of one of a model's networks.
 
     Where memory runs out, it is tried again in smaller windows, stitched on the CPU.
 
@@ -154,13 +162,11 @@ def member_probabilities(
     """
     patch = model.config.patch
     assert patch is not None
-    networks = (model.student, model.teacher)
-    training = [network.training for network in networks]
 
-    def both(x: Tensor) -> Tensor:
+    def compute(x: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits = [at_least_float32(network(x).logits) for network in networks]
-        return torch.cat([F.softmax(part / model.temperature, dim=1) for part in logits], dim=1)
+            logits = at_least_float32(network(x).logits)
+        return F.softmax(logits / model.temperature, dim=1)
 
     def predict(attempt: tuple[float, bool]) -> Tensor:
         side, on_device = attempt
@@ -168,22 +174,19 @@ def member_probabilities(
         at_once = 1 if device.type == "cpu" else BATCH_VOXELS // math.prod(windows.size)
         return predict_windows(
             image,
-            both,
+            compute,
             windows,
             device=device,
             stitch_device=device if on_device else torch.device("cpu"),
             batch=min(max(at_once, 1), 8),
         )
 
+    training = network.training
     try:
-        for network in networks:
-            network.eval()
-        stitched = with_less_memory(predict, ATTEMPTS, device)
+        network.eval()
+        return with_less_memory(predict, ATTEMPTS, device)
     finally:
-        for network, mode in zip(networks, training, strict=True):
-            network.train(mode)
-    student, teacher = stitched.chunk(2)
-    return [student, teacher]
+        network.train(training)
 
 
 def predict_cases(

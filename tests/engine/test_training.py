@@ -75,7 +75,7 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
 
 
 def test_a_mirrored_view_is_turned_back(project: Project) -> None:
-    list(train(project, tiny("supervised", test_scales=[], test_mirror=True)))
+    list(train(project, tiny("supervised", test_scales=[1.0, 1.0], test_mirror=True)))
     model = load_model(project.run().weights_path)
     volume = project.read_image("scan-4")
     turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())

@@ -1,25 +1,28 @@
-"""Windows over a scan, also in further sizes and mirrored where the network was meant for it."""
+"""Windows over a scan in several sizes, and mirrored where the network was meant for it."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from monai.inferers import Inferer
-from torch import Tensor, nn
+from torch import Tensor
 
+from .ensemble import Ensemble
 from .windows import plan_windows, predict_windows  # type: ignore[import-not-found]
 
 
 class ScaledWindows(Inferer):  # type: ignore[misc]
-    """Mean over views of a scan: as it is, resized, mirrored.
+    """Mean over views of a scan, which student and teacher take turns to see.
 
     Parameters
     ----------
     patch : ``(D, H, W)`` in voxels that the network was trained on
-    scales : further sizes in which the scan is seen
+    scales : sizes in which the scan is seen
     mirror : whether it is also seen with left and right (the last axis) exchanged
     """
 
@@ -30,7 +33,7 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
         self.mirror = mirror
 
     def __call__(
-        self, inputs: Tensor, network: nn.Module, size: Sequence[int] | None = None, **_: Any
+        self, inputs: Tensor, network: Ensemble, size: Sequence[int] | None = None, **_: Any
     ) -> Tensor:
         """Probabilities ``(1, classes, *size)`` of one scan ``(1, channels, D, H, W)``, on the CPU.
 
@@ -39,15 +42,15 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
         device = next(network.parameters()).device
         shape = tuple(inputs.shape[2:])
         size = tuple(size or shape)
-        views = [(scale, False) for scale in (1.0, *self.scales)]
-        views += [(1.0, True)] if self.mirror else []
+        mirrors = (False, True) if self.mirror else (False,)
+        views = list(itertools.product(mirrors, enumerate(self.scales)))
         total: Tensor | None = None
-        for scale, mirrored in views:
+        for mirrored, (number, scale) in views:
             seen = tuple(max(round(n * scale), 1) for n in shape)
             view = _resized(inputs, seen)
             stitched = predict_windows(
                 (view.flip(-1) if mirrored else view)[0],
-                network,
+                partial(network.predict_member, number),
                 plan_windows(seen, self.patch),
                 device=device,
                 stitch_device=torch.device("cpu"),
