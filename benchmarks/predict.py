@@ -1,0 +1,323 @@
+"""Ways to predict a scan: processor seconds and Dice of each structure, same networks, same scans.
+
+``python benchmarks/predict.py --data demo|hippocampus|left-atrium --work DIR [--seeds 0 1 2]
+[--steps 1000] [--scans 10] [--precision float32] [--set spacing=[1.25,1.25,1.25]]``
+
+A network is trained for each seed (kept in ``DIR`` and not trained again), with four labeled cases.
+``demo`` is the synthetic cohort; the others are read from ``$NAPARI_DYCON_DATA``. Scans that
+predictions are made for take no part in training. Each way runs on one thread:
+
+- ``overlapping``: windows of the patch that overlap by half, edges repeated to fill the last ones,
+  both networks in three sizes each: what this program did before.
+- ``published``: student and teacher, windows of the patch, of which one follows the other after 18,
+  18 and 4 voxels (x, y, z), one at a time: how the left atrium's published figures are evaluated.
+  Only some windows are computed, and the time is that of all.
+- ``one size``, ``two sizes`` (the default), ``whole``: few exact windows; student and teacher each
+  see the size after the other; ``whole`` puts no limit on a window.
+- ``with atlases``: the default with label fusion, where the preset has it.
+
+Differences are paired: network by network and scan by scan, with their standard error. Printed are
+one table and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.data.utils import dense_patch_slices
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from napari_dycon.demo.cohort import CLASSES, write_cohort
+from napari_dycon.engine import predict
+from napari_dycon.engine.checkpoint import Model, load_model
+from napari_dycon.engine.preprocess import prepare_image
+from napari_dycon.engine.templates import with_voters
+from napari_dycon.project.formats import read_label
+from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.scans import read_scan
+from napari_dycon.project.store import Project
+from napari_dycon.project.volume import Volume
+
+CPU = torch.device("cpu")
+LABELED = 4
+PUBLISHED_STRIDE = (4, 18, 18)  # z, y, x
+PUBLISHED_WINDOWS = 6  # computed of them
+DEFAULT, REFERENCE = "two sizes", "overlapping"
+Way = Callable[[Model, Volume, torch.dtype], np.ndarray[Any, Any]]
+
+
+def main() -> None:
+    """Train what is missing, predict, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", choices=("demo", "hippocampus", "left-atrium"), default="demo")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--scans", type=int, default=10)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--ways", nargs="+", default=[*WAYS, "with atlases"])
+    parser.add_argument("--set", action="append", default=[])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    dtype = getattr(torch, arguments.precision)
+    found: dict[str, list[Any]] = {way: [] for way in arguments.ways}
+    names: list[str] = []
+    for seed in arguments.seeds:
+        project, scans = prepare(arguments, seed)
+        run = train(arguments, project, seed)
+        names = [c.name for c in project.classes]
+        model = load_model(run.weights_path)
+        for way in arguments.ways:
+            used = model
+            if way == "with atlases":
+                used = with_voters(project, run, model, CPU, dtype, lambda _: None)
+            found[way].append([measure(used, way, *scan, dtype) for scan in scans])
+            print(f"seed {seed}, {way}: done", file=sys.stderr, flush=True)
+    report(arguments, names, found)
+
+
+def prepare(arguments: argparse.Namespace, seed: int) -> tuple[Project, list[tuple[Path, Path]]]:
+    """Project of a seed, and scans with their truth that it does not know."""
+    folder = arguments.work / f"{arguments.data}-{seed}"
+    scans = folder / "scans"
+    if not scans.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        images, labels, names, classes = source(arguments, seed)
+        groups = {"images": names[: -arguments.scans], "labels": names[:LABELED]}
+        for group, chosen in groups.items():
+            (folder / group).mkdir(parents=True, exist_ok=True)
+            for name in chosen:
+                shutil.copyfile((images, labels)[group == "labels"] / name, folder / group / name)
+        project_from_folder(folder / "project", folder / "images", folder / "labels", classes)
+        for group, origin in (("scans", images), ("truth", labels)):
+            (folder / f"{group}.new").mkdir(exist_ok=True)
+            for name in names[-arguments.scans :]:
+                shutil.copyfile(origin / name, folder / f"{group}.new" / name)
+        (folder / "truth.new").rename(folder / "truth")
+        (folder / "scans.new").rename(scans)
+    pairs = [(path, folder / "truth" / path.name) for path in sorted(scans.iterdir())]
+    return Project.open(folder / "project"), pairs
+
+
+def source(arguments: argparse.Namespace, seed: int) -> tuple[Path, Path, list[str], list[str]]:
+    """Folders of scans and of labels, names in the order of their use, and the structures."""
+    if arguments.data == "demo":
+        cohort = arguments.work / "cohort"
+        if not (cohort / "truth").exists():
+            write_cohort(cohort, cases=14 + arguments.scans)
+        names = sorted(path.name for path in (cohort / "images").iterdir())
+        return cohort / "images", cohort / "truth", names, list(CLASSES)
+    data = Path(os.environ["NAPARI_DYCON_DATA"]) / arguments.data
+    names = sorted(path.name for path in (data / "images").iterdir())
+    if arguments.data == "left-atrium":  # its order is the published one
+        return data / "images", data / "labels", names, ["atrium"]
+    order = np.random.default_rng(seed).permutation(len(names))
+    return data / "images", data / "labels", [names[i] for i in order], ["anterior", "posterior"]
+
+
+def train(arguments: argparse.Namespace, project: Project, seed: int) -> Any:
+    """The finished run of a seed, trained in a process of its own where it is missing."""
+    finished = [run for run in project.runs() if run.metrics_path.exists()]
+    if not finished:
+        words = [sys.executable, "-m", "napari_dycon", "train", project.path, "--json"]
+        words += ["--steps", arguments.steps, "--seed", seed, "--device", "cpu"]
+        words += [f"--set={pair}" for pair in arguments.set]
+        subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
+        finished = [run for run in project.runs() if run.metrics_path.exists()]
+    return finished[-1]
+
+
+def measure(
+    model: Model, way: str, image: Path, truth: Path, dtype: torch.dtype
+) -> tuple[float, list[float]]:
+    """Processor seconds of one scan, and Dice of each structure."""
+    volume = read_scan([image], image.name)
+    label = read_label(truth, like=volume).array
+    begin = time.process_time()
+    mask, factor = predict_one(model, way, volume, dtype)
+    seconds = (time.process_time() - begin) * factor
+    dice = []
+    for value in model.class_values:
+        a, b = mask == value, label == value
+        dice.append(2 * float((a & b).sum()) / max(float(a.sum() + b.sum()), 1.0))
+    return seconds, dice
+
+
+def predict_one(
+    model: Model, way: str, volume: Volume, dtype: torch.dtype
+) -> tuple[np.ndarray[Any, Any], float]:
+    """Mask of a scan, and by what the time has to be multiplied."""
+    factor = 1.0
+    if way == "with atlases":
+        mask = predict.predict_volume(model, volume, CPU, dtype).mask
+    elif way == "published":
+        mask, factor = predict_published(model, volume, dtype)
+    else:
+        mask = WAYS[way](dataclasses.replace(model, voters=()), volume, dtype)
+    return mask, factor
+
+
+def as_mask(model: Model, probabilities: Tensor, volume: Volume) -> np.ndarray[Any, Any]:
+    """Label values ``(D, H, W)`` of probabilities on any grid over the scan."""
+    if tuple(probabilities.shape[1:]) != volume.shape:
+        probabilities = F.interpolate(
+            probabilities[None], size=volume.shape, mode="trilinear", align_corners=False
+        )[0]
+    values = np.array([0, *model.class_values], np.uint8)
+    return np.asarray(values[probabilities.argmax(dim=0).numpy()])
+
+
+def both_networks(model: Model, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Student's and teacher's mean softmax output of a window."""
+
+    def compute(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            logits = [network(x).logits.float() for network in (model.student, model.teacher)]
+        return (F.softmax(logits[0], dim=1) + F.softmax(logits[1], dim=1)) / 2
+
+    return compute
+
+
+@torch.inference_mode()
+def predict_overlapping(model: Model, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+    """Windows of the patch overlapping by half, three sizes, both networks."""
+    image = torch.from_numpy(prepare_image(volume, model.config))
+    patch, stride = model.config.patch, model.config.stride
+    assert patch is not None
+    total = torch.zeros(1)
+    for scale in (1.0, 0.93, 1.07):
+        size = [max(round(n * scale), 1) for n in image.shape[1:]]
+        view = F.interpolate(image[None], size=size, mode="trilinear", align_corners=False)
+        whole = tuple(-(-n // stride) * stride for n in size)
+        window = whole if math.prod(whole) <= 2 * math.prod(patch) else patch
+        stitched = sliding_window_inference(
+            view,
+            roi_size=window,
+            sw_batch_size=1,
+            predictor=both_networks(model, dtype),
+            overlap=0.5,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+        total = total + F.interpolate(
+            stitched, size=volume.shape, mode="trilinear", align_corners=False
+        )
+    return as_mask(model, total[0], volume)
+
+
+@torch.inference_mode()
+def predict_published(
+    model: Model, volume: Volume, dtype: torch.dtype
+) -> tuple[np.ndarray[Any, Any], float]:
+    """Some windows of the published evaluation, and by what their time has to be multiplied."""
+    image = torch.from_numpy(prepare_image(volume, model.config))
+    patch = model.config.patch
+    assert patch is not None
+    size = [max(n, p) for n, p in zip(image.shape[1:], patch, strict=True)]
+    windows = dense_patch_slices(size, patch, PUBLISHED_STRIDE)
+    compute = both_networks(model, dtype)
+    for _ in windows[:PUBLISHED_WINDOWS]:
+        compute(torch.randn(1, len(image), *patch))
+    factor = len(windows) / min(len(windows), PUBLISHED_WINDOWS)
+    return np.zeros(volume.shape, np.uint8), factor
+
+
+def predict_few_windows(
+    scales: tuple[float, ...], max_side: float = predict.MAX_WINDOW_SIDE
+) -> Way:
+    """Student and teacher by turns over sizes, in few exact windows."""
+
+    def way(model: Model, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+        used = dataclasses.replace(model, config=model.config.with_changes(test_scales=scales))
+        before = predict.ATTEMPTS
+        predict.ATTEMPTS = ((max_side, True), *before[1:])
+        try:
+            return predict.predict_volume(used, volume, CPU, dtype).mask
+        finally:
+            predict.ATTEMPTS = before
+
+    return way
+
+
+WAYS: dict[str, Any] = {
+    REFERENCE: predict_overlapping,
+    "published": None,
+    "one size": predict_few_windows((1.0, 1.0)),
+    DEFAULT: predict_few_windows((1.0, 0.9)),
+    "whole": predict_few_windows((1.0, 0.9), max_side=1e3),
+}
+
+
+def report(arguments: argparse.Namespace, names: list[str], found: dict[str, list[Any]]) -> None:
+    """Print the table and the JSON line."""
+    seconds = {w: np.array([[s for s, _ in run] for run in runs]) for w, runs in found.items()}
+    dice = {w: np.array([[d for _, d in run] for run in runs]) for w, runs in found.items()}
+    reference = REFERENCE if REFERENCE in found else next(iter(found))
+    rows = list(table_rows(names, seconds, dice, reference))
+    print(f"{arguments.data}, {len(arguments.seeds)} networks, {arguments.scans} scans each")
+    print("| way | s a scan | times faster | " + " | ".join(f"Dice {n}" for n in names) + " |")
+    print("|" + "---|" * (3 + len(names)))
+    for row in rows:
+        cells = [f"{row['seconds']:.2f}", f"{row['faster']:.1f}"]
+        for name in names:
+            mean, gain, error = row["dice"][name]
+            known = row["way"] != "published"
+            cells.append(f"{mean:.4f} ({gain:+.4f} ± {error:.4f})" if known else "–")
+        print(f"| {row['way']} | " + " | ".join(cells) + " |")
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+    ).stdout.strip()  # fmt: skip
+    about = {
+        "benchmark": "predict",
+        "command": " ".join(["python", "benchmarks/predict.py", *sys.argv[1:]]),
+        "commit": commit,
+        "machine": f"{os.cpu_count()} cores {platform.machine()}, {platform.system()}",
+        "torch": version("torch"),
+        "precision": arguments.precision,
+        "steps": arguments.steps,
+    }
+    print(json.dumps({**about, "rows": rows}))
+
+
+def table_rows(
+    names: list[str],
+    seconds: dict[str, np.ndarray[Any, Any]],
+    dice: dict[str, np.ndarray[Any, Any]],
+    reference: str,
+) -> Iterator[dict[str, Any]]:
+    """One row a way: median seconds, ratio, and mean Dice with the paired difference."""
+    for way in seconds:
+        row: dict[str, Any] = {
+            "way": way,
+            "seconds": round(float(np.median(seconds[way])), 3),
+            "faster": round(float(seconds[reference].mean() / seconds[way].mean()), 2),
+            "dice": {},
+        }
+        for number, name in enumerate(names):
+            gained = (dice[way] - dice[reference])[:, :, number].ravel()
+            error = float(gained.std(ddof=1) / len(gained) ** 0.5) if len(gained) > 1 else 0.0
+            mean = float(dice[way][:, :, number].mean())
+            row["dice"][name] = [round(v, 4) for v in (mean, float(gained.mean()), error)]
+        yield row
+
+
+if __name__ == "__main__":
+    main()
