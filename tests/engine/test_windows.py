@@ -1,0 +1,70 @@
+"""Windows over a scan: few, equal, without padding, and stitched without a seam."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data.utils import dense_patch_slices
+
+from napari_dycon.engine.windows import plan_windows, predict_windows
+
+CPU = torch.device("cpu")
+
+
+@given(st.integers(1, 600), st.integers(4, 128), st.sampled_from([0.5, 1.0, 1.5, 2.0]))
+def test_windows_are_as_few_as_they_can_be(length: int, side: int, max_side: float) -> None:
+    (size, *_), (count, *_) = plan_windows([length] * 3, [side] * 3, max_side=max_side)
+    longest, overlap = int(side * max_side), int(side * 0.25)
+    assert size <= min(longest, length)
+    assert count * size - (count - 1) * min(overlap, longest - 1) >= length
+    if count > 1:
+        fewer = count - 1
+        assert fewer * longest - (fewer - 1) * min(overlap, longest - 1) < length
+
+
+@pytest.mark.parametrize("shape", [(65, 71, 63), (5, 90, 33), (1, 40, 40), (200, 17, 64)])
+def test_every_voxel_is_seen_about_once(shape: tuple[int, int, int]) -> None:
+    seen = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        seen.append(tuple(x.shape[2:]))
+        return x.clone()
+
+    image = torch.randn(2, *shape)
+    windows = plan_windows(shape, (32, 32, 32), max_side=1.5)
+    found = predict_windows(image, look, windows, device=CPU, stitch_device=CPU)
+    torch.testing.assert_close(found, image, atol=1e-5, rtol=1e-5)
+    assert set(seen) == {windows.size}
+    assert len(seen) == math.prod(windows.counts)
+    most = math.prod(1.5 if count > 1 else 1.0 for count in windows.counts)
+    assert len(seen) * math.prod(windows.size) <= most * math.prod(shape)
+
+
+@settings(max_examples=60)
+@given(st.integers(20, 300), st.integers(8, 64))
+def test_monai_places_just_these_windows(length: int, side: int) -> None:
+    windows = plan_windows([length] * 3, [side] * 3)
+    (size, *_), (count, *_) = windows
+    if count == 1:
+        assert size == length
+        return
+    step = -(-(length - size) // (count - 1))
+    assert len(dense_patch_slices([length], [size], [step])) == count
+
+
+def test_windows_of_a_gpu_are_computed_several_at_once() -> None:
+    sizes = []
+
+    def look(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        return x.clone()
+
+    image = torch.randn(1, 60, 60, 60)
+    windows = plan_windows((60, 60, 60), (16, 16, 16))
+    found = predict_windows(image, look, windows, device=CPU, stitch_device=CPU, batch=4)
+    torch.testing.assert_close(found, image, atol=1e-5, rtol=1e-5)
+    assert max(sizes) == 4
