@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -53,8 +54,12 @@ class Lab:
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
         shape = (28, 36, 40) if quick else cls.shape
-        made = work / "project"
-        project = Project.open(made) if made.exists() else make_project(work, data, shape)
+        known = work / "project.txt"  # written last: a section may be cut off while it makes it
+        if known.exists():
+            project = Project.open(Path(known.read_text(encoding="utf-8")))
+        else:
+            project = make_project(Path(tempfile.mkdtemp(dir=work)), data, shape)
+            known.write_text(str(project.path), encoding="utf-8")
         large = (32, 48, 48) if quick else cls.large
         return cls(torch.device(device), quick, project, work, deadline, shape, large)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nibabel as nib
@@ -62,11 +63,15 @@ def write_scans(folder: Path, shape: Shape) -> None:
     affine = np.diag([SPACING_MM] * 3 + [1.0])
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
-    for number in range(LABELED + VALIDATION + UNLABELED):
+
+    def write(number: int) -> None:
         image, label = make_scan(number, shape)
         for name, array in (("images", image), ("labels", label)):
             stored = np.ascontiguousarray(array.T)
             nib.save(nib.Nifti1Image(stored, affine), folder / name / f"scan-{number:02d}.nii")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(LABELED + VALIDATION + UNLABELED)))
 
 
 def make_project(work: Path, data: Path | None, shape: Shape) -> Project:
