@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ class Lab:
 
     device: torch.device
     quick: bool
-    project: Project
+    data_folder: Path | None
     work: Path
     deadline: float
     shape: Shape = (88, 140, 180)
@@ -50,18 +51,22 @@ class Lab:
 
     @classmethod
     def make(cls, device: str, quick: bool, data: Path | None, work: Path, deadline: float) -> Lab:
-        """Open the project, which the first section makes."""
+        """Settings of a section, tiny ones for ``--quick``."""
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
         shape = (28, 36, 40) if quick else cls.shape
-        known = work / "project.txt"  # written last: a section may be cut off while it makes it
-        if known.exists():
-            project = Project.open(Path(known.read_text(encoding="utf-8")))
-        else:
-            project = make_project(Path(tempfile.mkdtemp(dir=work)), data, shape)
-            known.write_text(str(project.path), encoding="utf-8")
         large = (32, 48, 48) if quick else cls.large
-        return cls(torch.device(device), quick, project, work, deadline, shape, large)
+        return cls(torch.device(device), quick, data, work, deadline, shape, large)
+
+    @cached_property
+    def project(self) -> Project:
+        """The project of all sections, which the first one makes."""
+        known = self.work / "project.txt"  # written last: a section may be cut off before
+        if known.exists():
+            return Project.open(Path(known.read_text(encoding="utf-8")))
+        made = make_project(Path(tempfile.mkdtemp(dir=self.work)), self.data_folder, self.shape)
+        known.write_text(str(made.path), encoding="utf-8")
+        return made
 
     @property
     def cuda(self) -> bool:
@@ -131,12 +136,13 @@ def skip_without_cuda() -> Measures:
 
 
 def environment(lab: Lab) -> Iterator[Task]:
-    """Machine, driver and versions."""
-    yield "machine", lambda: _machine(lab)
-    yield "GPU", (lambda: _gpu()) if lab.cuda else skip_without_cuda
+    """Machine, driver, versions and scans."""
+    yield "machine", _machine
+    yield "GPU", _gpu if lab.cuda else skip_without_cuda
+    yield "scans", lambda: _scans(lab)
 
 
-def _machine(lab: Lab) -> Measures:
+def _machine() -> Measures:
     shared = os.statvfs("/dev/shm") if Path("/dev/shm").exists() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -145,8 +151,14 @@ def _machine(lab: Lab) -> Measures:
         "cores": cores,
         "threads": torch.get_num_threads(),
         "shm GiB": shared and round(shared.f_frsize * shared.f_blocks / 2**30, 2),
-        "scans": len(lab.project.cases),
     }
+
+
+def _scans(lab: Lab) -> Measures:
+    cases = lab.project.cases
+    shapes = sorted({lab.project.read_image(case.id).shape for case in cases})
+    made = "made up" if lab.data_folder is None else lab.data_folder.name
+    return {"scans": len(cases), "shapes": [list(shape) for shape in shapes[:3]], "of": made}
 
 
 def _gpu() -> Measures:
