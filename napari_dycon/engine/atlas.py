@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.device import sampling_device
 from napari_dycon.engine.fusion import shares_of
 from napari_dycon.engine.groups import frozen_label, read_groups
 from napari_dycon.engine.losses import UNANNOTATED
@@ -90,8 +91,9 @@ def can_agree(voters: Sequence[LabelledCase], device: torch.device) -> bool:
     if not others:
         return True
     deformed = _deform_into(np.asarray(image), others, device)
-    drawn = np.array(read_label_array(target.label))
-    return alike([drawn, *(label for _, label in deformed)], least=LEAST_DICE / 2)
+    labels = [label for _, label in deformed]
+    drawn = torch.from_numpy(np.array(read_label_array(target.label))).to(labels[0].device)
+    return alike([drawn, *labels], least=LEAST_DICE / 2)
 
 
 def vote_on(
@@ -107,8 +109,9 @@ def vote_on(
 
     Returns
     -------
-    (classes, D, H, W), sums of 1
+    (classes, D, H, W) on the device, but on the CPU in place of Apple's GPUs; sums of 1
     """
+    device = sampling_device(device)
     chosen = [
         _most_alike(image, group, device)
         for group in ([v for v in group if _is_another(v, image)] for group in voters)
@@ -122,10 +125,11 @@ def vote_on(
     if not alike(drawn):
         return None
     if len(drawn) == 1:
-        said = shares_of(image, images[:1], drawn, classes).argmax(axis=0).astype(np.uint8)
-        if not stands_out(image, said, images[0], drawn[0]):
+        said = shares_of(image, images[:1], drawn, classes, device=device).argmax(dim=0)
+        found = said.to(torch.uint8).cpu().numpy()
+        if not stands_out(image, found, images[0].cpu().numpy(), drawn[0].cpu().numpy()):
             return None
-    return torch.from_numpy(shares_of(image, images, labels, classes))
+    return shares_of(image, images, labels, classes, device=device)
 
 
 def _most_alike(
@@ -135,22 +139,22 @@ def _most_alike(
     if len(voters) <= VOTERS:
         return list(voters)
     canvas = canvas_shape([image.shape[1:]])
-    likeness = likeness_to(on_canvas(image, canvas)[None].to(device))
-    found = [float(likeness(_small(voter.image, canvas)[None].to(device))) for voter in voters]
+    likeness = likeness_to(on_canvas(image, canvas, device)[None])
+    small = (_small(voter.image, canvas)[None].to(device) for voter in voters)
+    found = torch.stack([likeness(other) for other in small]).tolist()
     order = sorted(range(len(voters)), key=lambda number: -found[number])
     return [voters[number] for number in order[:VOTERS]]
 
 
 def _deform_into(
     image: Array, voters: Sequence[LabelledCase], device: torch.device
-) -> list[tuple[Array, npt.NDArray[np.uint8]]]:
-    """Scans and labels of voters, deformed into a scan."""
-    if device.type == "mps":  # older versions of torch cannot differentiate sampling in 3D there
-        device = torch.device("cpu")
+) -> list[tuple[Tensor, Tensor]]:
+    """Scans and labels of voters, deformed into a scan, on the device."""
+    device = sampling_device(device)
     canvas = canvas_shape([image.shape[1:]])
-    fixed = on_canvas(image, canvas)[None].to(device)
+    fixed = on_canvas(image, canvas, device)[None]
     moving = torch.stack([_small(voter.image, canvas) for voter in voters]).to(device)
-    fields = register(moving, fixed.expand(len(voters), -1, -1, -1, -1).contiguous()).cpu()
+    fields = register(moving, fixed.expand(len(voters), -1, -1, -1, -1).contiguous())
     return [
         deform(voter, fields[number : number + 1], image.shape[1:])
         for number, voter in enumerate(voters)

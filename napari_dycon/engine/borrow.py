@@ -75,7 +75,7 @@ def borrow(
         if number not in ballots or (wanted and number not in wanted.voted):
             return
         try:
-            found = vote(ballots[number], _path(folder, number), enough)
+            found = vote(ballots[number], _path(folder, number), enough, device)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -90,11 +91,31 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
     return bool(half < 0.8 * full)
 
 
+def sampling_device(device: torch.device) -> torch.device:
+    """Where volumes are registered and deformed: where a run trains, but not on Apple's GPUs.
+
+    Older versions of torch cannot differentiate sampling in three dimensions there.
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+@contextlib.contextmanager
+def varying_shapes() -> Iterator[None]:
+    """Keep CUDA from timing its convolutions: scans differ in size, and each would be timed."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out; torch has an error of its own for it on GPUs only."""
     words = (
         "out of memory", "allocate memory", "not enough memory", "alloc_failed", "bad_alloc",
         "out_of_memory",
+        "unable to find an engine", "valid cudnn algorithm",  # no room for what a layer works in
         "could not create a primitive",  # oneDNN does not say why
     )  # fmt: skip
     if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):

@@ -11,6 +11,7 @@ points of Dice more than the label most voters give (benchmarks/RESULTS.md).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from napari_dycon.engine.boxes import box_mean
 from napari_dycon.engine.losses import UNANNOTATED
 
 Array = npt.NDArray[Any]
+Volume = Array | Tensor
 
 SEARCH = 1  # voxels around a place that are asked as well
 PATCH = 2  # voxels around these that are compared
@@ -30,9 +32,11 @@ CONTRAST = 4  # voxels around each over which brightness and contrast are evened
 FLAT = 0.05  # of a channel's variance that counts as noise
 NEAR = 1e-3  # squared difference that is none
 TILE = (32, 64, 64)  # voxels fused at a time
+GPU_TILE = (64, 96, 96)  # likewise on a GPU, which small tiles do not fill
 SAMPLE = 1_000_000  # voxels from which a channel's mean and variance are told
 
 REACH = SEARCH + PATCH
+CPU = torch.device("cpu")
 
 
 class Level(NamedTuple):
@@ -43,20 +47,22 @@ class Level(NamedTuple):
 
 
 def fuse(
-    image: Array,
-    images: Sequence[Array],
-    labels: Sequence[npt.NDArray[np.uint8]],
+    image: Volume,
+    images: Sequence[Volume],
+    labels: Sequence[Volume],
     *,
     agreement: float,
     voters: int,
     enough: Callable[[], bool] = lambda: False,
+    device: torch.device = CPU,
 ) -> npt.NDArray[np.uint8] | None:
     """Label of a scan from labelled ones that were deformed into it.
 
     With patches ``P`` around a voxel ``x`` and around each of the places ``y`` near it in the
     deformed scans, ``w(x, y) = exp(-d(x, y) / (min_y d(x, y) + NEAR))``, ``d`` the mean squared
     difference of the patches; the value whose share of all ``w`` reaches ``agreement`` is given.
-    Memory does not grow with the scan: what is compared is read tile by tile.
+    Memory does not grow with the scan: what is compared is read tile by tile. A GPU holds the
+    scans as they are stored, and is not waited for before the result.
 
     Parameters
     ----------
@@ -66,60 +72,72 @@ def fuse(
     agreement : more than half, so that one value alone can reach it
     voters : where fewer have a label, nothing is said
     enough : asked at each tile; when it answers yes, nothing is returned
+    device : where it is computed
 
     Returns
     -------
     (D, H, W) uint8, 255 where the voters do not agree
     """
-    known = np.zeros(labels[0].shape, np.uint8)
-    for label in labels:
+    drawn = [_as_tensor(label, device) for label in labels]
+    known = torch.zeros(drawn[0].shape, dtype=torch.uint8, device=device)
+    for label in drawn:
         known += label != UNANNOTATED
-    result = np.where(known >= voters, 0, UNANNOTATED).astype(np.uint8)
-    values = sorted(set(np.unique(np.stack(labels)).tolist()) - {UNANNOTATED})
-    for tile, shares in _tile_shares(image, images, labels, values):
+    result = torch.zeros_like(known).masked_fill_(known < voters, UNANNOTATED)
+    values = sorted(label_values(drawn) - {UNANNOTATED})
+    for tile, shares in _tile_shares(image, images, drawn, values, device):
         if enough():
             return None
-        inside = np.full(known[tile].shape, UNANNOTATED, np.uint8)
+        inside = torch.full_like(known[tile], UNANNOTATED)
         for value, share in zip(values, shares, strict=True):
-            inside[share >= agreement] = value
-        result[tile] = np.where(known[tile] >= voters, inside, UNANNOTATED)
-    return result
+            inside.masked_fill_(share >= agreement, value)
+        result[tile] = inside.masked_fill_(known[tile] < voters, UNANNOTATED)
+    return result.cpu().numpy()
 
 
 def shares_of(
-    image: Array, images: Sequence[Array], labels: Sequence[npt.NDArray[np.uint8]], classes: int
-) -> npt.NDArray[np.float32]:
+    image: Volume,
+    images: Sequence[Volume],
+    labels: Sequence[Volume],
+    classes: int,
+    *,
+    device: torch.device = CPU,
+) -> Tensor:
     """What share of the voters' weight each class has, as ``fuse`` weighs them.
 
     Returns
     -------
-    (classes, D, H, W), sums of 1; background far from all structures and where nobody votes
+    (classes, D, H, W) on the device, sums of 1; background far from all structures and where
+    nobody votes
     """
-    result = np.zeros((classes, *labels[0].shape), np.float32)
+    drawn = [_as_tensor(label, device) for label in labels]
+    result = torch.zeros(classes, *drawn[0].shape, device=device)
     result[0] = 1.0
-    for tile, shares in _tile_shares(image, images, labels, range(classes)):
-        known = shares.sum(axis=0) > 0
-        result[(slice(None), *tile)] = np.where(known, shares, result[(slice(None), *tile)])
+    for tile, shares in _tile_shares(image, images, drawn, range(classes), device):
+        part = result[(slice(None), *tile)]
+        part.copy_(torch.where(shares.sum(dim=0) > 0, shares, part))
     return result
 
 
 def _tile_shares(
-    image: Array,
-    images: Sequence[Array],
-    labels: Sequence[npt.NDArray[np.uint8]],
+    image: Volume,
+    images: Sequence[Volume],
+    labels: Sequence[Tensor],
     values: Sequence[int],
-) -> Iterator[tuple[tuple[slice, ...], npt.NDArray[np.float32]]]:
+    device: torch.device,
+) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Tiles around the structures, and the share of each value there, 0 where nobody votes."""
-    drawn = np.zeros(labels[0].shape, bool)
+    drawn = torch.zeros(labels[0].shape, dtype=torch.bool, device=device)
     for label in labels:
         drawn |= (label != 0) & (label != UNANNOTATED)
-    if not drawn.any():
+    if not bool(drawn.any()):
         return
-    levels = [_level(array) for array in (image, *images)]
-    for tile in _tiles(box_around(drawn, SEARCH)):
+    volumes = [_on_device(volume, device) for volume in (image, *images)]
+    levels = [_level(volume) for volume in volumes]
+    size = TILE if device.type == "cpu" else GPU_TILE
+    for tile in _tiles(box_around(drawn.cpu().numpy(), SEARCH), size):
         fixed, *moved = (
-            even_out(_part(array, tile, REACH + CONTRAST).float(), level)
-            for array, level in zip((image, *images), levels, strict=True)
+            even_out(_part(volume, tile, REACH + CONTRAST).float(), level)
+            for volume, level in zip(volumes, levels, strict=True)
         )
         fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
         said = [_part(label[None], tile, SEARCH)[0] for label in labels]
@@ -148,34 +166,57 @@ def even_out(image: Tensor, level: Level) -> Tensor:
     )
 
 
-def _level(image: Array) -> Level:
+def label_values(labels: Sequence[Tensor]) -> set[int]:
+    """Values of uint8 labels."""
+    counts = torch.stack([torch.bincount(label.flatten(), minlength=256) for label in labels])
+    return {value for value, count in enumerate(counts.sum(dim=0).tolist()) if count}
+
+
+def _as_tensor(volume: Volume, device: torch.device) -> Tensor:
+    """A volume as a tensor on a device; an array may be read-only."""
+    if isinstance(volume, np.ndarray):
+        volume = torch.from_numpy(np.require(volume, requirements="W"))
+    return volume.to(device)
+
+
+def _on_device(volume: Volume, device: torch.device) -> Volume:
+    """A tensor on a GPU; an array, perhaps memory-mapped, for the CPU."""
+    if device.type != "cpu":
+        return _as_tensor(volume, device)
+    return volume.numpy() if isinstance(volume, Tensor) else volume
+
+
+def _level(image: Volume) -> Level:
     """Mean and variance of a scan, from voxels evenly spread over it."""
-    step = max(1, round((image[0].size / SAMPLE) ** (1 / 3)))
-    voxels = torch.from_numpy(image[:, ::step, ::step, ::step].astype(np.float64)).flatten(1)
+    step = max(1, round((math.prod(image.shape[1:]) / SAMPLE) ** (1 / 3)))
+    some = image[:, ::step, ::step, ::step]
+    if isinstance(some, np.ndarray):
+        some = torch.from_numpy(some.astype(np.float64))
+    voxels = some.double().flatten(1)
     mean, variance = voxels.mean(dim=1), voxels.var(dim=1, correction=0)
     # What rounding makes of a constant channel is nothing to compare.
     variance = torch.where(variance > 1e-6 * (1 + mean.square()), variance, 0.0)
     return Level(mean.float().view(-1, 1, 1, 1), variance.float().view(-1, 1, 1, 1))
 
 
-def _tiles(box: Sequence[slice]) -> list[tuple[slice, ...]]:
-    """Cut a box into pieces of at most ``TILE``."""
+def _tiles(box: Sequence[slice], most: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Cut a box into tiles of at most a size."""
     rows = [
         [slice(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size)]
-        for part, size in zip(box, TILE, strict=True)
+        for part, size in zip(box, most, strict=True)
     ]
     return list(itertools.product(*rows))
 
 
 def _shares(
     fixed: Tensor, images: Sequence[Tensor], labels: Sequence[Tensor], values: Sequence[int]
-) -> npt.NDArray[np.float32]:
+) -> Tensor:
     """Shares in a tile, from arrays that reach beyond it by what each is looked at for."""
     size = [n - 2 * PATCH for n in fixed.shape[1:]]
     shifts = list(itertools.product(range(2 * SEARCH + 1), repeat=3))
     moved, drawn = torch.cat(list(images)), torch.stack(list(labels))  # (V C, ...), (V, ...)
     count = len(drawn)
-    distance = torch.empty(len(shifts), count, *size)
+    distance = torch.empty(len(shifts), count, *size, device=fixed.device)
     for number, shift in enumerate(shifts):
         there = _shifted(moved, shift, fixed.shape[1:])
         distance[number] = box_mean(
@@ -183,25 +224,28 @@ def _shares(
         )
     nearest = distance.amin(dim=(0, 1))
     weight = distance.sub_(nearest).div_(-(nearest + NEAR)).exp_()
-    shares, total = torch.zeros(len(values), *size), torch.zeros(*size)
-    annotated = bool((drawn != UNANNOTATED).all())
+    shares = torch.zeros(len(values), *size, device=fixed.device)
+    total = torch.zeros(*size, device=fixed.device)
     for number, shift in enumerate(shifts):
         said = _shifted(drawn, shift, size)
-        if not annotated:
-            weight[number] *= said != UNANNOTATED
+        weight[number] *= said != UNANNOTATED
         total += weight[number].sum(dim=0)
         for place, value in enumerate(values[1:], start=1):  # the first has the rest
             shares[place] += (weight[number] * (said == value)).sum(dim=0)
     shares[0] = (total - shares.sum(dim=0)).clamp_(min=0.0)
-    return (shares / shares.sum(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)).numpy()
+    return shares / shares.sum(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)
 
 
-def _part(array: Array, box: Sequence[slice], margin: int) -> Tensor:
+def _part(volume: Volume, box: Sequence[slice], margin: int) -> Tensor:
     """The box of ``(C, D, H, W)`` with a margin; outside the scan its nearest voxel is repeated."""
     for axis, inside in enumerate(box, start=1):
-        rows = np.arange(inside.start - margin, inside.stop + margin)
-        array = array.take(rows.clip(0, array.shape[axis] - 1), axis=axis)
-    return torch.from_numpy(array)
+        first, stop, last = inside.start - margin, inside.stop + margin, volume.shape[axis] - 1
+        if isinstance(volume, Tensor):
+            rows = torch.arange(first, stop, device=volume.device).clamp_(0, last)
+            volume = volume.index_select(axis, rows)
+        else:
+            volume = volume.take(np.arange(first, stop).clip(0, last), axis=axis)
+    return volume if isinstance(volume, Tensor) else torch.from_numpy(volume)
 
 
 def _shifted(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:

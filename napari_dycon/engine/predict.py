@@ -22,7 +22,7 @@ from torch import Tensor
 from napari_dycon.engine import band
 from napari_dycon.engine.atlas import vote_on
 from napari_dycon.engine.checkpoint import Model
-from napari_dycon.engine.device import free_memory, is_out_of_memory
+from napari_dycon.engine.device import varying_shapes
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import scan_features
 from napari_dycon.engine.losses import at_least_float32
@@ -43,6 +43,7 @@ MOST_VOTED = 2**24  # voxels of a scan that labelled ones are deformed into
 # Ways to predict a scan, from the fastest to the one that takes the least memory: the longest side
 # of a window, in sides of a patch, and whether windows are stitched on the device.
 ATTEMPTS = ((MAX_WINDOW_SIDE, True), (MAX_WINDOW_SIDE, False), (1.0, False), (0.5, False))
+CPU = torch.device("cpu")
 BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
 
 
@@ -72,11 +73,19 @@ def predict_volume(
     where that is known: then only the volume's grid is used.
     """
     image = prepare_image(volume, model.config) if prepared is None else prepared
-    members = members_on_grid(model, image, volume.shape, device, dtype, quick=quick)
-    votes = None if quick else votes_on_grid(model, image, volume.shape, device, but=but)
-    mean, uncertainty, disagreement = uncertainty_maps(members, votes, model.config.atlas_weight)
     values = np.array([0, *model.class_values], dtype=np.uint8)
-    return Prediction(values[mean.argmax(dim=0).numpy()], uncertainty.numpy(), disagreement.numpy())
+
+    def predict(maps_device: torch.device) -> Prediction:
+        members = members_on_grid(
+            model, image, volume.shape, device, dtype, quick=quick, maps_device=maps_device
+        )
+        votes = None if quick else votes_on_grid(model, image, volume.shape, device, but=but)
+        mean, *maps = uncertainty_maps(members, votes, model.config.atlas_weight)
+        uncertainty, disagreement = (array.cpu().numpy() for array in maps)
+        return Prediction(values[mean.argmax(dim=0).cpu().numpy()], uncertainty, disagreement)
+
+    places = (device, CPU) if device.type == "cuda" else (CPU,)
+    return with_less_memory(predict, places, device)
 
 
 def members_on_grid(
@@ -87,6 +96,7 @@ def members_on_grid(
     dtype: torch.dtype,
     *,
     quick: bool,
+    maps_device: torch.device = CPU,
 ) -> Iterator[Tensor]:
     """Softmax outputs ``(classes, *shape)`` of all members, one by one.
 
@@ -98,6 +108,7 @@ def members_on_grid(
     ----------
     prepared : (C, D, H, W)
     shape : of the scan's own grid
+    maps_device : where the outputs are given
     """
     image = torch.from_numpy(prepared)
     mirrors = (False, True) if model.config.test_mirror and not quick else (False,)
@@ -112,7 +123,8 @@ def members_on_grid(
         member = predict_probabilities(network, model, view, device, dtype)
         if mirrored:
             member = member.flip(LEFT_RIGHT + 1)
-        yield (member if tuple(member.shape[1:]) == shape else _resized(member, shape)).cpu()
+        fits = tuple(member.shape[1:]) == shape
+        yield (member if fits else _resized(member, shape)).to(maps_device)
 
 
 def votes_on_grid(
@@ -125,17 +137,19 @@ def votes_on_grid(
 ) -> Tensor | None:
     """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any.
 
-    Where memory does not suffice for them, networks predict alone.
+    Where a GPU's memory does not suffice for them the CPU computes them, and where that of the
+    computer does not, networks predict alone.
     """
     if not model.voters or prepared[0].size > MOST_VOTED:
         return None
     voters = [[voter for voter in group if voter.id != but] for group in model.voters]
+
+    def vote(where: torch.device) -> Tensor | None:
+        return vote_on(prepared, voters, len(model.class_values) + 1, where)
+
     try:
-        votes = vote_on(prepared, voters, len(model.class_values) + 1, device)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        free_memory(device)
+        votes = with_less_memory(vote, dict.fromkeys((device, CPU)), device)
+    except MemoryError:
         return None
     fits = votes is None or tuple(votes.shape[1:]) == shape
     return votes if votes is None or fits else _resized(votes, shape)
@@ -184,7 +198,8 @@ def predict_probabilities(
     training = network.training
     try:
         network.eval()
-        return with_less_memory(predict, ATTEMPTS, device)
+        with varying_shapes():
+            return with_less_memory(predict, ATTEMPTS, device)
     finally:
         network.train(training)
 

@@ -84,7 +84,7 @@ def register(
             seen, target = (F.avg_pool3d(v, averaged) for v in (moving, fixed))
             size, similarity = target.shape[2:], likeness_to(target)
             # Half a canvas is one unit of a displacement along its axis.
-            cells = torch.tensor(size[::-1], device=moving.device).view(1, 3, 1, 1, 1) / 2.0
+            cells = _half_sizes(size, moving.device)
             enlarge = [_interpolation(level.shape[2:], size, moving.device) for level in levels]
             for _ in range(iterations):
                 field = _affine_field(affine, size)
@@ -101,6 +101,12 @@ def register(
         enlarge = [_interpolation(level.shape[2:], grid, moving.device) for level in levels]
         field = _affine_field(affine, grid) + _displacement(levels, enlarge)
         return field.movedim(1, -1) - _unit(grid, moving.device)
+
+
+def _half_sizes(size: Sequence[int], device: torch.device) -> Tensor:
+    """Half of a grid's cells along x, y and z, (1, 3, 1, 1, 1), filled in by the device itself."""
+    half = [torch.full((1,), n / 2.0, device=device) for n in reversed(size)]
+    return torch.cat(half).view(1, 3, 1, 1, 1)
 
 
 def likeness_to(fixed: Tensor) -> Callable[[Tensor], Tensor]:

@@ -308,7 +308,8 @@ def _loop(
     def lower_memory() -> None:
         """Make the steps smaller after memory ran out for one; the next one tries it."""
         nonlocal config, model, batches, unreported
-        return_memory()
+        if device.type == "cpu":
+            return_memory()
         free_memory(device)
         smaller = MemoryPlan.of(config).lower(config)
         if smaller is None:

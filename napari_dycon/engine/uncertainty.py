@@ -36,7 +36,8 @@ def uncertainty_maps(
     Parameters
     ----------
     members : softmax outputs ``(C, D, H, W)``; only one at a time is held
-    other : one that is no equal of theirs, and counts with ``weight`` (0 to 1) beside their mean
+    other : one that is no equal of theirs, and counts with ``weight`` (0 to 1) beside their mean;
+        on any device
 
     Returns
     -------
@@ -52,6 +53,7 @@ def uncertainty_maps(
         count += 1
     mean, spread = total / count, spread / count
     if other is not None:
+        other = other.to(mean.device)
         mean = torch.lerp(mean, other, weight)
         spread = torch.lerp(spread, entropy_of(other), weight)
     uncertainty = entropy_of(mean).clamp(0.0, 1.0)

@@ -19,8 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from napari_dycon.engine.fusion import box_around, fuse
+from napari_dycon.engine.device import sampling_device
+from napari_dycon.engine.fusion import CPU, box_around, fuse, label_values
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.preprocess import read_image_array, read_label_array, save_array
@@ -80,7 +82,12 @@ class Vote(NamedTuple):
     doubt: float
 
 
-def vote(group: Sequence[Pair], path: Path, enough: Callable[[], bool]) -> Vote | None:
+def vote(
+    group: Sequence[Pair],
+    path: Path,
+    enough: Callable[[], bool],
+    device: torch.device = CPU,
+) -> Vote | None:
     """Write what the labels deformed into a scan agree on; ``None`` where they do not.
 
     Parameters
@@ -88,6 +95,7 @@ def vote(group: Sequence[Pair], path: Path, enough: Callable[[], bool]) -> Vote 
     group : the voters of one scan, whose files are there
     path : where the label is written
     enough : asked now and then; when it answers yes, there is no vote
+    device : where labels are fused
     """
     scan = group[0].unlabelled
     labels = [read_label_array(pair.warped.label, mapped=False) for pair in group]
@@ -97,7 +105,15 @@ def vote(group: Sequence[Pair], path: Path, enough: Callable[[], bool]) -> Vote 
         read_image_array(place) for place in (scan.image, *(pair.warped.image for pair in group))
     )
     most = len(labels) // 2 + 1
-    agreed = fuse(image, images, labels, agreement=AGREEMENT, voters=most, enough=enough)
+    agreed = fuse(
+        image,
+        images,
+        labels,
+        agreement=AGREEMENT,
+        voters=most,
+        enough=enough,
+        device=sampling_device(device),
+    )
     if agreed is None or len(set(np.unique(agreed).tolist()) - {UNANNOTATED}) < 2:
         return None
     if len(group) == 1 and not stands_out(image, agreed, images[0], labels[0]):
@@ -119,14 +135,15 @@ def surest(votes: Mapping[int, Vote]) -> list[int]:
     return sorted(order[: math.ceil(SUREST * len(order))])
 
 
-def alike(labels: Labels, least: float = LEAST_DICE) -> bool:
+def alike(labels: Labels | Sequence[Tensor], least: float = LEAST_DICE) -> bool:
     """Whether the voters overlap by ``least`` (Dice) on average, for every structure.
 
     Two voters are compared where both are annotated.
     """
-    for value in _structures(labels):
+    tensors = [torch.as_tensor(label) for label in labels]
+    for value in _structures(tensors):
         overlaps = []
-        for a, b in itertools.combinations(labels, 2):
+        for a, b in itertools.combinations(tensors, 2):
             known = (a != UNANNOTATED) & (b != UNANNOTATED)
             in_a, in_b = (a == value) & known, (b == value) & known
             if total := int(in_a.sum()) + int(in_b.sum()):
@@ -154,8 +171,8 @@ def stands_out(image: Array, label: Label, other: Array, drawn: Label) -> bool:
     return True
 
 
-def _structures(labels: Labels) -> list[int]:
-    values = set(np.concatenate([np.unique(label) for label in labels]).tolist())
+def _structures(labels: Labels | Sequence[Tensor]) -> list[int]:
+    values = label_values([torch.as_tensor(label) for label in labels])
     return sorted(values - {0, UNANNOTATED})
 
 

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.device import sampling_device
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.patches import LabelledCase, UnlabelledCase
 from napari_dycon.engine.preprocess import read_image_array, read_label_array, save_array
@@ -78,8 +79,7 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
     """Register pairs and write the results; yields an event after each."""
     if not pairs:
         return
-    if device.type == "mps":  # older versions of torch cannot differentiate sampling in 3D there
-        device = torch.device("cpu")
+    device = sampling_device(device)
     canvas = canvas_shape([_shape(p.unlabelled.image)[1:] for p in pairs])
     seen: dict[Path, Tensor] = {}
 
@@ -92,7 +92,7 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
         group = pairs[start : start + AT_ONCE]
         moving = torch.stack([small(p.labelled.image) for p in group])
         fixed = torch.stack([small(p.unlabelled.image) for p in group])
-        found = register(moving, fixed).cpu()
+        found = register(moving, fixed)
         for number, pair in enumerate(group):
             _write(pair, found[number : number + 1])
             yield {"event": "warps", "done": start + number + 1, "total": len(pairs)}
@@ -101,34 +101,34 @@ def make_warps(pairs: Sequence[Pair], device: torch.device) -> Iterator[Event]:
 def _write(pair: Pair, displacement: Tensor) -> None:
     """Deform one scan and its label at full resolution."""
     image, label = deform(pair.labelled, displacement, _shape(pair.unlabelled.image)[1:])
-    save_array(pair.warped.image, image.astype(np.float16))
-    save_array(pair.warped.label, label)
+    save_array(pair.warped.image, image.half().cpu().numpy())
+    save_array(pair.warped.label, label.cpu().numpy())
 
 
-def deform(
-    case: LabelledCase, displacement: Tensor, shape: Sequence[int]
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+def deform(case: LabelledCase, displacement: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
     """A labelled scan ``(C, D, H, W)`` and its label in another shape ``(D, H, W)``.
+
+    Both are computed, and stay, where the displacement is.
 
     Parameters
     ----------
     displacement : (1, d, h, w, 3), of ``register``
     """
     field = places(displacement, shape)
-    voxels = read_image_array(case.image).astype(np.float32)
-    drawn = read_label_array(case.label).astype(np.float32)
-    image = sample(torch.from_numpy(voxels)[None], field)[0].numpy()
-    label = sample(torch.from_numpy(drawn)[None, None], field, mode="nearest")[0, 0].numpy()
-    return image, label.astype(np.uint8)
+    voxels = torch.from_numpy(np.array(read_image_array(case.image))).to(field.device)
+    drawn = torch.from_numpy(np.array(read_label_array(case.label))).to(field.device)
+    image = sample(voxels[None].float(), field)[0]
+    label = sample(drawn[None, None].float(), field, mode="nearest")[0, 0]
+    return image, label.to(torch.uint8)
 
 
 def _shape(path: Path) -> tuple[int, ...]:
     return read_image_array(path).shape
 
 
-def on_canvas(image: npt.NDArray[Any], canvas: Shape) -> Tensor:
+def on_canvas(image: npt.NDArray[Any], canvas: Shape, device: torch.device | None = None) -> Tensor:
     """``(C, D, H, W)`` averaged onto the canvas, each channel of mean 0 and deviation 1."""
-    volume = torch.from_numpy(np.array(image, dtype=np.float32))
+    volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(device or "cpu")
     volume = F.adaptive_avg_pool3d(volume[None], canvas)[0]
     flat = volume.flatten(1)
     mean, deviation = flat.mean(dim=1), flat.std(dim=1).clamp(min=1e-6)

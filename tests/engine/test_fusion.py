@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_dycon.engine import fusion
-from napari_dycon.engine.fusion import CONTRAST, NEAR, PATCH, SEARCH, Level, even_out, fuse
+from napari_dycon.engine.fusion import (
+    CONTRAST,
+    NEAR,
+    PATCH,
+    SEARCH,
+    Level,
+    even_out,
+    fuse,
+    shares_of,
+)
 from napari_dycon.engine.losses import UNANNOTATED
 
 Image = npt.NDArray[np.float32]
@@ -187,3 +198,33 @@ def test_only_the_part_around_the_labels_is_compared(monkeypatch: pytest.MonkeyP
         array[:, :, 8 + far :] = np.nan
     np.testing.assert_array_equal(fuse(image, images, labels, agreement=0.6, voters=1), found)
     assert {0, 1, 2} <= set(np.unique(found).tolist())
+
+
+class _Reads(TorchDispatchMode):
+    """Counts what a host would wait for a GPU for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "masked_select")):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tile", [(32, 64, 64), (2, 3, 2)])
+def test_tensors_are_fused_as_arrays_and_no_tile_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int, int]
+) -> None:
+    image, images, labels = scans(3)
+    wanted = fuse(image, images, labels, agreement=0.6, voters=2)
+    shares = shares_of(image, images, labels, 3)
+    monkeypatch.setattr(fusion, "_on_device", fusion._as_tensor)  # as on a GPU
+    monkeypatch.setattr(fusion, "TILE", tile)
+    tensors = [torch.from_numpy(array) for array in (*images, *labels)]
+    with _Reads() as reads:
+        found = fuse(image, tensors[:3], tensors[3:], agreement=0.6, voters=2)
+    assert reads.count <= 1  # whether anything was drawn
+    np.testing.assert_array_equal(found, wanted)
+    again = shares_of(image, tensors[:3], tensors[3:], 3)
+    torch.testing.assert_close(again, shares, rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.sum(dim=0), torch.ones(image.shape[1:]))

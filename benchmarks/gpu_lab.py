@@ -1,0 +1,179 @@
+"""What the sections of the GPU benchmark share: settings, the project, networks, clocks."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_scans import Shape, make_project
+
+from napari_dycon.engine.checkpoint import Model
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.dataset import TrainingData, prepare
+from napari_dycon.engine.groups import groups
+from napari_dycon.engine.memory import free_bytes
+from napari_dycon.engine.network import build_network
+from napari_dycon.engine.optimizer import allocate_state, build_optimizer
+from napari_dycon.engine.stepper import Stepper
+from napari_dycon.project.store import Project
+
+Measures = dict[str, Any]
+Task = tuple[str, Callable[[], Measures]]
+METHODS = ("supervised", "mean-teacher", "dycon", "secl-region", "secl-anatomical")
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+TINY: dict[str, Any] = {"patch": [16, 16, 16], "filters": [4, 8, 8], "projection_dim": 8}
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Lab:
+    """Where a section runs, with what, and until when.
+
+    ``shape`` and ``large`` are voxels ``(D, H, W)`` of the scans.
+    """
+
+    device: torch.device
+    quick: bool
+    data_folder: Path | None
+    work: Path
+    deadline: float
+    shape: Shape = (88, 140, 180)
+    large: Shape = (160, 320, 320)
+
+    @classmethod
+    def make(cls, device: str, quick: bool, data: Path | None, work: Path, deadline: float) -> Lab:
+        """Settings of a section, tiny ones for ``--quick``."""
+        if device == "cuda" and not torch.cuda.is_available():
+            raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
+        shape = (28, 36, 40) if quick else cls.shape
+        large = (32, 48, 48) if quick else cls.large
+        return cls(torch.device(device), quick, data, work, deadline, shape, large)
+
+    @cached_property
+    def project(self) -> Project:
+        """The project of all sections, which the first one makes."""
+        known = self.work / "project.txt"  # written last: a section may be cut off before
+        if known.exists():
+            return Project.open(Path(known.read_text(encoding="utf-8")))
+        made = make_project(Path(tempfile.mkdtemp(dir=self.work)), self.data_folder, self.shape)
+        known.write_text(str(made.path), encoding="utf-8")
+        return made
+
+    @property
+    def cuda(self) -> bool:
+        """Whether the device is a CUDA GPU."""
+        return self.device.type == "cuda"
+
+    def left(self) -> float:
+        """Seconds until the section has to end."""
+        return max(self.deadline - time.monotonic(), 0.0)
+
+    def config(self, method: str, preset: str = "left-atrium", **changes: Any) -> TrainConfig:
+        """Settings of a preset on this device, tiny ones for ``--quick``."""
+        extra = {"device": self.device.type, "precision": "auto", "warps": 0} | changes
+        if self.quick:
+            extra |= TINY | {"projection_hidden": 8, "aspp": False, "precision": "float32"}
+        return make_config(method, preset, **extra)
+
+    def data(self, config: TrainConfig) -> TrainingData:
+        """Plan and prepare the project's scans as a run does; ``config`` is completed."""
+        state = self.work / f"state-{os.getpid()}"
+        card = free_bytes(self.device) if self.cuda else None
+        found = groups(self.project, config)
+        items = prepare(self.project, config, self.device.type, state, found, False, card)
+        return next(item for item in items if isinstance(item, TrainingData))
+
+    def synchronize(self) -> None:
+        """Wait for the GPU."""
+        if self.cuda:
+            torch.cuda.synchronize()
+
+    def milliseconds(self, compute: Callable[[], object], repeats: int = 1) -> float:
+        """Wall time of a computation, with all that it leaves to the GPU."""
+        self.synchronize()
+        begin = time.perf_counter()
+        for _ in range(repeats):
+            compute()
+        self.synchronize()
+        return (time.perf_counter() - begin) / repeats * 1e3
+
+
+def build_model(data: TrainingData, device: torch.device, *, channels_last: bool = True) -> Model:
+    """Networks as a run makes them; the teacher is a little different from the student."""
+    torch.manual_seed(0)
+    student = build_network(data.config, data.channels, len(data.class_values) + 1)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.mul_(1.0 + 0.02 * torch.randn_like(parameter))
+    for network in (student, teacher):
+        network.to(device)
+        if channels_last:
+            network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        network.train()
+    return Model(student, teacher, data.config, data.class_values, data.channels)
+
+
+def build_stepper(model: Model, device: torch.device, dtype: torch.dtype) -> Stepper:
+    """What takes the steps of a run."""
+    optimizer = build_optimizer(model.config, model.student)
+    allocate_state(optimizer)
+    return Stepper(model.student, model.teacher, optimizer, device, dtype)
+
+
+def skip_without_cuda() -> Measures:
+    """Say that a measurement is one of CUDA alone."""
+    return {"note": "not on this device"}
+
+
+def environment(lab: Lab) -> Iterator[Task]:
+    """Machine, driver, versions and scans."""
+    yield "machine", _machine
+    yield "GPU", _gpu if lab.cuda else skip_without_cuda
+    yield "scans", lambda: _scans(lab)
+
+
+def _machine() -> Measures:
+    shared = os.statvfs("/dev/shm") if Path("/dev/shm").exists() else None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "shm GiB": shared and round(shared.f_frsize * shared.f_blocks / 2**30, 2),
+    }
+
+
+def _scans(lab: Lab) -> Measures:
+    cases = lab.project.cases
+    shapes = sorted({lab.project.read_image(case.id).shape for case in cases})
+    made = "made up" if lab.data_folder is None else lab.data_folder.name
+    return {"scans": len(cases), "shapes": [list(shape) for shape in shapes[:3]], "of": made}
+
+
+def _gpu() -> Measures:
+    card = torch.cuda.get_device_properties(0)
+    driver = Path("/proc/driver/nvidia/version")
+    lines = driver.read_text(encoding="utf-8").splitlines() if driver.exists() else [""]
+    free, total = torch.cuda.mem_get_info()
+    return {
+        "name": card.name,
+        "capability": f"{card.major}.{card.minor}",
+        "multiprocessors": card.multi_processor_count,
+        "memory GiB": round(total / 2**30, 1),
+        "free GiB": round(free / 2**30, 1),
+        "driver": lines[0][:80],
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "bfloat16": torch.cuda.is_bf16_supported(including_emulation=False),
+    }
