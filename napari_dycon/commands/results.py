@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,12 +20,16 @@ from napari_dycon.commands.terminal import (
     print_json,
     print_table,
     progress_bar,
-    say,
     show_predictions,
     tell,
 )
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.plain_text import printable
+
+if TYPE_CHECKING:
+    from napari_dycon.engine.checkpoint import Model
+
+Event = dict[str, Any]
 
 
 def predict(
@@ -91,24 +96,30 @@ def predict(
         keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.engine.progress import PredictionProgress
     from napari_dycon.engine.templates import with_voters
 
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
-    # Standard output is for what was asked for.
-    model = with_voters(
-        opened, chosen, model, picked.device, dtype, lambda event: say(event, as_json=False)
-    )
     missed: list[Missed] = []
-    if images is not None:
-        events = predict_each_file(
-            files, folder, model, picked.device, dtype, resample=resample, missed=missed, note=tell
-        )
-    else:
-        events = predict_each_case(
-            opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell
-        )
+    total = len(files or ids)
+    progress = PredictionProgress(total)
+
+    def predict_all(model: Model, show: Callable[[Event], None]) -> None:
+        model = with_voters(opened, chosen, model, picked.device, dtype, show, progress=progress)
+        if images is not None:
+            events = predict_each_file(
+                files, folder, model, picked.device, dtype, resample=resample, missed=missed,
+                note=tell, progress=progress,
+            )  # fmt: skip
+        else:
+            events = predict_each_case(
+                opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell,
+                progress=progress,
+            )  # fmt: skip
+        for event in events:
+            show(event)
 
     def tell_missed() -> list[Missed]:
         together = lacking + missed
@@ -119,9 +130,9 @@ def predict(
                 tell(f"{one.name} was left out: {one.error}")
         return together
 
-    total = len(files or ids)
     try:
-        show_predictions(events, total, str(picked.device.type), as_json)
+        with show_predictions(total, str(picked.device.type), as_json) as show:
+            predict_all(model, show)
     except DyconError:
         tell_missed()
         raise
