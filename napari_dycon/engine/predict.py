@@ -253,7 +253,8 @@ def _predict_windows(
     width = image.shape[3]
     if model.config.norm == "instance" and max(image.shape[1:]) <= model.config.stride:
         # Of a single cell at the bottleneck instance norm would leave nothing.
-        image = F.pad(image, (0, model.config.stride + 1 - width), mode="replicate")
+        pad = (0, model.config.stride + 1 - width, 0, 0, 0, 0)
+        image = F.pad(image[None], pad, mode="replicate")[0]
     training = [network.training for network in networks]
     attempted = FeatureSum()
 

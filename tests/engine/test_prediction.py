@@ -19,7 +19,6 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
 from napari_dycon.engine.predict import (
     describe_scan,
-    member_probabilities,
     predict_cases,
     predict_files,
     predict_volume,
@@ -180,28 +179,35 @@ def test_rows_of_a_slab_are_those_of_the_whole_scan_resized() -> None:
         torch.testing.assert_close(found, wanted[:, 11:17])
 
 
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 0.8, 0.7)])
 def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...]
 ) -> None:
     (scan,) = scan_files(tmp_path / "in", (20, 18, 160))
     volume = formats.read_volume(scan.images[0])
     assert volume.shape[0] == 160
-    whole = predict_volume(model, volume, CPU)
+    z, y, x = spacing
+    config = model.config.with_changes(spacing=(z, y, x))
+    model = dataclasses.replace(model, config=config)
     sizes: list[int] = []
-    usual = member_probabilities
 
-    def counted(model: Model, image: torch.Tensor, *rest: Any) -> Any:
+    def members(_: Model, image: torch.Tensor, *rest: Any) -> list[torch.Tensor]:
         sizes.append(image.shape[1])
-        return usual(model, image, *rest)
+        blurred = torch.nn.functional.avg_pool3d(image, (5, 1, 1), 1, (2, 0, 0))
+        return [torch.stack([one, 1 - one]) for one in (image[0].sigmoid(), blurred[0].sigmoid())]
 
-    monkeypatch.setattr(predict, "member_probabilities", counted)
-    monkeypatch.setattr(predict, "free_bytes", lambda _: 4 * 10**6)
+    monkeypatch.setattr(predict, "member_probabilities", members)
+    whole = predict_volume(model, volume, CPU)
+    monkeypatch.setattr(predict, "free_bytes", lambda _: 3 * 10**6)
     found = predict_volume(model, volume, CPU)
-    assert len(sizes) > 2
-    assert max(sizes) < 120
-    assert (found.mask == whole.mask).mean() > 0.85  # of noise, by a network of two steps
-    np.testing.assert_allclose(found.uncertainty, whole.uncertainty, atol=0.1)
-    assert len(found.features) == len(whole.features)
+    assert len(sizes) > 3
+    assert max(sizes[1:]) < 0.7 * sizes[0]
+    assert (found.mask == whole.mask).mean() > 0.999
+    np.testing.assert_allclose(found.uncertainty, whole.uncertainty, atol=1e-4)
+    np.testing.assert_allclose(found.disagreement, whole.disagreement, atol=1e-4)
+    monkeypatch.undo()
+    monkeypatch.setattr(predict, "free_bytes", lambda _: 3 * 10**6)
+    assert len(predict_volume(model, volume, CPU).features) == 16  # by the networks themselves
     monkeypatch.setattr(predict, "free_bytes", lambda _: 10**5)
     with pytest.raises(MemoryError):
         predict_volume(model, volume, CPU)
