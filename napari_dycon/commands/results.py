@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +28,8 @@ from napari_dycon.plain_text import printable
 
 if TYPE_CHECKING:
     from napari_dycon.engine.checkpoint import Model
+    from napari_dycon.project.adding import Skip
+    from napari_dycon.project.scans import Scan
 
 Event = dict[str, Any]
 
@@ -56,11 +58,7 @@ def predict(
         predict_each_file,
         summed_up,
     )
-    from napari_dycon.project.adding import Skipped
-    from napari_dycon.project.channels import patients_in
-    from napari_dycon.project.importers import scans_of_dataset
     from napari_dycon.project.links import inside
-    from napari_dycon.project.scans import Scan, holds_scans, scans_in
 
     opened = open_project(project)
     chosen = opened.run(run)
@@ -76,17 +74,10 @@ def predict(
         opened.need_writing()
     lacking: list[Missed] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
-
-    def leave_out(one: Skipped) -> None:
-        lacking.append(Missed(one.scan.name, one.error))
-
-    dataset = images and scans_of_dataset(images, opened.channels, skip=leave_out)
-    if dataset:
-        files = dataset
-    elif images is not None and len(opened.channels) > 1 and not holds_scans(images):
-        files = patients_in(images, opened.channels, skip=leave_out)
-    elif images is not None:
-        files = scans_in(images, "images")
+    if images is not None:
+        files = find_scans(
+            images, opened.channels, lambda one: lacking.append(Missed(one.scan.name, one.error))
+        )
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
@@ -142,6 +133,23 @@ def predict(
         typer.echo(printable(f"{count} prediction(s) of run {chosen.id} in {place}"))
     if together := tell_missed():
         raise summed_up(together, total + len(lacking))
+
+
+def find_scans(images: Path, channels: Sequence[str], skip: Skip) -> list[Scan]:
+    """Find the scans to predict in a data set, in folders of patients or in one of files.
+
+    ``skip`` is given patients who lack a channel.
+    """
+    from napari_dycon.project.channels import patients_in
+    from napari_dycon.project.importers import scans_of_dataset
+    from napari_dycon.project.scans import holds_scans, scans_in
+
+    dataset = scans_of_dataset(images, channels, skip=skip)
+    if dataset:
+        return dataset
+    if len(channels) > 1 and not holds_scans(images):
+        return patients_in(images, channels, skip=skip)
+    return scans_in(images, "images")
 
 
 def evaluate(
