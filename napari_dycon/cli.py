@@ -29,8 +29,8 @@ from napari_dycon.commands.support import (
 )
 from napari_dycon.commands.terminal import (
     progress_bar,
-    say,
     show_cases,
+    show_demo,
     show_training,
     tell,
 )
@@ -111,13 +111,8 @@ def demo(
     """Run the whole loop on a built-in synthetic cohort."""
     from napari_dycon.demo.run import run_demo
 
-    run_demo(
-        out,
-        window=not headless,
-        close=screenshot,
-        steps=steps,
-        say=lambda event: say(event, as_json),
-    )
+    with show_demo(as_json) as show:
+        run_demo(out, window=not headless, close=screenshot, steps=steps, say=show)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from nifti_files import save_nifti
 import napari_dycon
 from napari_dycon.commands import predicting
 from napari_dycon.commands import support as cli_support
-from napari_dycon.errors import UserError
+from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.store import Project
 
 TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
@@ -49,7 +49,12 @@ def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
 
     code, out, _ = run("predict", project, "--cases", "scan-3,scan-4", "--json")
     assert code == 0
-    assert [json.loads(line)["case"] for line in out.splitlines()] == ["scan-3", "scan-4"]
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["case"] for e in events if e["event"] == "predicted"] == ["scan-3", "scan-4"]
+    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    total = told[-1][-1]  # with the templates that were predicted before
+    assert told[-2:] == [("scan-3", total - 2, total), ("scan-4", total - 1, total)]
+    assert [done for _, done, _ in told] == list(range(total))
 
     code, _, _ = run("predict", project, "--images", scans / "images", "--out", tmp_path / "out")
     assert code == 0
@@ -115,8 +120,12 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     )
     assert code == 2
     events = [json.loads(line) for line in out.splitlines()]
+    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    assert [total - done for _, done, total in told[-6:]] == [7, 6, 4, 3, 2, 1]
+    assert "scan-1b" not in [case for case, *_ in told]
+    events = [e for e in events if e["event"] != "predicting"]
     assert [e["event"] for e in events] == ["predicted"] * 6 + ["skipped"]
-    assert [(e["done"], e["total"]) for e in events[:6]] == [(n, 6) for n in range(1, 7)]
+    assert [(e["done"], e["total"]) for e in events[:6]] == [(n, 7) for n in (1, 2, 4, 5, 6, 7)]
     assert events[-1]["case"] == "scan-1b"
     assert "1 of 7 scans could not be predicted; the others are. scan-1b: " in err
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 18
@@ -134,7 +143,9 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
 
     code, out, err = run("predict", project, "--cases", "scan-4,scan-0", "--json")
     assert code == 2
-    assert [json.loads(line)["case"] for line in out.splitlines()] == ["scan-4", "scan-0"]
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["case"] for e in events if e["event"] == "skipped"] == ["scan-4", "scan-0"]
+    assert "predicted" not in [e["event"] for e in events]
     assert err.splitlines()[-1].startswith("scan-4.nii.gz")
 
 
@@ -155,7 +166,8 @@ def test_patients_who_lack_a_channel_are_told_with_the_others(run: Run, tmp_path
     command = ("predict", project.path, "--images", tmp_path / "in", "--json")
     code, out, err = run(*command)
     assert code == 2
-    events = [(e["event"], e["case"]) for e in map(json.loads, out.splitlines())]
+    told = [json.loads(line) for line in out.splitlines()]
+    events = [(e["event"], e["case"]) for e in told if e["event"] != "predicting"]
     assert events == [("predicted", "p1"), ("predicted", "p3"), ("skipped", "p2")]
     assert "1 of 3 scans could not be predicted" in err
 
@@ -183,20 +195,14 @@ def test_uneven_slices_wait_for_consent_while_others_go_on(run: Run, tmp_path: P
 
 
 def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
-    def work(name: str) -> str:
-        if name == "huge":
-            raise RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
-        if name == "strange":
-            raise RuntimeError("a mistake in the program")
-        return name
-
-    missed: list[predicting.Missed] = []
-    done = predicting.one_by_one([(n, n) for n in ("a", "huge", "b")], work, missed)
-    assert list(done) == [(1, "a"), (3, "b")]
-    assert predicting.summed_up(missed, 3).exit_code == 1
-    assert "huge is too large for the memory" in str(missed[0].error)
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
+    missed = predicting.missed_or_raise("huge", error)
+    assert predicting.summed_up([missed], 3).exit_code == 1
+    assert "huge is too large for the memory" in str(missed.error)
     with pytest.raises(RuntimeError, match="mistake in the program"):
-        list(predicting.one_by_one([("strange", "strange")], work, missed))
+        predicting.missed_or_raise("strange", RuntimeError("a mistake in the program"))
+    with pytest.raises(ProjectError, match="disk is full"):
+        predicting.missed_or_raise("scan", ProjectError("the disk is full"))
 
 
 def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:

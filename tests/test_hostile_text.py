@@ -133,7 +133,8 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
         task = bar.add_task(name)
         console.print(column(bar.tasks[task]))
         terminal.tell(name)
-        terminal.say({"event": "demo", "message": name}, False)
+        with terminal.show_demo(as_json=False) as show:
+            show({"event": "demo", "message": name})
     events: list[dict[str, Any]] = [
         {"event": "started", "run": NAMES[2], "labelled": 1, "unlabelled": 1,
          "device_reason": NAMES[6], "precision": NAMES[2]},

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from napari_dycon.engine.device import is_out_of_memory
-from napari_dycon.engine.predict import check_files, predict_cases, predict_files
+from napari_dycon.engine.predict import predict_cases, predict_files
 from napari_dycon.errors import DyconError, EngineError, UserError
 from napari_dycon.project.adding import is_of_one_scan
-from napari_dycon.project.atomic import make_folder
 from napari_dycon.project.scans import Scan
 from napari_dycon.project.store import Project
 
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
     import torch
 
     from napari_dycon.engine.checkpoint import Model
+    from napari_dycon.engine.progress import PredictionProgress
 
 Event = dict[str, Any]
 Note = Callable[[str], None]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -51,6 +49,7 @@ def predict_each_case(
     *,
     missed: list[Missed],
     note: Note,
+    progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
     """Predict cases as ``predict_cases`` does; those that cannot be are added to ``missed``.
 
@@ -60,18 +59,18 @@ def predict_each_case(
         No case could be predicted; what was wrong with the first.
     """
 
-    def predict(case: str) -> Event:
-        return next(predict_cases(project, run_id, model, [case], device, dtype))
+    def labelled_missed(case: str, error: Exception) -> None:
+        cannot = missed_or_raise(case, error)
+        note(f"A labelled scan cannot be compared to the others: {cannot.error}")
 
-    for number, event in one_by_one([(case, case) for case in cases], predict, missed):
-        yield {**event, "done": number, "total": len(cases)}
-    try:  # what else it writes down once all are done
-        for _ in predict_cases(project, run_id, model, [], device, dtype):
-            pass
-    except UserError as error:
-        if not is_of_one_scan(error):
-            raise
-        note(f"A labelled scan cannot be compared to the others: {error}")
+    events = predict_cases(
+        project, run_id, model, cases, device, dtype, progress=progress,
+        on_error=lambda case, error: missed.append(missed_or_raise(case, error)),
+        on_labelled_error=labelled_missed,
+    )  # fmt: skip
+    yield from events
+    if cases and len(missed) == len(cases):
+        raise missed[0].error
 
 
 def predict_each_file(
@@ -84,28 +83,23 @@ def predict_each_file(
     resample: bool,
     missed: list[Missed],
     note: Note,
+    progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
     """Predict scans as ``predict_files`` does; those that cannot be are added to ``missed``.
 
-    All are read once before, so that nothing is written when none can be predicted.
+    Nothing is written when none can be predicted.
 
     Raises
     ------
     DyconError
         No scan could be predicted; what was wrong with the first.
     """
-
-    def check(scan: Scan) -> Scan:
-        check_files([scan], model, resample=resample, note=note)
-        return scan
-
-    def predict(scan: Scan) -> Event:
-        return next(predict_files([scan], out, model, device, dtype, resample=resample))
-
-    sound = [scan for _, scan in one_by_one([(scan.name, scan) for scan in scans], check, missed)]
-    make_folder(out)
-    for number, event in one_by_one([(scan.name, scan) for scan in sound], predict, missed):
-        yield {**event, "done": number, "total": len(sound)}
+    yield from predict_files(
+        scans, out, model, device, dtype, resample=resample, note=note, progress=progress,
+        on_error=lambda name, error: missed.append(missed_or_raise(name, error)),
+    )  # fmt: skip
+    if scans and len(missed) == len(scans):
+        raise missed[0].error
 
 
 def summed_up(missed: Sequence[Missed], total: int) -> DyconError:
@@ -118,27 +112,13 @@ def summed_up(missed: Sequence[Missed], total: int) -> DyconError:
     )
 
 
-def one_by_one(
-    items: Sequence[tuple[str, T]], work: Callable[[T], R], missed: list[Missed]
-) -> Iterator[tuple[int, R]]:
-    """Do work for each named item, and yield its number from 1 and what came of it."""
-    done = False
-    for number, (name, item) in enumerate(items, start=1):
-        try:
-            result = work(item)
-        except UserError as error:
-            if not is_of_one_scan(error):
-                raise
-            missed.append(Missed(name, error))
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            advice = "Close other programs, choose --device cpu, or crop the scan."
-            missed.append(
-                Missed(name, EngineError(f"{name} is too large for the memory there is. {advice}"))
-            )
-        else:
-            done = True
-            yield number, result
-    if items and not done:
-        raise missed[0].error
+def missed_or_raise(name: str, error: Exception) -> Missed:
+    """Return what is told of a scan that cannot be predicted; raise what concerns all scans."""
+    if isinstance(error, UserError) and is_of_one_scan(error):
+        # Where it came from would keep the scan in memory.
+        return Missed(name, error.with_traceback(None))
+    if is_out_of_memory(error):
+        advice = "Close other programs, choose --device cpu, or crop the scan."
+        too_large = f"{name} is too large for the memory there is. {advice}"
+        return Missed(name, EngineError(too_large))
+    raise error

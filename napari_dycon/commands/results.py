@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,12 +20,18 @@ from napari_dycon.commands.terminal import (
     print_json,
     print_table,
     progress_bar,
-    say,
     show_predictions,
     tell,
 )
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.plain_text import printable
+
+if TYPE_CHECKING:
+    from napari_dycon.engine.checkpoint import Model
+    from napari_dycon.project.adding import Skip
+    from napari_dycon.project.scans import Scan
+
+Event = dict[str, Any]
 
 
 def predict(
@@ -51,11 +58,7 @@ def predict(
         predict_each_file,
         summed_up,
     )
-    from napari_dycon.project.adding import Skipped
-    from napari_dycon.project.channels import patients_in
-    from napari_dycon.project.importers import scans_of_dataset
     from napari_dycon.project.links import inside
-    from napari_dycon.project.scans import Scan, holds_scans, scans_in
 
     opened = open_project(project)
     chosen = opened.run(run)
@@ -71,17 +74,10 @@ def predict(
         opened.need_writing()
     lacking: list[Missed] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
-
-    def leave_out(one: Skipped) -> None:
-        lacking.append(Missed(one.scan.name, one.error))
-
-    dataset = images and scans_of_dataset(images, opened.channels, skip=leave_out)
-    if dataset:
-        files = dataset
-    elif images is not None and len(opened.channels) > 1 and not holds_scans(images):
-        files = patients_in(images, opened.channels, skip=leave_out)
-    elif images is not None:
-        files = scans_in(images, "images")
+    if images is not None:
+        files = find_scans(
+            images, opened.channels, lambda one: lacking.append(Missed(one.scan.name, one.error))
+        )
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.case(case).id for case in ids]
 
@@ -91,24 +87,30 @@ def predict(
         keep_scans(files, folder, opened)
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.engine.progress import PredictionProgress
     from napari_dycon.engine.templates import with_voters
 
     picked = choose_device(device)
     dtype = choose_precision("auto", picked.device)
     model = load_model(chosen.weights_path, picked.device)
-    # Standard output is for what was asked for.
-    model = with_voters(
-        opened, chosen, model, picked.device, dtype, lambda event: say(event, as_json=False)
-    )
     missed: list[Missed] = []
-    if images is not None:
-        events = predict_each_file(
-            files, folder, model, picked.device, dtype, resample=resample, missed=missed, note=tell
-        )
-    else:
-        events = predict_each_case(
-            opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell
-        )
+    total = len(files or ids)
+    progress = PredictionProgress(total)
+
+    def predict_all(model: Model, show: Callable[[Event], None]) -> None:
+        model = with_voters(opened, chosen, model, picked.device, dtype, show, progress=progress)
+        if images is not None:
+            events = predict_each_file(
+                files, folder, model, picked.device, dtype, resample=resample, missed=missed,
+                note=tell, progress=progress,
+            )  # fmt: skip
+        else:
+            events = predict_each_case(
+                opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell,
+                progress=progress,
+            )  # fmt: skip
+        for event in events:
+            show(event)
 
     def tell_missed() -> list[Missed]:
         together = lacking + missed
@@ -119,9 +121,9 @@ def predict(
                 tell(f"{one.name} was left out: {one.error}")
         return together
 
-    total = len(files or ids)
     try:
-        show_predictions(events, total, str(picked.device.type), as_json)
+        with show_predictions(total, str(picked.device.type), as_json) as show:
+            predict_all(model, show)
     except DyconError:
         tell_missed()
         raise
@@ -131,6 +133,23 @@ def predict(
         typer.echo(printable(f"{count} prediction(s) of run {chosen.id} in {place}"))
     if together := tell_missed():
         raise summed_up(together, total + len(lacking))
+
+
+def find_scans(images: Path, channels: Sequence[str], skip: Skip) -> list[Scan]:
+    """Find the scans to predict in a data set, in folders of patients or in one of files.
+
+    ``skip`` is given patients who lack a channel.
+    """
+    from napari_dycon.project.channels import patients_in
+    from napari_dycon.project.importers import scans_of_dataset
+    from napari_dycon.project.scans import holds_scans, scans_in
+
+    dataset = scans_of_dataset(images, channels, skip=skip)
+    if dataset:
+        return dataset
+    if len(channels) > 1 and not holds_scans(images):
+        return patients_in(images, channels, skip=skip)
+    return scans_in(images, "images")
 
 
 def evaluate(

@@ -5,10 +5,11 @@ Results go to standard output, everything else to standard error.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
+LONGEST_PREDICTION = 12 * 3600.0  # seconds of a scan, by which the time left is estimated
 QUIET = 20.0  # seconds between lines where no progress bar can be drawn
 errors = Console(stderr=True, soft_wrap=True)
 
@@ -104,31 +106,59 @@ def _next_step(kind: str, event: Event) -> str:
     )
 
 
-def say(event: Event, as_json: bool) -> None:
-    """Show an event of the demo, or of what precedes predictions."""
-    if as_json:
-        print_json(event)
-    elif event["event"] == "demo":
-        tell(event["message"])
-    elif event["event"] == "templates":
-        tell(f"Predicted {event['case']}, to compare the others to")
+@contextlib.contextmanager
+def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the progress of the demo; give what shows each of its events."""
+    with progress_bar(as_json, speed_period=LONGEST_PREDICTION) as progress:
+        task = progress.add_task("Making scans", total=1.0)
+        phase = ""
+
+        def advance(name: str, done: float, total: float, text: str) -> None:
+            nonlocal phase
+            if phase != name:  # training and predictions differ in speed
+                phase = name
+                progress.reset(task)
+            progress.update(task, completed=done, total=total, description=text)
+
+        def show(event: Event) -> None:
+            kind = event["event"]
+            if as_json:
+                print_json(event)
+            elif kind == "demo":
+                tell(event["message"])
+            elif kind == "templates":
+                tell(f"Predicted {event['case']}, to compare the others to")
+            elif kind == "step":
+                advance("training", event["progress"], 1.0, f"Training, step {event['step']}")
+            elif kind == "predicting":
+                text = f"Predicting {event['case']}"
+                advance("predictions", event["done"], event["total"], text)
+
+        yield show
 
 
-def show_predictions(events: Iterator[Event], total: int, device: str, as_json: bool) -> None:
-    """Show predictions while they are made, of so many scans."""
-    if as_json:
-        for event in events:
-            print_json(event)
-        return
-    with progress_bar(as_json) as progress:
+@contextlib.contextmanager
+def show_predictions(total: int, device: str, as_json: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the progress of predictions of so many scans; give what shows each of their events."""
+    with progress_bar(as_json, speed_period=LONGEST_PREDICTION) as progress:
         task = progress.add_task(f"Predicting on {device}", total=total)
-        if not errors.is_terminal:  # a large scan takes minutes, and no bar shows it
+        if not as_json and not errors.is_terminal:  # a scan takes minutes, and no bar shows it
             tell(f"Predicting {total} scan(s) on {device}")
-        for event in events:
-            text = f"Predicted {event['case']}"
-            progress.update(task, completed=event["done"], total=event["total"], description=text)
-            if not errors.is_terminal:
-                tell(text)
+
+        def show(event: Event) -> None:
+            kind = event["event"]
+            if kind == "templates":  # standard output is for what was asked for
+                tell(f"Predicted {event['case']}, to compare the others to")
+            elif as_json:
+                print_json(event)
+            elif kind == "predicting":
+                text = f"Predicting {event['case']}"
+                done, count = event["done"], event["total"]
+                progress.update(task, completed=done, total=count, description=text)
+            elif kind == "predicted" and not errors.is_terminal:
+                tell(f"Predicted {event['case']}")
+
+        yield show
 
 
 def show_cases(
@@ -197,8 +227,11 @@ class _Description(ProgressColumn):
         return cell(task.description)
 
 
-def progress_bar(as_json: bool) -> Progress:
-    """Progress on a terminal; nothing where a program reads."""
+def progress_bar(as_json: bool, speed_period: float = 30.0) -> Progress:
+    """Progress on a terminal; nothing where a program reads.
+
+    The time that is left is estimated from what was done in the last ``speed_period`` seconds.
+    """
     return Progress(
         _Description(),
         BarColumn(),
@@ -206,5 +239,6 @@ def progress_bar(as_json: bool) -> Progress:
         TimeRemainingColumn(),
         console=errors,
         transient=True,
+        speed_estimate_period=speed_period,
         disable=as_json or not errors.is_terminal,
     )

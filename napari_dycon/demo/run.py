@@ -76,6 +76,7 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.predict import predict_cases
+    from napari_dycon.engine.progress import PredictionProgress
     from napari_dycon.engine.templates import with_voters
     from napari_dycon.engine.train import train
 
@@ -85,9 +86,11 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     device = choose_device(config.device).device
     dtype = choose_precision("auto", device)
     model = load_model(run.weights_path, device)
-    model = with_voters(project, run, model, device, dtype, say)
     cases = [case.id for case in project.unlabelled()]
-    for event in predict_cases(project, run.id, model, cases, device, dtype):
+    progress = PredictionProgress(len(cases))
+    model = with_voters(project, run, model, device, dtype, say, progress=progress)
+    how = (project, run.id, model, cases, device, dtype)
+    for event in predict_cases(*how, progress=progress):
         say(event)
 
 

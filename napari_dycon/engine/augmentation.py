@@ -32,6 +32,7 @@ NOISE_PROBABILITY, MAX_NOISE_STD = 0.3, 0.12
 BRIGHTNESS_PROBABILITY, MAX_BRIGHTNESS = 0.5, 0.25
 GAMMA_PROBABILITY, GAMMA = 0.4, (0.7, 1.5)
 BLUR_TRUNCATION = 4.0  # standard deviations
+THIN_SIDE = 32  # voxels of a patch, below which it tilts less the longer its other sides are
 EPS = 1e-7
 
 
@@ -67,8 +68,10 @@ def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmenta
         return float(rng.uniform(low, high))
 
     angle, scale = math.radians(config.rotate_degrees), config.scale_range
+    a, b, c = triple(-angle, angle)
+    share_d, share_h, share_w = rotation_limits(config.patch)
     return Augmentation(
-        angles=triple(-angle, angle),
+        angles=(a * share_d, b * share_h, c * share_w),
         scales=triple(1.0 - 0.8 * scale, 1.0 + scale),
         mirrored=config.mirror and chance(0.5),
         blur=triple(*BLUR_SIGMA) if chance(BLUR_PROBABILITY) else None,
@@ -79,6 +82,20 @@ def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmenta
         ),
         gamma=between(*GAMMA) if chance(GAMMA_PROBABILITY) else None,
     )
+
+
+def rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
+    """Shares of the largest angle by which a patch may be rotated about its axes D, H and W.
+
+    Thin patches, of scans of few slices, hardly tilt: they would leave the scan at their ends.
+    """
+    if patch is None:
+        return 1.0, 1.0, 1.0
+    shares = []
+    for axis in range(3):
+        short, long = sorted(side for other, side in enumerate(patch) if other != axis)
+        shares.append(1.0 if short >= THIN_SIDE else min(1.0, 2.0 * short / long))
+    return shares[0], shares[1], shares[2]
 
 
 def margin_size(patch: Shape, config: TrainConfig) -> Shape:

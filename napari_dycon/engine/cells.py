@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.losses import entropy
@@ -73,12 +74,18 @@ def mean_entropy_cells(entropy: Tensor, classes: int, grid: Grid) -> Tensor:
 
 
 def mean_of_cells(values: Tensor, grid: Grid) -> Tensor:
-    """Mean over each cell, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``; cells divide the patch.
+    """Mean over each cell, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``.
 
-    torch's adaptive pooling, which gives the same, is not there on Apple's GPUs.
+    Where cells do not divide the patch, those at the end reach over its border, at which values are
+    repeated. torch's adaptive pooling, which does much the same, is not there on Apple's GPUs.
     """
-    (d, h, w), (depth, height, width) = grid, values.shape[2:]
-    parts = values.reshape(*values.shape[:2], d, depth // d, h, height // h, w, width // w)
+    (d, h, w), sides = grid, values.shape[2:]
+    a, b, c = (-(-side // count) for side, count in zip(sides, grid, strict=True))
+    missing = (d * a - sides[0], h * b - sides[1], w * c - sides[2])
+    if any(missing):
+        pad = (0, missing[2], 0, missing[1], 0, missing[0])
+        values = F.pad(values, pad, mode="replicate")
+    parts = values.reshape(*values.shape[:2], d, a, h, b, w, c)
     return parts.mean(dim=(3, 5, 7))
 
 

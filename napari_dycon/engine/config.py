@@ -303,16 +303,10 @@ def _check(config: TrainConfig) -> None:
         )
     if config.filters is not None and len(config.filters) < 3:
         raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
-    if config.patch is not None and config.filters is not None:
-        stride = config.stride
-        if any(p <= 0 or p % stride for p in config.patch):
-            raise ConfigError(
-                f"Patch {config.patch} does not fit a network of {len(config.filters)} levels"
-                f"{' at half resolution' if config.half_resolution else ''}; "
-                f"every side must be a multiple of {stride}."
-            )
-        if config.norm != "group" and all(p == stride for p in config.patch):
-            raise ConfigError(
-                f"Patch {config.patch} is a single cell of the coarsest level, which norm "
-                f"{config.norm} cannot work with; expected a larger patch, or norm=group."
-            )
+    if config.patch is None or config.filters is None:
+        return
+    if config.norm != "group" and all(p <= config.stride for p in config.patch):
+        raise ConfigError(
+            f"Patch {config.patch} is a single cell of the coarsest level, which norm "
+            f"{config.norm} cannot work with; expected a larger patch, or norm=group."
+        )

@@ -1,6 +1,7 @@
 """What an engine says while it works: one JSON object a line.
 
-Every event has ``event`` (its kind) and ``time`` (seconds since the epoch).
+Every event has ``event`` (its kind), those of a run also ``time`` (seconds since the epoch). Those
+from ``predicting`` on are told by predictions.
 
 ===========  =====================================================================
 kind         further keys
@@ -23,6 +24,13 @@ resumed      step; from_step where a run went back to its last checkpoint: later
 finished     step, elapsed, reason ("steps" or "time limit"), dice (mean or null)
 stopped      step, elapsed: asked to stop; the weights are saved
 failed       message, advice
+predicting   case, done, total (scans with templates), remaining (seconds; null at first): a
+             scan, or an unlabelled one as a template, is predicted next. It may come before
+             ``predicted`` of the scan before, whose files are still being written
+templates    case, done, total: an unlabelled scan was predicted as a template
+predicted    case, done, total, volume_ml {class value: ml}, mean_uncertainty: the files of the
+             scan are in place
+skipped      case, reason: a scan that could not be predicted
 ===========  =====================================================================
 
 ``parse_line`` reads one such line of a file, which may come from anywhere.

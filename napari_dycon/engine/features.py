@@ -1,53 +1,61 @@
 """What a scan looks like to the network: one vector a scan, to tell alike from unlike scans.
 
 The bottleneck's channels of the teacher, averaged over the scan and over what it predicts as
-foreground. Two scans are alike when their vectors lie close (see ``suggestions.py``).
+foreground. Two scans are alike when their vectors lie close (see ``suggestions.py``). They come
+from the windows of a prediction, so that they cost next to nothing there.
 """
 
 from __future__ import annotations
 
-import itertools
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.cells import mean_of_cells
-from napari_dycon.engine.checkpoint import Model
-from napari_dycon.engine.losses import at_least_float32
 
 
-@torch.no_grad()
-def scan_features(
-    model: Model, image: Tensor, device: torch.device, dtype: torch.dtype
-) -> list[float]:
-    """Vector of twice the bottleneck's channels.
+class FeatureSum:
+    """Sums of the bottleneck's features over the windows of a scan."""
 
-    Parameters
-    ----------
-    image : (C, D, H, W), prepared; windows of the patch's size lie side by side over it
-    """
-    patch = model.config.patch
-    assert patch is not None
-    missing = [-n % p for n, p in zip(image.shape[1:], patch, strict=True)]
-    pad = [side for n in reversed(missing) for side in (n // 2, n - n // 2)]
-    padded = F.pad(image[None], pad, mode="replicate")
-    everywhere = inside = torch.zeros(1, device=device)
-    weights = []
-    cells = 0.0
-    teacher = model.teacher.eval()
-    starts = (range(0, n, p) for n, p in zip(padded.shape[2:], patch, strict=True))
-    for d, h, w in itertools.product(*starts):
-        window = padded[:, :, d : d + patch[0], h : h + patch[1], w : w + patch[2]].to(device)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits, bottleneck = teacher.describe(window)
-        values = at_least_float32(bottleneck)[0]
-        chance = 1.0 - F.softmax(at_least_float32(logits), dim=1)[:, :1]
-        share = mean_of_cells(chance, (values.shape[1], values.shape[2], values.shape[3]))[0]
-        everywhere = everywhere + values.sum(dim=(1, 2, 3))
-        inside = inside + (share * values).sum(dim=(1, 2, 3))
-        cells += float(share.numel())
-        weights.append(share.sum())
-    weight = sum(torch.stack(weights).tolist())
-    vector = torch.cat([inside / max(weight, 1e-6), everywhere / max(cells, 1.0)])
-    return [round(v, 5) for v in vector.tolist()]
+    def __init__(self) -> None:
+        self._inside: Tensor | None = None
+        self._everywhere: Tensor | None = None
+        self._weight = torch.zeros(())
+        self._cells = 0
+
+    def add(self, bottleneck: Tensor, foreground: Tensor) -> None:
+        """Add windows.
+
+        Parameters
+        ----------
+        bottleneck : (B, C, d, h, w), float32
+        foreground : (B, D, H, W), probability of any structure
+        """
+        d, h, w = bottleneck.shape[2:]
+        share = mean_of_cells(foreground[:, None], (d, h, w))
+        self._accumulate(
+            (share * bottleneck).sum(dim=(0, 2, 3, 4)), bottleneck.sum(dim=(0, 2, 3, 4)),
+            share.sum(), share.numel(),
+        )  # fmt: skip
+
+    def merge(self, other: FeatureSum) -> None:
+        """Add the windows of another sum."""
+        if other._inside is not None and other._everywhere is not None:
+            self._accumulate(other._inside, other._everywhere, other._weight, other._cells)
+
+    def _accumulate(self, inside: Tensor, everywhere: Tensor, weight: Tensor, cells: int) -> None:
+        if self._inside is None or self._everywhere is None:
+            self._inside, self._everywhere, self._weight = inside, everywhere, weight
+        else:
+            self._inside = self._inside + inside
+            self._everywhere = self._everywhere + everywhere
+            self._weight = self._weight + weight
+        self._cells += cells
+
+    def to_vector(self) -> list[float]:
+        """Twice as many values as the bottleneck has channels; none without a window."""
+        if self._inside is None or self._everywhere is None:
+            return []
+        vector = torch.cat(
+            [self._inside / self._weight.clamp(min=1e-6), self._everywhere / max(self._cells, 1)]
+        )
+        return [round(float(value), 5) for value in vector.cpu()]

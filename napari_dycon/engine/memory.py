@@ -87,7 +87,7 @@ class MemoryPlan:
         patches = config.labelled_batch + (config.unlabelled_batch if unlabelled else 0)
         one = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
         if unlabelled and config.method in CONTRASTIVE:  # embeddings lie twice as fine
-            locations = math.prod(2 * side // config.stride for side in self.patch)
+            locations = math.prod(-(-2 * side // config.stride) for side in self.patch)
             one += BYTES_PER_PAIR * locations**2
         return math.ceil(patches / self.accumulation_steps) * one
 

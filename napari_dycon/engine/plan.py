@@ -36,7 +36,7 @@ SPLIT_BELOW_VOXELS = 64**3  # smaller patches see too little: the batch is compu
 # the share of a voxel that it is.
 BYTES_PER_FILTER, BYTES_PER_FINE_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 68, 35, 43, 12
 FINE_FILTERS = 8  # as in network.py, which imports torch
-LEAST_SIDE = 32  # voxels of a patch along each axis
+LEAST_SIDE = 32  # voxels of a patch along each axis, or all that scans have, where that is less
 LEAST_CELLS = 2  # of the coarsest level, likewise: of a single one normalising leaves nothing
 
 
@@ -89,6 +89,8 @@ def plan(
         voxels = min(voxels, fitting)
         config = config.with_changes(accumulation_steps=parts)
     patch = config.patch or _patch(shape, config.stride, voxels)
+    if config.norm != "group" and max(patch) <= config.stride:  # which need more than one cell
+        patch = (min_patch_side(config.stride),) * 3
     intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
     window = config.window
     if intensity == "window" and window is None:
@@ -134,26 +136,26 @@ def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
 def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[int, int, int]:
     """Largest patch of the scans' own proportions within the budget, in multiples of the stride.
 
-    Axes along which a scan is thin get the least side, which may be more than the scan has; what is
-    left of the budget is for the others.
+    Axes along which a scan is thin get the least side, or all that it has; what is left of the
+    budget is for the others.
     """
     least = min_patch_side(stride)
-    size = np.full(3, float(least))
-    others = np.ones(3, bool)
+    size = np.minimum(np.ceil(np.round(shape, 3)).clip(1), least)
+    others = shape >= least
     while others.any():
-        left = voxels / float(least) ** int((~others).sum())
+        left = voxels / float(np.prod(size[~others]))
         scale = min(1.0, (left / float(np.prod(shape[others]))) ** (1 / others.sum()))
         thin = others & (shape * scale < least)
         if not thin.any():
             size[others] = shape[others] * scale
             break
         others &= ~thin
-    d, h, w = (int(s // stride) * stride for s in size)
+    d, h, w = (int(s if s < least else s // stride * stride) for s in size)
     return d, h, w
 
 
 def min_patch_side(stride: int) -> int:
-    """Voxels that a side of a patch has at least."""
+    """Voxels that a side of a patch has at least, where scans have as many."""
     return max(-(-LEAST_SIDE // stride), LEAST_CELLS) * stride
 
 

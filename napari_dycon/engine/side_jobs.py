@@ -110,7 +110,9 @@ def preview(
     try:
         volume, prepared = scans.read(case, model.config)
         result = predict_volume(model, volume, device, dtype, quick=True, prepared=prepared)
-        project.write_prediction(run.id, case, result.mask, result.uncertainty, result.disagreement)
+        project.write_prediction(
+            run.id, case, result.mask, result.uncertainty, result.disagreement, like=volume
+        )
         score = band.case_score(result.mask, result.uncertainty, volume.spacing_mm)
         project.write_facts(run.id, case, {"score": score})
     except DyconError as error:

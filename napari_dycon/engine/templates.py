@@ -31,6 +31,7 @@ from napari_dycon.engine.groups import read_groups
 from napari_dycon.engine.patches import LabelledCase
 from napari_dycon.engine.predict import members_on_grid, votes_on_grid
 from napari_dycon.engine.preprocess import cache_path, prepare_image, save_array
+from napari_dycon.engine.progress import PredictionProgress
 from napari_dycon.engine.uncertainty import uncertainty_maps
 from napari_dycon.errors import DyconError
 from napari_dycon.project.links import inside
@@ -52,12 +53,14 @@ def with_voters(
     device: torch.device,
     dtype: torch.dtype,
     tell: Callable[[Event], None],
+    *,
+    progress: PredictionProgress | None = None,
 ) -> Model:
     """The model of a run, with the scans that have a say in its predictions.
 
     ``tell`` is given an event for each unlabelled one that is predicted for it, the first time; in
     a project that is only shown, none is. Those that cannot be read, or that memory does not
-    suffice for, are left out.
+    suffice for, are left out. ``progress`` counts those to predict, and is told before each.
     """
     voters = read_voters(project, run, model.config)
     if not can_agree(voters, device):
@@ -69,33 +72,67 @@ def with_voters(
     order = np.random.default_rng(model.config.seed).permutation(len(groups.unlabelled))
     chosen = [groups.unlabelled[number] for number in order[: model.config.templates]]
     folder = _folder(run, model)
-    found, refused = [], 0
-    for number, case in enumerate(chosen, start=1):
-        try:
+    classes = len(model.class_values) + 1
+    candidates: dict[str, LabelledCase] = {}
+    for case in chosen:
+        with contextlib.suppress(DyconError, OSError):  # moved away
             image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
-            template = LabelledCase(case, image, folder / image.name)
-            known = is_sound(template, len(model.class_values) + 1)
-            if not known and (project.read_only or refused == MOST_REFUSED):
+            candidates[case] = LabelledCase(case, image, folder / image.name)
+    missing = {case for case, template in candidates.items() if not is_sound(template, classes)}
+    if project.read_only:
+        candidates = {case: one for case, one in candidates.items() if case not in missing}
+        missing = set()
+    if progress is not None:
+        progress.add(len(missing))
+    found, refused = [], 0
+    for case, template in candidates.items():
+        if case in missing:
+            if refused == MOST_REFUSED:
+                if progress is not None:
+                    progress.add(-1)
                 continue
-            if not known:
-                prepared = prepare_image(project.read_image(case), model.config)
-                label = _predicted(model, prepared, device, dtype)
-                if label is None:
-                    refused += 1
-                    continue
-                save_array(image, prepared)
-                save_array(template.label, label)
-        except (DyconError, OSError):  # moved away, or no room for it
-            continue
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            free_memory(device)
-            continue
-        found.append(template)
-        if not known:
+            if progress is not None:
+                tell(progress.start(case))
+            made = _make_template(project, model, template, device, dtype)
+            if progress is not None:
+                progress.finish()
+            refused += made is None
+            if not made:
+                continue
+            number = chosen.index(case) + 1
             tell({"event": "templates", "case": case, "done": number, "total": len(chosen)})
+        found.append(template)
     return dataclasses.replace(model, voters=(*model.voters, tuple(found)))
+
+
+def _make_template(
+    project: Project,
+    model: Model,
+    template: LabelledCase,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> bool | None:
+    """Predict a template and write it down.
+
+    Returns
+    -------
+    whether that was possible; ``None`` where the labelled scans do not agree on it
+    """
+    try:
+        prepared = prepare_image(project.read_image(template.id), model.config)
+        label = _predicted(model, prepared, device, dtype)
+        if label is None:
+            return None
+        save_array(template.image, prepared)
+        save_array(template.label, label)
+    except (DyconError, OSError):  # moved away, or no room for it
+        return False
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        free_memory(device)
+        return False
+    return True
 
 
 def _predicted(

@@ -400,11 +400,21 @@ class Project:
         return formats.read_map(path, like=like)
 
     def write_prediction(
-        self, run_id: str, case_id: str, mask: Array, uncertainty: Array, disagreement: Array
+        self,
+        run_id: str,
+        case_id: str,
+        mask: Array,
+        uncertainty: Array,
+        disagreement: Array,
+        *,
+        like: Volume | None = None,
     ) -> None:
-        """Write canonical arrays ``(D, H, W)`` on the scan's own grid."""
+        """Write canonical arrays ``(D, H, W)`` on the scan's own grid.
+
+        ``like`` is the case's scan, where it was read already; its voxels are not needed.
+        """
         self.need_writing()
-        like = self.grid(case_id)
+        like = self.grid(case_id) if like is None else like
         self.run(run_id)  # no folder for a run that does not exist
         # The mask last: who sees it finds maps of the same prediction.
         kinds: tuple[Kind, ...] = ("uncertainty", "disagreement", "mask")

@@ -193,11 +193,16 @@ def advance(bar: progress, title: str, event: Event) -> None:
         left = event.get("remaining")
         rest = f", {remaining_text(left)} left" if left is not None else ""
         bar.set_description(f"{title}{rest}")
-    elif kind in ("predicted", "preparing", "warps"):
+    elif kind == "predicting":
+        share = event["done"] / max(event["total"], 1)
+        left = event.get("remaining")
+        rest = f", {remaining_text(left)} left" if left is not None else ""
+        bar.set_description(f"{title}: {event['case']}{rest}")
+    elif kind in ("preparing", "warps"):
         share = event["done"] / max(event["total"], 1)
         doing = "matching shapes" if kind == "warps" else "preparing scans"
-        bar.set_description(f"{title}: {event.get('case', doing)}")
-        if kind != "predicted" and share >= 1.0:
+        bar.set_description(f"{title}: {doing}")
+        if share >= 1.0:
             share = 0.0
     else:
         return

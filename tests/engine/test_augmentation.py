@@ -34,6 +34,7 @@ from napari_dycon.engine.augmentation import (
     draw_augmentation,
     filter_axes,
     margin_size,
+    rotation_limits,
     sample_patches,
 )
 from napari_dycon.engine.config import TrainConfig, make_config
@@ -286,3 +287,13 @@ def test_the_device_is_never_waited_for() -> None:
     assert labels is not None
     assert images.device == labels.device == image.device
     assert images.shape == (2, 1, *PATCH)
+
+
+def test_thin_patches_hardly_tilt() -> None:
+    assert rotation_limits((48, 32, 64)) == (1.0, 1.0, 1.0)
+    assert rotation_limits((16, 16, 16)) == (1.0, 1.0, 1.0)
+    assert rotation_limits((8, 128, 64)) == (1.0, 0.25, 0.125)
+    config = CONFIG.with_changes(patch=(8, 128, 128))
+    drawn = [draw_augmentation(np.random.default_rng(n), config) for n in range(50)]
+    assert max(abs(each.angles[1]) for each in drawn) * 64 < 4  # voxels at its ends
+    assert max(abs(each.angles[0]) for each in drawn) > 0.2

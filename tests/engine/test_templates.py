@@ -15,6 +15,7 @@ from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.predict import predict_volume
 from napari_dycon.engine.preprocess import read_image_array, read_label_array
+from napari_dycon.engine.progress import PredictionProgress
 from napari_dycon.engine.templates import with_voters
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError
@@ -34,6 +35,20 @@ def ready(project: Project, run: Run) -> tuple[Model, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     model = load_model(run.weights_path)
     return with_voters(project, run, model, CPU, torch.float32, events.append), events
+
+
+def test_progress_is_told_before_each_of_them(project: Project) -> None:
+    run, progress = trained(project), PredictionProgress(3)
+    events: list[dict[str, Any]] = []
+    model = load_model(run.weights_path)
+    with_voters(project, run, model, CPU, torch.float32, events.append, progress=progress)
+    assert [e["event"] for e in events] == ["predicting", "templates"] * 2
+    assert [(e["done"], e["total"]) for e in events[::2]] == [(0, 5), (1, 5)]
+    assert [e["case"] for e in events[::2]] == [e["case"] for e in events[1::2]]
+    assert (progress.done, progress.total) == (2, 5)
+    events.clear()
+    with_voters(project, run, model, CPU, torch.float32, events.append, progress=progress)
+    assert (events, progress.total) == ([], 5)  # they are there
 
 
 def test_they_are_predicted_once(project: Project) -> None:

@@ -34,7 +34,7 @@ from napari_dycon.project.formats.checks import (
     plain,
 )
 from napari_dycon.project.formats.folders import check_kind
-from napari_dycon.project.formats.unpacking import UNPACKING, unpacked
+from napari_dycon.project.formats.unpacking import UNPACKING, packed, unpacked
 from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
@@ -280,7 +280,7 @@ def write(voxels: Array, source: Source, path: Path) -> None:
         image.header["pixdim"] = pixdim  # nibabel resets the unused ones
     with replacing(path) as temporary, temporary.open("wb") as raw:
         if path.name.lower().endswith(".gz"):
-            with gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:
+            with packed(raw) as file:
                 image.to_stream(file)
         else:
             image.to_stream(raw)

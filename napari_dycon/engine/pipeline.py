@@ -1,0 +1,115 @@
+"""Read, compute and write items one after the other, with reading and writing in the background.
+
+While an item is computed in the caller's thread, the next one is read and the one before is written
+in a thread each. Only one item is in each of the three stages, so that memory stays bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Loaded = TypeVar("Loaded")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Computing(Generic[Item]):
+    """An item was read and is computed next."""
+
+    item: Item
+
+
+@dataclass(frozen=True)
+class Written(Generic[Item, Result]):
+    """An item was computed and what came of it is written."""
+
+    item: Item
+    result: Result
+
+
+@dataclass(frozen=True)
+class Failed(Generic[Item]):
+    """An item could not be read, computed or written; ``stage`` is "read", "compute" or "write"."""
+
+    item: Item
+    error: Exception
+    stage: str
+
+
+def run_pipeline(
+    items: Sequence[Item],
+    read: Callable[[Item], Loaded],
+    compute: Callable[[Item, Loaded], Result],
+    write: Callable[[Item, Result], None],
+    *,
+    can_read_ahead: Callable[[Loaded], bool] = lambda _: True,
+) -> Generator[Computing[Item] | Written[Item, Result] | Failed[Item]]:
+    """Take items through all stages.
+
+    ``Written`` and ``Failed`` come in the order of the items, one of them for each; ``Computing``
+    of an item may come before ``Written`` of the one before it. When the iterator is closed or
+    interrupted, the stages at work are waited for and nothing else is begun.
+
+    Parameters
+    ----------
+    items : what to take through the stages
+    read, write : run in a thread each, one item at a time
+    compute : runs in the caller's thread
+    can_read_ahead : whether the next item may be read while this one is computed
+    """
+    reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
+    writing: tuple[Item, Result, Future[None]] | None = None
+    following: Future[Loaded] | None = None
+    try:
+        for number, item in enumerate(items):
+            reading, following = following or reader.submit(read, item), None
+            loaded = result = None
+            error: Exception | None = None
+            stage = "read"
+            try:
+                loaded = reading.result()
+            except Exception as caught:
+                error = caught
+            del reading  # which holds what was read
+            if writing is not None and (error is not None or writing[2].done()):
+                yield _finish(*writing)
+                writing = None
+            if error is None:
+                assert loaded is not None
+                if number + 1 < len(items) and can_read_ahead(loaded):
+                    following = reader.submit(read, items[number + 1])
+                yield Computing(item)
+                stage = "compute"
+                try:
+                    result = compute(item, loaded)
+                except Exception as caught:
+                    error = caught
+                del loaded
+            if writing is not None:
+                yield _finish(*writing)
+                writing = None
+            if error is not None:
+                yield Failed(item, error, stage)
+            else:
+                assert result is not None
+                writing = item, result, writer.submit(write, item, result)
+            del error, result
+        if writing is not None:
+            yield _finish(*writing)
+    finally:
+        for pool in (reader, writer):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _finish(
+    item: Item, result: Result, writing: Future[None]
+) -> Written[Item, Result] | Failed[Item]:
+    try:
+        writing.result()
+    except Exception as error:
+        return Failed(item, error, "write")
+    return Written(item, result)
