@@ -37,6 +37,10 @@ LEAST_LENGTH = 1e-2
 # finite. Grids that small cost next to nothing in float32.
 MIN_BFLOAT16_SIDE = 3
 
+# Values of one sample's features above which a level computes samples one after the other on a CPU:
+# what is only needed for a moment is then needed for one sample, and stays in the caches.
+MIN_SAMPLE_VALUES = 2**19
+
 Norm = str | tuple[str, dict[str, object]]  # in the way that MONAI names layers
 
 
@@ -45,6 +49,79 @@ class Output(NamedTuple):
 
     logits: Tensor
     embeddings: Tensor | None
+
+
+class Features(NamedTuple):
+    """A feature map ``(B, C, d, h, w)``, and how to compute it again without its graph.
+
+    Layers that need a feature map in their backward pass keep ``recompute`` instead, which refers
+    to the convolution's output that the normalization keeps anyway.
+    """
+
+    value: Tensor
+    recompute: Callable[[], Tensor]
+
+    @classmethod
+    def keep(cls, value: Tensor) -> Features:
+        """Return features that are kept as they are."""
+        detached = value.detach()
+        return cls(value, lambda: detached)
+
+    def split(self) -> list[Features]:
+        """Return the features of each sample."""
+        if len(self.value) == 1:
+            return [self]
+        parts = self.value.split(1)
+        return [Features(part, partial(self._sample, i)) for i, part in enumerate(parts)]
+
+    def _sample(self, index: int) -> Tensor:
+        return self.recompute()[index : index + 1]
+
+
+class NormalizeAndActivate(torch.autograd.Function):
+    """Group normalization and leaky ReLU, of which only the input is kept for the backward pass.
+
+    An instance normalization is one with as many groups as channels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int,
+        eps: float,
+        slope: float,
+    ) -> Tensor:
+        normalized, mean, rstd = _group_norm(x, weight, bias, groups, eps)
+        ctx.save_for_backward(x, weight, bias, mean, rstd)
+        ctx.groups, ctx.eps, ctx.slope = groups, eps, slope
+        return F.leaky_relu_(normalized, slope)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, rstd = ctx.saved_tensors
+        (gradient,) = gradients
+        normalized = _group_norm(x, weight, bias, ctx.groups, ctx.eps)[0]
+        gradient = torch.ops.aten.leaky_relu_backward(gradient, normalized, ctx.slope, False)
+        del normalized
+        batch, channels = x.shape[:2]
+        gx, gw, gb = torch.ops.aten.native_group_norm_backward(
+            gradient, x, mean, rstd, weight, batch, channels, x[0, 0].numel(), ctx.groups,
+            ctx.needs_input_grad[:3],
+        )  # fmt: skip
+        return gx, gw, gb, None, None, None
+
+
+def _group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, channels = x.shape[:2]
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_group_norm(
+        x, weight, bias, batch, channels, x[0, 0].numel(), groups, eps
+    )
+    return found
 
 
 class ProjectionHead(nn.Module):
@@ -102,6 +179,13 @@ class FineHead(nn.Module):
         logits: Tensor = self.layers(torch.cat([features, image], dim=1))
         return logits
 
+    def forward_lean(self, features: Features, image: Tensor) -> Tensor:
+        """Return the same as ``forward``, with less kept for the backward pass."""
+        conv, norm, activation, output = self.layers
+        both = upsample_and_concatenate(self.up, features, Features.keep(image))
+        hidden = normalize_and_activate(norm, activation, convolve(conv, both))
+        return convolve(output, hidden)
+
 
 class SegmentationNetwork(nn.Module):
     """Encoder-decoder with ``len(filters)`` levels; each level halves the grid.
@@ -157,12 +241,57 @@ class SegmentationNetwork(nn.Module):
 
     def describe(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, channels, D, H, W)`` to logits and the bottleneck's features."""
+        if self._is_lean(image):
+            return self._describe_lean(image)
         net = self.backbone
         skips, bottleneck = self._encode(image)
         features = bottleneck
         for block, skip in zip(net.upsamples, reversed(skips), strict=True):
             features = run_in_safe_precision(partial(decode, block), features, skip)
         return self.fine(features, image) if self.fine else net.output_block(features), bottleneck
+
+    def _is_lean(self, image: Tensor) -> bool:
+        """Whether to recompute activations and split batches; only measured on CPUs."""
+        norm = self.backbone.input_block.norm1
+        return image.device.type == "cpu" and isinstance(norm, nn.GroupNorm | nn.InstanceNorm3d)
+
+    def _describe_lean(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same as ``describe`` for less memory."""
+        net = self.backbone
+        image = image.contiguous(memory_format=torch.channels_last_3d)
+        skips = self._encode_lean(image)
+        features = skips.pop()
+        bottleneck = merge(features).value
+        for block in net.upsamples:
+            skip = skips.pop()
+            features = [
+                decode_lean(block, one, other)
+                for one, other in zip(split_as(features, skip), skip, strict=True)
+            ]
+            del skip
+        if self.fine:
+            images = image.split(1) if is_large(image, FINE_FILTERS) else [image]
+            features = split_as(features, images)
+            outputs = [
+                self.fine.forward_lean(*pair) for pair in zip(features, images, strict=True)
+            ]
+        else:
+            output = net.output_block.conv.conv
+            outputs = [convolve(output, one) for one in features]
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0], bottleneck
+
+    def _encode_lean(self, image: Tensor) -> list[list[Features]]:
+        """Features of all levels, the bottleneck's last; of each sample where they are large."""
+        net = self.backbone
+        levels: list[list[Features]] = []
+        inputs = [Features.keep(image)]
+        for block in (net.input_block, *net.downsamples, net.bottleneck):
+            conv = block.conv1.conv
+            large = is_large(inputs[0].value, conv.out_channels / math.prod(conv.stride))
+            inputs = [one for x in inputs for one in x.split()] if large else [merge(inputs)]
+            inputs = [run_block(block, x) for x in inputs]
+            levels.append(inputs)
+        return levels
 
     def encode(self, image: Tensor) -> Tensor:
         """``(B, channels, D, H, W)`` to embeddings alone; the decoder does not run."""
@@ -175,6 +304,94 @@ class SegmentationNetwork(nn.Module):
         for block in net.downsamples:
             skips.append(run_in_safe_precision(block, skips[-1]))
         return skips, run_in_safe_precision(net.bottleneck, skips[-1])
+
+
+def is_large(inputs: Tensor, channels: float) -> bool:
+    """Whether a sample with so many channels on the inputs' grid is better computed alone."""
+    return channels * math.prod(inputs.shape[2:]) >= MIN_SAMPLE_VALUES
+
+
+def merge(features: Sequence[Features]) -> Features:
+    """Return the features of all samples as one batch."""
+    if len(features) == 1:
+        return features[0]
+    value = torch.cat([one.value for one in features])
+    return Features(value, lambda: torch.cat([one.recompute() for one in features]))
+
+
+def split_as(features: list[Features], reference: Sequence[object]) -> list[Features]:
+    """Return features in as many parts as the reference has: one, or one a sample."""
+    if len(features) == len(reference):
+        return features
+    return features[0].split() if len(features) == 1 else [merge(features)]
+
+
+def run_block(block: nn.Module, x: Features) -> Features:
+    """Run a block of two convolutions, each followed by a norm and an activation."""
+    if is_unsafe_in_half(x.value):
+        return Features.keep(run_in_safe_precision(block, x.value))
+    hidden = normalize_and_activate(block.norm1, block.lrelu, convolve(block.conv1.conv, x))
+    return normalize_and_activate(block.norm2, block.lrelu, convolve(block.conv2.conv, hidden))
+
+
+def decode_lean(block: UnetUpBlock, features: Features, skip: Features) -> Features:
+    """Return the same as ``decode``, with less kept for the backward pass."""
+    if is_unsafe_in_half(skip.value):
+        step = partial(decode, block)
+        return Features.keep(run_in_safe_precision(step, features.value, skip.value))
+    both = upsample_and_concatenate(block.transp_conv.conv, features, skip)
+    return run_block(block.conv_block, both)
+
+
+def upsample_and_concatenate(conv: nn.Module, features: Features, skip: Features) -> Features:
+    """Bring features to the grid of others by a transposed convolution, and put both together."""
+    up = crop_to(convolve(conv, features), skip.value)
+    kept = up.detach()
+
+    def recompute() -> Tensor:
+        return torch.cat([kept, skip.recompute()], dim=1)
+
+    return Features(torch.cat([up, skip.value], dim=1), recompute)
+
+
+def convolve(conv: nn.Module, x: Features) -> Tensor:
+    """Convolve features that the backward pass computes again instead of keeping them."""
+    if not torch.is_grad_enabled():
+        result: Tensor = conv(x.value)
+        return result
+
+    # What the functions below refer to lives as long as the graph: not the features themselves.
+    value, recompute = x
+    pointer, shape, dtype = value.data_ptr(), value.shape, value.dtype
+
+    def pack(saved: Tensor) -> Tensor | Callable[[], Tensor]:
+        same = saved.data_ptr() == pointer and saved.shape == shape and saved.dtype == dtype
+        return recompute if same else saved
+
+    def unpack(packed: Tensor | Callable[[], Tensor]) -> Tensor:
+        if isinstance(packed, Tensor):
+            return packed
+        with torch.no_grad():
+            return packed()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        result = conv(value)
+    return result
+
+
+def normalize_and_activate(norm: nn.Module, activation: nn.Module, x: Tensor) -> Features:
+    """Normalize and activate a convolution's output."""
+    if x[0, 0].numel() == 1:  # an instance norm refuses it in its own words
+        return Features.keep(activation(norm(x)))
+    groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
+    weight, bias, eps, slope = norm.weight, norm.bias, norm.eps, activation.negative_slope
+    value = NormalizeAndActivate.apply(x, weight, bias, groups, eps, slope)
+    kept, w, b = x.detach(), weight.detach(), bias.detach()
+
+    def recompute() -> Tensor:
+        return F.leaky_relu_(_group_norm(kept, w, b, groups, eps)[0], slope)
+
+    return Features(value, recompute)
 
 
 def decode(block: UnetUpBlock, features: Tensor, skip: Tensor) -> Tensor:
@@ -191,10 +408,15 @@ def crop_to(features: Tensor, reference: Tensor) -> Tensor:
     return features
 
 
+def is_unsafe_in_half(x: Tensor) -> bool:
+    """Whether a CPU's autocast would convolve over one or two voxels."""
+    small = min(x.shape[2:]) < 2 * MIN_BFLOAT16_SIDE  # a block may halve the grid
+    return small and x.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+
+
 def run_in_safe_precision(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """Run a block; in float32 where a CPU's autocast would convolve over one or two voxels."""
-    small = min(inputs[-1].shape[2:]) < 2 * MIN_BFLOAT16_SIDE  # a block may halve the grid
-    if small and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+    if is_unsafe_in_half(inputs[-1]):
         with torch.autocast("cpu", enabled=False):
             return block(*(x.float() for x in inputs))
     return block(*inputs)
