@@ -87,12 +87,11 @@ class PlainStepper:
             )
             h = entropy(logits)[:, None] / torch.tensor(float(classes)).log()
             h = F.adaptive_avg_pool3d(h, grid).flatten(1)
-        contrast = torch.stack(
-            [
-                fecl(z.flatten(1).T, z_t.flatten(1).T, y, weight, c)
-                for z, z_t, y, weight in zip(embeddings, teacher_embeddings, labels, h, strict=True)
-            ]
-        ).mean()
+        patches = zip(embeddings, teacher_embeddings, labels, h, strict=True)
+        sums = [fecl(z.flatten(1).T, t.flatten(1).T, y, weight, c) for z, t, y, weight in patches]
+        contrast, anchors, repulsion, pairs = (sum(part) for part in zip(*sums, strict=True))
+        contrast = contrast / max(int(anchors), 1)
+        contrast = contrast + c.fecl_teacher_weight * repulsion / max(int(pairs), 1)
         u = c.unsupervised_weight
         return (
             supervised
@@ -163,8 +162,13 @@ def pseudo_label_grid(logits: Tensor, grid: torch.Size, confidence: float) -> Te
     return y.masked_fill(F.adaptive_avg_pool3d(best[:, None], grid).flatten(1) < confidence, -1)
 
 
-def fecl(z: Tensor, z_teacher: Tensor, y: Tensor, h: Tensor, c: TrainConfig) -> Tensor:
-    """Focal entropy-aware contrastive loss of one patch, from its dense matrices (Eqs. 3-6)."""
+def fecl(
+    z: Tensor, z_teacher: Tensor, y: Tensor, h: Tensor, c: TrainConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Focal entropy-aware contrastive loss of one patch, from its dense matrices (Eqs. 3-6).
+
+    Returned are the sum over anchors and their number, and the same of pairs with the teacher.
+    """
     s = (z @ z.T) / c.temperature
     known = y >= 0
     same = (y[:, None] == y[None]) & known[:, None] & known[None]
@@ -173,16 +177,13 @@ def fecl(z: Tensor, z_teacher: Tensor, y: Tensor, h: Tensor, c: TrainConfig) -> 
     e = s.exp()
     total = (e * negative).sum(1, keepdim=True)
     probability = e / (e + total)
-    focus = ((1 - probability.detach()) ** c.gamma) * h.exp()[:, None]
+    focus = ((1 - probability) ** c.gamma) * h.exp()[:, None]
     count = positive.sum(1)
     anchor = (-focus * probability.log() * positive).sum(1) / count.clamp(min=1)
-    loss = anchor.sum() / (count > 0).sum().clamp(min=1)
-    if c.fecl_teacher_weight:
-        s_t = z @ z_teacher.T
-        pair = negative & (s_t > 0.5)
-        far = -(1 - s_t).clamp(min=1e-4).log()
-        loss = loss + c.fecl_teacher_weight * (far * pair).sum() / pair.sum().clamp(min=1)
-    return loss
+    s_t = z @ z_teacher.T
+    pair = negative & (s_t > 0.5)
+    far = -(1 - s_t).clamp(min=1e-4).log()
+    return anchor.sum(), (count > 0).sum(), (far * pair).sum(), pair.sum()
 
 
 @torch.no_grad()

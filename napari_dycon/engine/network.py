@@ -71,11 +71,15 @@ class Features(NamedTuple):
         """Return the features of each sample."""
         if len(self.value) == 1:
             return [self]
-        parts = self.value.split(1)
-        return [Features(part, partial(self._sample, i)) for i, part in enumerate(parts)]
+        recompute = self.recompute  # not the value, which would stay in memory with it
+        return [
+            Features(part, partial(_recompute_sample, recompute, i))
+            for i, part in enumerate(torch.split(self.value, 1))
+        ]
 
-    def _sample(self, index: int) -> Tensor:
-        return self.recompute()[index : index + 1]
+
+def _recompute_sample(recompute: Callable[[], Tensor], index: int) -> Tensor:
+    return recompute()[index : index + 1]
 
 
 class NormalizeAndActivate(torch.autograd.Function):
@@ -270,11 +274,10 @@ class SegmentationNetwork(nn.Module):
             ]
             del skip
         if self.fine:
-            images = image.split(1) if is_large(image, FINE_FILTERS) else [image]
+            large = is_large(image, FINE_FILTERS)
+            images = torch.split(image, 1) if large else (image,)
             features = split_as(features, images)
-            outputs = [
-                self.fine.forward_lean(*pair) for pair in zip(features, images, strict=True)
-            ]
+            outputs = [self.fine.forward_lean(*pair) for pair in zip(features, images, strict=True)]
         else:
             output = net.output_block.conv.conv
             outputs = [convolve(output, one) for one in features]
@@ -315,8 +318,9 @@ def merge(features: Sequence[Features]) -> Features:
     """Return the features of all samples as one batch."""
     if len(features) == 1:
         return features[0]
+    parts = [one.recompute for one in features]
     value = torch.cat([one.value for one in features])
-    return Features(value, lambda: torch.cat([one.recompute() for one in features]))
+    return Features(value, lambda: torch.cat([recompute() for recompute in parts]))
 
 
 def split_as(features: list[Features], reference: Sequence[object]) -> list[Features]:
@@ -326,7 +330,7 @@ def split_as(features: list[Features], reference: Sequence[object]) -> list[Feat
     return features[0].split() if len(features) == 1 else [merge(features)]
 
 
-def run_block(block: nn.Module, x: Features) -> Features:
+def run_block(block: Any, x: Features) -> Features:
     """Run a block of two convolutions, each followed by a norm and an activation."""
     if is_unsafe_in_half(x.value):
         return Features.keep(run_in_safe_precision(block, x.value))
@@ -346,10 +350,10 @@ def decode_lean(block: UnetUpBlock, features: Features, skip: Features) -> Featu
 def upsample_and_concatenate(conv: nn.Module, features: Features, skip: Features) -> Features:
     """Bring features to the grid of others by a transposed convolution, and put both together."""
     up = crop_to(convolve(conv, features), skip.value)
-    kept = up.detach()
+    kept, recompute_skip = up.detach(), skip.recompute
 
     def recompute() -> Tensor:
-        return torch.cat([kept, skip.recompute()], dim=1)
+        return torch.cat([kept, recompute_skip()], dim=1)
 
     return Features(torch.cat([up, skip.value], dim=1), recompute)
 
@@ -357,8 +361,7 @@ def upsample_and_concatenate(conv: nn.Module, features: Features, skip: Features
 def convolve(conv: nn.Module, x: Features) -> Tensor:
     """Convolve features that the backward pass computes again instead of keeping them."""
     if not torch.is_grad_enabled():
-        result: Tensor = conv(x.value)
-        return result
+        return conv(x.value)  # type: ignore[no-any-return]
 
     # What the functions below refer to lives as long as the graph: not the features themselves.
     value, recompute = x
@@ -375,17 +378,17 @@ def convolve(conv: nn.Module, x: Features) -> Tensor:
             return packed()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
-        result = conv(value)
-    return result
+        return conv(value)  # type: ignore[no-any-return]
 
 
-def normalize_and_activate(norm: nn.Module, activation: nn.Module, x: Tensor) -> Features:
+def normalize_and_activate(norm: Any, activation: Any, x: Tensor) -> Features:
     """Normalize and activate a convolution's output."""
     if x[0, 0].numel() == 1:  # an instance norm refuses it in its own words
         return Features.keep(activation(norm(x)))
     groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else norm.num_features
     weight, bias, eps, slope = norm.weight, norm.bias, norm.eps, activation.negative_slope
-    value = NormalizeAndActivate.apply(x, weight, bias, groups, eps, slope)
+    apply: Any = NormalizeAndActivate.apply
+    value = apply(x, weight, bias, groups, eps, slope)
     kept, w, b = x.detach(), weight.detach(), bias.detach()
 
     def recompute() -> Tensor:
