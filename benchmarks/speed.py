@@ -87,7 +87,7 @@ def main() -> None:
 def make_settings(arguments: argparse.Namespace, method: str) -> TrainConfig:
     """Return the settings of the steps that are compared."""
     size = [32] * 3 if arguments.quick else [64] * 3
-    filters = [8, 16, 32] if arguments.quick else [16, 32, 64, 128, 256]
+    filters = [8, 16, 32, 32] if arguments.quick else [16, 32, 64, 128, 256]
     return make_config(
         method, filters=filters, half_resolution=False, patch=size, norm=arguments.norm
     )
