@@ -1,0 +1,201 @@
+"""The training step and the prediction that ``speed.py`` compares with, written straightforwardly.
+
+The same network, losses and optimizer as the package's, with the same parameters, as one would
+first write them: tensors in torch's default memory layout (contiguous ``NCDHW``) and in float32,
+MONAI's blocks called one after the other, student and then teacher, losses from dense matrices and
+one-hot labels, parameters updated in a loop.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.network import LEAST_LENGTH, ProjectionHead, SegmentationNetwork
+from napari_dycon.engine.patches import Batch
+
+UNANNOTATED = 255
+PUBLISHED_WINDOW, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
+
+
+class PlainStepper:
+    """DyCON or supervised steps with a copy of a network.
+
+    Parameters
+    ----------
+    network : whose parameters the steps start from; it stays as it is
+    config : loss weights and optimizer settings; the schedules are taken at their end
+    """
+
+    def __init__(self, network: SegmentationNetwork, config: TrainConfig) -> None:
+        self.config = config
+        self.student = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.student.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            foreach=False,
+        )
+
+    def step(self, batch: Batch, noise: Tensor | None) -> float:
+        """Take one step; returns the loss."""
+        c = self.config
+        self.optimizer.zero_grad()
+        loss = self.supervised(batch) if noise is None else self.dycon(batch, noise)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.student.parameters(), c.clip_norm, foreach=False)
+        self.optimizer.step()
+        with torch.no_grad():
+            for own, theirs in zip(
+                self.teacher.parameters(), self.student.parameters(), strict=True
+            ):
+                own.mul_(c.ema_decay).add_(theirs, alpha=1 - c.ema_decay)
+        return loss.item()
+
+    def supervised(self, batch: Batch) -> Tensor:
+        """Return the loss of the labeled half."""
+        logits, _ = forward(self.student, batch.labelled.image)
+        return cross_entropy_and_dice(logits, batch.labelled.label)
+
+    def dycon(self, batch: Batch, noise: Tensor) -> Tensor:
+        """Return the loss of a whole batch; ``noise`` is added to what the teacher sees."""
+        c = self.config
+        assert batch.unlabelled is not None
+        count = len(batch.labelled.image)
+        image = torch.cat([batch.labelled.image, batch.unlabelled.image])
+        logits, bottleneck = forward(self.student, image)
+        embeddings = project(self.student.projection, bottleneck)
+        with torch.no_grad():
+            teacher_logits, bottleneck = forward(self.teacher, image + noise)
+            teacher_embeddings = project(self.teacher.projection, bottleneck)
+        supervised = cross_entropy_and_dice(logits[:count], batch.labelled.label)
+        consistency = F.mse_loss(logits[count:].softmax(1), teacher_logits[count:].softmax(1))
+        grid = embeddings.shape[2:]
+        classes = logits.shape[1]
+        with torch.no_grad():
+            labels = torch.cat(
+                [
+                    label_grid(batch.labelled.label, classes, grid),
+                    pseudo_label_grid(teacher_logits[count:], grid, c.teacher_confidence),
+                ]
+            )
+            h = entropy(logits)[:, None] / torch.tensor(float(classes)).log()
+            h = F.adaptive_avg_pool3d(h, grid).flatten(1)
+        patches = zip(embeddings, teacher_embeddings, labels, h, strict=True)
+        sums = [fecl(z.flatten(1).T, t.flatten(1).T, y, weight, c) for z, t, y, weight in patches]
+        contrast, anchors, repulsion, pairs = (sum(part) for part in zip(*sums, strict=True))
+        contrast = contrast / max(int(anchors), 1)
+        contrast = contrast + c.fecl_teacher_weight * repulsion / max(int(pairs), 1)
+        u = c.unsupervised_weight
+        return (
+            supervised
+            + u * c.uncl_weight * uncl(logits, teacher_logits, c.beta_min, c.entropy_weight)
+            + u * c.fecl_weight * contrast
+            + c.consistency_weight * consistency
+        )
+
+
+def forward(network: SegmentationNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and bottleneck features of a network at full resolution, as MONAI computes them."""
+    net = network.backbone
+    skips = [net.input_block(image)]
+    for block in net.downsamples:
+        skips.append(block(skips[-1]))
+    features = bottleneck = net.bottleneck(skips[-1])
+    for block, skip in zip(net.upsamples, reversed(skips), strict=True):
+        features = block(features, skip)
+    return net.output_block(features), bottleneck
+
+
+def project(head: ProjectionHead, features: Tensor) -> Tensor:
+    """Embeddings of bottleneck features."""
+    features = head.aspp(features)
+    features = F.interpolate(features, scale_factor=2, mode="trilinear")
+    return F.normalize(head.spread(head.layers(features)), dim=1, eps=LEAST_LENGTH)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Entropy of each voxel in nats, ``(B, D, H, W)``."""
+    p = logits.softmax(1)
+    return -(p * logits.log_softmax(1)).sum(1)
+
+
+def cross_entropy_and_dice(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy plus the mean Dice loss of the foreground classes that occur."""
+    annotated = label != UNANNOTATED
+    target = F.one_hot(label * annotated, logits.shape[1]).movedim(-1, 1) * annotated[:, None]
+    p = logits.softmax(1) * annotated[:, None]
+    overlap, size = (p * target).sum((0, 2, 3, 4)), target.sum((0, 2, 3, 4))
+    dice = 1 - (2 * overlap + 1e-5) / (p.sum((0, 2, 3, 4)) + size + 1e-5)
+    present = size[1:] > 0
+    mean = (dice[1:] * present).sum() / present.sum().clamp(min=1)
+    return F.cross_entropy(logits, label, ignore_index=UNANNOTATED) + mean
+
+
+def uncl(logits: Tensor, teacher_logits: Tensor, beta: float, weight: float) -> Tensor:
+    """Uncertainty-aware consistency, Eq. 1 of DyCON."""
+    h_s, h_t = entropy(logits), entropy(teacher_logits)
+    distance = (logits.softmax(1) - teacher_logits.softmax(1)).square().sum(1)
+    faded = distance / ((beta * h_s).exp() + (beta * h_t).exp())
+    return (faded + weight * beta * (h_s + h_t)).mean()
+
+
+def label_grid(label: Tensor, classes: int, grid: torch.Size) -> Tensor:
+    """Most frequent class of each feature-map location, ``(B, N)``; -1 where hardly annotated."""
+    annotated = label != UNANNOTATED
+    one_hot = F.one_hot(label * annotated, classes).movedim(-1, 1) * annotated[:, None]
+    share = F.adaptive_avg_pool3d(one_hot.float(), grid)
+    return share.argmax(1).masked_fill(share.sum(1) < 0.1, -1).flatten(1)
+
+
+def pseudo_label_grid(logits: Tensor, grid: torch.Size, confidence: float) -> Tensor:
+    """The same of a prediction, ``(B, N)``; -1 where it is not confident."""
+    p = logits.softmax(1)
+    best, label = p.max(1)
+    y = label_grid(label, p.shape[1], grid)
+    return y.masked_fill(F.adaptive_avg_pool3d(best[:, None], grid).flatten(1) < confidence, -1)
+
+
+def fecl(
+    z: Tensor, z_teacher: Tensor, y: Tensor, h: Tensor, c: TrainConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Focal entropy-aware contrastive loss of one patch, from its dense matrices (Eqs. 3-6).
+
+    Returned are the sum over anchors and their number, and the same of pairs with the teacher.
+    """
+    s = (z @ z.T) / c.temperature
+    known = y >= 0
+    same = (y[:, None] == y[None]) & known[:, None] & known[None]
+    positive = same & ~torch.eye(len(y), dtype=torch.bool)
+    negative = (y[:, None] != y[None]) & known[:, None] & known[None]
+    e = s.exp()
+    total = (e * negative).sum(1, keepdim=True)
+    probability = e / (e + total)
+    focus = ((1 - probability) ** c.gamma) * h.exp()[:, None]
+    count = positive.sum(1)
+    anchor = (-focus * probability.log() * positive).sum(1) / count.clamp(min=1)
+    s_t = z @ z_teacher.T
+    pair = negative & (s_t > 0.5)
+    far = -(1 - s_t).clamp(min=1e-4).log()
+    return anchor.sum(), (count > 0).sum(), (far * pair).sum(), pair.sum()
+
+
+@torch.no_grad()
+def predict(network: SegmentationNetwork, image: Tensor) -> Tensor:
+    """Softmax output of a scan ``(C, D, H, W)`` by the published evaluation's sliding window."""
+    overlap = [1 - s / n for s, n in zip(PUBLISHED_STRIDE, PUBLISHED_WINDOW, strict=True)]
+    output = sliding_window_inference(
+        image[None],
+        roi_size=PUBLISHED_WINDOW,
+        sw_batch_size=1,
+        predictor=lambda x: forward(network, x)[0].softmax(1),
+        overlap=overlap,
+    )
+    assert isinstance(output, Tensor)
+    return output[0]
