@@ -26,7 +26,7 @@ from napari_dycon.engine.device import choose_precision
 from napari_dycon.engine.fusion import shares_of
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import build_method
-from napari_dycon.engine.predict import member_probabilities, predict_volume
+from napari_dycon.engine.predict import predict_probabilities, predict_volume
 from napari_dycon.engine.preprocess import prepare_image, read_image_array, read_label_array
 from napari_dycon.engine.registration import canvas_shape, register
 from napari_dycon.engine.warps import deform, on_canvas
@@ -134,14 +134,15 @@ def _against_cpu(lab: Lab, model: Model, volume: Volume) -> Measures:
     image = torch.from_numpy(prepare_image(volume, model.config))
     on_cpu = _copy_to(model, CPU)
     begin = time.perf_counter()
-    exact = member_probabilities(on_cpu, image, CPU, torch.float32)[0]
+    exact = predict_probabilities(on_cpu.student, on_cpu, image, CPU, torch.float32)
     measures: Measures = {"cpu s": time.perf_counter() - begin}
     passed = True
     for dtype in (torch.float32, *((torch.bfloat16, torch.float16) if lab.cuda else ())):
-        probabilities = partial(member_probabilities, model, image, lab.device, dtype)
+        how = model.student, model, image, lab.device, dtype
+        probabilities = partial(predict_probabilities, *how)
         found, seconds = _timed(lab, lab.device, probabilities)
-        apart = (found[0].cpu() - exact).abs()
-        same = float((found[0].cpu().argmax(dim=0) == exact.argmax(dim=0)).float().mean())
+        apart = (found.cpu() - exact).abs()
+        same = float((found.cpu().argmax(dim=0) == exact.argmax(dim=0)).float().mean())
         passed &= same > 0.99
         measures[str(dtype).removeprefix("torch.")] = {
             "s": seconds,

@@ -17,7 +17,7 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import build_method
-from napari_dycon.engine.predict import member_probabilities
+from napari_dycon.engine.predict import predict_probabilities
 from napari_dycon.engine.stepper import GROWTH_INTERVAL, LossScale
 from napari_dycon.engine.train import train
 from napari_dycon.project.runs import Run
@@ -90,10 +90,11 @@ def _predict_with_third(lab: Lab) -> Measures:
     model = build_model(data, lab.device)
     image = torch.randn(1, *lab.large)
     torch.cuda.reset_peak_memory_stats()
-    whole = member_probabilities(model, image, lab.device, torch.bfloat16)[0].cpu()
+    how = model.student, model, image, lab.device, torch.bfloat16
+    whole = predict_probabilities(*how).cpu()
     needed = torch.cuda.max_memory_allocated()
     with _limited(needed // 3):
-        found = member_probabilities(model, image, lab.device, torch.bfloat16)[0].cpu()
+        found = predict_probabilities(*how).cpu()
     same = float((whole.argmax(dim=0) == found.argmax(dim=0)).float().mean())
     good = bool(torch.isfinite(found).all()) and found.shape == whole.shape
     return {"ok": good, "needed GiB": needed / 2**30, "same class": same}

@@ -23,7 +23,7 @@ Event = dict[str, Any]
 Say = Callable[[Event], None]
 MARK = ".napari-dycon-demo"
 CASES, LABELLED, VALIDATION = 16, 4, 2
-TIME_LIMIT = 300.0  # seconds, when no number of steps is given
+TIME_LIMIT = 240.0  # seconds, when no number of steps is given
 
 
 def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, say: Say) -> None:
