@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from napari_dycon.engine.boxes import box_mean
+from napari_dycon.engine.device import one_thread
 from napari_dycon.engine.losses import UNANNOTATED
 
 Array = npt.NDArray[Any]
@@ -135,13 +136,15 @@ def _tile_shares(
     levels = [_level(volume) for volume in volumes]
     size = TILE if device.type == "cpu" else GPU_TILE
     for tile in _tiles(box_around(drawn.cpu().numpy(), SEARCH), size):
-        fixed, *moved = (
-            even_out(_part(volume, tile, REACH + CONTRAST).float(), level)
-            for volume, level in zip(volumes, levels, strict=True)
-        )
-        fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
-        said = [_part(label[None], tile, SEARCH)[0] for label in labels]
-        yield tile, _shares(fixed, moved, said, values)
+        with one_thread(device):
+            fixed, *moved = (
+                even_out(_part(volume, tile, REACH + CONTRAST).float(), level)
+                for volume, level in zip(volumes, levels, strict=True)
+            )
+            fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
+            said = [_part(label[None], tile, SEARCH)[0] for label in labels]
+            found = _shares(fixed, moved, said, values)
+        yield tile, found
 
 
 def box_around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:

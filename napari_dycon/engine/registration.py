@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.boxes import box_mean
+from napari_dycon.engine.device import one_thread
 
 Shape = tuple[int, int, int]
 
@@ -66,6 +67,11 @@ def register(
     (N, D, H, W, 3): for each cell of the fixed volume, how far from it its match in the moving one
     lies; see ``places``
     """
+    with one_thread(moving.device):
+        return _register(moving, fixed, schedule)
+
+
+def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, int]]) -> Tensor:
     count, grid = len(moving), moving.shape[2:]
     affine = torch.zeros(count, 3, 4, device=moving.device, requires_grad=True)
     levels = [
