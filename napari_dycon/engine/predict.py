@@ -23,7 +23,7 @@ from torch import Tensor
 from napari_dycon.engine import band
 from napari_dycon.engine.atlas import vote_on
 from napari_dycon.engine.checkpoint import Model
-from napari_dycon.engine.device import varying_shapes
+from napari_dycon.engine.device import one_thread, varying_shapes
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.features import FeatureSum
 from napari_dycon.engine.losses import at_least_float32
@@ -226,7 +226,8 @@ def votes_on_grid(
     voters = [[voter for voter in group if voter.id != but] for group in model.voters]
 
     def vote(where: torch.device) -> Tensor | None:
-        return vote_on(prepared, voters, len(model.class_values) + 1, where)
+        with one_thread(where):
+            return vote_on(prepared, voters, len(model.class_values) + 1, where)
 
     try:
         votes = with_less_memory(vote, dict.fromkeys((device, CPU)), device)

@@ -25,7 +25,7 @@ import torch
 
 from napari_dycon.engine.atlas import can_agree, is_sound, read_voters
 from napari_dycon.engine.checkpoint import Model
-from napari_dycon.engine.device import free_memory, is_out_of_memory
+from napari_dycon.engine.device import free_memory, is_out_of_memory, one_thread
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.groups import read_groups
 from napari_dycon.engine.patches import LabelledCase
@@ -63,7 +63,9 @@ def with_voters(
     suffice for, are left out. ``progress`` counts those to predict, and is told before each.
     """
     voters = read_voters(project, run, model.config)
-    if not can_agree(voters, device):
+    with one_thread(device):
+        agreed = can_agree(voters, device)
+    if not agreed:
         return model
     model = dataclasses.replace(model, voters=(voters,))
     groups = read_groups(run.state_folder)
