@@ -1,7 +1,7 @@
-"""Windows over a scan: as large as the network was trained for, hardly overlapping, no padding.
+"""Windows over a scan: few, somewhat larger than the training patches, without padding.
 
 A scan is cut into as few equal windows as possible, each of the size that then just covers it, so
-that every voxel is computed about once. MONAI's sliding window blends and stitches them.
+that a voxel is computed a few times at most. MONAI's sliding window blends and stitches them.
 
 This file runs with torch and MONAI alone: an exported MONAI bundle takes it along as it is.
 """
@@ -19,8 +19,8 @@ Shape = tuple[int, int, int]
 
 # Of a training patch's side: how long a window may be, and how far neighbors reach into each other.
 # Group norms learn their statistics on patches: over much larger windows they shift.
-MAX_WINDOW_SIDE = 2.0
-OVERLAP_SIDE = 0.25
+MAX_WINDOW_SIDE = 1.5
+OVERLAP_SIDE = 0.5
 
 
 class Windows(NamedTuple):
@@ -44,7 +44,7 @@ def plan_windows(
     sizes, counts = [], []
     for length, side in zip(shape, patch, strict=True):
         longest = max(int(side * max_side), 1)
-        overlap = min(int(side * OVERLAP_SIDE), longest - 1)
+        overlap = min(int(side * OVERLAP_SIDE), longest // 2)
         count = 1 if length <= longest else -(-(length - overlap) // (longest - overlap))
         counts.append(count)
         sizes.append(-(-(length + (count - 1) * overlap) // count))
