@@ -16,7 +16,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.network import LEAST_LENGTH, ProjectionHead, SegmentationNetwork
+from napari_dycon.engine.network import MIN_LENGTH, ProjectionHead, SegmentationNetwork
 from napari_dycon.engine.patches import Batch
 
 UNANNOTATED = 255
@@ -117,7 +117,7 @@ def project(head: ProjectionHead, features: Tensor) -> Tensor:
     """Embeddings of bottleneck features."""
     features = head.aspp(features)
     features = F.interpolate(features, scale_factor=2, mode="trilinear")
-    return F.normalize(head.spread(head.layers(features)), dim=1, eps=LEAST_LENGTH)
+    return F.normalize(head.spread(head.layers(features)), dim=1, eps=MIN_LENGTH)
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from napari_dycon.errors import DyconError
 from napari_dycon.project import formats
 from napari_dycon.project.store import Project
 
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 SHARE = 1 / 8  # of this machine's memory at most
 State = tuple[object, ...]
 
@@ -31,7 +31,7 @@ class CaseCache:
     """
 
     def __init__(self, most: int | None = None) -> None:
-        limit = min(MOST_BYTES, int(SHARE * psutil.virtual_memory().total))
+        limit = min(MAX_BYTES, int(SHARE * psutil.virtual_memory().total))
         self._most = limit if most is None else most
         self._kept: OrderedDict[str, tuple[State, CaseView]] = OrderedDict()
         self._lock = threading.Lock()  # of the dictionary

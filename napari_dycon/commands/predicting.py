@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dycon.engine.device import is_out_of_memory
-from napari_dycon.engine.predict import predict_cases, predict_files
+from napari_dycon.engine.predict_scans import predict_cases, predict_files
 from napari_dycon.errors import DyconError, EngineError, UserError
 from napari_dycon.project.adding import is_of_one_scan
 from napari_dycon.project.scans import Scan

@@ -75,7 +75,7 @@ def make_project(out: Path, say: Say) -> Project:
 def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     from napari_dycon.engine.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
-    from napari_dycon.engine.predict import predict_cases
+    from napari_dycon.engine.predict_scans import predict_cases
     from napari_dycon.engine.progress import PredictionProgress
     from napari_dycon.engine.templates import with_voters
     from napari_dycon.engine.train import train

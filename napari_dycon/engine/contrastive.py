@@ -22,7 +22,7 @@ from napari_dycon.engine.losses import at_least_float32
 
 # Pair entries (rows x cells) held at once; beyond it losses work in row blocks with recomputation.
 PAIR_BUDGET = 2**24
-LEAST_DISTANCE = 1e-4  # 1 - s of a student's and a teacher's cell, before its logarithm
+MIN_DISTANCE = 1e-4  # 1 - s of a student's and a teacher's cell, before its logarithm
 
 
 def fecl(
@@ -150,7 +150,7 @@ def _fecl_rows(
 
     s_t = z_rows @ z_teacher.transpose(1, 2)  # (B, R, N)
     no_pair = no_negative | ignored[:, :, None] | (s_t.detach() <= threshold)
-    away = -(1.0 - s_t).clamp(min=LEAST_DISTANCE).log()
+    away = -(1.0 - s_t).clamp(min=MIN_DISTANCE).log()
     return contrast, anchors, away.masked_fill(no_pair, 0.0).sum(), (~no_pair).sum()
 
 

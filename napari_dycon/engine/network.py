@@ -29,7 +29,7 @@ FINE_FILTERS = 8  # of the one layer at full resolution of a network at half res
 FINE_SLOPE = 0.2
 # Of an embedding before it is divided by its length (usually the root of its channels). Where all
 # cells of a patch are the same, they stay near 0 instead of pointing wherever rounding leads.
-LEAST_LENGTH = 1e-2
+MIN_LENGTH = 1e-2
 
 
 # Of oneDNN's bfloat16 convolutions (3.12, processors with avx512_bf16 but without AMX) those over
@@ -81,7 +81,7 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = self.aspp(features)
         features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
-        return F.normalize(self.spread(self.layers(features).float()), dim=1, eps=LEAST_LENGTH)
+        return F.normalize(self.spread(self.layers(features).float()), dim=1, eps=MIN_LENGTH)
 
 
 class FineHead(nn.Module):

@@ -13,7 +13,7 @@ from napari_dycon.application.case_summaries import CaseSummaries, draw_picture
 from napari_dycon.application.suggestions import Suggester, choose_in_turn, suggestions
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.predict_scans import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session

@@ -15,7 +15,8 @@ from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.losses import UNANNOTATED
 from napari_dycon.engine.patches import LabelledCase
-from napari_dycon.engine.predict import predict_cases, predict_volume
+from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.predict_scans import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.engine.uncertainty import entropy_of, uncertainty_maps
 from napari_dycon.engine.warps import deform

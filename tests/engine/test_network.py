@@ -16,7 +16,7 @@ from napari_dycon.engine.config import NORMS, TrainConfig, make_config
 from napari_dycon.engine.contrastive import fecl
 from napari_dycon.engine.network import FineHead, build_network, cells
 from napari_dycon.engine.plan import PATCH_VOXELS, Fingerprint, plan
-from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.predict_scans import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError
 from napari_dycon.project.store import Project

@@ -13,16 +13,12 @@ import torch
 from nifti_files import save_nifti
 from tiny_runs import TINY
 
-from napari_dycon.engine import predict
+from napari_dycon.engine import predict, predict_scans
 from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
-from napari_dycon.engine.predict import (
-    describe_scan,
-    predict_cases,
-    predict_files,
-    predict_volume,
-)
+from napari_dycon.engine.predict import describe_scan, predict_volume
+from napari_dycon.engine.predict_scans import predict_cases, predict_files
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.progress import PredictionProgress
 from napari_dycon.engine.slabs import Slab, plan_slabs, resize_slab
@@ -96,7 +92,7 @@ def test_a_full_disk_ends_the_work(
     def full(*_: Any, **__: Any) -> None:
         raise ProjectError("the disk is full")
 
-    monkeypatch.setattr(predict, "write_map", full)
+    monkeypatch.setattr(predict_scans, "write_map", full)
     scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 5)
     progress = PredictionProgress(5)
     events = predict_files(scans, tmp_path / "out", model, CPU, torch.float32, progress=progress)

@@ -32,7 +32,8 @@ from napari_dycon.engine.groups import groups
 from napari_dycon.engine.methods import Step
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledBatch, UnlabelledCase
-from napari_dycon.engine.predict import members_on_grid, predict_cases
+from napari_dycon.engine.predict import members_on_grid
+from napari_dycon.engine.predict_scans import predict_cases
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.train import train
 from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError

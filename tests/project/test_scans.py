@@ -21,7 +21,7 @@ from tiny_runs import TINY
 
 from napari_dycon.engine.checkpoint import load_model
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.predict import predict_cases
+from napari_dycon.engine.predict_scans import predict_cases
 from napari_dycon.engine.train import train
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError, UserError
 from napari_dycon.project.channels import patients_in
