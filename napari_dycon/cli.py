@@ -51,6 +51,9 @@ app = typer.Typer(
 )
 
 
+INTERRUPTED = 130  # as shells number it
+
+
 def main() -> None:
     """Run the command; a mistake or failure is one line on standard error and an exit code."""
     # Notes of libraries to programmers help nobody at a terminal.
@@ -59,7 +62,11 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer returns an exit code, also that of Ctrl+C
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if isinstance(code, int):
+            sys.exit(code)
     except typer.Exit as exit_:
         sys.exit(exit_.exit_code)
     except typer.Abort:

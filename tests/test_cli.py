@@ -205,6 +205,15 @@ def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
         predicting.missed_or_raise("scan", ProjectError("the disk is full"))
 
 
+def test_an_interrupted_command_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Project, "open", interrupt)
+    code, out, err = run("cases", "anywhere")
+    assert (code, out, err.strip()) == (1, "", "Stopped.")
+
+
 def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
     assert run("new", tmp_path / "p", "--images", scans / "images")[0] == 0
     for words, arguments in (
