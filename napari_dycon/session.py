@@ -214,6 +214,8 @@ class Session:
         project, cache, generation = self.project, self._cache, self._generation
         if project is None or not case_ids:
             return
+        if self.view is not None and not cache.has_room_for(self.view):
+            return  # others of the project are as large: they would be read in vain
         first, *rest = case_ids
 
         def next_one(_: object) -> None:

@@ -53,9 +53,13 @@ class CaseCache:
                 self._keep(case_id, state, view)
             return view
 
+    def has_room_for(self, view: CaseView) -> bool:
+        """Whether a case of this size is kept: a larger one would push out all others."""
+        return _size(view) <= self._most // 2
+
     def _keep(self, case_id: str, state: State, view: CaseView) -> None:
         kept = dataclasses.replace(view, label=view.saved)
-        if _size(kept) > self._most // 2:  # it would push out all others
+        if not self.has_room_for(kept):
             return
         with self._lock:
             self._kept[case_id] = state, kept

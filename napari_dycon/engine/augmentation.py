@@ -1,7 +1,7 @@
 """Random rotation, scaling, blur, low resolution, noise, brightness and contrast of patches.
 
-Workers and memory-maps deliver crops that are larger than a patch; here they become patches, on the
-device that trains. What is drawn at random is drawn on the host (see ``draw_augmentation``), so a
+Crops arrive larger than a patch (see ``volumes.py``); here they become patches, on the device that
+trains. What is drawn at random is drawn on the host (see ``draw_augmentation``), so a
 transform costs only the patches that get it and the device never has to be waited for; the noise of
 single voxels comes from a generator on the device. The distribution is that of MONAI's
 ``RandAffined``, ``RandGaussianSmoothd``, ``RandSimulateLowResolutiond``, ``RandGaussianNoised``,

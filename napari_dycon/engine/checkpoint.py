@@ -272,18 +272,8 @@ def _described(
     return config, tuple(values), channels, temperature
 
 
-def save_state(
-    path: Path, model: Model, optimizer: torch.optim.Optimizer, loop: dict[str, Any]
-) -> None:
-    """Write all that an exact resume needs; ``loop`` is JSON (step, elapsed, ...)."""
-    snapshot = take_snapshot(model, int(loop.get("step", 0)), optimizer, loop)
-    snapshot.copied()
-    make_folder(path.parent, within=path.parent.parent)
-    _write(path, snapshot.networks | snapshot.optimizer, snapshot.about_state)
-
-
 def read_loop(path: Path) -> dict[str, Any]:
-    """Return what ``save_state`` was given as ``loop``, without reading the tensors."""
+    """Return what ``take_snapshot`` was given as ``loop``, without reading the tensors."""
     loop = _loop(_about(path, read_header(path)))
     if loop is None:
         raise _misfit(path, "it does not say how far its run came")
@@ -291,7 +281,7 @@ def read_loop(path: Path) -> dict[str, Any]:
 
 
 def load_state(path: Path, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Restore networks and optimiser in place; return what ``save_state`` was given as ``loop``.
+    """Restore networks and optimiser in place; return what ``take_snapshot`` was given as ``loop``.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from napari_dycon.engine.checkpoint import Snapshot, write_snapshot
+from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.events import Event
 from napari_dycon.errors import ProjectError
 
@@ -43,6 +44,9 @@ class CheckpointWriter:
             yield {"event": "checkpoint", "step": step}
         elif isinstance(error, ProjectError):  # a full disk may have room again the next time
             yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
+        elif is_out_of_memory(error):
+            message = f"No checkpoint at step {step}: memory ran out."
+            yield {"event": "warning", "message": message}
         else:
             raise error
 

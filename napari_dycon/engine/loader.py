@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.patches import Batch, CropBatch, StepBatches, UnlabelledCase
 from napari_dycon.engine.sampling import ClassVoxels
 from napari_dycon.engine.volumes import (
@@ -125,7 +126,13 @@ class Batches:
         if self._loading is not None:
             if not self._loading.done():
                 return False
-            self._loading.result()
+            try:
+                self._loading.result()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._resident = self._loading = None  # volumes stay where they are
+                return False
         if not self._resident.is_complete:
             self._loading = self._reader.submit(self._resident.load_next)
             return False

@@ -185,14 +185,10 @@ class StepBatches:
         self._volumes = volumes or MappedVolumes()
         self._voxels = {} if voxels is None else voxels
 
-    def patch_of(self, step: int) -> Shape:  # noqa: ARG002 - the same for every step so far
-        """Voxels of the patches of a step."""
-        assert self.config.patch is not None
-        return self.config.patch
-
     def __getitem__(self, step: int) -> CropBatch:
         rng = np.random.default_rng((self.config.seed, step))
-        patch = self.patch_of(step)
+        patch = self.config.patch
+        assert patch is not None
         noise_seed = int(rng.integers(2**63))
         labelled = self._labelled_crops(rng, patch)
         unlabelled = None

@@ -11,6 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from napari_dycon.engine.device import is_out_of_memory
+
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
 Result = TypeVar("Result")
@@ -66,6 +68,7 @@ def run_pipeline(
     following: Future[Loaded] | None = None
     try:
         for number, item in enumerate(items):
+            was_ahead = following is not None
             reading, following = following or reader.submit(read, item), None
             loaded = result = None
             error: Exception | None = None
@@ -75,6 +78,16 @@ def run_pipeline(
             except Exception as caught:
                 error = caught
             del reading  # which holds what was read
+            if was_ahead and error is not None and is_out_of_memory(error):
+                # The item computed meanwhile may have taken the memory: read it alone.
+                error = None
+                if writing is not None:
+                    yield _finish(*writing)
+                    writing = None
+                try:
+                    loaded = reader.submit(read, item).result()
+                except Exception as caught:
+                    error = caught
             if writing is not None and (error is not None or writing[2].done()):
                 yield _finish(*writing)
                 writing = None

@@ -10,7 +10,6 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +30,6 @@ from napari_dycon.engine.slabs import Slab, plan_slabs, resize_slab
 from napari_dycon.engine.uncertainty import uncertainty_maps
 from napari_dycon.engine.windows import MAX_WINDOW_SIDE, plan_windows, predict_windows
 from napari_dycon.project.volume import Volume
-
-if TYPE_CHECKING:
-    from napari_dycon.engine.network import SegmentationNetwork
 
 MOST_VOTED = 2**24  # voxels of a scan that labelled ones are deformed into
 # Ways to predict a scan, from the fastest to the one that takes the least memory: the longest side
@@ -177,7 +173,9 @@ def members_on_grid(
         if mirrored:
             view = view.flip(LEFT_RIGHT + 1)
         found = features if number == TEACHER and not mirrored else None
-        member = predict_probabilities(network, model, view, device, dtype, found)
+        # Rather maps on the CPU than smaller windows, which norms suffer from.
+        attempts = ATTEMPTS if maps_device.type == "cpu" else ATTEMPTS[:2]
+        member = predict_probabilities(network, model, view, device, dtype, found, attempts)
         if mirrored:
             member = member.flip(LEFT_RIGHT + 1)
         fits = tuple(member.shape[1:]) == shape
@@ -237,6 +235,7 @@ def predict_probabilities(
     device: torch.device,
     dtype: torch.dtype,
     features: FeatureSum | None = None,
+    attempts: Sequence[tuple[float, bool]] = ATTEMPTS,
 ) -> Tensor:
     """Softmax output ``(classes, D, H, W)`` of one of a model's networks.
 
@@ -245,6 +244,7 @@ def predict_probabilities(
     Parameters
     ----------
     image : (C, D, H, W), prepared
+    attempts : ways to do so, as ``ATTEMPTS``
     features : given what the network's bottleneck holds in all windows
     """
     patch = model.config.patch
@@ -284,7 +284,7 @@ def predict_probabilities(
     try:
         network.eval()
         with varying_shapes():
-            stitched = with_less_memory(predict, ATTEMPTS, device)
+            stitched = with_less_memory(predict, attempts, device)
     finally:
         network.train(training)
     if features is not None:

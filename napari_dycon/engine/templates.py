@@ -15,7 +15,7 @@ import dataclasses
 import hashlib
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +28,10 @@ from napari_dycon.engine.checkpoint import Model
 from napari_dycon.engine.device import free_memory, is_out_of_memory, one_thread
 from napari_dycon.engine.events import Event
 from napari_dycon.engine.groups import read_groups
+from napari_dycon.engine.memory import with_less_memory
 from napari_dycon.engine.patches import LabelledCase
-from napari_dycon.engine.predict import members_on_grid, votes_on_grid
-from napari_dycon.engine.preprocess import cache_path, prepare_image, save_array
+from napari_dycon.engine.predict import CPU, MOST_VOTED, members_on_grid, votes_on_grid
+from napari_dycon.engine.preprocess import cache_path, prepare_image, read_image_array, save_array
 from napari_dycon.engine.progress import PredictionProgress
 from napari_dycon.engine.uncertainty import uncertainty_maps
 from napari_dycon.errors import DyconError
@@ -44,6 +45,21 @@ Array = npt.NDArray[Any]
 
 MOST_REFUSED = 2  # scans without a vote, after which no other is tried
 KEPT = 3600.0  # seconds that templates of earlier weights are kept
+
+
+def _can_agree(voters: Sequence[LabelledCase], device: torch.device) -> bool:
+    """Whether labelled scans can have a say, as far as memory suffices to find out."""
+    if voters and read_image_array(voters[0].image)[0].size > MOST_VOTED:
+        return True  # scans as large as this get no vote, smaller ones still may
+
+    def compare(where: torch.device) -> bool:
+        with one_thread(where):
+            return can_agree(voters, where)
+
+    try:
+        return with_less_memory(compare, dict.fromkeys((device, CPU)), device)
+    except MemoryError:
+        return False
 
 
 def with_voters(
@@ -63,9 +79,7 @@ def with_voters(
     suffice for, are left out. ``progress`` counts those to predict, and is told before each.
     """
     voters = read_voters(project, run, model.config)
-    with one_thread(device):
-        agreed = can_agree(voters, device)
-    if not agreed:
+    if not _can_agree(voters, device):
         return model
     model = dataclasses.replace(model, voters=(voters,))
     groups = read_groups(run.state_folder)

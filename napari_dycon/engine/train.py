@@ -310,13 +310,14 @@ def _loop(
         nonlocal config, model, batches, unreported
         if device.type == "cpu":
             return_memory()
-        free_memory(device)
+        batches.close()  # with what it moved to the device
         smaller = MemoryPlan.of(config).lower(config)
         if smaller is None:
             raise MemoryError("out of memory for the smallest steps")
         config = data.config = smaller.apply(config)
         model = dataclasses.replace(model, config=config)
         batches = Batches(data, device)
+        free_memory(device)
         unreported = True
 
     def report_memory() -> Iterator[Event]:
@@ -331,12 +332,14 @@ def _loop(
 
     def restore_checkpoint() -> Iterator[Event]:
         """Go back to the last checkpoint after an update that failed half way."""
-        nonlocal step
+        nonlocal step, skipped, skipped_total
         yield from writer.report(wait=True)
         if not state_path.exists():
             raise MemoryError("out of memory before the first checkpoint")
         stepper.read_finite(wait=True)
-        step = checkpoint.load_state(state_path, model, optimizer)["step"]
+        loop = checkpoint.load_state(state_path, model, optimizer)
+        step, skipped, skipped_total = loop["step"], 0, loop["skipped"]
+        stepper.restore_loss_scale(loop.get("loss_scale"))
         yield {"event": "resumed", "step": step, "from_step": step}
 
     if config.warps and data.unlabelled and progress() < 1.0:
@@ -415,6 +418,7 @@ def _loop(
             yield from save_if_possible()
         case = control.preview()
         if case is not None and step >= FIRST_PREVIEW and previews.is_due(elapsed()):
+            now = time.monotonic()
             yield preview(project, scans, run, model, case, step, *where)
             previews.record(elapsed(), time.monotonic() - now)
         now = time.monotonic()

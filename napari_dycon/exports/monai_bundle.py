@@ -253,9 +253,12 @@ def _readme(
             "Each channel is clipped\nto its 0.5 and 99.5 % quantiles, then set to mean 0 and "
             "deviation 1."
         )
-    views = [f"in {scale:g} times its own size" for scale in config.test_scales if scale != 1.0]
+    views = [
+        "as it is" if scale == 1.0 else f"in {scale:g} times its own size"
+        for scale in dict.fromkeys(config.test_scales)
+    ]
     views += ["with left and right exchanged"] if config.test_mirror else []
-    seen = f"Each scan is seen as it is and {' and '.join(views)}." if views else ""
+    seen = f"Each scan is seen {' and '.join(views)}."
     if config.atlas_weight:
         seen += (
             "\nIn napari-dycon other scans have a say in predictions, too; this network predicts "

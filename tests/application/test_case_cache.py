@@ -81,3 +81,16 @@ def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
     small.load(project, "scan-0")
     small.load(project, "scan-0")
     assert reads[-2:] == ["scan-0", "scan-0"]
+
+
+def test_cases_too_large_to_be_kept_are_not_read_ahead(project: Project, reads: list[str]) -> None:
+    session = Session()
+    session.open_project(project.path)
+    session.show_case("scan-0")
+    session._cache = CaseCache(most=1)
+    reads.clear()
+    session.read_ahead(["scan-1", "scan-2"])
+    assert reads == []
+    session._cache = CaseCache()
+    session.read_ahead(["scan-1", "scan-2"])
+    assert reads == ["scan-1", "scan-2"]

@@ -112,3 +112,17 @@ def test_closing_waits_for_what_is_being_written(
     threading.Timer(0.2, slow.go_on.set).start()
     writer.close()
     assert load_file(tmp_path / "s" / "s.safetensors")
+
+
+def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(checkpoint_writer, "write_snapshot", refuse)
+    writer = CheckpointWriter(tmp_path / "weights.safetensors", tmp_path / "state.safetensors")
+    writer.start(snapshot(model, 3)[0], 3)
+    (event,) = writer.report(wait=True)
+    assert event == {"event": "warning", "message": "No checkpoint at step 3: memory ran out."}
+    writer.close()

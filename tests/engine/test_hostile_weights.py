@@ -27,8 +27,9 @@ from napari_dycon.engine.checkpoint import (
     copy_matching,
     load_model,
     load_state,
-    save_state,
     save_weights,
+    take_snapshot,
+    write_snapshot,
 )
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.network import build_network
@@ -338,7 +339,8 @@ def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
     path, made = tmp_path / "state.safetensors", model()
     optimizer = stepped(made)
     loop = {"step": 3, "elapsed": 1.5, "skipped": 0}
-    save_state(path, made, optimizer, loop)
+    snapshot = take_snapshot(made, 3, optimizer, loop)
+    write_snapshot(snapshot, tmp_path / "weights.safetensors", path)
     assert load_state(path, made, optimizer) == loop
     header, body = parts(path)
     name = next(n for n in header if n.startswith("optimizer.") and n.endswith("exp_avg"))

@@ -136,6 +136,22 @@ def test_a_run_goes_over_to_volumes_on_the_device(
     there.close()
 
 
+def test_volumes_that_cannot_be_moved_stay_where_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: ResidentVolumes) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    data = data_in(tmp_path, 3)
+    monkeypatch.setattr(ResidentVolumes, "load_next", refuse)
+    monkeypatch.setattr("napari_dycon.engine.loader.reserve_on_device", ResidentVolumes)
+    here, there = Batches(data, CPU), Batches(data, CPU, read_ahead=2)
+    for step in range(20):
+        assert same(there.get(step, data.unlabelled), here.get(step, data.unlabelled))
+    assert isinstance(there._volumes, MappedVolumes)
+    there.close()
+
+
 def test_volumes_are_kept_on_a_device_with_memory_to_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,25 +179,6 @@ def test_volumes_are_kept_on_a_device_with_memory_to_spare(
     free = 10 * size
     monkeypatch.setattr("napari_dycon.engine.volumes.ResidentVolumes", refuse)
     assert reserve_on_device(paths, [], device) is None
-
-
-def test_a_patch_may_differ_from_step_to_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = data_in(tmp_path)
-    sizes = ((16, 16, 16), (8, 16, 24))
-    monkeypatch.setattr(StepBatches, "patch_of", lambda _, step: sizes[step % 2])
-    batches = Batches(data, CPU, read_ahead=2)
-    for step in range(4):
-        labelled, unlabelled = batches.get(step, data.unlabelled)
-        size = sizes[step % 2]
-        assert unlabelled is not None
-        assert labelled.label.shape[1:] == labelled.image.shape[2:] == size
-        assert unlabelled.image.shape[2:] == size
-        assert labelled.extent[0].tolist() == pytest.approx(
-            [p / n for p, n in zip(size, (20, 18, 22), strict=True)]
-        )
-    batches.close()
 
 
 def test_crops_repeat_the_border_and_leave_labels_open_outside() -> None:

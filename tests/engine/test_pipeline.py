@@ -109,3 +109,38 @@ def test_an_interrupted_pipeline_leaves_no_thread(error: type[BaseException]) ->
     assert written[:2] == [0, 1]
     assert len(written) <= 3
     assert max(read) <= 4
+
+
+def test_what_was_read_ahead_in_vain_is_read_again_alone() -> None:
+    """While one item is computed there may be no memory to read the next one."""
+    computing = threading.Event()
+    read: list[int] = []
+
+    def load(item: int) -> int:
+        read.append(item)
+        if item == 1 and computing.wait(0.5):
+            raise MemoryError("out of memory")
+        return item
+
+    def compute(item: int, _: int) -> int:
+        computing.set()
+        while len(read) < 2:  # until the next one is being read
+            time.sleep(0.01)
+        time.sleep(0.1)
+        computing.clear()
+        return item
+
+    steps = list(run_pipeline(range(2), load, compute, lambda *_: None))
+    assert [type(s).__name__ for s in steps] == ["Computing", "Written", "Computing", "Written"]
+    assert read == [0, 1, 1]
+
+
+def test_what_memory_never_suffices_for_has_failed() -> None:
+    def load(item: int) -> int:
+        if item == 1:
+            raise MemoryError("out of memory")
+        return item
+
+    *_, last = run_pipeline(range(2), load, lambda item, _: item, lambda *_: None)
+    assert isinstance(last, Failed)
+    assert (last.item, last.stage) == (1, "read")

@@ -135,6 +135,17 @@ def test_without_memory_for_votes_networks_predict_alone(
     assert np.array_equal(found.uncertainty, alone.uncertainty)
 
 
+def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory")
+
+    run = trained(project)
+    monkeypatch.setattr("napari_dycon.engine.templates.can_agree", refuse)
+    assert ready(project, run)[0].voters == ()
+
+
 def test_they_change_a_prediction(project: Project) -> None:
     run = trained(project)
     model, _ = ready(project, run)
