@@ -37,6 +37,8 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
     panel.session.show_case("scan-3")
     qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
     qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
+    # Overlays come one a turn of the event loop, this one last.
+    qtbot.waitUntil(lambda: panel.layers.layer("disagreement") is not None, timeout=20_000)
     return viewer, panel
 
 
