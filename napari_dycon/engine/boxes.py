@@ -1,7 +1,8 @@
-"""Means over cubes of voxels."""
+"""Sums and means over cubes of voxels."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -10,10 +11,23 @@ def box_mean(array: Tensor, radius: int) -> Tensor:
 
     Sums of shifted views: on a CPU several times as fast as pooling or convolution.
     """
-    width = 2 * radius + 1
+    return box_sum(array, radius) / (2 * radius + 1) ** 3
+
+
+def box_sum(array: Tensor, radius: int) -> Tensor:
+    """Sum over the cube around each voxel, as ``box_mean``."""
     for axis in (-3, -2, -1):
-        array = _window_sum(array, axis, width)
-    return array / width**3
+        array = _window_sum(array, axis, 2 * radius + 1)
+    return array
+
+
+def padded_box_sum(array: Tensor, radius: int) -> Tensor:
+    """Sum over the cube around each voxel of ``(..., D, H, W)``, zeros outside; as large."""
+    for axis in (-3, -2, -1):
+        padding = [0] * 6
+        padding[2 * (-1 - axis) : 2 * (-1 - axis) + 2] = radius, radius
+        array = _window_sum(F.pad(array, padding), axis, 2 * radius + 1)
+    return array
 
 
 def _window_sum(array: Tensor, axis: int, width: int) -> Tensor:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.boxes import box_mean
+from napari_dycon.engine.boxes import box_mean, box_sum
 from napari_dycon.engine.device import one_thread
 from napari_dycon.engine.losses import UNANNOTATED
 
@@ -37,6 +37,7 @@ GPU_TILE = (64, 96, 96)  # likewise on a GPU, which small tiles do not fill
 SAMPLE = 1_000_000  # voxels from which a channel's mean and variance are told
 
 REACH = SEARCH + PATCH
+SHIFTS = tuple(itertools.product(range(2 * SEARCH + 1), repeat=3))
 CPU = torch.device("cpu")
 
 
@@ -203,40 +204,96 @@ def _level(image: Volume) -> Level:
 
 
 def _tiles(box: Sequence[slice], most: Sequence[int]) -> list[tuple[slice, ...]]:
-    """Cut a box into tiles of at most a size."""
-    rows = [
-        [slice(start, min(start + size, part.stop)) for start in range(part.start, part.stop, size)]
-        for part, size in zip(box, most, strict=True)
-    ]
+    """Cut a box into tiles of at most a size, about as large as each other."""
+    rows = []
+    for part, size in zip(box, most, strict=True):
+        count = math.ceil((part.stop - part.start) / size)
+        ends = [part.start + (part.stop - part.start) * n // count for n in range(count + 1)]
+        rows.append([slice(*pair) for pair in itertools.pairwise(ends)])
     return list(itertools.product(*rows))
 
 
 def _shares(
     fixed: Tensor, images: Sequence[Tensor], labels: Sequence[Tensor], values: Sequence[int]
 ) -> Tensor:
-    """Shares in a tile, from arrays that reach beyond it by what each is looked at for."""
-    size = [n - 2 * PATCH for n in fixed.shape[1:]]
-    shifts = list(itertools.product(range(2 * SEARCH + 1), repeat=3))
-    moved, drawn = torch.cat(list(images)), torch.stack(list(labels))  # (V C, ...), (V, ...)
-    count = len(drawn)
-    distance = torch.empty(len(shifts), count, *size, device=fixed.device)
-    for number, shift in enumerate(shifts):
-        there = _shifted(moved, shift, fixed.shape[1:])
-        distance[number] = box_mean(
-            (there.reshape(count, *fixed.shape) - fixed).square_().mean(dim=1), PATCH
-        )
-    nearest = distance.amin(dim=(0, 1))
+    """Shares in a tile, from arrays that reach beyond it by what each is looked at for.
+
+    Where all voters say the same at all the places asked, no patches have to be compared.
+    """
+    drawn = torch.stack(list(labels))
+    energy = box_mean(fixed.square().mean(dim=0), PATCH)
+    lowest, highest = _extremes_around(drawn)
+    unsure = (lowest != highest) | energy.isnan()
+    shares = torch.stack([(lowest == value) & ~unsure for value in values]).float()
+    here = _looked_at(unsure)
+    there = _renumbered(here, unsure.shape, drawn.shape[1:])
+    distance = _distances(fixed, torch.stack(list(images)), here, there)
+    distance += energy.flatten()[here]
+    nearest = distance.clamp_(min=0.0).amin(dim=(0, 1))
     weight = distance.sub_(nearest).div_(-(nearest + NEAR)).exp_()
-    shares = torch.zeros(len(values), *size, device=fixed.device)
-    total = torch.zeros(*size, device=fixed.device)
-    for number, shift in enumerate(shifts):
-        said = _shifted(drawn, shift, size)
-        weight[number] *= said != UNANNOTATED
+    found = torch.zeros(len(values), len(here), device=fixed.device)
+    total = torch.zeros(len(here), device=fixed.device)
+    voters = drawn.flatten(1)
+    for number, offset in enumerate(_offsets(drawn.shape[1:])):
+        said = voters.index_select(1, there + offset)
+        weight[number].masked_fill_(said == UNANNOTATED, 0.0)
         total += weight[number].sum(dim=0)
         for place, value in enumerate(values[1:], start=1):  # the first has the rest
-            shares[place] += (weight[number] * (said == value)).sum(dim=0)
-    shares[0] = (total - shares.sum(dim=0)).clamp_(min=0.0)
-    return shares / shares.sum(dim=0).clamp(min=torch.finfo(shares.dtype).tiny)
+            found[place] += (weight[number] * (said == value)).sum(dim=0)
+    found[0] = (total - found.sum(dim=0)).clamp_(min=0.0)
+    found /= found.sum(dim=0).clamp(min=torch.finfo(found.dtype).tiny)
+    shares.flatten(1).index_copy_(1, here, found)
+    return shares
+
+
+def _distances(fixed: Tensor, images: Tensor, here: Tensor, there: Tensor) -> Tensor:
+    """Mean squared differences of patches, (shifts, voters, places), less that of ``fixed`` to 0.
+
+    ``(a - b)^2 = a^2 - 2 a b + b^2``, of which only the middle has to be added up for each shift.
+
+    Parameters
+    ----------
+    fixed, images : (C, D, H, W), and (V, C, ...) that reach ``SEARCH`` further
+    here, there : (places,), numbers of the voxels looked at in either when flattened
+    """
+    count, channels = images.shape[:2]
+    energy = box_mean(images.square().mean(dim=1), PATCH)
+    distance = torch.empty(len(SHIFTS), count, len(here), device=fixed.device)
+    for number, offset in enumerate(_offsets(energy.shape[1:])):
+        product = _shifted(images, SHIFTS[number], fixed.shape[1:]) * fixed
+        product = product[:, 0] if channels == 1 else product.mean(dim=1)
+        sums = box_sum(product, PATCH).flatten(1).index_select(1, here)
+        torch.index_select(energy.flatten(1), 1, there + offset, out=distance[number])
+        distance[number].sub_(sums, alpha=2 / (2 * PATCH + 1) ** 3)
+    return distance
+
+
+def _extremes_around(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Lowest and highest value that voters ``(V, D, H, W)`` give at the places asked of a voxel."""
+    lowest, highest = labels.amin(dim=0), labels.amax(dim=0)
+    for axis in range(3):
+        lowest = lowest.unfold(axis, 2 * SEARCH + 1, 1).amin(dim=-1)
+        highest = highest.unfold(axis, 2 * SEARCH + 1, 1).amax(dim=-1)
+    return lowest, highest
+
+
+def _looked_at(unsure: Tensor) -> Tensor:
+    """Numbers of the voxels to look at: those set, or all on a GPU, which else is waited for."""
+    if unsure.device.type == "cpu":
+        return unsure.flatten().nonzero()[:, 0]
+    return torch.arange(unsure.numel(), device=unsure.device)
+
+
+def _renumbered(numbers: Tensor, size: Sequence[int], larger: Sequence[int]) -> Tensor:
+    """Numbers of the same voxels, from the same corner on, in a larger array."""
+    row, x = numbers // size[2], numbers % size[2]
+    z, y = row // size[1], row % size[1]
+    return (z * larger[1] + y) * larger[2] + x
+
+
+def _offsets(size: Sequence[int]) -> list[int]:
+    """What each shift adds to a voxel's number in an array of that size."""
+    return [(z * size[1] + y) * size[2] + x for z, y, x in SHIFTS]
 
 
 def _part(volume: Volume, box: Sequence[slice], margin: int) -> Tensor:
@@ -252,7 +309,7 @@ def _part(volume: Volume, box: Sequence[slice], margin: int) -> Tensor:
 
 
 def _shifted(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """View of ``(C, ...)`` of another size, from a corner on."""
-    for axis, (start, length) in enumerate(zip(shift, shape, strict=True), start=1):
+    """View of ``(..., D, H, W)`` of another size, from a corner on."""
+    for axis, (start, length) in enumerate(zip(shift, shape, strict=True), start=-3):
         array = array.narrow(axis, start, length)
     return array

@@ -13,6 +13,7 @@ Coordinates are those of ``torch.nn.functional.grid_sample``: each axis of a vol
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.boxes import box_mean
+from napari_dycon.engine.boxes import padded_box_sum
 from napari_dycon.engine.device import one_thread
 
 Shape = tuple[int, int, int]
@@ -32,6 +33,7 @@ CANVAS_VOXELS = 12_000  # of the grid on which two scans are compared
 SCHEDULE = ((2, 10, 0), (2, 10, 1), (1, 8, 2))
 SMOOTHNESS = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
 NEAR = 2  # cells around each that are compared
+AROUND = (2 * NEAR + 1) ** 3
 SMALL_VARIANCE = 1.0  # of these 125 cells together, below which they show nothing to match
 COARSE, FINE = 4, 2  # canvas cells between displacements
 RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.03, 0.06, 0.04
@@ -121,24 +123,51 @@ def likeness_to(fixed: Tensor) -> Callable[[Tensor], Tensor]:
     The same as MONAI's ``LocalNormalizedCrossCorrelationLoss`` but for its sign; a registration is
     hardly anything else, and takes less than half the time with it on a CPU.
     """
-    count = (2 * NEAR + 1) ** 3
-
-    def around(volume: Tensor) -> Tensor:
-        mean: Tensor = _LocalMean.apply(volume)  # type: ignore[no-untyped-call]
-        return mean
-
-    def spread(volume: Tensor, mean: Tensor) -> Tensor:
-        return ((around(volume.square()) - mean.square()) * count).clamp(min=SMALL_VARIANCE)
-
-    fixed_mean = around(fixed)
-    fixed_spread = spread(fixed, fixed_mean)
+    mean = padded_box_sum(fixed, NEAR) / AROUND
+    spread = _spread(fixed, mean).clamp_(min=SMALL_VARIANCE)
 
     def likeness(volume: Tensor) -> Tensor:
-        mean = around(volume)
-        shared = (around(volume * fixed) - mean * fixed_mean) * count
-        return (shared.square() / (spread(volume, mean) * fixed_spread)).mean()
+        found: Tensor = _Likeness.apply(volume, fixed, mean, spread)  # type: ignore[no-untyped-call]
+        return found
 
     return likeness
+
+
+def _spread(volume: Tensor, mean: Tensor) -> Tensor:
+    """Sum of squared differences from the mean around each voxel."""
+    return padded_box_sum(volume.square(), NEAR).addcmul_(mean, mean, value=-AROUND)
+
+
+class _Likeness(torch.autograd.Function):
+    """Mean of ``s^2 / (V F)``, ``s`` the covariance and ``V``, ``F`` the spreads of two volumes.
+
+    Its derivative is worked out here: with a box sum ``B``, which is symmetric,
+    ``ds = B(f dv) - m_f B(dv)`` and ``dV = 2 B(v dv) - 2 m_v B(dv)``. It takes half as many box
+    sums and arrays as recorded operations do.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, volume: Tensor, fixed: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
+        own_mean = padded_box_sum(volume, NEAR) / AROUND
+        own_spread = _spread(volume, own_mean)
+        is_flat = own_spread < SMALL_VARIANCE
+        own_spread = own_spread.clamp_(min=SMALL_VARIANCE)
+        shared = padded_box_sum(volume * fixed, NEAR).addcmul_(own_mean, mean, value=-AROUND)
+        slope = shared / (own_spread * spread)
+        value = slope * shared
+        if ctx.needs_input_grad[0]:
+            falling = (value / own_spread).masked_fill_(is_flat, 0.0)
+            gradient = padded_box_sum(slope, NEAR).mul_(fixed)
+            gradient.addcmul_(padded_box_sum(falling, NEAR), volume, value=-1.0)
+            offset = falling.mul_(own_mean).addcmul_(slope, mean, value=-1.0)
+            gradient += padded_box_sum(offset, NEAR)
+            ctx.save_for_backward(gradient.mul_(2.0 / volume.numel()))
+        return value.mean()
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer, None, None, None
 
 
 def places(displacement: Tensor, shape: Sequence[int]) -> Tensor:
@@ -173,18 +202,6 @@ def _unit(grid: Sequence[int], device: torch.device) -> Tensor:
     return F.affine_grid(unit, [1, 1, *grid], align_corners=False)
 
 
-class _LocalMean(torch.autograd.Function):
-    """Mean over the cube around each voxel, zeros outside: symmetric, so its own derivative."""
-
-    @staticmethod
-    def forward(ctx: Any, volume: Tensor) -> Tensor:  # noqa: ARG004
-        return box_mean(F.pad(volume, (NEAR,) * 6), NEAR)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        return box_mean(F.pad(gradient, (NEAR,) * 6), NEAR)
-
-
 def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:
     """Places under the affine maps ``(N, 3, 4)``, ``(N, 3, D, H, W)`` in the order x, y, z.
 
@@ -206,7 +223,7 @@ def _displacement(levels: Sequence[Tensor], enlarge: Sequence[Sequence[Tensor]])
         wide = level @ width  # (N, 3, d, h, W)
         high = height @ wide  # (N, 3, d, H, W)
         parts.append((depth @ high.flatten(3)).view(*high.shape[:2], len(depth), *high.shape[3:]))
-    return torch.stack(parts).sum(dim=0)
+    return functools.reduce(torch.add, parts)
 
 
 def _interpolation(
