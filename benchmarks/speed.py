@@ -113,8 +113,9 @@ def prepare(config: TrainConfig, variant: str) -> Step:
         stepper = PlainStepper(network, config)
         noise = torch.randn(4, 1, *config.patch or ()) * config.teacher_noise
         return lambda: stepper.step(batch, None if config.method == "supervised" else noise)
-    dtype, _, memory = variant.partition("-")
-    return_memory() if memory else keep_memory()
+    dtype, _, saving = variant.partition("-")
+    return_memory() if saving == "least memory" else keep_memory()
+    config = config.with_changes(activation_checkpointing=saving == "checkpointing")
     return prepare_own(config, network, batch, getattr(torch, dtype))
 
 
@@ -154,7 +155,7 @@ def read_status(name: str) -> float:
 
 def measure_steps(arguments: argparse.Namespace, method: str) -> list[dict[str, object]]:
     """Let all variants take steps in turn, the first of each unmeasured."""
-    variants = ["plain", "float32", "float32-least memory"]
+    variants = ["plain", "float32", "float32-least memory", "float32-checkpointing"]
     variants += ["bfloat16"] if bfloat16_pays() else []
     command = [sys.executable, *sys.argv, "--worker"]
     workers = [

@@ -67,6 +67,7 @@ class TrainConfig:
     labelled_batch: int = 2
     unlabelled_batch: int = 2
     accumulation_steps: int = 1  # parts that each step's batch is computed in, to save memory
+    activation_checkpointing: bool = False  # compute features again in the backward pass, likewise
     foreground_share: float = 0.5  # labelled patches centred on an annotated structure
     augment: bool = True
     rotate_degrees: float = 17.0
@@ -301,6 +302,8 @@ def _check(config: TrainConfig) -> None:
             f"labelled_batch ({config.labelled_batch}) and unlabelled_batch "
             f"({config.unlabelled_batch})."
         )
+    if config.activation_checkpointing and config.norm == "batch":
+        raise ConfigError("Setting activation_checkpointing needs another norm than batch.")
     if config.filters is not None and len(config.filters) < 3:
         raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
     if config.patch is None or config.filters is None:

@@ -1,13 +1,16 @@
 """How much memory a step takes, how much there is, and what is made smaller when it is not enough.
 
-A step is made smaller in two ways: its batch is computed in micro-batches whose gradients are
-accumulated, which changes next to nothing, and after that its patches shrink. Both are settings of
-the run (``accumulation_steps`` and ``patch``), so that a resumed run continues with them.
+A step is made smaller in three ways: its batch is computed in micro-batches whose gradients are
+accumulated, which changes next to nothing; features are computed again in the backward pass instead
+of kept, which changes nothing but takes a quarter longer; after that its patches shrink. All are
+settings of the run (``accumulation_steps``, ``activation_checkpointing`` and ``patch``), so that a
+resumed run continues with them.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +24,7 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
-from napari_dycon.engine.plan import estimate_patch_bytes, min_patch_side
+from napari_dycon.engine.plan import estimate_patch_bytes, lower_batch, min_patch_side
 from napari_dycon.project.limited import whole
 
 P = TypeVar("P")
@@ -44,16 +47,18 @@ class MemoryPlan:
     ----------
     patch : voxels (D, H, W)
     accumulation_steps : micro-batches that a step's batch is computed in; each is as large
+    activation_checkpointing : whether features are computed again in the backward pass
     """
 
     patch: tuple[int, int, int]
     accumulation_steps: int = 1
+    activation_checkpointing: bool = False
 
     @classmethod
     def of(cls, config: TrainConfig) -> MemoryPlan:
         """Return the plan of a run."""
         assert config.patch is not None
-        return cls(config.patch, config.accumulation_steps)
+        return cls(config.patch, config.accumulation_steps, config.activation_checkpointing)
 
     @classmethod
     def from_json(cls, values: object) -> MemoryPlan | None:
@@ -65,20 +70,20 @@ class MemoryPlan:
         if len(sides) != 3 or parts is None or None in sides:
             return None
         d, h, w = (int(side) for side in sides if side is not None)
-        return cls((d, h, w), parts)
+        return cls((d, h, w), parts, values.get("activation_checkpointing") is True)
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """Return the settings with this plan."""
-        return config.with_changes(patch=self.patch, accumulation_steps=self.accumulation_steps)
+        return config.with_changes(**dataclasses.asdict(self))
 
     def lower(self, config: TrainConfig) -> MemoryPlan | None:
         """Return the next smaller plan, ``None`` where there is none."""
-        both = math.gcd(config.labelled_batch, config.unlabelled_batch)
-        for parts in range(self.accumulation_steps + 1, both + 1):
-            if both % parts == 0:
-                return MemoryPlan(self.patch, parts)
-        patch = shrink_patch(self.patch, config.stride, min_patch_side(config.stride))
-        return MemoryPlan(patch, self.accumulation_steps) if patch != self.patch else None
+        own = self.apply(config)
+        lower = lower_batch(own)
+        if lower is None:
+            patch = shrink_patch(self.patch, config.stride, min_patch_side(config.stride))
+            lower = own.with_changes(patch=patch)
+        return None if lower == own else MemoryPlan.of(lower)
 
     def estimate_bytes(
         self, config: TrainConfig, *, channels: int, classes: int, unlabelled: bool
@@ -96,13 +101,21 @@ class MemoryPlan:
         changes = []
         if self.accumulation_steps != before.accumulation_steps:
             changes.append(f"each step is computed in {self.accumulation_steps} parts")
+        if self.activation_checkpointing != before.activation_checkpointing:
+            changes.append("steps take a quarter longer")
         if self.patch != before.patch:
             changes.append(f"patches are {'×'.join(map(str, self.patch))} voxels")
         where = "This computer" if device == "cpu" else "The graphics card"
         return (
-            f"{where} has too little memory for this plan, so {' and '.join(changes)} now; "
+            f"{where} has too little memory for this plan, so {_listed(changes)} now; "
             "training goes on."
         )
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Words with commas, and "and" before the last."""
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def shrink_patch(

@@ -19,6 +19,7 @@ from monai.networks.blocks import SimpleASPP
 from monai.networks.blocks.dynunet_block import UnetUpBlock
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
     from napari_dycon.engine.config import TrainConfig
@@ -174,6 +175,9 @@ class SegmentationNetwork(nn.Module):
             norm=_norm(norm, [4 * max(filters[-1] // 4, 1)]),
         )
         self.stride = 2 ** (levels - 1 + half_resolution)
+        # Whether training keeps what goes into blocks alone, and computes the rest a second time.
+        # Running means of a batch norm would then be updated twice.
+        self.activation_checkpointing = False
         for module in self.modules():
             if type(module) is nn.Conv3d:
                 module.__class__ = OneImageConv3d
@@ -189,8 +193,10 @@ class SegmentationNetwork(nn.Module):
         skips, bottleneck = self._encode(image)
         features = bottleneck
         for block, skip in zip(net.upsamples, reversed(skips), strict=True):
-            features = run_in_safe_precision(partial(decode, block), features, skip)
-        return self.fine(features, image) if self.fine else net.output_block(features), bottleneck
+            features = self._run(partial(decode, block), features, skip)
+        if self.fine:
+            return self._run(self.fine, features, image), bottleneck
+        return net.output_block(features), bottleneck
 
     def encode(self, image: Tensor) -> Tensor:
         """``(B, channels, D, H, W)`` to embeddings alone; the decoder does not run."""
@@ -206,10 +212,19 @@ class SegmentationNetwork(nn.Module):
 
     def _encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
         net = self.backbone
-        skips = [run_in_safe_precision(net.input_block, image)]
+        skips = [self._run(net.input_block, image)]
         for block in net.downsamples:
-            skips.append(run_in_safe_precision(block, skips[-1]))
-        return skips, run_in_safe_precision(net.bottleneck, skips[-1])
+            skips.append(self._run(block, skips[-1]))
+        return skips, self._run(net.bottleneck, skips[-1])
+
+    def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if not self.activation_checkpointing or not torch.is_grad_enabled():
+            return run_in_safe_precision(block, *inputs)
+        # Nothing in a block is drawn at random: there is no state to bring back.
+        output: Tensor = checkpoint(
+            run_in_safe_precision, block, *inputs, use_reentrant=False, preserve_rng_state=False
+        )
+        return output
 
 
 def decode(block: UnetUpBlock, features: Tensor, skip: Tensor) -> Tensor:

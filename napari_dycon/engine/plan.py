@@ -32,9 +32,10 @@ CARD_FRACTION = 0.8  # of its free memory that a step may take
 SPLIT_BELOW_VOXELS = 64**3  # smaller patches see too little: the batch is computed in parts first
 # Bytes that a step keeps of each voxel of a patch, measured as peak memory of float32 steps on a
 # CPU for 48^3 and 64^3 patches, with and without half resolution, 2 and 8 classes, 1 and 4
-# channels; the estimate was 0.94 to 1.08 of the measured peak. A voxel of a coarser level counts as
+# channels; the estimate was 0.88 to 1.09 of the measured peak. A voxel of a coarser level counts as
 # the share of a voxel that it is.
-BYTES_PER_FILTER, BYTES_PER_FINE_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 68, 35, 43, 12
+BYTES_PER_FILTER, BYTES_PER_FINE_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 46, 21, 28, 7
+CHECKPOINTED_SHARE = 0.7  # of these bytes with activation checkpointing; measured: 0.61 to 0.80
 FINE_FILTERS = 8  # as in network.py, which imports torch
 LEAST_SIDE = 32  # voxels of a patch along each axis, or all that scans have, where that is less
 LEAST_CELLS = 2  # of the coarsest level, likewise: of a single one normalising leaves nothing
@@ -85,9 +86,8 @@ def plan(
     shape = np.median(shapes, axis=0)
     voxels = PATCH_VOXELS[device]
     if card_bytes is not None and config.patch is None:
-        fitting, parts = _fit_card(config, card_bytes, channels, classes)
+        config, fitting = _fit_card(config, card_bytes, channels, classes)
         voxels = min(voxels, fitting)
-        config = config.with_changes(accumulation_steps=parts)
     patch = config.patch or _patch(shape, config.stride, voxels)
     if config.norm != "group" and max(patch) <= config.stride:  # which need more than one cell
         patch = (min_patch_side(config.stride),) * 3
@@ -165,12 +165,13 @@ def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) ->
     half = bool(config.half_resolution)
     filters = sum(count * 0.125 ** (level + half) for level, count in enumerate(config.filters))
     fine = FINE_FILTERS * half
-    return float(
+    kept = float(
         BYTES_PER_FILTER * filters
         + BYTES_PER_FINE_FILTER * fine
         + BYTES_PER_CLASS * classes
         + BYTES_PER_CHANNEL * channels
     )
+    return kept * (CHECKPOINTED_SHARE if config.activation_checkpointing else 1.0)
 
 
 def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) -> int:
@@ -180,17 +181,34 @@ def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) ->
     return math.ceil(voxel * math.prod(config.patch))
 
 
-def _fit_card(config: TrainConfig, card_bytes: int, channels: int, classes: int) -> tuple[int, int]:
-    """Voxels of a patch that a card has the memory for, and the parts to compute a batch in."""
-    patches = config.labelled_batch + config.unlabelled_batch
-    each = estimate_voxel_bytes(config, channels=channels, classes=classes)
+def lower_batch(config: TrainConfig) -> TrainConfig | None:
+    """Return settings of steps with the same patches and less memory, ``None`` where none are left.
+
+    The batch is computed in more parts, which costs nothing, and after that with activation
+    checkpointing, which costs a quarter of the time.
+    """
     both = math.gcd(config.labelled_batch, config.unlabelled_batch)
-    for parts in range(config.accumulation_steps, both + 1):
+    for parts in range(config.accumulation_steps + 1, both + 1):
         if both % parts == 0:
-            voxels = int(CARD_FRACTION * card_bytes * parts / (patches * each))
-            if voxels >= SPLIT_BELOW_VOXELS:
-                return voxels, parts
-    return int(CARD_FRACTION * card_bytes * both / (patches * each)), both
+            return config.with_changes(accumulation_steps=parts)
+    if config.activation_checkpointing or config.norm == "batch":
+        return None
+    return config.with_changes(activation_checkpointing=True)
+
+
+def _fit_card(
+    config: TrainConfig, card_bytes: int, channels: int, classes: int
+) -> tuple[TrainConfig, int]:
+    """How a batch is computed, and voxels of a patch that a card has the memory for then."""
+    patches = config.labelled_batch + config.unlabelled_batch
+    while True:
+        each = estimate_voxel_bytes(config, channels=channels, classes=classes)
+        parts = config.accumulation_steps
+        voxels = int(CARD_FRACTION * card_bytes * parts / (patches * each))
+        lower = lower_batch(config) if voxels < SPLIT_BELOW_VOXELS else None
+        if lower is None:
+            return config, voxels
+        config = lower
 
 
 def looks_like_ct(prints: Sequence[Fingerprint]) -> bool:

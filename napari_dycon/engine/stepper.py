@@ -177,6 +177,7 @@ class Stepper:
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients of a batch, computed in micro-batches of equal size."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.student.activation_checkpointing = config.activation_checkpointing
         self._noise.manual_seed(config.seed * 1_000_003 + step)
         micro_batches = split_batch(batch, config.accumulation_steps)
         share = 1.0 / len(micro_batches)

@@ -51,12 +51,23 @@ def test_the_batch_is_split_before_patches_shrink() -> None:
     while (lower := plans[-1].lower(config)) is not None:
         plans.append(lower)
     assert [p.accumulation_steps for p in plans] == [1, *[2] * (len(plans) - 1)]
-    assert plans[1].patch == (64, 64, 48)
-    assert plans[-1].patch == (32, 32, 32)
-    for one, two in itertools.pairwise(plans[1:]):
+    assert [p.activation_checkpointing for p in plans[:3]] == [False, False, True]
+    assert {p.patch for p in plans[:3]} == {(64, 64, 48)}
+    assert plans[-1] == MemoryPlan((32, 32, 32), 2, True)
+    for one, two in itertools.pairwise(plans[2:]):
         assert math.prod(two.patch) < math.prod(one.patch)
         assert all(side % 16 == 0 for side in two.patch)
         assert two.apply(config).patch == two.patch
+
+
+def test_features_normed_over_batches_are_never_computed_twice() -> None:
+    config = make_config("dycon", patch=[64, 64, 48], filters=[8, 16, 16, 16, 16], norm="batch")
+    plan = MemoryPlan.of(config)
+    while (lower := plan.lower(config)) is not None:
+        plan = lower
+    assert plan == MemoryPlan((32, 32, 32), 2, False)
+    with pytest.raises(ConfigError, match="activation_checkpointing needs another norm"):
+        make_config("dycon", norm="batch", activation_checkpointing=True)
 
 
 def test_patches_lose_their_longest_sides_and_keep_the_least() -> None:
@@ -71,6 +82,8 @@ def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
         assert MemoryPlan.from_json(values) is None
     kept = {"patch": [32, 48, 48], "accumulation_steps": 2}
     assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2)
+    kept["activation_checkpointing"] = True
+    assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2, True)
     with pytest.raises(ConfigError, match="expected a divisor"):
         make_config("dycon", labelled_batch=3, accumulation_steps=2)
 
@@ -186,20 +199,20 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
     assert (events[-1]["event"], events[-1]["step"]) == ("finished", 4)
     (told,) = [e["message"] for e in events if e["event"] == "warning"]
     assert told == (
-        "This computer has too little memory for this plan, so each step is computed in 2 parts "
-        "and patches are 40×40×44 voxels now; training goes on."
+        "This computer has too little memory for this plan, so each step is computed in 2 parts, "
+        "steps take a quarter longer and patches are 40×40×44 voxels now; training goes on."
     )
     run = project.run()
     kept = TrainConfig.from_dict(run.read_config())
-    assert (kept.patch, kept.accumulation_steps) == ((40, 40, 44), 2)
+    assert MemoryPlan.of(kept) == MemoryPlan((40, 40, 44), 2, True)
     assert load_model(run.weights_path).config == kept
-    assert card.refused == 2
+    assert card.refused == 3
     # The file of settings may be older than the last checkpoint, which knows better.
     run.config_path.write_text(json.dumps(config.with_changes(steps=6).to_dict()))
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (again[0]["from_step"], again[-1]["step"]) == (4, 6)
     assert not [e for e in again if e["event"] == "warning"]
-    assert card.refused == 2
+    assert card.refused == 3
 
 
 def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card: Card) -> None:
@@ -226,9 +239,9 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
         run = project.runs()[-1]
         if interrupt:
             state = read_loop(run.state_folder / "state.safetensors")
-            assert state["memory"] == {"patch": [40, 40, 44], "accumulation_steps": 2}
+            assert MemoryPlan.from_json(state["memory"]) == MemoryPlan((40, 40, 44), 2, True)
             list(train(project, TrainConfig.from_dict(run.read_config()), run))
-        assert card.refused == 2
+        assert card.refused == 3
         results.append(load_file(run.weights_path))
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 

@@ -38,6 +38,37 @@ def test_logits_have_the_images_grid_and_embeddings_the_bottlenecks_twice(half: 
     assert output.embeddings.shape[2:] == tuple(2 * n // config.stride for n in (16, 24, 32))
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_computed_twice_give_the_same_gradients(half: bool, dtype: torch.dtype) -> None:
+    config = make_config("dycon", filters=[8, 8, 16], half_resolution=half, patch=[16, 24, 32])
+    network = build_network(config, channels=1, classes=2)
+    image = torch.randn(2, 1, 16, 24, 32)
+    found, kept = [], []
+    for again in (False, True):
+        network.activation_checkpointing = again
+        network.zero_grad()
+        storages: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor, seen: dict[int, int] = storages) -> torch.Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with (
+            torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        ):
+            output = network(image, embed=True)
+            assert output.embeddings is not None
+            loss = output.logits.float().square().mean() + output.embeddings[:, 0].float().mean()
+        kept.append(sum(storages.values()))
+        loss.backward()
+        found.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert len(found[0]) == len(found[1]) > 10
+    assert all(map(torch.equal, *found))
+    assert kept[1] < 0.6 * kept[0]
+
+
 @pytest.mark.parametrize("norm", ["instance", "group"])
 def test_cells_do_not_depend_on_the_other_patches_of_a_batch(norm: str) -> None:
     """Otherwise what a teacher embeds would hang on what it happens to see beside it."""

@@ -42,11 +42,11 @@ class Dycon:
         labelled, unlabelled = step.batch.labelled, step.unlabelled
         count = len(labelled.image)
         image = torch.cat([labelled.image, unlabelled.image])
-        student: Output = step.student(image, embed=True)
-        with torch.no_grad():
+        with torch.no_grad():  # first, while memory holds nothing of the student yet
             teacher: Output = step.teacher(
                 teacher_view(image, step.noise, c.teacher_noise), embed=True
             )
+        student: Output = step.student(image, embed=True)
         # Once a step; every part of the loss takes from these.
         log_p, teacher_log_p = (log_probabilities(x.logits) for x in (student, teacher))
         compared = compare(log_p, teacher_log_p)

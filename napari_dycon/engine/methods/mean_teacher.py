@@ -26,10 +26,10 @@ class MeanTeacher:
         c = self.config
         labelled, unlabelled = step.batch.labelled, step.unlabelled
         count = len(labelled.image)
-        logits = step.student(torch.cat([labelled.image, unlabelled.image])).logits
-        with torch.no_grad():
+        with torch.no_grad():  # first, while memory holds nothing of the student yet
             view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
             teacher_logits = step.teacher(view).logits
+        logits = step.student(torch.cat([labelled.image, unlabelled.image])).logits
         weight = consistency_weight(step.progress, c.consistency_ramp, c.consistency_weight)
         log_p = log_probabilities(logits)
         consistency = consistency_from_log_probabilities(

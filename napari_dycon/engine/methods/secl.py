@@ -37,21 +37,22 @@ class Secl:
         """Return ``supervised`` and ``secl``."""
         c = self.config
         labelled, unlabelled = step.batch.labelled, step.unlabelled
-        logits = step.student(labelled.image).logits
-        student = step.student.encode(unlabelled.image)
-        d, h, w = student.shape[2:]
         view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
-        with torch.no_grad():
+        with torch.no_grad():  # first, while memory holds nothing of the student yet
             if c.method == "secl-region":
                 teacher = step.teacher.encode(view)
+                d, h, w = teacher.shape[2:]
                 groups = self._regions(unlabelled, (d, h, w))
             else:
                 output = step.teacher(view, embed=True)
                 assert output.embeddings is not None
                 teacher = output.embeddings
+                d, h, w = teacher.shape[2:]
                 groups = pseudo_label_cells_from_log_probabilities(
                     losses.log_probabilities(output.logits), (d, h, w), c.teacher_confidence
                 )
+        logits = step.student(labelled.image).logits
+        student = step.student.encode(unlabelled.image)
         contrast = secl(cells(student), cells(teacher), groups, temperature=c.secl_temperature)
         return {
             "supervised": losses.supervised_loss(logits, labelled.label),
