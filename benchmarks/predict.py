@@ -12,8 +12,10 @@ predictions are made for take no part in training. Each way runs on one thread:
 - ``published``: student and teacher, windows of the patch, of which one follows the other after 18,
   18 and 4 voxels (x, y, z), one at a time: how the left atrium's published figures are evaluated.
   Only some windows are computed, and the time is that of all.
-- ``one size``, ``two sizes`` (the default), ``whole``: few exact windows; student and teacher each
-  see the size after the other; ``whole`` puts no limit on a window.
+- ``one size``, ``patch windows``, ``larger windows``, ``whole``: windows that overlap by a quarter
+  of a patch; student and teacher each see one size, the latter a smaller one but in ``one size``.
+  Windows are as large as patches, a quarter longer, or as the scan.
+- ``default``: as patch windows or larger ones, as was decided when the run ended.
 - ``with atlases``: the default with label fusion, where the preset has it.
 
 Differences are paired: network by network and scan by scan, with their standard error. Printed are
@@ -49,6 +51,7 @@ from napari_dycon.engine import predict
 from napari_dycon.engine.checkpoint import Model, load_model
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.templates import with_voters
+from napari_dycon.engine.window_choice import LARGER_SIDE
 from napari_dycon.project.formats import read_label
 from napari_dycon.project.importers import project_from_folder
 from napari_dycon.project.scans import read_scan
@@ -59,7 +62,7 @@ CPU = torch.device("cpu")
 LABELED = 4
 PUBLISHED_STRIDE = (4, 18, 18)  # z, y, x
 PUBLISHED_WINDOWS = 6  # computed of them
-DEFAULT, REFERENCE = "two sizes", "overlapping"
+REFERENCE = "overlapping"
 Way = Callable[[Model, Volume, torch.dtype], np.ndarray[Any, Any]]
 
 
@@ -239,19 +242,13 @@ def predict_published(
     return np.zeros(volume.shape, np.uint8), factor
 
 
-def predict_few_windows(
-    scales: tuple[float, ...], max_side: float = predict.MAX_WINDOW_SIDE
-) -> Way:
-    """Student and teacher by turns over sizes, in few exact windows."""
+def predict_few_windows(scales: tuple[float, ...], side: float | None = None) -> Way:
+    """Student and teacher by turns over sizes, in windows of a side or of the model's own."""
 
     def way(model: Model, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
-        used = dataclasses.replace(model, config=model.config.with_changes(test_scales=scales))
-        before = predict.ATTEMPTS
-        predict.ATTEMPTS = ((max_side, True), *before[1:])
-        try:
-            return predict.predict_volume(used, volume, CPU, dtype).mask
-        finally:
-            predict.ATTEMPTS = before
+        config = model.config.with_changes(test_scales=scales)
+        used = dataclasses.replace(model, config=config, window_side=side or model.window_side)
+        return predict.predict_volume(used, volume, CPU, dtype).mask
 
     return way
 
@@ -259,9 +256,11 @@ def predict_few_windows(
 WAYS: dict[str, Any] = {
     REFERENCE: predict_overlapping,
     "published": None,
-    "one size": predict_few_windows((1.0, 1.0)),
-    DEFAULT: predict_few_windows((1.0, 0.9)),
-    "whole": predict_few_windows((1.0, 0.9), max_side=1e3),
+    "one size": predict_few_windows((1.0, 1.0), side=1.0),
+    "patch windows": predict_few_windows((1.0, 0.9), side=1.0),
+    "larger windows": predict_few_windows((1.0, 0.9), side=LARGER_SIDE),
+    "whole": predict_few_windows((1.0, 0.9), side=100.0),
+    "default": predict_few_windows((1.0, 0.9)),
 }
 
 

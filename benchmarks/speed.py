@@ -197,7 +197,7 @@ def measure_prediction(arguments: argparse.Namespace) -> list[dict[str, object]]
     assert config.patch is not None
     plain = build_network(config, 1, 2).eval()
     own = copy.deepcopy(plain).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    windows = plan_windows(SCAN, config.patch)
+    windows = plan_windows(SCAN, config.patch, side=1.0)
     published = torch.randn(1, 1, *PUBLISHED_WINDOW)
     window = torch.randn(1, 1, *windows.size)
     axes = zip((SCAN[1], SCAN[2], SCAN[0]), PUBLISHED_WINDOW, PUBLISHED_STRIDE, strict=True)

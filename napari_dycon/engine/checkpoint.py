@@ -47,6 +47,7 @@ class Model:
     channels: int
     temperature: float = 1.0  # logits are divided by it; see calibration.py
     voters: tuple[tuple[LabelledCase, ...], ...] = ()  # scans that have a say; see templates.py
+    window_side: float = 1.0  # of windows, in sides of the patch; see window_choice.py
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def take_snapshot(
             "class_values": list(model.class_values),
             "channels": model.channels,
             "temperature": model.temperature,
+            "window_side": model.window_side,
             "step": step,
         },
         {"loop": loop, "config": model.config.to_dict()},
@@ -222,7 +224,7 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
         numbers that are not finite.
     """
     header = read_header(path)
-    config, values, channels, temperature = _described(path, _about(path, header))
+    config, values, channels, temperature, side = _described(path, _about(path, header))
     with torch.device("meta"):  # shapes alone, no memory
         bare = build_network(config, channels, len(values) + 1)
     _check_tensors(path, header.tensors, _entries("student", bare) | _entries("teacher", bare))
@@ -235,7 +237,7 @@ def load_model(path: Path, device: torch.device | None = None) -> Model:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         networks[name] = network.to(device or torch.device("cpu")).eval()
     student, teacher = networks["student"], networks["teacher"]
-    return Model(student, teacher, config, values, channels, temperature)
+    return Model(student, teacher, config, values, channels, temperature, window_side=side)
 
 
 def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -245,8 +247,8 @@ def _of(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _described(
     path: Path, about: dict[str, Any]
-) -> tuple[TrainConfig, tuple[int, ...], int, float]:
-    """Settings, class values, channels and temperature, each in its range."""
+) -> tuple[TrainConfig, tuple[int, ...], int, float, float]:
+    """Settings, class values, channels, temperature and windows, each in its range."""
     settings, values = about.get("config"), about.get("class_values")
     if not isinstance(settings, dict):
         raise _misfit(path, "it does not say its settings")
@@ -269,7 +271,9 @@ def _described(
         raise _misfit(path, "it does not say its number of channels")
     if (temperature := number(about.get("temperature"), 1e-3, 1e3)) is None:
         raise _misfit(path, "it does not say its temperature")
-    return config, tuple(values), channels, temperature
+    if (side := number(about.get("window_side", 1.0), 0.5, 4.0)) is None:
+        raise _misfit(path, "it does not say its windows")
+    return config, tuple(values), channels, temperature, side
 
 
 def read_loop(path: Path) -> dict[str, Any]:

@@ -28,13 +28,13 @@ from napari_dycon.engine.patches import LEFT_RIGHT
 from napari_dycon.engine.preprocess import prepare_image
 from napari_dycon.engine.slabs import Slab, plan_slabs, resize_slab
 from napari_dycon.engine.uncertainty import uncertainty_maps
-from napari_dycon.engine.windows import MAX_WINDOW_SIDE, plan_windows, predict_windows
+from napari_dycon.engine.windows import plan_windows, predict_windows
 from napari_dycon.project.volume import Volume
 
 MOST_VOTED = 2**24  # voxels of a scan that labelled ones are deformed into
-# Ways to predict a scan, from the fastest to the one that takes the least memory: the longest side
-# of a window, in sides of a patch, and whether windows are stitched on the device.
-ATTEMPTS = ((MAX_WINDOW_SIDE, True), (MAX_WINDOW_SIDE, False), (1.0, False), (0.5, False))
+# Ways to predict a scan, from the fastest to the one that takes the least memory: the side of a
+# window, as a share of the usual one, and whether windows are stitched on the device.
+ATTEMPTS = ((1.0, True), (1.0, False), (0.75, False), (0.5, False))
 CPU = torch.device("cpu")
 TEACHER = 1  # of the sizes at prediction, the first that the teacher sees
 BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
@@ -268,8 +268,8 @@ def predict_probabilities(
     def predict(attempt: tuple[float, bool]) -> Tensor:
         nonlocal attempted
         attempted = FeatureSum()
-        side, on_device = attempt
-        windows = plan_windows(image.shape[1:], patch, max_side=side)
+        share, on_device = attempt
+        windows = plan_windows(image.shape[1:], patch, side=share * model.window_side)
         at_once = 1 if device.type == "cpu" else BATCH_VOXELS // math.prod(windows.size)
         return predict_windows(
             image,

@@ -169,7 +169,7 @@ def _folder(run: Run, model: Model) -> Path:
 
     Another process may predict with these still, so that they are kept for a while.
     """
-    digest = hashlib.sha256(str(model.temperature).encode())
+    digest = hashlib.sha256(f"{model.temperature} {model.window_side}".encode())
     for network in (model.student, model.teacher):
         for parameter in network.parameters():
             digest.update(parameter.detach().cpu().numpy().tobytes())

@@ -55,6 +55,7 @@ from napari_dycon.engine.schedules import (
 )
 from napari_dycon.engine.side_jobs import PreparedScans, keep_trying, left_out, preview, validate
 from napari_dycon.engine.stepper import PartialUpdateError, Stepper
+from napari_dycon.engine.window_choice import choose_window_side
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.atomic import write_json
 from napari_dycon.project.leftovers import sweep_project
@@ -433,6 +434,10 @@ def _loop(
         yield {"event": "checkpoint", "step": step}
     batches.close()  # on some systems open files cannot be removed
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
+    if step:
+        side = choose_window_side(model, data.labelled, device, dtype)
+        model = dataclasses.replace(model, window_side=side)
+        yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
     if data.validation and step:
         samples: list[Sample] = []
         yield from score(samples)
@@ -456,6 +461,7 @@ def _loop(
         "outcome": outcome,
         "validation": last_validation,
         "temperature": model.temperature,
+        "window_side": model.window_side,
         "labelled": [case.id for case in data.labelled],
         "unlabelled": len(data.unlabelled),
     }

@@ -1,7 +1,7 @@
-"""Windows over a scan: few, somewhat larger than the training patches, without padding.
+"""Windows over a scan: as large as the training patches or a little larger, without padding.
 
-A scan is cut into as few equal windows as possible, each of the size that then just covers it, so
-that a voxel is computed a few times at most. MONAI's sliding window blends and stitches them.
+A scan is cut into as few equal windows as possible, spread evenly. MONAI's sliding window blends
+and stitches them.
 
 This file runs with torch and MONAI alone: an exported MONAI bundle takes it along as it is.
 """
@@ -17,10 +17,7 @@ from torch import Tensor
 
 Shape = tuple[int, int, int]
 
-# Of a training patch's side: how long a window may be, and how far neighbors reach into each other.
-# Group norms learn their statistics on patches: over much larger windows they shift.
-MAX_WINDOW_SIDE = 1.5
-OVERLAP_SIDE = 0.5
+OVERLAP_SIDE = 0.25  # of a training patch's side, by which neighbors reach into each other at least
 
 
 class Windows(NamedTuple):
@@ -30,24 +27,22 @@ class Windows(NamedTuple):
     counts: Shape
 
 
-def plan_windows(
-    shape: Sequence[int], patch: Sequence[int], *, max_side: float = MAX_WINDOW_SIDE
-) -> Windows:
-    """Cut a scan into the fewest equal windows.
+def plan_windows(shape: Sequence[int], patch: Sequence[int], *, side: float) -> Windows:
+    """Cut a scan into the fewest windows of a size.
 
     Parameters
     ----------
     shape : (D, H, W) of the scan
     patch : (D, H, W) that the network was trained on
-    max_side : the longest side of a window, in sides of the patch
+    side : of a window, in sides of the patch; where the scan is shorter, it has the scan's
     """
     sizes, counts = [], []
-    for length, side in zip(shape, patch, strict=True):
-        longest = max(int(side * max_side), 1)
-        overlap = min(int(side * OVERLAP_SIDE), longest // 2)
+    for length, patch_side in zip(shape, patch, strict=True):
+        longest = max(int(patch_side * side), 1)
+        overlap = min(int(patch_side * OVERLAP_SIDE), longest // 2)
         count = 1 if length <= longest else -(-(length - overlap) // (longest - overlap))
         counts.append(count)
-        sizes.append(-(-(length + (count - 1) * overlap) // count))
+        sizes.append(min(length, longest))
     return Windows((sizes[0], sizes[1], sizes[2]), (counts[0], counts[1], counts[2]))
 
 

@@ -143,6 +143,7 @@ def _inference(model: Model) -> dict[str, Any]:
         "inferer": {
             "_target_": "scripts.inferer.ScaledWindows",
             "patch": config.patch,
+            "window_side": model.window_side,
             "scales": config.test_scales,
             "mirror": config.test_mirror,
         },

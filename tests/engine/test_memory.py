@@ -284,7 +284,7 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
 def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(train(project, make_config("supervised", **(TINY | {"patch": [32, 32, 32]}))))
+    list(train(project, make_config("supervised", **(TINY | {"patch": [24, 24, 24]}))))
     model = load_model(project.run().weights_path)
     volume = project.read_image("scan-4")
     usual, seen = predict.predict_windows, []

@@ -16,11 +16,11 @@ CPU = torch.device("cpu")
 
 
 @given(st.integers(1, 600), st.integers(4, 128), st.sampled_from([0.5, 1.0, 1.5, 2.0]))
-def test_windows_are_as_few_as_they_can_be(length: int, side: int, max_side: float) -> None:
-    (size, *_), (count, *_) = plan_windows([length] * 3, [side] * 3, max_side=max_side)
-    longest = int(side * max_side)
-    overlap = min(int(side * OVERLAP_SIDE), longest // 2)
-    assert size <= min(longest, length)
+def test_windows_are_as_few_as_they_can_be(length: int, patch: int, side: float) -> None:
+    (size, *_), (count, *_) = plan_windows([length] * 3, [patch] * 3, side=side)
+    longest = int(patch * side)
+    overlap = min(int(patch * OVERLAP_SIDE), longest // 2)
+    assert size == min(longest, length)  # never smaller, which networks suffer from
     assert count * size - (count - 1) * overlap >= length
     if count > 1:
         fewer = count - 1
@@ -36,7 +36,7 @@ def test_every_voxel_is_seen_and_few_of_them_often(shape: tuple[int, int, int]) 
         return x.clone()
 
     image = torch.randn(2, *shape)
-    windows = plan_windows(shape, (32, 32, 32), max_side=1.5)
+    windows = plan_windows(shape, (32, 32, 32), side=1.25)
     found = predict_windows(image, look, windows, device=CPU, stitch_device=CPU)
     torch.testing.assert_close(found, image, atol=1e-5, rtol=1e-5)
     assert set(seen) == {windows.size}
@@ -48,7 +48,7 @@ def test_every_voxel_is_seen_and_few_of_them_often(shape: tuple[int, int, int]) 
 @settings(max_examples=60)
 @given(st.integers(20, 300), st.integers(8, 64))
 def test_monai_places_just_these_windows(length: int, side: int) -> None:
-    windows = plan_windows([length] * 3, [side] * 3)
+    windows = plan_windows([length] * 3, [side] * 3, side=1.0)
     (size, *_), (count, *_) = windows
     if count == 1:
         assert size == length
@@ -65,7 +65,7 @@ def test_windows_of_a_gpu_are_computed_several_at_once() -> None:
         return x.clone()
 
     image = torch.randn(1, 60, 60, 60)
-    windows = plan_windows((60, 60, 60), (16, 16, 16))
+    windows = plan_windows((60, 60, 60), (16, 16, 16), side=1.5)
     found = predict_windows(image, look, windows, device=CPU, stitch_device=CPU, batch=4)
     torch.testing.assert_close(found, image, atol=1e-5, rtol=1e-5)
     assert max(sizes) == 4

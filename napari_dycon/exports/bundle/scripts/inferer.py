@@ -22,13 +22,17 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
     Parameters
     ----------
     patch : ``(D, H, W)`` in voxels that the network was trained on
+    window_side : of a window, in sides of the patch
     scales : sizes in which the scan is seen
     mirror : whether it is also seen with left and right (the last axis) exchanged
     """
 
-    def __init__(self, patch: Sequence[int], scales: Sequence[float], mirror: bool) -> None:
+    def __init__(
+        self, patch: Sequence[int], window_side: float, scales: Sequence[float], mirror: bool
+    ) -> None:
         super().__init__()
         self.patch = tuple(patch)
+        self.window_side = window_side
         self.scales = tuple(scales)
         self.mirror = mirror
 
@@ -51,7 +55,7 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
             stitched = predict_windows(
                 (view.flip(-1) if mirrored else view)[0],
                 partial(network.predict_member, number),
-                plan_windows(seen, self.patch),
+                plan_windows(seen, self.patch, side=self.window_side),
                 device=device,
                 stitch_device=torch.device("cpu"),
             )[None]
