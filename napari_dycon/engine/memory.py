@@ -9,13 +9,10 @@ resumed run continues with them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -25,6 +22,7 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.device import free_memory, is_out_of_memory
 from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
 from napari_dycon.engine.plan import estimate_patch_bytes, lower_batch, min_patch_side
+from napari_dycon.project.available_memory import available_memory
 from napari_dycon.project.limited import whole
 
 P = TypeVar("P")
@@ -34,9 +32,6 @@ USABLE_FRACTION = 0.75  # of the free memory; the rest is for fragments and othe
 SHRINK_TO = 0.7  # voxels of the next smaller patch, as a fraction at most
 # Contrast compares all pairs of embeddings of a patch; measured as 20 to 31 bytes a pair.
 CONTRASTIVE, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
-RECLAIMABLE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
 
 
 @dataclass(frozen=True)
@@ -186,80 +181,9 @@ def with_less_memory(compute: Callable[[P], T], plans: Iterable[P], device: torc
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that this process can still take on a device, ``None`` where it is not known.
-
-    On the CPU that is the least of what the system has, what the process's control group allows
-    (containers, queues) and what its address space may grow by: the system ends a process that
-    takes more than its group may have, so that no error could be caught.
-    """
+    """Memory that this process can still take on a device, ``None`` where it is not known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + unused
-    if device.type != "cpu":
-        return None
-    known = [_system_free(), _address_space_free(), *_cgroup_free()]
-    return min((value for value in known if value is not None), default=None)
-
-
-def _system_free() -> int | None:
-    try:
-        import psutil
-    except ImportError:
-        return None
-    return int(psutil.virtual_memory().available)
-
-
-def _address_space_free() -> int | None:
-    """Bytes below ``RLIMIT_AS``; there is none on Windows."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if limit == resource.RLIM_INFINITY:
-        return None
-    try:
-        import psutil
-
-        return max(limit - int(psutil.Process().memory_info().vms), 0)
-    except ImportError:
-        return None
-
-
-def _cgroup_free() -> Iterator[int]:
-    """Bytes below the limit of each control group that the process is in, version 1 and 2."""
-    try:
-        lines = OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            roots = [CGROUPS, CGROUPS / "unified"]
-            limit, used = "memory.max", "memory.current"
-        elif "memory" in controllers.split(","):
-            roots = [CGROUPS / "memory"]
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
-        else:
-            continue
-        for root in roots:
-            folder = root / path.lstrip("/")
-            # A container sees its own group as the root, but its path as the host does.
-            for group in (folder, *folder.parents):
-                free = _below_limit(group, limit, used) if group.is_relative_to(root) else None
-                if free is not None:
-                    yield free
-
-
-def _below_limit(group: Path, limit: str, used: str) -> int | None:
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        most = int((group / limit).read_text())
-        taken = int((group / used).read_text())
-        with contextlib.suppress(OSError, ValueError):
-            pairs = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-            stat = {name: int(value) for name, value in pairs if name in RECLAIMABLE}
-            plain = [stat.get(name, 0) for name in RECLAIMABLE[:2]]
-            taken -= sum(stat.get(name, 0) for name in RECLAIMABLE[2:]) or sum(plain)
-        return max(most - taken, 0)
-    return None
+    return available_memory() if device.type == "cpu" else None

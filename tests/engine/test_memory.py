@@ -36,6 +36,7 @@ from napari_dycon.engine.predict import predict_volume
 from napari_dycon.engine.train import train
 from napari_dycon.engine.windows import Windows
 from napari_dycon.errors import ConfigError, EngineError
+from napari_dycon.project import available_memory
 from napari_dycon.project.store import Project
 
 CPU = torch.device("cpu")
@@ -145,8 +146,8 @@ def test_memory_of_control_groups_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     own = tmp_path / "cgroup"
-    monkeypatch.setattr(memory, "CGROUPS", tmp_path)
-    monkeypatch.setattr(memory, "OWN_CGROUPS", own)
+    monkeypatch.setattr(available_memory, "CGROUPS", tmp_path)
+    monkeypatch.setattr(available_memory, "OWN_CGROUPS", own)
     if version == 2:
         own.write_text("0::/user/job\n")
         outer, inner = tmp_path / "user", tmp_path / "user" / "job"

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, GeometryError
+from napari_dycon.project.available_memory import available_memory
 from napari_dycon.project.volume import Source
 
 Array = npt.NDArray[Any]
@@ -55,22 +56,13 @@ def check_memory(path: Path, needed: int) -> None:
     ----------
     needed : bytes of the voxels
     """
-    free = free_memory()
-    if needed > free:
+    free = available_memory()
+    if free is not None and needed > free:
         raise FileFormatError(
             f"{path.name} does not fit into this computer's memory: its voxels take "
             f"{needed / 2**30:.1f} GB, and {free / 2**30:.1f} GB are free. Close other programs, "
             "or crop the scan; if it should be small, its header is damaged."
         )
-
-
-def free_memory() -> int:
-    """Bytes that programs can still take."""
-    try:
-        import psutil
-    except ImportError:  # a bare machine to train on has none
-        return 2**62
-    return int(psutil.virtual_memory().available)
 
 
 def check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
