@@ -50,7 +50,7 @@ def predict(
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
 
     Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
-    2 then.
+    2 then, or 1 where memory did not suffice for one.
     """
     from napari_dycon.commands.predicting import (
         Missed,

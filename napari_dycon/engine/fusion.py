@@ -218,7 +218,7 @@ def _shares(
 ) -> Tensor:
     """Shares in a tile, from arrays that reach beyond it by what each is looked at for.
 
-    Where all voters say the same at all the places asked, no patches have to be compared.
+    Where all voters say the same at all the places asked, no weights are worked out.
     """
     drawn = torch.stack(list(labels))
     energy = box_mean(fixed.square().mean(dim=0), PATCH)
@@ -226,6 +226,8 @@ def _shares(
     unsure = (lowest != highest) | energy.isnan()
     shares = torch.stack([(lowest == value) & ~unsure for value in values]).float()
     here = _looked_at(unsure)
+    if not len(here):
+        return shares
     there = _renumbered(here, unsure.shape, drawn.shape[1:])
     distance = _distances(fixed, torch.stack(list(images)), here, there)
     distance += energy.flatten()[here]

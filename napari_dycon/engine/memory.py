@@ -97,7 +97,7 @@ class MemoryPlan:
         if self.accumulation_steps != before.accumulation_steps:
             changes.append(f"each step is computed in {self.accumulation_steps} parts")
         if self.activation_checkpointing != before.activation_checkpointing:
-            changes.append("steps take a quarter longer")
+            changes.append("features are computed twice, which takes a quarter longer")
         if self.patch != before.patch:
             changes.append(f"patches are {'×'.join(map(str, self.patch))} voxels")
         where = "This computer" if device == "cpu" else "The graphics card"

@@ -86,7 +86,8 @@ def plan(
     shape = np.median(shapes, axis=0)
     voxels = PATCH_VOXELS[device]
     if card_bytes is not None and config.patch is None:
-        config, fitting = _fit_card(config, card_bytes, channels, classes)
+        wanted = min(SPLIT_BELOW_VOXELS, voxels, math.prod(shape.tolist()))
+        config, fitting = _fit_card(config, card_bytes, channels, classes, wanted)
         voxels = min(voxels, fitting)
     patch = config.patch or _patch(shape, config.stride, voxels)
     if config.norm != "group" and max(patch) <= config.stride:  # which need more than one cell
@@ -197,15 +198,20 @@ def lower_batch(config: TrainConfig) -> TrainConfig | None:
 
 
 def _fit_card(
-    config: TrainConfig, card_bytes: int, channels: int, classes: int
+    config: TrainConfig, card_bytes: int, channels: int, classes: int, wanted: float
 ) -> tuple[TrainConfig, int]:
-    """How a batch is computed, and voxels of a patch that a card has the memory for then."""
+    """How a batch is computed, and voxels of a patch that a card has the memory for then.
+
+    Parameters
+    ----------
+    wanted : voxels of a patch for which batches are computed in other ways
+    """
     patches = config.labelled_batch + config.unlabelled_batch
     while True:
         each = estimate_voxel_bytes(config, channels=channels, classes=classes)
         parts = config.accumulation_steps
         voxels = int(CARD_FRACTION * card_bytes * parts / (patches * each))
-        lower = lower_batch(config) if voxels < SPLIT_BELOW_VOXELS else None
+        lower = lower_batch(config) if voxels < wanted else None
         if lower is None:
             return config, voxels
         config = lower

@@ -215,6 +215,13 @@ def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(array[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
 
 
+def _has_cells(model: Model, attempt: tuple[float, bool]) -> bool:
+    """Whether windows have more than one cell at the bottleneck, which most norms need."""
+    assert model.config.patch is not None
+    longest = int(max(model.config.patch) * attempt[0] * model.window_side)
+    return model.config.norm == "group" or longest > model.config.stride
+
+
 def describe_scan(
     model: Model, image: npt.NDArray[np.float32], device: torch.device, dtype: torch.dtype
 ) -> list[float]:
@@ -255,6 +262,7 @@ def predict_probabilities(
         # Of a single cell at the bottleneck instance norm would leave nothing.
         pad = (0, model.config.stride + 1 - width, 0, 0, 0, 0)
         image = F.pad(image[None], pad, mode="replicate")[0]
+    attempts = [a for a in attempts if _has_cells(model, a)] or attempts[:1]
     attempted = FeatureSum()
 
     def compute(x: Tensor) -> Tensor:

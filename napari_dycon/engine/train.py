@@ -437,13 +437,13 @@ def _loop(
     if step:
         side = choose_window_side(model, data.labelled, device, dtype)
         model = dataclasses.replace(model, window_side=side)
-        yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
     if data.validation and step:
         samples: list[Sample] = []
         yield from score(samples)
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
-        yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
         yield {"event": "calibrated", "temperature": model.temperature}
+    if model.window_side != 1.0 or model.temperature != 1.0:
+        yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
     if outcome == "finished" and step < FEW_STEPS <= config.steps:
         yield {
             "event": "warning",

@@ -69,7 +69,7 @@ def predict_windows(
         return predictor(image[None].to(device))[0].to(stitch_device)
     # MONAI rounds the distance between windows down, which half a voxel more makes exact.
     overlap = [
-        0.0 if count == 1 else 1.0 - (-(-(length - size) // (count - 1)) + 0.5) / size
+        0.0 if count == 1 else max(1.0 - (-(-(length - size) // (count - 1)) + 0.5) / size, 0.0)
         for length, size, count in zip(image.shape[1:], windows.size, windows.counts, strict=True)
     ]
     stitched = sliding_window_inference(

@@ -94,7 +94,7 @@ def export_monai_bundle(
             temporary / "configs" / "metadata.json",
             _metadata(model, _plain(name), classes_out, channels),
         )
-        readme = _readme(model.config, _plain(name), classes_out, channels)
+        readme = _readme(model, _plain(name), classes_out, channels)
         write_text(temporary / "docs" / "README.md", readme)
         if out.exists():
             out.rmdir()
@@ -231,9 +231,8 @@ def _version(package: str) -> str:
     return metadata.version(package).split("+")[0]
 
 
-def _readme(
-    config: TrainConfig, name: str, classes: dict[int, str], channels: Sequence[str]
-) -> str:
+def _readme(model: Model, name: str, classes: dict[int, str], channels: Sequence[str]) -> str:
+    config = model.config
     assert config.spacing is not None
     assert config.patch is not None
     if len(channels) == 1:
@@ -272,7 +271,7 @@ def _readme(
             f"| {value} | {label.replace('|', '/')} |" for value, label in classes.items()
         ),
         spacing=" × ".join(f"{s:g}" for s in config.spacing),
-        patch=" × ".join(map(str, config.patch)),
+        window=" × ".join(str(int(side * model.window_side)) for side in config.patch),
         intensity=intensity,
         views=seen,
     )

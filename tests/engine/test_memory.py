@@ -201,7 +201,8 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
     (told,) = [e["message"] for e in events if e["event"] == "warning"]
     assert told == (
         "This computer has too little memory for this plan, so each step is computed in 2 parts, "
-        "steps take a quarter longer and patches are 40×40×44 voxels now; training goes on."
+        "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
+        "voxels now; training goes on."
     )
     run = project.run()
     kept = TrainConfig.from_dict(run.read_config())

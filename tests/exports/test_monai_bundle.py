@@ -36,7 +36,7 @@ CLASSES = [
 ]
 
 
-def make_weights(path: Path, channels: int = 1, **settings: Any) -> Path:
+def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **settings: Any) -> Path:
     """Weights of two networks that nobody trained but that tell voxels apart."""
     planned = {"spacing": [1.5, 1.2, 1.0], "intensity": "zscore", "half_resolution": False}
     config = make_config("dycon", **(TINY | planned | settings))
@@ -47,7 +47,8 @@ def make_weights(path: Path, channels: int = 1, **settings: Any) -> Path:
         with torch.no_grad():
             head.weight *= 5
             head.bias.zero_()
-    save_weights(path, Model(*networks, config, (2, 7), channels, 1.3), step=1)
+    model = Model(*networks, config, (2, 7), channels, 1.3, window_side=window_side)
+    save_weights(path, model, step=1)
     return path
 
 
@@ -127,7 +128,9 @@ def check_agreement(weights: Path, images: list[Path], results: Path, name: str)
 
 
 def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
-    weights = make_weights(tmp_path / "w.safetensors", 2, half_resolution=True, test_mirror=True)
+    weights = make_weights(
+        tmp_path / "w.safetensors", 2, 1.25, half_resolution=True, test_mirror=True
+    )
     bundle = export(weights, tmp_path / "bundle", ["T1", "T2"])
     rng = np.random.default_rng(0)
     images = []
