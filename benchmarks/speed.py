@@ -9,9 +9,11 @@ in a training; the processes take their steps in turn, and medians are shown.
 
 Seconds are processor seconds of all threads, which compare on a machine that has other work; with
 more than one thread they contain waiting for each other there. Memory is the highest resident size
-(``VmHWM``) above that before the first step; Linux alone tells it. Of a prediction one window is
-timed in each way, and the time of a scan is that times the number of its windows. Scans a minute
-are those of the processor seconds divided by the threads.
+(``VmHWM``) above that before the first step; Linux alone tells it. Where memory is short, trainings
+give freed memory back at once (*least memory*), and compute features twice (*checkpointing*).
+
+Of a prediction one window is timed in each way, and the time of a scan is that times the number of
+its windows. Scans a minute are those of the processor seconds divided by the threads.
 """
 
 from __future__ import annotations
@@ -114,7 +116,7 @@ def prepare(config: TrainConfig, variant: str) -> Step:
         noise = torch.randn(4, 1, *config.patch or ()) * config.teacher_noise
         return lambda: stepper.step(batch, None if config.method == "supervised" else noise)
     dtype, _, saving = variant.partition("-")
-    return_memory() if saving == "least memory" else keep_memory()
+    return_memory() if saving else keep_memory()
     config = config.with_changes(activation_checkpointing=saving == "checkpointing")
     return prepare_own(config, network, batch, getattr(torch, dtype))
 
