@@ -169,5 +169,12 @@ def test_a_weights_header_tells_of_no_scan(work: Path) -> None:
     data = (work / "p" / "runs" / "001-dycon" / "weights.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["about"])
-    assert set(about) == {"config", "class_values", "channels", "temperature", "step"}
+    assert set(about) == {
+        "config",
+        "class_values",
+        "channels",
+        "temperature",
+        "window_side",
+        "step",
+    }
     assert "patient-0" not in json.dumps(header)
