@@ -45,22 +45,25 @@ def cell(text: object) -> Text:
     return Text(printable(text).replace("\n", " "))
 
 
+class _OccasionalLines:
+    """Says how far it is where no bar is drawn, every ``QUIET`` seconds at most."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def __call__(self, text: str) -> None:
+        if not errors.is_terminal and time.monotonic() - self._said > QUIET:
+            self._said = time.monotonic()
+            tell(text)
+
+
 def show_training(events: Iterator[Event], as_json: bool) -> None:
     """Show a run while it goes on."""
     if as_json:
         for event in events:
             print_json(event)
         return
-    said = time.monotonic()
-    run = ""
-
-    def now_and_then(text: str) -> None:
-        """Say how far it is where no bar is drawn."""
-        nonlocal said
-        if not errors.is_terminal and time.monotonic() - said > QUIET:
-            said = time.monotonic()
-            tell(text)
-
+    run, now_and_then = "", _OccasionalLines()
     with progress_bar(as_json) as progress:
         task = progress.add_task("Starting", total=1.0)
         for event in events:
@@ -111,7 +114,7 @@ def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
     """Show the progress of the demo; give what shows each of its events."""
     with progress_bar(as_json, speed_period=LONGEST_PREDICTION) as progress:
         task = progress.add_task("Making scans", total=1.0)
-        phase = ""
+        phase, now_and_then = "", _OccasionalLines()
 
         def advance(name: str, done: float, total: float, text: str) -> None:
             nonlocal phase
@@ -119,6 +122,7 @@ def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
                 phase = name
                 progress.reset(task)
             progress.update(task, completed=done, total=total, description=text)
+            now_and_then(f"{text}, {done / max(total, 1e-9):.0%}")
 
         def show(event: Event) -> None:
             kind = event["event"]

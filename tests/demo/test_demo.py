@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from napari_dycon.commands import terminal
+
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
 
@@ -29,3 +31,15 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 <= said[-1]["mean_dice"] <= 1
     with pytest.raises(UserError, match="holds a demo already"):
         demo.run_demo(tmp_path / "out", window=False, close=False, steps=1, say=said.append)
+
+
+def test_without_a_terminal_the_demo_says_now_and_then_how_far_it_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "QUIET", -1.0)
+    with terminal.show_demo(False) as show:
+        show({"event": "step", "step": 7, "progress": 0.25})
+        show({"event": "predicting", "case": "case-07", "done": 1, "total": 4})
+    told = capsys.readouterr().err
+    assert "Training, step 7, 25%" in told
+    assert "Predicting case-07, 25%" in told
