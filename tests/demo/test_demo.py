@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from napari_dycon.commands import terminal
-
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
 
