@@ -218,7 +218,7 @@ def _shares(
 ) -> Tensor:
     """Shares in a tile, from arrays that reach beyond it by what each is looked at for.
 
-    Where all voters say the same at all the places asked, no weights are worked out.
+    Weights are computed only where the labels differ within the search neighborhood.
     """
     drawn = torch.stack(list(labels))
     energy = box_mean(fixed.square().mean(dim=0), PATCH)
@@ -235,13 +235,13 @@ def _shares(
     weight = distance.sub_(nearest).div_(-(nearest + NEAR)).exp_()
     found = torch.zeros(len(values), len(here), device=fixed.device)
     total = torch.zeros(len(here), device=fixed.device)
-    voters = drawn.flatten(1)
+    flat_labels = drawn.flatten(1)
     for number, offset in enumerate(_offsets(drawn.shape[1:])):
-        said = voters.index_select(1, there + offset)
-        weight[number].masked_fill_(said == UNANNOTATED, 0.0)
+        label = flat_labels.index_select(1, there + offset)
+        weight[number].masked_fill_(label == UNANNOTATED, 0.0)
         total += weight[number].sum(dim=0)
         for place, value in enumerate(values[1:], start=1):  # the first has the rest
-            found[place] += (weight[number] * (said == value)).sum(dim=0)
+            found[place] += (weight[number] * (label == value)).sum(dim=0)
     found[0] = (total - found.sum(dim=0)).clamp_(min=0.0)
     found /= found.sum(dim=0).clamp(min=torch.finfo(found.dtype).tiny)
     shares.flatten(1).index_copy_(1, here, found)
@@ -249,14 +249,18 @@ def _shares(
 
 
 def _distances(fixed: Tensor, images: Tensor, here: Tensor, there: Tensor) -> Tensor:
-    """Mean squared differences of patches, (shifts, voters, places), less that of ``fixed`` to 0.
+    """Mean squared differences of patches, without the mean square of the patch of ``fixed``.
 
     ``(a - b)^2 = a^2 - 2 a b + b^2``, of which only the middle has to be added up for each shift.
 
     Parameters
     ----------
     fixed, images : (C, D, H, W), and (V, C, ...) that reach ``SEARCH`` further
-    here, there : (places,), numbers of the voxels looked at in either when flattened
+    here, there : (voxels,), flat indices of the voxels looked at, in either
+
+    Returns
+    -------
+    (shifts, V, voxels)
     """
     count, channels = images.shape[:2]
     energy = box_mean(images.square().mean(dim=1), PATCH)
@@ -271,7 +275,7 @@ def _distances(fixed: Tensor, images: Tensor, here: Tensor, there: Tensor) -> Te
 
 
 def _extremes_around(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value that voters ``(V, D, H, W)`` give at the places asked of a voxel."""
+    """Lowest and highest value of labels ``(V, D, H, W)`` in each voxel's search neighborhood."""
     lowest, highest = labels.amin(dim=0), labels.amax(dim=0)
     for axis in range(3):
         lowest = lowest.unfold(axis, 2 * SEARCH + 1, 1).amin(dim=-1)
