@@ -16,8 +16,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.patches import Batch
 from napari_dycon.engine.network import MIN_LENGTH, ProjectionHead, SegmentationNetwork
-from napari_dycon.engine.patches import Batch
 
 UNANNOTATED = 255
 PUBLISHED_WINDOW, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
@@ -60,28 +60,28 @@ class PlainStepper:
 
     def supervised(self, batch: Batch) -> Tensor:
         """Return the loss of the labeled half."""
-        logits, _ = forward(self.student, batch.labelled.image)
-        return cross_entropy_and_dice(logits, batch.labelled.label)
+        logits, _ = forward(self.student, batch.labeled.image)
+        return cross_entropy_and_dice(logits, batch.labeled.label)
 
     def dycon(self, batch: Batch, noise: Tensor) -> Tensor:
         """Return the loss of a whole batch; ``noise`` is added to what the teacher sees."""
         c = self.config
-        assert batch.unlabelled is not None
-        count = len(batch.labelled.image)
-        image = torch.cat([batch.labelled.image, batch.unlabelled.image])
+        assert batch.unlabeled is not None
+        count = len(batch.labeled.image)
+        image = torch.cat([batch.labeled.image, batch.unlabeled.image])
         logits, bottleneck = forward(self.student, image)
         embeddings = project(self.student.projection, bottleneck)
         with torch.no_grad():
             teacher_logits, bottleneck = forward(self.teacher, image + noise)
             teacher_embeddings = project(self.teacher.projection, bottleneck)
-        supervised = cross_entropy_and_dice(logits[:count], batch.labelled.label)
+        supervised = cross_entropy_and_dice(logits[:count], batch.labeled.label)
         consistency = F.mse_loss(logits[count:].softmax(1), teacher_logits[count:].softmax(1))
         grid = embeddings.shape[2:]
         classes = logits.shape[1]
         with torch.no_grad():
             labels = torch.cat(
                 [
-                    label_grid(batch.labelled.label, classes, grid),
+                    label_grid(batch.labeled.label, classes, grid),
                     pseudo_label_grid(teacher_logits[count:], grid, c.teacher_confidence),
                 ]
             )

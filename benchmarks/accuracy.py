@@ -1,17 +1,17 @@
-"""Accuracy on scans never seen: data set, labelled count, methods, seeds and budget to one table.
+"""Accuracy on scans never seen: data set, labeled count, methods, seeds and budget to one table.
 
-``python benchmarks/accuracy.py --data FOLDER --labelled 4 --methods supervised dycon --seeds 0 1 2
+``python benchmarks/accuracy.py --data FOLDER --labeled 4 --methods supervised dycon --seeds 0 1 2
 --time-limit 10m --work DIR [--order listed] [--set spacing=[1.25,1.25,1.25]] [--record]``
 
-``FOLDER`` holds ``images/`` and ``labels/``. In random order the first ``--labelled`` cases of
-``numpy.random.default_rng(seed).permutation`` are labelled; listed order takes the first by name
+``FOLDER`` holds ``images/`` and ``labels/``. In random order the first ``--labeled`` cases of
+``numpy.random.default_rng(seed).permutation`` are labeled; listed order takes the first by name
 for every seed. The last ``--test`` cases are held out: they are no part of the project. All others
-are unlabelled. Everything goes through the command line alone, every method has the same budget,
+are unlabeled. Everything goes through the command line alone, every method has the same budget,
 the last checkpoint counts.
 
 The gain of a method is that over ``supervised`` of the same seed, held-out case by held-out case:
 both see the same hard cases, so that the standard error of the difference is much smaller than that
-of either mean. It is that of these two networks: what another initialisation would change comes on
+of either mean. It is that of these two networks: what another initialization would change comes on
 top, and shows between seeds.
 
 Restartable: finished rows are kept in ``DIR/rows.jsonl`` and not run again; a run that was
@@ -36,7 +36,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from napari_dycon.project.schema import UNANNOTATED
+from napari_dycon.project.models import UNANNOTATED
 
 COMMAND = [sys.executable, "-m", "napari_dycon"]
 QUALITIES = ("auroc", "auroc_band", "ece", "rank_correlation")
@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--labelled", type=int, default=4)
+    parser.add_argument("--labeled", type=int, default=4)
     parser.add_argument("--test", type=int, default=40)
     parser.add_argument("--order", choices=("random", "listed"), default="random")
     parser.add_argument("--methods", nargs="+", default=["supervised", "dycon"])
@@ -65,12 +65,12 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.every < 1:
         parser.error("--every takes 1 or more")
-    if arguments.test < 1 or arguments.labelled < 1:
-        parser.error("--test and --labelled take 1 or more")
-    if not 0 < (cases := len(names_in(arguments.data))) >= arguments.labelled + arguments.test:
+    if arguments.test < 1 or arguments.labeled < 1:
+        parser.error("--test and --labeled take 1 or more")
+    if not 0 < (cases := len(names_in(arguments.data))) >= arguments.labeled + arguments.test:
         parser.error(
             f"{arguments.data} has {cases} scan(s) NAME.nii.gz in images/; expected at least "
-            f"--labelled {arguments.labelled} and --test {arguments.test} together"
+            f"--labeled {arguments.labeled} and --test {arguments.test} together"
         )
     arguments.work.mkdir(parents=True, exist_ok=True)
     store = arguments.work / "rows.jsonl"
@@ -136,7 +136,7 @@ def names_in(data: Path) -> list[str]:
 def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
     """Name of one run, the same whenever it would be the same run."""
     settings = "_".join(sorted(arguments.set))
-    parts = [arguments.data.name, f"{arguments.labelled}of", f"{arguments.test}test"]
+    parts = [arguments.data.name, f"{arguments.labeled}of", f"{arguments.test}test"]
     parts += [arguments.order, method, arguments.preset, f"seed{seed}"]
     parts += [str(arguments.time_limit), str(arguments.steps), arguments.device, settings]
     parts += [f"every{arguments.every}"] if arguments.every > 1 else []
@@ -155,7 +155,7 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
         shutil.rmtree(folder, ignore_errors=True)  # what an interrupted preparation left
         groups = {
             "images": order[: -arguments.test],
-            "labels": order[: arguments.labelled],
+            "labels": order[: arguments.labeled],
             "test": order[-arguments.test :],
             "truth": order[-arguments.test :],
         }
@@ -245,7 +245,7 @@ def summary(arguments: argparse.Namespace, rows: list[Row], supervised: list[Row
         "HD95 mm", "ASD mm", "AUROC scan", "AUROC band", "ECE", "rank corr.",
     )  # fmt: skip
     lines = [
-        f"### {arguments.data.name}, {arguments.labelled} labelled, {arguments.test} held out, "
+        f"### {arguments.data.name}, {arguments.labeled} labeled, {arguments.test} held out, "
         f"{budget}, preset {arguments.preset}{settings}",
         "",
         f"{', '.join(sorted({row['machine'] for row in rows}))}; `{command(arguments)}`",
@@ -302,7 +302,7 @@ def _over_seeds(values: list[float], digits: int, sign: str = "") -> str:
 def command(arguments: argparse.Namespace) -> str:
     """Return the command that gives a table again, without the folders of this machine."""
     parts = ["python benchmarks/accuracy.py --data FOLDER --work DIR"]
-    for name in ("labelled", "test", "order", "preset", "time_limit", "steps", "device", "every"):
+    for name in ("labeled", "test", "order", "preset", "time_limit", "steps", "device", "every"):
         if (value := getattr(arguments, name)) is not None:
             parts.append(f"--{name.replace('_', '-')} {value}")
     parts.append(f"--methods {' '.join(arguments.methods)}")

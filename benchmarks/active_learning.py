@@ -2,7 +2,7 @@
 
 ``python benchmarks/active_learning.py --data FOLDER --work DIR [--seeds 0 1 2] [--steps 800]``
 
-The first four cases of ``numpy.random.default_rng(seed).permutation`` are labelled, the last
+The first four cases of ``numpy.random.default_rng(seed).permutation`` are labeled, the last
 ``--test`` are held out, ``--pool`` others may be chosen. Twice, two cases of the pool get their
 true labels: the first two of ``suggestions``, or two at random (``--draws`` times). Each round
 trains anew for the same number of steps with the same seed, so that only the cases differ. The
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import call
 
-from napari_dycon.application.suggestions import suggestions
+from napari_dycon.application.active_learning import suggestions
 from napari_dycon.project.store import Project
 
 START, TWO = 4, 2
@@ -52,7 +52,7 @@ def main() -> None:
             print(f"| {seed} | {name} | {', '.join(chosen)} | {figures} |", flush=True)
     for suggested, values in last.items():
         name = "suggested" if suggested else "random"
-        print(f"- {name}: mean Dice with 8 labelled {np.mean(values):.4f} of {len(values)} runs")
+        print(f"- {name}: mean Dice with 8 labeled {np.mean(values):.4f} of {len(values)} runs")
 
 
 class Replay:
@@ -70,30 +70,30 @@ class Replay:
                 self._known[row["key"]] = row["dice"], row["suggested"]
 
     def run(self, draw: int | None) -> tuple[list[str], list[float]]:
-        """Return the chosen cases' names and the Dice with 4, 6 and 8 labelled, or with 8 alone.
+        """Return the chosen cases' names and the Dice with 4, 6 and 8 labeled, or with 8 alone.
 
         Cases drawn at random need no network in between.
         """
-        labelled = self._order[:START]
+        labeled = self._order[:START]
         figures = []
         if draw is not None:
             at_random = np.random.default_rng((self._seed, draw))
             drawn = at_random.choice(self._pool(), 2 * TWO, replace=False).tolist()
-            labelled = labelled + drawn
+            labeled = labeled + drawn
         else:
             for _ in range(2):
-                dice, suggested = self._round(labelled, wanted=True)
+                dice, suggested = self._round(labeled, wanted=True)
                 figures.append(dice)
-                labelled = labelled + [self._names.index(name) for name in suggested]
-        figures.append(self._round(labelled, wanted=False)[0])
-        return [self._names[i].split(".")[0] for i in labelled[START:]], figures
+                labeled = labeled + [self._names.index(name) for name in suggested]
+        figures.append(self._round(labeled, wanted=False)[0])
+        return [self._names[i].split(".")[0] for i in labeled[START:]], figures
 
     def _pool(self) -> list[int]:
         return self._order[START : START + self._arguments.pool]
 
-    def _round(self, labelled: Sequence[int], *, wanted: bool) -> tuple[float, list[str]]:
+    def _round(self, labeled: Sequence[int], *, wanted: bool) -> tuple[float, list[str]]:
         """Train with these labels; Dice on the held-out cases and the next two suggested ones."""
-        key = f"{self._seed}-{self._arguments.steps}-{'-'.join(map(str, sorted(labelled)))}"
+        key = f"{self._seed}-{self._arguments.steps}-{'-'.join(map(str, sorted(labeled)))}"
         known = self._known.get(key)
         if known is not None and (known[1] or not wanted):
             return known
@@ -102,7 +102,7 @@ class Replay:
         held_out = self._order[-self._arguments.test :]
         groups = {
             ("images", "images"): [*self._order[:START], *self._pool()],
-            ("labels", "labels"): labelled,
+            ("labels", "labels"): labeled,
             ("images", "test"): held_out,
             ("labels", "truth"): held_out,
         }

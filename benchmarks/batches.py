@@ -3,7 +3,7 @@
 ``python benchmarks/batches.py [--shape 88 140 180] [--patch 112 112 80] [--cases 10 1000]``
 
 Scans of noise in half precision are written to a temporary folder. Printed are milliseconds a batch
-of two labelled and two unlabelled patches, in processor time of one thread: of the crops, which is
+of two labeled and two unlabeled patches, in processor time of one thread: of the crops, which is
 what the host does for a GPU, at first (places of structures are looked up then) and later, and of
 the augmentation on this CPU.
 """
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.patches import LabelledCase, StepBatches, UnlabelledCase
+from napari_dycon.engine.data.patches import LabeledCase, StepBatches, UnlabeledCase
 
 
 def main() -> None:
@@ -45,24 +45,24 @@ def main() -> None:
         shutil.rmtree(folder)
 
 
-def _write(folder: Path, shape: tuple[int, ...], count: int) -> list[LabelledCase]:
+def _write(folder: Path, shape: tuple[int, ...], count: int) -> list[LabeledCase]:
     rng = np.random.default_rng(0)
     image = rng.normal(size=(1, *shape)).astype(np.float16)
     label = np.zeros(shape, np.uint8)
     label[tuple(slice(n // 4, n // 2) for n in shape)] = 1
     cases = []
     for number in range(count):
-        case = LabelledCase(str(number), folder / f"{number}.npy", folder / f"{number}.label.npy")
+        case = LabeledCase(str(number), folder / f"{number}.npy", folder / f"{number}.label.npy")
         np.save(case.image, image)
         np.save(case.label, label)
         cases.append(case)
     return cases
 
 
-def _measure(cases: list[LabelledCase], patch: tuple[int, ...], steps: int) -> None:
+def _measure(cases: list[LabeledCase], patch: tuple[int, ...], steps: int) -> None:
     config = make_config("dycon", patch=list(patch), filters=[8, 16, 32])
-    unlabelled = [UnlabelledCase(case.id, case.image) for case in cases]
-    batches = StepBatches(cases, unlabelled, config)
+    unlabeled = [UnlabeledCase(case.id, case.image) for case in cases]
+    batches = StepBatches(cases, unlabeled, config)
     cpu = torch.device("cpu")
     batches[0].augmented(cpu)
     first = _milliseconds(lambda step: batches[step], range(1, steps))

@@ -4,9 +4,9 @@
 
 ``PREDICTIONS`` holds ``NAME.nii.gz`` and ``NAME_uncertainty.nii.gz``, as ``napari-dycon predict``
 writes them, ``REFERENCES`` the true labels. Errors are the connected components of wrongly
-predicted voxels of more than 0.1 ml, connected by faces (6 neighbours) or also by corners (26),
+predicted voxels of more than 0.1 ml, connected by faces (6 neighbors) or also by corners (26),
 where one error often is a whole shell around the organ. A place finds a component when one of its
-voxels lies within a few millimetres of it. Random places are drawn evenly among the predicted
+voxels lies within a few millimeters of it. Random places are drawn evenly among the predicted
 organ's voxels, twenty times.
 """
 
@@ -22,12 +22,12 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from napari_dycon import io
 from napari_dycon.application.hotspots import find_hot_spots
-from napari_dycon.project import formats
 
 LEAST_ML = 0.1
 DRAWS = 20
-NEIGHBOURS = {6: None, 26: np.ones((3, 3, 3))}
+NEIGHBORS = {6: None, 26: np.ones((3, 3, 3))}
 REACHES = (0.0, 1.0, 2.0, 5.0)
 Array = npt.NDArray[Any]
 
@@ -40,30 +40,28 @@ def main() -> None:
     parser.add_argument("--places", type=int, default=10)
     arguments = parser.parse_args()
     names = sorted(p.name for p in arguments.references.glob("*.nii.gz"))
-    totals = {(n, reach): np.zeros(3) for n in NEIGHBOURS for reach in REACHES}
+    totals = {(n, reach): np.zeros(3) for n in NEIGHBORS for reach in REACHES}
     for name in names:
         for key, found in measure(arguments, name).items():
             totals[key] += found
     print(
         f"{len(names)} cases, the first {arguments.places} suggested places against random ones\n"
     )
-    print(
-        "| neighbours | within mm | errors | found by suggested places | by random ones | ratio |"
-    )
+    print("| neighbors | within mm | errors | found by suggested places | by random ones | ratio |")
     print("|---|---|---|---|---|---|")
-    for (neighbours, reach), (errors, suggested, random) in totals.items():
+    for (neighbors, reach), (errors, suggested, random) in totals.items():
         print(
-            f"| {neighbours} | {reach:g} | {errors:.0f} | {suggested / max(errors, 1):.1%} "
+            f"| {neighbors} | {reach:g} | {errors:.0f} | {suggested / max(errors, 1):.1%} "
             f"| {random / max(errors, 1):.1%} | {suggested / max(random, 1e-9):.2f} |"
         )
 
 
 def measure(arguments: argparse.Namespace, name: str) -> dict[tuple[int, float], Array]:
     """Errors of a case, how many suggested places find, and how many random ones."""
-    reference = formats.read_label(arguments.references / name)
-    mask = formats.read_label(arguments.predictions / name).array
+    reference = io.read_label(arguments.references / name)
+    mask = io.read_label(arguments.predictions / name).array
     maps = name.replace(".nii.gz", "_uncertainty.nii.gz")
-    uncertainty = formats.read_map(arguments.predictions / maps)
+    uncertainty = io.read_map(arguments.predictions / maps)
     spacing = np.array(reference.spacing_mm)
     spots = find_hot_spots(uncertainty, tuple(spacing))[: arguments.places]
     organ = np.argwhere(mask > 0)
@@ -73,7 +71,7 @@ def measure(arguments: argparse.Namespace, name: str) -> dict[tuple[int, float],
         for _ in range(DRAWS if len(organ) else 0)
     ]
     result = {}
-    for neighbours, structure in NEIGHBOURS.items():
+    for neighbors, structure in NEIGHBORS.items():
         pieces, count = ndimage.label(mask != reference.array, structure=structure)
         sizes = np.bincount(pieces.reshape(-1))[1:] * float(np.prod(spacing)) / 1000
         errors = [
@@ -82,10 +80,10 @@ def measure(arguments: argparse.Namespace, name: str) -> dict[tuple[int, float],
             if sizes[number] > LEAST_ML
         ]
         for reach in REACHES:
-            suggested = hits([spot.centre for spot in spots], errors, spacing, reach)
+            suggested = hits([spot.center for spot in spots], errors, spacing, reach)
             random = [hits(places, errors, spacing, reach) for places in draws]
             mean = float(np.mean(random)) if random else 0.0
-            result[neighbours, reach] = np.array([len(errors), suggested, mean])
+            result[neighbors, reach] = np.array([len(errors), suggested, mean])
     return result
 
 

@@ -24,10 +24,10 @@ import numpy.typing as npt
 from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as pieces_of
 
-from napari_dycon.project import formats
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon import io
+from napari_dycon.project.importing.create_project import project_from_folder
 from napari_dycon.session import Session
-from napari_dycon.widgets.label_layer import CaseLabels
+from napari_dycon.widgets.layers.label_layer import CaseLabels
 
 Mask = npt.NDArray[np.bool_]
 WOBBLE_MM = 1.0
@@ -47,7 +47,7 @@ def main() -> None:
     print(f"| case | strokes | clicks | {' | '.join(f'Dice {way}' for way in WAYS)} | seconds |")
     print("|" + "---|" * (len(WAYS) + 4))
     for file in files:
-        truth = formats.read_label(arguments.data / "labels" / file.name).array == arguments.value
+        truth = io.read_label(arguments.data / "labels" / file.name).array == arguments.value
         print(annotate(file, truth, arguments.slices))
 
 

@@ -7,7 +7,7 @@ TARGET is one of ``project`` (project.json), ``weights`` (headers of safetensors
 (``pip install "napari-dycon[fuzz]"``), changes whole inputs and keeps those that reach code not
 reached before. Any exception other than ``DyconError`` is a finding: it ends the search with exit
 code 1 and lies in ``--keep``. So are the death of the process and more than 10 s or 2 GB for one
-input, which lies there as ``last`` then. Findings that are mended stay in ``tests/project/corpus``,
+input, which lies there as ``last`` then. Findings that are mended stay in ``tests/io/corpus``,
 where a test reads them.
 """
 
@@ -29,14 +29,14 @@ from pathlib import Path
 
 import numpy as np
 
-CORPUS = Path(__file__).resolve().parents[1] / "tests" / "project" / "corpus"
+CORPUS = Path(__file__).resolve().parents[1] / "tests" / "io" / "corpus"
 LAST = "last"  # file of the input that is tried
 MOST_INPUT = 4096  # bytes of an input
 SECONDS, MEGABYTES = 10, 2048  # for one input
 MODULES = (
-    "napari_dycon.engine.checkpoint",
-    "napari_dycon.engine.events",
-    "napari_dycon.project.formats",
+    "napari_dycon.engine.checkpoints.checkpoint",
+    "napari_dycon.project.runs.events",
+    "napari_dycon.io",
     "napari_dycon.project.store",
     "napari_dycon.application.run_status",
 )
@@ -46,11 +46,11 @@ Target = Callable[[bytes], object]
 def targets(folder: Path) -> dict[str, Target]:
     """What is tried: each takes the bytes of a file."""
     from napari_dycon.application.run_status import RunStatus, advanced
-    from napari_dycon.engine.events import parse_line
-    from napari_dycon.engine.weights_header import read_header
+    from napari_dycon.engine.checkpoints.safetensors_io import read_header
     from napari_dycon.errors import DyconError
-    from napari_dycon.project.formats import read_volume
-    from napari_dycon.project.runs import Run
+    from napari_dycon.io import read_volume
+    from napari_dycon.project.runs.events import parse_line
+    from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
     def project(data: bytes) -> None:
@@ -63,13 +63,13 @@ def targets(folder: Path) -> dict[str, Target]:
             opened.image_paths(case.id)
             with contextlib.suppress(DyconError):
                 opened.read_image(case.id)
-            opened.set_status(case.id, "unlabelled")
+            opened.set_status(case.id, "unlabeled")
 
     def weights(data: bytes) -> None:
         path = folder / "weights.safetensors"
         path.write_bytes(data)
         header = read_header(path)
-        from napari_dycon.engine.checkpoint import load_model
+        from napari_dycon.engine.checkpoints.checkpoint import load_model
 
         if header.metadata:
             load_model(path)
@@ -110,7 +110,7 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
     """Whole inputs to start from."""
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     if target == "project":
-        case = {"id": "a-1", "images": ["../a.nii.gz", "b.nii#1"], "status": "labelled"}
+        case = {"id": "a-1", "images": ["../a.nii.gz", "b.nii#1"], "status": "labeled"}
         yield json.dumps(
             {
                 "schema_version": 1,

@@ -132,7 +132,7 @@ def serve(pipe: Connection) -> None:
     import SimpleITK  # noqa: F401
 
     from napari_dycon.errors import UserError
-    from napari_dycon.project.formats import read_volume
+    from napari_dycon.io import read_volume
 
     del pydicom
     pipe.send("ready")
@@ -160,7 +160,7 @@ def make(folder: Path, kind: str) -> tuple[str, list[str]]:
         import sys
 
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-        from dicom_files import compress, save_series
+        from helpers.dicom_files import compress, save_series
         from pydicom.uid import JPEGLosslessSV1
 
         paths = save_series(folder, array)

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from gpu_scans import Shape, make_project
 
-from napari_dycon.engine.checkpoint import Model
+from napari_dycon.engine.checkpoints.checkpoint import Model
 from napari_dycon.engine.config import TrainConfig, make_config
-from napari_dycon.engine.dataset import TrainingData, prepare
-from napari_dycon.engine.groups import groups
+from napari_dycon.engine.data.preparation import TrainingData, prepare
+from napari_dycon.engine.data.splits import groups
 from napari_dycon.engine.memory import free_bytes
 from napari_dycon.engine.network import build_network
-from napari_dycon.engine.optimizer import allocate_state, build_optimizer
-from napari_dycon.engine.stepper import Stepper
+from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
+from napari_dycon.engine.training.stepper import Stepper
 from napari_dycon.project.store import Project
 
 Measures = dict[str, Any]

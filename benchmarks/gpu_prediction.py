@@ -19,18 +19,18 @@ from gpu_lab import CPU, Lab, Measures, Task, build_model, build_stepper
 from gpu_scans import SPACING_MM, make_scan
 from torch import Tensor
 
-from napari_dycon.engine.atlas import vote_on
-from napari_dycon.engine.checkpoint import Model
-from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.atlas.label_fusion import shares_of
+from napari_dycon.engine.atlas.registered_cases import deform, on_canvas
+from napari_dycon.engine.atlas.registration import canvas_shape, register
+from napari_dycon.engine.atlas.segmentation import vote_on
+from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.data.preparation import TrainingData
+from napari_dycon.engine.data.preprocessing import prepare_image, read_image_array, read_label_array
 from napari_dycon.engine.device import choose_precision
-from napari_dycon.engine.fusion import shares_of
-from napari_dycon.engine.loader import Batches
+from napari_dycon.engine.inference.predict import predict_probabilities, predict_volume
 from napari_dycon.engine.methods import build_method
-from napari_dycon.engine.predict import predict_probabilities, predict_volume
-from napari_dycon.engine.preprocess import prepare_image, read_image_array, read_label_array
-from napari_dycon.engine.registration import canvas_shape, register
-from napari_dycon.engine.warps import deform, on_canvas
-from napari_dycon.project.volume import Source, Volume
+from napari_dycon.io.volume import Source, Volume
 
 STRIDE = (4, 18, 18)  # of the published evaluation of the left atrium, (D, H, W)
 MEASURED_WINDOWS = 30
@@ -174,7 +174,7 @@ def _fields(data: TrainingData, image: Array, device: torch.device) -> Tensor:
     canvas = canvas_shape([image.shape[1:]])
     fixed = on_canvas(image, canvas, device)[None]
     moving = torch.stack(
-        [on_canvas(read_image_array(case.image), canvas, device) for case in data.labelled]
+        [on_canvas(read_image_array(case.image), canvas, device) for case in data.labeled]
     )
     return register(moving, fixed.expand(len(moving), -1, -1, -1, -1).contiguous())
 
@@ -185,15 +185,15 @@ def _registration(lab: Lab, model: Model, data: TrainingData, volume: Volume) ->
     shape = image.shape[1:]
     exact, cpu_s = _timed(lab, CPU, lambda: _fields(data, image, CPU))
     found, seconds = _timed(lab, lab.device, lambda: _fields(data, image, lab.device))
-    (_, label), cpu_deform_s = _timed(lab, CPU, lambda: deform(data.labelled[0], exact[:1], shape))
+    (_, label), cpu_deform_s = _timed(lab, CPU, lambda: deform(data.labeled[0], exact[:1], shape))
     (_, other), deform_s = _timed(
-        lab, lab.device, lambda: deform(data.labelled[0], exact[:1].to(lab.device), shape)
+        lab, lab.device, lambda: deform(data.labeled[0], exact[:1].to(lab.device), shape)
     )
     same = float((label == other.cpu()).float().mean())
     half_canvas = (found.cpu() - exact).abs()
     return {
         "ok": bool(torch.isfinite(found).all()) and same > 0.999,
-        "scans": len(data.labelled),
+        "scans": len(data.labeled),
         "cpu s": cpu_s,
         "s": seconds,
         "mean difference": float(half_canvas.mean()),  # of half a scan's side
@@ -208,7 +208,7 @@ def _fusion(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measu
     image = prepare_image(volume, model.config)
     fields = _fields(data, image, CPU)
     deformed = [
-        deform(case, fields[n : n + 1], image.shape[1:]) for n, case in enumerate(data.labelled)
+        deform(case, fields[n : n + 1], image.shape[1:]) for n, case in enumerate(data.labeled)
     ]
     images, labels = (list(part) for part in zip(*deformed, strict=True))
     classes = len(model.class_values) + 1
@@ -228,7 +228,7 @@ def _fusion(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measu
 
 def _with_atlas(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measures:
     """Today's default with labeled scans: networks, registration, fusion and maps."""
-    voting = dataclasses.replace(model, voters=(tuple(data.labelled),))
+    voting = dataclasses.replace(model, voters=(tuple(data.labeled),))
     image = prepare_image(volume, model.config)
     dtype = choose_precision("auto", lab.device) if lab.cuda else torch.float32
     votes, vote_s = _timed(
@@ -238,7 +238,7 @@ def _with_atlas(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> M
     )
     whole = partial(predict_volume, voting, volume, lab.device, dtype, prepared=image)
     result, seconds = _timed(lab, lab.device, whole)
-    labels = [int(np.count_nonzero(read_label_array(case.label) == 1)) for case in data.labelled]
+    labels = [int(np.count_nonzero(read_label_array(case.label) == 1)) for case in data.labeled]
     return {
         "fused": votes is not None,
         "fusion s": vote_s,

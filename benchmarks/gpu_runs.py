@@ -12,15 +12,15 @@ import torch
 from gpu_lab import Lab, Measures, Task, build_model, build_stepper, skip_without_cuda
 from safetensors.torch import load_file
 
-from napari_dycon.engine.checkpoint import read_loop
+from napari_dycon.engine.checkpoints.checkpoint import read_loop
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.events import Event
-from napari_dycon.engine.loader import Batches
+from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.inference.predict import predict_probabilities
 from napari_dycon.engine.methods import build_method
-from napari_dycon.engine.predict import predict_probabilities
-from napari_dycon.engine.stepper import GROWTH_INTERVAL, LossScale
-from napari_dycon.engine.train import train
-from napari_dycon.project.runs import Run
+from napari_dycon.engine.training.run import train
+from napari_dycon.engine.training.stepper import GROWTH_INTERVAL, LossScale
+from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.run import Run
 
 RESUME_STEPS, STOP_AT = 24, 10
 LEAST_DICE = 0.7  # of the last validation; what is drawn is easy
@@ -53,7 +53,7 @@ def _limited(wanted: int) -> Iterator[None]:
 
 def _train_with_half(lab: Lab) -> Measures:
     steps = 12
-    config = lab.config("dycon", steps=steps, unlabelled_start=0.0, validate_every=3600.0)
+    config = lab.config("dycon", steps=steps, unlabeled_start=0.0, validate_every=3600.0)
     needed = _peak_of_steps(lab, config)
     with _limited(needed // 2):
         events = list(train(lab.project, config))
@@ -78,7 +78,7 @@ def _peak_of_steps(lab: Lab, config: TrainConfig) -> int:
     batches, method = Batches(data, lab.device, read_ahead=0), build_method(data.config)
     torch.cuda.reset_peak_memory_stats()
     for step in range(3):
-        batch = batches.one(step, data.unlabelled)
+        batch = batches.one(step, data.unlabeled)
         stepper.step(step, data.config, method, batch, 0.5, 1e-3)
     stepper.read_finite(wait=True)
     batches.close()
@@ -111,7 +111,7 @@ def _resume(lab: Lab, precision: str) -> Measures:
     patch = {} if lab.quick else {"patch": [32, 48, 48]}
     steps, stop_at = (6, 3) if lab.quick else (RESUME_STEPS, STOP_AT)
     config = lab.config(
-        "dycon", steps=steps, unlabelled_start=0.3, validate_every=3600.0, precision=precision,
+        "dycon", steps=steps, unlabeled_start=0.3, validate_every=3600.0, precision=precision,
         checkpoint_every=0.0, **patch,
     )  # fmt: skip
     whole = _weights(lab, config)

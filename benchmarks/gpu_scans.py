@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.importing.create_project import project_from_folder
 from napari_dycon.project.store import Project
 
 SPACING_MM = 0.625

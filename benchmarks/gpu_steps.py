@@ -25,16 +25,16 @@ from gpu_lab import (
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_dycon.engine import loader
-from napari_dycon.engine.checkpoint import Model
+from napari_dycon.engine.checkpoints.checkpoint import Model
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.dataset import TrainingData
+from napari_dycon.engine.data import loader
+from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
+from napari_dycon.engine.data.preparation import TrainingData
+from napari_dycon.engine.data.volumes import ResidentVolumes
 from napari_dycon.engine.device import tune_for_training
-from napari_dycon.engine.loader import Batches
 from napari_dycon.engine.methods import Step, build_method, losses_of
-from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
-from napari_dycon.engine.stepper import Stepper
-from napari_dycon.engine.volumes import ResidentVolumes
+from napari_dycon.engine.training.stepper import Stepper
 
 MAX_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of losses; float32 also of gradients
 CPU_ERRORS = 3  # or as many times what the CPU's own float32 errs by
@@ -52,7 +52,7 @@ def correctness(lab: Lab) -> Iterator[Task]:
     model = build_model(data, lab.device)
     batches = Batches(data, lab.device, read_ahead=0)
     _learn_a_little(lab, data, model, batches)
-    batch = batches.one(1000, data.unlabelled)
+    batch = batches.one(1000, data.unlabeled)
     batches.close()
     for method in METHODS:
         yield method, partial(_compare, lab, method, model, batch)
@@ -120,13 +120,13 @@ def _one_step(
 
 
 def _moved(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    def moved(part: LabelledBatch | UnlabelledBatch) -> dict[str, Tensor]:
+    def moved(part: LabeledBatch | UnlabeledBatch) -> dict[str, Tensor]:
         # Positions stay as they are: rounded otherwise, they could fall into another region.
         found = {name: tensor.to(device) for name, tensor in part._asdict().items()}
         return found | {"image": found["image"].to(dtype)}
 
-    assert batch.unlabelled is not None
-    return Batch(LabelledBatch(**moved(batch.labelled)), UnlabelledBatch(**moved(batch.unlabelled)))
+    assert batch.unlabeled is not None
+    return Batch(LabeledBatch(**moved(batch.labeled)), UnlabeledBatch(**moved(batch.unlabeled)))
 
 
 def _loss_errors(found: dict[str, float], exact: dict[str, float]) -> dict[str, float]:
@@ -173,7 +173,7 @@ def training(lab: Lab) -> Iterator[Task]:
     if lab.quick:
         runs = [run for run in runs if run[2] == "float32"] + runs[:2]
     plans = {
-        name: lab.data(lab.config("dycon", chosen, unlabelled_start=0.0))
+        name: lab.data(lab.config("dycon", chosen, unlabeled_start=0.0))
         for name, chosen in preset.items()
     }
     for number, (plan, method, precision, variant) in enumerate(runs):
@@ -224,7 +224,7 @@ class Trainer:
         self, lab: Lab, data: TrainingData, config: TrainConfig, model: Model, stepper: Stepper
     ) -> None:
         self.lab, self.config, self.model, self.stepper = lab, config, model, stepper
-        self.unlabelled = [] if config.method == "supervised" else data.unlabelled
+        self.unlabeled = [] if config.method == "supervised" else data.unlabeled
         self.batches = Batches(data, lab.device)
         self.method = build_method(config)
         self.step = 0
@@ -240,7 +240,7 @@ class Trainer:
         """Take steps; the host goes ahead of the GPU as in a run."""
         for _ in range(count):
             begin = time.perf_counter()
-            batch = self.batches.get(self.step, self.unlabelled)
+            batch = self.batches.get(self.step, self.unlabeled)
             self.batch_s += time.perf_counter() - begin
             rate = self.config.learning_rate * min(1.0, (self.step + 1) / 20)
             _, loss = self.stepper.step(self.step, self.config, self.method, batch, 0.5, rate)

@@ -2,10 +2,10 @@
 
 ``python benchmarks/gradients.py --data FOLDER --method dycon [--set gamma=0.0] [--steps 100]``
 
-``FOLDER`` holds ``images/`` and ``labels/``; the first four cases by name are labelled, up to 56
-others are not. Every 15 steps in which unlabelled scans take part a row is printed: the norm of
+``FOLDER`` holds ``images/`` and ``labels/``; the first four cases by name are labeled, up to 56
+others are not. Every 15 steps in which unlabeled scans take part a row is printed: the norm of
 each part's gradient in the backbone, its cosine with that of the supervised loss, and the mean
-cosines of a labelled patch's cells, of a structure among themselves (same) and with those of the
+cosines of a labeled patch's cells, of a structure among themselves (same) and with those of the
 background (other). Where both are near 1, all cells are alike and embeddings tell nothing.
 """
 
@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_dycon.engine import train as loop
-from napari_dycon.engine.cells import label_cells
 from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
+from napari_dycon.engine.losses.feature_grid import label_cells
 from napari_dycon.engine.methods import Method, Step, build_method
 from napari_dycon.engine.network import cells
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon.engine.training import run as loop
+from napari_dycon.project.importing.create_project import project_from_folder
 
-LABELLED, CASES, EVERY = 4, 60, 15
+LABELED, CASES, EVERY = 4, 60, 15
 
 
 class Watched:
@@ -66,11 +66,11 @@ def _gradients(step: Step, parts: dict[str, Tensor]) -> str:
 
 @torch.no_grad()
 def _cosines(step: Step) -> str:
-    labelled = step.batch.labelled
-    embeddings = step.student.encode(labelled.image).float()
+    labeled = step.batch.labeled
+    embeddings = step.student.encode(labeled.image).float()
     depth, height, width = embeddings.shape[2:]
-    classes = int(labelled.label[labelled.label < 255].max()) + 1
-    groups = label_cells(labelled.label, max(classes, 2), (depth, height, width))
+    classes = int(labeled.label[labeled.label < 255].max()) + 1
+    groups = label_cells(labeled.label, max(classes, 2), (depth, height, width))
     same, other = [], []
     for z, group in zip(cells(embeddings), groups, strict=True):
         cosine = z @ z.T
@@ -92,17 +92,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
-    settings = {"unlabelled_start": 0.0, "warps": 0, **parse_overrides(arguments.set)}
+    settings = {"unlabeled_start": 0.0, "warps": 0, **parse_overrides(arguments.set)}
     config = make_config(arguments.method, steps=arguments.steps, seed=0, device="cpu", **settings)
     names = sorted(path.name for path in (arguments.data / "images").glob("*.nii.gz"))[:CASES]
-    if len(names) < LABELLED:
+    if len(names) < LABELED:
         parser.error(f"{arguments.data} has {len(names)} scan(s) NAME.nii.gz in images/, too few")
 
     def watched(config: TrainConfig) -> Method:
         return Watched(build_method(config))
 
     with tempfile.TemporaryDirectory() as folder:
-        for group, count in (("images", len(names)), ("labels", LABELLED)):
+        for group, count in (("images", len(names)), ("labels", LABELED)):
             (Path(folder) / group).mkdir()
             for name in names[:count]:
                 shutil.copyfile(arguments.data / group / name, Path(folder) / group / name)

@@ -4,8 +4,8 @@
 ``python benchmarks/kill.py --work DIR --exact [--steps 200] [--kills 5]``
 
 Processes at real work are sent SIGKILL at random moments; after each kill the project is opened
-again and everything in it is read and compared to what was written (see ``tests/faults``). Started
-again with the same ``--work``, it goes on where it was. ``--exact`` trains the default recipe of
+again and everything in it is read and compared to what was written (see
+``tests/fault_injection``). Started again with the same ``--work``, it goes on where it was. ``--exact`` trains the default recipe of
 DyCON once at a stretch and once killed and resumed, and compares the weights bit by bit.
 """
 
@@ -25,11 +25,11 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "faults")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["PYTHONPATH"] = str(ROOT)
 
-from fault_kills import Kills, make_project  # noqa: E402
-from fault_runs import RunKills, exact  # noqa: E402
+from helpers.kill_loops import Kills, make_project  # noqa: E402
+from helpers.kill_runs import RunKills, exact  # noqa: E402
 
 from napari_dycon.engine.config import make_config  # noqa: E402
 

@@ -22,7 +22,7 @@ import psutil
 from event_loop import settle, wait
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.importing.create_project import project_from_folder
 from napari_dycon.widgets.app import make_window
 
 WARM = 20  # rounds in which caches fill
@@ -31,8 +31,8 @@ TINY: dict[str, Any] = {
     "patch": [16, 16, 16],
     "filters": [4, 8, 8],
     "steps": 4,
-    "labelled_batch": 1,
-    "unlabelled_batch": 1,
+    "labeled_batch": 1,
+    "unlabeled_batch": 1,
 }
 
 
@@ -92,7 +92,7 @@ def label(panel: Any, case: str) -> None:
     session.fill_background(depth // 2)
     session.save_label()
     wait(lambda: not session.need_view().unsaved)
-    wait(lambda: session.need_project().case(case).status != "unlabelled")
+    wait(lambda: session.need_project().case(case).status != "unlabeled")
 
 
 def counts(viewer: Any) -> dict[str, int]:

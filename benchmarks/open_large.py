@@ -56,8 +56,8 @@ def write_all(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
     """Write noise ``(slices, rows, columns)`` in every format."""
     import SimpleITK as sitk  # noqa: N813
 
-    from napari_dycon.project.formats import write_volume
-    from napari_dycon.project.volume import Source, Volume
+    from napari_dycon.io import write_volume
+    from napari_dycon.io.volume import Source, Volume
 
     rng = np.random.default_rng(0)
     array = np.empty(shape, np.int16)

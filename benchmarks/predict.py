@@ -45,17 +45,17 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from napari_dycon.demo.cohort import CLASSES, write_cohort
-from napari_dycon.engine import predict
-from napari_dycon.engine.checkpoint import Model, load_model
-from napari_dycon.engine.preprocess import prepare_image
-from napari_dycon.engine.templates import with_voters
-from napari_dycon.engine.window_choice import LARGER_SIDE
-from napari_dycon.project.formats import read_label
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.scans import read_scan
+from napari_dycon.demo.synthetic import CLASSES, write_cohort
+from napari_dycon.engine.atlas.templates import with_voters
+from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.data.preprocessing import prepare_image
+from napari_dycon.engine.inference import predict
+from napari_dycon.engine.inference.window_choice import LARGER_SIDE
+from napari_dycon.io import read_label
+from napari_dycon.io.volume import Volume
+from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.discovery import read_scan
 from napari_dycon.project.store import Project
-from napari_dycon.project.volume import Volume
 
 CPU = torch.device("cpu")
 LABELED = 4

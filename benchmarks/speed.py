@@ -38,20 +38,20 @@ import torch
 from _plain_reference import PUBLISHED_STRIDE, PUBLISHED_WINDOW, PlainStepper, forward
 
 from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.data.patches import (
+    Batch,
+    LabeledBatch,
+    LabeledCase,
+    StepBatches,
+    UnlabeledBatch,
+    UnlabeledCase,
+)
 from napari_dycon.engine.device import bfloat16_pays, keep_memory, return_memory
+from napari_dycon.engine.inference.windows import plan_windows
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.network import SegmentationNetwork, build_network
-from napari_dycon.engine.optimizer import allocate_state, build_optimizer
-from napari_dycon.engine.patches import (
-    Batch,
-    LabelledBatch,
-    LabelledCase,
-    StepBatches,
-    UnlabelledBatch,
-    UnlabelledCase,
-)
-from napari_dycon.engine.stepper import Stepper
-from napari_dycon.engine.windows import plan_windows
+from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
+from napari_dycon.engine.training.stepper import Stepper
 
 SCAN = (96, 160, 160)  # voxels of the scan that is predicted
 METHODS = ("supervised", "dycon")
@@ -102,8 +102,8 @@ def make_batch(config: TrainConfig) -> Batch:
     smooth = torch.nn.functional.avg_pool3d(torch.randn(2, 1, *config.patch), 9, 1, 4)
     center, extent = torch.full((2, 3), 0.5), torch.full((2, 3), 0.5)
     return Batch(
-        LabelledBatch(image[:2].clone(), (smooth[:, 0] > 0).long(), center, extent),
-        UnlabelledBatch(image[2:].clone(), center, extent),
+        LabeledBatch(image[:2].clone(), (smooth[:, 0] > 0).long(), center, extent),
+        UnlabeledBatch(image[2:].clone(), center, extent),
     )
 
 
@@ -231,8 +231,8 @@ def measure_batches(config: TrainConfig, steps: int = 10) -> float:
         mask = np.zeros(SCAN, np.uint8)
         mask[20:40, 40:80, 40:80] = 1
         np.save(label, mask)
-        cases = [LabelledCase(str(i), image, label) for i in range(4)]
-        batches = StepBatches(cases, [UnlabelledCase(c.id, c.image) for c in cases], config)
+        cases = [LabeledCase(str(i), image, label) for i in range(4)]
+        batches = StepBatches(cases, [UnlabeledCase(c.id, c.image) for c in cases], config)
         cpu = torch.device("cpu")
         return statistics.median(
             measure(lambda i=i: batches[i].augmented(cpu)) for i in range(steps)

@@ -45,8 +45,8 @@ VERSIONS = ("napari-dycon", "napari", "PyQt5", "numpy", "torch", "vispy")
 TINY: dict[str, Any] = {
     "patch": [16, 16, 16],
     "filters": [4, 8, 8],
-    "labelled_batch": 1,
-    "unlabelled_batch": 1,
+    "labeled_batch": 1,
+    "unlabeled_batch": 1,
 }
 Values = dict[str, Any]
 
@@ -100,11 +100,11 @@ def measure_without_window(path: Path) -> Values:
     found["open_ms"], project = timed(lambda: Project.open(path))
     session = Session()
     found["session_open_ms"], _ = timed(lambda: session.open_project(path))
-    found["list_unlabelled_ms"], _ = timed(project.unlabelled)
+    found["list_unlabeled_ms"], _ = timed(project.unlabeled)
     case = project.cases[1].id
     found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in progress"))
     found["suggest_next_ms"], _ = timed(session.suggest_next)
-    session.set_case_status(case, "unlabelled")
+    session.set_case_status(case, "unlabeled")
     session.close_project()
     return found
 
@@ -148,7 +148,7 @@ def measure_many(panel: Any, path: Path) -> Values:
     wait(lambda: session.view is not None and is_calm(panel), 600)
     settle(2.0)  # the first layers of a window
     measured("set_status", lambda: session.set_case_status("case-00001", "in progress"))
-    measured("back", lambda: session.set_case_status("case-00001", "unlabelled"))
+    measured("back", lambda: session.set_case_status("case-00001", "unlabeled"))
     session.close_project()
     settle(0.5)
     return found

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon.project import formats, project_file
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.schema import named_classes
+from napari_dycon import io
+from napari_dycon.io.volume import Source, Volume
+from napari_dycon.project import manifest
+from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.models import named_classes
 from napari_dycon.project.store import Project
-from napari_dycon.project.volume import Source, Volume
 
 DISTINCT = 8  # files that the cases of a large project share
 RUNS = 3
@@ -24,7 +25,7 @@ FEATURES = 128  # that a run finds of a scan
 
 
 def make_many(folder: Path, count: int) -> Path:
-    """Project of ``count`` tiny scans: a quarter labelled, the rest predicted by three runs."""
+    """Project of ``count`` tiny scans: a quarter labeled, the rest predicted by three runs."""
     rng = np.random.default_rng(0)
     project = Project.create(folder / "many", classes=named_classes(["structure"]))
     pool, images = folder / "pool", folder / "many-images"
@@ -38,21 +39,21 @@ def make_many(folder: Path, count: int) -> Path:
         scans.append(pool / f"scan-{number}.nii.gz")
         labels.append(pool / f"label-{number}.nii.gz")
         maps.append(pool / f"map-{number}.nii.gz")
-        formats.write_volume(volume.array, like=volume, path=scans[-1])
-        formats.write_mask(label, like=volume, path=labels[-1])
+        io.write_volume(volume.array, like=volume, path=scans[-1])
+        io.write_mask(label, like=volume, path=labels[-1])
         uncertainty = rng.uniform(0, 1, volume.shape).astype(np.float32)
-        formats.write_map(uncertainty, like=volume, path=maps[-1])
+        io.write_map(uncertainty, like=volume, path=maps[-1])
     cases: list[dict[str, Any]] = []
     for number in range(count):
         name = f"case-{number:05d}"
         os.link(scans[number % DISTINCT], images / f"{name}.nii.gz")
-        labelled = number % 4 == 0
-        if labelled:
+        labeled = number % 4 == 0
+        if labeled:
             os.link(labels[number % DISTINCT], project.path / "labels" / f"{name}.nii.gz")
-        status = "labelled" if labelled else "unlabelled"
+        status = "labeled" if labeled else "unlabeled"
         path = f"../many-images/{name}.nii.gz"
         cases.append({"id": name, "images": [path], "status": status})
-    project_file.changed(project.path, lambda values: values["cases"].extend(cases))
+    manifest.changed(project.path, lambda values: values["cases"].extend(cases))
     for _ in range(RUNS):
         run = project.new_run("dycon", {"method": "dycon"})
         predictions = project.path / "predictions" / run.id
@@ -96,7 +97,7 @@ def make_typical(folder: Path, data: Path | None, large: tuple[int, int, int]) -
     for case in project.cases:
         if case.id == "atrium-2":
             continue
-        truth = (formats.read_label(labels / f"{case.id}.nii.gz").array > 0).astype(np.uint8)
+        truth = (io.read_label(labels / f"{case.id}.nii.gz").array > 0).astype(np.uint8)
         edge = ndimage.gaussian_filter(truth.astype(np.float32), 3)
         unsure = (4 * edge * (1 - edge)).astype(np.float32)
         project.write_prediction(run.id, case.id, truth, unsure, unsure / 2)
@@ -122,5 +123,5 @@ def _write_blob(
     mask = (sum(axis**2 for axis in axes) < 0.3).astype(np.uint8)
     array = (rng.normal(100, 25, shape) + 60 * mask).astype(np.int16)
     volume = volume_of(array, (spacing, spacing, spacing))
-    formats.write_volume(array, like=volume, path=image)
-    formats.write_mask(mask, like=volume, path=label)
+    io.write_volume(array, like=volume, path=image)
+    io.write_mask(mask, like=volume, path=label)

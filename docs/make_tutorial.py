@@ -22,11 +22,11 @@ from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 from skimage.measure import approximate_polygon, find_contours
 
-from napari_dycon.demo.cohort import CLASSES, write_cohort
+from napari_dycon import io
+from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import make_config
-from napari_dycon.project import formats
 from napari_dycon.widgets.app import make_window
-from napari_dycon.widgets.keys import KeyCard, keys_of
+from napari_dycon.widgets.window.shortcuts import KeyCard, keys_of
 
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = (1366, 768)
@@ -61,8 +61,8 @@ def walk(folder: Path, minutes: float) -> None:
         folder / "project", folder / "cohort" / "images", folder / "labels", list(CLASSES)
     )
     wait(lambda: session.project is not None)
-    case = session.project.unlabelled()[0].id
-    truth = formats.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
+    case = session.project.unlabeled()[0].id
+    truth = io.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
     session.show_case(case)
     wait(lambda: session.view is not None and panel.strip.profile is not None)
     settle(2)
@@ -93,8 +93,8 @@ def walk(folder: Path, minutes: float) -> None:
     panel.annotate.case_done.click()
 
     # Growing in another case
-    other = session.project.unlabelled()[0].id
-    other_truth = formats.read_label(folder / "cohort" / "truth" / f"{other}.nii.gz").array
+    other = session.project.unlabeled()[0].id
+    other_truth = io.read_label(folder / "cohort" / "truth" / f"{other}.nii.gz").array
     session.show_case(other)
     wait(lambda: session.view.id == other)
     middle = int(np.argmax((other_truth == 1).sum(axis=(1, 2))))
@@ -127,7 +127,7 @@ def walk(folder: Path, minutes: float) -> None:
     wait(lambda: session.status.progress > 0.6, 60 * minutes + 120)
     take(viewer, "05-train")
     wait(lambda: session.status.phase == "idle", 60 * minutes + 300)
-    session.predict([c.id for c in session.project.unlabelled()])
+    session.predict([c.id for c in session.project.unlabeled()])
     wait(lambda: not session.review.predicting, 600)
     settle(2)
 
@@ -162,7 +162,7 @@ def walk(folder: Path, minutes: float) -> None:
 
 def truth_of(folder: Path, case: str) -> Any:
     """True label of a synthetic scan."""
-    return formats.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
+    return io.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
 
 
 def outline(label: Any, truth: Any, number: int) -> None:

@@ -16,24 +16,24 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_dycon.application.annotating import Annotating
-from napari_dycon.application.background import Background, PlainBackground
+from napari_dycon.annotation.regions import Box, changed_box
+from napari_dycon.application.active_case import CaseView
+from napari_dycon.application.active_learning import Suggester, Suggestion, case_score
+from napari_dycon.application.annotation_tools import Annotating
 from napari_dycon.application.case_cache import CaseCache
-from napari_dycon.application.case_view import CaseView
-from napari_dycon.application.label_keeper import LabelKeeper
-from napari_dycon.application.opening import Opening
-from napari_dycon.application.questions import Question
-from napari_dycon.application.reviewing import Reviewing
-from napari_dycon.application.run_control import RunControl
+from napari_dycon.application.import_export import Transfers
+from napari_dycon.application.label_autosave import LabelKeeper
+from napari_dycon.application.project_opening import Opening
+from napari_dycon.application.prompts import Question
+from napari_dycon.application.review import Reviewing
+from napari_dycon.application.run_controller import RunControl
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.application.suggestions import Suggester, Suggestion, case_score
-from napari_dycon.application.transfers import Transfers
-from napari_dycon.crash import explained
-from napari_dycon.drawing.boxes import Box, changed_box
+from napari_dycon.application.task_runner import Background, PlainBackground
+from napari_dycon.core.crash_report import explained
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
-from napari_dycon.project.scans import Scan
-from napari_dycon.project.schema import UNANNOTATED
+from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 
 Array = npt.NDArray[Any]
@@ -302,9 +302,9 @@ class Session:
         return self.set_label(new)
 
     def set_case_status(self, case_id: str, status: str) -> None:
-        """Set a case's status; "labelled" and "reviewed" make the rest of it background."""
+        """Set a case's status; "labeled" and "reviewed" make the rest of it background."""
         project = self.need_project()
-        if status in ("labelled", "reviewed"):
+        if status in ("labeled", "reviewed"):
             if self.view is None or self.view.id != case_id:
                 raise UserError(f"Show case {case_id} first, then mark it as {status}.")
             if not np.any((self.view.label != UNANNOTATED) & (self.view.label != 0)):
@@ -381,12 +381,12 @@ class Session:
 
         Returns
         -------
-        How many voxels changed. A whole prediction makes the case count as labelled.
+        How many voxels changed. A whole prediction makes the case count as labeled.
         """
         return self.review.accept(classes, slice_, component)
 
     def suggest_next(self) -> list[str]:
-        """Cases without a label, the one most worth labelling first."""
+        """Cases without a label, the one most worth labeling first."""
         return [found.case for found in self.suggestions()]
 
     def suggestions(self) -> list[Suggestion]:
@@ -398,7 +398,7 @@ class Session:
         return case_score(self.need_project(), case_id)
 
     def next_uncertain(self) -> tuple[float, float, float] | None:
-        """Centre of the next uncertain place of the case in view, ``(z, y, x)`` in mm.
+        """Center of the next uncertain place of the case in view, ``(z, y, x)`` in mm.
 
         Places are connected regions of high uncertainty, the heaviest first; those that were
         looked at are left out until all were. ``None`` when nothing is uncertain or predicted.
@@ -406,7 +406,7 @@ class Session:
         return self.review.go_on(1)
 
     def previous_uncertain(self) -> tuple[float, float, float] | None:
-        """Centre of the uncertain place before, as ``next_uncertain``."""
+        """Center of the uncertain place before, as ``next_uncertain``."""
         return self.review.go_on(-1)
 
     # ---- Helpers ---------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nifti_files import save_nifti
+from helpers.nifti_files import save_nifti
 
-from napari_dycon import cli
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon.cli import app
+from napari_dycon.project.importing.create_project import project_from_folder
 from napari_dycon.project.store import Project
 
 
@@ -70,7 +70,7 @@ def scans(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(scans: Path, tmp_path: Path) -> Project:
-    """Project of six scans, three of them labelled."""
+    """Project of six scans, three of them labeled."""
     return project_from_folder(tmp_path / "project", scans / "images", scans / "labels", ["box"])
 
 
@@ -84,7 +84,7 @@ def run(
         monkeypatch.setattr(sys, "argv", ["napari-dycon", *map(str, arguments)])
         code = 0
         try:
-            cli.main()
+            app.main()
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         found = capsys.readouterr()

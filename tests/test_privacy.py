@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_files import IDENTITY, save_series
+from helpers.dicom_files import IDENTITY, save_series
 from pydicom import dcmread
 
-from napari_dycon.project import formats
+from napari_dycon import io
 
 # What can occur by chance (a sex, a size, a time of day) tells nothing.
 SECRETS = [
@@ -22,7 +22,7 @@ SECRETS = [
     for name, value in IDENTITY.items()
     if not (value.replace(".", "").isdigit() and len(value) < 8) and len(value) > 4
 ] + ["Private-4711", "1964-08-12", "2021-03-04"]
-ROOT = Path(formats.__file__).parents[3]
+ROOT = Path(io.__file__).parents[2]
 
 # Python loads this before anything else, in every process that is started with it on its path.
 AUDIT = """
@@ -53,8 +53,8 @@ def run(*words):
 run("new", f"{place}/p", "--images", f"{place}/dicom", "--labels", f"{place}/labels", "--json")
 run("cases", f"{place}/p")
 run("train", f"{place}/p", "--steps", "2", "--device", "cpu", "--json",
-    "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]", "--set", "unlabelled_start=0",
-    "--set", "labelled_batch=1", "--set", "unlabelled_batch=1", "--set", "warps=0")
+    "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]", "--set", "unlabeled_start=0",
+    "--set", "labeled_batch=1", "--set", "unlabeled_batch=1", "--set", "warps=0")
 run("predict", f"{place}/p", "--json")
 run("evaluate", f"{place}/p/predictions/001-dycon", f"{place}/labels")
 for kind in ("nifti", "nrrd", "dicom-seg", "nnunet", "monai-bundle", "report"):
@@ -74,10 +74,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder = place / "dicom" / f"patient-{number}"
         save_series(folder, voxels, description=IDENTITY["SeriesDescription"])
         if number < 2:
-            scan = formats.read_volume(folder)
+            scan = io.read_volume(folder)
             label = (scan.array > 900).astype(np.uint8)
             (place / "labels").mkdir(exist_ok=True)
-            formats.write_mask(label, like=scan, path=place / "labels" / f"patient-{number}.nii.gz")
+            io.write_mask(label, like=scan, path=place / "labels" / f"patient-{number}.nii.gz")
     site = place / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(AUDIT)

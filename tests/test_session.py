@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import TINY
+from helpers.tiny_runs import TINY
 
 from napari_dycon.application.hotspots import find_hot_spots
 from napari_dycon.engine.config import make_config
@@ -62,12 +62,12 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
 def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
     session.show_case("scan-3")
     with pytest.raises(UserError, match="has no annotation yet"):
-        session.set_case_status("scan-3", "labelled")
+        session.set_case_status("scan-3", "labeled")
     session.view.label[3:6, 3:6, 3:6] = 1
-    session.set_case_status("scan-3", "labelled")
+    session.set_case_status("scan-3", "labeled")
     label = session.project.read_label("scan-3")
     assert (np.count_nonzero(label == 1), np.count_nonzero(label == 255)) == (27, 0)
-    assert session.project.case("scan-3").status == "labelled"
+    assert session.project.case("scan-3").status == "labeled"
 
 
 def test_accept_whole_or_by_class(session: Session) -> None:

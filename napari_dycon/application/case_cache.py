@@ -12,9 +12,9 @@ from collections import OrderedDict
 
 import psutil
 
-from napari_dycon.application.case_view import KINDS, CaseView, load_case
+from napari_dycon import io
+from napari_dycon.application.active_case import KINDS, CaseView, load_case
 from napari_dycon.errors import DyconError
-from napari_dycon.project import formats
 from napari_dycon.project.store import Project
 
 MAX_BYTES = 2**30
@@ -72,7 +72,7 @@ def case_state(project: Project, case_id: str) -> State | None:
     """State of all files that make up a case in view; ``None`` where that cannot be told."""
     case = project.case(case_id)
     try:
-        scans = tuple(formats.scan_state(path) for path in project.image_paths(case_id))
+        scans = tuple(io.scan_state(path) for path in project.image_paths(case_id))
         run = next(iter(project.predictions(case_id)), None)
         predicted: list[object] = []
         for path in [project.prediction_path(run, case_id, kind) for kind in KINDS] if run else ():
@@ -86,7 +86,7 @@ def case_state(project: Project, case_id: str) -> State | None:
 
 def _handed_out(kept: CaseView) -> CaseView:
     return dataclasses.replace(
-        kept, label=kept.saved.copy(), notes=list(kept.notes), grey=list(kept.grey)
+        kept, label=kept.saved.copy(), notes=list(kept.notes), gray=list(kept.gray)
     )
 
 

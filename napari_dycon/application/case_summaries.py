@@ -20,12 +20,12 @@ import numpy.typing as npt
 from psygnal import Signal
 from scipy import ndimage
 
-from napari_dycon.application.suggestions import Suggestion
-from napari_dycon.engine.comparison import compare
+from napari_dycon import io as image_io
+from napari_dycon.application.active_learning import Suggestion
+from napari_dycon.core.atomic import make_folder, write_bytes
+from napari_dycon.core.containment import inside
+from napari_dycon.engine.evaluation.label_comparison import compare
 from napari_dycon.errors import DyconError
-from napari_dycon.project import formats
-from napari_dycon.project.atomic import make_folder, write_bytes
-from napari_dycon.project.links import inside
 from napari_dycon.project.store import Project
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _pairs(project: Project) -> dict[str, _Pair]:
     found = {}
     for case in project.cases:
         run = newest.get(case.id)
-        if run is None or case.status == "unlabelled":
+        if run is None or case.status == "unlabeled":
             continue
         path = project.prediction_path(run, case.id)
         found[case.id] = _Pair(run, (project.label_stamp(case.id), path, path.stat().st_mtime_ns))
@@ -221,7 +221,7 @@ def _words(summary: CaseSummary) -> tuple[object, ...]:
 
 def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> float | None:
     try:
-        mask = formats.read_label(project.prediction_path(run, case))
+        mask = image_io.read_label(project.prediction_path(run, case))
         label = project.read_label(case, like=mask)
     except DyconError:  # missing, damaged, or on different grids
         return None

@@ -29,11 +29,11 @@ Map = npt.NDArray[np.floating[Any]]
 class HotSpot:
     """A ball of high uncertainty.
 
-    ``centre`` is the most uncertain inner voxel ``(d, h, w)`` of it, ``mass`` the sum of its
+    ``center`` is the most uncertain inner voxel ``(d, h, w)`` of it, ``mass`` the sum of its
     uncertainty that no place before it held, ``voxels`` how many those are.
     """
 
-    centre: tuple[int, int, int]
+    center: tuple[int, int, int]
     mass: float
     voxels: int
 
@@ -82,7 +82,7 @@ def find_hot_spots(
 def _smoothed(values: Map, box: tuple[slice, ...]) -> Map:
     """Means of 3 x 3 x 3 voxels in a box of a map.
 
-    So a centre lies in the thick of its region and not on one noisy voxel.
+    So a center lies in the thick of its region and not on one noisy voxel.
     """
     wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
     inner = tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from napari_dycon.application.jobs import LAST_EVENTS
+from napari_dycon.application.engine_process import LAST_EVENTS
 
 Event = dict[str, Any]
 RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopping"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.drawing.slices import annotated_shares
+from napari_dycon.annotation.coverage import annotated_shares
 
 LEAST_UNSURE = 0.2  # lower entropies are the background's, and would drown the rest
 

@@ -1,6 +1,6 @@
 """A scan painted from level sets: the canvas on which the synthetic cohort is drawn.
 
-Every structure is a level set: a field in millimetres that is positive inside. Painting one blends
+Every structure is a level set: a field in millimeters that is positive inside. Painting one blends
 its brightness over what lies below, with the share of each border voxel that it fills. All level
 sets are read in one randomly warped frame, so that anatomy varies as a whole.
 """
@@ -25,7 +25,7 @@ class Scene:
     rng: np.random.Generator
     spacing: tuple[float, float, float]
     half: npt.NDArray[np.float64]  # half the field of view along S, P, L in mm
-    frame: tuple[Field, Field, Field]  # mm from the centre along S, P, L, each (D, H, W)
+    frame: tuple[Field, Field, Field]  # mm from the center along S, P, L, each (D, H, W)
     image: Field
 
     @classmethod
@@ -56,7 +56,7 @@ class Scene:
 
     def ellipsoid(
         self,
-        centre: tuple[float, float, float],
+        center: tuple[float, float, float],
         radii: tuple[float, float, float],
         tilt: float = 0.0,
     ) -> Field:
@@ -69,7 +69,7 @@ class Scene:
             plane[[a, a, b, b], [a, b, a, b]] = np.cos([angle, 0, 0, angle])
             plane[a, b], plane[b, a] = -np.sin(angle), np.sin(angle)
             turn = turn @ plane
-        local = [axis - c for axis, c in zip(self.frame, centre, strict=True)]
+        local = [axis - c for axis, c in zip(self.frame, center, strict=True)]
         square = np.zeros_like(self.image)
         for row, radius in zip(turn.astype(np.float32), radii, strict=True):
             square += ((row[0] * local[0] + row[1] * local[1] + row[2] * local[2]) / radius) ** 2

@@ -1,6 +1,6 @@
 """The whole loop on the built-in cohort: make scans, train on four labels, predict, compare.
 
-Four of sixteen synthetic scans are labelled, two more are kept for validation, the rest has no
+Four of sixteen synthetic scans are labeled, two more are kept for validation, the rest has no
 label that anything could learn from; the report compares with the truth that only it reads.
 """
 
@@ -12,17 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.demo.cohort import CLASSES, write_cohort
+from napari_dycon.core.atomic import make_folder, write_json, write_text
+from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
-from napari_dycon.project.atomic import make_folder, write_json, write_text
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon.project.importing.create_project import project_from_folder
 from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
 Say = Callable[[Event], None]
 MARK = ".napari-dycon-demo"
-CASES, LABELLED, VALIDATION = 16, 4, 2
+CASES, LABELED, VALIDATION = 16, 4, 2
 TIME_LIMIT = 240.0  # seconds, when no number of steps is given
 
 
@@ -41,7 +41,7 @@ def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, say: Sa
     else:
         config = make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT)
     if window:
-        from napari_dycon.widgets.demo import run_in_window
+        from napari_dycon.demo.window import run_in_window
 
         run_in_window(project, config, out, close=close, say=say)
     else:
@@ -64,21 +64,21 @@ def make_project(out: Path, say: Say) -> Project:
     truth = sorted((out / "cohort" / "truth").iterdir())
     drawn = out / "cohort" / "labels"
     drawn.mkdir(exist_ok=True)
-    for file in truth[: LABELLED + VALIDATION]:
+    for file in truth[: LABELED + VALIDATION]:
         shutil.copyfile(file, drawn / file.name)
     project = project_from_folder(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
-    for case in project.cases[LABELLED : LABELLED + VALIDATION]:
+    for case in project.cases[LABELED : LABELED + VALIDATION]:
         project.set_split(case.id, "validation")
     return project
 
 
 def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
-    from napari_dycon.engine.checkpoint import load_model
+    from napari_dycon.engine.atlas.templates import with_voters
+    from napari_dycon.engine.checkpoints.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
-    from napari_dycon.engine.predict_scans import predict_cases
-    from napari_dycon.engine.progress import PredictionProgress
-    from napari_dycon.engine.templates import with_voters
-    from napari_dycon.engine.train import train
+    from napari_dycon.engine.inference.predict_scans import predict_cases
+    from napari_dycon.engine.inference.progress import PredictionProgress
+    from napari_dycon.engine.training.run import train
 
     for event in train(project, config):
         say(event)
@@ -86,7 +86,7 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     device = choose_device(config.device).device
     dtype = choose_precision("auto", device)
     model = load_model(run.weights_path, device)
-    cases = [case.id for case in project.unlabelled()]
+    cases = [case.id for case in project.unlabeled()]
     progress = PredictionProgress(len(cases))
     model = with_voters(project, run, model, device, dtype, say, progress=progress)
     how = (project, run.id, model, cases, device, dtype)
@@ -95,14 +95,14 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
 
 
 def report(project: Project, out: Path, say: Say) -> Path:
-    """Compare the predictions of the unlabelled cases with the truth; write ``report.md``."""
-    from napari_dycon.demo.report import write_report
-    from napari_dycon.engine.evaluation import evaluate_folders
+    """Compare the predictions of the unlabeled cases with the truth; write ``report.md``."""
+    from napari_dycon.demo.summary import write_report
+    from napari_dycon.engine.evaluation.folders import evaluate_folders
 
     run = project.run()
     found = project.path / "predictions" / run.id
     # Cases that were only previewed while they were looked at belong to other groups.
-    wanted = {case.id for case in project.unlabelled()}
+    wanted = {case.id for case in project.unlabeled()}
     chosen = out / "results"
     chosen.mkdir(exist_ok=True)
     for file in sorted(found.iterdir()):
@@ -113,8 +113,8 @@ def report(project: Project, out: Path, say: Say) -> Path:
     write_json(out / "report.json", result)
     metrics = json.loads(run.metrics_path.read_text(encoding="utf-8"))
     about = [
-        f"Of {CASES} synthetic scans {LABELLED} were labelled to learn from, {VALIDATION} more "
-        f"were labelled and kept for validation, {CASES - LABELLED - VALIDATION} had no label. "
+        f"Of {CASES} synthetic scans {LABELED} were labeled to learn from, {VALIDATION} more "
+        f"were labeled and kept for validation, {CASES - LABELED - VALIDATION} had no label. "
         f"Run {run.id} took {metrics['step']} steps in {metrics['elapsed']:.0f} s. "
         "The figures are of the scans that had no label.",
         "",
@@ -127,7 +127,7 @@ def report(project: Project, out: Path, say: Say) -> Path:
     say(
         {
             "event": "demo",
-            "message": f"Mean Dice {dice:.3f} on unlabelled scans; report in {path}",
+            "message": f"Mean Dice {dice:.3f} on unlabeled scans; report in {path}",
             "mean_dice": dice,
             "report": str(path),
         }

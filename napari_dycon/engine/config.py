@@ -35,7 +35,7 @@ RETIRED_SETTINGS = ("top_k", "teacher_negatives")
 class TrainConfig:
     """Everything that decides what a training run does.
 
-    Lengths of patches are voxels ``(D, H, W)`` of the planned spacing, spacings are millimetres,
+    Lengths of patches are voxels ``(D, H, W)`` of the planned spacing, spacings are millimeters,
     times are seconds. Symbols in comments are those of the papers.
     """
 
@@ -64,17 +64,17 @@ class TrainConfig:
     aspp: bool = False
 
     # Batches and augmentation
-    labelled_batch: int = 2
-    unlabelled_batch: int = 2
+    labeled_batch: int = 2
+    unlabeled_batch: int = 2
     accumulation_steps: int = 1  # parts that each step's batch is computed in, to save memory
     activation_checkpointing: bool = False  # compute features again in the backward pass, likewise
-    foreground_share: float = 0.5  # labelled patches centred on an annotated structure
+    foreground_share: float = 0.5  # labeled patches centerd on an annotated structure
     augment: bool = True
     rotate_degrees: float = 17.0
     scale_range: float = 0.25
     mirror: bool = False  # left and right look alike only in some anatomies
 
-    # Optimisation
+    # Optimization
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
@@ -83,8 +83,8 @@ class TrainConfig:
     clip_norm: float = 1.0
     ema_decay: float = 0.99
 
-    # The unlabelled part of the loss (see docs of each loss)
-    unlabelled_start: float = 0.8  # share of the run before the unlabelled half takes part
+    # The unlabeled part of the loss (see docs of each loss)
+    unlabeled_start: float = 0.8  # share of the run before the unlabeled half takes part
     unsupervised_weight: float = 0.5  # u
     consistency_weight: float = 0.1  # w
     consistency_ramp: float = 0.4  # T_ramp / T
@@ -100,11 +100,11 @@ class TrainConfig:
     fecl_teacher_weight: float = 0.0  # λ, of the pairs with the teacher's cells
     fecl_entropy: bool = True  # weight anchors by exp(h)
     cross_volume: bool = False  # pairs also between patches of different volumes
-    teacher_confidence: float = 0.8  # below it a cell of an unlabelled patch has no class
-    # Labelled scans in the shapes of unlabelled ones (see warps.py)
+    teacher_confidence: float = 0.8  # below it a cell of an unlabeled patch has no class
+    # Labeled scans in the shapes of unlabeled ones (see warps.py)
     warps: int = 0  # how many at most
-    vote_share: float = 0.6  # of the labelled patches, from scans that their labels agree on
-    warp_share: float = 0.5  # of the others, from deformed scans; over the root of labelled cases
+    vote_share: float = 0.6  # of the labeled patches, from scans that their labels agree on
+    warp_share: float = 0.5  # of the others, from deformed scans; over the root of labeled cases
     # SECL
     secl_weight: float = 0.1
     secl_temperature: float = 0.1
@@ -113,8 +113,8 @@ class TrainConfig:
     # Prediction
     test_scales: tuple[float, ...] = (1.0, 0.9)  # sizes in which student and teacher see a scan
     test_mirror: bool = False  # seen once more with left and right exchanged
-    atlas_weight: float = 0.0  # of what labelled scans deformed into it say (see atlas.py)
-    templates: int = 8  # unlabelled scans that have a say then as well (see templates.py)
+    atlas_weight: float = 0.0  # of what labeled scans deformed into it say (see atlas.py)
+    templates: int = 8  # unlabeled scans that have a say then as well (see templates.py)
 
     # While running, seconds between
     validate_every: float = 60.0
@@ -129,9 +129,9 @@ class TrainConfig:
         return dataclasses.replace(self, **changes)
 
     def shape_share(self, own: int) -> float:
-        """Share of the labelled patches from deformed scans, of which ``own`` were labelled.
+        """Share of the labeled patches from deformed scans, of which ``own`` were labeled.
 
-        The more scans people have labelled themselves, the less has to be borrowed.
+        The more scans people have labeled themselves, the less has to be borrowed.
         """
         return self.warp_share / math.sqrt(own)
 
@@ -273,7 +273,7 @@ def _check(config: TrainConfig) -> None:
                 f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}."
             )
     check_ranges(config)
-    positive = ("steps", "labelled_batch", "learning_rate", "temperature", "beta_min")
+    positive = ("steps", "labeled_batch", "learning_rate", "temperature", "beta_min")
     for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
         if not getattr(config, name) > 0:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected more than 0.")
@@ -291,16 +291,16 @@ def _check(config: TrainConfig) -> None:
         "vote_share",
         "atlas_weight",
         "ema_decay",
-        "unlabelled_start",
+        "unlabeled_start",
         "warmup",
     ):
         if not 0 <= getattr(config, name) <= 1:
             raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
-    if math.gcd(config.labelled_batch, config.unlabelled_batch) % config.accumulation_steps:
+    if math.gcd(config.labeled_batch, config.unlabeled_batch) % config.accumulation_steps:
         raise ConfigError(
             f"Setting accumulation_steps is {config.accumulation_steps}; expected a divisor of "
-            f"labelled_batch ({config.labelled_batch}) and unlabelled_batch "
-            f"({config.unlabelled_batch})."
+            f"labeled_batch ({config.labeled_batch}) and unlabeled_batch "
+            f"({config.unlabeled_batch})."
         )
     if config.activation_checkpointing and config.norm == "batch":
         raise ConfigError("Setting activation_checkpointing needs another norm than batch.")

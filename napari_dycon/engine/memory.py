@@ -18,12 +18,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from napari_dycon.core.available_memory import available_memory
+from napari_dycon.core.untrusted import whole
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
+from napari_dycon.engine.data.planning import estimate_patch_bytes, lower_batch, min_patch_side
 from napari_dycon.engine.device import free_memory, is_out_of_memory
-from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
-from napari_dycon.engine.plan import estimate_patch_bytes, lower_batch, min_patch_side
-from napari_dycon.project.available_memory import available_memory
-from napari_dycon.project.limited import whole
 
 P = TypeVar("P")
 T = TypeVar("T")
@@ -81,12 +81,12 @@ class MemoryPlan:
         return None if lower == own else MemoryPlan.of(lower)
 
     def estimate_bytes(
-        self, config: TrainConfig, *, channels: int, classes: int, unlabelled: bool
+        self, config: TrainConfig, *, channels: int, classes: int, unlabeled: bool
     ) -> int:
         """Estimate the memory of a step beyond what the networks themselves take."""
-        patches = config.labelled_batch + (config.unlabelled_batch if unlabelled else 0)
+        patches = config.labeled_batch + (config.unlabeled_batch if unlabeled else 0)
         one = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
-        if unlabelled and config.method in CONTRASTIVE:  # embeddings lie twice as fine
+        if unlabeled and config.method in CONTRASTIVE:  # embeddings lie twice as fine
             locations = math.prod(-(-2 * side // config.stride) for side in self.patch)
             one += BYTES_PER_PAIR * locations**2
         return math.ceil(patches / self.accumulation_steps) * one
@@ -131,13 +131,13 @@ def shrink_patch(
 
 
 def fit_to_memory(
-    config: TrainConfig, free: int, *, channels: int, classes: int, unlabelled: bool
+    config: TrainConfig, free: int, *, channels: int, classes: int, unlabeled: bool
 ) -> TrainConfig:
     """Make the plan smaller until its estimate fits into the free memory, or nothing is left."""
     memory = MemoryPlan.of(config)
-    while memory.estimate_bytes(
-        config, channels=channels, classes=classes, unlabelled=unlabelled
-    ) > (USABLE_FRACTION * free):
+    while memory.estimate_bytes(config, channels=channels, classes=classes, unlabeled=unlabeled) > (
+        USABLE_FRACTION * free
+    ):
         lower = memory.lower(config)
         if lower is None:
             break
@@ -146,14 +146,14 @@ def fit_to_memory(
 
 
 def split_batch(batch: Batch, parts: int) -> list[Batch]:
-    """Split a batch into micro-batches; ``parts`` divides the labelled and the unlabelled half."""
+    """Split a batch into micro-batches; ``parts`` divides the labeled and the unlabeled half."""
     if parts == 1:
         return [batch]
-    labelled = [LabelledBatch(*part) for part in _chunks(batch.labelled, parts)]
-    if batch.unlabelled is None:
-        return [Batch(part, None) for part in labelled]
-    unlabelled = [UnlabelledBatch(*part) for part in _chunks(batch.unlabelled, parts)]
-    return [Batch(*halves) for halves in zip(labelled, unlabelled, strict=True)]
+    labeled = [LabeledBatch(*part) for part in _chunks(batch.labeled, parts)]
+    if batch.unlabeled is None:
+        return [Batch(part, None) for part in labeled]
+    unlabeled = [UnlabeledBatch(*part) for part in _chunks(batch.unlabeled, parts)]
+    return [Batch(*halves) for halves in zip(labeled, unlabeled, strict=True)]
 
 
 def _chunks(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:

@@ -49,7 +49,7 @@ class Output(NamedTuple):
 
 
 class ProjectionHead(nn.Module):
-    """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv, norm; L2-normalised.
+    """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv, norm; L2-normalized.
 
     The last norm sets the mean of each channel over a patch to 0 and its deviation to 1, so that
     cells cannot all come to be alike. It knows one patch alone (where published networks have batch

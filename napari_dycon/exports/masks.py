@@ -10,18 +10,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon import io
+from napari_dycon.core.atomic import make_folder
+from napari_dycon.core.cleanup import sweep
 from napari_dycon.errors import UserError
-from napari_dycon.project import formats
-from napari_dycon.project.adding import Progress
-from napari_dycon.project.atomic import make_folder
-from napari_dycon.project.formats.dicom_seg import write_dicom_seg, write_parametric_map
-from napari_dycon.project.formats.dicom_source import reference
-from napari_dycon.project.guard import check_folder, check_target, scan_files
-from napari_dycon.project.leftovers import sweep
-from napari_dycon.project.schema import UNANNOTATED
+from napari_dycon.exports.overwrite_guard import check_folder, check_target, scan_files
+from napari_dycon.io.dicom.references import reference
+from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
+from napari_dycon.io.dicom.terminology import Code
+from napari_dycon.io.volume import Volume
+from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
-from napari_dycon.project.terminology import Code
-from napari_dycon.project.volume import Volume
 
 Mask = npt.NDArray[np.uint8]
 What = Literal["best", "labels", "predictions"]
@@ -109,7 +109,7 @@ def export_masks(
                     keep_identity=keep_identity,
                 )  # fmt: skip
             else:
-                formats.write_mask(mask, like=like, path=path)
+                io.write_mask(mask, like=like, path=path)
             done.append(Exported(case, path, made_of))
             if note and format_ != "dicom-seg" and (mask == UNANNOTATED).any():
                 note(f"{case} is annotated in part: what nobody annotated is {UNANNOTATED} there.")
@@ -138,7 +138,7 @@ def _there(
 ) -> tuple[Path | None, str | None]:
     """Label of a case, and the run with its prediction, as far as they are wanted and there."""
     file = project.label_path(case)
-    drawn = project.case(case).status != "unlabelled" and file.exists()
+    drawn = project.case(case).status != "unlabeled" and file.exists()
     label = file if drawn and what != "predictions" else None
     if what == "labels":
         return label, None
@@ -150,11 +150,11 @@ def _mask(
     project: Project, case: str, label: Path | None, run: str | None, like: Volume
 ) -> tuple[Mask, str]:
     """Mask of a case, and what it is made of."""
-    drawn = None if label is None else formats.read_label(label, like=like).array
+    drawn = None if label is None else io.read_label(label, like=like).array
     if run is None:
         assert drawn is not None
         return drawn, "label"
-    prediction = formats.read_label(project.prediction_path(run, case), like=like).array
+    prediction = io.read_label(project.prediction_path(run, case), like=like).array
     if drawn is None:
         return prediction, "prediction"
     missing = drawn == UNANNOTATED
@@ -178,4 +178,4 @@ def _write_uncertainty(
     if format_ == "dicom-seg":
         write_parametric_map(found, like, path, name="Uncertainty", keep_identity=keep_identity)
     else:
-        formats.write_map(found, like=like, path=path)
+        io.write_map(found, like=like, path=path)

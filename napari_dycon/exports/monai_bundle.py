@@ -18,19 +18,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from napari_dycon.engine import network, uncertainty, windows
-from napari_dycon.engine.checkpoint import Model, load_model
-from napari_dycon.engine.config import TrainConfig
-from napari_dycon.errors import ConfigError, ProjectError
-from napari_dycon.project.atomic import (
+from napari_dycon.core.atomic import (
     make_folder,
     replacing,
     temporary_beside,
     write_json,
     write_text,
 )
-from napari_dycon.project.leftovers import sweep
-from napari_dycon.project.schema import ClassInfo
+from napari_dycon.core.cleanup import sweep
+from napari_dycon.engine import network
+from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.inference import uncertainty, windows
+from napari_dycon.errors import ConfigError, ProjectError
+from napari_dycon.project.models import ClassInfo
 
 SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
@@ -153,7 +154,7 @@ def _inference(model: Model) -> dict[str, Any]:
 
 
 def _intensity(config: TrainConfig) -> dict[str, Any]:
-    """MONAI's transforms that do what ``engine.preprocess.normalise`` does."""
+    """MONAI's transforms that do what ``engine.preprocess.normalize`` does."""
     if config.intensity == "window" and config.window is not None:
         low, high = config.window
         return {
@@ -218,7 +219,7 @@ def _metadata(
         "task": "3D segmentation of " + ", ".join(list(classes.values())[1:]),
         "description": "Student and teacher of a semi-supervised training with napari-dycon; the "
         "mean of their softmax outputs is the prediction.",
-        "authors": "Those who labelled the scans and trained the network",
+        "authors": "Those who labeled the scans and trained the network",
         "copyright": "Code: the napari-dycon developers, BSD-3-Clause. Weights: the authors.",
         "data_type": "nibabel",
         "intended_use": "Research; not a medical device.",

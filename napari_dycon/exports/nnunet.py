@@ -18,17 +18,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.engine.plan import Fingerprint, fingerprint, looks_like_ct
+from napari_dycon import io
+from napari_dycon.core.atomic import make_folder, temporary_beside, write_json
+from napari_dycon.core.cleanup import sweep
+from napari_dycon.engine.data.planning import Fingerprint, fingerprint, looks_like_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
-from napari_dycon.project import formats
-from napari_dycon.project.adding import Progress
-from napari_dycon.project.atomic import make_folder, temporary_beside, write_json
-from napari_dycon.project.labels import check_values, label_status
-from napari_dycon.project.leftovers import sweep
-from napari_dycon.project.names import free_id
-from napari_dycon.project.schema import UNANNOTATED, Case, ClassInfo
+from napari_dycon.io.volume import Volume
+from napari_dycon.project.case_ids import free_id
+from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.label_rules import check_values, label_status
+from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
 from napari_dycon.project.store import Project
-from napari_dycon.project.volume import Volume
 
 ENDING = ".nii.gz"
 RESERVED = ("background", "ignore")  # label names with a meaning of their own in nnU-Net
@@ -47,7 +47,7 @@ def write_nnunet(
 
     Annotated cases are for training, those kept for validation among them; the others go to
     ``imagesTs``. Voxels that nobody annotated get nnU-Net's ``ignore`` label, the highest value.
-    nnU-Net normalises by a channel's name: a first channel in Hounsfield units is called ``CT``.
+    nnU-Net normalizes by a channel's name: a first channel in Hounsfield units is called ``CT``.
     With cases for validation, ``splits_final.json`` holds the project's split; nnU-Net takes it
     from the data set's folder of preprocessed data.
 
@@ -95,7 +95,7 @@ def _fill(
     labels = {
         case.id: path
         for case in cases
-        if case.status != "unlabelled" and (path := project.label_path(case.id)).exists()
+        if case.status != "unlabeled" and (path := project.label_path(case.id)).exists()
     }
     if not labels:
         raise UserError(
@@ -118,11 +118,11 @@ def _fill(
             training.append(case)
             sparse |= bool((label == UNANNOTATED).any())
             path = folder / "labelsTr" / f"{names[case.id]}{ENDING}"
-            formats.write_mask(_remapped(label, values, ignore), like=scan, path=path)
+            io.write_mask(_remapped(label, values, ignore), like=scan, path=path)
         part = "imagesTs" if label is None else "imagesTr"
         for index, channel in enumerate(scan.array.reshape(-1, *scan.shape)):
             path = folder / part / f"{names[case.id]}_{index:04d}{ENDING}"
-            formats.write_map(channel, like=scan, path=path)
+            io.write_map(channel, like=scan, path=path)
         if progress:
             progress(number, len(cases), case.id)
     if not training:
@@ -205,9 +205,9 @@ def _label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mas
     """Label of a case, checked; ``None`` where nothing of it is annotated."""
     if path is None:
         return None
-    label = formats.read_label(path, like=scan).array
+    label = io.read_label(path, like=scan).array
     check_values(label, project.classes, f"The label of {case.id}")
-    return None if label_status(label) == "unlabelled" else label
+    return None if label_status(label) == "unlabeled" else label
 
 
 def _check_scans(project: Project, cases: Sequence[Case]) -> None:

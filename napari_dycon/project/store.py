@@ -15,9 +15,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon import io
+from napari_dycon.core.atomic import folder_lock, make_folder, replacing_together, write_json
+from napari_dycon.core.containment import inside, inside_own
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import DyconError, GeometryError, ProjectError, UserError
-from napari_dycon.project import formats, project_file
-from napari_dycon.project.adding import (
+from napari_dycon.io.volume import Volume
+from napari_dycon.project import manifest
+from napari_dycon.project.external_images import check_share, outside_folders
+from napari_dycon.project.importing.case_import import (
     Place,
     Progress,
     Skip,
@@ -26,14 +32,10 @@ from napari_dycon.project.adding import (
     label_file,
     read_cases,
 )
-from napari_dycon.project.atomic import folder_lock, make_folder, replacing_together, write_json
-from napari_dycon.project.labels import check_values, label_status
-from napari_dycon.project.limited import read_json
-from napari_dycon.project.links import inside, inside_own
-from napari_dycon.project.references import check_share, outside_folders
-from napari_dycon.project.runs import Run, check_run, list_runs, make_run, sound_facts
-from napari_dycon.project.scans import Scan, read_scan
-from napari_dycon.project.schema import (
+from napari_dycon.project.importing.discovery import Scan, read_scan
+from napari_dycon.project.label_rules import check_values, label_status
+from napari_dycon.project.migrations import SCHEMA_VERSION
+from napari_dycon.project.models import (
     UNANNOTATED,
     Case,
     ClassInfo,
@@ -44,9 +46,8 @@ from napari_dycon.project.schema import (
     next_color,
     validated,
 )
-from napari_dycon.project.trust import remember
-from napari_dycon.project.upgrades import SCHEMA_VERSION
-from napari_dycon.project.volume import Volume
+from napari_dycon.project.runs.run import Run, check_run, list_runs, make_run, sound_facts
+from napari_dycon.project.trusted_projects import remember
 
 Array = npt.NDArray[Any]
 Kind = Literal["mask", "uncertainty", "disagreement"]
@@ -73,7 +74,7 @@ class Project:
     ) -> Project:
         """Make an empty project in a new or empty folder."""
         path = Path(path).absolute()
-        project_file.check_free(path)
+        manifest.check_free(path)
         values = {
             "schema_version": SCHEMA_VERSION,
             "name": name or path.name,
@@ -82,7 +83,7 @@ class Project:
         }
         file = validated(values, path, "Nothing was made; choose other values.")
         make_folder(path / "labels")
-        write_json(path / project_file.FILE, file.model_dump())
+        write_json(path / manifest.FILE, file.model_dump())
         remember(path)
         return cls(path, file)
 
@@ -94,18 +95,18 @@ class Project:
         that would change it raises ``ProjectError``.
         """
         path = Path(path).absolute()
-        folder = path.parent if path.name == project_file.FILE else path
+        folder = path.parent if path.name == manifest.FILE else path
         if not folder.exists():
             raise ProjectError(f"There is no folder {folder}. Check its name.")
-        file = project_file.read(folder)
-        if not read_only and not project_file.can_write(folder):
+        file = manifest.read(folder)
+        if not read_only and not manifest.can_write(folder):
             read_only = "its folder cannot be written to"
         return cls(folder, file, read_only)
 
     @staticmethod
     def is_project(path: Path | str) -> bool:
         """Whether a folder holds a project."""
-        return project_file.is_project(path)
+        return manifest.is_project(path)
 
     # ---- What it holds -----------------------------------------------------------------------
 
@@ -150,32 +151,32 @@ class Project:
         hint = f" Did you mean {', '.join(close)}?" if close else " List them with `cases`."
         raise UserError(f"There is no case '{case_id}' in {self.name}.{hint}")
 
-    def labelled(self, split: Split = "train") -> list[Case]:
+    def labeled(self, split: Split = "train") -> list[Case]:
         """Cases of a split that somebody annotated, wholly or in part."""
         return [
             case
             for case in self._file.cases
             if case.split == split
-            and case.status != "unlabelled"
+            and case.status != "unlabeled"
             and self.label_path(case.id).exists()
         ]
 
-    def has_labelled(self, split: Split = "train") -> bool:
-        """Whether any case of a split is annotated, as ``labelled`` tells; looks no further."""
+    def has_labeled(self, split: Split = "train") -> bool:
+        """Whether any case of a split is annotated, as ``labeled`` tells; looks no further."""
         return any(
             self.label_path(case.id).exists()
             for case in self._file.cases
-            if case.split == split and case.status != "unlabelled"
+            if case.split == split and case.status != "unlabeled"
         )
 
-    def unlabelled(self) -> list[Case]:
+    def unlabeled(self) -> list[Case]:
         """Cases of the training split that nobody annotated."""
-        labelled = {case.id for case in self.labelled()}
-        return [c for c in self._file.cases if c.split == "train" and c.id not in labelled]
+        labeled = {case.id for case in self.labeled()}
+        return [c for c in self._file.cases if c.split == "train" and c.id not in labeled]
 
     def image_paths(self, case_id: str) -> list[Path]:
         """Files of a case, one a channel; channels of a 4D file name it again."""
-        return [formats.file_of(path) for path in self._channel_paths(case_id)]
+        return [io.file_of(path) for path in self._channel_paths(case_id)]
 
     def read_image(self, case_id: str) -> Volume:
         """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
@@ -185,7 +186,7 @@ class Project:
     def grid(self, case_id: str) -> Volume:
         """First channel of a case, on whose grid its label lies."""
         case = self.case(case_id)
-        return formats.read_volume(
+        return io.read_volume(
             self._channel_paths(case_id)[0], check_values=False, resample=case.resampled
         )
 
@@ -203,7 +204,7 @@ class Project:
         path = self.label_path(case_id)
         if not path.exists():
             return None
-        return formats.read_label(path, like=like).array
+        return io.read_label(path, like=like).array
 
     def label_stamp(self, case_id: str) -> tuple[int, int, int] | None:
         """State of a label's file, which differs after every write; ``None`` if there is none."""
@@ -257,7 +258,7 @@ class Project:
         scans = []
         for number, group in enumerate(groups):
             paths = tuple(Path(path).absolute() for path in group)
-            scans.append(Scan(ids[number] if ids else formats.scan_name(paths[0]), paths))
+            scans.append(Scan(ids[number] if ids else io.scan_name(paths[0]), paths))
         found = read_cases(
             Place(self.path, self.channels, self.classes, self.cases),
             scans,
@@ -304,14 +305,14 @@ class Project:
         path = self.label_path(case_id)
         make_folder(path.parent, within=self.path)
         found = status or label_status(array)
-        # A case that counts as unlabelled is neither learnt from nor exported: a crash in between
+        # A case that counts as unlabeled is neither learned from nor exported: a crash in between
         # must not leave a label without its status. A status without a label does no harm.
-        if self.case(case_id).status == "unlabelled" != found:
+        if self.case(case_id).status == "unlabeled" != found:
             with contextlib.suppress(DyconError):  # the label must not wait; told below
                 self.set_status(case_id, found)
-        formats.write_mask(array, like=like, path=path)
+        io.write_mask(array, like=like, path=path)
         self.reload()  # another window may have changed the status
-        if found == "labelled" and self.case(case_id).status == "reviewed" and status is None:
+        if found == "labeled" and self.case(case_id).status == "reviewed" and status is None:
             found = "reviewed"
         if found != self.case(case_id).status:
             self.set_status(case_id, found)
@@ -337,7 +338,7 @@ class Project:
     def change_class(
         self, value: int, *, name: str | None = None, color: str | None = None
     ) -> None:
-        """Rename or recolour a structure."""
+        """Rename or recolor a structure."""
         changes = {k: v for k, v in (("name", name), ("color", color)) if v is not None}
 
         def change(values: dict[str, Any]) -> None:
@@ -349,7 +350,7 @@ class Project:
 
     def reload(self) -> None:
         """Read ``project.json`` again, which another window may have changed."""
-        self._file = project_file.read(self.path)
+        self._file = manifest.read(self.path)
 
     # ---- Runs and predictions ----------------------------------------------------------------
 
@@ -396,8 +397,8 @@ class Project:
         if not path.exists():
             return None
         if kind == "mask":
-            return formats.read_label(path, like=like).array
-        return formats.read_map(path, like=like)
+            return io.read_label(path, like=like).array
+        return io.read_map(path, like=like)
 
     def write_prediction(
         self,
@@ -421,9 +422,9 @@ class Project:
         targets = [self.prediction_path(run_id, case_id, kind) for kind in kinds]
         make_folder(targets[0].parent, within=self.path)
         with replacing_together(targets) as files:
-            formats.write_map(uncertainty, like=like, path=files[0])
-            formats.write_map(disagreement, like=like, path=files[1])
-            formats.write_mask(mask, like=like, path=files[2])
+            io.write_map(uncertainty, like=like, path=files[0])
+            io.write_map(disagreement, like=like, path=files[1])
+            io.write_mask(mask, like=like, path=files[2])
 
     def facts_path(self, run_id: str, case_id: str) -> Path:
         """Where facts are kept, wherever links lead; to read them use ``read_facts``."""
@@ -487,4 +488,4 @@ class Project:
     def _change(self, change: Callable[[dict[str, Any]], object]) -> None:
         """Read, change, check and write ``project.json`` under the lock."""
         self.need_writing()
-        self._file = project_file.changed(self.path, change)
+        self._file = manifest.changed(self.path, change)

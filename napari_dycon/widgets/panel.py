@@ -20,21 +20,21 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_dycon.core.text import printable, untagged
 from napari_dycon.errors import DyconError
-from napari_dycon.plain_text import printable, untagged
 from napari_dycon.session import Session
-from napari_dycon.widgets.annotate import AnnotateSection
-from napari_dycon.widgets.background import NapariBackground
-from napari_dycon.widgets.closing import CloseWatch
-from napari_dycon.widgets.common import plain_label
-from napari_dycon.widgets.data import DataSection
-from napari_dycon.widgets.keys import bind, keys_of, show_card, unbind
-from napari_dycon.widgets.layers import CaseLayers
-from napari_dycon.widgets.mishaps import Mishaps
-from napari_dycon.widgets.orthogonal import orthogonal_button
-from napari_dycon.widgets.review import ReviewSection
-from napari_dycon.widgets.slice_strip import SliceStrip
-from napari_dycon.widgets.training import TrainSection
+from napari_dycon.widgets.annotate.section import AnnotateSection
+from napari_dycon.widgets.data.section import DataSection
+from napari_dycon.widgets.layers.case_layers import CaseLayers
+from napari_dycon.widgets.review.section import ReviewSection
+from napari_dycon.widgets.review.slice_strip import SliceStrip
+from napari_dycon.widgets.train.section import TrainSection
+from napari_dycon.widgets.window.close_handler import CloseWatch
+from napari_dycon.widgets.window.error_handler import Mishaps
+from napari_dycon.widgets.window.helpers import plain_label
+from napari_dycon.widgets.window.orthogonal import orthogonal_button
+from napari_dycon.widgets.window.shortcuts import bind, keys_of, show_card, unbind
+from napari_dycon.widgets.window.task_runner import NapariBackground
 
 # What is only good to know stands in the panel and does not cover the scan.
 NOTIFY = {"warning": show_warning, "error": show_error}

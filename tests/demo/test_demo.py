@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from napari_dycon.commands import terminal
+from napari_dycon.cli import console
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
 
@@ -24,7 +24,7 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| case-07 | organ" in text
-    assert "Of 8 synthetic scans 4 were labelled to learn from" in text
+    assert "Of 8 synthetic scans 4 were labeled to learn from" in text
     kinds = [event["event"] for event in said]
     assert kinds.index("started") < kinds.index("finished") < kinds.index("predicted")
     assert 0 <= said[-1]["mean_dice"] <= 1
@@ -35,8 +35,8 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_terminal_the_demo_says_now_and_then_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(terminal, "QUIET", -1.0)
-    with terminal.show_demo(False) as show:
+    monkeypatch.setattr(console, "QUIET", -1.0)
+    with console.show_demo(False) as show:
         show({"event": "step", "step": 7, "progress": 0.25})
         show({"event": "predicting", "case": "case-07", "done": 1, "total": 4})
     told = capsys.readouterr().err

@@ -14,13 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_runs import TINY
 from safetensors.torch import load_file
-from tiny_runs import TINY
 
-from napari_dycon.engine import memory, predict
-from napari_dycon.engine import train as train_module
-from napari_dycon.engine.checkpoint import load_model, read_loop
+from napari_dycon.core import available_memory
+from napari_dycon.engine import memory
+from napari_dycon.engine.checkpoints.checkpoint import load_model, read_loop
 from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
+from napari_dycon.engine.data.planning import Fingerprint, estimate_patch_bytes, plan
+from napari_dycon.engine.inference import predict
+from napari_dycon.engine.inference.predict import predict_volume
+from napari_dycon.engine.inference.windows import Windows
 from napari_dycon.engine.memory import (
     MemoryPlan,
     fit_to_memory,
@@ -30,19 +35,15 @@ from napari_dycon.engine.memory import (
 )
 from napari_dycon.engine.methods import Step
 from napari_dycon.engine.methods.supervised import Supervised
-from napari_dycon.engine.patches import Batch, LabelledBatch, UnlabelledBatch
-from napari_dycon.engine.plan import Fingerprint, estimate_patch_bytes, plan
-from napari_dycon.engine.predict import predict_volume
-from napari_dycon.engine.train import train
-from napari_dycon.engine.windows import Windows
+from napari_dycon.engine.training import run as train_module
+from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, EngineError
-from napari_dycon.project import available_memory
 from napari_dycon.project.store import Project
 
 CPU = torch.device("cpu")
 GB = 2**30
 LARGE: dict[str, Any] = TINY | {
-    "patch": [48, 48, 48], "labelled_batch": 2, "unlabelled_batch": 2
+    "patch": [48, 48, 48], "labeled_batch": 2, "unlabeled_batch": 2
 }  # fmt: skip
 
 
@@ -86,13 +87,13 @@ def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
     kept["activation_checkpointing"] = True
     assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2, True)
     with pytest.raises(ConfigError, match="expected a divisor"):
-        make_config("dycon", labelled_batch=3, accumulation_steps=2)
+        make_config("dycon", labeled_batch=3, accumulation_steps=2)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
 def test_a_plan_is_made_to_fit(share: float) -> None:
     config = make_config("dycon", patch=[64, 64, 64], filters=[24, 48, 96, 128, 128])
-    settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabelled": True}
+    settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": True}
     need = MemoryPlan.of(config).estimate_bytes(config, **settings)
     free = int(need * share / memory.USABLE_FRACTION) + 1
     fitted = fit_to_memory(config, free, **settings)
@@ -130,15 +131,15 @@ def test_micro_batches_are_equal_parts() -> None:
     images = torch.arange(4.0)[:, None, None, None, None].expand(4, 1, 2, 2, 2)
     place = torch.arange(12.0).reshape(4, 3)
     batch = Batch(
-        LabelledBatch(images, images[:, 0].long(), place, place),
-        UnlabelledBatch(images[:2], place[:2], place[:2]),
+        LabeledBatch(images, images[:, 0].long(), place, place),
+        UnlabeledBatch(images[:2], place[:2], place[:2]),
     )
     one, two = split_batch(batch, 2)
-    assert torch.equal(torch.cat([one.labelled.label, two.labelled.label]), batch.labelled.label)
-    assert one.unlabelled is not None
-    assert (len(one.labelled.image), len(one.unlabelled.image)) == (2, 1)
+    assert torch.equal(torch.cat([one.labeled.label, two.labeled.label]), batch.labeled.label)
+    assert one.unlabeled is not None
+    assert (len(one.labeled.image), len(one.unlabeled.image)) == (2, 1)
     assert split_batch(batch, 1) == [batch]
-    assert split_batch(batch._replace(unlabelled=None), 4)[3].unlabelled is None
+    assert split_batch(batch._replace(unlabeled=None), 4)[3].unlabeled is None
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -181,7 +182,7 @@ class Card:
         self.usual = Supervised.losses
 
     def losses(self, method: Supervised, step: Step) -> dict[str, torch.Tensor]:
-        if step.batch.labelled.image.numel() > self.voxels:
+        if step.batch.labeled.image.numel() > self.voxels:
             self.refused += 1
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
         return self.usual(method, step)
@@ -314,7 +315,7 @@ import json, resource, sys
 from pathlib import Path
 import psutil, torch
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.train import train
+from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 
 torch.nn.functional.conv3d(torch.zeros(1, 4, 8, 8, 8), torch.zeros(4, 4, 3, 3, 3))
@@ -333,7 +334,7 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
         "supervised",
         **(LARGE | {"patch": [64, 64, 64], "filters": [24, 32, 32], "steps": 2, "augment": False}),
     )
-    settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabelled": False}
+    settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": False}
     need = MemoryPlan.of(config).estimate_bytes(config, **settings)
     done = subprocess.run(
         [

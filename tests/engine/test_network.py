@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import TINY
+from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.cells import label_cells, mean_of_cells
-from napari_dycon.engine.checkpoint import load_model
+from napari_dycon.engine.checkpoints.checkpoint import load_model
 from napari_dycon.engine.config import NORMS, TrainConfig, make_config
-from napari_dycon.engine.contrastive import fecl
+from napari_dycon.engine.data.planning import PATCH_VOXELS, Fingerprint, plan
+from napari_dycon.engine.inference.predict_scans import predict_cases
+from napari_dycon.engine.losses.contrastive import fecl
+from napari_dycon.engine.losses.feature_grid import label_cells, mean_of_cells
 from napari_dycon.engine.network import FineHead, build_network, cells
-from napari_dycon.engine.plan import PATCH_VOXELS, Fingerprint, plan
-from napari_dycon.engine.predict_scans import predict_cases
-from napari_dycon.engine.train import train
+from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError
 from napari_dycon.project.store import Project
 
@@ -134,7 +134,7 @@ def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None
     assert sum(float(p.grad.norm()) for p in head.parameters() if p.grad is not None) < 1.0
 
 
-def test_half_resolution_still_tells_neighbouring_voxels_apart() -> None:
+def test_half_resolution_still_tells_neighboring_voxels_apart() -> None:
     """Single voxels at random places are lost at half the resolution; the last layer sees them."""
     torch.manual_seed(0)
     config = make_config("supervised", filters=[8, 8, 8], half_resolution=True)

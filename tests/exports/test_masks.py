@@ -11,21 +11,21 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from dicom_files import OBLIQUE, save_series, values
-from nifti_files import save_nifti
+from helpers.dicom_files import OBLIQUE, save_series, values
+from helpers.nifti_files import save_nifti
 
-from napari_dycon.commands.support import keep_scans
+from napari_dycon import io
+from napari_dycon.cli.options import keep_scans
 from napari_dycon.errors import GeometryError, UserError
-from napari_dycon.exports.export import FORMATS, chosen_codes, export
-from napari_dycon.project import formats
-from napari_dycon.project.importers import project_from_folder
+from napari_dycon.exports.registry import FORMATS, chosen_codes, export
+from napari_dycon.project.importing.create_project import project_from_folder
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
 
 @pytest.fixture
 def dicom_project(tmp_path: Path) -> Project:
-    """Two oblique series; the first is labelled wholly, the second in part and predicted."""
+    """Two oblique series; the first is labeled wholly, the second in part and predicted."""
     for name in ("anna", "bert"):
         save_series(tmp_path / "scans" / name / "t1", values(), directions=OBLIQUE)
     project = project_from_folder(tmp_path / "p", tmp_path / "scans", classes=["pancreas", "cyst"])
@@ -53,10 +53,10 @@ def test_labels_are_completed_by_predictions_on_the_scans_grid(
     ending = {"nifti": ".nii.gz", "nrrd": ".nrrd"}[format_]
     assert [p.name for p in written] == [f"anna{ending}", f"bert{ending}"]
     scan = dicom_project.read_image("bert")
-    mask = formats.read_label(tmp_path / "out" / f"bert{ending}", like=scan).array
+    mask = io.read_label(tmp_path / "out" / f"bert{ending}", like=scan).array
     label = dicom_project.read_label("bert")
     assert np.array_equal(mask, np.where(label == 255, 2, label))
-    unsure = formats.read_volume(tmp_path / "out" / f"bert_uncertainty{ending}")
+    unsure = io.read_volume(tmp_path / "out" / f"bert_uncertainty{ending}")
     assert unsure.array.dtype == np.float32
     assert not (tmp_path / "out" / f"anna_uncertainty{ending}").exists()
     # Another program sees mask and series in one place.
@@ -76,7 +76,7 @@ def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) 
     (only,) = export(dicom_project, "nifti", tmp_path / "p", what="predictions")
     assert np.all(nib.load(only).get_fdata() == 2)
     export(dicom_project, "nifti", tmp_path / "l", what="labels", cases=["bert"])
-    label = formats.read_label(tmp_path / "l" / "bert.nii.gz").array
+    label = io.read_label(tmp_path / "l" / "bert.nii.gz").array
     assert np.array_equal(label, dicom_project.read_label("bert"))
     with pytest.raises(UserError, match="None of these cases has a prediction"):
         export(dicom_project, "nifti", tmp_path / "n", what="predictions", cases=["anna"])
@@ -217,7 +217,7 @@ def test_results_beside_a_series_are_no_scans(dicom_project: Project) -> None:
     folder = dicom_project.image_paths("bert")[0].parent
     export(dicom_project, "dicom-seg", folder, cases=["bert"], uncertainty=True)
     assert (folder / "bert_uncertainty.dcm").exists()
-    assert formats.read_volume(folder).shape == dicom_project.read_image("bert").shape
+    assert io.read_volume(folder).shape == dicom_project.read_image("bert").shape
 
 
 def test_cases_that_are_no_series_are_left_out_aloud(

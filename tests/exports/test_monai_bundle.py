@@ -15,19 +15,20 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from nifti_files import save_nifti
+from helpers.nifti_files import save_nifti
+from helpers.tiny_runs import TINY
 from safetensors import safe_open
-from tiny_runs import TINY
 
-from napari_dycon.engine import network, uncertainty
-from napari_dycon.engine.checkpoint import Model, load_model, save_weights
+from napari_dycon.engine import network
+from napari_dycon.engine.checkpoints.checkpoint import Model, load_model, save_weights
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.predict import predict_volume
+from napari_dycon.engine.inference import uncertainty
+from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.errors import ConfigError, ProjectError
-from napari_dycon.exports.bundle.scripts.scans import find_scans
+from napari_dycon.exports.bundle.scripts.images import find_scans
 from napari_dycon.exports.monai_bundle import export_monai_bundle
-from napari_dycon.project.formats import read_label, read_map, read_volume
-from napari_dycon.project.schema import ClassInfo
+from napari_dycon.io import read_label, read_map, read_volume
+from napari_dycon.project.models import ClassInfo
 
 ROOT = Path(__file__).parents[2]
 CLASSES = [

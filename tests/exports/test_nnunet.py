@@ -11,13 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
-from nifti_files import save_nifti
+from helpers.nifti_files import save_nifti
 from scipy.spatial.transform import Rotation
 
 from napari_dycon.errors import ConfigError, LabelError, UserError
 from napari_dycon.exports.nnunet import write_nnunet
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.schema import ClassInfo
+from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.models import ClassInfo
 from napari_dycon.project.store import Project
 
 TURN = Rotation.from_euler("xyz", (8, -5, 172), degrees=True).as_matrix()

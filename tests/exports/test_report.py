@@ -15,18 +15,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nifti_files import save_nifti
+from helpers.nifti_files import save_nifti
 from PIL import Image
 
-from napari_dycon.engine.metrics import evaluate_case
+from napari_dycon.core.atomic import write_json
+from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case
 from napari_dycon.errors import ProjectError, UserError
-from napari_dycon.exports.measures import used_labels
-from napari_dycon.exports.pictures import MOST_PIXELS
-from napari_dycon.exports.report import write_report
-from napari_dycon.project.atomic import write_json
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.runs import Run
-from napari_dycon.project.schema import ClassInfo
+from napari_dycon.exports.report.figures import MOST_PIXELS
+from napari_dycon.exports.report.statistics import used_labels
+from napari_dycon.exports.report.write import write_report
+from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.models import ClassInfo
+from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
 VOID = {"meta", "br", "image", "use", "path"}
@@ -101,7 +101,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
     """A run, and of some cases a prediction: the labels of the first case, moved."""
     run = project.new_run("dycon", {"method": "dycon"})
-    write_json(run.metrics_path, {"step": 12, "labelled": ["scan-0", "scan-1"]})
+    write_json(run.metrics_path, {"step": 12, "labeled": ["scan-0", "scan-1"]})
     for case in cases:
         known = project.read_label(case)
         mask = np.zeros(project.read_image(case).shape, np.uint8)
@@ -141,7 +141,7 @@ def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -
     for name in ("dice", "jaccard", "hd95_mm", "asd_mm"):
         assert float(found["scan-2"][name]) == pytest.approx(wanted["classes"]["1"][name], rel=1e-4)
     assert found["scan-2"]["use"] == "validation"
-    assert found["scan-1"]["use"] == "learnt from"
+    assert found["scan-1"]["use"] == "learned from"
     assert float(found["scan-4"]["uncertainty"]) == pytest.approx(0.25)
     assert float(found["scan-4"]["prediction_ml"]) > 0
     assert (found["scan-4"]["dice"], found["scan-5"]["prediction_ml"]) == ("", "")
@@ -172,7 +172,7 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     assert (row["label"], row["hd95_mm"], row["asd_mm"]) == ("in part", "", "")
     assert float(row["label_ml"]) == pytest.approx(int(label[middle].sum()) * 1.8 / 1000)
     assert "counts only where somebody annotated" in page.text
-    assert "Learnt from 1 box" in page.text  # scan-1 alone
+    assert "Learned from 1 box" in page.text  # scan-1 alone
 
     sparse[middle] = 0  # annotated, and nothing of the structure in it
     project.save_label("scan-0", sparse)
@@ -289,19 +289,19 @@ def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
     assert float(rows(out)[0]["dice"]) < 1.0
 
 
-def test_what_a_run_learnt_from_includes_what_it_went_on_from(project: Project) -> None:
+def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project) -> None:
     first = project.new_run("dycon", {"method": "dycon"})
-    write_json(first.metrics_path, {"labelled": ["scan-0"]})
+    write_json(first.metrics_path, {"labeled": ["scan-0"]})
     second = project.new_run("dycon", {"method": "dycon", "init_from": first.id})
-    write_json(second.metrics_path, {"labelled": ["scan-1"]})
+    write_json(second.metrics_path, {"labeled": ["scan-1"]})
     project.set_split("scan-0", "validation")
     project.set_split("scan-3", "validation")
     uses = used_labels(project, second)
     assert [uses[f"scan-{i}"] for i in range(4)] == [
-        *("learnt from", "learnt from", "labelled since", "validation")
+        *("learned from", "learned from", "labeled since", "validation")
     ]
     at_work = project.new_run("dycon", {"method": "dycon"})
-    assert used_labels(project, at_work)["scan-2"] == "learnt from"
+    assert used_labels(project, at_work)["scan-2"] == "learned from"
 
 
 def test_mistakes_are_said(project: Project, tmp_path: Path) -> None:

@@ -7,30 +7,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nifti_files import save_nifti
+from helpers.nifti_files import save_nifti
 
+from napari_dycon.core import atomic
+from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
-from napari_dycon.project import atomic
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.schema import is_case_id
-from napari_dycon.project.signs_of_life import ProcessIdentity
+from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.models import is_case_id
 from napari_dycon.project.store import Project
 
 
-def test_labelled_and_unlabelled(project: Project) -> None:
-    assert [c.id for c in project.labelled()] == ["scan-0", "scan-1", "scan-2"]
-    assert [c.id for c in project.unlabelled()] == ["scan-3", "scan-4", "scan-5"]
+def test_labeled_and_unlabeled(project: Project) -> None:
+    assert [c.id for c in project.labeled()] == ["scan-0", "scan-1", "scan-2"]
+    assert [c.id for c in project.unlabeled()] == ["scan-3", "scan-4", "scan-5"]
     project.set_split("scan-1", "validation")
     again = Project.open(project.path / "project.json")
-    assert [c.id for c in again.labelled()] == ["scan-0", "scan-2"]
-    assert [c.id for c in again.labelled("validation")] == ["scan-1"]
-    assert "scan-1" not in [c.id for c in again.unlabelled()]
+    assert [c.id for c in again.labeled()] == ["scan-0", "scan-2"]
+    assert [c.id for c in again.labeled("validation")] == ["scan-1"]
+    assert "scan-1" not in [c.id for c in again.unlabeled()]
 
 
 def test_status_follows_from_the_label(project: Project) -> None:
     label = np.full(project.read_image("scan-4").shape, 255, np.uint8)
     project.save_label("scan-4", label)
-    assert project.case("scan-4").status == "unlabelled"
+    assert project.case("scan-4").status == "unlabeled"
     label[3] = 0
     label[3, 4:8, 4:8] = 1
     project.save_label("scan-4", label)
@@ -38,7 +38,7 @@ def test_status_follows_from_the_label(project: Project) -> None:
     assert np.array_equal(project.read_label("scan-4"), label)
     label[label == 255] = 0
     project.save_label("scan-4", label)
-    assert project.case("scan-4").status == "labelled"
+    assert project.case("scan-4").status == "labeled"
     project.set_status("scan-4", "reviewed")
     project.save_label("scan-4", label)
     assert Project.open(project.path).case("scan-4").status == "reviewed"
@@ -56,10 +56,10 @@ def test_a_label_that_does_not_fit_is_refused(project: Project) -> None:
 def test_two_windows_keep_each_others_changes(project: Project) -> None:
     other = Project.open(project.path)
     project.set_split("scan-3", "validation")
-    other.add_class("tumour")
+    other.add_class("tumor")
     project.reload()
     assert project.case("scan-3").split == "validation"
-    assert [c.name for c in project.classes] == ["box", "tumour"]
+    assert [c.name for c in project.classes] == ["box", "tumor"]
 
 
 @pytest.mark.parametrize("bad", ["../x", "a/b", "a\\b", ".hidden", "..", "", "con", "a..b", "x "])

@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from nifti_files import save_nifti
+from helpers.nifti_files import save_nifti
 
+from napari_dycon import io
+from napari_dycon.core import atomic
 from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
-from napari_dycon.project import atomic, formats, project_file
-from napari_dycon.project.importers import project_from_folder
-from napari_dycon.project.names import free_id, is_case_id
-from napari_dycon.project.schema import Case, ClassInfo
+from napari_dycon.io.volume import from_canonical
+from napari_dycon.project import manifest
+from napari_dycon.project.case_ids import free_id, is_case_id
+from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.models import Case, ClassInfo
 from napari_dycon.project.store import Project
-from napari_dycon.project.volume import from_canonical
 
 SHAPE = (20, 22, 18)
 
@@ -77,7 +79,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
     again = Project.open(tmp_path / "a" / "b")
     assert (again.name, again.channels, again.cases) == ("Lesions", ["flair", "t1"], [])
     assert [(c.value, c.name) for c in made.classes] == [(1, "structure")]
-    assert again.labelled() == again.unlabelled() == again.runs() == []
+    assert again.labeled() == again.unlabeled() == again.runs() == []
     assert Project.is_project(tmp_path / "a" / "b")
     assert not Project.is_project(tmp_path)
     with pytest.raises(ProjectError, match="is a project already"):
@@ -100,7 +102,7 @@ def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
     assert [(c.value, c.name) for c in project.classes] == [(1, "class 1"), (3, "class 3")]
     assert len({c.color for c in project.classes}) == 2
     # 255 is no class: it says that the case is not annotated everywhere.
-    assert [c.status for c in project.cases[:3]] == ["labelled", "in progress", "labelled"]
+    assert [c.status for c in project.cases[:3]] == ["labeled", "in progress", "labeled"]
 
 
 def test_names_of_classes_are_free_text(scans: Path, tmp_path: Path) -> None:
@@ -173,7 +175,7 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
     added = project.add_cases([good, other], progress=lambda *step: seen.append(step))
     assert [c.id for c in added] == ["good", "good-2"]
     assert seen == [(1, 2, "good"), (2, 2, "good-2")]
-    assert Project.open(project.path).case("good-2").status == "unlabelled"
+    assert Project.open(project.path).case("good-2").status == "unlabeled"
 
 
 def test_a_label_that_cannot_be_written_adds_nothing(
@@ -182,14 +184,14 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     before = tree(project.path)
     files = [scan(tmp_path / "more" / f"{n}.nii.gz") for n in "ab"]
     labels = {n: save_nifti(tmp_path / f"{n}.nii.gz", np.ones(SHAPE, np.uint8)) for n in "ab"}
-    write = formats.write_mask
+    write = io.write_mask
 
     def full(mask: np.ndarray, *, like: object, path: Path) -> None:
         if path.name == "b.nii.gz":
             raise ProjectError("the disk is full")
         write(mask, like=like, path=path)
 
-    monkeypatch.setattr(formats, "write_mask", full)
+    monkeypatch.setattr(io, "write_mask", full)
     with pytest.raises(ProjectError, match="disk is full"):
         project.add_cases(files, labels=labels)
     assert tree(project.path) == before
@@ -198,25 +200,25 @@ def test_a_label_that_cannot_be_written_adds_nothing(
 def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = project_file.changed
+    changed = manifest.changed
 
     def then_interrupted(*arguments: Any) -> None:
         changed(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(project_file, "changed", then_interrupted)
+    monkeypatch.setattr(manifest, "changed", then_interrupted)
     label = save_nifti(tmp_path / "a.nii.gz", np.ones(SHAPE, np.uint8))
     with pytest.raises(KeyboardInterrupt):
         project.add_cases([scan(tmp_path / "more" / "a.nii.gz")], labels={"a": label})
     again = Project.open(project.path)
-    assert again.case("a").status == "labelled"
+    assert again.case("a").status == "labeled"
     assert again.read_label("a").all()
 
 
 def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> None:
     flair, t1 = scan(tmp_path / "flair.nii.gz"), scan(tmp_path / "t1.nii.gz", 1)
     project = Project.create(tmp_path / "p", channels=("flair", "t1"))
-    affine = formats.read_volume(flair).source.affine.copy()
+    affine = io.read_volume(flair).source.affine.copy()
     affine[:3, 3] += 500
     away = save_nifti(tmp_path / "away.nii.gz", np.random.default_rng(0).random(SHAPE), affine)
     with pytest.raises(GeometryError, match="does not overlap with the first channel"):
@@ -227,9 +229,9 @@ def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> Non
     volume = project.read_image("flair")
     assert volume.channels == 2
     assert volume.array.shape == (2, *volume.shape)
-    assert np.array_equal(volume.array[1], formats.read_volume(t1).array)
+    assert np.array_equal(volume.array[1], io.read_volume(t1).array)
     # A ramp on half the grid is the same ramp on the whole one.
-    source = formats.read_volume(flair).source
+    source = io.read_volume(flair).source
     ramp = np.add.outer(np.add.outer(np.arange(12.0), 2 * np.arange(12.0)), 3 * np.arange(12.0))
     fine = np.diag([0.5, 0.5, 0.5, 1.0])
     fine[:3, 3] = -0.25
@@ -287,9 +289,9 @@ def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
     other = Project.open(project.path)
     shape = other.read_image("scan-0").shape
     project.save_label("scan-0", np.full(shape, 255, np.uint8))
-    assert Project.open(project.path).case("scan-0").status == "unlabelled"
-    other.save_label("scan-0", np.ones(shape, np.uint8))  # thinks it still is "labelled"
-    assert Project.open(project.path).case("scan-0").status == "labelled"
+    assert Project.open(project.path).case("scan-0").status == "unlabeled"
+    other.save_label("scan-0", np.ones(shape, np.uint8))  # thinks it still is "labeled"
+    assert Project.open(project.path).case("scan-0").status == "labeled"
 
 
 def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
@@ -303,7 +305,7 @@ def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
 
 def test_a_lock_that_is_held_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     short = atomic.folder_lock
-    monkeypatch.setattr(project_file, "folder_lock", lambda folder: short(folder, 0.05))
+    monkeypatch.setattr(manifest, "folder_lock", lambda folder: short(folder, 0.05))
     with (
         atomic.folder_lock(project.path),
         pytest.raises(BusyError, match="Another window or command is changing project"),

@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.keys import KeyCard, keys_of
+from napari_dycon.widgets.window.shortcuts import KeyCard, keys_of
 
 pytestmark = pytest.mark.gui
 # In names of actions of layers that nobody labels on.
@@ -114,7 +114,7 @@ def box(shape: tuple[int, ...], number: int) -> np.ndarray:
     return mask
 
 
-def test_the_brush_reaches_only_the_picked_grey_values(opened: Any) -> None:
+def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     _viewer, panel = opened
     view, label = panel.session.view, panel.layers.layer("label")
     bright = np.argwhere(view.image.array > 150)
@@ -135,7 +135,7 @@ def test_the_brush_reaches_only_the_picked_grey_values(opened: Any) -> None:
     assert panel.session.drawing.paint_range is None
 
 
-def test_the_brush_is_set_in_millimetres_and_follows_naparis_own(opened: Any) -> None:
+def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) -> None:
     _viewer, panel = opened
     label, size = panel.layers.layer("label"), panel.annotate.brush.size
     finest = min(panel.session.view.image.spacing_mm[1:])
@@ -300,7 +300,7 @@ def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) 
     assert "network" in rows._rows["scan-3"].toolTip(2)
     rows.sortByColumn(2, Qt.SortOrder.AscendingOrder)
     assert rows.topLevelItem(0).text(0) == "scan-3"
-    panel.data.filter.setCurrentText("Labelled")
+    panel.data.filter.setCurrentText("Labeled")
     shown = [rows.topLevelItem(i) for i in range(rows.topLevelItemCount())]
     assert sorted(i.text(0) for i in shown if not i.isHidden()) == ["scan-0", "scan-1", "scan-2"]
     qtbot.waitUntil(lambda: not rows._rows["scan-5"].icon(0).isNull(), timeout=20_000)
@@ -342,7 +342,7 @@ def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> N
 def test_preferences_decide_what_a_window_starts_with(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_dycon.widgets.preferences import preferences
+    from napari_dycon.widgets.window.preferences import preferences
 
     settings = preferences()
     before = settings.annotate.brush_mm, settings.review.show_above, settings.train.minutes
@@ -365,8 +365,8 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     opened: Any, qtbot: Any
 ) -> None:
     views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
-    from napari_dycon.widgets.label_layer import CaseLabels
-    from napari_dycon.widgets.orthogonal import toggle
+    from napari_dycon.widgets.layers.label_layer import CaseLabels
+    from napari_dycon.widgets.window.orthogonal import toggle
 
     viewer, panel = opened
     toggle(viewer)
@@ -397,9 +397,9 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
 def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) -> None:
     viewer, panel = opened
     project = panel.session.project
-    for number, labelled in enumerate((2, 4)):
+    for number, labeled in enumerate((2, 4)):
         run = project.new_run("dycon", {"method": "dycon"})
-        run.append_event({"event": "started", "labelled": labelled})
+        run.append_event({"event": "started", "labeled": labeled})
         for step in range(1, 20):
             loss = {"supervised": 1 / step}
             run.append_event({"event": "step", "step": step, "parts": loss})

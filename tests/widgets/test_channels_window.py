@@ -9,20 +9,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dialogs import answer
-from dicom_files import save_series, values
+from helpers.dialogs import answer
+from helpers.dicom_files import save_series, values
+from helpers.nifti_files import save_nifti
 from napari.utils.notifications import notification_manager
-from nifti_files import save_nifti
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QDialogButtonBox, QFileDialog, QMessageBox
 
-from napari_dycon.exports import export as exports
-from napari_dycon.project.matching import pieces_of
-from napari_dycon.project.schema import named_classes
+from napari_dycon.exports import registry as exports
+from napari_dycon.project.importing.channel_matching import pieces_of
+from napari_dycon.project.models import named_classes
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.channel_dialog import ChannelDialog
-from napari_dycon.widgets.export_dialog import ExportDialog
-from napari_dycon.widgets.new_project import NewProjectDialog
+from napari_dycon.widgets.dialogs.channel_assignment import ChannelDialog
+from napari_dycon.widgets.dialogs.export import ExportDialog
+from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 
 pytestmark = pytest.mark.gui
 Window = Callable[[], Any]

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dialogs import answer
-from dicom_files import save_series, values
+from helpers.dialogs import answer
+from helpers.dicom_files import save_series, values
 from qtpy.QtWidgets import QDialogButtonBox, QFileDialog, QMessageBox
 
-from napari_dycon.project import formats
+from napari_dycon import io
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.export_dialog import ExportDialog
-from napari_dycon.widgets.new_project import NewProjectDialog
+from napari_dycon.widgets.dialogs.export import ExportDialog
+from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 
 pytestmark = pytest.mark.gui
 Window = Callable[[], Any]
@@ -115,7 +115,7 @@ def test_export_asks_what_the_format_needs_and_writes(
     case = written[0].name.split(".")[0]
     project = panel.session.project
     assert np.array_equal(
-        formats.read_label(written[0], like=project.read_image(case)).array,
+        io.read_label(written[0], like=project.read_image(case)).array,
         project.read_label(case),
     )
 
@@ -158,7 +158,7 @@ def test_ct_is_looked_at_in_windows(
     save_series(tmp_path / "scans" / "ct", values(), change=hounsfield)
     save_series(tmp_path / "scans" / "mr", values())
     viewer, panel = window()
-    session, chooser = panel.session, panel.annotate.grey_window
+    session, chooser = panel.session, panel.annotate.gray_window
     session.create_project(tmp_path / "p", tmp_path / "scans")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("mr")
@@ -173,7 +173,7 @@ def test_ct_is_looked_at_in_windows(
     picture(viewer, "ct-window")
     session.show_case("mr")
     qtbot.waitUntil(lambda: session.view.id == "mr", timeout=20_000)
-    assert tuple(panel.layers.layer("image").contrast_limits) == session.view.grey[0]
+    assert tuple(panel.layers.layer("image").contrast_limits) == session.view.gray[0]
     session.show_case("ct")
     qtbot.waitUntil(lambda: session.view.id == "ct", timeout=20_000)
     assert tuple(panel.layers.layer("image").contrast_limits) == (0, 80)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_dycon.widgets.background import PARTS, advance
+from napari_dycon.widgets.window.task_runner import PARTS, advance
 
 
 class Bar:

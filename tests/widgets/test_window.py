@@ -20,8 +20,8 @@ SMALL = {
     "patch": [16, 24, 16],
     "filters": [4, 8, 16],
     "steps": 100_000,
-    "labelled_batch": 1,
-    "unlabelled_batch": 1,
+    "labeled_batch": 1,
+    "unlabeled_batch": 1,
     "preview_every": 2.0,
 }
 
@@ -113,7 +113,7 @@ def test_open_paint_train_accept_reopen(
     assert panel.train.start_button.isEnabled()
     assert len(panel.train.curves.points["loss"][0]) > 0
 
-    # Review: every layer lies over the others, in millimetres.
+    # Review: every layer lies over the others, in millimeters.
     panel.tabs.setCurrentIndex(2)
     for layer in roles(viewer).values():
         assert np.array_equal(layer.extent.world, label.extent.world)
@@ -126,7 +126,7 @@ def test_open_paint_train_accept_reopen(
     before = session.view.label.copy()
     panel.review.accept_button.click()
     assert np.array_equal(session.view.label, session.view.prediction)
-    assert session.project.case(shown).status == "labelled"
+    assert session.project.case(shown).status == "labeled"
     label.undo()
     assert np.array_equal(session.view.label, before)
     label.redo()
@@ -141,7 +141,7 @@ def test_open_paint_train_accept_reopen(
     session = panel.session
     session.open_project(hippocampus / "project")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    assert session.project.case(shown).status == "labelled"
+    assert session.project.case(shown).status == "labeled"
     assert session.project.run().id == run
     session.show_case(shown)
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
@@ -165,10 +165,10 @@ def test_mistakes_are_notifications_and_buttons_stay_alive(
 
     session.create_project(tmp_path / "p", scans / "images")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    assert "no case is labelled yet" in panel.train.start_button.toolTip()
+    assert "no case is labeled yet" in panel.train.start_button.toolTip()
     panel.train.start_button.setEnabled(True)
     panel.train.start_button.click()
-    assert "No case is labelled yet" in told[-1][1]
+    assert "No case is labeled yet" in told[-1][1]
     assert session.status.phase == "idle"
 
 

@@ -1,6 +1,6 @@
 """The training methods: one small protocol, and what differs between them.
 
-The loop in ``train.py`` does everything else: batches, precision, the optimiser, the teacher's
+The loop in ``train.py`` does everything else: batches, precision, the optimizer, the teacher's
 moving average, checkpoints. A method turns one batch into named, already weighted parts of a loss.
 """
 
@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.patches import Batch, UnlabeledBatch
 from napari_dycon.engine.network import SegmentationNetwork
-from napari_dycon.engine.patches import Batch, UnlabelledBatch
 
 
 @dataclass(frozen=True)
 class Step:
     """What a method may use in one step.
 
-    ``progress`` is t / T of the steps that unlabelled scans take part in, ``noise`` seeds the
+    ``progress`` is t / T of the steps that unlabeled scans take part in, ``noise`` seeds the
     teacher's view.
     """
 
@@ -33,14 +33,14 @@ class Step:
     noise: torch.Generator
 
     @property
-    def unlabelled(self) -> UnlabelledBatch:
-        """The unlabelled half; the loop takes ``Supervised`` for steps that have none."""
-        assert self.batch.unlabelled is not None
-        return self.batch.unlabelled
+    def unlabeled(self) -> UnlabeledBatch:
+        """The unlabeled half; the loop takes ``Supervised`` for steps that have none."""
+        assert self.batch.unlabeled is not None
+        return self.batch.unlabeled
 
 
 class Method(Protocol):
-    """Turns a batch into the weighted parts of the loss; their sum is minimised."""
+    """Turns a batch into the weighted parts of the loss; their sum is minimized."""
 
     def losses(self, step: Step) -> dict[str, Tensor]: ...
 

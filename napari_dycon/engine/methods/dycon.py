@@ -1,9 +1,9 @@
 """DyCON (Assefa et al., CVPR 2025): uncertainty-aware consistency and contrastive learning.
 
 ``loss = supervised + u · (UnCL + FeCL) + w(t) · MSE``, with UnCL and FeCL over the whole batch and
-the MSE over its unlabelled half. The classes that FeCL compares come from the true label in
-labelled patches and from the teacher's own prediction in unlabelled ones: the label of an
-unlabelled case is never read.
+the MSE over its unlabeled half. The classes that FeCL compares come from the true label in
+labeled patches and from the teacher's own prediction in unlabeled ones: the label of an
+unlabeled case is never read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.cells import (
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.losses.contrastive import fecl
+from napari_dycon.engine.losses.feature_grid import (
     label_cells,
     mean_entropy_cells,
     pseudo_label_cells_from_log_probabilities,
 )
-from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.contrastive import fecl
-from napari_dycon.engine.losses import (
+from napari_dycon.engine.losses.segmentation import (
     compare,
     consistency_from_distance,
     log_probabilities,
@@ -27,7 +27,11 @@ from napari_dycon.engine.losses import (
 )
 from napari_dycon.engine.methods import Step, teacher_view
 from napari_dycon.engine.network import Output, cells
-from napari_dycon.engine.schedules import adaptive_beta, consistency_weight, teacher_threshold
+from napari_dycon.engine.training.schedules import (
+    adaptive_beta,
+    consistency_weight,
+    teacher_threshold,
+)
 
 
 class Dycon:
@@ -39,9 +43,9 @@ class Dycon:
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Return ``supervised``, ``uncl``, ``fecl`` and ``consistency``, each weighted."""
         c = self.config
-        labelled, unlabelled = step.batch.labelled, step.unlabelled
-        count = len(labelled.image)
-        image = torch.cat([labelled.image, unlabelled.image])
+        labeled, unlabeled = step.batch.labeled, step.unlabeled
+        count = len(labeled.image)
+        image = torch.cat([labeled.image, unlabeled.image])
         with torch.no_grad():  # first, while memory holds nothing of the student yet
             teacher: Output = step.teacher(
                 teacher_view(image, step.noise, c.teacher_noise), embed=True
@@ -57,13 +61,13 @@ class Dycon:
             step,
             student.embeddings,
             teacher.embeddings,
-            unlabelled_log_p=teacher_log_p[count:],
+            unlabeled_log_p=teacher_log_p[count:],
             entropy=compared.student_entropy,
         )
         consistency = consistency_from_distance(compared.distance[count:], log_p.shape[1])
         u = c.unsupervised_weight
         return {
-            "supervised": supervised_from_log_probabilities(log_p[:count], labelled.label),
+            "supervised": supervised_from_log_probabilities(log_p[:count], labeled.label),
             "uncl": u * c.uncl_weight * uncl,
             "fecl": u * c.fecl_weight * contrast,
             "consistency": weight * consistency,
@@ -75,21 +79,21 @@ class Dycon:
         student: Tensor | None,
         teacher: Tensor | None,
         *,
-        unlabelled_log_p: Tensor,
+        unlabeled_log_p: Tensor,
         entropy: Tensor,
     ) -> Tensor:
-        """FeCL over all patches: the labelled ones, then those whose classes the teacher tells."""
+        """FeCL over all patches: the labeled ones, then those whose classes the teacher tells."""
         c = self.config
         assert student is not None
         assert teacher is not None
         d, h, w = student.shape[2:]
-        grid, classes = (d, h, w), unlabelled_log_p.shape[1]
+        grid, classes = (d, h, w), unlabeled_log_p.shape[1]
         with torch.no_grad():
             groups = torch.cat(
                 [
-                    label_cells(step.batch.labelled.label, classes, grid),
+                    label_cells(step.batch.labeled.label, classes, grid),
                     pseudo_label_cells_from_log_probabilities(
-                        unlabelled_log_p, grid, c.teacher_confidence
+                        unlabeled_log_p, grid, c.teacher_confidence
                     ),
                 ]
             )

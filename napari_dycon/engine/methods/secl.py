@@ -1,6 +1,6 @@
 """Self-ensembling contrastive learning (SECL, Xiang et al., 2021, arXiv 2105.12924).
 
-The encoder-decoder learns from labelled patches. On unlabelled ones a student encoder and its
+The encoder-decoder learns from labeled patches. On unlabeled ones a student encoder and its
 moving average, each followed by a projection head, are contrasted at feature level. Which cells
 belong together is decided in one of two ways: ``secl-region`` by where they lie in the volume,
 ``secl-anatomical`` by the class that the teacher predicts for them on the fly. Only the abstract of
@@ -14,21 +14,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_dycon.engine import losses
-from napari_dycon.engine.cells import (
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.patches import UnlabeledBatch
+from napari_dycon.engine.losses import segmentation
+from napari_dycon.engine.losses.contrastive import secl
+from napari_dycon.engine.losses.feature_grid import (
     Grid,
     pseudo_label_cells_from_log_probabilities,
     region_cells,
 )
-from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.contrastive import secl
 from napari_dycon.engine.methods import Step, teacher_view
 from napari_dycon.engine.network import cells
-from napari_dycon.engine.patches import UnlabelledBatch
 
 
 class Secl:
-    """Supervised loss + weight · SECL between student and teacher on unlabelled patches."""
+    """Supervised loss + weight · SECL between student and teacher on unlabeled patches."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
@@ -36,28 +36,28 @@ class Secl:
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Return ``supervised`` and ``secl``."""
         c = self.config
-        labelled, unlabelled = step.batch.labelled, step.unlabelled
-        view = teacher_view(unlabelled.image, step.noise, c.teacher_noise)
+        labeled, unlabeled = step.batch.labeled, step.unlabeled
+        view = teacher_view(unlabeled.image, step.noise, c.teacher_noise)
         with torch.no_grad():  # first, while memory holds nothing of the student yet
             if c.method == "secl-region":
                 teacher = step.teacher.encode(view)
                 d, h, w = teacher.shape[2:]
-                groups = self._regions(unlabelled, (d, h, w))
+                groups = self._regions(unlabeled, (d, h, w))
             else:
                 output = step.teacher(view, embed=True)
                 assert output.embeddings is not None
                 teacher = output.embeddings
                 d, h, w = teacher.shape[2:]
                 groups = pseudo_label_cells_from_log_probabilities(
-                    losses.log_probabilities(output.logits), (d, h, w), c.teacher_confidence
+                    segmentation.log_probabilities(output.logits), (d, h, w), c.teacher_confidence
                 )
-        logits = step.student(labelled.image).logits
-        student = step.student.encode(unlabelled.image)
+        logits = step.student(labeled.image).logits
+        student = step.student.encode(unlabeled.image)
         contrast = secl(cells(student), cells(teacher), groups, temperature=c.secl_temperature)
         return {
-            "supervised": losses.supervised_loss(logits, labelled.label),
+            "supervised": segmentation.supervised_loss(logits, labeled.label),
             "secl": c.secl_weight * contrast,
         }
 
-    def _regions(self, batch: UnlabelledBatch, grid: Grid) -> Tensor:
+    def _regions(self, batch: UnlabeledBatch, grid: Grid) -> Tensor:
         return region_cells(batch.position, batch.extent, grid, self.config.regions)

@@ -1,11 +1,11 @@
-"""The honest baseline: the labelled half alone, with the same network and augmentation."""
+"""The honest baseline: the labeled half alone, with the same network and augmentation."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.losses import supervised_loss
+from napari_dycon.engine.losses.segmentation import supervised_loss
 from napari_dycon.engine.methods import Step
 
 
@@ -17,6 +17,6 @@ class Supervised:
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Return ``{"supervised": ...}``."""
-        labelled = step.batch.labelled
-        logits = step.student(labelled.image).logits
-        return {"supervised": supervised_loss(logits, labelled.label)}
+        labeled = step.batch.labeled
+        logits = step.student(labeled.image).logits
+        return {"supervised": supervised_loss(logits, labeled.label)}

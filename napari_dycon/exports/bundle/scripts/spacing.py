@@ -12,9 +12,9 @@ from monai.transforms import MapTransform
 
 
 class ToSpacingd(MapTransform):  # type: ignore[misc]
-    """Resample to a spacing in millimetres, the outer edges of the volume kept in place.
+    """Resample to a spacing in millimeters, the outer edges of the volume kept in place.
 
-    MONAI's ``Spacingd`` keeps the centre of the first voxel or an extent that is no whole number of
+    MONAI's ``Spacingd`` keeps the center of the first voxel or an extent that is no whole number of
     voxels, which the network did not see. The size before is noted as ``KEY_size``; the step is no
     part of the trace that ``Invertd`` follows, because the inferer answers on the old grid.
     """

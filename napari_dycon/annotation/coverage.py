@@ -1,0 +1,17 @@
+"""Which slices of a scan are annotated: the map that sparse labeling needs."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.project.models import UNANNOTATED
+
+Label = npt.NDArray[np.uint8]
+
+
+def annotated_shares(label: Label, axis: int) -> npt.NDArray[np.float64]:
+    """Share of annotated voxels of every slice across an axis, 0 to 1."""
+    others = tuple(a for a in range(3) if a != axis)
+    shares: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=others)
+    return shares

@@ -1,0 +1,80 @@
+"""Tidying a structure: smooth its surface, fill its holes, keep its largest piece.
+
+None of these writes over another structure. What a structure gives up becomes background; what
+it gains may have been background or not annotated before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from napari_dycon.project.models import UNANNOTATED
+
+Label = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.bool_]
+
+
+def smooth(label: Label, value: int, spacing: Sequence[float], width_mm: float) -> Label:
+    """Smooth a structure's surface with a Gaussian of ``width_mm`` (standard deviation).
+
+    Its volume stays about the same: the threshold that keeps it is chosen.
+    """
+    sigma = [width_mm / s for s in spacing]
+
+    def change(mask: Mask) -> Mask:
+        soft = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
+        voxels = int(mask.sum())
+        level = max(float(np.partition(soft.reshape(-1), -voxels)[-voxels]), 1e-3)
+        smoothed: Mask = soft >= level
+        return smoothed
+
+    margin = [int(np.ceil(3 * s)) + 1 for s in sigma]
+    return _changed(label, value, change, margin)
+
+
+def fill_holes(label: Label, value: int) -> Label:
+    """Fill what a structure encloses on all sides and nobody gave to another one."""
+
+    def change(mask: Mask) -> Mask:
+        filled: Mask = ndimage.binary_fill_holes(mask)
+        return filled
+
+    return _changed(label, value, change, [1, 1, 1])
+
+
+def keep_largest(label: Label, value: int) -> Label:
+    """Keep the largest connected piece (26 neighbors) of a structure."""
+
+    def change(mask: Mask) -> Mask:
+        pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        if count < 2:
+            return mask
+        largest: Mask = pieces == 1 + np.argmax(np.bincount(pieces.reshape(-1))[1:])
+        return largest
+
+    return _changed(label, value, change, [1, 1, 1])
+
+
+def _changed(
+    label: Label, value: int, change: Callable[[Mask], Mask], margin: Sequence[int]
+) -> Label:
+    """Apply a change of a mask in the box of the structure; other structures stay as they are."""
+    result = label.copy()
+    found: Any = ndimage.find_objects((label == value).astype(np.uint8))
+    if not found:
+        return result
+    box = tuple(
+        slice(max(part.start - m, 0), min(part.stop + m, size))
+        for part, size, m in zip(found[0], label.shape, margin, strict=True)
+    )
+    part = result[box]  # a view
+    before = part == value
+    after = change(before)
+    part[before & ~after] = 0
+    part[after & ((part == 0) | (part == UNANNOTATED))] = value
+    return result

@@ -1,0 +1,117 @@
+"""Boxes of voxels: the smallest around what changed, and those that people draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import UserError
+from napari_dycon.project.models import UNANNOTATED
+
+Box = tuple[slice, slice, slice]
+
+
+def changed_box(changed: npt.NDArray[np.bool_]) -> Box | None:
+    """Smallest box that holds all of a mask; ``None`` where there is nothing."""
+    spans = []
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        hits = np.flatnonzero(changed.any(axis=others))
+        if not len(hits):
+            return None
+        spans.append(slice(int(hits[0]), int(hits[-1]) + 1))
+    d, h, w = spans
+    return d, h, w
+
+
+def rectangle_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Box:
+    """Voxels whose centers lie in a rectangle, one slice thick.
+
+    Parameters
+    ----------
+    corners : (N, 3), in voxels; the rectangle is what lies between the outermost
+    axis : across which the rectangle's slice lies
+    shape : of the scan, (D, H, W)
+
+    Raises
+    ------
+    UserError
+        Less than two voxels wide, or beside the scan.
+    """
+    points: npt.NDArray[Any] = np.asarray(corners, dtype=float)
+    low, high = points.min(axis=0), points.max(axis=0)
+    spans = []
+    for a, size in enumerate(shape):
+        if a == axis:
+            here = min(max(round(float(low[a])), 0), size - 1)
+            spans.append(slice(here, here + 1))
+            continue
+        start, stop = int(np.ceil(low[a])), int(np.floor(high[a])) + 1
+        if stop - start < 2:
+            raise UserError("That was no rectangle. Hold the mouse button and drag it across.")
+        if stop <= 0 or start >= size:
+            raise UserError("The rectangle lies beside the scan. Draw it over the scan.")
+        spans.append(slice(max(start, 0), min(stop, size)))
+    d, h, w = spans
+    return d, h, w
+
+
+def thickened(
+    rectangle: Box,
+    axis: int,
+    label: npt.NDArray[np.uint8],
+    spacing: Sequence[float],
+    margin_mm: float,
+) -> Box:
+    """Give a rectangle a thickness: from the first to the last slice with strokes, and a margin.
+
+    Strokes are those of structures inside the rectangle; without any, its own slice counts.
+
+    Parameters
+    ----------
+    rectangle : one slice thick across ``axis``
+    label : (D, H, W), 255 where nothing was annotated
+    spacing : in mm
+    """
+    column = list(rectangle)
+    column[axis] = slice(None)
+    slices = np.moveaxis(label[tuple(column)], axis, 0)
+    first, last = _first_stroke(slices), _first_stroke(slices[::-1])
+    size = len(slices)
+    margin = round(margin_mm / spacing[axis])
+    start = rectangle[axis].start if first is None else first
+    stop = rectangle[axis].stop if last is None else size - last
+    return reaching(rectangle, axis, max(start - margin, 0), min(stop + margin, size))
+
+
+def redrawn(box: Box, rectangle: Box, axis: int) -> Box:
+    """Draw a rectangle where there is a box already.
+
+    In a slice of the box the rectangle is its new outline; in a slice beyond, the box grows to hold
+    both.
+    """
+    here = rectangle[axis].start
+    if box[axis].start <= here < box[axis].stop:
+        return reaching(rectangle, axis, box[axis].start, box[axis].stop)
+    d, h, w = (
+        slice(min(a.start, b.start), max(a.stop, b.stop))
+        for a, b in zip(box, rectangle, strict=True)
+    )
+    return d, h, w
+
+
+def reaching(box: Box, axis: int, start: int, stop: int) -> Box:
+    """The same box, from ``start`` to before ``stop`` across an axis."""
+    d, h, w = (slice(start, stop) if a == axis else span for a, span in enumerate(box))
+    return d, h, w
+
+
+def _first_stroke(slices: npt.NDArray[np.uint8]) -> int | None:
+    """Number of the first slice that shows a structure."""
+    for number, values in enumerate(slices):
+        if ((values > 0) & (values != UNANNOTATED)).any():
+            return number
+    return None

@@ -1,0 +1,252 @@
+"""Engine processes: started detached, followed through files, found again after a restart.
+
+The engine runs in a process of its own, ``python -m napari_dycon ...``: it cannot slow the window
+down, survives it, frees the GPU when it ends and can be killed. Its events are read from
+``events.jsonl``, never from a pipe, so that a run outlives the window that started it and a window
+opened later attaches in the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.core.atomic import write_json
+from napari_dycon.core.heartbeat import (
+    ProcessIdentity,
+    Watch,
+    disk_time,
+    is_fresh,
+    repeated,
+)
+from napari_dycon.core.untrusted import read_bytes, read_json
+from napari_dycon.errors import DyconError
+from napari_dycon.project.runs.run import Run, uninterrupted
+
+Event = dict[str, Any]
+LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
+MOST_STEPS = 500  # of an earlier part of a run that are told again
+KILLED = -9  # return code of a process that got SIGKILL; Windows has none such
+MOST_LOG = 2**24  # bytes of a run's messages
+_started: list[subprocess.Popen[bytes]] = []
+POLL = 0.1  # seconds between looks at the events file
+LOOK = 1.0  # seconds between looks whether a process lives that was found on the disk
+
+
+def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # Threads that spin while they wait would fight with the window for the same cores.
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    environment["PYTHONUTF8"] = "1"  # paths may hold any letters, also on Windows
+    command = [sys.executable, "-m", "napari_dycon", *arguments]
+    flags = 0
+    if sys.platform == "win32":
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        env=environment,
+        creationflags=flags,
+        start_new_session=True,  # Windows has none, and passes it over
+    )
+
+
+def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
+    """Start the engine on a run that exists; its messages go to ``log.txt`` in the run's folder."""
+    with (run.folder / "log.txt").open("ab") as log:
+        process = _launch(
+            ["train", str(project), "--resume", run.id, "--json"], subprocess.DEVNULL, log
+        )
+    # It outlives whoever follows it: Python complains of a process that is forgotten while it runs.
+    _started[:] = [one for one in _started if one.poll() is None] + [process]
+    # The process says so itself once it has started; a window reopened before finds it too.
+    with contextlib.suppress(DyconError):
+        write_identity(run, ProcessIdentity.of(process.pid))
+    return process
+
+
+def write_identity(run: Run, identity: ProcessIdentity) -> None:
+    """Write down which process works on a run, so that windows can find it."""
+    write_json(_identity_path(run), identity.to_dict())
+
+
+def _identity_path(run: Run) -> Path:
+    return run.folder / "process.json"
+
+
+@contextlib.contextmanager
+def at_work(run: Run) -> Iterator[Callable[[], ProcessIdentity | None]]:
+    """Say that this process works on a run, here and to other machines, as long as it does.
+
+    Gives what tells who has taken the run over: a computer that slept counts as gone for others.
+    """
+    own = ProcessIdentity.current()
+    taken: list[ProcessIdentity] = []
+
+    def give_sign() -> None:
+        other = read_identity(run)
+        if other is not None and other != own:
+            taken[:] = [other]
+        elif run.folder.is_dir():
+            write_identity(run, own)
+
+    write_identity(run, own)
+    try:
+        with repeated(give_sign):
+            yield lambda: taken[0] if taken else None
+    finally:
+        with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
+            if read_identity(run) == own:
+                _identity_path(run).unlink(missing_ok=True)
+
+
+def is_running(run: Run, *, only_look: bool = False) -> bool:
+    """Whether another process is at work on this run, also on a machine that shares its folder.
+
+    With ``only_look`` nothing is written to ask the disk for its time.
+    """
+    identity = read_identity(run)
+    if identity is not None and not identity.is_here():
+        return is_fresh(_identity_path(run), time.time() if only_look else disk_time(run.folder))
+    # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
+    # number is the one that a window wrote down.
+    own = (os.getpid(), os.getppid())
+    return identity is not None and identity.pid not in own and identity.is_alive()
+
+
+def at_which(run: Run) -> str:
+    """Tell where a run is at work that another machine trains: " on ward-3"; empty for this one."""
+    identity = read_identity(run)
+    return "" if identity is None or identity.is_here() else f" on {identity.host}"
+
+
+def read_identity(run: Run) -> ProcessIdentity | None:
+    """Who works on a run, as its process wrote it down; ``None`` when nobody does."""
+    try:
+        return ProcessIdentity.from_dict(read_json(_identity_path(run)))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) -> Iterator[Event]:
+    """Yield a run's events as they are written, until its last one.
+
+    When the process ends without a last event, a ``failed`` one is made up from its messages.
+    ``waiting`` is yielded whenever there is nothing new.
+
+    Parameters
+    ----------
+    process : the process that was just started; ``None`` attaches to one found on the disk, and
+        yields what it said since it last started, with the curves of what was before
+    """
+    looked, ended = time.monotonic(), False
+    who, watch = read_identity(run), Watch(_identity_path(run))
+    found, offset = run.read_events() if process is None else ([], 0)
+    earlier = uninterrupted(found)
+    started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
+    last = [event for event in earlier[started:] if event.get("event") in LAST_EVENTS]
+    if not last:
+        curves = [e for e in earlier[:started] if e.get("event") in ("step", "validation")]
+        yield from earlier[started : started + 1]
+        yield from _thinned([*curves, *earlier[started + 1 :]])
+    while True:
+        if process is not None:
+            ended = process.poll() is not None
+        elif time.monotonic() - looked > LOOK:
+            # A drive that is away for a moment must not let the run count as dead.
+            who, looked = read_identity(run) or who, time.monotonic()
+            ended = who is None or not (who.is_alive() if who.is_here() else watch.is_fresh())
+        # Read after looking whether it lives: what it wrote before its end is not missed.
+        events, offset = run.read_events(offset)
+        for event in events:
+            last = []
+            yield event
+            if event.get("event") in LAST_EVENTS:
+                if process is not None:
+                    process.wait()
+                return
+        if ended:
+            code = process.returncode if process is not None else None
+            failed = {"event": "failed", "message": _last_words(run, code)}
+            yield last[-1] if last else failed  # it had just ended by itself when it was found
+            return
+        yield {"event": "waiting"}
+        time.sleep(POLL)
+
+
+def _thinned(events: list[Event]) -> list[Event]:
+    """Leave out most of many step events: who comes later needs the shape of the curve."""
+    steps = [i for i, event in enumerate(events) if event.get("event") == "step"]
+    kept = set(steps[:: -(-len(steps) // MOST_STEPS) or 1]) | set(steps[-1:])
+    return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept]
+
+
+def _last_words(run: Run, code: int | None) -> str:
+    if code == KILLED:
+        return _killed("training", "choose a smaller patch; the last checkpoint is kept")
+    try:
+        data = read_bytes(run.folder / "log.txt", MOST_LOG)
+        lines = data.decode("utf-8", errors="replace").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    detail = f" Its last words: {said}" if said else ""
+    return f"The training process ended unexpectedly.{detail} The last checkpoint is kept."
+
+
+def _killed(what: str, advice: str) -> str:
+    return (
+        f"The process of the {what} was ended by the system, most often because memory ran out. "
+        f"Close other programs and {advice}."
+    )
+
+
+def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
+    """Predict cases in a process; its events end with ``predicted all`` or ``failed``."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
+    # Their names may be too many for a command line.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", delete=False) as names:
+        names.write("\n".join(cases))
+    process = None
+    try:
+        process = _launch(
+            ["predict", str(project), "--run", run_id, "--cases", f"@{names.name}", "--json"],
+            subprocess.PIPE,
+            errors,
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(event, dict):
+                yield event
+        if process.wait() == 0:
+            yield {"event": "predicted all"}
+        else:
+            errors.seek(0)
+            said = errors.read().decode(errors="replace").strip().splitlines()
+            message = said[-1] if said else "The prediction ended unexpectedly."
+            if process.returncode == KILLED:
+                message = _killed("prediction", "predict again; what was written is kept")
+            yield {"event": "failed", "message": message}
+    finally:
+        if process is not None:
+            if process.poll() is None:
+                process.terminate()
+            assert process.stdout is not None
+            process.stdout.close()
+        errors.close()
+        with contextlib.suppress(OSError):
+            os.unlink(names.name)

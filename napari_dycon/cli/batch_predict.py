@@ -1,0 +1,124 @@
+"""Many scans predicted by a command, one by one: one that cannot be does not stop the others.
+
+What concerns them all, such as a disk that is full, ends the work at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_dycon.engine.device import is_out_of_memory
+from napari_dycon.engine.inference.predict_scans import predict_cases, predict_files
+from napari_dycon.errors import DyconError, EngineError, UserError
+from napari_dycon.project.importing.case_import import is_of_one_scan
+from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.store import Project
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dycon.engine.checkpoints.checkpoint import Model
+    from napari_dycon.engine.inference.progress import PredictionProgress
+
+Event = dict[str, Any]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A scan that could not be predicted, and why."""
+
+    name: str
+    error: DyconError
+
+    def to_event(self) -> Event:
+        """Return what a program is told."""
+        return {"event": "skipped", "case": self.name, "reason": str(self.error)}
+
+
+def predict_each_case(
+    project: Project,
+    run_id: str,
+    model: Model,
+    cases: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    missed: list[Missed],
+    note: Note,
+    progress: PredictionProgress | None = None,
+) -> Iterator[Event]:
+    """Predict cases as ``predict_cases`` does; those that cannot be are added to ``missed``.
+
+    Raises
+    ------
+    DyconError
+        No case could be predicted; what was wrong with the first.
+    """
+
+    def labeled_missed(case: str, error: Exception) -> None:
+        cannot = missed_or_raise(case, error)
+        note(f"A labeled scan cannot be compared to the others: {cannot.error}")
+
+    events = predict_cases(
+        project, run_id, model, cases, device, dtype, progress=progress,
+        on_error=lambda case, error: missed.append(missed_or_raise(case, error)),
+        on_labeled_error=labeled_missed,
+    )  # fmt: skip
+    yield from events
+    if cases and len(missed) == len(cases):
+        raise missed[0].error
+
+
+def predict_each_file(
+    scans: Sequence[Scan],
+    out: Path,
+    model: Model,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    resample: bool,
+    missed: list[Missed],
+    note: Note,
+    progress: PredictionProgress | None = None,
+) -> Iterator[Event]:
+    """Predict scans as ``predict_files`` does; those that cannot be are added to ``missed``.
+
+    Nothing is written when none can be predicted.
+
+    Raises
+    ------
+    DyconError
+        No scan could be predicted; what was wrong with the first.
+    """
+    yield from predict_files(
+        scans, out, model, device, dtype, resample=resample, note=note, progress=progress,
+        on_error=lambda name, error: missed.append(missed_or_raise(name, error)),
+    )  # fmt: skip
+    if scans and len(missed) == len(scans):
+        raise missed[0].error
+
+
+def summed_up(missed: Sequence[Missed], total: int) -> DyconError:
+    """Sum up what was missed of so many scans: an error of the user only if all of them are."""
+    first = missed[0]
+    kind = UserError if all(isinstance(one.error, UserError) for one in missed) else EngineError
+    return kind(
+        f"{len(missed)} of {total} scans could not be predicted; the others are. "
+        f"{first.name}: {first.error}"
+    )
+
+
+def missed_or_raise(name: str, error: Exception) -> Missed:
+    """Return what is told of a scan that cannot be predicted; raise what concerns all scans."""
+    if isinstance(error, UserError) and is_of_one_scan(error):
+        # Where it came from would keep the scan in memory.
+        return Missed(name, error.with_traceback(None))
+    if is_out_of_memory(error):
+        advice = "Close other programs, choose --device cpu, or crop the scan."
+        too_large = f"{name} is too large for the memory there is. {advice}"
+        return Missed(name, EngineError(too_large))
+    raise error

@@ -1,0 +1,249 @@
+"""Commands for what comes of a project: predictions, how good they are, and files for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_dycon.cli.console import (
+    print_json,
+    print_table,
+    progress_bar,
+    show_predictions,
+    tell,
+)
+from napari_dycon.cli.options import (
+    RESAMPLE_HELP,
+    AsJson,
+    ProjectPath,
+    case_ids,
+    keep_scans,
+    open_project,
+)
+from napari_dycon.core.text import printable
+from napari_dycon.errors import DyconError, UserError
+
+if TYPE_CHECKING:
+    from napari_dycon.engine.checkpoints.checkpoint import Model
+    from napari_dycon.project.importing.case_import import Skip
+    from napari_dycon.project.importing.discovery import Scan
+
+Event = dict[str, Any]
+
+
+def predict(
+    project: ProjectPath,
+    run: Annotated[str | None, typer.Option(help="Run to predict with; the newest.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
+    device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
+
+    Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
+    2 then, or 1 where memory did not suffice for one.
+    """
+    from napari_dycon.cli.batch_predict import (
+        Missed,
+        predict_each_case,
+        predict_each_file,
+        summed_up,
+    )
+    from napari_dycon.core.containment import inside
+
+    opened = open_project(project)
+    chosen = opened.run(run)
+    if not chosen.has_weights:
+        raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
+    if images is not None and cases is not None:
+        raise UserError("Give either --images or --cases, not both.")
+    if out is not None and images is None:
+        raise UserError(
+            "--out is for --images; a project's own cases go to its predictions folder."
+        )
+    if out is None:
+        opened.need_writing()
+    lacking: list[Missed] = []  # patients of whom there is no scan to predict
+    files: list[Scan] = []
+    if images is not None:
+        files = find_scans(
+            images, opened.channels, lambda one: lacking.append(Missed(one.scan.name, one.error))
+        )
+    ids = case_ids(cases) if cases else [c.id for c in opened.cases]
+    ids = [opened.case(case).id for case in ids]
+
+    own = opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    folder = out or inside(opened.path, own)
+    if images is not None:
+        keep_scans(files, folder, opened)
+    from napari_dycon.engine.atlas.templates import with_voters
+    from napari_dycon.engine.checkpoints.checkpoint import load_model
+    from napari_dycon.engine.device import choose_device, choose_precision
+    from napari_dycon.engine.inference.progress import PredictionProgress
+
+    picked = choose_device(device)
+    dtype = choose_precision("auto", picked.device)
+    model = load_model(chosen.weights_path, picked.device)
+    missed: list[Missed] = []
+    total = len(files or ids)
+    progress = PredictionProgress(total)
+
+    def predict_all(model: Model, show: Callable[[Event], None]) -> None:
+        model = with_voters(opened, chosen, model, picked.device, dtype, show, progress=progress)
+        if images is not None:
+            events = predict_each_file(
+                files, folder, model, picked.device, dtype, resample=resample, missed=missed,
+                note=tell, progress=progress,
+            )  # fmt: skip
+        else:
+            events = predict_each_case(
+                opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell,
+                progress=progress,
+            )  # fmt: skip
+        for event in events:
+            show(event)
+
+    def tell_missed() -> list[Missed]:
+        together = lacking + missed
+        for one in together:
+            if as_json:
+                print_json(one.to_event())
+            elif len(together) > 1:
+                tell(f"{one.name} was left out: {one.error}")
+        return together
+
+    try:
+        with show_predictions(total, str(picked.device.type), as_json) as show:
+            predict_all(model, show)
+    except DyconError:
+        tell_missed()
+        raise
+    if not as_json:
+        place = folder if images is not None else opened.path / "predictions" / chosen.id
+        count = total - len(missed)
+        typer.echo(printable(f"{count} prediction(s) of run {chosen.id} in {place}"))
+    if together := tell_missed():
+        raise summed_up(together, total + len(lacking))
+
+
+def find_scans(images: Path, channels: Sequence[str], skip: Skip) -> list[Scan]:
+    """Find the scans to predict in a data set, in folders of patients or in one of files.
+
+    ``skip`` is given patients who lack a channel.
+    """
+    from napari_dycon.project.importing.create_project import scans_of_dataset
+    from napari_dycon.project.importing.discovery import holds_scans, scans_in
+    from napari_dycon.project.importing.patient_folders import patients_in
+
+    dataset = scans_of_dataset(images, channels, skip=skip)
+    if dataset:
+        return dataset
+    if len(channels) > 1 and not holds_scans(images):
+        return patients_in(images, channels, skip=skip)
+    return scans_in(images, "images")
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of predicted masks.")],
+    references: Annotated[Path, typer.Argument(help="Folder of true masks, named alike.")],
+    structures: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=254,
+            help="Structures the network tells apart, should some occur in no file; "
+            "the calibration error depends on it.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
+    from napari_dycon.engine.evaluation.folders import evaluate_folders
+
+    with progress_bar(as_json) as progress:
+        task = progress.add_task("Comparing", total=None)
+        result = evaluate_folders(
+            predictions,
+            references,
+            lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Compared {name}"
+            ),
+            structures=structures,
+        )
+    if as_json:
+        print_json(result)
+        return
+    from napari_dycon.demo.summary import MISSED, any_missed, evaluation_table
+
+    print_table(evaluation_table(result))
+    if any_missed(result):
+        tell(MISSED)
+    for line in result.get("warnings", []):
+        tell(line)
+
+
+def export(
+    project: ProjectPath,
+    format_: Annotated[
+        str,
+        typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for what is written.")],
+    what: Annotated[
+        str,
+        typer.Option(help="labels, predictions, or best: labels, completed by predictions."),
+    ] = "best",
+    run: Annotated[str | None, typer.Option(help="Whose predictions or weights; newest.")] = None,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, separated by commas, or @FILE with one a line; all."),
+    ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also the uncertainty of each prediction.")
+    ] = False,
+    code: Annotated[
+        list[str] | None,
+        typer.Option(help="Coded term of a structure for DICOM, as NAME=WORDS; repeatable."),
+    ] = None,
+    keep_identity: Annotated[
+        bool,
+        typer.Option("--keep-identity", help="Of DICOM, keep the patient's name, id and dates."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write masks, a data set, the network or a report for other programs and people."""
+    from napari_dycon.exports.registry import chosen_codes
+    from napari_dycon.exports.registry import export as write
+
+    opened = open_project(project)
+    codes = chosen_codes(opened, code) if code else None
+    with progress_bar(as_json) as progress:
+        task = progress.add_task("Exporting", total=None)
+        written = write(
+            opened,
+            format_,
+            out,
+            what=what,
+            run=run,
+            cases=case_ids(cases) if cases else None,
+            uncertainty=uncertainty,
+            keep_identity=keep_identity,
+            codes=codes,
+            note=tell,
+            progress=lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Exported {name}"
+            ),
+        )
+    if as_json:
+        print_json({"format": format_, "written": [str(path) for path in written]})
+    else:
+        typer.echo(printable(f"{len(written)} file(s) or folder(s) in {out}"))

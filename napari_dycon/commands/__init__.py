@@ -1,1 +1,0 @@
-"""What ``cli.py`` is made of: the commands, what they share and what they show."""

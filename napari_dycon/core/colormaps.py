@@ -1,0 +1,32 @@
+"""Colors of the uncertainty and disagreement maps, for the window and for pictures in files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RGBA = tuple[float, float, float, float]
+# Evenly spaced from sure to unsure. Clear where the network is sure, so that the scan stays
+# visible below.
+HEAT_STOPS: tuple[RGBA, ...] = (
+    (1, 1, 0, 0),
+    (1, 0.85, 0, 0.55),
+    (1, 0.35, 0, 0.85),
+    (0.85, 0, 0.1, 1),
+)
+COOL_STOPS: tuple[RGBA, ...] = (
+    (0, 1, 1, 0),
+    (0, 0.8, 1, 0.55),
+    (0.2, 0.3, 1, 0.85),
+    (0.5, 0, 0.8, 1),
+)
+
+
+def colors(values: npt.NDArray[Any], stops: Sequence[RGBA] = HEAT_STOPS) -> npt.NDArray[np.uint8]:
+    """Colors, uint8 ``(..., 4)``, of values from 0 to 1, as napari blends them between stops."""
+    at = np.linspace(0.0, 1.0, len(stops))
+    found = [np.interp(values, at, [stop[i] for stop in stops]) for i in range(4)]
+    return np.asarray(np.rint(np.stack(found, axis=-1) * 255), np.uint8)

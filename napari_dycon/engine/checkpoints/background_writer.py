@@ -1,0 +1,55 @@
+"""Writes checkpoints in the background, one at a time, while training continues."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from napari_dycon.engine.checkpoints.checkpoint import Snapshot, write_snapshot
+from napari_dycon.engine.device import is_out_of_memory
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.runs.events import Event
+
+
+class CheckpointWriter:
+    """Writes snapshots of a run from a single thread.
+
+    A ``checkpoint`` event comes once both files are in place, never before.
+
+    Parameters
+    ----------
+    weights, state : the files
+    """
+
+    def __init__(self, weights: Path, state: Path) -> None:
+        self._weights, self._state = weights, state
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: tuple[int, Future[None]] | None = None
+
+    def start(self, snapshot: Snapshot, step: int) -> None:
+        """Begin to write; what was written before must have been reported."""
+        assert self._writing is None, "two checkpoints at once"
+        future = self._pool.submit(write_snapshot, snapshot, self._weights, self._state)
+        self._writing = step, future
+
+    def report(self, *, wait: bool = False) -> Iterator[Event]:
+        """Yield how the last checkpoint went, once that is known; ``wait`` for it if asked to."""
+        if self._writing is None or not (wait or self._writing[1].done()):
+            return
+        step, future = self._writing
+        error = future.exception()
+        self._writing = None
+        if error is None:
+            yield {"event": "checkpoint", "step": step}
+        elif isinstance(error, ProjectError):  # a full disk may have room again the next time
+            yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
+        elif is_out_of_memory(error):
+            message = f"No checkpoint at step {step}: memory ran out."
+            yield {"event": "warning", "message": message}
+        else:
+            raise error
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._pool.shutdown()

@@ -1,0 +1,260 @@
+"""Random rotation, scaling, blur, low resolution, noise, brightness and contrast of patches.
+
+Crops arrive larger than a patch (see ``volumes.py``); here they become patches, on the device that
+trains. What is drawn at random is drawn on the host (see ``draw_augmentation``), so a
+transform costs only the patches that get it and the device never has to be waited for; the noise of
+single voxels comes from a generator on the device. The distribution is that of MONAI's
+``RandAffined``, ``RandGaussianSmoothd``, ``RandSimulateLowResolutiond``, ``RandGaussianNoised``,
+``RandScaleIntensityd`` and ``RandAdjustContrastd`` in this order, which the tests compare with.
+
+Shapes: crops ``(B, C, d, h, w)``, patches ``(B, C, D, H, W)`` around the same center.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_dycon.engine.config import TrainConfig
+
+Shape = tuple[int, int, int]  # voxels (D, H, W)
+
+BLUR_PROBABILITY, BLUR_SIGMA = 0.2, (0.3, 1.0)  # voxels, each axis by itself
+LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_ZOOM = 0.1, (0.6, 1.0)
+NOISE_PROBABILITY, MAX_NOISE_STD = 0.3, 0.12
+BRIGHTNESS_PROBABILITY, MAX_BRIGHTNESS = 0.5, 0.25
+GAMMA_PROBABILITY, GAMMA = 0.4, (0.7, 1.5)
+BLUR_TRUNCATION = 4.0  # standard deviations
+THIN_SIDE = 32  # voxels of a patch, below which it tilts less the longer its other sides are
+EPS = 1e-7
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What is done to one patch; ``None`` where a transform was not drawn.
+
+    Angles are radians about the axes D, H and W. A scale is the size of the region in the crop,
+    relative to the patch, that becomes the patch: more than 1 makes things smaller.
+    """
+
+    angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    mirrored: bool = False  # left and right exchanged
+    blur: tuple[float, float, float] | None = None  # sigma in voxels
+    zoom: float | None = None  # of the lower resolution
+    noise_std: float | None = None
+    brightness: float | None = None  # intensities are multiplied with 1 + brightness
+    gamma: float | None = None
+
+
+def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmentation:
+    """Draw what is done to a patch."""
+
+    def triple(low: float, high: float) -> tuple[float, float, float]:
+        a, b, c = rng.uniform(low, high, 3)
+        return float(a), float(b), float(c)
+
+    def chance(probability: float) -> bool:
+        return bool(rng.random() < probability)
+
+    def between(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    angle, scale = math.radians(config.rotate_degrees), config.scale_range
+    a, b, c = triple(-angle, angle)
+    share_d, share_h, share_w = rotation_limits(config.patch)
+    return Augmentation(
+        angles=(a * share_d, b * share_h, c * share_w),
+        scales=triple(1.0 - 0.8 * scale, 1.0 + scale),
+        mirrored=config.mirror and chance(0.5),
+        blur=triple(*BLUR_SIGMA) if chance(BLUR_PROBABILITY) else None,
+        zoom=between(*LOW_RESOLUTION_ZOOM) if chance(LOW_RESOLUTION_PROBABILITY) else None,
+        noise_std=between(0.0, MAX_NOISE_STD) if chance(NOISE_PROBABILITY) else None,
+        brightness=(
+            between(-MAX_BRIGHTNESS, MAX_BRIGHTNESS) if chance(BRIGHTNESS_PROBABILITY) else None
+        ),
+        gamma=between(*GAMMA) if chance(GAMMA_PROBABILITY) else None,
+    )
+
+
+def rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
+    """Shares of the largest angle by which a patch may be rotated about its axes D, H and W.
+
+    Thin patches, of scans of few slices, hardly tilt: they would leave the scan at their ends.
+    """
+    if patch is None:
+        return 1.0, 1.0, 1.0
+    shares = []
+    for axis in range(3):
+        short, long = sorted(side for other, side in enumerate(patch) if other != axis)
+        shares.append(1.0 if short >= THIN_SIDE else min(1.0, 2.0 * short / long))
+    return shares[0], shares[1], shares[2]
+
+
+def margin_size(patch: Shape, config: TrainConfig) -> Shape:
+    """Voxels to crop for a patch, so that its corners hold real anatomy after rotation."""
+    if not config.augment:
+        return patch
+    grow = 1.0 + config.scale_range / 2 + config.rotate_degrees / 90
+    d, h, w = (math.ceil(p * grow / 2) * 2 for p in patch)
+    return d, h, w
+
+
+def augment_patches(
+    image: Tensor,
+    label: Tensor | None,
+    drawn: Sequence[Augmentation],
+    patch: Shape,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor | None]:
+    """Make patches of crops, one augmentation each.
+
+    Parameters
+    ----------
+    image : (B, C, d, h, w), floating point
+    label : (B, d, h, w) uint8, or None
+    patch : voxels (D, H, W)
+    generator : of the noise, on the device of the crops
+
+    Returns
+    -------
+    float32 (B, C, D, H, W) and int64 (B, D, H, W) or None
+    """
+    image, label = sample_patches(image.float(), label, affine_matrices(drawn), patch)
+    for number, chosen in enumerate(drawn):
+        _change_intensities(image[number], chosen, generator)
+    return image, label
+
+
+def affine_matrices(drawn: Sequence[Augmentation]) -> npt.NDArray[np.float32]:
+    """Matrices ``(B, 3, 3)`` from voxels of a patch to voxels of its crop, about the centers."""
+    found = []
+    for each in drawn:
+        matrix = np.eye(3)
+        for axis, angle in enumerate(each.angles):
+            matrix = matrix @ _rotation(axis, angle)
+        scales = np.array(each.scales)
+        scales[2] *= -1 if each.mirrored else 1
+        found.append(matrix * scales)
+    return np.stack(found).astype(np.float32)
+
+
+def _rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
+    """Right-handed rotation about an axis of (D, H, W)."""
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    matrix = np.eye(3)
+    matrix[first, first] = matrix[second, second] = math.cos(angle)
+    matrix[second, first] = math.sin(angle)
+    matrix[first, second] = -math.sin(angle)
+    return matrix
+
+
+def sample_patches(
+    image: Tensor, label: Tensor | None, matrices: npt.NDArray[np.float32], patch: Shape
+) -> tuple[Tensor, Tensor | None]:
+    """Sample crops where the voxels of their patches lie: images linearly, labels nearest.
+
+    Outside a crop its border is repeated.
+    """
+    matrix = torch.from_numpy(matrices).to(image.device, non_blocking=True)
+    sizes = image.shape[2:]
+    grid = image.new_empty((len(image), *patch, 3))
+    index = None
+    for axis, at in enumerate(_coordinates(matrix, patch)):
+        n = sizes[axis]
+        torch.mul(at, 2.0 / n, out=grid[..., 2 - axis])  # grid_sample counts axes from the last
+        if label is not None:
+            near = at.add_((n - 1) / 2).round_().clamp_(0, n - 1).long()
+            index = near if index is None else index.mul_(n).add_(near)
+    sampled = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    if label is None or index is None:
+        return sampled, None
+    values = label.flatten(1).gather(1, index.flatten(1))
+    return sampled, values.view(index.shape).long()
+
+
+def _coordinates(matrix: Tensor, patch: Shape) -> Iterator[Tensor]:
+    """Where the voxels of patches lie along each axis of the crops, from the center.
+
+    Sums of one term for each axis of the patch; ``affine_grid`` multiplies matrices, which takes
+    five times as long on a CPU and is imprecise on GPUs where TF32 is switched on.
+    """
+    places = [torch.arange(n, device=matrix.device) - (n - 1) / 2 for n in patch]
+    for axis in range(3):
+        d, h, w = (matrix[:, axis, i, None] * places[i] for i in range(3))
+        yield d[:, :, None, None] + h[:, None, :, None] + w[:, None, None, :]
+
+
+def _change_intensities(image: Tensor, chosen: Augmentation, generator: torch.Generator) -> None:
+    """Apply what was drawn to a patch ``(C, D, H, W)``, in place."""
+    if chosen.blur or chosen.zoom:
+        image.copy_(filter_axes(image, chosen.blur, chosen.zoom))
+    if chosen.noise_std:
+        noise = torch.randn(image.shape, generator=generator, device=image.device)
+        image.add_(noise, alpha=chosen.noise_std)
+    if chosen.brightness:
+        image.mul_(1.0 + chosen.brightness)
+    if chosen.gamma:
+        image.copy_(adjust_contrast(image, chosen.gamma))
+
+
+def filter_axes(
+    image: Tensor, blur: tuple[float, float, float] | None, zoom: float | None
+) -> Tensor:
+    """Blur ``(C, D, H, W)`` and lower its resolution.
+
+    Both are linear and separable: one small matrix along each axis does them together.
+    """
+    filters = []
+    for axis, n in enumerate(image.shape[1:]):
+        matrix = torch.eye(n, device=image.device)
+        if blur:
+            matrix = _blur_matrix(n, blur[axis], image.device)
+        if zoom:
+            matrix = matrix @ _low_resolution_matrix(n, zoom, image.device)
+        filters.append(matrix)
+    for_d, for_h, for_w = filters
+    image = image @ for_w
+    image = for_h.T @ image
+    return (for_d.T @ image.flatten(2)).view(image.shape)
+
+
+def _blur_matrix(n: int, sigma: float, device: torch.device) -> Tensor:
+    """Gaussian filter of n voxels with zeros outside: each weight is an integral over a voxel."""
+    tail = int(max(sigma * BLUR_TRUNCATION, 0.5) + 0.5)
+    places = torch.arange(n, device=device)
+    distance = (places[:, None] - places).float()
+    scale = 1.0 / (math.sqrt(2.0) * sigma)
+    weights = torch.erf((distance + 0.5) * scale) - torch.erf((distance - 0.5) * scale)
+    return 0.5 * weights * (distance.abs() <= tail)
+
+
+def _low_resolution_matrix(n: int, zoom: float, device: torch.device) -> Tensor:
+    """Every ``1 / zoom``-th of n voxels, and linear interpolation between them."""
+    small = max(1, round(n * zoom))
+    rows = torch.eye(n, device=device)[None]
+    rows = F.interpolate(rows, size=small, mode="nearest")
+    return F.interpolate(rows, size=n, mode="linear", align_corners=False)[0]
+
+
+def adjust_contrast(image: Tensor, gamma: float) -> Tensor:
+    """Intensities between their extremes to the power of gamma, same mean and deviation."""
+    low, high = torch.aminmax(image)
+    mean = image.mean()
+    deviation = _deviation(image - mean)
+    changed = ((image - low) / (high - low + EPS)).pow_(gamma)
+    changed.sub_(changed.mean())
+    return changed.mul_(deviation / (_deviation(changed) + EPS)).add_(mean)
+
+
+def _deviation(differences: Tensor) -> Tensor:
+    """Standard deviation of values from which their mean is taken; ``std`` is slow on CPUs."""
+    norm: Tensor = torch.linalg.vector_norm(differences)
+    return norm / math.sqrt(max(differences.numel() - 1, 1))

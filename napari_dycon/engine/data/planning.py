@@ -1,0 +1,226 @@
+"""From the cases to a complete configuration: spacing, intensities, patch, network.
+
+Only scans are looked at, never a label, so that labeling more does not shift the plan and nothing
+of an unlabeled case's truth can enter it. What a person set stays as set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.engine.config import TrainConfig
+
+# Voxels of a patch and filters of the first level, by what the machine can carry.
+PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
+# The coarsest level has to see how a patch lies in the organ: cells of 16 voxels, as in V-Net.
+FILTERS = {
+    "cpu": (24, 48, 96, 128),
+    "mps": (16, 32, 64, 128, 256),
+    "cuda": (32, 64, 128, 256, 320),
+}
+# Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
+HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
+# A graphics card with less free memory gets fewer filters, and patches that fit into what it has.
+SMALL_CARD_BYTES = 10 * 2**30
+SMALL_CARD_FILTERS = (16, 32, 64, 128, 256)
+CARD_FRACTION = 0.8  # of its free memory that a step may take
+SPLIT_BELOW_VOXELS = 64**3  # smaller patches see too little: the batch is computed in parts first
+# Bytes that a step keeps of each voxel of a patch, measured as peak memory of float32 steps on a
+# CPU for 48^3 and 64^3 patches, with and without half resolution, 2 and 8 classes, 1 and 4
+# channels; the estimate was 0.88 to 1.09 of the measured peak. A voxel of a coarser level counts as
+# the share of a voxel that it is.
+BYTES_PER_FILTER, BYTES_PER_FINE_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 46, 21, 28, 7
+CHECKPOINTED_SHARE = 0.7  # of these bytes with activation checkpointing; measured: 0.61 to 0.80
+FINE_FILTERS = 8  # as in network.py, which imports torch
+LEAST_SIDE = 32  # voxels of a patch along each axis, or all that scans have, where that is less
+LEAST_CELLS = 2  # of the coarsest level, likewise: of a single one normalizing leaves nothing
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What the plan knows of one scan: voxels ``(D, H, W)``, spacing in mm, intensities."""
+
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    low: float  # 0.5 % quantile, the largest of the channels'
+    high: float  # 99.5 % quantile, the same
+
+
+def fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, float]) -> Fingerprint:
+    """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
+    channels = array if array.ndim == 4 else array[None]
+    low, high = np.max(
+        [np.quantile(channel[::2, ::2, ::2], (0.005, 0.995)) for channel in channels], axis=0
+    )
+    d, h, w = channels.shape[1:]
+    return Fingerprint((d, h, w), spacing, float(low), float(high))
+
+
+def plan(
+    config: TrainConfig,
+    prints: Sequence[Fingerprint],
+    device: str,
+    *,
+    card_bytes: int | None = None,
+    channels: int = 1,
+    classes: int = 2,
+) -> TrainConfig:
+    """Fill what the configuration leaves open.
+
+    Parameters
+    ----------
+    config : settings of the person and the preset
+    prints : one a case, labeled or not
+    device : "cuda", "mps" or "cpu", decides how large patch and network may be
+    card_bytes : free memory of the graphics card, where it is known
+    channels, classes : of the network; the background counts
+    """
+    spacing = config.spacing or _spacing(prints)
+    shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
+    config = plan_network(config, device, card_bytes=card_bytes)
+    shape = np.median(shapes, axis=0)
+    voxels = PATCH_VOXELS[device]
+    if card_bytes is not None and config.patch is None:
+        wanted = min(SPLIT_BELOW_VOXELS, voxels, math.prod(shape.tolist()))
+        config, fitting = _fit_card(config, card_bytes, channels, classes, wanted)
+        voxels = min(voxels, fitting)
+    patch = config.patch or _patch(shape, config.stride, voxels)
+    if config.norm != "group" and max(patch) <= config.stride:  # which need more than one cell
+        patch = (min_patch_side(config.stride),) * 3
+    intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
+    window = config.window
+    if intensity == "window" and window is None:
+        window = (
+            float(np.median([p.low for p in prints])),
+            float(np.median([p.high for p in prints])),
+        )
+    return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
+
+
+def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = None) -> TrainConfig:
+    """Filters and resolution; filters that a person chose are levels from full resolution on.
+
+    Raises
+    ------
+    ConfigError
+        A patch that the person chose does not fit the network.
+    """
+    half = config.half_resolution
+    if half is None:
+        half = config.filters is None and HALF_RESOLUTION[device]
+    filters = FILTERS[device]
+    if card_bytes is not None and card_bytes < SMALL_CARD_BYTES:
+        filters = SMALL_CARD_FILTERS
+    if half and not HALF_RESOLUTION[device]:  # the coarsest cells stay as large as they are
+        filters = filters[:-1]
+    elif HALF_RESOLUTION[device] and not half:
+        filters = (*filters, filters[-1])
+    return config.with_changes(filters=config.filters or filters, half_resolution=half)
+
+
+def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
+    """Median spacing of the cases; slices much thicker than pixels are refined moderately."""
+    median = np.median([p.spacing for p in prints], axis=0)
+    thick = int(np.argmax(median))
+    others = float(np.max(np.delete(median, thick)))
+    if median[thick] > 3 * others:
+        median[thick] = max(3 * others, float(np.quantile([p.spacing[thick] for p in prints], 0.1)))
+    z, y, x = (round(float(v), 4) for v in median)
+    return z, y, x
+
+
+def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[int, int, int]:
+    """Largest patch of the scans' own proportions within the budget, in multiples of the stride.
+
+    Axes along which a scan is thin get the least side, or all that it has; what is left of the
+    budget is for the others.
+    """
+    least = min_patch_side(stride)
+    size = np.minimum(np.ceil(np.round(shape, 3)).clip(1), least)
+    others = shape >= least
+    while others.any():
+        left = voxels / float(np.prod(size[~others]))
+        scale = min(1.0, (left / float(np.prod(shape[others]))) ** (1 / others.sum()))
+        thin = others & (shape * scale < least)
+        if not thin.any():
+            size[others] = shape[others] * scale
+            break
+        others &= ~thin
+    d, h, w = (int(s if s < least else s // stride * stride) for s in size)
+    return d, h, w
+
+
+def min_patch_side(stride: int) -> int:
+    """Voxels that a side of a patch has at least, where scans have as many."""
+    return max(-(-LEAST_SIDE // stride), LEAST_CELLS) * stride
+
+
+def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) -> float:
+    """Estimate what a training step keeps of each voxel of a patch; filters must be planned."""
+    assert config.filters is not None
+    half = bool(config.half_resolution)
+    filters = sum(count * 0.125 ** (level + half) for level, count in enumerate(config.filters))
+    fine = FINE_FILTERS * half
+    kept = float(
+        BYTES_PER_FILTER * filters
+        + BYTES_PER_FINE_FILTER * fine
+        + BYTES_PER_CLASS * classes
+        + BYTES_PER_CHANNEL * channels
+    )
+    return kept * (CHECKPOINTED_SHARE if config.activation_checkpointing else 1.0)
+
+
+def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) -> int:
+    """Estimate what a training step keeps of each patch; patch and filters must be planned."""
+    assert config.patch is not None
+    voxel = estimate_voxel_bytes(config, channels=channels, classes=classes)
+    return math.ceil(voxel * math.prod(config.patch))
+
+
+def lower_batch(config: TrainConfig) -> TrainConfig | None:
+    """Return settings of steps with the same patches and less memory, ``None`` where none are left.
+
+    The batch is computed in more parts, which costs nothing, and after that with activation
+    checkpointing, which costs a quarter of the time.
+    """
+    both = math.gcd(config.labeled_batch, config.unlabeled_batch)
+    for parts in range(config.accumulation_steps + 1, both + 1):
+        if both % parts == 0:
+            return config.with_changes(accumulation_steps=parts)
+    if config.activation_checkpointing or config.norm == "batch":
+        return None
+    return config.with_changes(activation_checkpointing=True)
+
+
+def _fit_card(
+    config: TrainConfig, card_bytes: int, channels: int, classes: int, wanted: float
+) -> tuple[TrainConfig, int]:
+    """How a batch is computed, and voxels of a patch that a card has the memory for then.
+
+    Parameters
+    ----------
+    wanted : voxels of a patch for which batches are computed in other ways
+    """
+    patches = config.labeled_batch + config.unlabeled_batch
+    while True:
+        each = estimate_voxel_bytes(config, channels=channels, classes=classes)
+        parts = config.accumulation_steps
+        voxels = int(CARD_FRACTION * card_bytes * parts / (patches * each))
+        lower = lower_batch(config) if voxels < wanted else None
+        if lower is None:
+            return config, voxels
+        config = lower
+
+
+def looks_like_ct(prints: Sequence[Fingerprint]) -> bool:
+    """Hounsfield units reach down to air; magnitude images are not negative.
+
+    A CT beside other images (PET, for instance) is scaled as these are, scan by scan: the window of
+    the one would wipe out the others.
+    """
+    return bool(np.median([p.low for p in prints]) < -400)

@@ -1,0 +1,246 @@
+"""From a project to what the loop draws from: prepared scans, sorted into the honest groups.
+
+Labeled and unlabeled training cases and validation cases never mix. An unlabeled case is handed
+on without its label even where one lies on the disk, and labels of validation cases are read by the
+validation alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.core.atomic import make_folder, write_json
+from napari_dycon.core.untrusted import number, read_json, whole
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.planning import Fingerprint, fingerprint, plan
+from napari_dycon.engine.data.preprocessing import (
+    cache_path,
+    fingerprint_path,
+    prepare_image,
+    prepare_label,
+    read_label_array,
+    save_array,
+)
+from napari_dycon.engine.data.splits import Groups, frozen_label, write_groups
+from napari_dycon.engine.losses.segmentation import UNANNOTATED
+from napari_dycon.errors import DyconError, ProjectError, UserError
+from napari_dycon.project.runs.events import Event
+
+if TYPE_CHECKING:
+    from napari_dycon.project.store import Project
+
+T = TypeVar("T")
+
+HEARTBEAT_S = 0.8  # between events while a scan is prepared
+FINGERPRINTS = 40  # scans that the plan looks at
+MOST_SIDE = 10**6  # voxels along a side of a scan
+
+
+@dataclass
+class TrainingData:
+    """What a run learns from; ``config`` is the completed plan."""
+
+    config: TrainConfig
+    class_values: tuple[int, ...]
+    channels: int
+    labeled: list[LabeledCase] = field(default_factory=list)
+    unlabeled: list[UnlabeledCase] = field(default_factory=list)
+    warped: list[LabeledCase] = field(default_factory=list)  # see warps.py
+    voted: list[LabeledCase] = field(default_factory=list)  # see votes.py
+    validation: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def prepare(
+    project: Project,
+    config: TrainConfig,
+    device: str,
+    state: Path,
+    found: Groups,
+    resumed: bool,
+    card_bytes: int | None = None,
+) -> Iterator[Event | TrainingData]:
+    """Plan the run and prepare its scans; yields ``preparing`` events, then the data.
+
+    There is an event for each scan, and at least one a second while a large one takes its time.
+
+    Parameters
+    ----------
+    device : "cuda", "mps" or "cpu"
+    state : folder of the run, where groups and labels of this moment are frozen for the run
+    found : the cases
+    resumed : whether the run goes on, with the labels it was started with
+    card_bytes : free memory of the graphics card, where it is known
+    """
+    labeled, unlabeled = found.labeled, found.unlabeled
+    ids = [*labeled, *unlabeled]
+    begun: Event = {"event": "preparing", "done": 0, "total": len(ids)}
+    prints = yield from _with_heartbeat(lambda: _fingerprints(project, found), begun)
+    planned = plan(
+        config,
+        prints,
+        device,
+        card_bytes=card_bytes,
+        channels=len(project.channels),
+        classes=len(found.class_values) + 1,
+    )
+    data = TrainingData(
+        planned,
+        class_values=tuple(found.class_values),
+        channels=len(project.channels),
+        validation=found.validation,
+    )
+    if not resumed:
+        write_groups(state, found)
+    for place, case in enumerate(ids, start=1):
+        work = functools.partial(
+            _prepare_case, project, data, case, state, place <= len(labeled), resumed
+        )
+        yield from _with_heartbeat(work, {**begun, "done": place - 1})
+        yield {**begun, "done": place}
+    if not data.labeled:
+        why = data.warnings[0] if data.warnings else "The state of this run is damaged."
+        raise UserError(f"No label can be learned from yet. {why}")
+    if not any(has_structure(case) for case in data.labeled):
+        raise UserError(
+            "No label can be learned from yet: none of them shows a structure. Mark some of it in "
+            "at least one scan."
+        )
+    if not unlabeled and config.method != "supervised" and config.unlabeled_batch:
+        data.warnings.append(
+            f"No case is unlabeled, so {config.method} learns from labels alone, as supervised "
+            "does. Add scans without labels for it to learn from."
+        )
+    yield data
+
+
+def _prepare_case(
+    project: Project, data: TrainingData, case: str, state: Path, labeled: bool, resumed: bool
+) -> None:
+    """Cache a scan for the planned network, freeze its label, and add both to the data."""
+    images = project.image_paths(case)
+    cached = cache_path(project.cache_folder, case, images, data.config)
+    volume = None
+    if not cached.exists():
+        volume = project.read_image(case)
+        save_array(cached, prepare_image(volume, data.config))
+    frozen = frozen_label(state, case)
+    if not labeled:
+        data.unlabeled.append(UnlabeledCase(case, cached))
+    elif resumed:
+        if frozen.exists():
+            _check_frozen(frozen, len(data.class_values))
+            data.labeled.append(LabeledCase(case, cached, frozen))
+    else:
+        volume = volume or project.read_image(case)
+        label = project.read_label(case, like=volume)
+        assert label is not None
+        indices = to_indices(prepare_label(label, volume, data.config), data.class_values)
+        values = set(np.unique(indices).tolist())
+        # A single value teaches nothing, but that a whole scan shows no structure does.
+        if len(values - {UNANNOTATED}) < 2 and values != {0}:
+            what = "only background" if 0 in values else "only a structure"
+            what = "nothing" if values == {UNANNOTATED} else what
+            data.warnings.append(
+                f"Case {case} is left out: {what} is annotated in it. Mark some of the "
+                "structure and some of what is not, or say that the whole scan is done."
+            )
+        else:
+            save_array(frozen, indices)
+            data.labeled.append(LabeledCase(case, cached, frozen))
+
+
+def _with_heartbeat(work: Callable[[], T], event: Event) -> Generator[Event, None, T]:
+    """Do work in a thread and yield a copy of the event every ``HEARTBEAT_S``."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        while not wait([future], timeout=HEARTBEAT_S).done:
+            yield dict(event)
+        return future.result()
+
+
+def has_structure(case: LabeledCase) -> bool:
+    """Whether anything but background is annotated."""
+    label = read_label_array(case.label)
+    return bool(np.any((label != 0) & (label != UNANNOTATED)))
+
+
+def _check_frozen(path: Path, classes: int) -> None:
+    """Refuse a label of a resumed run that names classes it does not have."""
+    label = read_label_array(path)
+    if label[label != UNANNOTATED].max(initial=0) > classes:
+        raise UserError(
+            f"The state of this run is damaged: {path.name} holds classes that it was not started "
+            "with. Start a new run."
+        )
+
+
+def to_indices(
+    label: npt.NDArray[np.uint8], class_values: tuple[int, ...]
+) -> npt.NDArray[np.uint8]:
+    """Label values to network outputs (0, 1, 2, ...); 255 stays."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[list(class_values)] = np.arange(1, len(class_values) + 1)
+    table[UNANNOTATED] = UNANNOTATED
+    return table[label]
+
+
+def _fingerprints(project: Project, found: Groups) -> list[Fingerprint]:
+    """Describe up to ``FINGERPRINTS`` scans, evenly spread over the cases.
+
+    Also for a run that learns from labeled scans alone the unlabeled ones are looked at, so that
+    all methods get the same patch, network and intensities, and differ by the method alone.
+    """
+    others = found.unlabeled or [case.id for case in project.unlabeled()]
+    ids = sorted({*found.labeled, *others})  # labeling one more must not choose other scans
+    chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, FINGERPRINTS).astype(int))]
+    prints = []
+    for case in chosen:
+        try:
+            prints.append(_fingerprint(project, case))
+        except DyconError:
+            if case in found.labeled or case in found.unlabeled:
+                raise
+            continue  # a scan that the run has no need of
+    return prints
+
+
+def _fingerprint(project: Project, case: str) -> Fingerprint:
+    """Describe a scan, from what an earlier run kept of it or from its files."""
+    path = None
+    with contextlib.suppress(OSError):  # reading the scan tells in words what is wrong
+        path = fingerprint_path(project.cache_folder, case, project.image_paths(case))
+    if path and (known := _known(path)):
+        return known
+    volume = project.read_image(case)
+    made = fingerprint(volume.array, volume.spacing_mm)
+    if path:
+        with contextlib.suppress(ProjectError, OSError):  # it only saves time
+            make_folder(path.parent, within=project.path)
+            write_json(path, dataclasses.asdict(made))
+    return made
+
+
+def _known(path: Path) -> Fingerprint | None:
+    """What was kept of a scan; ``None`` where there is nothing, or nothing that can be."""
+    try:
+        found = read_json(path)
+        shape = [whole(n, 1, MOST_SIDE) for n in found["shape"]]
+        spacing = [number(mm, 1e-6, 1e4) for mm in found["spacing"]]
+        low, high = (number(found[name], -1e30, 1e30) for name in ("low", "high"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(shape) != 3 or len(spacing) != 3 or None in (*shape, *spacing, low, high):
+        return None
+    return Fingerprint(tuple(shape), tuple(spacing), low, high)  # type: ignore[arg-type]

@@ -1,0 +1,168 @@
+"""Scans as the network sees them: resampled, normalized, cached as memory-mapped arrays.
+
+The cache is keyed by the file's place, size and time and by the plan, so that it can be deleted at
+any moment and is never stale. Labels are not cached: they change while a person works.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from napari_dycon.core.atomic import make_folder, replacing
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.losses.segmentation import UNANNOTATED
+from napari_dycon.errors import ProjectError
+from napari_dycon.io import scan_state
+from napari_dycon.io.volume import Volume
+
+Array = npt.NDArray[Any]
+ANEW = "Delete it (what is in the folder cache is made again), or start a new run."
+
+
+def grid_shape(
+    shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> tuple[int, int, int]:
+    """Voxels ``(D, H, W)`` of a volume resampled to the target spacing (mm)."""
+    d, h, w = (
+        n if abs(s - t) <= 0.01 * t else max(round(n * s / t), 1)
+        for n, s, t in zip(shape, spacing, target, strict=True)
+    )
+    return d, h, w
+
+
+def resample(array: Array, shape: tuple[int, int, int], *, mode: str = "trilinear") -> Array:
+    """Resample ``(C, D, H, W)`` to another grid over the same field of view."""
+    if array.shape[1:] == shape:
+        return array
+    tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))[None]
+    if mode == "nearest":
+        return F.interpolate(tensor, size=shape, mode="nearest-exact")[0].numpy()
+    if mode == "area":
+        return F.interpolate(tensor, size=shape, mode="area")[0].numpy()
+    return F.interpolate(tensor, size=shape, mode=mode, align_corners=False)[0].numpy()
+
+
+def normalize(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
+    """Scale the intensities of ``(C, D, H, W)``, each channel of MRI by itself.
+
+    "zscore" clips each channel to its 0.5 and 99.5 % quantiles, then sets mean 0 and deviation 1;
+    "window" clips to a fixed range and scales it to [-1, 1].
+    """
+    array = array.astype(np.float32)
+    if config.intensity == "window" and config.window is not None:
+        low, high = config.window
+        center, half = (low + high) / 2, max(high - low, 1e-6) / 2
+        return ((np.clip(array, low, high) - center) / half).astype(np.float32)
+    for channel in array:
+        low, high = np.quantile(channel, (0.005, 0.995))
+        if high > low:
+            np.clip(channel, low, high, out=channel)
+        channel -= channel.mean()
+        channel /= max(float(channel.std()), 1e-6)
+    return array
+
+
+def prepare_image(volume: Volume, config: TrainConfig) -> npt.NDArray[np.float32]:
+    """Resample and normalize a scan for the planned network: float32 ``(C, D, H, W)``."""
+    assert config.spacing is not None
+    array = volume.array if volume.array.ndim == 4 else volume.array[None]
+    shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    return normalize(resample(array, shape), config)
+
+
+def prepare_label(
+    label: npt.NDArray[np.uint8], volume: Volume, config: TrainConfig
+) -> npt.NDArray[np.uint8]:
+    """Resample a label ``(D, H, W)`` to the planned grid.
+
+    On a coarser grid a voxel gets the value that most of the annotated voxels under it have, and
+    255 where none is annotated: nearest neighbors would lose every second of single annotated
+    slices.
+    """
+    assert config.spacing is not None
+    shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    if all(new >= old for new, old in zip(shape, label.shape, strict=True)):
+        moved = resample(label[None], shape, mode="nearest")[0]
+        return np.asarray(moved, dtype=np.uint8)
+    result = np.full(shape, UNANNOTATED, np.uint8)
+    most = np.zeros(shape, np.float32)
+    for value in np.unique(label[label != UNANNOTATED]):
+        share = resample((label == value)[None], shape, mode="area")[0]
+        more = share > most
+        result[more], most[more] = value, share[more]
+    return result
+
+
+def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
+    """Name of a cached scan, different for every state of the files and every plan."""
+    wanted = [config.spacing, config.intensity, config.window]
+    return folder / f"{case_id}-{_digest(images, wanted)}.npy"
+
+
+def fingerprint_path(folder: Path, case_id: str, images: Sequence[Path]) -> Path:
+    """Name of what the plan knows of a scan, different for every state of the files."""
+    return folder / f"{case_id}-{_digest(images, 'fingerprint')}.json"
+
+
+def _digest(images: Sequence[Path], wanted: object) -> str:
+    state = [(str(path), scan_state(path)) for path in images]
+    return hashlib.sha256(json.dumps([state, wanted]).encode()).hexdigest()[:16]
+
+
+def save_array(path: Path, array: Array) -> None:
+    """Write an ``.npy`` file whole or not at all."""
+    # Not those above it: a project that is gone must not begin anew, empty, in its place.
+    make_folder(path.parent, within=path.parent.parent)
+    with replacing(path) as temporary:
+        try:
+            np.save(temporary, array, allow_pickle=False)
+        except OSError as error:
+            if error.errno is None:  # numpy counts bytes where the disk is full
+                raise OSError("the file could not be written whole") from error
+            raise
+
+
+def read_image_array(path: Path, *, mapped: bool = True) -> Array:
+    """Read a prepared scan: float32 or float16 ``(C, D, H, W)``, by default mapped."""
+    return _read_array(path, 4, "f", mapped)
+
+
+def read_label_array(path: Path, *, mapped: bool = True) -> Array:
+    """Read a prepared label: uint8 ``(D, H, W)``, by default mapped."""
+    return _read_array(path, 3, "u", mapped)
+
+
+def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
+    """Read what ``save_array`` wrote; pickled objects in its place are refused, never loaded.
+
+    A project that comes from elsewhere brings its cache along.
+    """
+    if not path.exists():  # the folder is gone: nothing that a person should delete
+        raise FileNotFoundError(errno.ENOENT, "the prepared scans are gone", path.name)
+    try:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        # Refuses Python objects, archives, and files shorter than their header says.
+        array: Array = np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # NumPy raises whatever parsing a header as Python meets
+        found = str(error)[:200] or type(error).__name__
+        raise ProjectError(f"{_prepared(path)} cannot be read: {found}. {ANEW}") from None
+    if array.ndim != dimensions or array.dtype.kind != kind or min(array.shape) < 1:
+        raise ProjectError(
+            f"{_prepared(path)} holds {array.dtype} {array.shape}, which no run prepared. {ANEW}"
+        )
+    return array if mapped else np.array(array)
+
+
+def _prepared(path: Path) -> str:
+    return f"The prepared scan {path.name} in {path.parent}"

@@ -1,0 +1,88 @@
+"""Where patches lie in their volumes, and the copying of voxels around a place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.engine.losses.segmentation import UNANNOTATED
+
+Array = npt.NDArray[Any]
+ClassVoxels = tuple[int, Array]  # value of a class, some of its voxels (n, 3)
+
+
+def voxels_by_class(label: Array, most: int = 5_000) -> list[ClassVoxels]:
+    """Where each value of a label is: ``(value, voxels (n, 3))`` for every structure.
+
+    When parts are not annotated, one more entry of value -1 lists annotated background. Of large
+    structures random voxels are kept, ``most`` in all: a run may hold a thousand labels.
+    """
+    rng = np.random.default_rng(0)
+    flat = np.asarray(label).reshape(-1)
+    hits = np.flatnonzero(flat - np.uint8(1) < UNANNOTATED - 1)  # neither 0 nor 255, in one pass
+    values = flat[hits]
+    found = [
+        (value, hits[values == value]) for value in np.flatnonzero(np.bincount(values)).tolist()
+    ]
+    if (flat == UNANNOTATED).any():
+        background = np.flatnonzero(flat == 0)
+        found += [(-1, background)] if len(background) else []
+    kept = []
+    for value, places in found:
+        if len(places) > most // len(found):
+            places = places[rng.integers(len(places), size=most // len(found))]
+        voxels = np.stack(np.unravel_index(places, label.shape), axis=-1)
+        kept.append((value, voxels.astype(np.int16)))
+    return kept
+
+
+def random_center(
+    rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int]
+) -> tuple[int, ...]:
+    """Center of a patch that lies inside the volume, evenly distributed."""
+    return tuple(
+        int(rng.integers(p // 2, max(n - (p - p // 2), p // 2) + 1)) if n > p else n // 2
+        for n, p in zip(shape, patch, strict=True)
+    )
+
+
+def clamp_center(center: Array, shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
+    """Nearest center whose patch lies inside the volume (or is centerd on a smaller one)."""
+    return tuple(
+        int(np.clip(c, p // 2, n - (p - p // 2))) if n > p else n // 2
+        for c, n, p in zip(center, shape, patch, strict=True)
+    )
+
+
+def crop(volume: Any, center: Sequence[int], out: Any, fill: int | None) -> None:
+    """Copy the voxels around ``center`` of ``(C, D, H, W)`` into ``out (C, d, h, w)``.
+
+    Outside the volume the nearest voxel is repeated, or ``fill`` is set. Both are arrays or both
+    are tensors of one device; only what lies inside is read.
+    """
+    source, inside = [slice(None)], [slice(None)]
+    for c, size, n in zip(center, out.shape[1:], volume.shape[1:], strict=True):
+        start = c - size // 2
+        first, last = min(max(start, 0), n - 1), max(min(start + size, n), 1)
+        source.append(slice(first, last))
+        inside.append(slice(first - start, last - start))
+    if fill is not None:
+        out[...] = fill
+    out[tuple(inside)] = volume[tuple(source)]
+    if fill is None:
+        _repeat_edges(out, inside)
+
+
+def _repeat_edges(out: Any, inside: Sequence[slice]) -> None:
+    """Fill ``(C, d, h, w)`` around its inside: rows first, then slices of whole rows, ..."""
+    region = list(inside)
+    for axis in (3, 2, 1):
+        start, stop = inside[axis].start, inside[axis].stop
+        for edge, outside in ((start, slice(0, start)), (stop - 1, slice(stop, None))):
+            source, target = list(region), list(region)
+            source[axis], target[axis] = slice(edge, edge + 1), outside
+            out[tuple(target)] = out[tuple(source)]
+        region[axis] = slice(None)

@@ -1,0 +1,250 @@
+"""How good a prediction is: overlap, surface distances, volumes, and how honest its uncertainty is.
+
+Notable: nothing is ever NaN or silently left out of a mean. A structure that is in only one of
+prediction and reference scores Dice 0 and the image's diagonal as its distances; one that is in
+neither scores Dice 1 and distance 0. Voxels whose reference is 255, "not annotated", do not count.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from napari_dycon.engine.evaluation.foreground_margin import case_score
+from napari_dycon.engine.evaluation.uncertainty_metrics import spearman, uncertainty_quality
+from napari_dycon.errors import GeometryError, LabelError
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+UNANNOTATED = 255
+MEASURES = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
+QUALITIES = ("auroc", "auroc_band", "ece", "aurc", "error_rate")
+
+
+def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) -> dict[int, float]:
+    """Dice of each class, 1 where both are empty; for validation during training.
+
+    Parameters
+    ----------
+    prediction, reference : integers (D, H, W); voxels whose reference is 255 do not count
+    classes : values to score, without background
+
+    Returns
+    -------
+    dice of each class; empty when no voxel of the reference is annotated
+    """
+    known = _annotated(prediction, reference)
+    if not known.any():
+        return {}
+    return {
+        int(value): _overlap((prediction == value) & known, (reference == value) & known)[0]
+        for value in classes
+    }
+
+
+def evaluate_case(
+    prediction: Array,
+    reference: Array,
+    spacing_mm: Sequence[float],
+    classes: Sequence[int],
+    *,
+    uncertainty: Array | None = None,
+    confidence: Array | None = None,
+    n_classes: int | None = None,
+) -> dict[str, Any]:
+    """Score one prediction.
+
+    Parameters
+    ----------
+    prediction, reference : integers (D, H, W); voxels whose reference is 255 do not count
+    spacing_mm : voxel size along D, H, W
+    classes : values to score, without background
+    uncertainty : (D, H, W) in [0, 1], entropy of the prediction divided by log(number of classes)
+    confidence : (D, H, W) in [0, 1], probability of the predicted class; without it the
+        calibration error comes from ``uncertainty``, see ``reliability.confidence_from_entropy``
+    n_classes : of the network, with background, by whose logarithm the entropy was divided; without
+        it as many as there are to score
+
+    Returns
+    -------
+    ``"classes"``: for each value (as text, as in JSON) ``dice``, ``jaccard``, ``hd95_mm`` (95th
+    percentile of surface distances, the larger of both directions), ``asd_mm`` (mean surface
+    distance, both directions together), ``volume_ml``, ``reference_volume_ml`` (annotated voxels
+    only) and ``missed`` (in one of the two only, so that distances are the penalty);
+    ``"mean_dice"`` over the classes; with an uncertainty map also ``"uncertainty"``, see
+    ``reliability.uncertainty_quality``, and in it ``"score"``, the case's own score.
+
+    Raises
+    ------
+    LabelError
+        The reference has no annotated voxel, or there is no class to score.
+    GeometryError
+        Shapes differ.
+    """
+    known = _annotated(prediction, reference)
+    if not classes:
+        raise LabelError("There is no class to score: references and predictions are all 0.")
+    if not known.any():
+        raise LabelError(
+            "The reference has no annotated voxel (all are 255). Score against a reference that "
+            "somebody has drawn."
+        )
+    found = {
+        str(int(v)): _class_scores(prediction, reference, known, v, spacing_mm) for v in classes
+    }
+    result: dict[str, Any] = {
+        "classes": found,
+        "mean_dice": float(np.mean([scores["dice"] for scores in found.values()])),
+    }
+    if uncertainty is not None:
+        _same_shape(uncertainty, reference, "uncertainty map")
+        if confidence is not None:
+            _same_shape(confidence, reference, "confidence map")
+        result["uncertainty"] = uncertainty_quality(
+            prediction,
+            reference,
+            known,
+            uncertainty,
+            confidence,
+            spacing_mm,
+            n_classes or len(classes) + 1,
+        )
+        result["uncertainty"]["score"] = case_score(prediction, uncertainty, spacing_mm)
+    return result
+
+
+def summarize(cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and deviation over cases of what :func:`evaluate_case` returned.
+
+    Returns
+    -------
+    ``"cases"``: how many; ``"mean_dice"`` and ``"sd_dice"`` over cases of the mean over classes;
+    ``"classes"``: for each class, ``{"mean", "sd"}`` of each measure and ``missed``, in how many
+    cases; with uncertainty maps ``"uncertainty"``: means of its measures over the cases where
+    they are defined, and ``rank_correlation``, Spearman's between score and 1 - mean Dice (None
+    with fewer than three cases or when either is constant). Deviations are those of a sample.
+    """
+    if not cases:
+        return {"cases": 0, "mean_dice": None, "sd_dice": None, "classes": {}}
+    results = list(cases.values())
+    dice = [float(result["mean_dice"]) for result in results]
+    classes: dict[str, Any] = {}
+    for value in results[0]["classes"]:
+        scores = [result["classes"][value] for result in results]
+        classes[value] = {m: _mean_sd([float(s[m]) for s in scores]) for m in MEASURES}
+        classes[value]["missed"] = sum(bool(s["missed"]) for s in scores)
+    overall = _mean_sd(dice)
+    summary: dict[str, Any] = {
+        "cases": len(results),
+        "mean_dice": overall["mean"],
+        "sd_dice": overall["sd"],
+        "classes": classes,
+    }
+    judged = [result for result in results if "uncertainty" in result]
+    if judged:
+        summary["uncertainty"] = _summarize_uncertainty(judged)
+    return summary
+
+
+def _summarize_uncertainty(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    maps = [result["uncertainty"] for result in judged]
+    out: dict[str, Any] = {"cases": len(judged)}
+    for measure in QUALITIES:
+        defined = [float(m[measure]) for m in maps if m[measure] is not None]
+        out[measure] = float(np.mean(defined)) if defined else None
+    out["confidence_from"] = sorted({str(m["confidence_from"]) for m in maps})
+    out["rank_correlation"] = spearman(
+        [float(m["score"]) for m in maps], [1.0 - float(result["mean_dice"]) for result in judged]
+    )
+    return out
+
+
+def _mean_sd(values: Sequence[float]) -> dict[str, float]:
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return {"mean": float(np.mean(values)), "sd": deviation}
+
+
+def _class_scores(
+    prediction: Array, reference: Array, known: Mask, value: int, spacing_mm: Sequence[float]
+) -> dict[str, Any]:
+    found, wanted = (prediction == value) & known, (reference == value) & known
+    dice, jaccard = _overlap(found, wanted)
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    counts = int(found.sum()), int(wanted.sum())
+    missed = (counts[0] == 0) != (counts[1] == 0)
+    if missed:
+        diagonal = float(np.linalg.norm(np.array(reference.shape) * np.array(spacing_mm)))
+        hd95, asd = diagonal, diagonal
+    elif counts[0] == 0:
+        hd95, asd = 0.0, 0.0
+    else:
+        hd95, asd = _surface_distances(found, wanted, spacing_mm)
+    return {
+        "dice": dice,
+        "jaccard": jaccard,
+        "hd95_mm": hd95,
+        "asd_mm": asd,
+        "volume_ml": counts[0] * voxel_ml,
+        "reference_volume_ml": counts[1] * voxel_ml,
+        "missed": missed,
+    }
+
+
+def _overlap(found: Mask, wanted: Mask) -> tuple[float, float]:
+    """Dice and Jaccard; both 1 when both masks are empty."""
+    common, total = int((found & wanted).sum()), int(found.sum()) + int(wanted.sum())
+    if total == 0:
+        return 1.0, 1.0
+    return 2.0 * common / total, common / (total - common)
+
+
+def _surface_distances(
+    found: Mask, wanted: Mask, spacing_mm: Sequence[float]
+) -> tuple[float, float]:
+    """HD95 and symmetric mean surface distance in mm of two masks that are not empty."""
+    # MONAI takes its surface distances from SciPy; only scoring surfaces should need it.
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_distance import compute_average_surface_distance
+
+    box = bounding_box(found | wanted)
+    # One channel each: (1, 1, d, h, w).
+    pair = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (found, wanted)]
+    spacing = [float(s) for s in spacing_mm]
+    with warnings.catch_warnings():
+        # MONAI 1.6 passes an argument of its own that it has deprecated.
+        warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
+        hd95 = compute_hausdorff_distance(
+            pair[0], pair[1], include_background=True, percentile=95, spacing=spacing
+        )
+        asd = compute_average_surface_distance(
+            pair[0], pair[1], include_background=True, symmetric=True, spacing=spacing
+        )
+    return float(hd95), float(asd)
+
+
+def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
+    """Slices (D, H, W) of the smallest box around a mask that is not empty."""
+    limits = []
+    for others in ((1, 2), (0, 2), (0, 1)):
+        hit = np.flatnonzero(mask.any(axis=others))
+        limits.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return limits[0], limits[1], limits[2]
+
+
+def _annotated(prediction: Array, reference: Array) -> Mask:
+    _same_shape(prediction, reference, "prediction")
+    return np.asarray(reference != UNANNOTATED, np.bool_)
+
+
+def _same_shape(array: Array, reference: Array, what: str) -> None:
+    if array.shape != reference.shape or reference.ndim != 3:
+        raise GeometryError(
+            f"The {what} has shape {array.shape} and the reference {reference.shape}; both must "
+            "be the same (D, H, W). Predict on the scan that the reference was drawn on."
+        )

@@ -1,0 +1,161 @@
+"""How far an uncertainty map can be trusted: does it point at errors, and is it calibrated?
+
+Calibration and coverage are judged in a band: foreground of prediction or reference, widened by a
+few millimeters, since countless easy background voxels would make any map look excellent there.
+Whether a map points at errors is judged twice: over the whole image, as others report it and as a
+person meets it who scrolls through a scan, and in the band, where it is harder. Ties count as
+half, as in any rank statistic, so a constant map has AUROC 0.5 and no order of voxels changes a
+result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.engine.evaluation.foreground_margin import widen
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+Values = npt.NDArray[np.float64]
+
+BINS = 15
+MOST_SORTED = 1_000_000
+
+
+def uncertainty_quality(
+    prediction: Array,
+    reference: Array,
+    known: Mask,
+    uncertainty: Array,
+    confidence: Array | None,
+    spacing_mm: Sequence[float],
+    n_classes: int,
+) -> dict[str, Any]:
+    """Measures of one case over its annotated voxels; all but ``auroc`` over those of the band.
+
+    Parameters
+    ----------
+    prediction, reference : integers (D, H, W)
+    known : (D, H, W), which voxels are annotated
+    uncertainty, confidence : (D, H, W) in [0, 1]; without a confidence map it is derived
+    n_classes : with background
+
+    Returns
+    -------
+    ``auroc``: probability that a wrong voxel is more uncertain than a right one, None unless
+    there are both; ``auroc_band``: the same inside the band; ``ece``: expected calibration error;
+    ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: share of wrong voxels,
+    which is also the AURC of an uninformative map; ``band_voxels``; ``confidence_from``: "map" or
+    "entropy".
+    """
+    band = widen((prediction != 0) | ((reference != 0) & known), spacing_mm) & known
+    if not band.any():  # nothing there and nothing found: the whole image is judged
+        band = known
+    errors = prediction != reference
+    wrong = errors[band]
+    doubt = np.asarray(uncertainty[band], np.float64)
+    if confidence is None:
+        sure = confidence_from_entropy(doubt, n_classes)
+    else:
+        sure = np.asarray(confidence[band], np.float64)
+    return {
+        "auroc": auroc(uncertainty[known], errors[known]),
+        "auroc_band": auroc(doubt, wrong),
+        "ece": calibration_error(sure, ~wrong),
+        "aurc": risk_coverage_area(doubt, wrong),
+        "error_rate": float(wrong.mean()),
+        "band_voxels": int(band.sum()),
+        "confidence_from": "entropy" if confidence is None else "map",
+    }
+
+
+def confidence_from_entropy(uncertainty: Array, n_classes: int) -> Values:
+    """Probability of the predicted class, from the entropy divided by log(n_classes).
+
+    Exact for two classes, where entropy and largest probability determine each other. With more
+    it takes the likeliest shape of doubt, two classes sharing all the probability, and beyond
+    log 2 nats, which two classes cannot reach, exp(-H): exact for k equally likely classes and
+    never more than the true value.
+    """
+    entropy = np.clip(np.asarray(uncertainty, np.float64), 0.0, 1.0) * math.log(n_classes)
+    # Binary entropy has no inverse in closed form: interpolate it on a grid that is fine near 1.
+    p = 1.0 - 0.5 * np.linspace(0.0, 1.0, 4097) ** 3
+    q = 1.0 - p
+    table = -p * np.log(p) - q * np.log(np.where(q > 0, q, 1.0))
+    shared = np.interp(entropy, table, p)
+    return np.where(entropy <= math.log(2.0), shared, np.exp(-entropy))
+
+
+def auroc(score: Values, positive: Mask) -> float | None:
+    """Area under the ROC curve, ties counted half; None without both kinds.
+
+    Parameters
+    ----------
+    score, positive : (N,); above a million voxels, scores in [0, 1] are rounded to 65,536 levels,
+        which sorting a whole scan would not be worth
+    """
+    if len(score) > MOST_SORTED:
+        return _auroc_by_level(score, positive)
+    n_positive = int(positive.sum())
+    n_negative = len(positive) - n_positive
+    if n_positive == 0 or n_negative == 0:
+        return None
+    above = float(_ranks(score)[positive].sum()) - n_positive * (n_positive + 1) / 2.0
+    return above / n_positive / n_negative
+
+
+def _auroc_by_level(score: Values, positive: Mask) -> float | None:
+    """AUROC of scores in [0, 1] from counts of each rounded score."""
+    level = np.round(np.clip(score, 0.0, 1.0) * 65_535).astype(np.uint16)
+    above = np.bincount(level[positive], minlength=65_536).astype(np.float64)
+    others = np.bincount(level[~positive], minlength=65_536).astype(np.float64)
+    if above.sum() == 0 or others.sum() == 0:
+        return None
+    below = np.cumsum(others) - others / 2.0  # ties count as half
+    return float((above * below).sum() / above.sum() / others.sum())
+
+
+def calibration_error(confidence: Values, right: Mask, bins: int = BINS) -> float:
+    """Expected calibration error: Σ over equal bins of (n_b / N) · |accuracy_b - confidence_b|.
+
+    Parameters
+    ----------
+    confidence, right : (N,), N at least 1
+    """
+    number = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
+    gap = np.bincount(number, weights=right.astype(np.float64) - confidence, minlength=bins)
+    return float(np.abs(gap).sum() / len(confidence))
+
+
+def risk_coverage_area(score: Values, wrong: Mask) -> float:
+    """Mean over k of the error rate among the k most certain voxels; expected value over ties.
+
+    Parameters
+    ----------
+    score, wrong : (N,), N at least 1
+    """
+    _, group, size = np.unique(score, return_inverse=True, return_counts=True)
+    # In a random order of its ties, each voxel is wrong as often as its group is.
+    rate = np.bincount(group, weights=wrong.astype(np.float64)) / size
+    errors = np.cumsum(np.repeat(rate, size))
+    return float(np.mean(errors / np.arange(1, len(errors) + 1)))
+
+
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Rank correlation with average ranks; None below three pairs or if either is constant."""
+    if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
+        return None
+    ranks = _ranks(np.asarray(a, np.float64)), _ranks(np.asarray(b, np.float64))
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+
+
+def _ranks(values: Values) -> Values:
+    """Ranks from 1, ties share their average."""
+    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(size)
+    return np.asarray((last - (size - 1) / 2.0)[group], np.float64)

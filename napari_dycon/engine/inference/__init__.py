@@ -1,0 +1,2 @@
+"""Prediction: sliding windows, the ensemble of student and teacher, uncertainty, calibration and
+embeddings of scans."""

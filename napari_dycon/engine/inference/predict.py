@@ -1,0 +1,300 @@
+"""Sliding-window prediction: masks with uncertainty and disagreement, on the scan's own grid.
+
+Student and teacher each see the scan, in two sizes; their mean is the prediction, its entropy the
+uncertainty, and how far they part the disagreement.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from napari_dycon.engine.atlas.segmentation import vote_on
+from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.data.patches import LEFT_RIGHT
+from napari_dycon.engine.data.preprocessing import prepare_image
+from napari_dycon.engine.device import one_thread, varying_shapes
+from napari_dycon.engine.inference.embedding import FeatureSum
+from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
+from napari_dycon.engine.inference.uncertainty import uncertainty_maps
+from napari_dycon.engine.inference.windows import plan_windows, predict_windows
+from napari_dycon.engine.losses.segmentation import at_least_float32
+from napari_dycon.engine.memory import free_bytes, with_less_memory
+from napari_dycon.engine.network import SegmentationNetwork
+from napari_dycon.io.volume import Volume
+
+MOST_VOTED = 2**24  # voxels of a scan that labeled ones are deformed into
+# Ways to predict a scan, from the fastest to the one that takes the least memory: the side of a
+# window, as a share of the usual one, and whether windows are stitched on the device.
+ATTEMPTS = ((1.0, True), (1.0, False), (0.75, False), (0.5, False))
+CPU = torch.device("cpu")
+TEACHER = 1  # of the sizes at prediction, the first that the teacher sees
+BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Canonical arrays ``(D, H, W)`` of one scan: uint8 mask, float32 maps in [0, 1].
+
+    ``features`` tell what the scan looks like to the network, see ``features.py``.
+    """
+
+    mask: npt.NDArray[np.uint8]
+    uncertainty: npt.NDArray[np.float32]
+    disagreement: npt.NDArray[np.float32]
+    features: list[float]
+
+
+def predict_volume(
+    model: Model,
+    volume: Volume,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    *,
+    quick: bool = False,
+    but: str | None = None,
+    prepared: npt.NDArray[np.float32] | None = None,
+) -> Prediction:
+    """Predict one scan with networks that are already on ``device``.
+
+    Where memory does not suffice for the outputs of the whole scan, it is predicted slab by slab,
+    by the networks alone.
+
+    ``quick`` takes no voters and no mirrored views: faster, a little less accurate. ``but`` is the
+    scan's own case, whose label is not asked. ``prepared`` is the scan as the network sees it,
+    where that is known: then only the volume's grid is used.
+
+    Raises
+    ------
+    MemoryError
+        The scan is too large even for that.
+    """
+    image = prepare_image(volume, model.config) if prepared is None else prepared
+    shape, config = volume.shape, model.config
+    assert config.patch is not None
+    slabs = plan_slabs(
+        shape,
+        image.shape[1:],
+        classes=len(model.class_values) + 1,
+        margin=config.patch[0],
+        free=free_bytes(CPU),
+        scale=max(1.0, *config.test_scales),
+    )
+    values = np.array([0, *model.class_values], dtype=np.uint8)
+    how = device, dtype
+    if len(slabs) > 1:
+        return _predict_slabs(model, image, shape, slabs, *how, quick=quick)
+
+    def predict(maps_device: torch.device) -> Prediction:
+        features = FeatureSum()
+        members = members_on_grid(
+            model, image, shape, *how, quick=quick, maps_device=maps_device, features=features
+        )
+        votes = None if quick else votes_on_grid(model, image, shape, device, but=but)
+        mean, *maps = uncertainty_maps(members, votes, config.atlas_weight)
+        uncertainty, disagreement = (array.cpu().numpy() for array in maps)
+        mask = values[mean.argmax(dim=0).cpu().numpy()]
+        return Prediction(mask, uncertainty, disagreement, features.to_vector())
+
+    places = (device, CPU) if device.type == "cuda" else (CPU,)
+    return with_less_memory(predict, places, device)
+
+
+def _predict_slabs(
+    model: Model,
+    image: npt.NDArray[np.float32],
+    shape: tuple[int, int, int],
+    slabs: Sequence[Slab],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    quick: bool,
+) -> Prediction:
+    """Predict a prepared scan ``(C, D, H, W)`` slab by slab, on the grid ``shape``."""
+    features = FeatureSum()
+    values = np.array([0, *model.class_values], dtype=np.uint8)
+    mask = np.zeros(shape, np.uint8)
+    maps = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+    for slab in slabs:
+        part = image[:, slab.first : slab.last]
+        d, h, w = part.shape[1:]
+        outputs = members_on_grid(
+            model, part, (d, h, w), device, dtype, quick=quick, features=features
+        )
+        members = (resize_slab(output, slab, shape, image.shape[1]) for output in outputs)
+        mean, *found = uncertainty_maps(members)
+        rows = slice(slab.start, slab.stop)
+        mask[rows] = values[mean.argmax(dim=0).numpy()]
+        for one, rows_of_one in zip(maps, found, strict=True):
+            one[rows] = rows_of_one.numpy()
+    return Prediction(mask, *maps, features.to_vector())
+
+
+def members_on_grid(
+    model: Model,
+    prepared: npt.NDArray[np.float32],
+    shape: tuple[int, int, int],
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    quick: bool,
+    maps_device: torch.device = CPU,
+    features: FeatureSum | None = None,
+) -> Iterator[Tensor]:
+    """Softmax outputs ``(classes, *shape)`` of all members, one by one.
+
+    Student and teacher take turns over the sizes ``test_scales``: at the end of a run the two
+    hardly differ, so that another size tells more than another network. When asked for and not
+    ``quick``, each also sees the scan mirrored.
+
+    Parameters
+    ----------
+    prepared : (C, D, H, W)
+    shape : of the scan's own grid
+    maps_device : where the outputs are given
+    features : given what the teacher sees, once
+    """
+    image = torch.from_numpy(prepared)
+    mirrors = (False, True) if model.config.test_mirror and not quick else (False,)
+    for mirrored, (number, scale) in itertools.product(
+        mirrors, enumerate(model.config.test_scales)
+    ):
+        network = (model.student, model.teacher)[number % 2]
+        size = [max(round(n * scale), 1) for n in image.shape[1:]]
+        view = image if scale == 1.0 else _resized(image, size)
+        if mirrored:
+            view = view.flip(LEFT_RIGHT + 1)
+        found = features if number == TEACHER and not mirrored else None
+        # Rather maps on the CPU than smaller windows, which norms suffer from.
+        attempts = ATTEMPTS if maps_device.type == "cpu" else ATTEMPTS[:2]
+        member = predict_probabilities(network, model, view, device, dtype, found, attempts)
+        if mirrored:
+            member = member.flip(LEFT_RIGHT + 1)
+        fits = tuple(member.shape[1:]) == shape
+        yield (member if fits else _resized(member, shape)).to(maps_device)
+
+
+def votes_on_grid(
+    model: Model,
+    prepared: npt.NDArray[np.float32],
+    shape: tuple[int, int, int],
+    device: torch.device,
+    *,
+    but: str | None = None,
+) -> Tensor | None:
+    """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any.
+
+    Where a GPU's memory does not suffice for them the CPU computes them, and where that of the
+    computer does not, networks predict alone.
+    """
+    if not model.voters or prepared[0].size > MOST_VOTED:
+        return None
+    voters = [[voter for voter in group if voter.id != but] for group in model.voters]
+
+    def vote(where: torch.device) -> Tensor | None:
+        with one_thread(where):
+            return vote_on(prepared, voters, len(model.class_values) + 1, where)
+
+    try:
+        votes = with_less_memory(vote, dict.fromkeys((device, CPU)), device)
+    except MemoryError:
+        return None
+    fits = votes is None or tuple(votes.shape[1:]) == shape
+    return votes if votes is None or fits else _resized(votes, shape)
+
+
+def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(array[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
+
+
+def _has_cells(model: Model, attempt: tuple[float, bool]) -> bool:
+    """Whether windows have more than one cell at the bottleneck, which most norms need."""
+    assert model.config.patch is not None
+    longest = int(max(model.config.patch) * attempt[0] * model.window_side)
+    return model.config.norm == "group" or longest > model.config.stride
+
+
+def describe_scan(
+    model: Model, image: npt.NDArray[np.float32], device: torch.device, dtype: torch.dtype
+) -> list[float]:
+    """Features of a prepared scan ``(C, D, H, W)`` as a prediction has them (``features.py``)."""
+    features = FeatureSum()
+    view = torch.from_numpy(np.array(image, dtype=np.float32))
+    scale = model.config.test_scales[TEACHER]
+    if scale != 1.0:
+        view = _resized(view, [max(round(n * scale), 1) for n in view.shape[1:]])
+    predict_probabilities(model.teacher, model, view, device, dtype, features)
+    return features.to_vector()
+
+
+def predict_probabilities(
+    network: SegmentationNetwork,
+    model: Model,
+    image: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    features: FeatureSum | None = None,
+    attempts: Sequence[tuple[float, bool]] = ATTEMPTS,
+) -> Tensor:
+    """Softmax output ``(classes, D, H, W)`` of one of a model's networks.
+
+    Where memory runs out, it is tried again in smaller windows, stitched on the CPU.
+
+    Parameters
+    ----------
+    image : (C, D, H, W), prepared
+    attempts : ways to do so, as ``ATTEMPTS``
+    features : given what the network's bottleneck holds in all windows
+    """
+    patch = model.config.patch
+    assert patch is not None
+
+    width = image.shape[3]
+    if model.config.norm == "instance" and max(image.shape[1:]) <= model.config.stride:
+        # Of a single cell at the bottleneck instance norm would leave nothing.
+        pad = (0, model.config.stride + 1 - width, 0, 0, 0, 0)
+        image = F.pad(image[None], pad, mode="replicate")[0]
+    attempts = [a for a in attempts if _has_cells(model, a)] or attempts[:1]
+    attempted = FeatureSum()
+
+    def compute(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            logits, bottleneck = network.describe(x)
+        probabilities = F.softmax(at_least_float32(logits) / model.temperature, dim=1)
+        if features is not None:
+            attempted.add(at_least_float32(bottleneck), 1.0 - probabilities[:, 0])
+        return probabilities
+
+    def predict(attempt: tuple[float, bool]) -> Tensor:
+        nonlocal attempted
+        attempted = FeatureSum()
+        share, on_device = attempt
+        windows = plan_windows(image.shape[1:], patch, side=share * model.window_side)
+        at_once = 1 if device.type == "cpu" else BATCH_VOXELS // math.prod(windows.size)
+        return predict_windows(
+            image,
+            compute,
+            windows,
+            device=device,
+            stitch_device=device if on_device else torch.device("cpu"),
+            batch=min(max(at_once, 1), 8),
+        )
+
+    training = network.training
+    try:
+        network.eval()
+        with varying_shapes():
+            stitched = with_less_memory(predict, attempts, device)
+    finally:
+        network.train(training)
+    if features is not None:
+        features.merge(attempted)
+    return stitched[..., :width]

@@ -1,0 +1,121 @@
+"""Whether a network may see a scan in windows larger than its training patches.
+
+Larger windows take less time where patches are small, and show more around small structures. But
+norms learn their statistics on patches, and where a patch is nearly as large as the scan, a network
+also learns where in a patch a structure lies: then larger windows cost several points of Dice. That
+shows on the scans that were learned from just as on others, where nothing else can be lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
+from napari_dycon.engine.device import is_out_of_memory
+from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class
+from napari_dycon.engine.inference.predict import predict_probabilities
+from napari_dycon.engine.inference.windows import plan_windows
+from napari_dycon.engine.losses.segmentation import UNANNOTATED
+from napari_dycon.errors import DyconError
+
+LARGER_SIDE = 1.25  # of a window, in sides of a patch
+# Mean Dice that larger windows may cost. Measured on three networks each: 1.7 to 2.4 points on the
+# left atrium, where as many as 4 are lost on other scans; at most 0.8 on the hippocampus and in the
+# demo, where next to nothing is.
+TOLERATED_LOSS = 0.01
+LEAST_DICE = 0.5  # of either, below which a case says nothing
+MAX_CASES = 4
+MAX_SECONDS = 60.0  # after which no other prediction is begun
+CROP_SIDE = 1.75  # of what is predicted of a case, in sides of a patch: two windows of either size
+MAX_PLACES = 100_000  # voxels of structures whose middle is looked for
+
+
+def choose_window_side(
+    model: Model, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
+) -> float:
+    """Side of a window in sides of the training patch: ``LARGER_SIDE`` or 1.
+
+    The teacher predicts a part of some labeled cases in both ways. Where that cannot be done, for
+    want of memory, of time or of the cases' files, or where it shows nothing, windows are as large
+    as patches.
+    """
+    costs = []
+    try:
+        for patch_size, larger in _compare(model, cases, device, dtype):
+            if max(patch_size, larger) >= LEAST_DICE:
+                costs.append(patch_size - larger)
+    except (DyconError, OSError):
+        return 1.0
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return 1.0
+    return LARGER_SIDE if costs and np.mean(costs) <= TOLERATED_LOSS else 1.0
+
+
+def _compare(
+    model: Model, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[float, float]]:
+    """Mean Dice of a part of each case in windows as large as patches, and in larger ones."""
+    deadline = time.monotonic() + MAX_SECONDS
+    models = [dataclasses.replace(model, window_side=side) for side in (1.0, LARGER_SIDE)]
+    for case in cases[:MAX_CASES]:
+        label = read_label_array(case.label)
+        box = _box_around_structures(label, model)
+        if box is None or _has_same_windows(model, label[box].shape):
+            continue
+        image = torch.from_numpy(np.array(read_image_array(case.image)[(slice(None), *box)]))
+        found = []
+        for each in models:
+            if time.monotonic() > deadline:
+                return
+            found.append(_mean_dice(each, image, label[box], device, dtype))
+        yield found[0], found[1]
+
+
+def _has_same_windows(model: Model, shape: Sequence[int]) -> bool:
+    assert model.config.patch is not None
+    same, larger = (
+        plan_windows(shape, model.config.patch, side=side) for side in (1.0, LARGER_SIDE)
+    )
+    return same == larger
+
+
+def _mean_dice(
+    model: Model,
+    image: Tensor,
+    label: npt.NDArray[np.uint8],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> float:
+    """Mean Dice of the structures in the label of a part of a scan, as the teacher predicts it."""
+    classes = [value for value in np.unique(label).tolist() if value not in (0, UNANNOTATED)]
+    found = predict_probabilities(model.teacher, model, image.float(), device, dtype)
+    mask = found.cpu().argmax(dim=0).numpy().astype(np.uint8)
+    return float(np.mean(list(dice_per_class(mask, label, classes).values())))
+
+
+def _box_around_structures(label: npt.NDArray[np.uint8], model: Model) -> tuple[slice, ...] | None:
+    """Part of ``(D, H, W)`` around the middle of what is drawn, ``None`` where nothing is."""
+    assert model.config.patch is not None
+    numbers = np.flatnonzero((label != 0) & (label != UNANNOTATED))
+    if not len(numbers):
+        return None
+    numbers = numbers[:: -(-len(numbers) // MAX_PLACES)]
+    places = np.stack(np.unravel_index(numbers, label.shape), axis=1)
+    middle = places[np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()]
+    box = []
+    for center, length, patch_side in zip(middle, label.shape, model.config.patch, strict=True):
+        side = min(round(CROP_SIDE * patch_side), length)
+        start = min(max(int(center) - side // 2, 0), length - side)
+        box.append(slice(start, start + side))
+    return tuple(box)

@@ -1,0 +1,93 @@
+"""Which files are scans, how they are read, and how results are written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from monai.data import NibabelReader, NibabelWriter
+from monai.utils import ensure_tuple
+
+SUFFIXES = (".nii.gz", ".nii")
+
+
+def find_scans(folder: str, channels: int, output: str) -> list[dict[str, Any]]:
+    """List a folder's scans: ``name`` and ``image``, the paths of its channels in their order.
+
+    With several channels every scan has one file each, ``NAME_0000.nii.gz``, ``NAME_0001.nii.gz``
+    and so on. With one channel each file is a scan; ``_0000`` is left out of the names where all
+    of them end in it.
+
+    Raises
+    ------
+    ValueError
+        There are no scans, channels are missing or too many, or the results would overwrite scans.
+    """
+    if Path(folder).resolve() == Path(output).resolve():
+        raise ValueError("Scans and results share a folder; choose another output_dir.")
+    files = {
+        path: next(path.name[: -len(s)] for s in SUFFIXES if path.name.lower().endswith(s))
+        for path in sorted(Path(folder).iterdir())
+        if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
+    }
+    if not files:
+        raise ValueError(f"{folder} holds no scans; expected .nii or .nii.gz files.")
+    numbered = channels > 1 or all(stem.endswith("_0000") for stem in files.values())
+    scans: dict[str, dict[int, Path]] = {}
+    for path, stem in files.items():
+        found = re.fullmatch(r"(.+)_(\d{4})", stem) if numbered else None
+        if numbered and not found:
+            raise ValueError(
+                f"{path.name} does not name its channel; expected {stem}_0000.nii.gz to "
+                f"{stem}_{channels - 1:04d}.nii.gz."
+            )
+        name, channel = (found[1], int(found[2])) if found else (stem, 0)
+        if channel in scans.setdefault(name, {}):
+            raise ValueError(f"{folder} holds channel {channel} of {name} twice; keep one of them.")
+        scans[name][channel] = path
+    for name, parts in scans.items():
+        if sorted(parts) != list(range(channels)):
+            raise ValueError(
+                f"{name} has the channels {sorted(parts)}; expected {list(range(channels))}."
+            )
+    return [
+        {"name": name, "image": [str(parts[channel]) for channel in sorted(parts)]}
+        for name, parts in scans.items()
+    ]
+
+
+class AffineAsStored(NibabelReader):  # type: ignore[misc]
+    """MONAI's reader, which exchanges an affine that contradicts the header's voxel sizes.
+
+    The network learned from scans as their affines place them.
+    """
+
+    def read(self, data: Sequence[PathLike[str]] | PathLike[str], **_: Any) -> Any:
+        """Open one file, or one a channel."""
+        self.filenames = ensure_tuple(data)
+        images = [nib.load(name) for name in self.filenames]
+        return images if len(images) > 1 else images[0]
+
+
+class OwnGridWriter(NibabelWriter):  # type: ignore[misc]
+    """MONAI's writer for results that lie on their scan's grid already.
+
+    In MONAI 1.6 that one looks for a need to resample in the first two axes alone and fails where
+    one of them is vertical; it also leaves the unit open.
+    """
+
+    @classmethod
+    def resample_if_needed(cls, data_array: Any, affine: Any, **_: Any) -> tuple[Any, Any]:
+        """Return voxels and affine as they are."""
+        return data_array, affine
+
+    @classmethod
+    def create_backend_obj(cls, *args: Any, **kwargs: Any) -> nib.Nifti1Image:
+        """Make an image in millimeters."""
+        image = super().create_backend_obj(*args, **kwargs)
+        image.header.set_xyzt_units("mm")
+        return image

@@ -1,0 +1,100 @@
+"""A report of a project: one page with figures and pictures, and the figures as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.core.atomic import make_folder, write_bytes, write_text
+from napari_dycon.errors import UserError
+from napari_dycon.exports.report.figures import case_picture
+from napari_dycon.exports.report.html import page
+from napari_dycon.exports.report.statistics import (
+    CaseFigures,
+    as_csv,
+    measure,
+    read_case,
+    used_labels,
+)
+from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.models import Case
+from napari_dycon.project.runs.run import Run
+from napari_dycon.project.store import Project
+
+
+def write_report(
+    project: Project,
+    out: Path | str,
+    *,
+    run: str | None = None,
+    cases: Sequence[str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``report.html`` and ``cases.csv``; what cannot be read of a case is told in its row.
+
+    The page holds volumes, agreement of labels and predictions, uncertainty, and slices of each
+    case. It names no file and no date, and loads nothing from elsewhere.
+
+    Parameters
+    ----------
+    out : folder; made if it is missing, files of these names in it are replaced
+    run : whose predictions; by default the newest run that predicted one of the cases, and if
+        there is none the report is of the labels alone
+    cases : ids; by default all
+    progress : called after each case with cases done, cases in all, and the case's id
+
+    Returns
+    -------
+    path of ``report.html``
+
+    Raises
+    ------
+    UserError
+        There is no such case, or no case at all.
+    ProjectError
+        There is no such run, or the folder cannot be written to.
+    """
+    out = Path(out)
+    wanted = project.cases if cases is None else [project.case(one) for one in cases]
+    if not wanted:
+        raise UserError(f"{project.name} has no case to report on. Add scans first.")
+    used = project.run(run) if run is not None else _newest(project, wanted)
+    uses = {} if used is None else used_labels(project, used)
+    figures: list[CaseFigures] = []
+    pictures: dict[str, str] = {}
+    make_folder(out)
+    for number, case in enumerate(wanted, start=1):
+        data = read_case(project, case, used)  # one case in memory at a time
+        figures.append(measure(data, project.classes, uses.get(case.id)))
+        if data.scan is not None:
+            pictures[case.id] = case_picture(data, project.classes, f"scan-{number}")
+        if progress:
+            progress(number, len(wanted), case.id)
+    # With its mark, without which spreadsheets do not take a file for UTF-8.
+    write_bytes(out / "cases.csv", as_csv(figures).encode("utf-8-sig"))
+    path = out / "report.html"
+    write_text(path, page(project, used, figures, _summaries(figures), pictures))
+    return path
+
+
+def _newest(project: Project, cases: Sequence[Case]) -> Run | None:
+    for run in reversed(project.runs()):
+        if any(project.prediction_path(run.id, case.id).exists() for case in cases):
+            return run
+    return None
+
+
+def _summaries(figures: Sequence[CaseFigures]) -> Mapping[str, Mapping[str, Any]]:
+    """For each use of a label the means over its completely labeled and predicted cases."""
+    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for one in figures:
+        if one.use is not None and one.scores is not None:
+            groups.setdefault(one.use, {})[one.case.id] = one.scores
+    if not groups:
+        return {}
+    from napari_dycon.engine.evaluation.segmentation_metrics import (
+        summarize,  # torch, only when it is needed
+    )
+
+    return {use: summarize(scores) for use, scores in groups.items()}

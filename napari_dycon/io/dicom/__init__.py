@@ -1,0 +1,1 @@
+"""DICOM: finding series in folders, reading them, writing segmentations and parametric maps."""

@@ -1,0 +1,241 @@
+"""Pixels of a DICOM series in physical units.
+
+Plain pixels are decoded by pydicom, compressed ones that it cannot decode by SimpleITK (GDCM). That
+one gets the stored pixels alone: whether it rescales them depends on the kind of image.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import FileFormatError
+from napari_dycon.io.dicom.codestream import size_of
+from napari_dycon.io.dicom.files import damaged, quietly, read_file
+from napari_dycon.io.dicom.slice_geometry import Slice
+
+Array = npt.NDArray[Any]
+PIXEL_MODULE = (
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "Rows",
+    "Columns",
+    "BitsAllocated",
+    "BitsStored",
+    "HighBit",
+    "PixelRepresentation",
+)
+SCALE_TAGS = (
+    "BitsStored",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+)
+# Of hundreds in a file, what decoding its pixels asks for.
+PIXEL_TAGS = (
+    *PIXEL_MODULE,
+    *SCALE_TAGS,
+    "PhotometricInterpretation",
+    "PlanarConfiguration",
+    "PixelData",
+    "FloatPixelData",
+    "DoubleFloatPixelData",
+    "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths",
+)
+
+
+class Pixels:
+    """Pixels of slices in physical units (Hounsfield units, for instance), one after the other."""
+
+    def __init__(self, slices: Sequence[Slice]) -> None:
+        self._slices = slices
+        self._path: Path | None = None
+        self._frames: Array = np.zeros(0)
+        self._scaling: list[tuple[float, float]] = []
+        scalings, ranges = set(), []
+        for piece in slices:
+            if piece.values is None:
+                raise damaged(piece.path)
+            low, high, slope, intercept = piece.values
+            scalings.add((slope, intercept))
+            ends = (low * slope + intercept, high * slope + intercept)
+            ranges += [min(ends), max(ends)]
+        whole = all(float(v).is_integer() for pair in scalings for v in pair)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+        if whole:
+            for choice in (np.uint8, np.int16, np.uint16, np.int32):
+                limits = np.iinfo(choice)
+                if limits.min <= min(ranges) and max(ranges) <= limits.max:
+                    self.dtype = np.dtype(choice)
+                    break
+
+    def all(self) -> Iterator[Array]:
+        """Every slice in turn, (rows, columns)."""
+        return (self.of(number) for number in range(len(self._slices)))
+
+    def of(self, number: int) -> Array:
+        """One slice, (rows, columns), of ``dtype``."""
+        piece = self._slices[number]
+        if piece.path != self._path:
+            self._frames, self._scaling = _decoded(piece.path)
+            self._path = piece.path
+        index = piece.frame or 0
+        plane = self._frames[index]
+        if plane.shape != (piece.rows, piece.columns):
+            raise damaged(piece.path)
+        slope, intercept = self._scaling[min(index, len(self._scaling) - 1)]
+        if (slope, intercept) != (1.0, 0.0):
+            exact = np.int64 if self.dtype.kind in "iu" else np.float64
+            plane = plane.astype(exact) * exact(slope) + exact(intercept)
+        result: Array = plane.astype(self.dtype)
+        return result
+
+
+def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
+    """Frames (n, rows, columns) of a file, and the scaling each still needs."""
+    data = read_file(path, pixels=True, tags=list(PIXEL_TAGS))
+    rows, columns = int(data.Rows), int(data.Columns)
+    try:
+        with quietly():
+            _check_frames(path, data)
+            by_itk = _needs_itk(data)
+            pixels = _decoded_by_itk(data, path) if by_itk else np.asarray(data.pixel_array)
+            scaling = _scalings(data)
+    except FileFormatError:
+        raise
+    except Exception:  # pydicom raises what its parsing and its decoders meet
+        raise damaged(path) from None
+    if pixels.size % (rows * columns) or not pixels.size:
+        raise damaged(path)
+    return pixels.reshape(-1, rows, columns), scaling
+
+
+def _check_frames(path: Path, data: Any) -> None:
+    """Refuse packed pixels of another size than the header's: a decoder takes memory for theirs."""
+    from pydicom.encaps import generate_frames
+
+    if not data.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    count = int(data.get("NumberOfFrames") or 1)
+    for frame in generate_frames(data.PixelData, number_of_frames=count):
+        if size_of(frame) not in (None, (int(data.Rows), int(data.Columns))):
+            raise damaged(path)
+
+
+def _needs_itk(data: Any) -> bool:
+    """Whether pydicom has no decoder for it here."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.uid import JPEGExtended12Bit
+
+    syntax = data.file_meta.TransferSyntaxUID
+    if syntax == JPEGExtended12Bit and int(data.BitsStored) > 8:
+        return True  # Pillow, which pydicom takes for it, knows 8 bits only
+    try:
+        return syntax.is_compressed and not get_decoder(syntax).is_available
+    except (NotImplementedError, ValueError):
+        return bool(syntax.is_compressed)
+
+
+def _decoded_by_itk(data: Any, path: Path) -> Array:
+    """Pixels of a compressed file as they are stored."""
+    import SimpleITK as sitk  # noqa: N813
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    with tempfile.TemporaryDirectory() as folder:
+        bare = Path(folder) / "pixels.dcm"
+        try:
+            _without_meaning(data).save_as(bare, enforce_file_format=True)
+            reader.SetFileName(str(bare))
+            reader.ReadImageInformation()
+            size = reader.GetSize()
+            if size[:2] != (int(data.Columns), int(data.Rows)):  # before memory is taken for it
+                raise damaged(path)
+            array: Array = sitk.GetArrayFromImage(reader.Execute())
+        except FileFormatError:
+            raise
+        except Exception:  # of pydicom, which parses elements late, or a RuntimeError of SimpleITK
+            raise FileFormatError(
+                f"{path.name} is compressed in a way that cannot be decoded here, or damaged. "
+                "Export the series uncompressed, or convert it to NIfTI."
+            ) from None
+    return array
+
+
+def _without_meaning(data: Any) -> Any:
+    """Return the pixels of a file as a picture of its own: no scaling, no place, nobody's name."""
+    from pydicom import uid
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.encaps import encapsulate, generate_frames
+
+    bare = Dataset()
+    bare.file_meta = FileMetaDataset()
+    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    bare.SOPClassUID = uid.SecondaryCaptureImageStorage
+    bare.SOPInstanceUID = uid.generate_uid()
+    for name in PIXEL_MODULE:
+        if name in data:
+            bare[name] = data[name]
+    bare.PhotometricInterpretation = "MONOCHROME2"  # as it is stored, whatever is shown white
+    count = int(bare.get("NumberOfFrames") or 1)
+    # Packed anew: GDCM may not come back from a damaged list of fragments; pydicom raises.
+    bare.PixelData = encapsulate(list(generate_frames(data.PixelData, number_of_frames=count)))
+    bare["PixelData"].VR = "OB"
+    if count > 1:
+        bare.SOPClassUID = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+        if int(bare.BitsAllocated) == 8:
+            bare.SOPClassUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+    return bare
+
+
+def stored_values(header: Any) -> list[tuple[float, float, float, float]] | None:
+    """``Slice.values`` of each image of a file, or once where all have the same."""
+    try:
+        low, high = _stored(header)
+        return [(low, high, *scaling) for scaling in _scalings(header)]
+    except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
+        return None
+
+
+def _stored(header: Any) -> tuple[float, float]:
+    """Lowest and highest value that pixels can have."""
+    bits = int(header.BitsStored)
+    if not 1 <= bits <= 32:
+        raise ValueError(bits)
+    signed = int(header.PixelRepresentation) == 1
+    return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
+
+
+def _scalings(data: Any) -> list[tuple[float, float]]:
+    """Rescale slope and intercept of each frame; one pair where all have the same."""
+    frames = data.get("PerFrameFunctionalGroupsSequence")
+    if not frames:
+        return [_scaling(data)]
+    shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
+    name = "PixelValueTransformationSequence"
+    return [_scaling(functional_group((frame, shared), name)) for frame in frames]
+
+
+def _scaling(holder: Any) -> tuple[float, float]:
+    """Rescale slope and intercept, where somebody wrote them."""
+    if holder is None:
+        return 1.0, 0.0
+    slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+    return float(slope or 1.0), float(intercept or 0.0)
+
+
+def functional_group(groups: Iterable[Any], sequence: str) -> Any:
+    """Functional group of a frame, its own or the one all frames share; ``None`` without any."""
+    for group in groups:
+        if group is not None and group.get(sequence):
+            return group.get(sequence)[0]
+    return None

@@ -1,0 +1,274 @@
+"""DICOM results out: a segmentation (SEG) and a parametric map, each beside its series.
+
+Both refer to the images of the source series and lie on their frames, so that a viewer shows them
+over the scan. By default they name neither the patient nor any date.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon import __version__
+from napari_dycon.core.atomic import replacing
+from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
+from napari_dycon.io.dicom.files import quietly
+from napari_dycon.io.dicom.references import Reference, reference
+from napari_dycon.io.dicom.terminology import Code, suggest
+from napari_dycon.io.volume import Volume, from_canonical
+from napari_dycon.project.models import UNANNOTATED, ClassInfo
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+    from pydicom import DataElement, Dataset
+
+Array = npt.NDArray[Any]
+SOFTWARE = "napari-dycon"
+SERIES_NUMBERS = {"segmentation": 9001, "map": 9002}
+NEUTRAL = {"ContentDate": "19000101", "ContentTime": "000000"}  # neither may be empty
+DATES = ("DA", "TM", "DT")
+
+
+def write_dicom_seg(
+    mask: Array,
+    like: Volume,
+    path: Path | str,
+    *,
+    classes: Sequence[ClassInfo],
+    codes: Mapping[int, Code] | None = None,
+    keep_identity: bool = False,
+) -> None:
+    """Write a mask as a DICOM segmentation that refers to the series it was drawn on.
+
+    Every class with voxels becomes one binary segment: numbered from 1 in the order of
+    ``classes``, with the class' name, color and code. Classes without voxels are left out, since
+    a segment must have frames; so are slices in which nothing is segmented.
+
+    Parameters
+    ----------
+    mask : ``(D, H, W)`` whole numbers on the canonical grid of ``like``; 0 is background, 255 is
+        not annotated, and both belong to no segment
+    like : a scan that was read from a DICOM series
+    path : the file to write, usually ``NAME.dcm``
+    classes : the project's classes
+    codes : the coded term of a class by the class' value; where missing, the one that
+        ``terminology.suggest`` finds for its name
+    keep_identity : whether to say who the patient is. The standard has a segmentation repeat the
+        patient and study of its images. By default all of that stays empty: name, id, birth
+        date, sex, age, size and weight, comments, accession number, study id and description,
+        physicians, institution and equipment, and every date and time (the content's own, which
+        may not be empty, are 1900-01-01, 00:00). The UIDs of the study, of the frame of reference
+        and of the images stay, since through them it refers to the series; who has the series can
+        find the patient. An archive may refuse or set aside a file without a patient: with
+        ``True`` everything is copied as the standard has it, and the dates of writing are given.
+
+    Raises
+    ------
+    UserError
+        The mask is empty, or the scan is no DICOM series as it was acquired.
+    LabelError
+        The mask holds values that are no class.
+    GeometryError
+        The mask does not lie on the grid of the scan, or the files not where the scan does.
+    """
+    labels, present = _checked_mask(mask, like, classes)
+    if not present:
+        raise UserError(
+            "The mask has no voxel of any class, and a DICOM segmentation needs one at least. "
+            "Label the case or predict it first, or export NIfTI instead."
+        )
+    number = np.zeros(256, np.uint8)
+    number[[c.value for c in present]] = np.arange(1, len(present) + 1)
+
+    def make(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
+        from highdicom.seg import Segmentation, SegmentationTypeValues
+
+        return Segmentation(
+            source_images=images,
+            pixel_array=number[frames],
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[
+                _segment(n, c, (codes or {}).get(c.value) or suggest(c.name))
+                for n, c in enumerate(present, start=1)
+            ],
+            series_number=SERIES_NUMBERS["segmentation"],
+            series_description=f"{SOFTWARE} segmentation",
+            content_label="SEGMENTATION",
+            content_description=f"Segmentation by {SOFTWARE}",
+            omit_empty_frames=True,
+            **common,
+        )
+
+    _write(make, labels, like, Path(path), keep_identity)
+
+
+def write_parametric_map(
+    array: Array, like: Volume, path: Path | str, *, name: str, keep_identity: bool = False
+) -> None:
+    """Write a map, such as an uncertainty, as a DICOM parametric map on the frames of its series.
+
+    Parameters
+    ----------
+    array : ``(D, H, W)`` numbers from 0 to 1 on the canonical grid of ``like``; written as
+        float32 that are the real-world values, without a unit
+    like : a scan that was read from a DICOM series
+    path : the file to write, usually ``NAME.dcm``
+    name : what the values are, such as ``uncertainty``; at most 50 letters are written
+    keep_identity : whether to say who the patient is, as for ``write_dicom_seg``
+
+    Raises
+    ------
+    UserError
+        Values lie outside 0 to 1, or the scan is no DICOM series as it was acquired.
+    GeometryError
+        The map does not lie on the grid of the scan, or the files not where the scan does.
+    """
+    _check_shape(array, like)
+    values = np.asarray(array, dtype=np.float32)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # also where one is NaN
+        raise UserError(
+            f"The map {name} holds values from {low:g} to {high:g}; expected numbers from 0 to 1. "
+            "Scale it before exporting it as DICOM, or export NIfTI instead."
+        )
+    title = _text(name, 50) or "map"
+
+    def make(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
+        import highdicom as hd
+        from pydicom.sr.codedict import codes
+
+        mapping = hd.pm.RealWorldValueMapping(
+            lut_label=title[:16],
+            lut_explanation=title,
+            unit=codes.UCUM.NoUnits,
+            value_range=(0.0, 1.0),
+            slope=1.0,
+            intercept=0.0,
+        )
+        window = hd.VOILUTTransformation(
+            window_center=0.5, window_width=1.0, voi_lut_function="LINEAR_EXACT"
+        )
+        return hd.pm.ParametricMap(
+            source_images=images,
+            pixel_array=frames,
+            real_world_value_mappings=[mapping],
+            voi_lut_transformations=[window],
+            contains_recognizable_visual_features=False,
+            series_number=SERIES_NUMBERS["map"],
+            series_description=f"{SOFTWARE} {title}",
+            content_label=re.sub(r"[^A-Z0-9]+", "_", f"MAP {title}".upper())[:16].strip("_"),
+            content_description=title,
+            **common,
+        )
+
+    _write(make, values, like, Path(path), keep_identity)
+
+
+def _checked_mask(
+    mask: Array, like: Volume, classes: Sequence[ClassInfo]
+) -> tuple[npt.NDArray[np.uint8], list[ClassInfo]]:
+    """Mask as uint8, and the classes that have voxels in it."""
+    _check_shape(mask, like)
+    found = set(np.unique(mask).tolist())
+    strange = sorted(found - {0, UNANNOTATED, *(c.value for c in classes)})
+    if strange:
+        raise LabelError(
+            f"The mask holds the value {strange[0]:g}, which is no class of the project; expected "
+            f"{', '.join(str(c.value) for c in classes)}, 0 or {UNANNOTATED}. Add the class, or "
+            "correct the mask."
+        )
+    return mask.astype(np.uint8), [c for c in classes if c.value in found]
+
+
+def _check_shape(array: Array, like: Volume) -> None:
+    if array.shape != like.shape:
+        raise GeometryError(
+            f"An array of {array.shape} voxels cannot be written on a grid of {like.shape}."
+        )
+
+
+def _segment(number: int, info: ClassInfo, code: Code) -> SegmentDescription:
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=_text(info.name, 64),
+        segmented_property_category=hd.sr.CodedConcept(
+            code.category_value, code.category_scheme, code.category_meaning
+        ),
+        segmented_property_type=hd.sr.CodedConcept(code.value, code.scheme, code.meaning),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=__version__
+        ),
+        display_color=hd.color.CIELabColor.from_string(info.color),
+    )
+
+
+def _text(text: str, longest: int) -> str:
+    """Text as DICOM can hold it: one line, and no backslash, which separates values there."""
+    return " ".join(text.replace("\\", "/").split())[:longest]
+
+
+def _write(
+    make: Callable[[Array, list[Dataset], dict[str, Any]], Dataset],
+    array: Array,
+    like: Volume,
+    path: Path,
+    keep_identity: bool,
+) -> None:
+    """Put the voxels on the frames of the series, make the result of them and write it."""
+    try:
+        import highdicom as hd
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"Writing DICOM needs the package {error.name}, which is not installed. Install it "
+            "with: pip install highdicom"
+        ) from None
+    found: Reference = reference(like.source, keep_identity=keep_identity)
+    frames = from_canonical(array, like.source).transpose(2, 1, 0)[found.slices]
+    common = {
+        "series_instance_uid": hd.UID(),
+        "sop_instance_uid": hd.UID(),
+        "instance_number": 1,
+        "manufacturer": SOFTWARE,
+        "manufacturer_model_name": SOFTWARE,
+        "software_versions": __version__,
+        "device_serial_number": "1",  # the standard wants one
+        "content_creator_name": "",
+        "specific_character_set": "ISO_IR 192",  # UTF-8: class names may be in any script
+    }
+    with replacing(path) as temporary, quietly():
+        try:
+            result = make(np.ascontiguousarray(frames), found.images, common)
+            if not keep_identity:
+                _forget(result)
+            result.save_as(temporary)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # What the libraries say may quote the headers.
+            raise FileFormatError(
+                f"{path.name} cannot be made from the headers of {like.source.files[0].name} and "
+                f"the files beside it ({type(error).__name__}): they are not those of a DICOM "
+                "series by the standard. Export NIfTI instead."
+            ) from (None if keep_identity else error)
+
+
+def _forget(result: Dataset) -> None:
+    """Take away the dates that highdicom sets, and say that the patient was left out."""
+
+    def without_dates(dataset: Dataset, element: DataElement) -> None:
+        if element.keyword in NEUTRAL:
+            element.value = NEUTRAL[element.keyword]
+        elif element.VR in DATES and not element.is_empty:
+            del dataset[element.tag]
+
+    result.walk(without_dates)
+    result.PatientIdentityRemoved = "YES"
+    result.DeidentificationMethod = f"Patient, study and dates left out by {SOFTWARE}; UIDs kept"
+    result.LongitudinalTemporalInformationModified = "REMOVED"

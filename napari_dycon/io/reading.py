@@ -1,0 +1,170 @@
+"""Any scan into a volume of canonical axes; the file's format is told by its name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.core.untrusted import PICKLES, PROGRAMS
+from napari_dycon.errors import FileFormatError, GeometryError, LabelError
+from napari_dycon.io import itk, nifti
+from napari_dycon.io.dicom import discovery
+from napari_dycon.io.dicom.files import is_dicom
+from napari_dycon.io.files import check_kind, folder_state
+from napari_dycon.io.validation import Found
+from napari_dycon.io.validation import check_values as _check_values
+from napari_dycon.io.volume import Volume, in_order, same_grid, to_canonical
+
+Array = npt.NDArray[Any]
+SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
+KINDS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or DICOM"
+_CHANNEL = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE)  # scan.nii.gz#2
+
+
+def is_scan(path: Path | str) -> bool:
+    """Whether a file by itself is a scan by its name; hidden files are not.
+
+    Files of DICOM series are not: only together are they one; see ``dicom.find_series``.
+    """
+    name = Path(path).name.lower()
+    return name.endswith(SUFFIXES) and not name.startswith(".")
+
+
+def scan_name(path: Path | str) -> str:
+    """File name without its format's suffix; of a file of a DICOM series, its folder's name."""
+    path = file_of(path)
+    for suffix in SUFFIXES:
+        if path.name.lower().endswith(suffix):
+            return path.name[: -len(suffix)]
+    return path.absolute().parent.name if path.is_file() else path.name
+
+
+def file_of(path: Path | str) -> Path:
+    """Return the file in which a scan lies: of ``scan.nii.gz#2`` that is ``scan.nii.gz``."""
+    return _addressed(Path(path))[0]
+
+
+def scan_state(path: Path | str) -> object:
+    """What changes when a scan's files do, as plain values: of a series, all of its folder."""
+    file = file_of(path)
+    if file.is_dir() or not is_scan(file):
+        return folder_state(file if file.is_dir() else file.parent)
+    state = file.stat()
+    return (file.name, state.st_mtime_ns, state.st_size)
+
+
+def _addressed(path: Path) -> tuple[Path, int | None]:
+    named = _CHANNEL.match(path.name)
+    return (path.with_name(named[1]), int(named[2])) if named else (path, None)
+
+
+def read_volume(path: Path | str, *, check_values: bool = True, resample: bool = False) -> Volume:
+    """Read a 3D scan and turn it to the canonical axes.
+
+    Parameters
+    ----------
+    path : a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or any file of a
+        series; of a 4D NIfTI file a channel by its number from 0, as in ``scan.nii.gz#2``
+    check_values : refuse voxels that are not finite and scans of one single value
+    resample : where slices of a DICOM series are uneven or tilted, interpolate them to even ones
+        instead of raising ``UnevenSlicesError``
+
+    Returns
+    -------
+    Volume with ``(D, H, W)`` voxels of the file's own type (float32 where it scales integers) and
+    notes on what had to be decided.
+
+    Raises
+    ------
+    FileFormatError, GeometryError
+        In one line: the file, what was found, what was expected.
+    """
+    path, channel = _addressed(Path(path))
+    found = _found(path, channel, resample)
+    if check_values:
+        _check_values(path, found.array)
+    return _volume(found)
+
+
+def read_series(
+    series: discovery.Series, *, resample: bool = False, progress: discovery.Progress | None = None
+) -> Volume:
+    """Read one of the series that ``dicom.find_series`` found, as ``read_volume`` does.
+
+    ``progress`` is called with how many images are read, and of how many.
+    """
+    found = discovery.read_series(series, series.path, resample=resample, progress=progress)
+    _check_values(series.path, found.array)
+    return _volume(found)
+
+
+def _volume(found: Found) -> Volume:
+    turned, affine = to_canonical(found.array, found.source.affine)
+    array = np.array(turned, order="C") if found.borrowed else in_order(turned)
+    return Volume(array, affine, found.source, found.notes)
+
+
+def _found(path: Path, channel: int | None, resample: bool) -> Found:
+    check_kind(path)
+    try:
+        if path.is_dir():
+            return discovery.read(path, resample=resample)
+        name = path.name.lower()
+        if name.endswith(nifti.SUFFIXES):
+            return nifti.read(path, channel)
+        if name.endswith(itk.SUFFIXES):
+            return itk.read(path)
+        if is_dicom(path):
+            return discovery.read(path, resample=resample)
+    except PermissionError:
+        raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
+    if path.suffix.lower() in PICKLES:
+        raise FileFormatError(
+            f"{path.name} is or may hold a Python pickle, {PROGRAMS}; expected {KINDS}."
+        )
+    raise FileFormatError(f"{path.name} is no scan by its name; expected {KINDS}.")
+
+
+def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
+    """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``like``.
+
+    Values must be whole numbers from 0 to 255; 255 means that nobody annotated this voxel.
+    """
+    path = Path(path)
+    volume = read_volume(path, check_values=False)
+    _check_grid(volume, like, f"Label {path.name}")
+    array = volume.array
+    if array.dtype == np.uint8:  # anything it can hold
+        return volume
+    if not np.all(np.isfinite(array)):
+        raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
+    low, high = array.min(), array.max()
+    if low < 0 or high > 255 or np.any(array != np.rint(array)):
+        odd = array[array != np.rint(array)]
+        example = f" ({odd.flat[0]:g} among them)" if odd.size else ""
+        raise LabelError(
+            f"Label {path.name} holds values from {low:g} to {high:g}{example}; expected whole "
+            "numbers from 0 to 254, and 255 where nothing is annotated. Is it a scan instead of a "
+            "label?"
+        )
+    return Volume(array.astype(np.uint8), volume.affine, volume.source, volume.notes)
+
+
+def read_map(path: Path | str, *, like: Volume | None = None) -> npt.NDArray[np.float32]:
+    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``like``."""
+    volume = read_volume(path, check_values=False)
+    _check_grid(volume, like, f"Map {Path(path).name}")
+    return volume.array.astype(np.float32, copy=False)
+
+
+def _check_grid(volume: Volume, like: Volume | None, what: str) -> None:
+    if like is not None and (difference := same_grid(volume, like)):
+        scan = like.source.path.name if like.source.path else "its scan"
+        raise GeometryError(
+            f"{what} does not fit {scan}: {difference}. Expected the grid of its scan; make it "
+            "again from there."
+        )

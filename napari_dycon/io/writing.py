@@ -1,0 +1,53 @@
+"""Canonical arrays back to files, on the grid of the scan they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon.errors import FileFormatError, GeometryError, LabelError
+from napari_dycon.io import itk, nifti
+from napari_dycon.io.volume import Volume, from_canonical
+
+Array = npt.NDArray[Any]
+WRITTEN = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxels in one file
+
+
+def write_mask(mask: Array, *, like: Volume, path: Path | str) -> None:
+    """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``like``'s file.
+
+    The name's ending chooses the format: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``.
+    """
+    if mask.min(initial=0) < 0 or mask.max(initial=0) > 255:
+        raise LabelError(
+            f"A mask holds values from {mask.min()} to {mask.max()}; expected 0 to 255."
+        )
+    write_volume(mask.astype(np.uint8), like=like, path=path)
+
+
+def write_map(array: Array, *, like: Volume, path: Path | str) -> None:
+    """Write a canonical map ``(D, H, W)`` as float32 on the grid of ``like``'s file."""
+    write_volume(array.astype(np.float32), like=like, path=path)
+
+
+def write_volume(array: Array, *, like: Volume, path: Path | str) -> None:
+    """Write canonical voxels ``(D, H, W)`` in their own type on the grid of ``like``'s file."""
+    path = Path(path)
+    if array.shape != like.shape:
+        raise GeometryError(
+            f"An array of {array.shape} voxels cannot be written on a grid of {like.shape}."
+        )
+    name = path.name.lower()
+    if not name.endswith(WRITTEN):
+        raise FileFormatError(
+            f"{path.name} cannot be written; expected a name that ends in one of: "
+            f"{', '.join(WRITTEN)}."
+        )
+    voxels = from_canonical(array, like.source)
+    if name.endswith(nifti.SUFFIXES):
+        nifti.write(voxels, like.source, path)
+    else:
+        itk.write(voxels, like.source, path)

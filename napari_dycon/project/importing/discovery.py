@@ -1,0 +1,260 @@
+"""Scans of a folder, and a scan of one or several channels as one volume."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon import io
+from napari_dycon.errors import GeometryError, UserError
+from napari_dycon.io import nifti
+from napari_dycon.io.dicom import discovery
+from napari_dycon.io.files import files_below
+from napari_dycon.io.volume import MOST_CHANNELS, Volume, same_grid
+
+NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan that was found: its name, and one path a channel (see ``formats.read_volume``)."""
+
+    name: str
+    images: tuple[Path, ...]
+
+
+def scans_in(folder: Path, what: str, *, whole: Collection[str] = ()) -> list[Scan]:
+    """Scans of a folder, sorted by name; an error when there are none.
+
+    Files count by their names; channels in nnU-Net's way, ``NAME_0000``, ``NAME_0001``, ... belong
+    together, and a 4D NIfTI file holds all channels of a scan. In a folder without such files DICOM
+    series are looked for, also in its subfolders, which name them.
+
+    Parameters
+    ----------
+    what : the scans are for, to tell a person
+    whole : names that are known to be those of scans, such as those of labels
+    """
+    files = _files(folder, what)
+    found = _by_number(files, whole) or [Scan(io.scan_name(p), channels_of(p)) for p in files]
+    return _sorted(found or _series_in(folder), folder, what)
+
+
+def holds_scans(folder: Path) -> bool:
+    """Whether files of a folder are scans by their names; of one that cannot be read, perhaps."""
+    try:
+        return folder.is_dir() and any(map(io.is_scan, folder.iterdir()))
+    except OSError:
+        return True  # reading the folder tells what is wrong
+
+
+def labels_in(folder: Path) -> dict[str, Path]:
+    """Labels of a folder by name, sorted; an error when there are none."""
+    files = _files(folder, "labels")
+    found = [Scan(io.scan_name(p), (p,)) for p in files] or _series_in(folder)
+    return {scan.name: scan.images[0] for scan in _sorted(found, folder, "labels")}
+
+
+def scans_of(paths: Sequence[Path]) -> list[Scan]:
+    """Scans of files and folders that a person chose; files of one DICOM series are one scan."""
+    found: list[Scan] = []
+    beside: dict[Path, list[discovery.Series]] = {}
+    seen: set[Path] = set()
+    for path in (path.absolute() for path in paths):
+        if path.is_dir():
+            found += scans_in(path, "scans")
+        elif io.is_scan(path) or not path.is_file():  # reading tells that it is missing
+            found.append(Scan(io.scan_name(path), channels_of(path)))
+        elif path not in seen:
+            if path.parent not in beside:
+                beside[path.parent] = discovery.find_series(path.parent, deep=False)
+            its = discovery.with_images_of(path, beside[path.parent])
+            for series in its:
+                seen |= {piece.path for piece in series.slices}
+            # By whichever image a series is chosen, it is the same scan.
+            found.append(Scan(io.scan_name(path), (its[0].path if its else path,)))
+    return found
+
+
+def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> Volume:
+    """Read all channels of a scan.
+
+    Channels on other grids than the first are interpolated to its grid, which a note tells.
+
+    Parameters
+    ----------
+    images : one path a channel
+    name : of the scan, to tell a person
+    resample : see ``formats.read_volume``
+
+    Returns
+    -------
+    ``(D, H, W)``, or ``(C, D, H, W)`` float32 of several channels.
+    """
+    volumes = [io.read_volume(path, resample=resample) for path in images]
+    first = volumes[0]
+    if len(volumes) == 1:
+        return first
+    notes = [note for volume in volumes for note in volume.notes]
+    arrays = [first.array.astype(np.float32)]
+    for number, volume in enumerate(volumes[1:], start=2):
+        if difference := same_grid(volume, first):
+            notes.append(
+                f"Channel {number} of {name} was resampled to the grid of the first: {difference}."
+            )
+            arrays.append(_on_grid(volume, first, f"Channel {number} of {name}"))
+        else:
+            arrays.append(volume.array.astype(np.float32))
+    return Volume(np.stack(arrays), first.affine, first.source, tuple(notes))
+
+
+def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32]:
+    """Interpolate a volume linearly; what it does not cover has its lowest value."""
+    from scipy import ndimage  # a bare machine to train on has none
+
+    way: npt.NDArray[np.float64] = np.linalg.inv(volume.affine) @ first.affine
+    corners = way @ (
+        np.array([[*c, 1] for c in np.ndindex(2, 2, 2)]).T * np.array([[*first.shape, 1]]).T
+    )
+    low, high = corners[:3].min(axis=1), corners[:3].max(axis=1)
+    if np.any(high < 0) or np.any(low > np.array(volume.shape) - 1):
+        raise GeometryError(
+            f"{what} does not overlap with the first channel at all. Expected scans of the same "
+            "place; are they of the same patient and session?"
+        )
+    array: Any = volume.array.astype(np.float32)
+    result: npt.NDArray[np.float32] = ndimage.affine_transform(
+        array,
+        way[:3, :3],
+        way[:3, 3],
+        output_shape=first.shape,
+        order=1,
+        cval=float(array.min()),
+        mode="grid-constant",  # "constant" loses the edge to errors of rounding
+    )
+    return result
+
+
+def listed(folder: Path, what: str) -> list[Path]:
+    """What a folder holds, sorted, without hidden files and folders."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise UserError(f"{folder} is a file; expected the folder that the {what} lie in.")
+        raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
+    try:
+        return sorted(path for path in folder.iterdir() if path.name[0] != ".")
+    except OSError as error:
+        raise UserError(
+            f"The folder {folder} (for the {what}) cannot be read ({error.strerror}). Choose "
+            "another, or change who may read it."
+        ) from None
+
+
+def _files(folder: Path, what: str) -> list[Path]:
+    return [path for path in listed(folder, what) if io.is_scan(path) and path.is_file()]
+
+
+def _sorted(found: list[Scan], folder: Path, what: str) -> list[Scan]:
+    """Scans by name, each of which must be there once."""
+    if not found:
+        below = next((path for path in files_below(folder) if io.is_scan(path)), None)
+        if below is not None:
+            raise UserError(
+                f"The folder {folder} (for the {what}) holds no scans itself, but its subfolders "
+                f"do, such as {below.relative_to(folder)}. Choose the folder they lie in; where "
+                "each patient has a folder, name the channels (with new: --channels t1,flair)."
+            )
+        raise UserError(
+            f"The folder {folder} (for the {what}) holds no scans; expected "
+            "NIfTI files (.nii or .nii.gz), NRRD, MetaImage, or DICOM series."
+        )
+    found.sort(key=lambda scan: scan.name)
+    for one, other in itertools.pairwise(found):
+        if one.name == other.name:
+            first, second = (io.file_of(s.images[0]).relative_to(folder) for s in (one, other))
+            raise UserError(
+                f"{folder} holds both {first} and {second}, which are both called {one.name}; "
+                "expected one scan of a name. Move or rename one of them."
+            )
+    return found
+
+
+def channels_of(file: Path) -> tuple[Path, ...]:
+    """Address each channel of a 4D file (see ``formats.read_volume``); of others the file."""
+    named = file.name.lower().endswith(nifti.SUFFIXES)
+    count = nifti.channel_count(file) if named and file.exists() else 1
+    if not 1 < count <= MOST_CHANNELS:
+        return (file,)  # more are time points, which reading refuses
+    return tuple(file.with_name(f"{file.name}#{number}") for number in range(count))
+
+
+def _by_number(files: Sequence[Path], whole: Collection[str]) -> list[Scan]:
+    """Files as channels of cases, when all are named ``NAME_0000`` and on; else nothing."""
+    groups: dict[str, dict[str, Path]] = defaultdict(dict)
+    others = []
+    for file in files:
+        named = NUMBERED.match(io.scan_name(file))
+        if named is None:
+            others.append(file)
+        elif named[2] in groups[named[1]]:
+            return []
+        else:
+            groups[named[1]][named[2]] = file
+    numbers = {number for group in groups.values() for number in group}
+    if "0000" not in numbers:
+        return []  # numbered in some other way
+    labeled = any(io.scan_name(path) in whole for path in files)
+    if (len(groups) == 1 and (len(numbers) > MOST_CHANNELS or labeled)) or (
+        len(numbers) == 1 and labeled
+    ):
+        return []  # the numbers count scans, or all names end like this
+    if others:
+        if len(numbers) == 1:
+            return []
+        beside = next(path for path in files if path not in others)
+        raise UserError(
+            f"{others[0].name} is not named like the files beside it, such as {beside.name}. "
+            "Expected every channel of every case as NAME_0000, NAME_0001 and so on; rename it or "
+            "move it away."
+        )
+    for name, group in groups.items():
+        if lacking := sorted(numbers - set(group)):
+            raise UserError(
+                f"Case {name} has no channel {lacking[0]}; expected the files "
+                f"{', '.join(f'{name}_{n}' for n in sorted(numbers))}. Complete the case or move "
+                "it away."
+            )
+    return [Scan(name, tuple(g[n] for n in sorted(g))) for name, g in groups.items()]
+
+
+def _series_in(folder: Path) -> list[Scan]:
+    """DICOM series by the first folder on the way to them, and what they are called."""
+    groups: dict[str, list[discovery.Series]] = defaultdict(list)
+    known: dict[frozenset[str], Path] = {}
+    for series in discovery.find_series(folder):
+        if len(series.slices) < 2:
+            continue
+        place = series.path.parent.relative_to(folder)
+        if len(series.images) == len({s.path for s in series.slices}):  # else they tell nothing
+            other = known.setdefault(series.images, place)
+            if other != place:
+                raise UserError(
+                    f"{folder} holds the same series twice, in {other} and {place}; expected each "
+                    "scan once, since a copy would be counted as another patient. Move one away."
+                )
+        groups[place.parts[0] if place.parts else folder.absolute().name].append(series)
+    scans = []
+    for name, several in groups.items():
+        for number, series in enumerate(several, start=1):
+            # Not by descriptions: names become those of files, and people write anything there.
+            called = name if len(several) == 1 else f"{name} {number}"
+            scans.append(Scan(called, (series.path,)))
+    return scans

@@ -1,0 +1,79 @@
+"""``project.json`` in a project's folder: read, changed under a lock, and written whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.core.atomic import folder_lock, temporary_beside, write_json
+from napari_dycon.core.containment import inside
+from napari_dycon.core.untrusted import read_bytes
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.migrations import keep_old
+from napari_dycon.project.models import ProjectFile, parse, validated
+
+FILE = "project.json"
+MOST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
+
+
+def is_project(path: Path | str) -> bool:
+    """Whether a folder holds a project."""
+    return (Path(path) / FILE).is_file()
+
+
+def read(folder: Path) -> ProjectFile:
+    """Read it; ``ProjectError`` in words where there is none, or none that can be read."""
+    return parse(_text(folder), folder / FILE)
+
+
+def _text(folder: Path) -> str:
+    path = folder / FILE
+    if folder.is_file():
+        raise ProjectError(f"{folder} is a file; expected the folder of a project.")
+    try:
+        return read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8")
+    except FileNotFoundError:
+        raise ProjectError(
+            f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
+            "from a folder of scans."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ProjectError(f"{path} cannot be read: {error}.") from None
+
+
+def can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder; Windows tells only by trying."""
+    if os.name != "nt":
+        return os.access(folder, os.W_OK)
+    probe = temporary_beside(folder / "probe")
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError:
+        return False
+    return True
+
+
+def check_free(path: Path) -> None:
+    """Refuse to make a project where something is already."""
+    if is_project(path):
+        raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
+    if path.exists() and not path.is_dir():
+        raise ProjectError(f"{path} is a file. Choose a new or an empty folder for the project.")
+    if path.exists() and any(path.iterdir()):
+        raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")
+
+
+def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> ProjectFile:
+    """Read, change, check and write it under the lock; returns what it holds now."""
+    inside(folder, folder / "labels")  # what is changed may write there
+    with folder_lock(folder):
+        text = _text(folder)
+        values = parse(text, folder / FILE).model_dump()
+        change(values)
+        file = validated(values, folder / FILE, "Nothing was changed.")
+        keep_old(folder / FILE, text)
+        write_json(folder / FILE, file.model_dump())
+        return file

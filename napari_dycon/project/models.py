@@ -1,0 +1,159 @@
+"""What ``project.json`` may hold, checked by pydantic and explained in words."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from napari_dycon.core.untrusted import loads
+from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.io.volume import MOST_CHANNELS
+from napari_dycon.project.case_ids import is_case_id, same_name
+from napari_dycon.project.external_images import why_not_a_path
+from napari_dycon.project.migrations import upgrade
+
+UNANNOTATED = 255
+Status = Literal["unlabeled", "in progress", "labeled", "reviewed"]
+Split = Literal["train", "validation"]
+STATUSES: tuple[Status, ...] = ("unlabeled", "in progress", "labeled", "reviewed")
+
+# Okabe and Ito's colors, told apart by nearly everybody, without the black; those that look like
+# the heat map of the uncertainty come last.
+PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ClassInfo(_Model):
+    """A structure to segment; background is 0 and not listed."""
+
+    value: Annotated[int, Field(ge=1, le=254)]
+    name: Annotated[str, Field(min_length=1, max_length=60)]
+    color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class Case(_Model):
+    """A scan; ``images`` has one path a channel, relative to the project or absolute.
+
+    A channel of a 4D NIfTI file is named by its number from 0, as in ``scan.nii.gz#2``.
+    ``resampled`` lets uneven slices be interpolated whenever the scan is read.
+    """
+
+    id: str
+    images: Annotated[list[str], Field(min_length=1)]
+    split: Split = "train"
+    status: Status = "unlabeled"
+    resampled: bool = False
+
+    @field_validator("id")
+    @classmethod
+    def _check_id(cls, value: str) -> str:
+        if not is_case_id(value):
+            raise ValueError("expected letters, digits, '-', '_', '.', '+' and spaces only")
+        return value
+
+    @field_validator("images")
+    @classmethod
+    def _check_images(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if (wrong := why_not_a_path(value)) is not None:
+                raise ValueError(wrong)
+        return values
+
+
+class ProjectFile(_Model):
+    """The whole of ``project.json``."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=254)]
+    channels: Annotated[list[str], Field(min_length=1, max_length=MOST_CHANNELS)]
+    cases: list[Case] = []
+
+    @functools.cached_property
+    def by_id(self) -> dict[str, Case]:
+        """Cases by their ids."""
+        return {case.id: case for case in self.cases}
+
+    @model_validator(mode="after")
+    def _check(self) -> ProjectFile:
+        _unique("case id", [same_name(case.id) for case in self.cases])
+        _unique("class value", [str(c.value) for c in self.classes])
+        _unique("class name", [same_name(c.name) for c in self.classes])
+        for case in self.cases:
+            if len(case.images) != len(self.channels):
+                raise ValueError(
+                    f"case {case.id} has {len(case.images)} image(s), but the project has "
+                    f"{len(self.channels)} channel(s)"
+                )
+        return self
+
+
+def _unique(what: str, values: list[str]) -> None:
+    if len(set(values)) < len(values):
+        twice = sorted(value for value, count in Counter(values).items() if count > 1)
+        raise ValueError(f"every {what} must be unique, found twice: {', '.join(twice[:3])}")
+
+
+def parse(text: str, path: Path) -> ProjectFile:
+    """Read the text of a ``project.json``; errors name the field, what was found and expected."""
+    try:
+        values: Any = loads(text)
+    except ValueError as error:
+        raise ProjectError(
+            f"{path} is not valid JSON ({error}). Restore it from a backup, or make a new project."
+        ) from None
+    if not isinstance(values, dict):
+        raise ProjectError(f"{path} is not a project; expected a JSON object.")
+    return validated(upgrade(values, path), path)
+
+
+def validated(
+    values: dict[str, Any], path: Path, advice: str = "Mend it by hand or restore a backup."
+) -> ProjectFile:
+    """Check values against the schema; the first problem becomes one line, with the advice."""
+    try:
+        return ProjectFile.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "project"
+        found = _short(first.get("input"))
+        found = f" (found {found})" if first["loc"] else ""  # the whole file tells nobody anything
+        what = first["msg"].removeprefix("Value error, ")
+        raise ProjectError(f"{path}: {place} is wrong: {what}{found}. {advice}") from None
+
+
+def _short(value: object) -> str:
+    """A value as a person may see it; what was found can be a book."""
+    if isinstance(value, (list, dict)) and len(value) > 20:
+        return f"{len(value)} of them"
+    if isinstance(value, str) and len(value) > 80:
+        value = value[:80] + "..."
+    found = repr(value)
+    return found if len(found) < 90 else found[:87] + "..."
+
+
+def named_classes(names: Sequence[str]) -> list[ClassInfo]:
+    """Classes 1, 2, ... of the given names, with colors."""
+    try:
+        return [
+            ClassInfo(value=i, name=name.strip(), color=next_color(i - 1))
+            for i, name in enumerate(names, start=1)
+        ]
+    except ValueError:
+        raise UserError(
+            f"These class names cannot be used: {', '.join(map(repr, names))}. Expected 1 to 254 "
+            "names of 1 to 60 letters, such as --classes anterior,posterior."
+        ) from None
+
+
+def next_color(index: int) -> str:
+    """Color of the class at a place in the list."""
+    return PALETTE[index % len(PALETTE)]

@@ -1,0 +1,284 @@
+"""The folder of one training run: settings, events, weights, control; standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.core.atomic import write_json
+from napari_dycon.core.containment import inside, leads_out
+from napari_dycon.core.untrusted import number, read_json, whole
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.case_ids import is_case_id
+from napari_dycon.project.runs.event_lines import parse_line
+
+MOST_EVENTS = 2**26  # bytes that are read at once
+MOST_FEATURES = 10_000
+MOST_METRICS = 2**24  # of the file that lists the cases a run learned from
+
+
+def _anything(_: object) -> bool:
+    return True
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _score(value: object) -> bool:
+    return value is None or number(value, 0, 1) is not None
+
+
+def sound_facts(values: object) -> dict[str, Any]:
+    """Keep what a run can have found out about a scan: its score, and its features."""
+    if not isinstance(values, dict):
+        return {}
+    score, features = values.get("score"), values.get("features")
+    found = {k: v for k, v in values.items() if k not in ("score", "features")}
+    if number(score, 0, 1e6) is not None:
+        found["score"] = score
+    if (
+        isinstance(features, list)
+        and len(features) <= MOST_FEATURES
+        and all(number(value, -1e30, 1e30) is not None for value in features)
+    ):
+        found["features"] = features
+    return found
+
+
+METRICS: dict[str, Callable[[object], bool]] = {
+    "step": lambda value: whole(value, 0, 10**12) is not None,
+    "elapsed": lambda value: number(value, 0, 1e12) is not None,
+    "skipped": lambda value: whole(value, 0, 10**12) is not None,
+    "dice": _score,
+    "outcome": lambda value: isinstance(value, str),
+    "validation": lambda value: isinstance(value, dict),
+    "temperature": lambda value: number(value, 0, 1e6) is not None,
+    "labeled": _texts,
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """``runs/RUN`` of a project."""
+
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        """Name of the run, such as ``001-dycon``."""
+        return self.folder.name
+
+    @property
+    def config_path(self) -> Path:
+        """Settings, completed by the plan once the run has started."""
+        return self.folder / "config.json"
+
+    @property
+    def events_path(self) -> Path:
+        """Everything the engine said, a JSON object a line."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def weights_path(self) -> Path:
+        """Student and teacher, for prediction."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def state_folder(self) -> Path:
+        """What resuming needs."""
+        return self.folder / "state"
+
+    @property
+    def metrics_path(self) -> Path:
+        """How the run ended."""
+        return self.folder / "metrics.json"
+
+    @property
+    def control_path(self) -> Path:
+        """What the person asks of it while it runs."""
+        return self.folder / "control.json"
+
+    @property
+    def method(self) -> str:
+        """Method of the run, as in its settings."""
+        return str(self.read_config().get("method", ""))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it can predict."""
+        return self.weights_path.exists()
+
+    def read_config(self) -> dict[str, Any]:
+        """Read the settings."""
+        try:
+            values = read_json(self.config_path)
+            if not isinstance(values, dict):
+                raise ValueError("it is no JSON object")
+            return values
+        except (OSError, ValueError) as error:
+            raise ProjectError(
+                f"Run {self.id} cannot be used: its settings (config.json) cannot be read "
+                f"({error}). Choose another run or train again."
+            ) from None
+
+    def read_metrics(self) -> dict[str, Any]:
+        """How the run ended; empty while it has not, and without what it can not have been."""
+        try:
+            values = read_json(self.metrics_path, MOST_METRICS)
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(values, dict):
+            return {}
+        return {k: v for k, v in values.items() if METRICS.get(k, _anything)(v)}
+
+    def read_control(self) -> dict[str, Any]:
+        """What was asked for; empty when nothing was.
+
+        Raises
+        ------
+        ProjectError
+            The file is there and cannot be read.
+        """
+        try:
+            value = read_json(self.control_path)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ProjectError(
+                f"{self.control_path} cannot be read ({error}). Try again; if that does not help, "
+                "delete the file."
+            ) from None
+        return value if isinstance(value, dict) else {}
+
+    def write_control(self, **changes: Any) -> None:
+        """Change what is asked for: ``command`` (run, pause, stop), ``preview`` (case or None)."""
+        write_json(self.control_path, {**self.read_control(), **changes})
+
+    def append_event(self, event: dict[str, Any]) -> None:
+        """Add one line to ``events.jsonl``, or nothing where it cannot be written whole.
+
+        A line that a killed process left half written is ended first: glued to it, the next event
+        would be lost.
+
+        Raises
+        ------
+        OSError
+            The disk is full, or the folder gone.
+        """
+        line = (json.dumps(event, ensure_ascii=False) + "\n").encode("utf-8")
+        with self.events_path.open("ab+", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            if size:
+                file.seek(size - 1)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
+
+    def read_events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+        """Read the events from a byte offset on; returns them and the offset to go on from.
+
+        A last line that is still being written is left for the next time. Lines that are no events
+        count as not there, and of more than ``MOST_EVENTS`` bytes the last ones are read.
+        """
+        try:
+            if not self.events_path.is_file():  # opening a pipe would wait for its writer
+                return [], offset
+            with self.events_path.open("rb") as file:
+                offset = max(offset, file.seek(0, os.SEEK_END) - MOST_EVENTS)
+                file.seek(offset)
+                data = file.read(MOST_EVENTS)
+        except FileNotFoundError:
+            return [], offset
+        end = data.rfind(b"\n") + 1
+        found = (parse_line(line) for line in data[:end].splitlines())
+        return [event for event in found if event is not None], offset + end
+
+    def read_history(self) -> list[dict[str, Any]]:
+        """Read the events of all parts of the run as if it had never been interrupted.
+
+        A run that was killed goes on from its last checkpoint and makes the steps after it again;
+        what was said of them before is left out.
+        """
+        return uninterrupted(self.read_events()[0])
+
+
+def uninterrupted(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out of a run's events the steps that were made again; see ``Run.read_history``."""
+    history: list[dict[str, Any]] = []
+    for event in events:
+        begin = event.get("from_step")
+        if event.get("event") in ("started", "resumed") and isinstance(begin, int):
+            history = [old for old in history if not _is_after(old, begin)]
+        history.append(event)
+    return history
+
+
+def _is_after(event: dict[str, Any], step: int) -> bool:
+    at = event.get("step")
+    return isinstance(at, int) and at > step
+
+
+def list_runs(folder: Path) -> list[Run]:
+    """All runs of a project's ``runs`` folder, the oldest first.
+
+    Folders that lie elsewhere by a link, or are named as no run is, are none of the project's.
+    """
+    if not folder.is_dir() or leads_out(folder.parent, folder):
+        return []
+    found = [
+        Run(place)
+        for place in folder.iterdir()
+        if is_case_id(place.name)
+        and not leads_out(folder.parent, place)
+        and (place / "config.json").is_file()
+    ]
+    return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+
+
+def check_run(run: Run, folder: Path) -> Run:
+    """Refuse a run in whose folder a link leads out of the project's: the engine writes there."""
+    for place, folders, files in os.walk(run.folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            if leads_out(folder, path):
+                inside(folder, path)  # raises, in words
+    return run
+
+
+def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
+    """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
+    inside(folder.parent, folder)
+    try:
+        folder.mkdir(exist_ok=True)
+        last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdecimal()), default=0)
+        for number in range(last + 1, last + 100):
+            run = Run(folder / f"{number:03d}-{method}")
+            try:
+                run.folder.mkdir()
+            except FileExistsError:
+                continue
+            try:
+                write_json(run.config_path, config)
+            except ProjectError:
+                with contextlib.suppress(OSError):
+                    run.folder.rmdir()
+                raise
+            return run
+    except OSError as error:
+        raise ProjectError(
+            f"No run can be started in {folder}: {error.strerror}. Check that the project's "
+            "folder can be written to."
+        ) from error
+    raise ProjectError(f"No free name for a run was found in {folder}.")

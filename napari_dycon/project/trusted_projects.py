@@ -1,0 +1,63 @@
+"""Which projects this user has made or accepted on this machine.
+
+A project names its scans by paths, also outside its own folder, and they are read when a case is
+shown. That is what one wants of one's own project. One that came by mail could name any scan on the
+disk, so whoever opens it should be told which folders it reads from:
+``Project.outside_folders``. What is known is a list of folders in the user's state folder, changed
+by ``NAPARI_DYCON_STATE``; where it cannot be read or written, nothing is known for longer than a
+process lives, and nothing fails.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from napari_dycon.core.atomic import folder_lock, make_folder, write_json
+from napari_dycon.core.untrusted import read_json
+from napari_dycon.core.user_dirs import own_folder
+from napari_dycon.errors import UserError
+
+FILE = "known-projects.json"
+MOST_PROJECTS = 5000  # the newest are kept
+MOST_BYTES = 2**24
+_here: set[str] = set()  # what this process could not write down
+WAIT = 2.0  # seconds for another window that writes its own
+
+
+def is_known(path: Path | str) -> bool:
+    """Whether this user made the project in this folder on this machine, or accepted it.
+
+    Parameters
+    ----------
+    path : folder of a project; links on the way to it do not matter
+    """
+    key = _key(path)
+    return key in _here or key in _known()
+
+
+def remember(path: Path | str) -> None:
+    """Count the project in this folder as known from now on."""
+    key, folder = _key(path), own_folder()
+    try:
+        make_folder(folder)
+        with folder_lock(folder, timeout=WAIT):
+            others = [known for known in _known() if known != key]
+            write_json(folder / FILE, {"projects": [*others, key][-MOST_PROJECTS:]})
+    except (UserError, OSError):
+        _here.add(key)  # a home that cannot be written to; the user is asked again another day
+
+
+def _key(path: Path | str) -> str:
+    # A name that is no text (bytes of another encoding) still has one spelling.
+    real = os.path.normcase(os.path.realpath(path))
+    return real.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _known() -> list[str]:
+    try:
+        values = read_json(own_folder() / FILE, MOST_BYTES)
+    except (OSError, ValueError):  # not there yet, or damaged: written anew
+        return []
+    found = values.get("projects") if isinstance(values, dict) else None
+    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []

@@ -1,0 +1,1 @@
+"""The *Annotate* section of the panel: structures, brush, interpolation and growing."""

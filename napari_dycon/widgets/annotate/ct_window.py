@@ -1,0 +1,43 @@
+"""Windows of Hounsfield units in which CT is looked at."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QWidget
+
+from napari_dycon.session import Session
+from napari_dycon.widgets.layers.case_layers import CaseLayers
+
+# Usual centers and widths of radiology, as lowest and highest value shown.
+WINDOWS: dict[str, tuple[float, float] | None] = {
+    "whole range": None,
+    "soft tissue": (-160.0, 240.0),
+    "brain": (0.0, 80.0),
+    "lung": (-1350.0, 150.0),
+    "bone": (-450.0, 1050.0),
+}
+FIRST = "soft tissue"
+
+
+class GrayWindow(QWidget):
+    """Choice of a window, there only while a CT is shown."""
+
+    def __init__(self, session: Session, layers: CaseLayers) -> None:
+        super().__init__()
+        self.session = session
+        self.layers = layers
+        self.choice = QComboBox()
+        self.choice.addItems(list(WINDOWS))
+        self.choice.setCurrentText(FIRST)
+        layers.gray_window = WINDOWS[FIRST]
+        self.choice.setToolTip("Which Hounsfield units are shown between black and white")
+        self.choice.currentTextChanged.connect(lambda name: layers.set_gray_window(WINDOWS[name]))
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(QLabel("CT window"))
+        row.addWidget(self.choice, 1)
+        session.case_shown.connect(self._refresh)
+        self._refresh()
+
+    def _refresh(self, *_: object) -> None:
+        view = self.session.view
+        self.setVisible(view is not None and view.is_ct)

@@ -1,0 +1,114 @@
+"""The structures of a project: names, colors, and the keys that choose them."""
+
+from __future__ import annotations
+
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QColorDialog,
+    QHBoxLayout,
+    QInputDialog,
+    QListWidget,
+    QListWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dycon.session import Session
+from napari_dycon.widgets.layers.case_layers import CaseLayers
+from napari_dycon.widgets.window.helpers import button, guarded, set_enabled, signals_blocked
+
+KEYS = 9  # structures that have a number key
+
+
+class Palette(QWidget):
+    """List of structures; the chosen one is what the brush and the tools work on."""
+
+    def __init__(self, session: Session, layers: CaseLayers) -> None:
+        super().__init__()
+        self.session = session
+        self.layers = layers
+        self.list = QListWidget()
+        self.list.setMaximumHeight(84)
+        self.list.setToolTip(
+            "The structure to paint; Ctrl and its number chooses it, a double click its color"
+        )
+        self.list.currentRowChanged.connect(self._choose)
+        self.list.itemDoubleClicked.connect(self._recolor)
+        self.add = button(
+            "Add structure…", "Add another structure to segment", guarded(session, self._add)
+        )
+        self.rename = button(
+            "Rename…", "Rename the chosen structure", guarded(session, self._rename)
+        )
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.list)
+        line = QHBoxLayout()
+        for item in (self.add, self.rename):
+            line.addWidget(item)
+        layout.addLayout(line)
+        layers.brush_changed.connect(self._mark)
+        session.project_changed.connect(self._refresh)
+        session.cases_changed.connect(self._refresh)
+        self._refresh()
+
+    @property
+    def value(self) -> int:
+        """Value of the chosen structure."""
+        project = self.session.project
+        row = self.list.currentRow()
+        return project.classes[row].value if project and row >= 0 else 1
+
+    def choose_number(self, number: int) -> None:
+        """Choose the structure of a number key, 1 for the first in the list."""
+        if 1 <= number <= self.list.count():
+            self.list.setCurrentRow(number - 1)
+
+    def _refresh(self, *_: object) -> None:
+        project = self.session.project
+        with signals_blocked(self.list):
+            self.list.clear()
+            for number, info in enumerate(project.classes if project else [], start=1):
+                pixmap = QPixmap(14, 14)
+                pixmap.fill(QColor(info.color))
+                item = QListWidgetItem(QIcon(pixmap), f"{info.value}  {info.name}")
+                if number <= KEYS:
+                    item.setToolTip(f"Ctrl+{number}")
+                self.list.addItem(item)
+        self._mark(self.layers.brush)
+        for control in (self.add, self.rename):
+            set_enabled(control, project.read_only if project else "open a project first")
+
+    def _mark(self, value: int) -> None:
+        """Choose the row of a value."""
+        project = self.session.project
+        values = [c.value for c in project.classes] if project else []
+        with signals_blocked(self.list):
+            self.list.setCurrentRow(values.index(value) if value in values else 0)
+
+    def _choose(self, _: int) -> None:
+        self.layers.brush = self.value
+        if (layer := self.layers.layer("label")) is not None:
+            layer.selected_label = self.value
+
+    def _add(self) -> None:
+        name, given = QInputDialog.getText(self, "Add structure", "Name of the structure:")
+        if given and name.strip() and self.session.project is not None:
+            self.session.project.add_class(name)
+            self.session.cases_changed.emit()
+
+    def _rename(self) -> None:
+        project = self.session.project
+        if project is None:
+            return
+        old = next(c.name for c in project.classes if c.value == self.value)
+        name, given = QInputDialog.getText(self, "Rename structure", "New name:", text=old)
+        if given and name.strip():
+            project.change_class(self.value, name=name.strip())
+            self.session.cases_changed.emit()
+
+    def _recolor(self, _: QListWidgetItem) -> None:
+        color = QColorDialog.getColor(parent=self)
+        if color.isValid() and self.session.project is not None:
+            guarded(self.session, self.session.project.change_class)(self.value, color=color.name())
+            self.session.cases_changed.emit()

@@ -1,0 +1,1 @@
+"""The *Data* section of the panel: projects, the list of cases."""

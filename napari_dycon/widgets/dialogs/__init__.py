@@ -1,0 +1,1 @@
+"""Dialogs: prompts, progress, new projects, series, channels and export."""

@@ -1,0 +1,293 @@
+"""Table in which a person says which image is which channel of which case."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qtpy.QtCore import QAbstractItemModel, QModelIndex, Qt, QTimer
+from qtpy.QtGui import QPainter, QStandardItem, QStandardItemModel
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QHBoxLayout,
+    QHeaderView,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionComboBox,
+    QStyleOptionViewItem,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dycon.core.text import printable, untagged
+from napari_dycon.errors import UserError
+from napari_dycon.project.importing.channel_matching import Piece, Row, arrange, pieces_of
+from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.widgets.dialogs.progress import CancelledError, wait_for
+from napari_dycon.widgets.dialogs.prompt import show_plainly
+from napari_dycon.widgets.window.helpers import button, hint
+
+ROW_HEIGHT = 32
+ROWS_SHOWN = 12
+MARGIN = 24
+NOT_CHOSEN = "choose…"
+
+
+class ImageChoice(QStyledItemDelegate):
+    """Cells that look like lists to choose from, and are one when they are clicked.
+
+    A list of its own in each cell takes ten milliseconds, which of many cases makes a minute.
+    """
+
+    def __init__(self, images: QStandardItemModel, table: QTableWidget) -> None:
+        super().__init__(table)
+        self._images = images
+        self._like = QComboBox(table)  # gives the style
+        self._like.hide()
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
+        """Draw a closed list; of a long name the middle is left out, since ends tell more."""
+        box = QStyleOptionComboBox()
+        box.rect = option.rect
+        box.state = option.state
+        box.palette = option.palette
+        box.fontMetrics = option.fontMetrics
+        style = self._like.style()
+        room = style.subControlRect(
+            QStyle.ComplexControl.CC_ComboBox,
+            box,
+            QStyle.SubControl.SC_ComboBoxEditField,
+            self._like,
+        ).width()
+        box.currentText = option.fontMetrics.elidedText(
+            str(index.data()), Qt.TextElideMode.ElideMiddle, room - MARGIN
+        )
+        style.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, box, painter, self._like)
+        style.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, box, painter, self._like)
+
+    def createEditor(  # noqa: N802 (Qt's name)
+        self, parent: QWidget, _option: QStyleOptionViewItem, _index: QModelIndex
+    ) -> QComboBox:
+        """Open the list."""
+        choice = QComboBox(parent)
+        choice.setModel(self._images)
+        choice.view().setMinimumWidth(choice.view().sizeHintForColumn(0) + MARGIN)
+        choice.activated.connect(lambda _: self._finish(choice))
+        QTimer.singleShot(0, choice.showPopup)
+        return choice
+
+    def setEditorData(self, editor: QComboBox, index: QModelIndex) -> None:  # noqa: N802
+        """Begin with what is chosen."""
+        place = editor.findData(index.data(Qt.ItemDataRole.UserRole))
+        editor.setCurrentIndex(max(place, 0))
+
+    def setModelData(  # noqa: N802 (Qt's name)
+        self, editor: QComboBox, model: QAbstractItemModel, index: QModelIndex
+    ) -> None:
+        """Keep what was chosen."""
+        model.setData(index, editor.currentData(), Qt.ItemDataRole.UserRole)
+        model.setData(index, editor.currentText(), Qt.ItemDataRole.DisplayRole)
+
+    def _finish(self, choice: QComboBox) -> None:
+        self.commitData.emit(choice)
+        self.closeEditor.emit(choice)
+
+
+class ChannelDialog(QDialog):
+    """A row a case, a column a channel; OK waits until every channel of every case is chosen.
+
+    Parameters
+    ----------
+    channels : names of at least two
+    pieces : images to choose from
+    examples : files of cases that are known, one a channel; see ``matching.arrange``
+    """
+
+    def __init__(
+        self,
+        parent: QWidget | None,
+        channels: Sequence[str],
+        pieces: Sequence[Piece],
+        examples: Sequence[Sequence[Path]] = (),
+    ) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Which image is which channel?")
+        self._channels, self._examples = list(channels), examples
+        self._pieces: dict[Path, Piece] = {}
+        self._images = QStandardItemModel()
+        self._images.appendRow(QStandardItem(NOT_CHOSEN))
+        self.table = QTableWidget(0, 1 + len(channels))
+        self.table.setHorizontalHeaderLabels(["Case", *channels])
+        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self._delegate = ImageChoice(self._images, self.table)
+        for column in range(1, 1 + len(channels)):
+            self.table.setItemDelegateForColumn(column, self._delegate)
+        self.table.verticalHeader().setVisible(False)
+        self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.reason = hint("")
+        self.add_button = button("Add a case", "One more row", lambda: self._add_row(Row("", ())))
+        self.remove_button = button(
+            "Remove", "Leave the selected cases out; their files stay to be chosen", self._remove
+        )
+        self.more_button = button(
+            "More files…", "Add files to choose from, such as those of another folder", self._more
+        )
+        self.buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
+        )
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+        row = QHBoxLayout()
+        for item in (self.add_button, self.remove_button, self.more_button):
+            item.setAutoDefault(False)  # Enter ends the typing of a name
+            row.addWidget(item)
+        row.addStretch(1)
+        layout = QVBoxLayout(self)
+        layout.addWidget(
+            hint(
+                "Each row becomes a case. What the names of the files tell is filled in; look "
+                "through it and correct what is wrong."
+            )
+        )
+        layout.addWidget(self.table, 1)
+        layout.addLayout(row)
+        layout.addWidget(self.reason)
+        layout.addWidget(self.buttons)
+        self._take(pieces)
+        self.table.itemChanged.connect(self._check)
+        self.table.cellClicked.connect(self._clicked)
+        shown = min(max(self.table.rowCount(), 3), ROWS_SHOWN)
+        self.resize(min(260 + 230 * len(channels), 1200), 230 + ROW_HEIGHT * shown)
+
+    @property
+    def scans(self) -> list[Scan]:
+        """Cases as they are chosen now, those alone that have all channels."""
+        found = []
+        for name, images in self._rows():
+            paths = tuple(path for path in images if path is not None)
+            if len(paths) == len(images):
+                found.append(Scan(name, paths))
+        return found
+
+    def choose(self, row: int, channel: int, path: Path | None) -> None:
+        """Choose the image of a case's channel."""
+        item = self.table.item(row, 1 + channel)
+        item.setData(Qt.ItemDataRole.UserRole, None if path is None else str(path))
+        item.setText(NOT_CHOSEN if path is None else self._pieces[path].text)
+
+    def chosen(self, row: int, channel: int) -> Path | None:
+        """Image of a case's channel."""
+        found = self.table.item(row, 1 + channel).data(Qt.ItemDataRole.UserRole)
+        return None if found is None else Path(found)
+
+    def _take(self, pieces: Sequence[Piece]) -> None:
+        """Offer images, and put those that are new into rows."""
+        new = [piece for piece in pieces if piece.path not in self._pieces]
+        for piece in new:
+            self._pieces[piece.path] = piece
+            item = QStandardItem(piece.text)
+            item.setData(str(piece.path), Qt.ItemDataRole.UserRole)
+            item.setToolTip(untagged(piece.path))
+            self._images.appendRow(item)
+        for row in arrange(new, self._channels, examples=self._examples):
+            self._add_row(row)
+        self._check()
+
+    def _add_row(self, row: Row) -> None:
+        number = self.table.rowCount()
+        self.table.blockSignals(True)
+        self.table.insertRow(number)
+        self.table.setItem(number, 0, QTableWidgetItem(row.name or f"case {number + 1}"))
+        for channel in range(len(self._channels)):
+            self.table.setItem(number, 1 + channel, QTableWidgetItem())
+            self.choose(number, channel, row.images[channel] if row.images else None)
+        self.table.blockSignals(False)
+        if not row.images:
+            self.table.scrollToBottom()
+            self._check()
+
+    def _clicked(self, row: int, column: int) -> None:
+        if column > 0:  # names are typed after a double click, as in other tables
+            self.table.editItem(self.table.item(row, column))
+
+    def _remove(self) -> None:
+        rows = sorted({index.row() for index in self.table.selectedIndexes()}, reverse=True)
+        for row in rows:
+            self.table.removeRow(row)
+        self._check()
+
+    def _more(self) -> None:
+        chosen, _ = QFileDialog.getOpenFileNames(self, "More files to choose from")
+        if chosen:
+            pieces = look_at([Path(path) for path in chosen], self)
+            self._take(pieces or ())
+
+    def _rows(self) -> list[tuple[str, tuple[Path | None, ...]]]:
+        return [
+            (
+                self.table.item(row, 0).text().strip(),
+                tuple(self.chosen(row, n) for n in range(len(self._channels))),
+            )
+            for row in range(self.table.rowCount())
+        ]
+
+    def _check(self, *_: object) -> None:
+        why = self._why_not()
+        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(not why)
+        self.reason.setText(printable(why or self._summary()))
+
+    def _why_not(self) -> str:
+        """What is missing, for a person; nothing when all is chosen."""
+        rows = self._rows()
+        if not rows:
+            return "There is no case yet. Add one, and choose an image for each channel."
+        lacking = [
+            f"{name or 'A case'} has no image for {channel}"
+            for name, images in rows
+            for channel, path in zip(self._channels, images, strict=True)
+            if path is None
+        ]
+        if lacking:
+            more = f", and {len(lacking) - 1} more are missing" if len(lacking) > 1 else ""
+            return f"{lacking[0]}{more}. Choose it, or remove the case."
+        if not all(name for name, _ in rows):
+            return "A case has no name. Type one into its first column."
+        names = [name.casefold() for name, _ in rows]
+        if twice := [name for name, _ in rows if names.count(name.casefold()) > 1]:
+            return f"Two cases are called {twice[0]}. Change one of the names."
+        owner: dict[Path, str] = {}
+        for name, images in rows:
+            for path in images:
+                assert path is not None
+                if path in owner:
+                    both = name if owner[path] == name else f"{owner[path]} and for {name}"
+                    return (
+                        f"{self._pieces[path].text} is chosen twice, for {both}. Choose another "
+                        "for one of them."
+                    )
+                owner[path] = name
+        return ""
+
+    def _summary(self) -> str:
+        count = self.table.rowCount()
+        left = len(self._pieces) - count * len(self._channels)
+        rest = f" {left} image(s) are not used." if left else ""
+        return f"{count} case(s).{rest}"
+
+
+def look_at(paths: Sequence[Path], window: QWidget) -> list[Piece] | None:
+    """Look at files and folders in a thread; tell what is wrong, ``None`` when nothing came."""
+    try:
+        return wait_for("Looking at the files", lambda tell: pieces_of(paths, tell), window)
+    except UserError as error:
+        show_plainly(window, "Files", str(error))
+    except CancelledError:
+        pass
+    return None

@@ -1,0 +1,109 @@
+"""Dialog that asks for what a new project needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QDialogButtonBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLineEdit,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dycon.widgets.window.helpers import hint
+
+
+class NewProjectDialog(QDialog):
+    """Folders of scans, labels and the project itself, and the names of the structures."""
+
+    def __init__(self, parent: QWidget, images: Path | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("New project")
+        self.setMinimumWidth(460)
+        self.images, self.labels, self.target = QLineEdit(), QLineEdit(), QLineEdit()
+        self.classes, self.channels = QLineEdit(), QLineEdit()
+        self.labels.setPlaceholderText("optional: label files named like their scans")
+        self.classes.setPlaceholderText("optional: for example liver, tumor")
+        self.channels.setPlaceholderText("optional, for a folder a patient: for example t1, flair")
+        self._assign = QCheckBox("let me choose which file is which channel")
+        self._assign.setToolTip("For files whose names do not tell, or that lie in other folders")
+        self.target.setPlaceholderText("a new folder")
+        form = QFormLayout()
+        form.addRow("Scans", self._folder(self.images))
+        form.addRow("Labels", self._folder(self.labels))
+        form.addRow("Structures", self.classes)
+        form.addRow("Channels", self.channels)
+        form.addRow("", self._assign)
+        form.addRow("Project", self._folder(self.target))
+        self.buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
+        )
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+        layout = QVBoxLayout(self)
+        layout.addWidget(
+            hint(
+                "Scans are NIfTI, NRRD or MetaImage files, or DICOM series in folders; they stay "
+                "where they are and are never changed. The project folder holds your labels, the "
+                "training runs and the predictions."
+            )
+        )
+        layout.addLayout(form)
+        layout.addWidget(self.buttons)
+        for field in (self.images, self.target, self.channels):
+            field.textChanged.connect(self._check)
+        if images is not None:
+            self.images.setText(str(images))
+            self.target.setText(str(images.parent / f"{images.name}-dycon"))
+        self._check()
+
+    def answers(self) -> tuple[Path, Path, Path | None, list[str] | None, list[str] | None]:
+        """Project, scans, labels, classes, channels, as ``Session.create_project`` takes them."""
+        labels = self.labels.text().strip()
+        return (
+            Path(self.target.text().strip()),
+            Path(self.images.text().strip()),
+            Path(labels) if labels else None,
+            _names(self.classes),
+            _names(self.channels),
+        )
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether a person wants to say which file is which channel."""
+        return bool(self._assign.isEnabled() and self._assign.isChecked())
+
+    def _folder(self, field: QLineEdit) -> QWidget:
+        browse = QPushButton("Browse…")
+
+        def choose() -> None:
+            chosen = QFileDialog.getExistingDirectory(self, "Choose a folder", field.text())
+            if chosen:
+                field.setText(chosen)
+                if field is self.images and not self.target.text():
+                    folder = Path(chosen)
+                    self.target.setText(str(folder.parent / f"{folder.name}-dycon"))
+
+        browse.clicked.connect(lambda _checked=False: choose())
+        row = QWidget()
+        layout = QHBoxLayout(row)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(field, 1)
+        layout.addWidget(browse)
+        return row
+
+    def _check(self) -> None:
+        ready = bool(self.images.text().strip() and self.target.text().strip())
+        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(ready)
+        self._assign.setEnabled(len(_names(self.channels) or []) > 1)
+
+
+def _names(field: QLineEdit) -> list[str] | None:
+    return [name.strip() for name in field.text().split(",") if name.strip()] or None

@@ -1,0 +1,51 @@
+"""A question, or a warning, in a window of its own."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+from napari_dycon.application.prompts import Question
+from napari_dycon.core.text import printable
+from napari_dycon.errors import DyconError
+from napari_dycon.session import Session
+
+
+def ask(parent: QWidget, session: Session, question: Question) -> bool:
+    """Ask and do what was chosen; returns whether that worked. Cancel is the default."""
+    text, _, more = question.text.partition("\n\n")
+    box = QMessageBox(QMessageBox.Icon.Question, question.title, "", parent=parent)
+    box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
+    box.setText(printable(text))
+    box.setInformativeText(printable(more))
+    buttons = {
+        box.addButton(text, QMessageBox.ButtonRole.AcceptRole): chosen
+        for text, chosen in question.choices
+    }
+    cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(cancel)
+    box.setEscapeButton(cancel)
+    box.exec()
+    try:
+        clicked = box.clickedButton()
+        box.deleteLater()
+    except RuntimeError:  # the window went away under the question, and the question with it
+        return False
+    for each, chosen in buttons.items():
+        if clicked is each:
+            try:
+                chosen()
+            except DyconError as error:
+                session.message.emit("error", str(error))
+                return False
+            return True
+    return False
+
+
+def show_plainly(parent: QWidget, title: str, text: str) -> None:
+    """Show a warning whose text holds names, as it stands."""
+    box = QMessageBox(QMessageBox.Icon.Warning, title, "", parent=parent)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setText(printable(text))
+    box.exec()
+    box.deleteLater()

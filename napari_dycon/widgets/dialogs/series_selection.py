@@ -1,0 +1,152 @@
+"""What a person has to decide to open a DICOM series: which ones, and whether to resample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QDialog,
+    QDialogButtonBox,
+    QHeaderView,
+    QMessageBox,
+    QTreeWidget,
+    QTreeWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_dycon.core.text import printable, untagged
+from napari_dycon.errors import UnevenSlicesError
+from napari_dycon.io.dicom.discovery import Series
+from napari_dycon.widgets.window.helpers import hint
+
+COLUMNS = ("Series", "Modality", "Voxels", "Spacing (mm)", "Images")
+ROWS_SHOWN = 12
+# napari's own empty boxes can hardly be told from the background.
+STYLE = """
+QTreeView::item, QHeaderView::section { padding: 3px 8px; }
+QTreeView::indicator:unchecked { border: 1px solid gray; }
+"""
+
+
+class SeriesDialog(QDialog):
+    """Table of series to tick; the largest one is ticked.
+
+    Parameters
+    ----------
+    series : those with several images, at least one
+    left_out : how many single images there are besides, which cannot be opened
+    """
+
+    def __init__(self, series: Sequence[Series], left_out: int, parent: QWidget | None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Choose series")
+        self._series = list(series)
+        self.table = QTreeWidget()
+        self.table.setHeaderLabels(COLUMNS)
+        self.table.setRootIsDecorated(False)
+        self.table.setAllColumnsShowFocus(True)
+        self.table.setUniformRowHeights(True)
+        self.table.setStyleSheet(STYLE)
+        largest = max(self._series, key=lambda s: len(s.slices))
+        for one in self._series:
+            item = QTreeWidgetItem(
+                [
+                    printable(one.description) or "no description",
+                    one.modality,
+                    one.size,
+                    one.spacing,
+                    str(len(one.slices)),
+                ]
+            )
+            for column in range(2, len(COLUMNS)):
+                item.setTextAlignment(
+                    column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+                )
+            item.setToolTip(0, untagged(one.text))
+            item.setCheckState(0, _ticked(one is largest))
+            self.table.addTopLevelItem(item)
+        self.table.setCurrentItem(self.table.topLevelItem(self._series.index(largest)))
+        header = self.table.header()
+        header.setStretchLastSection(False)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for column in range(2, len(COLUMNS)):
+            self.table.headerItem().setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
+
+        self.buttons = QDialogButtonBox(
+            QDialogButtonBox.StandardButton.Open | QDialogButtonBox.StandardButton.Cancel
+        )
+        self.buttons.accepted.connect(self.accept)
+        self.buttons.rejected.connect(self.reject)
+        self.table.itemChanged.connect(lambda _item, _column: self._check())
+        self.table.itemClicked.connect(self._clicked)
+
+        more = ""
+        if left_out == 1:
+            more = " One single image is left out; it is no volume."
+        elif left_out:
+            more = f" {left_out} single images are left out; they are no volumes."
+        layout = QVBoxLayout(self)
+        layout.addWidget(
+            hint(
+                f"This folder holds {len(self._series)} series. Tick those to open; each becomes a "
+                f"layer.{more}"
+            )
+        )
+        layout.addWidget(self.table, 1)
+        layout.addWidget(self.buttons)
+        self.resize(800, 150 + 26 * min(len(self._series), ROWS_SHOWN))
+        self._check()
+
+    @property
+    def chosen(self) -> list[Series]:
+        """Series that are ticked."""
+        return [
+            one
+            for row, one in enumerate(self._series)
+            if self.table.topLevelItem(row).checkState(0) == Qt.CheckState.Checked
+        ]
+
+    def _clicked(self, item: QTreeWidgetItem, column: int) -> None:
+        if column != 0:  # the first one has the tick itself
+            item.setCheckState(0, _ticked(item.checkState(0) != Qt.CheckState.Checked))
+
+    def _check(self) -> None:
+        self.buttons.button(QDialogButtonBox.StandardButton.Open).setEnabled(bool(self.chosen))
+
+
+def choose_series(series: Sequence[Series], left_out: int, parent: QWidget | None) -> list[Series]:
+    """Ask which series to open; nothing when a person cancels."""
+    dialog = SeriesDialog(series, left_out, parent)
+    accepted = dialog.exec_() == QDialog.DialogCode.Accepted
+    chosen = dialog.chosen if accepted else []
+    dialog.deleteLater()
+    return chosen
+
+
+def ask_to_resample(error: UnevenSlicesError, parent: QWidget | None) -> bool:
+    """Ask whether a series with uneven or tilted slices is to be resampled."""
+    box = QMessageBox(parent)
+    box.setObjectName("dycon-uneven")
+    box.setWindowTitle("Uneven slices")
+    box.setIcon(QMessageBox.Icon.Question)
+    box.setTextFormat(Qt.TextFormat.PlainText)
+    box.setText(f"{printable(error.found)}.")
+    box.setInformativeText(
+        "Resample interpolates even, upright slices from them; the files stay as they are. Small "
+        "structures between slices that lie far apart can be lost or invented."
+    )
+    resample = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
+    cancel = box.addButton(QMessageBox.StandardButton.Cancel)
+    box.setDefaultButton(cancel)
+    box.setEscapeButton(cancel)
+    box.exec_()
+    accepted = box.clickedButton() is resample
+    box.deleteLater()
+    return accepted
+
+
+def _ticked(yes: bool) -> Qt.CheckState:
+    return Qt.CheckState.Checked if yes else Qt.CheckState.Unchecked

@@ -1,0 +1,1 @@
+"""The layers of the active case: images, labels, overlays, and painting in them."""

@@ -1,0 +1,46 @@
+"""Colors of labels, heat maps and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from napari.utils.colormaps import Colormap, DirectLabelColormap
+
+from napari_dycon.core.colormaps import COOL_STOPS, HEAT_STOPS
+from napari_dycon.engine.evaluation.label_comparison import ADDED, MISSED, OTHER
+from napari_dycon.project.models import UNANNOTATED, ClassInfo
+
+TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
+UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
+HEAT = Colormap(HEAT_STOPS, name="uncertainty")
+COOL = Colormap(COOL_STOPS, name="disagreement")
+DIFFERENCE_COLORS = {
+    ADDED: (0.2, 0.8, 0.3, 1.0),
+    MISSED: (0.95, 0.15, 0.2, 1.0),
+    OTHER: (1.0, 0.8, 0.0, 1.0),
+}
+
+
+def label_colormap(classes: Sequence[ClassInfo], show_unannotated: bool) -> DirectLabelColormap:
+    """Colors of a project's structures; what nobody annotated is clear, or tinted."""
+    colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
+    colors[UNANNOTATED] = UNANNOTATED_TINT if show_unannotated else TRANSPARENT
+    colors.update({c.value: c.color for c in classes})
+    return DirectLabelColormap(color_dict=colors)
+
+
+def difference_colormap() -> DirectLabelColormap:
+    """Green where a prediction adds, red where it misses, yellow for another structure."""
+    colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
+    colors.update(DIFFERENCE_COLORS)
+    return DirectLabelColormap(color_dict=colors)
+
+
+def same_colors(a: Any, b: DirectLabelColormap) -> bool:
+    """Whether two color maps of labels look alike."""
+    mine = getattr(a, "color_dict", None)
+    if mine is None or set(mine) != set(b.color_dict):
+        return False
+    return all(np.allclose(mine[key], b.color_dict[key]) for key in mine)

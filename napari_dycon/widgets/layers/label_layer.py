@@ -1,0 +1,115 @@
+"""The label layer of a case: napari's own, whose brush may be limited to a range of gray values."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from napari.layers import Labels
+
+from napari_dycon.project.models import UNANNOTATED
+
+
+@dataclasses.dataclass
+class PaintLimits:
+    """What the brush of a case may do, in every view of it.
+
+    ``scan`` is the channel ``(D, H, W)`` whose gray values count, ``gray_range`` those that are
+    reached, ``template`` what is painted in place of one value.
+    """
+
+    scan: npt.NDArray[Any]
+    gray_range: tuple[float, float] | None = None
+    template: npt.NDArray[np.uint8] | None = None
+
+
+class CaseLabels(Labels):
+    """Labels over a scan; painting a structure reaches only gray values within ``limits``.
+
+    Painting background, and taking annotations away, is never limited: what is wrong can always be
+    removed.
+
+    Parameters
+    ----------
+    image : (D, H, W), the channel whose gray values count
+    only_shown : the label is only looked at
+    """
+
+    def __init__(
+        self, data: Any, *, image: npt.NDArray[Any], only_shown: bool = False, **settings: Any
+    ) -> None:
+        self._only_shown = only_shown
+        super().__init__(data, **settings)
+        self.limits = PaintLimits(image)
+
+    def show(self, data: Any, image: npt.NDArray[Any]) -> None:
+        """Take over another case's label and scan; what was done to the case before is no history.
+
+        Undoing it would write into a label that it does not belong to.
+        """
+        self._staged_history.clear()
+        self._undo_history.clear()
+        self._redo_history.clear()
+        self.limits.scan, self.limits.template = image, None
+        self.data = data
+
+    def write(self, box: tuple[slice, slice, slice], values: npt.NDArray[np.uint8]) -> None:
+        """Write a box of voxels as one step of the history; the caller refreshes the view."""
+        before = self.data[box].copy()
+        self.data[box] = values
+        self._save_history((box, before, values.copy()))
+
+    def _reset_editable(self) -> None:
+        super()._reset_editable()
+        if self._only_shown:
+            self.editable = False
+
+    @property
+    def _type_string(self) -> str:
+        return "labels"  # napari chooses writers and icons by it, not by class
+
+    def _apply_mask_to_data(
+        self,
+        data: Any,
+        mask: Any,
+        new_label: int,
+        volume_slice: tuple[slice, ...],
+    ) -> Any:
+        """Paint; the one way by which brush, bucket and polygon of napari change voxels."""
+        if (
+            self.limits.template is None
+            and self.limits.gray_range is not None
+            and new_label not in (0, UNANNOTATED)
+        ):
+            low, high = self.limits.gray_range
+            gray = self.limits.scan[volume_slice]
+            mask = np.asarray(mask) & (gray >= low) & (gray <= high)
+        if self.limits.template is None:
+            return super()._apply_mask_to_data(data, mask, new_label, volume_slice)
+        painted = None
+        wanted = self.limits.template[volume_slice]
+        with self.block_history():  # one step of undo, however many structures
+            for value in np.unique(wanted[mask]).tolist():
+                part = np.asarray(mask) & (wanted == value)
+                done = super()._apply_mask_to_data(data, part, value, volume_slice)
+                painted = done if painted is None else painted | (False if done is None else done)
+        return painted
+
+    # ---- The brush in millimeters ------------------------------------------------------------
+
+    @property
+    def brush_mm(self) -> float:
+        """Diameter of the brush."""
+        return float(2 * np.floor(self.brush_size / 2) + 1) * self._finest
+
+    @brush_mm.setter
+    def brush_mm(self, diameter: float) -> None:
+        # napari's brush of size n is 2 floor(n / 2) + 1 of the finest painted voxels wide.
+        self.brush_size = max(2 * round((diameter / self._finest - 1) / 2), 1)
+
+    @property
+    def _finest(self) -> float:
+        painted = self._slice_input.order[-self.n_edit_dimensions :]
+        return float(min(abs(self.scale[axis]) for axis in painted))

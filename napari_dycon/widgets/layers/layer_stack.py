@@ -1,0 +1,139 @@
+"""Layers of a case in napari's list: found by role, made alike, put where they belong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Layer
+from qtpy.QtCore import QObject, Signal
+
+from napari_dycon.application.active_case import CaseView
+from napari_dycon.project.models import ClassInfo
+from napari_dycon.session import Session
+
+AXIS_LABELS = ("superior", "posterior", "left")
+KEY = "napari_dycon"
+ROLES = (
+    "image",
+    "uncertainty",
+    "disagreement",
+    "prediction",
+    "difference",
+    "proposal",
+    "label",
+    "box",
+)
+HIDDEN = ("disagreement", "difference")  # until somebody asks for them
+
+
+class LayerStack(QObject):
+    """Layers that carry a role; other layers of the viewer are left alone.
+
+    ``visible`` and ``opacity`` hold what people chose for each role, also for cases to come.
+    """
+
+    eye_clicked = Signal(str, bool)  # role shown or hidden in napari's list of layers
+
+    def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
+        super().__init__(parent)
+        self.session = session
+        self.viewer = viewer
+        self.visible = {role: role not in HIDDEN for role in ROLES}
+        self.opacity = dict.fromkeys(ROLES, 0.6) | {
+            "image": 1.0,
+            "prediction": 0.4,
+            "proposal": 0.9,
+            "box": 1.0,
+        }
+        self._working = False
+
+    def layer(self, role: str) -> Any:
+        """Layer of a role for the case in view, or ``None``."""
+        for layer in self.viewer.layers:
+            if layer.metadata.get(KEY, {}).get("role") == role:
+                return layer
+        return None
+
+    def layers_of(self, role: str) -> list[Any]:
+        """Layers of a role, bottom to top."""
+        return [
+            layer for layer in self.viewer.layers if layer.metadata.get(KEY, {}).get("role") == role
+        ]
+
+    def set_visible(self, role: str, visible: bool) -> None:
+        """Show or hide one kind of layer, now and for the cases to come."""
+        self.visible[role] = visible
+        if (layer := self.layer(role)) is not None:
+            layer.visible = visible
+
+    def set_opacity(self, role: str, opacity: float) -> None:
+        """Set the opacity (0 to 1) of one kind of layer, now and for the cases to come."""
+        self.opacity[role] = opacity
+        if (layer := self.layer(role)) is not None:
+            layer.opacity = opacity
+
+    def settings(self, view: CaseView, role: str) -> dict[str, Any]:
+        """What every layer of a case is made with: place, units, opacity, mark."""
+        return {
+            "scale": view.image.spacing_mm,
+            "units": ("mm",) * 3,
+            "axis_labels": AXIS_LABELS,
+            "metadata": {KEY: {"case": view.id, "role": role, "source": view.image.source}},
+            "opacity": self.opacity[role],
+            "visible": self.visible[role],
+        }
+
+    def place(self, layer: Layer, view: CaseView, role: str) -> None:
+        """Bring a layer to where a case lies, and mark it as that case's."""
+        settings = self.settings(view, role)
+        layer.metadata = settings["metadata"]
+        if tuple(layer.scale) != tuple(settings["scale"]):
+            layer.scale = settings["scale"]
+
+    def insert(self, layer: Layer, *, on_top: bool = False) -> None:
+        """Add below the label, or above all; the label stays selected."""
+        label = self.layer("label")
+        active = self.viewer.layers.selection.active
+        index = len(self.viewer.layers)
+        if label is not None and not on_top:
+            index = self.viewer.layers.index(label)
+        self.viewer.layers.insert(index, layer)
+        self.viewer.layers.selection.active = active
+
+    def follow_eye(self, layer: Layer) -> None:
+        """Remember when a layer is shown or hidden in napari's own list."""
+
+        def clicked(_: object) -> None:
+            role = layer.metadata[KEY]["role"]
+            if not self._working and layer.visible != self.visible[role]:
+                self.set_visible(role, layer.visible)
+                self.eye_clicked.emit(role, layer.visible)
+
+        layer.events.visible.connect(clicked)
+
+    def remove_all(self) -> None:
+        """Take away all layers of the case."""
+        own = [layer for layer in self.viewer.layers if "role" in layer.metadata.get(KEY, {})]
+        for layer in own:  # scans that were opened as files carry the key, too
+            self.viewer.layers.remove(layer)
+
+    def classes(self) -> list[ClassInfo]:
+        """Structures of the open project."""
+        return self.session.project.classes if self.session.project is not None else []
+
+    @property
+    def working(self) -> bool:
+        """Whether the program itself is changing layers."""
+        return self._working
+
+    @contextlib.contextmanager
+    def own_work(self) -> Iterator[None]:
+        """While layers are changed by the program itself, nothing is heard as a person's doing."""
+        before, self._working = self._working, True
+        try:
+            yield
+        finally:
+            self._working = before

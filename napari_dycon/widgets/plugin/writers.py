@@ -1,0 +1,214 @@
+"""File > Save of one 3D layer, with the geometry that other programs need.
+
+Where a layer is written:
+
+- A layer that was opened from a file, or that the panel made, on the grid of its scan; where it
+  was moved or cropped since, in the right place of that scan.
+- Any other layer over such a scan (a new labels layer, a result of another plugin): where it lies
+  over that scan.
+- Any other layer: by its own scale and translate, taken as millimeters along Superior, Posterior
+  and Left: data axis 0 runs to the head, 1 to the back, 2 to the left side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pint
+from napari import current_viewer
+
+from napari_dycon.errors import FileFormatError, GeometryError, UserError
+from napari_dycon.io import write_volume
+from napari_dycon.io.volume import Source, Volume, to_canonical
+from napari_dycon.io.writing import WRITTEN
+from napari_dycon.widgets.dialogs.progress import main_window, wait_for
+from napari_dycon.widgets.layers.layer_stack import KEY
+
+Array = npt.NDArray[Any]
+Affine = npt.NDArray[np.float64]
+# Millimeters along Superior, Posterior, Left to RAS+.
+CANONICAL = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+LABEL_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64)
+SAME_MM = 1e-3
+
+
+def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
+    """Write an image layer ``(D, H, W)`` in its own type; see the module on where it lies.
+
+    Raises
+    ------
+    UserError
+        The layer is not 3D, is turned or sheared, or the file cannot be written.
+    """
+    array = _three_dimensional(data, attributes)
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    elif array.dtype == bool:
+        array = array.astype(np.uint8)
+    elif array.dtype.kind not in "iuf":
+        raise FileFormatError(
+            f"{_name(attributes)} holds {array.dtype} values; expected plain numbers to save."
+        )
+    return _write(path, array, data, attributes)
+
+
+def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
+    """Write a labels layer ``(D, H, W)`` as uint8, or wider where its values need it.
+
+    Raises
+    ------
+    UserError
+        As ``write_image``.
+    """
+    array = _three_dimensional(data, attributes)
+    low, high = int(array.min(initial=0)), int(array.max(initial=0))
+    for kind in LABEL_TYPES:
+        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
+            return _write(path, array.astype(kind), data, attributes)
+    raise FileFormatError(
+        f"{_name(attributes)} holds labels up to {high}; expected numbers that a file can hold."
+    )
+
+
+def _write(path: str, array: Array, data: Any, attributes: Mapping[str, Any]) -> list[str]:
+    target = _target(Path(path))
+    like = _grid(array.shape, data, attributes)
+    window = main_window()
+    wait_for(
+        f"Saving {target.name}",
+        lambda _: write_volume(array, like=like, path=target),
+        window,
+        can_cancel=False,
+    )
+    return [str(target)]
+
+
+def _target(path: Path) -> Path:
+    """File to write; a name without an ending gets one, but nothing is replaced unasked then."""
+    if path.name.lower().endswith(WRITTEN) or path.suffix:
+        return path
+    target = path.with_name(path.name + WRITTEN[0])
+    if target.exists():
+        raise UserError(
+            f"{target.name} is there already. Save under its whole name, with {WRITTEN[0]}, to "
+            "replace it, or under another name."
+        )
+    return target
+
+
+def _three_dimensional(data: Any, attributes: Mapping[str, Any]) -> Array:
+    name = _name(attributes)
+    if attributes.get("multiscale"):
+        raise FileFormatError(
+            f"{name} holds the same image in several sizes (multiscale); expected one 3D array. "
+            "Save its full size as a layer of its own."
+        )
+    if attributes.get("rgb"):
+        raise FileFormatError(
+            f"{name} is in colors (RGB); expected one number a voxel. Split its channels first "
+            "(right click on the layer)."
+        )
+    if len(data.shape) != 3:
+        raise FileFormatError(
+            f"{name} is {len(data.shape)}D; expected a 3D layer. Save each 3D part as a layer of "
+            "its own."
+        )
+    return np.asarray(data)
+
+
+def _grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any]) -> Volume:
+    """Grid to write ``(D, H, W)`` voxels on."""
+    placed = _placement(attributes)
+    own = attributes.get("metadata", {}).get(KEY, {}).get("source")
+    sources = {"": own} if own is not None else _scans_below(data)
+    grids = {name: _canonical(source) for name, source in sources.items()}
+    same = {n: g for n, g in grids.items() if g.shape == shape and _fits(g, placed)}
+    grids = same or grids
+    if not grids:
+        return _new_grid(shape, CANONICAL @ placed)
+    (first, grid), *others = grids.items()
+    for other, candidate in others:
+        if not np.allclose(_to_world(grid), _to_world(candidate), atol=SAME_MM):
+            raise GeometryError(
+                f"{_name(attributes)} lies over {first} and over {other}, which are in different "
+                "places of the patient. Remove the scan it does not belong to, then save again."
+            )
+    return grid if same else _new_grid(shape, _to_world(grid) @ placed)
+
+
+def _placement(attributes: Mapping[str, Any]) -> Affine:
+    """Voxels to the window's millimeters: scale and translate alone."""
+    affine = np.asarray(attributes.get("affine", np.eye(4)), dtype=np.float64)
+    scale = np.asarray(attributes.get("scale", np.ones(3)), dtype=np.float64)
+    rotate = np.asarray(attributes.get("rotate", np.eye(3)), dtype=np.float64)
+    shear = np.asarray(attributes.get("shear", np.zeros(3)), dtype=np.float64)
+    if (
+        not np.allclose(rotate, np.eye(3))
+        or not np.allclose(shear, 0)
+        or not np.allclose(affine[:3, :3], np.diag(np.diag(affine[:3, :3])))
+        or np.any(scale * np.diag(affine)[:3] <= 0)
+    ):
+        raise GeometryError(
+            f"{_name(attributes)} is turned, mirrored or sheared by its own settings; expected "
+            "scale and translate alone. Reset its transform (rotate, shear, affine), then save."
+        )
+    placed = np.diag([*scale, 1.0])
+    placed[:3, 3] = np.asarray(attributes.get("translate", np.zeros(3)), dtype=np.float64)
+    return np.diag([*_millimeters(attributes), 1.0]) @ affine @ placed
+
+
+def _millimeters(attributes: Mapping[str, Any]) -> list[float]:
+    """Millimeters of the layer's unit along each axis; pixels count as millimeters."""
+    factors = []
+    for unit in attributes.get("units") or ("pixel",) * 3:
+        quantity = pint.application_registry.Quantity(1, unit)
+        length = quantity.check("[length]")
+        factors.append(float(quantity.to("millimeter").magnitude) if length else 1.0)
+    return factors
+
+
+def _scans_below(data: Any) -> dict[str, Source]:
+    """Grids of scans in the window that shows these very voxels, by the layers' names."""
+    viewer = current_viewer()
+    if viewer is None or not any(layer.data is data for layer in viewer.layers):
+        return {}
+    found = {}
+    for layer in viewer.layers:
+        source = layer.metadata.get(KEY, {}).get("source")
+        if source is not None:
+            found[layer.name] = source
+    return found
+
+
+def _canonical(source: Source) -> Volume:
+    """Grid of a file in canonical axes."""
+    nothing = np.broadcast_to(np.uint8(0), source.shape)
+    return Volume(*to_canonical(nothing, source.affine), source)
+
+
+def _to_world(grid: Volume) -> Affine:
+    """Where the window's millimeters lie in the world: voxel 0 is drawn at 0."""
+    return grid.affine @ np.diag([*(1 / np.array(grid.spacing_mm)), 1.0])
+
+
+def _fits(grid: Volume, placed: Affine) -> bool:
+    """Whether a layer lies where the window draws the scan of a grid."""
+    corner = np.array([*grid.shape, 1.0])
+    drawn = np.diag([*grid.spacing_mm, 1.0])
+    ends = (placed - drawn) @ np.stack([corner, [0, 0, 0, 1]], axis=1)
+    return bool(np.abs(ends).max() < SAME_MM)
+
+
+def _new_grid(shape: tuple[int, ...], affine: Affine) -> Volume:
+    """Grid from canonical index to RAS+ mm; its file counts left, posterior, superior."""
+    d, h, w = shape
+    source = Source(None, (w, h, d), affine[:, [2, 1, 0, 3]])
+    return _canonical(source)
+
+
+def _name(attributes: Mapping[str, Any]) -> str:
+    return str(attributes.get("name") or "The layer")

@@ -1,0 +1,1 @@
+"""The *Review* section of the panel: uncertain regions, accepting predictions, comparison."""

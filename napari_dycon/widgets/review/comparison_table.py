@@ -1,0 +1,81 @@
+"""Label and prediction of the case in view in numbers: volumes in ml and Dice."""
+
+from __future__ import annotations
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
+
+from napari_dycon.engine.evaluation.label_comparison import StructureComparison, compare
+from napari_dycon.session import Session
+
+COLUMNS = ("Structure", "Label ml", "Pred. ml", "Dice")
+ROW = 20  # pixels
+
+
+class ComparisonTable(QTreeWidget):
+    """One row a structure; worked out in the background whenever label or prediction change."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self._asked = 0
+        self.setHeaderLabels(list(COLUMNS))
+        self.setRootIsDecorated(False)
+        self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
+        self.setToolTip(
+            "Volumes of label and prediction, and their Dice where somebody annotated.\n"
+            "While only some slices are annotated, the label's volume is that of what is painted"
+        )
+        header = self.header()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for column in range(1, len(COLUMNS)):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(False)
+        for signal in (
+            session.case_shown,
+            session.prediction_changed,
+            session.label_saved,
+            session.label_edited,
+        ):
+            signal.connect(self.refresh)
+        self.refresh()
+
+    def refresh(self, *_: object) -> None:
+        """Compare anew."""
+        view, project = self.session.view, self.session.project
+        self._asked += 1
+        if view is None or project is None:
+            self._fill([])
+            return
+        asked, spacing = self._asked, view.image.spacing_mm
+        label, prediction = view.label.copy(), view.prediction
+        values = [info.value for info in project.classes]
+
+        def done(rows: list[StructureComparison]) -> None:
+            if asked == self._asked:
+                self._fill(rows)
+
+        self.session.background.run(
+            lambda: compare(label, prediction, values, spacing), done, self.session.tell
+        )
+
+    def _fill(self, rows: list[StructureComparison]) -> None:
+        project = self.session.project
+        names = {c.value: c.name for c in project.classes} if project else {}
+        self.clear()
+        for row in rows:
+            cells = [
+                names.get(row.value, str(row.value)),
+                *map(_volume, (row.label_ml, row.prediction_ml)),
+            ]
+            item = QTreeWidgetItem([*cells, "–" if row.dice is None else f"{row.dice:.3f}"])
+            for column in range(1, len(COLUMNS)):
+                item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
+            self.addTopLevelItem(item)
+        self.setFixedHeight(self.header().height() + ROW * max(min(len(rows), 5), 1) + 6)
+
+
+def _volume(ml: float | None) -> str:
+    if ml is None:
+        return "–"
+    return f"{ml:.1f}" if ml >= 10 else f"{ml:.2f}"

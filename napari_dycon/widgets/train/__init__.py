@@ -1,0 +1,1 @@
+"""The *Train* section of the panel: starting and following runs, their curves and history."""

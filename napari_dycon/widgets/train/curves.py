@@ -1,0 +1,109 @@
+"""Live curves of loss and validation Dice over training steps."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable
+from typing import Any
+
+import pyqtgraph as pg
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+Event = dict[str, Any]
+MOST_POINTS = 4000
+MEASURES = (("loss", "#e69f00", "loss (labeled)"), ("dice", "#56b4e9", "validation Dice"))
+
+
+class Curves(QWidget):
+    """Two small plots that share their axis of steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.points: dict[str, tuple[list[float], list[float]]] = {}
+        self._items: dict[str, Any] = {}
+        self._changed: set[str] = set()
+        self._run = ""
+        self._plots: list[Any] = []
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for name, color, title in MEASURES:
+            plot = pg.PlotWidget()
+            plot.setMinimumHeight(95)
+            plot.setMenuEnabled(False)
+            plot.hideButtons()
+            plot.showGrid(x=True, y=True, alpha=0.2)
+            plot.setLabel("left", title)
+            plot.getAxis("left").setWidth(48)
+            pen = pg.mkPen(color, width=2)
+            symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}
+            self._items[name] = plot.plot([], [], pen=pen, **(symbol if name == "dice" else {}))
+            self._plots.append(plot)
+            layout.addWidget(plot)
+        self._plots[1].setXLink(self._plots[0])
+        self._plots[1].setLabel("bottom", "step")
+        self._plots[1].setYRange(0, 1, padding=0.02)
+        self._plots[1].hide()
+        self.clear()
+
+    def clear(self) -> None:
+        """Start anew."""
+        self.points = {name: ([], []) for name, _, _ in MEASURES}
+        for item in self._items.values():
+            item.setData([], [])
+        self._plots[1].hide()
+
+    def add(self, event: Event) -> None:
+        """Take over what an event of the engine says."""
+        self._take(event)
+        self._draw()
+
+    def add_all(self, events: Iterable[Event]) -> None:
+        """Take over many events and draw once."""
+        for event in events:
+            self._take(event)
+        self._draw()
+
+    def _take(self, event: Event) -> None:
+        kind = event.get("event")
+        if kind == "started":
+            self._begin(str(event["run"]), event.get("from_step"))
+        elif kind == "step" and (loss := event["parts"].get("supervised")) is not None:
+            # Of the labeled patches: the whole loss jumps when the unlabeled ones come in.
+            self._append("loss", event["step"], loss)
+        elif kind == "validation" and event.get("mean") is not None:
+            self._plots[1].show()
+            self._append("dice", event["step"], event["mean"])
+
+    def use_colors(self, background: str, foreground: str) -> None:
+        """Follow the theme of the window."""
+        for plot in self._plots:
+            plot.setBackground(background)
+            for side in ("left", "bottom"):
+                axis = plot.getAxis(side)
+                axis.setPen(foreground)
+                axis.setTextPen(foreground)
+
+    def _begin(self, run: str, step: object) -> None:
+        """Begin a run anew, or go on with it where its last checkpoint is."""
+        if run != self._run or not isinstance(step, int) or step < 1:
+            self.clear()
+        else:  # steps after the checkpoint are made again
+            for name, (steps, values) in self.points.items():
+                kept = bisect.bisect_right(steps, step)
+                self.points[name] = (steps[:kept], values[:kept])
+        self._run = run
+
+    def _append(self, name: str, step: float, value: float) -> None:
+        steps, values = self.points[name]
+        steps.append(float(step))
+        values.append(float(value))
+        if len(steps) > MOST_POINTS:  # every second of the older half is enough
+            half = MOST_POINTS // 2
+            steps[:half] = steps[:half:2]
+            values[:half] = values[:half:2]
+        self._changed.add(name)
+
+    def _draw(self) -> None:
+        for name in self._changed:
+            self._items[name].setData(*self.points[name])
+        self._changed.clear()

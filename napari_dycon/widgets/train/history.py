@@ -1,0 +1,113 @@
+"""Rounds of training side by side: do more labels still help?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyqtgraph as pg
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
+
+from napari_dycon.application.training_history import Round, rounds, verdict
+from napari_dycon.core.text import untagged
+from napari_dycon.session import Session
+from napari_dycon.widgets.window.helpers import plain_label
+
+COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
+COLUMNS = ("Round", "Labels", "Steps", "Dice")
+SHOWN = len(COLORS)  # of the newest rounds
+
+
+class Rounds(QWidget):
+    """Table and curves of the newest rounds; a click into the table makes a curve stand out."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self.session = session
+        self.history: list[Round] = []
+        self.table = QTreeWidget()
+        self.table.setHeaderLabels(list(COLUMNS))
+        self.table.setRootIsDecorated(False)
+        self.table.setMaximumHeight(110)
+        self.table.setToolTip(
+            "Labels: cases trained on. Dice: on the validation cases at the end; right click on a "
+            "case in the list to keep it for validation"
+        )
+        header = self.table.header()
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for column in range(1, len(COLUMNS)):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        header.setStretchLastSection(False)
+        self.table.currentItemChanged.connect(self._draw)
+        self.verdict = plain_label()
+        self.plot = pg.PlotWidget()
+        self.plot.setMinimumHeight(110)
+        self.plot.setMenuEnabled(False)
+        self.plot.hideButtons()
+        self.plot.showGrid(x=True, y=True, alpha=0.2)
+        self.plot.getAxis("left").setWidth(48)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.table)
+        layout.addWidget(self.verdict)
+        layout.addWidget(self.plot)
+        session.project_changed.connect(self.refresh)
+        session.runs_changed.connect(self.refresh)
+        self.refresh()
+
+    def use_colors(self, background: str, foreground: str) -> None:
+        """Follow the theme of the window."""
+        self.plot.setBackground(background)
+        for side in ("left", "bottom"):
+            axis = self.plot.getAxis(side)
+            axis.setPen(foreground)
+            axis.setTextPen(foreground)
+
+    def refresh(self, *_: object) -> None:
+        """Read the runs again, in the background."""
+        project = self.session.project
+        if project is None:
+            self._fill([])
+            return
+
+        def done(history: list[Round]) -> None:
+            if self.session.project is project:
+                self._fill(history)
+
+        self.session.background.run(lambda: rounds(project), done, lambda _: None)
+
+    def _fill(self, history: list[Round]) -> None:
+        self.history = history[-SHOWN:]
+        self.table.clear()
+        for number, one in enumerate(self.history):
+            dice = "–" if one.dice is None else f"{one.dice:.3f}"
+            item = QTreeWidgetItem([one.run, str(one.labeled), str(one.steps), dice])
+            pixmap = QPixmap(10, 10)
+            pixmap.fill(QColor(COLORS[number]))
+            item.setIcon(0, QIcon(pixmap))
+            started = f", going on from {one.started_from}" if one.started_from else ""
+            tip = f"{one.method}, {one.outcome or 'not ended'}{started}"
+            item.setToolTip(0, untagged(tip))
+            for column in range(1, len(COLUMNS)):
+                item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
+            self.table.addTopLevelItem(item)
+        text = verdict(history)
+        self.verdict.setText(text)
+        self.verdict.setVisible(bool(text))
+        self._draw()
+
+    def _draw(self, *_: object) -> None:
+        """Validation Dice of all rounds where there is any, their losses otherwise."""
+        self.plot.clear()
+        measured = any(one.validation for one in self.history)
+        self.plot.setLabel("left", "validation Dice" if measured else "loss (labeled)")
+        self.plot.setLabel("bottom", "step")
+        chosen = self.table.indexOfTopLevelItem(self.table.currentItem())
+        for number, one in enumerate(self.history):
+            curve = one.validation if measured else one.loss
+            pen = pg.mkPen(COLORS[number], width=3.5 if number == chosen else 1.5)
+            dots: dict[str, Any] = {}
+            if measured:
+                dots = {"symbol": "o", "symbolSize": 5, "symbolBrush": COLORS[number]}
+            self.plot.plot([x for x, _ in curve], [y for _, y in curve], pen=pen, **dots)

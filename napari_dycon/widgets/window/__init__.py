@@ -1,0 +1,1 @@
+"""What belongs to the whole window: shortcuts, closing, background tasks, errors, preferences."""

@@ -1,0 +1,55 @@
+"""Errors that a slot of ours raises: told in a sentence, with a report saved, never a traceback.
+
+napari shows what no code handles as a notification with a button for its traceback. That is right
+for programmers; here the person gets one sentence, and the programmers the report. Only errors that
+passed through this package are taken over, and only from napari's own handler.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from napari.utils.notifications import notification_manager
+
+from napari_dycon.core.crash_report import is_ours
+from napari_dycon.session import Session
+
+Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+
+
+class Mishaps:
+    """Stands before napari's handler of errors while a panel is there."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._before: Hook | None = None
+        self._released = False
+
+    def watch(self) -> None:
+        """Begin; napari puts its own handler in place when its event loop starts, so after that."""
+        handler = sys.excepthook
+        if not self._released and getattr(handler, "__self__", None) is notification_manager:
+            self._before = handler
+            sys.excepthook = self.handle
+
+    def release(self) -> None:
+        """Give napari its handler back."""
+        self._released = True
+        if self._before is not None and sys.excepthook == self.handle:
+            sys.excepthook = self._before
+        self._before = None
+
+    def handle(
+        self,
+        kind: type[BaseException],
+        error: BaseException,
+        trace: TracebackType | None = None,
+    ) -> None:
+        """Tell of an error of ours in a sentence; hand on everything else."""
+        if isinstance(error, Exception) and is_ours(trace):
+            self._session.tell(error)
+        elif self._before is not None:
+            self._before(kind, error, trace)

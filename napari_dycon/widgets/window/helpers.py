@@ -1,0 +1,69 @@
+"""Small helpers that all sections of the panel share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QLabel, QPushButton, QSlider, QWidget
+from superqt.utils import signals_blocked
+
+from napari_dycon.core.text import printable, untagged
+from napari_dycon.errors import DyconError
+from napari_dycon.session import Session
+
+__all__ = ["button", "guarded", "hint", "plain_label", "set_enabled", "signals_blocked", "slider"]
+
+
+def button(text: str, tip: str, clicked: Callable[[], Any]) -> QPushButton:
+    """Push button with a tooltip."""
+    result = QPushButton(text)
+    result.setToolTip(tip)
+    result.setProperty("dycon_tip", tip)
+    result.clicked.connect(lambda _checked=False: clicked())
+    return result
+
+
+def set_enabled(widget: QWidget, why_not: str) -> None:
+    """Enable a control when ``why_not`` is empty; otherwise its tooltip says why it is off."""
+    tip = str(widget.property("dycon_tip") or "")
+    widget.setEnabled(not why_not)
+    widget.setToolTip(f"{tip}\nNot now: {untagged(why_not)}" if why_not else tip)
+
+
+def plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
+    """Label that shows text as it stands: names of anybody in it are no HTML."""
+    label = QLabel()
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    label.setText(printable(text))
+    label.setWordWrap(wrap)
+    return label
+
+
+def hint(text: str) -> QLabel:
+    """Wrapped explanatory text."""
+    return plain_label(text)
+
+
+def slider(value: float, tip: str, changed: Callable[[float], None]) -> QSlider:
+    """Horizontal slider from 0 to 1."""
+    result = QSlider(Qt.Orientation.Horizontal)
+    result.setRange(0, 100)
+    result.setValue(round(value * 100))
+    result.setToolTip(tip)
+    result.valueChanged.connect(lambda v: changed(v / 100))
+    return result
+
+
+def guarded(session: Session, work: Callable[..., Any]) -> Callable[..., Any]:
+    """Turn errors of a command into a message; buttons keep working."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return work(*args, **kwargs)
+        except DyconError as error:
+            session.message.emit("error", str(error))
+            return None
+
+    return run

@@ -1,0 +1,265 @@
+"""Filling between slices, growing, tidying: only what may be written is written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_dycon.annotation import coverage, interpolation, morphology, random_walker, regions
+from napari_dycon.errors import UserError
+
+ISO = (1.0, 1.0, 1.0)
+
+
+def ball(
+    shape: tuple[int, int, int], center: tuple[float, float, float], radius: float
+) -> np.ndarray:
+    grid = np.indices(shape).astype(float)
+    distance = sum((g - c) ** 2 for g, c in zip(grid, center, strict=True))
+    return np.asarray(distance <= radius**2)
+
+
+def dice(a: np.ndarray, b: np.ndarray) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_ball_comes_back_from_five_slices_in_any_axis(axis: int) -> None:
+    truth = ball((40, 40, 40), (20, 19, 21), 14)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (7, 13, 20, 26, 32):
+        np.moveaxis(label, axis, 0)[number] = np.moveaxis(truth, axis, 0)[number]
+    filled, count = interpolation.fill_between(label, [1], axis, ISO)
+    assert count == 21
+    between = np.moveaxis(filled, axis, 0)[7:33]
+    assert dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
+    assert not (between == 255).any()  # both ends were complete, so the rest is background
+    assert (np.moveaxis(filled, axis, 0)[:7] == 255).all()
+
+
+def test_a_tube_that_runs_obliquely_is_not_lost_halfway() -> None:
+    label = np.full((11, 40, 40), 255, np.uint8)
+    label[0][ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1
+    label[10][ball((1, 40, 40), (0, 20, 32), 4)[0]] = 1  # no overlap at all
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    middle = filled[5] == 1
+    assert 35 <= middle.sum() <= 65  # a disc of radius 4 has 49
+    assert np.allclose(np.argwhere(middle).mean(axis=0), (20, 20), atol=1)
+    assert not (filled[5] == 0).any()  # only strokes were there: nothing is known of the rest
+
+
+def test_spacing_within_a_slice_counts() -> None:
+    label = np.full((3, 30, 30), 255, np.uint8)
+    label[0, 14:16, 5:25] = 1
+    label[2, 5:25, 14:16] = 1
+    cubes, _ = interpolation.fill_between(label, [1], 0, (1.0, 1.0, 1.0))
+    flat, _ = interpolation.fill_between(label, [1], 0, (1.0, 1.0, 4.0))
+    assert not np.array_equal(cubes[1], flat[1])
+
+
+def test_filling_writes_over_nothing() -> None:
+    label = np.full((5, 20, 20), 255, np.uint8)
+    label[0, 5:15, 5:15] = label[4, 5:15, 5:15] = 1
+    label[2, 8:10, 8:10] = 2
+    label[2, 12, 12] = 0
+    filled, count = interpolation.fill_between(label, [1], 0, ISO)
+    assert count == 3
+    annotated = label != 255
+    assert np.array_equal(filled[annotated], label[annotated])
+    assert filled[2, 6, 6] == 1
+
+
+def test_a_complete_slice_without_the_structure_ends_it() -> None:
+    label = np.full((7, 20, 20), 255, np.uint8)
+    label[0, 5:15, 5:15] = label[6, 5:15, 5:15] = 1
+    label[3] = 0
+    filled, count = interpolation.fill_between(label, [1], 0, ISO)
+    assert count == 0
+    assert np.array_equal(filled, label)
+
+
+def test_several_structures_share_a_slice_without_overlap() -> None:
+    truth = np.zeros((9, 30, 30), np.uint8)
+    for number in range(9):
+        truth[number, 5:15, 5 + number : 25] = 1
+        truth[number, 15:25, 5 + number : 25] = 2
+    label = np.full(truth.shape, 255, np.uint8)
+    label[[0, 8]] = truth[[0, 8]]
+    filled, _ = interpolation.fill_between(label, [1, 2], 0, ISO)
+    for value in (0, 1, 2):
+        assert dice(filled == value, truth == value) > 0.95
+    only, _ = interpolation.fill_between(label, [1], 0, ISO)
+    assert not (only[1:8] == 0).any()  # structure 2 is still to come in these slices
+
+
+def test_copying_a_slice_fills_only_what_is_free() -> None:
+    label = np.full((4, 10, 10), 255, np.uint8)
+    label[1, 2:8, 2:8] = 1
+    label[2, 2:4] = 2
+    copied = interpolation.copy_slice(label, 1, 0, 1, 2)
+    assert (copied[2, 4:8, 2:8] == 1).all()
+    assert (copied[2, 2:4] == 2).all()
+    assert np.array_equal(copied[1], label[1])
+
+
+def test_strokes_grow_to_the_edge_of_what_they_are_in() -> None:
+    truth = ball((40, 44, 48), (20, 22, 24), 11)
+    image = truth * 100.0 + np.random.default_rng(0).normal(0, 12, truth.shape)
+    label = np.full(truth.shape, 255, np.uint8)
+    label[20, 20:24, 20:28] = 1
+    box = random_walker.strokes_box(label, ISO, 16)
+    grown = random_walker.grow(image, label, box, ISO)
+    assert dice(grown.label == 1, truth) > 0.95
+    assert grown.voxels == int((grown.label == 1).sum()) - 32
+    assert not (grown.label == 0).any()
+
+
+def test_background_strokes_keep_two_like_structures_apart() -> None:
+    image = np.zeros((20, 30, 60))
+    image[5:15, 8:22, 8:28] = image[5:15, 8:22, 32:52] = 100.0
+    label = np.full(image.shape, 255, np.uint8)
+    label[10, 14:16, 15:20] = 1
+    label[10, 14:16, 40:45] = 2
+    label[10, 15, 30] = 0
+    grown = random_walker.grow(image, label, (slice(0, 20), slice(0, 30), slice(0, 60)), ISO).label
+    assert (grown[7:13, 10:20, 10:26] == 1).all()
+    assert (grown[7:13, 10:20, 34:50] == 2).all()
+
+
+def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
+    shape = (120, 120, 120)
+    truth = ball(shape, (60, 60, 60), 30)
+    label = np.full(shape, 255, np.uint8)
+    label[60, 60, 55:66] = 1
+    box = (slice(10, 110), slice(10, 110), slice(10, 110))
+    assert random_walker._coarseness((100, 100, 100), ISO) != (1, 1, 1)
+    grown = random_walker.grow(truth * 100.0, label, box, ISO).label
+    assert dice(grown == 1, truth) > 0.9  # cells of two voxels: half a cell of a ball's surface
+
+
+def test_growing_without_a_stroke_says_what_to_do() -> None:
+    label = np.full((10, 10, 10), 255, np.uint8)
+    with pytest.raises(UserError, match="Paint a little of the structure"):
+        random_walker.strokes_box(label, ISO, 5)
+
+
+def test_borders_filled_far_apart_follow_the_scan() -> None:
+    """A ball that bulges between two slices: shapes alone cut it off, the scan shows it."""
+    truth = ball((41, 60, 60), (20, 30, 30), 17)
+    image = truth * 100.0 + np.random.default_rng(0).normal(0, 10, truth.shape)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (0, 8, 32, 40):
+        label[number] = truth[number]
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    followed = random_walker.follow_edges(image, label, filled, 0, ISO)
+    assert dice(followed == 1, truth) > dice(filled == 1, truth) + 0.03
+    annotated = label != 255
+    assert np.array_equal(followed[annotated], label[annotated])
+    assert not (followed[8:33] == 255).any()  # finished slices stay finished
+    near = random_walker.follow_edges(
+        image, label, filled, 0, (0.2, 1.0, 1.0)
+    )  # 4.8 mm apart at most
+    assert np.array_equal(near, filled)
+
+
+def test_following_edges_leaves_unfinished_slices_unfinished() -> None:
+    truth = ball((21, 40, 40), (10, 20, 20), 12)
+    label = np.full(truth.shape, 255, np.uint8)
+    for number in (2, 18):
+        label[number][truth[number]] = 1  # strokes alone
+    filled, _ = interpolation.fill_between(label, [1], 0, ISO)
+    followed = random_walker.follow_edges(truth * 100.0, label, filled, 0, ISO)
+    assert dice(followed == 1, truth) > dice(filled == 1, truth)
+    assert not (followed == 0).any()
+
+
+def test_smoothing_takes_off_noise_and_keeps_the_volume() -> None:
+    truth = ball((40, 40, 40), (20, 20, 20), 12)
+    rough = truth ^ (
+        (np.random.default_rng(0).random(truth.shape) < 0.02) & ball(truth.shape, (20, 20, 20), 14)
+    )
+    label = np.where(rough, 1, 0).astype(np.uint8)
+    label[0, 0, 0] = 2
+    smoothed = morphology.smooth(label, 1, ISO, 1.5)
+    assert dice(smoothed == 1, truth) > dice(rough, truth)
+    assert abs(int((smoothed == 1).sum()) / int(rough.sum()) - 1) < 0.05
+    assert smoothed[0, 0, 0] == 2
+
+
+def test_holes_are_filled_but_not_over_another_structure() -> None:
+    label = np.zeros((20, 20, 20), np.uint8)
+    label[4:16, 4:16, 4:16] = 1
+    label[8:12, 8:12, 8:12] = 255
+    label[9, 9, 9] = 2
+    filled = morphology.fill_holes(label, 1)
+    assert (filled[8:12, 8:12, 8:12] != 255).all()
+    assert filled[9, 9, 9] == 2
+
+
+def test_only_the_largest_piece_stays_and_the_rest_becomes_background() -> None:
+    label = np.full((20, 20, 20), 255, np.uint8)
+    label[2:10, 2:10, 2:10] = 1
+    label[15:17, 15:17, 15:17] = 1
+    label[18, 18, 18] = 3
+    kept = morphology.keep_largest(label, 1)
+    assert (kept == 1).sum() == 512
+    assert (kept[15:17, 15:17, 15:17] == 0).all()
+    assert kept[18, 18, 18] == 3
+    assert (morphology.keep_largest(label, 7) == label).all()
+
+
+def test_annotated_slices_are_found_across_every_axis() -> None:
+    label = np.full((4, 5, 6), 255, np.uint8)
+    label[2] = 0
+    label[2, 1, 1] = 1
+    assert coverage.annotated_shares(label, 0).tolist() == [0, 0, 1, 0]
+    assert coverage.annotated_shares(label, 1).tolist() == [0.25] * 5
+
+
+def test_a_rectangle_holds_the_voxels_whose_centers_it_holds() -> None:
+    shape = (10, 20, 30)
+    drawn = [(4.0, 2.4, 5.6), (4.0, 2.4, 9.0), (4.0, 8.9, 9.0), (4.0, 8.9, 5.6)]
+    assert regions.rectangle_box(drawn, 0, shape) == (slice(4, 5), slice(3, 9), slice(6, 10))
+    over = [(-3.0, 7.2, 28.0), (99.0, 7.2, 44.0)]
+    assert regions.rectangle_box(over, 1, shape) == (slice(0, 10), slice(7, 8), slice(28, 30))
+    with pytest.raises(UserError, match="no rectangle"):
+        regions.rectangle_box([(4, 2.0, 5.0), (4, 2.3, 9.0)], 0, shape)
+    with pytest.raises(UserError, match="beside the scan"):
+        regions.rectangle_box([(4, 22.0, 5.0), (4, 29.0, 9.0)], 0, shape)
+
+
+def test_a_first_rectangle_is_as_thick_as_the_strokes_in_it_and_a_margin() -> None:
+    label = np.full((40, 20, 30), 255, np.uint8)
+    label[18:21, 8:12, 8:12] = 1
+    label[30] = 0  # background is no stroke of a structure
+    label[35, 8:12, 20:25] = 1  # beside the rectangle
+    rectangle = (slice(19, 20), slice(5, 15), slice(5, 15))
+    spacing = (2.0, 1.0, 1.0)
+    assert regions.thickened(rectangle, 0, label, spacing, 6.0)[0] == slice(15, 24)
+    assert regions.thickened(rectangle, 0, label, spacing, 200.0)[0] == slice(0, 40)
+    nothing = np.full(label.shape, 255, np.uint8)
+    assert regions.thickened(rectangle, 0, nothing, spacing, 6.0)[0] == slice(16, 23)
+
+
+def test_a_further_rectangle_reshapes_a_box_or_makes_it_reach_there() -> None:
+    box = (slice(10, 20), slice(5, 15), slice(5, 15))
+    inside = regions.redrawn(box, (slice(12, 13), slice(2, 8), slice(3, 9)), 0)
+    assert inside == (slice(10, 20), slice(2, 8), slice(3, 9))
+    beyond = regions.redrawn(box, (slice(30, 31), slice(2, 8), slice(7, 19)), 0)
+    assert beyond == (slice(10, 31), slice(2, 15), slice(5, 19))
+
+
+def test_nothing_grows_beyond_a_box_even_of_one_slice() -> None:
+    truth = ball((40, 44, 48), (20, 22, 24), 11)
+    label = np.full(truth.shape, 255, np.uint8)
+    label[20, 20:24, 20:28] = 1
+    for box in (
+        (slice(14, 40), slice(5, 24), slice(5, 44)),
+        (slice(20, 21), slice(5, 40), slice(5, 44)),
+    ):
+        grown = random_walker.grow(truth * 100.0, label, box, ISO).label
+        inside = np.zeros(truth.shape, bool)
+        inside[box] = truth[box]
+        assert dice(grown == 1, inside) > 0.95
+    with pytest.raises(UserError, match="move the box"):
+        random_walker.grow(truth * 100.0, label, (slice(0, 9), slice(0, 9), slice(0, 9)), ISO)

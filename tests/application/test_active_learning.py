@@ -1,0 +1,136 @@
+"""Which case to label next: unsure and unlike, chosen in turn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_runs import TINY
+
+from napari_dycon.application.active_learning import Suggester, choose_in_turn, suggestions
+from napari_dycon.application.case_summaries import CaseSummaries, draw_picture
+from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.inference.predict_scans import predict_cases
+from napari_dycon.engine.training.run import train
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+
+def test_of_two_alike_scans_only_one_comes_first() -> None:
+    uncertainty = np.array([0.9, 0.89, 0.5, 0.1])
+    features = np.array([[5.0, 0.0], [5.0, 0.1], [0.0, 5.0], [0.1, 0.0]])
+    order, novelty = choose_in_turn(uncertainty, features, np.array([[0.0, 0.0]]))
+    assert order[:2] == [0, 2]
+    assert novelty[0] > novelty[3]
+
+
+def test_without_features_uncertainty_alone_decides() -> None:
+    order, _ = choose_in_turn(np.array([0.2, 0.9, 0.5]), None, np.zeros((0, 0)))
+    assert order == [1, 2, 0]
+
+
+def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None:
+    rng = np.random.default_rng(0)
+    uncertainty, features = rng.uniform(size=3000), rng.normal(size=(3000, 16))
+    order, _ = choose_in_turn(uncertainty, features, rng.normal(size=(400, 16)))
+    assert sorted(order) == list(range(3000))
+    first, last = uncertainty[order[:300]].mean(), uncertainty[order[-300:]].mean()
+    assert first > 0.7
+    assert last < 0.3
+
+
+def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: Any) -> None:
+    run = project.new_run("dycon", {})
+    label = project.read_label("scan-0")
+    assert label is not None
+    cases = [case.id for case in project.unlabeled()]
+    for number, case in enumerate(cases):
+        shape = project.read_image(case).shape
+        empty = np.zeros(shape, np.float32)
+        project.write_prediction(run.id, case, np.zeros(shape, np.uint8), empty, empty)
+        facts = {"score": 0.1 * (number + 1), "features": [float(number), 1.0]}
+        project.write_facts(run.id, case, facts)
+    suggester = Suggester()
+    first = suggester.suggest(project)
+    read: list[str] = []
+    real = project.read_facts
+
+    def counted(run_id: str, case_id: str) -> dict[str, Any]:
+        read.append(case_id)
+        return real(run_id, case_id)
+
+    monkeypatch.setattr(project, "read_facts", counted)
+    assert suggester.suggest(project) == first
+    assert read == []
+    project.write_facts(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
+    assert suggester.suggest(project)[0].case == cases[0]
+    assert read == cases[:1]
+    assert project.newest_predictions() == dict.fromkeys(cases, run.id)
+
+
+def test_a_scan_like_the_labeled_ones_comes_later() -> None:
+    features = np.array([[0.0, 0.0], [4.0, 4.0]])
+    order, _ = choose_in_turn(np.array([0.5, 0.5]), features, np.array([[0.1, 0.0], [0.0, 0.1]]))
+    assert order == [1, 0]
+
+
+def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> None:
+    list(train(project, make_config("dycon", **TINY)))
+    run = project.runs()[-1]
+    model, cpu = load_model(run.weights_path, torch.device("cpu")), torch.device("cpu")
+    open_cases = [case.id for case in project.unlabeled()]
+    list(predict_cases(project, run.id, model, open_cases, cpu, torch.float32))
+    widths = set()
+    for case in [*open_cases, *(c.id for c in project.labeled("train"))]:
+        features = project.read_facts(run.id, case)["features"]
+        assert np.isfinite(features).all()
+        widths.add(len(features))
+    assert widths == {16}  # mean over the scan and over the foreground, of eight channels
+    found = suggestions(project)
+    assert [s.place for s in found] == [1, 2, 3]
+    assert {s.case for s in found} == set(open_cases)
+    assert all(s.score is not None and "network" in s.reason for s in found)
+    # An older prediction, of which nothing but the maps is there, still counts.
+    (project.path / "predictions" / run.id / f"{open_cases[0]}.json").unlink()
+    assert {s.case for s in suggestions(project)} == set(open_cases)
+
+
+def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
+    session = Session()
+    session.open_project(project.path)
+    summaries = CaseSummaries(session)
+    run = project.new_run("dycon", {})
+    label = project.read_label("scan-0")
+    assert label is not None
+    empty = np.zeros(label.shape, np.float32)
+    project.write_prediction(run.id, "scan-0", label, empty, empty)
+    summaries.refresh()
+    assert summaries.of("scan-0").dice == pytest.approx(1.0)
+    assert summaries.of("scan-3").dice is None
+    suggestion = summaries.of("scan-3").suggestion
+    assert suggestion is not None
+    assert suggestion.reason == "nothing is predicted for it yet"
+    assert summaries.of("scan-5").picture is None  # nobody asked for it
+    summaries.request_pictures(["scan-5"])
+    picture = summaries.of("scan-5").picture
+    assert picture is not None
+    assert (picture.ndim, max(picture.shape)) == (2, 48)
+    assert picture.max() > 200
+    kept = project.path / "cache" / "pictures" / "scan-5.npy"
+    kept.write_bytes(b"no picture")  # a damaged one is drawn again
+    again = CaseSummaries(session)
+    again.request_pictures(["scan-5"])
+    assert np.array_equal(again.of("scan-5").picture, picture)
+    project.save_label("scan-0", np.zeros_like(label))
+    summaries.refresh()
+    assert summaries.of("scan-0").dice is None  # nothing of the structure is drawn any more
+
+
+def test_a_flat_scan_still_has_a_proportionate_picture(project: Project) -> None:
+    picture = draw_picture(project, "scan-1")
+    volume = project.read_image("scan-1")
+    _, height, width = np.multiply(volume.shape, volume.spacing_mm)
+    assert picture.shape == (48, round(48 * width / height))

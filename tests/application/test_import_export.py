@@ -1,0 +1,40 @@
+"""What the session tells of scans that come, and of which project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers.nifti_files import save_nifti
+
+from napari_dycon.application.task_runner import PlainBackground
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+
+class Late(PlainBackground):
+    """Tells what came of long work only when it is asked to."""
+
+    def __init__(self) -> None:
+        self.ends: list[Callable[[], None]] = []
+
+    def watch(self, title: str, work: Any, done: Any, failed: Any) -> None:
+        super().watch(title, work, lambda found: self.ends.append(lambda: done(found)), failed)
+
+
+def test_nothing_is_told_of_a_project_that_was_left(project: Project, tmp_path: Path) -> None:
+    background = Late()
+    session = Session(background)
+    session.open_project(project.path)
+    voxels = np.random.default_rng(0).normal(size=(20, 22, 18)).astype(np.float32)
+    session.add_cases([save_nifti(tmp_path / "new.nii.gz", voxels)])
+    session.open_project(Project.create(tmp_path / "other").path)
+    told: list[object] = []
+    session.message.connect(lambda *what: told.append(what))
+    session.cases_changed.connect(lambda: told.append("cases"))
+    (end,) = background.ends
+    end()
+    assert told == []
+    assert "new" in {case.id for case in Project.open(project.path).cases}

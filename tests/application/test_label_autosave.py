@@ -1,0 +1,349 @@
+"""Nothing that was drawn is lost: slow loads, two windows, disks that refuse, runs that died."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.nifti_files import save_nifti
+
+from napari_dycon import io
+from napari_dycon.application import engine_process
+from napari_dycon.application.active_case import load_case
+from napari_dycon.application.run_status import RunStatus, advanced
+from napari_dycon.application.task_runner import PlainBackground
+from napari_dycon.core.heartbeat import ProcessIdentity
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.training.run import train
+from napari_dycon.errors import DyconError, GeometryError, ProjectError
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+Merging = tuple[Session, Session, Callable[[], None]]
+
+
+class LateBackground(PlainBackground):
+    """Keeps answers back until they are asked for, as a slow disk does."""
+
+    def __init__(self) -> None:
+        self.late: list[Callable[[], None]] | None = None
+
+    def run(self, work: Any, done: Any, failed: Any) -> None:
+        if self.late is None:
+            super().run(work, done, failed)
+        else:
+            result = work()
+            self.late.append(lambda: done(result))
+
+
+@pytest.fixture
+def slow(project: Project) -> tuple[Session, LateBackground]:
+    background = LateBackground()
+    session = Session(background)
+    session.open_project(project.path)
+    session.show_case("scan-3")
+    return session, background
+
+
+def test_strokes_made_while_the_next_case_loads_are_saved(
+    slow: tuple[Session, LateBackground],
+) -> None:
+    session, background = slow
+    background.late = []
+    session.show_case("scan-4")
+    session.view.label[1, 1, 1] = 1
+    background.late.pop()()
+    assert session.view.id == "scan-4"
+    assert session.project.read_label("scan-3")[1, 1, 1] == 1
+
+
+def test_the_same_case_shown_again_keeps_newer_strokes(
+    slow: tuple[Session, LateBackground],
+) -> None:
+    session, background = slow
+    background.late = []
+    session.show_case("scan-3")  # reads the old file
+    (arrive,) = background.late
+    background.late = None
+    session.view.label[1, 1, 1] = 1
+    session.save_label()
+    arrive()
+    assert session.view.label[1, 1, 1] == 1
+    session.view.label[2, 2, 2] = 1
+    session.save_label()
+    saved = session.project.read_label("scan-3")
+    assert (saved[1, 1, 1], saved[2, 2, 2]) == (1, 1)
+
+
+def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> None:
+    one, two = Session(), Session()
+    told: list[str] = []
+    one.message.connect(lambda _, text: told.append(text))
+    for session in (one, two):
+        session.open_project(project.path)
+        session.show_case("scan-3")
+    two.view.label[5] = 0
+    two.view.label[5, 5, 5] = 1
+    two.flush()
+    one.view.label[7, 7, 7] = 1
+    one.flush()
+    both = project.read_label("scan-3")
+    assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
+    assert np.array_equal(one.view.label, both)
+    assert "changed in another window too" in told[-1]
+    assert not one.view.unsaved
+
+
+def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = Session(), Session()
+    for session in (one, two):
+        session.open_project(project.path)
+        session.show_case("scan-3")
+    two.view.label[5] = 0
+    write, others = io.write_mask, []
+
+    def meanwhile(*arguments: Any, **named: Any) -> None:
+        if not others:  # the file that this save looked at is about to be replaced
+            others.append(threading.Thread(target=one.flush))
+            others[0].start()
+            time.sleep(0.3)
+        write(*arguments, **named)
+
+    monkeypatch.setattr(io, "write_mask", meanwhile)
+    one.view.label[7, 7, 7] = 1
+    two.view.label[5, 5, 5] = 1
+    two.flush()
+    others[0].join()
+    both = project.read_label("scan-3")
+    assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
+    one.view.label[9, 9, 9] = 1
+    one.flush()
+    assert one.view.label[7, 7, 7] == one.view.label[5, 5, 5] == 1
+    two.view.label[3, 3, 3] = 1
+    two.flush()
+    both = project.read_label("scan-3")
+    assert [both[n, n, n] for n in (3, 5, 7, 9)] == [1, 1, 1, 1]
+    assert np.array_equal(two.view.label, both)
+
+
+@pytest.fixture
+def merging(slow: tuple[Session, LateBackground], project: Project) -> Merging:
+    """Two windows on one label; the first merges both on the disk, and its answer waits."""
+    one, background = slow
+    two = Session()
+    two.open_project(project.path)
+    two.show_case("scan-3")
+    two.view.label[7, 7, 7] = 1
+    two.flush()
+    one.view.label[5, 5, 5] = 1
+    background.late = []
+    one.save_label()
+
+    def arrive() -> None:
+        answers, background.late = background.late, None
+        for answer in answers or []:
+            answer()
+
+    return one, two, arrive
+
+
+def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
+    merging: Merging, project: Project
+) -> None:
+    one, two, arrive = merging
+    one.view.label[4, 4, 4] = 1
+    one.close_project()
+    arrive()
+    both = project.read_label("scan-3")
+    assert [both[n, n, n] for n in (4, 5, 7)] == [1, 1, 1]
+    two.view.label[9, 9, 9] = 1
+    two.flush()
+    assert [two.view.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
+
+
+def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Project) -> None:
+    one, _, arrive = merging
+    one.view.label[5, 5, 5] = 0  # before the answer has come
+    arrive()
+    assert one.view.label[7, 7, 7] == 1
+    one.view.label[7, 7, 7] = 0  # seen, and not wanted
+    one.save_label()
+    saved = project.read_label("scan-3")
+    assert (saved[5, 5, 5], saved[7, 7, 7]) == (0, 0)
+    assert not one.view.unsaved
+
+
+def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    session.show_case("scan-3")
+    session.view.label[1, 1, 1] = 1
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ProjectError("The disk is full.")
+
+    monkeypatch.setattr(Project, "save_label", refuse)
+    told: list[str] = []
+    session.message.connect(lambda _, text: told.append(text))
+    with pytest.raises(ProjectError, match="disk is full"):
+        session.save_label()
+    session.save_label()  # not again at every second
+    assert told == ["The disk is full."]
+    with pytest.raises(DyconError, match="disk is full"):
+        session.show_case("scan-4")
+    assert session.view.id == "scan-3"
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    session.rescue_label()
+    (kept,) = (tmp_path / "napari-dycon-unsaved").iterdir()
+    assert str(kept) in told[-1]
+    monkeypatch.undo()
+    from napari_dycon.io import read_label
+
+    assert read_label(kept).array[1, 1, 1] == 1
+
+
+def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run.append_event({"event": "started"})
+    for step in (1, 2, 3):
+        run.append_event({"event": "step", "step": step, "progress": 0.1})
+    run.append_event({"event": "stopped", "step": 3})
+    run.append_event({"event": "started", "from_step": 2})  # where its last checkpoint was
+    run.append_event({"event": "step", "step": 3, "progress": 0.1})
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        engine_process.write_identity(run, ProcessIdentity.of(process.pid))
+        assert engine_process.is_running(run)
+        events = engine_process.follow_training(run)
+        told = [next(events) for _ in range(5)]
+        assert [e["event"] for e in told] == ["started", "step", "step", "step", "waiting"]
+        assert [e["step"] for e in told[1:4]] == [1, 2, 3]
+        run.append_event({"event": "finished"})
+        assert next(e for e in events if e["event"] != "waiting")["event"] == "finished"
+    finally:
+        process.kill()
+        process.wait()
+    assert not engine_process.is_running(run)
+
+
+def test_a_process_does_not_take_itself_for_another_one(project: Project) -> None:
+    run = project.new_run("dycon", {})
+    engine_process.write_identity(run, ProcessIdentity.current())
+    assert not engine_process.is_running(run)
+
+
+def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
+    session = Session()
+    session.open_project(project.path)
+    run = project.new_run("dycon", {})
+    session.runs._run = run
+    session.close_project()
+    session.runs._on_event(run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0})
+    assert session.status == RunStatus()
+
+
+def test_a_prediction_that_cannot_start_leaves_the_button_alive(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    (project.new_run("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
+    ended: list[dict[str, Any]] = []
+    session.event.connect(ended.append)
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no process can be made")
+
+    monkeypatch.setattr(engine_process, "_launch", refuse)
+    for number in (1, 2):
+        session.predict(["scan-3"])
+        while len(ended) < number:
+            pass
+        assert ended[-1] == {"event": "failed", "message": "no process can be made"}
+
+
+def test_stopping_stays_shown_until_the_end() -> None:
+    status = RunStatus("stopping", "001")
+    for event in (
+        {"event": "preparing", "done": 1, "total": 2},
+        {"event": "warps", "done": 1, "total": 2},
+        {"event": "step", "step": 1, "progress": 0.1, "loss": None, "remaining": 1.0},
+    ):
+        status = advanced(status, event)
+        assert status.phase == "stopping"
+    assert advanced(status, {"event": "stopped"}).phase == "idle"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl+C cannot be sent to one process there")
+def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
+    import signal
+
+    arguments = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "napari_dycon", "train", str(project.path), "--json", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if json.loads(line)["event"] == "step":
+            process.send_signal(signal.SIGINT)
+            break
+    out, err = process.communicate(timeout=60)
+    assert json.loads(out.splitlines()[-1])["event"] == "stopped"
+    assert b"Stopping: saving the weights" in err
+    assert process.returncode == 0
+    assert project.run().has_weights
+
+
+def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    project.save_label("scan", np.ones((7, 6, 5), np.uint8))
+    assert load_case(project, "scan").label.all()
+    save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
+    with pytest.raises(GeometryError, match="does not fit"):
+        load_case(project, "scan")
+
+
+def test_a_prediction_of_a_scan_that_moved_is_not_shown_and_told(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    run = project.new_run("dycon", {})
+    heat = np.zeros((7, 6, 5), np.float32)
+    project.write_prediction(run.id, "scan", heat.astype(np.uint8), heat, heat)
+    assert load_case(project, "scan").prediction is not None
+    save_nifti(file, noise, np.diag([1.0, 1.0, 3.0, 1.0]))
+    view = load_case(project, "scan")
+    assert view.prediction is None
+    assert "does not fit scan.nii.gz" in view.notes[-1]
+
+
+def test_nothing_is_learned_from_a_label_of_a_scan_that_moved(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
+    file = save_nifti(tmp_path / "scan.nii.gz", noise)
+    project = Project.create(tmp_path / "p")
+    project.add_cases([file])
+    label = np.zeros((12, 12, 12), np.uint8)
+    label[3:8, 3:8, 3:8] = 1
+    project.save_label("scan", label)
+    save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
+    with pytest.raises(GeometryError, match="does not fit"):
+        list(train(project, make_config("dycon", device="cpu", steps=1)))

@@ -1,0 +1,41 @@
+"""The benchmark's project of many cases, at a fortieth of its size."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_dycon.session import Session
+
+
+@pytest.fixture
+def projects() -> Any:
+    """The benchmark's module that makes projects."""
+    path = Path(__file__).parents[2] / "benchmarks" / "window_projects.py"
+    spec = importlib.util.spec_from_file_location("window_projects", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_project_of_many_cases_is_made_and_worked_with(projects: Any, tmp_path: Path) -> None:
+    path = projects.make_many(tmp_path, 50)
+    session = Session()
+    session.open_project(path)
+    project = session.need_project()
+    assert len(project.cases) == 50
+    assert len(project.labeled()) == 13
+    assert project.has_labeled()
+    assert not project.has_labeled("validation")
+    suggested = session.suggestions()
+    assert sorted(found.case for found in suggested) == [c.id for c in project.unlabeled()]
+    assert all(found.score is not None for found in suggested)
+    newest = project.newest_predictions()
+    assert newest == {c.id: project.predictions(c.id)[0] for c in project.cases}
+    session.show_case("case-00001")
+    assert session.need_view().prediction is not None

@@ -1,0 +1,240 @@
+"""The command line as a person and as a script meet it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.dicom_files import save_series, values
+from helpers.nifti_files import save_nifti
+
+from napari_dycon.cli import batch_predict
+from napari_dycon.cli import options as cli_support
+from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.project.store import Project
+
+TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
+    project = tmp_path / "p"
+    code, out, _ = run(
+        "new", project, "--images", scans / "images", "--labels", scans / "labels",
+        "--classes", "box", "--json",
+    )  # fmt: skip
+    assert code == 0
+    made = json.loads(out)
+    assert [c["status"] for c in made["cases"]] == ["labeled"] * 3 + ["unlabeled"] * 3
+    assert [c["name"] for c in made["classes"]] == ["box"]
+
+    code, out, _ = run("train", project, "--steps", 3, *TRAIN, "--json")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["event"] == "started"
+    assert (project / "runs" / events[0]["run"] / "weights.safetensors").exists()
+    assert events[-1]["event"] == "finished"
+    assert not (project / "runs" / events[0]["run"] / "process.json").exists()
+
+    code, out, _ = run("predict", project, "--cases", "scan-3,scan-4", "--json")
+    assert code == 0
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["case"] for e in events if e["event"] == "predicted"] == ["scan-3", "scan-4"]
+    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    total = told[-1][-1]  # with the templates that were predicted before
+    assert told[-2:] == [("scan-3", total - 2, total), ("scan-4", total - 1, total)]
+    assert [done for _, done, _ in told] == list(range(total))
+
+    code, _, _ = run("predict", project, "--images", scans / "images", "--out", tmp_path / "out")
+    assert code == 0
+    names = {p.name for p in (tmp_path / "out").iterdir()}
+    assert {"scan-0.nii.gz", "scan-0_uncertainty.nii.gz"} <= names
+
+    # Only the first three have a reference; the rest is told of, not scored.
+    for file in (tmp_path / "out").iterdir():
+        if file.name[5] not in "012":
+            file.unlink()
+    code, out, _ = run("evaluate", tmp_path / "out", scans / "labels", "--json")
+    assert code == 0
+    assert set(json.loads(out)["cases"]) == {"scan-0", "scan-1", "scan-2"}
+    code, out, _ = run("evaluate", tmp_path / "out", scans / "labels")
+    assert code == 0
+    assert "Dice" in out
+    code, out, _ = run("cases", project)
+    assert code == 0
+    assert "unlabeled" in out
+
+
+def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, scans: Path, tmp_path: Path) -> None:
+    def refused(words: str, *arguments: object) -> None:
+        code, out, err = run(*arguments)
+        assert code == 2, err
+        assert out == ""
+        assert words in err
+        assert "Traceback" not in err
+        assert not (tmp_path / "p").exists()
+
+    (tmp_path / "empty").mkdir()
+    refused("holds no scans", "new", tmp_path / "p", "--images", tmp_path / "empty")
+    refused("There is no folder", "new", tmp_path / "p", "--images", tmp_path / "none")
+    refused("There is no folder", "cases", tmp_path / "p")
+    refused("There is no folder", "gui", tmp_path / "p")
+    save_nifti(scans / "labels" / "scan-0.nii.gz", np.full((20, 22, 18), 9, np.uint8))
+    arguments = ("--images", scans / "images", "--labels", scans / "labels", "--classes", "box")
+    refused("unknown class 9", "new", tmp_path / "p", *arguments)
+    save_nifti(scans / "labels" / "scan-0.nii.gz", np.ones((5, 5, 5), np.uint8))
+    refused("shapes differ", "new", tmp_path / "p", *arguments)
+    refused("does not exist", "evaluate", tmp_path / "none", scans / "labels")
+    refused("No such option", "train", tmp_path / "p", "--fast")
+
+
+def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Path) -> None:
+    bad = scans / "images" / "scan-1b.nii.gz"
+    bad.write_bytes((scans / "images" / "scan-1.nii.gz").read_bytes()[:400])
+    project = tmp_path / "p"
+    folders = ("--images", scans / "images", "--labels", scans / "labels")
+    code, out, err = run("new", project, *folders, "--json")
+    assert code == 0
+    made = json.loads(out)
+    assert len(made["cases"]) == 6
+    (skipped,) = made["skipped"]
+    assert skipped["case"] == "scan-1b"
+    assert "scan-1b.nii.gz" in skipped["reason"]
+    assert err.startswith("scan-1b was left out: ")
+    assert "skipped" not in json.loads(run("cases", project, "--json")[1])
+
+    assert run("train", project, "--steps", 1, *TRAIN)[0] == 0
+    code, out, err = run(
+        "predict", project, "--images", scans / "images", "--out", tmp_path / "out", "--json"
+    )
+    assert code == 2
+    events = [json.loads(line) for line in out.splitlines()]
+    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    assert [total - done for _, done, total in told[-6:]] == [7, 6, 4, 3, 2, 1]
+    assert "scan-1b" not in [case for case, *_ in told]
+    events = [e for e in events if e["event"] != "predicting"]
+    assert [e["event"] for e in events] == ["predicted"] * 6 + ["skipped"]
+    assert [(e["done"], e["total"]) for e in events[:6]] == [(n, 7) for n in (1, 2, 4, 5, 6, 7)]
+    assert events[-1]["case"] == "scan-1b"
+    assert "1 of 7 scans could not be predicted; the others are. scan-1b: " in err
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 18
+
+    (scans / "images" / "scan-0.nii.gz").unlink()
+    (scans / "images" / "scan-4.nii.gz").write_bytes(bad.read_bytes())
+    code, out, err = run("predict", project)
+    assert code == 2
+    assert out.startswith("4 prediction(s) of run 001-dycon")
+    assert "Traceback" not in err
+    said = err.splitlines()
+    assert said[-3].startswith("scan-0 was left out: There is no file")
+    assert said[-2].startswith("scan-4 was left out: ")
+    assert said[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
+
+    code, out, err = run("predict", project, "--cases", "scan-4,scan-0", "--json")
+    assert code == 2
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [e["case"] for e in events if e["event"] == "skipped"] == ["scan-4", "scan-0"]
+    assert "predicted" not in [e["event"] for e in events]
+    assert err.splitlines()[-1].startswith("scan-4.nii.gz")
+
+
+def test_patients_who_lack_a_channel_are_told_with_the_others(run: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for patient in ("p1", "p2", "p3"):
+        for channel in ("t1", "flair"):
+            file = tmp_path / "in" / patient / f"{patient}_{channel}.nii.gz"
+            save_nifti(file, rng.normal(size=(20, 22, 18)).astype(np.float32))
+    project = Project.create(tmp_path / "p", channels=("t1", "flair"))
+    files = [tmp_path / "in" / "p1" / f"p1_{channel}.nii.gz" for channel in ("t1", "flair")]
+    label = np.zeros((20, 22, 18), np.uint8)
+    label[4:12, 4:12, 4:12] = 1
+    label_file = save_nifti(tmp_path / "p1.nii.gz", label)
+    project.add_cases([files], ids=["p1"], labels={"p1": label_file})
+    assert run("train", project.path, "--steps", 1, "--method", "supervised", *TRAIN)[0] == 0
+    (tmp_path / "in" / "p2" / "p2_flair.nii.gz").unlink()
+    command = ("predict", project.path, "--images", tmp_path / "in", "--json")
+    code, out, err = run(*command)
+    assert code == 2
+    told = [json.loads(line) for line in out.splitlines()]
+    events = [(e["event"], e["case"]) for e in told if e["event"] != "predicting"]
+    assert events == [("predicted", "p1"), ("predicted", "p3"), ("skipped", "p2")]
+    assert "1 of 3 scans could not be predicted" in err
+
+    shutil.rmtree(project.path / "predictions")
+    (tmp_path / "elsewhere").mkdir()
+    (project.path / "predictions").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    code, _, err = run(*command)
+    assert code == 2
+    assert "leads out of" in err
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_uneven_slices_wait_for_consent_while_others_go_on(run: Run, tmp_path: Path) -> None:
+    save_series(tmp_path / "in" / "anna", values())
+    save_series(tmp_path / "in" / "bert", values((7, 6, 7)))[3].unlink()
+    code, out, err = run("new", tmp_path / "p", "--images", tmp_path / "in", "--json")
+    assert code == 0
+    assert [case["id"] for case in json.loads(out)["cases"]] == ["anna"]
+    assert err.startswith("bert was left out: ")
+    assert "--resample" in err
+    code, out, _ = run("new", tmp_path / "q", "--images", tmp_path / "in", "--resample", "--json")
+    assert code == 0
+    assert json.loads(out)["skipped"] == []
+    assert len(json.loads(out)["cases"]) == 2
+
+
+def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
+    error = RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
+    missed = batch_predict.missed_or_raise("huge", error)
+    assert batch_predict.summed_up([missed], 3).exit_code == 1
+    assert "huge is too large for the memory" in str(missed.error)
+    with pytest.raises(RuntimeError, match="mistake in the program"):
+        batch_predict.missed_or_raise("strange", RuntimeError("a mistake in the program"))
+    with pytest.raises(ProjectError, match="disk is full"):
+        batch_predict.missed_or_raise("scan", ProjectError("the disk is full"))
+
+
+def test_an_interrupted_command_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Project, "open", interrupt)
+    code, out, err = run("cases", "anywhere")
+    assert (code, out, err.strip()) == (1, "", "Stopped.")
+
+
+def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
+    assert run("new", tmp_path / "p", "--images", scans / "images")[0] == 0
+    for words, arguments in (
+        ("No case is labeled yet", ["--steps", "1"]),
+        ("expected one of: dycon", ["--method", "magic"]),
+        ("no preset 'best'", ["--preset", "best"]),
+        ("Unknown setting color", ["--set", "color=1"]),
+        ("is no time", ["--time-limit", "soon"]),
+        ("more than 0", ["--time-limit", "0m"]),
+        ("--method supervised instead", ["--set", "method=supervised"]),
+        ("--preset paper instead", ["--set", "preset=paper"]),
+        ("a list of 3 numbers such as [1,1,1]", ["--set", "patch=32"]),
+        ("a list of numbers such as [1,1]", ["--set", "filters=8,16,32"]),
+        ("true or false", ["--set", "augment=False"]),
+        ("Did you mean learning_rate", ["--set", "learningrate=0.1"]),
+        ("no run 'x'", ["--resume", "x"]),
+    ):
+        code, _, err = run("train", tmp_path / "p", *arguments)
+        assert code == 2
+        assert words in err
+    code, _, err = run("predict", tmp_path / "p")
+    assert code == 2
+    assert "no trained weights" in err
+    assert not (tmp_path / "p" / "runs").exists()
+
+
+def test_times_are_read() -> None:
+    assert [cli_support.parse_time(t) for t in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
+    for wrong in ("", "m", "-3s", "nan", "1d"):
+        with pytest.raises(UserError, match="is no time"):
+            cli_support.parse_time(wrong)

@@ -1,0 +1,24 @@
+"""What is old is told by the disk's clock, not by this machine's."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from napari_dycon.core import cleanup, heartbeat
+
+
+def test_a_disk_whose_clock_is_behind_loses_nothing_young(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = tmp_path / ".0123abcd.tmp.label.nii.gz"
+    half.write_bytes(b"half")
+    now = time.time()
+    monkeypatch.setattr(heartbeat.time, "time", lambda: now + 2 * cleanup.OLD)
+    assert cleanup.sweep(tmp_path) == []
+    os.utime(half, (now - 2 * cleanup.OLD,) * 2)
+    assert cleanup.sweep(tmp_path) == [half]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,158 @@
+"""Unexpected errors become a report without names, and one sentence with its path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_dycon.application.task_runner import PlainBackground
+from napari_dycon.core import crash_report
+from napari_dycon.core.user_dirs import VARIABLE
+from napari_dycon.errors import UserError
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+PRIVATE = [
+    "[Errno 5] Input/output error: '/data/Jane Doe/scan.nii.gz'",
+    "no such file: C:\\Users\\jane\\Doe_1961-02-03.dcm",
+    "bad header in Doe_Jane.nii.gz, patient DOE^JANE born 19610203, id 4711-0815-22",
+    'cannot parse "Jane Doe" in /data/jane/',
+    "cannot read Jane Doe scan.nii",
+    "No such folder /data/Jane Doe",
+    "case Jane_Doe has no label",
+    "Döe, Jane (1961)",
+]
+
+
+@pytest.fixture
+def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The program's own folder, elsewhere."""
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "own"))
+    return tmp_path / "own"
+
+
+def raised(text: str) -> Exception:
+    try:
+        try:
+            raise OSError(text)
+        except OSError as error:
+            raise ValueError(f"while reading {text}") from error
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize("text", PRIVATE)
+def test_a_report_names_nobody(own: Path, text: str) -> None:
+    said = crash_report.explained(raised(text))
+    (report,) = (own / "reports").iterdir()
+    assert str(report) in said
+    written = report.read_text(encoding="utf-8")
+    assert "OSError" in written
+    assert "ValueError: while reading" in written
+    assert "test_crash.py" in written
+    for private in ("jane", "doe", "1961", "0815"):
+        assert private not in written.lower()
+
+
+def test_of_messages_plain_words_stay() -> None:
+    kept = {
+        "cannot read Smith John scan.nii": "cannot read … … …",
+        "case Smith_John has no label": "case … has no label",
+        "No such folder /data/Smith John": "… such folder … …",
+        "Müller, Anna (1970)": "…, … (…)",
+        "index 3 is out of bounds (3, 12)": "index 3 is out of bounds (3, 12)",
+    }
+    assert {text: crash_report.without_names(text) for text in kept} == kept
+
+
+def test_few_reports_are_kept(own: Path) -> None:
+    for _ in range(crash_report.MOST_REPORTS + 5):
+        crash_report.save_report(raised("x"))
+    assert len(list((own / "reports").iterdir())) <= crash_report.MOST_REPORTS
+
+
+def test_where_no_report_can_be_saved_the_person_is_told_all_the_same(own: Path) -> None:
+    own.write_text("a file in the way")
+    assert "no report of it could be saved" in crash_report.explained(raised("x"))
+
+
+def test_telling_of_an_error_never_fails(own: Path) -> None:
+    class OddError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    assert "OddError" in crash_report.explained(OddError())
+
+
+def test_errors_of_our_own_are_told_as_they_are(own: Path) -> None:
+    assert crash_report.explained(UserError("Choose a case.")) == "Choose a case."
+    assert not own.exists()
+
+
+def test_a_command_that_fails_unexpectedly_says_where_its_report_is(
+    own: Path,
+    project: Project,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("in case Jane_Doe.nii.gz")
+
+    monkeypatch.setattr(Project, "open", broken)
+    code, out, err = run("cases", project.path)
+    assert (code, out) == (1, "")
+    (report,) = (own / "reports").iterdir()
+    assert str(report) in err.replace("\n", "")
+    assert "Traceback" not in err
+    assert "ZeroDivisionError: in case …" in report.read_text(encoding="utf-8")
+
+
+def test_a_session_tells_of_what_nobody_expected(own: Path, project: Project) -> None:
+    class Broken(PlainBackground):
+        def run(self, work: Any, done: Any, failed: Any) -> None:
+            failed(RuntimeError("Jane_Doe.nii"))
+
+    session, said = Session(Broken()), []
+    session.message.connect(lambda level, text: said.append((level, text)))
+    session.open_project(project.path)
+    ((level, text),) = said
+    assert level == "error"
+    assert "reports" in text
+    assert "Jane" not in text
+
+
+@pytest.mark.gui
+def test_a_slot_that_fails_in_the_window_shows_no_traceback(
+    own: Path,
+) -> None:
+    if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
+        pytest.skip("no display; run under xvfb-run")
+    # A process of its own: what is tested is the handler of errors while napari's loop is at work.
+    code = """
+import napari
+from qtpy.QtCore import QTimer
+from napari.utils.notifications import notification_manager
+from napari_dycon.widgets.app import make_window
+
+viewer, panel = make_window()
+def slot():
+    panel.data.open_path(None)          # an AttributeError inside this package
+QTimer.singleShot(1500, slot)
+QTimer.singleShot(4000, viewer.close)
+napari.run()
+for record in notification_manager.records:
+    print(type(record).__name__, record.severity, record.message)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ErrorNotification" not in done.stdout
+    assert "Something unexpected went wrong" in done.stdout
+    assert len(list((own / "reports").iterdir())) == 1

@@ -1,0 +1,334 @@
+"""Unlabeled scans that learn from labels deformed into them."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from helpers.tiny_runs import TINY
+
+from napari_dycon.engine.atlas import training_set as borrowing
+from napari_dycon.engine.atlas.pseudo_labels import (
+    VOTERS,
+    Vote,
+    alike,
+    can_vote,
+    surest,
+    vote,
+    voters_of,
+)
+from napari_dycon.engine.atlas.registered_cases import Pair, plan_warps
+from napari_dycon.engine.atlas.training_set import borrow
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.preparation import TrainingData
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.runs.events import Event
+from napari_dycon.project.store import Project
+
+SHAPE = (20, 24, 22)
+ORGAN = np.zeros(SHAPE, np.uint8)
+ORGAN[5:15, 6:18, 5:17] = 1
+
+
+def scan(
+    organ: npt.NDArray[np.uint8], seed: int, brightness: float = 2.0
+) -> npt.NDArray[np.float32]:
+    noise = np.random.default_rng(seed).normal(0.0, 0.3, SHAPE)
+    return (organ * brightness + noise).astype(np.float32)[None]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> list[Pair]:
+    """Three labeled scans, as they lie in one unlabeled scan: each a voxel off."""
+    unlabeled = UnlabeledCase("u", tmp_path / "u.npy")
+    np.save(unlabeled.image, scan(ORGAN, 0))
+    found = []
+    for axis in range(3):
+        case = LabeledCase(f"l{axis}", tmp_path / f"i{axis}.npy", tmp_path / f"l{axis}.npy")
+        label = np.roll(ORGAN, 1, axis)
+        np.save(case.image, scan(label, 1 + axis).astype(np.float16))
+        np.save(case.label, label)
+        found.append(Pair(case, unlabeled, dataclasses.replace(case, id=f"l{axis}-as-u")))
+    return found
+
+
+def never() -> bool:
+    return False
+
+
+def write_label(pair: Pair, label: npt.NDArray[np.uint8]) -> None:
+    np.save(pair.warped.label, label)
+
+
+def test_voters_find_the_organ_where_it_is(pairs: list[Pair], tmp_path: Path) -> None:
+    found = vote(pairs, tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
+    assert case.image == pairs[0].unlabeled.image
+    voted = np.load(case.label)
+    known = voted != 255
+    assert known.mean() > 0.95
+    assert (voted[known] != ORGAN[known]).sum() < 20
+
+
+def test_scans_on_which_nobody_agrees_are_left_out(pairs: list[Pair], tmp_path: Path) -> None:
+    for number, pair in enumerate(pairs):
+        write_label(pair, np.roll(ORGAN, 8 * number, 1))
+    assert vote(pairs, tmp_path / "voted.npy", never) is None
+    for pair in pairs:
+        write_label(pair, np.full_like(ORGAN, 255))
+    assert vote(pairs, tmp_path / "nothing.npy", never) is None
+
+
+def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: Path) -> None:
+    for pair in pairs[:2]:
+        label = np.load(pair.warped.label)
+        label[:10] = 255
+        write_label(pair, label)
+    found = vote(pairs, tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
+    voted = np.load(case.label)
+    assert (voted[:10] == 255).all()
+    assert {0, 1} <= set(np.unique(voted[10:]).tolist())
+
+
+def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[Pair], tmp_path: Path) -> None:
+    found = vote(pairs[:1], tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
+    voted = np.load(case.label)
+    known = voted != 255
+    assert (voted[known] != ORGAN[known]).sum() < 60
+
+
+@pytest.mark.parametrize("brightness", [0.0, 0.1, -2.0])
+def test_a_tumor_of_one_person_is_not_voted_into_others(
+    pairs: list[Pair], tmp_path: Path, brightness: float
+) -> None:
+    np.save(pairs[0].unlabeled.image, scan(ORGAN, 0, brightness))
+    assert vote(pairs[:1], tmp_path / "voted.npy", never) is None
+
+
+def test_only_large_structures_are_voted_on(tmp_path: Path) -> None:
+    case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
+    np.save(case.image, scan(ORGAN, 1))
+    np.save(case.label, ORGAN)
+    assert can_vote([case])
+    np.save(case.label, ORGAN * (np.indices(SHAPE)[0] == 10))
+    assert not can_vote([case])
+    assert not can_vote([])
+
+
+def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path: Path) -> None:
+    case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
+    np.save(case.image, scan(ORGAN, 1))
+    sparse = np.full_like(ORGAN, 255)
+    sparse[10, 8:16, 8:16] = ORGAN[10, 4:12, 4:12]
+    np.save(case.label, sparse)
+    assert not can_vote([case])
+    sparse[::5] = ORGAN[::5]
+    np.save(case.label, sparse)
+    assert can_vote([case])
+
+
+def test_a_single_voter_has_to_stand_out_and_several_need_not(tmp_path: Path) -> None:
+    case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
+    np.save(case.image, scan(ORGAN, 1, 0.0))
+    np.save(case.label, ORGAN)
+    assert not can_vote([case])
+    assert can_vote([case, case])
+
+
+def test_what_lies_in_another_structure_stands_out_too(pairs: list[Pair], tmp_path: Path) -> None:
+    """A wall of six voxels and what it holds, as in a heart."""
+    for pair in pairs[:1]:
+        shell = np.zeros(SHAPE, np.uint8)
+        shell[1:-1, 1:-1, 1:-1] = 1
+        shell[7:13, 7:17, 7:15] = 2
+        image = scan(shell, 1)
+        np.save(pair.warped.image, image.astype(np.float16))
+        write_label(pair, shell)
+        np.save(pair.unlabeled.image, image)
+    found = vote(pairs[:1], tmp_path / "voted.npy", never)
+    assert found is not None
+    case = found.case
+    assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
+
+
+def test_voters_of_two_minds_are_not_alike() -> None:
+    here, there = np.zeros((2, 4, 4, 4), np.uint8)
+    here[:2], there[2:] = 1, 1
+    assert alike([here, here, here])
+    assert alike([here])
+    assert not alike([here, here, there, there])
+    parts = [here.copy(), here.copy(), here.copy()]
+    for number, part in enumerate(parts):
+        part[number] = 255  # each is annotated elsewhere
+    assert alike(parts)
+    odd, even = here.copy(), here.copy()
+    odd[::2], even[1::2] = 255, 255
+    assert alike([odd, even])  # nothing to compare
+
+
+def test_the_surest_votes_are_used() -> None:
+    case = LabeledCase("u", Path("i"), Path("l"))
+    doubts = {3: 0.5, 7: 0.1, 11: 0.9, 15: 0.2, 19: 0.5}
+    votes = {number: Vote(case, doubt) for number, doubt in doubts.items()}
+    assert surest(votes) == [3, 7, 15, 19]
+    assert surest({3: Vote(case, 0.5)}) == [3]
+    assert surest({}) == []
+
+
+def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
+    labeled = [LabeledCase(f"l{n}", tmp_path / "i.npy", tmp_path / "l.npy") for n in range(6)]
+    unlabeled = [UnlabeledCase(f"u{n}", tmp_path / "u.npy") for n in range(3)]
+    np.save(tmp_path / "u.npy", scan(ORGAN, 0))
+    config = make_config("dycon", warps=1000)
+    groups = voters_of(plan_warps(labeled, unlabeled, config, tmp_path, VOTERS), VOTERS)
+    assert [len(group) for group in groups] == [VOTERS] * 3
+    assert all(len({pair.unlabeled.id for pair in group}) == 1 for group in groups)
+    assert all(len({pair.labeled.id for pair in group}) == VOTERS for group in groups)
+    few = plan_warps(labeled[:3], unlabeled, make_config("dycon", warps=4), tmp_path, 3)
+    assert [len(group) for group in voters_of(few, 3)] == [3]  # a scan with one voter has no vote
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> TrainingData:
+    """One labeled scan and three others in which its organ is elsewhere."""
+    found = TrainingData(make_config("dycon", **(TINY | {"warps": 9})), (1,), 1)
+    for number, move in enumerate(((0, 0), (2, 1), (-2, 2), (1, -3))):
+        organ = np.roll(ORGAN, move, (1, 2))
+        image = tmp_path / f"{number}.npy"
+        np.save(image, scan(organ, number))
+        if number:
+            found.unlabeled.append(UnlabeledCase(f"u{number}", image))
+        else:
+            np.save(tmp_path / "label.npy", organ)
+            found.labeled.append(LabeledCase("l", image, tmp_path / "label.npy"))
+    return found
+
+
+def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int = 99) -> list[Event]:
+    """Borrow, with time for some pairs."""
+    events: list[Event] = []
+    for event in borrow(
+        data, folder, torch.device("cpu"), resumed=resumed, enough=lambda: len(events) >= most
+    ):
+        events.append(event)
+    return events
+
+
+def held(data: TrainingData) -> dict[str, bytes]:
+    return {c.id: c.label.read_bytes() for c in (*data.warped, *data.voted)}
+
+
+def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: Path) -> None:
+    image, label = tmp_path / "empty.npy", tmp_path / "empty-label.npy"
+    np.save(image, scan(np.zeros_like(ORGAN), 9))
+    np.save(label, np.zeros_like(ORGAN))
+    data.labeled.append(LabeledCase("empty", image, label))
+    fill(data, tmp_path / "borrowed")
+    assert {case.id for case in data.warped} == {f"l-as-u{n}" for n in (1, 2, 3)}
+    assert len(data.voted) == 3
+
+
+def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
+    fill(data, tmp_path / "borrowed")
+    assert (len(data.warped), len(data.voted)) == (3, 3)
+    moves = {"u1-voted": (2, 1), "u2-voted": (-2, 2), "u3-voted": (1, -3)}
+    for case in data.voted:
+        voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
+        known = voted != 255
+        assert (voted[known] != organ[known]).mean() < 0.02
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, kept: bool) -> None:
+    folder = tmp_path / "borrowed"
+    fill(data, folder, most=2)
+    first = held(data)
+    assert (len(data.warped), len(data.voted)) == (2, 2)
+    if not kept:
+        shutil.rmtree(folder)
+    events = fill(data, folder, resumed=True)
+    assert bool(events) is not kept
+    assert held(data) == first
+
+
+@pytest.mark.parametrize(
+    "error", [ProjectError("full"), MemoryError(), RuntimeError("out of memory")]
+)
+def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    folder = tmp_path / "borrowed"
+    real, calls = borrowing.vote, []
+
+    def second_fails(*arguments: Any) -> Vote | None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise error
+        return real(*arguments)
+
+    monkeypatch.setattr(borrowing, "vote", second_fails)
+    fill(data, folder)
+    first = held(data)
+    full = isinstance(error, ProjectError)
+    assert (len(data.warped), len(data.voted)) == ((2, 1) if full else (3, 2))
+    fill(data, folder, resumed=True)
+    assert held(data) == first
+    assert len(calls) == (2 if full else 3)
+
+
+def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path) -> None:
+    folder = tmp_path / "borrowed"
+    fill(data, folder)
+    first = held(data)
+    voted = data.voted[0].label
+    for unfit in (np.full(SHAPE, 77, np.uint8), np.zeros((3, 3, 3), np.uint8)):
+        np.save(voted, unfit)
+        assert fill(data, folder, resumed=True)
+        assert held(data) == first
+    voted.unlink()
+    fill(data, folder, resumed=True)
+    assert held(data) == first
+    folder.with_suffix(".json").write_text('{"made": 2, "voted": ["x", 1.5, -1, 7]}')
+    fill(data, folder, resumed=True)
+    assert (len(data.warped), len(data.voted)) == (2, 0)
+
+
+def test_votes_are_only_used_where_the_structure_is_large(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_dycon.engine.atlas.pseudo_labels.LEAST_CELLS", 400)
+    device = torch.device("cpu")
+    data = TrainingData(make_config("dycon", **(TINY | {"warps": 9, "warp_share": 0.5})), (1,), 1)
+    for case in project.cases:
+        image = project.cache_folder / f"{case.id}.npy"
+        image.parent.mkdir(exist_ok=True)
+        np.save(image, project.read_image(case.id).array[None].astype(np.float32))
+        label = project.read_label(case.id)
+        if label is None:
+            data.unlabeled.append(UnlabeledCase(case.id, image))
+        else:
+            np.save(image.with_suffix(".label.npy"), label)
+            data.labeled.append(LabeledCase(case.id, image, image.with_suffix(".label.npy")))
+    folder = project.path / "borrowed"
+    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
+    assert (len(data.warped), len(data.voted)) == (9, 2)
+    list(borrow(data, folder, device, resumed=False, enough=lambda: True))
+    assert (len(data.warped), len(data.voted)) == (1, 0)  # no time for more
+    assert not list(borrow(data, folder, device, resumed=True, enough=lambda: False))
+    assert len(data.warped) == 1  # a run goes on with what it began with
+    for labeled in data.labeled:
+        np.save(labeled.label, np.load(labeled.label) * (np.indices((18, 22, 20))[0] == 10))
+    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
+    assert (len(data.warped), len(data.voted)) == (3, 0)  # without votes fewer: 9 x 0.5 / sqrt(3)

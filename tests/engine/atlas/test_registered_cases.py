@@ -1,0 +1,228 @@
+"""Deforming labeled scans into the shapes of unlabeled ones."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_runs import TINY
+from monai.losses.image_dissimilarity import LocalNormalizedCrossCorrelationLoss
+from safetensors.torch import load_file
+
+from napari_dycon.engine.atlas.registered_cases import make_warps, plan_warps
+from napari_dycon.engine.atlas.registration import (
+    canvas_shape,
+    likeness_to,
+    places,
+    register,
+    sample,
+)
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.training.run import train
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.store import Project
+
+SHAPE = (20, 28, 20)
+
+
+def organ(center: tuple[float, float, float], radii: tuple[float, float, float]) -> torch.Tensor:
+    """An ellipsoid of three shells, and its surroundings: (1, 1, D, H, W)."""
+    places = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    r = np.sqrt((((places - center) / radii) ** 2).sum(-1))
+    image = np.where(r < 0.5, 3.0, np.where(r < 1.0, 1.5, np.sin(places[..., 1] / 4) * 0.3))
+    image = image + np.random.default_rng(0).normal(0, 0.05, image.shape)
+    return torch.from_numpy((image - image.mean()) / image.std())[None, None].float()
+
+
+def dice(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+
+def test_registration_finds_another_shape_and_place() -> None:
+    moving = organ((10, 14, 10), (5, 6, 5))
+    fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
+    found = register(moving.expand(2, -1, -1, -1, -1), fixed)
+    assert found.shape == (2, *SHAPE, 3)
+    warped = sample(moving.expand(2, -1, -1, -1, -1), places(found, SHAPE))
+    for number in range(2):
+        wanted = fixed[number] > 0.8
+        assert dice(moving[0] > 0.8, wanted) < 0.8
+        assert dice(warped[number] > 0.8, wanted) > 0.9
+
+
+def test_likeness_is_the_local_cross_correlation_of_monai() -> None:
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 2, 3, 6, 9, 7, generator=g, dtype=torch.float64)
+    b[:, 1] = 0.0  # nothing to match there
+    monai = LocalNormalizedCrossCorrelationLoss(
+        spatial_dims=3, kernel_size=5, smooth_nr=0.0, smooth_dr=1.0
+    )
+    own, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
+    found, expected = -likeness_to(b)(own), monai(theirs, b)
+    torch.testing.assert_close(found, expected)
+    found.backward()
+    expected.backward()
+    torch.testing.assert_close(own.grad, theirs.grad)
+    assert torch.count_nonzero(own.grad) > 0
+
+
+def test_pairs_do_not_depend_on_their_neighbors() -> None:
+    """An interrupted run makes the missing ones in other company."""
+    moving = organ((10, 14, 10), (5, 6, 5)).expand(2, -1, -1, -1, -1)
+    fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
+    together = register(moving, fixed, schedule=((1, 4, 1), (1, 4, 2)))
+    alone = register(moving[1:], fixed[1:], schedule=((1, 4, 1), (1, 4, 2)))
+    assert torch.allclose(together[1:], alone, atol=1e-3)
+
+
+def test_no_displacement_keeps_every_voxel() -> None:
+    volume = torch.rand(1, 1, *SHAPE)
+    same = sample(volume, places(torch.zeros(1, 8, 12, 8, 3), SHAPE))
+    assert torch.allclose(same, volume, atol=1e-4)  # also at the border
+
+
+def test_a_flat_background_has_nothing_to_match() -> None:
+    """Where both scans are constant, rounding must not look like a match."""
+    moving, fixed = organ((10, 14, 10), (5, 6, 5)), organ((12, 12, 9), (6, 8, 4))
+    moving[moving < 0.8] = -1.0
+    fixed[fixed < 0.8] = -1.0
+    warped = sample(moving, places(register(moving, fixed), SHAPE))
+    assert dice(warped > 0.8, fixed > 0.8) > 0.85
+
+
+def test_canvas_has_the_proportions_of_the_scans() -> None:
+    assert canvas_shape([(44, 70, 90)]) == (16, 24, 32)
+    assert canvas_shape([(44, 90, 70)]) == (16, 32, 24)
+    assert canvas_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
+    flat = canvas_shape([(1, 512, 512)])
+    assert flat[0] == 8
+    assert np.prod(flat) < 14_000  # what a thin axis takes, the others give
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[list[LabeledCase], list[UnlabeledCase]]:
+    """Two labeled scans (one of them sparsely) and three unlabeled ones of other sizes."""
+    labeled, unlabeled = [], []
+    for number in range(2):
+        image = organ((10, 14, 10), (5, 6, 5))[0].numpy()
+        label = (image[0] > 0.8).astype(np.uint8)
+        if number:
+            label[::2] = 255
+        case = LabeledCase(f"l{number}", tmp_path / f"l{number}.npy", tmp_path / f"m{number}.npy")
+        np.save(case.image, image)
+        np.save(case.label, label)
+        labeled.append(case)
+    for number, cut in enumerate((0, 2, 4)):
+        image = organ((11, 13, 9), (6, 7, 5))[0].numpy()[:, :, cut:]
+        np.save(tmp_path / f"u{number}.npy", image)
+        unlabeled.append(UnlabeledCase(f"u{number}", tmp_path / f"u{number}.npy"))
+    return labeled, unlabeled
+
+
+def test_every_unlabeled_scan_meets_several_labeled_ones(
+    files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
+) -> None:
+    config = make_config("dycon", warps=5)
+    pairs = plan_warps(*files, config, tmp_path)
+    assert pairs == plan_warps(*files, config, tmp_path)
+    assert len(pairs) == len({p.warped.id for p in pairs}) == 5
+    assert sorted(Counter(p.unlabeled.id for p in pairs).values()) == [1, 2, 2]
+    assert len({p.unlabeled.id for p in pairs[:3]}) == 3
+    assert Counter(p.labeled.id for p in pairs[:4]) == {"l0": 2, "l1": 2}
+    together = plan_warps(*files, config, tmp_path, voters=2)
+    assert len({p.unlabeled.id for p in together[:2]}) == 1
+    assert len({(p.labeled.id, p.unlabeled.id) for p in together}) == 5
+    assert len(plan_warps(*files, config.with_changes(warps=100), tmp_path)) == 6
+    assert plan_warps(files[0], [], config, tmp_path) == []
+
+
+def test_warped_labels_fit_their_scans_and_stay_sparse(
+    files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
+) -> None:
+    pairs = plan_warps(*files, make_config("dycon", warps=6), tmp_path / "warps")
+    events = list(make_warps(pairs, torch.device("cpu")))
+    assert events[-1]["done"] == events[-1]["total"] == 6
+    for pair in pairs:
+        image, label = np.load(pair.warped.image), np.load(pair.warped.label)
+        assert image.shape == np.load(pair.unlabeled.image).shape == (1, *label.shape)
+        known = label != 255
+        assert known.all() == (pair.labeled.id == "l0")
+        # Bright is organ in the source, so it has to be in what is made from it.
+        bright = torch.from_numpy(image[0].astype(np.float32)) > 0.8
+        assert dice(bright[known], torch.from_numpy(label[known] == 1)) > 0.85
+
+
+def settings(**changes: Any) -> TrainConfig:
+    own = {"steps": 6, "unlabeled_start": 0.5, "warps": 8, "warp_share": 0.5}
+    return make_config("dycon", **(TINY | own | changes))
+
+
+def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
+    events = list(train(project, settings()))
+    assert events[-1]["event"] == "finished"
+    assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3]
+    assert not (project.run().state_folder / "borrowed").exists()
+    with_warps = load_file(project.run().weights_path)
+    list(train(project, settings(warps=0)))
+    without = load_file(project.run().weights_path)
+    assert any(not torch.equal(with_warps[key], without[key]) for key in with_warps)
+
+
+def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None:
+    list(train(project, settings()))
+    whole = load_file(project.run().weights_path)
+    interrupted = train(project, settings(checkpoint_every=0.0))
+    for event in interrupted:
+        if event["event"] == "checkpoint" and event["step"] == 2:
+            interrupted.close()
+            break
+    run = project.runs()[-1]
+    events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert not [e for e in events if e["event"] == "warps"]  # they lay there already
+    resumed = load_file(run.weights_path)
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project) -> None:
+    run = project.new_run("dycon", settings(steps=10_000).to_dict())
+    for event in train(project, settings(steps=10_000), run):
+        if (event["event"], event.get("done")) == ("warps", 3):
+            first = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
+        if event["event"] == "step":
+            run.write_control(command="stop")
+    assert not (run.state_folder / "borrowed").exists()
+    run.write_control(command="run")
+    config = TrainConfig.from_dict(run.read_config())
+    step = int(run.read_metrics()["step"])
+    for event in train(project, config.with_changes(steps=step + 1), run):
+        if (event["event"], event.get("done")) == ("warps", 3):
+            again = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
+    assert len(first) == 6
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(ProjectError("The disk is full."), "disk is full"), (MemoryError(), "memory ran out")],
+)
+def test_a_run_goes_on_without_what_cannot_be_borrowed(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def full(path: Path, array: object) -> None:
+        raise error
+
+    monkeypatch.setattr("napari_dycon.engine.atlas.registered_cases.save_array", full)
+    events = list(train(project, settings()))
+    assert events[-1]["event"] == "finished"
+    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert told in warning
+
+
+def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:
+    events = list(train(project, settings().with_changes(method="supervised")))
+    assert not [e for e in events if e["event"] == "warps"]

@@ -1,0 +1,203 @@
+"""Labeled scans that have a say when another one is predicted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_runs import TINY
+
+from napari_dycon.engine.atlas.registered_cases import deform
+from napari_dycon.engine.atlas.segmentation import read_voters, vote_on
+from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.inference.predict import predict_volume
+from napari_dycon.engine.inference.predict_scans import predict_cases
+from napari_dycon.engine.inference.uncertainty import entropy_of, uncertainty_maps
+from napari_dycon.engine.losses.segmentation import UNANNOTATED
+from napari_dycon.engine.training.run import train
+from napari_dycon.project.runs.run import Run
+from napari_dycon.project.store import Project
+
+CPU = torch.device("cpu")
+SHAPE = (24, 28, 26)
+
+
+def organ(center: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A scan with a bright ball beside a dark one, and its label."""
+    places = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    r = np.sqrt(((places - np.array(center)) ** 2).sum(-1))
+    other = np.sqrt(((places - np.array(center) - (0, 9, 0)) ** 2).sum(-1))
+    image = 3.0 * (r < 6) - 2.0 * (other < 4) + np.random.default_rng(seed).normal(0, 0.2, SHAPE)
+    return image[None].astype(np.float32), (r < 6).astype(np.uint8)
+
+
+def voter(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> LabeledCase:
+    np.save(folder / f"{name}.npy", image)
+    np.save(folder / f"{name}-label.npy", label)
+    return LabeledCase(name, folder / f"{name}.npy", folder / f"{name}-label.npy")
+
+
+@pytest.fixture
+def voters(tmp_path: Path) -> list[LabeledCase]:
+    centers = ((11, 11, 12), (13, 12, 14))
+    return [voter(tmp_path, f"v{n}", *organ(c, n)) for n, c in enumerate(centers)]
+
+
+def dice(votes: torch.Tensor, label: np.ndarray) -> float:
+    found = votes.argmax(dim=0).numpy() == 1
+    return float(2 * (found & (label == 1)).sum() / (found.sum() + (label == 1).sum()))
+
+
+def test_they_find_the_organ(voters: list[LabeledCase]) -> None:
+    image, label = organ((12, 14, 11), 9)
+    votes = vote_on(image, [voters], 2, CPU)
+    assert votes is not None
+    assert votes.shape == (2, *SHAPE)
+    torch.testing.assert_close(votes.sum(dim=0), torch.ones(SHAPE))
+    assert dice(votes, label) > 0.9
+    again = vote_on(image, [voters], 2, CPU)
+    assert again is not None
+    assert torch.equal(votes, again)
+
+
+def test_the_most_alike_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for number in range(3):  # noise says nothing, and its labels lie anywhere
+        noise = rng.normal(size=(1, *SHAPE)).astype(np.float32)
+        label = np.zeros(SHAPE, np.uint8)
+        label[2:6, 2:6, 2:6] = 1
+        voters.insert(0, voter(tmp_path, f"n{number}", noise, label))
+    for number, center in enumerate(((12, 12, 13), (12, 13, 12))):
+        voters.append(voter(tmp_path, f"m{number}", *organ(center, 20 + number)))
+    image, label = organ((12, 14, 11), 9)
+    votes = vote_on(image, [voters], 2, CPU)
+    assert votes is not None
+    assert dice(votes, label) > 0.9
+
+
+def test_those_who_do_not_see_the_same_are_not_heard(tmp_path: Path) -> None:
+    image, _ = organ((12, 14, 11), 9)
+    one, two = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+    one[3:8, 3:8, 3:8], two[15:20, 15:20, 15:20] = 1, 1
+    scan, _ = organ((12, 12, 12), 1)
+    voters = [voter(tmp_path, "a", scan, one), voter(tmp_path, "b", scan, two)]
+    assert vote_on(image, [voters], 2, CPU) is None
+    assert vote_on(image, [], 2, CPU) is None
+    assert vote_on(np.concatenate([image, image]), [voters], 2, CPU) is None  # other channels
+
+
+def test_what_nobody_annotated_has_no_vote(tmp_path: Path) -> None:
+    image, _ = organ((12, 12, 12), 1)
+    scan, label = organ((12, 12, 12), 2)
+    label[:12] = UNANNOTATED
+    votes = vote_on(image, [[voter(tmp_path, "a", scan, label)]], 2, CPU)
+    assert votes is not None
+    assert bool((votes[0, :8] == 1).all())
+    assert float(votes[1, 14].max()) == 1.0
+
+
+def test_a_single_voter_is_heard_where_its_structure_stands_out(tmp_path: Path) -> None:
+    scan, label = organ((12, 12, 12), 2)
+    alone = [[voter(tmp_path, "a", scan, label)]]
+    assert vote_on(organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
+    dark, _ = organ((12, 13, 11), 4)
+    assert vote_on(np.minimum(dark, 0.3), alone, 2, CPU) is None  # no such ball there
+
+
+def test_a_scan_is_never_asked_about_itself(voters: list[LabeledCase]) -> None:
+    image, label = organ((11, 11, 12), 0)  # the first voter's
+    own = vote_on(image, [voters], 2, CPU)
+    other = vote_on(image, [voters[1:]], 2, CPU)
+    assert own is not None
+    assert other is not None
+    assert torch.equal(own, other)
+    assert vote_on(image, [voters[:1]], 2, CPU) is None
+    assert vote_on(image, [voters[:1], voters], 2, CPU) is None  # nobody labeled another
+    rounded = vote_on(image.astype(np.float16).astype(np.float32), [voters], 2, CPU)
+    assert rounded is not None
+    assert float((rounded - own).abs().mean()) < 1e-3
+    assert dice(other, label) < 1.0
+
+
+def test_all_groups_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None:
+    image, _ = organ((12, 14, 11), 9)
+    wide = [voter(tmp_path, "w", *organ((12, 13, 12), 31))]
+    label = np.load(wide[0].label)
+    np.save(wide[0].label, np.roll(label, 2, axis=2))  # says that all lies further right
+    without, together = vote_on(image, [voters], 2, CPU), vote_on(image, [voters, wide], 2, CPU)
+    assert without is not None
+    assert together is not None
+    places = torch.arange(SHAPE[2])
+    center = [(v[1].sum(dim=(0, 1)) * places).sum() / v[1].sum() for v in (without, together)]
+    assert float(center[1] - center[0]) > 0.1
+
+
+def test_their_say_has_a_weight() -> None:
+    g = torch.Generator().manual_seed(0)
+    members = [torch.softmax(torch.randn(3, 2, 3, 4, generator=g), 0) for _ in range(2)]
+    other = torch.softmax(torch.randn(3, 2, 3, 4, generator=g), 0)
+    mean, uncertainty, disagreement = uncertainty_maps(members, other, 0.3)
+    wanted = 0.35 * members[0] + 0.35 * members[1] + 0.3 * other
+    torch.testing.assert_close(mean, wanted)
+    torch.testing.assert_close(uncertainty, entropy_of(wanted))
+    each = 0.35 * entropy_of(members[0]) + 0.35 * entropy_of(members[1]) + 0.3 * entropy_of(other)
+    torch.testing.assert_close(disagreement, (entropy_of(wanted) - each).clamp(min=0.0))
+
+
+def trained(project: Project, **changes: object) -> tuple[Run, Model]:
+    config = make_config("dycon", **(TINY | {"steps": 2} | changes))
+    list(train(project, config))
+    run = project.runs()[-1]
+    return run, load_model(run.weights_path)
+
+
+def test_a_run_knows_its_voters(project: Project) -> None:
+    run, model = trained(project, atlas_weight=0.3)
+    labeled = [case.id for case in project.labeled()]
+    assert [v.id for v in read_voters(project, run, model.config)] == labeled
+    for cached in project.cache_folder.glob("*.npy"):
+        cached.unlink()
+    found = read_voters(project, run, model.config)
+    assert all(v.image.exists() for v in found)
+    project.image_paths(labeled[0])[0].unlink()
+    assert [v.id for v in read_voters(project, run, model.config)] == labeled[1:]
+    without = dataclasses.replace(model.config, atlas_weight=0.0)
+    assert read_voters(project, run, without) == ()
+
+
+def test_a_scan_is_not_predicted_by_its_own_label(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, model = trained(project, atlas_weight=0.3)
+    model = dataclasses.replace(model, voters=(read_voters(project, run, model.config),))
+    asked: list[list[str]] = []
+
+    def deformed(case: LabeledCase, *how: object) -> tuple[np.ndarray, np.ndarray]:
+        asked[-1].append(case.id)
+        return deform(case, *how)
+
+    monkeypatch.setattr("napari_dycon.engine.atlas.segmentation.deform", deformed)
+    labeled = [case.id for case in project.labeled()]
+    for case in labeled:
+        asked.append([])
+        list(predict_cases(project, run.id, model, [case], CPU, torch.float32))
+        assert asked[-1] == [other for other in labeled if other != case]
+    asked.append([])
+    predict_volume(model, project.read_image(labeled[0]), CPU, quick=True)
+    assert asked[-1] == []  # previews do without
+
+
+def test_votes_change_a_prediction(project: Project) -> None:
+    run, model = trained(project, atlas_weight=0.9)
+    voters = read_voters(project, run, model.config)
+    volume = project.read_image(project.unlabeled()[0].id)
+    alone = predict_volume(model, volume, CPU)
+    together = predict_volume(dataclasses.replace(model, voters=(voters,)), volume, CPU)
+    assert alone.mask.shape == together.mask.shape == volume.shape
+    assert not np.array_equal(alone.uncertainty, together.uncertainty)
+    assert together.uncertainty.mean() < alone.uncertainty.mean()  # voters know more than 2 steps

@@ -1,0 +1,134 @@
+"""Checkpoints are written from copies, one at a time, and reported once they are in place."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.tiny_runs import TINY
+from safetensors.torch import load_file
+
+from napari_dycon.engine.checkpoints import background_writer
+from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
+from napari_dycon.engine.checkpoints.checkpoint import (
+    Model,
+    Snapshot,
+    load_state,
+    read_loop,
+    take_snapshot,
+)
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.network import build_network
+from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
+from napari_dycon.errors import ProjectError
+
+
+class Slow:
+    """Writing that waits until it is let go on, and how many were at it at once."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = threading.Event()
+        self.at_work = self.most = 0
+        self._usual = background_writer.write_snapshot
+        monkeypatch.setattr(background_writer, "write_snapshot", self.write)
+
+    def write(self, snapshot: Snapshot, weights: Path, state: Path) -> None:
+        self.at_work += 1
+        self.most = max(self.most, self.at_work)
+        assert self.go_on.wait(60)
+        self._usual(snapshot, weights, state)
+        self.at_work -= 1
+
+
+@pytest.fixture
+def model() -> Model:
+    config = make_config("supervised", **TINY)
+    torch.manual_seed(0)
+    student, teacher = build_network(config, 1, 2), build_network(config, 1, 2)
+    student.to(memory_format=torch.channels_last_3d)
+    return Model(student, teacher, config, (1,), 1)
+
+
+def snapshot(model: Model, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
+    optimizer = build_optimizer(model.config, model.student)
+    allocate_state(optimizer)
+    loop = {"step": step, "elapsed": 1.0, "skipped": 0}
+    return take_snapshot(model, step, optimizer, loop), optimizer
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch)
+    (tmp_path / "run").mkdir()
+    weights, state = tmp_path / "run" / "w.safetensors", tmp_path / "run" / "s" / "s.safetensors"
+    writer = CheckpointWriter(weights, state)
+    kept = {name: value.clone() for name, value in model.student.state_dict().items()}
+    made, optimizer = snapshot(model, 7)
+    writer.start(made, 7)
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            parameter.add_(1.0)
+    assert list(writer.report()) == []
+    assert not weights.exists()
+    with pytest.raises(AssertionError, match="two checkpoints at once"):
+        writer.start(made, 8)
+    slow.go_on.set()
+    assert list(writer.report(wait=True)) == [{"event": "checkpoint", "step": 7}]
+    assert list(writer.report(wait=True)) == []
+    written = load_file(weights)
+    assert all(torch.equal(written[f"student.{name}"], value) for name, value in kept.items())
+    assert read_loop(state)["step"] == 7
+    load_state(state, model, optimizer)
+    assert all(torch.equal(model.student.state_dict()[name], kept[name]) for name in kept)
+    for parameter, slots in optimizer.state.items():
+        assert slots["exp_avg"].stride() == parameter.stride()
+    writer.close()
+    assert slow.most == 1
+
+
+def test_what_cannot_be_written_is_a_warning_at_the_next_look(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[Exception] = [ProjectError("The disk is full."), RuntimeError("the driver")]
+
+    def refuse(*_: Any) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(background_writer, "write_snapshot", refuse)
+    writer = CheckpointWriter(tmp_path / "w", tmp_path / "s")
+    writer.start(snapshot(model, 3)[0], 3)
+    (told,) = writer.report(wait=True)
+    assert told == {"event": "warning", "message": "No checkpoint at step 3: The disk is full."}
+    writer.start(snapshot(model, 4)[0], 4)
+    with pytest.raises(RuntimeError, match="the driver"):
+        list(writer.report(wait=True))
+    writer.close()
+
+
+def test_closing_waits_for_what_is_being_written(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Slow(monkeypatch)
+    writer = CheckpointWriter(tmp_path / "w.safetensors", tmp_path / "s" / "s.safetensors")
+    writer.start(snapshot(model, 1)[0], 1)
+    threading.Timer(0.2, slow.go_on.set).start()
+    writer.close()
+    assert load_file(tmp_path / "s" / "s.safetensors")
+
+
+def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(background_writer, "write_snapshot", refuse)
+    writer = CheckpointWriter(tmp_path / "weights.safetensors", tmp_path / "state.safetensors")
+    writer.start(snapshot(model, 3)[0], 3)
+    (event,) = writer.report(wait=True)
+    assert event == {"event": "warning", "message": "No checkpoint at step 3: memory ran out."}
+    writer.close()

@@ -1,0 +1,506 @@
+"""Weights, states and settings from anybody: told in words, and nothing is allocated or run."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_runs import TINY
+from safetensors.torch import load_file, save_file
+
+from napari_dycon.engine.checkpoints.checkpoint import (
+    Model,
+    copy_matching,
+    load_model,
+    load_state,
+    save_weights,
+    take_snapshot,
+    write_snapshot,
+)
+from napari_dycon.engine.checkpoints.safetensors_io import MOST_HEADER, parse_header, read_header
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.data import preprocessing, splits
+from napari_dycon.engine.network import build_network
+from napari_dycon.errors import ConfigError, EngineError, ProjectError
+from napari_dycon.project.runs.run import Run, sound_facts
+
+PACKAGE = Path(preprocessing.__file__).parents[2]
+
+
+class Bomb:
+    """Unpickling it leaves a file behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.trace,))
+
+
+def config(**changes: Any) -> TrainConfig:
+    return make_config(
+        "dycon", **(TINY | {"spacing": [1, 1, 1], "half_resolution": False}), **changes
+    )
+
+
+def model(**changes: Any) -> Model:
+    settings = config(**changes)
+    networks = [build_network(settings, 1, 2) for _ in range(2)]
+    return Model(networks[0], networks[1], settings, (1,), 1)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "run" / "weights.safetensors"
+    path.parent.mkdir()
+    save_weights(path, model(), 4)
+    return path
+
+
+def parts(path: Path) -> tuple[dict[str, Any], bytes]:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def put(path: Path, header: Any, body: bytes) -> Path:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return path
+
+
+def test_whole_weights_still_load(weights: Path) -> None:
+    loaded = load_model(weights)
+    assert loaded.class_values == (1,)
+    assert len(read_header(weights).tensors) == len(loaded.student.state_dict()) * 2
+
+
+# ---- Something else in the place of weights ------------------------------------------------------
+
+
+def torch_file(path: Path, thing: object) -> None:
+    torch.save({"a": torch.zeros(2)}, path)
+
+
+def old_torch_file(path: Path, thing: object) -> None:
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+
+
+def object_array(path: Path, thing: object) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.array([thing], dtype=object), allow_pickle=True)
+
+
+def archive(path: Path, thing: object) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("archive/data.pkl", pickle.dumps(thing))
+
+
+def arrays(path: Path, thing: object) -> None:
+    with path.open("wb") as file:
+        np.savez(file, a=np.zeros(3))
+
+
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (lambda p, t: p.write_bytes(pickle.dumps(t, 2)), "is a Python pickle"),
+        (lambda p, t: p.write_bytes(pickle.dumps(t)), "is a Python pickle"),
+        (lambda p, t: p.write_bytes(b"cos\nsystem\n(S'true'\ntR."), "is a Python pickle"),
+        (torch_file, "with a Python pickle in it"),
+        (old_torch_file, "is a Python pickle"),
+        (archive, "with a Python pickle in it"),
+        (arrays, "zip archive"),
+        (object_array, r"of Python objects \(a pickle\)"),
+        (lambda p, t: np.save(p.open("wb"), np.zeros(3)), "is a NumPy file"),
+        (lambda p, t: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file"),
+        (lambda p, t: p.write_bytes(b"\x1f\x8b" + bytes(99)), "packed with gzip"),
+        (lambda p, t: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
+        (lambda p, t: p.write_bytes(b"<!DOCTYPE html><html></html>"), "a web page"),
+        (lambda p, t: p.write_bytes(b""), "cannot be read as weights"),
+        (lambda p, t: p.write_bytes(b"\x02"), "cannot be read as weights"),
+        (lambda p, t: p.mkdir(), "is a folder"),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+def test_other_files_are_named_and_never_opened(
+    make: Callable[[Path, object], None], found: str, tmp_path: Path
+) -> None:
+    path, trace = tmp_path / "weights.safetensors", tmp_path / "trace"
+    make(path, Bomb(trace))
+    with pytest.raises(ConfigError, match=found) as caught:
+        load_model(path)
+    assert str(caught.value).startswith("weights.safetensors ")
+    assert "\n" not in str(caught.value)
+    if "pickle" in found:
+        assert "can run programs when opened" in str(caught.value)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pth", ".pkl", ".ckpt", ".npz", ".joblib"])
+def test_files_of_pickles_are_refused_by_name(ending: str, weights: Path) -> None:
+    path = weights.rename(weights.with_suffix(ending))
+    with pytest.raises(ConfigError, match="is or may hold a Python pickle, which can run programs"):
+        load_model(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "weights.safetensors")
+    with pytest.raises(ConfigError, match="is a pipe and no file"):
+        load_model(tmp_path / "weights.safetensors")
+
+
+# ---- Headers made to mislead ---------------------------------------------------------------------
+
+
+def first(header: dict[str, Any]) -> dict[str, Any]:
+    return next(value for name, value in header.items() if name != "__metadata__")
+
+
+EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [9, 9]}
+
+
+def about(header: dict[str, Any], **changes: Any) -> None:
+    values = json.loads(header["__metadata__"]["about"])
+    values.update(changes)
+    header["__metadata__"]["about"] = json.dumps(values)
+
+
+def setting(header: dict[str, Any], **changes: Any) -> None:
+    about(header, config={**json.loads(header["__metadata__"]["about"])["config"], **changes})
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda h: first(h).update(shape=[10**12]), "another size than its shape"),
+        (lambda h: first(h).update(shape=[2**32, 2**32]), "another size than its shape"),
+        (lambda h: first(h).update(shape=[-1, -108]), "no usable shape"),
+        (lambda h: first(h).update(shape=[1.5]), "no usable shape"),
+        (lambda h: first(h).update(shape=[1] * 9), "no usable shape"),
+        (lambda h: first(h).update(shape="a"), "no usable shape"),
+        (lambda h: first(h).update(dtype="F128"), "unknown type"),
+        (lambda h: first(h).update(dtype=["F32"]), "unknown type"),
+        (lambda h: first(h).update(data_offsets=[2**63, 2**64]), "no usable shape"),
+        (lambda h: first(h).update(data_offsets=[0]), "no usable shape"),
+        (lambda h: first(h).update(extra=1), "not described as tensors are"),
+        (lambda h: h.update(a=[]), "not described as tensors are"),
+        (lambda h: h.update(a={**first(h)}), "overlaps another"),
+        (lambda h: h.pop(next(n for n in h if n != "__metadata__")), "does not follow"),
+        (lambda h: h.update(a=dict(EMPTY)), "overlaps|follow"),
+        (lambda h: h.update(__metadata__={"format": 1}), "metadata are no texts"),
+        (lambda h: h.update(__metadata__=[]), "metadata are no texts"),
+        (lambda h: h["__metadata__"].update(format="pt"), "no weights of this program"),
+        (lambda h: h["__metadata__"].update(version="9" * 5), "newer version"),
+        (lambda h: h["__metadata__"].update(version="-1"), "does not say its version"),
+        (lambda h: h["__metadata__"].update(version="9" * 5000), "does not say its version"),
+        (lambda h: h["__metadata__"].update(about="[" * 10**5), "does not say what it is"),
+        (lambda h: about(h, class_values=[1, 1]), "its classes"),
+        (lambda h: about(h, class_values=[0]), "its classes"),
+        (lambda h: about(h, class_values=list(range(1, 300))), "its classes"),
+        (lambda h: about(h, class_values="1"), "its classes"),
+        (lambda h: about(h, channels=10**9), "number of channels"),
+        (lambda h: about(h, channels=True), "number of channels"),
+        (lambda h: about(h, temperature=0), "its temperature"),
+        (lambda h: about(h, temperature=10**400), "its temperature"),
+        (lambda h: about(h, window_side=9), "its windows"),
+        (lambda h: about(h, window_side="1.25"), "its windows"),
+        (lambda h: about(h, window_side=float("nan")), "what it is"),
+        (lambda h: about(h, window_side=None), "its windows"),
+        (lambda h: about(h, config=None), "its settings"),
+        (lambda h: about(h, channels=2), "of another kind than its settings say"),
+        (lambda h: about(h, class_values=[1, 2]), "of another kind than its settings say"),
+        (lambda h: setting(h, aspp=True), "lacks the tensor|another kind"),
+        (lambda h: setting(h, filters=[10**9] * 3), "filters is 1000000000; expected 1 to 1,024"),
+        (lambda h: setting(h, filters=[4] * 10**4), "expected 8 at most"),
+        (lambda h: setting(h, filters=None), "does not say its filters"),
+        (lambda h: setting(h, filters=[0, 8, 8]), "filters is 0"),
+        (lambda h: setting(h, patch=[10**6] * 3), "patch is 1000000; expected 1 to 1,024"),
+        (lambda h: setting(h, patch=[1024] * 3), "more than 134,217,728 voxels"),
+        (lambda h: setting(h, projection_hidden=10**9), "projection_hidden is 1000000000"),
+        (lambda h: setting(h, projection_dim=10**5000), "digits|damaged|what it is"),
+        (lambda h: setting(h, spacing=[0, 1, 1]), "spacing is 0"),
+        (lambda h: setting(h, learning_rate=10**400), "learning_rate is out of range"),
+        (lambda h: setting(h, test_scales=[1.0] * 10**5), "expected 8 at most"),
+        (lambda h: setting(h, surprise=1), "Unknown setting surprise"),
+    ],
+)  # fmt: skip
+def test_misleading_headers_are_refused(
+    change: Callable[[dict[str, Any]], object], found: str, weights: Path
+) -> None:
+    sys.set_int_max_str_digits(0)  # so that absurd numbers can be written
+    try:
+        header, body = parts(weights)
+        change(header)
+        put(weights, header, body)
+    finally:
+        sys.set_int_max_str_digits(4300)
+    with pytest.raises(ConfigError, match=found) as caught:
+        load_model(weights)
+    assert len(str(caught.value)) < 2500
+
+
+def test_weights_with_settings_of_earlier_versions_still_predict(weights: Path) -> None:
+    header, body = parts(weights)
+    setting(header, top_k=32, teacher_negatives=True)
+    put(weights, header, body)
+    assert load_model(weights).config.fecl_teacher_weight == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b'{"a": 1, "a": 1}', "stands twice"),
+        (b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
+        (b'{"a": NaN}', "no number of JSON"),
+        (b'{"a"', "its header is no JSON"),
+        (b'{"\xff": 1}', "its header is no JSON"),
+    ],
+)
+def test_headers_that_no_writer_writes(text: bytes, found: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=found):
+        load_model(put(tmp_path / "weights.safetensors", text, b""))
+
+
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, MOST_HEADER + 1, 10_000])
+def test_lengths_of_headers_are_bounded(length: int, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + b"{" * 900)
+    with pytest.raises(ConfigError, match="longer than it can be"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("cut", [-1, 1])
+def test_files_that_end_too_early_or_late(cut: int, weights: Path) -> None:
+    data = weights.read_bytes()
+    weights.write_bytes(data[:-1] if cut < 0 else data + b"x")
+    with pytest.raises(ConfigError, match="its tensors take"):
+        load_model(weights)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused(value: float, weights: Path) -> None:
+    header, body = parts(weights)
+    put(weights, header, struct.pack("<f", value) + body[4:])
+    with pytest.raises(ConfigError, match=r"not finite \(NaN or infinity\) in student\."):
+        load_model(weights)
+    put(weights, header, struct.pack("<f", value) * (len(body) // 4))
+    target = model()
+    with pytest.raises(ConfigError, match="not finite"):
+        copy_matching(target, weights)
+
+
+def test_absurd_claims_take_no_memory(weights: Path) -> None:
+    """In a process that may have 1 GB more than it has."""
+    header, body = parts(weights)
+    setting(header, filters=[1024] * 8, patch=[128] * 3)
+    put(weights, header, body)
+    code = (
+        "import resource, sys, psutil\n"
+        "from napari_dycon.engine.checkpoints.checkpoint import load_model\n"
+        "from napari_dycon.errors import ConfigError\n"
+        "from pathlib import Path\n"
+        "most = psutil.Process().memory_info().vms + 2**30\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "try:\n    load_model(Path(sys.argv[1]))\n"
+        "except ConfigError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(weights)],
+        capture_output=True, text=True, check=False, cwd=PACKAGE.parent,
+    )  # fmt: skip
+    assert "do not fit this version" in done.stdout, done.stderr
+
+
+# ---- States ------------------------------------------------------------------------------------
+
+
+def stepped(settings: Model) -> torch.optim.Optimizer:
+    optimizer = torch.optim.AdamW(settings.student.parameters())
+    for parameter in settings.student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
+    path, made = tmp_path / "state.safetensors", model()
+    optimizer = stepped(made)
+    loop = {"step": 3, "elapsed": 1.5, "skipped": 0}
+    snapshot = take_snapshot(made, 3, optimizer, loop)
+    write_snapshot(snapshot, tmp_path / "weights.safetensors", path)
+    assert load_state(path, made, optimizer) == loop
+    header, body = parts(path)
+    name = next(n for n in header if n.startswith("optimizer.") and n.endswith("exp_avg"))
+    for other in ("optimizer.99999.exp_avg", "optimizer.0.surprise", "optimizer.x", "student.x"):
+        put(path, {(other if n == name else n): v for n, v in header.items()}, body)
+        with pytest.raises(EngineError, match="does not fit its settings"):
+            load_state(path, made, optimizer)
+    for wrong in (None, {}, {"step": -1, "elapsed": 0, "skipped": 0}, {**loop, "elapsed": "1"}):
+        changed = json.loads(json.dumps(header))
+        about(changed, loop=wrong)
+        put(path, changed, body)
+        with pytest.raises(EngineError, match="does not fit its settings"):
+            load_state(path, made, optimizer)
+    path.write_bytes(pickle.dumps(loop))
+    with pytest.raises(ConfigError, match="is a Python pickle"):
+        load_state(path, made, optimizer)
+
+
+def test_only_what_fits_is_taken_from_other_weights(weights: Path, tmp_path: Path) -> None:
+    assert copy_matching(model(), weights) == 1.0
+    other = model(norm="batch")
+    assert 0 < copy_matching(other, weights) < 1.0
+    save_file(load_file(weights), weights)
+    with pytest.raises(ConfigError, match="no weights of this program"):
+        copy_matching(model(), weights)
+
+
+# ---- Prepared scans ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p, t: object_array(p, t),
+        lambda p, t: arrays(p, t),
+        lambda p, t: p.write_bytes(pickle.dumps(t)),
+        lambda p, t: np.save(p, np.zeros((2, 2), np.float32)),
+        lambda p, t: np.save(p, np.zeros((1, 2, 2, 2), np.complex64)),
+        lambda p, t: p.write_bytes(
+            b"\x93NUMPY\x01\x00\x76\x00"
+            + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 9999999999999999999, 9, 9)}"
+            .ljust(117) + b"\n"
+        ),
+        lambda p, t: p.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + (b"(" * 117) + b"\n"),
+        lambda p, t: p.mkdir(),
+    ],
+)  # fmt: skip
+def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
+    make: Callable[[Path, object], None], tmp_path: Path
+) -> None:
+    path, trace = tmp_path / "case-0123.npy", tmp_path / "trace"
+    make(path, Bomb(trace))
+    with pytest.raises(ProjectError, match=r"The prepared scan case-0123\.npy"):
+        preprocessing.read_image_array(path)
+    assert not trace.exists()
+
+
+def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        preprocessing.read_image_array(tmp_path / "case-0123.npy")
+
+
+# ---- Settings, figures, what a person asks for -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"[]", "it is no JSON object"),
+        (b"{" * 10**5, "nested too deeply|cannot be read"),
+        (b'{"a": ' * 30_000 + b"1" + b"}" * 30_000, "nested too deeply"),
+        (b'{"steps": 1, "steps": 2}', "stands twice"),
+        (b'{"steps": ' + b"9" * 10_000 + b"}", "cannot be read"),
+        (b'{"a": "' + b"x" * 2**20 + b'"}', "the most it can have"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_settings_are_read_within_limits(text: bytes, found: str, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    for path, read in ((run.config_path, run.read_config), (run.control_path, run.read_control)):
+        path.write_bytes(text)
+        if path == run.control_path and text == b"[]":
+            assert read() == {}
+            continue
+        with pytest.raises(ProjectError, match=found) as caught:
+            read()
+        assert len(str(caught.value)) < 500
+    run.metrics_path.write_bytes(text * 17 if len(text) > 2**20 else text)
+    assert run.read_metrics() in ({}, {"step": 1})
+
+
+def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.metrics_path.write_text(
+        '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed": -1, "outcome": "finished"}'
+    )
+    assert run.read_metrics() == {"outcome": "finished"}
+    assert sound_facts({"score": "high", "features": [1, "2"]}) == {}
+    assert sound_facts({"score": 0.5, "features": [1.0]}) == {"score": 0.5, "features": [1.0]}
+    assert sound_facts([]) == {}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"labeled": [], "unlabeled": [], "validation": [], "class_values": [0]}',
+     '{"labeled": ["../x"], "unlabeled": [], "validation": [], "class_values": [1]}',
+     '{"labeled": "abc", "unlabeled": [], "validation": [], "class_values": [1]}',
+     '{"labeled": [], "unlabeled": [], "validation": [], "class_values": [1, 1]}',
+     '{"labeled": []}', "[]", "3", '{"a": '],
+)  # fmt: skip
+def test_groups_of_a_run_are_checked(text: str, tmp_path: Path) -> None:
+    (tmp_path / "groups.json").write_text(text)
+    assert splits.read_groups(tmp_path) is None
+
+
+# ---- The package itself ------------------------------------------------------------------------
+
+
+def calls(tree: ast.AST) -> list[str]:
+    found = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [f"import {alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [
+                f"import {node.module}",
+                *(f"import {node.module}.{a.name}" for a in node.names),
+            ]
+    return found
+
+
+def test_the_package_runs_nothing_that_it_reads() -> None:
+    """No pickle, no np.load (which knows pickles), no evaluation, no shell."""
+    imports = {"pickle", "dill", "joblib", "marshal", "shelve", "yaml", "cloudpickle"}
+    forbidden = {"torch.load", "np.load", "numpy.load", "eval", "exec", "compile", "__import__",
+                 "os.system", "os.popen"}  # fmt: skip
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 100
+    for file in files:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        found = calls(tree)
+        assert not {f"import {name}" for name in imports} & set(found), file
+        assert not {"import torch.load", "import numpy.load"} & set(found), file
+        assert not forbidden & set(found), file
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell"):
+                assert isinstance(node.value, ast.Constant), file
+                assert node.value.value is False, file
+
+
+def test_the_check_above_finds_what_it_looks_for() -> None:
+    code = "import pickle\nfrom torch import load\ntorch.load(x)\nnp.load(p, allow_pickle=True)"
+    found = set(calls(ast.parse(code)))
+    assert {"import pickle", "import torch.load", "torch.load", "np.load"} <= found
+
+
+def test_headers_are_parsed_without_a_file() -> None:
+    text = b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'
+    assert parse_header(Path("w"), text, 8).tensors["a"].shape == (2,)

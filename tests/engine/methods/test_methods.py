@@ -1,0 +1,262 @@
+"""What a method makes of a batch: which half each part sees, with which weight, by which switch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.tiny_runs import TINY
+from torch import Tensor, nn
+
+from napari_dycon.engine.config import TrainConfig, make_config, preset_names
+from napari_dycon.engine.data.patches import (
+    Batch,
+    LabeledBatch,
+    LabeledCase,
+    StepBatches,
+    UnlabeledBatch,
+)
+from napari_dycon.engine.losses.contrastive import fecl, secl
+from napari_dycon.engine.losses.feature_grid import (
+    entropy_cells,
+    label_cells,
+    pseudo_label_cells,
+    region_cells,
+)
+from napari_dycon.engine.losses.segmentation import consistency_mse, supervised_loss, uncl
+from napari_dycon.engine.methods import Step, build_method, teacher_view
+from napari_dycon.engine.network import Output, update_teacher
+from napari_dycon.errors import ConfigError
+
+CLASSES, GRID = 3, (4, 4, 4)
+
+
+class Pointwise(nn.Module):
+    """A network one can compute by hand: every voxel and every cell by itself."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.voxel = nn.Parameter(torch.randn(CLASSES, generator=g) * 3)
+        self.cell = nn.Parameter(torch.randn(5, generator=g) * 3)
+        self.shift = nn.Parameter(torch.randn(5, generator=g))
+
+    def __call__(self, image: Tensor, embed: bool = False) -> Output:
+        logits = image * self.voxel.view(1, -1, 1, 1, 1)
+        return Output(logits, self.encode(image) if embed else None)
+
+    def encode(self, image: Tensor) -> Tensor:
+        mean = F.adaptive_avg_pool3d(image, GRID)
+        z = mean * self.cell.view(1, -1, 1, 1, 1) + self.shift.view(1, -1, 1, 1, 1)
+        return F.normalize(z, dim=1)
+
+
+def batch_for(seed: int = 0) -> Batch:
+    g = torch.Generator().manual_seed(seed)
+    image = torch.randn(5, 1, 8, 8, 8, generator=g)
+    # Even blocks, so that cells are not all of one class.
+    image = F.interpolate(torch.randn(5, 1, *GRID, generator=g) * 2, size=(8, 8, 8)) + image * 0.3
+    label = (image[:2, 0] > 0.2).long() + (image[:2, 0] > 1.5).long()
+    label[0, :2] = 255
+    place = torch.rand(5, 3, generator=g) * 0.4 + 0.3
+    extent = torch.full((5, 3), 0.5)
+    return Batch(
+        LabeledBatch(image[:2], label, place[:2], extent[:2]),
+        UnlabeledBatch(image[2:], place[2:], extent[2:]),
+    )
+
+
+def step_for(progress: float = 0.3) -> Step:
+    student, teacher = Pointwise(1), Pointwise(2)
+    noise = torch.Generator().manual_seed(7)
+    return Step(student, teacher, batch_for(), progress, noise)  # type: ignore[arg-type]
+
+
+def config_for(method: str, **changes: Any) -> TrainConfig:
+    return make_config(method, **(TINY | {"teacher_confidence": 0.6} | changes))
+
+
+def parts_of(config: TrainConfig, progress: float = 0.3) -> dict[str, float]:
+    found = build_method(config).losses(step_for(progress))
+    return {name: float(value.detach()) for name, value in found.items()}
+
+
+def seen(step: Step, image: Tensor) -> Tensor:
+    return teacher_view(image, torch.Generator().manual_seed(7), 0.1)
+
+
+def test_a_step_of_dycon_is_its_formula() -> None:
+    step, progress = step_for(), 0.3
+    labeled, unlabeled = step.batch.labeled, step.unlabeled
+    image = torch.cat([labeled.image, unlabeled.image])
+    student, teacher = step.student(image, embed=True), step.teacher(seen(step, image), embed=True)
+    beta = 5.0 * (0.5 / 5.0) ** progress
+    ramped = 0.1 * math.exp(-5 * (1 - progress / 0.4) ** 2)
+    guess = F.softmax(teacher.logits[2:], dim=1)
+    groups = torch.cat(
+        [label_cells(labeled.label, CLASSES, GRID), pseudo_label_cells(guess, GRID, 0.6)]
+    )
+    assert {-1, 0, 1} <= set(groups.flatten().tolist())  # something to tell apart
+    z, z_t = (out.embeddings.flatten(2).transpose(1, 2) for out in (student, teacher))
+    doubt = entropy_cells(F.log_softmax(student.logits, dim=1), GRID)
+    expected = {
+        "supervised": supervised_loss(student.logits[:2], labeled.label),
+        "uncl": 0.5 * uncl(student.logits, teacher.logits, beta),
+        "fecl": 0.5 * 0.1 * fecl(z, groups, doubt, z_t),
+        "consistency": ramped * consistency_mse(student.logits[2:], teacher.logits[2:]),
+    }
+    assert parts_of(config_for("dycon"), progress) == {
+        name: pytest.approx(float(value.detach()), rel=1e-5) for name, value in expected.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["fecl_negative_gamma", "fecl_teacher_weight", "gamma"])
+def test_weights_of_fecl_are_not_negative(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
+        config_for("dycon", **{name: -1.0})
+
+
+@pytest.mark.parametrize("preset", [name for name in preset_names() if name != "default"])
+def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
+    config = make_config("dycon", preset)
+    assert (config.fecl_weight, config.fecl_teacher_weight) == (1.0, 1.0)
+    assert (config.fecl_negative_gamma, config.gamma, config.temperature) == (0.0, 2.0, 0.6)
+
+
+def test_the_teachers_cells_of_fecl_have_the_threshold_of_the_step() -> None:
+    """λ and θ(t) as published: more of the pairs count early in a run."""
+    early, late = (
+        parts_of(config_for("dycon", fecl_weight=1.0, fecl_teacher_weight=1.0), progress)["fecl"]
+        - parts_of(config_for("dycon", fecl_weight=1.0), progress)["fecl"]
+        for progress in (0.0, 1.0)
+    )
+    assert early > 0
+    assert late > 0
+    assert early != late
+
+
+@pytest.mark.parametrize("method", ["dycon", "mean-teacher", "secl-region", "secl-anatomical"])
+def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
+    step = step_for()
+    sum(build_method(config_for(method)).losses(step).values()).backward()
+    assert all(p.grad is None for p in step.teacher.parameters())
+    assert torch.count_nonzero(step.student.voxel.grad) == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "part"),
+    [
+        ("uncl_weight", 0.0, "uncl"),
+        ("entropy_weight", 0.0, "uncl"),
+        ("beta_max", 2.0, "uncl"),
+        ("beta_min", 2.0, "uncl"),
+        ("fecl_weight", 0.0, "fecl"),
+        ("fecl_entropy", False, "fecl"),
+        ("fecl_negative_gamma", 1.0, "fecl"),
+        ("fecl_teacher_weight", 1.0, "fecl"),
+        ("cross_volume", True, "fecl"),
+        ("gamma", 0.0, "fecl"),
+        ("temperature", 0.3, "fecl"),
+        ("teacher_confidence", 1.0, "fecl"),
+        ("consistency_weight", 0.0, "consistency"),
+        ("consistency_ramp", 1.0, "consistency"),
+    ],
+)
+def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, part: str) -> None:
+    usual, switched = (
+        parts_of(config_for("dycon")),
+        parts_of(config_for("dycon", **{setting: value})),
+    )
+    assert [name for name in usual if usual[name] != switched[name]] == [part]
+    if value == 0.0 and setting == f"{part}_weight":
+        assert switched[part] == 0.0
+
+
+def test_the_weight_of_the_unlabeled_part_scales_both_losses() -> None:
+    usual, half = (
+        parts_of(config_for("dycon")),
+        parts_of(config_for("dycon", unsupervised_weight=0.25)),
+    )
+    for name in ("uncl", "fecl"):
+        assert half[name] == pytest.approx(usual[name] / 2)
+    assert half["supervised"] == usual["supervised"]
+
+
+def test_mean_teacher_compares_the_unlabeled_half() -> None:
+    step, progress = step_for(), 0.1
+    labeled, unlabeled = step.batch.labeled, step.unlabeled
+    mine = step.student(unlabeled.image).logits
+    theirs = step.teacher(seen(step, unlabeled.image)).logits
+    ramped = 0.1 * math.exp(-5 * (1 - progress / 0.4) ** 2)
+    own = supervised_loss(step.student(labeled.image).logits, labeled.label)
+    assert parts_of(config_for("mean-teacher"), progress) == {
+        "supervised": pytest.approx(float(own.detach()), rel=1e-5),
+        "consistency": pytest.approx(float(ramped * consistency_mse(mine, theirs).detach())),
+    }
+
+
+@pytest.mark.parametrize("method", ["secl-region", "secl-anatomical"])
+def test_secl_contrasts_unlabeled_cells(method: str) -> None:
+    step = step_for()
+    unlabeled = step.unlabeled
+    view = seen(step, unlabeled.image)
+    z, z_t = (
+        maps.flatten(2).transpose(1, 2)
+        for maps in (step.student.encode(unlabeled.image), step.teacher.encode(view))
+    )
+    if method == "secl-region":
+        groups = region_cells(unlabeled.position, unlabeled.extent, GRID, (4, 4, 4))
+    else:
+        groups = pseudo_label_cells(F.softmax(step.teacher(view).logits, dim=1), GRID, 0.6)
+    assert len(set(groups.flatten().tolist())) > 2
+    expected = 0.1 * secl(z, z_t, groups)
+    found = parts_of(config_for(method))
+    assert found["secl"] == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert parts_of(config_for(method, secl_weight=0.2))["secl"] == pytest.approx(2 * found["secl"])
+
+
+def test_cells_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
+    label = np.zeros((24, 24, 40), np.uint8)
+    label[..., 20:] = 1  # the side of the larger coordinate
+    np.save(tmp_path / "i.npy", np.random.default_rng(0).random((1, 24, 24, 40)).astype(np.float32))
+    np.save(tmp_path / "l.npy", label)
+    case = LabeledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
+    config = config_for("supervised", mirror=True, rotate_degrees=0.0, scale_range=0.0)
+    batches = StepBatches([case], [], config)
+    turned = 0
+    for step in range(30):
+        patch = batches[step].augmented(torch.device("cpu")).labeled
+        sides = region_cells(patch.position, patch.extent, (1, 1, 16), (1, 1, 2))
+        assert torch.equal(sides[0], patch.label[0, 8, 8])
+        turned += int(patch.extent[0, 2] < 0)
+    assert 5 < turned < 25
+
+
+def test_the_teacher_is_an_average_and_buffers_are_copied() -> None:
+    student, teacher = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    nn.init.constant_(student.weight, 3.0)
+    student.running_mean.fill_(5.0)
+    update_teacher(teacher, student, 0.75)
+    assert teacher.weight.tolist() == [1.5, 1.5]
+    assert teacher.running_mean.tolist() == [5.0, 5.0]
+    assert student.weight.tolist() == [3.0, 3.0]
+
+
+def test_a_half_that_is_empty_costs_nothing() -> None:
+    step = step_for()
+    none = UnlabeledBatch(torch.zeros(0, 1, 8, 8, 8), torch.zeros(0, 3), torch.zeros(0, 3))
+    step = replace(step, batch=Batch(step.batch.labeled, none))
+    for method, part in (
+        ("dycon", "consistency"),
+        ("mean-teacher", "consistency"),
+        ("secl-region", "secl"),
+        ("secl-anatomical", "secl"),
+    ):
+        found = build_method(config_for(method)).losses(step)
+        assert float(found[part].detach()) == 0.0
+        assert all(torch.isfinite(value) for value in found.values())

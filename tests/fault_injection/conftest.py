@@ -1,0 +1,56 @@
+"""Disks that fill up and folders that go away, for real where the system lets us."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.kill_loops import make_project
+from helpers.small_disk import Disk
+
+from napari_dycon.project.store import Project
+
+MOUNTS = sys.platform == "linux" and os.geteuid() == 0
+
+
+def _mounted(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """A disk of 6 MB."""
+    if not MOUNTS:
+        pytest.skip("only root on Linux can mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    _mounted("-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder))
+    try:
+        yield Disk(folder)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture
+def on_disk(disk: Disk) -> Project:
+    """Project on the small disk."""
+    return make_project(disk.path)
+
+
+@pytest.fixture
+def read_only(project: Project) -> Iterator[Project]:
+    """Project that nobody can write to, not even root."""
+    if not MOUNTS:
+        pytest.skip("only root on Linux can mount a folder read-only")
+    _mounted("--bind", str(project.path), str(project.path))
+    try:
+        _mounted("-o", "remount,ro,bind", str(project.path))
+        yield project
+    finally:
+        subprocess.run(["umount", "-l", str(project.path)], check=True)

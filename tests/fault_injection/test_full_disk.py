@@ -1,0 +1,318 @@
+"""Disks that are full, folders that are read-only or gone: one sentence, and nothing is harmed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.kill_workload import drawn
+from helpers.small_disk import Disk
+from helpers.tiny_runs import TINY
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from napari_dycon import io
+from napari_dycon.application import label_autosave
+from napari_dycon.core.atomic import write_bytes
+from napari_dycon.engine.checkpoints import checkpoint
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.data.preprocessing import save_array
+from napari_dycon.engine.training import side_jobs
+from napari_dycon.engine.training.run import train
+from napari_dycon.errors import DyconError, EngineError, ProjectError
+from napari_dycon.exports.registry import export
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+LEAVE = (0, 4096, 8192, 3 * 4096, 5 * 4096, 9 * 4096, 20 * 4096, 60 * 4096)
+
+
+def tiny(**changes: Any) -> TrainConfig:
+    return make_config("dycon", **(TINY | {"checkpoint_every": 0.0} | changes))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(side_jobs, "PATIENCE", 0.3)
+    monkeypatch.setattr(side_jobs, "PAUSE", 0.05)
+    monkeypatch.setattr(label_autosave, "RETRY_AFTER", 0.0)
+
+
+def painted(project: Project) -> Session:
+    session = Session()
+    session.open_project(project.path)
+    session.show_case("scan-0")
+    session.view.label[:] = drawn(1, session.view.label.shape)
+    return session
+
+
+def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], object]) -> None:
+    """Saving fails with a reason and harms nothing; once there is room, it comes by itself."""
+    told: list[str] = []
+    session.message.connect(lambda _, text: told.append(text))
+    path = session.project.label_path("scan-0")
+    before = path.read_bytes() if path.exists() else None
+    for save in (session.save_label, session.flush):
+        with pytest.raises(ProjectError, match=trouble):
+            save()
+    assert session.view.unsaved
+    if before is not None and path.exists():
+        assert path.read_bytes() == before
+    mend()
+    session.save_label()
+    assert "saved now" in told[-1]
+    kept = Project.open(session.project.path).read_label("scan-0")
+    assert np.array_equal(kept, drawn(1, kept.shape))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_labels_outlive_a_full_disk(on_disk: Project, disk: Disk) -> None:
+    session = painted(on_disk)
+    disk.fill()
+    kept_and_saved_later(session, "No space left", disk.empty)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_labels_outlive_a_folder_that_goes_away(project: Project) -> None:
+    session, away = painted(project), project.path.with_name("away")
+    project.path.rename(away)
+
+    def back() -> None:
+        assert not project.path.exists(), "begun anew where the folder comes back"
+        away.rename(project.path)
+
+    kept_and_saved_later(session, "is gone", back)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_labels_outlive_a_folder_that_becomes_read_only(read_only: Project) -> None:
+    import subprocess
+
+    def remount(how: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{how},bind", str(read_only.path)], check=True)
+
+    remount("rw")
+    session = painted(read_only)
+    remount("ro")
+    kept_and_saved_later(session, "Read-only", lambda: remount("rw"))
+
+
+def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
+    session, told = Session(), []
+    session.message.connect(lambda _, text: told.append(text))
+    session.open_project(read_only.path)
+    assert any("only shown: its folder cannot be written to" in text for text in told)
+    session.show_case("scan-0")
+    assert session.why_no_edit()
+    session.save_label()
+    session.close_project()
+
+
+def test_a_read_only_project_can_be_looked_at_and_exported(
+    read_only: Project, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    assert len(export(read_only, "nifti", tmp_path / "out")) == 3
+    for command in (
+        ("train", read_only.path, "--steps", 1, "--device", "cpu"),
+        ("export", read_only.path, "--format", "nrrd", "--out", read_only.path / "out"),
+    ):
+        code, _, said = run(*command)
+        assert code == 2
+        assert "Read-only" in said or "cannot be written to" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".npy", ".json", ".st"])
+def test_files_are_whole_or_as_before(disk: Disk, project: Project, ending: str) -> None:
+    """Also where the last bytes alone do not fit, which libraries are apt to overlook."""
+    like = project.grid("scan-0")
+    shape = (24, 40, 40)
+    like = io.read_volume(_scan(project.path.parent, shape))
+    one, two = (np.random.default_rng(s).normal(size=shape).astype(np.float32) for s in (1, 2))
+    path = disk.path / f"file{ending}"
+
+    def write(array: Any) -> None:
+        if ending == ".npy":
+            save_array(path, array)
+        elif ending == ".json":
+            write_bytes(path, array.tobytes())
+        elif ending == ".st":
+            checkpoint._write(path, {"a": torch.from_numpy(array)}, {})
+        else:
+            io.write_map(array, like=like, path=path)
+
+    def read() -> Any:
+        if ending == ".npy":
+            return np.load(path)
+        if ending == ".json":
+            return np.frombuffer(path.read_bytes(), np.float32).reshape(shape)
+        return load_file(path)["a"].numpy() if ending == ".st" else io.read_map(path)
+
+    write(one)
+    size, failed = path.stat().st_size, 0
+    for leave in (*LEAVE, *(size - size % 4096 + n * 4096 for n in (-1, 0, 1, 2, 60))):
+        disk.fill(leave)
+        try:
+            write(two)
+        except ProjectError as error:
+            failed += "disk is not full" in str(error)
+            assert np.array_equal(read(), one)
+        else:
+            assert np.array_equal(read(), two)
+        disk.empty()
+        write(one)
+        assert [p.name for p in disk.path.iterdir()] == [path.name]
+    assert 0 < failed < len(LEAVE) + 5
+
+
+def _scan(folder: Path, shape: tuple[int, ...]) -> Path:
+    from helpers.nifti_files import save_nifti
+
+    array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    return save_nifti(folder / "like.nii.gz", array.transpose(2, 1, 0))
+
+
+def filled_after_a_checkpoint(project: Project, disk: Disk, leave: int) -> Any:
+    """A run at work on a disk that is full from its second checkpoint on; and its state then."""
+    events = train(project, tiny(steps=5))
+    for event in events:
+        if event["event"] == "checkpoint" and event["step"] == 2:
+            break
+    state = project.runs()[-1].state_folder / "state.safetensors"
+    before = state.read_bytes()
+    disk.fill(leave)
+    return events, state, before
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("leave", [16_384, 0])
+def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
+    on_disk: Project, disk: Disk, leave: int
+) -> None:
+    events, state, before = filled_after_a_checkpoint(on_disk, disk, leave)
+    told = []
+    with pytest.raises(ProjectError, match=r"could not be written in .*No space left"):
+        told += list(events)
+    assert state.read_bytes() == before
+    run = on_disk.runs()[-1]
+    if leave:
+        last = run.read_events()[0][-1]
+        assert last["event"] == "failed"
+        assert "No space left" in last["message"]
+    assert all(isinstance(event, dict) for event in run.read_events()[0])
+    disk.empty()
+    again = list(train(on_disk, TrainConfig.from_dict(run.read_config()), run))
+    assert again[-1]["event"] == "finished"
+    assert [e["step"] for e in run.read_history() if e["event"] == "checkpoint"][-1] == 5
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) -> None:
+    events, _, _ = filled_after_a_checkpoint(on_disk, disk, 0)
+    warned = []
+    for event in events:
+        if event["event"] == "warning":
+            warned.append(event["message"])
+            disk.empty()
+    assert len(warned) == 1
+    assert "No checkpoint at step 3" in warned[0]
+    written = on_disk.runs()[-1].read_events()[0]
+    assert written[-1]["event"] == "finished"
+    assert warned[0] in [event.get("message") for event in written]  # had to wait
+
+
+def test_the_end_of_a_run_waits_for_room(
+    on_disk: Project, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(side_jobs, "PAUSE", 0.01)
+    events = train(on_disk, tiny(steps=3, checkpoint_every=600.0))
+    for event in events:
+        if event["event"] == "step":
+            disk.fill()
+            break
+    for event in events:
+        if event["event"] == "warning" and "tried again" in event["message"]:
+            disk.empty()
+    assert event["event"] == "finished"
+    assert on_disk.run().read_metrics()["step"] == 3
+
+
+def test_no_room_in_the_middle_of_a_checkpoint(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What safetensors raises is no OSError; without a disk of its own, this is what it does."""
+    monkeypatch.setattr(side_jobs, "PATIENCE", 0.0)
+
+    def half(tensors: Any, path: Path, metadata: Any) -> None:
+        save_file(tensors, path, metadata)
+        os.truncate(path, path.stat().st_size // 2)
+        raise SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        )
+
+    events = train(project, tiny(steps=4))
+    for event in events:
+        if event["event"] == "checkpoint" and event["step"] == 2:
+            break
+    run = project.runs()[-1]
+    kept = {p: p.read_bytes() for p in (run.weights_path, run.state_folder / "state.safetensors")}
+    monkeypatch.setattr(checkpoint, "save_file", half)
+    with pytest.raises(ProjectError, match=r"safetensors could not .*: No space left on device\."):
+        list(events)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert not list(run.folder.rglob(".*.tmp.*"))
+    said = run.read_events()[0]
+    assert (said[-1]["event"], said[-2]["event"]) == ("failed", "warning")
+    monkeypatch.undo()
+    again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert (again[0]["from_step"], again[-1]["event"]) == (2, "finished")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> None:
+    events = train(project, tiny(steps=5))
+    for event in events:
+        if event["event"] == "checkpoint" and event["step"] == 3:
+            break
+    away = project.path.with_name("away")
+    project.path.rename(away)
+    with pytest.raises(EngineError, match="last checkpoint is kept"):
+        list(events)
+    assert not project.path.exists(), "begun anew where the folder comes back"
+    away.rename(project.path)
+    run = project.runs()[-1]
+    again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
+    assert (again[0]["from_step"], again[-1]["event"]) == (3, "finished")
+
+
+def test_a_prediction_that_does_not_fit_leaves_the_old_one(on_disk: Project, disk: Disk) -> None:
+    run = on_disk.new_run("dycon", {}).id
+    shape = on_disk.grid("scan-0").shape
+    old = np.ones(shape, np.uint8)
+    on_disk.write_prediction(run, "scan-0", old, old * 0.5, old * 0.5)
+    before = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}
+    noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    disk.fill(16 * 4096)  # for one map, not for all
+    with pytest.raises(ProjectError, match=r"^scan-0.nii.gz and what belongs to it .*No space"):
+        on_disk.write_prediction(run, "scan-0", 0 * old, noise, noise)
+    disk.empty()
+    after = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}
+    assert after == before
+
+
+@pytest.mark.parametrize("format_", ["nifti", "nrrd", "nnunet"])
+def test_an_export_that_does_not_fit_is_told(on_disk: Project, disk: Disk, format_: str) -> None:
+    out = disk.path / "out"
+    disk.fill(6 * 4096 if format_ == "nnunet" else 2 * 4096)
+    with pytest.raises(DyconError, match="disk is not full"):
+        export(on_disk, format_, out)
+    shown = [p for p in out.rglob("*") if p.is_file()]
+    assert all(not p.name.startswith(".") for p in shown)
+    disk.empty()
+    shutil.rmtree(out)

@@ -1,0 +1,1 @@
+"""What tests of several folders share: small files, small runs, processes to be killed."""

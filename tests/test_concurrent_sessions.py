@@ -1,0 +1,425 @@
+"""Two windows, commands or machines on one project: told of each other, nothing destroyed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.tiny_runs import TINY
+
+from napari_dycon.application import engine_process
+from napari_dycon.application.prompts import Question
+from napari_dycon.cli.options import identified, taken_up
+from napari_dycon.core import heartbeat
+from napari_dycon.core.atomic import folder_lock
+from napari_dycon.core.heartbeat import STALE, ProcessIdentity, is_fresh
+from napari_dycon.engine.config import make_config
+from napari_dycon.engine.training.run import train
+from napari_dycon.errors import BusyError, ProjectError
+from napari_dycon.project.open_sessions import FOLDER, PATIENCE, Presence, holders
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+HOLD = """
+import sys, time
+from napari_dycon.session import Session
+session = Session()
+session.open_project(sys.argv[1])
+print("open", flush=True)
+time.sleep(60)
+"""
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def other_process(project: Project) -> subprocess.Popen[bytes]:
+    """Somebody else, who has the project open and is killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(project.path)], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"open\n"
+    yield process  # type: ignore[misc]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_session_is_told_who_has_the_project(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    session, said = Session(), []
+    session.message.connect(lambda level, text: said.append((level, text)))
+    session.open_project(project.path)
+    assert session.project is not None
+    assert any(
+        level == "warning" and "is open already" in text and "on this computer, since" in text
+        for level, text in said
+    )
+
+
+def test_a_person_is_offered_to_look_only(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    session = Session()
+    asked: list[Question] = []
+    session.asked.connect(asked.append)
+    session.open_project(project.path)
+    assert session.project is None  # until there is an answer
+    (question,) = asked
+    assert [text for text, _ in question.choices] == ["Only look", "Work on it too"]
+    question.choices[0][1]()
+    assert session.project is not None
+    assert session.project.read_only
+    session.show_case("scan-0")
+    with pytest.raises(ProjectError, match="only shown"):
+        session.set_label(np.ones_like(session.need_view().label))
+    with pytest.raises(ProjectError, match="only shown"):
+        session.set_case_status("scan-0", "unlabeled")
+    with pytest.raises(ProjectError, match="only shown"):
+        session.start_training()
+    assert len(holders(project.path)) == 1  # who looks on is in nobody's way
+    question.choices[1][1]()
+    assert not session.need_project().read_only
+    assert len(holders(project.path)) == 2
+    session.close_project()
+    assert len(holders(project.path)) == 1
+
+
+def test_a_window_that_was_killed_holds_nothing(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    other_process.kill()
+    other_process.wait()
+    assert list((project.path / FOLDER).glob("*.json"))
+    assert holders(project.path) == []
+    assert not list((project.path / FOLDER).glob("*.json"))
+
+
+def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> None:
+    presence = Presence(project.path)
+    presence._values["process"]["host"] = "ward-3"
+    presence._values["user"] = "anna"
+    presence.enter()
+    (holder,) = holders(project.path)
+    assert str(holder).startswith("anna on ward-3, since ")
+    (file,) = (project.path / FOLDER).glob("*.json")
+    old = time.time() - STALE - 5
+    os.utime(file, (old, old))
+    assert holders(project.path) == []
+    presence.leave()
+    assert not (project.path / FOLDER).exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"process": 3}', '{"process": {"pid": "x"}, "user": 1, "since": null}']
+)
+def test_a_damaged_file_of_a_holder_hinders_nobody(project: Project, text: str) -> None:
+    (project.path / FOLDER).mkdir()
+    (project.path / FOLDER / "x.json").write_text(text)
+    assert holders(project.path) == []
+    Session().open_project(project.path)
+
+
+def test_presence_makes_no_folder_anew_that_is_gone(project: Project) -> None:
+    presence = Presence(project.path)
+    shutil.rmtree(project.path)
+    presence.enter()
+    presence.leave()
+    assert not project.path.exists()
+
+
+def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
+    project: Project,
+) -> None:
+    # Both change project.json (the status) after every label, as two machines on a share would.
+    work = (
+        "import sys, numpy as np\n"
+        "from napari_dycon.project.store import Project\n"
+        "project = Project.open(sys.argv[1])\n"
+        "shape = project.grid(sys.argv[2]).shape\n"
+        "for number in range(20):\n"
+        "    label = np.full(shape, 255 if number % 2 else 1, np.uint8)\n"
+        "    label[0] = 1\n"
+        "    project.save_label(sys.argv[2], label)\n"
+    )
+    cases = [case.id for case in project.cases][-2:]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", work, str(project.path), case]) for case in cases
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    opened = Project.open(project.path)
+    for case in cases:
+        label = opened.read_label(case)
+        assert label is not None
+        assert label[0].min() == label[0].max() == 1
+        assert opened.case(case).status == "in progress"
+
+
+def test_commands_tell_who_has_the_project(
+    project: Project,
+    other_process: subprocess.Popen[bytes],
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
+    code, out, err = run("cases", project.path, "--json")
+    assert code == 0
+    assert "is open already" in err.replace("\n", " ")
+    assert len(json.loads(out)["cases"]) == len(project.cases)
+
+
+def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, str, str]]) -> None:
+    made = project.new_run("supervised", make_config("supervised", **TINY).to_dict())
+    with folder_lock(made.folder):  # as the process that trains it does
+        code, _, err = run("train", project.path, "--resume", made.id)
+    assert code == 2
+    assert "is being trained already" in err
+    code, out, _ = run("train", project.path, "--resume", made.id, "--json")
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["event"] == "finished"
+    with folder_lock(made.folder, timeout=0.0):  # let go of
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
+def test_presence_follows_no_link_out_of_the_project(project: Project, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    kept = outside / "x.json"
+    kept.write_text('{"process": {"pid": 1, "host": "h", "started": 1}, "user": "u", "since": 1}')
+    os.utime(kept, (1, 1))
+    (project.path / FOLDER).symlink_to(outside)
+    presence = Presence(project.path)
+    presence.enter()
+    assert holders(project.path) == []
+    presence.leave()
+    assert [path.name for path in outside.iterdir()] == ["x.json"]
+
+
+@pytest.mark.parametrize("since", ["1e300", "-5", '"now"', "null"])
+def test_absurd_times_of_holders_hinder_nobody(project: Project, since: str) -> None:
+    (project.path / FOLDER).mkdir()
+    me = json.dumps(ProcessIdentity.current().to_dict())
+    (project.path / FOLDER / "x.json").write_text(
+        f'{{"process": {me}, "user": "u", "since": {since}}}'
+    )
+    assert holders(project.path) == []
+    (project.path / FOLDER / "y.json").write_text("[" * 100_000)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(project.path / FOLDER / "z.json")
+    assert holders(project.path) == []
+
+
+def test_looking_changes_nothing(project: Project, other_process: subprocess.Popen[bytes]) -> None:
+    other_process.kill()
+    other_process.wait()
+    before = sorted((project.path / FOLDER).iterdir())
+    Session().open_project(project.path, read_only=True)
+    assert sorted((project.path / FOLDER).iterdir()) == before
+    with pytest.raises(ProjectError, match="only shown"):
+        list(train(Project.open(project.path, read_only="of a test"), make_config("supervised")))
+
+
+def test_a_new_run_is_held_as_well(project: Project) -> None:
+    held = []
+    for event in identified(train(project, make_config("supervised", **TINY)), project, held=False):
+        if event["event"] == "step":
+            with pytest.raises(BusyError), taken_up(project.runs()[-1]):
+                pass
+            held.append(event)
+    assert held
+    with taken_up(project.runs()[-1]):
+        pass
+
+
+def test_what_happens_while_a_lock_is_held_is_not_the_locks_trouble(project: Project) -> None:
+    with pytest.raises(BrokenPipeError), folder_lock(project.path):
+        raise BrokenPipeError
+    with folder_lock(project.path, timeout=0.0):
+        pass
+
+
+def test_a_drive_that_is_gone_does_not_hold_a_person_back(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    other = Project.create(tmp_path / "other")
+    session, asked = Session(), []
+    session.asked.connect(asked.append)
+    session.open_project(project.path)
+    session.show_case("scan-0")
+    session.need_view().label[0] = 1
+    project.path.rename(tmp_path / "away")
+    session.open_project(other.path)
+    assert asked[-1].choices[0][0] == "Keep it there and go on"
+    asked[-1].choices[0][1]()
+    assert session.need_project().path == other.path
+    assert list((tmp_path / "napari-dycon-unsaved").glob("scan-0-*.nii.gz"))
+
+
+def test_a_drive_that_hangs_holds_up_no_window(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    back = threading.Event()
+    write = Presence._write
+    monkeypatch.setattr(Presence, "_write", lambda self: (back.wait(60), write(self)))
+    presence = Presence(project.path)
+    begin = time.monotonic()
+    presence.enter()
+    presence.leave()
+    assert time.monotonic() - begin < 3 * PATIENCE
+    back.set()
+    presence._thread.join(10)
+    assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back
+
+
+def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+    assert engine_process.is_running(run)
+    assert engine_process.is_running(run, only_look=True)
+    with pytest.raises(BusyError, match="trained already on ward-3"), taken_up(run):
+        pass
+    session = Session()
+    session.open_project(project.path)
+    assert "on ward-3" in session.status.text
+    monkeypatch.setattr(heartbeat, "STALE", 1.0)
+    monkeypatch.setattr(engine_process, "LOOK", 0.05)
+    end = time.monotonic() + 3
+    while time.monotonic() < end:  # as long as it gives them
+        engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+        time.sleep(0.05)
+    assert session.status.phase != "idle"
+    wait(lambda: session.status.phase == "idle")  # told that it ended, without a last word
+    assert not engine_process.is_running(run)
+    with taken_up(run):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [-STALE - 5, 3600.0, 10 * 365 * 86400.0])
+def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds: float) -> None:
+    run = project.new_run("dycon", {})
+    engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+    date = time.time() + seconds
+    os.utime(run.folder / "process.json", (date, date))
+    assert not engine_process.is_running(run)
+
+
+def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
+    before = run.folder.stat().st_mtime_ns
+    session = Session()
+    session.open_project(project.path, read_only=True)
+    assert "on ward-3" in session.status.text
+    time.sleep(2 * engine_process.LOOK)
+    session.close_project()
+    assert run.folder.stat().st_mtime_ns == before
+
+
+def test_ones_own_run_comes_before_a_colleagues(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    own, theirs = (project.new_run("dycon", make_config("dycon").to_dict()) for _ in range(2))
+    engine_process.write_identity(own, ProcessIdentity.of(other_process.pid))
+    engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
+    session = Session()
+    session.open_project(project.path)
+    assert session.status.run == own.id
+    assert not session.runs.elsewhere
+
+
+def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
+    theirs = project.new_run("dycon", make_config("dycon").to_dict())
+    engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
+    session = Session()
+    session.open_project(project.path)
+    assert session.status.run == theirs.id
+    own = session.start_training(make_config("supervised", **(TINY | {"steps": 2})))
+    session.wait(120)
+    assert project.run(own).read_metrics()["outcome"] == "finished"
+    assert theirs.read_control() == {}
+
+
+def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    engine_process.write_identity(run, ProcessIdentity.of(other_process.pid))
+    events = engine_process.follow_training(run)
+    assert next(events)["event"] == "waiting"
+    away = project.path.rename(project.path.with_name("away"))
+    end = time.monotonic() + 3 * engine_process.LOOK
+    while time.monotonic() < end:
+        assert next(events)["event"] == "waiting"
+    away.rename(project.path)
+    run.append_event({"event": "finished"})
+    wait(lambda: next(events)["event"] == "finished")
+
+
+def test_a_run_that_has_just_ended_is_not_told_to_have_died(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
+    run = project.new_run("dycon", make_config("dycon").to_dict())
+    for event in ("started", "finished"):
+        run.append_event({"event": event})
+    engine_process.write_identity(run, ProcessIdentity.of(other_process.pid))
+    events = engine_process.follow_training(run)
+    assert next(events)["event"] == "waiting"
+    other_process.kill()
+    other_process.wait()
+    told = [event["event"] for event in events if event["event"] != "waiting"]
+    assert told == ["finished"]
+
+
+def test_signs_of_life_are_given_while_there_is_work(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "FRESHEN", 0.02)
+    run = project.new_run("dycon", {})
+    file = run.folder / "process.json"
+    with engine_process.at_work(run) as taken_over:
+        os.utime(file, (0, 0))
+        wait(lambda: is_fresh(file, time.time()))
+        file.unlink()  # by somebody's hand
+        wait(file.exists)
+        other = ProcessIdentity(4711, "ward-3", 1.0)
+
+        def other_gives_a_sign() -> bool:
+            engine_process.write_identity(
+                run, other
+            )  # again and again: one of ours may be on its way
+            return taken_over() == other
+
+        wait(other_gives_a_sign)
+    assert engine_process.read_identity(run) == other  # its file is left to it
+    wait(lambda: not any(t.name == "signs of life" for t in threading.enumerate()))
+
+
+def test_a_run_that_another_machine_took_over_ends_here(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "FRESHEN", 0.02)
+    config = make_config("supervised", **(TINY | {"steps": 10_000}))
+    events = identified(train(project, config), project, held=False)
+    run = project.run(next(e for e in events if e["event"] == "started")["run"])
+    with pytest.raises(BusyError, match="taken over on ward-3"):  # noqa: PT012
+        for _ in events:
+            engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", 1.0))
+    assert run.read_metrics() == {}

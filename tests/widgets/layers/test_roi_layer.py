@@ -1,0 +1,227 @@
+"""The box that growing stays in, drawn with the mouse in the real window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_dycon.project.store import Project
+
+pytestmark = pytest.mark.gui
+SHIFT = Qt.KeyboardModifier.ShiftModifier
+NONE = Qt.KeyboardModifier.NoModifier
+LEFT = Qt.MouseButton.LeftButton
+
+
+class Hand:
+    """A person's mouse and keys over the canvas."""
+
+    def __init__(self, viewer: Any, panel: Any, qtbot: Any) -> None:
+        self.viewer, self.panel, self.qtbot = viewer, panel, qtbot
+        self.session, self.box = panel.session, panel.layers.box
+        self.canvas = viewer.window._qt_viewer.canvas
+
+    def press(self, key: Any, modifier: Any = NONE) -> None:
+        self.canvas.native.setFocus()
+        QTest.keyClick(self.canvas.native, key, modifier)
+        self.qtbot.wait(50)
+
+    def at(self, *voxel: float) -> QPoint:
+        """Where a voxel lies on the canvas."""
+        scan = next(v for k, v in self.canvas.layer_to_visual.items() if k.name == "scan-3")
+        place = [voxel[axis] + 0.5 for axis in reversed(self.viewer.dims.displayed)]
+        found = scan.node.transforms.get_transform("visual", "canvas").map([*place, 0, 1])
+        return QPoint(*(round(float(c)) for c in (found / found[3])[:2]))
+
+    def drag(self, start: tuple[float, ...], end: tuple[float, ...]) -> None:
+        native = self.canvas.native
+        a, b = self.at(*start), self.at(*end)
+        QTest.mouseMove(native, a)
+        QTest.mousePress(native, LEFT, NONE, a)
+        self.qtbot.wait(30)
+        for step in (1, 2, 3):
+            place = QPointF(a + (b - a) * step / 3)
+            event = QMouseEvent(
+                QEvent.Type.MouseMove, place, QPointF(native.mapToGlobal(place.toPoint())),
+                Qt.MouseButton.NoButton, LEFT, NONE,
+            )  # fmt: skip
+            QApplication.sendEvent(native, event)
+            self.qtbot.wait(30)
+        QTest.mouseRelease(native, LEFT, NONE, b)
+        self.qtbot.wait(50)
+
+
+@pytest.fixture
+def hand(window: Callable[[], Any], project: Project, qtbot: Any) -> Hand:
+    """Window on scan-3, with a stroke in slices 9 and 10."""
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    panel.session.show_case("scan-3")
+    qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
+    panel.session.view.label[9:11, 9:12, 9:12] = 1
+    panel.layers.go_to_slice(10, 0)
+    qtbot.wait(300)
+    return Hand(viewer, panel, qtbot)
+
+
+def near(box: Any, *wanted: tuple[int, int]) -> bool:
+    """Whether a box is where the mouse drew it, but for a voxel."""
+    return all(
+        abs(span.start - a) <= 1 and abs(span.stop - b) <= 1
+        for span, (a, b) in zip(box, wanted, strict=True)
+    )
+
+
+def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> None:
+    viewer, session, box = hand.viewer, hand.session, hand.box
+    tools = hand.panel.annotate.tools.box
+    assert tools.draw.text() == "Draw box"
+    assert "no box is drawn" in tools.remove.toolTip()
+    hand.press(Qt.Key.Key_G, SHIFT)
+    assert tools.draw.isChecked()
+    hand.drag((10, 4, 3), (10, 16, 14))
+    assert near(session.drawing.box, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
+    assert not box.editing
+    assert viewer.layers.selection.active.name == "label"
+    layer = box.layer
+    assert layer.metadata["napari_dycon"]["case"] == "scan-3"
+    assert layer.metadata["napari_dycon"]["role"] == "box"
+    assert tuple(layer.scale) == tuple(viewer.layers["label"].scale)
+    assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
+    assert viewer.dims.nsteps == hand.panel.session.view.label.shape
+
+    tools.first.setValue(8)
+    tools.last.setValue(12)
+    assert session.drawing.box[0] == slice(8, 13)
+    for index, shown in ((8, 1), (12, 1), (13, 0), (7, 0)):
+        hand.panel.layers.go_to_slice(index, 0)
+        assert len(layer.data) == shown
+        assert layer.bounding_box.visible == bool(shown)
+        assert not any(layer.edge_width)  # the outline is drawn otherwise
+    assert "slices 8 to 12" in hand.panel.message.text()
+    hand.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
+    hand.drag((7, 8, 8), (7, 18, 12))
+    assert near(session.drawing.box, (7, 13), (4, 19), (3, 15))
+
+    viewer.dims.order = (1, 0, 2)
+    hand.panel.layers.go_to_slice(10, 1)
+    assert (tools.first.value(), tools.last.value()) == (
+        session.drawing.box[1].start,
+        session.drawing.box[1].stop - 1,
+    )
+    assert np.ptp(layer.data[0], axis=0)[0] == 6
+    viewer.dims.order = (0, 1, 2)
+    hand.panel.layers.go_to_slice(10, 0)
+
+    tools.draw.click()
+    assert str(layer.mode) == "select"
+    before = session.drawing.box
+    middle = (before[1].start + 3, before[2].start + 3)
+    hand.drag((10, *middle), (10, middle[0] - 2, middle[1] + 2))
+    assert near(
+        session.drawing.box,
+        (7, 13),
+        (before[1].start - 2, before[1].stop - 2),
+        (before[2].start + 2, before[2].stop + 2),
+    )
+    assert box.editing
+    hand.press(Qt.Key.Key_Delete)
+    assert session.drawing.box is None
+    hand.qtbot.waitUntil(lambda: "Box" not in viewer.layers, timeout=20_000)
+    assert viewer.layers.selection.active.name == "label"
+
+
+def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
+    session, label = hand.session, hand.panel.layers.layer("label")
+    before = session.view.label.copy()
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.drag((10, 4, 3), (10, 10, 14))
+    hand.press(Qt.Key.Key_G)
+    hand.qtbot.waitUntil(lambda: session.drawing.has_proposal, timeout=20_000)
+    assert np.array_equal(session.view.label, before)
+    hand.press(Qt.Key.Key_G, SHIFT)  # with the box in hand, too
+    assert hand.box.editing
+    hand.press(Qt.Key.Key_A)
+    changed = session.view.label != before
+    assert changed.sum() > 20
+    changed[session.drawing.box] = False
+    assert not changed.any()
+    label.undo()
+    assert np.array_equal(session.view.label, before)
+    session.flush()
+    assert set(np.unique(session.project.read_label("scan-3"))) == {1, 255}
+
+
+def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
+    hand.press(Qt.Key.Key_G, SHIFT)
+    QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
+    hand.qtbot.wait(50)
+    assert hand.session.drawing.box is None
+    assert "no rectangle" in hand.panel.message.text()
+    assert hand.box.editing  # the next drag draws
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
+
+
+def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
+    session = hand.session
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.drag((10, 4, 3), (10, 10, 14))
+    hand.viewer.layers.remove("Box")
+    assert session.drawing.box is None
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.drag((10, 4, 3), (10, 10, 14))
+    session.show_case("scan-4")
+    hand.qtbot.waitUntil(lambda: session.view.id == "scan-4", timeout=20_000)
+    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
+    assert session.drawing.box is None
+    assert hand.viewer.layers.selection.active.name == "label"
+    session.drawing.limit_growing((slice(2, 9), slice(2, 9), slice(2, 9)))  # by a script
+    assert hand.viewer.layers["Box"].metadata["napari_dycon"]["case"] == "scan-4"
+    hand.panel.release()  # with a box in place
+    assert "Box" not in hand.viewer.layers
+
+
+def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None:
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.drag((10, 4, 3), (10, 10, 14))
+    tools = hand.panel.annotate.tools.box
+    hand.viewer.dims.ndisplay = 3
+    assert not tools.draw.isEnabled()
+    assert "switch to the 2D view" in tools.draw.toolTip()
+    assert len(hand.box.layer.data) == 2
+    hand.press(Qt.Key.Key_G, SHIFT)
+    assert "2D view" in hand.panel.message.text()
+    hand.viewer.dims.ndisplay = 2
+    assert tools.draw.isEnabled()
+    assert len(hand.box.layer.data) == 1
+
+
+def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
+    views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
+    from napari_dycon.widgets.window.orthogonal import toggle
+
+    toggle(hand.viewer)
+    manager = views._get_manager(hand.viewer)
+    hand.qtbot.waitUntil(manager.is_shown, timeout=20_000)
+    hand.qtbot.wait(500)
+    hand.press(Qt.Key.Key_G, SHIFT)
+    hand.drag((10, 5, 5), (10, 13, 12))
+    assert hand.session.drawing.box is not None
+    side = manager.right_widget.vm_container.viewer_model
+    assert len(side.layers["Box"].data) == 0
+    hand.panel.layers.go_to_slice(11, 0)
+    assert len(hand.box.layer.data) == 1
+    hand.session.drawing.limit_growing(None)
+    hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=20_000)
+    toggle(hand.viewer)
+    hand.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
+    views.delete_and_cleanup(hand.viewer)

@@ -1,0 +1,31 @@
+"""Curves of runs: complete, and each step once, however often a run was taken up again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.gui
+
+
+def started(run: str, from_step: int) -> dict[str, Any]:
+    return {"event": "started", "run": run, "from_step": from_step}
+
+
+def step(number: int, loss: float = 1.0) -> dict[str, Any]:
+    return {"event": "step", "step": number, "parts": {"supervised": loss}}
+
+
+def test_a_resumed_run_goes_on_where_its_checkpoint_is(needs_display: None, qtbot: Any) -> None:
+    from napari_dycon.widgets.train.curves import Curves
+
+    curves = Curves()
+    qtbot.addWidget(curves)
+    curves.add_all([started("001", 0), *(step(n) for n in (1, 2, 3))])
+    curves.add_all([started("001", 2), step(3, 0.5), step(4, 0.4)])
+    assert curves.points["loss"] == ([1, 2, 3, 4], [1.0, 1.0, 0.5, 0.4])
+    curves.add_all([started("002", 0), step(1)])
+    assert curves.points["loss"][0] == [1]
+    curves.add_all([started("001", 2), step(3)])  # another run's curve is no beginning of it
+    assert curves.points["loss"][0] == [3]

@@ -1,0 +1,181 @@
+"""Windows and runs that end before one another, and a project that somebody else has open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+from helpers.tiny_runs import TINY
+
+from napari_dycon.application import engine_process
+from napari_dycon.application.label_autosave import LabelKeeper
+from napari_dycon.engine.config import make_config
+from napari_dycon.errors import ProjectError
+from napari_dycon.project.store import Project
+from napari_dycon.session import Session
+
+pytestmark = pytest.mark.gui
+ENDLESS = {**TINY, "steps": 10_000_000}
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch, pictures: Any) -> Callable[[str], list[str]]:
+    """Answer the next questions by the text of a button; returns what was asked."""
+    from qtpy.QtWidgets import QMessageBox
+
+    def answer(text: str) -> list[str]:
+        asked: list[str] = []
+
+        def exec_(box: QMessageBox) -> None:
+            asked.append(box.text())
+            box.show()
+            box.grab().save(str(pictures / f"question-{box.windowTitle() or 'asked'}.png"))
+            next(b for b in box.buttons() if b.text().replace("&", "") == text).click()
+
+        monkeypatch.setattr(QMessageBox, "exec", exec_)
+        return asked
+
+    return answer
+
+
+def training(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    panel.session.start_training(make_config("supervised", **ENDLESS))
+    qtbot.waitUntil(lambda: panel.session.status.phase == "training", timeout=120_000)
+    return viewer, panel
+
+
+@pytest.mark.parametrize(
+    ("answer", "closes", "goes_on"),
+    [("Keep training", True, True), ("Stop and keep what it learned", True, False),
+     ("Cancel", False, True)],
+)  # fmt: skip
+def test_a_person_who_closes_the_window_decides_about_the_run(
+    answer: str,
+    closes: bool,
+    goes_on: bool,
+    window: Callable[[], Any],
+    project: Project,
+    qtbot: Any,
+    answers: Callable[[str], list[str]],
+) -> None:
+    viewer, _panel = training(window, project, qtbot)
+    main, asked = viewer.window._qt_window, answers(answer)
+    run = project.runs()[-1]
+    main.close(confirm_need=True)  # as Ctrl+W and the menu do
+    assert len(asked) == 1
+    assert main.isVisible() is not closes
+    if closes:
+        del viewer.window._qt_window  # as napari's own Window.close does
+    if goes_on:
+        assert engine_process.is_running(run)
+        run.write_control(command="stop")
+    qtbot.waitUntil(lambda: not engine_process.is_running(run), timeout=60_000)
+    assert run.has_weights
+    assert run.read_events()[0][-1]["event"] == "stopped"
+
+
+def test_a_program_that_closes_the_window_is_not_asked(
+    window: Callable[[], Any],
+    project: Project,
+    qtbot: Any,
+    answers: Callable[[str], list[str]],
+) -> None:
+    viewer, panel = training(window, project, qtbot)
+    asked = answers("Cancel")
+    run = project.runs()[-1]
+    viewer.close()
+    assert not asked
+    assert engine_process.is_running(run)
+    # Opened again, the run is attached with its curves from the first step on.
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.status.phase == "training", timeout=60_000)
+    qtbot.waitUntil(lambda: len(panel.train.curves.points["loss"][0]) > 3, timeout=60_000)
+    assert panel.train.curves.points["loss"][0][0] == 1
+    panel.session.stop()
+    qtbot.waitUntil(lambda: panel.session.status.phase == "idle", timeout=60_000)
+
+
+def test_a_project_in_use_can_be_looked_at(
+    window: Callable[[], Any],
+    project: Project,
+    qtbot: Any,
+    answers: Callable[[str], list[str]],
+    picture: Callable[[Any, str], None],
+) -> None:
+    other = Session()
+    other.open_project(project.path)
+    asked = answers("Only look")
+    viewer, panel = window()
+    session = panel.session
+    session.open_project(project.path)
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
+    assert "is open already" in asked[0]
+    session.show_case("scan-0")
+    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    label = next(layer for layer in viewer.layers if layer.name == "label")
+    assert not label.editable
+    label.mode = "paint"
+    assert str(label.mode) == "pan_zoom"
+    for button in (panel.train.start_button, panel.data.add_button, panel.annotate.case_done):
+        assert not button.isEnabled()
+        assert "only to look" in button.toolTip()
+    session.show_case("scan-1")
+    qtbot.waitUntil(lambda: session.view.id == "scan-1", timeout=20_000)
+    assert not label.editable
+    picture(viewer, "only-shown")
+    other.close_project()
+
+
+def test_an_engine_that_dies_leaves_a_window_that_works(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> None:
+    _, panel = training(window, project, qtbot)
+    session, said = panel.session, []
+    session.message.connect(lambda level, text: said.append((level, text)))
+    identity = engine_process.read_identity(project.runs()[-1])
+    assert identity is not None
+    psutil.Process(identity.pid).kill()
+    qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
+    assert any(level == "error" and "ended" in text for level, text in said), said
+    assert "Traceback" not in str(said)
+    qtbot.waitUntil(lambda: not panel.background._bars, timeout=20_000)
+    assert panel.train.start_button.isEnabled()
+    assert not panel.train.stop_button.isEnabled()
+    session.start_training(make_config("supervised", **TINY))
+    qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=120_000)
+    assert project.runs()[-1].has_weights
+
+
+def test_a_label_that_nothing_can_keep_keeps_the_window_open(
+    window: Callable[[], Any], project: Project, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer, panel = window()
+    session, said = panel.session, []
+    session.open_project(project.path)
+    qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
+    session.show_case("scan-3")
+    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise ProjectError("The disk is full.")
+
+    monkeypatch.setattr(Project, "save_label", full)
+    monkeypatch.setattr(LabelKeeper, "rescue", full)
+    session.message.connect(lambda _, text: said.append(text))
+    session.view.label[0] = 1
+    main = viewer.window._qt_window
+    for words in ("not saved", "kept anywhere", "kept anywhere"):
+        main.close()
+        assert main.isVisible()
+        assert words in said[-1]
+    monkeypatch.undo()
+    main.close()
+    assert not main.isVisible()
+    del viewer.window._qt_window
+    assert project.read_label("scan-3")[0].all()
