@@ -41,7 +41,7 @@ sys.addaudithook(watch)
 WORK = """
 import sys, warnings
 warnings.simplefilter("ignore")
-from napari_dycon import cli
+from napari_dycon.cli import app as cli
 place = sys.argv[1]
 def run(*words):
     print("$", *words, flush=True)

@@ -270,7 +270,7 @@ def test_consoles_print_plain_text_alone() -> None:
         if "bundle" in path.parts:
             continue
         for call in calls("print", path):
-            assert path.name == "terminal.py", f"{path}:{call.lineno}"
+            assert path.name == "console.py", f"{path}:{call.lineno}"
         for call in calls("add_row", path):
             assert "cell" in ast.unparse(call), f"{path}:{call.lineno}"
         for call in calls("echo", path):

@@ -37,7 +37,7 @@ SCHEMA = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
-SCRIPTS = ("__init__", "ensemble", "inferer", "predictor", "scans", "spacing")
+SCRIPTS = ("__init__", "ensemble", "inferer", "predictor", "images", "spacing")
 
 
 def export_monai_bundle(

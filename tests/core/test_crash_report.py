@@ -55,7 +55,7 @@ def test_a_report_names_nobody(own: Path, text: str) -> None:
     written = report.read_text(encoding="utf-8")
     assert "OSError" in written
     assert "ValueError: while reading" in written
-    assert "test_crash.py" in written
+    assert "test_crash_report.py" in written
     for private in ("jane", "doe", "1961", "0815"):
         assert private not in written.lower()
 

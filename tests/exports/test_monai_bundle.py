@@ -181,7 +181,7 @@ def test_the_folder_tells_all_that_is_needed_and_nothing_more(tmp_path: Path) ->
     assert set(texts) == {
         "LICENSE", "configs/inference.json", "configs/logging.conf", "configs/metadata.json",
         "docs/README.md", "scripts/__init__.py", "scripts/ensemble.py", "scripts/inferer.py",
-        "scripts/network.py", "scripts/predictor.py", "scripts/scans.py", "scripts/spacing.py",
+        "scripts/network.py", "scripts/predictor.py", "scripts/images.py", "scripts/spacing.py",
         "scripts/uncertainty.py", "scripts/windows.py",
     }  # fmt: skip
     assert [n for n, text in texts.items() if str(tmp_path) in text or "001-dycon" in text] == []

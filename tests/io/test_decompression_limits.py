@@ -232,7 +232,7 @@ def test_a_dicom_of_more_pixels_than_bytes(tmp_path: Path) -> None:
 def test_reading_needs_no_psutil() -> None:
     code = (
         "import sys; sys.modules['psutil'] = None\n"
-        "from napari_dycon.project import available_memory\n"
+        "from napari_dycon.core import available_memory\n"
         "available_memory.OWN_CGROUPS = available_memory.OWN_CGROUPS / 'none'\n"
         "assert available_memory.available_memory() is None"
     )
