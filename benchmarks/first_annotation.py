@@ -25,7 +25,7 @@ from skimage.measure import approximate_polygon, find_contours
 from skimage.measure import label as pieces_of
 
 from napari_dycon import io
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.label_layer import CaseLabels
 
@@ -57,7 +57,7 @@ def annotate(file: Path, truth: Mask, count: int) -> str:
     try:
         (folder / "images").mkdir()
         shutil.copyfile(file, folder / "images" / file.name)
-        project_from_folder(folder / "project", folder / "images", classes=["structure"])
+        create_project(folder / "project", folder / "images", classes=["structure"])
         results = []
         for way in WAYS:
             session = Session()

@@ -49,7 +49,7 @@ def targets(folder: Path) -> dict[str, Target]:
     from napari_dycon.engine.checkpoints.safetensors_io import read_header
     from napari_dycon.errors import DyconError
     from napari_dycon.io import read_volume
-    from napari_dycon.project.runs.events import parse_line
+    from napari_dycon.project.runs.events import parse_event
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
@@ -58,7 +58,7 @@ def targets(folder: Path) -> dict[str, Target]:
         place.mkdir(exist_ok=True)
         (place / "project.json").write_bytes(data)
         opened = Project.open(place)
-        opened.outside_folders()
+        opened.external_folders()
         for case in opened.cases[:2]:
             opened.image_paths(case.id)
             with contextlib.suppress(DyconError):
@@ -85,7 +85,7 @@ def targets(folder: Path) -> dict[str, Target]:
     def events(data: bytes) -> None:
         status = RunStatus("starting", "001")
         for line in data.splitlines():
-            event = parse_line(line)
+            event = parse_event(line)
             if event is not None:
                 status = advanced(status, event)
         run = Run(folder)

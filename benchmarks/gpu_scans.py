@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 SPACING_MM = 0.625
@@ -94,7 +94,7 @@ def make_project(work: Path, data: Path | None, shape: Shape) -> Project:
         (work / group).mkdir()
         for name in names[:count]:
             shutil.copyfile(data / group / name, work / group / name)
-    project = project_from_folder(work / "project", work / "images", work / "labels")
+    project = create_project(work / "project", work / "images", work / "labels")
     for case in [case.id for case in project.cases][LABELED : LABELED + VALIDATION]:
         project.set_split(case, "validation")
     return project

@@ -26,7 +26,7 @@ from napari_dycon.engine.losses.feature_grid import label_cells
 from napari_dycon.engine.methods import Method, Step, build_method
 from napari_dycon.engine.network import cells
 from napari_dycon.engine.training import run as loop
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 
 LABELED, CASES, EVERY = 4, 60, 15
 
@@ -106,7 +106,7 @@ def main() -> None:
             (Path(folder) / group).mkdir()
             for name in names[:count]:
                 shutil.copyfile(arguments.data / group / name, Path(folder) / group / name)
-        project = project_from_folder(
+        project = create_project(
             Path(folder) / "project", Path(folder) / "images", Path(folder) / "labels"
         )
         with mock.patch.object(loop, "build_method", watched):

@@ -5,8 +5,9 @@
 
 Processes at real work are sent SIGKILL at random moments; after each kill the project is opened
 again and everything in it is read and compared to what was written (see
-``tests/fault_injection``). Started again with the same ``--work``, it goes on where it was. ``--exact`` trains the default recipe of
-DyCON once at a stretch and once killed and resumed, and compares the weights bit by bit.
+``tests/fault_injection``). Started again with the same ``--work``, it continues where it was.
+``--exact`` trains the default preset of DyCON once at a stretch and once killed and resumed, and
+compares the weights bit by bit.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import psutil
 from event_loop import settle, wait
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.widgets.app import make_window
 
 WARM = 20  # rounds in which caches fill
@@ -48,7 +48,7 @@ def main() -> None:
     images.mkdir(parents=True)
     for file in sorted((arguments.data / "images").iterdir())[: arguments.cases]:
         (images / file.name).symlink_to(file)
-    project_from_folder(arguments.work / "project", images, None, ["structure"])
+    create_project(arguments.work / "project", images, None, ["structure"])
 
     viewer, panel = make_window(arguments.work / "project")
     session = panel.session

@@ -53,7 +53,7 @@ from napari_dycon.engine.inference import predict
 from napari_dycon.engine.inference.window_choice import LARGER_SIDE
 from napari_dycon.io import read_label
 from napari_dycon.io.volume import Volume
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.importing.discovery import read_scan
 from napari_dycon.project.store import Project
 
@@ -106,7 +106,7 @@ def prepare(arguments: argparse.Namespace, seed: int) -> tuple[Project, list[tup
             (folder / group).mkdir(parents=True, exist_ok=True)
             for name in chosen:
                 shutil.copyfile((images, labels)[group == "labels"] / name, folder / group / name)
-        project_from_folder(folder / "project", folder / "images", folder / "labels", classes)
+        create_project(folder / "project", folder / "images", folder / "labels", classes)
         for group, origin in (("scans", images), ("truth", labels)):
             (folder / f"{group}.new").mkdir(exist_ok=True)
             for name in names[-arguments.scans :]:

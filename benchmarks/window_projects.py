@@ -15,8 +15,8 @@ from scipy import ndimage
 from napari_dycon import io
 from napari_dycon.io.volume import Source, Volume
 from napari_dycon.project import manifest
-from napari_dycon.project.importing.create_project import project_from_folder
-from napari_dycon.project.models import named_classes
+from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.models import classes_from_names
 from napari_dycon.project.store import Project
 
 DISTINCT = 8  # files that the cases of a large project share
@@ -27,7 +27,7 @@ FEATURES = 128  # that a run finds of a scan
 def make_many(folder: Path, count: int) -> Path:
     """Project of ``count`` tiny scans: a quarter labeled, the rest predicted by three runs."""
     rng = np.random.default_rng(0)
-    project = Project.create(folder / "many", classes=named_classes(["structure"]))
+    project = Project.create(folder / "many", classes=classes_from_names(["structure"]))
     pool, images = folder / "pool", folder / "many-images"
     pool.mkdir()
     images.mkdir()
@@ -53,9 +53,9 @@ def make_many(folder: Path, count: int) -> Path:
         status = "labeled" if labeled else "unlabeled"
         path = f"../many-images/{name}.nii.gz"
         cases.append({"id": name, "images": [path], "status": status})
-    manifest.changed(project.path, lambda values: values["cases"].extend(cases))
+    manifest.edit_manifest(project.path, lambda values: values["cases"].extend(cases))
     for _ in range(RUNS):
-        run = project.new_run("dycon", {"method": "dycon"})
+        run = project.create_run("dycon", {"method": "dycon"})
         predictions = project.path / "predictions" / run.id
         predictions.mkdir(parents=True)
         for number in range(count):
@@ -92,8 +92,8 @@ def make_typical(folder: Path, data: Path | None, large: tuple[int, int, int]) -
     for number in range(2):
         name = f"large-{number}.nii.gz"
         _write_blob(images / name, labels / name, large, 0.7, number)
-    project = project_from_folder(folder / "typical", images, classes=["atrium"])
-    run = project.new_run("dycon", {"method": "dycon"})
+    project = create_project(folder / "typical", images, classes=["atrium"])
+    run = project.create_run("dycon", {"method": "dycon"})
     for case in project.cases:
         if case.id == "atrium-2":
             continue

@@ -61,7 +61,7 @@ def walk(folder: Path, minutes: float) -> None:
         folder / "project", folder / "cohort" / "images", folder / "labels", list(CLASSES)
     )
     wait(lambda: session.project is not None)
-    case = session.project.unlabeled()[0].id
+    case = session.project.unlabeled_cases()[0].id
     truth = io.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
     session.show_case(case)
     wait(lambda: session.view is not None and panel.strip.profile is not None)
@@ -93,7 +93,7 @@ def walk(folder: Path, minutes: float) -> None:
     panel.annotate.case_done.click()
 
     # Growing in another case
-    other = session.project.unlabeled()[0].id
+    other = session.project.unlabeled_cases()[0].id
     other_truth = io.read_label(folder / "cohort" / "truth" / f"{other}.nii.gz").array
     session.show_case(other)
     wait(lambda: session.view.id == other)
@@ -127,7 +127,7 @@ def walk(folder: Path, minutes: float) -> None:
     wait(lambda: session.status.progress > 0.6, 60 * minutes + 120)
     take(viewer, "05-train")
     wait(lambda: session.status.phase == "idle", 60 * minutes + 300)
-    session.predict([c.id for c in session.project.unlabeled()])
+    session.predict([c.id for c in session.project.unlabeled_cases()])
     wait(lambda: not session.review.predicting, 600)
     settle(2)
 

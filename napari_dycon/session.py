@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from psygnal import Signal
 
-from napari_dycon.annotation.regions import Box, changed_box
+from napari_dycon.annotation.regions import Box, bounding_box
 from napari_dycon.application.active_case import CaseView
 from napari_dycon.application.active_learning import Suggester, Suggestion, case_score
 from napari_dycon.application.annotation_tools import Annotating
@@ -88,7 +88,7 @@ class Session:
         scans: Sequence[Scan] | None = None,
         resample: bool = False,
     ) -> None:
-        """Make a project from a folder of scans and open it; see ``project_from_folder``.
+        """Make a project from a folder of scans and open it; see ``create_project``.
 
         Scans that cannot be used are left out, which is told; of uneven slices is asked.
         """
@@ -174,7 +174,7 @@ class Session:
     def show_case(self, case_id: str) -> None:
         """Load a case and make it the one in view; what was drawn before is saved first."""
         project = self.need_project()
-        project.case(case_id)  # an unknown name is refused before anything changes
+        project.get_case(case_id)  # an unknown name is refused before anything changes
         self.flush()
         self._generation += 1
         generation = self._generation
@@ -226,12 +226,12 @@ class Session:
 
     def save_label(self) -> None:
         """Save the label in view when it changed, off the caller's thread where there is one."""
-        if self.view is not None and self.project is not None and not self.project.read_only:
+        if self.view is not None and self.project is not None and not self.project.read_only_reason:
             self._keeper.save(self.project, self.view)
 
     def flush(self) -> None:
         """Save the label in view before returning; when that fails, nothing is dropped."""
-        if self.view is not None and self.project is not None and not self.project.read_only:
+        if self.view is not None and self.project is not None and not self.project.read_only_reason:
             try:
                 self._keeper.flush(self.project, self.view)
             except DyconError as error:
@@ -268,7 +268,7 @@ class Session:
             raise UserError(
                 f"The new label has the shape {new.shape}, the scan has {view.label.shape}."
             )
-        box = changed_box(view.label != new)
+        box = bounding_box(view.label != new)
         return 0 if box is None else self.write_label(box, new[box])
 
     def write_label(self, box: Box, values: Array) -> int:
@@ -280,7 +280,7 @@ class Session:
         values : what the box holds afterwards
         """
         view = self.need_view()
-        self.need_project().need_writing()
+        self.need_project().require_writable()
         changed = int(np.count_nonzero(view.label[box] != values))
         if changed:
             if self.label_writer is None:
@@ -425,7 +425,7 @@ class Session:
         """Why nothing can be drawn just now, to stand beside a button; empty when it can."""
         if self.project is None or self.view is None:
             return "choose a case in the list first"
-        return self.project.read_only
+        return self.project.read_only_reason
 
     def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
         """Follow an engine process until it ends or the project is closed."""

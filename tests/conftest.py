@@ -12,7 +12,7 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.cli import app
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 
@@ -71,7 +71,7 @@ def scans(tmp_path: Path) -> Path:
 @pytest.fixture
 def project(scans: Path, tmp_path: Path) -> Project:
     """Project of six scans, three of them labeled."""
-    return project_from_folder(tmp_path / "project", scans / "images", scans / "labels", ["box"])
+    return create_project(tmp_path / "project", scans / "images", scans / "labels", ["box"])
 
 
 @pytest.fixture

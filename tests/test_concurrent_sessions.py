@@ -25,7 +25,12 @@ from napari_dycon.core.heartbeat import STALE, ProcessIdentity, is_fresh
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import BusyError, ProjectError
-from napari_dycon.project.open_sessions import FOLDER, PATIENCE, Presence, holders
+from napari_dycon.project.open_sessions import (
+    FOLDER,
+    REMOVE_TIMEOUT_S,
+    SessionMarker,
+    list_open_sessions,
+)
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -93,12 +98,12 @@ def test_a_person_is_offered_to_look_only(
         session.set_case_status("scan-0", "unlabeled")
     with pytest.raises(ProjectError, match="only shown"):
         session.start_training()
-    assert len(holders(project.path)) == 1  # who looks on is in nobody's way
+    assert len(list_open_sessions(project.path)) == 1  # who looks on is in nobody's way
     question.choices[1][1]()
-    assert not session.need_project().read_only
-    assert len(holders(project.path)) == 2
+    assert not session.need_project().read_only_reason
+    assert len(list_open_sessions(project.path)) == 2
     session.close_project()
-    assert len(holders(project.path)) == 1
+    assert len(list_open_sessions(project.path)) == 1
 
 
 def test_a_window_that_was_killed_holds_nothing(
@@ -107,22 +112,22 @@ def test_a_window_that_was_killed_holds_nothing(
     other_process.kill()
     other_process.wait()
     assert list((project.path / FOLDER).glob("*.json"))
-    assert holders(project.path) == []
+    assert list_open_sessions(project.path) == []
     assert not list((project.path / FOLDER).glob("*.json"))
 
 
 def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> None:
-    presence = Presence(project.path)
+    presence = SessionMarker(project.path)
     presence._values["process"]["host"] = "ward-3"
     presence._values["user"] = "anna"
-    presence.enter()
-    (holder,) = holders(project.path)
+    presence.create()
+    (holder,) = list_open_sessions(project.path)
     assert str(holder).startswith("anna on ward-3, since ")
     (file,) = (project.path / FOLDER).glob("*.json")
     old = time.time() - STALE - 5
     os.utime(file, (old, old))
-    assert holders(project.path) == []
-    presence.leave()
+    assert list_open_sessions(project.path) == []
+    presence.remove()
     assert not (project.path / FOLDER).exists()
 
 
@@ -132,15 +137,15 @@ def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> Non
 def test_a_damaged_file_of_a_holder_hinders_nobody(project: Project, text: str) -> None:
     (project.path / FOLDER).mkdir()
     (project.path / FOLDER / "x.json").write_text(text)
-    assert holders(project.path) == []
+    assert list_open_sessions(project.path) == []
     Session().open_project(project.path)
 
 
 def test_presence_makes_no_folder_anew_that_is_gone(project: Project) -> None:
-    presence = Presence(project.path)
+    presence = SessionMarker(project.path)
     shutil.rmtree(project.path)
-    presence.enter()
-    presence.leave()
+    presence.create()
+    presence.remove()
     assert not project.path.exists()
 
 
@@ -168,7 +173,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
         label = opened.read_label(case)
         assert label is not None
         assert label[0].min() == label[0].max() == 1
-        assert opened.case(case).status == "in progress"
+        assert opened.get_case(case).status == "in progress"
 
 
 def test_commands_tell_who_has_the_project(
@@ -183,7 +188,7 @@ def test_commands_tell_who_has_the_project(
 
 
 def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, str, str]]) -> None:
-    made = project.new_run("supervised", make_config("supervised", **TINY).to_dict())
+    made = project.create_run("supervised", make_config("supervised", **TINY).to_dict())
     with folder_lock(made.folder):  # as the process that trains it does
         code, _, err = run("train", project.path, "--resume", made.id)
     assert code == 2
@@ -203,10 +208,10 @@ def test_presence_follows_no_link_out_of_the_project(project: Project, tmp_path:
     kept.write_text('{"process": {"pid": 1, "host": "h", "started": 1}, "user": "u", "since": 1}')
     os.utime(kept, (1, 1))
     (project.path / FOLDER).symlink_to(outside)
-    presence = Presence(project.path)
-    presence.enter()
-    assert holders(project.path) == []
-    presence.leave()
+    presence = SessionMarker(project.path)
+    presence.create()
+    assert list_open_sessions(project.path) == []
+    presence.remove()
     assert [path.name for path in outside.iterdir()] == ["x.json"]
 
 
@@ -217,11 +222,11 @@ def test_absurd_times_of_holders_hinder_nobody(project: Project, since: str) -> 
     (project.path / FOLDER / "x.json").write_text(
         f'{{"process": {me}, "user": "u", "since": {since}}}'
     )
-    assert holders(project.path) == []
+    assert list_open_sessions(project.path) == []
     (project.path / FOLDER / "y.json").write_text("[" * 100_000)
     if hasattr(os, "mkfifo"):
         os.mkfifo(project.path / FOLDER / "z.json")
-    assert holders(project.path) == []
+    assert list_open_sessions(project.path) == []
 
 
 def test_looking_changes_nothing(project: Project, other_process: subprocess.Popen[bytes]) -> None:
@@ -231,7 +236,11 @@ def test_looking_changes_nothing(project: Project, other_process: subprocess.Pop
     Session().open_project(project.path, read_only=True)
     assert sorted((project.path / FOLDER).iterdir()) == before
     with pytest.raises(ProjectError, match="only shown"):
-        list(train(Project.open(project.path, read_only="of a test"), make_config("supervised")))
+        list(
+            train(
+                Project.open(project.path, read_only_reason="of a test"), make_config("supervised")
+            )
+        )
 
 
 def test_a_new_run_is_held_as_well(project: Project) -> None:
@@ -275,13 +284,13 @@ def test_a_drive_that_hangs_holds_up_no_window(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = threading.Event()
-    write = Presence._write
-    monkeypatch.setattr(Presence, "_write", lambda self: (back.wait(60), write(self)))
-    presence = Presence(project.path)
+    write = SessionMarker._write
+    monkeypatch.setattr(SessionMarker, "_write", lambda self: (back.wait(60), write(self)))
+    presence = SessionMarker(project.path)
     begin = time.monotonic()
-    presence.enter()
-    presence.leave()
-    assert time.monotonic() - begin < 3 * PATIENCE
+    presence.create()
+    presence.remove()
+    assert time.monotonic() - begin < 3 * REMOVE_TIMEOUT_S
     back.set()
     presence._thread.join(10)
     assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back
@@ -290,7 +299,7 @@ def test_a_drive_that_hangs_holds_up_no_window(
 def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run = project.create_run("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     assert engine_process.is_running(run)
     assert engine_process.is_running(run, only_look=True)
@@ -314,7 +323,7 @@ def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
 
 @pytest.mark.parametrize("seconds", [-STALE - 5, 3600.0, 10 * 365 * 86400.0])
 def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds: float) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     date = time.time() + seconds
     os.utime(run.folder / "process.json", (date, date))
@@ -322,7 +331,7 @@ def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds
 
 
 def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -> None:
-    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run = project.create_run("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     before = run.folder.stat().st_mtime_ns
     session = Session()
@@ -336,7 +345,7 @@ def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -
 def test_ones_own_run_comes_before_a_colleagues(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    own, theirs = (project.new_run("dycon", make_config("dycon").to_dict()) for _ in range(2))
+    own, theirs = (project.create_run("dycon", make_config("dycon").to_dict()) for _ in range(2))
     engine_process.write_identity(own, ProcessIdentity.of(other_process.pid))
     engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
@@ -346,21 +355,21 @@ def test_ones_own_run_comes_before_a_colleagues(
 
 
 def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
-    theirs = project.new_run("dycon", make_config("dycon").to_dict())
+    theirs = project.create_run("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
     session.open_project(project.path)
     assert session.status.run == theirs.id
     own = session.start_training(make_config("supervised", **(TINY | {"steps": 2})))
     session.wait(120)
-    assert project.run(own).read_metrics()["outcome"] == "finished"
+    assert project.get_run(own).read_metrics()["outcome"] == "finished"
     assert theirs.read_control() == {}
 
 
 def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run = project.create_run("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity.of(other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events)["event"] == "waiting"
@@ -376,7 +385,7 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
 def test_a_run_that_has_just_ended_is_not_told_to_have_died(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run = project.create_run("dycon", make_config("dycon").to_dict())
     for event in ("started", "finished"):
         run.append_event({"event": event})
     engine_process.write_identity(run, ProcessIdentity.of(other_process.pid))
@@ -392,7 +401,7 @@ def test_signs_of_life_are_given_while_there_is_work(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "FRESHEN", 0.02)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     file = run.folder / "process.json"
     with engine_process.at_work(run) as taken_over:
         os.utime(file, (0, 0))
@@ -418,7 +427,7 @@ def test_a_run_that_another_machine_took_over_ends_here(
     monkeypatch.setattr(heartbeat, "FRESHEN", 0.02)
     config = make_config("supervised", **(TINY | {"steps": 10_000}))
     events = identified(train(project, config), project, held=False)
-    run = project.run(next(e for e in events if e["event"] == "started")["run"])
+    run = project.get_run(next(e for e in events if e["event"] == "started")["run"])
     with pytest.raises(BusyError, match="taken over on ward-3"):  # noqa: PT012
         for _ in events:
             engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", 1.0))

@@ -35,7 +35,7 @@ def predicted(session: Session, case: str, level: float) -> str:
     """Write a made-up prediction of a case with two uncertain places."""
     project = session.project
     assert project is not None
-    run = project.runs()[0] if project.runs() else project.new_run("dycon", {})
+    run = project.runs()[0] if project.runs() else project.create_run("dycon", {})
     shape = project.read_image(case).shape
     mask = np.zeros(shape, np.uint8)
     mask[4:12, 4:12, 4:12] = 1
@@ -67,7 +67,7 @@ def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
     session.set_case_status("scan-3", "labeled")
     label = session.project.read_label("scan-3")
     assert (np.count_nonzero(label == 1), np.count_nonzero(label == 255)) == (27, 0)
-    assert session.project.case("scan-3").status == "labeled"
+    assert session.project.get_case("scan-3").status == "labeled"
 
 
 def test_accept_whole_or_by_class(session: Session) -> None:
@@ -75,7 +75,7 @@ def test_accept_whole_or_by_class(session: Session) -> None:
     session.show_case("scan-3")
     session.view.label[0] = 0
     assert session.accept_prediction([1]) == 8**3
-    assert session.project.case("scan-3").status == "in progress"
+    assert session.project.get_case("scan-3").status == "in progress"
     session.accept_prediction()
     assert np.array_equal(session.project.read_label("scan-3"), session.view.prediction)
     session.show_case("scan-4")
@@ -117,7 +117,7 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     session.wait(60)
     assert seen[-1]["event"] == "stopped"
     other.wait(10)
-    assert session.project.run().id == run
+    assert session.project.get_run().id == run
     session.predict(["scan-5"])
     wait_for(lambda: session.view.prediction is not None)
     assert session.project.predictions("scan-5") == [run]

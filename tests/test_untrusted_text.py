@@ -25,7 +25,7 @@ from napari_dycon.core.text import printable, printable_json, untagged
 from napari_dycon.demo.summary import evaluation_table
 from napari_dycon.exports.registry import FORMATS, export
 from napari_dycon.exports.report.html import page
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 Command = Callable[..., tuple[int, str, str]]
@@ -77,7 +77,7 @@ class Page(HTMLParser):
 
 def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
     project = named(project)
-    run = project.new_run("dycon", {"method": NAMES[1]})
+    run = project.create_run("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
     run.config_path.write_text(json.dumps({"method": NAMES[1], "init_from": NAMES[0]}), "utf-8")
     (out,) = export(project, "report", tmp_path / "out", run=run.id)
@@ -185,13 +185,13 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
     if format_ == "dicom-seg":
         voxels = np.random.default_rng(0).integers(0, 99, (8, 9, 10)).astype(np.int16)
         save_series(tmp_path / "dicom" / "one", voxels, description=NAMES[6])
-        project = project_from_folder(tmp_path / "p", tmp_path / "dicom")
+        project = create_project(tmp_path / "p", tmp_path / "dicom")
         (case,) = project.cases
-        label = np.zeros(project.grid(case.id).shape, np.uint8)
+        label = np.zeros(project.read_grid(case.id).shape, np.uint8)
         label[2:5] = 1
         project.save_label(case.id, label)
     project = named(project)
-    run = project.new_run("dycon", {"method": "dycon"})
+    run = project.create_run("dycon", {"method": "dycon"})
     planned = {"spacing": [1, 1, 1], "half_resolution": False, "intensity": "zscore"}
     config = make_config("dycon", **(TINY | planned))
     network = build_network(config, 1, len(NAMES) + 1)

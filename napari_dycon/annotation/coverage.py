@@ -10,8 +10,8 @@ from napari_dycon.project.models import UNANNOTATED
 Label = npt.NDArray[np.uint8]
 
 
-def annotated_shares(label: Label, axis: int) -> npt.NDArray[np.float64]:
+def annotated_fraction(label: Label, axis: int) -> npt.NDArray[np.float64]:
     """Share of annotated voxels of every slice across an axis, 0 to 1."""
-    others = tuple(a for a in range(3) if a != axis)
-    shares: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=others)
-    return shares
+    other_axes = tuple(a for a in range(3) if a != axis)
+    fractions: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=other_axes)
+    return fractions

@@ -19,7 +19,7 @@ from napari_dycon.project.models import UNANNOTATED
 
 Label = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.float32]
-MARGIN = 2  # voxels around two outlines in which is computed
+MARGIN_VOXELS = 2  # voxels around two outlines in which is computed
 
 
 def fill_between(
@@ -41,36 +41,36 @@ def fill_between(
     """
     result = label.copy()
     slices = np.moveaxis(result, axis, 0)  # a view
-    plane = [float(s) for a, s in enumerate(spacing) if a != axis]
-    complete = ~(slices == UNANNOTATED).any(axis=(1, 2))
-    inside = {v: [slices[i] == v for i in range(len(slices))] for v in values}
-    shows = {v: np.array([part.any() for part in inside[v]]) for v in values}
-    best: dict[int, Distances] = {}  # slice -> largest distance so far
-    winner: dict[int, Label] = {}
+    slice_spacing = [float(s) for a, s in enumerate(spacing) if a != axis]
+    is_complete = ~(slices == UNANNOTATED).any(axis=(1, 2))
+    masks = {v: [slices[i] == v for i in range(len(slices))] for v in values}
+    has_structure = {v: np.array([part.any() for part in masks[v]]) for v in values}
+    best_distance: dict[int, Distances] = {}  # slice -> largest distance so far
+    best_value: dict[int, Label] = {}
     for value in values:
-        keys = np.flatnonzero(shows[value] | complete)
-        for first, last in itertools.pairwise(keys.tolist()):
-            if last - first < 2 or not (shows[value][first] and shows[value][last]):
+        key_slices = np.flatnonzero(has_structure[value] | is_complete)
+        for first, last in itertools.pairwise(key_slices.tolist()):
+            if last - first < 2 or not (has_structure[value][first] and has_structure[value][last]):
                 continue
-            between = _shapes_between(
-                inside[value][first], inside[value][last], last - first, plane
+            distances = _interpolate_sdf(
+                masks[value][first], masks[value][last], last - first, slice_spacing
             )
-            for number, depth in enumerate(between, start=first + 1):
-                if number not in best:
-                    best[number] = np.zeros(depth.shape, np.float32)
-                    winner[number] = np.zeros(depth.shape, np.uint8)
-                better = depth > best[number]
-                best[number][better] = depth[better]
-                winner[number][better] = value
-    for number, value_of in winner.items():
+            for number, distance in enumerate(distances, start=first + 1):
+                if number not in best_distance:
+                    best_distance[number] = np.zeros(distance.shape, np.float32)
+                    best_value[number] = np.zeros(distance.shape, np.uint8)
+                better = distance > best_distance[number]
+                best_distance[number][better] = distance[better]
+                best_value[number][better] = value
+    for number, value_of in best_value.items():
         free = slices[number] == UNANNOTATED
         chosen = free & (value_of > 0)
         slices[number][chosen] = value_of[chosen]
-    for number in winner:
-        if _between_complete(number, complete, slices, values):
+    for number in best_value:
+        if _is_closed_gap(number, is_complete, slices, values):
             part = slices[number]
             part[part == UNANNOTATED] = 0
-    return result, len(winner)
+    return result, len(best_value)
 
 
 def copy_slice(label: Label, value: int, axis: int, source: int, target: int) -> Label:
@@ -82,32 +82,34 @@ def copy_slice(label: Label, value: int, axis: int, source: int, target: int) ->
     return result
 
 
-def _between_complete(
-    number: int, complete: npt.NDArray[np.bool_], slices: Label, values: Sequence[int]
+def _is_closed_gap(
+    number: int, is_complete: npt.NDArray[np.bool_], slices: Label, values: Sequence[int]
 ) -> bool:
     """Whether the next complete slices on both sides show no structure but ``values``."""
-    before, after = np.flatnonzero(complete[:number]), np.flatnonzero(complete[number + 1 :])
+    before, after = np.flatnonzero(is_complete[:number]), np.flatnonzero(is_complete[number + 1 :])
     if not len(before) or not len(after):
         return False
     ends = slices[before[-1]], slices[number + 1 + after[0]]
     return all(set(np.unique(end).tolist()) <= {0, *values} for end in ends)
 
 
-def _shapes_between(
-    first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], steps: int, plane: Sequence[float]
+def _interpolate_sdf(
+    first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], steps: int, spacing: Sequence[float]
 ) -> list[Distances]:
     """Mixed signed distances of ``steps - 1`` slices between two outlines, each (H, W)."""
-    box = _box(first | last)
+    box = _bounding_box(first | last)
     one, two = first[box], last[box]
-    shift = _offset(one, two)
-    near, far = signed_distance(one, plane), signed_distance(two, plane)
+    shift = _centroid_shift(one, two)
+    first_distance, last_distance = signed_distance(one, spacing), signed_distance(two, spacing)
     result = []
     for step in range(1, steps):
         t = step / steps
-        mixed = (1 - t) * _moved(near, t * shift) + t * _moved(far, (t - 1) * shift)
-        whole = np.full(first.shape, -np.inf, np.float32)
-        whole[box] = mixed
-        result.append(whole)
+        mixed = (1 - t) * _translate(first_distance, t * shift) + t * _translate(
+            last_distance, (t - 1) * shift
+        )
+        full = np.full(first.shape, -np.inf, np.float32)
+        full[box] = mixed
+        result.append(full)
     return result
 
 
@@ -120,26 +122,28 @@ def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Di
     return distance
 
 
-def _offset(one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+def _centroid_shift(
+    one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
     """How far the piece moves from one slice to the other; nothing where there are several."""
     if ndimage.label(one)[1] != 1 or ndimage.label(two)[1] != 1:
         return np.zeros(2)
-    offset: npt.NDArray[np.float64] = np.subtract(
+    shift: npt.NDArray[np.float64] = np.subtract(
         ndimage.center_of_mass(two), ndimage.center_of_mass(one)
     )
-    return offset
+    return shift
 
 
-def _moved(distance: Distances, shift: npt.NDArray[np.float64]) -> Distances:
+def _translate(distance: Distances, shift: npt.NDArray[np.float64]) -> Distances:
     if not shift.any():
         return distance
-    moved: Distances = ndimage.shift(distance, shift, order=1, mode="nearest")
-    return moved
+    translated: Distances = ndimage.shift(distance, shift, order=1, mode="nearest")
+    return translated
 
 
-def _box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    found: Any = ndimage.find_objects(mask.astype(np.uint8))[0]
+def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
+    extent: Any = ndimage.find_objects(mask.astype(np.uint8))[0]
     return tuple(
-        slice(max(part.start - MARGIN, 0), min(part.stop + MARGIN, size))
-        for part, size in zip(found, mask.shape, strict=True)
+        slice(max(part.start - MARGIN_VOXELS, 0), min(part.stop + MARGIN_VOXELS, size))
+        for part, size in zip(extent, mask.shape, strict=True)
     )

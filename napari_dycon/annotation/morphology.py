@@ -19,14 +19,14 @@ Label = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 
-def smooth(label: Label, value: int, spacing: Sequence[float], width_mm: float) -> Label:
+def smooth(label: Label, value: int, spacing: Sequence[float], sigma_mm: float) -> Label:
     """Smooth a structure's surface with a Gaussian of ``width_mm`` (standard deviation).
 
     Its volume stays about the same: the threshold that keeps it is chosen.
     """
-    sigma = [width_mm / s for s in spacing]
+    sigma = [sigma_mm / s for s in spacing]
 
-    def change(mask: Mask) -> Mask:
+    def smooth_mask(mask: Mask) -> Mask:
         soft = ndimage.gaussian_filter(mask.astype(np.float32), sigma)
         voxels = int(mask.sum())
         level = max(float(np.partition(soft.reshape(-1), -voxels)[-voxels]), 1e-3)
@@ -34,47 +34,47 @@ def smooth(label: Label, value: int, spacing: Sequence[float], width_mm: float) 
         return smoothed
 
     margin = [int(np.ceil(3 * s)) + 1 for s in sigma]
-    return _changed(label, value, change, margin)
+    return _apply_to_structure(label, value, smooth_mask, margin)
 
 
 def fill_holes(label: Label, value: int) -> Label:
     """Fill what a structure encloses on all sides and nobody gave to another one."""
 
-    def change(mask: Mask) -> Mask:
+    def fill_mask(mask: Mask) -> Mask:
         filled: Mask = ndimage.binary_fill_holes(mask)
         return filled
 
-    return _changed(label, value, change, [1, 1, 1])
+    return _apply_to_structure(label, value, fill_mask, [1, 1, 1])
 
 
-def keep_largest(label: Label, value: int) -> Label:
+def keep_largest_component(label: Label, value: int) -> Label:
     """Keep the largest connected piece (26 neighbors) of a structure."""
 
-    def change(mask: Mask) -> Mask:
+    def select_largest(mask: Mask) -> Mask:
         pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
         if count < 2:
             return mask
         largest: Mask = pieces == 1 + np.argmax(np.bincount(pieces.reshape(-1))[1:])
         return largest
 
-    return _changed(label, value, change, [1, 1, 1])
+    return _apply_to_structure(label, value, select_largest, [1, 1, 1])
 
 
-def _changed(
-    label: Label, value: int, change: Callable[[Mask], Mask], margin: Sequence[int]
+def _apply_to_structure(
+    label: Label, value: int, operation: Callable[[Mask], Mask], margin: Sequence[int]
 ) -> Label:
     """Apply a change of a mask in the box of the structure; other structures stay as they are."""
     result = label.copy()
-    found: Any = ndimage.find_objects((label == value).astype(np.uint8))
-    if not found:
+    extents: Any = ndimage.find_objects((label == value).astype(np.uint8))
+    if not extents:
         return result
     box = tuple(
         slice(max(part.start - m, 0), min(part.stop + m, size))
-        for part, size, m in zip(found[0], label.shape, margin, strict=True)
+        for part, size, m in zip(extents[0], label.shape, margin, strict=True)
     )
     part = result[box]  # a view
     before = part == value
-    after = change(before)
+    after = operation(before)
     part[before & ~after] = 0
     part[after & ((part == 0) | (part == UNANNOTATED))] = value
     return result

@@ -14,20 +14,20 @@ from napari_dycon.project.models import UNANNOTATED
 Box = tuple[slice, slice, slice]
 
 
-def changed_box(changed: npt.NDArray[np.bool_]) -> Box | None:
+def bounding_box(mask: npt.NDArray[np.bool_]) -> Box | None:
     """Smallest box that holds all of a mask; ``None`` where there is nothing."""
     spans = []
     for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        hits = np.flatnonzero(changed.any(axis=others))
-        if not len(hits):
+        other_axes = tuple(a for a in range(3) if a != axis)
+        occupied = np.flatnonzero(mask.any(axis=other_axes))
+        if not len(occupied):
             return None
-        spans.append(slice(int(hits[0]), int(hits[-1]) + 1))
+        spans.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
     d, h, w = spans
     return d, h, w
 
 
-def rectangle_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Box:
+def rectangle_to_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Box:
     """Voxels whose centers lie in a rectangle, one slice thick.
 
     Parameters
@@ -46,8 +46,8 @@ def rectangle_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Bo
     spans = []
     for a, size in enumerate(shape):
         if a == axis:
-            here = min(max(round(float(low[a])), 0), size - 1)
-            spans.append(slice(here, here + 1))
+            slice_index = min(max(round(float(low[a])), 0), size - 1)
+            spans.append(slice(slice_index, slice_index + 1))
             continue
         start, stop = int(np.ceil(low[a])), int(np.floor(high[a])) + 1
         if stop - start < 2:
@@ -59,7 +59,7 @@ def rectangle_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Bo
     return d, h, w
 
 
-def thickened(
+def extrude_rectangle(
     rectangle: Box,
     axis: int,
     label: npt.NDArray[np.uint8],
@@ -79,23 +79,23 @@ def thickened(
     column = list(rectangle)
     column[axis] = slice(None)
     slices = np.moveaxis(label[tuple(column)], axis, 0)
-    first, last = _first_stroke(slices), _first_stroke(slices[::-1])
+    first, last = _find_first_stroke(slices), _find_first_stroke(slices[::-1])
     size = len(slices)
     margin = round(margin_mm / spacing[axis])
     start = rectangle[axis].start if first is None else first
     stop = rectangle[axis].stop if last is None else size - last
-    return reaching(rectangle, axis, max(start - margin, 0), min(stop + margin, size))
+    return with_slice_extent(rectangle, axis, max(start - margin, 0), min(stop + margin, size))
 
 
-def redrawn(box: Box, rectangle: Box, axis: int) -> Box:
+def update_box(box: Box, rectangle: Box, axis: int) -> Box:
     """Draw a rectangle where there is a box already.
 
     In a slice of the box the rectangle is its new outline; in a slice beyond, the box grows to hold
     both.
     """
-    here = rectangle[axis].start
-    if box[axis].start <= here < box[axis].stop:
-        return reaching(rectangle, axis, box[axis].start, box[axis].stop)
+    slice_index = rectangle[axis].start
+    if box[axis].start <= slice_index < box[axis].stop:
+        return with_slice_extent(rectangle, axis, box[axis].start, box[axis].stop)
     d, h, w = (
         slice(min(a.start, b.start), max(a.stop, b.stop))
         for a, b in zip(box, rectangle, strict=True)
@@ -103,13 +103,13 @@ def redrawn(box: Box, rectangle: Box, axis: int) -> Box:
     return d, h, w
 
 
-def reaching(box: Box, axis: int, start: int, stop: int) -> Box:
+def with_slice_extent(box: Box, axis: int, start: int, stop: int) -> Box:
     """The same box, from ``start`` to before ``stop`` across an axis."""
     d, h, w = (slice(start, stop) if a == axis else span for a, span in enumerate(box))
     return d, h, w
 
 
-def _first_stroke(slices: npt.NDArray[np.uint8]) -> int | None:
+def _find_first_stroke(slices: npt.NDArray[np.uint8]) -> int | None:
     """Number of the first slice that shows a structure."""
     for number, values in enumerate(slices):
         if ((values > 0) & (values != UNANNOTATED)).any():

@@ -11,12 +11,12 @@ from napari_dycon.application.hotspots import HotSpot, find_hot_spots
 from napari_dycon.errors import UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.models import UNANNOTATED
-from napari_dycon.project.store import Kind, Project
+from napari_dycon.project.store import PredictionKind, Project
 
 # What is unsure everywhere would hide the scan: at most this share of a map's voxels is tinted, and
 # ``floors`` holds the value that this takes.
 MOST_SHOWN = 0.1
-KINDS: tuple[Kind, ...] = ("mask", "uncertainty", "disagreement")
+KINDS: tuple[PredictionKind, ...] = ("mask", "uncertainty", "disagreement")
 LEAST_GRAY_OF_CT = -400.0
 
 
@@ -59,8 +59,8 @@ class CaseView:
 def load_case(project: Project, case_id: str) -> CaseView:
     """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
     image = project.read_image(case_id)
-    stamp = project.label_stamp(case_id)
-    label = project.read_label(case_id, like=image)
+    stamp = project.label_version(case_id)
+    label = project.read_label(case_id, reference=image)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)
@@ -76,7 +76,9 @@ def load_prediction(project: Project, view: CaseView) -> CaseView:
     for run in project.predictions(view.id)[:1]:
         like = view.image
         try:
-            mask, heat, apart = (project.read_prediction(run, view.id, k, like=like) for k in KINDS)
+            mask, heat, apart = (
+                project.read_prediction(run, view.id, k, reference=like) for k in KINDS
+            )
         except UserError as error:  # the scan and what was drawn are shown all the same
             view.notes.append(f"What run {run} predicted is not shown: {error}")
             break

@@ -61,7 +61,7 @@ class Suggester:
         Cases that nothing is known of yet come last, in the project's order.
         """
         with self._lock:
-            labeled = [case.id for case in project.labeled()]
+            labeled = [case.id for case in project.labeled_cases()]
             done = set(labeled)
             open_cases = [c.id for c in project.cases if c.split == "train" and c.id not in done]
             newest = project.newest_predictions()
@@ -118,7 +118,7 @@ class Suggester:
         return None, np.zeros((0, 0))
 
     def _read(self, project: Project, run: str, case_id: str) -> Facts:
-        path = project.facts_path(run, case_id)
+        path = project.case_metadata_path(run, case_id)
         try:
             state = path.stat()
         except OSError:
@@ -127,7 +127,7 @@ class Suggester:
         kept = self._facts.get(path)
         if kept is not None and kept[0] == stamp:
             return kept[1]
-        facts = _sound(project.read_facts(run, case_id))
+        facts = _sound(project.load_case_metadata(run, case_id))
         self._facts[path] = stamp, facts
         return facts
 
@@ -178,7 +178,7 @@ def case_score(project: Project, case_id: str) -> float | None:
     runs = project.predictions(case_id)
     if not runs:
         return None
-    score = _sound(project.read_facts(runs[0], case_id)).score
+    score = _sound(project.load_case_metadata(runs[0], case_id)).score
     return mean_uncertainty(project, runs[0], case_id) if score is None else score
 
 

@@ -15,7 +15,13 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_dycon.annotation import interpolation, morphology, random_walker
-from napari_dycon.annotation.regions import Box, changed_box, rectangle_box, redrawn, thickened
+from napari_dycon.annotation.regions import (
+    Box,
+    bounding_box,
+    rectangle_to_box,
+    update_box,
+    extrude_rectangle,
+)
 from napari_dycon.application.active_case import CaseView
 from napari_dycon.errors import BusyError, UserError
 
@@ -61,7 +67,7 @@ class Annotating:
     ) -> None:
         """Fill structures between annotated slices across an axis.
 
-        With ``follow_edges`` the borders of what is filled follow the scan where slices lie far
+        With ``refine_to_edges`` the borders of what is filled follow the scan where slices lie far
         apart.
         """
         view = self._session.need_view()
@@ -75,7 +81,7 @@ class Annotating:
                     "slices between them that nobody annotated."
                 )
             if follow_edges:
-                new = random_walker.follow_edges(image, label, new, axis, spacing)
+                new = random_walker.refine_to_edges(image, label, new, axis, spacing)
             return new
 
         self._edit("Filling between slices", compute)
@@ -104,7 +110,10 @@ class Annotating:
 
     def keep_largest(self, value: int) -> None:
         """Keep the largest connected piece of a structure."""
-        self._edit("Keeping the largest piece", lambda label: morphology.keep_largest(label, value))
+        self._edit(
+            "Keeping the largest piece",
+            lambda label: morphology.keep_largest_component(label, value),
+        )
 
     # ---- With a preview --------------------------------------------------------------------
 
@@ -117,7 +126,7 @@ class Annotating:
         image, drawn = _channel(view, channel), self.box
 
         def compute(label: Label) -> Label:
-            box = drawn or random_walker.strokes_box(label, view.image.spacing_mm, margin_mm)
+            box = drawn or random_walker.find_scribble_box(label, view.image.spacing_mm, margin_mm)
             return random_walker.grow(image, label, box, view.image.spacing_mm).label
 
         self._compute("Growing from strokes", compute, self._propose)
@@ -153,11 +162,11 @@ class Annotating:
         axis : across which the slice lies
         """
         view = self._session.need_view()
-        rectangle = rectangle_box(corners, axis, view.label.shape)
+        rectangle = rectangle_to_box(corners, axis, view.label.shape)
         if self.box is None:
-            box = thickened(rectangle, axis, view.label, view.image.spacing_mm, margin_mm)
+            box = extrude_rectangle(rectangle, axis, view.label, view.image.spacing_mm, margin_mm)
         else:
-            box = redrawn(self.box, rectangle, axis)
+            box = update_box(self.box, rectangle, axis)
         self.limit_growing(box)
         return box
 
@@ -220,7 +229,7 @@ class Annotating:
 
         def work() -> Change | None:
             new = compute(snapshot)
-            box = changed_box(new != snapshot)
+            box = bounding_box(new != snapshot)
             return None if box is None else Change(box, snapshot[box], new[box])
 
         def finished(change: Change | None) -> None:

@@ -70,7 +70,7 @@ class CaseCache:
 
 def case_state(project: Project, case_id: str) -> State | None:
     """State of all files that make up a case in view; ``None`` where that cannot be told."""
-    case = project.case(case_id)
+    case = project.get_case(case_id)
     try:
         scans = tuple(io.scan_state(path) for path in project.image_paths(case_id))
         run = next(iter(project.predictions(case_id)), None)
@@ -80,7 +80,7 @@ def case_state(project: Project, case_id: str) -> State | None:
             predicted.append(found and (found.st_mtime_ns, found.st_size, found.st_ino))
     except (OSError, DyconError):
         return None
-    label = project.label_stamp(case_id)
+    label = project.label_version(case_id)
     return (case.images, case.resampled, scans, label, run, tuple(predicted))
 
 

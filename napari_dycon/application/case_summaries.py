@@ -210,7 +210,7 @@ def _pairs(project: Project) -> dict[str, _Pair]:
         if run is None or case.status == "unlabeled":
             continue
         path = project.prediction_path(run, case.id)
-        found[case.id] = _Pair(run, (project.label_stamp(case.id), path, path.stat().st_mtime_ns))
+        found[case.id] = _Pair(run, (project.label_version(case.id), path, path.stat().st_mtime_ns))
     return found
 
 
@@ -222,7 +222,7 @@ def _words(summary: CaseSummary) -> tuple[object, ...]:
 def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> float | None:
     try:
         mask = image_io.read_label(project.prediction_path(run, case))
-        label = project.read_label(case, like=mask)
+        label = project.read_label(case, reference=mask)
     except DyconError:  # missing, damaged, or on different grids
         return None
     if label is None:
@@ -248,7 +248,7 @@ def _picture(project: Project, case: str) -> Picture:
     except Exception:  # NumPy raises whatever parsing a header meets; drawn anew
         pass
     picture = draw_picture(project, case)
-    if project.read_only:
+    if project.read_only_reason:
         return picture
     buffer = io.BytesIO()
     np.save(buffer, picture, allow_pickle=False)

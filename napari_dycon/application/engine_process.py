@@ -29,7 +29,7 @@ from napari_dycon.core.heartbeat import (
 )
 from napari_dycon.core.untrusted import read_bytes, read_json
 from napari_dycon.errors import DyconError
-from napari_dycon.project.runs.run import Run, uninterrupted
+from napari_dycon.project.runs.run import Run, merge_resumed_events
 
 Event = dict[str, Any]
 LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
@@ -152,7 +152,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     looked, ended = time.monotonic(), False
     who, watch = read_identity(run), Watch(_identity_path(run))
     found, offset = run.read_events() if process is None else ([], 0)
-    earlier = uninterrupted(found)
+    earlier = merge_resumed_events(found)
     started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
     last = [event for event in earlier[started:] if event.get("event") in LAST_EVENTS]
     if not last:

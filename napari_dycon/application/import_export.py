@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari_dycon.application.prompts import Question
 from napari_dycon.errors import BusyError, UnevenSlicesError
-from napari_dycon.project.importing.case_import import Progress, Skipped
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.case_import import OnProgress, SkippedScan
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.project.importing.patient_folders import scans_for
+from napari_dycon.project.importing.patient_folders import resolve_scans
 from napari_dycon.project.models import Case
 from napari_dycon.project.store import Project
 
@@ -47,12 +47,12 @@ class Transfers:
     ) -> None:
         """Make a project and open it; see ``Session.create_project``."""
         notes: list[str] = []
-        skipped: list[Skipped] = []
+        skipped: list[SkippedScan] = []
 
-        def work(progress: Progress) -> Project:
-            return project_from_folder(
+        def work(progress: OnProgress) -> Project:
+            return create_project(
                 path, images, labels, classes, progress, channels=channels, resample=resample,
-                note=notes.append, skip=skipped.append, scans=scans,
+                on_note=notes.append, on_skip=skipped.append, scans=scans,
             )  # fmt: skip
 
         def done(project: Project) -> None:
@@ -71,14 +71,14 @@ class Transfers:
         """Add what lies in files and folders; see ``Session.add_cases``."""
         project = self._session.need_project()
         examples = self.examples()
-        skipped: list[Skipped] = []
+        skipped: list[SkippedScan] = []
 
         def find() -> list[Scan]:
-            return scans_for(
+            return resolve_scans(
                 [Path(path) for path in paths],
                 project.channels,
                 examples=examples,
-                skip=skipped.append,
+                on_skip=skipped.append,
             )
 
         def again() -> None:
@@ -111,20 +111,20 @@ class Transfers:
         self,
         project: Project,
         find: Callable[[], Sequence[Scan]],
-        skipped: list[Skipped],
+        skipped: list[SkippedScan],
         again: Callable[[], None],
         **how: Any,
     ) -> None:
         notes: list[str] = []
 
-        def work(progress: Progress) -> list[Case]:
+        def work(progress: OnProgress) -> list[Case]:
             scans = find()
             return project.add_cases(
                 [list(scan.images) for scan in scans],
                 ids=[scan.name for scan in scans],
                 progress=progress,
-                note=notes.append,
-                skip=skipped.append,
+                on_note=notes.append,
+                on_skip=skipped.append,
                 **how,
             )
 
@@ -152,7 +152,7 @@ class Transfers:
         session.flush()
         notes: list[str] = []
 
-        def work(progress: Progress) -> list[Path]:
+        def work(progress: OnProgress) -> list[Path]:
             return export(project, format_, out, note=notes.append, progress=progress, **options)
 
         def done(written: list[Path]) -> None:
@@ -177,11 +177,11 @@ class Transfers:
         """Tell the first of many notes, and how many there are."""
         self._tell("info", notes, "more notes like these")
 
-    def _tell_skipped(self, project: Project, skipped: Sequence[Skipped]) -> None:
+    def _tell_skipped(self, project: Project, skipped: Sequence[SkippedScan]) -> None:
         """Tell what was left out; of uneven slices ask, where somebody is there to be asked."""
         asked = len(self._session.asked) > 0
         uneven = [one for one in skipped if asked and isinstance(one.error, UnevenSlicesError)]
-        rest = [one.text for one in skipped if one not in uneven]
+        rest = [one.message for one in skipped if one not in uneven]
         self._tell("warning", rest, "more scans were left out")
         if not uneven:
             return
@@ -192,11 +192,11 @@ class Transfers:
                     [one.scan for one in uneven],
                     resample=True,
                     labels={one.scan.name: one.label for one in uneven if one.label is not None},
-                    renamed=uneven[0].renamed,
+                    renamed=uneven[0].value_map,
                 )
 
         more = f"{len(uneven)} scans were left out. " if len(uneven) > 1 else ""
-        self._session.asked.emit(uneven_slices(f"{more}{uneven[0].text}", resample))
+        self._session.asked.emit(uneven_slices(f"{more}{uneven[0].message}", resample))
 
     def _tell(self, level: str, texts: Sequence[str], more: str) -> None:
         for text in texts[:MOST_TOLD]:

@@ -106,7 +106,7 @@ class LabelKeeper:
         What was drawn here is what differs from ``view.saved``, the copy that was saved last: what
         came from others since then may be on the disk before it is in the window.
         """
-        with self._writing, project.labels_held():
+        with self._writing, project.lock_labels():
             if number != view.saves:
                 return None
             label, theirs = snapshot, self._theirs(project, view)
@@ -115,11 +115,11 @@ class LabelKeeper:
                 if np.array_equal(label, snapshot):
                     label = snapshot
             try:
-                project.save_label(view.id, label, like=view.image)
+                project.save_label(view.id, label, reference=view.image)
             except DyconError:
                 self._note_own(project, view, label, theirs)
                 raise
-            view.stamp = project.label_stamp(view.id)
+            view.stamp = project.label_version(view.id)
             view.saved = snapshot
             view.others = label if label is not snapshot else None
             return label
@@ -127,7 +127,7 @@ class LabelKeeper:
     @staticmethod
     def _theirs(project: Project, view: CaseView) -> Label | None:
         """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
-        if project.label_stamp(view.id) == view.stamp:
+        if project.label_version(view.id) == view.stamp:
             return view.others
         theirs = project.read_label(view.id)
         return theirs if theirs is not None and theirs.shape == view.saved.shape else None
@@ -138,7 +138,7 @@ class LabelKeeper:
 
         Taken for another window's, it would bring back what is erased here before the next try.
         """
-        stamp = project.label_stamp(view.id)
+        stamp = project.label_version(view.id)
         if stamp is None or stamp == view.stamp:
             return
         with contextlib.suppress(DyconError):

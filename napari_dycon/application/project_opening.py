@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from napari_dycon.application.prompts import Question
 from napari_dycon.core.cleanup import sweep_project
-from napari_dycon.project.open_sessions import Holder, Presence, holders
+from napari_dycon.project.open_sessions import OpenSession, SessionMarker, list_open_sessions
 from napari_dycon.project.store import Project
-from napari_dycon.project.trusted_projects import is_known, remember
+from napari_dycon.project.trusted_projects import is_trusted, trust
 
 if TYPE_CHECKING:
     from napari_dycon.session import Session
@@ -26,7 +26,7 @@ class Found:
     """A project, who else has it open, and where a stranger's reads from outside its folder."""
 
     project: Project
-    others: list[Holder]
+    others: list[OpenSession]
     folders: list[Path]
 
 
@@ -35,33 +35,37 @@ class Opening:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._presence: Presence | None = None
+        self._presence: SessionMarker | None = None
 
     def open(self, path: Path | str, *, read_only: bool) -> None:
         """Open a project; see ``Session.open_project``."""
 
         def work() -> Found:
-            project = Project.open(path, read_only=ONLY_LOOK if read_only else "")
-            if not project.read_only:
+            project = Project.open(path, read_only_reason=ONLY_LOOK if read_only else "")
+            if not project.read_only_reason:
                 sweep_project(project.path)
-            folders = [] if is_known(project.path) else project.outside_folders()
-            return Found(project, holders(project.path, tidy=not project.read_only), folders)
+            folders = [] if is_trusted(project.path) else project.external_folders()
+            return Found(
+                project,
+                list_open_sessions(project.path, remove_stale=not project.read_only_reason),
+                folders,
+            )
 
         self._session.background.run(work, self._ask_whose_it_is, self._session.tell)
 
     def enter(self, project: Project) -> None:
         """Tell others that the project is open here, or the person that it is only shown."""
-        if project.read_only:
-            text = f"{project.name} is only shown: {project.read_only}."
+        if project.read_only_reason:
+            text = f"{project.name} is only shown: {project.read_only_reason}."
             self._session.message.emit("warning", text)
         else:
-            self._presence = Presence(project.path)
-            self._presence.enter()
+            self._presence = SessionMarker(project.path)
+            self._presence.create()
 
     def leave(self) -> None:
         """Tell others that the project is not open here any longer."""
         if self._presence is not None:
-            self._presence.leave()
+            self._presence.remove()
             self._presence = None
 
     def _ask_whose_it_is(self, found: Found) -> None:
@@ -78,7 +82,7 @@ class Opening:
 
         def accept() -> None:
             session.background.run(
-                lambda: remember(project.path), lambda _: self._ask_who_works(found), session.tell
+                lambda: trust(project.path), lambda _: self._ask_who_works(found), session.tell
             )
 
         session.asked.emit(
@@ -93,8 +97,8 @@ class Opening:
     def _ask_who_works(self, found: Found) -> None:
         """Ask whether only to look at a project that somebody else has open."""
         session, project = self._session, found.project
-        own = self._presence is not None and self._presence.is_of(project.path)
-        if own or project.read_only or not found.others:
+        own = self._presence is not None and self._presence.belongs_to(project.path)
+        if own or project.read_only_reason or not found.others:
             session.opened(project)
             return
         whom = "; ".join(str(holder) for holder in found.others[:MOST_NAMED])

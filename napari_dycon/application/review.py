@@ -36,12 +36,12 @@ class Reviewing:
         """Predict cases; see ``Session.predict``."""
         session = self._session
         project = session.need_project()
-        project.need_writing()
+        project.require_writable()
         if self.predicting:
             raise BusyError("A prediction is at work already; wait until it is done.")
         if not ids:
             raise UserError("There is no case to predict: every one is labeled.")
-        chosen = project.run(run)
+        chosen = project.get_run(run)
 
         def each(event: Event) -> None:
             if session.project is not project:
@@ -57,7 +57,7 @@ class Reviewing:
 
         self.predicting = True
         events = engine_process.predict_process(
-            project.path, chosen.id, [project.case(i).id for i in ids]
+            project.path, chosen.id, [project.get_case(i).id for i in ids]
         )
         session.follow(f"Predicting with {chosen.id}", events, each)
 

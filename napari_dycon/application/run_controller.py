@@ -41,12 +41,12 @@ class RunControl:
         session.flush()
         config = config or make_config("dycon")
         config = config.with_changes(**changes) if changes else config
-        if not project.has_labeled():
+        if not project.has_labeled_cases():
             raise UserError(
                 "No case is labeled yet, and training needs at least one. Choose a case, paint "
                 "the structure, then mark the case as labeled."
             )
-        run = project.new_run(config.method, config.to_dict())
+        run = project.create_run(config.method, config.to_dict())
         run.write_control(command="run", preview=session.view.id if session.view else None)
         session.runs_changed.emit()
         self._set_status(RunStatus("starting", run.id, text="Starting the engine"))
@@ -63,7 +63,7 @@ class RunControl:
         """Write "run", "pause" or "stop" where the engine looks for it."""
         if self._run is None:
             raise UserError("No run is at work.")
-        self._session.need_project().need_writing()
+        self._session.need_project().require_writable()
         self._run.write_control(command=command)
         if command == "stop":
             self._set_status(
@@ -84,7 +84,7 @@ class RunControl:
         project = self._session.project
         if project is None:
             return
-        only_look = bool(project.read_only)
+        only_look = bool(project.read_only_reason)
         found = [
             run for run in project.runs() if engine_process.is_running(run, only_look=only_look)
         ]
@@ -107,7 +107,7 @@ class RunControl:
         session = self._session
         if self._run is None or session.view is None or session.project is None:
             return
-        if not session.project.read_only:
+        if not session.project.read_only_reason:
             # A full disk must not keep the case from being shown: strokes would go to the old one.
             with contextlib.suppress(DyconError):
                 self._run.write_control(preview=session.view.id)

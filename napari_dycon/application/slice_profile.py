@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.annotation.coverage import annotated_shares
+from napari_dycon.annotation.coverage import annotated_fraction
 
 LEAST_UNSURE = 0.2  # lower entropies are the background's, and would drown the rest
 
@@ -31,4 +31,4 @@ def slice_profile(
         notable = np.where(uncertainty >= LEAST_UNSURE, uncertainty, 0.0)
         curve = notable.sum(axis=others, dtype=np.float64)
         curve = curve / max(float(curve.max()), 1e-12)
-    return SliceProfile(axis, annotated_shares(label, axis), curve)
+    return SliceProfile(axis, annotated_fraction(label, axis), curve)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from napari_dycon.core.crash_report import explained
-from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.importing.case_import import OnProgress
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -32,7 +32,7 @@ class Background(Protocol):
     def watch(
         self,
         title: str,
-        work: Callable[[Progress], T],
+        work: Callable[[OnProgress], T],
         done: Callable[[T], None],
         failed: Callable[[Exception], None],
     ) -> None:
@@ -66,7 +66,7 @@ class PlainBackground:
     def watch(
         self,
         title: str,  # noqa: ARG002 (of the protocol)
-        work: Callable[[Progress], T],
+        work: Callable[[OnProgress], T],
         done: Callable[[T], None],
         failed: Callable[[Exception], None],
     ) -> None:

@@ -39,7 +39,7 @@ from napari_dycon.engine.config import METHODS, preset_names
 from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
-    from napari_dycon.project.importing.case_import import Skipped
+    from napari_dycon.project.importing.case_import import SkippedScan
     from napari_dycon.project.runs.run import Run
 
 app = typer.Typer(
@@ -163,13 +163,13 @@ def new(
     The layouts of nnU-Net raw, the Medical Segmentation Decathlon, BraTS 2019, ISLES 2022, the left
     atrium challenge and Pancreas-CT are recognized: their channels and labels come along.
     """
-    from napari_dycon.project.importing.create_project import project_from_folder
+    from napari_dycon.project.importing.create_project import create_project
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
-    skipped: list[Skipped] = []
+    skipped: list[SkippedScan] = []
     with progress_bar(as_json) as progress:
         task = progress.add_task("Reading scans", total=None)
-        made = project_from_folder(
+        made = create_project(
             project,
             images,
             labels,
@@ -177,15 +177,15 @@ def new(
             lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Reading {name}"
             ),
-            labeled=labeled,
+            n_labeled=labeled,
             channels=None if channels is None else [n.strip() for n in channels.split(",")],
             resample=resample,
-            note=tell,
-            skip=skipped.append,
+            on_note=tell,
+            on_skip=skipped.append,
         )
     show_cases(made, as_json, [one.to_dict() for one in skipped])
     for one in skipped:
-        tell(one.text)
+        tell(one.message)
 
 
 @app.command()
@@ -233,7 +233,7 @@ def train(
     opened = open_project(project)
     run: Run | None = None
     if resume is not None:
-        run = opened.run(resume)
+        run = opened.get_run(resume)
         refuse_other_settings(context)
         context.with_resource(taken_up(run))
         longer: Event = {"steps": steps} if steps is not None else {}
@@ -243,7 +243,7 @@ def train(
     else:
         changes: Event = {"device": device, "seed": seed, "init_from": start_from}
         if start_from is not None:
-            source = opened.run(start_from)
+            source = opened.get_run(start_from)
             if not source.has_weights:
                 raise UserError(f"Run {source.id} has no weights to start from. Choose another.")
             changes["init_from"] = source.id

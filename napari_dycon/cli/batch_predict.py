@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.inference.predict_scans import predict_cases, predict_files
 from napari_dycon.errors import DyconError, EngineError, UserError
-from napari_dycon.project.importing.case_import import is_of_one_scan
+from napari_dycon.project.importing.case_import import is_scan_specific
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.store import Project
 
@@ -114,7 +114,7 @@ def summed_up(missed: Sequence[Missed], total: int) -> DyconError:
 
 def missed_or_raise(name: str, error: Exception) -> Missed:
     """Return what is told of a scan that cannot be predicted; raise what concerns all scans."""
-    if isinstance(error, UserError) and is_of_one_scan(error):
+    if isinstance(error, UserError) and is_scan_specific(error):
         # Where it came from would keep the scan in memory.
         return Missed(name, error.with_traceback(None))
     if is_out_of_memory(error):

@@ -48,16 +48,16 @@ def open_project(path: Path) -> Project:
     That is who has it open at this moment, and where one that this user did not make here reads
     from.
     """
-    from napari_dycon.project.open_sessions import holders
+    from napari_dycon.project.open_sessions import list_open_sessions
     from napari_dycon.project.store import Project
-    from napari_dycon.project.trusted_projects import is_known
+    from napari_dycon.project.trusted_projects import is_trusted
 
     project = Project.open(path)
-    if not is_known(project.path) and (folders := project.outside_folders()):
+    if not is_trusted(project.path) and (folders := project.external_folders()):
         tell(strangers_folders(project, folders))
     # Whoever started this command knows, and so does a script that calls it in its own process.
     own = (os.getpid(), os.getppid())
-    found = holders(project.path, tidy=not project.read_only)
+    found = list_open_sessions(project.path, remove_stale=not project.read_only_reason)
     if others := [str(h) for h in found if not (h.identity.is_here() and h.identity.pid in own)]:
         tell(f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.")
     return project
@@ -125,7 +125,7 @@ def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iter
     try:
         for event in events:
             if event["event"] == "started":
-                run = project.run(event["run"])
+                run = project.get_run(event["run"])
                 if not held:
                     work.enter_context(folder_lock(run.folder, timeout=0.0))
                 taken_over = work.enter_context(at_work(run))

@@ -28,7 +28,7 @@ from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
     from napari_dycon.engine.checkpoints.checkpoint import Model
-    from napari_dycon.project.importing.case_import import Skip
+    from napari_dycon.project.importing.case_import import OnSkip
     from napari_dycon.project.importing.discovery import Scan
 
 Event = dict[str, Any]
@@ -61,7 +61,7 @@ def predict(
     from napari_dycon.core.containment import inside
 
     opened = open_project(project)
-    chosen = opened.run(run)
+    chosen = opened.get_run(run)
     if not chosen.has_weights:
         raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
     if images is not None and cases is not None:
@@ -71,15 +71,15 @@ def predict(
             "--out is for --images; a project's own cases go to its predictions folder."
         )
     if out is None:
-        opened.need_writing()
+        opened.require_writable()
     lacking: list[Missed] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
     if images is not None:
-        files = find_scans(
+        files = find_scans_to_predict(
             images, opened.channels, lambda one: lacking.append(Missed(one.scan.name, one.error))
         )
     ids = case_ids(cases) if cases else [c.id for c in opened.cases]
-    ids = [opened.case(case).id for case in ids]
+    ids = [opened.get_case(case).id for case in ids]
 
     own = opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
     folder = out or inside(opened.path, own)
@@ -135,21 +135,21 @@ def predict(
         raise summed_up(together, total + len(lacking))
 
 
-def find_scans(images: Path, channels: Sequence[str], skip: Skip) -> list[Scan]:
+def find_scans_to_predict(images: Path, channels: Sequence[str], skip: OnSkip) -> list[Scan]:
     """Find the scans to predict in a data set, in folders of patients or in one of files.
 
     ``skip`` is given patients who lack a channel.
     """
-    from napari_dycon.project.importing.create_project import scans_of_dataset
-    from napari_dycon.project.importing.discovery import holds_scans, scans_in
-    from napari_dycon.project.importing.patient_folders import patients_in
+    from napari_dycon.project.importing.create_project import scans_from_layout
+    from napari_dycon.project.importing.discovery import contains_scans, find_scans
+    from napari_dycon.project.importing.patient_folders import find_patient_folders
 
-    dataset = scans_of_dataset(images, channels, skip=skip)
+    dataset = scans_from_layout(images, channels, on_skip=skip)
     if dataset:
         return dataset
-    if len(channels) > 1 and not holds_scans(images):
-        return patients_in(images, channels, skip=skip)
-    return scans_in(images, "images")
+    if len(channels) > 1 and not contains_scans(images):
+        return find_patient_folders(images, channels, on_skip=skip)
+    return find_scans(images, "images")
 
 
 def evaluate(

@@ -16,7 +16,7 @@ from napari_dycon.core.atomic import make_folder, write_json, write_text
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
@@ -66,7 +66,7 @@ def make_project(out: Path, say: Say) -> Project:
     drawn.mkdir(exist_ok=True)
     for file in truth[: LABELED + VALIDATION]:
         shutil.copyfile(file, drawn / file.name)
-    project = project_from_folder(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
+    project = create_project(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
     for case in project.cases[LABELED : LABELED + VALIDATION]:
         project.set_split(case.id, "validation")
     return project
@@ -82,11 +82,11 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
 
     for event in train(project, config):
         say(event)
-    run = project.run()
+    run = project.get_run()
     device = choose_device(config.device).device
     dtype = choose_precision("auto", device)
     model = load_model(run.weights_path, device)
-    cases = [case.id for case in project.unlabeled()]
+    cases = [case.id for case in project.unlabeled_cases()]
     progress = PredictionProgress(len(cases))
     model = with_voters(project, run, model, device, dtype, say, progress=progress)
     how = (project, run.id, model, cases, device, dtype)
@@ -99,10 +99,10 @@ def report(project: Project, out: Path, say: Say) -> Path:
     from napari_dycon.demo.summary import write_report
     from napari_dycon.engine.evaluation.folders import evaluate_folders
 
-    run = project.run()
+    run = project.get_run()
     found = project.path / "predictions" / run.id
     # Cases that were only previewed while they were looked at belong to other groups.
-    wanted = {case.id for case in project.unlabeled()}
+    wanted = {case.id for case in project.unlabeled_cases()}
     chosen = out / "results"
     chosen.mkdir(exist_ok=True)
     for file in sorted(found.iterdir()):

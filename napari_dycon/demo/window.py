@@ -34,7 +34,7 @@ def run_in_window(
     viewer, panel = make_window()
     viewer.window.resize(*WINDOW)
     session = panel.session
-    shown = project.unlabeled()[0].id
+    shown = project.unlabeled_cases()[0].id
     trouble: list[str] = []
 
     def opened(found: Project | None) -> None:
@@ -50,7 +50,7 @@ def run_in_window(
         say(event)
         kind = event.get("event")
         if kind in ("finished", "stopped"):
-            session.predict([case.id for case in project.unlabeled()])
+            session.predict([case.id for case in project.unlabeled_cases()])
         elif kind == "predicted all":
             done()
         elif kind == "failed":

@@ -19,7 +19,7 @@ from napari_dycon.io.dicom.references import reference
 from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
 from napari_dycon.io.dicom.terminology import Code
 from napari_dycon.io.volume import Volume
-from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 
@@ -48,7 +48,7 @@ def export_masks(
     uncertainty: bool = False,
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[Exported]:
     """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case that has something to write.
@@ -80,14 +80,14 @@ def export_masks(
     check_folder(out, project)
     scans = scan_files(project)
     sweep(out)
-    chosen = [project.case(i).id for i in cases] if cases else [c.id for c in project.cases]
+    chosen = [project.get_case(i).id for i in cases] if cases else [c.id for c in project.cases]
     done: list[Exported] = []
     refused: list[str] = []
     for number, case in enumerate(chosen, start=1):
         label, used = _there(project, case, what, run)
         mask: Mask | None = None
         if label is not None or used is not None:
-            like = project.grid(case)
+            like = project.read_grid(case)
             mask, made_of = _mask(project, case, label, used, like)
             if format_ == "dicom-seg" and np.isin(mask, (0, UNANNOTATED)).all():
                 mask = None  # DICOM cannot hold a segmentation of nothing
@@ -138,7 +138,7 @@ def _there(
 ) -> tuple[Path | None, str | None]:
     """Label of a case, and the run with its prediction, as far as they are wanted and there."""
     file = project.label_path(case)
-    drawn = project.case(case).status != "unlabeled" and file.exists()
+    drawn = project.get_case(case).status != "unlabeled" and file.exists()
     label = file if drawn and what != "predictions" else None
     if what == "labels":
         return label, None

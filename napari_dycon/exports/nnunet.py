@@ -24,9 +24,9 @@ from napari_dycon.core.cleanup import sweep
 from napari_dycon.engine.data.planning import Fingerprint, fingerprint, looks_like_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
-from napari_dycon.project.case_ids import free_id
-from napari_dycon.project.importing.case_import import Progress
-from napari_dycon.project.label_rules import check_values, label_status
+from napari_dycon.project.case_ids import unique_case_id
+from napari_dycon.project.importing.case_import import OnProgress
+from napari_dycon.project.label_rules import check_values, compute_label_status
 from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
 from napari_dycon.project.store import Project
 
@@ -41,7 +41,7 @@ def write_nnunet(
     *,
     dataset_id: int = 1,
     name: str | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write ``DatasetXXX_Name`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json``.
 
@@ -89,7 +89,7 @@ def write_nnunet(
 
 
 def _fill(
-    folder: Path, project: Project, values: dict[int, int], progress: Progress | None
+    folder: Path, project: Project, values: dict[int, int], progress: OnProgress | None
 ) -> None:
     cases = project.cases
     labels = {
@@ -207,7 +207,7 @@ def _label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mas
         return None
     label = io.read_label(path, like=scan).array
     check_values(label, project.classes, f"The label of {case.id}")
-    return None if label_status(label) == "unlabeled" else label
+    return None if compute_label_status(label) == "unlabeled" else label
 
 
 def _check_scans(project: Project, cases: Sequence[Case]) -> None:
@@ -229,7 +229,7 @@ def _names(cases: Sequence[Case]) -> dict[str, str]:
         name = _plain(case.id)
         if name.endswith("_seg"):  # so nnU-Net names preprocessed labels; it would skip the case
             name += "_"
-        found[case.id] = free_id(name, taken)
+        found[case.id] = unique_case_id(name, taken)
         taken.add(found[case.id].lower())
     return found
 

@@ -11,7 +11,7 @@ from napari_dycon.exports.masks import ENDINGS, What, export_masks
 from napari_dycon.exports.nnunet import write_nnunet
 from napari_dycon.exports.report.write import write_report
 from napari_dycon.io.dicom.terminology import Code, search
-from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.store import Project
 
 FORMATS = {
@@ -35,7 +35,7 @@ def export(
     uncertainty: bool = False,
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     note: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Export a project's work; see ``FORMATS``, and ``export_masks`` for the parameters.
@@ -55,7 +55,7 @@ def export(
             out,
             format_,
             what=what,  # type: ignore[arg-type]
-            run=project.run(run).id if run else None,
+            run=project.get_run(run).id if run else None,
             cases=cases,
             uncertainty=uncertainty,
             keep_identity=keep_identity,
@@ -76,7 +76,7 @@ def export(
     if format_ == "monai-bundle":
         from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
 
-        chosen = project.run(run)
+        chosen = project.get_run(run)
         if not chosen.has_weights:
             raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
         return [

@@ -9,23 +9,23 @@ import unicodedata
 _ID = re.compile(r"\w(?:[\w.+\- ]*[\w+\-])?")
 _DIGITS = "0123456789\u00b9\u00b2\u00b3"  # Windows takes the raised ones for digits too
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in _DIGITS)}
-MOST_LETTERS = 150
-MOST_BYTES = 220  # with what is put before and after them, file systems take 255
+MAX_ID_LENGTH = 150
+MAX_ID_BYTES = 220  # with what is put before and after them, file systems take 255
 
 
 def is_case_id(text: object) -> bool:
     """Whether a value can be the id of a case (and so the name of its files)."""
     return bool(
         isinstance(text, str)
-        and len(text) <= MOST_LETTERS
+        and len(text) <= MAX_ID_LENGTH
         and _ID.fullmatch(text)
-        and len(text.encode("utf-8")) <= MOST_BYTES
+        and len(text.encode("utf-8")) <= MAX_ID_BYTES
         and ".." not in text
         and text.split(".")[0].strip().lower() not in _RESERVED
     )
 
 
-def same_name(text: str) -> str:
+def normalize_name(text: str) -> str:
     """Text that is the same for names which some file system takes for one.
 
     Upper and lower case count as one, and so do letters that are written in two ways in Unicode.
@@ -34,16 +34,16 @@ def same_name(text: str) -> str:
     return unicodedata.normalize("NFC", folded)
 
 
-def free_id(name: str, taken: set[str]) -> str:
+def unique_case_id(name: str, taken_ids: set[str]) -> str:
     """Id for a scan of this file name that no other case has."""
     name = unicodedata.normalize("NFC", name)
     clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
     while ".." in clean:
         clean = clean.replace("..", ".")
-    clean = clean[:120].encode("utf-8")[: MOST_BYTES - 20].decode("utf-8", "ignore").rstrip(" .")
+    clean = clean[:120].encode("utf-8")[: MAX_ID_BYTES - 20].decode("utf-8", "ignore").rstrip(" .")
     if not is_case_id(clean):
         clean = f"case_{clean}".rstrip(" .")
     result, number = clean, 2
-    while result.lower() in taken:
+    while result.lower() in taken_ids:
         result, number = f"{clean}-{number}", number + 1
     return result

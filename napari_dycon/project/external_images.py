@@ -12,24 +12,24 @@ from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.trusted_projects import is_known
+from napari_dycon.project.trusted_projects import is_trusted
 
-MOST_LETTERS = 4096
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/{1,2}")  # two letters at least: C:/ is a drive
+MAX_PATH_LENGTH = 4096
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/{1,2}")  # two letters at least: C:/ is a drive
 
 
-def why_not_a_path(text: str) -> str | None:
+def path_error(text: str) -> str | None:
     """Say what is wrong with the path of a scan; ``None`` when it can be one."""
-    if not text or len(text) > MOST_LETTERS or "\0" in text:
-        return f"expected a path of 1 to {MOST_LETTERS} letters"
+    if not text or len(text) > MAX_PATH_LENGTH or "\0" in text:
+        return f"expected a path of 1 to {MAX_PATH_LENGTH} letters"
     if not text.isascii() and re.search("[\ud800-\udfff]", text):
         return "expected a path of whole letters"
-    if _ADDRESS.match(text):
+    if _URL.match(text):
         return "expected a path on this machine, not an address on the network"
     return None
 
 
-def check_share(image: str, folder: Path, *, windows: bool = os.name == "nt") -> None:
+def reject_network_path(image: str, folder: Path, *, is_windows: bool = os.name == "nt") -> None:
     """Refuse a scan on a share of another machine, unless the project is known or lies there too.
 
     Parameters
@@ -38,16 +38,16 @@ def check_share(image: str, folder: Path, *, windows: bool = os.name == "nt") ->
     folder : of the project
     """
     drive = PureWindowsPath(image).drive
-    if not windows or not drive.startswith("\\\\"):
+    if not is_windows or not drive.startswith("\\\\"):
         return
-    if drive.lower() != PureWindowsPath(folder).drive.lower() and not is_known(folder):
+    if drive.lower() != PureWindowsPath(folder).drive.lower() and not is_trusted(folder):
         raise ProjectError(
             f"{folder.name} names a scan on another machine, {drive}, and was not made by you on "
             "this one. Nothing was read. Open it in the window and accept it, or copy the scans."
         )
 
 
-def outside_folders(folder: Path, images: Iterable[str]) -> list[Path]:
+def external_folders(folder: Path, images: Iterable[str]) -> list[Path]:
     """Folders outside a project's own in which its scans lie, sorted; no scan is opened.
 
     Parameters
@@ -55,24 +55,24 @@ def outside_folders(folder: Path, images: Iterable[str]) -> list[Path]:
     folder : of the project
     images : paths as the project names them
     """
-    base, home = str(folder), Path(os.path.realpath(folder))
-    inside: dict[str, set[str]] = {}
-    found: set[Path] = set()
+    project_path, real_project = str(folder), Path(os.path.realpath(folder))
+    names_by_folder: dict[str, set[str]] = {}
+    external: set[Path] = set()
     for image in images:
-        place, name = os.path.split(os.path.normpath(os.path.join(base, image)))
-        if Path(place) in found:
+        parent, name = os.path.split(os.path.normpath(os.path.join(project_path, image)))
+        if Path(parent) in external:
             continue
-        if place == base or place.startswith(base.rstrip(os.sep) + os.sep):
-            inside.setdefault(place, set()).add(name)
+        if parent == project_path or parent.startswith(project_path.rstrip(os.sep) + os.sep):
+            names_by_folder.setdefault(parent, set()).add(name)
         else:
-            found.add(Path(place))
-    for place, names in inside.items():  # links may lead out of it
-        real = Path(os.path.realpath(place))
-        if not real.is_relative_to(home):
-            found.add(real)
+            external.add(Path(parent))
+    for parent, names in names_by_folder.items():  # links may lead out of it
+        real_parent = Path(os.path.realpath(parent))
+        if not real_parent.is_relative_to(real_project):
+            external.add(real_parent)
             continue
         for name in names:
-            if os.path.islink(path := os.path.join(place, name)):
+            if os.path.islink(path := os.path.join(parent, name)):
                 target = Path(os.path.realpath(path)).parent
-                found |= set() if target.is_relative_to(home) else {target}
-    return sorted(found)
+                external |= set() if target.is_relative_to(real_project) else {target}
+    return sorted(external)

@@ -16,41 +16,41 @@ from napari_dycon.project.models import UNANNOTATED, ClassInfo, Status
 Array = npt.NDArray[Any]
 
 
-def check_values(array: Array, classes: Sequence[ClassInfo], what: str) -> None:
+def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -> None:
     """Refuse a label that holds fractions or classes unknown to the project."""
     if array.dtype.kind == "f" and np.any(array != np.rint(array)):
-        raise LabelError(f"{what} holds fractions; expected whole numbers, one a class.")
-    found = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
+        raise LabelError(f"{description} holds fractions; expected whole numbers, one a class.")
+    present = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
     known = {c.value for c in classes}
-    if found - known:
+    if present - known:
         names = ", ".join(f"{c.value} ({c.name})" for c in classes)
         raise LabelError(
-            f"{what} holds the unknown class {', '.join(map(str, sorted(found - known)))}; "
+            f"{description} holds the unknown class {', '.join(map(str, sorted(present - known)))}; "
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
             "project, or correct the label."
         )
 
 
-def rename(array: Array, values: Mapping[int, int]) -> Array:
+def remap_values(array: Array, value_map: Mapping[int, int]) -> Array:
     """Replace values by others, all at once."""
     table = np.arange(256, dtype=np.uint8)
-    for old, new in values.items():
+    for old, new in value_map.items():
         table[old] = new
-    renamed: Array = table[array]
-    return renamed
+    remapped: Array = table[array]
+    return remapped
 
 
-def label_status(array: Array) -> Status:
+def compute_label_status(array: Array) -> Status:
     """Status that follows from a label: nothing, some or all of it annotated."""
-    missing = array == UNANNOTATED
-    if missing.all():
+    is_unannotated = array == UNANNOTATED
+    if is_unannotated.all():
         return "unlabeled"
-    return "in progress" if missing.any() else "labeled"
+    return "in progress" if is_unannotated.any() else "labeled"
 
 
-def values_in(files: Sequence[Path]) -> list[int]:
+def present_values(files: Sequence[Path]) -> list[int]:
     """Class values that occur in label files, without background and 255."""
-    found: set[int] = set()
+    values: set[int] = set()
     for file in files:
-        found |= {int(v) for v in np.unique(io.read_label(file).array)}
-    return sorted(found - {0, UNANNOTATED})
+        values |= {int(v) for v in np.unique(io.read_label(file).array)}
+    return sorted(values - {0, UNANNOTATED})

@@ -11,11 +11,11 @@ from napari_dycon.core.atomic import folder_lock, temporary_beside, write_json
 from napari_dycon.core.containment import inside
 from napari_dycon.core.untrusted import read_bytes
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.migrations import keep_old
-from napari_dycon.project.models import ProjectFile, parse, validated
+from napari_dycon.project.migrations import back_up
+from napari_dycon.project.models import ProjectManifest, parse_manifest, validate_manifest
 
 FILE = "project.json"
-MOST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
+MAX_MANIFEST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
 
 
 def is_project(path: Path | str) -> bool:
@@ -23,17 +23,17 @@ def is_project(path: Path | str) -> bool:
     return (Path(path) / FILE).is_file()
 
 
-def read(folder: Path) -> ProjectFile:
+def read(folder: Path) -> ProjectManifest:
     """Read it; ``ProjectError`` in words where there is none, or none that can be read."""
-    return parse(_text(folder), folder / FILE)
+    return parse_manifest(_read_text(folder), folder / FILE)
 
 
-def _text(folder: Path) -> str:
+def _read_text(folder: Path) -> str:
     path = folder / FILE
     if folder.is_file():
         raise ProjectError(f"{folder} is a file; expected the folder of a project.")
     try:
-        return read_bytes(inside(folder, path), MOST_BYTES).decode("utf-8")
+        return read_bytes(inside(folder, path), MAX_MANIFEST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ProjectError(
             f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
@@ -56,7 +56,7 @@ def can_write(folder: Path) -> bool:
     return True
 
 
-def check_free(path: Path) -> None:
+def check_target_folder(path: Path) -> None:
     """Refuse to make a project where something is already."""
     if is_project(path):
         raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
@@ -66,14 +66,14 @@ def check_free(path: Path) -> None:
         raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")
 
 
-def changed(folder: Path, change: Callable[[dict[str, Any]], object]) -> ProjectFile:
+def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> ProjectManifest:
     """Read, change, check and write it under the lock; returns what it holds now."""
     inside(folder, folder / "labels")  # what is changed may write there
     with folder_lock(folder):
-        text = _text(folder)
-        values = parse(text, folder / FILE).model_dump()
-        change(values)
-        file = validated(values, folder / FILE, "Nothing was changed.")
-        keep_old(folder / FILE, text)
+        text = _read_text(folder)
+        values = parse_manifest(text, folder / FILE).model_dump()
+        edit(values)
+        file = validate_manifest(values, folder / FILE, "Nothing was changed.")
+        back_up(folder / FILE, text)
         write_json(folder / FILE, file.model_dump())
         return file

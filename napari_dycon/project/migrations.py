@@ -21,7 +21,7 @@ Values = dict[str, Any]
 MIGRATIONS: dict[int, Callable[[Values], None]] = {}
 
 
-def upgrade(values: Values, path: Path) -> Values:
+def migrate(values: Values, path: Path) -> Values:
     """Bring the values of a ``project.json`` to today's schema.
 
     Raises
@@ -53,7 +53,7 @@ def upgrade(values: Values, path: Path) -> Values:
     return values
 
 
-def keep_old(path: Path, text: str) -> None:
+def back_up(path: Path, text: str) -> None:
     """Copy a ``project.json`` of an earlier schema beside it before it is written anew.
 
     Parameters

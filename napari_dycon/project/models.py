@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from napari_dycon.core.untrusted import loads
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.io.volume import MOST_CHANNELS
-from napari_dycon.project.case_ids import is_case_id, same_name
-from napari_dycon.project.external_images import why_not_a_path
-from napari_dycon.project.migrations import upgrade
+from napari_dycon.project.case_ids import is_case_id, normalize_name
+from napari_dycon.project.external_images import path_error
+from napari_dycon.project.migrations import migrate
 
 UNANNOTATED = 255
 Status = Literal["unlabeled", "in progress", "labeled", "reviewed"]
@@ -27,11 +27,11 @@ STATUSES: tuple[Status, ...] = ("unlabeled", "in progress", "labeled", "reviewed
 PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
 
 
-class _Model(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ClassInfo(_Model):
+class ClassInfo(_StrictModel):
     """A structure to segment; background is 0 and not listed."""
 
     value: Annotated[int, Field(ge=1, le=254)]
@@ -39,7 +39,7 @@ class ClassInfo(_Model):
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
-class Case(_Model):
+class Case(_StrictModel):
     """A scan; ``images`` has one path a channel, relative to the project or absolute.
 
     A channel of a 4D NIfTI file is named by its number from 0, as in ``scan.nii.gz#2``.
@@ -63,12 +63,12 @@ class Case(_Model):
     @classmethod
     def _check_images(cls, values: list[str]) -> list[str]:
         for value in values:
-            if (wrong := why_not_a_path(value)) is not None:
-                raise ValueError(wrong)
+            if (error := path_error(value)) is not None:
+                raise ValueError(error)
         return values
 
 
-class ProjectFile(_Model):
+class ProjectManifest(_StrictModel):
     """The whole of ``project.json``."""
 
     schema_version: Literal[1] = 1
@@ -78,15 +78,15 @@ class ProjectFile(_Model):
     cases: list[Case] = []
 
     @functools.cached_property
-    def by_id(self) -> dict[str, Case]:
+    def cases_by_id(self) -> dict[str, Case]:
         """Cases by their ids."""
         return {case.id: case for case in self.cases}
 
     @model_validator(mode="after")
-    def _check(self) -> ProjectFile:
-        _unique("case id", [same_name(case.id) for case in self.cases])
-        _unique("class value", [str(c.value) for c in self.classes])
-        _unique("class name", [same_name(c.name) for c in self.classes])
+    def _check_consistency(self) -> ProjectManifest:
+        _check_unique("case id", [normalize_name(case.id) for case in self.cases])
+        _check_unique("class value", [str(c.value) for c in self.classes])
+        _check_unique("class name", [normalize_name(c.name) for c in self.classes])
         for case in self.cases:
             if len(case.images) != len(self.channels):
                 raise ValueError(
@@ -96,13 +96,13 @@ class ProjectFile(_Model):
         return self
 
 
-def _unique(what: str, values: list[str]) -> None:
+def _check_unique(kind: str, values: list[str]) -> None:
     if len(set(values)) < len(values):
-        twice = sorted(value for value, count in Counter(values).items() if count > 1)
-        raise ValueError(f"every {what} must be unique, found twice: {', '.join(twice[:3])}")
+        duplicates = sorted(value for value, count in Counter(values).items() if count > 1)
+        raise ValueError(f"every {kind} must be unique, found twice: {', '.join(duplicates[:3])}")
 
 
-def parse(text: str, path: Path) -> ProjectFile:
+def parse_manifest(text: str, path: Path) -> ProjectManifest:
     """Read the text of a ``project.json``; errors name the field, what was found and expected."""
     try:
         values: Any = loads(text)
@@ -112,39 +112,43 @@ def parse(text: str, path: Path) -> ProjectFile:
         ) from None
     if not isinstance(values, dict):
         raise ProjectError(f"{path} is not a project; expected a JSON object.")
-    return validated(upgrade(values, path), path)
+    return validate_manifest(migrate(values, path), path)
 
 
-def validated(
+def validate_manifest(
     values: dict[str, Any], path: Path, advice: str = "Mend it by hand or restore a backup."
-) -> ProjectFile:
+) -> ProjectManifest:
     """Check values against the schema; the first problem becomes one line, with the advice."""
     try:
-        return ProjectFile.model_validate(values)
+        return ProjectManifest.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "project"
-        found = _short(first.get("input"))
-        found = f" (found {found})" if first["loc"] else ""  # the whole file tells nobody anything
-        what = first["msg"].removeprefix("Value error, ")
-        raise ProjectError(f"{path}: {place} is wrong: {what}{found}. {advice}") from None
+        location = ".".join(str(part) for part in first["loc"]) or "project"
+        value_text = _format_value(first.get("input"))
+        value_text = (
+            f" (found {value_text})" if first["loc"] else ""
+        )  # the whole file tells nobody anything
+        message = first["msg"].removeprefix("Value error, ")
+        raise ProjectError(
+            f"{path}: {location} is wrong: {message}{value_text}. {advice}"
+        ) from None
 
 
-def _short(value: object) -> str:
+def _format_value(value: object) -> str:
     """A value as a person may see it; what was found can be a book."""
     if isinstance(value, (list, dict)) and len(value) > 20:
         return f"{len(value)} of them"
     if isinstance(value, str) and len(value) > 80:
         value = value[:80] + "..."
-    found = repr(value)
-    return found if len(found) < 90 else found[:87] + "..."
+    text = repr(value)
+    return text if len(text) < 90 else text[:87] + "..."
 
 
-def named_classes(names: Sequence[str]) -> list[ClassInfo]:
+def classes_from_names(names: Sequence[str]) -> list[ClassInfo]:
     """Classes 1, 2, ... of the given names, with colors."""
     try:
         return [
-            ClassInfo(value=i, name=name.strip(), color=next_color(i - 1))
+            ClassInfo(value=i, name=name.strip(), color=get_palette_color(i - 1))
             for i, name in enumerate(names, start=1)
         ]
     except ValueError:
@@ -154,6 +158,6 @@ def named_classes(names: Sequence[str]) -> list[ClassInfo]:
         ) from None
 
 
-def next_color(index: int) -> str:
+def get_palette_color(index: int) -> str:
     """Color of the class at a place in the list."""
     return PALETTE[index % len(PALETTE)]

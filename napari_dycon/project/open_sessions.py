@@ -23,14 +23,14 @@ from napari_dycon.core.untrusted import number, read_json
 from napari_dycon.errors import DyconError, ProjectError
 
 FOLDER = ".open"
-PATIENCE = 0.5  # seconds that a window waits for a slow drive
-MOST_HOLDERS = 100
-MOST_BYTES = 2**14
-MOST_LETTERS = 60
+REMOVE_TIMEOUT_S = 0.5  # seconds that a window waits for a slow drive
+MAX_SESSIONS = 100
+MAX_MARKER_BYTES = 2**14
+MAX_USER_LENGTH = 60
 
 
 @dataclass(frozen=True)
-class Holder:
+class OpenSession:
     """Somebody who has the project open."""
 
     identity: ProcessIdentity
@@ -42,12 +42,14 @@ class Holder:
         since = time.strftime("%H:%M", time.localtime(self.since))
         if time.time() - self.since > 20 * 3600:
             since = time.strftime("%d %B, %H:%M", time.localtime(self.since))
-        here = self.identity.is_here()
-        return f"{self.user} on {'this computer' if here else self.identity.host}, since {since}"
+        is_local = self.identity.is_here()
+        return (
+            f"{self.user} on {'this computer' if is_local else self.identity.host}, since {since}"
+        )
 
 
-class Presence:
-    """Says that somebody has a project open, from ``enter`` to ``leave``.
+class SessionMarker:
+    """Says that somebody has a project open, from ``create`` to ``remove``.
 
     A folder that cannot be written to is looked at without saying so.
     """
@@ -57,31 +59,33 @@ class Presence:
         self._project = project
         self._values = {
             "process": ProcessIdentity.current().to_dict(),
-            "user": _user(),
+            "user": _get_user_name(),
             "since": round(time.time(), 3),
         }
-        self._entered, self._left = threading.Event(), threading.Event()
+        self._created, self._removed = threading.Event(), threading.Event()
         # One thread does all of it: a drive that hangs must not hold up the window, nor its end.
-        self._thread = threading.Thread(target=self._live, name="project presence", daemon=True)
+        self._thread = threading.Thread(
+            target=self._refresh_loop, name="project presence", daemon=True
+        )
 
-    def enter(self) -> None:
+    def create(self) -> None:
         """Write the file and keep it fresh; on a slow drive that comes after the return."""
         self._thread.start()
-        self._entered.wait(PATIENCE)
+        self._created.wait(REMOVE_TIMEOUT_S)
 
-    def leave(self) -> None:
+    def remove(self) -> None:
         """Take the file away; on a slow drive that comes after the return."""
-        self._left.set()
-        self._thread.join(PATIENCE)
+        self._removed.set()
+        self._thread.join(REMOVE_TIMEOUT_S)
 
-    def is_of(self, project: Path) -> bool:
+    def belongs_to(self, project: Path) -> bool:
         """Whether it tells of this project."""
-        return self._project == project and not self._left.is_set()
+        return self._project == project and not self._removed.is_set()
 
-    def _live(self) -> None:
+    def _refresh_loop(self) -> None:
         self._write()
-        self._entered.set()
-        while not self._left.wait(FRESHEN):
+        self._created.set()
+        while not self._removed.wait(FRESHEN):
             self._write()
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
@@ -95,7 +99,7 @@ class Presence:
             write_json(self._file, self._values)
 
 
-def holders(project: Path, *, tidy: bool = True) -> list[Holder]:
+def list_open_sessions(project: Path, *, remove_stale: bool = True) -> list[OpenSession]:
     """Everybody who has a project open.
 
     Parameters
@@ -104,31 +108,31 @@ def holders(project: Path, *, tidy: bool = True) -> list[Holder]:
     tidy : sweep away what windows left that died; otherwise nothing is changed
     """
     folder = project / FOLDER
-    if not _is_own(project, folder):
+    if not _is_inside_project(project, folder):
         return []
     try:
-        files = sorted(folder.glob("*.json"))[:MOST_HOLDERS]
+        files = sorted(folder.glob("*.json"))[:MAX_SESSIONS]
     except OSError:
         return []
-    found = []
-    now = disk_time(folder) if tidy and files else time.time()
+    sessions = []
+    now = disk_time(folder) if remove_stale and files else time.time()
     for file in files:
-        holder = _read(file)
-        if holder is None:
+        session = _read_session(file)
+        if session is None:
             continue
-        identity = holder.identity
+        identity = session.identity
         if identity.is_alive() if identity.is_here() else is_fresh(file, now):
-            found.append(holder)
-        elif tidy:
+            sessions.append(session)
+        elif remove_stale:
             with contextlib.suppress(OSError):
                 file.unlink()
-    return sorted(found, key=lambda holder: holder.since)
+    return sorted(sessions, key=lambda holder: holder.since)
 
 
-def _read(file: Path) -> Holder | None:
+def _read_session(file: Path) -> OpenSession | None:
     """Read who a file tells of; ``None`` for anything else that lies there."""
     try:
-        values = read_json(file, MOST_BYTES)
+        values = read_json(file, MAX_MARKER_BYTES)
         identity = ProcessIdentity.from_dict(values["process"])
         since = number(values["since"], 0, 2**40)
         user = values["user"]
@@ -136,10 +140,10 @@ def _read(file: Path) -> Holder | None:
         return None
     if since is None or not isinstance(user, str):
         return None
-    return Holder(identity, user[:MOST_LETTERS], since)
+    return OpenSession(identity, user[:MAX_USER_LENGTH], since)
 
 
-def _is_own(project: Path, folder: Path) -> bool:
+def _is_inside_project(project: Path, folder: Path) -> bool:
     """Whether the folder is one of the project's own, and no link out of it."""
     try:
         inside(project, folder)
@@ -148,7 +152,7 @@ def _is_own(project: Path, folder: Path) -> bool:
     return folder.is_dir()
 
 
-def _user() -> str:
+def _get_user_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # no name of a user at all, as in some containers

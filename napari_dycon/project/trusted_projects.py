@@ -19,45 +19,49 @@ from napari_dycon.core.user_dirs import own_folder
 from napari_dycon.errors import UserError
 
 FILE = "known-projects.json"
-MOST_PROJECTS = 5000  # the newest are kept
-MOST_BYTES = 2**24
-_here: set[str] = set()  # what this process could not write down
-WAIT = 2.0  # seconds for another window that writes its own
+MAX_PROJECTS = 5000  # the newest are kept
+MAX_FILE_BYTES = 2**24
+_trusted_this_session: set[str] = set()  # what this process could not write down
+LOCK_TIMEOUT_S = 2.0  # seconds for another window that writes its own
 
 
-def is_known(path: Path | str) -> bool:
+def is_trusted(path: Path | str) -> bool:
     """Whether this user made the project in this folder on this machine, or accepted it.
 
     Parameters
     ----------
     path : folder of a project; links on the way to it do not matter
     """
-    key = _key(path)
-    return key in _here or key in _known()
+    key = _normalize_path(path)
+    return key in _trusted_this_session or key in _read_trusted()
 
 
-def remember(path: Path | str) -> None:
+def trust(path: Path | str) -> None:
     """Count the project in this folder as known from now on."""
-    key, folder = _key(path), own_folder()
+    key, folder = _normalize_path(path), own_folder()
     try:
         make_folder(folder)
-        with folder_lock(folder, timeout=WAIT):
-            others = [known for known in _known() if known != key]
-            write_json(folder / FILE, {"projects": [*others, key][-MOST_PROJECTS:]})
+        with folder_lock(folder, timeout=LOCK_TIMEOUT_S):
+            others = [known for known in _read_trusted() if known != key]
+            write_json(folder / FILE, {"projects": [*others, key][-MAX_PROJECTS:]})
     except (UserError, OSError):
-        _here.add(key)  # a home that cannot be written to; the user is asked again another day
+        _trusted_this_session.add(
+            key
+        )  # a home that cannot be written to; the user is asked again another day
 
 
-def _key(path: Path | str) -> str:
+def _normalize_path(path: Path | str) -> str:
     # A name that is no text (bytes of another encoding) still has one spelling.
     real = os.path.normcase(os.path.realpath(path))
     return real.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _known() -> list[str]:
+def _read_trusted() -> list[str]:
     try:
-        values = read_json(own_folder() / FILE, MOST_BYTES)
+        values = read_json(own_folder() / FILE, MAX_FILE_BYTES)
     except (OSError, ValueError):  # not there yet, or damaged: written anew
         return []
-    found = values.get("projects") if isinstance(values, dict) else None
-    return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
+    projects = values.get("projects") if isinstance(values, dict) else None
+    return (
+        [item for item in projects if isinstance(item, str)] if isinstance(projects, list) else []
+    )

@@ -107,7 +107,7 @@ def test_strokes_grow_to_the_edge_of_what_they_are_in() -> None:
     image = truth * 100.0 + np.random.default_rng(0).normal(0, 12, truth.shape)
     label = np.full(truth.shape, 255, np.uint8)
     label[20, 20:24, 20:28] = 1
-    box = random_walker.strokes_box(label, ISO, 16)
+    box = random_walker.find_scribble_box(label, ISO, 16)
     grown = random_walker.grow(image, label, box, ISO)
     assert dice(grown.label == 1, truth) > 0.95
     assert grown.voxels == int((grown.label == 1).sum()) - 32
@@ -132,7 +132,7 @@ def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
     label = np.full(shape, 255, np.uint8)
     label[60, 60, 55:66] = 1
     box = (slice(10, 110), slice(10, 110), slice(10, 110))
-    assert random_walker._coarseness((100, 100, 100), ISO) != (1, 1, 1)
+    assert random_walker._choose_downsampling((100, 100, 100), ISO) != (1, 1, 1)
     grown = random_walker.grow(truth * 100.0, label, box, ISO).label
     assert dice(grown == 1, truth) > 0.9  # cells of two voxels: half a cell of a ball's surface
 
@@ -140,7 +140,7 @@ def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
 def test_growing_without_a_stroke_says_what_to_do() -> None:
     label = np.full((10, 10, 10), 255, np.uint8)
     with pytest.raises(UserError, match="Paint a little of the structure"):
-        random_walker.strokes_box(label, ISO, 5)
+        random_walker.find_scribble_box(label, ISO, 5)
 
 
 def test_borders_filled_far_apart_follow_the_scan() -> None:
@@ -151,12 +151,12 @@ def test_borders_filled_far_apart_follow_the_scan() -> None:
     for number in (0, 8, 32, 40):
         label[number] = truth[number]
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
-    followed = random_walker.follow_edges(image, label, filled, 0, ISO)
+    followed = random_walker.refine_to_edges(image, label, filled, 0, ISO)
     assert dice(followed == 1, truth) > dice(filled == 1, truth) + 0.03
     annotated = label != 255
     assert np.array_equal(followed[annotated], label[annotated])
     assert not (followed[8:33] == 255).any()  # finished slices stay finished
-    near = random_walker.follow_edges(
+    near = random_walker.refine_to_edges(
         image, label, filled, 0, (0.2, 1.0, 1.0)
     )  # 4.8 mm apart at most
     assert np.array_equal(near, filled)
@@ -168,7 +168,7 @@ def test_following_edges_leaves_unfinished_slices_unfinished() -> None:
     for number in (2, 18):
         label[number][truth[number]] = 1  # strokes alone
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
-    followed = random_walker.follow_edges(truth * 100.0, label, filled, 0, ISO)
+    followed = random_walker.refine_to_edges(truth * 100.0, label, filled, 0, ISO)
     assert dice(followed == 1, truth) > dice(filled == 1, truth)
     assert not (followed == 0).any()
 
@@ -201,31 +201,31 @@ def test_only_the_largest_piece_stays_and_the_rest_becomes_background() -> None:
     label[2:10, 2:10, 2:10] = 1
     label[15:17, 15:17, 15:17] = 1
     label[18, 18, 18] = 3
-    kept = morphology.keep_largest(label, 1)
+    kept = morphology.keep_largest_component(label, 1)
     assert (kept == 1).sum() == 512
     assert (kept[15:17, 15:17, 15:17] == 0).all()
     assert kept[18, 18, 18] == 3
-    assert (morphology.keep_largest(label, 7) == label).all()
+    assert (morphology.keep_largest_component(label, 7) == label).all()
 
 
 def test_annotated_slices_are_found_across_every_axis() -> None:
     label = np.full((4, 5, 6), 255, np.uint8)
     label[2] = 0
     label[2, 1, 1] = 1
-    assert coverage.annotated_shares(label, 0).tolist() == [0, 0, 1, 0]
-    assert coverage.annotated_shares(label, 1).tolist() == [0.25] * 5
+    assert coverage.annotated_fraction(label, 0).tolist() == [0, 0, 1, 0]
+    assert coverage.annotated_fraction(label, 1).tolist() == [0.25] * 5
 
 
 def test_a_rectangle_holds_the_voxels_whose_centers_it_holds() -> None:
     shape = (10, 20, 30)
     drawn = [(4.0, 2.4, 5.6), (4.0, 2.4, 9.0), (4.0, 8.9, 9.0), (4.0, 8.9, 5.6)]
-    assert regions.rectangle_box(drawn, 0, shape) == (slice(4, 5), slice(3, 9), slice(6, 10))
+    assert regions.rectangle_to_box(drawn, 0, shape) == (slice(4, 5), slice(3, 9), slice(6, 10))
     over = [(-3.0, 7.2, 28.0), (99.0, 7.2, 44.0)]
-    assert regions.rectangle_box(over, 1, shape) == (slice(0, 10), slice(7, 8), slice(28, 30))
+    assert regions.rectangle_to_box(over, 1, shape) == (slice(0, 10), slice(7, 8), slice(28, 30))
     with pytest.raises(UserError, match="no rectangle"):
-        regions.rectangle_box([(4, 2.0, 5.0), (4, 2.3, 9.0)], 0, shape)
+        regions.rectangle_to_box([(4, 2.0, 5.0), (4, 2.3, 9.0)], 0, shape)
     with pytest.raises(UserError, match="beside the scan"):
-        regions.rectangle_box([(4, 22.0, 5.0), (4, 29.0, 9.0)], 0, shape)
+        regions.rectangle_to_box([(4, 22.0, 5.0), (4, 29.0, 9.0)], 0, shape)
 
 
 def test_a_first_rectangle_is_as_thick_as_the_strokes_in_it_and_a_margin() -> None:
@@ -235,17 +235,17 @@ def test_a_first_rectangle_is_as_thick_as_the_strokes_in_it_and_a_margin() -> No
     label[35, 8:12, 20:25] = 1  # beside the rectangle
     rectangle = (slice(19, 20), slice(5, 15), slice(5, 15))
     spacing = (2.0, 1.0, 1.0)
-    assert regions.thickened(rectangle, 0, label, spacing, 6.0)[0] == slice(15, 24)
-    assert regions.thickened(rectangle, 0, label, spacing, 200.0)[0] == slice(0, 40)
+    assert regions.extrude_rectangle(rectangle, 0, label, spacing, 6.0)[0] == slice(15, 24)
+    assert regions.extrude_rectangle(rectangle, 0, label, spacing, 200.0)[0] == slice(0, 40)
     nothing = np.full(label.shape, 255, np.uint8)
-    assert regions.thickened(rectangle, 0, nothing, spacing, 6.0)[0] == slice(16, 23)
+    assert regions.extrude_rectangle(rectangle, 0, nothing, spacing, 6.0)[0] == slice(16, 23)
 
 
 def test_a_further_rectangle_reshapes_a_box_or_makes_it_reach_there() -> None:
     box = (slice(10, 20), slice(5, 15), slice(5, 15))
-    inside = regions.redrawn(box, (slice(12, 13), slice(2, 8), slice(3, 9)), 0)
+    inside = regions.update_box(box, (slice(12, 13), slice(2, 8), slice(3, 9)), 0)
     assert inside == (slice(10, 20), slice(2, 8), slice(3, 9))
-    beyond = regions.redrawn(box, (slice(30, 31), slice(2, 8), slice(7, 19)), 0)
+    beyond = regions.update_box(box, (slice(30, 31), slice(2, 8), slice(7, 19)), 0)
     assert beyond == (slice(10, 31), slice(2, 15), slice(5, 19))
 
 

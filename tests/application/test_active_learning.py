@@ -43,20 +43,20 @@ def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None
 
 
 def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: Any) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     label = project.read_label("scan-0")
     assert label is not None
-    cases = [case.id for case in project.unlabeled()]
+    cases = [case.id for case in project.unlabeled_cases()]
     for number, case in enumerate(cases):
         shape = project.read_image(case).shape
         empty = np.zeros(shape, np.float32)
         project.write_prediction(run.id, case, np.zeros(shape, np.uint8), empty, empty)
         facts = {"score": 0.1 * (number + 1), "features": [float(number), 1.0]}
-        project.write_facts(run.id, case, facts)
+        project.save_case_metadata(run.id, case, facts)
     suggester = Suggester()
     first = suggester.suggest(project)
     read: list[str] = []
-    real = project.read_facts
+    real = project.load_case_metadata
 
     def counted(run_id: str, case_id: str) -> dict[str, Any]:
         read.append(case_id)
@@ -65,7 +65,7 @@ def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: An
     monkeypatch.setattr(project, "read_facts", counted)
     assert suggester.suggest(project) == first
     assert read == []
-    project.write_facts(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
+    project.save_case_metadata(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
     assert suggester.suggest(project)[0].case == cases[0]
     assert read == cases[:1]
     assert project.newest_predictions() == dict.fromkeys(cases, run.id)
@@ -81,11 +81,11 @@ def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> Non
     list(train(project, make_config("dycon", **TINY)))
     run = project.runs()[-1]
     model, cpu = load_model(run.weights_path, torch.device("cpu")), torch.device("cpu")
-    open_cases = [case.id for case in project.unlabeled()]
+    open_cases = [case.id for case in project.unlabeled_cases()]
     list(predict_cases(project, run.id, model, open_cases, cpu, torch.float32))
     widths = set()
-    for case in [*open_cases, *(c.id for c in project.labeled("train"))]:
-        features = project.read_facts(run.id, case)["features"]
+    for case in [*open_cases, *(c.id for c in project.labeled_cases("train"))]:
+        features = project.load_case_metadata(run.id, case)["features"]
         assert np.isfinite(features).all()
         widths.add(len(features))
     assert widths == {16}  # mean over the scan and over the foreground, of eight channels
@@ -102,7 +102,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
     summaries = CaseSummaries(session)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     label = project.read_label("scan-0")
     assert label is not None
     empty = np.zeros(label.shape, np.float32)

@@ -187,7 +187,7 @@ def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: S
 
 def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
     project = session.need_project()
-    run = project.runs()[0] if project.runs() else project.new_run("dycon", {})
+    run = project.runs()[0] if project.runs() else project.create_run("dycon", {})
     uncertainty = np.full(mask.shape, 0.01, np.float32)
     for number, (d, h, w) in enumerate(spots):
         uncertainty[d : d + 2, h : h + 2, w : w + 2 + number] = 0.9

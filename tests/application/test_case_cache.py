@@ -56,7 +56,7 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
     assert len(reads) == 1
     shape = project.read_image("scan-3").shape
     mask, empty = np.ones(shape, np.uint8), np.zeros(shape, np.float32)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     project.write_prediction(run.id, "scan-3", mask, empty, empty)
     assert cache.load(project, "scan-3").run == run.id
     project.write_prediction(run.id, "scan-3", 0 * mask, empty, empty)

@@ -216,7 +216,7 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
 
 
 def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
-    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run = project.create_run("dycon", make_config("dycon").to_dict())
     run.append_event({"event": "started"})
     for step in (1, 2, 3):
         run.append_event({"event": "step", "step": step, "progress": 0.1})
@@ -240,7 +240,7 @@ def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
 
 
 def test_a_process_does_not_take_itself_for_another_one(project: Project) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     engine_process.write_identity(run, ProcessIdentity.current())
     assert not engine_process.is_running(run)
 
@@ -248,7 +248,7 @@ def test_a_process_does_not_take_itself_for_another_one(project: Project) -> Non
 def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     session.runs._run = run
     session.close_project()
     session.runs._on_event(run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0})
@@ -260,7 +260,7 @@ def test_a_prediction_that_cannot_start_leaves_the_button_alive(
 ) -> None:
     session = Session()
     session.open_project(project.path)
-    (project.new_run("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
+    (project.create_run("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
     ended: list[dict[str, Any]] = []
     session.event.connect(ended.append)
 
@@ -306,7 +306,7 @@ def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
     assert json.loads(out.splitlines()[-1])["event"] == "stopped"
     assert b"Stopping: saving the weights" in err
     assert process.returncode == 0
-    assert project.run().has_weights
+    assert project.get_run().has_weights
 
 
 def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_a_prediction_of_a_scan_that_moved_is_not_shown_and_told(tmp_path: Path)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
     project.add_cases([file])
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     heat = np.zeros((7, 6, 5), np.float32)
     project.write_prediction(run.id, "scan", heat.astype(np.uint8), heat, heat)
     assert load_case(project, "scan").prediction is not None

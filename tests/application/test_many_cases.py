@@ -29,11 +29,11 @@ def test_a_project_of_many_cases_is_made_and_worked_with(projects: Any, tmp_path
     session.open_project(path)
     project = session.need_project()
     assert len(project.cases) == 50
-    assert len(project.labeled()) == 13
-    assert project.has_labeled()
-    assert not project.has_labeled("validation")
+    assert len(project.labeled_cases()) == 13
+    assert project.has_labeled_cases()
+    assert not project.has_labeled_cases("validation")
     suggested = session.suggestions()
-    assert sorted(found.case for found in suggested) == [c.id for c in project.unlabeled()]
+    assert sorted(found.case for found in suggested) == [c.id for c in project.unlabeled_cases()]
     assert all(found.score is not None for found in suggested)
     newest = project.newest_predictions()
     assert newest == {c.id: project.predictions(c.id)[0] for c in project.cases}

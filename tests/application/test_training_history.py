@@ -19,7 +19,7 @@ def test_a_history_tells_what_each_run_learned_from(project: Project) -> None:
     config = make_config("dycon", **TINY)
     list(train(project, config))
     first = project.runs()[-1]
-    project.new_run("dycon", config.to_dict())  # never started: no round
+    project.create_run("dycon", config.to_dict())  # never started: no round
     list(train(project, config.with_changes(init_from=first.id)))
     history = rounds(project)
     assert [r.labeled for r in history] == [2, 2]

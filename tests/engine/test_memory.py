@@ -205,7 +205,7 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
         "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
         "voxels now; training goes on."
     )
-    run = project.run()
+    run = project.get_run()
     kept = TrainConfig.from_dict(run.read_config())
     assert MemoryPlan.of(kept) == MemoryPlan((40, 40, 44), 2, True)
     assert load_model(run.weights_path).config == kept
@@ -280,7 +280,7 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
     assert (events[-1]["event"], events[-1]["step"]) == ("finished", 6)
     (told,) = [e["message"] for e in events if e["event"] == "warning"]
     assert "each step is computed in 2 parts now" in told
-    steps = [e["step"] for e in project.run().read_history() if e["event"] == "step"]
+    steps = [e["step"] for e in project.get_run().read_history() if e["event"] == "step"]
     assert steps == sorted(set(steps))
 
 
@@ -288,7 +288,7 @@ def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(train(project, make_config("supervised", **(TINY | {"patch": [24, 24, 24]}))))
-    model = load_model(project.run().weights_path)
+    model = load_model(project.get_run().weights_path)
     volume = project.read_image("scan-4")
     usual, seen = predict.predict_windows, []
 
@@ -359,4 +359,4 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     (told,) = warned
     assert told.startswith("This computer has too little memory for this plan, so ")
     assert told.endswith("; training goes on.")
-    assert load_model(project.run().weights_path).config.accumulation_steps == 2
+    assert load_model(project.get_run().weights_path).config.accumulation_steps == 2

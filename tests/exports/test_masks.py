@@ -18,7 +18,7 @@ from napari_dycon import io
 from napari_dycon.cli.options import keep_scans
 from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.exports.registry import FORMATS, chosen_codes, export
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -28,7 +28,7 @@ def dicom_project(tmp_path: Path) -> Project:
     """Two oblique series; the first is labeled wholly, the second in part and predicted."""
     for name in ("anna", "bert"):
         save_series(tmp_path / "scans" / name / "t1", values(), directions=OBLIQUE)
-    project = project_from_folder(tmp_path / "p", tmp_path / "scans", classes=["pancreas", "cyst"])
+    project = create_project(tmp_path / "p", tmp_path / "scans", classes=["pancreas", "cyst"])
     shape = project.read_image("anna").shape
     whole = np.zeros(shape, np.uint8)
     whole[1:3, 2:4, 1:5] = 1
@@ -39,7 +39,7 @@ def dicom_project(tmp_path: Path) -> Project:
     part[2, 2:4, 2:4] = 1
     project.save_label("bert", part)
     predicted = np.full(shape, 2, np.uint8)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     unsure = np.linspace(0, 1, predicted.size, dtype=np.float32).reshape(shape)
     project.write_prediction(run.id, "bert", predicted, unsure, unsure)
     return project
@@ -153,7 +153,7 @@ def test_nothing_of_the_project_or_another_case_is_replaced(tmp_path: Path) -> N
     part = np.full((7, 6, 5), 255, np.uint8)
     part[0] = 1
     project.save_label("scan", part)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     zeros = np.zeros(part.shape, np.float32)
     project.write_prediction(run.id, "scan", zeros.astype(np.uint8), zeros, zeros)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
@@ -186,7 +186,7 @@ def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> No
     project.add_cases([file])
     mask = np.ones((7, 6, 5), np.uint8)
     project.save_label("scan", mask)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     project.write_prediction(run.id, "scan", mask, mask, mask)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="different places"):

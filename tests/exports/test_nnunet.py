@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from napari_dycon.errors import ConfigError, LabelError, UserError
 from napari_dycon.exports.nnunet import write_nnunet
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import ClassInfo
 from napari_dycon.project.store import Project
 
@@ -85,7 +85,7 @@ def test_voxels_and_grid_are_those_of_the_source(tmp_path: Path) -> None:
     label = (rng.random(array.shape) > 0.5).astype(np.uint8)
     source = save_nifti(tmp_path / "images" / "a.nii.gz", array, OBLIQUE)
     save_nifti(tmp_path / "labels" / "a.nii.gz", label, OBLIQUE)
-    project = project_from_folder(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
+    project = create_project(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
     folder = write_nnunet(project, tmp_path / "raw")
     # Values far below zero are Hounsfield units, which nnU-Net knows by the channel's name.
     assert read(folder)["channel_names"] == {"0": "CT"}
@@ -173,10 +173,10 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(
     raw = tmp_path / "raw"
     with pytest.raises(ConfigError, match="is 1 to 999, found 0"):
         write_nnunet(project, raw, dataset_id=0)
-    project.change_class(1, name="ignore")
+    project.update_class(1, name="ignore")
     with pytest.raises(LabelError, match="class 'ignore' is named like a label"):
         write_nnunet(project, raw)
-    project.change_class(1, name="box")
+    project.update_class(1, name="box")
     write_nnunet(project, raw)
     with pytest.raises(UserError, match="holds Dataset001_project already"):
         write_nnunet(project, raw, name="other")
@@ -187,7 +187,7 @@ def test_what_cannot_be_exported_is_said_and_leaves_nothing(
 
 
 def test_without_a_label_there_is_nothing_to_train_on(scans: Path, tmp_path: Path) -> None:
-    project = project_from_folder(tmp_path / "p", scans / "images")
+    project = create_project(tmp_path / "p", scans / "images")
     with pytest.raises(UserError, match="has no annotated case"):
         write_nnunet(project, tmp_path / "raw")
     label = np.full(project.read_image("scan-0").shape, 255, np.uint8)
@@ -203,5 +203,5 @@ def test_real_scans(real_data: Callable[[str], Path], tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         for file in sorted((data / folder).iterdir())[:count]:
             (tmp_path / folder / file.name).symlink_to(file)
-    project = project_from_folder(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
+    project = create_project(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
     check(write_nnunet(project, tmp_path / "raw", name="Hippocampus"))

@@ -24,7 +24,7 @@ from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.exports.report.figures import MOST_PIXELS
 from napari_dycon.exports.report.statistics import used_labels
 from napari_dycon.exports.report.write import write_report
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import ClassInfo
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
@@ -100,7 +100,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
     """A run, and of some cases a prediction: the labels of the first case, moved."""
-    run = project.new_run("dycon", {"method": "dycon"})
+    run = project.create_run("dycon", {"method": "dycon"})
     write_json(run.metrics_path, {"step": 12, "labeled": ["scan-0", "scan-1"]})
     for case in cases:
         known = project.read_label(case)
@@ -268,7 +268,7 @@ def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
     label[20:30, 20:30, 20:30] = 1
     save_nifti(tmp_path / "i" / "a.nii.gz", image, np.diag([-2.0, -2.0, 2.0, 1.0]))
     save_nifti(tmp_path / "l" / "a.nii.gz", label, np.diag([-2.0, -2.0, 2.0, 1.0]))
-    project = project_from_folder(tmp_path / "p", tmp_path / "i", tmp_path / "l")
+    project = create_project(tmp_path / "p", tmp_path / "i", tmp_path / "l")
     path = write_report(project, tmp_path / "out")
     outline = re.search(r'<path d="M([^"]+)Z" fill="none"', path.read_text("utf-8"))
     assert outline is not None
@@ -281,7 +281,7 @@ def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
 def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
     old = predict(project, ["scan-0"], shift=3)
     new = predict(project, ["scan-0"], shift=0)
-    project.new_run("dycon", {"method": "dycon"})  # has not predicted anything
+    project.create_run("dycon", {"method": "dycon"})  # has not predicted anything
     out = tmp_path / "out"
     assert new.id in read(write_report(project, out, cases=["scan-0"])).text
     assert float(rows(out)[0]["dice"]) == 1.0
@@ -290,9 +290,9 @@ def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
 
 
 def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project) -> None:
-    first = project.new_run("dycon", {"method": "dycon"})
+    first = project.create_run("dycon", {"method": "dycon"})
     write_json(first.metrics_path, {"labeled": ["scan-0"]})
-    second = project.new_run("dycon", {"method": "dycon", "init_from": first.id})
+    second = project.create_run("dycon", {"method": "dycon", "init_from": first.id})
     write_json(second.metrics_path, {"labeled": ["scan-1"]})
     project.set_split("scan-0", "validation")
     project.set_split("scan-3", "validation")
@@ -300,7 +300,7 @@ def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project)
     assert [uses[f"scan-{i}"] for i in range(4)] == [
         *("learned from", "learned from", "labeled since", "validation")
     ]
-    at_work = project.new_run("dycon", {"method": "dycon"})
+    at_work = project.create_run("dycon", {"method": "dycon"})
     assert used_labels(project, at_work)["scan-2"] == "learned from"
 
 

@@ -69,7 +69,7 @@ def test_an_event_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_steps_that_were_made_again_count_once(project: Project) -> None:
-    run = project.new_run("dycon", make_config("dycon").to_dict())
+    run = project.create_run("dycon", make_config("dycon").to_dict())
 
     def step(number: int, loss: float) -> dict[str, Any]:
         return {"event": "step", "step": number, "parts": {"supervised": loss}}
@@ -86,7 +86,7 @@ def test_steps_that_were_made_again_count_once(project: Project) -> None:
 
 
 def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     (run.state_folder / "labels").mkdir(parents=True)
     places = [
         project.path / "project.json",
@@ -133,8 +133,8 @@ def make_only_old(folder: Path) -> None:
 def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path: Path) -> None:
     from napari_dycon.exports.registry import export
 
-    run = project.new_run("dycon", {})
-    mask = np.ones(project.grid("scan-4").shape, np.uint8)
+    run = project.create_run("dycon", {})
+    mask = np.ones(project.read_grid("scan-4").shape, np.uint8)
     project.write_prediction(run.id, "scan-4", mask, mask * 0.5, mask * 0.5)
     for path in (project.label_path("scan-5"), project.prediction_path(run.id, "scan-5")):
         temporary_beside(path).write_bytes(b"half")
@@ -144,7 +144,7 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
     assert project.predictions("scan-5") == []
     names = {path.name for path in export(project, "nifti", tmp_path / "out")}
     assert names == {f"scan-{n}.nii.gz" for n in (0, 1, 2, 4)}
-    assert project.new_run("dycon", {}).id == "004-dycon"
+    assert project.create_run("dycon", {}).id == "004-dycon"
 
 
 def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
@@ -166,7 +166,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
 
 
 def test_a_number_that_another_process_has_by_now(project: Project) -> None:
-    run = project.new_run("dycon", make_config("dycon", **TINY).to_dict())
+    run = project.create_run("dycon", make_config("dycon", **TINY).to_dict())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         real = ProcessIdentity.of(other.pid)
@@ -208,18 +208,18 @@ def test_a_stroke_that_was_erased_stays_erased(
 def test_a_first_label_is_never_without_its_status(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    label = np.ones(project.grid("scan-4").shape, np.uint8)
+    label = np.ones(project.read_grid("scan-4").shape, np.uint8)
     states = []
     write = io.write_mask
 
     def watched(*arguments: Any, **named: Any) -> None:
-        states.append(Project.open(project.path).case("scan-4").status)
+        states.append(Project.open(project.path).get_case("scan-4").status)
         write(*arguments, **named)
 
     monkeypatch.setattr(io, "write_mask", watched)
     project.save_label("scan-4", label)
     assert states == ["labeled"]
-    assert Project.open(project.path).case("scan-4").status == "labeled"
+    assert Project.open(project.path).get_case("scan-4").status == "labeled"
 
 
 def test_a_first_label_does_not_wait_for_its_status(
@@ -229,7 +229,7 @@ def test_a_first_label_does_not_wait_for_its_status(
         raise ProjectError("locked")
 
     monkeypatch.setattr(Project, "set_status", refuse)
-    label = np.ones(project.grid("scan-4").shape, np.uint8)
+    label = np.ones(project.read_grid("scan-4").shape, np.uint8)
     with pytest.raises(ProjectError, match="locked"):
         project.save_label("scan-4", label)
     assert np.array_equal(project.read_label("scan-4"), label)
@@ -240,7 +240,7 @@ def test_a_case_is_shown_when_no_preview_can_be_asked_for(
 ) -> None:
     session = Session()
     session.open_project(project.path)
-    session.runs._run = project.new_run("dycon", {})
+    session.runs._run = project.create_run("dycon", {})
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
@@ -263,7 +263,7 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
     monkeypatch.setattr(Run, "write_control", refuse)
     before = signal.getsignal(signal.SIGINT)
     try:
-        _stop_on_interrupt(project.new_run("dycon", {}))
+        _stop_on_interrupt(project.create_run("dycon", {}))
         signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -279,7 +279,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(
 
     monkeypatch.setattr(runs, "write_json", refuse)
     with pytest.raises(DyconError, match="full"):
-        project.new_run("dycon", {})
+        project.create_run("dycon", {})
     assert list((project.path / "runs").iterdir()) == []
 
 

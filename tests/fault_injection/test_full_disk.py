@@ -131,7 +131,7 @@ def test_a_read_only_project_can_be_looked_at_and_exported(
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".npy", ".json", ".st"])
 def test_files_are_whole_or_as_before(disk: Disk, project: Project, ending: str) -> None:
     """Also where the last bytes alone do not fit, which libraries are apt to overlook."""
-    like = project.grid("scan-0")
+    like = project.read_grid("scan-0")
     shape = (24, 40, 40)
     like = io.read_volume(_scan(project.path.parent, shape))
     one, two = (np.random.default_rng(s).normal(size=shape).astype(np.float32) for s in (1, 2))
@@ -240,7 +240,7 @@ def test_the_end_of_a_run_waits_for_room(
         if event["event"] == "warning" and "tried again" in event["message"]:
             disk.empty()
     assert event["event"] == "finished"
-    assert on_disk.run().read_metrics()["step"] == 3
+    assert on_disk.get_run().read_metrics()["step"] == 3
 
 
 def test_no_room_in_the_middle_of_a_checkpoint(
@@ -292,8 +292,8 @@ def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> Non
 
 
 def test_a_prediction_that_does_not_fit_leaves_the_old_one(on_disk: Project, disk: Disk) -> None:
-    run = on_disk.new_run("dycon", {}).id
-    shape = on_disk.grid("scan-0").shape
+    run = on_disk.create_run("dycon", {}).id
+    shape = on_disk.read_grid("scan-0").shape
     old = np.ones(shape, np.uint8)
     on_disk.write_prediction(run, "scan-0", old, old * 0.5, old * 0.5)
     before = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}

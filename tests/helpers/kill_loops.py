@@ -23,7 +23,7 @@ from napari_dycon.core.cleanup import PATTERN, sweep_project
 from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -44,15 +44,15 @@ def make_project(folder: Path, size: int = 24, cases: int = 6) -> Project:
         save_nifti(folder / "images" / f"scan-{number}.nii.gz", image)
         if number < cases // 2:
             save_nifti(folder / "labels" / f"scan-{number}.nii.gz", label)
-    return project_from_folder(folder / "project", folder / "images", folder / "labels", ["box"])
+    return create_project(folder / "project", folder / "images", folder / "labels", ["box"])
 
 
 def add_run(project: Project) -> str:
     """Run with untrained weights; returns its id."""
-    patch, spacing = [16, 16, 16], list(project.grid(project.cases[0].id).spacing_mm)
+    patch, spacing = [16, 16, 16], list(project.read_grid(project.cases[0].id).spacing_mm)
     config = make_config("dycon", **(TINY | {"patch": patch, "spacing": spacing}))
     config = config.with_changes(intensity="zscore")
-    run = project.new_run("dycon", config.to_dict())
+    run = project.create_run("dycon", config.to_dict())
     networks = [build_network(config, 1, 2) for _ in range(2)]
     model = checkpoint.Model(networks[0], networks[1], config, (1,), 1)
     checkpoint.save_weights(run.weights_path, model, 1)
@@ -122,7 +122,7 @@ class Kills:
             missing = [t for what, number, t in made if what == place and number > kept]
             lost = max([lost, *(moment - t for t in missing)])
             if label is not None:
-                assert session.need_project().case(id_).status != "unlabeled"
+                assert session.need_project().get_case(id_).status != "unlabeled"
                 session.show_case(id_)
                 assert np.array_equal(session.need_view().label, label)
         # Between two saves lie a tick and the time that a save takes.
@@ -142,7 +142,7 @@ class Kills:
             array = session.need_project().read_prediction(run, case, kind)
             found.append(work.number_of(np.asarray(array * scale).astype(np.uint8)) // 2)
         assert set(found) <= {done, done + 1}
-        assert session.need_project().read_facts(run, case)["score"] in (done, done + 1)
+        assert session.need_project().load_case_metadata(run, case)["score"] in (done, done + 1)
         session.show_case(case)
         view = session.need_view()
         assert view.prediction is not None

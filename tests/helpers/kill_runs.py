@@ -88,7 +88,7 @@ class RunKills:
         if self.run is None or self.kills % self.each == 0:
             many: dict[str, Any] = {"steps": 10**6, "checkpoint_every": 0.3, "warps": 6}
             config = make_config("dycon", **(TINY | many | {"validate_every": 1.0}))
-            self.run = self.project.new_run("dycon", config.to_dict())
+            self.run = self.project.create_run("dycon", config.to_dict())
             self.run.write_control(command="run", preview=self.project.cases[4].id)
         self.kills += 1
         run = self.run
@@ -165,9 +165,9 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
     -------
     steps, kills, how many steps were made twice, and whether anything differed.
     """
-    whole = project.new_run(config.method, config.to_dict())
+    whole = project.create_run(config.method, config.to_dict())
     ends_well(project, whole)
-    parts = project.new_run(config.method, config.to_dict())
+    parts = project.create_run(config.method, config.to_dict())
     rng = random.Random(seed)
     # Each between the same number of steps from the last one's end; the first also while preparing.
     share = config.steps / (kills + 1)

@@ -89,11 +89,11 @@ def predict(path: Path, notes: Path, first: int) -> None:
     project, log = Project.open(path), Notes(notes)
     run = project.runs()[0].id
     case = project.cases[0].id
-    shape = project.grid(case).shape
+    shape = project.read_grid(case).shape
     for number in range(first, 2**30):
         mask = drawn(number * 2, shape)
         project.write_prediction(run, case, mask, mask * 0.5, mask * 0.25)
-        project.write_facts(run, case, {"score": float(number)})
+        project.save_case_metadata(run, case, {"score": float(number)})
         log.add(0, number)
 
 
@@ -102,7 +102,7 @@ def change(path: Path, notes: Path, first: int, scans: Path) -> None:
     project, log = Project.open(path), Notes(notes)
     value, case = project.classes[0].value, project.cases[-1].id
     for number in range(first, 2**30):
-        project.change_class(value, name=f"box {number}")
+        project.update_class(value, name=f"box {number}")
         log.add(0, number)
         project.set_status(project.cases[0].id, ("in progress", "labeled")[number % 2])
         project.set_split(case, ("train", "validation")[number % 2])

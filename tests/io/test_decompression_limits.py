@@ -65,7 +65,7 @@ def peak(read: Callable[[], object]) -> int:
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
     place: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     path = {
         "scan": tmp_path / "scans" / "images" / "scan-0.nii.gz",
         "label": project.label_path("scan-0"),

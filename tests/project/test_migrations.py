@@ -68,7 +68,7 @@ def test_an_earlier_schema_is_upgraded_and_kept(tmp_path: Path) -> None:
     old["scans"] = [{"id": "a", "image": "a.nii"}]
     before = put(tmp_path / "p", old)
     project = Project.open(tmp_path / "p")
-    assert project.case("a").images == ["a.nii"]
+    assert project.get_case("a").images == ["a.nii"]
     assert [p.name for p in (tmp_path / "p").iterdir()] == ["project.json"]  # only read
     project.set_split("a", "validation")
     assert (tmp_path / "p" / "project.json.v-1.bak").read_bytes() == before
@@ -120,6 +120,8 @@ def test_versions_that_never_were(version: object, tmp_path: Path) -> None:
 
 
 def test_the_schema_and_its_upgrades_agree() -> None:
-    assert models.ProjectFile.model_fields["schema_version"].default == migrations.SCHEMA_VERSION
+    assert (
+        models.ProjectManifest.model_fields["schema_version"].default == migrations.SCHEMA_VERSION
+    )
     assert set(migrations.MIGRATIONS) == set(range(1, migrations.SCHEMA_VERSION))
     assert manifest.FILE == "project.json"

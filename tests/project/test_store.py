@@ -12,36 +12,36 @@ from helpers.nifti_files import save_nifti
 from napari_dycon.core import atomic
 from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import is_case_id
 from napari_dycon.project.store import Project
 
 
 def test_labeled_and_unlabeled(project: Project) -> None:
-    assert [c.id for c in project.labeled()] == ["scan-0", "scan-1", "scan-2"]
-    assert [c.id for c in project.unlabeled()] == ["scan-3", "scan-4", "scan-5"]
+    assert [c.id for c in project.labeled_cases()] == ["scan-0", "scan-1", "scan-2"]
+    assert [c.id for c in project.unlabeled_cases()] == ["scan-3", "scan-4", "scan-5"]
     project.set_split("scan-1", "validation")
     again = Project.open(project.path / "project.json")
-    assert [c.id for c in again.labeled()] == ["scan-0", "scan-2"]
-    assert [c.id for c in again.labeled("validation")] == ["scan-1"]
-    assert "scan-1" not in [c.id for c in again.unlabeled()]
+    assert [c.id for c in again.labeled_cases()] == ["scan-0", "scan-2"]
+    assert [c.id for c in again.labeled_cases("validation")] == ["scan-1"]
+    assert "scan-1" not in [c.id for c in again.unlabeled_cases()]
 
 
 def test_status_follows_from_the_label(project: Project) -> None:
     label = np.full(project.read_image("scan-4").shape, 255, np.uint8)
     project.save_label("scan-4", label)
-    assert project.case("scan-4").status == "unlabeled"
+    assert project.get_case("scan-4").status == "unlabeled"
     label[3] = 0
     label[3, 4:8, 4:8] = 1
     project.save_label("scan-4", label)
-    assert project.case("scan-4").status == "in progress"
+    assert project.get_case("scan-4").status == "in progress"
     assert np.array_equal(project.read_label("scan-4"), label)
     label[label == 255] = 0
     project.save_label("scan-4", label)
-    assert project.case("scan-4").status == "labeled"
+    assert project.get_case("scan-4").status == "labeled"
     project.set_status("scan-4", "reviewed")
     project.save_label("scan-4", label)
-    assert Project.open(project.path).case("scan-4").status == "reviewed"
+    assert Project.open(project.path).get_case("scan-4").status == "reviewed"
 
 
 def test_a_label_that_does_not_fit_is_refused(project: Project) -> None:
@@ -58,7 +58,7 @@ def test_two_windows_keep_each_others_changes(project: Project) -> None:
     project.set_split("scan-3", "validation")
     other.add_class("tumor")
     project.reload()
-    assert project.case("scan-3").split == "validation"
+    assert project.get_case("scan-3").split == "validation"
     assert [c.name for c in project.classes] == ["box", "tumor"]
 
 
@@ -96,23 +96,23 @@ def test_a_damaged_project_is_explained(
 def test_nothing_is_left_when_a_scan_is_wrong(scans: Path, tmp_path: Path) -> None:
     (scans / "images" / "scan-9.nii.gz").write_text("no scan")
     with pytest.raises(UserError, match=r"scan-9\.nii\.gz cannot be read"):
-        project_from_folder(tmp_path / "p", scans / "images", scans / "labels")
+        create_project(tmp_path / "p", scans / "images", scans / "labels")
     assert not (tmp_path / "p").exists()
 
 
 def test_folders_that_cannot_become_projects(scans: Path, tmp_path: Path, project: Project) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no scans"):
-        project_from_folder(tmp_path / "p", tmp_path / "empty")
+        create_project(tmp_path / "p", tmp_path / "empty")
     with pytest.raises(UserError, match="There is no folder"):
-        project_from_folder(tmp_path / "p", tmp_path / "missing")
+        create_project(tmp_path / "p", tmp_path / "missing")
     with pytest.raises(ProjectError, match="is a project already"):
-        project_from_folder(project.path, scans / "images")
+        create_project(project.path, scans / "images")
     with pytest.raises(ProjectError, match="is not empty"):
-        project_from_folder(scans, scans / "images")
+        create_project(scans, scans / "images")
     save_nifti(scans / "labels" / "stray.nii.gz", np.ones((3, 3, 3), np.uint8))
     with pytest.raises(UserError, match="Label stray has no scan"):
-        project_from_folder(tmp_path / "p", scans / "images", scans / "labels")
+        create_project(tmp_path / "p", scans / "images", scans / "labels")
     assert not (tmp_path / "p").exists()
 
 
@@ -139,19 +139,19 @@ def test_a_folder_that_cannot_be_written_keeps_the_old_file(
 
 
 def test_runs_are_numbered_and_found(project: Project) -> None:
-    first, second = (project.new_run("dycon", {"method": "dycon"}) for _ in range(2))
+    first, second = (project.create_run("dycon", {"method": "dycon"}) for _ in range(2))
     assert [r.id for r in project.runs()] == ["001-dycon", "002-dycon"]
     with pytest.raises(ProjectError, match="no trained weights"):
-        project.run()
+        project.get_run()
     first.weights_path.write_bytes(b"x")
-    assert project.run().id == first.id
+    assert project.get_run().id == first.id
     with pytest.raises(ProjectError, match=r"no run 'nope'.*001-dycon, 002-dycon"):
-        project.run("nope")
+        project.get_run("nope")
     assert second.method == "dycon"
 
 
 def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     run.append_event({"event": "step", "step": 1})
     events, offset = run.read_events()
     assert [e["step"] for e in events] == [1]
@@ -164,7 +164,7 @@ def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
 
 
 def test_control_is_merged(project: Project) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     assert run.read_control() == {}
     run.write_control(command="pause")
     run.write_control(preview="scan-0")
@@ -173,7 +173,7 @@ def test_control_is_merged(project: Project) -> None:
 
 def test_an_unknown_case_is_answered_with_close_names(project: Project) -> None:
     with pytest.raises(UserError, match="Did you mean scan-"):
-        project.case("scan-11")
+        project.get_case("scan-11")
 
 
 def test_a_process_knows_itself() -> None:

@@ -16,8 +16,8 @@ from napari_dycon.core import atomic
 from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import from_canonical
 from napari_dycon.project import manifest
-from napari_dycon.project.case_ids import free_id, is_case_id
-from napari_dycon.project.importing.create_project import project_from_folder
+from napari_dycon.project.case_ids import unique_case_id, is_case_id
+from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import Case, ClassInfo
 from napari_dycon.project.store import Project
 
@@ -66,7 +66,7 @@ def test_a_label_that_appears_meanwhile_stays(
 
 
 def test_nothing_is_read_for_a_project_that_is_only_shown(project: Project, tmp_path: Path) -> None:
-    shown = Project.open(project.path, read_only="somebody works on it")
+    shown = Project.open(project.path, read_only_reason="somebody works on it")
     with pytest.raises(ProjectError, match="somebody works on it"):
         shown.add_cases([tmp_path / "not there.nii.gz"])
 
@@ -79,7 +79,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
     again = Project.open(tmp_path / "a" / "b")
     assert (again.name, again.channels, again.cases) == ("Lesions", ["flair", "t1"], [])
     assert [(c.value, c.name) for c in made.classes] == [(1, "structure")]
-    assert again.labeled() == again.unlabeled() == again.runs() == []
+    assert again.labeled_cases() == again.unlabeled_cases() == again.runs() == []
     assert Project.is_project(tmp_path / "a" / "b")
     assert not Project.is_project(tmp_path)
     with pytest.raises(ProjectError, match="is a project already"):
@@ -88,7 +88,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
 
 def test_the_folder_may_exist_when_it_is_empty(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
-    assert len(project_from_folder(tmp_path / "p", scans / "images").cases) == 6
+    assert len(create_project(tmp_path / "p", scans / "images").cases) == 6
     (tmp_path / "file").write_text("")
     with pytest.raises(ProjectError, match="is a file"):
         Project.create(tmp_path / "file")
@@ -98,7 +98,7 @@ def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
     label = np.zeros(SHAPE, np.uint8)
     label[4], label[5] = 3, 255
     save_nifti(scans / "labels" / "scan-1.nii.gz", label)
-    project = project_from_folder(tmp_path / "p", scans / "images", scans / "labels")
+    project = create_project(tmp_path / "p", scans / "images", scans / "labels")
     assert [(c.value, c.name) for c in project.classes] == [(1, "class 1"), (3, "class 3")]
     assert len({c.color for c in project.classes}) == 2
     # 255 is no class: it says that the case is not annotated everywhere.
@@ -107,13 +107,13 @@ def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
 
 def test_names_of_classes_are_free_text(scans: Path, tmp_path: Path) -> None:
     names = ["class two", "class 1"]
-    project = project_from_folder(tmp_path / "p", scans / "images", scans / "labels", names)
+    project = create_project(tmp_path / "p", scans / "images", scans / "labels", names)
     assert [(c.value, c.name) for c in project.classes] == [(1, "class two"), (2, "class 1")]
     for wrong in (["a", ""], ["x" * 61], [f"c{i}" for i in range(255)]):
         with pytest.raises(UserError, match="class names cannot be used"):
-            project_from_folder(tmp_path / "q", scans / "images", None, wrong)
+            create_project(tmp_path / "q", scans / "images", None, wrong)
     with pytest.raises(ProjectError, match="found twice: box") as caught:
-        project_from_folder(tmp_path / "q", scans / "images", None, ["box", "Box"])
+        create_project(tmp_path / "q", scans / "images", None, ["box", "Box"])
     assert "backup" not in str(caught.value)
     assert not (tmp_path / "q").exists()
 
@@ -127,7 +127,7 @@ def test_a_failed_start_leaves_the_disk_as_it_was(
     if existed:
         target.mkdir(parents=True)
     with pytest.raises(UserError, match=r"scan-7\.nii\.gz has the same value"):
-        project_from_folder(target, scans / "images", scans / "labels")
+        create_project(target, scans / "images", scans / "labels")
     assert target.exists() is existed
     assert (tmp_path / "new").exists() is existed
     assert not existed or list(target.iterdir()) == []
@@ -139,21 +139,21 @@ def test_an_interrupted_start_leaves_nothing(scans: Path, tmp_path: Path) -> Non
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        project_from_folder(tmp_path / "p", scans / "images", progress=interrupt)
+        create_project(tmp_path / "p", scans / "images", progress=interrupt)
     assert not (tmp_path / "p").exists()
 
 
 def test_two_files_of_one_name_are_refused(scans: Path, tmp_path: Path) -> None:
     scan(scans / "images" / "scan-0.nii")
     with pytest.raises(UserError, match=r"holds both scan-0\.nii(\.gz)? and scan-0\.nii"):
-        project_from_folder(tmp_path / "p", scans / "images")
+        create_project(tmp_path / "p", scans / "images")
 
 
 def test_hidden_files_and_other_files_are_passed_over(scans: Path, tmp_path: Path) -> None:
     for name in ("._scan-0.nii.gz", ".DS_Store", "notes.txt", "dataset.json"):
         (scans / "images" / name).write_text("not a scan")
     (scans / "images" / "folder.nii.gz").mkdir()
-    assert len(project_from_folder(tmp_path / "p", scans / "images").cases) == 6
+    assert len(create_project(tmp_path / "p", scans / "images").cases) == 6
 
 
 # ---- Adding ----------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
     added = project.add_cases([good, other], progress=lambda *step: seen.append(step))
     assert [c.id for c in added] == ["good", "good-2"]
     assert seen == [(1, 2, "good"), (2, 2, "good-2")]
-    assert Project.open(project.path).case("good-2").status == "unlabeled"
+    assert Project.open(project.path).get_case("good-2").status == "unlabeled"
 
 
 def test_a_label_that_cannot_be_written_adds_nothing(
@@ -200,18 +200,18 @@ def test_a_label_that_cannot_be_written_adds_nothing(
 def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changed = manifest.changed
+    changed = manifest.edit_manifest
 
     def then_interrupted(*arguments: Any) -> None:
         changed(*arguments)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(manifest, "changed", then_interrupted)
+    monkeypatch.setattr(manifest, "edit_manifest", then_interrupted)
     label = save_nifti(tmp_path / "a.nii.gz", np.ones(SHAPE, np.uint8))
     with pytest.raises(KeyboardInterrupt):
         project.add_cases([scan(tmp_path / "more" / "a.nii.gz")], labels={"a": label})
     again = Project.open(project.path)
-    assert again.case("a").status == "labeled"
+    assert again.get_case("a").status == "labeled"
     assert again.read_label("a").all()
 
 
@@ -247,7 +247,7 @@ def test_scans_are_never_written_to(project: Project, scans: Path) -> None:
     before = tree(scans)
     shape = project.read_image("scan-4").shape
     project.save_label("scan-4", np.ones(shape, np.uint8))
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     flat = np.zeros(shape, np.float32)
     project.write_prediction(run.id, "scan-4", np.zeros(shape, np.uint8), flat, flat)
     assert tree(scans) == before
@@ -289,9 +289,9 @@ def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
     other = Project.open(project.path)
     shape = other.read_image("scan-0").shape
     project.save_label("scan-0", np.full(shape, 255, np.uint8))
-    assert Project.open(project.path).case("scan-0").status == "unlabeled"
+    assert Project.open(project.path).get_case("scan-0").status == "unlabeled"
     other.save_label("scan-0", np.ones(shape, np.uint8))  # thinks it still is "labeled"
-    assert Project.open(project.path).case("scan-0").status == "labeled"
+    assert Project.open(project.path).get_case("scan-0").status == "labeled"
 
 
 def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
@@ -331,19 +331,19 @@ def test_what_is_no_label_array(project: Project) -> None:
         project.save_label("scan-O", np.ones(shape))
     assert tree(project.path) == before
     project.save_label("scan-5", np.ones(shape, bool), status="reviewed")
-    assert project.case("scan-5").status == "reviewed"
+    assert project.get_case("scan-5").status == "reviewed"
     assert project.read_label("scan-5").dtype == np.uint8
 
 
 def test_classes_can_be_added_and_changed(project: Project) -> None:
     assert project.add_class(" rim ").name == "rim"
-    project.change_class(2, name="edge", color="#123456")
+    project.update_class(2, name="edge", color="#123456")
     assert Project.open(project.path).classes[1] == ClassInfo(value=2, name="edge", color="#123456")
     for change, words in (
         (lambda: project.add_class("EDGE"), "found twice: edge"),
         (lambda: project.add_class("  "), r"classes\.2\.name is wrong"),
         (lambda: project.add_class("x", "red"), r"classes\.2\.color is wrong.*found 'red'"),
-        (lambda: project.change_class(1, name="edge"), "found twice: edge"),
+        (lambda: project.update_class(1, name="edge"), "found twice: edge"),
         (lambda: project.set_status("scan-0", "done"), r"cases\.0\.status is wrong"),
         (lambda: project.set_split("scan-0", "test"), r"cases\.0\.split is wrong"),
     ):
@@ -358,7 +358,7 @@ def test_classes_can_be_added_and_changed(project: Project) -> None:
 
 
 def test_predictions_are_kept_by_run(project: Project) -> None:
-    first, second = project.new_run("dycon", {}), project.new_run("supervised", {})
+    first, second = project.create_run("dycon", {}), project.create_run("supervised", {})
     shape = project.read_image("scan-0").shape
     mask = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8)
     maps = [np.random.default_rng(n).random(shape, np.float32) for n in (1, 2)]
@@ -393,10 +393,10 @@ def test_names_that_are_no_ids(bad: str) -> None:
     ["..", "../../etc/passwd", "con", "a  b", "-x", "", "é ü 患者", "x" * 400, "a (1)", "a\nb"],
 )
 def test_every_file_name_gives_an_id(name: str) -> None:
-    found = free_id(name, set())
+    found = unique_case_id(name, set())
     assert is_case_id(found)
-    assert free_id(name, {found.lower()}) != found
-    assert is_case_id(free_id(name, {found.lower()}))
+    assert unique_case_id(name, {found.lower()}) != found
+    assert is_case_id(unique_case_id(name, {found.lower()}))
 
 
 def test_a_case_cannot_be_made_with_a_path_for_an_id() -> None:
@@ -468,7 +468,7 @@ def test_a_read_only_folder_is_told_in_words(
     error: OSError, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = project.read_image("scan-4").shape
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     file = scan(tmp_path / "new.nii.gz")
     before = tree(project.path)
 
@@ -481,7 +481,7 @@ def test_a_read_only_folder_is_told_in_words(
         lambda: project.set_status("scan-0", "reviewed"),
         lambda: project.add_cases([file]),
         lambda: project.write_prediction(run.id, "scan-4", flat, flat, flat),
-        lambda: project.new_run("dycon", {}),
+        lambda: project.create_run("dycon", {}),
         lambda: Project.create(tmp_path / "p"),
     ]
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)

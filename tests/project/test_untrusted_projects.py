@@ -23,10 +23,10 @@ from napari_dycon.errors import FileFormatError, ProjectError, UserError
 from napari_dycon.exports.registry import export
 from napari_dycon.io.dicom import discovery
 from napari_dycon.project import external_images, trusted_projects
-from napari_dycon.project.case_ids import is_case_id, same_name
-from napari_dycon.project.importing.discovery import scans_of
-from napari_dycon.project.manifest import MOST_BYTES
-from napari_dycon.project.runs.event_lines import parse_line
+from napari_dycon.project.case_ids import is_case_id, normalize_name
+from napari_dycon.project.importing.discovery import scans_from_paths
+from napari_dycon.project.manifest import MAX_MANIFEST_BYTES
+from napari_dycon.project.runs.event_lines import parse_event
 from napari_dycon.project.store import Project
 
 Command = Callable[..., tuple[int, str, str]]
@@ -58,7 +58,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_folders_that_lead_out_are_not_written_to(
     name: str, project: Project, tmp_path: Path
 ) -> None:
-    run = project.new_run("dycon", {"method": "dycon"})
+    run = project.create_run("dycon", {"method": "dycon"})
     outside = tmp_path / "outside"
     place = project.path / name
     if place.exists():
@@ -68,7 +68,7 @@ def test_folders_that_lead_out_are_not_written_to(
     place.symlink_to(outside, target_is_directory=True)
     before = everything(outside)
     project = Project.open(project.path)
-    mask = np.zeros(project.grid("scan-0").shape, np.uint8)
+    mask = np.zeros(project.read_grid("scan-0").shape, np.uint8)
     flat = mask.astype(np.float32)
     attempts: dict[str, list[Callable[[], object]]] = {
         "labels": [
@@ -81,11 +81,11 @@ def test_folders_that_lead_out_are_not_written_to(
         ],
         "predictions": [
             lambda: project.write_prediction(run.id, "scan-0", mask, flat, flat),
-            lambda: project.write_facts(run.id, "scan-0", {"score": 1}),
+            lambda: project.save_case_metadata(run.id, "scan-0", {"score": 1}),
         ],
         "runs": [
-            lambda: project.new_run("dycon", {}),
-            lambda: project.run(run.id),
+            lambda: project.create_run("dycon", {}),
+            lambda: project.get_run(run.id),
             lambda: project.write_prediction(run.id, "scan-0", mask, flat, flat),
         ],
         "cache": [lambda: project.cache_folder / "x"],
@@ -110,18 +110,20 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
         lambda: project.label_path("scan-0"),
         lambda: export(project, "nifti", tmp_path / "out", what="labels"),
         lambda: project.read_label("scan-0"),
-        lambda: project.save_label("scan-0", np.zeros(project.grid("scan-0").shape, np.uint8)),
+        lambda: project.save_label("scan-0", np.zeros(project.read_grid("scan-0").shape, np.uint8)),
     ):
         with pytest.raises(ProjectError, match="leads out of"):
             attempt()
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     mask = project.prediction_path(run.id, "scan-0")
     mask.parent.mkdir(parents=True)
     mask.symlink_to(secret)
     with pytest.raises(ProjectError, match="leads out of"):
         project.read_prediction(run.id, "scan-0")
     (mask.parent / "scan-0.json").symlink_to(tmp_path / "project" / "project.json")
-    assert project.read_facts(run.id, "scan-0") != {}  # a link that stays inside does no harm
+    assert (
+        project.load_case_metadata(run.id, "scan-0") != {}
+    )  # a link that stays inside does no harm
     assert secret.read_bytes() == before
 
 
@@ -130,14 +132,14 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
 def test_a_run_with_links_out_is_not_gone_on_with(
     name: str, project: Project, run: Command, tmp_path: Path
 ) -> None:
-    made = project.new_run("dycon", {"method": "dycon"})
+    made = project.create_run("dycon", {"method": "dycon"})
     outside = tmp_path / "outside"
     outside.mkdir()
     path = made.folder / name
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(outside, target_is_directory=True)
     with pytest.raises(ProjectError, match="leads out of"):
-        project.run(made.id)
+        project.get_run(made.id)
     code, _, said = run("train", project.path, "--resume", made.id)
     assert (code, list(outside.iterdir())) == (2, [])
     assert "leads out of" in said
@@ -189,7 +191,7 @@ def test_names_that_are_no_names_of_files(name: str, project: Project) -> None:
     "pair", [("Case", "case"), ("\u00e9", "E\u0301"), ("\uac00", "\u1100\u1161")]
 )
 def test_ids_that_some_system_takes_for_one(pair: tuple[str, str], project: Project) -> None:
-    assert same_name(pair[0]) == same_name(pair[1])
+    assert normalize_name(pair[0]) == normalize_name(pair[1])
     if all(map(is_case_id, pair)):
         with pytest.raises(ProjectError, match="must be unique"):
             rewrite(
@@ -232,7 +234,7 @@ def test_runs_are_folders_with_names_of_runs(project: Project, tmp_path: Path) -
 def test_only_scans_are_opened_as_scans(image: str, found: str, project: Project) -> None:
     opened = rewrite(project, lambda values: values["cases"][0].update(images=[image]))
     begin = time.monotonic()
-    for read in (opened.read_image, opened.grid):
+    for read in (opened.read_image, opened.read_grid):
         with pytest.raises(FileFormatError, match=found) as caught:
             read("scan-0")
         assert "root:" not in str(caught.value)
@@ -251,7 +253,7 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
         for name in ("pipe.nii.gz", "pipe", "loop.nii.gz", "zero.nrrd", "s.mha"):
             with pytest.raises(FileFormatError, match=r"and no scan|There is no file"):
                 io.read_volume(tmp_path / name)
-    assert len(scans_of([tmp_path / "pipe.nii.gz"])) == 1  # named, and not opened
+    assert len(scans_from_paths([tmp_path / "pipe.nii.gz"])) == 1  # named, and not opened
     label = project.label_path("scan-0")
     label.unlink()
     os.mkfifo(label)
@@ -261,7 +263,7 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
     picture.parent.mkdir(parents=True)
     os.mkfifo(picture)
     assert _pictures(project, ["scan-1"])["scan-1"].any()
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     for path in (run.events_path, run.control_path, run.metrics_path):
         os.mkfifo(path)
     assert run.read_events() == ([], 0)
@@ -312,11 +314,11 @@ def test_addresses_are_no_paths(image: str, project: Project) -> None:
 )
 def test_other_machines_are_not_called_for_strangers(image: str, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=r"on another machine.*Nothing was read"):
-        external_images.check_share(image, tmp_path, windows=True)
-    external_images.check_share(image, tmp_path, windows=False)
-    external_images.check_share("C:/scans/a.nii.gz", tmp_path, windows=True)
-    trusted_projects.remember(tmp_path)
-    external_images.check_share(image, tmp_path, windows=True)
+        external_images.reject_network_path(image, tmp_path, is_windows=True)
+    external_images.reject_network_path(image, tmp_path, is_windows=False)
+    external_images.reject_network_path("C:/scans/a.nii.gz", tmp_path, is_windows=True)
+    trusted_projects.trust(tmp_path)
+    external_images.reject_network_path(image, tmp_path, is_windows=True)
 
 
 # ---- project.json itself -------------------------------------------------------------------------
@@ -375,7 +377,7 @@ def test_values_out_of_range_are_told_in_a_line(
 
 def test_a_project_file_without_end(tmp_path: Path) -> None:
     with (tmp_path / "project.json").open("wb") as file:
-        file.truncate(MOST_BYTES + 1)
+        file.truncate(MAX_MANIFEST_BYTES + 1)
     with pytest.raises(ProjectError, match="64 MB are the most it can have"):
         Project.open(tmp_path)
 
@@ -394,9 +396,9 @@ def test_a_hundred_thousand_cases_open_in_seconds(project: Project) -> None:
     begin = time.monotonic()
     opened = Project.open(project.path)
     assert len(opened.cases) == many
-    assert len(opened.unlabeled()) == many
+    assert len(opened.unlabeled_cases()) == many
     assert len([opened.image_paths(case.id) for case in opened.cases[:2000]]) == 2000
-    assert len(opened.outside_folders()) == 50
+    assert len(opened.external_folders()) == 50
     assert time.monotonic() - begin < 20  # 3 s on a quiet machine
     with pytest.raises(ProjectError, match="found twice: case-1"):
         rewrite(project, lambda values: values["cases"].append(values["cases"][1]))
@@ -407,11 +409,11 @@ def test_a_hundred_thousand_cases_open_in_seconds(project: Project) -> None:
 
 def test_projects_made_here_are_known(project: Project, state_folder: Path, tmp_path: Path) -> None:
     assert own_folder() == state_folder
-    assert trusted_projects.is_known(project.path)
-    assert not trusted_projects.is_known(tmp_path)
-    trusted_projects.remember(tmp_path)
-    trusted_projects.remember(tmp_path)
-    assert trusted_projects.is_known(tmp_path / "x" / "..")
+    assert trusted_projects.is_trusted(project.path)
+    assert not trusted_projects.is_trusted(tmp_path)
+    trusted_projects.trust(tmp_path)
+    trusted_projects.trust(tmp_path)
+    assert trusted_projects.is_trusted(tmp_path / "x" / "..")
     record = state_folder / trusted_projects.FILE
     assert len(json.loads(record.read_text("utf-8"))["projects"]) == 2
     for damage in (
@@ -423,9 +425,9 @@ def test_projects_made_here_are_known(project: Project, state_folder: Path, tmp_
         b"[" * 9999,
     ):
         record.write_bytes(damage)
-        assert not trusted_projects.is_known(project.path)
-        trusted_projects.remember(project.path)
-        assert trusted_projects.is_known(project.path)
+        assert not trusted_projects.is_trusted(project.path)
+        trusted_projects.trust(project.path)
+        assert trusted_projects.is_trusted(project.path)
 
 
 def test_a_state_folder_that_cannot_be_used_hinders_nobody(
@@ -434,9 +436,9 @@ def test_a_state_folder_that_cannot_be_used_hinders_nobody(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("NAPARI_DYCON_STATE", str(tmp_path / "file"))
     made = Project.create(tmp_path / "p")
-    assert trusted_projects.is_known(made.path)  # for as long as this process lives
-    monkeypatch.setattr(trusted_projects, "_here", set())
-    assert not trusted_projects.is_known(made.path)
+    assert trusted_projects.is_trusted(made.path)  # for as long as this process lives
+    monkeypatch.setattr(trusted_projects, "_trusted_this_session", set())
+    assert not trusted_projects.is_trusted(made.path)
 
 
 def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,13 +450,13 @@ def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.Mon
 
 def test_pictures_of_a_project_that_is_only_shown_are_not_kept(project: Project) -> None:
     before = everything(project.path)
-    _pictures(Project.open(project.path, read_only="somebody works on it"), ["scan-0"])
+    _pictures(Project.open(project.path, read_only_reason="somebody works on it"), ["scan-0"])
     assert everything(project.path) == before
 
 
 @links
 def test_folders_that_scans_are_read_from(project: Project, tmp_path: Path) -> None:
-    assert project.outside_folders() == [tmp_path / "scans" / "images"]
+    assert project.external_folders() == [tmp_path / "scans" / "images"]
     inner = project.path / "scans"
     inner.mkdir()
     (tmp_path / "far").mkdir()
@@ -465,7 +467,7 @@ def test_folders_that_scans_are_read_from(project: Project, tmp_path: Path) -> N
         project,
         lambda v: [c.update(images=[n]) for c, n in zip(v["cases"], names, strict=False)],
     )
-    assert opened.outside_folders() == sorted(
+    assert opened.external_folders() == sorted(
         [Path("/a"), tmp_path / "far", tmp_path / "scans/images"]
     )
 
@@ -509,18 +511,18 @@ def test_commands_tell_where_a_strangers_project_reads(
     ],
 )  # fmt: skip
 def test_lines_that_are_no_events_count_as_not_there(line: bytes) -> None:
-    assert parse_line(line) is None
+    assert parse_event(line) is None
 
 
 def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
     from napari_dycon.application.run_status import RunStatus, advanced
     from napari_dycon.application.training_history import rounds
 
-    run = project.new_run("dycon", {"method": "dycon"})
+    run = project.create_run("dycon", {"method": "dycon"})
     kinds = ("started", "preparing", "warps", "step", "validation", "warning", "preview", "failed")
     status = RunStatus("starting", run.id)
     for kind in (*kinds, "finished", "stopped", "of tomorrow"):
-        event = parse_line(json.dumps({"event": kind}).encode())
+        event = parse_event(json.dumps({"event": kind}).encode())
         assert event is not None
         status = advanced(status, event)
         run.append_event({"event": kind})
@@ -531,10 +533,10 @@ def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
 def test_of_endless_events_the_last_are_read(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     for step in range(1000):
         run.append_event({"event": "step", "step": step})
-    monkeypatch.setattr("napari_dycon.project.runs.run.MOST_EVENTS", 500)
+    monkeypatch.setattr("napari_dycon.project.runs.run.MAX_EVENTS_BYTES", 500)
     events, offset = run.read_events()
     assert 5 < len(events) < 20
     assert events[-1]["step"] == 999

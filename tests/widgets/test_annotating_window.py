@@ -22,7 +22,7 @@ Window = Callable[[], Any]
 @pytest.fixture
 def opened(window: Window, project: Project, qtbot: Any) -> Any:
     """Window on a project with a made-up prediction of scan-3, which is in view."""
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     shape = project.read_image("scan-3").shape
     mask = np.zeros(shape, np.uint8)
     mask[4:12, 4:12, 4:12] = 1

@@ -17,8 +17,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QComboBox, QDialogButtonBox, QFileDialog, QMessageBox
 
 from napari_dycon.exports import registry as exports
-from napari_dycon.project.importing.channel_matching import pieces_of
-from napari_dycon.project.models import named_classes
+from napari_dycon.project.importing.channel_matching import candidates_from
+from napari_dycon.project.models import classes_from_names
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.channel_assignment import ChannelDialog
 from napari_dycon.widgets.dialogs.export import ExportDialog
@@ -54,7 +54,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
 ) -> None:
     found = files(tmp_path, "p1_t1", "p1_flair", "p2_t1", "odd")
-    dialog = ChannelDialog(None, ["t1", "flair"], pieces_of(found))
+    dialog = ChannelDialog(None, ["t1", "flair"], candidates_from(found))
     qtbot.addWidget(dialog)
     dialog.show()
     ok = dialog.buttons.button(OK)
@@ -101,7 +101,7 @@ def test_the_dialog_waits_until_all_is_chosen(
 def test_more_files_from_another_folder(
     needs_display: None, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dialog = ChannelDialog(None, ["t1", "flair"], pieces_of(files(tmp_path / "a", "p1_t1")))
+    dialog = ChannelDialog(None, ["t1", "flair"], candidates_from(files(tmp_path / "a", "p1_t1")))
     qtbot.addWidget(dialog)
     dialog.show()
     (other,) = files(tmp_path / "b", "flair of p1")
@@ -270,7 +270,7 @@ def test_many_structures_fit_a_small_screen(
     needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
 ) -> None:
     names = [f"structure {n}" for n in range(1, 31)]
-    project = Project.create(tmp_path / "p", classes=named_classes(names))
+    project = Project.create(tmp_path / "p", classes=classes_from_names(names))
     dialog = ExportDialog(None, project)
     qtbot.addWidget(dialog)
     dialog.show()

@@ -284,7 +284,7 @@ def test_the_heat_map_can_be_shown_above_everything(
 ) -> None:
     viewer, panel = shown(window, project, qtbot)
     panel.layers.overlays.set_threshold(1.0)
-    run = project.new_run("dycon", {})
+    run = project.create_run("dycon", {})
     shape = project.read_image("scan-3").shape
     zeros = np.zeros(shape, np.float32)
     project.write_prediction(run.id, "scan-3", zeros.astype(np.uint8), zeros, zeros)

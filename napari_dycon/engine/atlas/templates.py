@@ -100,7 +100,7 @@ def with_voters(
             image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
             candidates[case] = LabeledCase(case, image, folder / image.name)
     missing = {case for case, template in candidates.items() if not is_sound(template, classes)}
-    if project.read_only:
+    if project.read_only_reason:
         candidates = {case: one for case, one in candidates.items() if case not in missing}
         missing = set()
     if progress is not None:

@@ -144,7 +144,7 @@ def _prepare_case(
             data.labeled.append(LabeledCase(case, cached, frozen))
     else:
         volume = volume or project.read_image(case)
-        label = project.read_label(case, like=volume)
+        label = project.read_label(case, reference=volume)
         assert label is not None
         indices = to_indices(prepare_label(label, volume, data.config), data.class_values)
         values = set(np.unique(indices).tolist())
@@ -202,7 +202,7 @@ def _fingerprints(project: Project, found: Groups) -> list[Fingerprint]:
     Also for a run that learns from labeled scans alone the unlabeled ones are looked at, so that
     all methods get the same patch, network and intensities, and differ by the method alone.
     """
-    others = found.unlabeled or [case.id for case in project.unlabeled()]
+    others = found.unlabeled or [case.id for case in project.unlabeled_cases()]
     ids = sorted({*found.labeled, *others})  # labeling one more must not choose other scans
     chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, FINGERPRINTS).astype(int))]
     prints = []

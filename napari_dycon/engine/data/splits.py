@@ -35,15 +35,15 @@ class Groups:
 
 def groups(project: Project, config: TrainConfig) -> Groups:
     """Sort the cases: labeled, unlabeled (none for a supervised run), validation."""
-    labeled = [case.id for case in project.labeled("train")]
+    labeled = [case.id for case in project.labeled_cases("train")]
     if not labeled:
         raise UserError(
             "No case is labeled yet, and training needs at least one. Paint a label on a scan "
             "in the window, or give label files with `napari-dycon new --labels DIR`."
         )
     wants = config.method != "supervised" and config.unlabeled_batch > 0
-    unlabeled = [case.id for case in project.unlabeled()] if wants else []
-    validation = [case.id for case in project.labeled("validation")]
+    unlabeled = [case.id for case in project.unlabeled_cases()] if wants else []
+    validation = [case.id for case in project.labeled_cases("validation")]
     return Groups(labeled, unlabeled, validation, [c.value for c in project.classes])
 
 
@@ -83,7 +83,7 @@ def learned_from(project: Project, run_id: str | None) -> set[str]:
     while isinstance(run_id, str) and run_id not in runs:
         runs.add(run_id)
         try:
-            run = project.run(run_id)
+            run = project.get_run(run_id)
         except DyconError:  # deleted since
             break
         told = run.read_metrics().get("labeled")
@@ -95,7 +95,7 @@ def learned_from(project: Project, run_id: str | None) -> set[str]:
                 case for case in known.labeled if frozen_label(run.state_folder, case).exists()
             }
         else:
-            found |= {case.id for case in project.labeled("train")}
+            found |= {case.id for case in project.labeled_cases("train")}
         try:
             run_id = run.read_config().get("init_from")
         except DyconError:

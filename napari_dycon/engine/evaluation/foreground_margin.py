@@ -28,7 +28,7 @@ def case_score(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float
 
 
 def widen(mask: Mask, spacing_mm: Sequence[float]) -> Mask:
-    """Dilate a mask (D, H, W) by ``BAND_MM`` along each axis, with a box."""
+    """Dilate a mask (D, H, W) by ``REFINE_MARGIN_MM`` along each axis, with a box."""
     grown = np.array(mask, dtype=np.bool_)
     for axis, spacing in enumerate(spacing_mm):
         line = np.moveaxis(grown, axis, 0)

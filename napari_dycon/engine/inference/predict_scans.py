@@ -86,10 +86,10 @@ def predict_cases(
 
     def write(case: str, grid: Volume, result: Prediction) -> None:
         project.write_prediction(
-            run_id, case, result.mask, result.uncertainty, result.disagreement, like=grid
+            run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid
         )
         score = foreground_margin.case_score(result.mask, result.uncertainty, grid.spacing_mm)
-        project.write_facts(run_id, case, {"score": score, "features": result.features})
+        project.save_case_metadata(run_id, case, {"score": score, "features": result.features})
 
     yield from _predict_scans(
         cases, read, compute, write, name=str, progress=progress, on_error=on_error
@@ -106,7 +106,10 @@ def _describe_labeled(
     on_error: OnError | None,
 ) -> None:
     """Write the features of labeled scans down, of which that was not done."""
-    known = {case.id: project.read_facts(run_id, case.id) for case in project.labeled("train")}
+    known = {
+        case.id: project.load_case_metadata(run_id, case.id)
+        for case in project.labeled_cases("train")
+    }
 
     def read(case: str) -> npt.NDArray[np.float32]:
         with contextlib.suppress(ProjectError, OSError):  # there is none, or a damaged one
@@ -120,7 +123,7 @@ def _describe_labeled(
         return describe_scan(model, image, device, dtype)
 
     def write(case: str, features: list[float]) -> None:
-        project.write_facts(run_id, case, {**known[case], "features": features})
+        project.save_case_metadata(run_id, case, {**known[case], "features": features})
 
     missing = [case for case, facts in known.items() if not facts.get("features")]
     for step in run_pipeline(missing, read, compute, write, can_read_ahead=_has_room_ahead):

@@ -98,13 +98,13 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
         What failed on the way: out of memory, numbers that are not finite. The last checkpoint
         stays valid.
     """
-    project.need_writing()
+    project.require_writable()
     if run is None:
         groups(project, config)  # refuse before a run folder appears
     device, _ = choose_device(config.device)
     if run is None:
         plan_network(config, device.type)  # likewise a patch that does not fit
-    run = run or project.new_run(config.method, config.to_dict())
+    run = run or project.create_run(config.method, config.to_dict())
     sweep_project(project.path)
     log = EventLog(run)
     saved = run.has_weights  # asked now: its folder may be what goes away
@@ -211,7 +211,7 @@ def _loop(
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
         stepper.restore_loss_scale(loop.get("loss_scale"))
     elif config.init_from:
-        source = project.run(config.init_from).weights_path
+        source = project.get_run(config.init_from).weights_path
         fitted = checkpoint.copy_matching(model, source)
         if fitted < MOST_FITS:
             rest = f"{fitted:.0%} of it could be taken, the rest" if fitted else "this run"

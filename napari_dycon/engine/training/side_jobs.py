@@ -112,10 +112,10 @@ def preview(
         volume, prepared = scans.read(case, model.config)
         result = predict_volume(model, volume, device, dtype, quick=True, prepared=prepared)
         project.write_prediction(
-            run.id, case, result.mask, result.uncertainty, result.disagreement, like=volume
+            run.id, case, result.mask, result.uncertainty, result.disagreement, reference=volume
         )
         score = foreground_margin.case_score(result.mask, result.uncertainty, volume.spacing_mm)
-        project.write_facts(run.id, case, {"score": score})
+        project.save_case_metadata(run.id, case, {"score": score})
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
     except (MemoryError, RuntimeError) as error:  # the run must not end for a picture
@@ -153,7 +153,7 @@ def validate(
     for case in data.validation:
         try:
             volume, prepared = scans.read(case, model.config)
-            label = project.read_label(case, like=volume)
+            label = project.read_label(case, reference=volume)
             if label is None:
                 continue
             members = list(

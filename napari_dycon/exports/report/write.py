@@ -17,7 +17,7 @@ from napari_dycon.exports.report.statistics import (
     read_case,
     used_labels,
 )
-from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.models import Case
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
@@ -29,7 +29,7 @@ def write_report(
     *,
     run: str | None = None,
     cases: Sequence[str] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Path:
     """Write ``report.html`` and ``cases.csv``; what cannot be read of a case is told in its row.
 
@@ -56,10 +56,10 @@ def write_report(
         There is no such run, or the folder cannot be written to.
     """
     out = Path(out)
-    wanted = project.cases if cases is None else [project.case(one) for one in cases]
+    wanted = project.cases if cases is None else [project.get_case(one) for one in cases]
     if not wanted:
         raise UserError(f"{project.name} has no case to report on. Add scans first.")
-    used = project.run(run) if run is not None else _newest(project, wanted)
+    used = project.get_run(run) if run is not None else _newest(project, wanted)
     uses = {} if used is None else used_labels(project, used)
     figures: list[CaseFigures] = []
     pictures: dict[str, str] = {}

@@ -16,13 +16,13 @@ from napari_dycon.errors import FileFormatError
 from napari_dycon.io.dicom import discovery
 from napari_dycon.io.files import files_below
 from napari_dycon.io.reading import KINDS
-from napari_dycon.project.importing.discovery import NUMBERED, channels_of
+from napari_dycon.project.importing.discovery import CHANNEL_SUFFIX, list_channel_paths
 
-Words = frozenset[str]
+Tokens = frozenset[str]
 
 
 @dataclass(frozen=True)
-class Piece:
+class ImageCandidate:
     """One image that may be a channel: a file, a channel of a 4D file, or a DICOM series.
 
     Attributes
@@ -37,38 +37,38 @@ class Piece:
     """
 
     path: Path
-    text: str
+    display_name: str
     name: str
-    place: Path
+    group_folder: Path
     stem: str | None = None
     channel: int = 0
-    of: int = 1
+    channel_count: int = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class CaseDraft:
     """A case as far as it could be told: an image a channel, ``None`` where there is none."""
 
     name: str
     images: tuple[Path | None, ...]
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether every channel has its image."""
         return None not in self.images
 
 
-def words_of(text: str) -> Words:
+def tokenize(text: str) -> Tokens:
     """Words of a name, whatever stands between them."""
     return frozenset(re.split(r"[\W_]+", text.casefold())) - {""}
 
 
-def pieces_of(
+def candidates_from(
     paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
-) -> list[Piece]:
+) -> list[ImageCandidate]:
     """Look at files and folders that a person chose; reads headers, so it may take a while."""
-    found: dict[Path, Piece] = {}
-    series: dict[Path, list[discovery.Series]] = {}
+    candidates: dict[Path, ImageCandidate] = {}
+    series_by_folder: dict[Path, list[discovery.Series]] = {}
     files = []
     for path in (path.absolute() for path in paths):
         if not path.is_dir():
@@ -77,7 +77,7 @@ def pieces_of(
             files += scans
         else:
             for one in discovery.find_series(path, progress=progress):
-                series.setdefault(one.path.parent, []).append(one)
+                series_by_folder.setdefault(one.path.parent, []).append(one)
                 files.append(one.path)
     for number, file in enumerate(files):
         if progress:
@@ -85,61 +85,67 @@ def pieces_of(
         if not file.exists():
             raise FileFormatError(f"There is no file {file}. Check its name and folder.")
         if io.is_scan(file):
-            found.update({piece.path: piece for piece in _of_file(file)})
+            candidates.update({piece.path: piece for piece in _build_file_candidates(file)})
             continue
-        if file.parent not in series:
-            series[file.parent] = discovery.find_series(file.parent, deep=False)
-        its = discovery.with_images_of(file, series[file.parent])
-        for one in its:
-            if len(one.slices) > 1 and one.path not in found:
-                found[one.path] = _of_series(one, series[file.parent])
-        if not its:
+        if file.parent not in series_by_folder:
+            series_by_folder[file.parent] = discovery.find_series(file.parent, deep=False)
+        matching = discovery.with_images_of(file, series_by_folder[file.parent])
+        for one in matching:
+            if len(one.slices) > 1 and one.path not in candidates:
+                candidates[one.path] = _build_series_candidate(one, series_by_folder[file.parent])
+        if not matching:
             raise FileFormatError(f"{file.name} is no scan; expected {KINDS}.")
-    if not found:
+    if not candidates:
         raise FileFormatError(
             "No scan with several slices was found there; X-rays and screenshots are not 3D. "
             "Choose other files."
         )
-    return _told_apart(list(found.values()))
+    return _disambiguate(list(candidates.values()))
 
 
-def _of_file(file: Path) -> list[Piece]:
+def _build_file_candidates(file: Path) -> list[ImageCandidate]:
     name = io.scan_name(file)
-    channels = channels_of(file)
+    channels = list_channel_paths(file)
     if len(channels) == 1:
-        return [Piece(file, file.name, name, file.parent)]
+        return [ImageCandidate(file, file.name, name, file.parent)]
     return [
-        Piece(path, f"{file.name}, channel {n + 1}", name, file.parent, name, n, len(channels))
+        ImageCandidate(
+            path, f"{file.name}, channel {n + 1}", name, file.parent, name, n, len(channels)
+        )
         for n, path in enumerate(channels)
     ]
 
 
-def _of_series(series: discovery.Series, beside: Sequence[discovery.Series]) -> Piece:
+def _build_series_candidate(
+    series: discovery.Series, siblings: Sequence[discovery.Series]
+) -> ImageCandidate:
     """A patient's folder holds the series, or a folder for each of them."""
     folder = series.path.parent
-    alone = sum(len(one.slices) > 1 for one in beside) == 1
+    is_single = sum(len(one.slices) > 1 for one in siblings) == 1
     text = f"{folder.name}: {series.description or 'no description'}"
-    return Piece(series.path, text, series.description, folder.parent if alone else folder, stem="")
+    return ImageCandidate(
+        series.path, text, series.description, folder.parent if is_single else folder, stem=""
+    )
 
 
-def _told_apart(pieces: list[Piece]) -> list[Piece]:
+def _disambiguate(candidates: list[ImageCandidate]) -> list[ImageCandidate]:
     """Name the folder too where several are called the same."""
-    count = Counter(piece.text for piece in pieces)
+    count = Counter(piece.display_name for piece in candidates)
     return [
-        replace(piece, text=f"{piece.path.parent.name}/{piece.text}")
-        if count[piece.text] > 1
+        replace(piece, text=f"{piece.path.parent.name}/{piece.display_name}")
+        if count[piece.display_name] > 1
         else piece
-        for piece in pieces
+        for piece in candidates
     ]
 
 
-def arrange(
-    pieces: Sequence[Piece],
+def assign_channels(
+    candidates: Sequence[ImageCandidate],
     channels: Sequence[str],
     *,
     examples: Sequence[Sequence[Path]] = (),
-    sure: bool = False,
-) -> list[Row]:
+    strict: bool = False,
+) -> list[CaseDraft]:
     """Put images together to cases.
 
     A channel is told by its place in a 4D file, by nnU-Net's suffix ``_0000``, by its words in the
@@ -156,118 +162,130 @@ def arrange(
     -------
     Rows by name; with several images for a channel, or none, it is ``None``.
     """
-    marks = [[words_of(channel)] for channel in channels]
-    for channel, mark in enumerate(_in_common(examples, len(channels))):
-        if mark:
-            marks[channel].append(mark)
-    told: dict[tuple[str, Path | None], dict[int, list[Piece]]] = {}
-    untold = []
-    stems: dict[str, list[tuple[int, Piece]]] = defaultdict(list)
-    for piece in pieces:
-        number, stem = _channel_of(piece, marks)
+    channel_tokens = [[tokenize(channel)] for channel in channels]
+    for channel, common in enumerate(_common_tokens(examples, len(channels))):
+        if common:
+            channel_tokens[channel].append(common)
+    assigned: dict[tuple[str, Path | None], dict[int, list[ImageCandidate]]] = {}
+    unassigned = []
+    stems: dict[str, list[tuple[int, ImageCandidate]]] = defaultdict(list)
+    for piece in candidates:
+        number, stem = _match_channel(piece, channel_tokens)
         if number is None:
-            untold.append(piece)
+            unassigned.append(piece)
         else:
             stems[stem].append((number, piece))
     for stem, members in stems.items():
         numbers = [channel for channel, _ in members]
-        apart = not stem or len(set(numbers)) < len(numbers)  # files of one name in many folders
+        is_per_folder = not stem or len(set(numbers)) < len(
+            numbers
+        )  # files of one name in many folders
         for channel, piece in members:
-            key = (stem, piece.place if apart else None)
-            told.setdefault(key, {}).setdefault(channel, []).append(piece)
-    rows = {
-        key: Row(
+            key = (stem, piece.group_folder if is_per_folder else None)
+            assigned.setdefault(key, {}).setdefault(channel, []).append(piece)
+    drafts = {
+        key: CaseDraft(
             key[0] if key[1] is None else key[1].name,
-            tuple(_plainest(found.get(n, ())) for n in range(len(channels))),
+            tuple(_shortest_name(found.get(n, ())) for n in range(len(channels))),
         )
-        for key, found in told.items()
+        for key, found in assigned.items()
     }
-    if not sure:
-        for key, row in list(rows.items()):
-            rows[key] = _eliminated(row, key, told[key], untold)
-    used = {path for row in rows.values() for path in row.images}
-    result = list(rows.values())
-    if not sure:
-        left = [piece for piece in untold if piece.path not in used]
+    if not strict:
+        for key, row in list(drafts.items()):
+            drafts[key] = _assign_by_elimination(row, key, assigned[key], unassigned)
+    used = {path for row in drafts.values() for path in row.images}
+    result = list(drafts.values())
+    if not strict:
+        remaining = [piece for piece in unassigned if piece.path not in used]
         known = {row.name for row in result}
-        result += [row for row in _without_channel(left, len(channels)) if row.name not in known]
+        result += [
+            row for row in _unassigned_cases(remaining, len(channels)) if row.name not in known
+        ]
         # Of p1_t1, p1_flair and p1_t1_post the last one seems to be no case of its own.
-        whole = [words_of(row.name) for row in result if row.complete]
+        complete_names = [tokenize(row.name) for row in result if row.is_complete]
         result = [
             row
             for row in result
-            if row.complete or not any(words <= words_of(row.name) for words in whole)
+            if row.is_complete or not any(words <= tokenize(row.name) for words in complete_names)
         ]
     return sorted(result, key=lambda row: row.name)
 
 
-def _in_common(examples: Sequence[Sequence[Path]], count: int) -> list[Words]:
+def _common_tokens(examples: Sequence[Sequence[Path]], count: int) -> list[Tokens]:
     """Words that all files of a channel have, and those of the other channels do not."""
-    common: list[Words | None] = [None] * count
+    common: list[Tokens | None] = [None] * count
     for images in examples:
-        names = [words_of(io.scan_name(path)) for path in images]
+        names = [tokenize(io.scan_name(path)) for path in images]
         for channel in range(count if len(names) == count else 0):
             others = [name for n, name in enumerate(names) if n != channel]
-            own = names[channel].difference(*others)
+            distinctive = names[channel].difference(*others)
             known = common[channel]
-            common[channel] = own if known is None else known & own
+            common[channel] = distinctive if known is None else known & distinctive
     return [words or frozenset() for words in common]
 
 
-def _channel_of(piece: Piece, marks: Sequence[Sequence[Words]]) -> tuple[int | None, str]:
+def _match_channel(
+    candidate: ImageCandidate, channel_tokens: Sequence[Sequence[Tokens]]
+) -> tuple[int | None, str]:
     """Channel of an image, and its case's name; nothing when several channels fit alike."""
-    if piece.of > 1:
-        return (piece.channel if piece.of == len(marks) else None), piece.name
-    numbered = NUMBERED.match(piece.name)
-    if numbered and int(numbered[2]) < len(marks):
-        return int(numbered[2]), numbered[1]
-    whole = piece.name if piece.stem is None else piece.stem
-    for text, stem in ((piece.name, piece.stem), (piece.path.parent.name, whole)):
-        words = words_of(text)
-        fitting = [(len(m), n, m) for n, own in enumerate(marks) for m in own if m and m <= words]
-        longest = [found for found in fitting if found[0] == max(fitting)[0]]
+    if candidate.channel_count > 1:
+        return (
+            candidate.channel if candidate.channel_count == len(channel_tokens) else None
+        ), candidate.name
+    match = CHANNEL_SUFFIX.match(candidate.name)
+    if match and int(match[2]) < len(channel_tokens):
+        return int(match[2]), match[1]
+    folder_stem = candidate.name if candidate.stem is None else candidate.stem
+    for text, stem in ((candidate.name, candidate.stem), (candidate.path.parent.name, folder_stem)):
+        tokens = tokenize(text)
+        matches = [
+            (len(m), n, m) for n, own in enumerate(channel_tokens) for m in own if m and m <= tokens
+        ]
+        longest = [found for found in matches if found[0] == max(matches)[0]]
         if len({n for _, n, _ in longest}) == 1:
-            _, channel, mark = longest[0]
-            return channel, _without(text, mark) if stem is None else stem
-    return None, piece.name
+            _, channel, matched = longest[0]
+            return channel, _strip_tokens(text, matched) if stem is None else stem
+    return None, candidate.name
 
 
-def _without(name: str, mark: Words) -> str:
+def _strip_tokens(name: str, tokens: Tokens) -> str:
     """Take the words of a channel out of a name."""
     parts = re.split(r"([\W_]+)", name)
-    kept = [part for part in parts[::2] if part and part.casefold() not in mark]
-    between = next((part for part in parts[1::2] if part), "_")
-    return between.join(kept)
+    kept = [part for part in parts[::2] if part and part.casefold() not in tokens]
+    separator = next((part for part in parts[1::2] if part), "_")
+    return separator.join(kept)
 
 
-def _plainest(pieces: Sequence[Piece]) -> Path | None:
+def _shortest_name(candidates: Sequence[ImageCandidate]) -> Path | None:
     """Of p1_t1 and p1_t1_post the first is t1: all that it says, the other says too."""
-    words = [words_of(piece.name) for piece in pieces]
-    plain = [p for p, own in zip(pieces, words, strict=True) if all(own <= w for w in words)]
-    return plain[0].path if len(plain) == 1 else None
+    tokens = [tokenize(piece.name) for piece in candidates]
+    shortest = [
+        p for p, own in zip(candidates, tokens, strict=True) if all(own <= w for w in tokens)
+    ]
+    return shortest[0].path if len(shortest) == 1 else None
 
 
-def _eliminated(
-    row: Row,
+def _assign_by_elimination(
+    draft: CaseDraft,
     key: tuple[str, Path | None],
-    found: dict[int, list[Piece]],
-    untold: Sequence[Piece],
-) -> Row:
+    assigned: dict[int, list[ImageCandidate]],
+    unassigned: Sequence[ImageCandidate],
+) -> CaseDraft:
     """Where one channel is missing and one image is left over in the same place, it is that."""
-    missing = [n for n in range(len(row.images)) if n not in found]
-    places = {piece.place for pieces in found.values() for piece in pieces}
-    left = [p for p in untold if p.place in places and p.name.startswith(key[0])]
-    if len(missing) != 1 or len(left) != 1:
-        return row
-    images = tuple(left[0].path if n == missing[0] else p for n, p in enumerate(row.images))
-    return Row(row.name, images)
+    missing = [n for n in range(len(draft.images)) if n not in assigned]
+    folders = {piece.group_folder for pieces in assigned.values() for piece in pieces}
+    remaining = [p for p in unassigned if p.group_folder in folders and p.name.startswith(key[0])]
+    if len(missing) != 1 or len(remaining) != 1:
+        return draft
+    images = tuple(remaining[0].path if n == missing[0] else p for n, p in enumerate(draft.images))
+    return CaseDraft(draft.name, images)
 
 
-def _without_channel(pieces: Sequence[Piece], count: int) -> list[Row]:
+def _unassigned_cases(candidates: Sequence[ImageCandidate], count: int) -> list[CaseDraft]:
     """Cases of which nothing but a name can be told, by what their images' names begin with."""
     names: dict[tuple[Path, str], str] = {}
-    for piece in pieces:
-        parts = [part for part in re.split(r"[\W_]+", piece.name) if part]
-        begin = "_".join(parts[:-1]) if piece.stem is None else piece.stem
-        names[piece.place, begin] = begin or piece.place.name
-    return [Row(name, (None,) * count) for name in names.values()]
+    for candidate in candidates:
+        parts = [part for part in re.split(r"[\W_]+", candidate.name) if part]
+        prefix = "_".join(parts[:-1]) if candidate.stem is None else candidate.stem
+        names[candidate.group_folder, prefix] = prefix or candidate.group_folder.name
+    return [CaseDraft(name, (None,) * count) for name in names.values()]

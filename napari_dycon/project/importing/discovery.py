@@ -20,7 +20,7 @@ from napari_dycon.io.dicom import discovery
 from napari_dycon.io.files import files_below
 from napari_dycon.io.volume import MOST_CHANNELS, Volume, same_grid
 
-NUMBERED = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
+CHANNEL_SUFFIX = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Scan:
     images: tuple[Path, ...]
 
 
-def scans_in(folder: Path, what: str, *, whole: Collection[str] = ()) -> list[Scan]:
+def find_scans(folder: Path, kind: str, *, known_names: Collection[str] = ()) -> list[Scan]:
     """Scans of a folder, sorted by name; an error when there are none.
 
     Files count by their names; channels in nnU-Net's way, ``NAME_0000``, ``NAME_0001``, ... belong
@@ -43,12 +43,14 @@ def scans_in(folder: Path, what: str, *, whole: Collection[str] = ()) -> list[Sc
     what : the scans are for, to tell a person
     whole : names that are known to be those of scans, such as those of labels
     """
-    files = _files(folder, what)
-    found = _by_number(files, whole) or [Scan(io.scan_name(p), channels_of(p)) for p in files]
-    return _sorted(found or _series_in(folder), folder, what)
+    files = _list_scan_files(folder, kind)
+    scans = _group_by_channel_number(files, known_names) or [
+        Scan(io.scan_name(p), list_channel_paths(p)) for p in files
+    ]
+    return _sort_unique(scans or _find_series(folder), folder, kind)
 
 
-def holds_scans(folder: Path) -> bool:
+def contains_scans(folder: Path) -> bool:
     """Whether files of a folder are scans by their names; of one that cannot be read, perhaps."""
     try:
         return folder.is_dir() and any(map(io.is_scan, folder.iterdir()))
@@ -56,32 +58,32 @@ def holds_scans(folder: Path) -> bool:
         return True  # reading the folder tells what is wrong
 
 
-def labels_in(folder: Path) -> dict[str, Path]:
+def find_labels(folder: Path) -> dict[str, Path]:
     """Labels of a folder by name, sorted; an error when there are none."""
-    files = _files(folder, "labels")
-    found = [Scan(io.scan_name(p), (p,)) for p in files] or _series_in(folder)
-    return {scan.name: scan.images[0] for scan in _sorted(found, folder, "labels")}
+    files = _list_scan_files(folder, "labels")
+    labels = [Scan(io.scan_name(p), (p,)) for p in files] or _find_series(folder)
+    return {scan.name: scan.images[0] for scan in _sort_unique(labels, folder, "labels")}
 
 
-def scans_of(paths: Sequence[Path]) -> list[Scan]:
+def scans_from_paths(paths: Sequence[Path]) -> list[Scan]:
     """Scans of files and folders that a person chose; files of one DICOM series are one scan."""
-    found: list[Scan] = []
-    beside: dict[Path, list[discovery.Series]] = {}
+    scans: list[Scan] = []
+    series_by_folder: dict[Path, list[discovery.Series]] = {}
     seen: set[Path] = set()
     for path in (path.absolute() for path in paths):
         if path.is_dir():
-            found += scans_in(path, "scans")
+            scans += find_scans(path, "scans")
         elif io.is_scan(path) or not path.is_file():  # reading tells that it is missing
-            found.append(Scan(io.scan_name(path), channels_of(path)))
+            scans.append(Scan(io.scan_name(path), list_channel_paths(path)))
         elif path not in seen:
-            if path.parent not in beside:
-                beside[path.parent] = discovery.find_series(path.parent, deep=False)
-            its = discovery.with_images_of(path, beside[path.parent])
-            for series in its:
+            if path.parent not in series_by_folder:
+                series_by_folder[path.parent] = discovery.find_series(path.parent, deep=False)
+            matching = discovery.with_images_of(path, series_by_folder[path.parent])
+            for series in matching:
                 seen |= {piece.path for piece in series.slices}
             # By whichever image a series is chosen, it is the same scan.
-            found.append(Scan(io.scan_name(path), (its[0].path if its else path,)))
-    return found
+            scans.append(Scan(io.scan_name(path), (matching[0].path if matching else path,)))
+    return scans
 
 
 def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> Volume:
@@ -110,32 +112,34 @@ def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> V
             notes.append(
                 f"Channel {number} of {name} was resampled to the grid of the first: {difference}."
             )
-            arrays.append(_on_grid(volume, first, f"Channel {number} of {name}"))
+            arrays.append(_resample_channel(volume, first, f"Channel {number} of {name}"))
         else:
             arrays.append(volume.array.astype(np.float32))
     return Volume(np.stack(arrays), first.affine, first.source, tuple(notes))
 
 
-def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32]:
+def _resample_channel(
+    volume: Volume, reference: Volume, description: str
+) -> npt.NDArray[np.float32]:
     """Interpolate a volume linearly; what it does not cover has its lowest value."""
     from scipy import ndimage  # a bare machine to train on has none
 
-    way: npt.NDArray[np.float64] = np.linalg.inv(volume.affine) @ first.affine
-    corners = way @ (
-        np.array([[*c, 1] for c in np.ndindex(2, 2, 2)]).T * np.array([[*first.shape, 1]]).T
+    transform: npt.NDArray[np.float64] = np.linalg.inv(volume.affine) @ reference.affine
+    corners = transform @ (
+        np.array([[*c, 1] for c in np.ndindex(2, 2, 2)]).T * np.array([[*reference.shape, 1]]).T
     )
     low, high = corners[:3].min(axis=1), corners[:3].max(axis=1)
     if np.any(high < 0) or np.any(low > np.array(volume.shape) - 1):
         raise GeometryError(
-            f"{what} does not overlap with the first channel at all. Expected scans of the same "
+            f"{description} does not overlap with the first channel at all. Expected scans of the same "
             "place; are they of the same patient and session?"
         )
     array: Any = volume.array.astype(np.float32)
     result: npt.NDArray[np.float32] = ndimage.affine_transform(
         array,
-        way[:3, :3],
-        way[:3, 3],
-        output_shape=first.shape,
+        transform[:3, :3],
+        transform[:3, 3],
+        output_shape=reference.shape,
         order=1,
         cval=float(array.min()),
         mode="grid-constant",  # "constant" loses the edge to errors of rounding
@@ -143,118 +147,118 @@ def _on_grid(volume: Volume, first: Volume, what: str) -> npt.NDArray[np.float32
     return result
 
 
-def listed(folder: Path, what: str) -> list[Path]:
+def list_files(folder: Path, kind: str) -> list[Path]:
     """What a folder holds, sorted, without hidden files and folders."""
     if not folder.is_dir():
         if folder.exists():
-            raise UserError(f"{folder} is a file; expected the folder that the {what} lie in.")
-        raise UserError(f"There is no folder {folder} (for the {what}). Check its name.")
+            raise UserError(f"{folder} is a file; expected the folder that the {kind} lie in.")
+        raise UserError(f"There is no folder {folder} (for the {kind}). Check its name.")
     try:
         return sorted(path for path in folder.iterdir() if path.name[0] != ".")
     except OSError as error:
         raise UserError(
-            f"The folder {folder} (for the {what}) cannot be read ({error.strerror}). Choose "
+            f"The folder {folder} (for the {kind}) cannot be read ({error.strerror}). Choose "
             "another, or change who may read it."
         ) from None
 
 
-def _files(folder: Path, what: str) -> list[Path]:
-    return [path for path in listed(folder, what) if io.is_scan(path) and path.is_file()]
+def _list_scan_files(folder: Path, kind: str) -> list[Path]:
+    return [path for path in list_files(folder, kind) if io.is_scan(path) and path.is_file()]
 
 
-def _sorted(found: list[Scan], folder: Path, what: str) -> list[Scan]:
+def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
     """Scans by name, each of which must be there once."""
-    if not found:
-        below = next((path for path in files_below(folder) if io.is_scan(path)), None)
-        if below is not None:
+    if not scans:
+        nested = next((path for path in files_below(folder) if io.is_scan(path)), None)
+        if nested is not None:
             raise UserError(
-                f"The folder {folder} (for the {what}) holds no scans itself, but its subfolders "
-                f"do, such as {below.relative_to(folder)}. Choose the folder they lie in; where "
+                f"The folder {folder} (for the {kind}) holds no scans itself, but its subfolders "
+                f"do, such as {nested.relative_to(folder)}. Choose the folder they lie in; where "
                 "each patient has a folder, name the channels (with new: --channels t1,flair)."
             )
         raise UserError(
-            f"The folder {folder} (for the {what}) holds no scans; expected "
+            f"The folder {folder} (for the {kind}) holds no scans; expected "
             "NIfTI files (.nii or .nii.gz), NRRD, MetaImage, or DICOM series."
         )
-    found.sort(key=lambda scan: scan.name)
-    for one, other in itertools.pairwise(found):
+    scans.sort(key=lambda scan: scan.name)
+    for one, other in itertools.pairwise(scans):
         if one.name == other.name:
             first, second = (io.file_of(s.images[0]).relative_to(folder) for s in (one, other))
             raise UserError(
                 f"{folder} holds both {first} and {second}, which are both called {one.name}; "
                 "expected one scan of a name. Move or rename one of them."
             )
-    return found
+    return scans
 
 
-def channels_of(file: Path) -> tuple[Path, ...]:
+def list_channel_paths(file: Path) -> tuple[Path, ...]:
     """Address each channel of a 4D file (see ``formats.read_volume``); of others the file."""
-    named = file.name.lower().endswith(nifti.SUFFIXES)
-    count = nifti.channel_count(file) if named and file.exists() else 1
+    is_nifti = file.name.lower().endswith(nifti.SUFFIXES)
+    count = nifti.channel_count(file) if is_nifti and file.exists() else 1
     if not 1 < count <= MOST_CHANNELS:
         return (file,)  # more are time points, which reading refuses
     return tuple(file.with_name(f"{file.name}#{number}") for number in range(count))
 
 
-def _by_number(files: Sequence[Path], whole: Collection[str]) -> list[Scan]:
+def _group_by_channel_number(files: Sequence[Path], known_names: Collection[str]) -> list[Scan]:
     """Files as channels of cases, when all are named ``NAME_0000`` and on; else nothing."""
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for file in files:
-        named = NUMBERED.match(io.scan_name(file))
-        if named is None:
+        match = CHANNEL_SUFFIX.match(io.scan_name(file))
+        if match is None:
             others.append(file)
-        elif named[2] in groups[named[1]]:
+        elif match[2] in groups[match[1]]:
             return []
         else:
-            groups[named[1]][named[2]] = file
+            groups[match[1]][match[2]] = file
     numbers = {number for group in groups.values() for number in group}
     if "0000" not in numbers:
         return []  # numbered in some other way
-    labeled = any(io.scan_name(path) in whole for path in files)
-    if (len(groups) == 1 and (len(numbers) > MOST_CHANNELS or labeled)) or (
-        len(numbers) == 1 and labeled
+    has_known_name = any(io.scan_name(path) in known_names for path in files)
+    if (len(groups) == 1 and (len(numbers) > MOST_CHANNELS or has_known_name)) or (
+        len(numbers) == 1 and has_known_name
     ):
         return []  # the numbers count scans, or all names end like this
     if others:
         if len(numbers) == 1:
             return []
-        beside = next(path for path in files if path not in others)
+        example = next(path for path in files if path not in others)
         raise UserError(
-            f"{others[0].name} is not named like the files beside it, such as {beside.name}. "
+            f"{others[0].name} is not named like the files beside it, such as {example.name}. "
             "Expected every channel of every case as NAME_0000, NAME_0001 and so on; rename it or "
             "move it away."
         )
     for name, group in groups.items():
-        if lacking := sorted(numbers - set(group)):
+        if missing := sorted(numbers - set(group)):
             raise UserError(
-                f"Case {name} has no channel {lacking[0]}; expected the files "
+                f"Case {name} has no channel {missing[0]}; expected the files "
                 f"{', '.join(f'{name}_{n}' for n in sorted(numbers))}. Complete the case or move "
                 "it away."
             )
     return [Scan(name, tuple(g[n] for n in sorted(g))) for name, g in groups.items()]
 
 
-def _series_in(folder: Path) -> list[Scan]:
+def _find_series(folder: Path) -> list[Scan]:
     """DICOM series by the first folder on the way to them, and what they are called."""
     groups: dict[str, list[discovery.Series]] = defaultdict(list)
     known: dict[frozenset[str], Path] = {}
     for series in discovery.find_series(folder):
         if len(series.slices) < 2:
             continue
-        place = series.path.parent.relative_to(folder)
+        subfolder = series.path.parent.relative_to(folder)
         if len(series.images) == len({s.path for s in series.slices}):  # else they tell nothing
-            other = known.setdefault(series.images, place)
-            if other != place:
+            other = known.setdefault(series.images, subfolder)
+            if other != subfolder:
                 raise UserError(
-                    f"{folder} holds the same series twice, in {other} and {place}; expected each "
+                    f"{folder} holds the same series twice, in {other} and {subfolder}; expected each "
                     "scan once, since a copy would be counted as another patient. Move one away."
                 )
-        groups[place.parts[0] if place.parts else folder.absolute().name].append(series)
+        groups[subfolder.parts[0] if subfolder.parts else folder.absolute().name].append(series)
     scans = []
-    for name, several in groups.items():
-        for number, series in enumerate(several, start=1):
+    for name, members in groups.items():
+        for number, series in enumerate(members, start=1):
             # Not by descriptions: names become those of files, and people write anything there.
-            called = name if len(several) == 1 else f"{name} {number}"
-            scans.append(Scan(called, (series.path,)))
+            scan_name = name if len(members) == 1 else f"{name} {number}"
+            scans.append(Scan(scan_name, (series.path,)))
     return scans

@@ -26,18 +26,18 @@ from typing import Any
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import UserError
 from napari_dycon.io import file_of
-from napari_dycon.project.importing.discovery import holds_scans, labels_in, scans_in
+from napari_dycon.project.importing.discovery import contains_scans, find_labels, find_scans
 from napari_dycon.project.models import UNANNOTATED
 
 
 @dataclass(frozen=True)
-class FoundCase:
+class LayoutCase:
     """One case of a layout: a file a channel where there is one, and its label if there is one."""
 
     id: str
     images: Sequence[Path | None]
     label: Path | None
-    test: bool = False  # of the part that the data set itself keeps for tests
+    is_test: bool = False  # of the part that the data set itself keeps for tests
 
 
 @dataclass(frozen=True)
@@ -47,30 +47,32 @@ class Layout:
     name: str
     channels: tuple[str, ...]
     classes: dict[int, str]
-    cases: list[FoundCase]
-    renamed: dict[int, int] = field(default_factory=dict)  # values of labels that mean others here
+    cases: list[LayoutCase]
+    value_map: dict[int, int] = field(
+        default_factory=dict
+    )  # values of labels that mean others here
 
-    def images_of(self, case: FoundCase, channels: Sequence[int]) -> list[Path]:
+    def select_images(self, case: LayoutCase, channels: Sequence[int]) -> list[Path]:
         """Files of a case for these channels; a :class:`UserError` tells which are not there."""
         images = [case.images[n] for n in channels]
-        lacking = [self.channels[n] for n in channels if case.images[n] is None]
-        if lacking:
+        missing = [self.channels[n] for n in channels if case.images[n] is None]
+        if missing:
             wanted = ", ".join(self.channels[n] for n in channels)
             raise UserError(
-                f"Case {case.id} has no {' and no '.join(lacking)} image; expected one file each "
+                f"Case {case.id} has no {' and no '.join(missing)} image; expected one file each "
                 f"for {wanted}. Complete the case or move it away."
             )
         return [path for path in images if path is not None]
 
 
-MOST_BELOW = 20  # folders looked into for a dataset
-MOST_DESCRIPTION = 2**24  # bytes of a data set's own description
+MAX_SUBFOLDERS = 20  # folders looked into for a dataset
+MAX_DESCRIPTION_BYTES = 2**24  # bytes of a data set's own description
 BRATS_CHANNELS = ("flair", "t1", "t1ce", "t2")
 BRATS_CLASSES = {1: "necrotic core", 2: "edema", 4: "enhancing tumor"}
 ISLES_CHANNELS = ("dwi", "adc")
 
 
-def recognize(folder: Path) -> Layout | None:
+def detect_layout(folder: Path) -> Layout | None:
     """Return the layout of a folder, or ``None`` when it has none of those known here.
 
     A dataset may lie in the only folder in the given one, as it does in what an archive unpacks to.
@@ -84,21 +86,21 @@ def recognize(folder: Path) -> Layout | None:
     """
     folder = folder.absolute()  # cases are called by their folders, which "." does not name
     try:
-        if (found := _recognize(folder)) is not None or holds_scans(folder) or not folder.is_dir():
-            return found
+        if (layout := _detect(folder)) is not None or contains_scans(folder) or not folder.is_dir():
+            return layout
         inner = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
         inner.sort(key=Path.is_symlink, reverse=True)  # a folder is found as itself, not by a link
-        below = sorted({path.resolve(): path for path in inner}.values())
-        if len(below) == 1:
-            return _recognize(below[0])
+        subfolders = sorted({path.resolve(): path for path in inner}.values())
+        if len(subfolders) == 1:
+            return _detect(subfolders[0])
     except OSError as error:
         raise UserError(
             f"The folder {folder} cannot be read ({error.strerror}). Choose another, or change who "
             "may read it."
         ) from None
-    if len(below) > MOST_BELOW:
+    if len(subfolders) > MAX_SUBFOLDERS:
         return None  # these are patients
-    datasets = [path.name for path in below if _is_dataset(path)]
+    datasets = [path.name for path in subfolders if _is_dataset(path)]
     if len(datasets) > 1:
         raise UserError(
             f"{folder} holds {len(datasets)} datasets: {', '.join(datasets)}. Choose one of these "
@@ -110,32 +112,32 @@ def recognize(folder: Path) -> Layout | None:
 def _is_dataset(folder: Path) -> bool:
     """Whether a folder among others is a dataset and not a patient, who is a single case."""
     try:
-        found = _recognize(folder)
+        layout = _detect(folder)
     except OSError:  # a folder that may not be read is none to choose
         return False
     except UserError:
         return True
-    return found is not None and len(found.cases) > 1
+    return layout is not None and len(layout.cases) > 1
 
 
-def _recognize(folder: Path) -> Layout | None:
+def _detect(folder: Path) -> Layout | None:
     """The layout of this very folder."""
     readers: tuple[Callable[[Path], Layout | None], ...] = (
-        _datasets,
-        _brats,
-        _isles,
-        _left_atrium,
-        _pancreas,
+        _read_nnunet,
+        _read_brats,
+        _read_isles,
+        _read_left_atrium,
+        _read_pancreas,
     )
     for reader in readers:
-        if (found := reader(folder)) is not None:
-            _check_cases(found, folder)
-            return found
+        if (layout := reader(folder)) is not None:
+            _check_cases(layout, folder)
+            return layout
     return None
 
 
 def _check_cases(layout: Layout, folder: Path) -> None:
-    known: dict[str, FoundCase] = {}
+    known: dict[str, LayoutCase] = {}
     for case in layout.cases:
         if len(case.images) != len(layout.channels):
             raise UserError(
@@ -155,34 +157,34 @@ def _check_cases(layout: Layout, folder: Path) -> None:
         known[case.id] = case
 
 
-def _datasets(folder: Path) -> Layout | None:
+def _read_nnunet(folder: Path) -> Layout | None:
     """nnU-Net raw and Medical Segmentation Decathlon."""
-    about = folder / "dataset.json"
-    if not about.is_file() or not (folder / "imagesTr").is_dir():
+    description = folder / "dataset.json"
+    if not description.is_file() or not (folder / "imagesTr").is_dir():
         return None
     try:
-        values = _described(read_json(about, MOST_DESCRIPTION), "it")
-        channels, classes, ignore = _channel_names(values), *_classes(values)
+        values = _require_mapping(read_json(description, MAX_DESCRIPTION_BYTES), "it")
+        channels, classes, ignore = _read_channel_names(values), *_read_classes(values)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{about} cannot be read as the description of a dataset ({error}). Expected the "
+            f"{description} cannot be read as the description of a dataset ({error}). Expected the "
             "dataset.json of nnU-Net or of the Medical Segmentation Decathlon."
         ) from None
-    drawn = labels_in(folder / "labelsTr") if holds_scans(folder / "labelsTr") else {}
-    scans = scans_in(folder / "imagesTr", "images", whole=drawn)
-    cases = [FoundCase(scan.name, list(scan.images), drawn.get(scan.name)) for scan in scans]
-    if stray := sorted(set(drawn) - {scan.name for scan in scans}):
+    labels = find_labels(folder / "labelsTr") if contains_scans(folder / "labelsTr") else {}
+    scans = find_scans(folder / "imagesTr", "images", known_names=labels)
+    cases = [LayoutCase(scan.name, list(scan.images), labels.get(scan.name)) for scan in scans]
+    if stray := sorted(set(labels) - {scan.name for scan in scans}):
         raise UserError(
             f"Label {stray[0]} in labelsTr of {folder} has no scan in imagesTr. Expected a scan "
             "for each label; was a part of the dataset not copied?"
         )
-    if holds_scans(folder / "imagesTs"):
+    if contains_scans(folder / "imagesTs"):
         known = {case.id for case in cases}
         cases += [
-            FoundCase(
-                f"{scan.name}{'-Ts' * (scan.name in known)}", list(scan.images), None, test=True
+            LayoutCase(
+                f"{scan.name}{'-Ts' * (scan.name in known)}", list(scan.images), None, is_test=True
             )
-            for scan in scans_in(folder / "imagesTs", "images")
+            for scan in find_scans(folder / "imagesTs", "images")
         ]
     return Layout(
         str(values.get("name") or folder.name),
@@ -193,26 +195,26 @@ def _datasets(folder: Path) -> Layout | None:
     )
 
 
-def _described(values: Any, what: str) -> dict[str, Any]:
+def _require_mapping(values: Any, name: str) -> dict[str, Any]:
     """Pairs of dataset.json; a ValueError tells a person what is not as expected."""
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"{what} is no list of names and values")
+        raise ValueError(f"{name} is no list of names and values")
     return values
 
 
-def _channel_names(values: dict[str, Any]) -> tuple[str, ...]:
+def _read_channel_names(values: dict[str, Any]) -> tuple[str, ...]:
     key = "channel_names" if "channel_names" in values else "modality"
-    names = _described(values.get(key), f'"{key}"')
+    names = _require_mapping(values.get(key), f'"{key}"')
     if not all(str(number).isdecimal() for number in names):
         raise ValueError(f'"{key}" does not number the channels')
     return tuple(str(names[number]) for number in sorted(names, key=int))
 
 
-def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
+def _read_classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
     """Names by value, and the value that means "not annotated"."""
-    found: dict[int, str] = {}
+    classes: dict[int, str] = {}
     ignore = None
-    for key, value in _described(values.get("labels"), '"labels"').items():
+    for key, value in _require_mapping(values.get("labels"), '"labels"').items():
         # nnU-Net's second version has names first, its first one and the Decathlon values.
         number, name = (key, str(value)) if key.isdecimal() else (value, key)
         if isinstance(number, list):
@@ -225,13 +227,13 @@ def _classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
         if name == "ignore":
             ignore = int(number)
         elif int(number):
-            found[int(number)] = name.strip()
-    if not found:
+            classes[int(number)] = name.strip()
+    if not classes:
         raise ValueError('"labels" names no structure')
-    return found, ignore
+    return classes, ignore
 
 
-def _left_atrium(folder: Path) -> Layout | None:
+def _read_left_atrium(folder: Path) -> Layout | None:
     scans = [(scan, False) for scan in sorted(folder.glob("*/lgemri.nrrd"))]
     for scan in sorted(folder.glob("*/*/lgemri.nrrd")):
         scans.append((scan, scan.parts[-3].casefold().startswith("test")))
@@ -242,12 +244,12 @@ def _left_atrium(folder: Path) -> Layout | None:
     cases = []
     for scan, test in scans:
         label = scan.with_name("laendo.nrrd")
-        known = label.is_file() and not test
-        cases.append(FoundCase(scan.parent.name, [scan], label if known else None, test))
+        has_label = label.is_file() and not test
+        cases.append(LayoutCase(scan.parent.name, [scan], label if has_label else None, test))
     return Layout("Left atrium 2018", ("LGE MRI",), {1: "left atrium"}, cases, {255: 1})
 
 
-def _pancreas(folder: Path) -> Layout | None:
+def _read_pancreas(folder: Path) -> Layout | None:
     patients = sorted(
         p for way in ("", "*/", "*/*/") for p in folder.glob(f"{way}PANCREAS_*") if p.is_dir()
     )
@@ -260,35 +262,35 @@ def _pancreas(folder: Path) -> Layout | None:
     }
     cases = []
     for patient in patients:
-        scans = scans_in(patient, "images")
+        scans = find_scans(patient, "images")
         if len(scans) != 1:
             raise UserError(
                 f"{patient.name} holds {len(scans)} series; expected one. Move the others away."
             )
         label = labels.get(patient.name.removeprefix("PANCREAS_"))
-        cases.append(FoundCase(patient.name, list(scans[0].images), label))
+        cases.append(LayoutCase(patient.name, list(scans[0].images), label))
     return Layout("Pancreas-CT", ("CT",), {1: "pancreas"}, cases)
 
 
-def _brats(folder: Path) -> Layout | None:
-    marked = sorted({*folder.glob("*/*_flair.nii*"), *folder.glob("[HL]GG/*/*_flair.nii*")})
-    found = {}
-    for flair in marked:
+def _read_brats(folder: Path) -> Layout | None:
+    flair_files = sorted({*folder.glob("*/*_flair.nii*"), *folder.glob("[HL]GG/*/*_flair.nii*")})
+    images_by_patient = {}
+    for flair in flair_files:
         name = flair.name.split("_flair.nii")[0]
         if name == flair.parent.name:
-            found[flair.parent] = [
-                _one_of(flair.parent, f"{name}_{channel}") for channel in BRATS_CHANNELS
+            images_by_patient[flair.parent] = [
+                _find_image(flair.parent, f"{name}_{channel}") for channel in BRATS_CHANNELS
             ]
-    if not any(all(images) for images in found.values()):
+    if not any(all(images) for images in images_by_patient.values()):
         return None  # some other set that happens to have a FLAIR
     cases = [
-        FoundCase(patient.name, images, _one_of(patient, f"{patient.name}_seg"))
-        for patient, images in found.items()
+        LayoutCase(patient.name, images, _find_image(patient, f"{patient.name}_seg"))
+        for patient, images in images_by_patient.items()
     ]
     return Layout("BraTS 2019", BRATS_CHANNELS, BRATS_CLASSES, cases)
 
 
-def _isles(folder: Path) -> Layout | None:
+def _read_isles(folder: Path) -> Layout | None:
     cases = []
     root = folder / "rawdata" if (folder / "rawdata").is_dir() else folder
     # The archive has a folder dwi in every session, the challenge's own repository has none.
@@ -301,11 +303,11 @@ def _isles(folder: Path) -> Layout | None:
         if adc is None:  # later editions keep it beside the folder
             adc = next(iter(sorted(session.glob("**/*_adc.nii*"))), None)
         masks = sorted(folder.glob(f"derivatives/**/{subject}/**/*_msk.nii*"))
-        cases.append(FoundCase(subject, [dwi, adc], masks[0] if masks else None))
+        cases.append(LayoutCase(subject, [dwi, adc], masks[0] if masks else None))
     return Layout("ISLES 2022", ISLES_CHANNELS, {1: "infarct"}, cases) if cases else None
 
 
-def _one_of(folder: Path, stem: str) -> Path | None:
+def _find_image(folder: Path, stem: str) -> Path | None:
     for ending in (".nii.gz", ".nii"):
         if (path := folder / f"{stem}{ending}").is_file():
             return path

@@ -13,84 +13,84 @@ from typing import Any
 from napari_dycon.core.untrusted import loads, number, whole
 
 Event = dict[str, Any]
-MOST_LINE = 2**18  # bytes
-MOST_TEXT = 4000  # letters
-MOST = 10**12
+MAX_LINE_BYTES = 2**18  # bytes
+MAX_TEXT_LENGTH = 4000  # letters
+MAX_NUMBER = 10**12
 
 
-def _text(value: object) -> bool:
-    return isinstance(value, str) and len(value) <= MOST_TEXT
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= MAX_TEXT_LENGTH
 
 
-def _count(value: object) -> bool:
-    return whole(value, 0, MOST) is not None
+def _is_count(value: object) -> bool:
+    return whole(value, 0, MAX_NUMBER) is not None
 
 
-def _number(value: object) -> bool:
-    return number(value, -MOST, MOST) is not None
+def _is_number(value: object) -> bool:
+    return number(value, -MAX_NUMBER, MAX_NUMBER) is not None
 
 
-def _number_or_none(value: object) -> bool:
-    return value is None or _number(value)
+def _is_number_or_none(value: object) -> bool:
+    return value is None or _is_number(value)
 
 
-def _numbers(value: object) -> bool:
-    return isinstance(value, dict) and all(map(_number_or_none, value.values()))
+def _is_number_mapping(value: object) -> bool:
+    return isinstance(value, dict) and all(map(_is_number_or_none, value.values()))
 
 
 # For each kind its fields with what they may be, and what stands in for one that is left out.
-Field = tuple[Callable[[object], bool], object]
-_CASES: Field = (_count, 0)
-FIELDS: dict[str, dict[str, Field]] = {
+FieldRule = tuple[Callable[[object], bool], object]
+_CASE_COUNT: FieldRule = (_is_count, 0)
+EVENT_FIELDS: dict[str, dict[str, FieldRule]] = {
     "started": {
-        "run": (_text, ""),
-        "method": (_text, ""),
-        "device_reason": (_text, ""),
-        "labeled": _CASES,
-        "unlabeled": _CASES,
-        "validation": _CASES,
-        "time_limit": (_number_or_none, None),
+        "run": (_is_text, ""),
+        "method": (_is_text, ""),
+        "device_reason": (_is_text, ""),
+        "labeled": _CASE_COUNT,
+        "unlabeled": _CASE_COUNT,
+        "validation": _CASE_COUNT,
+        "time_limit": (_is_number_or_none, None),
     },
-    "preparing": {"done": _CASES, "total": _CASES},
-    "warps": {"done": _CASES, "total": _CASES},
+    "preparing": {"done": _CASE_COUNT, "total": _CASE_COUNT},
+    "warps": {"done": _CASE_COUNT, "total": _CASE_COUNT},
     "step": {
-        "step": (_count, 0),
+        "step": (_is_count, 0),
         "progress": (lambda value: number(value, 0, 1) is not None, 0.0),
-        "loss": (_number_or_none, None),
-        "parts": (_numbers, {}),
-        "remaining": (_number_or_none, None),
+        "loss": (_is_number_or_none, None),
+        "parts": (_is_number_mapping, {}),
+        "remaining": (_is_number_or_none, None),
     },
     "validation": {
-        "step": (_count, 0),
-        "dice": (_numbers, {}),
-        "mean": (_number_or_none, None),
+        "step": (_is_count, 0),
+        "dice": (_is_number_mapping, {}),
+        "mean": (_is_number_or_none, None),
     },
-    "preview": {"case": (_text, "")},
-    "warning": {"message": (_text, "")},
-    "failed": {"message": (_text, "")},
+    "preview": {"case": (_is_text, "")},
+    "warning": {"message": (_is_text, "")},
+    "failed": {"message": (_is_text, "")},
     "finished": {
-        "step": (_count, 0),
-        "elapsed": (_number, 0.0),
-        "dice": (_number_or_none, None),
+        "step": (_is_count, 0),
+        "elapsed": (_is_number, 0.0),
+        "dice": (_is_number_or_none, None),
     },
 }
-FIELDS["stopped"] = FIELDS["finished"]
+EVENT_FIELDS["stopped"] = EVENT_FIELDS["finished"]
 
 
-def parse_line(line: bytes) -> Event | None:
+def parse_event(line: bytes) -> Event | None:
     """Event of a line, with every field that its kind has; ``None`` where it is none.
 
     Kinds that are not known, as a newer version may write them, are handed on as they are.
     """
-    if len(line) > MOST_LINE:
+    if len(line) > MAX_LINE_BYTES:
         return None
     try:
         event = loads(line)
     except ValueError:
         return None
-    if not isinstance(event, dict) or not _text(event.get("event")):
+    if not isinstance(event, dict) or not _is_text(event.get("event")):
         return None
-    fields = FIELDS.get(str(event["event"]), {})
+    fields = EVENT_FIELDS.get(str(event["event"]), {})
     if not all(fits(event[name]) for name, (fits, _) in fields.items() if name in event):
         return None
     missing = {name: default for name, (_, default) in fields.items() if name not in event}

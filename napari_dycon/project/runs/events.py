@@ -33,7 +33,7 @@ predicted    case, done, total, volume_ml {class value: ml}, mean_uncertainty: t
 skipped      case, reason: a scan that could not be predicted
 ===========  =====================================================================
 
-``parse_line`` reads one such line of a file, which may come from anywhere.
+``parse_event`` reads one such line of a file, which may come from anywhere.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from napari_dycon.project.runs.event_lines import Event, parse_line
+from napari_dycon.project.runs.event_lines import Event, parse_event
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
 
-__all__ = ["LAST_EVENTS", "Event", "parse_line"]
+__all__ = ["FINAL_EVENTS", "Event", "parse_event"]
 
-LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
-MOST_WAITING = 10_000  # events; then the steps among them are given up
+FINAL_EVENTS = frozenset({"finished", "stopped", "failed"})
+MAX_PENDING_EVENTS = 10_000  # events; then the steps among them are given up
 
 
 class EventLog:
@@ -60,14 +60,14 @@ class EventLog:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._waiting: list[Event] = []
+        self._pending: list[Event] = []
 
     def write(self, event: Event) -> None:
         """Write what waits and this event, as far as that is possible now."""
-        self._waiting.append(event)
+        self._pending.append(event)
         with contextlib.suppress(OSError):
-            while self._waiting:
-                self._run.append_event(self._waiting[0])
-                del self._waiting[0]
-        if len(self._waiting) > MOST_WAITING:
-            self._waiting = [one for one in self._waiting if one.get("event") != "step"]
+            while self._pending:
+                self._run.append_event(self._pending[0])
+                del self._pending[0]
+        if len(self._pending) > MAX_PENDING_EVENTS:
+            self._pending = [one for one in self._pending if one.get("event") != "step"]

@@ -16,51 +16,51 @@ from napari_dycon.core.containment import inside, leads_out
 from napari_dycon.core.untrusted import number, read_json, whole
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.case_ids import is_case_id
-from napari_dycon.project.runs.event_lines import parse_line
+from napari_dycon.project.runs.event_lines import parse_event
 
-MOST_EVENTS = 2**26  # bytes that are read at once
-MOST_FEATURES = 10_000
-MOST_METRICS = 2**24  # of the file that lists the cases a run learned from
+MAX_EVENTS_BYTES = 2**26  # bytes that are read at once
+MAX_FEATURES = 10_000
+MAX_METRICS_BYTES = 2**24  # of the file that lists the cases a run learned from
 
 
-def _anything(_: object) -> bool:
+def _accept_any(_: object) -> bool:
     return True
 
 
-def _texts(value: object) -> bool:
+def _is_text_list(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _score(value: object) -> bool:
+def _is_score_or_none(value: object) -> bool:
     return value is None or number(value, 0, 1) is not None
 
 
-def sound_facts(values: object) -> dict[str, Any]:
+def validate_case_metadata(values: object) -> dict[str, Any]:
     """Keep what a run can have found out about a scan: its score, and its features."""
     if not isinstance(values, dict):
         return {}
     score, features = values.get("score"), values.get("features")
-    found = {k: v for k, v in values.items() if k not in ("score", "features")}
+    metadata = {k: v for k, v in values.items() if k not in ("score", "features")}
     if number(score, 0, 1e6) is not None:
-        found["score"] = score
+        metadata["score"] = score
     if (
         isinstance(features, list)
-        and len(features) <= MOST_FEATURES
+        and len(features) <= MAX_FEATURES
         and all(number(value, -1e30, 1e30) is not None for value in features)
     ):
-        found["features"] = features
-    return found
+        metadata["features"] = features
+    return metadata
 
 
-METRICS: dict[str, Callable[[object], bool]] = {
+METRIC_VALIDATORS: dict[str, Callable[[object], bool]] = {
     "step": lambda value: whole(value, 0, 10**12) is not None,
     "elapsed": lambda value: number(value, 0, 1e12) is not None,
     "skipped": lambda value: whole(value, 0, 10**12) is not None,
-    "dice": _score,
+    "dice": _is_score_or_none,
     "outcome": lambda value: isinstance(value, str),
     "validation": lambda value: isinstance(value, dict),
     "temperature": lambda value: number(value, 0, 1e6) is not None,
-    "labeled": _texts,
+    "labeled": _is_text_list,
 }
 
 
@@ -131,12 +131,12 @@ class Run:
     def read_metrics(self) -> dict[str, Any]:
         """How the run ended; empty while it has not, and without what it can not have been."""
         try:
-            values = read_json(self.metrics_path, MOST_METRICS)
+            values = read_json(self.metrics_path, MAX_METRICS_BYTES)
         except (OSError, ValueError):
             return {}
         if not isinstance(values, dict):
             return {}
-        return {k: v for k, v in values.items() if METRICS.get(k, _anything)(v)}
+        return {k: v for k, v in values.items() if METRIC_VALIDATORS.get(k, _accept_any)(v)}
 
     def read_control(self) -> dict[str, Any]:
         """What was asked for; empty when nothing was.
@@ -191,20 +191,20 @@ class Run:
         """Read the events from a byte offset on; returns them and the offset to go on from.
 
         A last line that is still being written is left for the next time. Lines that are no events
-        count as not there, and of more than ``MOST_EVENTS`` bytes the last ones are read.
+        count as not there, and of more than ``MAX_EVENTS_BYTES`` bytes the last ones are read.
         """
         try:
             if not self.events_path.is_file():  # opening a pipe would wait for its writer
                 return [], offset
             with self.events_path.open("rb") as file:
-                offset = max(offset, file.seek(0, os.SEEK_END) - MOST_EVENTS)
+                offset = max(offset, file.seek(0, os.SEEK_END) - MAX_EVENTS_BYTES)
                 file.seek(offset)
-                data = file.read(MOST_EVENTS)
+                data = file.read(MAX_EVENTS_BYTES)
         except FileNotFoundError:
             return [], offset
         end = data.rfind(b"\n") + 1
-        found = (parse_line(line) for line in data[:end].splitlines())
-        return [event for event in found if event is not None], offset + end
+        events = (parse_event(line) for line in data[:end].splitlines())
+        return [event for event in events if event is not None], offset + end
 
     def read_history(self) -> list[dict[str, Any]]:
         """Read the events of all parts of the run as if it had never been interrupted.
@@ -212,23 +212,23 @@ class Run:
         A run that was killed goes on from its last checkpoint and makes the steps after it again;
         what was said of them before is left out.
         """
-        return uninterrupted(self.read_events()[0])
+        return merge_resumed_events(self.read_events()[0])
 
 
-def uninterrupted(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def merge_resumed_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Leave out of a run's events the steps that were made again; see ``Run.read_history``."""
     history: list[dict[str, Any]] = []
     for event in events:
-        begin = event.get("from_step")
-        if event.get("event") in ("started", "resumed") and isinstance(begin, int):
-            history = [old for old in history if not _is_after(old, begin)]
+        resumed_from = event.get("from_step")
+        if event.get("event") in ("started", "resumed") and isinstance(resumed_from, int):
+            history = [old for old in history if not _is_superseded(old, resumed_from)]
         history.append(event)
     return history
 
 
-def _is_after(event: dict[str, Any], step: int) -> bool:
-    at = event.get("step")
-    return isinstance(at, int) and at > step
+def _is_superseded(event: dict[str, Any], resumed_from: int) -> bool:
+    event_step = event.get("step")
+    return isinstance(event_step, int) and event_step > resumed_from
 
 
 def list_runs(folder: Path) -> list[Run]:
@@ -238,33 +238,33 @@ def list_runs(folder: Path) -> list[Run]:
     """
     if not folder.is_dir() or leads_out(folder.parent, folder):
         return []
-    found = [
+    runs = [
         Run(place)
         for place in folder.iterdir()
         if is_case_id(place.name)
         and not leads_out(folder.parent, place)
         and (place / "config.json").is_file()
     ]
-    return sorted(found, key=lambda run: (len(run.id.split("-")[0]), run.id))
+    return sorted(runs, key=lambda run: (len(run.id.split("-")[0]), run.id))
 
 
 def check_run(run: Run, folder: Path) -> Run:
     """Refuse a run in whose folder a link leads out of the project's: the engine writes there."""
-    for place, folders, files in os.walk(run.folder):
-        for path in (Path(place, name) for name in (*folders, *files)):
+    for root, folders, files in os.walk(run.folder):
+        for path in (Path(root, name) for name in (*folders, *files)):
             if leads_out(folder, path):
                 inside(folder, path)  # raises, in words
     return run
 
 
-def make_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
+def create_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
     """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
     inside(folder.parent, folder)
     try:
         folder.mkdir(exist_ok=True)
         last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdecimal()), default=0)
-        for number in range(last + 1, last + 100):
-            run = Run(folder / f"{number:03d}-{method}")
+        for run_number in range(last + 1, last + 100):
+            run = Run(folder / f"{run_number:03d}-{method}")
             try:
                 run.folder.mkdir()
             except FileExistsError:

@@ -77,7 +77,7 @@ class Palette(QWidget):
                 self.list.addItem(item)
         self._mark(self.layers.brush)
         for control in (self.add, self.rename):
-            set_enabled(control, project.read_only if project else "open a project first")
+            set_enabled(control, project.read_only_reason if project else "open a project first")
 
     def _mark(self, value: int) -> None:
         """Choose the row of a value."""
@@ -104,11 +104,11 @@ class Palette(QWidget):
         old = next(c.name for c in project.classes if c.value == self.value)
         name, given = QInputDialog.getText(self, "Rename structure", "New name:", text=old)
         if given and name.strip():
-            project.change_class(self.value, name=name.strip())
+            project.update_class(self.value, name=name.strip())
             self.session.cases_changed.emit()
 
     def _recolor(self, _: QListWidgetItem) -> None:
         color = QColorDialog.getColor(parent=self)
         if color.isValid() and self.session.project is not None:
-            guarded(self.session, self.session.project.change_class)(self.value, color=color.name())
+            guarded(self.session, self.session.project.update_class)(self.value, color=color.name())
             self.session.cases_changed.emit()

@@ -166,7 +166,7 @@ class DataSection(QWidget):
         self.title.setToolTip(untagged(project.path) if project else "")
         why = "" if project else "open or make a project first"
         set_enabled(self.export_button, why)
-        set_enabled(self.add_button, project.read_only if project else why)
+        set_enabled(self.add_button, project.read_only_reason if project else why)
         self._fill()
 
     def _fill(self) -> None:
@@ -179,7 +179,7 @@ class DataSection(QWidget):
             cases = project.cases
             labeled = sum(case.status in ("labeled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
-            only = " (only shown)" if project.read_only else ""
+            only = " (only shown)" if project.read_only_reason else ""
             name = printable(project.name)
             self.title.setText(f"{name}{only}: {labeled} of {len(cases)} labeled{hint}")
 
@@ -200,7 +200,7 @@ class DataSection(QWidget):
         project = self.session.project
         if item is None or project is None:
             return
-        case = project.case(item.text(0))
+        case = project.get_case(item.text(0))
         other = "validation" if case.split == "train" else "train"
         menu = QMenu(self)
         text = "Keep for validation" if other == "validation" else "Use for training"

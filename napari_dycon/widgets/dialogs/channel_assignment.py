@@ -26,7 +26,12 @@ from qtpy.QtWidgets import (
 
 from napari_dycon.core.text import printable, untagged
 from napari_dycon.errors import UserError
-from napari_dycon.project.importing.channel_matching import Piece, Row, arrange, pieces_of
+from napari_dycon.project.importing.channel_matching import (
+    ImageCandidate,
+    CaseDraft,
+    assign_channels,
+    candidates_from,
+)
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.widgets.dialogs.progress import CancelledError, wait_for
 from napari_dycon.widgets.dialogs.prompt import show_plainly
@@ -112,13 +117,13 @@ class ChannelDialog(QDialog):
         self,
         parent: QWidget | None,
         channels: Sequence[str],
-        pieces: Sequence[Piece],
+        pieces: Sequence[ImageCandidate],
         examples: Sequence[Sequence[Path]] = (),
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Which image is which channel?")
         self._channels, self._examples = list(channels), examples
-        self._pieces: dict[Path, Piece] = {}
+        self._pieces: dict[Path, ImageCandidate] = {}
         self._images = QStandardItemModel()
         self._images.appendRow(QStandardItem(NOT_CHOSEN))
         self.table = QTableWidget(0, 1 + len(channels))
@@ -132,7 +137,9 @@ class ChannelDialog(QDialog):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.reason = hint("")
-        self.add_button = button("Add a case", "One more row", lambda: self._add_row(Row("", ())))
+        self.add_button = button(
+            "Add a case", "One more row", lambda: self._add_row(CaseDraft("", ()))
+        )
         self.remove_button = button(
             "Remove", "Leave the selected cases out; their files stay to be chosen", self._remove
         )
@@ -180,27 +187,27 @@ class ChannelDialog(QDialog):
         """Choose the image of a case's channel."""
         item = self.table.item(row, 1 + channel)
         item.setData(Qt.ItemDataRole.UserRole, None if path is None else str(path))
-        item.setText(NOT_CHOSEN if path is None else self._pieces[path].text)
+        item.setText(NOT_CHOSEN if path is None else self._pieces[path].display_name)
 
     def chosen(self, row: int, channel: int) -> Path | None:
         """Image of a case's channel."""
         found = self.table.item(row, 1 + channel).data(Qt.ItemDataRole.UserRole)
         return None if found is None else Path(found)
 
-    def _take(self, pieces: Sequence[Piece]) -> None:
+    def _take(self, pieces: Sequence[ImageCandidate]) -> None:
         """Offer images, and put those that are new into rows."""
         new = [piece for piece in pieces if piece.path not in self._pieces]
         for piece in new:
             self._pieces[piece.path] = piece
-            item = QStandardItem(piece.text)
+            item = QStandardItem(piece.display_name)
             item.setData(str(piece.path), Qt.ItemDataRole.UserRole)
             item.setToolTip(untagged(piece.path))
             self._images.appendRow(item)
-        for row in arrange(new, self._channels, examples=self._examples):
+        for row in assign_channels(new, self._channels, examples=self._examples):
             self._add_row(row)
         self._check()
 
-    def _add_row(self, row: Row) -> None:
+    def _add_row(self, row: CaseDraft) -> None:
         number = self.table.rowCount()
         self.table.blockSignals(True)
         self.table.insertRow(number)
@@ -269,7 +276,7 @@ class ChannelDialog(QDialog):
                 if path in owner:
                     both = name if owner[path] == name else f"{owner[path]} and for {name}"
                     return (
-                        f"{self._pieces[path].text} is chosen twice, for {both}. Choose another "
+                        f"{self._pieces[path].display_name} is chosen twice, for {both}. Choose another "
                         "for one of them."
                     )
                 owner[path] = name
@@ -282,10 +289,10 @@ class ChannelDialog(QDialog):
         return f"{count} case(s).{rest}"
 
 
-def look_at(paths: Sequence[Path], window: QWidget) -> list[Piece] | None:
+def look_at(paths: Sequence[Path], window: QWidget) -> list[ImageCandidate] | None:
     """Look at files and folders in a thread; tell what is wrong, ``None`` when nothing came."""
     try:
-        return wait_for("Looking at the files", lambda tell: pieces_of(paths, tell), window)
+        return wait_for("Looking at the files", lambda tell: candidates_from(paths, tell), window)
     except UserError as error:
         show_plainly(window, "Files", str(error))
     except CancelledError:

@@ -15,7 +15,7 @@ from napari.layers import Shapes
 from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_dycon.annotation.regions import Box, reaching
+from napari_dycon.annotation.regions import Box, with_slice_extent
 from napari_dycon.errors import UserError
 from napari_dycon.widgets.window.helpers import guarded
 from napari_dycon.widgets.window.preferences import preferences
@@ -120,7 +120,7 @@ class GrowBox(QObject):
         """Let the box reach from ``start`` to before ``stop`` across the axis in view."""
         drawing = self._session.drawing
         if drawing.box is not None:
-            drawing.limit_growing(reaching(drawing.box, self._layers.axis, start, stop))
+            drawing.limit_growing(with_slice_extent(drawing.box, self._layers.axis, start, stop))
             self._tell(drawing.box)
 
     def restore(self) -> None:
@@ -182,7 +182,7 @@ class GrowBox(QObject):
             return [corners(box, axis, end, view.label.shape) for end in (0, 1)]
         if not box[axis].start <= index < box[axis].stop:
             return []
-        return [corners(reaching(box, axis, index, index + 1), axis, 0, view.label.shape)]
+        return [corners(with_slice_extent(box, axis, index, index + 1), axis, 0, view.label.shape)]
 
     def _box_changed(self, box: Box | None) -> None:
         if box is None:

@@ -155,8 +155,8 @@ class ReviewSection(QWidget):
         weights = bool(project and any(run.has_weights for run in project.runs()))
         no_view = "" if view else "choose a case in the list first"
         no_weights = "" if weights else "train first"
-        if project and project.read_only:
-            no_weights = project.read_only
+        if project and project.read_only_reason:
+            no_weights = project.read_only_reason
         no_prediction = (
             "" if view and view.prediction is not None else "this case has no prediction"
         )
@@ -192,7 +192,7 @@ class ReviewSection(QWidget):
 
     def _predict_all(self) -> None:
         if self.session.project is not None:
-            self.session.predict([case.id for case in self.session.project.unlabeled()])
+            self.session.predict([case.id for case in self.session.project.unlabeled_cases()])
 
     def _eye_clicked(self, role: str, shown: bool) -> None:
         if role in self.toggles:

@@ -197,14 +197,14 @@ class TrainSection(QWidget):
         why = ""
         if project is None:
             why = "open a project first"
-        elif project.read_only:
-            why = project.read_only
+        elif project.read_only_reason:
+            why = project.read_only_reason
         elif not idle:
             why = f"run {status.run} is at work"
-        elif not project.has_labeled():
+        elif not project.has_labeled_cases():
             why = "no case is labeled yet"
         set_enabled(self.start_button, why)
-        not_now = "no run is at work" if idle else project.read_only if project else ""
+        not_now = "no run is at work" if idle else project.read_only_reason if project else ""
         set_enabled(self.pause_button, not_now)
         set_enabled(self.stop_button, not_now)
         self.pause_button.setText("Resume" if status.phase == "paused" else "Pause")

@@ -83,7 +83,7 @@ class CloseWatch(QObject):
     def _at_work(self) -> bool:
         """Whether there is a run that this window may decide about."""
         session = self._session
-        only_shown = session.project is not None and bool(session.project.read_only)
+        only_shown = session.project is not None and bool(session.project.read_only_reason)
         others = only_shown or bool(session.runs.elsewhere)
         return session.status.phase not in ("idle", "stopping") and not others
 

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.task_runner import with_failures
-from napari_dycon.project.importing.case_import import Progress
+from napari_dycon.project.importing.case_import import OnProgress
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -69,7 +69,7 @@ class NapariBackground:
     def watch(
         self,
         title: str,
-        work: Callable[[Progress], T],
+        work: Callable[[OnProgress], T],
         done: Callable[[T], None],
         failed: Callable[[Exception], None],
     ) -> None:

@@ -158,7 +158,7 @@ def trained(project: Project, **changes: object) -> tuple[Run, Model]:
 
 def test_a_run_knows_its_voters(project: Project) -> None:
     run, model = trained(project, atlas_weight=0.3)
-    labeled = [case.id for case in project.labeled()]
+    labeled = [case.id for case in project.labeled_cases()]
     assert [v.id for v in read_voters(project, run, model.config)] == labeled
     for cached in project.cache_folder.glob("*.npy"):
         cached.unlink()
@@ -182,7 +182,7 @@ def test_a_scan_is_not_predicted_by_its_own_label(
         return deform(case, *how)
 
     monkeypatch.setattr("napari_dycon.engine.atlas.segmentation.deform", deformed)
-    labeled = [case.id for case in project.labeled()]
+    labeled = [case.id for case in project.labeled_cases()]
     for case in labeled:
         asked.append([])
         list(predict_cases(project, run.id, model, [case], CPU, torch.float32))
@@ -195,7 +195,7 @@ def test_a_scan_is_not_predicted_by_its_own_label(
 def test_votes_change_a_prediction(project: Project) -> None:
     run, model = trained(project, atlas_weight=0.9)
     voters = read_voters(project, run, model.config)
-    volume = project.read_image(project.unlabeled()[0].id)
+    volume = project.read_image(project.unlabeled_cases()[0].id)
     alone = predict_volume(model, volume, CPU)
     together = predict_volume(dataclasses.replace(model, voters=(voters,)), volume, CPU)
     assert alone.mask.shape == together.mask.shape == volume.shape

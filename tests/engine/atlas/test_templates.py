@@ -55,8 +55,8 @@ def test_they_are_predicted_once(project: Project) -> None:
     run = trained(project)
     model, events = ready(project, run)
     drawn, templates = model.voters
-    assert [v.id for v in drawn] == [case.id for case in project.labeled()]
-    unlabeled = {case.id for case in project.unlabeled()}
+    assert [v.id for v in drawn] == [case.id for case in project.labeled_cases()]
+    unlabeled = {case.id for case in project.unlabeled_cases()}
     assert len(templates) == 2
     assert {v.id for v in templates} <= unlabeled
     assert [e["case"] for e in events] == [v.id for v in templates]
@@ -114,7 +114,7 @@ def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> 
 
 def test_in_a_project_that_is_only_shown_none_is_made(project: Project) -> None:
     run = trained(project)
-    project.read_only = "it is looked at"
+    project.read_only_reason = "it is looked at"
     model, events = ready(project, run)
     assert (model.voters[1], events) == ((), [])
     assert not list(run.state_folder.glob("templates-*"))
@@ -124,7 +124,7 @@ def test_without_memory_for_votes_networks_predict_alone(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = ready(project, trained(project))
-    volume = project.read_image(project.unlabeled()[-1].id)
+    volume = project.read_image(project.unlabeled_cases()[-1].id)
     alone = predict_volume(dataclasses.replace(model, voters=()), volume, CPU)
 
     def refuse(*_: object) -> None:
@@ -149,7 +149,7 @@ def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
 def test_they_change_a_prediction(project: Project) -> None:
     run = trained(project)
     model, _ = ready(project, run)
-    volume = project.read_image(project.unlabeled()[-1].id)
+    volume = project.read_image(project.unlabeled_cases()[-1].id)
     together = predict_volume(model, volume, CPU)
     again = predict_volume(model, volume, CPU)
     assert np.array_equal(together.uncertainty, again.uncertainty)
@@ -159,7 +159,7 @@ def test_they_change_a_prediction(project: Project) -> None:
 
 def test_without_unlabeled_scans_there_are_none(project: Project) -> None:
     model, events = ready(project, trained(project, "supervised"))
-    assert len(model.voters[0]) == len(project.labeled())
+    assert len(model.voters[0]) == len(project.labeled_cases())
     assert model.voters[1:] == ((),)
     assert events == []
     model, events = ready(project, trained(project, templates=0))

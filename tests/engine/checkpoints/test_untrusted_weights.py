@@ -35,7 +35,7 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
 from napari_dycon.errors import ConfigError, EngineError, ProjectError
-from napari_dycon.project.runs.run import Run, sound_facts
+from napari_dycon.project.runs.run import Run, validate_case_metadata
 
 PACKAGE = Path(preprocessing.__file__).parents[2]
 
@@ -442,9 +442,12 @@ def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
         '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed": -1, "outcome": "finished"}'
     )
     assert run.read_metrics() == {"outcome": "finished"}
-    assert sound_facts({"score": "high", "features": [1, "2"]}) == {}
-    assert sound_facts({"score": 0.5, "features": [1.0]}) == {"score": 0.5, "features": [1.0]}
-    assert sound_facts([]) == {}
+    assert validate_case_metadata({"score": "high", "features": [1, "2"]}) == {}
+    assert validate_case_metadata({"score": 0.5, "features": [1.0]}) == {
+        "score": 0.5,
+        "features": [1.0],
+    }
+    assert validate_case_metadata([]) == {}
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ from napari_dycon.engine.methods import Step
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError
-from napari_dycon.project.importing.create_project import project_from_folder
-from napari_dycon.project.models import named_classes
+from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.models import classes_from_names
 from napari_dycon.project.store import Project
 
 
@@ -58,7 +58,7 @@ def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> N
     assert events[0]["event"] == "started"
     assert events[0]["unlabeled"] == (0 if method == "supervised" else 3)
     assert [e["step"] for e in events if e["event"] == "finished"] == [4]
-    run = project.run()
+    run = project.get_run()
     assert run.id == events[0]["run"]
     assert [e["event"] for e in run.read_events()[0]] == [e["event"] for e in events]
     for line in run.events_path.read_text(encoding="utf-8").splitlines():
@@ -67,7 +67,7 @@ def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> N
 
 def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
     list(train(project, tiny()))
-    run = project.run()
+    run = project.get_run()
     device = choose_device("cpu").device
     model = load_model(run.weights_path, device)
     events = list(predict_cases(project, run.id, model, ["scan-4"], device, torch.float32))
@@ -82,7 +82,7 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
 
 def test_a_mirrored_view_is_turned_back(project: Project) -> None:
     list(train(project, tiny("supervised", test_scales=[1.0, 1.0], test_mirror=True)))
-    model = load_model(project.run().weights_path)
+    model = load_model(project.get_run().weights_path)
     volume = project.read_image("scan-4")
     turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())
     one, other_way = (prepare_image(scan, model.config) for scan in (volume, turned))
@@ -99,7 +99,7 @@ def test_a_mirrored_view_is_turned_back(project: Project) -> None:
 def test_labels_of_unlabeled_cases_are_never_read(project: Project) -> None:
     """Poison on the disk where a label of an unlabeled case could be found."""
     (project.path / "labels" / "scan-5.nii.gz").write_bytes(b"no label at all")
-    assert "scan-5" in [case.id for case in project.unlabeled()]
+    assert "scan-5" in [case.id for case in project.unlabeled_cases()]
     events = list(train(project, tiny()))
     assert events[-1]["event"] == "finished"
 
@@ -141,7 +141,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     project: Project, changes: dict[str, Any]
 ) -> None:
     list(train(project, tiny(steps=6, **changes)))
-    whole = load_file(project.run().weights_path)
+    whole = load_file(project.get_run().weights_path)
     interrupted = train(project, tiny(steps=6, checkpoint_every=0.0, **changes))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
@@ -154,7 +154,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
 
 
 def test_stop_keeps_the_weights(project: Project) -> None:
-    run = project.new_run("dycon", tiny(steps=10_000).to_dict())
+    run = project.create_run("dycon", tiny(steps=10_000).to_dict())
     events = []
     for event in train(project, tiny(steps=10_000), run):
         events.append(event)
@@ -174,14 +174,14 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
     dice = [e["mean"] for e in first if e["event"] == "validation"][-1]
     assert dice > 0.6
     (temperature,) = [e["temperature"] for e in first if e["event"] == "calibrated"]
-    assert load_model(project.run().weights_path).temperature == temperature != 1.0
-    again = list(train(project, config.with_changes(steps=1, init_from=project.run().id)))
+    assert load_model(project.get_run().weights_path).temperature == temperature != 1.0
+    again = list(train(project, config.with_changes(steps=1, init_from=project.get_run().id)))
     assert not [e for e in again if e["event"] == "warning"]
     assert [e["mean"] for e in again if e["event"] == "validation"][-1] > 0.5
 
 
 def test_no_labeled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Path) -> None:
-    bare = project_from_folder(tmp_path / "bare", scans / "images")
+    bare = create_project(tmp_path / "bare", scans / "images")
     with pytest.raises(UserError, match="No case is labeled yet"):
         list(train(bare, tiny()))
     assert bare.runs() == []
@@ -198,9 +198,7 @@ def test_nothing_unlabeled_is_told(scans: Path, tmp_path: Path) -> None:
     for scan in (scans / "images").iterdir():
         if not (scans / "labels" / scan.name).exists():
             scan.unlink()
-    project = project_from_folder(
-        tmp_path / "labeled", images=scans / "images", labels=scans / "labels"
-    )
+    project = create_project(tmp_path / "labeled", images=scans / "images", labels=scans / "labels")
 
     def warned(method: str) -> list[str]:
         events = list(train(project, tiny(method)))
@@ -244,7 +242,7 @@ def test_scans_without_a_structure_are_learned_from_beside_others(project: Proje
     project.save_label("scan-3", np.zeros(shape, np.uint8))
     events = list(train(project, tiny("dycon", warps=4)))
     assert not [e["message"] for e in events if e["event"] == "warning"]
-    labeled = [case.id for case in project.labeled()]
+    labeled = [case.id for case in project.labeled_cases()]
     assert "scan-3" in project.runs()[-1].read_metrics()["labeled"]
     for case in labeled:
         project.save_label(case, np.zeros(shape, np.uint8))
@@ -272,7 +270,7 @@ def test_lack_of_memory_advises_what_can_be_done(
 
 
 def test_what_earlier_runs_learned_from_is_told(project: Project) -> None:
-    first, second = (case.id for case in project.labeled()[:2])
+    first, second = (case.id for case in project.labeled_cases()[:2])
     list(train(project, tiny("supervised")))
     (project.runs()[-1].metrics_path).unlink()  # as if it had been killed
     project.set_split(first, "validation")
@@ -317,7 +315,7 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
     label = np.zeros((20, 20, 20), np.uint8)
     label[5:9, 5:9, 5:9] = 1
     save_nifti(tmp_path / "l" / "0.nii.gz", label, np.eye(4))
-    project = project_from_folder(tmp_path / "p", tmp_path / "i", tmp_path / "l", ["box"])
+    project = create_project(tmp_path / "p", tmp_path / "i", tmp_path / "l", ["box"])
     plans = []
     for name, changes in [*((m, {}) for m in METHODS), ("dycon", {"unlabeled_batch": 0})]:
         config = tiny(name, **({"patch": None, "filters": None} | changes))
@@ -347,12 +345,12 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
     config = tiny("supervised", steps=1, patch=None)
     list(train(project, config))
-    first = project.run().read_config()
+    first = project.get_run().read_config()
     assert set(read) == {f"scan-{n}" for n in range(6)}
     read.clear()
     list(train(project, config))
     assert read == ["scan-0", "scan-1", "scan-2"]  # for the labels' grids
-    assert project.run().read_config() == first
+    assert project.get_run().read_config() == first
     # What lies there may be damaged, or made to mislead.
     kept = sorted(project.cache_folder.glob("*.json"))
     for path, text in zip(
@@ -360,7 +358,7 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
     ):
         path.write_text(text)
     list(train(project, config))
-    assert project.run().read_config() == first
+    assert project.get_run().read_config() == first
 
 
 def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
@@ -398,7 +396,7 @@ def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     events = []
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
         events += train(project, tiny("supervised", steps=200, checkpoint_every=0.0))
-    run = project.run()
+    run = project.get_run()
     warned = [e["message"] for e in run.read_events()[0] if e["event"] == "warning"]
     assert warned[0].startswith("Step 2 gave a loss that is not a finite number")
     assert len(warned) == 51
@@ -422,7 +420,7 @@ def test_the_papers_recipe_trains(project: Project) -> None:
 
 
 def test_stop_before_the_first_step_leaves_no_weights(project: Project) -> None:
-    run = project.new_run("dycon", tiny().to_dict())
+    run = project.create_run("dycon", tiny().to_dict())
     run.write_control(command="stop")
     events = list(train(project, tiny(), run))
     assert events[-1]["event"] == "stopped"
@@ -449,7 +447,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
 
 def test_weights_of_a_network_that_fits_in_part_are_told(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
-    first = project.run().id
+    first = project.get_run().id
     deeper = tiny("supervised", steps=1, filters=[4, 8, 8, 8], init_from=first)
     warned = [e["message"] for e in train(project, deeper) if e["event"] == "warning"]
     assert f"Run {first} has another kind of network" in warned[0]
@@ -484,7 +482,7 @@ def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
 def test_validation_cases_that_were_learned_from_are_told(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
     project.set_split("scan-2", "validation")
-    events = list(train(project, tiny("supervised", steps=1, init_from=project.run().id)))
+    events = list(train(project, tiny("supervised", steps=1, init_from=project.get_run().id)))
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert "(scan-2)" in warned[0]
 
@@ -502,7 +500,7 @@ def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: st
     classes, channels = 20, 8
     project = Project.create(
         tmp_path / "p",
-        classes=named_classes([f"part {i}" for i in range(classes)]),
+        classes=classes_from_names([f"part {i}" for i in range(classes)]),
         channels=[f"channel {i}" for i in range(channels)],
     )
     rng = np.random.default_rng(0)
@@ -528,5 +526,5 @@ def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: st
     events = list(train(project, tiny(method, steps=2, secl_weight=1.0)))
     assert events[-1]["event"] == "finished"
     assert events[-1]["skipped"] == 0
-    model = load_model(project.run().weights_path)
+    model = load_model(project.get_run().weights_path)
     assert (model.channels, len(model.class_values)) == (channels, classes)

@@ -37,7 +37,7 @@ from napari_dycon.errors import FileFormatError, GeometryError, LabelError, User
 from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
 from napari_dycon.io.dicom.terminology import search
 from napari_dycon.io.volume import Source, Volume
-from napari_dycon.project.models import ClassInfo, named_classes
+from napari_dycon.project.models import ClassInfo, classes_from_names
 
 CLASSES = [
     ClassInfo(value=2, name="left atrium", color="#d55e00"),
@@ -390,7 +390,7 @@ def test_a_scan_that_is_no_series_as_acquired(
     volume = Volume(np.zeros(SHAPE), np.eye(4), Source(path, SHAPE, np.eye(4)))
     mask = np.ones(SHAPE, np.uint8)
     with pytest.raises(UserError, match=message):
-        write_dicom_seg(mask, volume, tmp_path / "o.dcm", classes=named_classes(["a"]))
+        write_dicom_seg(mask, volume, tmp_path / "o.dcm", classes=classes_from_names(["a"]))
     with pytest.raises(UserError, match=message):
         write_parametric_map(mask / 2, volume, tmp_path / "o.dcm", name="uncertainty")
 

@@ -11,9 +11,9 @@ from helpers.dicom_files import save_series, values
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.errors import FileFormatError, LabelError, ProjectError, UserError
-from napari_dycon.project.importing.case_import import Skipped
-from napari_dycon.project.importing.create_project import project_from_folder
-from napari_dycon.project.importing.discovery import scans_of
+from napari_dycon.project.importing.case_import import SkippedScan
+from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.importing.discovery import scans_from_paths
 from napari_dycon.project.store import Project
 
 SHAPE = (6, 7, 8)
@@ -37,7 +37,7 @@ def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
     one, two = scan(tmp_path / "a" / "one.nii.gz"), scan(tmp_path / "a" / "two.nii.gz", 1)
     project.add_cases([one])
     notes: list[str] = []
-    added = project.add_cases([one, two, two], note=notes.append)
+    added = project.add_cases([one, two, two], on_note=notes.append)
     assert [case.id for case in added] == ["two"]
     assert notes == [
         "one was left out: it is case one already.",
@@ -57,7 +57,7 @@ def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
 def test_channels_are_part_of_what_a_scan_is(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p", channels=["a", "b"])
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
-    (both,) = scans_of([save_nifti(tmp_path / "both.nii.gz", noise)])
+    (both,) = scans_from_paths([save_nifti(tmp_path / "both.nii.gz", noise)])
     other = scan(tmp_path / "other.nii.gz")
     first, second = both.images
     project.add_cases([both.images])
@@ -70,9 +70,9 @@ def test_channels_are_part_of_what_a_scan_is(tmp_path: Path) -> None:
 def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
     files = save_series(tmp_path / "anna", values())
     project = Project.create(tmp_path / "p")
-    project.add_cases([found.images for found in scans_of([tmp_path / "anna"])])
+    project.add_cases([found.images for found in scans_from_paths([tmp_path / "anna"])])
     with pytest.raises(UserError, match="it is case anna already"):
-        project.add_cases([found.images for found in scans_of([files[3]])])
+        project.add_cases([found.images for found in scans_from_paths([files[3]])])
 
 
 # ---- One bad scan -------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
 def test_the_others_go_on_without_a_bad_scan(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
-    two = scans_of([save_nifti(tmp_path / "two.nii.gz", noise)])[0].images
+    two = scans_from_paths([save_nifti(tmp_path / "two.nii.gz", noise)])[0].images
     label = save_nifti(tmp_path / "drawn.nii.gz", np.ones(SHAPE, np.uint8))
     images = [
         damaged(tmp_path / "bad.nii.gz"),
@@ -89,30 +89,30 @@ def test_the_others_go_on_without_a_bad_scan(tmp_path: Path) -> None:
         two,
         tmp_path / "gone.nii.gz",
     ]
-    out: list[Skipped] = []
+    out: list[SkippedScan] = []
     seen: list[int] = []
     added = project.add_cases(
         images,
         labels={"bad": label, "good": label},
-        renamed={2: 1},
-        skip=out.append,
+        value_map={2: 1},
+        on_skip=out.append,
         progress=lambda done, _total, _name: seen.append(done),
     )
     assert [(case.id, case.status) for case in added] == [("good", "labeled")]
     assert seen == [1, 2, 3, 4]
     assert [one.scan.name for one in out] == ["bad", "two", "gone"]
-    assert (out[0].label, out[0].renamed) == (label, {2: 1})
-    assert out[0].text.startswith("bad was left out: bad.nii.gz ")
+    assert (out[0].label, out[0].value_map) == (label, {2: 1})
+    assert out[0].message.startswith("bad was left out: bad.nii.gz ")
     assert "two has 2 channel(s), but the project has 1" in out[1].to_dict()["reason"]
-    assert "There is no file" in out[2].text
+    assert "There is no file" in out[2].message
 
 
 def test_when_all_are_bad_the_first_is_told_and_nothing_is_made(tmp_path: Path) -> None:
     for name in ("a", "b"):
         damaged(tmp_path / "in" / f"{name}.nii.gz")
-    out: list[Skipped] = []
+    out: list[SkippedScan] = []
     with pytest.raises(FileFormatError, match=r"a\.nii\.gz"):
-        project_from_folder(tmp_path / "p", tmp_path / "in", skip=out.append)
+        create_project(tmp_path / "p", tmp_path / "in", on_skip=out.append)
     assert out == []
     assert not (tmp_path / "p").exists()
 
@@ -123,10 +123,10 @@ def test_labels_and_the_folder_itself_are_no_matter_of_one_scan(
     for name in ("a", "b"):
         scan(tmp_path / "in" / f"{name}.nii.gz")
     save_nifti(tmp_path / "labels" / "a.nii.gz", np.full(SHAPE, 9, np.uint8))
-    out: list[Skipped] = []
+    out: list[SkippedScan] = []
     with pytest.raises(LabelError, match="unknown class 9"):
-        project_from_folder(
-            tmp_path / "p", tmp_path / "in", tmp_path / "labels", ["box"], skip=out.append
+        create_project(
+            tmp_path / "p", tmp_path / "in", tmp_path / "labels", ["box"], on_skip=out.append
         )
 
     def unplugged(*_: object, **__: object) -> None:
@@ -134,6 +134,6 @@ def test_labels_and_the_folder_itself_are_no_matter_of_one_scan(
 
     monkeypatch.setattr("napari_dycon.project.importing.case_import.read_scan", unplugged)
     with pytest.raises(ProjectError, match="drive is gone"):
-        project_from_folder(tmp_path / "p", tmp_path / "in", skip=out.append)
+        create_project(tmp_path / "p", tmp_path / "in", on_skip=out.append)
     assert out == []
     assert not (tmp_path / "p").exists()

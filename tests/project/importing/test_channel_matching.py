@@ -10,9 +10,9 @@ from helpers.dicom_files import save_series, values
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.errors import FileFormatError, UserError
-from napari_dycon.project.importing.case_import import Skipped
-from napari_dycon.project.importing.channel_matching import arrange, pieces_of
-from napari_dycon.project.importing.patient_folders import patients_in, scans_for
+from napari_dycon.project.importing.case_import import SkippedScan
+from napari_dycon.project.importing.channel_matching import assign_channels, candidates_from
+from napari_dycon.project.importing.patient_folders import find_patient_folders, resolve_scans
 
 NOISE = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
 
@@ -24,7 +24,7 @@ def files(folder: Path, *names: str) -> list[Path]:
 def guessed(
     paths: list[Path], *channels: str, examples: list[list[Path]] | None = None, sure: bool = False
 ) -> dict[str, list[str | None]]:
-    rows = arrange(pieces_of(paths), channels, examples=examples or (), sure=sure)
+    rows = assign_channels(candidates_from(paths), channels, examples=examples or (), strict=sure)
     return {row.name: [path and path.name.split(".nii")[0] for path in row.images] for row in rows}
 
 
@@ -58,16 +58,16 @@ def test_a_guess_for_a_person(
 
 def test_files_of_one_name_in_many_folders(tmp_path: Path) -> None:
     found = [p for n in ("p1", "p2") for p in files(tmp_path / n, "ax_t1", "ax_flair")]
-    rows = arrange(pieces_of(found), ["t1", "flair"])
+    rows = assign_channels(candidates_from(found), ["t1", "flair"])
     assert [(row.name, row.images) for row in rows] == [
         ("p1", tuple(found[:2])), ("p2", tuple(found[2:])),
     ]  # fmt: skip
-    assert pieces_of(found)[0].text == "p1/ax_t1.nii.gz"
+    assert candidates_from(found)[0].display_name == "p1/ax_t1.nii.gz"
 
 
 def test_a_folder_a_channel(tmp_path: Path) -> None:
     found = [p for c in ("t1", "flair") for p in files(tmp_path / c, "anna", "bert")]
-    rows = arrange(pieces_of(found), ["t1", "flair"], sure=True)
+    rows = assign_channels(candidates_from(found), ["t1", "flair"], strict=True)
     assert [(row.name, row.images) for row in rows] == [
         ("anna", (found[0], found[2])), ("bert", (found[1], found[3])),
     ]  # fmt: skip
@@ -79,17 +79,17 @@ def test_other_cases_tell_what_files_of_a_channel_are_called(tmp_path: Path) -> 
     channels = ("channel 1", "channel 2")
     assert guessed(new, *channels, sure=True) == {}
     assert guessed(new, *channels, examples=known) == {"s3_x": ["s3_dwi_x", "s3_adc_x"]}
-    found = scans_for([tmp_path / "in"], channels, examples=known)
+    found = resolve_scans([tmp_path / "in"], channels, examples=known)
     assert [scan.images for scan in found] == [(new[1], new[0])]
 
 
 def test_channels_of_a_4d_file(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a.nii.gz", NOISE)
-    pieces = pieces_of([path])
-    assert [piece.text for piece in pieces] == [f"a.nii.gz, channel {n}" for n in (1, 2, 3)]
-    (row,) = arrange(pieces, ["x", "y", "z"])
+    pieces = candidates_from([path])
+    assert [piece.display_name for piece in pieces] == [f"a.nii.gz, channel {n}" for n in (1, 2, 3)]
+    (row,) = assign_channels(pieces, ["x", "y", "z"])
     assert row.images == tuple(path.with_name(f"a.nii.gz#{n}") for n in range(3))
-    (row,) = arrange(pieces, ["x", "y"])  # a person has to say which two
+    (row,) = assign_channels(pieces, ["x", "y"])  # a person has to say which two
     assert row.images == (None, None)
 
 
@@ -99,19 +99,19 @@ def test_series_by_their_descriptions(tmp_path: Path) -> None:
     flair = save_series(anna / "2", values() + 1, description="ax flair")
     save_series(anna / "3", values()[:1], description="localizer")
     for chosen in ([anna], [t1[2], flair[0]]):
-        pieces = pieces_of(chosen)
-        assert sorted(piece.text for piece in pieces) == ["1: T1 MPRAGE", "2: ax flair"]
-        (row,) = arrange(pieces, ["flair", "t1"], sure=True)
+        pieces = candidates_from(chosen)
+        assert sorted(piece.display_name for piece in pieces) == ["1: T1 MPRAGE", "2: ax flair"]
+        (row,) = assign_channels(pieces, ["flair", "t1"], strict=True)
         assert row.name == "anna"
         assert row.images == (min(flair), min(t1))
     text = tmp_path / "in" / "readme.txt"
     text.write_text("no scan")
     with pytest.raises(FileFormatError, match=r"readme\.txt is no scan; expected NIfTI"):
-        pieces_of([text])
+        candidates_from([text])
     with pytest.raises(FileFormatError, match="There is no file"):
-        pieces_of([tmp_path / "gone.nii.gz", tmp_path / "gone"])
+        candidates_from([tmp_path / "gone.nii.gz", tmp_path / "gone"])
     with pytest.raises(FileFormatError, match="No scan with several slices"):
-        pieces_of([anna / "3"])
+        candidates_from([anna / "3"])
 
 
 # ---- Folders for a project of several channels --------------------------------------------------
@@ -120,22 +120,22 @@ def test_series_by_their_descriptions(tmp_path: Path) -> None:
 def test_folders_for_a_project_of_several_channels(tmp_path: Path) -> None:
     channels = ["t1", "flair"]
     many = [files(tmp_path / "many" / p, f"{p}_t1", f"{p}_flair", f"{p}_seg") for p in ("a", "b")]
-    found = scans_for([tmp_path / "many"], channels)
+    found = resolve_scans([tmp_path / "many"], channels)
     assert [(s.name, s.images) for s in found] == [(p[0].parent.name, tuple(p[:2])) for p in many]
     flat = files(tmp_path / "nnunet", "a_0000", "a_0001")
-    assert scans_for([tmp_path / "nnunet"], channels)[0].images == tuple(flat)
+    assert resolve_scans([tmp_path / "nnunet"], channels)[0].images == tuple(flat)
     inside = files(tmp_path / "both" / "p1", "x_0001", "x_0000")
-    assert scans_for([tmp_path / "both"], channels)[0].images == tuple(inside[::-1])
+    assert resolve_scans([tmp_path / "both"], channels)[0].images == tuple(inside[::-1])
     four = save_nifti(tmp_path / "4d" / "p1" / "all.nii.gz", NOISE[..., :2])
-    assert [p.name for p in patients_in(tmp_path / "4d", channels)[0].images] == [
+    assert [p.name for p in find_patient_folders(tmp_path / "4d", channels)[0].images] == [
         "all.nii.gz#0", "all.nii.gz#1",
     ]  # fmt: skip
-    (beside,) = scans_for([four.parent], channels)
+    (beside,) = resolve_scans([four.parent], channels)
     assert beside.name == "all"
-    one = scans_for([tmp_path / "many" / "a"], channels)  # a patient's own folder
+    one = resolve_scans([tmp_path / "many" / "a"], channels)  # a patient's own folder
     assert [(s.name, s.images) for s in one] == [("a", tuple(many[0][:2]))]
-    assert scans_for(many[0][:2], channels)[0].images == tuple(many[0][:2])
-    assert [s.name for s in scans_for(many[0], ["image"])] == ["a_t1", "a_flair", "a_seg"]
+    assert resolve_scans(many[0][:2], channels)[0].images == tuple(many[0][:2])
+    assert [s.name for s in resolve_scans(many[0], ["image"])] == ["a_t1", "a_flair", "a_seg"]
 
 
 def test_what_does_not_fit_is_said_with_what_was_found(tmp_path: Path) -> None:
@@ -145,14 +145,14 @@ def test_what_does_not_fit_is_said_with_what_was_found(tmp_path: Path) -> None:
         match=r"The folder in has no case with all channels .*\(t1, flair\)\. "
         r"Found: anna\.nii\.gz, bert\.nii\.gz\. Expected .*Add > Scan files",
     ):
-        scans_for([tmp_path / "in"], ["t1", "flair"])
+        resolve_scans([tmp_path / "in"], ["t1", "flair"])
     files(tmp_path / "in", "c_t1", "c_flair", "d_t1")
     with pytest.raises(UserError, match="d has not one image for flair"):
-        scans_for([tmp_path / "in"], ["t1", "flair"])
-    out: list[Skipped] = []
-    found = scans_for([tmp_path / "in"], ["t1", "flair"], skip=out.append)
+        resolve_scans([tmp_path / "in"], ["t1", "flair"])
+    out: list[SkippedScan] = []
+    found = resolve_scans([tmp_path / "in"], ["t1", "flair"], on_skip=out.append)
     assert [scan.name for scan in found] == ["c"]
-    assert [one.text for one in out] == ["d was left out: d has not one image for flair."]
+    assert [one.message for one in out] == ["d was left out: d has not one image for flair."]
     files(tmp_path / "patients" / "anna", "anna_t1")
     with pytest.raises(UserError, match="Folder anna has no scans for the channel 'flair'"):
-        scans_for([tmp_path / "patients"], ["t1", "flair"], skip=out.append)
+        resolve_scans([tmp_path / "patients"], ["t1", "flair"], on_skip=out.append)

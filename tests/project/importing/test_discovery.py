@@ -26,9 +26,14 @@ from napari_dycon.engine.training.run import train
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError, UserError
 from napari_dycon.io import read_volume, write_mask
 from napari_dycon.io.dicom.discovery import find_series
-from napari_dycon.project.importing.create_project import project_from_folder
-from napari_dycon.project.importing.discovery import labels_in, read_scan, scans_in, scans_of
-from napari_dycon.project.importing.patient_folders import patients_in
+from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.importing.discovery import (
+    find_labels,
+    read_scan,
+    find_scans,
+    scans_from_paths,
+)
+from napari_dycon.project.importing.patient_folders import find_patient_folders
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -41,7 +46,7 @@ def scan(path: Path, seed: int = 0, affine: np.ndarray | None = None) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return [found.name for found in scans_in(folder, "images")]
+    return [found.name for found in find_scans(folder, "images")]
 
 
 # ---- Files --------------------------------------------------------------------------------------
@@ -54,18 +59,18 @@ def test_numbered_files_are_channels(tmp_path: Path) -> None:
     (tmp_path / "._a_0000.nii.gz").write_bytes(b"of a Mac")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "folder.nii").mkdir()  # some programs unpack into a folder of the file's name
-    found = scans_in(tmp_path, "images")
+    found = find_scans(tmp_path, "images")
     assert [(s.name, [p.name for p in s.images]) for s in found] == [
         ("a", ["a_0000.nii.gz", "a_0001.nii.gz"]),
         ("b_1", ["b_1_0000.nii.gz", "b_1_0001.nii.gz"]),
     ]
     (tmp_path / "a_0001.nii.gz").unlink()
     with pytest.raises(UserError, match=r"Case a has no channel 0001; expected the files a_0000, "):
-        scans_in(tmp_path, "images")
+        find_scans(tmp_path, "images")
     scan(tmp_path / "a_0001.nii.gz")
     scan(tmp_path / "atlas.nii.gz")
     with pytest.raises(UserError, match=r"atlas.nii.gz is not named like .* a_0000.nii.gz\."):
-        scans_in(tmp_path, "images")
+        find_scans(tmp_path, "images")
 
 
 def test_numbers_may_count_scans(tmp_path: Path) -> None:
@@ -78,7 +83,7 @@ def test_numbers_may_count_scans(tmp_path: Path) -> None:
     label = np.zeros(SHAPE, np.uint8)
     label[2, 2] = 1
     save_nifti(tmp_path / "labels" / "scan_0001.nii.gz", label)
-    project = project_from_folder(tmp_path / "p", tmp_path / "few", tmp_path / "labels")
+    project = create_project(tmp_path / "p", tmp_path / "few", tmp_path / "labels")
     assert [(c.id, c.status) for c in project.cases] == [
         ("scan_0000", "unlabeled"),
         ("scan_0001", "labeled"),
@@ -94,31 +99,31 @@ def test_odd_and_unicode_names(tmp_path: Path) -> None:
     label[2, 2] = 1
     for name in ("患者 1", "Müller #2", "x(1)"):
         save_nifti(tmp_path / "labels" / f"{name}.nii.gz", label)
-    project = project_from_folder(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
+    project = create_project(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
     assert len(project.cases) == len(odd) - 1  # "..x" is hidden
     assert len({case.id for case in project.cases}) == len(odd) - 1
-    assert len(project.labeled()) == 3
+    assert len(project.labeled_cases()) == 3
     for case in project.cases:
         assert project.label_path(case.id).parent == project.path / "labels"
         project.save_label(case.id, np.ones(project.read_image(case.id).shape, np.uint8))
-    assert len(Project.open(project.path).labeled()) == len(odd) - 1
+    assert len(Project.open(project.path).labeled_cases()) == len(odd) - 1
 
 
 def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty" / "also").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds no scans; expected NIfTI files"):
-        scans_in(tmp_path / "empty", "images")
+        find_scans(tmp_path / "empty", "images")
     with pytest.raises(UserError, match=r"There is no folder .*none \(for the labels\)"):
-        scans_in(tmp_path / "none", "labels")
+        find_scans(tmp_path / "none", "labels")
     file = scan(tmp_path / "file" / "a.nii.gz")
     with pytest.raises(UserError, match="is a file; expected the folder that the images lie in"):
-        scans_in(file, "images")
+        find_scans(file, "images")
     scan(tmp_path / "file" / "a.nii")
     with pytest.raises(UserError, match=r"holds both a.nii and a.nii.gz, which are both called a;"):
-        scans_in(tmp_path / "file", "images")
+        find_scans(tmp_path / "file", "images")
     scan(tmp_path / "below" / "p1" / "t1.nii.gz")
     with pytest.raises(UserError, match=r"its subfolders do, such as p1/t1.nii.gz\. .*--channels"):
-        scans_in(tmp_path / "below", "images")
+        find_scans(tmp_path / "below", "images")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="this user may read anything")
@@ -128,17 +133,17 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "a" / "p2").chmod(0)
     try:
         with pytest.raises(UserError, match=r"folder .*p2 cannot be read \(Permission denied\)"):
-            scans_in(tmp_path / "a", "images")
+            find_scans(tmp_path / "a", "images")
         with pytest.raises(UserError, match=r"folder .*p2 .*cannot be read \(Permission denied\)"):
-            scans_in(tmp_path / "a" / "p2", "images")
+            find_scans(tmp_path / "a" / "p2", "images")
         with pytest.raises(UserError, match=r"p2 cannot be read \(Permission denied\)"):
-            patients_in(tmp_path / "a", ["t1"])
+            find_patient_folders(tmp_path / "a", ["t1"])
     finally:
         (tmp_path / "a" / "p2").chmod(0o755)
     last = tmp_path / "a" / "p2" / "IM0005.dcm"
     last.chmod(0)  # without it the scan would be read a slice too short
     with pytest.raises(UserError, match=r"IM0005.dcm in .*p2 cannot be read \(Permission denied\)"):
-        scans_in(tmp_path / "a", "images")
+        find_scans(tmp_path / "a", "images")
 
 
 # ---- 4D files -----------------------------------------------------------------------------------
@@ -149,7 +154,7 @@ def test_a_4d_file_holds_channels(tmp_path: Path) -> None:
     affine = np.array([[0, -1.1, 0, 5], [0.9, 0, 0, -4], [0, 0, 2, 3], [0, 0, 0, 1.0]])
     voxels = rng.integers(0, 900, (*SHAPE, 3)).astype(np.int16)
     path = save_nifti(tmp_path / "images" / "a.nii.gz", voxels, affine)
-    (found,) = scans_in(path.parent, "images")
+    (found,) = find_scans(path.parent, "images")
     assert [p.name for p in found.images] == [f"a.nii.gz#{n}" for n in range(3)]
     volume = read_scan(found.images, "a")
     for number in range(3):
@@ -171,10 +176,10 @@ def test_a_4d_file_holds_channels(tmp_path: Path) -> None:
         read_volume(tmp_path / "alone.nii.gz#1")
     save_nifti(path, np.zeros((*SHAPE, 30), np.int16))
     with pytest.raises(FileFormatError, match="is 4D"):  # time points
-        project_from_folder(tmp_path / "p", path.parent)
+        create_project(tmp_path / "p", path.parent)
     scan(tmp_path / "3d" / "a.nii.gz")
     with pytest.raises(FileFormatError, match="is 4D"):  # a label has no channels
-        project_from_folder(tmp_path / "p", tmp_path / "3d", path.parent)
+        create_project(tmp_path / "p", tmp_path / "3d", path.parent)
 
 
 def test_scaled_4d_files_and_trailing_axes(tmp_path: Path) -> None:
@@ -183,7 +188,7 @@ def test_scaled_4d_files_and_trailing_axes(tmp_path: Path) -> None:
     image.header.set_slope_inter(0.5, -3)
     nib.save(image, tmp_path / "a.nii")
     stored = nib.load(tmp_path / "a.nii")
-    (found,) = scans_in(tmp_path, "images")
+    (found,) = find_scans(tmp_path, "images")
     volume = read_scan(found.images, "a")
     assert volume.channels == 2
     assert np.isclose(volume.array.sum(), np.asarray(stored.dataobj).sum(), rtol=1e-4)
@@ -202,7 +207,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert len(json.loads(out)["cases"]) == 3
     project = Project.open(tmp_path / "p")
-    assert project.case("s2").images == ["../images/s2.nii.gz#0", "../images/s2.nii.gz#1"]
+    assert project.get_case("s2").images == ["../images/s2.nii.gz#0", "../images/s2.nii.gz#1"]
     assert project.image_paths("s2") == [tmp_path / "images" / "s2.nii.gz"] * 2
     trained_and_predicted(project, "s2")
     (tmp_path / "moved").mkdir()
@@ -235,7 +240,7 @@ def trained_and_predicted(project: Project, case: str) -> None:
     settings = TINY | {"steps": 2}
     events = list(train(project, make_config("dycon", **settings)))
     assert events[-1]["event"] == "finished"
-    run = project.run()
+    run = project.get_run()
     model = load_model(run.weights_path, torch.device("cpu"))
     cpu = torch.device("cpu")
     (event,) = predict_cases(project, run.id, model, [case], cpu, torch.float32)
@@ -271,7 +276,7 @@ def test_channels_by_name(run: Run, patients: Path, tmp_path: Path) -> None:
         ["p1_t1.nii.gz", "p1_flair.nii.gz"],
         ["p2 Ä_t1.nii.gz", "p2 Ä_flair.nii.gz"],
     ]
-    assert patients_in(patients, ["t1 gd"])[0].images[0].name == "p1_T1_Gd.nii.gz"
+    assert find_patient_folders(patients, ["t1 gd"])[0].images[0].name == "p1_T1_Gd.nii.gz"
 
 
 def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> None:
@@ -308,13 +313,13 @@ def test_channels_of_dicom_patients(tmp_path: Path) -> None:
             folder = tmp_path / "in" / patient / "study" / str(number)
             save_series(folder, values() + number, description=description)
         save_series(tmp_path / "in" / patient / "shot", values()[:1], description="flair")
-    found = patients_in(tmp_path / "in", ["t1", "flair"])[:1]
+    found = find_patient_folders(tmp_path / "in", ["t1", "flair"])[:1]
     assert [p.parent.name for p in found[0].images] == ["0", "2"]
-    project = project_from_folder(tmp_path / "p", tmp_path / "in", channels=["flair", "t1 post"])
+    project = create_project(tmp_path / "p", tmp_path / "in", channels=["flair", "t1 post"])
     assert project.channels == ["flair", "t1 post"]
     assert project.read_image("p2").array.min(axis=(1, 2, 3)).tolist() == [2, 1]
     with pytest.raises(UserError, match=r"no scans .* 'adc'.*T1 MPRAGE, T1 MPRAGE post, t2_flair/"):
-        patients_in(tmp_path / "in", ["adc"])
+        find_patient_folders(tmp_path / "in", ["adc"])
 
 
 def test_a_channel_on_another_grid_is_resampled_aloud(run: Run, tmp_path: Path) -> None:
@@ -337,7 +342,7 @@ def test_a_channel_on_another_grid_is_resampled_aloud(run: Run, tmp_path: Path) 
     far[:3, 3] = 500
     scan(tmp_path / "in" / "p1" / "t2.nii.gz", 0, far)
     with pytest.raises(GeometryError, match="Channel 2 of p1 does not overlap"):
-        project_from_folder(tmp_path / "q", tmp_path / "in", channels=["t1", "t2"])
+        create_project(tmp_path / "q", tmp_path / "in", channels=["t1", "t2"])
     assert not (tmp_path / "q").exists()
 
 
@@ -356,7 +361,7 @@ def test_dicom_patients_by_their_first_folder(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "p2", tmp_path / ".trash" / "p2")
     found = names(tmp_path)
     assert found == ["p1", "p2", "p3 1", "p3 2", "p3 3"]  # people write anything into descriptions
-    project = project_from_folder(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
+    project = create_project(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
     assert [case.id for case in project.cases] == found
 
 
@@ -378,17 +383,17 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "in" / "0").symlink_to(tmp_path / "in" / "p2", target_is_directory=True)
     (tmp_path / "in" / "broken").symlink_to(tmp_path / "gone")
     assert names(tmp_path / "in") == ["p1", "p2"]
-    assert read_volume(scans_in(tmp_path / "in", "images")[0].images[0]).shape == (5, 6, 7)
+    assert read_volume(find_scans(tmp_path / "in", "images")[0].images[0]).shape == (5, 6, 7)
 
 
 def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
     save_series(tmp_path / "p1" / "a", values())
     shutil.copytree(tmp_path / "p1" / "a", tmp_path / "p1" / "b")
     with pytest.raises(UserError, match=r"holds the same series twice, in p1/a and p1/b; expected"):
-        scans_in(tmp_path, "images")
+        find_scans(tmp_path, "images")
     (tmp_path / "p1" / "b").rename(tmp_path / "p2")
     with pytest.raises(UserError, match=r"twice, in p1/a and p2; expected each"):
-        scans_in(tmp_path, "images")
+        find_scans(tmp_path, "images")
 
     def unnamed(data: Any, number: int) -> None:
         data.SOPInstanceUID = "1.2.3"  # as some programs anonymise
@@ -401,7 +406,7 @@ def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
 def test_same_file_names_in_two_patients(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         save_series(tmp_path / "in" / patient / "x", values() + 10 * (patient == "p2"))
-    project = project_from_folder(tmp_path / "p", tmp_path / "in")
+    project = create_project(tmp_path / "p", tmp_path / "in")
     assert [project.read_image(case).array.min() for case in ("p1", "p2")] == [0, 10]
 
 
@@ -418,7 +423,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
             drawn.CopyInformation(series_by_itk(tmp_path / "in" / patient / "st" / "se"))
             (tmp_path / "labels").mkdir(exist_ok=True)
             sitk.WriteImage(drawn, tmp_path / "labels" / f"{patient}.nii.gz")
-    project = project_from_folder(tmp_path / "p", tmp_path / "in", tmp_path / "labels")
+    project = create_project(tmp_path / "p", tmp_path / "in", tmp_path / "labels")
     assert [c.status for c in project.cases] == ["labeled", "labeled", "unlabeled"]
     for case in ("p1", "p2"):
         inside = project.read_label(case) == 1
@@ -451,7 +456,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     affine[:3, 3] += 5
     save_nifti(tmp_path / "labels" / "p1.nii.gz", np.asarray(shifted.dataobj), affine)
     with pytest.raises(GeometryError, match=r"Label p1.nii.gz does not fit .*different places"):
-        project_from_folder(tmp_path / "q", tmp_path / "in", tmp_path / "labels")
+        create_project(tmp_path / "q", tmp_path / "in", tmp_path / "labels")
 
 
 def series_by_itk(folder: Path) -> sitk.Image:
@@ -474,14 +479,14 @@ def test_a_tilted_series_is_a_case_on_request(
     assert code == 0
     assert "It was resampled" in err.replace("\n", " ")
     project = Project.open(tmp_path / "p")
-    assert project.case("p1").resampled
+    assert project.get_case("p1").resampled
     volume = project.read_image("p1")
     mask = np.zeros(volume.shape, np.uint8)
     mask[3:9, 100:200, 50:70] = 1
     project.save_label("p1", mask)
     again = Project.open(tmp_path / "p")
     assert np.array_equal(again.read_label("p1"), mask)
-    assert again.case("p1").status == "labeled"
+    assert again.get_case("p1").status == "labeled"
     label = read_volume(again.label_path("p1"))
     assert np.allclose(label.affine, volume.affine, atol=1e-4)
 
@@ -496,7 +501,7 @@ def test_many_series_in_one_folder(tmp_path: Path) -> None:
     found = find_series(tmp_path, progress=lambda done, total: seen.append((done, total)))
     assert [len(s.slices) for s in found] == [30] * 6
     assert seen[-1] == (179, 180)
-    project = project_from_folder(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
+    project = create_project(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
     assert sorted(project.read_image(c.id).array.min() for c in project.cases) == list(range(6))
 
 
@@ -526,13 +531,16 @@ def test_descriptions_in_other_letters(tmp_path: Path) -> None:
 
     save_series(tmp_path / "p1" / "2", values(), change=japanese)
     assert names(tmp_path) == ["p1 1", "p1 2"]
-    assert [p.parent.name for p in patients_in(tmp_path, ["脳", "schädel"])[0].images] == ["2", "1"]
+    assert [p.parent.name for p in find_patient_folders(tmp_path, ["脳", "schädel"])[0].images] == [
+        "2",
+        "1",
+    ]
 
 
 def test_labels_of_a_folder(tmp_path: Path) -> None:
     for name in ("b", "a", "c_0000"):
         scan(tmp_path / f"{name}.nii.gz")
-    assert list(labels_in(tmp_path)) == ["a", "b", "c_0000"]
+    assert list(find_labels(tmp_path)) == ["a", "b", "c_0000"]
 
 
 def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
@@ -542,7 +550,7 @@ def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
         (tmp_path / "labels").mkdir(exist_ok=True)
         path = tmp_path / "labels" / f"{name}.nii.gz"
         write_mask(np.ones(like.shape, np.uint8), like=like, path=path)
-    project = project_from_folder(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
+    project = create_project(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
     assert [(c.id, c.status) for c in project.cases] == [
         ("a_0000", "labeled"), ("b_0000", "labeled"),
     ]  # fmt: skip
@@ -551,13 +559,13 @@ def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
 def test_chosen_files_of_a_series_are_one_scan(tmp_path: Path) -> None:
     files = save_series(tmp_path / "patient", values())
     other = scan(tmp_path / "other.nii.gz")
-    found = scans_of([*files, other])
+    found = scans_from_paths([*files, other])
     assert [(one.name, one.images) for one in found] == [
         ("patient", (files[0],)), ("other", (other,)),
     ]  # fmt: skip
     for gone in ("gone.dcm", "gone.nii.gz"):
         with pytest.raises(FileFormatError, match="There is no file"):
-            read_scan(scans_of([tmp_path / gone])[0].images, "gone")
+            read_scan(scans_from_paths([tmp_path / gone])[0].images, "gone")
 
 
 def test_channels_keep_their_edges(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from helpers.nifti_files import SHAPE, label_of, save_nifti, scan
 
 from napari_dycon.errors import UserError
-from napari_dycon.project.importing.create_project import project_from_folder
-from napari_dycon.project.importing.layouts import recognize
+from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.importing.layouts import detect_layout
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -60,14 +60,14 @@ def test_nnunet_raw(run: Run, tmp_path: Path) -> None:
     project = Project.open(tmp_path / "p")
     assert project.channels == ["CT", "PET"]
     assert [(c.value, c.name) for c in project.classes] == [(1, "tumor"), (2, "node")]
-    one = project_from_folder(tmp_path / "q", root, channels=["pet"], classes=["x", "y"])
+    one = create_project(tmp_path / "q", root, channels=["pet"], classes=["x", "y"])
     assert one.channels == ["PET"]
     assert one.image_paths("b")[0].name == "b_0001.nii.gz"
     assert [c.name for c in one.classes] == ["x", "y"]
     with pytest.raises(UserError, match=r"has no channel 'MR'; expected some of: CT, PET\."):
-        project_from_folder(tmp_path / "r", root, channels=["MR"])
+        create_project(tmp_path / "r", root, channels=["MR"])
     with pytest.raises(UserError, match=r"1 class\(es\) are named, but .* has 2: tumor, node"):
-        project_from_folder(tmp_path / "r", root, classes=["x"])
+        create_project(tmp_path / "r", root, classes=["x"])
 
 
 def test_nnunets_first_version_and_hidden_files(tmp_path: Path) -> None:
@@ -81,22 +81,22 @@ def test_nnunets_first_version_and_hidden_files(tmp_path: Path) -> None:
     describe(root, **values)
     for place in ("imagesTr/._b_0000.nii.gz", "labelsTr/._b.nii.gz", "imagesTs/._t.nii.gz"):
         (root / place).write_bytes(b"of a Mac")
-    project = project_from_folder(tmp_path / "p", root)
+    project = create_project(tmp_path / "p", root)
     assert project.channels == ["CT"]
-    assert [c.id for c in project.labeled()] == ["a_001", "a_002", "b"]
+    assert [c.id for c in project.labeled_cases()] == ["a_001", "a_002", "b"]
 
 
 def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
     root = nnunet(tmp_path / "d", labels={"background": 0, "tumor": 1, "node": 2, "ignore": 3})
     save_nifti(root / "labelsTr" / "b.nii.gz", label_of(1, 2, 3, 3))
-    project = project_from_folder(tmp_path / "p", root)
+    project = create_project(tmp_path / "p", root)
     assert [c.value for c in project.classes] == [1, 2]
     assert {int(v): int(n) for v, n in zip(*np.unique(project.read_label("b"), return_counts=True),
                                            strict=True)}[255] == 2  # fmt: skip
-    assert project.case("b").status == "in progress"
+    assert project.get_case("b").status == "in progress"
     save_nifti(root / "labelsTr" / "b.nii.gz", label_of(4))
     with pytest.raises(UserError, match=r"Label b.nii.gz holds the unknown class 4"):
-        project_from_folder(tmp_path / "q", root)
+        create_project(tmp_path / "q", root)
 
 
 @pytest.mark.parametrize(
@@ -196,20 +196,20 @@ def test_decathlon(run: Run, tmp_path: Path) -> None:
 
 def test_decathlon_with_channels_in_one_file(tmp_path: Path) -> None:
     root = decathlon(tmp_path / "Task05_Prostate", 2)
-    project = project_from_folder(tmp_path / "p", root)
+    project = create_project(tmp_path / "p", root)
     assert project.channels == ["MRI", "ADC"]
-    assert project.case("la_001").images == [
+    assert project.get_case("la_001").images == [
         "../Task05_Prostate/imagesTs/la_001.nii.gz#0",
         "../Task05_Prostate/imagesTs/la_001.nii.gz#1",
     ]
     both = project.read_image("la_003").array
     assert both.shape[0] == 2
-    adc = project_from_folder(tmp_path / "q", root, channels=["ADC"])
+    adc = create_project(tmp_path / "q", root, channels=["ADC"])
     assert np.array_equal(adc.read_image("la_003").array, both[1])
     assert np.array_equal(adc.read_label("la_003"), project.read_label("la_003"))
     describe(root, modality={"0": "MRI"}, labels={"0": "background", "1": "x"})
     with pytest.raises(UserError, match=r"Case la_0005 has 2 channel\(s\); expected 1, "):
-        project_from_folder(tmp_path / "r", root)
+        create_project(tmp_path / "r", root)
 
 
 def test_a_real_dataset_of_four_channels(
@@ -235,25 +235,25 @@ def test_a_dataset_beside_other_scans_is_not_taken_for_all_of_them(tmp_path: Pat
     for patient in ("anna", "ben"):  # whose folders are named as BraTS names its cases
         for channel in ("flair", "t1", "t1ce", "t2"):
             scan(tmp_path / "few" / patient / "scan1" / f"scan1_{channel}.nii.gz", 0)
-    assert recognize(tmp_path / "few") is None
+    assert detect_layout(tmp_path / "few") is None
     study = tmp_path / "study"
     for channel in ("CT", "PET"):
         scan(study / "p1" / f"{channel}.nii.gz", 0)
     nnunet(study / "export")
-    assert recognize(study) is None
-    project = project_from_folder(tmp_path / "p", tmp_path / "few", channels=["t1", "flair"])
+    assert detect_layout(study) is None
+    project = create_project(tmp_path / "p", tmp_path / "few", channels=["t1", "flair"])
     assert [case.id for case in project.cases] == ["anna", "ben"]
 
 
 def test_a_link_to_a_dataset_is_no_second_one(tmp_path: Path) -> None:
     nnunet(tmp_path / "raw" / "Dataset001_A")
     (tmp_path / "raw" / "latest").symlink_to(tmp_path / "raw" / "Dataset001_A")
-    found = recognize(tmp_path / "raw")
+    found = detect_layout(tmp_path / "raw")
     assert found is not None
     assert len(found.cases) == 4
     nnunet(tmp_path / "raw" / "Dataset002_B", labels={"background": 0, "whole": [1, 2]})
     with pytest.raises(UserError, match="2 datasets: Dataset001_A, Dataset002_B"):
-        recognize(tmp_path / "raw")
+        detect_layout(tmp_path / "raw")
 
 
 def test_a_folder_that_may_not_be_read(
@@ -276,5 +276,5 @@ def test_a_folder_that_may_not_be_read(
 def test_labeled_counts_cases_that_have_a_label(tmp_path: Path) -> None:
     root = nnunet(tmp_path / "d")
     (root / "labelsTr" / "a_001.nii.gz").unlink()
-    project = project_from_folder(tmp_path / "p", root, labeled=1)
-    assert [case.id for case in project.labeled()] == ["a_002"]
+    project = create_project(tmp_path / "p", root, n_labeled=1)
+    assert [case.id for case in project.labeled_cases()] == ["a_002"]

@@ -19,8 +19,8 @@ from helpers.tiny_runs import TINY
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import UserError
-from napari_dycon.project.importing.create_project import project_from_folder
-from napari_dycon.project.importing.layouts import recognize
+from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.importing.layouts import detect_layout
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -39,7 +39,7 @@ def brats(root: Path) -> Path:
 
 def test_brats(run: Run, tmp_path: Path) -> None:
     folder = brats(tmp_path / "MICCAI_BraTS_2019_Data_Training")
-    project = project_from_folder(tmp_path / "p", folder, labeled=2)
+    project = create_project(tmp_path / "p", folder, n_labeled=2)
     assert [case.id for case in project.cases] == [
         "BraTS19_A_1", "BraTS19_B_1", "BraTS19_C_1",
     ]  # fmt: skip
@@ -50,13 +50,13 @@ def test_brats(run: Run, tmp_path: Path) -> None:
     assert set(np.unique(project.read_label("BraTS19_A_1"))) == {0, 1, 2, 4}
     (folder / "HGG/BraTS19_B_1/BraTS19_B_1_t1ce.nii.gz").unlink()
     with pytest.raises(UserError, match="Case BraTS19_B_1 has no t1ce image"):
-        project_from_folder(tmp_path / "q", folder)
+        create_project(tmp_path / "q", folder)
     assert not (tmp_path / "q").exists()
     code, out, err = run("new", tmp_path / "q", "--images", folder, "--labeled", "1", "--json")
     assert code == 0
     assert "BraTS19_B_1 was left out: Case BraTS19_B_1 has no t1ce image" in err.replace("\n", " ")
     assert [c["id"] for c in json.loads(out)["cases"]] == ["BraTS19_A_1", "BraTS19_C_1"]
-    others = project_from_folder(tmp_path / "r", folder, channels=["t1", "flair"])
+    others = create_project(tmp_path / "r", folder, channels=["t1", "flair"])
     assert len(others.cases) == 3  # t1ce is not wanted, and may be lacking
 
 
@@ -74,7 +74,7 @@ def test_isles(tmp_path: Path, place: str) -> None:
         label[3, 3, 3] = 1
         below = root / "derivatives" / name / "ses-0001"
         save_nifti(below / f"{name}_ses-0001_msk.nii.gz", label)
-    project = project_from_folder(tmp_path / "p", root, labeled=1)
+    project = create_project(tmp_path / "p", root, n_labeled=1)
     assert [(c.id, c.status) for c in project.cases] == [
         ("sub-strokecase0001", "labeled"),
         ("sub-strokecase0002", "unlabeled"),
@@ -85,16 +85,16 @@ def test_isles(tmp_path: Path, place: str) -> None:
 
 def test_the_folder_that_a_dataset_was_unpacked_to(tmp_path: Path) -> None:
     brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Training")
-    project = project_from_folder(tmp_path / "p", tmp_path / "unpacked", labeled=2)
+    project = create_project(tmp_path / "p", tmp_path / "unpacked", n_labeled=2)
     assert [case.id for case in project.cases] == ["BraTS19_A_1", "BraTS19_B_1", "BraTS19_C_1"]
     brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Validation")
     with pytest.raises(UserError, match=r"2 datasets: MICCAI_BraTS_2019_Data_Training, .*Choose"):
-        project_from_folder(tmp_path / "q", tmp_path / "unpacked")
+        create_project(tmp_path / "q", tmp_path / "unpacked")
 
 
 def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) -> None:
     folder = brats(tmp_path / "BraTS")
-    project = project_from_folder(tmp_path / "p", folder, channels=["t1", "flair"], labeled=2)
+    project = create_project(tmp_path / "p", folder, channels=["t1", "flair"], n_labeled=2)
     list(train(project, make_config("supervised", **TINY)))
     code, out, _ = run("predict", project.path, "--images", folder, "--json")
     assert code == 0
@@ -105,7 +105,7 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
     assert run("predict", project.path)[0] == 0
     for case in project.cases:
         (there,) = own.glob(f"*-BraTS/{case.id}.nii.gz")
-        here = own / project.run().id / f"{case.id}.nii.gz"
+        here = own / project.get_run().id / f"{case.id}.nii.gz"
         assert np.array_equal(nib.load(there).dataobj, nib.load(here).dataobj)
     (folder / "HGG/BraTS19_A_1/BraTS19_A_1_t2.nii.gz").unlink()  # not wanted
     (folder / "HGG/BraTS19_B_1/BraTS19_B_1_t1.nii.gz").unlink()
@@ -123,10 +123,10 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
 
 
 def test_plain_folders_are_no_benchmark(scans: Path) -> None:
-    assert recognize(scans) is None
-    assert recognize(scans / "images") is None
-    project = project_from_folder(
-        scans.parent / "q", scans / "images", scans / "labels", ["box"], labeled=1
+    assert detect_layout(scans) is None
+    assert detect_layout(scans / "images") is None
+    project = create_project(
+        scans.parent / "q", scans / "images", scans / "labels", ["box"], n_labeled=1
     )
     assert [c.id for c in project.cases if c.status == "labeled"] == ["scan-0"]
 
@@ -156,13 +156,13 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
     ]
     project = Project.open(tmp_path / "p")
     assert np.unique(project.read_label("0RZDK210"), return_counts=True)[1].tolist() == [334, 2]
-    inner = project_from_folder(tmp_path / "q", root / "Training Set", labeled=1)
+    inner = create_project(tmp_path / "q", root / "Training Set", n_labeled=1)
     assert [c.status for c in inner.cases] == ["labeled", "unlabeled"]
-    tests = project_from_folder(tmp_path / "r", root / "Testing Set")
+    tests = create_project(tmp_path / "r", root / "Testing Set")
     assert [(c.id, c.status) for c in tests.cases] == [("4498JYJH", "labeled")]
     shutil.copytree(root / "Training Set" / "0RZDK210", root / "Testing Set" / "0RZDK210")
     with pytest.raises(UserError, match=r"case 0RZDK210 twice, as Testing Set/0RZDK210/lgemri"):
-        recognize(root)
+        detect_layout(root)
 
 
 def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
