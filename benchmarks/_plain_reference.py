@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch
-from napari_dycon.engine.network import MIN_LENGTH, ProjectionHead, SegmentationNetwork
+from napari_dycon.engine.network import MIN_EMBEDDING_NORM, ProjectionHead, SegmentationNetwork
 
 UNANNOTATED = 255
 PUBLISHED_WINDOW, PUBLISHED_STRIDE = (112, 112, 80), (18, 18, 4)
@@ -117,7 +117,7 @@ def project(head: ProjectionHead, features: Tensor) -> Tensor:
     """Embeddings of bottleneck features."""
     features = head.aspp(features)
     features = F.interpolate(features, scale_factor=2, mode="trilinear")
-    return F.normalize(head.spread(head.layers(features)), dim=1, eps=MIN_LENGTH)
+    return F.normalize(head.spread(head.layers(features)), dim=1, eps=MIN_EMBEDDING_NORM)
 
 
 def entropy(logits: Tensor) -> Tensor:

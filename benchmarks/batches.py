@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.patches import LabeledCase, StepBatches, UnlabeledCase
+from napari_dycon.engine.data.patches import LabeledCase, PatchBatchDataset, UnlabeledCase
 
 
 def main() -> None:
@@ -62,12 +62,12 @@ def _write(folder: Path, shape: tuple[int, ...], count: int) -> list[LabeledCase
 def _measure(cases: list[LabeledCase], patch: tuple[int, ...], steps: int) -> None:
     config = make_config("dycon", patch=list(patch), filters=[8, 16, 32])
     unlabeled = [UnlabeledCase(case.id, case.image) for case in cases]
-    batches = StepBatches(cases, unlabeled, config)
+    batches = PatchBatchDataset(cases, unlabeled, config)
     cpu = torch.device("cpu")
-    batches[0].augmented(cpu)
+    batches[0].augment(cpu)
     first = _milliseconds(lambda step: batches[step], range(1, steps))
     later = _milliseconds(lambda step: batches[step], range(1, steps))
-    whole = _milliseconds(lambda step: batches[step].augmented(cpu), range(1, steps))
+    whole = _milliseconds(lambda step: batches[step].augment(cpu), range(1, steps))
     print(f"| {len(cases)} | {first:.1f} | {later:.1f} | {whole - later:.1f} |", flush=True)
 
 

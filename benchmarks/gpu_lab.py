@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from gpu_scans import Shape, make_project
 
-from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.config import TrainConfig, make_config
-from napari_dycon.engine.data.preparation import TrainingData, prepare
-from napari_dycon.engine.data.splits import groups
-from napari_dycon.engine.memory import free_bytes
+from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
+from napari_dycon.engine.data.splits import split_cases
+from napari_dycon.engine.memory import get_free_bytes
 from napari_dycon.engine.network import build_network
 from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
 from napari_dycon.engine.training.stepper import Stepper
@@ -87,9 +87,9 @@ class Lab:
     def data(self, config: TrainConfig) -> TrainingData:
         """Plan and prepare the project's scans as a run does; ``config`` is completed."""
         state = self.work / f"state-{os.getpid()}"
-        card = free_bytes(self.device) if self.cuda else None
-        found = groups(self.project, config)
-        items = prepare(self.project, config, self.device.type, state, found, False, card)
+        card = get_free_bytes(self.device) if self.cuda else None
+        found = split_cases(self.project, config)
+        items = prepare_training_data(self.project, config, self.device.type, state, found, False, card)
         return next(item for item in items if isinstance(item, TrainingData))
 
     def synchronize(self) -> None:
@@ -107,7 +107,7 @@ class Lab:
         return (time.perf_counter() - begin) / repeats * 1e3
 
 
-def build_model(data: TrainingData, device: torch.device, *, channels_last: bool = True) -> Model:
+def build_model(data: TrainingData, device: torch.device, *, channels_last: bool = True) -> TrainedModel:
     """Networks as a run makes them; the teacher is a little different from the student."""
     torch.manual_seed(0)
     student = build_network(data.config, data.channels, len(data.class_values) + 1)
@@ -120,10 +120,10 @@ def build_model(data: TrainingData, device: torch.device, *, channels_last: bool
         if channels_last:
             network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         network.train()
-    return Model(student, teacher, data.config, data.class_values, data.channels)
+    return TrainedModel(student, teacher, data.config, data.class_values, data.channels)
 
 
-def build_stepper(model: Model, device: torch.device, dtype: torch.dtype) -> Stepper:
+def build_stepper(model: TrainedModel, device: torch.device, dtype: torch.dtype) -> Stepper:
     """What takes the steps of a run."""
     optimizer = build_optimizer(model.config, model.student)
     allocate_state(optimizer)

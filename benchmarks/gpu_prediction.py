@@ -19,12 +19,12 @@ from gpu_lab import CPU, Lab, Measures, Task, build_model, build_stepper
 from gpu_scans import SPACING_MM, make_scan
 from torch import Tensor
 
-from napari_dycon.engine.atlas.label_fusion import shares_of
-from napari_dycon.engine.atlas.registered_cases import deform, on_canvas
-from napari_dycon.engine.atlas.registration import canvas_shape, register
-from napari_dycon.engine.atlas.segmentation import vote_on
-from napari_dycon.engine.checkpoints.checkpoint import Model
-from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.atlas.label_fusion import label_probabilities
+from napari_dycon.engine.atlas.registered_cases import warp_case, resize_to_grid
+from napari_dycon.engine.atlas.registration import registration_shape, register
+from napari_dycon.engine.atlas.segmentation import segment_with_atlases
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.preprocessing import prepare_image, read_image_array, read_label_array
 from napari_dycon.engine.device import choose_precision
@@ -67,24 +67,24 @@ def make_volume(seed: int, shape: tuple[int, int, int]) -> Volume:
     return Volume(image, affine, Source(None, shape, affine))
 
 
-def _train_a_little(lab: Lab, data: TrainingData) -> Model:
+def _train_a_little(lab: Lab, data: TrainingData) -> TrainedModel:
     """Networks that are not the same everywhere."""
     model = build_model(data, lab.device)
     stepper = build_stepper(model, lab.device, torch.float32)
-    batches = Batches(data, lab.device, read_ahead=0)
+    batches = BatchLoader(data, lab.device, read_ahead=0)
     method = build_method(data.config.with_changes(method="supervised"))
     for step in range(2 if lab.quick else 30):
-        stepper.step(step, data.config, method, batches.one(step, []), 0.0, 0.01)
+        stepper.step(step, data.config, method, batches.load_single(step, []), 0.0, 0.01)
     batches.close()
     return model
 
 
-def _default(lab: Lab, model: Model, volume: Volume) -> Measures:
+def _default(lab: Lab, model: TrainedModel, volume: Volume) -> Measures:
     """Today's prediction without labeled scans, the first and the second time."""
     measures: Measures = {"shape": list(volume.shape)}
     dtype = choose_precision("auto", lab.device) if lab.cuda else torch.float32
     image = prepare_image(volume, model.config)
-    predict = partial(predict_volume, model, volume, lab.device, dtype, prepared=image)
+    predict = partial(predict_volume, model, volume, lab.device, dtype, prepared_image=image)
     for name in ("first s", "second s"):
         measures[name] = lab.milliseconds(predict) / 1e3
     quick = partial(predict, quick=True)
@@ -93,7 +93,7 @@ def _default(lab: Lab, model: Model, volume: Volume) -> Measures:
     return measures
 
 
-def _published(lab: Lab, model: Model, volume: Volume) -> Measures:
+def _published(lab: Lab, model: TrainedModel, volume: Volume) -> Measures:
     """The published evaluation: one network, one window at a time, added up on the host."""
     patch = model.config.patch
     assert patch is not None
@@ -129,7 +129,7 @@ def _published(lab: Lab, model: Model, volume: Volume) -> Measures:
     return {"windows": len(places), "s": seconds, "note": note}
 
 
-def _against_cpu(lab: Lab, model: Model, volume: Volume) -> Measures:
+def _against_cpu(lab: Lab, model: TrainedModel, volume: Volume) -> Measures:
     """Softmax outputs of the device in each precision, against the CPU in float32."""
     image = torch.from_numpy(prepare_image(volume, model.config))
     on_cpu = _copy_to(model, CPU)
@@ -153,7 +153,7 @@ def _against_cpu(lab: Lab, model: Model, volume: Volume) -> Measures:
     return {**measures, "ok": bool(passed)}
 
 
-def _copy_to(model: Model, device: torch.device) -> Model:
+def _copy_to(model: TrainedModel, device: torch.device) -> TrainedModel:
     networks = {
         name: copy.deepcopy(getattr(model, name)).to(device) for name in ("student", "teacher")
     }
@@ -171,23 +171,23 @@ def _timed(lab: Lab, device: torch.device, compute: Callable[[], Any]) -> tuple[
 
 def _fields(data: TrainingData, image: Array, device: torch.device) -> Tensor:
     """Displacements from every labeled scan to another one."""
-    canvas = canvas_shape([image.shape[1:]])
-    fixed = on_canvas(image, canvas, device)[None]
+    canvas = registration_shape([image.shape[1:]])
+    fixed = resize_to_grid(image, canvas, device)[None]
     moving = torch.stack(
-        [on_canvas(read_image_array(case.image), canvas, device) for case in data.labeled]
+        [resize_to_grid(read_image_array(case.image), canvas, device) for case in data.labeled]
     )
     return register(moving, fixed.expand(len(moving), -1, -1, -1, -1).contiguous())
 
 
-def _registration(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measures:
+def _registration(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volume) -> Measures:
     """Registration of the labeled scans, and one scan deformed, on both devices."""
     image = prepare_image(volume, model.config)
     shape = image.shape[1:]
     exact, cpu_s = _timed(lab, CPU, lambda: _fields(data, image, CPU))
     found, seconds = _timed(lab, lab.device, lambda: _fields(data, image, lab.device))
-    (_, label), cpu_deform_s = _timed(lab, CPU, lambda: deform(data.labeled[0], exact[:1], shape))
+    (_, label), cpu_deform_s = _timed(lab, CPU, lambda: warp_case(data.labeled[0], exact[:1], shape))
     (_, other), deform_s = _timed(
-        lab, lab.device, lambda: deform(data.labeled[0], exact[:1].to(lab.device), shape)
+        lab, lab.device, lambda: warp_case(data.labeled[0], exact[:1].to(lab.device), shape)
     )
     same = float((label == other.cpu()).float().mean())
     half_canvas = (found.cpu() - exact).abs()
@@ -203,18 +203,18 @@ def _registration(lab: Lab, model: Model, data: TrainingData, volume: Volume) ->
     }
 
 
-def _fusion(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measures:
+def _fusion(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volume) -> Measures:
     """Labels fused in a scan from the same deformed scans, on both devices."""
     image = prepare_image(volume, model.config)
     fields = _fields(data, image, CPU)
     deformed = [
-        deform(case, fields[n : n + 1], image.shape[1:]) for n, case in enumerate(data.labeled)
+        warp_case(case, fields[n : n + 1], image.shape[1:]) for n, case in enumerate(data.labeled)
     ]
     images, labels = (list(part) for part in zip(*deformed, strict=True))
     classes = len(model.class_values) + 1
-    exact, cpu_s = _timed(lab, CPU, lambda: shares_of(image, images, labels, classes))
+    exact, cpu_s = _timed(lab, CPU, lambda: label_probabilities(image, images, labels, classes))
     found, seconds = _timed(
-        lab, lab.device, lambda: shares_of(image, images, labels, classes, device=lab.device)
+        lab, lab.device, lambda: label_probabilities(image, images, labels, classes, device=lab.device)
     )
     apart = (found.cpu() - exact).abs()
     return {
@@ -226,7 +226,7 @@ def _fusion(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measu
     }
 
 
-def _with_atlas(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> Measures:
+def _with_atlas(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volume) -> Measures:
     """Today's default with labeled scans: networks, registration, fusion and maps."""
     voting = dataclasses.replace(model, voters=(tuple(data.labeled),))
     image = prepare_image(volume, model.config)
@@ -234,9 +234,9 @@ def _with_atlas(lab: Lab, model: Model, data: TrainingData, volume: Volume) -> M
     votes, vote_s = _timed(
         lab,
         lab.device,
-        lambda: vote_on(image, voting.voters, len(model.class_values) + 1, lab.device),
+        lambda: segment_with_atlases(image, voting.atlases, len(model.class_values) + 1, lab.device),
     )
-    whole = partial(predict_volume, voting, volume, lab.device, dtype, prepared=image)
+    whole = partial(predict_volume, voting, volume, lab.device, dtype, prepared_image=image)
     result, seconds = _timed(lab, lab.device, whole)
     labels = [int(np.count_nonzero(read_label_array(case.label) == 1)) for case in data.labeled]
     return {

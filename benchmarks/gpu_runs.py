@@ -12,9 +12,9 @@ import torch
 from gpu_lab import Lab, Measures, Task, build_model, build_stepper, skip_without_cuda
 from safetensors.torch import load_file
 
-from napari_dycon.engine.checkpoints.checkpoint import read_loop
+from napari_dycon.engine.checkpoints.checkpoint import read_training_progress
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.inference.predict import predict_probabilities
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.training.run import train
@@ -75,12 +75,12 @@ def _peak_of_steps(lab: Lab, config: TrainConfig) -> int:
     data = lab.data(config)
     model = build_model(data, lab.device)
     stepper = build_stepper(model, lab.device, torch.bfloat16)
-    batches, method = Batches(data, lab.device, read_ahead=0), build_method(data.config)
+    batches, method = BatchLoader(data, lab.device, read_ahead=0), build_method(data.config)
     torch.cuda.reset_peak_memory_stats()
     for step in range(3):
-        batch = batches.one(step, data.unlabeled)
+        batch = batches.load_single(step, data.unlabeled)
         stepper.step(step, data.config, method, batch, 0.5, 1e-3)
-    stepper.read_finite(wait=True)
+    stepper.read_step_outcomes(wait=True)
     batches.close()
     return torch.cuda.max_memory_allocated()
 
@@ -120,7 +120,7 @@ def _resume(lab: Lab, precision: str) -> Measures:
     list(train(lab.project, TrainConfig.from_dict(run.read_config()), run))
     resumed = load_file(run.weights_path)
     error, noise = _difference(resumed, whole), _difference(again, whole)
-    loop = read_loop(run.state_folder / "state.safetensors")
+    loop = read_training_progress(run.state_folder / "state.safetensors")
     wanted = precision == "float16" and not lab.quick
     return {
         # The same run twice is not the same to the bit on a GPU.
@@ -145,7 +145,7 @@ def _interrupted(lab: Lab, config: TrainConfig, step: int) -> tuple[Run, object]
             running.close()  # type: ignore[attr-defined]
             break
     run = lab.project.runs()[-1]
-    return run, read_loop(run.state_folder / "state.safetensors").get("loss_scale")
+    return run, read_training_progress(run.state_folder / "state.safetensors").get("loss_scale")
 
 
 def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

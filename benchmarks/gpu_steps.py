@@ -25,15 +25,15 @@ from gpu_lab import (
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data import loader
-from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.volumes import ResidentVolumes
 from napari_dycon.engine.device import tune_for_training
-from napari_dycon.engine.methods import Step, build_method, losses_of
+from napari_dycon.engine.methods import StepInputs, build_method, compute_losses
 from napari_dycon.engine.training.stepper import Stepper
 
 MAX_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of losses; float32 also of gradients
@@ -50,23 +50,23 @@ def correctness(lab: Lab) -> Iterator[Task]:
     config = lab.config("dycon", teacher_noise=0.0, teacher_confidence=0.5, **patch)
     data = lab.data(config)
     model = build_model(data, lab.device)
-    batches = Batches(data, lab.device, read_ahead=0)
+    batches = BatchLoader(data, lab.device, read_ahead=0)
     _learn_a_little(lab, data, model, batches)
-    batch = batches.one(1000, data.unlabeled)
+    batch = batches.load_single(1000, data.unlabeled)
     batches.close()
     for method in METHODS:
         yield method, partial(_compare, lab, method, model, batch)
 
 
-def _learn_a_little(lab: Lab, data: TrainingData, model: Model, batches: Batches) -> None:
+def _learn_a_little(lab: Lab, data: TrainingData, model: TrainedModel, batches: BatchLoader) -> None:
     stepper = build_stepper(model, lab.device, torch.float32)
     method = build_method(data.config.with_changes(method="supervised"))
     for step in range(4 if lab.quick else FIRST_STEPS):
-        stepper.step(step, data.config, method, batches.one(step, []), 0.0, 0.01)
-    stepper.read_finite(wait=True)
+        stepper.step(step, data.config, method, batches.load_single(step, []), 0.0, 0.01)
+    stepper.read_step_outcomes(wait=True)
 
 
-def _compare(lab: Lab, method: str, model: Model, batch: Batch) -> Measures:
+def _compare(lab: Lab, method: str, model: TrainedModel, batch: Batch) -> Measures:
     """Errors relative to float64, of the CPU in float32 as well, which is what can be asked."""
     config = model.config.with_changes(method=method)
     exact = _one_step(config, model, batch, CPU, torch.float64)
@@ -95,22 +95,22 @@ def _compare(lab: Lab, method: str, model: Model, batch: Batch) -> Measures:
 
 
 def _one_step(
-    config: TrainConfig, model: Model, batch: Batch, device: torch.device, dtype: torch.dtype
+    config: TrainConfig, model: TrainedModel, batch: Batch, device: torch.device, dtype: torch.dtype
 ) -> Result:
     """Parts of the loss, and the student's gradients in float64 on the CPU."""
     stored = torch.float64 if dtype == torch.float64 else torch.float32
     student, teacher = (
         copy.deepcopy(network).to(device, stored) for network in (model.student, model.teacher)
     )
-    inputs = Step(
+    inputs = StepInputs(
         student, teacher, _moved(batch, device, stored), 0.5, torch.Generator(device).manual_seed(0)
     )
     method = build_method(config)
     if dtype == torch.float64:
-        parts = method.losses(inputs)
+        parts = method.compute_loss_terms(inputs)
         loss = torch.stack([part.double() for part in parts.values()]).sum()
     else:
-        parts, loss = losses_of(method, inputs, device, dtype)
+        parts, loss = compute_losses(method, inputs, device, dtype)
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = [
         (torch.zeros_like(p) if p.grad is None else p.grad).cpu().double()
@@ -221,11 +221,11 @@ class Trainer:
     """Takes steps and keeps what is measured of them."""
 
     def __init__(
-        self, lab: Lab, data: TrainingData, config: TrainConfig, model: Model, stepper: Stepper
+        self, lab: Lab, data: TrainingData, config: TrainConfig, model: TrainedModel, stepper: Stepper
     ) -> None:
         self.lab, self.config, self.model, self.stepper = lab, config, model, stepper
         self.unlabeled = [] if config.method == "supervised" else data.unlabeled
-        self.batches = Batches(data, lab.device)
+        self.batches = BatchLoader(data, lab.device)
         self.method = build_method(config)
         self.step = 0
         self.losses: list[Tensor] = []
@@ -245,7 +245,7 @@ class Trainer:
             rate = self.config.learning_rate * min(1.0, (self.step + 1) / 20)
             _, loss = self.stepper.step(self.step, self.config, self.method, batch, 0.5, rate)
             self.losses.append(loss.detach())
-            self.stepper.read_finite()
+            self.stepper.read_step_outcomes()
             self.step += 1
 
     def run_for(self, seconds: float) -> Measures:
@@ -260,7 +260,7 @@ class Trainer:
         lab.synchronize()
         end = time.perf_counter()
         count = self.step - first
-        finite = [taken for _, taken in self.stepper.read_finite(wait=True)]
+        finite = [taken for _, taken in self.stepper.read_step_outcomes(wait=True)]
         losses = torch.stack(self.losses).float().tolist()
         few = max(len(losses) // 10, 1)
         start, stop = (sum(part) / few for part in (losses[:few], losses[-few:]))

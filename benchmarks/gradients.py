@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
-from napari_dycon.engine.losses.feature_grid import label_cells
-from napari_dycon.engine.methods import Method, Step, build_method
-from napari_dycon.engine.network import cells
+from napari_dycon.engine.losses.feature_grid import downsample_labels
+from napari_dycon.engine.methods import Method, StepInputs, build_method
+from napari_dycon.engine.network import flatten_spatial
 from napari_dycon.engine.training import run as loop
 from napari_dycon.project.importing.create_project import create_project
 
@@ -38,16 +38,16 @@ class Watched:
         self.method = method
         self.count = 0
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def losses(self, step: StepInputs) -> dict[str, Tensor]:
         """Return what the method does."""
-        parts = self.method.losses(step)
+        parts = self.method.compute_loss_terms(step)
         if self.count % EVERY == 0:
             print(f"{self.count:6d}  {_gradients(step, parts)}  {_cosines(step)}", flush=True)
         self.count += 1
         return parts
 
 
-def _gradients(step: Step, parts: dict[str, Tensor]) -> str:
+def _gradients(step: StepInputs, parts: dict[str, Tensor]) -> str:
     weights = list(step.student.backbone.parameters())
     flat = {}
     for name, part in parts.items():
@@ -65,14 +65,14 @@ def _gradients(step: Step, parts: dict[str, Tensor]) -> str:
 
 
 @torch.no_grad()
-def _cosines(step: Step) -> str:
+def _cosines(step: StepInputs) -> str:
     labeled = step.batch.labeled
     embeddings = step.student.encode(labeled.image).float()
     depth, height, width = embeddings.shape[2:]
     classes = int(labeled.label[labeled.label < 255].max()) + 1
-    groups = label_cells(labeled.label, max(classes, 2), (depth, height, width))
+    groups = downsample_labels(labeled.label, max(classes, 2), (depth, height, width))
     same, other = [], []
-    for z, group in zip(cells(embeddings), groups, strict=True):
+    for z, group in zip(flatten_spatial(embeddings), groups, strict=True):
         cosine = z @ z.T
         for value in group[group > 0].unique():
             inside, outside = group == value, group == 0

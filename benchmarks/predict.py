@@ -46,8 +46,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
-from napari_dycon.engine.atlas.templates import with_voters
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.atlas.templates import attach_atlases
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.inference import predict
 from napari_dycon.engine.inference.window_choice import LARGER_SIDE
@@ -61,7 +61,7 @@ CPU = torch.device("cpu")
 LABELED = 4
 PUBLISHED_STRIDE = (4, 18, 18)  # z, y, x
 REFERENCE = "overlapping"
-Way = Callable[[Model, Volume, torch.dtype], np.ndarray[Any, Any]]
+Way = Callable[[TrainedModel, Volume, torch.dtype], np.ndarray[Any, Any]]
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def main() -> None:
         for way in arguments.ways:
             used = model
             if way == "with atlases":
-                used = with_voters(project, run, model, CPU, dtype, lambda _: None)
+                used = attach_atlases(project, run, model, CPU, dtype, lambda _: None)
             found[way].append([measure(used, way, *scan, dtype) for scan in scans])
             print(f"seed {seed}, {way}: done", file=sys.stderr, flush=True)
     report(arguments, names, found)
@@ -146,7 +146,7 @@ def train(arguments: argparse.Namespace, project: Project, seed: int) -> Any:
 
 
 def measure(
-    model: Model, way: str, image: Path, truth: Path, dtype: torch.dtype
+    model: TrainedModel, way: str, image: Path, truth: Path, dtype: torch.dtype
 ) -> tuple[float, list[float]]:
     """Processor seconds of one scan, and Dice of each structure."""
     volume = read_scan([image], image.name)
@@ -164,7 +164,7 @@ def measure(
     return seconds, dice
 
 
-def as_mask(model: Model, probabilities: Tensor, volume: Volume) -> np.ndarray[Any, Any]:
+def as_mask(model: TrainedModel, probabilities: Tensor, volume: Volume) -> np.ndarray[Any, Any]:
     """Label values ``(D, H, W)`` of probabilities on any grid over the scan."""
     if tuple(probabilities.shape[1:]) != volume.shape:
         probabilities = F.interpolate(
@@ -174,7 +174,7 @@ def as_mask(model: Model, probabilities: Tensor, volume: Volume) -> np.ndarray[A
     return np.asarray(values[probabilities.argmax(dim=0).numpy()])
 
 
-def both_networks(model: Model, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def both_networks(model: TrainedModel, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """Student's and teacher's mean softmax output of a window."""
 
     def compute(x: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def both_networks(model: Model, dtype: torch.dtype) -> Callable[[Tensor], Tensor
 
 
 @torch.inference_mode()
-def predict_overlapping(model: Model, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+def predict_overlapping(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
     """Windows of the patch overlapping by half, three sizes, both networks."""
     image = torch.from_numpy(prepare_image(volume, model.config))
     patch, stride = model.config.patch, model.config.stride
@@ -213,7 +213,7 @@ def predict_overlapping(model: Model, volume: Volume, dtype: torch.dtype) -> np.
 
 
 @torch.inference_mode()
-def predict_published(model: Model, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+def predict_published(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
     """Mean of dense windows of the patch, one at a time; edges of smaller scans are repeated."""
     image = torch.from_numpy(prepare_image(volume, model.config))
     patch = model.config.patch
@@ -235,7 +235,7 @@ def predict_published(model: Model, volume: Volume, dtype: torch.dtype) -> np.nd
 def predict_few_windows(scales: tuple[float, ...], side: float | None = None) -> Way:
     """Student and teacher by turns over sizes, in windows of a side or of the model's own."""
 
-    def way(model: Model, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+    def way(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
         config = model.config.with_changes(test_scales=scales)
         used = dataclasses.replace(model, config=config, window_side=side or model.window_side)
         return predict.predict_volume(used, volume, CPU, dtype).mask

@@ -42,11 +42,11 @@ from napari_dycon.engine.data.patches import (
     Batch,
     LabeledBatch,
     LabeledCase,
-    StepBatches,
+    PatchBatchDataset,
     UnlabeledBatch,
     UnlabeledCase,
 )
-from napari_dycon.engine.device import bfloat16_pays, keep_memory, return_memory
+from napari_dycon.engine.device import is_bfloat16_faster, tune_glibc_malloc, reset_glibc_malloc
 from napari_dycon.engine.inference.windows import plan_windows
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.network import SegmentationNetwork, build_network
@@ -116,7 +116,7 @@ def prepare(config: TrainConfig, variant: str) -> Step:
         noise = torch.randn(4, 1, *config.patch or ()) * config.teacher_noise
         return lambda: stepper.step(batch, None if config.method == "supervised" else noise)
     dtype, _, saving = variant.partition("-")
-    return_memory() if saving else keep_memory()
+    reset_glibc_malloc() if saving else tune_glibc_malloc()
     config = config.with_changes(activation_checkpointing=saving == "checkpointing")
     return prepare_own(config, network, batch, getattr(torch, dtype))
 
@@ -158,7 +158,7 @@ def read_status(name: str) -> float:
 def measure_steps(arguments: argparse.Namespace, method: str) -> list[dict[str, object]]:
     """Let all variants take steps in turn, the first of each unmeasured."""
     variants = ["plain", "float32", "float32-least memory", "float32-checkpointing"]
-    variants += ["bfloat16"] if bfloat16_pays() else []
+    variants += ["bfloat16"] if is_bfloat16_faster() else []
     command = [sys.executable, *sys.argv, "--worker"]
     workers = [
         subprocess.Popen(
@@ -232,10 +232,10 @@ def measure_batches(config: TrainConfig, steps: int = 10) -> float:
         mask[20:40, 40:80, 40:80] = 1
         np.save(label, mask)
         cases = [LabeledCase(str(i), image, label) for i in range(4)]
-        batches = StepBatches(cases, [UnlabeledCase(c.id, c.image) for c in cases], config)
+        batches = PatchBatchDataset(cases, [UnlabeledCase(c.id, c.image) for c in cases], config)
         cpu = torch.device("cpu")
         return statistics.median(
-            measure(lambda i=i: batches[i].augmented(cpu)) for i in range(steps)
+            measure(lambda i=i: batches[i].augment(cpu)) for i in range(steps)
         )
 
 

@@ -177,7 +177,7 @@ def test_qt_takes_no_name_for_html(text: str) -> None:
 
 @pytest.mark.parametrize("format_", ["nifti", "nrrd", "nnunet", "monai-bundle", "dicom-seg"])
 def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path) -> None:
-    from napari_dycon.engine.checkpoints.checkpoint import Model, save_weights
+    from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, save_weights
     from napari_dycon.engine.config import make_config
     from napari_dycon.engine.network import build_network
 
@@ -196,7 +196,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
     config = make_config("dycon", **(TINY | planned))
     network = build_network(config, 1, len(NAMES) + 1)
     values = tuple(range(1, len(NAMES) + 1))
-    save_weights(run.weights_path, Model(network, network, config, values, 1), 1)
+    save_weights(run.weights_path, TrainedModel(network, network, config, values, 1), 1)
     written = export(project, format_, tmp_path / "out", what="labels") if format_ in (
         "nifti", "nrrd", "dicom-seg") else export(project, format_, tmp_path / "out")  # fmt: skip
     assert written

@@ -188,7 +188,7 @@ def mean_uncertainty(project: Project, run: str, case_id: str) -> float | None:
     if uncertainty is None:
         return None
     mask = io.read_label(project.prediction_path(run, case_id))
-    return foreground_margin.case_score(mask.array, uncertainty, mask.spacing_mm)
+    return foreground_margin.mean_foreground_uncertainty(mask.array, uncertainty, mask.spacing_mm)
 
 
 def choose_in_turn(

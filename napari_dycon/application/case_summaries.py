@@ -24,7 +24,7 @@ from napari_dycon import io as image_io
 from napari_dycon.application.active_learning import Suggestion
 from napari_dycon.core.atomic import make_folder, write_bytes
 from napari_dycon.core.containment import inside
-from napari_dycon.engine.evaluation.label_comparison import compare
+from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
@@ -227,7 +227,7 @@ def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> 
         return None
     if label is None:
         return None
-    rows = compare(label, mask.array, values, (1.0, 1.0, 1.0))
+    rows = compare_structures(label, mask.array, values, (1.0, 1.0, 1.0))
     dice = [row.dice for row in rows if row.dice is not None]
     return float(np.mean(dice)) if dice else None
 

@@ -35,7 +35,7 @@ from napari_dycon.cli.options import (
 )
 from napari_dycon.cli.results import evaluate, export, predict
 from napari_dycon.core.crash_report import explained
-from napari_dycon.engine.config import METHODS, preset_names
+from napari_dycon.engine.config import METHODS, list_presets
 from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def train(
     ] = "dycon",
     preset: Annotated[
         str,
-        typer.Option(help=f"Recipe, one of {', '.join(preset_names())}."),
+        typer.Option(help=f"Recipe, one of {', '.join(list_presets())}."),
     ] = "default",
     steps: Annotated[int | None, typer.Option(min=1, help="Most training steps.")] = None,
     time_limit: Annotated[

@@ -20,7 +20,7 @@ from napari_dycon.project.store import Project
 if TYPE_CHECKING:
     import torch
 
-    from napari_dycon.engine.checkpoints.checkpoint import Model
+    from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
     from napari_dycon.engine.inference.progress import PredictionProgress
 
 Event = dict[str, Any]
@@ -42,7 +42,7 @@ class Missed:
 def predict_each_case(
     project: Project,
     run_id: str,
-    model: Model,
+    model: TrainedModel,
     cases: Sequence[str],
     device: torch.device,
     dtype: torch.dtype,
@@ -76,7 +76,7 @@ def predict_each_case(
 def predict_each_file(
     scans: Sequence[Scan],
     out: Path,
-    model: Model,
+    model: TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
     *,
@@ -95,7 +95,7 @@ def predict_each_file(
         No scan could be predicted; what was wrong with the first.
     """
     yield from predict_files(
-        scans, out, model, device, dtype, resample=resample, note=note, progress=progress,
+        scans, out, model, device, dtype, resample=resample, on_note=note, progress=progress,
         on_error=lambda name, error: missed.append(missed_or_raise(name, error)),
     )  # fmt: skip
     if scans and len(missed) == len(scans):

@@ -27,7 +27,7 @@ from napari_dycon.core.text import printable
 from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
-    from napari_dycon.engine.checkpoints.checkpoint import Model
+    from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
     from napari_dycon.project.importing.case_import import OnSkip
     from napari_dycon.project.importing.discovery import Scan
 
@@ -85,7 +85,7 @@ def predict(
     folder = out or inside(opened.path, own)
     if images is not None:
         keep_scans(files, folder, opened)
-    from napari_dycon.engine.atlas.templates import with_voters
+    from napari_dycon.engine.atlas.templates import attach_atlases
     from napari_dycon.engine.checkpoints.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.inference.progress import PredictionProgress
@@ -97,8 +97,8 @@ def predict(
     total = len(files or ids)
     progress = PredictionProgress(total)
 
-    def predict_all(model: Model, show: Callable[[Event], None]) -> None:
-        model = with_voters(opened, chosen, model, picked.device, dtype, show, progress=progress)
+    def predict_all(model: TrainedModel, show: Callable[[Event], None]) -> None:
+        model = attach_atlases(opened, chosen, model, picked.device, dtype, show, progress=progress)
         if images is not None:
             events = predict_each_file(
                 files, folder, model, picked.device, dtype, resample=resample, missed=missed,
@@ -177,7 +177,7 @@ def evaluate(
             lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Compared {name}"
             ),
-            structures=structures,
+            n_structures=structures,
         )
     if as_json:
         print_json(result)

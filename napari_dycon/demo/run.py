@@ -73,7 +73,7 @@ def make_project(out: Path, say: Say) -> Project:
 
 
 def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
-    from napari_dycon.engine.atlas.templates import with_voters
+    from napari_dycon.engine.atlas.templates import attach_atlases
     from napari_dycon.engine.checkpoints.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.inference.predict_scans import predict_cases
@@ -88,7 +88,7 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     model = load_model(run.weights_path, device)
     cases = [case.id for case in project.unlabeled_cases()]
     progress = PredictionProgress(len(cases))
-    model = with_voters(project, run, model, device, dtype, say, progress=progress)
+    model = attach_atlases(project, run, model, device, dtype, say, progress=progress)
     how = (project, run.id, model, cases, device, dtype)
     for event in predict_cases(*how, progress=progress):
         say(event)

@@ -26,7 +26,7 @@ METHODS = ("dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervise
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 NORMS = ("instance", "group", "batch")
-MOST_FLOAT = 1e30
+MAX_FLOAT = 1e30
 # Of training alone, by earlier versions; weights that were saved with them predict as before.
 RETIRED_SETTINGS = ("top_k", "teacher_negatives")
 
@@ -128,12 +128,12 @@ class TrainConfig:
         """Copy with some fields replaced; the copy is checked again."""
         return dataclasses.replace(self, **changes)
 
-    def shape_share(self, own: int) -> float:
+    def registration_augmentation_probability(self, n_labeled: int) -> float:
         """Share of the labeled patches from deformed scans, of which ``own`` were labeled.
 
         The more scans people have labeled themselves, the less has to be borrowed.
         """
-        return self.warp_share / math.sqrt(own)
+        return self.warp_share / math.sqrt(n_labeled)
 
     @property
     def stride(self) -> int:
@@ -154,22 +154,22 @@ class TrainConfig:
         hints = typing.get_type_hints(cls)
         unknown = sorted(set(values) - set(hints))
         if unknown:
-            near = difflib.get_close_matches(unknown[0], hints, cutoff=0.5)
-            known = f"Did you mean {near[0]}? " if near else ""
+            matches = difflib.get_close_matches(unknown[0], hints, cutoff=0.5)
+            suggestion = f"Did you mean {matches[0]}? " if matches else ""
             raise ConfigError(
-                f"Unknown setting {', '.join(unknown)}. {known}"
+                f"Unknown setting {', '.join(unknown)}. {suggestion}"
                 f"Known settings: {', '.join(sorted(hints))}."
             )
         return cls(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
 
 
-def preset_names() -> list[str]:
+def list_presets() -> list[str]:
     """Names of the presets that ship with the package."""
     folder = resources.files("napari_dycon") / "resources" / "presets"
     return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith("json"))
 
 
-def preset_description(name: str) -> str:
+def describe_preset(name: str) -> str:
     """What a preset is for, in a sentence."""
     return str(_read_preset(name).get("description", ""))
 
@@ -182,9 +182,9 @@ def load_preset(name: str) -> dict[str, Any]:
 
 
 def _read_preset(name: str) -> dict[str, Any]:
-    if name not in preset_names():
+    if name not in list_presets():
         raise ConfigError(
-            f"There is no preset '{name}'. Choose one of: {', '.join(preset_names())}."
+            f"There is no preset '{name}'. Choose one of: {', '.join(list_presets())}."
         )
     file = resources.files("napari_dycon") / "resources" / "presets" / f"{name}.json"
     return dict(json.loads(file.read_text(encoding="utf-8")))
@@ -206,8 +206,8 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
     """Turn ``["learning_rate=0.01", "patch=[32,48,32]"]`` into a dictionary."""
     result: dict[str, Any] = {}
     for pair in pairs:
-        key, sign, text = pair.partition("=")
-        if not sign or not key:
+        key, separator, text = pair.partition("=")
+        if not separator or not key:
             raise ConfigError(f"'{pair}' is not a setting. Write NAME=VALUE, such as gamma=1.")
         try:
             result[key.strip()] = json.loads(text)
@@ -234,26 +234,26 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         ):
             return value
         elif origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not abs(value) <= MOST_FLOAT:  # nor nan
+            if not abs(value) <= MAX_FLOAT:  # nor nan
                 raise ConfigError(f"Setting {key} is out of range; expected a finite number.")
             return float(value)
         elif origin is str and isinstance(value, str):
             return value
-    found = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-    raise ConfigError(f"Setting {key} cannot be {found}; expected {_readable(hint)}.")
+    shown_value = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
+    raise ConfigError(f"Setting {key} cannot be {shown_value}; expected {_format_type(hint)}.")
 
 
-def _readable(hint: Any) -> str:
+def _format_type(hint: Any) -> str:
     """What a person may write for a type."""
     examples = {int: "1", float: "0.5"}
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     if isinstance(hint, types.UnionType):
-        return " or ".join(_readable(option) for option in typing.get_args(hint))
+        return " or ".join(_format_type(option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         kinds = typing.get_args(hint)
         count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
-        written = ",".join([examples[kinds[0]]] * (len(kinds) if count else 2))
-        return f"a list of {count}numbers such as [{written}]"
+        example = ",".join([examples[kinds[0]]] * (len(kinds) if count else 2))
+        return f"a list of {count}numbers such as [{example}]"
     return words.get(hint, "null")
 
 

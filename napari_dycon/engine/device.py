@@ -15,56 +15,56 @@ from torch import nn
 from napari_dycon.errors import ConfigError
 
 
-class Device(NamedTuple):
+class DeviceChoice(NamedTuple):
     """The chosen device, and the reason in words for the person who waits for it."""
 
     device: torch.device
     reason: str
 
 
-def choose_device(wanted: str) -> Device:
+def choose_device(requested: str) -> DeviceChoice:
     """Pick CUDA, then MPS, then the CPU; or exactly what was asked for, or a clear error."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
-    if wanted in ("auto", "cuda") and cuda:
-        return Device(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}")
-    if wanted in ("auto", "mps") and mps:
-        return Device(torch.device("mps"), "GPU: Apple Metal")
-    if wanted == "cuda":
-        raise ConfigError(f"Device cuda was asked for, but {_why_no_cuda()}. Use --device auto.")
-    if wanted == "mps":
+    if requested in ("auto", "cuda") and cuda:
+        return DeviceChoice(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}")
+    if requested in ("auto", "mps") and mps:
+        return DeviceChoice(torch.device("mps"), "GPU: Apple Metal")
+    if requested == "cuda":
+        raise ConfigError(f"Device cuda was asked for, but {_cuda_unavailable_reason()}. Use --device auto.")
+    if requested == "mps":
         raise ConfigError(
             "Device mps was asked for, but this machine has no Apple GPU that torch can use. "
             "Use --device auto."
         )
-    if wanted == "cpu" and (cuda or mps):
-        return Device(torch.device("cpu"), "CPU, as chosen (a GPU is there)")
-    return Device(torch.device("cpu"), f"CPU: {_why_no_cuda()}")
+    if requested == "cpu" and (cuda or mps):
+        return DeviceChoice(torch.device("cpu"), "CPU, as chosen (a GPU is there)")
+    return DeviceChoice(torch.device("cpu"), f"CPU: {_cuda_unavailable_reason()}")
 
 
-def _why_no_cuda() -> str:
+def _cuda_unavailable_reason() -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was installed without CUDA support"
     return "no NVIDIA GPU was found, or its driver does not fit this torch"
 
 
-def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+def choose_precision(requested: str, device: torch.device) -> torch.dtype:
     """Half precision where it is faster.
 
     On CUDA that is bfloat16, and float16 with a scaled loss on cards that only emulate bfloat16,
     slowly or not for every layer (those before Ampere); on CPUs bfloat16 if a short trial says so.
     """
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if wanted in known:
-        return known[wanted]
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if requested in dtypes:
+        return dtypes[requested]
     if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if has else torch.float16
-    if device.type == "cpu" and bfloat16_pays():
+        has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if has_bfloat16 else torch.float16
+    if device.type == "cpu" and is_bfloat16_faster():
         return torch.bfloat16
     return torch.float32
 
 
-def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
+def is_bfloat16_faster(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
     """Time a small 3D convolution forth and back in both precisions.
 
     Processors with AMX are about three times as fast in bfloat16; those without emulate it, up to
@@ -74,7 +74,7 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
     conv = nn.Conv3d(channels, channels, 3, padding=1)
     x = torch.zeros(1, channels, size, size, size, requires_grad=True)
 
-    def seconds(enabled: bool) -> float:
+    def measure_seconds(enabled: bool) -> float:
         begin = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             y = conv(x)
@@ -84,14 +84,14 @@ def bfloat16_pays(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        pairs = [(seconds(True), seconds(False)) for _ in range(repeats)]
+        timings = [(measure_seconds(True), measure_seconds(False)) for _ in range(repeats)]
     finally:
         torch.set_num_threads(threads)
-    half, full = (min(times) for times in zip(*pairs, strict=True))
-    return bool(half < 0.8 * full)
+    bfloat16_s, float32_s = (min(times) for times in zip(*timings, strict=True))
+    return bool(bfloat16_s < 0.8 * float32_s)
 
 
-def sampling_device(device: torch.device) -> torch.device:
+def choose_sampling_device(device: torch.device) -> torch.device:
     """Where volumes are registered and deformed: where a run trains, but not on Apple's GPUs.
 
     Older versions of torch cannot differentiate sampling in three dimensions there.
@@ -100,14 +100,14 @@ def sampling_device(device: torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
-def varying_shapes() -> Iterator[None]:
+def disable_cudnn_benchmark() -> Iterator[None]:
     """Keep CUDA from timing its convolutions: scans differ in size, and each would be timed."""
-    before = torch.backends.cudnn.benchmark
+    previous = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.backends.cudnn.benchmark = before
+        torch.backends.cudnn.benchmark = previous
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -134,34 +134,34 @@ def tune_for_training(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
-def free_memory(device: torch.device) -> None:
+def empty_cache(device: torch.device) -> None:
     """Give back what torch holds of a GPU's memory without using it."""
     gc.collect()  # what an error that was caught still refers to
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def keep_memory() -> None:
+def tune_glibc_malloc() -> None:
     """Let glibc keep freed memory instead of giving it back to the system after every step.
 
     A CPU step allocates and frees the same hundreds of megabytes again and again; without this the
     kernel clears them anew each time (measured: 5.2 s of system time against 1.4 s in ten steps).
     Elsewhere than on glibc nothing happens.
     """
-    _tune_malloc(trim_threshold=2**31 - 1, top_pad=2**28, mmap_max=0)
+    _set_malloc_options(trim_threshold=2**31 - 1, top_pad=2**28, mmap_max=0)
 
 
-def return_memory() -> None:
-    """Undo ``keep_memory`` and give back what is free; where memory is short it fits more.
+def reset_glibc_malloc() -> None:
+    """Undo ``tune_glibc_malloc`` and give back what is free; where memory is short it fits more.
 
     Threads share one arena from then on: each of their own takes 64 MB of the address space.
     """
-    _tune_malloc(trim_threshold=2**17, top_pad=2**17, mmap_max=2**16, arena_max=1)
+    _set_malloc_options(trim_threshold=2**17, top_pad=2**17, mmap_max=2**16, arena_max=1)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def _tune_malloc(
+def _set_malloc_options(
     trim_threshold: int, top_pad: int, mmap_max: int, arena_max: int | None = None
 ) -> None:
     """Set options of glibc by their numbers in ``malloc.h``."""
@@ -175,7 +175,7 @@ def _tune_malloc(
 
 
 @contextlib.contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
+def use_single_thread(device: torch.device) -> Iterator[None]:
     """Compute with one thread on a CPU, for work that consists of many small operations.
 
     Threads of an operation wait for each other at its end, and where other programs have the cores

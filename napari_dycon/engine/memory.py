@@ -22,16 +22,16 @@ from napari_dycon.core.available_memory import available_memory
 from napari_dycon.core.untrusted import whole
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
-from napari_dycon.engine.data.planning import estimate_patch_bytes, lower_batch, min_patch_side
-from napari_dycon.engine.device import free_memory, is_out_of_memory
+from napari_dycon.engine.data.planning import estimate_patch_bytes, reduce_batch_memory, compute_min_patch_side
+from napari_dycon.engine.device import empty_cache, is_out_of_memory
 
 P = TypeVar("P")
 T = TypeVar("T")
 
 USABLE_FRACTION = 0.75  # of the free memory; the rest is for fragments and other programs
-SHRINK_TO = 0.7  # voxels of the next smaller patch, as a fraction at most
+SHRINK_FRACTION = 0.7  # voxels of the next smaller patch, as a fraction at most
 # Contrast compares all pairs of embeddings of a patch; measured as 20 to 31 bytes a pair.
-CONTRASTIVE, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
+CONTRASTIVE_METHODS, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class MemoryPlan:
     activation_checkpointing: bool = False
 
     @classmethod
-    def of(cls, config: TrainConfig) -> MemoryPlan:
+    def from_config(cls, config: TrainConfig) -> MemoryPlan:
         """Return the plan of a run."""
         assert config.patch is not None
         return cls(config.patch, config.accumulation_steps, config.activation_checkpointing)
@@ -71,50 +71,50 @@ class MemoryPlan:
         """Return the settings with this plan."""
         return config.with_changes(**dataclasses.asdict(self))
 
-    def lower(self, config: TrainConfig) -> MemoryPlan | None:
+    def reduce(self, config: TrainConfig) -> MemoryPlan | None:
         """Return the next smaller plan, ``None`` where there is none."""
-        own = self.apply(config)
-        lower = lower_batch(own)
-        if lower is None:
-            patch = shrink_patch(self.patch, config.stride, min_patch_side(config.stride))
-            lower = own.with_changes(patch=patch)
-        return None if lower == own else MemoryPlan.of(lower)
+        current = self.apply(config)
+        reduced = reduce_batch_memory(current)
+        if reduced is None:
+            patch = shrink_patch(self.patch, config.stride, compute_min_patch_side(config.stride))
+            reduced = current.with_changes(patch=patch)
+        return None if reduced == current else MemoryPlan.from_config(reduced)
 
     def estimate_bytes(
-        self, config: TrainConfig, *, channels: int, classes: int, unlabeled: bool
+        self, config: TrainConfig, *, channels: int, classes: int, has_unlabeled: bool
     ) -> int:
         """Estimate the memory of a step beyond what the networks themselves take."""
-        patches = config.labeled_batch + (config.unlabeled_batch if unlabeled else 0)
-        one = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
-        if unlabeled and config.method in CONTRASTIVE:  # embeddings lie twice as fine
+        n_patches = config.labeled_batch + (config.unlabeled_batch if has_unlabeled else 0)
+        patch_bytes = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
+        if has_unlabeled and config.method in CONTRASTIVE_METHODS:  # embeddings lie twice as fine
             locations = math.prod(-(-2 * side // config.stride) for side in self.patch)
-            one += BYTES_PER_PAIR * locations**2
-        return math.ceil(patches / self.accumulation_steps) * one
+            patch_bytes += BYTES_PER_PAIR * locations**2
+        return math.ceil(n_patches / self.accumulation_steps) * patch_bytes
 
-    def describe(self, before: MemoryPlan, device: str) -> str:
+    def describe_change(self, previous: MemoryPlan, device: str) -> str:
         """Say in one sentence what was made smaller, and that the run continues."""
         changes = []
-        if self.accumulation_steps != before.accumulation_steps:
+        if self.accumulation_steps != previous.accumulation_steps:
             changes.append(f"each step is computed in {self.accumulation_steps} parts")
-        if self.activation_checkpointing != before.activation_checkpointing:
+        if self.activation_checkpointing != previous.activation_checkpointing:
             changes.append("features are computed twice, which takes a quarter longer")
-        if self.patch != before.patch:
+        if self.patch != previous.patch:
             changes.append(f"patches are {'×'.join(map(str, self.patch))} voxels")
-        where = "This computer" if device == "cpu" else "The graphics card"
+        device_name = "This computer" if device == "cpu" else "The graphics card"
         return (
-            f"{where} has too little memory for this plan, so {_listed(changes)} now; "
+            f"{device_name} has too little memory for this plan, so {_join_words(changes)} now; "
             "training goes on."
         )
 
 
-def _listed(words: Sequence[str]) -> str:
+def _join_words(words: Sequence[str]) -> str:
     """Words with commas, and "and" before the last."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
 
 def shrink_patch(
-    patch: Sequence[int], stride: int, least: int, fraction: float = SHRINK_TO
+    patch: Sequence[int], stride: int, min_side: int, fraction: float = SHRINK_FRACTION
 ) -> tuple[int, int, int]:
     """Shorten the longest sides, in multiples of the stride, to a fraction of the voxels.
 
@@ -123,7 +123,7 @@ def shrink_patch(
     sides = list(patch)
     while math.prod(sides) > fraction * math.prod(patch):
         longest = max(range(3), key=lambda axis: sides[axis])
-        if sides[longest] - stride < least:
+        if sides[longest] - stride < min_side:
             break
         sides[longest] -= stride
     d, h, w = sides
@@ -131,17 +131,17 @@ def shrink_patch(
 
 
 def fit_to_memory(
-    config: TrainConfig, free: int, *, channels: int, classes: int, unlabeled: bool
+    config: TrainConfig, free_bytes: int, *, channels: int, classes: int, has_unlabeled: bool
 ) -> TrainConfig:
     """Make the plan smaller until its estimate fits into the free memory, or nothing is left."""
-    memory = MemoryPlan.of(config)
-    while memory.estimate_bytes(config, channels=channels, classes=classes, unlabeled=unlabeled) > (
-        USABLE_FRACTION * free
+    memory = MemoryPlan.from_config(config)
+    while memory.estimate_bytes(config, channels=channels, classes=classes, has_unlabeled=has_unlabeled) > (
+        USABLE_FRACTION * free_bytes
     ):
-        lower = memory.lower(config)
-        if lower is None:
+        reduced = memory.reduce(config)
+        if reduced is None:
             break
-        memory = lower
+        memory = reduced
     return memory.apply(config)
 
 
@@ -149,18 +149,18 @@ def split_batch(batch: Batch, parts: int) -> list[Batch]:
     """Split a batch into micro-batches; ``parts`` divides the labeled and the unlabeled half."""
     if parts == 1:
         return [batch]
-    labeled = [LabeledBatch(*part) for part in _chunks(batch.labeled, parts)]
+    labeled = [LabeledBatch(*part) for part in _chunk_tensors(batch.labeled, parts)]
     if batch.unlabeled is None:
         return [Batch(part, None) for part in labeled]
-    unlabeled = [UnlabeledBatch(*part) for part in _chunks(batch.unlabeled, parts)]
+    unlabeled = [UnlabeledBatch(*part) for part in _chunk_tensors(batch.unlabeled, parts)]
     return [Batch(*halves) for halves in zip(labeled, unlabeled, strict=True)]
 
 
-def _chunks(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
+def _chunk_tensors(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, ...]]:
     return list(zip(*(tensor.chunk(parts) for tensor in tensors), strict=True))
 
 
-def with_less_memory(compute: Callable[[P], T], plans: Iterable[P], device: torch.device) -> T:
+def retry_with_less_memory(compute: Callable[[P], T], plans: Iterable[P], device: torch.device) -> T:
     """Compute with the first of several plans that memory suffices for.
 
     Raises
@@ -176,11 +176,11 @@ def with_less_memory(compute: Callable[[P], T], plans: Iterable[P], device: torc
             if not is_out_of_memory(error):
                 raise
             reason = str(error)  # the error itself would keep what did not fit
-        free_memory(device)
+        empty_cache(device)
     raise MemoryError(reason)
 
 
-def free_bytes(device: torch.device) -> int | None:
+def get_free_bytes(device: torch.device) -> int | None:
     """Memory that this process can still take on a device, ``None`` where it is not known."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

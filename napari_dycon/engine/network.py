@@ -24,13 +24,13 @@ from torch.utils.checkpoint import checkpoint
 if TYPE_CHECKING:
     from napari_dycon.engine.config import TrainConfig
 
-FINE_FILTERS = 8  # of the one layer at full resolution of a network at half resolution
+FULL_RES_FILTERS = 8  # of the one layer at full resolution of a network at half resolution
 # So few filters can all come to speak against a class. Cut off below zero they could then not speak
 # for it either: the network was unsure of it everywhere (see benchmarks/RESULTS.md).
-FINE_SLOPE = 0.2
+FULL_RES_SLOPE = 0.2
 # Of an embedding before it is divided by its length (usually the root of its channels). Where all
 # cells of a patch are the same, they stay near 0 instead of pointing wherever rounding leads.
-MIN_LENGTH = 1e-2
+MIN_EMBEDDING_NORM = 1e-2
 
 
 # Of oneDNN's bfloat16 convolutions (3.12, processors with avx512_bf16 but without AMX) those over
@@ -41,7 +41,7 @@ MIN_BFLOAT16_SIDE = 3
 Norm = str | tuple[str, dict[str, object]]  # in the way that MONAI names layers
 
 
-class Output(NamedTuple):
+class NetworkOutput(NamedTuple):
     """Logits ``(B, C, D, H, W)`` and, when asked for, embeddings ``(B, E, d, h, w)``."""
 
     logits: Tensor
@@ -82,29 +82,29 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = self.aspp(features)
         features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
-        return F.normalize(self.spread(self.layers(features).float()), dim=1, eps=MIN_LENGTH)
+        return F.normalize(self.spread(self.layers(features).float()), dim=1, eps=MIN_EMBEDDING_NORM)
 
 
-class FineHead(nn.Module):
+class FullResolutionHead(nn.Module):
     """From features of half the resolution to logits of the image's, by looking at it again."""
 
     def __init__(self, features: int, channels: int, classes: int) -> None:
         super().__init__()
-        self.up = nn.ConvTranspose3d(features, FINE_FILTERS, 2, stride=2)
+        self.up = nn.ConvTranspose3d(features, FULL_RES_FILTERS, 2, stride=2)
         self.layers = nn.Sequential(
-            nn.Conv3d(FINE_FILTERS + channels, FINE_FILTERS, 3, padding=1, bias=False),
-            nn.GroupNorm(FINE_FILTERS, FINE_FILTERS),
-            nn.LeakyReLU(FINE_SLOPE, inplace=True),
-            nn.Conv3d(FINE_FILTERS, classes, 1),
+            nn.Conv3d(FULL_RES_FILTERS + channels, FULL_RES_FILTERS, 3, padding=1, bias=False),
+            nn.GroupNorm(FULL_RES_FILTERS, FULL_RES_FILTERS),
+            nn.LeakyReLU(FULL_RES_SLOPE, inplace=True),
+            nn.Conv3d(FULL_RES_FILTERS, classes, 1),
         )
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
-        features = crop_to(self.up(features), image)
+        features = crop_to_reference(self.up(features), image)
         logits: Tensor = self.layers(torch.cat([features, image], dim=1))
         return logits
 
 
-class OneImageConv3d(nn.Conv3d):
+class SingleImageConv3d(nn.Conv3d):
     """Convolution that also uses oneDNN for a single float32 image on a CPU.
 
     For one image of few voxels torch chooses a method of its own, which takes up to five times as
@@ -161,18 +161,18 @@ class SegmentationNetwork(nn.Module):
             strides=[2 if half_resolution else 1] + [2] * (levels - 1),
             upsample_kernel_size=[2] * (levels - 1),
             filters=list(filters),
-            norm_name=_norm(norm, filters),
+            norm_name=_choose_norm(norm, filters),
         )
-        self.fine: FineHead | None = None
+        self.fine: FullResolutionHead | None = None
         if half_resolution:
-            self.fine = FineHead(filters[0], channels, classes)
+            self.fine = FullResolutionHead(filters[0], channels, classes)
             self.backbone.output_block = nn.Identity()  # its place is taken
         self.projection = ProjectionHead(
             filters[-1],
             projection_hidden,
             projection_dim,
             aspp=aspp,
-            norm=_norm(norm, [4 * max(filters[-1] // 4, 1)]),
+            norm=_choose_norm(norm, [4 * max(filters[-1] // 4, 1)]),
         )
         self.stride = 2 ** (levels - 1 + half_resolution)
         # Whether training keeps what goes into blocks alone, and computes the rest a second time.
@@ -180,14 +180,14 @@ class SegmentationNetwork(nn.Module):
         self.activation_checkpointing = False
         for module in self.modules():
             if type(module) is nn.Conv3d:
-                module.__class__ = OneImageConv3d
+                module.__class__ = SingleImageConv3d
 
-    def forward(self, image: Tensor, *, embed: bool = False) -> Output:
+    def forward(self, image: Tensor, *, embed: bool = False) -> NetworkOutput:
         """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
-        logits, bottleneck = self.describe(image)
-        return Output(logits, self._project(bottleneck, image) if embed else None)
+        logits, bottleneck = self.forward_with_bottleneck(image)
+        return NetworkOutput(logits, self._project(bottleneck, image) if embed else None)
 
-    def describe(self, image: Tensor) -> tuple[Tensor, Tensor]:
+    def forward_with_bottleneck(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, channels, D, H, W)`` to logits and the bottleneck's features."""
         net = self.backbone
         skips, bottleneck = self._encode(image)
@@ -229,12 +229,12 @@ class SegmentationNetwork(nn.Module):
 
 def decode(block: UnetUpBlock, features: Tensor, skip: Tensor) -> Tensor:
     """A step of MONAI's decoder on a skip connection of any size."""
-    features = crop_to(block.transp_conv(features), skip)
+    features = crop_to_reference(block.transp_conv(features), skip)
     decoded: Tensor = block.conv_block(torch.cat([features, skip], dim=1))
     return decoded
 
 
-def crop_to(features: Tensor, reference: Tensor) -> Tensor:
+def crop_to_reference(features: Tensor, reference: Tensor) -> Tensor:
     """First voxels of ``(B, C, D, H, W)``, as many along each axis as the reference has."""
     for axis in (2, 3, 4):
         features = features.narrow(axis, 0, reference.shape[axis])
@@ -250,7 +250,7 @@ def run_in_safe_precision(block: Callable[..., Tensor], *inputs: Tensor) -> Tens
     return block(*inputs)
 
 
-def _norm(name: str, filters: Sequence[int]) -> Norm:
+def _choose_norm(name: str, filters: Sequence[int]) -> Norm:
     """A norm of the whole network; groups divide the filters of each of its layers."""
     norms: dict[str, Norm] = {
         "instance": ("instance", {"affine": True}),
@@ -260,7 +260,7 @@ def _norm(name: str, filters: Sequence[int]) -> Norm:
     return norms[name]
 
 
-def network_settings(config: TrainConfig, channels: int, classes: int) -> dict[str, Any]:
+def get_network_settings(config: TrainConfig, channels: int, classes: int) -> dict[str, Any]:
     """Arguments of ``SegmentationNetwork`` for a planned run; ``classes`` counts the background."""
     if config.filters is None:
         raise ValueError("the network's filters must be planned first")
@@ -278,21 +278,21 @@ def network_settings(config: TrainConfig, channels: int, classes: int) -> dict[s
 
 def build_network(config: TrainConfig, channels: int, classes: int) -> SegmentationNetwork:
     """Network of a planned run; ``classes`` counts the background."""
-    return SegmentationNetwork(**network_settings(config, channels, classes))
+    return SegmentationNetwork(**get_network_settings(config, channels, classes))
 
 
-def cells(embeddings: Tensor) -> Tensor:
+def flatten_spatial(embeddings: Tensor) -> Tensor:
     """``(B, E, d, h, w)`` maps as rows of cells ``(B, N, E)``."""
     return embeddings.flatten(2).transpose(1, 2)
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Move the teacher towards the student: ``θ_t ← decay θ_t + (1 - decay) θ_s``.
 
     Buffers are copied.
     """
-    mine: list[Tensor] = list(teacher.parameters())
-    torch._foreach_lerp_(mine, list(student.parameters()), 1.0 - decay)
-    for own, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
-        own.copy_(theirs)
+    teacher_params: list[Tensor] = list(teacher.parameters())
+    torch._foreach_lerp_(teacher_params, list(student.parameters()), 1.0 - decay)
+    for teacher_buffer, student_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
+        teacher_buffer.copy_(student_buffer)

@@ -35,9 +35,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "templates": (0, 100),
     "regions": (1, 64),
 }
-MOST_LEVELS = 8
-MOST_PATCH = 512**3  # voxels
-MOST_SCALES = 8
+MAX_LEVELS = 8
+MAX_PATCH_VOXELS = 512**3  # voxels
+MAX_TTA_SCALES = 8
 
 
 def check_ranges(config: TrainConfig) -> None:
@@ -47,18 +47,18 @@ def check_ranges(config: TrainConfig) -> None:
         for value in values if isinstance(values, tuple) else (values,):
             if value is not None and not low <= value <= high:
                 raise ConfigError(
-                    f"Setting {name} is {_few_digits(value)}; expected {low:,} to {high:,}."
+                    f"Setting {name} is {_format_value(value)}; expected {low:,} to {high:,}."
                 )
-    if config.filters is not None and len(config.filters) > MOST_LEVELS:
+    if config.filters is not None and len(config.filters) > MAX_LEVELS:
         raise ConfigError(
-            f"Setting filters has {len(config.filters)} levels; expected {MOST_LEVELS} at most."
+            f"Setting filters has {len(config.filters)} levels; expected {MAX_LEVELS} at most."
         )
-    if config.patch is not None and math.prod(config.patch) > MOST_PATCH:
+    if config.patch is not None and math.prod(config.patch) > MAX_PATCH_VOXELS:
         size = " × ".join(map(str, config.patch))
-        raise ConfigError(f"Patch {size} has more than {MOST_PATCH:,} voxels, the most it can be.")
-    if len(config.test_scales) > MOST_SCALES:
+        raise ConfigError(f"Patch {size} has more than {MAX_PATCH_VOXELS:,} voxels, the most it can be.")
+    if len(config.test_scales) > MAX_TTA_SCALES:
         raise ConfigError(
-            f"Setting test_scales has {len(config.test_scales)} sizes; expected {MOST_SCALES} at "
+            f"Setting test_scales has {len(config.test_scales)} sizes; expected {MAX_TTA_SCALES} at "
             "most."
         )
     if config.window is not None and config.window[0] > config.window[1]:
@@ -67,6 +67,6 @@ def check_ranges(config: TrainConfig) -> None:
         )
 
 
-def _few_digits(value: float) -> str:
+def _format_value(value: float) -> str:
     """A number that may have a thousand digits, in a few."""
     return str(value) if abs(value) < 10**12 else "a number of more than 12 digits"

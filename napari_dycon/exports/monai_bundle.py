@@ -27,7 +27,7 @@ from napari_dycon.core.atomic import (
 )
 from napari_dycon.core.cleanup import sweep
 from napari_dycon.engine import network
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.inference import uncertainty, windows
 from napari_dycon.errors import ConfigError, ProjectError
@@ -128,10 +128,10 @@ def _plain(text: str) -> str:
     return text.strip().lstrip("$@% ") or "unnamed"
 
 
-def _inference(model: Model) -> dict[str, Any]:
+def _inference(model: TrainedModel) -> dict[str, Any]:
     """The configuration, with the values of this network in front."""
     config = model.config
-    settings = network.network_settings(config, model.channels, len(model.class_values) + 1)
+    settings = network.get_network_settings(config, model.channels, len(model.class_values) + 1)
     built = {"_target_": "scripts.network.SegmentationNetwork", **settings}
     values: dict[str, Any] = {
         "channels": model.channels,
@@ -181,7 +181,7 @@ def _intensity(config: TrainConfig) -> dict[str, Any]:
 
 
 def _metadata(
-    model: Model, name: str, classes: dict[int, str], channels: Sequence[str]
+    model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]
 ) -> dict[str, Any]:
     """``metadata.json`` as MONAI's bundle specification wants it."""
     config = model.config
@@ -232,7 +232,7 @@ def _version(package: str) -> str:
     return metadata.version(package).split("+")[0]
 
 
-def _readme(model: Model, name: str, classes: dict[int, str], channels: Sequence[str]) -> str:
+def _readme(model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]) -> str:
     config = model.config
     assert config.spacing is not None
     assert config.patch is not None

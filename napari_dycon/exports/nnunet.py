@@ -21,7 +21,7 @@ import numpy.typing as npt
 from napari_dycon import io
 from napari_dycon.core.atomic import make_folder, temporary_beside, write_json
 from napari_dycon.core.cleanup import sweep
-from napari_dycon.engine.data.planning import Fingerprint, fingerprint, looks_like_ct
+from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, is_probably_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_ids import unique_case_id
@@ -112,7 +112,7 @@ def _fill(
     ignore = len(values) + 1
     for number, case in enumerate(cases, start=1):
         scan = project.read_image(case.id)
-        prints.append(fingerprint(scan.array, scan.spacing_mm))
+        prints.append(compute_fingerprint(scan.array, scan.spacing_mm))
         label = _label(project, case, labels.get(case.id), scan)
         if label is not None:
             training.append(case)
@@ -130,7 +130,7 @@ def _fill(
             f"{project.name} has labels, but no voxel in them is annotated. Label at least one "
             "scan."
         )
-    channels = ["CT" if looks_like_ct(prints) else project.channels[0], *project.channels[1:]]
+    channels = ["CT" if is_probably_ct(prints) else project.channels[0], *project.channels[1:]]
     about = _description(project, channels, names, values, len(training), sparse)
     write_json(folder / "dataset.json", about)
     groups = {

@@ -12,9 +12,9 @@ from napari_dycon.application.slice_profile import slice_profile
 from napari_dycon.engine.evaluation.label_comparison import (
     ADDED,
     MISSED,
-    OTHER,
-    compare,
-    difference,
+    OTHER_STRUCTURE,
+    compare_structures,
+    difference_map,
 )
 from napari_dycon.errors import BusyError, UserError
 from napari_dycon.project.store import Project
@@ -241,16 +241,16 @@ def test_comparison_counts_only_what_is_annotated() -> None:
     prediction = np.zeros(label.shape, np.uint8)
     prediction[:, 2:6, 4:8] = 1
     prediction[3] = 2
-    one, two = compare(label, prediction, [1, 2], (2.0, 1.0, 1.0))
+    one, two = compare_structures(label, prediction, [1, 2], (2.0, 1.0, 1.0))
     assert one.dice == pytest.approx(0.5)
     assert one.label_ml == pytest.approx(16 * 0.002)
     assert one.prediction_ml == pytest.approx(48 * 0.002)
     assert (two.label_ml, two.dice) == (None, None)
-    assert compare(label, None, [1], (1, 1, 1))[0].prediction_ml is None
-    parts = difference(label, prediction)
+    assert compare_structures(label, None, [1], (1, 1, 1))[0].prediction_ml is None
+    parts = difference_map(label, prediction)
     assert (parts[1, 3, 2], parts[1, 3, 7], parts[0, 3, 5]) == (MISSED, ADDED, ADDED)
     label[1, 3, 5] = 2
-    assert difference(label, prediction)[1, 3, 5] == OTHER
+    assert difference_map(label, prediction)[1, 3, 5] == OTHER_STRUCTURE
 
 
 def test_the_profile_is_highest_where_the_network_is_least_sure() -> None:

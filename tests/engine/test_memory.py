@@ -19,21 +19,21 @@ from safetensors.torch import load_file
 
 from napari_dycon.core import available_memory
 from napari_dycon.engine import memory
-from napari_dycon.engine.checkpoints.checkpoint import load_model, read_loop
+from napari_dycon.engine.checkpoints.checkpoint import load_model, read_training_progress
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
-from napari_dycon.engine.data.planning import Fingerprint, estimate_patch_bytes, plan
+from napari_dycon.engine.data.planning import Fingerprint, estimate_patch_bytes, plan_training
 from napari_dycon.engine.inference import predict
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.windows import Windows
 from napari_dycon.engine.memory import (
     MemoryPlan,
     fit_to_memory,
-    free_bytes,
+    get_free_bytes,
     shrink_patch,
     split_batch,
 )
-from napari_dycon.engine.methods import Step
+from napari_dycon.engine.methods import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training import run as train_module
 from napari_dycon.engine.training.run import train
@@ -49,8 +49,8 @@ LARGE: dict[str, Any] = TINY | {
 
 def test_the_batch_is_split_before_patches_shrink() -> None:
     config = make_config("dycon", patch=[64, 64, 48], filters=[8, 16, 16, 16, 16])
-    plans = [MemoryPlan.of(config)]
-    while (lower := plans[-1].lower(config)) is not None:
+    plans = [MemoryPlan.from_config(config)]
+    while (lower := plans[-1].reduce(config)) is not None:
         plans.append(lower)
     assert [p.accumulation_steps for p in plans] == [1, *[2] * (len(plans) - 1)]
     assert [p.activation_checkpointing for p in plans[:3]] == [False, False, True]
@@ -64,8 +64,8 @@ def test_the_batch_is_split_before_patches_shrink() -> None:
 
 def test_features_normed_over_batches_are_never_computed_twice() -> None:
     config = make_config("dycon", patch=[64, 64, 48], filters=[8, 16, 16, 16, 16], norm="batch")
-    plan = MemoryPlan.of(config)
-    while (lower := plan.lower(config)) is not None:
+    plan = MemoryPlan.from_config(config)
+    while (lower := plan.reduce(config)) is not None:
         plan = lower
     assert plan == MemoryPlan((32, 32, 32), 2, False)
     with pytest.raises(ConfigError, match="activation_checkpointing needs another norm"):
@@ -94,13 +94,13 @@ def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
 def test_a_plan_is_made_to_fit(share: float) -> None:
     config = make_config("dycon", patch=[64, 64, 64], filters=[24, 48, 96, 128, 128])
     settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": True}
-    need = MemoryPlan.of(config).estimate_bytes(config, **settings)
+    need = MemoryPlan.from_config(config).estimate_bytes(config, **settings)
     free = int(need * share / memory.USABLE_FRACTION) + 1
     fitted = fit_to_memory(config, free, **settings)
     if share == 1.0:
         assert fitted == config
     elif share > 0.1:
-        assert MemoryPlan.of(fitted).estimate_bytes(fitted, **settings) <= need * share + 1
+        assert MemoryPlan.from_config(fitted).estimate_bytes(fitted, **settings) <= need * share + 1
     else:
         assert fitted.patch == (32, 32, 32)  # as small as can be
     assert fitted.accumulation_steps == (1 if share == 1.0 else 2)
@@ -110,7 +110,7 @@ def test_small_cards_get_plans_that_fit() -> None:
     scans = [Fingerprint((200, 300, 300), (1.0, 1.0, 1.0), 0.0, 900.0)]
     sizes = []
     for card in (2, 4, 6, 8, 12, 16, 24, 80):
-        config = plan(make_config("dycon"), scans, "cuda", card_bytes=int(0.9 * card * GB))
+        config = plan_training(make_config("dycon"), scans, "cuda", card_bytes=int(0.9 * card * GB))
         assert config.patch is not None
         patches = 4 // config.accumulation_steps
         need = patches * estimate_patch_bytes(config, channels=1, classes=2)
@@ -118,12 +118,12 @@ def test_small_cards_get_plans_that_fit() -> None:
         sizes.append(need)
         assert config.stride == 16
         if card >= 24:
-            assert config == plan(make_config("dycon"), scans, "cuda")
+            assert config == plan_training(make_config("dycon"), scans, "cuda")
         if card <= 8:
             assert config.filters == (16, 32, 64, 128, 256)
     assert sizes == sorted(sizes)
     chosen = make_config("dycon", patch=[96, 96, 96], filters=[16, 32, 64, 128])
-    kept = plan(chosen, scans, "cuda", card_bytes=GB)
+    kept = plan_training(chosen, scans, "cuda", card_bytes=GB)
     assert (kept.patch, kept.filters, kept.accumulation_steps) == ((96,) * 3, chosen.filters, 1)
 
 
@@ -163,13 +163,13 @@ def test_memory_of_control_groups_is_seen(
     (outer / used).write_text("700\n")
     (inner / limit).write_text("1000\n")
     (inner / used).write_text("500\n")
-    assert free_bytes(CPU) == 500
+    assert get_free_bytes(CPU) == 500
     (inner / "memory.stat").write_text(stat)
-    assert free_bytes(CPU) == 600
+    assert get_free_bytes(CPU) == 600
     (outer / limit).write_text("800\n")  # what is around a group binds as well
-    assert free_bytes(CPU) == 100
+    assert get_free_bytes(CPU) == 100
     own.unlink()
-    free = free_bytes(CPU)
+    free = get_free_bytes(CPU)
     assert free is not None
     assert free > 1000
 
@@ -179,9 +179,9 @@ class Card:
 
     def __init__(self, voxels: int) -> None:
         self.voxels, self.refused = voxels, 0
-        self.usual = Supervised.losses
+        self.usual = Supervised.compute_loss_terms
 
-    def losses(self, method: Supervised, step: Step) -> dict[str, torch.Tensor]:
+    def losses(self, method: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
         if step.batch.labeled.image.numel() > self.voxels:
             self.refused += 1
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
@@ -191,7 +191,7 @@ class Card:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     made = Card(40 * 48 * 48)
-    monkeypatch.setattr(Supervised, "losses", lambda method, step: made.losses(method, step))
+    monkeypatch.setattr(Supervised, "compute_loss_terms", lambda method, step: made.losses(method, step))
     return made
 
 
@@ -207,7 +207,7 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
     )
     run = project.get_run()
     kept = TrainConfig.from_dict(run.read_config())
-    assert MemoryPlan.of(kept) == MemoryPlan((40, 40, 44), 2, True)
+    assert MemoryPlan.from_config(kept) == MemoryPlan((40, 40, 44), 2, True)
     assert load_model(run.weights_path).config == kept
     assert card.refused == 3
     # The file of settings may be older than the last checkpoint, which knows better.
@@ -241,7 +241,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
                     break
         run = project.runs()[-1]
         if interrupt:
-            state = read_loop(run.state_folder / "state.safetensors")
+            state = read_training_progress(run.state_folder / "state.safetensors")
             assert MemoryPlan.from_json(state["memory"]) == MemoryPlan((40, 40, 44), 2, True)
             list(train(project, TrainConfig.from_dict(run.read_config()), run))
         assert card.refused == 3
@@ -300,14 +300,14 @@ def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
 
     monkeypatch.setattr(predict, "predict_windows", limited)
     most = math.prod(volume.shape) // 2
-    found = predict_volume(model, volume, CPU, quick=True)
+    found = predict_volume(model, volume, CPU, fast=True)
     assert len(seen) > 1
     assert math.prod(seen[-1]) <= most
     assert found.mask.shape == volume.shape
     assert np.isfinite(found.uncertainty).all()
     most = 0
     with pytest.raises(MemoryError):
-        predict_volume(model, volume, CPU, quick=True)
+        predict_volume(model, volume, CPU, fast=True)
 
 
 SCRIPT = """
@@ -335,7 +335,7 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
         **(LARGE | {"patch": [64, 64, 64], "filters": [24, 32, 32], "steps": 2, "augment": False}),
     )
     settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": False}
-    need = MemoryPlan.of(config).estimate_bytes(config, **settings)
+    need = MemoryPlan.from_config(config).estimate_bytes(config, **settings)
     done = subprocess.run(
         [
             sys.executable,

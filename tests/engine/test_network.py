@@ -12,11 +12,11 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.checkpoints.checkpoint import load_model
 from napari_dycon.engine.config import NORMS, TrainConfig, make_config
-from napari_dycon.engine.data.planning import PATCH_VOXELS, Fingerprint, plan
+from napari_dycon.engine.data.planning import PATCH_VOXELS, Fingerprint, plan_training
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.losses.contrastive import fecl
-from napari_dycon.engine.losses.feature_grid import label_cells, mean_of_cells
-from napari_dycon.engine.network import FineHead, build_network, cells
+from napari_dycon.engine.losses.feature_grid import downsample_labels, block_mean
+from napari_dycon.engine.network import FullResolutionHead, build_network, flatten_spatial
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError
 from napari_dycon.project.store import Project
@@ -25,7 +25,7 @@ SCANS = [Fingerprint((36, 50, 35), (1.0, 1.0, 1.0), 0.0, 900.0)]
 
 
 def planned(device: str, **settings: Any) -> TrainConfig:
-    return plan(make_config("supervised", **settings), SCANS, device)
+    return plan_training(make_config("supervised", **settings), SCANS, device)
 
 
 @pytest.mark.parametrize("half", [False, True])
@@ -94,10 +94,10 @@ def test_cells_of_different_classes_come_apart(negative_gamma: float) -> None:
         dim=0
     )
     label = (distance < 5).long().expand(2, -1, -1, -1)
-    groups = label_cells(label, 2, (8, 8, 8))
+    groups = downsample_labels(label, 2, (8, 8, 8))
     inside, outside = groups[0] == 1, groups[0] == 0
     for _ in range(60):
-        z = cells(network.encode(torch.randn(2, 1, 16, 16, 16) + label[:, None]))
+        z = flatten_spatial(network.encode(torch.randn(2, 1, 16, 16, 16) + label[:, None]))
         optimizer.zero_grad()
         fecl(z, groups, torch.zeros(groups.shape), negative_gamma=negative_gamma).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -111,7 +111,7 @@ def test_a_head_whose_features_are_nearly_alike_still_learns() -> None:
     config = make_config("dycon", filters=[4, 8, 8], half_resolution=False, patch=[16, 16, 16])
     head = build_network(config, channels=1, classes=2).projection
     features = torch.ones(1, 8, 2, 2, 2) + 1e-3 * torch.randn(1, 8, 2, 2, 2)
-    z = cells(head(features))
+    z = flatten_spatial(head(features))
     assert torch.allclose(z.norm(dim=2), torch.ones(z.shape[:2]), atol=1e-5)
     labels = (torch.arange(64) < 32).long()[None]
     fecl(z, labels, torch.zeros(1, 64)).backward()
@@ -126,7 +126,7 @@ def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None
     config = make_config("dycon", filters=[4, 8, 8], half_resolution=False, patch=[4, 4, 4])
     head = build_network(config, channels=1, classes=2).projection.train()
     features = torch.full((2, 8, 1, 1, 1), value, requires_grad=True)
-    z = cells(head(features))
+    z = flatten_spatial(head(features))
     assert z.shape == (2, 8, 64)
     fecl(z, torch.tensor([[0, 1] * 4] * 2), torch.zeros(2, 8)).backward()
     assert torch.isfinite(z).all()
@@ -151,7 +151,7 @@ def test_half_resolution_still_tells_neighboring_voxels_apart() -> None:
 
 
 def test_a_class_that_all_filters_speak_against_can_still_win() -> None:
-    head = FineHead(features=4, channels=1, classes=2)
+    head = FullResolutionHead(features=4, channels=1, classes=2)
     norm, out = head.layers[1], head.layers[3]
     assert isinstance(norm, torch.nn.GroupNorm)
     assert isinstance(out, torch.nn.Conv3d)
@@ -180,7 +180,7 @@ def test_a_cpu_gets_half_resolution_unless_a_person_chose_the_network() -> None:
     assert planned("cpu", half_resolution=False).half_resolution is False
     both = planned("cuda", filters=[8, 16, 32], half_resolution=True)
     assert (both.filters, both.half_resolution, both.stride) == ((8, 16, 32), True, 8)
-    again = plan(both, SCANS, "cpu")  # a run that goes on keeps its network
+    again = plan_training(both, SCANS, "cpu")  # a run that goes on keeps its network
     assert again == both
 
 
@@ -190,7 +190,7 @@ def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
     device: str, shape: tuple[int, int, int]
 ) -> None:
     scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
-    config = plan(make_config("dycon"), scans, device)
+    config = plan_training(make_config("dycon"), scans, device)
     assert config.stride == 16
     assert config.patch is not None
     for side, length in zip(config.patch, shape, strict=True):
@@ -211,7 +211,7 @@ def test_patches_of_flat_scans_stay_within_the_budget(
     device: str, shape: tuple[int, int, int]
 ) -> None:
     scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
-    patch = plan(make_config("dycon"), scans, device).patch
+    patch = plan_training(make_config("dycon"), scans, device).patch
     assert patch is not None
     most = min(PATCH_VOXELS[device], np.prod(shape))
     assert 0.5 * most < np.prod(patch) <= most
@@ -230,8 +230,8 @@ def test_a_network_of_six_levels_gets_cells_enough_for_its_norm(norm: str) -> No
 
 def test_small_scans_get_cells_enough_for_their_norm() -> None:
     scans = [Fingerprint((12, 16, 9), (1.0, 1.0, 1.0), 0.0, 900.0)]
-    assert plan(make_config("dycon"), scans, "cpu").patch == (12, 16, 9)
-    assert plan(make_config("dycon", norm="instance"), scans, "cpu").patch == (32, 32, 32)
+    assert plan_training(make_config("dycon"), scans, "cpu").patch == (12, 16, 9)
+    assert plan_training(make_config("dycon", norm="instance"), scans, "cpu").patch == (32, 32, 32)
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -247,9 +247,9 @@ def test_embeddings_are_those_of_cells_in_the_image(
     assert output.embeddings.shape[2:] == tuple(-(-2 * n // config.stride) for n in shape)
     assert network.encode(image).shape == output.embeddings.shape
     label = torch.zeros(2, *shape, dtype=torch.long)
-    assert (label_cells(label, 3, output.embeddings.shape[2:]) == 0).all()
+    assert (downsample_labels(label, 3, output.embeddings.shape[2:]) == 0).all()
     probabilities = output.logits.softmax(dim=1)
-    means = mean_of_cells(probabilities, output.embeddings.shape[2:])
+    means = block_mean(probabilities, output.embeddings.shape[2:])
     torch.testing.assert_close(means.sum(dim=1), torch.ones_like(means[:, 0]))
 
 

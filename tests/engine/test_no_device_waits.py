@@ -16,11 +16,11 @@ from helpers.tiny_runs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_dycon.engine.atlas import label_fusion
-from napari_dycon.engine.atlas.registration import places, register, sample
+from napari_dycon.engine.atlas.registration import sampling_grid, register, warp
 from napari_dycon.engine.config import METHODS, TrainConfig, make_config
-from napari_dycon.engine.data.augmentation import Augmentation, margin_size
+from napari_dycon.engine.data.augmentation import Augmentation, compute_crop_shape
 from napari_dycon.engine.data.patches import Batch, CropBatch, Crops
-from napari_dycon.engine.inference.uncertainty import uncertainty_maps
+from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.network import build_network
 from napari_dycon.engine.training.optimizer import build_optimizer
@@ -28,7 +28,7 @@ from napari_dycon.engine.training.stepper import Stepper
 
 META = torch.device("meta")
 EVERYTHING = Augmentation(
-    blur=(1.0, 1.0, 1.0), zoom=0.7, noise_std=0.1, brightness=0.1, gamma=0.9, mirrored=True
+    blur=(1.0, 1.0, 1.0), zoom=0.7, noise_std=0.1, brightness=0.1, gamma=0.9, flip_left_right=True
 )
 
 
@@ -58,13 +58,13 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "Generator", _Generator)
     monkeypatch.setattr(torch, "randn", lambda *a, generator=None, **k: randn(*a, **k))
     monkeypatch.setattr(torch, "autocast", lambda *a, **k: contextlib.nullcontext())
-    monkeypatch.setattr("napari_dycon.engine.training.stepper._reader", lambda _: lambda _: True)
+    monkeypatch.setattr("napari_dycon.engine.training.stepper._build_flag_reader", lambda _: lambda _: True)
 
 
 def make_batch(config: TrainConfig, *, unlabeled: bool) -> Batch:
     """A batch of crops that get every augmentation on the device."""
     assert config.patch is not None
-    size = margin_size(config.patch, config)
+    size = compute_crop_shape(config.patch, config)
 
     def crops(label: bool) -> Crops:
         return Crops(
@@ -75,7 +75,7 @@ def make_batch(config: TrainConfig, *, unlabeled: bool) -> Batch:
             (EVERYTHING, Augmentation()),
         )
 
-    return CropBatch(crops(True), crops(False) if unlabeled else None, config.patch, 0).augmented(
+    return CropBatch(crops(True), crops(False) if unlabeled else None, config.patch, 0).augment(
         META
     )
 
@@ -94,7 +94,7 @@ def test_steps(
     student, teacher = (build_network(config, 1, 2).to(META) for _ in range(2))
     optimizer = build_optimizer(config, student)
     monkeypatch.setattr(optimizer, "step", lambda: None)  # one fused kernel, on CUDA alone
-    stepper = Stepper(student, teacher.requires_grad_(False), optimizer, META, dtype, deferred=True)
+    stepper = Stepper(student, teacher.requires_grad_(False), optimizer, META, dtype, is_deferred=True)
     with _Uploads():
         batch = make_batch(config, unlabeled=method != "supervised")
         parts, loss = stepper.step(0, config, build_method(config), batch, 0.5, 1e-3)
@@ -106,29 +106,29 @@ def test_steps(
 def test_registration_and_sampling() -> None:
     scans = torch.empty(2, 1, 16, 16, 20, device=META)
     with _Uploads():
-        field = places(register(scans, scans), (40, 44, 48))
-        assert sample(torch.empty(2, 1, 30, 31, 32, device=META), field).device == META
+        field = sampling_grid(register(scans, scans), (40, 44, 48))
+        assert warp(torch.empty(2, 1, 30, 31, 32, device=META), field).device == META
 
 
 def test_the_shares_of_a_tile() -> None:
-    reach = label_fusion.REACH + label_fusion.CONTRAST
-    level = label_fusion.Level(*(torch.empty(1, 1, 1, 1, device=META) for _ in range(2)))
+    reach = label_fusion.TILE_MARGIN + label_fusion.CONTRAST_RADIUS
+    level = label_fusion.ChannelStatistics(*(torch.empty(1, 1, 1, 1, device=META) for _ in range(2)))
     box = (slice(2, 10), slice(0, 9), slice(3, 12))
     with _Uploads():
         whole = torch.empty(1, 20, 20, 20, device=META)
-        evened = label_fusion.even_out(label_fusion._part(whole, box, reach), level)
-        fixed = label_fusion._shifted(
-            evened, (label_fusion.SEARCH,) * 3, [n - 2 for n in evened.shape[1:]]
+        evened = label_fusion.normalize_local_contrast(label_fusion._crop(whole, box, reach), level)
+        fixed = label_fusion._shift(
+            evened, (label_fusion.SEARCH_RADIUS,) * 3, [n - 2 for n in evened.shape[1:]]
         )
-        label = label_fusion._part(whole.to(torch.uint8), box, label_fusion.SEARCH)[0]
-        shares = label_fusion._shares(fixed, [evened] * 3, [label] * 3, (0, 1))
+        label = label_fusion._crop(whole.to(torch.uint8), box, label_fusion.SEARCH_RADIUS)[0]
+        shares = label_fusion._compute_probabilities(fixed, [evened] * 3, [label] * 3, (0, 1))
     assert shares.shape == (2, 8, 9, 9)
     assert shares.device == META
 
 
 def test_maps() -> None:
     members = (torch.empty(2, 8, 8, 8, device=META) for _ in range(3))
-    found = uncertainty_maps(members, torch.empty(2, 8, 8, 8, device=META), 0.4)
+    found = compute_uncertainty_maps(members, torch.empty(2, 8, 8, 8, device=META), 0.4)
     assert {array.device for array in found} == {META}
 
 

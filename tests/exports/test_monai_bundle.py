@@ -20,7 +20,7 @@ from helpers.tiny_runs import TINY
 from safetensors import safe_open
 
 from napari_dycon.engine import network
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model, save_weights
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model, save_weights
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference import uncertainty
 from napari_dycon.engine.inference.predict import predict_volume
@@ -48,7 +48,7 @@ def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **sett
         with torch.no_grad():
             head.weight *= 5
             head.bias.zero_()
-    model = Model(*networks, config, (2, 7), channels, 1.3, window_side=window_side)
+    model = TrainedModel(*networks, config, (2, 7), channels, 1.3, window_side=window_side)
     save_weights(path, model, step=1)
     return path
 

@@ -288,14 +288,14 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
 ) -> None:
     from napari_dycon.engine import device
 
-    monkeypatch.setattr(device, "bfloat16_pays", lambda: False)
+    monkeypatch.setattr(device, "is_bfloat16_faster", lambda: False)
     config = make_config("dycon", **(TINY | {"precision": "auto", "checkpoint_every": 0.0}))
     events = train(project, config)
     for event in events:
         if event["event"] == "checkpoint":
             events.close()
             break
-    monkeypatch.setattr(device, "bfloat16_pays", lambda: True)
+    monkeypatch.setattr(device, "is_bfloat16_faster", lambda: True)
     run = project.runs()[-1]
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert again[0]["precision"] == "float32"

@@ -39,8 +39,8 @@ def tiny(**changes: Any) -> TrainConfig:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_jobs, "PATIENCE", 0.3)
-    monkeypatch.setattr(side_jobs, "PAUSE", 0.05)
+    monkeypatch.setattr(side_jobs, "RETRY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.05)
     monkeypatch.setattr(label_autosave, "RETRY_AFTER", 0.0)
 
 
@@ -143,7 +143,7 @@ def test_files_are_whole_or_as_before(disk: Disk, project: Project, ending: str)
         elif ending == ".json":
             write_bytes(path, array.tobytes())
         elif ending == ".st":
-            checkpoint._write(path, {"a": torch.from_numpy(array)}, {})
+            checkpoint._write_tensors(path, {"a": torch.from_numpy(array)}, {})
         else:
             io.write_map(array, like=like, path=path)
 
@@ -230,7 +230,7 @@ def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) ->
 def test_the_end_of_a_run_waits_for_room(
     on_disk: Project, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_jobs, "PAUSE", 0.01)
+    monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.01)
     events = train(on_disk, tiny(steps=3, checkpoint_every=600.0))
     for event in events:
         if event["event"] == "step":
@@ -247,7 +247,7 @@ def test_no_room_in_the_middle_of_a_checkpoint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What safetensors raises is no OSError; without a disk of its own, this is what it does."""
-    monkeypatch.setattr(side_jobs, "PATIENCE", 0.0)
+    monkeypatch.setattr(side_jobs, "RETRY_TIMEOUT_S", 0.0)
 
     def half(tensors: Any, path: Path, metadata: Any) -> None:
         save_file(tensors, path, metadata)

@@ -54,7 +54,7 @@ def add_run(project: Project) -> str:
     config = config.with_changes(intensity="zscore")
     run = project.create_run("dycon", config.to_dict())
     networks = [build_network(config, 1, 2) for _ in range(2)]
-    model = checkpoint.Model(networks[0], networks[1], config, (1,), 1)
+    model = checkpoint.TrainedModel(networks[0], networks[1], config, (1,), 1)
     checkpoint.save_weights(run.weights_path, model, 1)
     return run.id
 

@@ -111,7 +111,7 @@ class RunKills:
         assert session.status.phase == "idle"
         assert not engine_process.is_running(run), "a dead process counts as alive"
         state = run.state_folder / "state.safetensors"
-        loop = checkpoint.read_loop(state) if state.exists() else {}
+        loop = checkpoint.read_training_progress(state) if state.exists() else {}
         events = run.read_events()[0]
         saved = [event["step"] for event in events if event["event"] == "checkpoint"]
         assert max(saved, default=0) <= loop.get("step", 0)

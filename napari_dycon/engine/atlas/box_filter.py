@@ -6,22 +6,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def box_mean(array: Tensor, radius: int) -> Tensor:
+def local_mean(array: Tensor, radius: int) -> Tensor:
     """Mean over the cube around each voxel of ``(..., D, H, W)``, smaller by the radius all around.
 
     Sums of shifted views: on a CPU several times as fast as pooling or convolution.
     """
-    return box_sum(array, radius) / (2 * radius + 1) ** 3
+    return local_sum(array, radius) / (2 * radius + 1) ** 3
 
 
-def box_sum(array: Tensor, radius: int) -> Tensor:
-    """Sum over the cube around each voxel, as ``box_mean``."""
+def local_sum(array: Tensor, radius: int) -> Tensor:
+    """Sum over the cube around each voxel, as ``local_mean``."""
     for axis in (-3, -2, -1):
         array = _window_sum(array, axis, 2 * radius + 1)
     return array
 
 
-def padded_box_sum(array: Tensor, radius: int) -> Tensor:
+def padded_local_sum(array: Tensor, radius: int) -> Tensor:
     """Sum over the cube around each voxel of ``(..., D, H, W)``, zeros outside; as large."""
     for axis in (-3, -2, -1):
         padding = [0] * 6
@@ -33,16 +33,16 @@ def padded_box_sum(array: Tensor, radius: int) -> Tensor:
 def _window_sum(array: Tensor, axis: int, width: int) -> Tensor:
     """Sums over ``width`` neighbors along an axis, from sums over 1, 2, 4, ... of them."""
     length = array.shape[axis] - width + 1
-    part, size = array, 1  # sums over ``size`` neighbors
-    total, done = None, 0  # sums over the first ``done`` of the ``width``
+    partial, size = array, 1  # sums over ``size`` neighbors
+    total, n_summed = None, 0  # sums over the first ``done`` of the ``width``
     while True:
         if width & size:
-            shifted = part.narrow(axis, done, length)
+            shifted = partial.narrow(axis, n_summed, length)
             total = shifted if total is None else total + shifted
-            done += size
-        if done == width:
+            n_summed += size
+        if n_summed == width:
             return total if total is not None else array
-        part = part.narrow(axis, 0, part.shape[axis] - size) + part.narrow(
-            axis, size, part.shape[axis] - size
+        partial = partial.narrow(axis, 0, partial.shape[axis] - size) + partial.narrow(
+            axis, size, partial.shape[axis] - size
         )
         size *= 2

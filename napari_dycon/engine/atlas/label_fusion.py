@@ -20,42 +20,42 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.atlas.box_filter import box_mean, box_sum
-from napari_dycon.engine.device import one_thread
+from napari_dycon.engine.atlas.box_filter import local_mean, local_sum
+from napari_dycon.engine.device import use_single_thread
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
 Array = npt.NDArray[Any]
-Volume = Array | Tensor
+ArrayOrTensor = Array | Tensor
 
-SEARCH = 1  # voxels around a place that are asked as well
-PATCH = 2  # voxels around these that are compared
-CONTRAST = 4  # voxels around each over which brightness and contrast are evened out
-FLAT = 0.05  # of a channel's variance that counts as noise
-NEAR = 1e-3  # squared difference that is none
-TILE = (32, 64, 64)  # voxels fused at a time
-GPU_TILE = (64, 96, 96)  # likewise on a GPU, which small tiles do not fill
-SAMPLE = 1_000_000  # voxels from which a channel's mean and variance are told
+SEARCH_RADIUS = 1  # voxels around a place that are asked as well
+PATCH_RADIUS = 2  # voxels around these that are compared
+CONTRAST_RADIUS = 4  # voxels around each over which brightness and contrast are evened out
+NOISE_VARIANCE_FRACTION = 0.05  # of a channel's variance that counts as noise
+EPS = 1e-3  # squared difference that is none
+TILE_SIZE = (32, 64, 64)  # voxels fused at a time
+GPU_TILE_SIZE = (64, 96, 96)  # likewise on a GPU, which small tiles do not fill
+MAX_STATISTICS_VOXELS = 1_000_000  # voxels from which a channel's mean and variance are told
 
-REACH = SEARCH + PATCH
-SHIFTS = tuple(itertools.product(range(2 * SEARCH + 1), repeat=3))
+TILE_MARGIN = SEARCH_RADIUS + PATCH_RADIUS
+SEARCH_SHIFTS = tuple(itertools.product(range(2 * SEARCH_RADIUS + 1), repeat=3))
 CPU = torch.device("cpu")
 
 
-class Level(NamedTuple):
+class ChannelStatistics(NamedTuple):
     """Mean and variance of each channel, (C, 1, 1, 1); a variance of 0 where nothing is seen."""
 
     mean: Tensor
     variance: Tensor
 
 
-def fuse(
-    image: Volume,
-    images: Sequence[Volume],
-    labels: Sequence[Volume],
+def fuse_labels(
+    image: ArrayOrTensor,
+    images: Sequence[ArrayOrTensor],
+    labels: Sequence[ArrayOrTensor],
     *,
-    agreement: float,
-    voters: int,
-    enough: Callable[[], bool] = lambda: False,
+    min_consensus: float,
+    min_atlases: int,
+    should_stop: Callable[[], bool] = lambda: False,
     device: torch.device = CPU,
 ) -> npt.NDArray[np.uint8] | None:
     """Label of a scan from labeled ones that were deformed into it.
@@ -80,93 +80,93 @@ def fuse(
     -------
     (D, H, W) uint8, 255 where the voters do not agree
     """
-    drawn = [_as_tensor(label, device) for label in labels]
-    known = torch.zeros(drawn[0].shape, dtype=torch.uint8, device=device)
-    for label in drawn:
-        known += label != UNANNOTATED
-    result = torch.zeros_like(known).masked_fill_(known < voters, UNANNOTATED)
-    values = sorted(label_values(drawn) - {UNANNOTATED})
-    for tile, shares in _tile_shares(image, images, drawn, values, device):
-        if enough():
+    label_tensors = [_as_tensor(label, device) for label in labels]
+    atlas_counts = torch.zeros(label_tensors[0].shape, dtype=torch.uint8, device=device)
+    for label in label_tensors:
+        atlas_counts += label != UNANNOTATED
+    result = torch.zeros_like(atlas_counts).masked_fill_(atlas_counts < min_atlases, UNANNOTATED)
+    values = sorted(label_values(label_tensors) - {UNANNOTATED})
+    for tile, probabilities in _iterate_tile_probabilities(image, images, label_tensors, values, device):
+        if should_stop():
             return None
-        inside = torch.full_like(known[tile], UNANNOTATED)
-        for value, share in zip(values, shares, strict=True):
-            inside.masked_fill_(share >= agreement, value)
-        result[tile] = inside.masked_fill_(known[tile] < voters, UNANNOTATED)
+        tile_label = torch.full_like(atlas_counts[tile], UNANNOTATED)
+        for value, probability in zip(values, probabilities, strict=True):
+            tile_label.masked_fill_(probability >= min_consensus, value)
+        result[tile] = tile_label.masked_fill_(atlas_counts[tile] < min_atlases, UNANNOTATED)
     return result.cpu().numpy()
 
 
-def shares_of(
-    image: Volume,
-    images: Sequence[Volume],
-    labels: Sequence[Volume],
-    classes: int,
+def label_probabilities(
+    image: ArrayOrTensor,
+    images: Sequence[ArrayOrTensor],
+    labels: Sequence[ArrayOrTensor],
+    n_classes: int,
     *,
     device: torch.device = CPU,
 ) -> Tensor:
-    """What share of the voters' weight each class has, as ``fuse`` weighs them.
+    """What share of the voters' weight each class has, as ``fuse_labels`` weighs them.
 
     Returns
     -------
     (classes, D, H, W) on the device, sums of 1; background far from all structures and where
     nobody votes
     """
-    drawn = [_as_tensor(label, device) for label in labels]
-    result = torch.zeros(classes, *drawn[0].shape, device=device)
+    label_tensors = [_as_tensor(label, device) for label in labels]
+    result = torch.zeros(n_classes, *label_tensors[0].shape, device=device)
     result[0] = 1.0
-    for tile, shares in _tile_shares(image, images, drawn, range(classes), device):
-        part = result[(slice(None), *tile)]
-        part.copy_(torch.where(shares.sum(dim=0) > 0, shares, part))
+    for tile, probabilities in _iterate_tile_probabilities(image, images, label_tensors, range(n_classes), device):
+        tile_result = result[(slice(None), *tile)]
+        tile_result.copy_(torch.where(probabilities.sum(dim=0) > 0, probabilities, tile_result))
     return result
 
 
-def _tile_shares(
-    image: Volume,
-    images: Sequence[Volume],
+def _iterate_tile_probabilities(
+    image: ArrayOrTensor,
+    images: Sequence[ArrayOrTensor],
     labels: Sequence[Tensor],
     values: Sequence[int],
     device: torch.device,
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
     """Tiles around the structures, and the share of each value there, 0 where nobody votes."""
-    drawn = torch.zeros(labels[0].shape, dtype=torch.bool, device=device)
+    is_structure = torch.zeros(labels[0].shape, dtype=torch.bool, device=device)
     for label in labels:
-        drawn |= (label != 0) & (label != UNANNOTATED)
-    if not bool(drawn.any()):
+        is_structure |= (label != 0) & (label != UNANNOTATED)
+    if not bool(is_structure.any()):
         return
-    volumes = [_on_device(volume, device) for volume in (image, *images)]
-    levels = [_level(volume) for volume in volumes]
-    size = TILE if device.type == "cpu" else GPU_TILE
-    for tile in _tiles(box_around(drawn.cpu().numpy(), SEARCH), size):
-        with one_thread(device):
-            fixed, *moved = (
-                even_out(_part(volume, tile, REACH + CONTRAST).float(), level)
-                for volume, level in zip(volumes, levels, strict=True)
+    volumes = [_move_to_device(volume, device) for volume in (image, *images)]
+    statistics = [_channel_statistics(volume) for volume in volumes]
+    size = TILE_SIZE if device.type == "cpu" else GPU_TILE_SIZE
+    for tile in _split_into_tiles(bounding_box(is_structure.cpu().numpy(), SEARCH_RADIUS), size):
+        with use_single_thread(device):
+            fixed, *tile_images = (
+                normalize_local_contrast(_crop(volume, tile, TILE_MARGIN + CONTRAST_RADIUS).float(), level)
+                for volume, level in zip(volumes, statistics, strict=True)
             )
-            fixed = _shifted(fixed, (SEARCH,) * 3, [n - 2 * SEARCH for n in fixed.shape[1:]])
-            said = [_part(label[None], tile, SEARCH)[0] for label in labels]
-            found = _shares(fixed, moved, said, values)
-        yield tile, found
+            fixed = _shift(fixed, (SEARCH_RADIUS,) * 3, [n - 2 * SEARCH_RADIUS for n in fixed.shape[1:]])
+            tile_labels = [_crop(label[None], tile, SEARCH_RADIUS)[0] for label in labels]
+            probabilities = _compute_probabilities(fixed, tile_images, tile_labels, values)
+        yield tile, probabilities
 
 
-def box_around(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
+def bounding_box(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
     """Smallest box around what is set in ``(D, H, W)``, and a margin as far as the volume goes."""
     box = []
     for axis, length in enumerate(mask.shape):
-        others = tuple(other for other in range(3) if other != axis)
-        places = np.flatnonzero(mask.any(axis=others))
-        box.append(slice(max(places[0] - margin, 0), min(places[-1] + 1 + margin, length)))
+        other_axes = tuple(other for other in range(3) if other != axis)
+        indices = np.flatnonzero(mask.any(axis=other_axes))
+        box.append(slice(max(indices[0] - margin, 0), min(indices[-1] + 1 + margin, length)))
     return tuple(box)
 
 
-def even_out(image: Tensor, level: Level) -> Tensor:
+def normalize_local_contrast(image: Tensor, statistics: ChannelStatistics) -> Tensor:
     """``(C, D, H, W)`` with brightness and contrast made alike, smaller by the places around it."""
-    image = image - level.mean  # so that squares do not swallow small differences
-    mean = box_mean(image, CONTRAST)
-    variance = (box_mean(image.square(), CONTRAST) - mean.square()).clamp(min=0.0)
-    inside = [n - 2 * CONTRAST for n in image.shape[1:]]
-    evened = _shifted(image, (CONTRAST,) * 3, inside) - mean
+    image = image - statistics.mean  # so that squares do not swallow small differences
+    mean = local_mean(image, CONTRAST_RADIUS)
+    variance = (local_mean(image.square(), CONTRAST_RADIUS) - mean.square()).clamp(min=0.0)
+    inner_shape = [n - 2 * CONTRAST_RADIUS for n in image.shape[1:]]
+    centered = _shift(image, (CONTRAST_RADIUS,) * 3, inner_shape) - mean
     return (
-        evened / (variance + FLAT * level.variance).clamp(min=1e-12).sqrt() * (level.variance > 0)
+        centered / (variance + NOISE_VARIANCE_FRACTION * statistics.variance).clamp(min=1e-12).sqrt() * (statistics.variance > 0)
     )
 
 
@@ -176,86 +176,86 @@ def label_values(labels: Sequence[Tensor]) -> set[int]:
     return {value for value, count in enumerate(counts.sum(dim=0).tolist()) if count}
 
 
-def _as_tensor(volume: Volume, device: torch.device) -> Tensor:
+def _as_tensor(volume: ArrayOrTensor, device: torch.device) -> Tensor:
     """A volume as a tensor on a device; an array may be read-only."""
     if isinstance(volume, np.ndarray):
         volume = torch.from_numpy(np.require(volume, requirements="W"))
     return volume.to(device)
 
 
-def _on_device(volume: Volume, device: torch.device) -> Volume:
+def _move_to_device(volume: ArrayOrTensor, device: torch.device) -> ArrayOrTensor:
     """A tensor on a GPU; an array, perhaps memory-mapped, for the CPU."""
     if device.type != "cpu":
         return _as_tensor(volume, device)
     return volume.numpy() if isinstance(volume, Tensor) else volume
 
 
-def _level(image: Volume) -> Level:
+def _channel_statistics(image: ArrayOrTensor) -> ChannelStatistics:
     """Mean and variance of a scan, from voxels evenly spread over it."""
-    step = max(1, round((math.prod(image.shape[1:]) / SAMPLE) ** (1 / 3)))
-    some = image[:, ::step, ::step, ::step]
-    if isinstance(some, np.ndarray):
-        some = torch.from_numpy(some.astype(np.float64))
-    voxels = some.double().flatten(1)
+    stride = max(1, round((math.prod(image.shape[1:]) / MAX_STATISTICS_VOXELS) ** (1 / 3)))
+    subsampled = image[:, ::stride, ::stride, ::stride]
+    if isinstance(subsampled, np.ndarray):
+        subsampled = torch.from_numpy(subsampled.astype(np.float64))
+    voxels = subsampled.double().flatten(1)
     mean, variance = voxels.mean(dim=1), voxels.var(dim=1, correction=0)
     # What rounding makes of a constant channel is nothing to compare.
     variance = torch.where(variance > 1e-6 * (1 + mean.square()), variance, 0.0)
-    return Level(mean.float().view(-1, 1, 1, 1), variance.float().view(-1, 1, 1, 1))
+    return ChannelStatistics(mean.float().view(-1, 1, 1, 1), variance.float().view(-1, 1, 1, 1))
 
 
-def _tiles(box: Sequence[slice], most: Sequence[int]) -> list[tuple[slice, ...]]:
+def _split_into_tiles(box: Sequence[slice], max_size: Sequence[int]) -> list[tuple[slice, ...]]:
     """Cut a box into tiles of at most a size, about as large as each other."""
-    rows = []
-    for part, size in zip(box, most, strict=True):
-        count = math.ceil((part.stop - part.start) / size)
-        ends = [part.start + (part.stop - part.start) * n // count for n in range(count + 1)]
-        rows.append([slice(*pair) for pair in itertools.pairwise(ends)])
-    return list(itertools.product(*rows))
+    slices = []
+    for extent, size in zip(box, max_size, strict=True):
+        count = math.ceil((extent.stop - extent.start) / size)
+        ends = [extent.start + (extent.stop - extent.start) * n // count for n in range(count + 1)]
+        slices.append([slice(*pair) for pair in itertools.pairwise(ends)])
+    return list(itertools.product(*slices))
 
 
-def _shares(
+def _compute_probabilities(
     fixed: Tensor, images: Sequence[Tensor], labels: Sequence[Tensor], values: Sequence[int]
 ) -> Tensor:
     """Shares in a tile, from arrays that reach beyond it by what each is looked at for.
 
     Weights are computed only where the labels differ within the search neighborhood.
     """
-    drawn = torch.stack(list(labels))
-    energy = box_mean(fixed.square().mean(dim=0), PATCH)
-    lowest, highest = _extremes_around(drawn)
-    unsure = (lowest != highest) | energy.isnan()
-    shares = torch.stack([(lowest == value) & ~unsure for value in values]).float()
-    here = _looked_at(unsure)
-    if not len(here):
-        return shares
-    there = _renumbered(here, unsure.shape, drawn.shape[1:])
-    distance = _distances(fixed, torch.stack(list(images)), here, there)
-    distance += energy.flatten()[here]
+    stacked_labels = torch.stack(list(labels))
+    energy = local_mean(fixed.square().mean(dim=0), PATCH_RADIUS)
+    lowest, highest = _neighborhood_extremes(stacked_labels)
+    is_ambiguous = (lowest != highest) | energy.isnan()
+    probabilities = torch.stack([(lowest == value) & ~is_ambiguous for value in values]).float()
+    voxels = _select_voxels(is_ambiguous)
+    if not len(voxels):
+        return probabilities
+    image_voxels = _convert_flat_indices(voxels, is_ambiguous.shape, stacked_labels.shape[1:])
+    distance = _patch_distances(fixed, torch.stack(list(images)), voxels, image_voxels)
+    distance += energy.flatten()[voxels]
     nearest = distance.clamp_(min=0.0).amin(dim=(0, 1))
-    weight = distance.sub_(nearest).div_(-(nearest + NEAR)).exp_()
-    found = torch.zeros(len(values), len(here), device=fixed.device)
-    total = torch.zeros(len(here), device=fixed.device)
-    flat_labels = drawn.flatten(1)
-    for number, offset in enumerate(_offsets(drawn.shape[1:])):
-        label = flat_labels.index_select(1, there + offset)
+    weight = distance.sub_(nearest).div_(-(nearest + EPS)).exp_()
+    voxel_probabilities = torch.zeros(len(values), len(voxels), device=fixed.device)
+    total = torch.zeros(len(voxels), device=fixed.device)
+    flat_labels = stacked_labels.flatten(1)
+    for number, offset in enumerate(_flat_offsets(stacked_labels.shape[1:])):
+        label = flat_labels.index_select(1, image_voxels + offset)
         weight[number].masked_fill_(label == UNANNOTATED, 0.0)
         total += weight[number].sum(dim=0)
-        for place, value in enumerate(values[1:], start=1):  # the first has the rest
-            found[place] += (weight[number] * (label == value)).sum(dim=0)
-    found[0] = (total - found.sum(dim=0)).clamp_(min=0.0)
-    found /= found.sum(dim=0).clamp(min=torch.finfo(found.dtype).tiny)
-    shares.flatten(1).index_copy_(1, here, found)
-    return shares
+        for class_index, value in enumerate(values[1:], start=1):  # the first has the rest
+            voxel_probabilities[class_index] += (weight[number] * (label == value)).sum(dim=0)
+    voxel_probabilities[0] = (total - voxel_probabilities.sum(dim=0)).clamp_(min=0.0)
+    voxel_probabilities /= voxel_probabilities.sum(dim=0).clamp(min=torch.finfo(voxel_probabilities.dtype).tiny)
+    probabilities.flatten(1).index_copy_(1, voxels, voxel_probabilities)
+    return probabilities
 
 
-def _distances(fixed: Tensor, images: Tensor, here: Tensor, there: Tensor) -> Tensor:
+def _patch_distances(fixed: Tensor, images: Tensor, voxels: Tensor, image_voxels: Tensor) -> Tensor:
     """Mean squared differences of patches, without the mean square of the patch of ``fixed``.
 
     ``(a - b)^2 = a^2 - 2 a b + b^2``, of which only the middle has to be added up for each shift.
 
     Parameters
     ----------
-    fixed, images : (C, D, H, W), and (V, C, ...) that reach ``SEARCH`` further
+    fixed, images : (C, D, H, W), and (V, C, ...) that reach ``SEARCH_RADIUS`` further
     here, there : (voxels,), flat indices of the voxels looked at, in either
 
     Returns
@@ -263,49 +263,49 @@ def _distances(fixed: Tensor, images: Tensor, here: Tensor, there: Tensor) -> Te
     (shifts, V, voxels)
     """
     count, channels = images.shape[:2]
-    energy = box_mean(images.square().mean(dim=1), PATCH)
-    distance = torch.empty(len(SHIFTS), count, len(here), device=fixed.device)
-    for number, offset in enumerate(_offsets(energy.shape[1:])):
-        product = _shifted(images, SHIFTS[number], fixed.shape[1:]) * fixed
+    energy = local_mean(images.square().mean(dim=1), PATCH_RADIUS)
+    distance = torch.empty(len(SEARCH_SHIFTS), count, len(voxels), device=fixed.device)
+    for number, offset in enumerate(_flat_offsets(energy.shape[1:])):
+        product = _shift(images, SEARCH_SHIFTS[number], fixed.shape[1:]) * fixed
         product = product[:, 0] if channels == 1 else product.mean(dim=1)
-        sums = box_sum(product, PATCH).flatten(1).index_select(1, here)
-        torch.index_select(energy.flatten(1), 1, there + offset, out=distance[number])
-        distance[number].sub_(sums, alpha=2 / (2 * PATCH + 1) ** 3)
+        sums = local_sum(product, PATCH_RADIUS).flatten(1).index_select(1, voxels)
+        torch.index_select(energy.flatten(1), 1, image_voxels + offset, out=distance[number])
+        distance[number].sub_(sums, alpha=2 / (2 * PATCH_RADIUS + 1) ** 3)
     return distance
 
 
-def _extremes_around(labels: Tensor) -> tuple[Tensor, Tensor]:
+def _neighborhood_extremes(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Lowest and highest value of labels ``(V, D, H, W)`` in each voxel's search neighborhood."""
     lowest, highest = labels.amin(dim=0), labels.amax(dim=0)
     for axis in range(3):
-        lowest = lowest.unfold(axis, 2 * SEARCH + 1, 1).amin(dim=-1)
-        highest = highest.unfold(axis, 2 * SEARCH + 1, 1).amax(dim=-1)
+        lowest = lowest.unfold(axis, 2 * SEARCH_RADIUS + 1, 1).amin(dim=-1)
+        highest = highest.unfold(axis, 2 * SEARCH_RADIUS + 1, 1).amax(dim=-1)
     return lowest, highest
 
 
-def _looked_at(unsure: Tensor) -> Tensor:
+def _select_voxels(is_ambiguous: Tensor) -> Tensor:
     """Numbers of the voxels to look at: those set, or all on a GPU, which else is waited for."""
-    if unsure.device.type == "cpu":
-        return unsure.flatten().nonzero()[:, 0]
-    return torch.arange(unsure.numel(), device=unsure.device)
+    if is_ambiguous.device.type == "cpu":
+        return is_ambiguous.flatten().nonzero()[:, 0]
+    return torch.arange(is_ambiguous.numel(), device=is_ambiguous.device)
 
 
-def _renumbered(numbers: Tensor, size: Sequence[int], larger: Sequence[int]) -> Tensor:
+def _convert_flat_indices(indices: Tensor, shape: Sequence[int], larger_shape: Sequence[int]) -> Tensor:
     """Numbers of the same voxels, from the same corner on, in a larger array."""
-    row, x = numbers // size[2], numbers % size[2]
-    z, y = row // size[1], row % size[1]
-    return (z * larger[1] + y) * larger[2] + x
+    row, x = indices // shape[2], indices % shape[2]
+    z, y = row // shape[1], row % shape[1]
+    return (z * larger_shape[1] + y) * larger_shape[2] + x
 
 
-def _offsets(size: Sequence[int]) -> list[int]:
+def _flat_offsets(size: Sequence[int]) -> list[int]:
     """What each shift adds to a voxel's number in an array of that size."""
-    return [(z * size[1] + y) * size[2] + x for z, y, x in SHIFTS]
+    return [(z * size[1] + y) * size[2] + x for z, y, x in SEARCH_SHIFTS]
 
 
-def _part(volume: Volume, box: Sequence[slice], margin: int) -> Tensor:
+def _crop(volume: ArrayOrTensor, box: Sequence[slice], margin: int) -> Tensor:
     """The box of ``(C, D, H, W)`` with a margin; outside the scan its nearest voxel is repeated."""
-    for axis, inside in enumerate(box, start=1):
-        first, stop, last = inside.start - margin, inside.stop + margin, volume.shape[axis] - 1
+    for axis, extent in enumerate(box, start=1):
+        first, stop, last = extent.start - margin, extent.stop + margin, volume.shape[axis] - 1
         if isinstance(volume, Tensor):
             rows = torch.arange(first, stop, device=volume.device).clamp_(0, last)
             volume = volume.index_select(axis, rows)
@@ -314,7 +314,7 @@ def _part(volume: Volume, box: Sequence[slice], margin: int) -> Tensor:
     return volume if isinstance(volume, Tensor) else torch.from_numpy(volume)
 
 
-def _shifted(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
+def _shift(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
     """View of ``(..., D, H, W)`` of another size, from a corner on."""
     for axis, (start, length) in enumerate(zip(shift, shape, strict=True), start=-3):
         array = array.narrow(axis, start, length)

@@ -22,35 +22,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.atlas.box_filter import padded_box_sum
-from napari_dycon.engine.device import one_thread
+from napari_dycon.engine.atlas.box_filter import padded_local_sum
+from napari_dycon.engine.device import use_single_thread
 
 Shape = tuple[int, int, int]
 
-CANVAS_VOXELS = 12_000  # of the grid on which two scans are compared
+GRID_VOXELS = 12_000  # of the grid on which two scans are compared
 # From coarse to fine: cells of the grid that are averaged into one along each axis, iterations, and
 # how many of the two grids of displacements are fitted beside the affine map.
 SCHEDULE = ((2, 10, 0), (2, 10, 1), (1, 8, 2))
-SMOOTHNESS = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
-NEAR = 2  # cells around each that are compared
-AROUND = (2 * NEAR + 1) ** 3
-SMALL_VARIANCE = 1.0  # of these 125 cells together, below which they show nothing to match
-COARSE, FINE = 4, 2  # canvas cells between displacements
-RATE_AFFINE, RATE_COARSE, RATE_FINE = 0.03, 0.06, 0.04
+SMOOTHNESS_WEIGHT = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
+NCC_RADIUS = 2  # cells around each that are compared
+NCC_WINDOW_VOXELS = (2 * NCC_RADIUS + 1) ** 3
+MIN_VARIANCE = 1.0  # of these 125 cells together, below which they show nothing to match
+COARSE_SPACING_VOXELS, FINE_SPACING_VOXELS = 4, 2  # canvas cells between displacements
+AFFINE_LEARNING_RATE, COARSE_LEARNING_RATE, FINE_LEARNING_RATE = 0.03, 0.06, 0.04
 
 
-def canvas_shape(shapes: Sequence[Sequence[int]], voxels: int = CANVAS_VOXELS) -> Shape:
-    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of ``COARSE``.
+def registration_shape(shapes: Sequence[Sequence[int]], n_voxels: int = GRID_VOXELS) -> Shape:
+    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of ``COARSE_SPACING_VOXELS``.
 
     An axis has at least two coarse displacements; the others share what is left of the voxels.
     """
     mean = [sum(shape[axis] for shape in shapes) / len(shapes) for axis in range(3)]
-    left, sizes = float(voxels), {}
-    for place, axis in enumerate(sorted(range(3), key=lambda axis: mean[axis])):
-        rest = math.prod(mean[other] for other in range(3) if other not in sizes)
-        factor = min(1.0, (left / rest) ** (1 / (3 - place)))
-        sizes[axis] = max(round(mean[axis] * factor / COARSE), 2) * COARSE
-        left /= sizes[axis]
+    remaining_voxels, sizes = float(n_voxels), {}
+    for n_sized, axis in enumerate(sorted(range(3), key=lambda axis: mean[axis])):
+        remaining_volume = math.prod(mean[other] for other in range(3) if other not in sizes)
+        factor = min(1.0, (remaining_voxels / remaining_volume) ** (1 / (3 - n_sized)))
+        sizes[axis] = max(round(mean[axis] * factor / COARSE_SPACING_VOXELS), 2) * COARSE_SPACING_VOXELS
+        remaining_voxels /= sizes[axis]
     return sizes[0], sizes[1], sizes[2]
 
 
@@ -67,9 +67,9 @@ def register(
     Returns
     -------
     (N, D, H, W, 3): for each cell of the fixed volume, how far from it its match in the moving one
-    lies; see ``places``
+    lies; see ``sampling_grid``
     """
-    with one_thread(moving.device):
+    with use_single_thread(moving.device):
         return _register(moving, fixed, schedule)
 
 
@@ -78,37 +78,37 @@ def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, 
     affine = torch.zeros(count, 3, 4, device=moving.device, requires_grad=True)
     levels = [
         torch.zeros(count, 3, *(n // step for n in grid), device=moving.device, requires_grad=True)
-        for step in (COARSE, FINE)
+        for step in (COARSE_SPACING_VOXELS, FINE_SPACING_VOXELS)
     ]
     optimizer = torch.optim.Adam(
         [
-            {"params": [affine], "lr": RATE_AFFINE},
-            {"params": levels[:1], "lr": RATE_COARSE},
-            {"params": levels[1:], "lr": RATE_FINE},
+            {"params": [affine], "lr": AFFINE_LEARNING_RATE},
+            {"params": levels[:1], "lr": COARSE_LEARNING_RATE},
+            {"params": levels[1:], "lr": FINE_LEARNING_RATE},
         ]
     )
     with torch.enable_grad():
-        for averaged, iterations, fitted in schedule:
-            seen, target = (F.avg_pool3d(v, averaged) for v in (moving, fixed))
-            size, similarity = target.shape[2:], likeness_to(target)
+        for pool_size, iterations, n_fitted in schedule:
+            source, target = (F.avg_pool3d(v, pool_size) for v in (moving, fixed))
+            size, similarity = target.shape[2:], build_local_ncc(target)
             # Half a canvas is one unit of a displacement along its axis.
-            cells = _half_sizes(size, moving.device)
-            enlarge = [_interpolation(level.shape[2:], size, moving.device) for level in levels]
+            half_sizes = _half_sizes(size, moving.device)
+            interpolations = [_interpolation_matrices(level.shape[2:], size, moving.device) for level in levels]
             for _ in range(iterations):
                 field = _affine_field(affine, size)
                 loss = torch.zeros((), device=moving.device)
-                if fitted:
-                    displacement = _displacement(levels[:fitted], enlarge)
+                if n_fitted:
+                    displacement = _sum_displacements(levels[:n_fitted], interpolations)
                     field = field + displacement
-                    loss = loss + SMOOTHNESS * _roughness(displacement * cells)
-                loss = loss - similarity(sample(seen, field.movedim(1, -1)))
+                    loss = loss + SMOOTHNESS_WEIGHT * _diffusion_penalty(displacement * half_sizes)
+                loss = loss - similarity(warp(source, field.movedim(1, -1)))
                 optimizer.zero_grad(set_to_none=True)
                 (loss * count).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     with torch.no_grad():
-        enlarge = [_interpolation(level.shape[2:], grid, moving.device) for level in levels]
-        field = _affine_field(affine, grid) + _displacement(levels, enlarge)
-        return field.movedim(1, -1) - _unit(grid, moving.device)
+        interpolations = [_interpolation_matrices(level.shape[2:], grid, moving.device) for level in levels]
+        field = _affine_field(affine, grid) + _sum_displacements(levels, interpolations)
+        return field.movedim(1, -1) - _identity_grid(grid, moving.device)
 
 
 def _half_sizes(size: Sequence[int], device: torch.device) -> Tensor:
@@ -117,28 +117,28 @@ def _half_sizes(size: Sequence[int], device: torch.device) -> Tensor:
     return torch.cat(half).view(1, 3, 1, 1, 1)
 
 
-def likeness_to(fixed: Tensor) -> Callable[[Tensor], Tensor]:
+def build_local_ncc(fixed: Tensor) -> Callable[[Tensor], Tensor]:
     """Local normalized cross-correlation with volumes ``(N, C, D, H, W)``, squared; a mean.
 
     The same as MONAI's ``LocalNormalizedCrossCorrelationLoss`` but for its sign; a registration is
     hardly anything else, and takes less than half the time with it on a CPU.
     """
-    mean = padded_box_sum(fixed, NEAR) / AROUND
-    spread = _spread(fixed, mean).clamp_(min=SMALL_VARIANCE)
+    mean = padded_local_sum(fixed, NCC_RADIUS) / NCC_WINDOW_VOXELS
+    spread = _compute_spread(fixed, mean).clamp_(min=MIN_VARIANCE)
 
-    def likeness(volume: Tensor) -> Tensor:
-        found: Tensor = _Likeness.apply(volume, fixed, mean, spread)  # type: ignore[no-untyped-call]
-        return found
+    def local_ncc(volume: Tensor) -> Tensor:
+        ncc: Tensor = _LocalNcc.apply(volume, fixed, mean, spread)  # type: ignore[no-untyped-call]
+        return ncc
 
-    return likeness
+    return local_ncc
 
 
-def _spread(volume: Tensor, mean: Tensor) -> Tensor:
+def _compute_spread(volume: Tensor, mean: Tensor) -> Tensor:
     """Sum of squared differences from the mean around each voxel."""
-    return padded_box_sum(volume.square(), NEAR).addcmul_(mean, mean, value=-AROUND)
+    return padded_local_sum(volume.square(), NCC_RADIUS).addcmul_(mean, mean, value=-NCC_WINDOW_VOXELS)
 
 
-class _Likeness(torch.autograd.Function):
+class _LocalNcc(torch.autograd.Function):
     """Mean of ``s^2 / (V F)``, ``s`` the covariance and ``V``, ``F`` the spreads of two volumes.
 
     Its derivative is worked out here: with a box sum ``B``, which is symmetric,
@@ -147,30 +147,30 @@ class _Likeness(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, volume: Tensor, fixed: Tensor, mean: Tensor, spread: Tensor) -> Tensor:
-        own_mean = padded_box_sum(volume, NEAR) / AROUND
-        own_spread = _spread(volume, own_mean)
-        is_flat = own_spread < SMALL_VARIANCE
-        own_spread = own_spread.clamp_(min=SMALL_VARIANCE)
-        shared = padded_box_sum(volume * fixed, NEAR).addcmul_(own_mean, mean, value=-AROUND)
-        slope = shared / (own_spread * spread)
-        value = slope * shared
+    def forward(ctx: Any, volume: Tensor, fixed: Tensor, fixed_mean: Tensor, fixed_spread: Tensor) -> Tensor:
+        volume_mean = padded_local_sum(volume, NCC_RADIUS) / NCC_WINDOW_VOXELS
+        volume_spread = _compute_spread(volume, volume_mean)
+        is_flat = volume_spread < MIN_VARIANCE
+        volume_spread = volume_spread.clamp_(min=MIN_VARIANCE)
+        covariance = padded_local_sum(volume * fixed, NCC_RADIUS).addcmul_(volume_mean, fixed_mean, value=-NCC_WINDOW_VOXELS)
+        slope = covariance / (volume_spread * fixed_spread)
+        value = slope * covariance
         if ctx.needs_input_grad[0]:
-            falling = (value / own_spread).masked_fill_(is_flat, 0.0)
-            gradient = padded_box_sum(slope, NEAR).mul_(fixed)
-            gradient.addcmul_(padded_box_sum(falling, NEAR), volume, value=-1.0)
-            offset = falling.mul_(own_mean).addcmul_(slope, mean, value=-1.0)
-            gradient += padded_box_sum(offset, NEAR)
+            falling = (value / volume_spread).masked_fill_(is_flat, 0.0)
+            gradient = padded_local_sum(slope, NCC_RADIUS).mul_(fixed)
+            gradient.addcmul_(padded_local_sum(falling, NCC_RADIUS), volume, value=-1.0)
+            offset = falling.mul_(volume_mean).addcmul_(slope, fixed_mean, value=-1.0)
+            gradient += padded_local_sum(offset, NCC_RADIUS)
             ctx.save_for_backward(gradient.mul_(2.0 / volume.numel()))
         return value.mean()
 
     @staticmethod
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * outer, None, None, None
+        return gradient * grad_output, None, None, None
 
 
-def places(displacement: Tensor, shape: Sequence[int]) -> Tensor:
+def sampling_grid(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     """Where each voxel of a grid over the fixed volume lies in the moving one.
 
     Displacements are interpolated, not places, so that nothing is bent at the border.
@@ -188,15 +188,15 @@ def places(displacement: Tensor, shape: Sequence[int]) -> Tensor:
     resized = F.interpolate(
         displacement.movedim(-1, 1), size=size, mode="trilinear", align_corners=False
     )
-    return _unit(size, displacement.device) + resized.movedim(1, -1)
+    return _identity_grid(size, displacement.device) + resized.movedim(1, -1)
 
 
-def sample(volume: Tensor, field: Tensor, mode: str = "bilinear") -> Tensor:
+def warp(volume: Tensor, field: Tensor, mode: str = "bilinear") -> Tensor:
     """Values of volumes ``(N, C, d, h, w)`` at the places ``(N, D, H, W, 3)`` of a field."""
     return F.grid_sample(volume, field, mode=mode, padding_mode="border", align_corners=False)
 
 
-def _unit(grid: Sequence[int], device: torch.device) -> Tensor:
+def _identity_grid(grid: Sequence[int], device: torch.device) -> Tensor:
     """The field that changes nothing, (1, D, H, W, 3)."""
     unit = torch.eye(3, 4, device=device)[None]
     return F.affine_grid(unit, [1, 1, *grid], align_corners=False)
@@ -207,26 +207,26 @@ def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:
 
     Each is a sum of one term an axis, several times as fast as a product with all voxels.
     """
-    moved = affine + torch.eye(3, 4, device=affine.device)
-    field = moved[:, :, 3].view(-1, 3, 1, 1, 1)
+    matrix = affine + torch.eye(3, 4, device=affine.device)
+    field = matrix[:, :, 3].view(-1, 3, 1, 1, 1)
     for axis, length in enumerate(grid):
         centers = (2 * torch.arange(length, device=affine.device) + 1) / length - 1
         view = [length if a == axis else 1 for a in range(3)]
-        field = field + moved[:, :, 2 - axis].view(-1, 3, 1, 1, 1) * centers.view(1, 1, *view)
+        field = field + matrix[:, :, 2 - axis].view(-1, 3, 1, 1, 1) * centers.view(1, 1, *view)
     return field
 
 
-def _displacement(levels: Sequence[Tensor], enlarge: Sequence[Sequence[Tensor]]) -> Tensor:
+def _sum_displacements(levels: Sequence[Tensor], interpolations: Sequence[Sequence[Tensor]]) -> Tensor:
     """Sum of the grids of displacements ``(N, 3, d, h, w)``, each interpolated to ``(D, H, W)``."""
-    parts = []
-    for level, (depth, height, width) in zip(levels, enlarge, strict=False):
+    terms = []
+    for level, (depth, height, width) in zip(levels, interpolations, strict=False):
         wide = level @ width  # (N, 3, d, h, W)
         high = height @ wide  # (N, 3, d, H, W)
-        parts.append((depth @ high.flatten(3)).view(*high.shape[:2], len(depth), *high.shape[3:]))
-    return functools.reduce(torch.add, parts)
+        terms.append((depth @ high.flatten(3)).view(*high.shape[:2], len(depth), *high.shape[3:]))
+    return functools.reduce(torch.add, terms)
 
 
-def _interpolation(
+def _interpolation_matrices(
     shape: Sequence[int], size: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Matrices that interpolate linearly along each axis: ``(D, d)``, ``(H, h)`` and ``(w, W)``."""
@@ -237,7 +237,7 @@ def _interpolation(
     return depth, height, width.T
 
 
-def _roughness(displacement: Tensor) -> Tensor:
+def _diffusion_penalty(displacement: Tensor) -> Tensor:
     """Mean squared difference of neighboring displacements, summed over axes."""
-    parts = [displacement.diff(dim=axis).square().mean() for axis in (2, 3, 4)]
-    return torch.stack(parts).sum()
+    terms = [displacement.diff(dim=axis).square().mean() for axis in (2, 3, 4)]
+    return torch.stack(terms).sum()

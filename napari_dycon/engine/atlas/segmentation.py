@@ -20,10 +20,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.atlas.label_fusion import shares_of
-from napari_dycon.engine.atlas.pseudo_labels import LEAST_DICE, VOTERS, alike, stands_out
-from napari_dycon.engine.atlas.registered_cases import deform, on_canvas
-from napari_dycon.engine.atlas.registration import Shape, canvas_shape, likeness_to, register
+from napari_dycon.engine.atlas.label_fusion import label_probabilities
+from napari_dycon.engine.atlas.pseudo_labels import MIN_PAIRWISE_DICE, MAX_ATLASES, atlases_agree, has_matching_contrast
+from napari_dycon.engine.atlas.registered_cases import warp_case, resize_to_grid
+from napari_dycon.engine.atlas.registration import Shape, registration_shape, build_local_ncc, register
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preprocessing import (
@@ -33,8 +33,8 @@ from napari_dycon.engine.data.preprocessing import (
     read_label_array,
     save_array,
 )
-from napari_dycon.engine.data.splits import frozen_label, read_groups
-from napari_dycon.engine.device import sampling_device
+from napari_dycon.engine.data.splits import label_snapshot_path, load_case_split
+from napari_dycon.engine.device import choose_sampling_device
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError
 
@@ -44,60 +44,60 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-SAME = 0.02  # deviations by which a scan differs at most from itself, prepared another time
-STEP = 8  # of which every so many slices are compared
-MOST_KEPT = 256  # scans on a canvas that are kept for the next scan, 50 kB a channel
+SAME_SCAN_TOLERANCE = 0.02  # deviations by which a scan differs at most from itself, prepared another time
+SLICE_STRIDE = 8  # of which every so many slices are compared
+MAX_ATLASES_IN_MEMORY = 256  # scans on a canvas that are kept for the next scan, 50 kB a channel
 
 
-def read_voters(project: Project, run: Run, config: TrainConfig) -> tuple[LabeledCase, ...]:
+def load_atlases(project: Project, run: Run, config: TrainConfig) -> tuple[LabeledCase, ...]:
     """Labeled scans that a run learned from, as far as they and their labels are still there."""
-    groups = read_groups(run.state_folder)
-    if groups is None or not config.atlas_weight:
+    split = load_case_split(run.state_folder)
+    if split is None or not config.atlas_weight:
         return ()
-    found = []
-    for case in groups.labeled:
-        label = frozen_label(run.state_folder, case)
+    atlases = []
+    for case in split.labeled:
+        label = label_snapshot_path(run.state_folder, case)
         if label.exists():
             with contextlib.suppress(DyconError, OSError):  # moved away, or no room for the cache
                 image = cache_path(project.cache_folder, case, project.image_paths(case), config)
                 if not image.exists():
                     save_array(image, prepare_image(project.read_image(case), config))
-                voter = LabeledCase(case, image, label)
-                found += [voter] if is_sound(voter, len(groups.class_values) + 1) else []
-    return tuple(found)
+                atlas = LabeledCase(case, image, label)
+                atlases += [atlas] if is_valid_atlas(atlas, len(split.class_values) + 1) else []
+    return tuple(atlases)
 
 
-def is_sound(voter: LabeledCase, classes: int) -> bool:
+def is_valid_atlas(atlas: LabeledCase, n_classes: int) -> bool:
     """Whether scan and label can be read, are of one shape, and the label has known values."""
     try:
-        image, label = read_image_array(voter.image), read_label_array(voter.label)
+        image, label = read_image_array(atlas.image), read_label_array(atlas.label)
     except (DyconError, OSError):
         return False
-    known = np.isin(np.unique(label), [*range(classes), UNANNOTATED])
-    return label.shape == image.shape[1:] and bool(known.all())
+    is_known_value = np.isin(np.unique(label), [*range(n_classes), UNANNOTATED])
+    return label.shape == image.shape[1:] and bool(is_known_value.all())
 
 
-def can_agree(voters: Sequence[LabeledCase], device: torch.device) -> bool:
+def can_atlases_agree(atlases: Sequence[LabeledCase], device: torch.device) -> bool:
     """Whether labels deformed into another scan can overlap at all, from one of the voters.
 
     Where structures lie anywhere, as lesions do, no scan would get a vote, and every scan would pay
     for the attempt.
     """
-    if len(voters) < 2:
+    if len(atlases) < 2:
         return True
-    target = voters[0]
+    target = atlases[0]
     image = read_image_array(target.image)
-    others = [v for v in voters[1 : VOTERS + 1] if len(read_image_array(v.image)) == len(image)]
+    others = [v for v in atlases[1 : MAX_ATLASES + 1] if len(read_image_array(v.image)) == len(image)]
     if not others:
         return True
-    deformed = _deform_into(np.asarray(image), others, device)
-    labels = [label for _, label in deformed]
-    drawn = torch.from_numpy(np.array(read_label_array(target.label))).to(labels[0].device)
-    return alike([drawn, *labels], least=LEAST_DICE / 2)
+    registered = _register_atlases(np.asarray(image), others, device)
+    labels = [label for _, label in registered]
+    target_label = torch.from_numpy(np.array(read_label_array(target.label))).to(labels[0].device)
+    return atlases_agree([target_label, *labels], min_dice=MIN_PAIRWISE_DICE / 2)
 
 
-def vote_on(
-    image: Array, voters: Sequence[Sequence[LabeledCase]], classes: int, device: torch.device
+def segment_with_atlases(
+    image: Array, atlas_groups: Sequence[Sequence[LabeledCase]], n_classes: int, device: torch.device
 ) -> Tensor | None:
     """What scans with labels say of a scan; ``None`` where they do not see the same in it.
 
@@ -111,70 +111,70 @@ def vote_on(
     -------
     (classes, D, H, W) on the device, but on the CPU in place of Apple's GPUs; sums of 1
     """
-    device = sampling_device(device)
-    chosen = [
-        _most_alike(image, group, device)
-        for group in ([v for v in group if _is_another(v, image)] for group in voters)
+    device = choose_sampling_device(device)
+    selected_groups = [
+        _select_similar_atlases(image, group, device)
+        for group in ([v for v in group if _is_different_scan(v, image)] for group in atlas_groups)
     ]
-    if not chosen or not chosen[0]:
+    if not selected_groups or not selected_groups[0]:
         return None
-    together = [voter for group in chosen for voter in group]
-    deformed = _deform_into(image, together, device)
-    images, labels = [list(part) for part in zip(*deformed, strict=True)]
-    drawn = labels[: len(chosen[0])]
-    if not alike(drawn):
+    atlases = [voter for group in selected_groups for voter in group]
+    registered = _register_atlases(image, atlases, device)
+    images, labels = [list(part) for part in zip(*registered, strict=True)]
+    manual_labels = labels[: len(selected_groups[0])]
+    if not atlases_agree(manual_labels):
         return None
-    if len(drawn) == 1:
-        said = shares_of(image, images[:1], drawn, classes, device=device).argmax(dim=0)
-        found = said.to(torch.uint8).cpu().numpy()
-        if not stands_out(image, found, images[0].cpu().numpy(), drawn[0].cpu().numpy()):
+    if len(manual_labels) == 1:
+        fused = label_probabilities(image, images[:1], manual_labels, n_classes, device=device).argmax(dim=0)
+        fused_label = fused.to(torch.uint8).cpu().numpy()
+        if not has_matching_contrast(image, fused_label, images[0].cpu().numpy(), manual_labels[0].cpu().numpy()):
             return None
-    return shares_of(image, images, labels, classes, device=device)
+    return label_probabilities(image, images, labels, n_classes, device=device)
 
 
-def _most_alike(
-    image: Array, voters: Sequence[LabeledCase], device: torch.device
+def _select_similar_atlases(
+    image: Array, atlases: Sequence[LabeledCase], device: torch.device
 ) -> list[LabeledCase]:
     """The voters that look most like a scan."""
-    if len(voters) <= VOTERS:
-        return list(voters)
-    canvas = canvas_shape([image.shape[1:]])
-    likeness = likeness_to(on_canvas(image, canvas, device)[None])
-    small = (_small(voter.image, canvas)[None].to(device) for voter in voters)
-    found = torch.stack([likeness(other) for other in small]).tolist()
-    order = sorted(range(len(voters)), key=lambda number: -found[number])
-    return [voters[number] for number in order[:VOTERS]]
+    if len(atlases) <= MAX_ATLASES:
+        return list(atlases)
+    grid = registration_shape([image.shape[1:]])
+    local_ncc = build_local_ncc(resize_to_grid(image, grid, device)[None])
+    downsampled = (_downsample(voter.image, grid)[None].to(device) for voter in atlases)
+    similarities = torch.stack([local_ncc(other) for other in downsampled]).tolist()
+    order = sorted(range(len(atlases)), key=lambda number: -similarities[number])
+    return [atlases[number] for number in order[:MAX_ATLASES]]
 
 
-def _deform_into(
-    image: Array, voters: Sequence[LabeledCase], device: torch.device
+def _register_atlases(
+    image: Array, atlases: Sequence[LabeledCase], device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
     """Scans and labels of voters, deformed into a scan, on the device."""
-    device = sampling_device(device)
-    canvas = canvas_shape([image.shape[1:]])
-    fixed = on_canvas(image, canvas, device)[None]
-    moving = torch.stack([_small(voter.image, canvas) for voter in voters]).to(device)
-    fields = register(moving, fixed.expand(len(voters), -1, -1, -1, -1).contiguous())
+    device = choose_sampling_device(device)
+    grid = registration_shape([image.shape[1:]])
+    fixed = resize_to_grid(image, grid, device)[None]
+    moving = torch.stack([_downsample(voter.image, grid) for voter in atlases]).to(device)
+    fields = register(moving, fixed.expand(len(atlases), -1, -1, -1, -1).contiguous())
     return [
-        deform(voter, fields[number : number + 1], image.shape[1:])
-        for number, voter in enumerate(voters)
+        warp_case(voter, fields[number : number + 1], image.shape[1:])
+        for number, voter in enumerate(atlases)
     ]
 
 
-@functools.lru_cache(maxsize=MOST_KEPT)
-def _small(path: Path, canvas: Shape) -> Tensor:
+@functools.lru_cache(maxsize=MAX_ATLASES_IN_MEMORY)
+def _downsample(path: Path, grid: Shape) -> Tensor:
     """A prepared scan on a canvas; its file's name says what is in it."""
-    return on_canvas(read_image_array(path), canvas)
+    return resize_to_grid(read_image_array(path), grid)
 
 
-def _is_another(voter: LabeledCase, image: Array) -> bool:
+def _is_different_scan(atlas: LabeledCase, image: Array) -> bool:
     """Whether a voter can be asked about a scan: of as many channels, and not the scan itself.
 
     A scan may come with another name, or from another folder, than in the project.
     """
-    other = read_image_array(voter.image)
+    other = read_image_array(atlas.image)
     if len(other) != len(image):
         return False
     if other.shape != image.shape:
         return True
-    return float(np.abs(other[:, ::STEP] - image[:, ::STEP]).max()) > SAME
+    return float(np.abs(other[:, ::SLICE_STRIDE] - image[:, ::SLICE_STRIDE]).max()) > SAME_SCAN_TOLERANCE

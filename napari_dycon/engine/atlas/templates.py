@@ -24,8 +24,8 @@ import numpy.typing as npt
 import torch
 
 from napari_dycon.core.containment import inside
-from napari_dycon.engine.atlas.segmentation import can_agree, is_sound, read_voters
-from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.atlas.segmentation import can_atlases_agree, is_valid_atlas, load_atlases
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
@@ -33,12 +33,12 @@ from napari_dycon.engine.data.preprocessing import (
     read_image_array,
     save_array,
 )
-from napari_dycon.engine.data.splits import read_groups
-from napari_dycon.engine.device import free_memory, is_out_of_memory, one_thread
-from napari_dycon.engine.inference.predict import CPU, MOST_VOTED, members_on_grid, votes_on_grid
+from napari_dycon.engine.data.splits import load_case_split
+from napari_dycon.engine.device import empty_cache, is_out_of_memory, use_single_thread
+from napari_dycon.engine.inference.predict import CPU, MAX_ATLAS_VOXELS, predict_members, predict_with_atlases
 from napari_dycon.engine.inference.progress import PredictionProgress
-from napari_dycon.engine.inference.uncertainty import uncertainty_maps
-from napari_dycon.engine.memory import with_less_memory
+from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
+from napari_dycon.engine.memory import retry_with_less_memory
 from napari_dycon.errors import DyconError
 from napari_dycon.project.runs.events import Event
 
@@ -48,87 +48,87 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-MOST_REFUSED = 2  # scans without a vote, after which no other is tried
-KEPT = 3600.0  # seconds that templates of earlier weights are kept
+MAX_REJECTED = 2  # scans without a vote, after which no other is tried
+MAX_TEMPLATE_AGE_S = 3600.0  # seconds that templates of earlier weights are kept
 
 
-def _can_agree(voters: Sequence[LabeledCase], device: torch.device) -> bool:
+def _can_atlases_agree(atlases: Sequence[LabeledCase], device: torch.device) -> bool:
     """Whether labeled scans can have a say, as far as memory suffices to find out."""
-    if voters and read_image_array(voters[0].image)[0].size > MOST_VOTED:
+    if atlases and read_image_array(atlases[0].image)[0].size > MAX_ATLAS_VOXELS:
         return True  # scans as large as this get no vote, smaller ones still may
 
-    def compare(where: torch.device) -> bool:
-        with one_thread(where):
-            return can_agree(voters, where)
+    def compare(compute_device: torch.device) -> bool:
+        with use_single_thread(compute_device):
+            return can_atlases_agree(atlases, compute_device)
 
     try:
-        return with_less_memory(compare, dict.fromkeys((device, CPU)), device)
+        return retry_with_less_memory(compare, dict.fromkeys((device, CPU)), device)
     except MemoryError:
         return False
 
 
-def with_voters(
+def attach_atlases(
     project: Project,
     run: Run,
-    model: Model,
+    model: TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
-    tell: Callable[[Event], None],
+    on_event: Callable[[Event], None],
     *,
     progress: PredictionProgress | None = None,
-) -> Model:
+) -> TrainedModel:
     """The model of a run, with the scans that have a say in its predictions.
 
     ``tell`` is given an event for each unlabeled one that is predicted for it, the first time; in
     a project that is only shown, none is. Those that cannot be read, or that memory does not
     suffice for, are left out. ``progress`` counts those to predict, and is told before each.
     """
-    voters = read_voters(project, run, model.config)
-    if not _can_agree(voters, device):
+    atlases = load_atlases(project, run, model.config)
+    if not _can_atlases_agree(atlases, device):
         return model
-    model = dataclasses.replace(model, voters=(voters,))
-    groups = read_groups(run.state_folder)
-    if not model.voters[0] or groups is None or not model.config.templates:
+    model = dataclasses.replace(model, voters=(atlases,))
+    split = load_case_split(run.state_folder)
+    if not model.atlases[0] or split is None or not model.config.templates:
         return model
-    order = np.random.default_rng(model.config.seed).permutation(len(groups.unlabeled))
-    chosen = [groups.unlabeled[number] for number in order[: model.config.templates]]
-    folder = _folder(run, model)
-    classes = len(model.class_values) + 1
+    order = np.random.default_rng(model.config.seed).permutation(len(split.unlabeled))
+    chosen = [split.unlabeled[number] for number in order[: model.config.templates]]
+    folder = _prepare_folder(run, model)
+    n_classes = len(model.class_values) + 1
     candidates: dict[str, LabeledCase] = {}
     for case in chosen:
         with contextlib.suppress(DyconError, OSError):  # moved away
             image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
             candidates[case] = LabeledCase(case, image, folder / image.name)
-    missing = {case for case, template in candidates.items() if not is_sound(template, classes)}
+    missing = {case for case, template in candidates.items() if not is_valid_atlas(template, n_classes)}
     if project.read_only_reason:
         candidates = {case: one for case, one in candidates.items() if case not in missing}
         missing = set()
     if progress is not None:
         progress.add(len(missing))
-    found, refused = [], 0
+    templates, n_rejected = [], 0
     for case, template in candidates.items():
         if case in missing:
-            if refused == MOST_REFUSED:
+            if n_rejected == MAX_REJECTED:
                 if progress is not None:
                     progress.add(-1)
                 continue
             if progress is not None:
-                tell(progress.start(case))
-            made = _make_template(project, model, template, device, dtype)
+                on_event(progress.start(case))
+            is_written = _make_template(project, model, template, device, dtype)
             if progress is not None:
                 progress.finish()
-            refused += made is None
-            if not made:
+            n_rejected += is_written is None
+            if not is_written:
                 continue
             number = chosen.index(case) + 1
-            tell({"event": "templates", "case": case, "done": number, "total": len(chosen)})
-        found.append(template)
-    return dataclasses.replace(model, voters=(*model.voters, tuple(found)))
+            on_event({"event": "templates", "case": case, "done": number, "total": len(chosen)})
+        templates.append(template)
+    return dataclasses.replace(model, voters=(*model.atlases, tuple(templates)))
 
 
 def _make_template(
     project: Project,
-    model: Model,
+    model: TrainedModel,
     template: LabeledCase,
     device: torch.device,
     dtype: torch.dtype,
@@ -141,7 +141,7 @@ def _make_template(
     """
     try:
         prepared = prepare_image(project.read_image(template.id), model.config)
-        label = _predicted(model, prepared, device, dtype)
+        label = _predict_template(model, prepared, device, dtype)
         if label is None:
             return None
         save_array(template.image, prepared)
@@ -151,25 +151,25 @@ def _make_template(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        free_memory(device)
+        empty_cache(device)
         return False
     return True
 
 
-def _predicted(
-    model: Model, image: Array, device: torch.device, dtype: torch.dtype
+def _predict_template(
+    model: TrainedModel, image: Array, device: torch.device, dtype: torch.dtype
 ) -> npt.NDArray[np.uint8] | None:
     """Number of the class (D, H, W) that networks and voters see in a prepared scan."""
     shape = image.shape[1:]
-    votes = votes_on_grid(model, image, shape, device)
-    if votes is None:
+    atlas_probabilities = predict_with_atlases(model, image, shape, device)
+    if atlas_probabilities is None:
         return None
-    members = members_on_grid(model, image, shape, device, dtype, quick=False)
-    mean, *_ = uncertainty_maps(members, votes, model.config.atlas_weight)
+    members = predict_members(model, image, shape, device, dtype, fast=False)
+    mean, *_ = compute_uncertainty_maps(members, atlas_probabilities, model.config.atlas_weight)
     return mean.argmax(dim=0).numpy().astype(np.uint8)
 
 
-def _folder(run: Run, model: Model) -> Path:
+def _prepare_folder(run: Run, model: TrainedModel) -> Path:
     """Where the templates of a model's weights lie; those of earlier weights are removed.
 
     Another process may predict with these still, so that they are kept for a while.
@@ -181,6 +181,6 @@ def _folder(run: Run, model: Model) -> Path:
     folder = run.state_folder / f"templates-{digest.hexdigest()[:16]}"
     for other in run.state_folder.glob("templates-*"):
         with contextlib.suppress(OSError):
-            if other != folder and time.time() - other.stat().st_mtime > KEPT:
+            if other != folder and time.time() - other.stat().st_mtime > MAX_TEMPLATE_AGE_S:
                 shutil.rmtree(other, ignore_errors=True)
     return inside(run.state_folder, folder)

@@ -17,34 +17,34 @@ import torch
 
 from napari_dycon.core.atomic import make_folder, write_json
 from napari_dycon.core.untrusted import read_json, whole
-from napari_dycon.engine.atlas.pseudo_labels import VOTERS, Vote, can_vote, surest, vote, voters_of
-from napari_dycon.engine.atlas.registered_cases import Pair, make_warps, plan_warps
+from napari_dycon.engine.atlas.pseudo_labels import MAX_ATLASES, PseudoLabel, can_propagate_labels, select_most_confident, fuse_pseudo_label, group_by_target
+from napari_dycon.engine.atlas.registered_cases import RegistrationPair, register_pairs, plan_pairs
 from napari_dycon.engine.data.patches import LabeledCase
-from napari_dycon.engine.data.preparation import TrainingData, has_structure
+from napari_dycon.engine.data.preparation import TrainingData, has_foreground
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.runs.events import Event
 
-MOST = 10**6  # pairs that a record may speak of
+MAX_RECORD_PAIRS = 10**6  # pairs that a record may speak of
 
 
 @dataclass(frozen=True)
-class Borrowed:
+class RegistrationRecord:
     """How many pairs a run made, and after which of them (from 0) a vote was taken and used."""
 
-    made: int
-    voted: list[int]
+    registered: int
+    pseudo_labeled: list[int]
 
 
-def borrow(
+def build_atlas_training_set(
     data: TrainingData,
     folder: Path,
     device: torch.device,
     *,
-    resumed: bool,
-    enough: Callable[[], bool],
+    is_resumed: bool,
+    should_stop: Callable[[], bool],
 ) -> Iterator[Event]:
     """Fill ``data.warped`` and ``data.voted``; yields events.
 
@@ -54,99 +54,99 @@ def borrow(
     resumed : whether the run has learned from them already; it gets the same again
     enough : asked after each pair and within votes; a run goes on with what was made until then
     """
-    labeled = [case for case in data.labeled if has_structure(case)]  # others lend nothing
-    voting = data.config.vote_share > 0 and can_vote(labeled)
-    voters = min(VOTERS, len(labeled)) if voting else 1
+    labeled = [case for case in data.labeled if has_foreground(case)]  # others lend nothing
+    uses_pseudo_labels = data.config.vote_share > 0 and can_propagate_labels(labeled)
+    n_atlases = min(MAX_ATLASES, len(labeled)) if uses_pseudo_labels else 1
     config = data.config
-    if not voting:  # each pair costs time, and shapes alone are seen the less the more is labeled
-        share = min(1.0, config.shape_share(len(labeled)))
-        config = config.with_changes(warps=math.ceil(config.warps * share))
-    pairs = plan_warps(labeled, data.unlabeled, config, folder, voters)
-    ballots = {pairs.index(g[-1]): g for g in voters_of(pairs, voters)} if voting else {}
-    record = folder.with_suffix(".json")
-    wanted = _read(record) if resumed else None
-    if wanted and _take_again(wanted, data, pairs, ballots, folder):
+    if not uses_pseudo_labels:  # each pair costs time, and shapes alone are seen the less the more is labeled
+        fraction = min(1.0, config.registration_augmentation_probability(len(labeled)))
+        config = config.with_changes(warps=math.ceil(config.warps * fraction))
+    pairs = plan_pairs(labeled, data.unlabeled, config, folder, n_atlases)
+    fusion_groups = {pairs.index(g[-1]): g for g in group_by_target(pairs, n_atlases)} if uses_pseudo_labels else {}
+    record_path = folder.with_suffix(".json")
+    previous = _load_record(record_path) if is_resumed else None
+    if previous and _reuse_existing(previous, data, pairs, fusion_groups, folder):
         return
-    votes: dict[int, Vote] = {}
-    data.warped, data.voted = [], []
+    pseudo_labels: dict[int, PseudoLabel] = {}
+    data.registered_cases, data.pseudo_labeled_cases = [], []
 
-    def take(number: int) -> None:
-        data.warped.append(pairs[number].warped)
-        if number not in ballots or (wanted and number not in wanted.voted):
+    def add_pair(number: int) -> None:
+        data.registered_cases.append(pairs[number].registered)
+        if number not in fusion_groups or (previous and number not in previous.pseudo_labeled):
             return
         try:
-            found = vote(ballots[number], _path(folder, number), enough, device)
+            pseudo_label = fuse_pseudo_label(fusion_groups[number], _pseudo_label_path(folder, number), should_stop, device)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            found = None
-        if found:
-            votes[number] = found
+            pseudo_label = None
+        if pseudo_label:
+            pseudo_labels[number] = pseudo_label
 
     try:
         shutil.rmtree(folder, ignore_errors=True)
         make_folder(folder, within=folder.parent)
-        for event in make_warps(pairs, device) if not wanted or wanted.made else ():
-            take(len(data.warped))
+        for event in register_pairs(pairs, device) if not previous or previous.registered else ():
+            add_pair(len(data.registered_cases))
             yield event
-            if (wanted and len(data.warped) == wanted.made) or enough():
+            if (previous and len(data.registered_cases) == previous.registered) or should_stop():
                 break
     except (ProjectError, OSError, RuntimeError, MemoryError) as error:  # a full disk, for instance
         if not isinstance(error, (ProjectError, OSError)) and not is_out_of_memory(error):
             raise
-        why = "memory ran out." if is_out_of_memory(error) else str(error)
+        reason = "memory ran out." if is_out_of_memory(error) else str(error)
         yield {
             "event": "warning",
-            "message": f"Not all shapes of unlabeled scans could be borrowed: {why}",
+            "message": f"Not all shapes of unlabeled scans could be borrowed: {reason}",
         }
-    voted = surest(votes) if voters > 1 and not wanted else sorted(votes)
-    data.voted = [votes[number].case for number in voted]
-    if not wanted:
+    selected = select_most_confident(pseudo_labels) if n_atlases > 1 and not previous else sorted(pseudo_labels)
+    data.pseudo_labeled_cases = [pseudo_labels[number].case for number in selected]
+    if not previous:
         with contextlib.suppress(ProjectError, OSError):
-            write_json(record, asdict(Borrowed(len(data.warped), voted)))
+            write_json(record_path, asdict(RegistrationRecord(len(data.registered_cases), selected)))
 
 
-def _take_again(
-    wanted: Borrowed,
+def _reuse_existing(
+    record: RegistrationRecord,
     data: TrainingData,
-    pairs: list[Pair],
-    ballots: dict[int, list[Pair]],
+    pairs: list[RegistrationPair],
+    fusion_groups: dict[int, list[RegistrationPair]],
     folder: Path,
 ) -> bool:
     """Fill ``data`` from files that lie there already; false where one is missing or unfit."""
-    if wanted.made > len(pairs) or not set(wanted.voted) <= set(ballots):
+    if record.registered > len(pairs) or not set(record.pseudo_labeled) <= set(fusion_groups):
         return False
-    warped = [pair.warped for pair in pairs[: wanted.made]]
-    scans = [(number, ballots[number][0].unlabeled) for number in wanted.voted]
-    voted = [LabeledCase(f"{s.id}-voted", s.image, _path(folder, number)) for number, s in scans]
-    if not all(_fits(case, len(data.class_values)) for case in (*warped, *voted)):
+    registered_cases = [pair.registered for pair in pairs[: record.registered]]
+    scans = [(number, fusion_groups[number][0].unlabeled) for number in record.pseudo_labeled]
+    pseudo_labeled_cases = [LabeledCase(f"{s.id}-voted", s.image, _pseudo_label_path(folder, number)) for number, s in scans]
+    if not all(_matches_run(case, len(data.class_values)) for case in (*registered_cases, *pseudo_labeled_cases)):
         return False
-    data.warped, data.voted = warped, voted
+    data.registered_cases, data.pseudo_labeled_cases = registered_cases, pseudo_labeled_cases
     return True
 
 
-def _fits(case: LabeledCase, classes: int) -> bool:
+def _matches_run(case: LabeledCase, n_structures: int) -> bool:
     """Whether scan and label of a case can be read and learned from."""
     try:
         label = read_label_array(case.label, mapped=False)
         shape = read_image_array(case.image).shape[1:]
     except (DyconError, OSError, ValueError):
         return False
-    return label.shape == shape and label[label != UNANNOTATED].max(initial=0) <= classes
+    return label.shape == shape and label[label != UNANNOTATED].max(initial=0) <= n_structures
 
 
-def _path(folder: Path, number: int) -> Path:
+def _pseudo_label_path(folder: Path, number: int) -> Path:
     """Where the vote of the scan whose last voter has this number lies."""
     return folder / f"{number:04d}.voted.npy"
 
 
-def _read(record: Path) -> Borrowed | None:
+def _load_record(path: Path) -> RegistrationRecord | None:
     """What a run made when it began; ``None`` where that is not known."""
     try:
-        found = read_json(record)
-        made, numbers = whole(found["made"], 0, MOST), found["voted"]
-        if made is None or not isinstance(numbers, list):
+        values = read_json(path)
+        registered, pseudo_labeled = whole(values["made"], 0, MAX_RECORD_PAIRS), values["voted"]
+        if registered is None or not isinstance(pseudo_labeled, list):
             return None
-        return Borrowed(made, [n for n in numbers if whole(n, 0, made - 1) is not None])
+        return RegistrationRecord(registered, [n for n in pseudo_labeled if whole(n, 0, registered - 1) is not None])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -25,21 +25,21 @@ class CheckpointWriter:
     def __init__(self, weights: Path, state: Path) -> None:
         self._weights, self._state = weights, state
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._writing: tuple[int, Future[None]] | None = None
+        self._pending: tuple[int, Future[None]] | None = None
 
     def start(self, snapshot: Snapshot, step: int) -> None:
         """Begin to write; what was written before must have been reported."""
-        assert self._writing is None, "two checkpoints at once"
+        assert self._pending is None, "two checkpoints at once"
         future = self._pool.submit(write_snapshot, snapshot, self._weights, self._state)
-        self._writing = step, future
+        self._pending = step, future
 
-    def report(self, *, wait: bool = False) -> Iterator[Event]:
+    def poll_events(self, *, wait: bool = False) -> Iterator[Event]:
         """Yield how the last checkpoint went, once that is known; ``wait`` for it if asked to."""
-        if self._writing is None or not (wait or self._writing[1].done()):
+        if self._pending is None or not (wait or self._pending[1].done()):
             return
-        step, future = self._writing
+        step, future = self._pending
         error = future.exception()
-        self._writing = None
+        self._pending = None
         if error is None:
             yield {"event": "checkpoint", "step": step}
         elif isinstance(error, ProjectError):  # a full disk may have room again the next time

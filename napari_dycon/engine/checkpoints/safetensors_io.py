@@ -17,16 +17,16 @@ from typing import Any
 from napari_dycon.core.untrusted import PICKLES, PROGRAMS, foreign, kind_of, loads
 from napari_dycon.errors import ConfigError
 
-MOST_HEADER = 2**23  # bytes; a network of a thousand layers needs a fiftieth
-MOST_DIMENSIONS = 8
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
-ADVICE = (
+MAX_HEADER_BYTES = 2**23  # bytes; a network of a thousand layers needs a fiftieth
+MAX_DIMENSIONS = 8
+DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+RETRAIN_HINT = (
     "Expected the safetensors file that a training run wrote. Choose another run or train again."
 )
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorInfo:
     """One tensor: its type as safetensors calls it, and its shape."""
 
     dtype: str
@@ -34,14 +34,14 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Header:
+class SafetensorsHeader:
     """Tensors by name, and what stands beside them."""
 
-    tensors: dict[str, Entry]
+    tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path) -> SafetensorsHeader:
     """Read and check the header alone; the tensors are not touched.
 
     Raises
@@ -51,28 +51,28 @@ def read_header(path: Path) -> Header:
         made to mislead.
     """
     if path.suffix.lower() in PICKLES:
-        raise ConfigError(f"{path.name} is or may hold a Python pickle, {PROGRAMS}. {ADVICE}")
+        raise ConfigError(f"{path.name} is or may hold a Python pickle, {PROGRAMS}. {RETRAIN_HINT}")
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise ConfigError(f"{path.name} is {kind_of(state.st_mode)} and no file. {ADVICE}")
+            raise ConfigError(f"{path.name} is {kind_of(state.st_mode)} and no file. {RETRAIN_HINT}")
         with path.open("rb") as file:
             head = file.read(512)
             length = int.from_bytes(head[:8], "little")
-            if head[8:9] != b"{" or length > min(MOST_HEADER, state.st_size - 8):
-                if (found := foreign(path.name, head)) is not None:
-                    raise ConfigError(f"{found}; it is never opened. {ADVICE}")
-                raise _damaged(path, "it has no header, or one that is longer than it can be")
+            if head[8:9] != b"{" or length > min(MAX_HEADER_BYTES, state.st_size - 8):
+                if (description := foreign(path.name, head)) is not None:
+                    raise ConfigError(f"{description}; it is never opened. {RETRAIN_HINT}")
+                raise _damaged_file_error(path, "it has no header, or one that is longer than it can be")
             file.seek(8)
             text = file.read(length)
     except FileNotFoundError:
         raise ConfigError(f"There are no weights at {path}; train first.") from None
     except OSError as error:
-        raise _damaged(path, error.strerror or str(error)) from None
+        raise _damaged_file_error(path, error.strerror or str(error)) from None
     return parse_header(path, text, state.st_size - 8 - length)
 
 
-def parse_header(path: Path, text: bytes, room: int) -> Header:
+def parse_header(path: Path, text: bytes, data_bytes: int) -> SafetensorsHeader:
     """Check the text of a header.
 
     Parameters
@@ -88,51 +88,51 @@ def parse_header(path: Path, text: bytes, room: int) -> Header:
     try:
         values = loads(text)
     except ValueError as error:
-        raise _damaged(path, f"its header is no JSON: {error}") from None
+        raise _damaged_file_error(path, f"its header is no JSON: {error}") from None
     if not isinstance(values, dict):
-        raise _damaged(path, "its header is no JSON object")
+        raise _damaged_file_error(path, "its header is no JSON object")
     metadata = values.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _damaged(path, "its metadata are no texts")
-    entries, places = {}, []
-    for name, about in values.items():
-        entries[name], place = _entry(path, name, about)
-        places.append((*place, name))
+        raise _damaged_file_error(path, "its metadata are no texts")
+    tensors, extents = {}, []
+    for name, description in values.items():
+        tensors[name], extent = _parse_tensor_info(path, name, description)
+        extents.append((*extent, name))
     end = 0
-    for begin, stop, name in sorted(places):
+    for begin, stop, name in sorted(extents):
         if begin != end:
-            what = "overlaps another" if begin < end else "does not follow the one before"
-            raise _damaged(path, f"its tensor {_short(name)} {what}")
+            problem = "overlaps another" if begin < end else "does not follow the one before"
+            raise _damaged_file_error(path, f"its tensor {_truncate(name)} {problem}")
         end = stop
-    if end != room:
-        raise _damaged(path, f"its tensors take {end} bytes, but it has {room} for them")
-    return Header(entries, metadata)
+    if end != data_bytes:
+        raise _damaged_file_error(path, f"its tensors take {end} bytes, but it has {data_bytes} for them")
+    return SafetensorsHeader(tensors, metadata)
 
 
-def _entry(path: Path, name: str, about: Any) -> tuple[Entry, tuple[int, int]]:
+def _parse_tensor_info(path: Path, name: str, description: Any) -> tuple[TensorInfo, tuple[int, int]]:
     """Type, shape and place of a tensor, which have to agree."""
-    if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
-        raise _damaged(path, f"its tensor {_short(name)} is not described as tensors are")
-    dtype, shape, place = about["dtype"], about["shape"], about["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in BYTES:
-        raise _damaged(path, f"its tensor {_short(name)} has the unknown type {_short(dtype)}")
-    if not _sizes(shape) or len(shape) > MOST_DIMENSIONS or not _sizes(place) or len(place) != 2:
-        raise _damaged(path, f"its tensor {_short(name)} has no usable shape or place")
+    if not isinstance(description, dict) or set(description) != {"dtype", "shape", "data_offsets"}:
+        raise _damaged_file_error(path, f"its tensor {_truncate(name)} is not described as tensors are")
+    dtype, shape, extent = description["dtype"], description["shape"], description["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise _damaged_file_error(path, f"its tensor {_truncate(name)} has the unknown type {_truncate(dtype)}")
+    if not _is_size_list(shape) or len(shape) > MAX_DIMENSIONS or not _is_size_list(extent) or len(extent) != 2:
+        raise _damaged_file_error(path, f"its tensor {_truncate(name)} has no usable shape or place")
     # Python's whole numbers do not overflow.
-    if place[1] - place[0] != math.prod(shape) * BYTES[dtype]:
-        raise _damaged(path, f"its tensor {_short(name)} has another size than its shape")
-    return Entry(dtype, tuple(shape)), (place[0], place[1])
+    if extent[1] - extent[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
+        raise _damaged_file_error(path, f"its tensor {_truncate(name)} has another size than its shape")
+    return TensorInfo(dtype, tuple(shape)), (extent[0], extent[1])
 
 
-def _sizes(values: Any) -> bool:
+def _is_size_list(values: Any) -> bool:
     return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**48 for n in values)
 
 
-def _short(text: Any) -> str:
+def _truncate(text: Any) -> str:
     return repr(text)[:60]
 
 
-def _damaged(path: Path, found: str) -> ConfigError:
+def _damaged_file_error(path: Path, reason: str) -> ConfigError:
     return ConfigError(
-        f"{path.name} cannot be read as weights: {found}; it may be damaged. {ADVICE}"
+        f"{path.name} cannot be read as weights: {reason}; it may be damaged. {RETRAIN_HINT}"
     )

@@ -26,13 +26,13 @@ from napari_dycon.engine.config import TrainConfig
 
 Shape = tuple[int, int, int]  # voxels (D, H, W)
 
-BLUR_PROBABILITY, BLUR_SIGMA = 0.2, (0.3, 1.0)  # voxels, each axis by itself
-LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_ZOOM = 0.1, (0.6, 1.0)
+BLUR_PROBABILITY, BLUR_SIGMA_VOXELS = 0.2, (0.3, 1.0)  # voxels, each axis by itself
+LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_ZOOM_RANGE = 0.1, (0.6, 1.0)
 NOISE_PROBABILITY, MAX_NOISE_STD = 0.3, 0.12
 BRIGHTNESS_PROBABILITY, MAX_BRIGHTNESS = 0.5, 0.25
-GAMMA_PROBABILITY, GAMMA = 0.4, (0.7, 1.5)
+GAMMA_PROBABILITY, GAMMA_RANGE = 0.4, (0.7, 1.5)
 BLUR_TRUNCATION = 4.0  # standard deviations
-THIN_SIDE = 32  # voxels of a patch, below which it tilts less the longer its other sides are
+THIN_SIDE_VOXELS = 32  # voxels of a patch, below which it tilts less the longer its other sides are
 EPS = 1e-7
 
 
@@ -46,7 +46,7 @@ class Augmentation:
 
     angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    mirrored: bool = False  # left and right exchanged
+    flip_left_right: bool = False  # left and right exchanged
     blur: tuple[float, float, float] | None = None  # sigma in voxels
     zoom: float | None = None  # of the lower resolution
     noise_std: float | None = None
@@ -57,60 +57,60 @@ class Augmentation:
 def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmentation:
     """Draw what is done to a patch."""
 
-    def triple(low: float, high: float) -> tuple[float, float, float]:
+    def draw_triple(low: float, high: float) -> tuple[float, float, float]:
         a, b, c = rng.uniform(low, high, 3)
         return float(a), float(b), float(c)
 
-    def chance(probability: float) -> bool:
+    def draw_bool(probability: float) -> bool:
         return bool(rng.random() < probability)
 
-    def between(low: float, high: float) -> float:
+    def draw_uniform(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
     angle, scale = math.radians(config.rotate_degrees), config.scale_range
-    a, b, c = triple(-angle, angle)
-    share_d, share_h, share_w = rotation_limits(config.patch)
+    a, b, c = draw_triple(-angle, angle)
+    limit_d, limit_h, limit_w = compute_rotation_limits(config.patch)
     return Augmentation(
-        angles=(a * share_d, b * share_h, c * share_w),
-        scales=triple(1.0 - 0.8 * scale, 1.0 + scale),
-        mirrored=config.mirror and chance(0.5),
-        blur=triple(*BLUR_SIGMA) if chance(BLUR_PROBABILITY) else None,
-        zoom=between(*LOW_RESOLUTION_ZOOM) if chance(LOW_RESOLUTION_PROBABILITY) else None,
-        noise_std=between(0.0, MAX_NOISE_STD) if chance(NOISE_PROBABILITY) else None,
+        angles=(a * limit_d, b * limit_h, c * limit_w),
+        scales=draw_triple(1.0 - 0.8 * scale, 1.0 + scale),
+        flip_left_right=config.mirror and draw_bool(0.5),
+        blur=draw_triple(*BLUR_SIGMA_VOXELS) if draw_bool(BLUR_PROBABILITY) else None,
+        zoom=draw_uniform(*LOW_RESOLUTION_ZOOM_RANGE) if draw_bool(LOW_RESOLUTION_PROBABILITY) else None,
+        noise_std=draw_uniform(0.0, MAX_NOISE_STD) if draw_bool(NOISE_PROBABILITY) else None,
         brightness=(
-            between(-MAX_BRIGHTNESS, MAX_BRIGHTNESS) if chance(BRIGHTNESS_PROBABILITY) else None
+            draw_uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS) if draw_bool(BRIGHTNESS_PROBABILITY) else None
         ),
-        gamma=between(*GAMMA) if chance(GAMMA_PROBABILITY) else None,
+        gamma=draw_uniform(*GAMMA_RANGE) if draw_bool(GAMMA_PROBABILITY) else None,
     )
 
 
-def rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
+def compute_rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
     """Shares of the largest angle by which a patch may be rotated about its axes D, H and W.
 
     Thin patches, of scans of few slices, hardly tilt: they would leave the scan at their ends.
     """
     if patch is None:
         return 1.0, 1.0, 1.0
-    shares = []
+    limits = []
     for axis in range(3):
         short, long = sorted(side for other, side in enumerate(patch) if other != axis)
-        shares.append(1.0 if short >= THIN_SIDE else min(1.0, 2.0 * short / long))
-    return shares[0], shares[1], shares[2]
+        limits.append(1.0 if short >= THIN_SIDE_VOXELS else min(1.0, 2.0 * short / long))
+    return limits[0], limits[1], limits[2]
 
 
-def margin_size(patch: Shape, config: TrainConfig) -> Shape:
+def compute_crop_shape(patch: Shape, config: TrainConfig) -> Shape:
     """Voxels to crop for a patch, so that its corners hold real anatomy after rotation."""
     if not config.augment:
         return patch
-    grow = 1.0 + config.scale_range / 2 + config.rotate_degrees / 90
-    d, h, w = (math.ceil(p * grow / 2) * 2 for p in patch)
+    factor = 1.0 + config.scale_range / 2 + config.rotate_degrees / 90
+    d, h, w = (math.ceil(p * factor / 2) * 2 for p in patch)
     return d, h, w
 
 
 def augment_patches(
     image: Tensor,
     label: Tensor | None,
-    drawn: Sequence[Augmentation],
+    augmentations: Sequence[Augmentation],
     patch: Shape,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
@@ -127,26 +127,26 @@ def augment_patches(
     -------
     float32 (B, C, D, H, W) and int64 (B, D, H, W) or None
     """
-    image, label = sample_patches(image.float(), label, affine_matrices(drawn), patch)
-    for number, chosen in enumerate(drawn):
-        _change_intensities(image[number], chosen, generator)
+    image, label = sample_patches(image.float(), label, build_affine_matrices(augmentations), patch)
+    for number, augmentation in enumerate(augmentations):
+        _augment_intensities(image[number], augmentation, generator)
     return image, label
 
 
-def affine_matrices(drawn: Sequence[Augmentation]) -> npt.NDArray[np.float32]:
+def build_affine_matrices(augmentations: Sequence[Augmentation]) -> npt.NDArray[np.float32]:
     """Matrices ``(B, 3, 3)`` from voxels of a patch to voxels of its crop, about the centers."""
-    found = []
-    for each in drawn:
+    matrices = []
+    for augmentation in augmentations:
         matrix = np.eye(3)
-        for axis, angle in enumerate(each.angles):
-            matrix = matrix @ _rotation(axis, angle)
-        scales = np.array(each.scales)
-        scales[2] *= -1 if each.mirrored else 1
-        found.append(matrix * scales)
-    return np.stack(found).astype(np.float32)
+        for axis, angle in enumerate(augmentation.angles):
+            matrix = matrix @ _rotation_matrix(axis, angle)
+        scales = np.array(augmentation.scales)
+        scales[2] *= -1 if augmentation.flip_left_right else 1
+        matrices.append(matrix * scales)
+    return np.stack(matrices).astype(np.float32)
 
 
-def _rotation(axis: int, angle: float) -> npt.NDArray[np.float64]:
+def _rotation_matrix(axis: int, angle: float) -> npt.NDArray[np.float64]:
     """Right-handed rotation about an axis of (D, H, W)."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
@@ -167,12 +167,12 @@ def sample_patches(
     sizes = image.shape[2:]
     grid = image.new_empty((len(image), *patch, 3))
     index = None
-    for axis, at in enumerate(_coordinates(matrix, patch)):
+    for axis, coordinate in enumerate(_iter_coordinates(matrix, patch)):
         n = sizes[axis]
-        torch.mul(at, 2.0 / n, out=grid[..., 2 - axis])  # grid_sample counts axes from the last
+        torch.mul(coordinate, 2.0 / n, out=grid[..., 2 - axis])  # grid_sample counts axes from the last
         if label is not None:
-            near = at.add_((n - 1) / 2).round_().clamp_(0, n - 1).long()
-            index = near if index is None else index.mul_(n).add_(near)
+            nearest = coordinate.add_((n - 1) / 2).round_().clamp_(0, n - 1).long()
+            index = nearest if index is None else index.mul_(n).add_(nearest)
     sampled = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     if label is None or index is None:
         return sampled, None
@@ -180,29 +180,29 @@ def sample_patches(
     return sampled, values.view(index.shape).long()
 
 
-def _coordinates(matrix: Tensor, patch: Shape) -> Iterator[Tensor]:
+def _iter_coordinates(matrix: Tensor, patch: Shape) -> Iterator[Tensor]:
     """Where the voxels of patches lie along each axis of the crops, from the center.
 
     Sums of one term for each axis of the patch; ``affine_grid`` multiplies matrices, which takes
     five times as long on a CPU and is imprecise on GPUs where TF32 is switched on.
     """
-    places = [torch.arange(n, device=matrix.device) - (n - 1) / 2 for n in patch]
+    positions = [torch.arange(n, device=matrix.device) - (n - 1) / 2 for n in patch]
     for axis in range(3):
-        d, h, w = (matrix[:, axis, i, None] * places[i] for i in range(3))
+        d, h, w = (matrix[:, axis, i, None] * positions[i] for i in range(3))
         yield d[:, :, None, None] + h[:, None, :, None] + w[:, None, None, :]
 
 
-def _change_intensities(image: Tensor, chosen: Augmentation, generator: torch.Generator) -> None:
+def _augment_intensities(image: Tensor, augmentation: Augmentation, generator: torch.Generator) -> None:
     """Apply what was drawn to a patch ``(C, D, H, W)``, in place."""
-    if chosen.blur or chosen.zoom:
-        image.copy_(filter_axes(image, chosen.blur, chosen.zoom))
-    if chosen.noise_std:
+    if augmentation.blur or augmentation.zoom:
+        image.copy_(filter_axes(image, augmentation.blur, augmentation.zoom))
+    if augmentation.noise_std:
         noise = torch.randn(image.shape, generator=generator, device=image.device)
-        image.add_(noise, alpha=chosen.noise_std)
-    if chosen.brightness:
-        image.mul_(1.0 + chosen.brightness)
-    if chosen.gamma:
-        image.copy_(adjust_contrast(image, chosen.gamma))
+        image.add_(noise, alpha=augmentation.noise_std)
+    if augmentation.brightness:
+        image.mul_(1.0 + augmentation.brightness)
+    if augmentation.gamma:
+        image.copy_(adjust_contrast(image, augmentation.gamma))
 
 
 def filter_axes(
@@ -220,17 +220,17 @@ def filter_axes(
         if zoom:
             matrix = matrix @ _low_resolution_matrix(n, zoom, image.device)
         filters.append(matrix)
-    for_d, for_h, for_w = filters
-    image = image @ for_w
-    image = for_h.T @ image
-    return (for_d.T @ image.flatten(2)).view(image.shape)
+    filter_d, filter_h, filter_w = filters
+    image = image @ filter_w
+    image = filter_h.T @ image
+    return (filter_d.T @ image.flatten(2)).view(image.shape)
 
 
 def _blur_matrix(n: int, sigma: float, device: torch.device) -> Tensor:
     """Gaussian filter of n voxels with zeros outside: each weight is an integral over a voxel."""
     tail = int(max(sigma * BLUR_TRUNCATION, 0.5) + 0.5)
-    places = torch.arange(n, device=device)
-    distance = (places[:, None] - places).float()
+    positions = torch.arange(n, device=device)
+    distance = (positions[:, None] - positions).float()
     scale = 1.0 / (math.sqrt(2.0) * sigma)
     weights = torch.erf((distance + 0.5) * scale) - torch.erf((distance - 0.5) * scale)
     return 0.5 * weights * (distance.abs() <= tail)
@@ -238,9 +238,9 @@ def _blur_matrix(n: int, sigma: float, device: torch.device) -> Tensor:
 
 def _low_resolution_matrix(n: int, zoom: float, device: torch.device) -> Tensor:
     """Every ``1 / zoom``-th of n voxels, and linear interpolation between them."""
-    small = max(1, round(n * zoom))
+    low_size = max(1, round(n * zoom))
     rows = torch.eye(n, device=device)[None]
-    rows = F.interpolate(rows, size=small, mode="nearest")
+    rows = F.interpolate(rows, size=low_size, mode="nearest")
     return F.interpolate(rows, size=n, mode="linear", align_corners=False)[0]
 
 
@@ -248,13 +248,13 @@ def adjust_contrast(image: Tensor, gamma: float) -> Tensor:
     """Intensities between their extremes to the power of gamma, same mean and deviation."""
     low, high = torch.aminmax(image)
     mean = image.mean()
-    deviation = _deviation(image - mean)
+    std = _compute_std(image - mean)
     changed = ((image - low) / (high - low + EPS)).pow_(gamma)
     changed.sub_(changed.mean())
-    return changed.mul_(deviation / (_deviation(changed) + EPS)).add_(mean)
+    return changed.mul_(std / (_compute_std(changed) + EPS)).add_(mean)
 
 
-def _deviation(differences: Tensor) -> Tensor:
+def _compute_std(differences: Tensor) -> Tensor:
     """Standard deviation of values from which their mean is taken; ``std`` is slow on CPUs."""
     norm: Tensor = torch.linalg.vector_norm(differences)
     return norm / math.sqrt(max(differences.numel() - 1, 1))

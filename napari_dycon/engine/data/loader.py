@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from napari_dycon.engine.data.patches import Batch, CropBatch, StepBatches, UnlabeledCase
+from napari_dycon.engine.data.patches import Batch, CropBatch, PatchBatchDataset, UnlabeledCase
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.sampling import ClassVoxels
 from napari_dycon.engine.data.volumes import (
@@ -24,11 +24,11 @@ from napari_dycon.engine.data.volumes import (
 )
 from napari_dycon.engine.device import is_out_of_memory
 
-READ_AHEAD = 2  # batches
-SETTLED = 5  # batches after which it is known what memory training takes
+READ_AHEAD_BATCHES = 2  # batches
+WARMUP_BATCHES = 5  # batches after which it is known what memory training takes
 
 
-class Batches:
+class BatchLoader:
     """Batches of a run; a batch depends on seed and step alone, so any step can be asked for.
 
     Parameters
@@ -44,39 +44,39 @@ class Batches:
         self._data = data
         self._device = device
         # Sampling in three dimensions is not there on Apple's GPUs in every version of torch.
-        self._augments_on = device if device.type == "cuda" else torch.device("cpu")
+        self._augmentation_device = device if device.type == "cuda" else torch.device("cpu")
         if read_ahead is None:
-            read_ahead = 0 if device.type == "cpu" else READ_AHEAD
+            read_ahead = 0 if device.type == "cpu" else READ_AHEAD_BATCHES
         self._read_ahead = read_ahead
         self._reader = ThreadPoolExecutor(1, "batches") if read_ahead else None
-        self._waiting: deque[Future[CropBatch | Batch]] = deque()
-        self._volumes: Volumes = MappedVolumes(pinned=device.type == "cuda")
-        self._voxels: dict[Path, list[ClassVoxels]] = {}
+        self._pending: deque[Future[CropBatch | Batch]] = deque()
+        self._volumes: Volumes = MappedVolumes(pin_memory=device.type == "cuda")
+        self._class_voxels: dict[Path, list[ClassVoxels]] = {}
         self._resident: ResidentVolumes | None = None  # in the making
         self._loading: Future[None] | None = None
-        self._source: StepBatches | None = None
+        self._dataset: PatchBatchDataset | None = None
         self._unlabeled: list[UnlabeledCase] | None = None
-        self._next, self._count = -1, 0
+        self._next_step, self._batch_count = -1, 0
 
     def get(self, step: int, unlabeled: list[UnlabeledCase]) -> Batch:
         """Batch of a step; cheap when asked for step after step with the same unlabeled cases."""
-        moved = self._move_to_device()
-        if self._source is None or self._unlabeled is not unlabeled or moved:
+        has_moved = self._move_to_device()
+        if self._dataset is None or self._unlabeled is not unlabeled or has_moved:
             self._discard()
-            self._source, self._unlabeled = self._make(unlabeled), unlabeled
-        if step != self._next:
+            self._dataset, self._unlabeled = self._build_dataset(unlabeled), unlabeled
+        if step != self._next_step:
             self._discard()
-        source, self._next = self._source, step + 1
+        dataset, self._next_step = self._dataset, step + 1
         if self._reader is None or isinstance(self._volumes, ResidentVolumes):
-            return self._finish(self._prepare(source, step))
-        while len(self._waiting) <= self._read_ahead:
-            number = step + len(self._waiting)
-            self._waiting.append(self._reader.submit(self._prepare, source, number))
-        return self._finish(self._waiting.popleft().result())
+            return self._finish(self._prepare(dataset, step))
+        while len(self._pending) <= self._read_ahead:
+            number = step + len(self._pending)
+            self._pending.append(self._reader.submit(self._prepare, dataset, number))
+        return self._finish(self._pending.popleft().result())
 
-    def one(self, step: int, unlabeled: list[UnlabeledCase]) -> Batch:
+    def load_single(self, step: int, unlabeled: list[UnlabeledCase]) -> Batch:
         """Batch of a single step, none ahead."""
-        return self._finish(self._prepare(self._make(unlabeled), step))
+        return self._finish(self._prepare(self._build_dataset(unlabeled), step))
 
     def close(self) -> None:
         """End what is read ahead; no file stays open. Nothing can be asked for any more."""
@@ -84,39 +84,39 @@ class Batches:
         if self._reader is not None:
             self._reader.shutdown(cancel_futures=True)
 
-    def _prepare(self, source: StepBatches, step: int) -> CropBatch | Batch:
+    def _prepare(self, dataset: PatchBatchDataset, step: int) -> CropBatch | Batch:
         """Do what the thread that reads ahead can do."""
-        crops = source[step]
-        if self._augments_on.type != "cpu":
+        crops = dataset[step]
+        if self._augmentation_device.type != "cpu":
             return crops
-        return crops.augmented(self._augments_on)
+        return crops.augment(self._augmentation_device)
 
-    def _finish(self, found: CropBatch | Batch) -> Batch:
-        batch = found.augmented(self._augments_on) if isinstance(found, CropBatch) else found
+    def _finish(self, prepared: CropBatch | Batch) -> Batch:
+        batch = prepared.augment(self._augmentation_device) if isinstance(prepared, CropBatch) else prepared
         return batch.to(self._device)
 
     def _discard(self) -> None:
-        for waiting in self._waiting:
-            waiting.cancel()
-        self._waiting.clear()
+        for future in self._pending:
+            future.cancel()
+        self._pending.clear()
 
-    def _make(self, unlabeled: list[UnlabeledCase]) -> StepBatches:
+    def _build_dataset(self, unlabeled: list[UnlabeledCase]) -> PatchBatchDataset:
         data = self._data
-        return StepBatches(
+        return PatchBatchDataset(
             data.labeled,
             unlabeled,
             data.config,
-            data.warped,
-            data.voted,
+            data.registered_cases,
+            data.pseudo_labeled_cases,
             self._volumes,
-            self._voxels,
+            self._class_voxels,
         )
 
     def _move_to_device(self) -> bool:
         """Move one more volume to a device with room for all; whether the last has arrived."""
-        self._count += 1
-        if self._count == SETTLED and self._reader is not None:
-            labeled = [*self._data.labeled, *self._data.warped, *self._data.voted]
+        self._batch_count += 1
+        if self._batch_count == WARMUP_BATCHES and self._reader is not None:
+            labeled = [*self._data.labeled, *self._data.registered_cases, *self._data.pseudo_labeled_cases]
             images = [case.image for case in labeled]
             images += [case.image for case in self._data.unlabeled]
             labels = [case.label for case in labeled]

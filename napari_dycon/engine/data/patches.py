@@ -4,7 +4,7 @@ A step's batch is a pure function of the run's seed and the step's number, so th
 sees exactly what an uninterrupted one would have seen. An unlabeled case is a type without a
 label: nothing downstream can read what it never carries. Patches keep their place in the volume.
 
-A batch is made in two parts: ``StepBatches`` chooses cases and places and copies crops, larger than
+A batch is made in two parts: ``PatchBatchDataset`` chooses cases and places and copies crops, larger than
 a patch, as they are stored; ``CropBatch.augmented`` makes patches of them on the training device.
 """
 
@@ -25,20 +25,20 @@ from napari_dycon.engine.data.augmentation import (
     Shape,
     augment_patches,
     draw_augmentation,
-    margin_size,
+    compute_crop_shape,
 )
 from napari_dycon.engine.data.preprocessing import read_label_array
 from napari_dycon.engine.data.sampling import (
     ClassVoxels,
     clamp_center,
     crop,
-    random_center,
+    draw_center,
     voxels_by_class,
 )
 from napari_dycon.engine.data.volumes import MappedVolumes, Volumes
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
-LEFT_RIGHT = 2  # axis of canonical voxels (D, H, W)
+LEFT_RIGHT_AXIS = 2  # axis of canonical voxels (D, H, W)
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,26 @@ class LabeledCase:
 
 
 class LabeledBatch(NamedTuple):
-    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, ``position``, ``extent (L, 3)``."""
+    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, ``patch_center``, ``extent (L, 3)``."""
 
     image: Tensor
     label: Tensor
-    position: Tensor
-    extent: Tensor
+    patch_center: Tensor
+    patch_size: Tensor
 
 
 class UnlabeledBatch(NamedTuple):
-    """``image (U, C, D, H, W)``, ``position`` and ``extent (U, 3)``: there is no label to leak."""
+    """``image (U, C, D, H, W)``, ``patch_center`` and ``extent (U, 3)``: there is no label to leak."""
 
     image: Tensor
-    position: Tensor
-    extent: Tensor
+    patch_center: Tensor
+    patch_size: Tensor
 
 
 class Batch(NamedTuple):
     """What one step learns from.
 
-    ``position`` is a patch's center along each axis of its volume, 0 to 1, and ``extent`` its size
+    ``patch_center`` is a patch's center along each axis of its volume, 0 to 1, and ``patch_size`` its size
     in the same unit, negative along an axis that was mirrored; small rotations and scalings of the
     augmentation are not part of them.
     """
@@ -93,34 +93,34 @@ class Batch(NamedTuple):
     def to(self, device: torch.device) -> Batch:
         """Copy to a device."""
 
-        def moved(tensor: Tensor) -> Tensor:
+        def to_device(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=True)
 
-        unlabeled = self.unlabeled and UnlabeledBatch(*map(moved, self.unlabeled))
-        return Batch(LabeledBatch(*map(moved, self.labeled)), unlabeled)
+        unlabeled = self.unlabeled and UnlabeledBatch(*map(to_device, self.unlabeled))
+        return Batch(LabeledBatch(*map(to_device, self.labeled)), unlabeled)
 
 
 class Crops(NamedTuple):
     """Regions of volumes of which patches are made.
 
     ``image (B, C, d, h, w)`` as it is stored, uint8 ``label (B, d, h, w)`` of labeled cases,
-    ``position`` and ``extent (B, 3)`` as in a batch, and what is to be done to each patch.
+    ``patch_center`` and ``extent (B, 3)`` as in a batch, and what is to be done to each patch.
     """
 
     image: Tensor
     label: Tensor | None
-    position: Tensor
-    extent: Tensor
-    drawn: tuple[Augmentation, ...]
+    patch_center: Tensor
+    patch_size: Tensor
+    augmentations: tuple[Augmentation, ...]
 
     def to(self, device: torch.device) -> Crops:
         """Copy to a device, without waiting for it."""
-        image, position, extent = (
+        image, patch_center, patch_size = (
             tensor.to(device, non_blocking=True)
-            for tensor in (self.image, self.position, self.extent)
+            for tensor in (self.image, self.patch_center, self.patch_size)
         )
         label = None if self.label is None else self.label.to(device, non_blocking=True)
-        return Crops(image, label, position, extent, self.drawn)
+        return Crops(image, label, patch_center, patch_size, self.augmentations)
 
 
 class CropBatch(NamedTuple):
@@ -131,28 +131,28 @@ class CropBatch(NamedTuple):
     patch: Shape
     noise_seed: int
 
-    def augmented(self, device: torch.device) -> Batch:
+    def augment(self, device: torch.device) -> Batch:
         """Make the batch, on a device."""
         generator = torch.Generator(device).manual_seed(self.noise_seed)
 
-        def patches(crops: Crops) -> tuple[Tensor, Tensor | None]:
-            if crops.drawn:
-                return augment_patches(crops.image, crops.label, crops.drawn, self.patch, generator)
+        def extract_patches(crops: Crops) -> tuple[Tensor, Tensor | None]:
+            if crops.augmentations:
+                return augment_patches(crops.image, crops.label, crops.augmentations, self.patch, generator)
             label = crops.label
             return crops.image.float(), label if label is None else label.long()
 
         crops = self.labeled.to(device)
-        image, label = patches(crops)
+        image, label = extract_patches(crops)
         assert label is not None
-        labeled = LabeledBatch(image, label, crops.position, crops.extent)
+        labeled = LabeledBatch(image, label, crops.patch_center, crops.patch_size)
         if self.unlabeled is None:
             return Batch(labeled, None)
         crops = self.unlabeled.to(device)
-        image, _ = patches(crops)
-        return Batch(labeled, UnlabeledBatch(image, crops.position, crops.extent))
+        image, _ = extract_patches(crops)
+        return Batch(labeled, UnlabeledBatch(image, crops.patch_center, crops.patch_size))
 
 
-class StepBatches:
+class PatchBatchDataset:
     """Crops of the batches of a run, by the step's number.
 
     Parameters
@@ -170,73 +170,73 @@ class StepBatches:
         labeled: Sequence[LabeledCase],
         unlabeled: Sequence[UnlabeledCase],
         config: TrainConfig,
-        warped: Sequence[LabeledCase] = (),
-        voted: Sequence[LabeledCase] = (),
+        registered_cases: Sequence[LabeledCase] = (),
+        pseudo_labeled_cases: Sequence[LabeledCase] = (),
         volumes: Volumes | None = None,
-        voxels: dict[Path, list[ClassVoxels]] | None = None,
+        class_voxels: dict[Path, list[ClassVoxels]] | None = None,
     ) -> None:
         self.labeled = list(labeled)
-        self.warped, self.voted = list(warped), list(voted)
-        own = len(self.labeled)
-        self._warp_share = config.shape_share(own)
-        self._vote_share = config.vote_share * min(1.0, len(self.voted) / (4 * own))
+        self.registered_cases, self.pseudo_labeled_cases = list(registered_cases), list(pseudo_labeled_cases)
+        n_labeled = len(self.labeled)
+        self._registered_probability = config.registration_augmentation_probability(n_labeled)
+        self._pseudo_labeled_probability = config.vote_share * min(1.0, len(self.pseudo_labeled_cases) / (4 * n_labeled))
         self.unlabeled = list(unlabeled)
         self.config = config
         self._volumes = volumes or MappedVolumes()
-        self._voxels = {} if voxels is None else voxels
+        self._class_voxels = {} if class_voxels is None else class_voxels
 
     def __getitem__(self, step: int) -> CropBatch:
         rng = np.random.default_rng((self.config.seed, step))
         patch = self.config.patch
         assert patch is not None
         noise_seed = int(rng.integers(2**63))
-        labeled = self._labeled_crops(rng, patch)
+        labeled = self._read_labeled_crops(rng, patch)
         unlabeled = None
         if self.unlabeled and self.config.unlabeled_batch:
-            unlabeled = self._unlabeled_crops(rng, patch)
+            unlabeled = self._read_unlabeled_crops(rng, patch)
         return CropBatch(labeled, unlabeled, patch, noise_seed)
 
-    def _labeled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
+    def _read_labeled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
         images, labels, centers = [], [], []
         for _ in range(self.config.labeled_batch):
             cases = self.labeled
-            if self.voted and rng.random() < self._vote_share:
-                cases = self.voted
-            elif self.warped and rng.random() < self._warp_share:
-                cases = self.warped
+            if self.pseudo_labeled_cases and rng.random() < self._pseudo_labeled_probability:
+                cases = self.pseudo_labeled_cases
+            elif self.registered_cases and rng.random() < self._registered_probability:
+                cases = self.registered_cases
             case = cases[rng.integers(len(cases))]
             images.append(self._volumes.image(case.image))
             labels.append(self._volumes.label(case.label))
-            centers.append(self._labeled_center(rng, case, labels[-1].shape, patch))
-        return self._crops(rng, images, labels, centers, patch)
+            centers.append(self._draw_labeled_center(rng, case, labels[-1].shape, patch))
+        return self._copy_crops(rng, images, labels, centers, patch)
 
-    def _unlabeled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
+    def _read_unlabeled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
         images, centers = [], []
         for _ in range(self.config.unlabeled_batch):
             case = self.unlabeled[rng.integers(len(self.unlabeled))]
             images.append(self._volumes.image(case.image))
-            centers.append(random_center(rng, images[-1].shape[1:], patch))
-        return self._crops(rng, images, [], centers, patch)
+            centers.append(draw_center(rng, images[-1].shape[1:], patch))
+        return self._copy_crops(rng, images, [], centers, patch)
 
-    def _labeled_center(
+    def _draw_labeled_center(
         self, rng: np.random.Generator, case: LabeledCase, shape: Sequence[int], patch: Shape
     ) -> tuple[int, ...]:
-        if case.label not in self._voxels:
-            self._voxels[case.label] = voxels_by_class(read_label_array(case.label))
-        places = self._voxels[case.label]
-        structures = [voxels for value, voxels in places if value > 0]
-        sparse = bool(places) and any(value < 0 for value, _ in places)
+        if case.label not in self._class_voxels:
+            self._class_voxels[case.label] = voxels_by_class(read_label_array(case.label))
+        class_voxels = self._class_voxels[case.label]
+        structures = [voxels for value, voxels in class_voxels if value > 0]
+        is_sparse = bool(class_voxels) and any(value < 0 for value, _ in class_voxels)
         if structures and rng.random() < self.config.foreground_share:
             voxels = structures[rng.integers(len(structures))]
-        elif sparse:  # a random place would often hold no annotation at all
-            voxels = places[rng.integers(len(places))][1]
+        elif is_sparse:  # a random place would often hold no annotation at all
+            voxels = class_voxels[rng.integers(len(class_voxels))][1]
         else:
-            return random_center(rng, shape, patch)
+            return draw_center(rng, shape, patch)
         voxel = voxels[rng.integers(len(voxels))]
         jitter = [rng.integers(-(p // 4), p // 4 + 1) for p in patch]
         return clamp_center(voxel + np.array(jitter), shape, patch)
 
-    def _crops(
+    def _copy_crops(
         self,
         rng: np.random.Generator,
         images: Sequence[Any],
@@ -245,10 +245,10 @@ class StepBatches:
         patch: Shape,
     ) -> Crops:
         """Copy the crops out of their volumes, each into its part of one tensor."""
-        count, size, config = len(images), margin_size(patch, self.config), self.config
+        count, size, config = len(images), compute_crop_shape(patch, self.config), self.config
         empty = self._volumes.empty
-        half = all(image.itemsize == 2 for image in images)
-        dtype = torch.float16 if half else torch.float32
+        is_float16 = all(image.itemsize == 2 for image in images)
+        dtype = torch.float16 if is_float16 else torch.float32
         image = empty((count, images[0].shape[0], *size), dtype)
         for out, volume, center in zip(image, images, centers, strict=True):
             crop(volume, center, self._volumes.view(out), fill=None)
@@ -257,13 +257,13 @@ class StepBatches:
             assert label is not None
             out = self._volumes.view(label[number : number + 1])
             crop(volume[None], centers[number], out, fill=UNANNOTATED)
-        drawn = tuple(draw_augmentation(rng, config) for _ in images) if config.augment else ()
+        augmentations = tuple(draw_augmentation(rng, config) for _ in images) if config.augment else ()
         shapes = np.array([volume.shape[1:] for volume in images], np.float32)
-        extents = np.array(patch, np.float32) / shapes
-        for extent, each in zip(extents, drawn, strict=bool(drawn)):
-            extent[LEFT_RIGHT] *= -1 if each.mirrored else 1
-        position, extent = (
-            self._volumes.host_tensor(values)
-            for values in (np.array(centers, np.float32) / shapes, extents)
+        patch_sizes = np.array(patch, np.float32) / shapes
+        for patch_size, augmentation in zip(patch_sizes, augmentations, strict=bool(augmentations)):
+            patch_size[LEFT_RIGHT_AXIS] *= -1 if augmentation.flip_left_right else 1
+        patch_center, patch_size = (
+            self._volumes.copy_to_tensor(values)
+            for values in (np.array(centers, np.float32) / shapes, patch_sizes)
         )
-        return Crops(image, label, position, extent, drawn)
+        return Crops(image, label, patch_center, patch_size, augmentations)

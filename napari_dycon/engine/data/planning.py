@@ -34,11 +34,11 @@ SPLIT_BELOW_VOXELS = 64**3  # smaller patches see too little: the batch is compu
 # CPU for 48^3 and 64^3 patches, with and without half resolution, 2 and 8 classes, 1 and 4
 # channels; the estimate was 0.88 to 1.09 of the measured peak. A voxel of a coarser level counts as
 # the share of a voxel that it is.
-BYTES_PER_FILTER, BYTES_PER_FINE_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 46, 21, 28, 7
-CHECKPOINTED_SHARE = 0.7  # of these bytes with activation checkpointing; measured: 0.61 to 0.80
-FINE_FILTERS = 8  # as in network.py, which imports torch
-LEAST_SIDE = 32  # voxels of a patch along each axis, or all that scans have, where that is less
-LEAST_CELLS = 2  # of the coarsest level, likewise: of a single one normalizing leaves nothing
+BYTES_PER_FILTER, BYTES_PER_FULL_RES_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 46, 21, 28, 7
+CHECKPOINTED_FRACTION = 0.7  # of these bytes with activation checkpointing; measured: 0.61 to 0.80
+FULL_RES_FILTERS = 8  # as in network.py, which imports torch
+MIN_PATCH_SIDE = 32  # voxels of a patch along each axis, or all that scans have, where that is less
+MIN_FEATURE_SIDE = 2  # of the coarsest level, likewise: of a single one normalizing leaves nothing
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Fingerprint:
     high: float  # 99.5 % quantile, the same
 
 
-def fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, float]) -> Fingerprint:
+def compute_fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, float]) -> Fingerprint:
     """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
     channels = array if array.ndim == 4 else array[None]
     low, high = np.max(
@@ -61,9 +61,9 @@ def fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, flo
     return Fingerprint((d, h, w), spacing, float(low), float(high))
 
 
-def plan(
+def plan_training(
     config: TrainConfig,
-    prints: Sequence[Fingerprint],
+    fingerprints: Sequence[Fingerprint],
     device: str,
     *,
     card_bytes: int | None = None,
@@ -80,24 +80,24 @@ def plan(
     card_bytes : free memory of the graphics card, where it is known
     channels, classes : of the network; the background counts
     """
-    spacing = config.spacing or _spacing(prints)
-    shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in prints])
+    spacing = config.spacing or _plan_spacing(fingerprints)
+    shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in fingerprints])
     config = plan_network(config, device, card_bytes=card_bytes)
     shape = np.median(shapes, axis=0)
     voxels = PATCH_VOXELS[device]
     if card_bytes is not None and config.patch is None:
-        wanted = min(SPLIT_BELOW_VOXELS, voxels, math.prod(shape.tolist()))
-        config, fitting = _fit_card(config, card_bytes, channels, classes, wanted)
-        voxels = min(voxels, fitting)
-    patch = config.patch or _patch(shape, config.stride, voxels)
+        min_voxels = min(SPLIT_BELOW_VOXELS, voxels, math.prod(shape.tolist()))
+        config, max_voxels = _fit_to_card(config, card_bytes, channels, classes, min_voxels)
+        voxels = min(voxels, max_voxels)
+    patch = config.patch or _plan_patch(shape, config.stride, voxels)
     if config.norm != "group" and max(patch) <= config.stride:  # which need more than one cell
-        patch = (min_patch_side(config.stride),) * 3
-    intensity = config.intensity or ("window" if looks_like_ct(prints) else "zscore")
+        patch = (compute_min_patch_side(config.stride),) * 3
+    intensity = config.intensity or ("window" if is_probably_ct(fingerprints) else "zscore")
     window = config.window
     if intensity == "window" and window is None:
         window = (
-            float(np.median([p.low for p in prints])),
-            float(np.median([p.high for p in prints])),
+            float(np.median([p.low for p in fingerprints])),
+            float(np.median([p.high for p in fingerprints])),
         )
     return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
 
@@ -123,41 +123,41 @@ def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = N
     return config.with_changes(filters=config.filters or filters, half_resolution=half)
 
 
-def _spacing(prints: Sequence[Fingerprint]) -> tuple[float, float, float]:
+def _plan_spacing(fingerprints: Sequence[Fingerprint]) -> tuple[float, float, float]:
     """Median spacing of the cases; slices much thicker than pixels are refined moderately."""
-    median = np.median([p.spacing for p in prints], axis=0)
-    thick = int(np.argmax(median))
-    others = float(np.max(np.delete(median, thick)))
-    if median[thick] > 3 * others:
-        median[thick] = max(3 * others, float(np.quantile([p.spacing[thick] for p in prints], 0.1)))
+    median = np.median([p.spacing for p in fingerprints], axis=0)
+    thick_axis = int(np.argmax(median))
+    in_plane = float(np.max(np.delete(median, thick_axis)))
+    if median[thick_axis] > 3 * in_plane:
+        median[thick_axis] = max(3 * in_plane, float(np.quantile([p.spacing[thick_axis] for p in fingerprints], 0.1)))
     z, y, x = (round(float(v), 4) for v in median)
     return z, y, x
 
 
-def _patch(shape: npt.NDArray[np.float64], stride: int, voxels: int) -> tuple[int, int, int]:
+def _plan_patch(shape: npt.NDArray[np.float64], stride: int, max_voxels: int) -> tuple[int, int, int]:
     """Largest patch of the scans' own proportions within the budget, in multiples of the stride.
 
     Axes along which a scan is thin get the least side, or all that it has; what is left of the
     budget is for the others.
     """
-    least = min_patch_side(stride)
-    size = np.minimum(np.ceil(np.round(shape, 3)).clip(1), least)
-    others = shape >= least
-    while others.any():
-        left = voxels / float(np.prod(size[~others]))
-        scale = min(1.0, (left / float(np.prod(shape[others]))) ** (1 / others.sum()))
-        thin = others & (shape * scale < least)
-        if not thin.any():
-            size[others] = shape[others] * scale
+    min_side = compute_min_patch_side(stride)
+    size = np.minimum(np.ceil(np.round(shape, 3)).clip(1), min_side)
+    is_free = shape >= min_side
+    while is_free.any():
+        free_voxels = max_voxels / float(np.prod(size[~is_free]))
+        scale = min(1.0, (free_voxels / float(np.prod(shape[is_free]))) ** (1 / is_free.sum()))
+        is_thin = is_free & (shape * scale < min_side)
+        if not is_thin.any():
+            size[is_free] = shape[is_free] * scale
             break
-        others &= ~thin
-    d, h, w = (int(s if s < least else s // stride * stride) for s in size)
+        is_free &= ~is_thin
+    d, h, w = (int(s if s < min_side else s // stride * stride) for s in size)
     return d, h, w
 
 
-def min_patch_side(stride: int) -> int:
+def compute_min_patch_side(stride: int) -> int:
     """Voxels that a side of a patch has at least, where scans have as many."""
-    return max(-(-LEAST_SIDE // stride), LEAST_CELLS) * stride
+    return max(-(-MIN_PATCH_SIDE // stride), MIN_FEATURE_SIDE) * stride
 
 
 def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) -> float:
@@ -165,14 +165,14 @@ def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) ->
     assert config.filters is not None
     half = bool(config.half_resolution)
     filters = sum(count * 0.125 ** (level + half) for level, count in enumerate(config.filters))
-    fine = FINE_FILTERS * half
-    kept = float(
+    full_res_filters = FULL_RES_FILTERS * half
+    stored = float(
         BYTES_PER_FILTER * filters
-        + BYTES_PER_FINE_FILTER * fine
+        + BYTES_PER_FULL_RES_FILTER * full_res_filters
         + BYTES_PER_CLASS * classes
         + BYTES_PER_CHANNEL * channels
     )
-    return kept * (CHECKPOINTED_SHARE if config.activation_checkpointing else 1.0)
+    return stored * (CHECKPOINTED_FRACTION if config.activation_checkpointing else 1.0)
 
 
 def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) -> int:
@@ -182,23 +182,23 @@ def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) ->
     return math.ceil(voxel * math.prod(config.patch))
 
 
-def lower_batch(config: TrainConfig) -> TrainConfig | None:
+def reduce_batch_memory(config: TrainConfig) -> TrainConfig | None:
     """Return settings of steps with the same patches and less memory, ``None`` where none are left.
 
     The batch is computed in more parts, which costs nothing, and after that with activation
     checkpointing, which costs a quarter of the time.
     """
-    both = math.gcd(config.labeled_batch, config.unlabeled_batch)
-    for parts in range(config.accumulation_steps + 1, both + 1):
-        if both % parts == 0:
+    common_divisor = math.gcd(config.labeled_batch, config.unlabeled_batch)
+    for parts in range(config.accumulation_steps + 1, common_divisor + 1):
+        if common_divisor % parts == 0:
             return config.with_changes(accumulation_steps=parts)
     if config.activation_checkpointing or config.norm == "batch":
         return None
     return config.with_changes(activation_checkpointing=True)
 
 
-def _fit_card(
-    config: TrainConfig, card_bytes: int, channels: int, classes: int, wanted: float
+def _fit_to_card(
+    config: TrainConfig, card_bytes: int, channels: int, classes: int, min_voxels: float
 ) -> tuple[TrainConfig, int]:
     """How a batch is computed, and voxels of a patch that a card has the memory for then.
 
@@ -206,21 +206,21 @@ def _fit_card(
     ----------
     wanted : voxels of a patch for which batches are computed in other ways
     """
-    patches = config.labeled_batch + config.unlabeled_batch
+    n_patches = config.labeled_batch + config.unlabeled_batch
     while True:
-        each = estimate_voxel_bytes(config, channels=channels, classes=classes)
+        voxel_bytes = estimate_voxel_bytes(config, channels=channels, classes=classes)
         parts = config.accumulation_steps
-        voxels = int(CARD_FRACTION * card_bytes * parts / (patches * each))
-        lower = lower_batch(config) if voxels < wanted else None
-        if lower is None:
+        voxels = int(CARD_FRACTION * card_bytes * parts / (n_patches * voxel_bytes))
+        reduced = reduce_batch_memory(config) if voxels < min_voxels else None
+        if reduced is None:
             return config, voxels
-        config = lower
+        config = reduced
 
 
-def looks_like_ct(prints: Sequence[Fingerprint]) -> bool:
+def is_probably_ct(fingerprints: Sequence[Fingerprint]) -> bool:
     """Hounsfield units reach down to air; magnitude images are not negative.
 
     A CT beside other images (PET, for instance) is scaled as these are, scan by scan: the window of
     the one would wipe out the others.
     """
-    return bool(np.median([p.low for p in prints]) < -400)
+    return bool(np.median([p.low for p in fingerprints]) < -400)

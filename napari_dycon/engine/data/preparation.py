@@ -23,7 +23,7 @@ from napari_dycon.core.atomic import make_folder, write_json
 from napari_dycon.core.untrusted import number, read_json, whole
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
-from napari_dycon.engine.data.planning import Fingerprint, fingerprint, plan
+from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, plan_training
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
     fingerprint_path,
@@ -32,7 +32,7 @@ from napari_dycon.engine.data.preprocessing import (
     read_label_array,
     save_array,
 )
-from napari_dycon.engine.data.splits import Groups, frozen_label, write_groups
+from napari_dycon.engine.data.splits import CaseSplit, label_snapshot_path, save_case_split
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError, ProjectError, UserError
 from napari_dycon.project.runs.events import Event
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 HEARTBEAT_S = 0.8  # between events while a scan is prepared
-FINGERPRINTS = 40  # scans that the plan looks at
-MOST_SIDE = 10**6  # voxels along a side of a scan
+MAX_FINGERPRINTS = 40  # scans that the plan looks at
+MAX_SIDE_VOXELS = 10**6  # voxels along a side of a scan
 
 
 @dataclass
@@ -56,19 +56,19 @@ class TrainingData:
     channels: int
     labeled: list[LabeledCase] = field(default_factory=list)
     unlabeled: list[UnlabeledCase] = field(default_factory=list)
-    warped: list[LabeledCase] = field(default_factory=list)  # see warps.py
-    voted: list[LabeledCase] = field(default_factory=list)  # see votes.py
+    registered_cases: list[LabeledCase] = field(default_factory=list)  # see warps.py
+    pseudo_labeled_cases: list[LabeledCase] = field(default_factory=list)  # see votes.py
     validation: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
-def prepare(
+def prepare_training_data(
     project: Project,
     config: TrainConfig,
     device: str,
     state: Path,
-    found: Groups,
-    resumed: bool,
+    split: CaseSplit,
+    is_resumed: bool,
     card_bytes: int | None = None,
 ) -> Iterator[Event | TrainingData]:
     """Plan the run and prepare its scans; yields ``preparing`` events, then the data.
@@ -83,36 +83,36 @@ def prepare(
     resumed : whether the run goes on, with the labels it was started with
     card_bytes : free memory of the graphics card, where it is known
     """
-    labeled, unlabeled = found.labeled, found.unlabeled
+    labeled, unlabeled = split.labeled, split.unlabeled
     ids = [*labeled, *unlabeled]
-    begun: Event = {"event": "preparing", "done": 0, "total": len(ids)}
-    prints = yield from _with_heartbeat(lambda: _fingerprints(project, found), begun)
-    planned = plan(
+    preparing_event: Event = {"event": "preparing", "done": 0, "total": len(ids)}
+    fingerprints = yield from _run_with_heartbeat(lambda: _load_fingerprints(project, split), preparing_event)
+    planned = plan_training(
         config,
-        prints,
+        fingerprints,
         device,
         card_bytes=card_bytes,
         channels=len(project.channels),
-        classes=len(found.class_values) + 1,
+        classes=len(split.class_values) + 1,
     )
     data = TrainingData(
         planned,
-        class_values=tuple(found.class_values),
+        class_values=tuple(split.class_values),
         channels=len(project.channels),
-        validation=found.validation,
+        validation=split.validation,
     )
-    if not resumed:
-        write_groups(state, found)
-    for place, case in enumerate(ids, start=1):
-        work = functools.partial(
-            _prepare_case, project, data, case, state, place <= len(labeled), resumed
+    if not is_resumed:
+        save_case_split(state, split)
+    for index, case in enumerate(ids, start=1):
+        task = functools.partial(
+            _prepare_case, project, data, case, state, index <= len(labeled), is_resumed
         )
-        yield from _with_heartbeat(work, {**begun, "done": place - 1})
-        yield {**begun, "done": place}
+        yield from _run_with_heartbeat(task, {**preparing_event, "done": index - 1})
+        yield {**preparing_event, "done": index}
     if not data.labeled:
-        why = data.warnings[0] if data.warnings else "The state of this run is damaged."
-        raise UserError(f"No label can be learned from yet. {why}")
-    if not any(has_structure(case) for case in data.labeled):
+        reason = data.warnings[0] if data.warnings else "The state of this run is damaged."
+        raise UserError(f"No label can be learned from yet. {reason}")
+    if not any(has_foreground(case) for case in data.labeled):
         raise UserError(
             "No label can be learned from yet: none of them shows a structure. Mark some of it in "
             "at least one scan."
@@ -126,57 +126,57 @@ def prepare(
 
 
 def _prepare_case(
-    project: Project, data: TrainingData, case: str, state: Path, labeled: bool, resumed: bool
+    project: Project, data: TrainingData, case: str, state: Path, is_labeled: bool, is_resumed: bool
 ) -> None:
     """Cache a scan for the planned network, freeze its label, and add both to the data."""
     images = project.image_paths(case)
-    cached = cache_path(project.cache_folder, case, images, data.config)
+    image_path = cache_path(project.cache_folder, case, images, data.config)
     volume = None
-    if not cached.exists():
+    if not image_path.exists():
         volume = project.read_image(case)
-        save_array(cached, prepare_image(volume, data.config))
-    frozen = frozen_label(state, case)
-    if not labeled:
-        data.unlabeled.append(UnlabeledCase(case, cached))
-    elif resumed:
-        if frozen.exists():
-            _check_frozen(frozen, len(data.class_values))
-            data.labeled.append(LabeledCase(case, cached, frozen))
+        save_array(image_path, prepare_image(volume, data.config))
+    label_path = label_snapshot_path(state, case)
+    if not is_labeled:
+        data.unlabeled.append(UnlabeledCase(case, image_path))
+    elif is_resumed:
+        if label_path.exists():
+            _check_label_snapshot(label_path, len(data.class_values))
+            data.labeled.append(LabeledCase(case, image_path, label_path))
     else:
         volume = volume or project.read_image(case)
         label = project.read_label(case, reference=volume)
         assert label is not None
-        indices = to_indices(prepare_label(label, volume, data.config), data.class_values)
+        indices = values_to_indices(prepare_label(label, volume, data.config), data.class_values)
         values = set(np.unique(indices).tolist())
         # A single value teaches nothing, but that a whole scan shows no structure does.
         if len(values - {UNANNOTATED}) < 2 and values != {0}:
-            what = "only background" if 0 in values else "only a structure"
-            what = "nothing" if values == {UNANNOTATED} else what
+            annotated = "only background" if 0 in values else "only a structure"
+            annotated = "nothing" if values == {UNANNOTATED} else annotated
             data.warnings.append(
-                f"Case {case} is left out: {what} is annotated in it. Mark some of the "
+                f"Case {case} is left out: {annotated} is annotated in it. Mark some of the "
                 "structure and some of what is not, or say that the whole scan is done."
             )
         else:
-            save_array(frozen, indices)
-            data.labeled.append(LabeledCase(case, cached, frozen))
+            save_array(label_path, indices)
+            data.labeled.append(LabeledCase(case, image_path, label_path))
 
 
-def _with_heartbeat(work: Callable[[], T], event: Event) -> Generator[Event, None, T]:
+def _run_with_heartbeat(task: Callable[[], T], event: Event) -> Generator[Event, None, T]:
     """Do work in a thread and yield a copy of the event every ``HEARTBEAT_S``."""
     with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(work)
+        future = pool.submit(task)
         while not wait([future], timeout=HEARTBEAT_S).done:
             yield dict(event)
         return future.result()
 
 
-def has_structure(case: LabeledCase) -> bool:
+def has_foreground(case: LabeledCase) -> bool:
     """Whether anything but background is annotated."""
     label = read_label_array(case.label)
     return bool(np.any((label != 0) & (label != UNANNOTATED)))
 
 
-def _check_frozen(path: Path, classes: int) -> None:
+def _check_label_snapshot(path: Path, classes: int) -> None:
     """Refuse a label of a resumed run that names classes it does not have."""
     label = read_label_array(path)
     if label[label != UNANNOTATED].max(initial=0) > classes:
@@ -186,7 +186,7 @@ def _check_frozen(path: Path, classes: int) -> None:
         )
 
 
-def to_indices(
+def values_to_indices(
     label: npt.NDArray[np.uint8], class_values: tuple[int, ...]
 ) -> npt.NDArray[np.uint8]:
     """Label values to network outputs (0, 1, 2, ...); 255 stays."""
@@ -196,49 +196,49 @@ def to_indices(
     return table[label]
 
 
-def _fingerprints(project: Project, found: Groups) -> list[Fingerprint]:
-    """Describe up to ``FINGERPRINTS`` scans, evenly spread over the cases.
+def _load_fingerprints(project: Project, split: CaseSplit) -> list[Fingerprint]:
+    """Describe up to ``MAX_FINGERPRINTS`` scans, evenly spread over the cases.
 
     Also for a run that learns from labeled scans alone the unlabeled ones are looked at, so that
     all methods get the same patch, network and intensities, and differ by the method alone.
     """
-    others = found.unlabeled or [case.id for case in project.unlabeled_cases()]
-    ids = sorted({*found.labeled, *others})  # labeling one more must not choose other scans
-    chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, FINGERPRINTS).astype(int))]
-    prints = []
-    for case in chosen:
+    unlabeled = split.unlabeled or [case.id for case in project.unlabeled_cases()]
+    ids = sorted({*split.labeled, *unlabeled})  # labeling one more must not choose other scans
+    sampled_ids = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, MAX_FINGERPRINTS).astype(int))]
+    fingerprints = []
+    for case in sampled_ids:
         try:
-            prints.append(_fingerprint(project, case))
+            fingerprints.append(_load_fingerprint(project, case))
         except DyconError:
-            if case in found.labeled or case in found.unlabeled:
+            if case in split.labeled or case in split.unlabeled:
                 raise
             continue  # a scan that the run has no need of
-    return prints
+    return fingerprints
 
 
-def _fingerprint(project: Project, case: str) -> Fingerprint:
+def _load_fingerprint(project: Project, case: str) -> Fingerprint:
     """Describe a scan, from what an earlier run kept of it or from its files."""
     path = None
     with contextlib.suppress(OSError):  # reading the scan tells in words what is wrong
         path = fingerprint_path(project.cache_folder, case, project.image_paths(case))
-    if path and (known := _known(path)):
-        return known
+    if path and (cached := _read_fingerprint(path)):
+        return cached
     volume = project.read_image(case)
-    made = fingerprint(volume.array, volume.spacing_mm)
+    computed = compute_fingerprint(volume.array, volume.spacing_mm)
     if path:
         with contextlib.suppress(ProjectError, OSError):  # it only saves time
             make_folder(path.parent, within=project.path)
-            write_json(path, dataclasses.asdict(made))
-    return made
+            write_json(path, dataclasses.asdict(computed))
+    return computed
 
 
-def _known(path: Path) -> Fingerprint | None:
+def _read_fingerprint(path: Path) -> Fingerprint | None:
     """What was kept of a scan; ``None`` where there is nothing, or nothing that can be."""
     try:
-        found = read_json(path)
-        shape = [whole(n, 1, MOST_SIDE) for n in found["shape"]]
-        spacing = [number(mm, 1e-6, 1e4) for mm in found["spacing"]]
-        low, high = (number(found[name], -1e30, 1e30) for name in ("low", "high"))
+        values = read_json(path)
+        shape = [whole(n, 1, MAX_SIDE_VOXELS) for n in values["shape"]]
+        spacing = [number(mm, 1e-6, 1e4) for mm in values["spacing"]]
+        low, high = (number(values[name], -1e30, 1e30) for name in ("low", "high"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if len(shape) != 3 or len(spacing) != 3 or None in (*shape, *spacing, low, high):

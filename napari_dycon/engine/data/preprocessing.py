@@ -26,10 +26,10 @@ from napari_dycon.io import scan_state
 from napari_dycon.io.volume import Volume
 
 Array = npt.NDArray[Any]
-ANEW = "Delete it (what is in the folder cache is made again), or start a new run."
+RETRY_HINT = "Delete it (what is in the folder cache is made again), or start a new run."
 
 
-def grid_shape(
+def compute_grid_shape(
     shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> tuple[int, int, int]:
     """Voxels ``(D, H, W)`` of a volume resampled to the target spacing (mm)."""
@@ -76,7 +76,7 @@ def prepare_image(volume: Volume, config: TrainConfig) -> npt.NDArray[np.float32
     """Resample and normalize a scan for the planned network: float32 ``(C, D, H, W)``."""
     assert config.spacing is not None
     array = volume.array if volume.array.ndim == 4 else volume.array[None]
-    shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.spacing)
     return normalize(resample(array, shape), config)
 
 
@@ -90,23 +90,23 @@ def prepare_label(
     slices.
     """
     assert config.spacing is not None
-    shape = grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.spacing)
     if all(new >= old for new, old in zip(shape, label.shape, strict=True)):
-        moved = resample(label[None], shape, mode="nearest")[0]
-        return np.asarray(moved, dtype=np.uint8)
+        resampled = resample(label[None], shape, mode="nearest")[0]
+        return np.asarray(resampled, dtype=np.uint8)
     result = np.full(shape, UNANNOTATED, np.uint8)
-    most = np.zeros(shape, np.float32)
+    max_fraction = np.zeros(shape, np.float32)
     for value in np.unique(label[label != UNANNOTATED]):
-        share = resample((label == value)[None], shape, mode="area")[0]
-        more = share > most
-        result[more], most[more] = value, share[more]
+        fraction = resample((label == value)[None], shape, mode="area")[0]
+        is_larger = fraction > max_fraction
+        result[is_larger], max_fraction[is_larger] = value, fraction[is_larger]
     return result
 
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
     """Name of a cached scan, different for every state of the files and every plan."""
-    wanted = [config.spacing, config.intensity, config.window]
-    return folder / f"{case_id}-{_digest(images, wanted)}.npy"
+    settings = [config.spacing, config.intensity, config.window]
+    return folder / f"{case_id}-{_digest(images, settings)}.npy"
 
 
 def fingerprint_path(folder: Path, case_id: str, images: Sequence[Path]) -> Path:
@@ -114,9 +114,9 @@ def fingerprint_path(folder: Path, case_id: str, images: Sequence[Path]) -> Path
     return folder / f"{case_id}-{_digest(images, 'fingerprint')}.json"
 
 
-def _digest(images: Sequence[Path], wanted: object) -> str:
+def _digest(images: Sequence[Path], settings: object) -> str:
     state = [(str(path), scan_state(path)) for path in images]
-    return hashlib.sha256(json.dumps([state, wanted]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([state, settings]).encode()).hexdigest()[:16]
 
 
 def save_array(path: Path, array: Array) -> None:
@@ -155,14 +155,14 @@ def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
         # Refuses Python objects, archives, and files shorter than their header says.
         array: Array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # NumPy raises whatever parsing a header as Python meets
-        found = str(error)[:200] or type(error).__name__
-        raise ProjectError(f"{_prepared(path)} cannot be read: {found}. {ANEW}") from None
+        reason = str(error)[:200] or type(error).__name__
+        raise ProjectError(f"{_describe_file(path)} cannot be read: {reason}. {RETRY_HINT}") from None
     if array.ndim != dimensions or array.dtype.kind != kind or min(array.shape) < 1:
         raise ProjectError(
-            f"{_prepared(path)} holds {array.dtype} {array.shape}, which no run prepared. {ANEW}"
+            f"{_describe_file(path)} holds {array.dtype} {array.shape}, which no run prepared. {RETRY_HINT}"
         )
     return array if mapped else np.array(array)
 
 
-def _prepared(path: Path) -> str:
+def _describe_file(path: Path) -> str:
     return f"The prepared scan {path.name} in {path.parent}"

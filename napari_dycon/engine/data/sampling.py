@@ -14,7 +14,7 @@ Array = npt.NDArray[Any]
 ClassVoxels = tuple[int, Array]  # value of a class, some of its voxels (n, 3)
 
 
-def voxels_by_class(label: Array, most: int = 5_000) -> list[ClassVoxels]:
+def voxels_by_class(label: Array, max_voxels: int = 5_000) -> list[ClassVoxels]:
     """Where each value of a label is: ``(value, voxels (n, 3))`` for every structure.
 
     When parts are not annotated, one more entry of value -1 lists annotated background. Of large
@@ -22,24 +22,24 @@ def voxels_by_class(label: Array, most: int = 5_000) -> list[ClassVoxels]:
     """
     rng = np.random.default_rng(0)
     flat = np.asarray(label).reshape(-1)
-    hits = np.flatnonzero(flat - np.uint8(1) < UNANNOTATED - 1)  # neither 0 nor 255, in one pass
-    values = flat[hits]
-    found = [
-        (value, hits[values == value]) for value in np.flatnonzero(np.bincount(values)).tolist()
+    foreground = np.flatnonzero(flat - np.uint8(1) < UNANNOTATED - 1)  # neither 0 nor 255, in one pass
+    values = flat[foreground]
+    indices_by_class = [
+        (value, foreground[values == value]) for value in np.flatnonzero(np.bincount(values)).tolist()
     ]
     if (flat == UNANNOTATED).any():
         background = np.flatnonzero(flat == 0)
-        found += [(-1, background)] if len(background) else []
-    kept = []
-    for value, places in found:
-        if len(places) > most // len(found):
-            places = places[rng.integers(len(places), size=most // len(found))]
-        voxels = np.stack(np.unravel_index(places, label.shape), axis=-1)
-        kept.append((value, voxels.astype(np.int16)))
-    return kept
+        indices_by_class += [(-1, background)] if len(background) else []
+    sampled = []
+    for value, indices in indices_by_class:
+        if len(indices) > max_voxels // len(indices_by_class):
+            indices = indices[rng.integers(len(indices), size=max_voxels // len(indices_by_class))]
+        voxels = np.stack(np.unravel_index(indices, label.shape), axis=-1)
+        sampled.append((value, voxels.astype(np.int16)))
+    return sampled
 
 
-def random_center(
+def draw_center(
     rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int]
 ) -> tuple[int, ...]:
     """Center of a patch that lies inside the volume, evenly distributed."""

@@ -35,15 +35,15 @@ class Volumes(Protocol):
     def view(self, tensor: Tensor) -> Any:
         """Return what a crop of a volume is written to."""
 
-    def host_tensor(self, values: npt.NDArray[Any]) -> Tensor:
+    def copy_to_tensor(self, values: npt.NDArray[Any]) -> Tensor:
         """Copy a few numbers for the device."""
 
 
 class MappedVolumes:
     """Memory-mapped volumes; crops are copied into host memory, pinned if a GPU fetches them."""
 
-    def __init__(self, *, pinned: bool = False) -> None:
-        self._pinned = pinned
+    def __init__(self, *, pin_memory: bool = False) -> None:
+        self._pin_memory = pin_memory
 
     def image(self, path: Path) -> npt.NDArray[Any]:
         """Open a scan; files are not kept open, of which systems allow few."""
@@ -55,17 +55,17 @@ class MappedVolumes:
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Allocate host memory."""
-        return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._pinned)
+        return torch.empty(tuple(shape), dtype=dtype, pin_memory=self._pin_memory)
 
     def view(self, tensor: Tensor) -> npt.NDArray[Any]:
         """Return the tensor as an array."""
         return tensor.numpy()
 
-    def host_tensor(self, values: npt.NDArray[Any]) -> Tensor:
+    def copy_to_tensor(self, values: npt.NDArray[Any]) -> Tensor:
         """Copy numbers into host memory that a GPU can fetch."""
-        made = self.empty(values.shape, torch.float32)
-        made.copy_(torch.from_numpy(values))
-        return made
+        tensor = self.empty(values.shape, torch.float32)
+        tensor.copy_(torch.from_numpy(values))
+        return tensor
 
 
 class ResidentVolumes:
@@ -84,7 +84,7 @@ class ResidentVolumes:
         for read, paths in ((read_image_array, images), (read_label_array, labels)):
             for path in dict.fromkeys(paths):
                 array = read(path)
-                self._volumes[path] = self.empty(array.shape, _tensor_type(array))
+                self._volumes[path] = self.empty(array.shape, _tensor_dtype(array))
                 self._missing.append((path, read))
 
     @property
@@ -95,11 +95,11 @@ class ResidentVolumes:
     def load_next(self) -> None:
         """Copy one more volume to the device, without waiting for it."""
         path, read = self._missing[-1]
-        there = self._volumes[path]
-        pinned = self._device.type == "cuda"
-        here = torch.empty(there.shape, dtype=there.dtype, pin_memory=pinned)
-        here.numpy()[...] = read(path)
-        there.copy_(here, non_blocking=True)
+        target = self._volumes[path]
+        is_cuda = self._device.type == "cuda"
+        staging = torch.empty(target.shape, dtype=target.dtype, pin_memory=is_cuda)
+        staging.numpy()[...] = read(path)
+        target.copy_(staging, non_blocking=True)
         self._missing.pop()
 
     def image(self, path: Path) -> Tensor:
@@ -118,12 +118,12 @@ class ResidentVolumes:
         """Return the tensor itself."""
         return tensor
 
-    def host_tensor(self, values: npt.NDArray[Any]) -> Tensor:
+    def copy_to_tensor(self, values: npt.NDArray[Any]) -> Tensor:
         """Copy numbers to the device without waiting for it."""
         return torch.from_numpy(values).to(self._device, non_blocking=True)
 
 
-def _tensor_type(array: npt.NDArray[Any]) -> torch.dtype:
+def _tensor_dtype(array: npt.NDArray[Any]) -> torch.dtype:
     if array.ndim == 3:
         return torch.uint8
     return torch.float16 if array.itemsize == 2 else torch.float32

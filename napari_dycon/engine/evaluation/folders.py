@@ -22,17 +22,17 @@ from napari_dycon.errors import GeometryError, LabelError, UserError
 from napari_dycon.io import is_scan, read_label, read_volume, scan_name
 from napari_dycon.io.volume import Volume, same_grid
 
-MAP_ENDINGS = ("_uncertainty", "_disagreement")
+MAP_SUFFIXES = ("_uncertainty", "_disagreement")
 
-Progress = Callable[[int, int, str], None]
+ProgressCallback = Callable[[int, int, str], None]
 
 
 def evaluate_folders(
     predictions: Path,
     references: Path,
-    progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     *,
-    structures: int | None = None,
+    n_structures: int | None = None,
 ) -> dict[str, Any]:
     """Score every prediction against the reference of the same name.
 
@@ -61,43 +61,43 @@ def evaluate_folders(
     LabelError
         A prediction holds 255, or there is nothing to score.
     """
-    found = _scans(predictions, "predictions")
-    wanted = _scans(references, "references")
-    extra = sorted(set(found) - set(wanted))
-    if len(extra) == len(found):
+    prediction_paths = _find_label_files(predictions, "predictions")
+    reference_paths = _find_label_files(references, "references")
+    unmatched = sorted(set(prediction_paths) - set(reference_paths))
+    if len(unmatched) == len(prediction_paths):
         raise UserError(
             f"No prediction in {predictions} has a reference of the same name in {references}; "
-            f"found for instance {_some(extra, 1)} and {_some(sorted(wanted), 1)}. Expected files "
+            f"found for instance {_list_some(unmatched, 1)} and {_list_some(sorted(reference_paths), 1)}. Expected files "
             "named alike."
         )
-    missing = sorted(set(wanted) - set(found))
+    missing = sorted(set(reference_paths) - set(prediction_paths))
     warnings = []
-    if extra:  # usual where only some scans have a true mask
+    if unmatched:  # usual where only some scans have a true mask
         warnings.append(
-            f"{_count(extra, 'prediction')} without a reference, left out: {_some(extra)}."
+            f"{_pluralize(unmatched, 'prediction')} without a reference, left out: {_list_some(unmatched)}."
         )
-        found = {name: path for name, path in found.items() if name in wanted}
+        prediction_paths = {name: path for name, path in prediction_paths.items() if name in reference_paths}
     if missing:
         warnings.append(
-            f"{_count(missing, 'reference')} without a prediction, not part of any mean: "
-            f"{_some(missing)}."
+            f"{_pluralize(missing, 'reference')} without a prediction, not part of any mean: "
+            f"{_list_some(missing)}."
         )
 
     classes: set[int] = set()
-    blank: list[str] = []
-    for name in sorted(found):
-        prediction, reference = _pair(found[name], wanted[name])
+    unannotated: list[str] = []
+    for name in sorted(prediction_paths):
+        prediction, reference = _read_pair(prediction_paths[name], reference_paths[name])
         if (reference == UNANNOTATED).all():
-            blank.append(name)
+            unannotated.append(name)
             continue
         classes.update(int(v) for array in (prediction, reference) for v in np.unique(array))
     classes -= {0, UNANNOTATED}
-    if blank:
+    if unannotated:
         warnings.append(
-            f"{_count(blank, 'reference')} without an annotated voxel (all are 255), left out: "
-            f"{_some(blank)}."
+            f"{_pluralize(unannotated, 'reference')} without an annotated voxel (all are 255), left out: "
+            f"{_list_some(unannotated)}."
         )
-    names = sorted(set(found) - set(blank))
+    names = sorted(set(prediction_paths) - set(unannotated))
     if not names:
         raise LabelError(f"No reference in {references} has an annotated voxel: all are 255.")
 
@@ -107,12 +107,12 @@ def evaluate_folders(
             f"Predictions in {predictions} and references in {references} are all 0: there is no "
             "class to score. Check that these are label files."
         )
-    structures = max(structures or 0, len(values))
+    n_structures = max(n_structures or 0, len(values))
     cases: dict[str, Any] = {}
     for number, name in enumerate(names, start=1):
-        cases[name] = _evaluate(found[name], wanted[name], values, structures)
-        if progress is not None:
-            progress(number, len(names), name)
+        cases[name] = _evaluate_pair(prediction_paths[name], reference_paths[name], values, n_structures)
+        if on_progress is not None:
+            on_progress(number, len(names), name)
     return {
         "cases": cases,
         "summary": summarize(cases),
@@ -122,23 +122,23 @@ def evaluate_folders(
     }
 
 
-def _evaluate(
-    prediction: Path, reference: Path, classes: list[int], structures: int
+def _evaluate_pair(
+    prediction: Path, reference: Path, classes: list[int], n_structures: int
 ) -> dict[str, Any]:
     truth = read_label(reference)
     mask = read_label(prediction, like=truth)
-    doubt = _uncertainty_of(prediction, truth)
+    uncertainty = _read_uncertainty_map(prediction, truth)
     return evaluate_case(
         mask.array,
         truth.array,
         truth.spacing_mm,
         classes,
-        uncertainty=doubt,
-        n_classes=structures + 1,
+        uncertainty=uncertainty,
+        n_classes=n_structures + 1,
     )
 
 
-def _pair(prediction: Path, reference: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _read_pair(prediction: Path, reference: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Prediction and reference (D, H, W), checked against each other."""
     truth = read_label(reference)
     mask = read_label(prediction, like=truth)
@@ -151,11 +151,11 @@ def _pair(prediction: Path, reference: Path) -> tuple[npt.NDArray[np.uint8], npt
     return mask.array, truth.array
 
 
-def _uncertainty_of(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] | None:
+def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] | None:
     """The uncertainty map beside a prediction, checked; None when there is none."""
     name = scan_name(prediction)
-    for ending in (".nii.gz", ".nii"):
-        path = prediction.with_name(f"{name}_uncertainty{ending}")
+    for extension in (".nii.gz", ".nii"):
+        path = prediction.with_name(f"{name}_uncertainty{extension}")
         if not path.exists():
             continue
         volume = read_volume(path, check_values=False)
@@ -176,37 +176,37 @@ def _uncertainty_of(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] 
     return None
 
 
-def _scans(folder: Path, what: str) -> dict[str, Path]:
+def _find_label_files(folder: Path, kind: str) -> dict[str, Path]:
     """Label files of a folder by case name."""
     if not folder.is_dir():
         raise UserError(
-            f"The folder of {what} {folder} does not exist or is not a folder. Check its name."
+            f"The folder of {kind} {folder} does not exist or is not a folder. Check its name."
         )
-    scans: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith(".") or not is_scan(path):
             continue
         name = scan_name(path)
-        if name.endswith(MAP_ENDINGS):
+        if name.endswith(MAP_SUFFIXES):
             continue
-        if name in scans:
+        if name in paths:
             raise UserError(
-                f"{folder} holds both {scans[name].name} and {path.name}: one file a case is "
+                f"{folder} holds both {paths[name].name} and {path.name}: one file a case is "
                 "expected. Remove one of them."
             )
-        scans[name] = path
-    if not scans:
+        paths[name] = path
+    if not paths:
         raise UserError(
-            f"The folder of {what} {folder} holds no scan: files named NAME.nii.gz are expected."
+            f"The folder of {kind} {folder} holds no scan: files named NAME.nii.gz are expected."
         )
-    return scans
+    return paths
 
 
-def _count(names: list[str], noun: str) -> str:
+def _pluralize(names: list[str], noun: str) -> str:
     return f"{len(names)} {noun}{'' if len(names) == 1 else 's'}"
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def _list_some(names: list[str], max_items: int = 5) -> str:
     """The first few names, and how many more."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
+    rest = f" and {len(names) - max_items} more" if len(names) > max_items else ""
+    return ", ".join(names[:max_items]) + rest

@@ -14,26 +14,26 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-BAND_MM = 3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
+MARGIN_MM = 3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
 
 
-def case_score(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]) -> float:
+def mean_foreground_uncertainty(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]) -> float:
     """Mean uncertainty in the band around what was predicted; needs no reference.
 
     Where nothing was predicted it is the mean over the whole image.
     """
     foreground = prediction != 0
-    region = widen(foreground, spacing_mm) if foreground.any() else np.ones_like(foreground)
+    region = dilate_mm(foreground, spacing_mm) if foreground.any() else np.ones_like(foreground)
     return float(np.mean(uncertainty[region], dtype=np.float64))
 
 
-def widen(mask: Mask, spacing_mm: Sequence[float]) -> Mask:
+def dilate_mm(mask: Mask, spacing_mm: Sequence[float]) -> Mask:
     """Dilate a mask (D, H, W) by ``REFINE_MARGIN_MM`` along each axis, with a box."""
-    grown = np.array(mask, dtype=np.bool_)
+    dilated = np.array(mask, dtype=np.bool_)
     for axis, spacing in enumerate(spacing_mm):
-        line = np.moveaxis(grown, axis, 0)
-        before = line.copy()
-        for shift in range(1, min(max(1, round(BAND_MM / float(spacing))), len(line) - 1) + 1):
-            line[shift:] |= before[:-shift]
-            line[:-shift] |= before[shift:]
-    return grown
+        line = np.moveaxis(dilated, axis, 0)
+        original = line.copy()
+        for shift in range(1, min(max(1, round(MARGIN_MM / float(spacing))), len(line) - 1) + 1):
+            line[shift:] |= original[:-shift]
+            line[:-shift] |= original[shift:]
+    return dilated

@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from napari_dycon.project.models import UNANNOTATED
 
-Mask = npt.NDArray[np.uint8]
-ADDED, MISSED, OTHER = 1, 2, 3  # values of a difference
+LabelArray = npt.NDArray[np.uint8]
+ADDED, MISSED, OTHER_STRUCTURE = 1, 2, 3  # values of a difference
 
 
 @dataclass(frozen=True)
@@ -24,43 +24,43 @@ class StructureComparison:
     dice: float | None
 
 
-def compare(
-    label: Mask, prediction: Mask | None, values: Sequence[int], spacing: Sequence[float]
+def compare_structures(
+    label: LabelArray, prediction: LabelArray | None, values: Sequence[int], spacing_mm: Sequence[float]
 ) -> list[StructureComparison]:
     """Compare structure by structure.
 
     A label's volume is that of its painted voxels, also where only some slices are annotated.
     """
-    ml = float(np.prod(spacing)) / 1000.0
-    in_label = np.bincount(label.reshape(-1), minlength=256)
-    found = []
+    voxel_ml = float(np.prod(spacing_mm)) / 1000.0
+    label_counts = np.bincount(label.reshape(-1), minlength=256)
+    comparisons = []
     if prediction is None:
-        return [StructureComparison(v, _volume(int(in_label[v]), ml), None, None) for v in values]
-    in_prediction = np.bincount(prediction.reshape(-1), minlength=256)
-    known = label != UNANNOTATED
-    ours, theirs = label[known], prediction[known]
-    sizes = np.bincount(ours, minlength=256) + np.bincount(theirs, minlength=256)
-    common = np.bincount(ours[ours == theirs], minlength=256)
+        return [StructureComparison(v, _volume_ml(int(label_counts[v]), voxel_ml), None, None) for v in values]
+    prediction_counts = np.bincount(prediction.reshape(-1), minlength=256)
+    is_annotated = label != UNANNOTATED
+    label_values, prediction_values = label[is_annotated], prediction[is_annotated]
+    sizes = np.bincount(label_values, minlength=256) + np.bincount(prediction_values, minlength=256)
+    common = np.bincount(label_values[label_values == prediction_values], minlength=256)
     for value in values:
-        drawn = int(in_label[value])
-        dice = 2 * int(common[value]) / int(sizes[value]) if drawn and sizes[value] else None
-        volume = _volume(int(in_prediction[value]), ml)
-        found.append(StructureComparison(value, _volume(drawn, ml), volume or 0.0, dice))
-    return found
+        n_labeled = int(label_counts[value])
+        dice = 2 * int(common[value]) / int(sizes[value]) if n_labeled and sizes[value] else None
+        volume = _volume_ml(int(prediction_counts[value]), voxel_ml)
+        comparisons.append(StructureComparison(value, _volume_ml(n_labeled, voxel_ml), volume or 0.0, dice))
+    return comparisons
 
 
-def difference(label: Mask, prediction: Mask) -> Mask:
-    """Where they part: ``ADDED`` by the prediction, ``MISSED`` by it, or ``OTHER`` structure.
+def difference_map(label: LabelArray, prediction: LabelArray) -> LabelArray:
+    """Where they part: ``ADDED`` by the prediction, ``MISSED`` by it, or ``OTHER_STRUCTURE`` structure.
 
     Where nobody annotated, only what the prediction adds counts.
     """
     result = np.zeros(label.shape, np.uint8)
-    drawn = (label != 0) & (label != UNANNOTATED)
-    result[(prediction > 0) & ~drawn] = ADDED
-    result[drawn & (prediction == 0)] = MISSED
-    result[drawn & (prediction > 0) & (prediction != label)] = OTHER
+    is_labeled = (label != 0) & (label != UNANNOTATED)
+    result[(prediction > 0) & ~is_labeled] = ADDED
+    result[is_labeled & (prediction == 0)] = MISSED
+    result[is_labeled & (prediction > 0) & (prediction != label)] = OTHER_STRUCTURE
     return result
 
 
-def _volume(voxels: int, ml: float) -> float | None:
-    return voxels * ml if voxels else None
+def _volume_ml(n_voxels: int, voxel_ml: float) -> float | None:
+    return n_voxels * voxel_ml if n_voxels else None

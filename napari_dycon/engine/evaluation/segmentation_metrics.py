@@ -15,16 +15,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.engine.evaluation.foreground_margin import case_score
-from napari_dycon.engine.evaluation.uncertainty_metrics import spearman, uncertainty_quality
+from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
+from napari_dycon.engine.evaluation.uncertainty_metrics import spearman, evaluate_uncertainty
 from napari_dycon.errors import GeometryError, LabelError
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
 UNANNOTATED = 255
-MEASURES = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
-QUALITIES = ("auroc", "auroc_band", "ece", "aurc", "error_rate")
+SEGMENTATION_METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
+UNCERTAINTY_METRICS = ("auroc", "auroc_band", "ece", "aurc", "error_rate")
 
 
 def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) -> dict[int, float]:
@@ -39,11 +39,11 @@ def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) 
     -------
     dice of each class; empty when no voxel of the reference is annotated
     """
-    known = _annotated(prediction, reference)
-    if not known.any():
+    annotation_mask = _annotation_mask(prediction, reference)
+    if not annotation_mask.any():
         return {}
     return {
-        int(value): _overlap((prediction == value) & known, (reference == value) & known)[0]
+        int(value): _dice_and_jaccard((prediction == value) & annotation_mask, (reference == value) & annotation_mask)[0]
         for value in classes
     }
 
@@ -87,35 +87,35 @@ def evaluate_case(
     GeometryError
         Shapes differ.
     """
-    known = _annotated(prediction, reference)
+    annotation_mask = _annotation_mask(prediction, reference)
     if not classes:
         raise LabelError("There is no class to score: references and predictions are all 0.")
-    if not known.any():
+    if not annotation_mask.any():
         raise LabelError(
             "The reference has no annotated voxel (all are 255). Score against a reference that "
             "somebody has drawn."
         )
-    found = {
-        str(int(v)): _class_scores(prediction, reference, known, v, spacing_mm) for v in classes
+    class_scores = {
+        str(int(v)): _score_class(prediction, reference, annotation_mask, v, spacing_mm) for v in classes
     }
     result: dict[str, Any] = {
-        "classes": found,
-        "mean_dice": float(np.mean([scores["dice"] for scores in found.values()])),
+        "classes": class_scores,
+        "mean_dice": float(np.mean([scores["dice"] for scores in class_scores.values()])),
     }
     if uncertainty is not None:
-        _same_shape(uncertainty, reference, "uncertainty map")
+        _check_same_shape(uncertainty, reference, "uncertainty map")
         if confidence is not None:
-            _same_shape(confidence, reference, "confidence map")
-        result["uncertainty"] = uncertainty_quality(
+            _check_same_shape(confidence, reference, "confidence map")
+        result["uncertainty"] = evaluate_uncertainty(
             prediction,
             reference,
-            known,
+            annotation_mask,
             uncertainty,
             confidence,
             spacing_mm,
             n_classes or len(classes) + 1,
         )
-        result["uncertainty"]["score"] = case_score(prediction, uncertainty, spacing_mm)
+        result["uncertainty"]["score"] = mean_foreground_uncertainty(prediction, uncertainty, spacing_mm)
     return result
 
 
@@ -137,7 +137,7 @@ def summarize(cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     classes: dict[str, Any] = {}
     for value in results[0]["classes"]:
         scores = [result["classes"][value] for result in results]
-        classes[value] = {m: _mean_sd([float(s[m]) for s in scores]) for m in MEASURES}
+        classes[value] = {m: _mean_sd([float(s[m]) for s in scores]) for m in SEGMENTATION_METRICS}
         classes[value]["missed"] = sum(bool(s["missed"]) for s in scores)
     overall = _mean_sd(dice)
     summary: dict[str, Any] = {
@@ -146,23 +146,23 @@ def summarize(cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         "sd_dice": overall["sd"],
         "classes": classes,
     }
-    judged = [result for result in results if "uncertainty" in result]
-    if judged:
-        summary["uncertainty"] = _summarize_uncertainty(judged)
+    results_with_maps = [result for result in results if "uncertainty" in result]
+    if results_with_maps:
+        summary["uncertainty"] = _summarize_uncertainty(results_with_maps)
     return summary
 
 
-def _summarize_uncertainty(judged: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    maps = [result["uncertainty"] for result in judged]
-    out: dict[str, Any] = {"cases": len(judged)}
-    for measure in QUALITIES:
+def _summarize_uncertainty(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    maps = [result["uncertainty"] for result in results]
+    summary: dict[str, Any] = {"cases": len(results)}
+    for measure in UNCERTAINTY_METRICS:
         defined = [float(m[measure]) for m in maps if m[measure] is not None]
-        out[measure] = float(np.mean(defined)) if defined else None
-    out["confidence_from"] = sorted({str(m["confidence_from"]) for m in maps})
-    out["rank_correlation"] = spearman(
-        [float(m["score"]) for m in maps], [1.0 - float(result["mean_dice"]) for result in judged]
+        summary[measure] = float(np.mean(defined)) if defined else None
+    summary["confidence_from"] = sorted({str(m["confidence_from"]) for m in maps})
+    summary["rank_correlation"] = spearman(
+        [float(m["score"]) for m in maps], [1.0 - float(result["mean_dice"]) for result in results]
     )
-    return out
+    return summary
 
 
 def _mean_sd(values: Sequence[float]) -> dict[str, float]:
@@ -170,13 +170,13 @@ def _mean_sd(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "sd": deviation}
 
 
-def _class_scores(
-    prediction: Array, reference: Array, known: Mask, value: int, spacing_mm: Sequence[float]
+def _score_class(
+    prediction: Array, reference: Array, annotation_mask: Mask, value: int, spacing_mm: Sequence[float]
 ) -> dict[str, Any]:
-    found, wanted = (prediction == value) & known, (reference == value) & known
-    dice, jaccard = _overlap(found, wanted)
+    predicted_mask, reference_mask = (prediction == value) & annotation_mask, (reference == value) & annotation_mask
+    dice, jaccard = _dice_and_jaccard(predicted_mask, reference_mask)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    counts = int(found.sum()), int(wanted.sum())
+    counts = int(predicted_mask.sum()), int(reference_mask.sum())
     missed = (counts[0] == 0) != (counts[1] == 0)
     if missed:
         diagonal = float(np.linalg.norm(np.array(reference.shape) * np.array(spacing_mm)))
@@ -184,7 +184,7 @@ def _class_scores(
     elif counts[0] == 0:
         hd95, asd = 0.0, 0.0
     else:
-        hd95, asd = _surface_distances(found, wanted, spacing_mm)
+        hd95, asd = _surface_distances(predicted_mask, reference_mask, spacing_mm)
     return {
         "dice": dice,
         "jaccard": jaccard,
@@ -196,25 +196,25 @@ def _class_scores(
     }
 
 
-def _overlap(found: Mask, wanted: Mask) -> tuple[float, float]:
+def _dice_and_jaccard(predicted_mask: Mask, reference_mask: Mask) -> tuple[float, float]:
     """Dice and Jaccard; both 1 when both masks are empty."""
-    common, total = int((found & wanted).sum()), int(found.sum()) + int(wanted.sum())
+    common, total = int((predicted_mask & reference_mask).sum()), int(predicted_mask.sum()) + int(reference_mask.sum())
     if total == 0:
         return 1.0, 1.0
     return 2.0 * common / total, common / (total - common)
 
 
 def _surface_distances(
-    found: Mask, wanted: Mask, spacing_mm: Sequence[float]
+    predicted_mask: Mask, reference_mask: Mask, spacing_mm: Sequence[float]
 ) -> tuple[float, float]:
     """HD95 and symmetric mean surface distance in mm of two masks that are not empty."""
     # MONAI takes its surface distances from SciPy; only scoring surfaces should need it.
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
     from monai.metrics.surface_distance import compute_average_surface_distance
 
-    box = bounding_box(found | wanted)
+    box = bounding_box(predicted_mask | reference_mask)
     # One channel each: (1, 1, d, h, w).
-    pair = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (found, wanted)]
+    pair = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (predicted_mask, reference_mask)]
     spacing = [float(s) for s in spacing_mm]
     with warnings.catch_warnings():
         # MONAI 1.6 passes an argument of its own that it has deprecated.
@@ -232,19 +232,19 @@ def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
     """Slices (D, H, W) of the smallest box around a mask that is not empty."""
     limits = []
     for others in ((1, 2), (0, 2), (0, 1)):
-        hit = np.flatnonzero(mask.any(axis=others))
-        limits.append(slice(int(hit[0]), int(hit[-1]) + 1))
+        indices = np.flatnonzero(mask.any(axis=others))
+        limits.append(slice(int(indices[0]), int(indices[-1]) + 1))
     return limits[0], limits[1], limits[2]
 
 
-def _annotated(prediction: Array, reference: Array) -> Mask:
-    _same_shape(prediction, reference, "prediction")
+def _annotation_mask(prediction: Array, reference: Array) -> Mask:
+    _check_same_shape(prediction, reference, "prediction")
     return np.asarray(reference != UNANNOTATED, np.bool_)
 
 
-def _same_shape(array: Array, reference: Array, what: str) -> None:
+def _check_same_shape(array: Array, reference: Array, name: str) -> None:
     if array.shape != reference.shape or reference.ndim != 3:
         raise GeometryError(
-            f"The {what} has shape {array.shape} and the reference {reference.shape}; both must "
+            f"The {name} has shape {array.shape} and the reference {reference.shape}; both must "
             "be the same (D, H, W). Predict on the scan that the reference was drawn on."
         )

@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.engine.evaluation.foreground_margin import widen
+from napari_dycon.engine.evaluation.foreground_margin import dilate_mm
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
-BINS = 15
-MOST_SORTED = 1_000_000
+N_CALIBRATION_BINS = 15
+MAX_SORTED_VOXELS = 1_000_000
 
 
-def uncertainty_quality(
+def evaluate_uncertainty(
     prediction: Array,
     reference: Array,
-    known: Mask,
+    annotation_mask: Mask,
     uncertainty: Array,
     confidence: Array | None,
     spacing_mm: Sequence[float],
@@ -53,23 +53,23 @@ def uncertainty_quality(
     which is also the AURC of an uninformative map; ``band_voxels``; ``confidence_from``: "map" or
     "entropy".
     """
-    band = widen((prediction != 0) | ((reference != 0) & known), spacing_mm) & known
-    if not band.any():  # nothing there and nothing found: the whole image is judged
-        band = known
+    margin = dilate_mm((prediction != 0) | ((reference != 0) & annotation_mask), spacing_mm) & annotation_mask
+    if not margin.any():  # nothing there and nothing found: the whole image is judged
+        margin = annotation_mask
     errors = prediction != reference
-    wrong = errors[band]
-    doubt = np.asarray(uncertainty[band], np.float64)
+    margin_errors = errors[margin]
+    margin_uncertainty = np.asarray(uncertainty[margin], np.float64)
     if confidence is None:
-        sure = confidence_from_entropy(doubt, n_classes)
+        margin_confidence = confidence_from_entropy(margin_uncertainty, n_classes)
     else:
-        sure = np.asarray(confidence[band], np.float64)
+        margin_confidence = np.asarray(confidence[margin], np.float64)
     return {
-        "auroc": auroc(uncertainty[known], errors[known]),
-        "auroc_band": auroc(doubt, wrong),
-        "ece": calibration_error(sure, ~wrong),
-        "aurc": risk_coverage_area(doubt, wrong),
-        "error_rate": float(wrong.mean()),
-        "band_voxels": int(band.sum()),
+        "auroc": auroc(uncertainty[annotation_mask], errors[annotation_mask]),
+        "auroc_band": auroc(margin_uncertainty, margin_errors),
+        "ece": expected_calibration_error(margin_confidence, ~margin_errors),
+        "aurc": aurc(margin_uncertainty, margin_errors),
+        "error_rate": float(margin_errors.mean()),
+        "band_voxels": int(margin.sum()),
         "confidence_from": "entropy" if confidence is None else "map",
     }
 
@@ -87,11 +87,11 @@ def confidence_from_entropy(uncertainty: Array, n_classes: int) -> Values:
     p = 1.0 - 0.5 * np.linspace(0.0, 1.0, 4097) ** 3
     q = 1.0 - p
     table = -p * np.log(p) - q * np.log(np.where(q > 0, q, 1.0))
-    shared = np.interp(entropy, table, p)
-    return np.where(entropy <= math.log(2.0), shared, np.exp(-entropy))
+    binary_confidence = np.interp(entropy, table, p)
+    return np.where(entropy <= math.log(2.0), binary_confidence, np.exp(-entropy))
 
 
-def auroc(score: Values, positive: Mask) -> float | None:
+def auroc(score: Values, is_positive: Mask) -> float | None:
     """Area under the ROC curve, ties counted half; None without both kinds.
 
     Parameters
@@ -99,40 +99,40 @@ def auroc(score: Values, positive: Mask) -> float | None:
     score, positive : (N,); above a million voxels, scores in [0, 1] are rounded to 65,536 levels,
         which sorting a whole scan would not be worth
     """
-    if len(score) > MOST_SORTED:
-        return _auroc_by_level(score, positive)
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
+    if len(score) > MAX_SORTED_VOXELS:
+        return _auroc_from_histogram(score, is_positive)
+    n_positive = int(is_positive.sum())
+    n_negative = len(is_positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return None
-    above = float(_ranks(score)[positive].sum()) - n_positive * (n_positive + 1) / 2.0
+    above = float(_ranks(score)[is_positive].sum()) - n_positive * (n_positive + 1) / 2.0
     return above / n_positive / n_negative
 
 
-def _auroc_by_level(score: Values, positive: Mask) -> float | None:
+def _auroc_from_histogram(score: Values, is_positive: Mask) -> float | None:
     """AUROC of scores in [0, 1] from counts of each rounded score."""
     level = np.round(np.clip(score, 0.0, 1.0) * 65_535).astype(np.uint16)
-    above = np.bincount(level[positive], minlength=65_536).astype(np.float64)
-    others = np.bincount(level[~positive], minlength=65_536).astype(np.float64)
-    if above.sum() == 0 or others.sum() == 0:
+    positive_counts = np.bincount(level[is_positive], minlength=65_536).astype(np.float64)
+    negative_counts = np.bincount(level[~is_positive], minlength=65_536).astype(np.float64)
+    if positive_counts.sum() == 0 or negative_counts.sum() == 0:
         return None
-    below = np.cumsum(others) - others / 2.0  # ties count as half
-    return float((above * below).sum() / above.sum() / others.sum())
+    negatives_below = np.cumsum(negative_counts) - negative_counts / 2.0  # ties count as half
+    return float((positive_counts * negatives_below).sum() / positive_counts.sum() / negative_counts.sum())
 
 
-def calibration_error(confidence: Values, right: Mask, bins: int = BINS) -> float:
+def expected_calibration_error(confidence: Values, is_correct: Mask, n_bins: int = N_CALIBRATION_BINS) -> float:
     """Expected calibration error: Σ over equal bins of (n_b / N) · |accuracy_b - confidence_b|.
 
     Parameters
     ----------
     confidence, right : (N,), N at least 1
     """
-    number = np.clip((confidence * bins).astype(np.int64), 0, bins - 1)
-    gap = np.bincount(number, weights=right.astype(np.float64) - confidence, minlength=bins)
+    number = np.clip((confidence * n_bins).astype(np.int64), 0, n_bins - 1)
+    gap = np.bincount(number, weights=is_correct.astype(np.float64) - confidence, minlength=n_bins)
     return float(np.abs(gap).sum() / len(confidence))
 
 
-def risk_coverage_area(score: Values, wrong: Mask) -> float:
+def aurc(score: Values, is_error: Mask) -> float:
     """Mean over k of the error rate among the k most certain voxels; expected value over ties.
 
     Parameters
@@ -141,7 +141,7 @@ def risk_coverage_area(score: Values, wrong: Mask) -> float:
     """
     _, group, size = np.unique(score, return_inverse=True, return_counts=True)
     # In a random order of its ties, each voxel is wrong as often as its group is.
-    rate = np.bincount(group, weights=wrong.astype(np.float64)) / size
+    rate = np.bincount(group, weights=is_error.astype(np.float64)) / size
     errors = np.cumsum(np.repeat(rate, size))
     return float(np.mean(errors / np.arange(1, len(errors) + 1)))
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.losses.feature_grid import mean_of_cells
+from napari_dycon.engine.losses.feature_grid import block_mean
 
 
 class FeatureSum:
     """Sums of the bottleneck's features over the windows of a scan."""
 
     def __init__(self) -> None:
-        self._inside: Tensor | None = None
-        self._everywhere: Tensor | None = None
-        self._weight = torch.zeros(())
-        self._cells = 0
+        self._foreground_sum: Tensor | None = None
+        self._total_sum: Tensor | None = None
+        self._foreground_weight = torch.zeros(())
+        self._n_locations = 0
 
     def add(self, bottleneck: Tensor, foreground: Tensor) -> None:
         """Add windows.
@@ -31,31 +31,31 @@ class FeatureSum:
         foreground : (B, D, H, W), probability of any structure
         """
         d, h, w = bottleneck.shape[2:]
-        share = mean_of_cells(foreground[:, None], (d, h, w))
+        foreground_fraction = block_mean(foreground[:, None], (d, h, w))
         self._accumulate(
-            (share * bottleneck).sum(dim=(0, 2, 3, 4)), bottleneck.sum(dim=(0, 2, 3, 4)),
-            share.sum(), share.numel(),
+            (foreground_fraction * bottleneck).sum(dim=(0, 2, 3, 4)), bottleneck.sum(dim=(0, 2, 3, 4)),
+            foreground_fraction.sum(), foreground_fraction.numel(),
         )  # fmt: skip
 
     def merge(self, other: FeatureSum) -> None:
         """Add the windows of another sum."""
-        if other._inside is not None and other._everywhere is not None:
-            self._accumulate(other._inside, other._everywhere, other._weight, other._cells)
+        if other._foreground_sum is not None and other._total_sum is not None:
+            self._accumulate(other._foreground_sum, other._total_sum, other._foreground_weight, other._n_locations)
 
-    def _accumulate(self, inside: Tensor, everywhere: Tensor, weight: Tensor, cells: int) -> None:
-        if self._inside is None or self._everywhere is None:
-            self._inside, self._everywhere, self._weight = inside, everywhere, weight
+    def _accumulate(self, foreground_sum: Tensor, total_sum: Tensor, weight: Tensor, n_locations: int) -> None:
+        if self._foreground_sum is None or self._total_sum is None:
+            self._foreground_sum, self._total_sum, self._foreground_weight = foreground_sum, total_sum, weight
         else:
-            self._inside = self._inside + inside
-            self._everywhere = self._everywhere + everywhere
-            self._weight = self._weight + weight
-        self._cells += cells
+            self._foreground_sum = self._foreground_sum + foreground_sum
+            self._total_sum = self._total_sum + total_sum
+            self._foreground_weight = self._foreground_weight + weight
+        self._n_locations += n_locations
 
     def to_vector(self) -> list[float]:
         """Twice as many values as the bottleneck has channels; none without a window."""
-        if self._inside is None or self._everywhere is None:
+        if self._foreground_sum is None or self._total_sum is None:
             return []
         vector = torch.cat(
-            [self._inside / self._weight.clamp(min=1e-6), self._everywhere / max(self._cells, 1)]
+            [self._foreground_sum / self._foreground_weight.clamp(min=1e-6), self._total_sum / max(self._n_locations, 1)]
         )
         return [round(float(value), 5) for value in vector.cpu()]

@@ -19,14 +19,14 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Computing(Generic[Item]):
+class ComputingItem(Generic[Item]):
     """An item was read and is computed next."""
 
     item: Item
 
 
 @dataclass(frozen=True)
-class Written(Generic[Item, Result]):
+class WrittenItem(Generic[Item, Result]):
     """An item was computed and what came of it is written."""
 
     item: Item
@@ -34,7 +34,7 @@ class Written(Generic[Item, Result]):
 
 
 @dataclass(frozen=True)
-class Failed(Generic[Item]):
+class FailedItem(Generic[Item]):
     """An item could not be read, computed or written; ``stage`` is "read", "compute" or "write"."""
 
     item: Item
@@ -49,11 +49,11 @@ def run_pipeline(
     write: Callable[[Item, Result], None],
     *,
     can_read_ahead: Callable[[Loaded], bool] = lambda _: True,
-) -> Generator[Computing[Item] | Written[Item, Result] | Failed[Item]]:
+) -> Generator[ComputingItem[Item] | WrittenItem[Item, Result] | FailedItem[Item]]:
     """Take items through all stages.
 
-    ``Written`` and ``Failed`` come in the order of the items, one of them for each; ``Computing``
-    of an item may come before ``Written`` of the one before it. When the iterator is closed or
+    ``WrittenItem`` and ``FailedItem`` come in the order of the items, one of them for each; ``ComputingItem``
+    of an item may come before ``WrittenItem`` of the one before it. When the iterator is closed or
     interrupted, the stages at work are waited for and nothing else is begun.
 
     Parameters
@@ -64,65 +64,65 @@ def run_pipeline(
     can_read_ahead : whether the next item may be read while this one is computed
     """
     reader, writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
-    writing: tuple[Item, Result, Future[None]] | None = None
-    following: Future[Loaded] | None = None
+    pending_write: tuple[Item, Result, Future[None]] | None = None
+    next_read: Future[Loaded] | None = None
     try:
         for number, item in enumerate(items):
-            was_ahead = following is not None
-            reading, following = following or reader.submit(read, item), None
+            was_read_ahead = next_read is not None
+            current_read, next_read = next_read or reader.submit(read, item), None
             loaded = result = None
             error: Exception | None = None
             stage = "read"
             try:
-                loaded = reading.result()
+                loaded = current_read.result()
             except Exception as caught:
                 error = caught
-            del reading  # which holds what was read
-            if was_ahead and error is not None and is_out_of_memory(error):
+            del current_read  # which holds what was read
+            if was_read_ahead and error is not None and is_out_of_memory(error):
                 # The item computed meanwhile may have taken the memory: read it alone.
                 error = None
-                if writing is not None:
-                    yield _finish(*writing)
-                    writing = None
+                if pending_write is not None:
+                    yield _await_write(*pending_write)
+                    pending_write = None
                 try:
                     loaded = reader.submit(read, item).result()
                 except Exception as caught:
                     error = caught
-            if writing is not None and (error is not None or writing[2].done()):
-                yield _finish(*writing)
-                writing = None
+            if pending_write is not None and (error is not None or pending_write[2].done()):
+                yield _await_write(*pending_write)
+                pending_write = None
             if error is None:
                 assert loaded is not None
                 if number + 1 < len(items) and can_read_ahead(loaded):
-                    following = reader.submit(read, items[number + 1])
-                yield Computing(item)
+                    next_read = reader.submit(read, items[number + 1])
+                yield ComputingItem(item)
                 stage = "compute"
                 try:
                     result = compute(item, loaded)
                 except Exception as caught:
                     error = caught
                 del loaded
-            if writing is not None:
-                yield _finish(*writing)
-                writing = None
+            if pending_write is not None:
+                yield _await_write(*pending_write)
+                pending_write = None
             if error is not None:
-                yield Failed(item, error, stage)
+                yield FailedItem(item, error, stage)
             else:
                 assert result is not None
-                writing = item, result, writer.submit(write, item, result)
+                pending_write = item, result, writer.submit(write, item, result)
             del error, result
-        if writing is not None:
-            yield _finish(*writing)
+        if pending_write is not None:
+            yield _await_write(*pending_write)
     finally:
         for pool in (reader, writer):
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _finish(
-    item: Item, result: Result, writing: Future[None]
-) -> Written[Item, Result] | Failed[Item]:
+def _await_write(
+    item: Item, result: Result, write_future: Future[None]
+) -> WrittenItem[Item, Result] | FailedItem[Item]:
     try:
-        writing.result()
+        write_future.result()
     except Exception as error:
-        return Failed(item, error, "write")
-    return Written(item, result)
+        return FailedItem(item, error, "write")
+    return WrittenItem(item, result)

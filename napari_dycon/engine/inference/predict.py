@@ -17,27 +17,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.atlas.segmentation import vote_on
-from napari_dycon.engine.checkpoints.checkpoint import Model
-from napari_dycon.engine.data.patches import LEFT_RIGHT
+from napari_dycon.engine.atlas.segmentation import segment_with_atlases
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.data.patches import LEFT_RIGHT_AXIS
 from napari_dycon.engine.data.preprocessing import prepare_image
-from napari_dycon.engine.device import one_thread, varying_shapes
+from napari_dycon.engine.device import use_single_thread, disable_cudnn_benchmark
 from napari_dycon.engine.inference.embedding import FeatureSum
 from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
-from napari_dycon.engine.inference.uncertainty import uncertainty_maps
+from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.inference.windows import plan_windows, predict_windows
-from napari_dycon.engine.losses.segmentation import at_least_float32
-from napari_dycon.engine.memory import free_bytes, with_less_memory
+from napari_dycon.engine.losses.segmentation import upcast
+from napari_dycon.engine.memory import get_free_bytes, retry_with_less_memory
 from napari_dycon.engine.network import SegmentationNetwork
 from napari_dycon.io.volume import Volume
 
-MOST_VOTED = 2**24  # voxels of a scan that labeled ones are deformed into
+MAX_ATLAS_VOXELS = 2**24  # voxels of a scan that labeled ones are deformed into
 # Ways to predict a scan, from the fastest to the one that takes the least memory: the side of a
 # window, as a share of the usual one, and whether windows are stitched on the device.
 ATTEMPTS = ((1.0, True), (1.0, False), (0.75, False), (0.5, False))
 CPU = torch.device("cpu")
-TEACHER = 1  # of the sizes at prediction, the first that the teacher sees
-BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
+TEACHER_INDEX = 1  # of the sizes at prediction, the first that the teacher sees
+MAX_BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ class Prediction:
 
 
 def predict_volume(
-    model: Model,
+    model: TrainedModel,
     volume: Volume,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     *,
-    quick: bool = False,
-    but: str | None = None,
-    prepared: npt.NDArray[np.float32] | None = None,
+    fast: bool = False,
+    exclude_case: str | None = None,
+    prepared_image: npt.NDArray[np.float32] | None = None,
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
@@ -77,46 +77,46 @@ def predict_volume(
     MemoryError
         The scan is too large even for that.
     """
-    image = prepare_image(volume, model.config) if prepared is None else prepared
+    image = prepare_image(volume, model.config) if prepared_image is None else prepared_image
     shape, config = volume.shape, model.config
     assert config.patch is not None
     slabs = plan_slabs(
         shape,
         image.shape[1:],
-        classes=len(model.class_values) + 1,
+        n_classes=len(model.class_values) + 1,
         margin=config.patch[0],
-        free=free_bytes(CPU),
-        scale=max(1.0, *config.test_scales),
+        free_bytes=get_free_bytes(CPU),
+        max_scale=max(1.0, *config.test_scales),
     )
     values = np.array([0, *model.class_values], dtype=np.uint8)
-    how = device, dtype
+    placement = device, dtype
     if len(slabs) > 1:
-        return _predict_slabs(model, image, shape, slabs, *how, quick=quick)
+        return _predict_slabs(model, image, shape, slabs, *placement, fast=fast)
 
     def predict(maps_device: torch.device) -> Prediction:
         features = FeatureSum()
-        members = members_on_grid(
-            model, image, shape, *how, quick=quick, maps_device=maps_device, features=features
+        members = predict_members(
+            model, image, shape, *placement, fast=fast, maps_device=maps_device, features=features
         )
-        votes = None if quick else votes_on_grid(model, image, shape, device, but=but)
-        mean, *maps = uncertainty_maps(members, votes, config.atlas_weight)
+        atlas_probabilities = None if fast else predict_with_atlases(model, image, shape, device, exclude_case=exclude_case)
+        mean, *maps = compute_uncertainty_maps(members, atlas_probabilities, config.atlas_weight)
         uncertainty, disagreement = (array.cpu().numpy() for array in maps)
         mask = values[mean.argmax(dim=0).cpu().numpy()]
         return Prediction(mask, uncertainty, disagreement, features.to_vector())
 
-    places = (device, CPU) if device.type == "cuda" else (CPU,)
-    return with_less_memory(predict, places, device)
+    maps_devices = (device, CPU) if device.type == "cuda" else (CPU,)
+    return retry_with_less_memory(predict, maps_devices, device)
 
 
 def _predict_slabs(
-    model: Model,
+    model: TrainedModel,
     image: npt.NDArray[np.float32],
     shape: tuple[int, int, int],
     slabs: Sequence[Slab],
     device: torch.device,
     dtype: torch.dtype,
     *,
-    quick: bool,
+    fast: bool,
 ) -> Prediction:
     """Predict a prepared scan ``(C, D, H, W)`` slab by slab, on the grid ``shape``."""
     features = FeatureSum()
@@ -124,28 +124,28 @@ def _predict_slabs(
     mask = np.zeros(shape, np.uint8)
     maps = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for slab in slabs:
-        part = image[:, slab.first : slab.last]
-        d, h, w = part.shape[1:]
-        outputs = members_on_grid(
-            model, part, (d, h, w), device, dtype, quick=quick, features=features
+        slab_image = image[:, slab.prepared_start : slab.prepared_stop]
+        d, h, w = slab_image.shape[1:]
+        outputs = predict_members(
+            model, slab_image, (d, h, w), device, dtype, fast=fast, features=features
         )
         members = (resize_slab(output, slab, shape, image.shape[1]) for output in outputs)
-        mean, *found = uncertainty_maps(members)
+        mean, *slab_maps = compute_uncertainty_maps(members)
         rows = slice(slab.start, slab.stop)
         mask[rows] = values[mean.argmax(dim=0).numpy()]
-        for one, rows_of_one in zip(maps, found, strict=True):
-            one[rows] = rows_of_one.numpy()
+        for full_map, slab_map in zip(maps, slab_maps, strict=True):
+            full_map[rows] = slab_map.numpy()
     return Prediction(mask, *maps, features.to_vector())
 
 
-def members_on_grid(
-    model: Model,
-    prepared: npt.NDArray[np.float32],
+def predict_members(
+    model: TrainedModel,
+    prepared_image: npt.NDArray[np.float32],
     shape: tuple[int, int, int],
     device: torch.device,
     dtype: torch.dtype,
     *,
-    quick: bool,
+    fast: bool,
     maps_device: torch.device = CPU,
     features: FeatureSum | None = None,
 ) -> Iterator[Tensor]:
@@ -162,82 +162,82 @@ def members_on_grid(
     maps_device : where the outputs are given
     features : given what the teacher sees, once
     """
-    image = torch.from_numpy(prepared)
-    mirrors = (False, True) if model.config.test_mirror and not quick else (False,)
-    for mirrored, (number, scale) in itertools.product(
+    image = torch.from_numpy(prepared_image)
+    mirrors = (False, True) if model.config.test_mirror and not fast else (False,)
+    for is_mirrored, (number, scale) in itertools.product(
         mirrors, enumerate(model.config.test_scales)
     ):
         network = (model.student, model.teacher)[number % 2]
         size = [max(round(n * scale), 1) for n in image.shape[1:]]
-        view = image if scale == 1.0 else _resized(image, size)
-        if mirrored:
-            view = view.flip(LEFT_RIGHT + 1)
-        found = features if number == TEACHER and not mirrored else None
+        view = image if scale == 1.0 else _resize(image, size)
+        if is_mirrored:
+            view = view.flip(LEFT_RIGHT_AXIS + 1)
+        member_features = features if number == TEACHER_INDEX and not is_mirrored else None
         # Rather maps on the CPU than smaller windows, which norms suffer from.
         attempts = ATTEMPTS if maps_device.type == "cpu" else ATTEMPTS[:2]
-        member = predict_probabilities(network, model, view, device, dtype, found, attempts)
-        if mirrored:
-            member = member.flip(LEFT_RIGHT + 1)
-        fits = tuple(member.shape[1:]) == shape
-        yield (member if fits else _resized(member, shape)).to(maps_device)
+        member = predict_probabilities(network, model, view, device, dtype, member_features, attempts)
+        if is_mirrored:
+            member = member.flip(LEFT_RIGHT_AXIS + 1)
+        has_shape = tuple(member.shape[1:]) == shape
+        yield (member if has_shape else _resize(member, shape)).to(maps_device)
 
 
-def votes_on_grid(
-    model: Model,
-    prepared: npt.NDArray[np.float32],
+def predict_with_atlases(
+    model: TrainedModel,
+    prepared_image: npt.NDArray[np.float32],
     shape: tuple[int, int, int],
     device: torch.device,
     *,
-    but: str | None = None,
+    exclude_case: str | None = None,
 ) -> Tensor | None:
     """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any.
 
     Where a GPU's memory does not suffice for them the CPU computes them, and where that of the
     computer does not, networks predict alone.
     """
-    if not model.voters or prepared[0].size > MOST_VOTED:
+    if not model.atlases or prepared_image[0].size > MAX_ATLAS_VOXELS:
         return None
-    voters = [[voter for voter in group if voter.id != but] for group in model.voters]
+    atlas_groups = [[voter for voter in group if voter.id != exclude_case] for group in model.atlases]
 
-    def vote(where: torch.device) -> Tensor | None:
-        with one_thread(where):
-            return vote_on(prepared, voters, len(model.class_values) + 1, where)
+    def segment(compute_device: torch.device) -> Tensor | None:
+        with use_single_thread(compute_device):
+            return segment_with_atlases(prepared_image, atlas_groups, len(model.class_values) + 1, compute_device)
 
     try:
-        votes = with_less_memory(vote, dict.fromkeys((device, CPU)), device)
+        probabilities = retry_with_less_memory(segment, dict.fromkeys((device, CPU)), device)
     except MemoryError:
         return None
-    fits = votes is None or tuple(votes.shape[1:]) == shape
-    return votes if votes is None or fits else _resized(votes, shape)
+    has_shape = probabilities is None or tuple(probabilities.shape[1:]) == shape
+    return probabilities if probabilities is None or has_shape else _resize(probabilities, shape)
 
 
-def _resized(array: Tensor, size: Sequence[int]) -> Tensor:
+def _resize(array: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(array[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
 
 
-def _has_cells(model: Model, attempt: tuple[float, bool]) -> bool:
+def _has_multiple_locations(model: TrainedModel, attempt: tuple[float, bool]) -> bool:
     """Whether windows have more than one cell at the bottleneck, which most norms need."""
     assert model.config.patch is not None
     longest = int(max(model.config.patch) * attempt[0] * model.window_side)
     return model.config.norm == "group" or longest > model.config.stride
 
 
-def describe_scan(
-    model: Model, image: npt.NDArray[np.float32], device: torch.device, dtype: torch.dtype
+def extract_features(
+    model: TrainedModel, image: npt.NDArray[np.float32], device: torch.device, dtype: torch.dtype
 ) -> list[float]:
     """Features of a prepared scan ``(C, D, H, W)`` as a prediction has them (``features.py``)."""
     features = FeatureSum()
     view = torch.from_numpy(np.array(image, dtype=np.float32))
-    scale = model.config.test_scales[TEACHER]
+    scale = model.config.test_scales[TEACHER_INDEX]
     if scale != 1.0:
-        view = _resized(view, [max(round(n * scale), 1) for n in view.shape[1:]])
+        view = _resize(view, [max(round(n * scale), 1) for n in view.shape[1:]])
     predict_probabilities(model.teacher, model, view, device, dtype, features)
     return features.to_vector()
 
 
 def predict_probabilities(
     network: SegmentationNetwork,
-    model: Model,
+    model: TrainedModel,
     image: Tensor,
     device: torch.device,
     dtype: torch.dtype,
@@ -262,39 +262,39 @@ def predict_probabilities(
         # Of a single cell at the bottleneck instance norm would leave nothing.
         pad = (0, model.config.stride + 1 - width, 0, 0, 0, 0)
         image = F.pad(image[None], pad, mode="replicate")[0]
-    attempts = [a for a in attempts if _has_cells(model, a)] or attempts[:1]
-    attempted = FeatureSum()
+    attempts = [a for a in attempts if _has_multiple_locations(model, a)] or attempts[:1]
+    attempt_features = FeatureSum()
 
     def compute(x: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            logits, bottleneck = network.describe(x)
-        probabilities = F.softmax(at_least_float32(logits) / model.temperature, dim=1)
+            logits, bottleneck = network.forward_with_bottleneck(x)
+        probabilities = F.softmax(upcast(logits) / model.temperature, dim=1)
         if features is not None:
-            attempted.add(at_least_float32(bottleneck), 1.0 - probabilities[:, 0])
+            attempt_features.add(upcast(bottleneck), 1.0 - probabilities[:, 0])
         return probabilities
 
     def predict(attempt: tuple[float, bool]) -> Tensor:
-        nonlocal attempted
-        attempted = FeatureSum()
-        share, on_device = attempt
-        windows = plan_windows(image.shape[1:], patch, side=share * model.window_side)
-        at_once = 1 if device.type == "cpu" else BATCH_VOXELS // math.prod(windows.size)
+        nonlocal attempt_features
+        attempt_features = FeatureSum()
+        side_fraction, on_device = attempt
+        windows = plan_windows(image.shape[1:], patch, side=side_fraction * model.window_side)
+        batch_size = 1 if device.type == "cpu" else MAX_BATCH_VOXELS // math.prod(windows.size)
         return predict_windows(
             image,
             compute,
             windows,
             device=device,
             stitch_device=device if on_device else torch.device("cpu"),
-            batch=min(max(at_once, 1), 8),
+            batch_size=min(max(batch_size, 1), 8),
         )
 
-    training = network.training
+    was_training = network.training
     try:
         network.eval()
-        with varying_shapes():
-            stitched = with_less_memory(predict, attempts, device)
+        with disable_cudnn_benchmark():
+            stitched = retry_with_less_memory(predict, attempts, device)
     finally:
-        network.train(training)
+        network.train(was_training)
     if features is not None:
-        features.merge(attempted)
+        features.merge(attempt_features)
     return stitched[..., :width]

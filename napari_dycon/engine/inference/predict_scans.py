@@ -17,18 +17,18 @@ import numpy.typing as npt
 import torch
 
 from napari_dycon.core.atomic import make_folder, replacing_together
-from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
-    grid_shape,
+    compute_grid_shape,
     prepare_image,
     read_image_array,
 )
 from napari_dycon.engine.evaluation import foreground_margin
-from napari_dycon.engine.inference.pipeline import Computing, Failed, Written, run_pipeline
-from napari_dycon.engine.inference.predict import Prediction, describe_scan, predict_volume
+from napari_dycon.engine.inference.pipeline import ComputingItem, FailedItem, WrittenItem, run_pipeline
+from napari_dycon.engine.inference.predict import Prediction, extract_features, predict_volume
 from napari_dycon.engine.inference.progress import PredictionProgress
-from napari_dycon.engine.memory import free_bytes
+from napari_dycon.engine.memory import get_free_bytes
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.io import write_map, write_mask
 from napari_dycon.io.volume import Volume
@@ -38,8 +38,8 @@ from napari_dycon.project.runs.events import Event
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
-PREPARING_COPIES = 3  # float32 arrays of a scan at once while it is resampled and normalized
-AHEAD_COPIES = 8  # prepared scans that memory has to have room for, to read the next one ahead
+PREPARATION_COPIES = 3  # float32 arrays of a scan at once while it is resampled and normalized
+READ_AHEAD_COPIES = 8  # prepared scans that memory has to have room for, to read the next one ahead
 
 OnError = Callable[[str, Exception], None]
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class PreparedScan:
 def predict_cases(
     project: Project,
     run_id: str,
-    model: Model,
+    model: TrainedModel,
     cases: Sequence[str],
     device: torch.device,
     dtype: torch.dtype,
@@ -82,31 +82,31 @@ def predict_cases(
         return prepare_scan(project.read_image(case), model, case)
 
     def compute(case: str, scan: PreparedScan) -> Prediction:
-        return predict_volume(model, scan.grid, device, dtype, but=case, prepared=scan.image)
+        return predict_volume(model, scan.grid, device, dtype, exclude_case=case, prepared_image=scan.image)
 
     def write(case: str, grid: Volume, result: Prediction) -> None:
         project.write_prediction(
             run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid
         )
-        score = foreground_margin.case_score(result.mask, result.uncertainty, grid.spacing_mm)
+        score = foreground_margin.mean_foreground_uncertainty(result.mask, result.uncertainty, grid.spacing_mm)
         project.save_case_metadata(run_id, case, {"score": score, "features": result.features})
 
     yield from _predict_scans(
-        cases, read, compute, write, name=str, progress=progress, on_error=on_error
+        cases, read, compute, write, get_name=str, progress=progress, on_error=on_error
     )
-    _describe_labeled(project, run_id, model, device, dtype, on_labeled_error or on_error)
+    _write_labeled_features(project, run_id, model, device, dtype, on_labeled_error or on_error)
 
 
-def _describe_labeled(
+def _write_labeled_features(
     project: Project,
     run_id: str,
-    model: Model,
+    model: TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
     on_error: OnError | None,
 ) -> None:
     """Write the features of labeled scans down, of which that was not done."""
-    known = {
+    case_metadata = {
         case.id: project.load_case_metadata(run_id, case.id)
         for case in project.labeled_cases("train")
     }
@@ -120,26 +120,26 @@ def _describe_labeled(
         return prepare_scan(project.read_image(case), model, case).image
 
     def compute(_: str, image: npt.NDArray[np.float32]) -> list[float]:
-        return describe_scan(model, image, device, dtype)
+        return extract_features(model, image, device, dtype)
 
     def write(case: str, features: list[float]) -> None:
-        project.save_case_metadata(run_id, case, {**known[case], "features": features})
+        project.save_case_metadata(run_id, case, {**case_metadata[case], "features": features})
 
-    missing = [case for case, facts in known.items() if not facts.get("features")]
-    for step in run_pipeline(missing, read, compute, write, can_read_ahead=_has_room_ahead):
-        if isinstance(step, Failed):
-            _raise_or_tell(step.item, step.error, on_error)
+    missing = [case for case, facts in case_metadata.items() if not facts.get("features")]
+    for step in run_pipeline(missing, read, compute, write, can_read_ahead=_has_memory_for_next):
+        if isinstance(step, FailedItem):
+            _raise_or_report(step.item, step.error, on_error)
 
 
 def predict_files(
     scans: Sequence[Scan],
-    out: Path,
-    model: Model,
+    out_folder: Path,
+    model: TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
     *,
     resample: bool = False,
-    note: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
     progress: PredictionProgress | None = None,
     on_error: OnError | None = None,
 ) -> Iterator[Event]:
@@ -157,26 +157,26 @@ def predict_files(
         return prepare_scan(read_scan(scan.images, scan.name, resample=resample), model, scan.name)
 
     def compute(_: Scan, loaded: PreparedScan) -> Prediction:
-        for text in loaded.grid.notes if note else ():
-            assert note is not None
-            note(text)
-        return predict_volume(model, loaded.grid, device, dtype, prepared=loaded.image)
+        for text in loaded.grid.notes if on_note else ():
+            assert on_note is not None
+            on_note(text)
+        return predict_volume(model, loaded.grid, device, dtype, prepared_image=loaded.image)
 
     def write(scan: Scan, grid: Volume, result: Prediction) -> None:
-        make_folder(out)
-        kinds = ("_uncertainty", "_disagreement", "")  # the mask last: its maps are there then
-        with replacing_together([out / f"{scan.name}{kind}.nii.gz" for kind in kinds]) as files:
+        make_folder(out_folder)
+        suffixes = ("_uncertainty", "_disagreement", "")  # the mask last: its maps are there then
+        with replacing_together([out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]) as files:
             write_map(result.uncertainty, like=grid, path=files[0])
             write_map(result.disagreement, like=grid, path=files[1])
             write_mask(result.mask, like=grid, path=files[2])
 
     return _predict_scans(
-        scans, read, compute, write, name=lambda scan: scan.name, progress=progress,
+        scans, read, compute, write, get_name=lambda scan: scan.name, progress=progress,
         on_error=on_error,
     )  # fmt: skip
 
 
-def prepare_scan(volume: Volume, model: Model, name: str) -> PreparedScan:
+def prepare_scan(volume: Volume, model: TrainedModel, name: str) -> PreparedScan:
     """Prepare a scan for the network of a run, and let go of its voxels.
 
     Raises
@@ -188,9 +188,9 @@ def prepare_scan(volume: Volume, model: Model, name: str) -> PreparedScan:
     """
     check_channels(volume, model, name)
     assert model.config.spacing is not None
-    shape = grid_shape(volume.shape, volume.spacing_mm, model.config.spacing)
-    free = free_bytes(torch.device("cpu"))
-    if free is not None and 4 * PREPARING_COPIES * volume.channels * math.prod(shape) > free:
+    shape = compute_grid_shape(volume.shape, volume.spacing_mm, model.config.spacing)
+    available_bytes = get_free_bytes(torch.device("cpu"))
+    if available_bytes is not None and 4 * PREPARATION_COPIES * volume.channels * math.prod(shape) > available_bytes:
         raise MemoryError("out of memory: a scan does not fit")
     return PreparedScan(volume.without_voxels(), prepare_image(volume, model.config))
 
@@ -201,13 +201,13 @@ def _predict_scans(
     compute: Callable[[T, PreparedScan], Prediction],
     write: Callable[[T, Volume, Prediction], None],
     *,
-    name: Callable[[T], str],
+    get_name: Callable[[T], str],
     progress: PredictionProgress | None,
     on_error: OnError | None,
 ) -> Iterator[Event]:
     """Predict scans while the next one is read and the one before is written."""
 
-    told = progress is not None
+    reports_progress = progress is not None
     progress = progress or PredictionProgress(len(items))
 
     def predict(item: T, scan: PreparedScan) -> tuple[Volume, Prediction]:
@@ -221,38 +221,38 @@ def _predict_scans(
         read,
         predict,
         lambda item, found: write(item, *found),
-        can_read_ahead=lambda scan: _has_room_ahead(scan.image),
+        can_read_ahead=lambda scan: _has_memory_for_next(scan.image),
     )
     number = 0
     with contextlib.closing(steps):
         for step in steps:
-            if isinstance(step, Computing):
-                if told:
-                    yield progress.start(name(step.item))
+            if isinstance(step, ComputingItem):
+                if reports_progress:
+                    yield progress.start(get_name(step.item))
                 continue
             number += 1
-            if isinstance(step, Written):
+            if isinstance(step, WrittenItem):
                 grid, result = step.result
-                yield _event(name(step.item), number, len(items), result, grid)
+                yield _prediction_event(get_name(step.item), number, len(items), result, grid)
             else:
                 if step.stage == "read":
                     progress.finish()
-                _raise_or_tell(name(step.item), step.error, on_error)
+                _raise_or_report(get_name(step.item), step.error, on_error)
 
 
-def _has_room_ahead(image: npt.NDArray[np.float32]) -> bool:
+def _has_memory_for_next(image: npt.NDArray[np.float32]) -> bool:
     """Whether memory has room for another scan like this one, beside the prediction of it."""
-    free = free_bytes(torch.device("cpu"))
-    return free is None or AHEAD_COPIES * image.nbytes < free
+    available_bytes = get_free_bytes(torch.device("cpu"))
+    return available_bytes is None or READ_AHEAD_COPIES * image.nbytes < available_bytes
 
 
-def _raise_or_tell(case: str, error: Exception, on_error: OnError | None) -> None:
+def _raise_or_report(case: str, error: Exception, on_error: OnError | None) -> None:
     if on_error is None:
         raise error
     on_error(case, error)
 
 
-def check_channels(volume: Volume, model: Model, name: str) -> None:
+def check_channels(volume: Volume, model: TrainedModel, name: str) -> None:
     """Refuse a scan that has another number of channels than the network was trained on."""
     if volume.channels != model.channels:
         raise UserError(
@@ -261,7 +261,7 @@ def check_channels(volume: Volume, model: Model, name: str) -> None:
         )
 
 
-def _event(
+def _prediction_event(
     name: str, number: int, total: int, result: Prediction, volume: Volume
 ) -> dict[str, Any]:
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000.0

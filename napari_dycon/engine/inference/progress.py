@@ -17,8 +17,8 @@ class PredictionProgress:
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.done = 0
-        self._begin = time.monotonic()
+        self.n_finished = 0
+        self._start_time = time.monotonic()
 
     def add(self, count: int) -> None:
         """Count more scans to predict; fewer, where negative."""
@@ -26,16 +26,16 @@ class PredictionProgress:
 
     def start(self, case: str) -> Event:
         """Return the event that tells that a case is predicted next."""
-        elapsed = time.monotonic() - self._begin
-        each = elapsed / self.done if self.done else None
+        elapsed = time.monotonic() - self._start_time
+        time_per_scan = elapsed / self.n_finished if self.n_finished else None
         return {
             "event": "predicting",
             "case": case,
-            "done": self.done,
+            "done": self.n_finished,
             "total": self.total,
-            "remaining": None if each is None else round(each * (self.total - self.done), 1),
+            "remaining": None if time_per_scan is None else round(time_per_scan * (self.total - self.n_finished), 1),
         }
 
     def finish(self) -> None:
         """Count one more scan as done, whether or not it could be predicted."""
-        self.done += 1
+        self.n_finished += 1

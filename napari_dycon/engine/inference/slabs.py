@@ -18,31 +18,31 @@ from torch import Tensor
 
 # Arrays of class probabilities, float32, at once: on the prepared grid (outputs of both networks,
 # added up and divided) and on the scan's own (mean, entropies and their parts).
-PREPARED_COPIES, OWN_COPIES = 6, 6
-RESULT_BYTES = 9  # of a voxel: uint8 mask, two float32 maps
-USABLE_FRACTION = 0.75  # of the free memory; the rest is for windows, writing, other programs
+PREPARED_COPIES, SCAN_COPIES = 6, 6
+RESULT_BYTES_PER_VOXEL = 9  # of a voxel: uint8 mask, two float32 maps
+USABLE_MEMORY_FRACTION = 0.75  # of the free memory; the rest is for windows, writing, other programs
 
 
 class Slab(NamedTuple):
-    """Rows ``start`` to ``stop`` of the scan, predicted from ``first`` to ``last`` of its grid.
+    """Rows ``start`` to ``stop`` of the scan, predicted from ``prepared_start`` to ``prepared_stop`` of its grid.
 
-    ``first`` and ``last`` count rows of the prepared grid.
+    ``prepared_start`` and ``prepared_stop`` count rows of the prepared grid.
     """
 
     start: int
     stop: int
-    first: int
-    last: int
+    prepared_start: int
+    prepared_stop: int
 
 
 def plan_slabs(
     shape: Sequence[int],
-    prepared: Sequence[int],
+    prepared_shape: Sequence[int],
     *,
-    classes: int,
+    n_classes: int,
     margin: int,
-    free: int | None,
-    scale: float = 1.0,
+    free_bytes: int | None,
+    max_scale: float = 1.0,
 ) -> list[Slab]:
     """Cut a scan into as few slabs as fit into memory.
 
@@ -61,18 +61,18 @@ def plan_slabs(
         Not even one row fits.
     """
     depth = shape[0]
-    whole = [Slab(0, depth, 0, prepared[0])]
-    if free is None:
-        return whole
-    left = USABLE_FRACTION * free - RESULT_BYTES * math.prod(shape)
-    row = 4 * classes * OWN_COPIES * math.prod(shape[1:])
-    seen_row = 4 * classes * PREPARED_COPIES * math.prod(prepared[1:]) * max(scale, 1.0) ** 3
-    ratio = prepared[0] / depth
-    if row * depth + seen_row * prepared[0] <= left:
-        return whole
-    for around in (margin, margin // 4, 1):
-        rows = int((left - 2 * (around + 1) * seen_row) / (row + ratio * seen_row))
-        if rows >= min(around, depth) or (around == 1 and rows >= 1):
+    single_slab = [Slab(0, depth, 0, prepared_shape[0])]
+    if free_bytes is None:
+        return single_slab
+    usable_bytes = USABLE_MEMORY_FRACTION * free_bytes - RESULT_BYTES_PER_VOXEL * math.prod(shape)
+    row_bytes = 4 * n_classes * SCAN_COPIES * math.prod(shape[1:])
+    prepared_row_bytes = 4 * n_classes * PREPARED_COPIES * math.prod(prepared_shape[1:]) * max(max_scale, 1.0) ** 3
+    ratio = prepared_shape[0] / depth
+    if row_bytes * depth + prepared_row_bytes * prepared_shape[0] <= usable_bytes:
+        return single_slab
+    for overlap in (margin, margin // 4, 1):
+        rows = int((usable_bytes - 2 * (overlap + 1) * prepared_row_bytes) / (row_bytes + ratio * prepared_row_bytes))
+        if rows >= min(overlap, depth) or (overlap == 1 and rows >= 1):
             break
     else:
         raise MemoryError("out of memory: the outputs for a scan do not fit")
@@ -82,14 +82,14 @@ def plan_slabs(
         Slab(
             start,
             stop,
-            max(math.floor(start * ratio) - around - 1, 0),
-            min(math.ceil(stop * ratio) + around + 1, prepared[0]),
+            max(math.floor(start * ratio) - overlap - 1, 0),
+            min(math.ceil(stop * ratio) + overlap + 1, prepared_shape[0]),
         )
         for start, stop in itertools.pairwise(edges)
     ]
 
 
-def resize_slab(part: Tensor, slab: Slab, shape: Sequence[int], prepared_depth: int) -> Tensor:
+def resize_slab(outputs: Tensor, slab: Slab, shape: Sequence[int], prepared_depth: int) -> Tensor:
     """Rows ``(C, stop - start, H, W)`` of a scan from the outputs for a slab of its prepared grid.
 
     They are the rows that trilinear interpolation of outputs for the whole scan would give.
@@ -100,15 +100,15 @@ def resize_slab(part: Tensor, slab: Slab, shape: Sequence[int], prepared_depth: 
     shape : (D, H, W) of the scan's own grid
     """
     ratio = prepared_depth / shape[0]
-    rows = torch.arange(slab.start, slab.stop, device=part.device, dtype=torch.float32)
-    places = ((rows + 0.5) * ratio - 0.5).clamp(0, prepared_depth - 1)
-    low = places.floor().long()
-    share = (places - low)[None, :, None, None]
+    rows = torch.arange(slab.start, slab.stop, device=outputs.device, dtype=torch.float32)
+    positions = ((rows + 0.5) * ratio - 0.5).clamp(0, prepared_depth - 1)
+    low = positions.floor().long()
+    fraction = (positions - low)[None, :, None, None]
     high = (low + 1).clamp(max=prepared_depth - 1)
-    found = part[:, low - slab.first]
-    if share.any():
-        found = torch.lerp(found, part[:, high - slab.first], share)
-    if tuple(found.shape[2:]) == tuple(shape[1:]):
-        return found
-    size = (found.shape[1], shape[1], shape[2])
-    return F.interpolate(found[None], size=size, mode="trilinear", align_corners=False)[0]
+    resized = outputs[:, low - slab.prepared_start]
+    if fraction.any():
+        resized = torch.lerp(resized, outputs[:, high - slab.prepared_start], fraction)
+    if tuple(resized.shape[2:]) == tuple(shape[1:]):
+        return resized
+    size = (resized.shape[1], shape[1], shape[2])
+    return F.interpolate(resized[None], size=size, mode="trilinear", align_corners=False)[0]

@@ -14,18 +14,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.evaluation.foreground_margin import widen
-from napari_dycon.engine.inference.uncertainty import mean_of
+from napari_dycon.engine.evaluation.foreground_margin import dilate_mm
+from napari_dycon.engine.inference.uncertainty import ensemble_mean
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
-VOXELS = 20_000  # of a case at most
+MAX_SAMPLED_VOXELS = 20_000  # of a case at most
 TEMPERATURES = torch.from_numpy(np.geomspace(0.25, 4.0, 97))
-Sample = tuple[Tensor, Tensor]
+CalibrationSample = tuple[Tensor, Tensor]
 
 
-def calibration_sample(
+def sample_calibration_voxels(
     members: Sequence[Tensor], label: npt.NDArray[np.uint8], spacing_mm: Sequence[float]
-) -> Sample | None:
+) -> CalibrationSample | None:
     """Voxels of one case to calibrate on, or ``None`` where the band holds no annotation.
 
     Parameters
@@ -37,20 +37,20 @@ def calibration_sample(
     -------
     log probabilities (M, C, n) and classes (n,)
     """
-    predicted = mean_of(members).argmax(dim=0).numpy()
-    known = label != UNANNOTATED
-    band = widen((predicted > 0) | ((label > 0) & known), spacing_mm) & known
-    places = np.flatnonzero(band)
-    if not len(places):
+    predicted = ensemble_mean(members).argmax(dim=0).numpy()
+    is_annotated = label != UNANNOTATED
+    margin = dilate_mm((predicted > 0) | ((label > 0) & is_annotated), spacing_mm) & is_annotated
+    indices = np.flatnonzero(margin)
+    if not len(indices):
         return None
-    if len(places) > VOXELS:
-        places = np.random.default_rng(0).choice(places, VOXELS, replace=False)
-    index = torch.from_numpy(places)
-    found = torch.stack([member.flatten(1)[:, index] for member in members])
-    return found.clamp(min=1e-7).log(), torch.from_numpy(label.reshape(-1)[places].astype(np.int64))
+    if len(indices) > MAX_SAMPLED_VOXELS:
+        indices = np.random.default_rng(0).choice(indices, MAX_SAMPLED_VOXELS, replace=False)
+    index = torch.from_numpy(indices)
+    probabilities = torch.stack([member.flatten(1)[:, index] for member in members])
+    return probabilities.clamp(min=1e-7).log(), torch.from_numpy(label.reshape(-1)[indices].astype(np.int64))
 
 
-def fit_temperature(samples: Sequence[Sample]) -> float:
+def fit_temperature(samples: Sequence[CalibrationSample]) -> float:
     """Temperature with the least negative log likelihood of the members' mean, 0.25 to 4."""
     if not samples:
         return 1.0
@@ -59,8 +59,8 @@ def fit_temperature(samples: Sequence[Sample]) -> float:
         total, count = 0.0, 0
         for log_p, classes in samples:
             mean = torch.softmax(log_p / temperature, dim=1).mean(dim=0)  # (C, n)
-            picked = mean.gather(0, classes[None])[0].clamp(min=1e-12)
-            total -= float(picked.log().sum())
+            likelihoods = mean.gather(0, classes[None])[0].clamp(min=1e-12)
+            total -= float(likelihoods.log().sum())
             count += len(classes)
         losses.append(total / count)
     return round(float(TEMPERATURES[int(np.argmin(losses))]), 4)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 
-def entropy_of(probabilities: Tensor) -> Tensor:
+def normalized_entropy(probabilities: Tensor) -> Tensor:
     """H(p) / log C over dimension 0: ``(C, D, H, W)`` to ``(D, H, W)``."""
     safe = probabilities.clamp(min=1e-12)
     return -(probabilities * safe.log()).sum(dim=0) / math.log(len(probabilities))
 
 
-def mean_of(members: Sequence[Tensor]) -> Tensor:
+def ensemble_mean(members: Sequence[Tensor]) -> Tensor:
     """Mean of softmax outputs, of which only one more is held."""
     total = members[0].clone()
     for member in members[1:]:
@@ -26,8 +26,8 @@ def mean_of(members: Sequence[Tensor]) -> Tensor:
     return total / len(members)
 
 
-def uncertainty_maps(
-    members: Iterable[Tensor], other: Tensor | None = None, weight: float = 0.0
+def compute_uncertainty_maps(
+    members: Iterable[Tensor], atlas_probabilities: Tensor | None = None, atlas_weight: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Mean prediction, its entropy, and how far the members disagree.
 
@@ -45,17 +45,17 @@ def uncertainty_maps(
     """
     iterator = iter(members)
     total = next(iterator).clone()
-    spread = entropy_of(total)
+    mean_entropy = normalized_entropy(total)
     count = 1
     for member in iterator:
         total += member
-        spread += entropy_of(member)
+        mean_entropy += normalized_entropy(member)
         count += 1
-    mean, spread = total / count, spread / count
-    if other is not None:
-        other = other.to(mean.device)
-        mean = torch.lerp(mean, other, weight)
-        spread = torch.lerp(spread, entropy_of(other), weight)
-    uncertainty = entropy_of(mean).clamp(0.0, 1.0)
-    disagreement = (uncertainty - spread).clamp(0.0, 1.0)
+    mean, mean_entropy = total / count, mean_entropy / count
+    if atlas_probabilities is not None:
+        atlas_probabilities = atlas_probabilities.to(mean.device)
+        mean = torch.lerp(mean, atlas_probabilities, atlas_weight)
+        mean_entropy = torch.lerp(mean_entropy, normalized_entropy(atlas_probabilities), atlas_weight)
+    uncertainty = normalized_entropy(mean).clamp(0.0, 1.0)
+    disagreement = (uncertainty - mean_entropy).clamp(0.0, 1.0)
     return mean, uncertainty, disagreement

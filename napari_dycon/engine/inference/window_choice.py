@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.checkpoints.checkpoint import Model
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
@@ -31,16 +31,16 @@ LARGER_SIDE = 1.25  # of a window, in sides of a patch
 # Mean Dice that larger windows may cost. Measured on three networks each: 1.7 to 2.4 points on the
 # left atrium, where as many as 4 are lost on other scans; at most 0.8 on the hippocampus and in the
 # demo, where next to nothing is.
-TOLERATED_LOSS = 0.01
-LEAST_DICE = 0.5  # of either, below which a case says nothing
+MAX_DICE_LOSS = 0.01
+MIN_DICE = 0.5  # of either, below which a case says nothing
 MAX_CASES = 4
-MAX_SECONDS = 60.0  # after which no other prediction is begun
+MAX_DURATION_S = 60.0  # after which no other prediction is begun
 CROP_SIDE = 1.75  # of what is predicted of a case, in sides of a patch: two windows of either size
-MAX_PLACES = 100_000  # voxels of structures whose middle is looked for
+MAX_SAMPLED_VOXELS = 100_000  # voxels of structures whose middle is looked for
 
 
 def choose_window_side(
-    model: Model, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
+    model: TrainedModel, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
 ) -> float:
     """Side of a window in sides of the training patch: ``LARGER_SIDE`` or 1.
 
@@ -48,50 +48,50 @@ def choose_window_side(
     want of memory, of time or of the cases' files, or where it shows nothing, windows are as large
     as patches.
     """
-    costs = []
+    dice_losses = []
     try:
-        for patch_size, larger in _compare(model, cases, device, dtype):
-            if max(patch_size, larger) >= LEAST_DICE:
-                costs.append(patch_size - larger)
+        for patch_dice, larger_dice in _compare_window_sides(model, cases, device, dtype):
+            if max(patch_dice, larger_dice) >= MIN_DICE:
+                dice_losses.append(patch_dice - larger_dice)
     except (DyconError, OSError):
         return 1.0
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         return 1.0
-    return LARGER_SIDE if costs and np.mean(costs) <= TOLERATED_LOSS else 1.0
+    return LARGER_SIDE if dice_losses and np.mean(dice_losses) <= MAX_DICE_LOSS else 1.0
 
 
-def _compare(
-    model: Model, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
+def _compare_window_sides(
+    model: TrainedModel, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[float, float]]:
     """Mean Dice of a part of each case in windows as large as patches, and in larger ones."""
-    deadline = time.monotonic() + MAX_SECONDS
+    deadline = time.monotonic() + MAX_DURATION_S
     models = [dataclasses.replace(model, window_side=side) for side in (1.0, LARGER_SIDE)]
     for case in cases[:MAX_CASES]:
         label = read_label_array(case.label)
-        box = _box_around_structures(label, model)
+        box = _find_structure_box(label, model)
         if box is None or _has_same_windows(model, label[box].shape):
             continue
         image = torch.from_numpy(np.array(read_image_array(case.image)[(slice(None), *box)]))
-        found = []
-        for each in models:
+        scores = []
+        for sized_model in models:
             if time.monotonic() > deadline:
                 return
-            found.append(_mean_dice(each, image, label[box], device, dtype))
-        yield found[0], found[1]
+            scores.append(_mean_dice(sized_model, image, label[box], device, dtype))
+        yield scores[0], scores[1]
 
 
-def _has_same_windows(model: Model, shape: Sequence[int]) -> bool:
+def _has_same_windows(model: TrainedModel, shape: Sequence[int]) -> bool:
     assert model.config.patch is not None
-    same, larger = (
+    patch_windows, larger_windows = (
         plan_windows(shape, model.config.patch, side=side) for side in (1.0, LARGER_SIDE)
     )
-    return same == larger
+    return patch_windows == larger_windows
 
 
 def _mean_dice(
-    model: Model,
+    model: TrainedModel,
     image: Tensor,
     label: npt.NDArray[np.uint8],
     device: torch.device,
@@ -99,20 +99,20 @@ def _mean_dice(
 ) -> float:
     """Mean Dice of the structures in the label of a part of a scan, as the teacher predicts it."""
     classes = [value for value in np.unique(label).tolist() if value not in (0, UNANNOTATED)]
-    found = predict_probabilities(model.teacher, model, image.float(), device, dtype)
-    mask = found.cpu().argmax(dim=0).numpy().astype(np.uint8)
+    probabilities = predict_probabilities(model.teacher, model, image.float(), device, dtype)
+    mask = probabilities.cpu().argmax(dim=0).numpy().astype(np.uint8)
     return float(np.mean(list(dice_per_class(mask, label, classes).values())))
 
 
-def _box_around_structures(label: npt.NDArray[np.uint8], model: Model) -> tuple[slice, ...] | None:
+def _find_structure_box(label: npt.NDArray[np.uint8], model: TrainedModel) -> tuple[slice, ...] | None:
     """Part of ``(D, H, W)`` around the middle of what is drawn, ``None`` where nothing is."""
     assert model.config.patch is not None
-    numbers = np.flatnonzero((label != 0) & (label != UNANNOTATED))
-    if not len(numbers):
+    indices = np.flatnonzero((label != 0) & (label != UNANNOTATED))
+    if not len(indices):
         return None
-    numbers = numbers[:: -(-len(numbers) // MAX_PLACES)]
-    places = np.stack(np.unravel_index(numbers, label.shape), axis=1)
-    middle = places[np.linalg.norm(places - places.mean(axis=0), axis=1).argmin()]
+    indices = indices[:: -(-len(indices) // MAX_SAMPLED_VOXELS)]
+    coordinates = np.stack(np.unravel_index(indices, label.shape), axis=1)
+    middle = coordinates[np.linalg.norm(coordinates - coordinates.mean(axis=0), axis=1).argmin()]
     box = []
     for center, length, patch_side in zip(middle, label.shape, model.config.patch, strict=True):
         side = min(round(CROP_SIDE * patch_side), length)

@@ -54,7 +54,7 @@ def predict_windows(
     *,
     device: torch.device,
     stitch_device: torch.device,
-    batch: int = 1,
+    batch_size: int = 1,
 ) -> Tensor:
     """Outputs ``(channels, D, H, W)`` of a network for a scan, from its windows.
 
@@ -75,7 +75,7 @@ def predict_windows(
     stitched = sliding_window_inference(
         image[None],
         roi_size=windows.size,
-        sw_batch_size=batch,
+        sw_batch_size=batch_size,
         predictor=predictor,
         overlap=overlap,
         mode="gaussian",

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from napari_dycon.engine.losses.feature_grid import IGNORED
-from napari_dycon.engine.losses.segmentation import at_least_float32
+from napari_dycon.engine.losses.feature_grid import IGNORE_INDEX
+from napari_dycon.engine.losses.segmentation import upcast
 
 # Pair entries (rows x cells) held at once; beyond it losses work in row blocks with recomputation.
 PAIR_BUDGET = 2**24
@@ -66,11 +66,11 @@ def fecl(
     -------
     Scalar tensor, an exact 0 with a gradient path when there is no pair.
     """
-    batch, cells, _ = student_embeddings.shape
-    if labels.shape != (batch, cells) or entropy.shape != (batch, cells):
+    batch, n_locations, _ = student_embeddings.shape
+    if labels.shape != (batch, n_locations) or entropy.shape != (batch, n_locations):
         raise ValueError(
             f"labels {tuple(labels.shape)} and entropy {tuple(entropy.shape)} must be "
-            f"({batch}, {cells}) to fit embeddings {tuple(student_embeddings.shape)}"
+            f"({batch}, {n_locations}) to fit embeddings {tuple(student_embeddings.shape)}"
         )
     if teacher_embeddings is not None and teacher_embeddings.shape != student_embeddings.shape:
         raise ValueError(
@@ -78,37 +78,37 @@ def fecl(
             f"{tuple(teacher_embeddings.shape)} must have the same shape"
         )
     with torch.autocast(student_embeddings.device.type, enabled=False):
-        z = at_least_float32(student_embeddings)
+        z = upcast(student_embeddings)
         if z.numel() == 0:
             return z.sum()
         z_t = None
         if teacher_embeddings is not None and teacher_weight != 0:
-            z_t = at_least_float32(teacher_embeddings.detach()).to(z.dtype)
+            z_t = upcast(teacher_embeddings.detach()).to(z.dtype)
         anchor_weight = entropy.detach().to(z.dtype).exp()
-        rows = max(1, min(cells, pair_budget // (batch * cells)))
-        none = torch.zeros((), dtype=torch.long, device=z.device)
-        contrast, anchors, repulsion, pairs = z.new_zeros(()), none, z.new_zeros(()), none
-        for start in range(0, cells, rows):
+        rows = max(1, min(n_locations, pair_budget // (batch * n_locations)))
+        zero_count = torch.zeros((), dtype=torch.long, device=z.device)
+        contrast, anchors, repulsion, pairs = z.new_zeros(()), zero_count, z.new_zeros(()), zero_count
+        for start in range(0, n_locations, rows):
             block = slice(start, start + rows)
             arguments = (
                 z[:, block], z, labels[:, block], labels, anchor_weight[:, block], z_t, start,
                 temperature, gamma, negative_gamma, threshold,
             )  # fmt: skip
-            if rows < cells and torch.is_grad_enabled():
-                found = checkpoint(
-                    _fecl_rows, *arguments, use_reentrant=False, preserve_rng_state=False
+            if rows < n_locations and torch.is_grad_enabled():
+                sums = checkpoint(
+                    _fecl_chunk, *arguments, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                found = _fecl_rows(*arguments)
-            contrast, anchors = contrast + found[0], anchors + found[1]
-            repulsion, pairs = repulsion + found[2], pairs + found[3]
+                sums = _fecl_chunk(*arguments)
+            contrast, anchors = contrast + sums[0], anchors + sums[1]
+            repulsion, pairs = repulsion + sums[2], pairs + sums[3]
         loss = contrast / anchors.clamp(min=1)
         if z_t is not None:
             loss = loss + teacher_weight * (repulsion / pairs.clamp(min=1))
         return loss
 
 
-def _fecl_rows(
+def _fecl_chunk(
     z_rows: Tensor,
     z: Tensor,
     y_rows: Tensor,
@@ -123,46 +123,46 @@ def _fecl_rows(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Some anchors of every patch (R rows of N cells): sums of both terms, each with its count."""
     # What is no negative or no positive of an anchor; those of class -1 are left out as anchors.
-    same = y_rows[:, :, None] == y[:, None, :]  # (B, R, N)
+    same_class = y_rows[:, :, None] == y[:, None, :]  # (B, R, N)
     index = torch.arange(y.shape[1], device=y.device)
-    itself = index[start : start + y_rows.shape[1], None] == index  # (R, N)
-    no_negative, no_positive = same | (y == IGNORED)[:, None, :], ~same | itself
-    ignored = y_rows == IGNORED  # (B, R)
+    is_self = index[start : start + y_rows.shape[1], None] == index  # (R, N)
+    no_negative, no_positive = same_class | (y == IGNORE_INDEX)[:, None, :], ~same_class | is_self
+    ignored = y_rows == IGNORE_INDEX  # (B, R)
 
     s = (z_rows / temperature) @ z.transpose(1, 2)  # (B, R, N), s_ik / τ
     to_negatives = s
     if negative_gamma != 0:
         focus = negative_gamma * s.detach()
-        many = (~no_negative).sum(dim=2, keepdim=True).clamp(min=1)
-        to_negatives = s + (focus - (_log_sum_exp(focus, no_negative) - many.to(s.dtype).log()))
+        n_negatives = (~no_negative).sum(dim=2, keepdim=True).clamp(min=1)
+        to_negatives = s + (focus - (_log_sum_exp(focus, no_negative) - n_negatives.to(s.dtype).log()))
     # x is the negative log-odds of S: -log S = softplus(x), log(1 - S) = x - softplus(x).
     x = _log_sum_exp(to_negatives, no_negative) - s  # (B, R, N)
     term = F.softplus(x)
     if gamma != 0:
         term = term * (gamma * (x - term)).exp()
-    count = (same.sum(dim=2) - 1).masked_fill(ignored, 0)  # (B, R), |P(i)|
-    per_anchor = term.masked_fill(no_positive, 0.0).sum(dim=2) * anchor_weight / count.clamp(min=1)
-    alone = no_negative.all(dim=2)  # nothing to be told apart from: S is 1
-    contrast = per_anchor.masked_fill(ignored | alone, 0.0).sum()
-    anchors = (count > 0).sum()
+    n_positives = (same_class.sum(dim=2) - 1).masked_fill(ignored, 0)  # (B, R), |P(i)|
+    per_anchor = term.masked_fill(no_positive, 0.0).sum(dim=2) * anchor_weight / n_positives.clamp(min=1)
+    has_no_negative = no_negative.all(dim=2)  # nothing to be told apart from: S is 1
+    contrast = per_anchor.masked_fill(ignored | has_no_negative, 0.0).sum()
+    anchors = (n_positives > 0).sum()
     if z_teacher is None:
         return contrast, anchors, torch.zeros_like(contrast), torch.zeros_like(anchors)
 
     s_t = z_rows @ z_teacher.transpose(1, 2)  # (B, R, N)
     no_pair = no_negative | ignored[:, :, None] | (s_t.detach() <= threshold)
-    away = -(1.0 - s_t).clamp(min=MIN_DISTANCE).log()
-    return contrast, anchors, away.masked_fill(no_pair, 0.0).sum(), (~no_pair).sum()
+    repulsion = -(1.0 - s_t).clamp(min=MIN_DISTANCE).log()
+    return contrast, anchors, repulsion.masked_fill(no_pair, 0.0).sum(), (~no_pair).sum()
 
 
-def _log_sum_exp(x: Tensor, absent: Tensor) -> Tensor:
+def _log_sum_exp(x: Tensor, is_masked: Tensor) -> Tensor:
     """log Σ exp(x) over the last dimension of what is not absent, ``(..., 1)``; 0 where all is.
 
     The obvious ``x.masked_fill(absent, -inf).logsumexp()`` has no gradient where all is absent, and
     the exponential of something so low takes a CPU ten times as long as any other.
     """
-    highest = x.detach().masked_fill(absent, -math.inf).amax(dim=-1, keepdim=True)
+    highest = x.detach().masked_fill(is_masked, -math.inf).amax(dim=-1, keepdim=True)
     highest = highest.masked_fill(highest == -math.inf, 0.0)
-    terms = (x - highest).masked_fill(absent, 0.0).exp().masked_fill(absent, 0.0)
+    terms = (x - highest).masked_fill(is_masked, 0.0).exp().masked_fill(is_masked, 0.0)
     # The highest term is an exact 1, so that the bound is for sums of nothing alone.
     return highest + terms.sum(dim=-1, keepdim=True).clamp(min=1.0).log()
 
@@ -204,34 +204,34 @@ def secl(
             f"embeddings {tuple(student_embeddings.shape)}"
         )
     with torch.autocast(student_embeddings.device.type, enabled=False):
-        z = at_least_float32(student_embeddings).flatten(0, 1)  # (M, E), M = B N
-        z_t = at_least_float32(teacher_embeddings.detach()).to(z.dtype).flatten(0, 1)
+        z = upcast(student_embeddings).flatten(0, 1)  # (M, E), M = B N
+        z_t = upcast(teacher_embeddings.detach()).to(z.dtype).flatten(0, 1)
         if z.numel() == 0:
             return z.sum()
         y = groups.flatten()
-        cells = len(y)
-        rows = max(1, min(cells, pair_budget // cells))
+        n_locations = len(y)
+        rows = max(1, min(n_locations, pair_budget // n_locations))
         total = z.new_zeros(())
-        for start in range(0, cells, rows):
+        for start in range(0, n_locations, rows):
             block = slice(start, start + rows)
             arguments = (z[block], z_t, y[block], y, temperature)
-            if rows < cells and torch.is_grad_enabled():
+            if rows < n_locations and torch.is_grad_enabled():
                 total = total + checkpoint(
-                    _secl_rows, *arguments, use_reentrant=False, preserve_rng_state=False
+                    _secl_chunk, *arguments, use_reentrant=False, preserve_rng_state=False
                 )
             else:
-                total = total + _secl_rows(*arguments)
+                total = total + _secl_chunk(*arguments)
         # Every cell of a group has a positive: the teacher's cell at its own place.
-        return total / (y != IGNORED).sum().clamp(min=1)
+        return total / (y != IGNORE_INDEX).sum().clamp(min=1)
 
 
-def _secl_rows(z: Tensor, z_t: Tensor, y_rows: Tensor, y: Tensor, temperature: float) -> Tensor:
+def _secl_chunk(z: Tensor, z_t: Tensor, y_rows: Tensor, y: Tensor, temperature: float) -> Tensor:
     """Sum of the loss over some anchors (R rows against M teacher cells)."""
     scaled = (z / temperature) @ z_t.T  # (R, M)
     same = y_rows[:, None] == y[None, :]
-    no_negative = same | (y == IGNORED)
-    many = same.sum(dim=1, keepdim=True).to(scaled.dtype)
-    log_mean = _log_sum_exp(scaled, ~same) - many.log()
+    no_negative = same | (y == IGNORE_INDEX)
+    n_positives = same.sum(dim=1, keepdim=True).to(scaled.dtype)
+    log_mean = _log_sum_exp(scaled, ~same) - n_positives.log()
     # -log(m / (m + n)) = softplus(log n - log m)
     term = F.softplus(_log_sum_exp(scaled, no_negative) - log_mean).squeeze(1)
-    return term.masked_fill((y_rows == IGNORED) | no_negative.all(dim=1), 0.0).sum()
+    return term.masked_fill((y_rows == IGNORE_INDEX) | no_negative.all(dim=1), 0.0).sum()

@@ -11,86 +11,86 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.losses.segmentation import entropy
+from napari_dycon.engine.losses.segmentation import predictive_entropy
 
-IGNORED = -1
-LEAST_ANNOTATED = 0.1  # of a cell; every fifth slice is an eighth of a cell of eight slices
-Grid = tuple[int, int, int]  # cells (d, h, w) of a patch
+IGNORE_INDEX = -1
+MIN_ANNOTATED_FRACTION = 0.1  # of a cell; every fifth slice is an eighth of a cell of eight slices
+FeatureShape = tuple[int, int, int]  # cells (d, h, w) of a patch
 
 
-def label_cells(label: Tensor, classes: int, grid: Grid) -> Tensor:
+def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
     """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
 
-    Only annotated voxels vote; a cell of which less than ``LEAST_ANNOTATED`` is annotated is -1.
+    Only annotated voxels vote; a cell of which less than ``MIN_ANNOTATED_FRACTION`` is annotated is -1.
     """
-    votes = _shares(label, classes, grid)
-    cells = votes.argmax(dim=1)
-    cells = cells.masked_fill(votes.sum(dim=1) < LEAST_ANNOTATED, IGNORED)
-    return cells.flatten(1)
+    fractions = _class_fractions(label, classes, feature_shape)
+    labels = fractions.argmax(dim=1)
+    labels = labels.masked_fill(fractions.sum(dim=1) < MIN_ANNOTATED_FRACTION, IGNORE_INDEX)
+    return labels.flatten(1)
 
 
-def pseudo_label_cells(teacher_probabilities: Tensor, grid: Grid, confidence: float) -> Tensor:
+def downsample_pseudo_labels(teacher_probabilities: Tensor, feature_shape: FeatureShape, min_confidence: float) -> Tensor:
     """Majority class of the teacher's prediction in each cell, ``(B, C, D, H, W)`` to ``(B, N)``.
 
     A cell in which the teacher's mean confidence (its largest probability) is under ``confidence``
     is -1.
     """
-    sure, winner = teacher_probabilities.max(dim=1)
-    return _majority(winner, sure, teacher_probabilities.shape[1], grid, confidence)
+    confidence, labels = teacher_probabilities.max(dim=1)
+    return _select_majority(labels, confidence, teacher_probabilities.shape[1], feature_shape, min_confidence)
 
 
-def pseudo_label_cells_from_log_probabilities(
-    teacher_log_p: Tensor, grid: Grid, confidence: float
+def downsample_pseudo_labels_from_log_p(
+    teacher_log_p: Tensor, feature_shape: FeatureShape, min_confidence: float
 ) -> Tensor:
-    """``pseudo_label_cells`` of ``(B, C, D, H, W)`` log-probabilities."""
-    log_sure, winner = teacher_log_p.max(dim=1)
-    return _majority(winner, log_sure.exp(), teacher_log_p.shape[1], grid, confidence)
+    """``downsample_pseudo_labels`` of ``(B, C, D, H, W)`` log-probabilities."""
+    log_confidence, labels = teacher_log_p.max(dim=1)
+    return _select_majority(labels, log_confidence.exp(), teacher_log_p.shape[1], feature_shape, min_confidence)
 
 
-def _majority(winner: Tensor, sure: Tensor, classes: int, grid: Grid, confidence: float) -> Tensor:
-    cells = _shares(winner, classes, grid).argmax(dim=1)
-    mean_confidence = mean_of_cells(sure[:, None].float(), grid).squeeze(1)
-    return cells.masked_fill(mean_confidence < confidence, IGNORED).flatten(1)
+def _select_majority(labels: Tensor, confidence: Tensor, classes: int, feature_shape: FeatureShape, min_confidence: float) -> Tensor:
+    majority = _class_fractions(labels, classes, feature_shape).argmax(dim=1)
+    mean_confidence = block_mean(confidence[:, None].float(), feature_shape).squeeze(1)
+    return majority.masked_fill(mean_confidence < min_confidence, IGNORE_INDEX).flatten(1)
 
 
-def _shares(label: Tensor, classes: int, grid: Grid) -> Tensor:
+def _class_fractions(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
     """Share of each class in each cell, ``(B, D, H, W)`` to ``(B, C, d, h, w)``.
 
     A class at a time instead of a one-hot label, which would be as large as the logits.
     """
-    shares = [mean_of_cells((label == c)[:, None].float(), grid) for c in range(classes)]
-    return torch.cat(shares, dim=1)
+    fractions = [block_mean((label == c)[:, None].float(), feature_shape) for c in range(classes)]
+    return torch.cat(fractions, dim=1)
 
 
-def entropy_cells(log_probabilities: Tensor, grid: Grid) -> Tensor:
+def downsample_entropy_from_log_p(log_probabilities: Tensor, feature_shape: FeatureShape) -> Tensor:
     """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
-    return mean_entropy_cells(entropy(log_probabilities), log_probabilities.shape[1], grid)
+    return downsample_entropy(predictive_entropy(log_probabilities), log_probabilities.shape[1], feature_shape)
 
 
-def mean_entropy_cells(entropy: Tensor, classes: int, grid: Grid) -> Tensor:
-    """``entropy_cells`` of the entropy ``(B, D, H, W)`` of ``classes`` probabilities in nats."""
+def downsample_entropy(entropy: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
+    """``downsample_entropy_from_log_p`` of the entropy ``(B, D, H, W)`` of ``classes`` probabilities in nats."""
     h = entropy / math.log(classes)
-    return mean_of_cells(h[:, None].float(), grid).flatten(1).clamp(0.0, 1.0)
+    return block_mean(h[:, None].float(), feature_shape).flatten(1).clamp(0.0, 1.0)
 
 
-def mean_of_cells(values: Tensor, grid: Grid) -> Tensor:
+def block_mean(values: Tensor, feature_shape: FeatureShape) -> Tensor:
     """Mean over each cell, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``.
 
     Where cells do not divide the patch, those at the end reach over its border, at which values are
     repeated. torch's adaptive pooling, which does much the same, is not there on Apple's GPUs.
     """
-    (d, h, w), sides = grid, values.shape[2:]
-    a, b, c = (-(-side // count) for side, count in zip(sides, grid, strict=True))
+    (d, h, w), sides = feature_shape, values.shape[2:]
+    a, b, c = (-(-side // count) for side, count in zip(sides, feature_shape, strict=True))
     missing = (d * a - sides[0], h * b - sides[1], w * c - sides[2])
     if any(missing):
         pad = (0, missing[2], 0, missing[1], 0, missing[0])
         values = F.pad(values, pad, mode="replicate")
-    parts = values.reshape(*values.shape[:2], d, a, h, b, w, c)
-    return parts.mean(dim=(3, 5, 7))
+    blocks = values.reshape(*values.shape[:2], d, a, h, b, w, c)
+    return blocks.mean(dim=(3, 5, 7))
 
 
-def region_cells(
-    position: Tensor, extent: Tensor, grid: Grid, regions: tuple[int, int, int]
+def region_indices(
+    patch_center: Tensor, patch_size: Tensor, feature_shape: FeatureShape, region_grid: tuple[int, int, int]
 ) -> Tensor:
     """Region of each cell in a grid over the normalized volume, ``(B, N)``.
 
@@ -104,12 +104,12 @@ def region_cells(
     grid : cells (d, h, w) of a patch
     regions : how many regions there are along each axis
     """
-    number = torch.zeros((), dtype=torch.long, device=position.device)
-    inside = torch.ones((), dtype=torch.bool, device=position.device)
-    for axis, (cells, count) in enumerate(zip(grid, regions, strict=True)):
-        place = (torch.arange(cells, device=position.device) + 0.5) / cells - 0.5
-        at = position[:, axis, None] + place * extent[:, axis, None]  # (B, cells)
-        view = [len(at), *(cells if a == axis else 1 for a in range(3))]
-        number = number * count + (at * count).floor().long().view(view)
-        inside = inside & ((at >= 0) & (at < 1)).view(view)
-    return torch.where(inside, number, torch.full_like(number, IGNORED)).flatten(1)
+    index = torch.zeros((), dtype=torch.long, device=patch_center.device)
+    is_inside = torch.ones((), dtype=torch.bool, device=patch_center.device)
+    for axis, (n_locations, n_regions) in enumerate(zip(feature_shape, region_grid, strict=True)):
+        offset = (torch.arange(n_locations, device=patch_center.device) + 0.5) / n_locations - 0.5
+        coordinate = patch_center[:, axis, None] + offset * patch_size[:, axis, None]  # (B, cells)
+        view = [len(coordinate), *(n_locations if a == axis else 1 for a in range(3))]
+        index = index * n_regions + (coordinate * n_regions).floor().long().view(view)
+        is_inside = is_inside & ((coordinate >= 0) & (coordinate < 1)).view(view)
+    return torch.where(is_inside, index, torch.full_like(index, IGNORE_INDEX)).flatten(1)

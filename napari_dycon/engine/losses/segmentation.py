@@ -5,7 +5,7 @@ Notation: ``B`` patches, ``C`` classes (0 is background), patch voxels ``(D, H, 
 least float32, also under autocast.
 
 Each loss of logits is a thin cover of one that takes what a step computes once: log-probabilities
-(see ``log_probabilities``), and what ``compare`` says of student and teacher.
+(see ``compute_log_probabilities``), and what ``compare`` says of student and teacher.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor
 UNANNOTATED = 255
 
 
-def at_least_float32(x: Tensor) -> Tensor:
+def upcast(x: Tensor) -> Tensor:
     """Half-precision tensors in float32, others as they are."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def log_probabilities(logits: Tensor) -> Tensor:
+def compute_log_probabilities(logits: Tensor) -> Tensor:
     """log p of ``(B, C, ...)`` logits, in at least float32."""
     with torch.autocast(logits.device.type, enabled=False):
-        return F.log_softmax(at_least_float32(logits), dim=1)
+        return F.log_softmax(upcast(logits), dim=1)
 
 
-def entropy(log_probabilities: Tensor) -> Tensor:
+def predictive_entropy(log_probabilities: Tensor) -> Tensor:
     """H(p) = -Σ_c p_c log p_c in nats over dimension 1: ``(B, C, ...)`` to ``(B, ...)``."""
     return _entropy(log_probabilities.exp(), log_probabilities)
 
@@ -51,29 +51,29 @@ def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> T
     logits : (B, C, D, H, W)
     label : (B, D, H, W), int64, 255 where nobody annotated
     """
-    return supervised_from_log_probabilities(log_probabilities(logits), label, smooth=smooth)
+    return supervised_from_log_probabilities(compute_log_probabilities(logits), label, smooth=smooth)
 
 
 def supervised_from_log_probabilities(
     log_p: Tensor, label: Tensor, *, smooth: float = 1e-5
 ) -> Tensor:
     """``supervised_loss`` of ``(B, C, D, H, W)`` log-probabilities."""
-    unknown = label == UNANNOTATED
-    target = label.masked_fill(unknown, 0)
-    log_right = log_p.gather(1, target[:, None]).squeeze(1)  # (B, D, H, W), of the true class
-    annotated = (~unknown).sum().clamp(min=1)
-    cross_entropy = -log_right.masked_fill(unknown, 0.0).sum() / annotated
+    is_unannotated = label == UNANNOTATED
+    target = label.masked_fill(is_unannotated, 0)
+    target_log_p = log_p.gather(1, target[:, None]).squeeze(1)  # (B, D, H, W), of the true class
+    n_annotated = (~is_unannotated).sum().clamp(min=1)
+    cross_entropy = -target_log_p.masked_fill(is_unannotated, 0.0).sum() / n_annotated
 
-    p = log_p.exp().masked_fill(unknown[:, None], 0.0)
+    p = log_p.exp().masked_fill(is_unannotated[:, None], 0.0)
     predicted = p.sum((0, *range(2, p.ndim)))[1:]  # (C - 1,)
     # A class at a time instead of a one-hot label, which would be as large as the logits.
-    right = log_right.exp()
-    elsewhere = [label != c for c in range(1, log_p.shape[1])]
-    overlap = torch.stack([right.masked_fill(other, 0.0).sum() for other in elsewhere])
-    true = torch.stack([(~other).sum() for other in elsewhere])  # voxels
-    dice = 1.0 - (2.0 * overlap + smooth) / (predicted + true + smooth)
-    present = true > 0
-    return cross_entropy + (dice * present).sum() / present.sum().clamp(min=1)
+    target_p = target_log_p.exp()
+    other_class = [label != c for c in range(1, log_p.shape[1])]
+    overlap = torch.stack([target_p.masked_fill(other, 0.0).sum() for other in other_class])
+    class_sizes = torch.stack([(~other).sum() for other in other_class])  # voxels
+    dice = 1.0 - (2.0 * overlap + smooth) / (predicted + class_sizes + smooth)
+    is_present = class_sizes > 0
+    return cross_entropy + (dice * is_present).sum() / is_present.sum().clamp(min=1)
 
 
 class Comparison(NamedTuple):
@@ -121,15 +121,15 @@ def uncl(
             f"student logits {tuple(student_logits.shape)} and teacher logits "
             f"{tuple(teacher_logits.shape)} must have the same shape"
         )
-    compared = compare(log_probabilities(student_logits), log_probabilities(teacher_logits))
-    return uncl_from_comparison(compared, beta, entropy_weight=entropy_weight)
+    comparison = compare(compute_log_probabilities(student_logits), compute_log_probabilities(teacher_logits))
+    return uncl_from_comparison(comparison, beta, entropy_weight=entropy_weight)
 
 
 def uncl_from_comparison(
-    compared: Comparison, beta: float, *, entropy_weight: float = 1.0
+    comparison: Comparison, beta: float, *, entropy_weight: float = 1.0
 ) -> Tensor:
     """``uncl`` of student and teacher that are compared already."""
-    distance, h_s, h_t = compared
+    distance, h_s, h_t = comparison
     # 1 / (e^a + e^b) = sigmoid(b - a) e^-b: stays finite for any β.
     weight = torch.sigmoid(beta * (h_t - h_s)) * torch.exp(-beta * h_t)
     return _mean(distance * weight + entropy_weight * beta * (h_s + h_t))
@@ -138,7 +138,7 @@ def uncl_from_comparison(
 def consistency_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Mean squared distance of the two softmax outputs (Mean Teacher, NeurIPS 2017); scalar."""
     return consistency_from_log_probabilities(
-        log_probabilities(student_logits), log_probabilities(teacher_logits)
+        compute_log_probabilities(student_logits), compute_log_probabilities(teacher_logits)
     )
 
 

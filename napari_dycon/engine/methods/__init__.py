@@ -19,10 +19,10 @@ from napari_dycon.engine.network import SegmentationNetwork
 
 
 @dataclass(frozen=True)
-class Step:
+class StepInputs:
     """What a method may use in one step.
 
-    ``progress`` is t / T of the steps that unlabeled scans take part in, ``noise`` seeds the
+    ``progress`` is t / T of the steps that unlabeled scans take part in, ``noise_generator`` seeds the
     teacher's view.
     """
 
@@ -30,7 +30,7 @@ class Step:
     teacher: SegmentationNetwork
     batch: Batch
     progress: float
-    noise: torch.Generator
+    noise_generator: torch.Generator
 
     @property
     def unlabeled(self) -> UnlabeledBatch:
@@ -42,36 +42,36 @@ class Step:
 class Method(Protocol):
     """Turns a batch into the weighted parts of the loss; their sum is minimized."""
 
-    def losses(self, step: Step) -> dict[str, Tensor]: ...
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]: ...
 
 
-def losses_of(
-    method: Method, step: Step, device: torch.device, dtype: torch.dtype
+def compute_losses(
+    method: Method, step: StepInputs, device: torch.device, dtype: torch.dtype
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Parts of a step's loss in the run's precision, and their sum."""
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        parts = method.losses(step)
-        return parts, torch.stack([part.float() for part in parts.values()]).sum()
+        loss_terms = method.compute_loss_terms(step)
+        return loss_terms, torch.stack([part.float() for part in loss_terms.values()]).sum()
 
 
 def build_method(config: TrainConfig) -> Method:
     """Return the method a configuration names."""
-    from napari_dycon.engine.methods.dycon import Dycon
+    from napari_dycon.engine.methods.dycon import DyCON
     from napari_dycon.engine.methods.mean_teacher import MeanTeacher
-    from napari_dycon.engine.methods.secl import Secl
+    from napari_dycon.engine.methods.secl import SECL
     from napari_dycon.engine.methods.supervised import Supervised
 
-    known: dict[str, Callable[[TrainConfig], Method]] = {
+    method_classes: dict[str, Callable[[TrainConfig], Method]] = {
         "supervised": Supervised,
         "mean-teacher": MeanTeacher,
-        "dycon": Dycon,
-        "secl-region": Secl,
-        "secl-anatomical": Secl,
+        "dycon": DyCON,
+        "secl-region": SECL,
+        "secl-anatomical": SECL,
     }
-    return known[config.method](config)
+    return method_classes[config.method](config)
 
 
-def teacher_view(image: Tensor, noise: torch.Generator, strength: float) -> Tensor:
+def add_input_noise(image: Tensor, generator: torch.Generator, std: float) -> Tensor:
     """Image plus noise clamp(strength · N(0, 1), ±2 strength), as the teacher sees it."""
-    draw = torch.randn(image.shape, generator=noise, device=image.device, dtype=image.dtype)
-    return image + (draw * strength).clamp(-2 * strength, 2 * strength)
+    noise = torch.randn(image.shape, generator=generator, device=image.device, dtype=image.dtype)
+    return image + (noise * std).clamp(-2 * std, 2 * std)

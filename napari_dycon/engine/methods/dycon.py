@@ -14,68 +14,68 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.contrastive import fecl
 from napari_dycon.engine.losses.feature_grid import (
-    label_cells,
-    mean_entropy_cells,
-    pseudo_label_cells_from_log_probabilities,
+    downsample_labels,
+    downsample_entropy,
+    downsample_pseudo_labels_from_log_p,
 )
 from napari_dycon.engine.losses.segmentation import (
     compare,
     consistency_from_distance,
-    log_probabilities,
+    compute_log_probabilities,
     supervised_from_log_probabilities,
     uncl_from_comparison,
 )
-from napari_dycon.engine.methods import Step, teacher_view
-from napari_dycon.engine.network import Output, cells
+from napari_dycon.engine.methods import StepInputs, add_input_noise
+from napari_dycon.engine.network import NetworkOutput, flatten_spatial
 from napari_dycon.engine.training.schedules import (
     adaptive_beta,
-    consistency_weight,
+    sigmoid_rampup,
     teacher_threshold,
 )
 
 
-class Dycon:
+class DyCON:
     """The whole step of the paper in the honest setting."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return ``supervised``, ``uncl``, ``fecl`` and ``consistency``, each weighted."""
         c = self.config
         labeled, unlabeled = step.batch.labeled, step.unlabeled
-        count = len(labeled.image)
+        n_labeled = len(labeled.image)
         image = torch.cat([labeled.image, unlabeled.image])
         with torch.no_grad():  # first, while memory holds nothing of the student yet
-            teacher: Output = step.teacher(
-                teacher_view(image, step.noise, c.teacher_noise), embed=True
+            teacher: NetworkOutput = step.teacher(
+                add_input_noise(image, step.noise_generator, c.teacher_noise), embed=True
             )
-        student: Output = step.student(image, embed=True)
+        student: NetworkOutput = step.student(image, embed=True)
         # Once a step; every part of the loss takes from these.
-        log_p, teacher_log_p = (log_probabilities(x.logits) for x in (student, teacher))
-        compared = compare(log_p, teacher_log_p)
+        log_p, teacher_log_p = (compute_log_probabilities(x.logits) for x in (student, teacher))
+        comparison = compare(log_p, teacher_log_p)
         beta = adaptive_beta(step.progress, c.beta_max, c.beta_min)
-        weight = consistency_weight(step.progress, c.consistency_ramp, c.consistency_weight)
-        uncl = uncl_from_comparison(compared, beta, entropy_weight=c.entropy_weight)
-        contrast = self._contrast(
+        weight = sigmoid_rampup(step.progress, c.consistency_ramp, c.consistency_weight)
+        uncl = uncl_from_comparison(comparison, beta, entropy_weight=c.entropy_weight)
+        contrast = self._compute_fecl(
             step,
             student.embeddings,
             teacher.embeddings,
-            unlabeled_log_p=teacher_log_p[count:],
-            entropy=compared.student_entropy,
+            unlabeled_log_p=teacher_log_p[n_labeled:],
+            entropy=comparison.student_entropy,
         )
-        consistency = consistency_from_distance(compared.distance[count:], log_p.shape[1])
+        consistency = consistency_from_distance(comparison.distance[n_labeled:], log_p.shape[1])
         u = c.unsupervised_weight
         return {
-            "supervised": supervised_from_log_probabilities(log_p[:count], labeled.label),
+            "supervised": supervised_from_log_probabilities(log_p[:n_labeled], labeled.label),
             "uncl": u * c.uncl_weight * uncl,
             "fecl": u * c.fecl_weight * contrast,
             "consistency": weight * consistency,
         }
 
-    def _contrast(
+    def _compute_fecl(
         self,
-        step: Step,
+        step: StepInputs,
         student: Tensor | None,
         teacher: Tensor | None,
         *,
@@ -87,26 +87,26 @@ class Dycon:
         assert student is not None
         assert teacher is not None
         d, h, w = student.shape[2:]
-        grid, classes = (d, h, w), unlabeled_log_p.shape[1]
+        feature_shape, classes = (d, h, w), unlabeled_log_p.shape[1]
         with torch.no_grad():
-            groups = torch.cat(
+            labels = torch.cat(
                 [
-                    label_cells(step.batch.labeled.label, classes, grid),
-                    pseudo_label_cells_from_log_probabilities(
-                        unlabeled_log_p, grid, c.teacher_confidence
+                    downsample_labels(step.batch.labeled.label, classes, feature_shape),
+                    downsample_pseudo_labels_from_log_p(
+                        unlabeled_log_p, feature_shape, c.teacher_confidence
                     ),
                 ]
             )
-            doubt = mean_entropy_cells(entropy.detach(), classes, grid)
+            location_entropy = downsample_entropy(entropy.detach(), classes, feature_shape)
             if not c.fecl_entropy:
-                doubt = torch.zeros_like(doubt)
-        z, z_t = cells(student), cells(teacher)
+                location_entropy = torch.zeros_like(location_entropy)
+        z, z_t = flatten_spatial(student), flatten_spatial(teacher)
         if c.cross_volume:  # all cells of the batch as if they were one patch
-            z, z_t, groups, doubt = (x.flatten(0, 1)[None] for x in (z, z_t, groups, doubt))
+            z, z_t, labels, location_entropy = (x.flatten(0, 1)[None] for x in (z, z_t, labels, location_entropy))
         return fecl(
             z,
-            groups,
-            doubt,
+            labels,
+            location_entropy,
             z_t,
             temperature=c.temperature,
             gamma=c.gamma,

@@ -8,11 +8,11 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.segmentation import (
     consistency_from_log_probabilities,
-    log_probabilities,
+    compute_log_probabilities,
     supervised_from_log_probabilities,
 )
-from napari_dycon.engine.methods import Step, teacher_view
-from napari_dycon.engine.training.schedules import consistency_weight
+from napari_dycon.engine.methods import StepInputs, add_input_noise
+from napari_dycon.engine.training.schedules import sigmoid_rampup
 
 
 class MeanTeacher:
@@ -21,21 +21,21 @@ class MeanTeacher:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return ``supervised`` and ``consistency``."""
         c = self.config
         labeled, unlabeled = step.batch.labeled, step.unlabeled
-        count = len(labeled.image)
+        n_labeled = len(labeled.image)
         with torch.no_grad():  # first, while memory holds nothing of the student yet
-            view = teacher_view(unlabeled.image, step.noise, c.teacher_noise)
-            teacher_logits = step.teacher(view).logits
+            noisy_image = add_input_noise(unlabeled.image, step.noise_generator, c.teacher_noise)
+            teacher_logits = step.teacher(noisy_image).logits
         logits = step.student(torch.cat([labeled.image, unlabeled.image])).logits
-        weight = consistency_weight(step.progress, c.consistency_ramp, c.consistency_weight)
-        log_p = log_probabilities(logits)
+        weight = sigmoid_rampup(step.progress, c.consistency_ramp, c.consistency_weight)
+        log_p = compute_log_probabilities(logits)
         consistency = consistency_from_log_probabilities(
-            log_p[count:], log_probabilities(teacher_logits)
+            log_p[n_labeled:], compute_log_probabilities(teacher_logits)
         )
         return {
-            "supervised": supervised_from_log_probabilities(log_p[:count], labeled.label),
+            "supervised": supervised_from_log_probabilities(log_p[:n_labeled], labeled.label),
             "consistency": weight * consistency,
         }

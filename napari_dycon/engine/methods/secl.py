@@ -19,45 +19,45 @@ from napari_dycon.engine.data.patches import UnlabeledBatch
 from napari_dycon.engine.losses import segmentation
 from napari_dycon.engine.losses.contrastive import secl
 from napari_dycon.engine.losses.feature_grid import (
-    Grid,
-    pseudo_label_cells_from_log_probabilities,
-    region_cells,
+    FeatureShape,
+    downsample_pseudo_labels_from_log_p,
+    region_indices,
 )
-from napari_dycon.engine.methods import Step, teacher_view
-from napari_dycon.engine.network import cells
+from napari_dycon.engine.methods import StepInputs, add_input_noise
+from napari_dycon.engine.network import flatten_spatial
 
 
-class Secl:
+class SECL:
     """Supervised loss + weight · SECL between student and teacher on unlabeled patches."""
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return ``supervised`` and ``secl``."""
         c = self.config
         labeled, unlabeled = step.batch.labeled, step.unlabeled
-        view = teacher_view(unlabeled.image, step.noise, c.teacher_noise)
+        noisy_image = add_input_noise(unlabeled.image, step.noise_generator, c.teacher_noise)
         with torch.no_grad():  # first, while memory holds nothing of the student yet
             if c.method == "secl-region":
-                teacher = step.teacher.encode(view)
+                teacher = step.teacher.encode(noisy_image)
                 d, h, w = teacher.shape[2:]
-                groups = self._regions(unlabeled, (d, h, w))
+                groups = self._region_labels(unlabeled, (d, h, w))
             else:
-                output = step.teacher(view, embed=True)
+                output = step.teacher(noisy_image, embed=True)
                 assert output.embeddings is not None
                 teacher = output.embeddings
                 d, h, w = teacher.shape[2:]
-                groups = pseudo_label_cells_from_log_probabilities(
-                    segmentation.log_probabilities(output.logits), (d, h, w), c.teacher_confidence
+                groups = downsample_pseudo_labels_from_log_p(
+                    segmentation.compute_log_probabilities(output.logits), (d, h, w), c.teacher_confidence
                 )
         logits = step.student(labeled.image).logits
         student = step.student.encode(unlabeled.image)
-        contrast = secl(cells(student), cells(teacher), groups, temperature=c.secl_temperature)
+        contrast = secl(flatten_spatial(student), flatten_spatial(teacher), groups, temperature=c.secl_temperature)
         return {
             "supervised": segmentation.supervised_loss(logits, labeled.label),
             "secl": c.secl_weight * contrast,
         }
 
-    def _regions(self, batch: UnlabeledBatch, grid: Grid) -> Tensor:
-        return region_cells(batch.position, batch.extent, grid, self.config.regions)
+    def _region_labels(self, batch: UnlabeledBatch, feature_shape: FeatureShape) -> Tensor:
+        return region_indices(batch.patch_center, batch.patch_size, feature_shape, self.config.regions)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.segmentation import supervised_loss
-from napari_dycon.engine.methods import Step
+from napari_dycon.engine.methods import StepInputs
 
 
 class Supervised:
@@ -15,7 +15,7 @@ class Supervised:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return ``{"supervised": ...}``."""
         labeled = step.batch.labeled
         logits = step.student(labeled.image).logits

@@ -8,43 +8,43 @@ from napari_dycon.errors import ProjectError
 from napari_dycon.project.runs.run import Run
 
 
-class Control:
+class RunControlReader:
     """Follows ``control.json``; looks at the disk at most a few times a second."""
 
-    def __init__(self, run: Run, interval: float = 0.2) -> None:
+    def __init__(self, run: Run, interval_s: float = 0.2) -> None:
         self._run = run
-        self._interval = interval
-        self._next = 0.0
+        self._interval_s = interval_s
+        self._next_read = 0.0
         self._command = "run"
-        self._preview: str | None = None
+        self._preview_case: str | None = None
 
-    def _look(self) -> None:
+    def _refresh(self) -> None:
         now = time.monotonic()
-        if now >= self._next:
-            self._next = now + self._interval
+        if now >= self._next_read:
+            self._next_read = now + self._interval_s
             try:
                 values = self._run.read_control()
             except ProjectError:  # being replaced just now (Windows): what was asked still holds
                 return
             self._command = str(values.get("command", "run"))
             preview = values.get("preview")
-            self._preview = preview if isinstance(preview, str) else None
+            self._preview_case = preview if isinstance(preview, str) else None
 
-    def stop(self) -> bool:
+    def stop_requested(self) -> bool:
         """The person asked to end the run and keep what it learned."""
-        self._look()
+        self._refresh()
         return self._command == "stop"
 
-    def pause(self) -> bool:
+    def pause_requested(self) -> bool:
         """The person asked to wait."""
-        self._look()
+        self._refresh()
         return self._command == "pause"
 
-    def preview(self) -> str | None:
+    def preview_case(self) -> str | None:
         """Case whose prediction the person is looking at."""
-        self._look()
-        return self._preview
+        self._refresh()
+        return self._preview_case
 
     def wait(self) -> None:
         """Sleep until it is worth looking again."""
-        time.sleep(self._interval)
+        time.sleep(self._interval_s)

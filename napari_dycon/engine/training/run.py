@@ -22,43 +22,43 @@ import torch
 
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.cleanup import sweep_project
-from napari_dycon.engine.atlas.training_set import borrow
+from napari_dycon.engine.atlas.training_set import build_atlas_training_set
 from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
 from napari_dycon.engine.checkpoints.checkpoint import Snapshot, take_snapshot, write_snapshot
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.data.loader import Batches
+from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.data.patches import UnlabeledCase
 from napari_dycon.engine.data.planning import plan_network
-from napari_dycon.engine.data.preparation import TrainingData, prepare
-from napari_dycon.engine.data.splits import groups, learned_from, read_groups
+from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
+from napari_dycon.engine.data.splits import split_cases, cases_trained_on, load_case_split
 from napari_dycon.engine.device import (
     choose_device,
     choose_precision,
-    free_memory,
+    empty_cache,
     is_out_of_memory,
-    keep_memory,
-    return_memory,
+    tune_glibc_malloc,
+    reset_glibc_malloc,
     tune_for_training,
 )
-from napari_dycon.engine.inference.temperature_scaling import Sample, fit_temperature
+from napari_dycon.engine.inference.temperature_scaling import CalibrationSample, fit_temperature
 from napari_dycon.engine.inference.window_choice import choose_window_side
-from napari_dycon.engine.memory import MemoryPlan, fit_to_memory, free_bytes
+from napari_dycon.engine.memory import MemoryPlan, fit_to_memory, get_free_bytes
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network
-from napari_dycon.engine.training.control import Control
+from napari_dycon.engine.training.control import RunControlReader
 from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
 from napari_dycon.engine.training.schedules import (
     adaptive_beta,
     learning_rate_factor,
-    phase,
+    rescale_progress,
 )
 from napari_dycon.engine.training.side_jobs import (
     PreparedScans,
-    keep_trying,
-    left_out,
+    retry_on_full_disk,
+    warn_about_skipped_cases,
     preview,
     validate,
 )
@@ -70,15 +70,15 @@ if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
-STEP_EVENT_INTERVAL = 0.5  # seconds
-FIRST_STEPS = 20  # over which the learning rate rises at least
-MOST_SKIPPED = 50  # non-finite steps in a row after which a run has failed
-FEW_STEPS = 100  # fewer than these teach next to nothing
-MOST_FITS = 0.75  # share of tensors taken from another run: more with other classes alone
-FIRST_PREVIEW = 10  # steps; before, a picture says nothing
-MOST_PREPARING = 0.1  # share of a time limit that preparing scans may use up
-BORROW_SHARE = 0.2  # of a time limit after which no more scans are deformed
-VALIDATION_FRACTION, PREVIEW_FRACTION = 0.015, 0.0125  # of a run's time, at most
+STEP_EVENT_INTERVAL_S = 0.5  # seconds
+MIN_WARMUP_STEPS = 20  # over which the learning rate rises at least
+MAX_NONFINITE_STEPS = 50  # non-finite steps in a row after which a run has failed
+MIN_USEFUL_STEPS = 100  # fewer than these teach next to nothing
+MIN_MATCHING_FRACTION = 0.75  # share of tensors taken from another run: more with other classes alone
+MIN_PREVIEW_STEP = 10  # steps; before, a picture says nothing
+MAX_PREPARATION_FRACTION = 0.1  # share of a time limit that preparing scans may use up
+REGISTRATION_TIME_FRACTION = 0.2  # of a time limit after which no more scans are deformed
+VALIDATION_TIME_FRACTION, PREVIEW_TIME_FRACTION = 0.015, 0.0125  # of a run's time, at most
 
 
 def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iterator[Event]:
@@ -100,30 +100,30 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     """
     project.require_writable()
     if run is None:
-        groups(project, config)  # refuse before a run folder appears
+        split_cases(project, config)  # refuse before a run folder appears
     device, _ = choose_device(config.device)
     if run is None:
         plan_network(config, device.type)  # likewise a patch that does not fit
     run = run or project.create_run(config.method, config.to_dict())
     sweep_project(project.path)
     log = EventLog(run)
-    saved = run.has_weights  # asked now: its folder may be what goes away
+    has_checkpoint = run.has_weights  # asked now: its folder may be what goes away
     writer = CheckpointWriter(run.weights_path, run.state_folder / "state.safetensors")
     try:
         with contextlib.closing(writer):
             for event in _loop(project, config, run, writer):
-                saved = saved or event["event"] == "checkpoint"
+                has_checkpoint = has_checkpoint or event["event"] == "checkpoint"
                 event["time"] = round(time.time(), 3)
                 log.write(event)
                 yield event
     except DyconError as error:
-        log.write(_failed(error))
+        log.write(_build_failed_event(error))
         raise
     except (RuntimeError, MemoryError, OSError) as error:
         # RuntimeError is what torch raises for lack of memory and for driver trouble.
-        known = _explain(error, saved, device)
-        log.write(_failed(known))
-        raise known from error
+        engine_error = _to_engine_error(error, has_checkpoint, device)
+        log.write(_build_failed_event(engine_error))
+        raise engine_error from error
 
 
 def _loop(
@@ -132,18 +132,18 @@ def _loop(
     begin = time.monotonic()
     device, reason = choose_device(config.device)
     state_path = run.state_folder / "state.safetensors"
-    loop = checkpoint.read_loop(state_path) if state_path.exists() else {}
+    loop = checkpoint.read_training_progress(state_path) if state_path.exists() else {}
     # A timed trial may come out differently the next time, and the run would not be the same.
     known = loop.get("precision", {}).get(device.type, "auto")
     wanted = known if config.precision == "auto" else config.precision
     dtype = choose_precision(wanted, device)
     tune_for_training(device)
     if device.type == "cpu":
-        return_memory()
-    card_bytes = free_bytes(device) if device.type == "cuda" else None
+        reset_glibc_malloc()
+    card_bytes = get_free_bytes(device) if device.type == "cuda" else None
     borrowed = run.state_folder / "borrowed"
-    frozen = read_groups(run.state_folder) if loop else None
-    found = frozen or groups(project, config)
+    frozen = load_case_split(run.state_folder) if loop else None
+    found = frozen or split_cases(project, config)
     yield {
         "event": "started",
         "run": run.id,
@@ -160,35 +160,35 @@ def _loop(
         "pid": os.getpid(),
         "from_step": loop.get("step", 0),
     }
-    control = Control(run)
+    control = RunControlReader(run)
     data: TrainingData | None = None
     resumed = frozen is not None
-    for item in prepare(project, config, device.type, run.state_folder, found, resumed, card_bytes):
+    for item in prepare_training_data(project, config, device.type, run.state_folder, found, resumed, card_bytes):
         if isinstance(item, TrainingData):
             data = item
         else:
             yield item
-        if frozen is None and control.stop():  # a resumed run has something to end with
+        if frozen is None and control.stop_requested():  # a resumed run has something to end with
             yield {"event": "stopped", "step": 0, "elapsed": 0.0, "skipped": 0, "dice": None}
             return
     assert data is not None
-    planned = MemoryPlan.of(data.config)
+    planned = MemoryPlan.from_config(data.config)
     memory = MemoryPlan.from_json(loop.get("memory")) or planned
     config = memory.apply(data.config)
     classes = len(data.class_values) + 1
-    if device.type == "cpu" and (free := free_bytes(device)) is not None:
+    if device.type == "cpu" and (free := get_free_bytes(device)) is not None:
         # The system ends a process that takes too much: there is no error to learn it from.
         config = fit_to_memory(
             config,
             free,
             channels=data.channels,
             classes=classes,
-            unlabeled=bool(data.unlabeled),
+            has_unlabeled=bool(data.unlabeled),
         )
     if device.type == "cpu" and config == memory.apply(data.config):
-        keep_memory()
+        tune_glibc_malloc()
     data.config = config
-    unreported = MemoryPlan.of(config) != memory  # whether a warning of it is due
+    unreported = MemoryPlan.from_config(config) != memory  # whether a warning of it is due
     write_json(run.config_path, config.to_dict())
     for warning in data.warnings:
         yield {"event": "warning", "message": warning}
@@ -199,7 +199,7 @@ def _loop(
     if device.type in ("cpu", "cuda"):  # measured on a CPU: a step takes 15 to 25 % less
         student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     teacher = copy.deepcopy(student).requires_grad_(False)
-    model = checkpoint.Model(student, teacher, config, data.class_values, data.channels)
+    model = checkpoint.TrainedModel(student, teacher, config, data.class_values, data.channels)
     optimizer = build_optimizer(config, student)
     allocate_state(optimizer)
     stepper = Stepper(student, teacher, optimizer, device, dtype)
@@ -207,20 +207,20 @@ def _loop(
     method, without_unlabeled = build_method(config), Supervised(config)
     step, spent, skipped_total = 0, 0.0, 0
     if loop:
-        loop = checkpoint.load_state(state_path, model, optimizer)
+        loop = checkpoint.load_training_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
         stepper.restore_loss_scale(loop.get("loss_scale"))
     elif config.init_from:
         source = project.get_run(config.init_from).weights_path
-        fitted = checkpoint.copy_matching(model, source)
-        if fitted < MOST_FITS:
+        fitted = checkpoint.load_matching_weights(model, source)
+        if fitted < MIN_MATCHING_FRACTION:
             rest = f"{fitted:.0%} of it could be taken, the rest" if fitted else "this run"
             yield {
                 "event": "warning",
                 "message": f"Run {config.init_from} has another kind of network; {rest} starts "
                 "from scratch. Start from a run with the same filters to keep what it learned.",
             }
-        seen = learned_from(project, config.init_from)
+        seen = cases_trained_on(project, config.init_from)
         if both := sorted(seen & set(data.validation)):
             yield {
                 "event": "warning",
@@ -228,19 +228,19 @@ def _loop(
                 f"{len(both)} case(s) that are kept for validation now ({both[0]}); their Dice "
                 "looks better than it is.",
             }
-    batches = Batches(data, device)
+    batches = BatchLoader(data, device)
     nobody: list[UnlabeledCase] = []
     scans = PreparedScans(project)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = time.monotonic()
-    validations = Interval(config.validate_every, VALIDATION_FRACTION)
-    previews = Interval(config.preview_every, PREVIEW_FRACTION, first=0.0)
+    validations = Interval(config.validate_every, VALIDATION_TIME_FRACTION)
+    previews = Interval(config.preview_every, PREVIEW_TIME_FRACTION, first_delay_s=0.0)
     skipped = 0
     outcome = ""
     # Preparing counts towards the time limit, unless it would leave little of it for learning.
     prepared = time.monotonic() - begin
     if config.time_limit and not step:
-        spent = min(prepared, MOST_PREPARING * config.time_limit)
+        spent = min(prepared, MAX_PREPARATION_FRACTION * config.time_limit)
     begin = time.monotonic()
 
     def elapsed() -> float:
@@ -252,25 +252,25 @@ def _loop(
 
     def pauses() -> Iterator[Event]:
         nonlocal begin
-        if not control.pause():
+        if not control.pause_requested():
             return
         yield {"event": "paused", "step": step}
         waited = time.monotonic()
         if step:
             yield from save_if_possible()
-            yield from writer.report(wait=True)
-        while control.pause():
+            yield from writer.poll_events(wait=True)
+        while control.pause_requested():
             control.wait()
         begin += time.monotonic() - waited
         yield {"event": "resumed", "step": step}
 
-    def score(samples: list[Sample] | None = None) -> Iterator[Event]:
+    def score(samples: list[CalibrationSample] | None = None) -> Iterator[Event]:
         nonlocal last_validation
         before = last_validation.get("missed")
         last_validation = validate(project, scans, data, model, *where, samples)
         yield {"event": "validation", "step": step, "progress": progress(), **last_validation}
         if last_validation.get("missed") != before:
-            yield from left_out(last_validation)
+            yield from warn_about_skipped_cases(last_validation)
 
     def snapshot() -> Snapshot:
         loop = {
@@ -278,13 +278,13 @@ def _loop(
             "elapsed": elapsed(),
             "skipped": skipped_total,
             "precision": {device.type: str(dtype).removeprefix("torch.")},
-            "memory": dataclasses.asdict(MemoryPlan.of(config)),
+            "memory": dataclasses.asdict(MemoryPlan.from_config(config)),
             "loss_scale": stepper.loss_scale and stepper.loss_scale.to_json(),
         }
         return take_snapshot(model, step, optimizer, loop)
 
     def save_if_possible() -> Iterator[Event]:
-        yield from writer.report(wait=True)  # one at a time
+        yield from writer.poll_events(wait=True)  # one at a time
         yield from count_skipped(wait=True)
         try:
             writer.start(snapshot(), step)
@@ -296,7 +296,7 @@ def _loop(
     def count_skipped(*, wait: bool = False) -> Iterator[Event]:
         """Report the steps that gave no finite loss, as far as the device has told of them."""
         nonlocal skipped, skipped_total
-        for number, finite in stepper.read_finite(wait=wait):
+        for number, finite in stepper.read_step_outcomes(wait=wait):
             if finite:
                 skipped = 0
                 continue
@@ -306,7 +306,7 @@ def _loop(
                 "message": f"Step {number + 1} gave a loss that is not a finite number and was "
                 f"skipped ({skipped_total} so far).",
             }
-            if skipped >= MOST_SKIPPED:
+            if skipped >= MAX_NONFINITE_STEPS:
                 raise EngineError(
                     f"{skipped} steps in a row gave no finite loss. Lower the learning rate, or "
                     "check the scans for extreme values. The last checkpoint is kept."
@@ -316,23 +316,23 @@ def _loop(
         """Make the steps smaller after memory ran out for one; the next one tries it."""
         nonlocal config, model, batches, unreported
         if device.type == "cpu":
-            return_memory()
+            reset_glibc_malloc()
         batches.close()  # with what it moved to the device
-        smaller = MemoryPlan.of(config).lower(config)
+        smaller = MemoryPlan.from_config(config).reduce(config)
         if smaller is None:
             raise MemoryError("out of memory for the smallest steps")
         config = data.config = smaller.apply(config)
         model = dataclasses.replace(model, config=config)
-        batches = Batches(data, device)
-        free_memory(device)
+        batches = BatchLoader(data, device)
+        empty_cache(device)
         unreported = True
 
     def report_memory() -> Iterator[Event]:
         """Say what was made smaller, once a step was taken with it, and keep it for a resume."""
         nonlocal unreported, memory
         unreported = False
-        now = MemoryPlan.of(config)
-        yield {"event": "warning", "message": now.describe(memory, device.type)}
+        now = MemoryPlan.from_config(config)
+        yield {"event": "warning", "message": now.describe_change(memory, device.type)}
         memory = now
         yield from save_if_possible()
         write_json(run.config_path, config.to_dict())
@@ -340,22 +340,22 @@ def _loop(
     def restore_checkpoint() -> Iterator[Event]:
         """Go back to the last checkpoint after an update that failed half way."""
         nonlocal step, skipped, skipped_total
-        yield from writer.report(wait=True)
+        yield from writer.poll_events(wait=True)
         if not state_path.exists():
             raise MemoryError("out of memory before the first checkpoint")
-        stepper.read_finite(wait=True)
-        loop = checkpoint.load_state(state_path, model, optimizer)
+        stepper.read_step_outcomes(wait=True)
+        loop = checkpoint.load_training_state(state_path, model, optimizer)
         step, skipped, skipped_total = loop["step"], 0, loop["skipped"]
         stepper.restore_loss_scale(loop.get("loss_scale"))
         yield {"event": "resumed", "step": step, "from_step": step}
 
     if config.warps and data.unlabeled and progress() < 1.0:
-        until = BORROW_SHARE * (config.time_limit or math.inf)
+        until = REGISTRATION_TIME_FRACTION * (config.time_limit or math.inf)
 
         def enough() -> bool:
-            return control.stop() or (not step and elapsed() > until)
+            return control.stop_requested() or (not step and elapsed() > until)
 
-        for event in borrow(data, borrowed, device, resumed=step > 0, enough=enough):
+        for event in build_atlas_training_set(data, borrowed, device, is_resumed=step > 0, should_stop=enough):
             yield event
             yield from pauses()
         if step:  # as preparing, making again what the run had costs it no time
@@ -364,23 +364,23 @@ def _loop(
     student.train()
     teacher.train()
     comes = data.unlabeled and progress() < config.unlabeled_start < 1.0
-    while device.type != "cpu" and comes and not control.stop():
+    while device.type != "cpu" and comes and not control.stop_requested():
         # Scans without labels take twice the memory: if it does not suffice, then now and not at
         # the end of a night.
         try:
-            stepper.rehearse(config, method, batches.one(step, data.unlabeled))
+            stepper.dry_run(config, method, batches.load_single(step, data.unlabeled))
             break
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         lower_memory()
-    free_memory(device)
+    empty_cache(device)
     while not outcome:
         # What the person asks for
-        if control.stop():
+        if control.stop_requested():
             outcome = "stopped"
             break
-        if control.pause():
+        if control.pause_requested():
             yield from pauses()
             continue
         done = progress()
@@ -391,8 +391,8 @@ def _loop(
         # One step
         started = done >= config.unlabeled_start
         rate = config.learning_rate * learning_rate_factor(done, config.warmup)
-        rate *= min(1.0, (step + 1) / FIRST_STEPS)  # matching shapes may have used up the warm-up
-        unlabeled_part = phase(done, config.unlabeled_start)
+        rate *= min(1.0, (step + 1) / MIN_WARMUP_STEPS)  # matching shapes may have used up the warm-up
+        unlabeled_part = rescale_progress(done, config.unlabeled_start)
         failed = half_updated = False
         try:
             batch = batches.get(step, data.unlabeled if started else nobody)
@@ -412,19 +412,19 @@ def _loop(
 
         # What others see of it
         now = time.monotonic()
-        if step == 1 or now - said >= STEP_EVENT_INTERVAL:
+        if step == 1 or now - said >= STEP_EVENT_INTERVAL_S:
             said = now
             beta = adaptive_beta(unlabeled_part, config.beta_max, config.beta_min)
-            yield _step_event(step, config, progress(), elapsed(), loss, parts, beta, rate)
-        yield from writer.report()
+            yield _build_step_event(step, config, progress(), elapsed(), loss, parts, beta, rate)
+        yield from writer.poll_events()
         if unreported:
             saved = now
             yield from report_memory()
         elif now - saved >= config.checkpoint_every:
             saved = now
             yield from save_if_possible()
-        case = control.preview()
-        if case is not None and step >= FIRST_PREVIEW and previews.is_due(elapsed()):
+        case = control.preview_case()
+        if case is not None and step >= MIN_PREVIEW_STEP and previews.is_due(elapsed()):
             now = time.monotonic()
             yield preview(project, scans, run, model, case, step, *where)
             previews.record(elapsed(), time.monotonic() - now)
@@ -433,10 +433,10 @@ def _loop(
             yield from score()
             validations.record(elapsed(), time.monotonic() - now)
 
-    yield from writer.report(wait=True)
+    yield from writer.poll_events(wait=True)
     yield from count_skipped(wait=True)
     if step:  # untrained networks are no weights to predict with
-        yield from keep_trying(lambda: write_snapshot(snapshot(), run.weights_path, state_path))
+        yield from retry_on_full_disk(lambda: write_snapshot(snapshot(), run.weights_path, state_path))
         yield {"event": "checkpoint", "step": step}
     batches.close()  # on some systems open files cannot be removed
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
@@ -444,13 +444,13 @@ def _loop(
         side = choose_window_side(model, data.labeled, device, dtype)
         model = dataclasses.replace(model, window_side=side)
     if data.validation and step:
-        samples: list[Sample] = []
+        samples: list[CalibrationSample] = []
         yield from score(samples)
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
         yield {"event": "calibrated", "temperature": model.temperature}
     if model.window_side != 1.0 or model.temperature != 1.0:
-        yield from keep_trying(lambda: checkpoint.save_weights(run.weights_path, model, step))
-    if outcome == "finished" and step < FEW_STEPS <= config.steps:
+        yield from retry_on_full_disk(lambda: checkpoint.save_weights(run.weights_path, model, step))
+    if outcome == "finished" and step < MIN_USEFUL_STEPS <= config.steps:
         yield {
             "event": "warning",
             "message": f"Only {step} steps fitted into the time, so the networks have hardly "
@@ -471,58 +471,58 @@ def _loop(
         "labeled": [case.id for case in data.labeled],
         "unlabeled": len(data.unlabeled),
     }
-    yield from keep_trying(lambda: write_json(run.metrics_path, metrics))
+    yield from retry_on_full_disk(lambda: write_json(run.metrics_path, metrics))
     by_steps = "steps" if step >= config.steps else "time limit"
     yield {"event": outcome, **summary, **({"reason": by_steps} if outcome == "finished" else {})}
 
 
-def _step_event(
+def _build_step_event(
     step: int,
     config: TrainConfig,
     progress: float,
-    elapsed: float,
+    elapsed_s: float,
     loss: torch.Tensor,
-    parts: dict[str, torch.Tensor],
+    loss_terms: dict[str, torch.Tensor],
     beta: float,
-    rate: float,
+    learning_rate: float,
 ) -> Event:
-    left = elapsed * (1.0 - progress) / progress if progress > 0 else math.inf
+    remaining_s = elapsed_s * (1.0 - progress) / progress if progress > 0 else math.inf
     if config.time_limit:
-        left = min(left, config.time_limit - elapsed)
+        remaining_s = min(remaining_s, config.time_limit - elapsed_s)
     return {
         "event": "step",
         "step": step,
         "steps": config.steps,
         "progress": round(progress, 5),
-        "loss": _number(loss),
-        "parts": {name: _number(value) for name, value in parts.items()},
+        "loss": _to_json_number(loss),
+        "parts": {name: _to_json_number(value) for name, value in loss_terms.items()},
         "beta": round(beta, 4),
-        "learning_rate": rate,
-        "elapsed": round(elapsed, 2),
-        "remaining": round(max(left, 0.0), 1) if math.isfinite(left) else None,
+        "learning_rate": learning_rate,
+        "elapsed": round(elapsed_s, 2),
+        "remaining": round(max(remaining_s, 0.0), 1) if math.isfinite(remaining_s) else None,
     }
 
 
-def _number(value: torch.Tensor) -> float | None:
+def _to_json_number(value: torch.Tensor) -> float | None:
     """A rounded number; ``None`` for what JSON cannot hold."""
     number = float(value.detach())
     return round(number, 6) if math.isfinite(number) else None
 
 
-def _explain(error: BaseException, saved: bool, device: torch.device) -> EngineError:
+def _to_engine_error(error: BaseException, has_checkpoint: bool, device: torch.device) -> EngineError:
     """One sentence of reason and advice for what torch or the system raised."""
-    kept = " The last checkpoint is kept" if saved else ""
+    checkpoint_note = " The last checkpoint is kept" if has_checkpoint else ""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
     if is_out_of_memory(error):
         cpu = device.type == "cpu"
-        what = "This computer" if cpu else "The graphics card"
+        device_name = "This computer" if cpu else "The graphics card"
         advice = "close other programs" if cpu else "close other programs, or train on the CPU"
         return EngineError(
-            f"{what} ran out of memory, also with the smallest steps. To go on, {advice}."
-            + (kept and f"{kept}: the run can be resumed from it.")
+            f"{device_name} ran out of memory, also with the smallest steps. To go on, {advice}."
+            + (checkpoint_note and f"{checkpoint_note}: the run can be resumed from it.")
         )
-    return EngineError(f"Training stopped by an error: {text}{kept and f'{kept}.'}")
+    return EngineError(f"Training stopped by an error: {text}{checkpoint_note and f'{checkpoint_note}.'}")
 
 
-def _failed(error: DyconError) -> Event:
+def _build_failed_event(error: DyconError) -> Event:
     return {"event": "failed", "message": str(error), "time": round(time.time(), 3)}

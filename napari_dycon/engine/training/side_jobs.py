@@ -14,19 +14,19 @@ import torch
 
 from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.data.preparation import TrainingData, to_indices
+from napari_dycon.engine.data.preparation import TrainingData, values_to_indices
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
     prepare_image,
     read_image_array,
     save_array,
 )
-from napari_dycon.engine.device import free_memory, is_out_of_memory
+from napari_dycon.engine.device import empty_cache, is_out_of_memory
 from napari_dycon.engine.evaluation import foreground_margin
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class
-from napari_dycon.engine.inference.predict import members_on_grid, predict_volume
-from napari_dycon.engine.inference.temperature_scaling import Sample, calibration_sample
-from napari_dycon.engine.inference.uncertainty import mean_of
+from napari_dycon.engine.inference.predict import predict_members, predict_volume
+from napari_dycon.engine.inference.temperature_scaling import CalibrationSample, sample_calibration_voxels
+from napari_dycon.engine.inference.uncertainty import ensemble_mean
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.runs.events import Event
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
-PATIENCE, PAUSE = 600.0, 2.0  # seconds to try the last saves for, and between tries
+RETRY_TIMEOUT_S, RETRY_PAUSE_S = 600.0, 2.0  # seconds to try the last saves for, and between tries
 
 
-def keep_trying(write: Callable[[], None]) -> Iterator[Event]:
+def retry_on_full_disk(write: Callable[[], None]) -> Iterator[Event]:
     """Write what a run has at its end, waiting for room: it is nowhere but in memory.
 
     Raises
     ------
     ProjectError
-        It was not possible for ``PATIENCE`` seconds.
+        It was not possible for ``RETRY_TIMEOUT_S`` seconds.
     """
-    end = time.monotonic() + PATIENCE
-    told = False
+    end = time.monotonic() + RETRY_TIMEOUT_S
+    has_warned = False
     while True:
         try:
             write()
@@ -55,14 +55,14 @@ def keep_trying(write: Callable[[], None]) -> Iterator[Event]:
         except ProjectError as error:
             if time.monotonic() >= end:
                 raise
-            if not told:
-                told = True
+            if not has_warned:
+                has_warned = True
                 yield {
                     "event": "warning",
                     "message": f"The end of the run cannot be saved: {error} It is tried again for "
-                    f"{PATIENCE / 60:.0f} minutes.",
+                    f"{RETRY_TIMEOUT_S / 60:.0f} minutes.",
                 }
-        time.sleep(PAUSE)
+        time.sleep(RETRY_PAUSE_S)
 
 
 class PreparedScans:
@@ -73,7 +73,7 @@ class PreparedScans:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._known: dict[Path, tuple[Volume, tuple[int, ...]]] = {}
+        self._cached_grids: dict[Path, tuple[Volume, tuple[int, ...]]] = {}
 
     def read(self, case: str, config: TrainConfig) -> tuple[Volume, npt.NDArray[np.float32]]:
         """Return the grid of a scan without its voxels, and the prepared scan ``(C, D, H, W)``."""
@@ -81,8 +81,8 @@ class PreparedScans:
         with contextlib.suppress(OSError):  # reading the scan tells in words what is wrong
             images = self._project.image_paths(case)
             path = cache_path(self._project.cache_folder, case, images, config)
-        if path is not None and path in self._known:
-            grid, shape = self._known[path]
+        if path is not None and path in self._cached_grids:
+            grid, shape = self._cached_grids[path]
             with contextlib.suppress(ProjectError, OSError):  # deleted or damaged since
                 prepared = read_image_array(path, mapped=False)
                 if prepared.shape == shape:
@@ -93,7 +93,7 @@ class PreparedScans:
             with contextlib.suppress(ProjectError, OSError):  # it only saves time
                 if not path.exists():
                     save_array(path, prepared)
-                self._known[path] = volume.without_voxels(), prepared.shape
+                self._cached_grids[path] = volume.without_voxels(), prepared.shape
         return volume, prepared
 
 
@@ -101,7 +101,7 @@ def preview(
     project: Project,
     scans: PreparedScans,
     run: Run,
-    model: checkpoint.Model,
+    model: checkpoint.TrainedModel,
     case: str,
     step: int,
     device: torch.device,
@@ -110,18 +110,18 @@ def preview(
     """Predict the case being looked at; one that cannot be, or is too large, gives a warning."""
     try:
         volume, prepared = scans.read(case, model.config)
-        result = predict_volume(model, volume, device, dtype, quick=True, prepared=prepared)
+        result = predict_volume(model, volume, device, dtype, fast=True, prepared_image=prepared)
         project.write_prediction(
             run.id, case, result.mask, result.uncertainty, result.disagreement, reference=volume
         )
-        score = foreground_margin.case_score(result.mask, result.uncertainty, volume.spacing_mm)
+        score = foreground_margin.mean_foreground_uncertainty(result.mask, result.uncertainty, volume.spacing_mm)
         project.save_case_metadata(run.id, case, {"score": score})
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
     except (MemoryError, RuntimeError) as error:  # the run must not end for a picture
         if not is_out_of_memory(error):
             raise
-        free_memory(device)
+        empty_cache(device)
         return {"event": "warning", "message": f"No preview of {case}: memory ran out for it."}
     return {
         "event": "preview",
@@ -136,10 +136,10 @@ def validate(
     project: Project,
     scans: PreparedScans,
     data: TrainingData,
-    model: checkpoint.Model,
+    model: checkpoint.TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
-    samples: list[Sample] | None = None,
+    samples: list[CalibrationSample] | None = None,
 ) -> dict[str, object]:
     """Mean Dice of each class over the validation cases, on their own grids.
 
@@ -148,7 +148,7 @@ def validate(
     is asked for.
     """
     scores: dict[int, list[float]] = {value: [] for value in data.class_values}
-    missed: dict[str, str] = {}
+    skipped_cases: dict[str, str] = {}
     values = np.array([0, *data.class_values], dtype=np.uint8)
     for case in data.validation:
         try:
@@ -157,38 +157,38 @@ def validate(
             if label is None:
                 continue
             members = list(
-                members_on_grid(model, prepared, volume.shape, device, dtype, quick=True)
+                predict_members(model, prepared, volume.shape, device, dtype, fast=True)
             )
         except DyconError as error:  # the run must not end for a score
-            missed[case] = str(error)
+            skipped_cases[case] = str(error)
             continue
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            free_memory(device)
-            missed[case] = "Memory ran out."
+            empty_cache(device)
+            skipped_cases[case] = "Memory ran out."
             continue
-        mask = values[mean_of(members).argmax(dim=0).numpy()]
+        mask = values[ensemble_mean(members).argmax(dim=0).numpy()]
         for value, dice in dice_per_class(mask, label, data.class_values).items():
             scores[value].append(dice)
         if samples is not None:
-            indices = to_indices(label, data.class_values)
-            sample = calibration_sample(members, indices, volume.spacing_mm)
+            indices = values_to_indices(label, data.class_values)
+            sample = sample_calibration_voxels(members, indices, volume.spacing_mm)
             samples += [sample] if sample is not None else []
     means = {str(value): float(np.mean(found)) for value, found in scores.items() if found}
     return {
         "dice": {key: round(value, 5) for key, value in means.items()},
         "mean": round(float(np.mean(list(means.values()))), 5) if means else None,
-        **({"missed": missed} if missed else {}),
+        **({"missed": skipped_cases} if skipped_cases else {}),
     }
 
 
-def left_out(validation: dict[str, object]) -> Iterator[Event]:
+def warn_about_skipped_cases(validation: dict[str, object]) -> Iterator[Event]:
     """Tell of the cases that a validation had to leave out."""
-    missed = validation.get("missed")
-    if missed and isinstance(missed, dict):
-        name, reason = next(iter(missed.items()))
-        more = f" and {len(missed) - 1} more" if len(missed) > 1 else ""
+    skipped_cases = validation.get("missed")
+    if skipped_cases and isinstance(skipped_cases, dict):
+        name, reason = next(iter(skipped_cases.items()))
+        more = f" and {len(skipped_cases) - 1} more" if len(skipped_cases) > 1 else ""
         rest = "and the Dice is of the rest"
         if validation["mean"] is None:
             rest = "so that there is no Dice, and the uncertainty is not calibrated"

@@ -17,11 +17,11 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch
 from napari_dycon.engine.memory import split_batch
-from napari_dycon.engine.methods import Method, Step, losses_of
-from napari_dycon.engine.network import SegmentationNetwork, update_teacher
+from napari_dycon.engine.methods import Method, StepInputs, compute_losses
+from napari_dycon.engine.network import SegmentationNetwork, update_ema
 from napari_dycon.engine.training.schedules import ema_decay
 
-MAX_UNREAD = 4  # steps that the host may be ahead of the device
+MAX_UNREAD_STEPS = 4  # steps that the host may be ahead of the device
 MAX_LOSS_SCALE = 2.0**16
 GROWTH_INTERVAL = 500  # finite steps after which a loss is scaled by twice as much
 
@@ -42,16 +42,16 @@ class LossScale:
     finite_steps: Tensor
 
     @classmethod
-    def initial(cls, device: torch.device, factor: float = MAX_LOSS_SCALE) -> LossScale:
+    def create(cls, device: torch.device, factor: float = MAX_LOSS_SCALE) -> LossScale:
         """Return the scale that a run starts with."""
         return cls(torch.tensor(factor, device=device), torch.zeros((), device=device))
 
-    def update(self, finite: Tensor) -> None:
+    def update(self, is_finite: Tensor) -> None:
         """Adapt the factor to whether a step's gradients were finite."""
-        steps = torch.where(finite, self.finite_steps + 1, torch.zeros_like(self.finite_steps))
+        steps = torch.where(is_finite, self.finite_steps + 1, torch.zeros_like(self.finite_steps))
         grows = steps >= GROWTH_INTERVAL
         grown = torch.where(grows, self.factor * 2, self.factor)
-        self.factor = torch.where(finite, grown, self.factor / 2).clamp(1.0, MAX_LOSS_SCALE)
+        self.factor = torch.where(is_finite, grown, self.factor / 2).clamp(1.0, MAX_LOSS_SCALE)
         self.finite_steps = torch.where(grows, torch.zeros_like(steps), steps)
 
     def to_json(self) -> list[float]:
@@ -61,13 +61,13 @@ class LossScale:
     @classmethod
     def from_json(cls, values: object, device: torch.device) -> LossScale:
         """Return the scale of a checkpoint, or the initial one where that has none."""
-        made = cls.initial(device)
+        scale = cls.create(device)
         if isinstance(values, list) and len(values) == 2:
             numbers = [float(v) for v in values if isinstance(v, (int, float))]
             if len(numbers) == 2 and 1.0 <= numbers[0] <= MAX_LOSS_SCALE:
-                made = cls.initial(device, numbers[0])
-                made.finite_steps += min(max(numbers[1], 0.0), float(GROWTH_INTERVAL))
-        return made
+                scale = cls.create(device, numbers[0])
+                scale.finite_steps += min(max(numbers[1], 0.0), float(GROWTH_INTERVAL))
+        return scale
 
 
 class Stepper:
@@ -89,14 +89,14 @@ class Stepper:
         device: torch.device,
         dtype: torch.dtype,
         *,
-        deferred: bool | None = None,
+        is_deferred: bool | None = None,
     ) -> None:
         self.student, self.teacher, self.optimizer = student, teacher, optimizer
         self.device, self.dtype = device, dtype
-        self.deferred = device.type == "cuda" if deferred is None else deferred
-        self.loss_scale = LossScale.initial(device) if dtype == torch.float16 else None
-        self._noise = torch.Generator(device)
-        self._unread: deque[tuple[int, Callable[[bool], bool | None]]] = deque()
+        self.is_deferred = device.type == "cuda" if is_deferred is None else is_deferred
+        self.loss_scale = LossScale.create(device) if dtype == torch.float16 else None
+        self._noise_generator = torch.Generator(device)
+        self._unread_flags: deque[tuple[int, Callable[[bool], bool | None]]] = deque()
 
     def restore_loss_scale(self, values: object) -> None:
         """Continue with the loss scale of a checkpoint, in float16."""
@@ -105,12 +105,12 @@ class Stepper:
 
     def step(
         self,
-        step: int,
+        step_index: int,
         config: TrainConfig,
         method: Method,
         batch: Batch,
-        phase: float,
-        rate: float,
+        unlabeled_progress: float,
+        learning_rate: float,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Take step number ``step`` (from 0); returns the parts of the loss, and their sum.
 
@@ -121,81 +121,81 @@ class Stepper:
         PartialUpdateError
             The update itself failed.
         """
-        buffers = _Buffers(self.student, self.teacher)
+        buffers = _BufferSnapshot(self.student, self.teacher)
         try:
-            parts, loss = self._backward(step, config, method, batch, phase)
-            finite, reported = self._finish_gradients(loss, config.clip_norm)
+            loss_terms, loss = self._backward(step_index, config, method, batch, unlabeled_progress)
+            is_finite, is_valid = self._unscale_and_clip(loss, config.clip_norm)
         except BaseException:
             buffers.restore()
             self.optimizer.zero_grad(set_to_none=True)
             raise
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        decay = ema_decay(step, config.ema_decay)
+            group["lr"] = learning_rate
+        decay = ema_decay(step_index, config.ema_decay)
         try:
-            if self.deferred:
-                self._update_if(finite, decay)
-                buffers.restore(unless=finite)
-            elif bool(finite):
+            if self.is_deferred:
+                self._update_on_device(is_finite, decay)
+                buffers.restore(keep_current=is_finite)
+            elif bool(is_finite):
                 self.optimizer.step()
-                update_teacher(self.teacher, self.student, decay)
+                update_ema(self.teacher, self.student, decay)
             else:
                 buffers.restore()
         except (RuntimeError, MemoryError) as error:
             raise PartialUpdateError("weights were only updated in part") from error
         finally:
             self.optimizer.zero_grad(set_to_none=True)
-        self._unread.append((step, _reader(reported)))
-        return parts, loss
+        self._unread_flags.append((step_index, _build_flag_reader(is_valid)))
+        return loss_terms, loss
 
-    def rehearse(self, config: TrainConfig, method: Method, batch: Batch) -> None:
+    def dry_run(self, config: TrainConfig, method: Method, batch: Batch) -> None:
         """Compute a step and its gradients and forget them, so that lack of memory shows."""
-        buffers = _Buffers(self.student, self.teacher)  # running means of a batch norm
+        buffers = _BufferSnapshot(self.student, self.teacher)  # running means of a batch norm
         try:
             self._backward(0, config, method, batch, 1.0)
         finally:
             buffers.restore()
             self.optimizer.zero_grad(set_to_none=True)
 
-    def read_finite(self, *, wait: bool = False) -> list[tuple[int, bool]]:
+    def read_step_outcomes(self, *, wait: bool = False) -> list[tuple[int, bool]]:
         """Return steps and whether each was taken (true) or skipped, as far as that is known.
 
         A step is told of once. With ``wait`` all steps are.
         """
-        known = []
-        while self._unread:
-            step, read = self._unread[0]
-            finite = read(wait or not self.deferred or len(self._unread) > MAX_UNREAD)
+        outcomes = []
+        while self._unread_flags:
+            step, read = self._unread_flags[0]
+            finite = read(wait or not self.is_deferred or len(self._unread_flags) > MAX_UNREAD_STEPS)
             if finite is None:
                 break
-            known.append((step, finite))
-            self._unread.popleft()
-        return known
+            outcomes.append((step, finite))
+            self._unread_flags.popleft()
+        return outcomes
 
     def _backward(
-        self, step: int, config: TrainConfig, method: Method, batch: Batch, phase: float
+        self, step_index: int, config: TrainConfig, method: Method, batch: Batch, unlabeled_progress: float
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients of a batch, computed in micro-batches of equal size."""
         self.optimizer.zero_grad(set_to_none=True)
         self.student.activation_checkpointing = config.activation_checkpointing
-        self._noise.manual_seed(config.seed * 1_000_003 + step)
+        self._noise_generator.manual_seed(config.seed * 1_000_003 + step_index)
         micro_batches = split_batch(batch, config.accumulation_steps)
-        share = 1.0 / len(micro_batches)
-        total: dict[str, Tensor] = {}
+        fraction = 1.0 / len(micro_batches)
+        total_terms: dict[str, Tensor] = {}
         total_loss = torch.zeros((), device=self.device)
         for micro in micro_batches:
-            inputs = Step(self.student, self.teacher, micro, phase, self._noise)
-            parts, loss = losses_of(method, inputs, self.device, self.dtype)
-            scaled = loss if len(micro_batches) == 1 else loss * share
+            inputs = StepInputs(self.student, self.teacher, micro, unlabeled_progress, self._noise_generator)
+            loss_terms, loss = compute_losses(method, inputs, self.device, self.dtype)
+            scaled = loss if len(micro_batches) == 1 else loss * fraction
             scaled = scaled if self.loss_scale is None else scaled * self.loss_scale.factor
             scaled.backward()  # type: ignore[no-untyped-call]
-            for name, part in parts.items():
-                total[name] = total.get(name, 0.0) + part.detach() * share
-            total_loss = total_loss + loss.detach() * share
-            del parts, loss, scaled, inputs  # before the next one takes as much
-        return total, total_loss
+            for name, term in loss_terms.items():
+                total_terms[name] = total_terms.get(name, 0.0) + term.detach() * fraction
+            total_loss = total_loss + loss.detach() * fraction
+            del loss_terms, loss, scaled, inputs  # before the next one takes as much
+        return total_terms, total_loss
 
-    def _finish_gradients(self, loss: Tensor, clip_norm: float) -> tuple[Tensor, Tensor]:
+    def _unscale_and_clip(self, loss: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
         """Unscale and clip; whether the step can be taken, and whether it counts as sound.
 
         A float16 step that overflowed is left out and its loss scaled by less the next time; it
@@ -205,49 +205,49 @@ class Stepper:
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
         if scale is not None:
             torch._foreach_mul_(gradients, 1.0 / scale.factor)
-        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), clip_norm)
-        finite = torch.isfinite(loss) & torch.isfinite(norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.student.parameters(), max_norm)
+        is_finite = torch.isfinite(loss) & torch.isfinite(norm)
         if scale is None:
-            return finite, finite
-        sound = torch.isfinite(loss) & (torch.isfinite(norm) | (scale.factor > 1.0))
-        scale.update(finite)
-        return finite, sound
+            return is_finite, is_finite
+        is_valid = torch.isfinite(loss) & (torch.isfinite(norm) | (scale.factor > 1.0))
+        scale.update(is_finite)
+        return is_finite, is_valid
 
-    def _update_if(self, finite: Tensor, decay: float) -> None:
+    def _update_on_device(self, is_finite: Tensor, decay: float) -> None:
         """Update student and teacher where ``finite`` is true, by the device's own decision."""
         # How gradient scalers tell fused optimizers of overflows.
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
-        self.optimizer.found_inf = 1.0 - finite.float()  # type: ignore[attr-defined]
+        self.optimizer.found_inf = 1.0 - is_finite.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         with torch.no_grad():
-            own: list[Tensor] = list(self.teacher.parameters())
-            theirs: list[Tensor] = list(self.student.parameters())
-            change = torch._foreach_sub(theirs, own)
-            torch._foreach_mul_(change, finite.float() * (1.0 - decay))
-            torch._foreach_add_(own, change)
-            for mine, source in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-                mine.copy_(source)
+            teacher_params: list[Tensor] = list(self.teacher.parameters())
+            student_params: list[Tensor] = list(self.student.parameters())
+            change = torch._foreach_sub(student_params, teacher_params)
+            torch._foreach_mul_(change, is_finite.float() * (1.0 - decay))
+            torch._foreach_add_(teacher_params, change)
+            for teacher_buffer, student_buffer in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+                teacher_buffer.copy_(student_buffer)
 
 
-class _Buffers:
+class _BufferSnapshot:
     """Buffers of networks (running statistics of a batch norm) at one moment."""
 
     def __init__(self, *networks: torch.nn.Module) -> None:
-        self._kept = [(b, b.clone()) for network in networks for b in network.buffers()]
+        self._saved = [(b, b.clone()) for network in networks for b in network.buffers()]
 
     @torch.no_grad()
-    def restore(self, unless: Tensor | None = None) -> None:
+    def restore(self, keep_current: Tensor | None = None) -> None:
         """Set them back, on the device alone where ``unless`` is a tensor there."""
-        for buffer, before in self._kept:
-            buffer.copy_(before if unless is None else torch.where(unless, buffer, before))
+        for buffer, before in self._saved:
+            buffer.copy_(before if keep_current is None else torch.where(keep_current, buffer, before))
 
 
-def _reader(finite: Tensor) -> Callable[[bool], bool | None]:
+def _build_flag_reader(flag: Tensor) -> Callable[[bool], bool | None]:
     """Return a function that reads a flag, or ``None`` where that would mean waiting for it."""
-    if finite.device.type != "cuda":
-        return lambda _: bool(finite)
+    if flag.device.type != "cuda":
+        return lambda _: bool(flag)
     host = torch.empty((), dtype=torch.bool, pin_memory=True)
-    host.copy_(finite, non_blocking=True)
+    host.copy_(flag, non_blocking=True)
     copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()
 

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io as image_io
-from napari_dycon.engine.data.splits import learned_from
-from napari_dycon.engine.evaluation.foreground_margin import case_score
-from napari_dycon.engine.evaluation.label_comparison import compare
+from napari_dycon.engine.data.splits import cases_trained_on
+from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
+from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.io.volume import Volume, same_grid
 from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
@@ -149,7 +149,7 @@ def measure(data: CaseData, classes: Sequence[ClassInfo], use: Use | None) -> Ca
         return CaseFigures(data.case, use, extent, None, structures, None, data.notes)
     values = [info.value for info in classes]
     drawn = label if label is not None else np.full(shape, UNANNOTATED, np.uint8)
-    rows = compare(drawn, prediction, values, data.spacing_mm)
+    rows = compare_structures(drawn, prediction, values, data.spacing_mm)
     scores = None
     if label is not None and prediction is not None:
         scores = evaluate_case(prediction, label, data.spacing_mm, values)
@@ -173,7 +173,7 @@ def measure(data: CaseData, classes: Sequence[ClassInfo], use: Use | None) -> Ca
         )
     score = None
     if prediction is not None and data.uncertainty is not None:
-        score = case_score(prediction, data.uncertainty, data.spacing_mm)
+        score = mean_foreground_uncertainty(prediction, data.uncertainty, data.spacing_mm)
     return CaseFigures(
         data.case, use, extent, score, structures, scores if complete else None, data.notes
     )
@@ -181,7 +181,7 @@ def measure(data: CaseData, classes: Sequence[ClassInfo], use: Use | None) -> Ca
 
 def used_labels(project: Project, run: Run) -> dict[str, Use]:
     """What a run did with the label of each case; runs that it went on from count as well."""
-    learned = learned_from(project, run.id)
+    learned = cases_trained_on(project, run.id)
     found: dict[str, Use] = {}
     for case in project.cases:
         if case.id in learned:

@@ -9,7 +9,7 @@ import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dycon.core.colormaps import COOL_STOPS, HEAT_STOPS
-from napari_dycon.engine.evaluation.label_comparison import ADDED, MISSED, OTHER
+from napari_dycon.engine.evaluation.label_comparison import ADDED, MISSED, OTHER_STRUCTURE
 from napari_dycon.project.models import UNANNOTATED, ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
@@ -19,7 +19,7 @@ COOL = Colormap(COOL_STOPS, name="disagreement")
 DIFFERENCE_COLORS = {
     ADDED: (0.2, 0.8, 0.3, 1.0),
     MISSED: (0.95, 0.15, 0.2, 1.0),
-    OTHER: (1.0, 0.8, 0.0, 1.0),
+    OTHER_STRUCTURE: (1.0, 0.8, 0.0, 1.0),
 }
 
 

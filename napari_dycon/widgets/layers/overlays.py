@@ -16,7 +16,7 @@ import numpy.typing as npt
 from napari.layers import Image, Labels, Layer
 
 from napari_dycon.application.active_case import CaseView
-from napari_dycon.engine.evaluation.label_comparison import difference
+from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.widgets.layers.colormaps import COOL, HEAT, difference_colormap, label_colormap
 from napari_dycon.widgets.window.preferences import preferences
 
@@ -104,7 +104,7 @@ class Overlays:
                 self._show_labels("difference", found)
 
         self._session.background.run(
-            lambda: difference(label, prediction), done, self._session.tell
+            lambda: difference_map(label, prediction), done, self._session.tell
         )
 
     def propose(self, proposal: Mask | None) -> None:

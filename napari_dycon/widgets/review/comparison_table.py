@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 
-from napari_dycon.engine.evaluation.label_comparison import StructureComparison, compare
+from napari_dycon.engine.evaluation.label_comparison import StructureComparison, compare_structures
 from napari_dycon.session import Session
 
 COLUMNS = ("Structure", "Label ml", "Pred. ml", "Dice")
@@ -56,7 +56,7 @@ class ComparisonTable(QTreeWidget):
                 self._fill(rows)
 
         self.session.background.run(
-            lambda: compare(label, prediction, values, spacing), done, self.session.tell
+            lambda: compare_structures(label, prediction, values, spacing), done, self.session.tell
         )
 
     def _fill(self, rows: list[StructureComparison]) -> None:

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.engine.config import TrainConfig, make_config, preset_description, preset_names
+from napari_dycon.engine.config import TrainConfig, make_config, describe_preset, list_presets
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.train.curves import Curves
@@ -55,9 +55,9 @@ class TrainSection(QWidget):
             "All but the last learn from labeled and unlabeled scans;\n"
             "DyCON is the one this program is made for, the others are there to compare",
         )
-        self.preset = self._choice({n: n for n in preset_names()}, "The recipe of settings")
-        for index, name in enumerate(preset_names()):
-            self.preset.setItemData(index, preset_description(name), Qt.ItemDataRole.ToolTipRole)
+        self.preset = self._choice({n: n for n in list_presets()}, "The recipe of settings")
+        for index, name in enumerate(list_presets()):
+            self.preset.setItemData(index, describe_preset(name), Qt.ItemDataRole.ToolTipRole)
         self.preset.setCurrentText("default")
         self.device = self._choice(DEVICE_TEXTS, "Where to compute; automatic prefers a GPU")
         self.minutes = QSpinBox()

@@ -13,14 +13,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_dycon.engine.atlas import label_fusion
 from napari_dycon.engine.atlas.label_fusion import (
-    CONTRAST,
-    NEAR,
-    PATCH,
-    SEARCH,
-    Level,
-    even_out,
-    fuse,
-    shares_of,
+    CONTRAST_RADIUS,
+    EPS,
+    PATCH_RADIUS,
+    SEARCH_RADIUS,
+    ChannelStatistics,
+    normalize_local_contrast,
+    fuse_labels,
+    label_probabilities,
 )
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
@@ -51,29 +51,29 @@ def one_by_one(
     """The definition, voxel by voxel in float64."""
 
     def patches(array: Image) -> npt.NDArray[np.float64]:
-        margin = [(0, 0), *[(SEARCH + PATCH + CONTRAST,) * 2] * 3]
+        margin = [(0, 0), *[(SEARCH_RADIUS + PATCH_RADIUS + CONTRAST_RADIUS,) * 2] * 3]
         voxels = torch.from_numpy(array.astype(np.float64))
         parts = voxels.mean((1, 2, 3)), voxels.var((1, 2, 3), correction=0)
-        level = Level(*(part.view(-1, 1, 1, 1) for part in parts))
-        even = even_out(torch.from_numpy(np.pad(voxels.numpy(), margin, mode="edge")), level)
+        level = ChannelStatistics(*(part.view(-1, 1, 1, 1) for part in parts))
+        even = normalize_local_contrast(torch.from_numpy(np.pad(voxels.numpy(), margin, mode="edge")), level)
         windows = np.lib.stride_tricks.sliding_window_view(
-            even.numpy(), (2 * PATCH + 1,) * 3, (1, 2, 3)
+            even.numpy(), (2 * PATCH_RADIUS + 1,) * 3, (1, 2, 3)
         )
         return windows.transpose(1, 2, 3, 0, 4, 5, 6)
 
     fixed, others = patches(image), [patches(other) for other in images]
-    padded = [np.pad(label, SEARCH, mode="edge") for label in labels]
+    padded = [np.pad(label, SEARCH_RADIUS, mode="edge") for label in labels]
     result = np.full(labels[0].shape, UNANNOTATED, np.uint8)
     for voxel in np.ndindex(*result.shape):
-        here = fixed[tuple(np.add(voxel, SEARCH))]
+        here = fixed[tuple(np.add(voxel, SEARCH_RADIUS))]
         distances, values = [], []
         for other, label in zip(others, padded, strict=True):
-            for shift in itertools.product(range(-SEARCH, SEARCH + 1), repeat=3):
-                there = tuple(np.add(voxel, np.add(shift, SEARCH)))
+            for shift in itertools.product(range(-SEARCH_RADIUS, SEARCH_RADIUS + 1), repeat=3):
+                there = tuple(np.add(voxel, np.add(shift, SEARCH_RADIUS)))
                 distances.append(np.mean((here - other[there]) ** 2))
                 values.append(label[there])
         d, v = np.array(distances), np.array(values)
-        weight = np.exp(-(d - d.min()) / (d.min() + NEAR)) * (v != UNANNOTATED)
+        weight = np.exp(-(d - d.min()) / (d.min() + EPS)) * (v != UNANNOTATED)
         known = sum(label[voxel] != UNANNOTATED for label in labels)
         for value in set(v.tolist()) - {UNANNOTATED}:
             if known >= voters and weight[v == value].sum() >= agreement * weight.sum() > 0:
@@ -84,7 +84,7 @@ def one_by_one(
 @pytest.mark.parametrize(("count", "channels", "voters"), [(1, 1, 1), (3, 1, 2), (2, 2, 1)])
 def test_fusion_is_what_its_definition_says(count: int, channels: int, voters: int) -> None:
     image, images, labels = scans(count, channels=channels)
-    found = fuse(image, images, labels, agreement=0.6, voters=voters)
+    found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=voters)
     wanted = one_by_one(image, images, labels, 0.6, voters)
     assert {0, 1, 2, UNANNOTATED} == set(np.unique(wanted).tolist())
     np.testing.assert_array_equal(found, wanted)
@@ -92,9 +92,9 @@ def test_fusion_is_what_its_definition_says(count: int, channels: int, voters: i
 
 def test_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     image, images, labels = scans(2)
-    whole = fuse(image, images, labels, agreement=0.6, voters=1)
-    monkeypatch.setattr(label_fusion, "TILE", (3, 2, 5))
-    np.testing.assert_array_equal(fuse(image, images, labels, agreement=0.6, voters=1), whole)
+    whole = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
+    monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 2, 5))
+    np.testing.assert_array_equal(fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1), whole)
 
 
 def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> None:
@@ -110,7 +110,7 @@ def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> Non
     labels.append(np.roll(truth, 6, 1))
     assert all((label != truth).sum() > 150 for label in labels)
     everything = [array[None] for array in (image, *images)]
-    found = fuse(everything[0], everything[1:], labels, agreement=0.7, voters=3)
+    found = fuse_labels(everything[0], everything[1:], labels, min_consensus=0.7, min_atlases=3)
     known = found != UNANNOTATED
     assert known.mean() > 0.97
     assert (found[known] != truth[known]).sum() < 10
@@ -118,23 +118,23 @@ def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> Non
 
 def test_brightness_and_contrast_make_no_difference() -> None:
     image, images, labels = scans(3)
-    plain = fuse(image, images, labels, agreement=0.6, voters=1)
+    plain = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     slope = np.linspace(0.0, 2.0, image.shape[2], dtype=np.float32)[:, None]
-    other = fuse(image * 30.0 + 100.0, images, labels, agreement=0.6, voters=1)
+    other = fuse_labels(image * 30.0 + 100.0, images, labels, min_consensus=0.6, min_atlases=1)
     np.testing.assert_array_equal(plain, other)
-    other = fuse(image + slope, images, labels, agreement=0.6, voters=1)
+    other = fuse_labels(image + slope, images, labels, min_consensus=0.6, min_atlases=1)
     assert (plain == other).mean() > 0.9
 
 
 def test_nothing_is_said_where_too_few_have_a_label() -> None:
     image, images, labels = scans(3)
     nothing = [np.full_like(label, UNANNOTATED) for label in labels]
-    assert (fuse(image, images, nothing, agreement=0.6, voters=1) == UNANNOTATED).all()
+    assert (fuse_labels(image, images, nothing, min_consensus=0.6, min_atlases=1) == UNANNOTATED).all()
     empty = [np.zeros_like(label) for label in labels]
-    assert (fuse(image, images, empty, agreement=0.6, voters=3) == 0).all()
-    assert (fuse(image, images, empty, agreement=0.6, voters=4) == UNANNOTATED).all()
+    assert (fuse_labels(image, images, empty, min_consensus=0.6, min_atlases=3) == 0).all()
+    assert (fuse_labels(image, images, empty, min_consensus=0.6, min_atlases=4) == UNANNOTATED).all()
     labels[0][:5] = UNANNOTATED
-    found = fuse(image, images, labels, agreement=0.6, voters=3)
+    found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=3)
     assert (found[:5] == UNANNOTATED).all()
     assert (found[5:, :, :8] != UNANNOTATED).any()
 
@@ -142,10 +142,10 @@ def test_nothing_is_said_where_too_few_have_a_label() -> None:
 @pytest.mark.parametrize("constant", [0.0, 7.0, 15.26, 61.04])
 def test_a_constant_channel_says_nothing(constant: float) -> None:
     image, images, labels = scans(2)
-    plain = fuse(image, images, labels, agreement=0.6, voters=1)
+    plain = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     flat = np.full_like(image, constant)
     twice = [np.concatenate([a, flat]).astype(np.float16) for a in (image, *images)]
-    found = fuse(twice[0], twice[1:], labels, agreement=0.6, voters=1)
+    found = fuse_labels(twice[0], twice[1:], labels, min_consensus=0.6, min_atlases=1)
     assert plain is not None
     assert found is not None
     assert (found == plain).mean() > 0.98  # voxels of half precision
@@ -154,35 +154,35 @@ def test_a_constant_channel_says_nothing(constant: float) -> None:
 def test_numbers_that_are_none_say_nothing() -> None:
     image, images, labels = scans(2)
     image[0, 4, 4, 4] = np.nan
-    found = fuse(image, images, labels, agreement=0.6, voters=1)
+    found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     assert found is not None
     assert set(np.unique(found[2:7, 3:8, 2:8]).tolist()) == {UNANNOTATED}
 
 
 def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    shares = label_fusion._shares
-    monkeypatch.setattr(label_fusion, "_shares", lambda *a: seen.append(a[0].shape) or shares(*a))
+    shares = label_fusion._compute_probabilities
+    monkeypatch.setattr(label_fusion, "_compute_probabilities", lambda *a: seen.append(a[0].shape) or shares(*a))
     image, images, labels = scans(1, (40, 41, 42))
     labels[0][:] = UNANNOTATED
     labels[0][10:14, 10:14, 20] = 0
     labels[0][11:13, 11:13, 20] = 1
-    fuse(image, images, labels, agreement=0.6, voters=1)
-    assert seen == [(1, *(n + 2 * PATCH for n in (4, 4, 3)))]
+    fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
+    assert seen == [(1, *(n + 2 * PATCH_RADIUS for n in (4, 4, 3)))]
 
 
 def test_fusing_ends_when_it_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_fusion, "TILE", (3, 3, 3))
+    monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 3, 3))
     image, images, labels = scans(2)
     asked = iter([False, False, True])
-    assert fuse(image, images, labels, agreement=0.6, voters=1, enough=lambda: next(asked)) is None
+    assert fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1, should_stop=lambda: next(asked)) is None
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 9), (2, 3, 4), (1, 1, 2)])
 def test_tiny_scans_are_fused(shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
     label = np.ones(shape, np.uint8)
-    found = fuse(image, [image], [label], agreement=0.6, voters=1)
+    found = fuse_labels(image, [image], [label], min_consensus=0.6, min_atlases=1)
     np.testing.assert_array_equal(found, label)
 
 
@@ -190,13 +190,13 @@ def test_only_the_part_around_the_labels_is_compared(monkeypatch: pytest.MonkeyP
     image, images, labels = scans(2, (30, 31, 32))
     for label in labels:
         label[label == UNANNOTATED] = 0
-    monkeypatch.setattr(label_fusion, "_level", lambda _: Level(torch.zeros(()), torch.ones(())))
-    found = fuse(image, images, labels, agreement=0.6, voters=1)
-    far = SEARCH + SEARCH + PATCH + CONTRAST
+    monkeypatch.setattr(label_fusion, "_channel_statistics", lambda _: ChannelStatistics(torch.zeros(()), torch.ones(())))
+    found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
+    far = SEARCH_RADIUS + SEARCH_RADIUS + PATCH_RADIUS + CONTRAST_RADIUS
     for array in (image, *images):
         array[:, 7 + far :] = np.nan
         array[:, :, 8 + far :] = np.nan
-    np.testing.assert_array_equal(fuse(image, images, labels, agreement=0.6, voters=1), found)
+    np.testing.assert_array_equal(fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1), found)
     assert {0, 1, 2} <= set(np.unique(found).tolist())
 
 
@@ -216,18 +216,18 @@ def test_tensors_are_fused_as_arrays_and_no_tile_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int, int]
 ) -> None:
     image, images, labels = scans(3)
-    wanted = fuse(image, images, labels, agreement=0.6, voters=2)
-    shares = shares_of(image, images, labels, 3)
+    wanted = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=2)
+    shares = label_probabilities(image, images, labels, 3)
     monkeypatch.setattr(
-        label_fusion, "_on_device", label_fusion._as_tensor
+        label_fusion, "_move_to_device", label_fusion._as_tensor
     )  # as on a GPU, here and below
-    monkeypatch.setattr(label_fusion, "_looked_at", lambda unsure: torch.arange(unsure.numel()))
-    monkeypatch.setattr(label_fusion, "TILE", tile)
+    monkeypatch.setattr(label_fusion, "_select_voxels", lambda unsure: torch.arange(unsure.numel()))
+    monkeypatch.setattr(label_fusion, "TILE_SIZE", tile)
     tensors = [torch.from_numpy(array) for array in (*images, *labels)]
     with _Reads() as reads:
-        found = fuse(image, tensors[:3], tensors[3:], agreement=0.6, voters=2)
+        found = fuse_labels(image, tensors[:3], tensors[3:], min_consensus=0.6, min_atlases=2)
     assert reads.count <= 1  # whether anything was drawn
     np.testing.assert_array_equal(found, wanted)
-    again = shares_of(image, tensors[:3], tensors[3:], 3)
+    again = label_probabilities(image, tensors[:3], tensors[3:], 3)
     torch.testing.assert_close(again, shares, rtol=0, atol=1e-6)
     torch.testing.assert_close(again.sum(dim=0), torch.ones(image.shape[1:]))

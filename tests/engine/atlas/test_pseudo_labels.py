@@ -15,16 +15,16 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.atlas import training_set as borrowing
 from napari_dycon.engine.atlas.pseudo_labels import (
-    VOTERS,
-    Vote,
-    alike,
-    can_vote,
-    surest,
-    vote,
-    voters_of,
+    MAX_ATLASES,
+    PseudoLabel,
+    atlases_agree,
+    can_propagate_labels,
+    select_most_confident,
+    fuse_pseudo_label,
+    group_by_target,
 )
-from napari_dycon.engine.atlas.registered_cases import Pair, plan_warps
-from napari_dycon.engine.atlas.training_set import borrow
+from napari_dycon.engine.atlas.registered_cases import RegistrationPair, plan_pairs
+from napari_dycon.engine.atlas.training_set import build_atlas_training_set
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.preparation import TrainingData
@@ -45,7 +45,7 @@ def scan(
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> list[Pair]:
+def pairs(tmp_path: Path) -> list[RegistrationPair]:
     """Three labeled scans, as they lie in one unlabeled scan: each a voxel off."""
     unlabeled = UnlabeledCase("u", tmp_path / "u.npy")
     np.save(unlabeled.image, scan(ORGAN, 0))
@@ -55,7 +55,7 @@ def pairs(tmp_path: Path) -> list[Pair]:
         label = np.roll(ORGAN, 1, axis)
         np.save(case.image, scan(label, 1 + axis).astype(np.float16))
         np.save(case.label, label)
-        found.append(Pair(case, unlabeled, dataclasses.replace(case, id=f"l{axis}-as-u")))
+        found.append(RegistrationPair(case, unlabeled, dataclasses.replace(case, id=f"l{axis}-as-u")))
     return found
 
 
@@ -63,12 +63,12 @@ def never() -> bool:
     return False
 
 
-def write_label(pair: Pair, label: npt.NDArray[np.uint8]) -> None:
-    np.save(pair.warped.label, label)
+def write_label(pair: RegistrationPair, label: npt.NDArray[np.uint8]) -> None:
+    np.save(pair.registered.label, label)
 
 
-def test_voters_find_the_organ_where_it_is(pairs: list[Pair], tmp_path: Path) -> None:
-    found = vote(pairs, tmp_path / "voted.npy", never)
+def test_voters_find_the_organ_where_it_is(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+    found = fuse_pseudo_label(pairs, tmp_path / "voted.npy", never)
     assert found is not None
     case = found.case
     assert case.image == pairs[0].unlabeled.image
@@ -78,21 +78,21 @@ def test_voters_find_the_organ_where_it_is(pairs: list[Pair], tmp_path: Path) ->
     assert (voted[known] != ORGAN[known]).sum() < 20
 
 
-def test_scans_on_which_nobody_agrees_are_left_out(pairs: list[Pair], tmp_path: Path) -> None:
+def test_scans_on_which_nobody_agrees_are_left_out(pairs: list[RegistrationPair], tmp_path: Path) -> None:
     for number, pair in enumerate(pairs):
         write_label(pair, np.roll(ORGAN, 8 * number, 1))
-    assert vote(pairs, tmp_path / "voted.npy", never) is None
+    assert fuse_pseudo_label(pairs, tmp_path / "voted.npy", never) is None
     for pair in pairs:
         write_label(pair, np.full_like(ORGAN, 255))
-    assert vote(pairs, tmp_path / "nothing.npy", never) is None
+    assert fuse_pseudo_label(pairs, tmp_path / "nothing.npy", never) is None
 
 
-def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: Path) -> None:
+def test_more_than_half_of_the_voters_need_a_label(pairs: list[RegistrationPair], tmp_path: Path) -> None:
     for pair in pairs[:2]:
-        label = np.load(pair.warped.label)
+        label = np.load(pair.registered.label)
         label[:10] = 255
         write_label(pair, label)
-    found = vote(pairs, tmp_path / "voted.npy", never)
+    found = fuse_pseudo_label(pairs, tmp_path / "voted.npy", never)
     assert found is not None
     case = found.case
     voted = np.load(case.label)
@@ -100,8 +100,8 @@ def test_more_than_half_of_the_voters_need_a_label(pairs: list[Pair], tmp_path: 
     assert {0, 1} <= set(np.unique(voted[10:]).tolist())
 
 
-def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[Pair], tmp_path: Path) -> None:
-    found = vote(pairs[:1], tmp_path / "voted.npy", never)
+def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+    found = fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never)
     assert found is not None
     case = found.case
     voted = np.load(case.label)
@@ -111,20 +111,20 @@ def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[Pair], tmp_
 
 @pytest.mark.parametrize("brightness", [0.0, 0.1, -2.0])
 def test_a_tumor_of_one_person_is_not_voted_into_others(
-    pairs: list[Pair], tmp_path: Path, brightness: float
+    pairs: list[RegistrationPair], tmp_path: Path, brightness: float
 ) -> None:
     np.save(pairs[0].unlabeled.image, scan(ORGAN, 0, brightness))
-    assert vote(pairs[:1], tmp_path / "voted.npy", never) is None
+    assert fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never) is None
 
 
 def test_only_large_structures_are_voted_on(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
     np.save(case.image, scan(ORGAN, 1))
     np.save(case.label, ORGAN)
-    assert can_vote([case])
+    assert can_propagate_labels([case])
     np.save(case.label, ORGAN * (np.indices(SHAPE)[0] == 10))
-    assert not can_vote([case])
-    assert not can_vote([])
+    assert not can_propagate_labels([case])
+    assert not can_propagate_labels([])
 
 
 def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path: Path) -> None:
@@ -133,31 +133,31 @@ def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path
     sparse = np.full_like(ORGAN, 255)
     sparse[10, 8:16, 8:16] = ORGAN[10, 4:12, 4:12]
     np.save(case.label, sparse)
-    assert not can_vote([case])
+    assert not can_propagate_labels([case])
     sparse[::5] = ORGAN[::5]
     np.save(case.label, sparse)
-    assert can_vote([case])
+    assert can_propagate_labels([case])
 
 
 def test_a_single_voter_has_to_stand_out_and_several_need_not(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
     np.save(case.image, scan(ORGAN, 1, 0.0))
     np.save(case.label, ORGAN)
-    assert not can_vote([case])
-    assert can_vote([case, case])
+    assert not can_propagate_labels([case])
+    assert can_propagate_labels([case, case])
 
 
-def test_what_lies_in_another_structure_stands_out_too(pairs: list[Pair], tmp_path: Path) -> None:
+def test_what_lies_in_another_structure_stands_out_too(pairs: list[RegistrationPair], tmp_path: Path) -> None:
     """A wall of six voxels and what it holds, as in a heart."""
     for pair in pairs[:1]:
         shell = np.zeros(SHAPE, np.uint8)
         shell[1:-1, 1:-1, 1:-1] = 1
         shell[7:13, 7:17, 7:15] = 2
         image = scan(shell, 1)
-        np.save(pair.warped.image, image.astype(np.float16))
+        np.save(pair.registered.image, image.astype(np.float16))
         write_label(pair, shell)
         np.save(pair.unlabeled.image, image)
-    found = vote(pairs[:1], tmp_path / "voted.npy", never)
+    found = fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never)
     assert found is not None
     case = found.case
     assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
@@ -166,25 +166,25 @@ def test_what_lies_in_another_structure_stands_out_too(pairs: list[Pair], tmp_pa
 def test_voters_of_two_minds_are_not_alike() -> None:
     here, there = np.zeros((2, 4, 4, 4), np.uint8)
     here[:2], there[2:] = 1, 1
-    assert alike([here, here, here])
-    assert alike([here])
-    assert not alike([here, here, there, there])
+    assert atlases_agree([here, here, here])
+    assert atlases_agree([here])
+    assert not atlases_agree([here, here, there, there])
     parts = [here.copy(), here.copy(), here.copy()]
     for number, part in enumerate(parts):
         part[number] = 255  # each is annotated elsewhere
-    assert alike(parts)
+    assert atlases_agree(parts)
     odd, even = here.copy(), here.copy()
     odd[::2], even[1::2] = 255, 255
-    assert alike([odd, even])  # nothing to compare
+    assert atlases_agree([odd, even])  # nothing to compare
 
 
 def test_the_surest_votes_are_used() -> None:
     case = LabeledCase("u", Path("i"), Path("l"))
     doubts = {3: 0.5, 7: 0.1, 11: 0.9, 15: 0.2, 19: 0.5}
-    votes = {number: Vote(case, doubt) for number, doubt in doubts.items()}
-    assert surest(votes) == [3, 7, 15, 19]
-    assert surest({3: Vote(case, 0.5)}) == [3]
-    assert surest({}) == []
+    votes = {number: PseudoLabel(case, doubt) for number, doubt in doubts.items()}
+    assert select_most_confident(votes) == [3, 7, 15, 19]
+    assert select_most_confident({3: PseudoLabel(case, 0.5)}) == [3]
+    assert select_most_confident({}) == []
 
 
 def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
@@ -192,12 +192,12 @@ def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
     unlabeled = [UnlabeledCase(f"u{n}", tmp_path / "u.npy") for n in range(3)]
     np.save(tmp_path / "u.npy", scan(ORGAN, 0))
     config = make_config("dycon", warps=1000)
-    groups = voters_of(plan_warps(labeled, unlabeled, config, tmp_path, VOTERS), VOTERS)
-    assert [len(group) for group in groups] == [VOTERS] * 3
+    groups = group_by_target(plan_pairs(labeled, unlabeled, config, tmp_path, MAX_ATLASES), MAX_ATLASES)
+    assert [len(group) for group in groups] == [MAX_ATLASES] * 3
     assert all(len({pair.unlabeled.id for pair in group}) == 1 for group in groups)
-    assert all(len({pair.labeled.id for pair in group}) == VOTERS for group in groups)
-    few = plan_warps(labeled[:3], unlabeled, make_config("dycon", warps=4), tmp_path, 3)
-    assert [len(group) for group in voters_of(few, 3)] == [3]  # a scan with one voter has no vote
+    assert all(len({pair.labeled.id for pair in group}) == MAX_ATLASES for group in groups)
+    few = plan_pairs(labeled[:3], unlabeled, make_config("dycon", warps=4), tmp_path, 3)
+    assert [len(group) for group in group_by_target(few, 3)] == [3]  # a scan with one voter has no vote
 
 
 @pytest.fixture
@@ -219,15 +219,15 @@ def data(tmp_path: Path) -> TrainingData:
 def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int = 99) -> list[Event]:
     """Borrow, with time for some pairs."""
     events: list[Event] = []
-    for event in borrow(
-        data, folder, torch.device("cpu"), resumed=resumed, enough=lambda: len(events) >= most
+    for event in build_atlas_training_set(
+        data, folder, torch.device("cpu"), is_resumed=resumed, should_stop=lambda: len(events) >= most
     ):
         events.append(event)
     return events
 
 
 def held(data: TrainingData) -> dict[str, bytes]:
-    return {c.id: c.label.read_bytes() for c in (*data.warped, *data.voted)}
+    return {c.id: c.label.read_bytes() for c in (*data.registered_cases, *data.pseudo_labeled_cases)}
 
 
 def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: Path) -> None:
@@ -236,15 +236,15 @@ def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: 
     np.save(label, np.zeros_like(ORGAN))
     data.labeled.append(LabeledCase("empty", image, label))
     fill(data, tmp_path / "borrowed")
-    assert {case.id for case in data.warped} == {f"l-as-u{n}" for n in (1, 2, 3)}
-    assert len(data.voted) == 3
+    assert {case.id for case in data.registered_cases} == {f"l-as-u{n}" for n in (1, 2, 3)}
+    assert len(data.pseudo_labeled_cases) == 3
 
 
 def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
     fill(data, tmp_path / "borrowed")
-    assert (len(data.warped), len(data.voted)) == (3, 3)
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 3)
     moves = {"u1-voted": (2, 1), "u2-voted": (-2, 2), "u3-voted": (1, -3)}
-    for case in data.voted:
+    for case in data.pseudo_labeled_cases:
         voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
         known = voted != 255
         assert (voted[known] != organ[known]).mean() < 0.02
@@ -255,7 +255,7 @@ def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, ke
     folder = tmp_path / "borrowed"
     fill(data, folder, most=2)
     first = held(data)
-    assert (len(data.warped), len(data.voted)) == (2, 2)
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 2)
     if not kept:
         shutil.rmtree(folder)
     events = fill(data, folder, resumed=True)
@@ -270,9 +270,9 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     folder = tmp_path / "borrowed"
-    real, calls = borrowing.vote, []
+    real, calls = borrowing.fuse_pseudo_label, []
 
-    def second_fails(*arguments: Any) -> Vote | None:
+    def second_fails(*arguments: Any) -> PseudoLabel | None:
         calls.append(arguments)
         if len(calls) == 2:
             raise error
@@ -282,7 +282,7 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
     fill(data, folder)
     first = held(data)
     full = isinstance(error, ProjectError)
-    assert (len(data.warped), len(data.voted)) == ((2, 1) if full else (3, 2))
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == ((2, 1) if full else (3, 2))
     fill(data, folder, resumed=True)
     assert held(data) == first
     assert len(calls) == (2 if full else 3)
@@ -292,7 +292,7 @@ def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path
     folder = tmp_path / "borrowed"
     fill(data, folder)
     first = held(data)
-    voted = data.voted[0].label
+    voted = data.pseudo_labeled_cases[0].label
     for unfit in (np.full(SHAPE, 77, np.uint8), np.zeros((3, 3, 3), np.uint8)):
         np.save(voted, unfit)
         assert fill(data, folder, resumed=True)
@@ -302,13 +302,13 @@ def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path
     assert held(data) == first
     folder.with_suffix(".json").write_text('{"made": 2, "voted": ["x", 1.5, -1, 7]}')
     fill(data, folder, resumed=True)
-    assert (len(data.warped), len(data.voted)) == (2, 0)
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 0)
 
 
 def test_votes_are_only_used_where_the_structure_is_large(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_dycon.engine.atlas.pseudo_labels.LEAST_CELLS", 400)
+    monkeypatch.setattr("napari_dycon.engine.atlas.pseudo_labels.MIN_STRUCTURE_VOXELS", 400)
     device = torch.device("cpu")
     data = TrainingData(make_config("dycon", **(TINY | {"warps": 9, "warp_share": 0.5})), (1,), 1)
     for case in project.cases:
@@ -322,13 +322,13 @@ def test_votes_are_only_used_where_the_structure_is_large(
             np.save(image.with_suffix(".label.npy"), label)
             data.labeled.append(LabeledCase(case.id, image, image.with_suffix(".label.npy")))
     folder = project.path / "borrowed"
-    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
-    assert (len(data.warped), len(data.voted)) == (9, 2)
-    list(borrow(data, folder, device, resumed=False, enough=lambda: True))
-    assert (len(data.warped), len(data.voted)) == (1, 0)  # no time for more
-    assert not list(borrow(data, folder, device, resumed=True, enough=lambda: False))
-    assert len(data.warped) == 1  # a run goes on with what it began with
+    list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False))
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (9, 2)
+    list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: True))
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (1, 0)  # no time for more
+    assert not list(build_atlas_training_set(data, folder, device, is_resumed=True, should_stop=lambda: False))
+    assert len(data.registered_cases) == 1  # a run goes on with what it began with
     for labeled in data.labeled:
         np.save(labeled.label, np.load(labeled.label) * (np.indices((18, 22, 20))[0] == 10))
-    list(borrow(data, folder, device, resumed=False, enough=lambda: False))
-    assert (len(data.warped), len(data.voted)) == (3, 0)  # without votes fewer: 9 x 0.5 / sqrt(3)
+    list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False))
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 0)  # without votes fewer: 9 x 0.5 / sqrt(3)

@@ -13,13 +13,13 @@ from helpers.tiny_runs import TINY
 from monai.losses.image_dissimilarity import LocalNormalizedCrossCorrelationLoss
 from safetensors.torch import load_file
 
-from napari_dycon.engine.atlas.registered_cases import make_warps, plan_warps
+from napari_dycon.engine.atlas.registered_cases import register_pairs, plan_pairs
 from napari_dycon.engine.atlas.registration import (
-    canvas_shape,
-    likeness_to,
-    places,
+    registration_shape,
+    build_local_ncc,
+    sampling_grid,
     register,
-    sample,
+    warp,
 )
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
@@ -48,7 +48,7 @@ def test_registration_finds_another_shape_and_place() -> None:
     fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
     found = register(moving.expand(2, -1, -1, -1, -1), fixed)
     assert found.shape == (2, *SHAPE, 3)
-    warped = sample(moving.expand(2, -1, -1, -1, -1), places(found, SHAPE))
+    warped = warp(moving.expand(2, -1, -1, -1, -1), sampling_grid(found, SHAPE))
     for number in range(2):
         wanted = fixed[number] > 0.8
         assert dice(moving[0] > 0.8, wanted) < 0.8
@@ -63,7 +63,7 @@ def test_likeness_is_the_local_cross_correlation_of_monai() -> None:
         spatial_dims=3, kernel_size=5, smooth_nr=0.0, smooth_dr=1.0
     )
     own, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
-    found, expected = -likeness_to(b)(own), monai(theirs, b)
+    found, expected = -build_local_ncc(b)(own), monai(theirs, b)
     torch.testing.assert_close(found, expected)
     found.backward()
     expected.backward()
@@ -82,7 +82,7 @@ def test_pairs_do_not_depend_on_their_neighbors() -> None:
 
 def test_no_displacement_keeps_every_voxel() -> None:
     volume = torch.rand(1, 1, *SHAPE)
-    same = sample(volume, places(torch.zeros(1, 8, 12, 8, 3), SHAPE))
+    same = warp(volume, sampling_grid(torch.zeros(1, 8, 12, 8, 3), SHAPE))
     assert torch.allclose(same, volume, atol=1e-4)  # also at the border
 
 
@@ -91,15 +91,15 @@ def test_a_flat_background_has_nothing_to_match() -> None:
     moving, fixed = organ((10, 14, 10), (5, 6, 5)), organ((12, 12, 9), (6, 8, 4))
     moving[moving < 0.8] = -1.0
     fixed[fixed < 0.8] = -1.0
-    warped = sample(moving, places(register(moving, fixed), SHAPE))
+    warped = warp(moving, sampling_grid(register(moving, fixed), SHAPE))
     assert dice(warped > 0.8, fixed > 0.8) > 0.85
 
 
 def test_canvas_has_the_proportions_of_the_scans() -> None:
-    assert canvas_shape([(44, 70, 90)]) == (16, 24, 32)
-    assert canvas_shape([(44, 90, 70)]) == (16, 32, 24)
-    assert canvas_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
-    flat = canvas_shape([(1, 512, 512)])
+    assert registration_shape([(44, 70, 90)]) == (16, 24, 32)
+    assert registration_shape([(44, 90, 70)]) == (16, 32, 24)
+    assert registration_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
+    flat = registration_shape([(1, 512, 512)])
     assert flat[0] == 8
     assert np.prod(flat) < 14_000  # what a thin axis takes, the others give
 
@@ -128,27 +128,27 @@ def test_every_unlabeled_scan_meets_several_labeled_ones(
     files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
     config = make_config("dycon", warps=5)
-    pairs = plan_warps(*files, config, tmp_path)
-    assert pairs == plan_warps(*files, config, tmp_path)
-    assert len(pairs) == len({p.warped.id for p in pairs}) == 5
+    pairs = plan_pairs(*files, config, tmp_path)
+    assert pairs == plan_pairs(*files, config, tmp_path)
+    assert len(pairs) == len({p.registered.id for p in pairs}) == 5
     assert sorted(Counter(p.unlabeled.id for p in pairs).values()) == [1, 2, 2]
     assert len({p.unlabeled.id for p in pairs[:3]}) == 3
     assert Counter(p.labeled.id for p in pairs[:4]) == {"l0": 2, "l1": 2}
-    together = plan_warps(*files, config, tmp_path, voters=2)
+    together = plan_pairs(*files, config, tmp_path, n_atlases=2)
     assert len({p.unlabeled.id for p in together[:2]}) == 1
     assert len({(p.labeled.id, p.unlabeled.id) for p in together}) == 5
-    assert len(plan_warps(*files, config.with_changes(warps=100), tmp_path)) == 6
-    assert plan_warps(files[0], [], config, tmp_path) == []
+    assert len(plan_pairs(*files, config.with_changes(warps=100), tmp_path)) == 6
+    assert plan_pairs(files[0], [], config, tmp_path) == []
 
 
 def test_warped_labels_fit_their_scans_and_stay_sparse(
     files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
-    pairs = plan_warps(*files, make_config("dycon", warps=6), tmp_path / "warps")
-    events = list(make_warps(pairs, torch.device("cpu")))
+    pairs = plan_pairs(*files, make_config("dycon", warps=6), tmp_path / "warps")
+    events = list(register_pairs(pairs, torch.device("cpu")))
     assert events[-1]["done"] == events[-1]["total"] == 6
     for pair in pairs:
-        image, label = np.load(pair.warped.image), np.load(pair.warped.label)
+        image, label = np.load(pair.registered.image), np.load(pair.registered.label)
         assert image.shape == np.load(pair.unlabeled.image).shape == (1, *label.shape)
         known = label != 255
         assert known.all() == (pair.labeled.id == "l0")

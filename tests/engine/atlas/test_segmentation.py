@@ -10,14 +10,14 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.atlas.registered_cases import deform
-from napari_dycon.engine.atlas.segmentation import read_voters, vote_on
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.atlas.registered_cases import warp_case
+from napari_dycon.engine.atlas.segmentation import load_atlases, segment_with_atlases
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.predict_scans import predict_cases
-from napari_dycon.engine.inference.uncertainty import entropy_of, uncertainty_maps
+from napari_dycon.engine.inference.uncertainty import normalized_entropy, compute_uncertainty_maps
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.runs.run import Run
@@ -55,12 +55,12 @@ def dice(votes: torch.Tensor, label: np.ndarray) -> float:
 
 def test_they_find_the_organ(voters: list[LabeledCase]) -> None:
     image, label = organ((12, 14, 11), 9)
-    votes = vote_on(image, [voters], 2, CPU)
+    votes = segment_with_atlases(image, [voters], 2, CPU)
     assert votes is not None
     assert votes.shape == (2, *SHAPE)
     torch.testing.assert_close(votes.sum(dim=0), torch.ones(SHAPE))
     assert dice(votes, label) > 0.9
-    again = vote_on(image, [voters], 2, CPU)
+    again = segment_with_atlases(image, [voters], 2, CPU)
     assert again is not None
     assert torch.equal(votes, again)
 
@@ -75,7 +75,7 @@ def test_the_most_alike_are_asked(voters: list[LabeledCase], tmp_path: Path) -> 
     for number, center in enumerate(((12, 12, 13), (12, 13, 12))):
         voters.append(voter(tmp_path, f"m{number}", *organ(center, 20 + number)))
     image, label = organ((12, 14, 11), 9)
-    votes = vote_on(image, [voters], 2, CPU)
+    votes = segment_with_atlases(image, [voters], 2, CPU)
     assert votes is not None
     assert dice(votes, label) > 0.9
 
@@ -86,16 +86,16 @@ def test_those_who_do_not_see_the_same_are_not_heard(tmp_path: Path) -> None:
     one[3:8, 3:8, 3:8], two[15:20, 15:20, 15:20] = 1, 1
     scan, _ = organ((12, 12, 12), 1)
     voters = [voter(tmp_path, "a", scan, one), voter(tmp_path, "b", scan, two)]
-    assert vote_on(image, [voters], 2, CPU) is None
-    assert vote_on(image, [], 2, CPU) is None
-    assert vote_on(np.concatenate([image, image]), [voters], 2, CPU) is None  # other channels
+    assert segment_with_atlases(image, [voters], 2, CPU) is None
+    assert segment_with_atlases(image, [], 2, CPU) is None
+    assert segment_with_atlases(np.concatenate([image, image]), [voters], 2, CPU) is None  # other channels
 
 
 def test_what_nobody_annotated_has_no_vote(tmp_path: Path) -> None:
     image, _ = organ((12, 12, 12), 1)
     scan, label = organ((12, 12, 12), 2)
     label[:12] = UNANNOTATED
-    votes = vote_on(image, [[voter(tmp_path, "a", scan, label)]], 2, CPU)
+    votes = segment_with_atlases(image, [[voter(tmp_path, "a", scan, label)]], 2, CPU)
     assert votes is not None
     assert bool((votes[0, :8] == 1).all())
     assert float(votes[1, 14].max()) == 1.0
@@ -104,21 +104,21 @@ def test_what_nobody_annotated_has_no_vote(tmp_path: Path) -> None:
 def test_a_single_voter_is_heard_where_its_structure_stands_out(tmp_path: Path) -> None:
     scan, label = organ((12, 12, 12), 2)
     alone = [[voter(tmp_path, "a", scan, label)]]
-    assert vote_on(organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
+    assert segment_with_atlases(organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
     dark, _ = organ((12, 13, 11), 4)
-    assert vote_on(np.minimum(dark, 0.3), alone, 2, CPU) is None  # no such ball there
+    assert segment_with_atlases(np.minimum(dark, 0.3), alone, 2, CPU) is None  # no such ball there
 
 
 def test_a_scan_is_never_asked_about_itself(voters: list[LabeledCase]) -> None:
     image, label = organ((11, 11, 12), 0)  # the first voter's
-    own = vote_on(image, [voters], 2, CPU)
-    other = vote_on(image, [voters[1:]], 2, CPU)
+    own = segment_with_atlases(image, [voters], 2, CPU)
+    other = segment_with_atlases(image, [voters[1:]], 2, CPU)
     assert own is not None
     assert other is not None
     assert torch.equal(own, other)
-    assert vote_on(image, [voters[:1]], 2, CPU) is None
-    assert vote_on(image, [voters[:1], voters], 2, CPU) is None  # nobody labeled another
-    rounded = vote_on(image.astype(np.float16).astype(np.float32), [voters], 2, CPU)
+    assert segment_with_atlases(image, [voters[:1]], 2, CPU) is None
+    assert segment_with_atlases(image, [voters[:1], voters], 2, CPU) is None  # nobody labeled another
+    rounded = segment_with_atlases(image.astype(np.float16).astype(np.float32), [voters], 2, CPU)
     assert rounded is not None
     assert float((rounded - own).abs().mean()) < 1e-3
     assert dice(other, label) < 1.0
@@ -129,7 +129,7 @@ def test_all_groups_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None
     wide = [voter(tmp_path, "w", *organ((12, 13, 12), 31))]
     label = np.load(wide[0].label)
     np.save(wide[0].label, np.roll(label, 2, axis=2))  # says that all lies further right
-    without, together = vote_on(image, [voters], 2, CPU), vote_on(image, [voters, wide], 2, CPU)
+    without, together = segment_with_atlases(image, [voters], 2, CPU), segment_with_atlases(image, [voters, wide], 2, CPU)
     assert without is not None
     assert together is not None
     places = torch.arange(SHAPE[2])
@@ -141,15 +141,15 @@ def test_their_say_has_a_weight() -> None:
     g = torch.Generator().manual_seed(0)
     members = [torch.softmax(torch.randn(3, 2, 3, 4, generator=g), 0) for _ in range(2)]
     other = torch.softmax(torch.randn(3, 2, 3, 4, generator=g), 0)
-    mean, uncertainty, disagreement = uncertainty_maps(members, other, 0.3)
+    mean, uncertainty, disagreement = compute_uncertainty_maps(members, other, 0.3)
     wanted = 0.35 * members[0] + 0.35 * members[1] + 0.3 * other
     torch.testing.assert_close(mean, wanted)
-    torch.testing.assert_close(uncertainty, entropy_of(wanted))
-    each = 0.35 * entropy_of(members[0]) + 0.35 * entropy_of(members[1]) + 0.3 * entropy_of(other)
-    torch.testing.assert_close(disagreement, (entropy_of(wanted) - each).clamp(min=0.0))
+    torch.testing.assert_close(uncertainty, normalized_entropy(wanted))
+    each = 0.35 * normalized_entropy(members[0]) + 0.35 * normalized_entropy(members[1]) + 0.3 * normalized_entropy(other)
+    torch.testing.assert_close(disagreement, (normalized_entropy(wanted) - each).clamp(min=0.0))
 
 
-def trained(project: Project, **changes: object) -> tuple[Run, Model]:
+def trained(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
     config = make_config("dycon", **(TINY | {"steps": 2} | changes))
     list(train(project, config))
     run = project.runs()[-1]
@@ -159,27 +159,27 @@ def trained(project: Project, **changes: object) -> tuple[Run, Model]:
 def test_a_run_knows_its_voters(project: Project) -> None:
     run, model = trained(project, atlas_weight=0.3)
     labeled = [case.id for case in project.labeled_cases()]
-    assert [v.id for v in read_voters(project, run, model.config)] == labeled
+    assert [v.id for v in load_atlases(project, run, model.config)] == labeled
     for cached in project.cache_folder.glob("*.npy"):
         cached.unlink()
-    found = read_voters(project, run, model.config)
+    found = load_atlases(project, run, model.config)
     assert all(v.image.exists() for v in found)
     project.image_paths(labeled[0])[0].unlink()
-    assert [v.id for v in read_voters(project, run, model.config)] == labeled[1:]
+    assert [v.id for v in load_atlases(project, run, model.config)] == labeled[1:]
     without = dataclasses.replace(model.config, atlas_weight=0.0)
-    assert read_voters(project, run, without) == ()
+    assert load_atlases(project, run, without) == ()
 
 
 def test_a_scan_is_not_predicted_by_its_own_label(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, model = trained(project, atlas_weight=0.3)
-    model = dataclasses.replace(model, voters=(read_voters(project, run, model.config),))
+    model = dataclasses.replace(model, voters=(load_atlases(project, run, model.config),))
     asked: list[list[str]] = []
 
     def deformed(case: LabeledCase, *how: object) -> tuple[np.ndarray, np.ndarray]:
         asked[-1].append(case.id)
-        return deform(case, *how)
+        return warp_case(case, *how)
 
     monkeypatch.setattr("napari_dycon.engine.atlas.segmentation.deform", deformed)
     labeled = [case.id for case in project.labeled_cases()]
@@ -188,13 +188,13 @@ def test_a_scan_is_not_predicted_by_its_own_label(
         list(predict_cases(project, run.id, model, [case], CPU, torch.float32))
         assert asked[-1] == [other for other in labeled if other != case]
     asked.append([])
-    predict_volume(model, project.read_image(labeled[0]), CPU, quick=True)
+    predict_volume(model, project.read_image(labeled[0]), CPU, fast=True)
     assert asked[-1] == []  # previews do without
 
 
 def test_votes_change_a_prediction(project: Project) -> None:
     run, model = trained(project, atlas_weight=0.9)
-    voters = read_voters(project, run, model.config)
+    voters = load_atlases(project, run, model.config)
     volume = project.read_image(project.unlabeled_cases()[0].id)
     alone = predict_volume(model, volume, CPU)
     together = predict_volume(dataclasses.replace(model, voters=(voters,)), volume, CPU)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.atlas.templates import with_voters
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.atlas.templates import attach_atlases
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.inference.predict import predict_volume
@@ -31,30 +31,30 @@ def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
     return project.runs()[-1]
 
 
-def ready(project: Project, run: Run) -> tuple[Model, list[dict[str, Any]]]:
+def ready(project: Project, run: Run) -> tuple[TrainedModel, list[dict[str, Any]]]:
     events: list[dict[str, Any]] = []
     model = load_model(run.weights_path)
-    return with_voters(project, run, model, CPU, torch.float32, events.append), events
+    return attach_atlases(project, run, model, CPU, torch.float32, events.append), events
 
 
 def test_progress_is_told_before_each_of_them(project: Project) -> None:
     run, progress = trained(project), PredictionProgress(3)
     events: list[dict[str, Any]] = []
     model = load_model(run.weights_path)
-    with_voters(project, run, model, CPU, torch.float32, events.append, progress=progress)
+    attach_atlases(project, run, model, CPU, torch.float32, events.append, progress=progress)
     assert [e["event"] for e in events] == ["predicting", "templates"] * 2
     assert [(e["done"], e["total"]) for e in events[::2]] == [(0, 5), (1, 5)]
     assert [e["case"] for e in events[::2]] == [e["case"] for e in events[1::2]]
-    assert (progress.done, progress.total) == (2, 5)
+    assert (progress.n_finished, progress.total) == (2, 5)
     events.clear()
-    with_voters(project, run, model, CPU, torch.float32, events.append, progress=progress)
+    attach_atlases(project, run, model, CPU, torch.float32, events.append, progress=progress)
     assert (events, progress.total) == ([], 5)  # they are there
 
 
 def test_they_are_predicted_once(project: Project) -> None:
     run = trained(project)
     model, events = ready(project, run)
-    drawn, templates = model.voters
+    drawn, templates = model.atlases
     assert [v.id for v in drawn] == [case.id for case in project.labeled_cases()]
     unlabeled = {case.id for case in project.unlabeled_cases()}
     assert len(templates) == 2
@@ -71,24 +71,24 @@ def test_they_are_predicted_once(project: Project) -> None:
     before = [voter.label.stat().st_mtime_ns for voter in templates]
     model, events = ready(project, run)
     assert events == []
-    assert [voter.label.stat().st_mtime_ns for voter in model.voters[1]] == before
+    assert [voter.label.stat().st_mtime_ns for voter in model.atlases[1]] == before
 
 
 def test_no_label_of_theirs_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(project)
     monkeypatch.setattr(Project, "read_label", lambda *_, **__: pytest.fail("a label was read"))
     model, _ = ready(project, run)
-    assert len(model.voters[1]) == 2
+    assert len(model.atlases[1]) == 2
 
 
 def test_new_weights_want_new_ones(project: Project) -> None:
     run = trained(project)
-    old = ready(project, run)[0].voters[1]
+    old = ready(project, run)[0].atlases[1]
     list(train(project, load_model(run.weights_path).config.with_changes(steps=4), run))
     model, events = ready(project, run)
     assert len(events) == 2
     assert all(voter.label.exists() for voter in old)  # somebody may predict with these still
-    assert all(voter.label.exists() for voter in model.voters[1])
+    assert all(voter.label.exists() for voter in model.atlases[1])
     os.utime(old[0].label.parent, (0, 0))
     assert ready(project, run)[1] == []
     assert not any(voter.label.exists() for voter in old)
@@ -98,7 +98,7 @@ def test_new_weights_want_new_ones(project: Project) -> None:
 def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> None:
     run = trained(project)
     model, _ = ready(project, run)
-    first, second = model.voters[1]
+    first, second = model.atlases[1]
     volume = project.read_image("scan-4")
     before = predict_volume(model, volume, CPU)
     if damage is None:  # of another scan
@@ -116,7 +116,7 @@ def test_in_a_project_that_is_only_shown_none_is_made(project: Project) -> None:
     run = trained(project)
     project.read_only_reason = "it is looked at"
     model, events = ready(project, run)
-    assert (model.voters[1], events) == ((), [])
+    assert (model.atlases[1], events) == ((), [])
     assert not list(run.state_folder.glob("templates-*"))
 
 
@@ -143,7 +143,7 @@ def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
 
     run = trained(project)
     monkeypatch.setattr("napari_dycon.engine.atlas.templates.can_agree", refuse)
-    assert ready(project, run)[0].voters == ()
+    assert ready(project, run)[0].atlases == ()
 
 
 def test_they_change_a_prediction(project: Project) -> None:
@@ -153,30 +153,30 @@ def test_they_change_a_prediction(project: Project) -> None:
     together = predict_volume(model, volume, CPU)
     again = predict_volume(model, volume, CPU)
     assert np.array_equal(together.uncertainty, again.uncertainty)
-    few = dataclasses.replace(model, voters=model.voters[:1])
+    few = dataclasses.replace(model, voters=model.atlases[:1])
     assert not np.array_equal(together.uncertainty, predict_volume(few, volume, CPU).uncertainty)
 
 
 def test_without_unlabeled_scans_there_are_none(project: Project) -> None:
     model, events = ready(project, trained(project, "supervised"))
-    assert len(model.voters[0]) == len(project.labeled_cases())
-    assert model.voters[1:] == ((),)
+    assert len(model.atlases[0]) == len(project.labeled_cases())
+    assert model.atlases[1:] == ((),)
     assert events == []
     model, events = ready(project, trained(project, templates=0))
-    assert len(model.voters) == 1
+    assert len(model.atlases) == 1
     assert events == []
     model, events = ready(project, trained(project, atlas_weight=0.0))
-    assert model.voters == ((),)
+    assert model.atlases == ((),)
     assert events == []
 
 
 def test_a_scan_that_is_gone_is_left_out(project: Project) -> None:
     run = trained(project)
-    gone = ready(project, run)[0].voters[1][0].id
+    gone = ready(project, run)[0].atlases[1][0].id
     project.image_paths(gone)[0].unlink()
     model, events = ready(project, run)
-    assert gone not in [voter.id for voter in model.voters[1]]
-    assert len(model.voters[1]) == 1
+    assert gone not in [voter.id for voter in model.atlases[1]]
+    assert len(model.atlases[1]) == 1
     assert events == []
 
 

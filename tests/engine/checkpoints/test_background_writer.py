@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from napari_dycon.engine.checkpoints import background_writer
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
 from napari_dycon.engine.checkpoints.checkpoint import (
-    Model,
+    TrainedModel,
     Snapshot,
-    load_state,
-    read_loop,
+    load_training_state,
+    read_training_progress,
     take_snapshot,
 )
 from napari_dycon.engine.config import make_config
@@ -44,15 +44,15 @@ class Slow:
 
 
 @pytest.fixture
-def model() -> Model:
+def model() -> TrainedModel:
     config = make_config("supervised", **TINY)
     torch.manual_seed(0)
     student, teacher = build_network(config, 1, 2), build_network(config, 1, 2)
     student.to(memory_format=torch.channels_last_3d)
-    return Model(student, teacher, config, (1,), 1)
+    return TrainedModel(student, teacher, config, (1,), 1)
 
 
-def snapshot(model: Model, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
+def snapshot(model: TrainedModel, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
     optimizer = build_optimizer(model.config, model.student)
     allocate_state(optimizer)
     loop = {"step": step, "elapsed": 1.0, "skipped": 0}
@@ -60,7 +60,7 @@ def snapshot(model: Model, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(monkeypatch)
     (tmp_path / "run").mkdir()
@@ -72,17 +72,17 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     with torch.no_grad():
         for parameter in model.student.parameters():
             parameter.add_(1.0)
-    assert list(writer.report()) == []
+    assert list(writer.poll_events()) == []
     assert not weights.exists()
     with pytest.raises(AssertionError, match="two checkpoints at once"):
         writer.start(made, 8)
     slow.go_on.set()
-    assert list(writer.report(wait=True)) == [{"event": "checkpoint", "step": 7}]
-    assert list(writer.report(wait=True)) == []
+    assert list(writer.poll_events(wait=True)) == [{"event": "checkpoint", "step": 7}]
+    assert list(writer.poll_events(wait=True)) == []
     written = load_file(weights)
     assert all(torch.equal(written[f"student.{name}"], value) for name, value in kept.items())
-    assert read_loop(state)["step"] == 7
-    load_state(state, model, optimizer)
+    assert read_training_progress(state)["step"] == 7
+    load_training_state(state, model, optimizer)
     assert all(torch.equal(model.student.state_dict()[name], kept[name]) for name in kept)
     for parameter, slots in optimizer.state.items():
         assert slots["exp_avg"].stride() == parameter.stride()
@@ -91,7 +91,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
 
 
 def test_what_cannot_be_written_is_a_warning_at_the_next_look(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Exception] = [ProjectError("The disk is full."), RuntimeError("the driver")]
 
@@ -101,16 +101,16 @@ def test_what_cannot_be_written_is_a_warning_at_the_next_look(
     monkeypatch.setattr(background_writer, "write_snapshot", refuse)
     writer = CheckpointWriter(tmp_path / "w", tmp_path / "s")
     writer.start(snapshot(model, 3)[0], 3)
-    (told,) = writer.report(wait=True)
+    (told,) = writer.poll_events(wait=True)
     assert told == {"event": "warning", "message": "No checkpoint at step 3: The disk is full."}
     writer.start(snapshot(model, 4)[0], 4)
     with pytest.raises(RuntimeError, match="the driver"):
-        list(writer.report(wait=True))
+        list(writer.poll_events(wait=True))
     writer.close()
 
 
 def test_closing_waits_for_what_is_being_written(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(monkeypatch)
     writer = CheckpointWriter(tmp_path / "w.safetensors", tmp_path / "s" / "s.safetensors")
@@ -121,7 +121,7 @@ def test_closing_waits_for_what_is_being_written(
 
 
 def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise MemoryError
@@ -129,6 +129,6 @@ def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
     monkeypatch.setattr(background_writer, "write_snapshot", refuse)
     writer = CheckpointWriter(tmp_path / "weights.safetensors", tmp_path / "state.safetensors")
     writer.start(snapshot(model, 3)[0], 3)
-    (event,) = writer.report(wait=True)
+    (event,) = writer.poll_events(wait=True)
     assert event == {"event": "warning", "message": "No checkpoint at step 3: memory ran out."}
     writer.close()

@@ -22,15 +22,15 @@ from helpers.tiny_runs import TINY
 from safetensors.torch import load_file, save_file
 
 from napari_dycon.engine.checkpoints.checkpoint import (
-    Model,
-    copy_matching,
+    TrainedModel,
+    load_matching_weights,
     load_model,
-    load_state,
+    load_training_state,
     save_weights,
     take_snapshot,
     write_snapshot,
 )
-from napari_dycon.engine.checkpoints.safetensors_io import MOST_HEADER, parse_header, read_header
+from napari_dycon.engine.checkpoints.safetensors_io import MAX_HEADER_BYTES, parse_header, read_header
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
@@ -56,10 +56,10 @@ def config(**changes: Any) -> TrainConfig:
     )
 
 
-def model(**changes: Any) -> Model:
+def model(**changes: Any) -> TrainedModel:
     settings = config(**changes)
     networks = [build_network(settings, 1, 2) for _ in range(2)]
-    return Model(networks[0], networks[1], settings, (1,), 1)
+    return TrainedModel(networks[0], networks[1], settings, (1,), 1)
 
 
 @pytest.fixture
@@ -278,7 +278,7 @@ def test_headers_that_no_writer_writes(text: bytes, found: str, tmp_path: Path) 
         load_model(put(tmp_path / "weights.safetensors", text, b""))
 
 
-@pytest.mark.parametrize("length", [2**63, 2**64 - 1, MOST_HEADER + 1, 10_000])
+@pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_HEADER_BYTES + 1, 10_000])
 def test_lengths_of_headers_are_bounded(length: int, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{" * 900)
@@ -303,7 +303,7 @@ def test_numbers_that_are_not_finite_are_refused(value: float, weights: Path) ->
     put(weights, header, struct.pack("<f", value) * (len(body) // 4))
     target = model()
     with pytest.raises(ConfigError, match="not finite"):
-        copy_matching(target, weights)
+        load_matching_weights(target, weights)
 
 
 def test_absurd_claims_take_no_memory(weights: Path) -> None:
@@ -331,7 +331,7 @@ def test_absurd_claims_take_no_memory(weights: Path) -> None:
 # ---- States ------------------------------------------------------------------------------------
 
 
-def stepped(settings: Model) -> torch.optim.Optimizer:
+def stepped(settings: TrainedModel) -> torch.optim.Optimizer:
     optimizer = torch.optim.AdamW(settings.student.parameters())
     for parameter in settings.student.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -345,31 +345,31 @@ def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
     loop = {"step": 3, "elapsed": 1.5, "skipped": 0}
     snapshot = take_snapshot(made, 3, optimizer, loop)
     write_snapshot(snapshot, tmp_path / "weights.safetensors", path)
-    assert load_state(path, made, optimizer) == loop
+    assert load_training_state(path, made, optimizer) == loop
     header, body = parts(path)
     name = next(n for n in header if n.startswith("optimizer.") and n.endswith("exp_avg"))
     for other in ("optimizer.99999.exp_avg", "optimizer.0.surprise", "optimizer.x", "student.x"):
         put(path, {(other if n == name else n): v for n, v in header.items()}, body)
         with pytest.raises(EngineError, match="does not fit its settings"):
-            load_state(path, made, optimizer)
+            load_training_state(path, made, optimizer)
     for wrong in (None, {}, {"step": -1, "elapsed": 0, "skipped": 0}, {**loop, "elapsed": "1"}):
         changed = json.loads(json.dumps(header))
         about(changed, loop=wrong)
         put(path, changed, body)
         with pytest.raises(EngineError, match="does not fit its settings"):
-            load_state(path, made, optimizer)
+            load_training_state(path, made, optimizer)
     path.write_bytes(pickle.dumps(loop))
     with pytest.raises(ConfigError, match="is a Python pickle"):
-        load_state(path, made, optimizer)
+        load_training_state(path, made, optimizer)
 
 
 def test_only_what_fits_is_taken_from_other_weights(weights: Path, tmp_path: Path) -> None:
-    assert copy_matching(model(), weights) == 1.0
+    assert load_matching_weights(model(), weights) == 1.0
     other = model(norm="batch")
-    assert 0 < copy_matching(other, weights) < 1.0
+    assert 0 < load_matching_weights(other, weights) < 1.0
     save_file(load_file(weights), weights)
     with pytest.raises(ConfigError, match="no weights of this program"):
-        copy_matching(model(), weights)
+        load_matching_weights(model(), weights)
 
 
 # ---- Prepared scans ----------------------------------------------------------------------------
@@ -460,7 +460,7 @@ def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_groups_of_a_run_are_checked(text: str, tmp_path: Path) -> None:
     (tmp_path / "groups.json").write_text(text)
-    assert splits.read_groups(tmp_path) is None
+    assert splits.load_case_split(tmp_path) is None
 
 
 # ---- The package itself ------------------------------------------------------------------------

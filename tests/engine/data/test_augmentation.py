@@ -30,18 +30,18 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.augmentation import (
     Augmentation,
     adjust_contrast,
-    affine_matrices,
+    build_affine_matrices,
     augment_patches,
     draw_augmentation,
     filter_axes,
-    margin_size,
-    rotation_limits,
+    compute_crop_shape,
+    compute_rotation_limits,
     sample_patches,
 )
 
 PATCH = (16, 24, 20)
 CONFIG = make_config("supervised", patch=list(PATCH), filters=[4, 8, 8])
-MARGIN = margin_size(PATCH, CONFIG)
+MARGIN = compute_crop_shape(PATCH, CONFIG)
 RARE = 1e-3  # chance of a difference as large between equal distributions
 
 
@@ -97,7 +97,7 @@ def test_rotation_and_scaling_are_those_of_monai() -> None:
     image, label = volume(0, channels=2)
     chosen = drawn(6)
     images, labels = sample_patches(
-        image.expand(6, *image.shape), label.expand(6, *label.shape), affine_matrices(chosen), PATCH
+        image.expand(6, *image.shape), label.expand(6, *label.shape), build_affine_matrices(chosen), PATCH
     )
     assert labels is not None
     assert labels.dtype == torch.int64
@@ -113,7 +113,7 @@ def test_rotation_and_scaling_are_those_of_monai() -> None:
 def test_nothing_moves_without_rotation_and_scaling() -> None:
     image, label = volume(0)
     images, labels = sample_patches(
-        image[None], label[None], affine_matrices([Augmentation()]), PATCH
+        image[None], label[None], build_affine_matrices([Augmentation()]), PATCH
     )
     inside = tuple(
         slice((m - p) // 2, (m - p) // 2 + p) for m, p in zip(MARGIN, PATCH, strict=True)
@@ -126,7 +126,7 @@ def test_nothing_moves_without_rotation_and_scaling() -> None:
 def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
     image, label = volume(0)
     (chosen,) = drawn(1)
-    both = affine_matrices([replace(chosen, mirrored=m) for m in (False, True)])
+    both = build_affine_matrices([replace(chosen, mirrored=m) for m in (False, True)])
     images, labels = sample_patches(
         image.expand(2, *image.shape), label.expand(2, *label.shape), both, PATCH
     )
@@ -144,7 +144,7 @@ def test_labels_stay_on_what_they_label() -> None:
         coordinate = torch.arange(MARGIN[axis]).view(view).expand(MARGIN).contiguous()
         image = coordinate.float().expand(8, 1, *MARGIN)
         label = coordinate.to(torch.uint8).expand(8, *MARGIN)
-        images, labels = sample_patches(image, label, affine_matrices(chosen), PATCH)
+        images, labels = sample_patches(image, label, build_affine_matrices(chosen), PATCH)
         assert labels is not None
         assert (images[:, 0] - labels).abs().max() < 0.5 + 1e-3
 
@@ -236,9 +236,9 @@ def test_what_is_drawn_has_monais_ranges_and_probabilities() -> None:
     for name, values in ours.items():
         assert abs(len(values) - len(wanted[name])) < 4 * np.sqrt(count / 2), name
         assert ks_2samp(values, wanted[name]).pvalue > RARE, name
-    mirrored = np.mean([each.mirrored for each in found])
+    mirrored = np.mean([each.flip_left_right for each in found])
     assert 0.45 < mirrored < 0.55
-    assert not any(each.mirrored for each in drawn(100))
+    assert not any(each.flip_left_right for each in drawn(100))
 
 
 def _measures(image: Tensor, label: Tensor) -> list[float]:
@@ -290,9 +290,9 @@ def test_the_device_is_never_waited_for() -> None:
 
 
 def test_thin_patches_hardly_tilt() -> None:
-    assert rotation_limits((48, 32, 64)) == (1.0, 1.0, 1.0)
-    assert rotation_limits((16, 16, 16)) == (1.0, 1.0, 1.0)
-    assert rotation_limits((8, 128, 64)) == (1.0, 0.25, 0.125)
+    assert compute_rotation_limits((48, 32, 64)) == (1.0, 1.0, 1.0)
+    assert compute_rotation_limits((16, 16, 16)) == (1.0, 1.0, 1.0)
+    assert compute_rotation_limits((8, 128, 64)) == (1.0, 0.25, 0.125)
     config = CONFIG.with_changes(patch=(8, 128, 128))
     drawn = [draw_augmentation(np.random.default_rng(n), config) for n in range(50)]
     assert max(abs(each.angles[1]) for each in drawn) * 64 < 4  # voxels at its ends

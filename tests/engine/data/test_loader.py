@@ -16,8 +16,8 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.core import crash_report
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.loader import Batches
-from napari_dycon.engine.data.patches import Batch, LabeledCase, StepBatches, UnlabeledCase
+from napari_dycon.engine.data.loader import BatchLoader
+from napari_dycon.engine.data.patches import Batch, LabeledCase, PatchBatchDataset, UnlabeledCase
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.sampling import crop, voxels_by_class
 from napari_dycon.engine.data.volumes import MappedVolumes, ResidentVolumes, reserve_on_device
@@ -51,19 +51,19 @@ def same(one: Batch, two: Batch) -> bool:
 
 
 @pytest.fixture
-def ahead(tmp_path: Path) -> Iterator[Batches]:
-    found = Batches(data_in(tmp_path), CPU, read_ahead=2)
+def ahead(tmp_path: Path) -> Iterator[BatchLoader]:
+    found = BatchLoader(data_in(tmp_path), CPU, read_ahead=2)
     yield found
     found.close()
 
 
 def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
     data = data_in(tmp_path, 3)
-    here, there = Batches(data, CPU), Batches(data, CPU, read_ahead=2)
+    here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in (0, 1, 2, 3, 7, 8, 2):
         batch = here.get(step, data.unlabeled)
         assert same(batch, there.get(step, data.unlabeled))
-        assert same(batch, here.one(step, data.unlabeled))
+        assert same(batch, here.load_single(step, data.unlabeled))
     assert there.get(3, []).unlabeled is None
     assert same(here.get(4, data.unlabeled), there.get(4, data.unlabeled))
     assert here._reader is None  # on a CPU a thread would gain nothing
@@ -74,7 +74,7 @@ def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
     data = data_in(tmp_path, 2, labeled_batch=3, unlabeled_batch=2)
     for augment in (True, False):
         data.config = data.config.with_changes(augment=augment)
-        labeled, unlabeled = Batches(data, CPU).get(0, data.unlabeled)
+        labeled, unlabeled = BatchLoader(data, CPU).get(0, data.unlabeled)
         assert unlabeled is not None
         assert labeled.image.shape == (3, 1, 16, 16, 16)
         assert unlabeled.image.shape == (2, 1, 16, 16, 16)
@@ -82,14 +82,14 @@ def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
         assert labeled.image.dtype == unlabeled.image.dtype == torch.float32
         assert labeled.label.dtype == torch.int64
         for part in (labeled, unlabeled):
-            assert part.position.shape == part.extent.shape == (len(part.image), 3)
-            assert part.extent[0].tolist() == pytest.approx([16 / 20, 16 / 18, 16 / 22])
+            assert part.patch_center.shape == part.patch_size.shape == (len(part.image), 3)
+            assert part.patch_size[0].tolist() == pytest.approx([16 / 20, 16 / 18, 16 / 22])
 
 
 def test_crops_of_half_precision_stay_so(tmp_path: Path) -> None:
     data = data_in(tmp_path, 2)
     for case, dtype in zip(data.labeled, (torch.float32, torch.float16), strict=True):
-        made = StepBatches([case], [], data.config)[0]
+        made = PatchBatchDataset([case], [], data.config)[0]
         assert made.labeled.image.dtype == dtype
         assert made.labeled.label is not None
         assert made.labeled.label.dtype == torch.uint8
@@ -107,15 +107,15 @@ def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
     while not kept.is_complete:
         kept.load_next()
     made = [
-        StepBatches(data.labeled, data.unlabeled, data.config, volumes=volumes)
+        PatchBatchDataset(data.labeled, data.unlabeled, data.config, volumes=volumes)
         for volumes in (MappedVolumes(), kept)
     ]
     for step in range(5):
-        one, two = (batches[step].augmented(CPU) for batches in made)
+        one, two = (batches[step].augment(CPU) for batches in made)
         assert same(one, two)
     for path in tmp_path.glob("i*.npy"):  # none is read again
         path.unlink()
-    made[1][0].augmented(CPU)
+    made[1][0].augment(CPU)
 
 
 def test_a_run_goes_over_to_volumes_on_the_device(
@@ -126,7 +126,7 @@ def test_a_run_goes_over_to_volumes_on_the_device(
         "napari_dycon.engine.data.loader.reserve_on_device",
         lambda images, labels, device: ResidentVolumes(images, labels, device),
     )
-    here, there = Batches(data, CPU), Batches(data, CPU, read_ahead=2)
+    here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in range(30):
         batch = there.get(step, data.unlabeled)
         assert same(batch, here.get(step, data.unlabeled))
@@ -145,7 +145,7 @@ def test_volumes_that_cannot_be_moved_stay_where_they_are(
     data = data_in(tmp_path, 3)
     monkeypatch.setattr(ResidentVolumes, "load_next", refuse)
     monkeypatch.setattr("napari_dycon.engine.data.loader.reserve_on_device", ResidentVolumes)
-    here, there = Batches(data, CPU), Batches(data, CPU, read_ahead=2)
+    here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in range(20):
         assert same(there.get(step, data.unlabeled), here.get(step, data.unlabeled))
     assert isinstance(there._volumes, MappedVolumes)
@@ -209,7 +209,7 @@ def test_voxels_of_each_class_are_found() -> None:
     label = np.zeros((30, 30, 30), np.uint8)
     label[2:4, 3, 3] = 1
     label[10:25, 10:25, 10:25] = 3
-    found = dict(voxels_by_class(label, most=500))
+    found = dict(voxels_by_class(label, max_voxels=500))
     assert set(found) == {1, 3}
     assert found[1].tolist() == [[2, 3, 3], [3, 3, 3]]
     assert len(found[3]) == 250  # of many labels not all voxels can be kept
@@ -221,7 +221,7 @@ def test_voxels_of_each_class_are_found() -> None:
     assert dict(voxels_by_class(label))[-1].tolist() == [[0, 0, 5], [0, 0, 6]]
 
 
-def test_what_goes_wrong_ahead_keeps_its_reason(ahead: Batches, tmp_path: Path) -> None:
+def test_what_goes_wrong_ahead_keeps_its_reason(ahead: BatchLoader, tmp_path: Path) -> None:
     (tmp_path / "i0.npy").unlink()
     with pytest.raises(FileNotFoundError) as told:
         ahead.get(0, [])
@@ -230,7 +230,7 @@ def test_what_goes_wrong_ahead_keeps_its_reason(ahead: Batches, tmp_path: Path) 
 
 
 def test_lack_of_memory_ahead_is_known_as_such(
-    ahead: Batches, monkeypatch: pytest.MonkeyPatch
+    ahead: BatchLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -243,7 +243,7 @@ def test_lack_of_memory_ahead_is_known_as_such(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")
-def test_ctrl_c_reaches_the_run_alone(ahead: Batches) -> None:
+def test_ctrl_c_reaches_the_run_alone(ahead: BatchLoader) -> None:
     ahead.get(0, [])
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come a moment later
         os.kill(os.getpid(), signal.SIGINT)

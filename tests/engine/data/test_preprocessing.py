@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.planning import fingerprint, plan
+from napari_dycon.engine.data.planning import compute_fingerprint, plan_training
 from napari_dycon.engine.data.preprocessing import normalize, prepare_label
 from napari_dycon.io.volume import Source, Volume
 
@@ -54,13 +54,13 @@ def test_intensities_of_ct_and_of_ct_beside_others() -> None:
     rng = np.random.default_rng(0)
     ct = rng.uniform(-1000, 400, (20, 20, 20)).astype(np.float32)
     pet = rng.gamma(1.0, 3.0, (20, 20, 20)).astype(np.float32)
-    alone = plan(make_config("supervised"), [fingerprint(ct, (1.0, 1.0, 1.0))], "cpu")
+    alone = plan_training(make_config("supervised"), [compute_fingerprint(ct, (1.0, 1.0, 1.0))], "cpu")
     assert alone.intensity == "window"
     low, high = alone.window or (0.0, 0.0)
     expected = np.clip((ct - (low + high) / 2) / ((high - low) / 2), -1, 1)
     np.testing.assert_allclose(normalize(ct[None], alone)[0], expected, atol=1e-5)
     for both in (np.stack([ct, pet]), np.stack([pet, ct])):
-        config = plan(make_config("supervised"), [fingerprint(both, (1.0, 1.0, 1.0))], "cpu")
+        config = plan_training(make_config("supervised"), [compute_fingerprint(both, (1.0, 1.0, 1.0))], "cpu")
         assert config.intensity == "zscore"
         found = normalize(both, config)
         np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), 0, atol=1e-4)

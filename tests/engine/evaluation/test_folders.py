@@ -39,7 +39,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_pairs_are_scored_in_order_with_progress(folders):
     seen = []
-    result = evaluate_folders(*folders, progress=lambda *step: seen.append(step))
+    result = evaluate_folders(*folders, on_progress=lambda *step: seen.append(step))
     assert seen == [(1, 3, "a"), (2, 3, "b.1"), (3, 3, "c")]
     assert list(result["cases"]) == ["a", "b.1", "c"]
     assert result["classes"] == [1]
@@ -90,7 +90,7 @@ def test_calibration_knows_of_structures_that_occur_in_no_file(folders):
         save(predictions / path.name.replace(".nii", "_uncertainty.nii"), doubt)
     found = evaluate_folders(predictions, references)["summary"]["uncertainty"]["ece"]
     assert found > 0.1
-    told = evaluate_folders(predictions, references, structures=2)["summary"]["uncertainty"]["ece"]
+    told = evaluate_folders(predictions, references, n_structures=2)["summary"]["uncertainty"]["ece"]
     assert told < 0.02
 
 
@@ -147,7 +147,7 @@ def test_another_grid_is_refused_before_anything_is_scored(folders):
     save(predictions / "c.nii.gz", cube(), np.diag([1.0, 2.0, 4.0, 1.0]))
     seen = []
     with pytest.raises(GeometryError, match=r"c\.nii\.gz"):
-        evaluate_folders(predictions, references, progress=lambda *step: seen.append(step))
+        evaluate_folders(predictions, references, on_progress=lambda *step: seen.append(step))
     assert seen == []
     save(predictions / "c.nii.gz", cube()[:-1])
     with pytest.raises(GeometryError, match=r"c\.nii\.gz"):

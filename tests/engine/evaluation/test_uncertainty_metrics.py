@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from napari_dycon.engine.evaluation.foreground_margin import case_score, widen
+from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty, dilate_mm
 from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case
 from napari_dycon.engine.evaluation.uncertainty_metrics import (
     auroc,
-    calibration_error,
+    expected_calibration_error,
     confidence_from_entropy,
-    risk_coverage_area,
+    aurc,
     spearman,
 )
 
@@ -37,7 +37,7 @@ def test_auroc_of_a_whole_scan_is_that_of_sorting(monkeypatch: pytest.MonkeyPatc
     score = np.clip(rng.random(5000) * 0.3 + positive * rng.random(5000), 0, 1)
     score[:2000] = 0.0
     sorted_ = auroc(score, positive)
-    monkeypatch.setattr("napari_dycon.engine.evaluation.uncertainty_metrics.MOST_SORTED", 100)
+    monkeypatch.setattr("napari_dycon.engine.evaluation.uncertainty_metrics.MAX_SORTED_VOXELS", 100)
     assert auroc(score, positive) == pytest.approx(sorted_, abs=1e-4)
     assert auroc(score, np.zeros(5000, bool)) is None
 
@@ -53,9 +53,9 @@ def test_calibration_error_over_fifteen_bins():
         if inside.any():
             gap = abs(right[inside].mean() - confidence[inside].mean())
             total += inside.mean() * gap
-    assert calibration_error(confidence, right) == pytest.approx(total)
-    assert calibration_error(np.ones(4), np.ones(4, bool)) == 0
-    assert calibration_error(np.ones(4), np.array([True, True, False, False])) == 0.5
+    assert expected_calibration_error(confidence, right) == pytest.approx(total)
+    assert expected_calibration_error(np.ones(4), np.ones(4, bool)) == 0
+    assert expected_calibration_error(np.ones(4), np.array([True, True, False, False])) == 0.5
 
 
 def test_aurc_is_the_mean_over_coverages_and_over_orders_of_ties():
@@ -65,8 +65,8 @@ def test_aurc_is_the_mean_over_coverages_and_over_orders_of_ties():
     for order in itertools.permutations([1, 2, 3]):
         flags = wrong[[0, *order, 4]]
         areas.append(np.mean([flags[: k + 1].mean() for k in range(5)]))
-    assert risk_coverage_area(score, wrong) == pytest.approx(np.mean(areas))
-    assert risk_coverage_area(np.zeros(5), wrong) == pytest.approx(wrong.mean())
+    assert aurc(score, wrong) == pytest.approx(np.mean(areas))
+    assert aurc(np.zeros(5), wrong) == pytest.approx(wrong.mean())
 
 
 @pytest.mark.parametrize("p", [0.5, 0.6, 0.75, 0.9, 0.99, 0.9999, 1.0])
@@ -94,7 +94,7 @@ def test_rank_correlation():
 def test_the_band_reaches_three_millimeters_along_each_axis():
     mask = np.zeros((11, 11, 11), bool)
     mask[5, 5, 5] = True
-    band = widen(mask, (6.0, 1.0, 1.5))
+    band = dilate_mm(mask, (6.0, 1.0, 1.5))
     # At least one voxel, 3 mm / 1 mm and 3 mm / 1.5 mm.
     assert [int(n) for n in np.argwhere(band).min(axis=0)] == [4, 2, 3]
     assert [int(n) for n in np.argwhere(band).max(axis=0)] == [6, 8, 7]
@@ -116,7 +116,7 @@ def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
     assert good["auroc"] == 1
     assert bad["auroc"] == 0
     assert good["aurc"] < good["error_rate"] < bad["aurc"]
-    band = widen((prediction > 0) | (reference > 0), (1.5, 1.5, 1.5))
+    band = dilate_mm((prediction > 0) | (reference > 0), (1.5, 1.5, 1.5))
     assert good["band_voxels"] == band.sum()
     assert good["error_rate"] == pytest.approx(wrong[band].mean())
     # Certain and right, or at 0.5 and wrong: the gap is 0.5 where wrong.
@@ -130,10 +130,10 @@ def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
 def test_the_case_score_needs_no_reference():
     prediction = np.zeros((9, 9, 9), np.uint8)
     doubt = np.random.default_rng(2).random((9, 9, 9)).astype(np.float32)
-    assert case_score(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(doubt.mean())
+    assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(doubt.mean())
     prediction[4, 4, 4] = 2
     near = doubt[3:6, 3:6, 3:6].mean()
-    assert case_score(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(near)
+    assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(near)
 
 
 def test_unannotated_voxels_are_left_out_of_the_band():

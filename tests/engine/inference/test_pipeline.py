@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from napari_dycon.engine.inference.pipeline import Computing, Failed, Written, run_pipeline
+from napari_dycon.engine.inference.pipeline import ComputingItem, FailedItem, WrittenItem, run_pipeline
 
 
 def test_results_come_in_order_and_errors_belong_to_their_items() -> None:
@@ -28,12 +28,12 @@ def test_results_come_in_order_and_errors_belong_to_their_items() -> None:
 
     written: list[int] = []
     steps = list(run_pipeline(range(7), read, compute, write))
-    found = [step for step in steps if not isinstance(step, Computing)]
+    found = [step for step in steps if not isinstance(step, ComputingItem)]
     assert [step.item for step in found] == list(range(7))
-    assert [s.item for s in steps if isinstance(s, Computing)] == [0, 2, 3, 4, 5, 6]
-    failed = {s.item: (s.stage, str(s.error)) for s in found if isinstance(s, Failed)}
+    assert [s.item for s in steps if isinstance(s, ComputingItem)] == [0, 2, 3, 4, 5, 6]
+    failed = {s.item: (s.stage, str(s.error)) for s in found if isinstance(s, FailedItem)}
     assert failed == {1: ("read",) * 2, 3: ("compute",) * 2, 5: ("write",) * 2}
-    assert [s.result for s in found if isinstance(s, Written)] == written == [0, 20, 40, 60]
+    assert [s.result for s in found if isinstance(s, WrittenItem)] == written == [0, 20, 40, 60]
 
 
 @pytest.mark.parametrize("ahead", [True, False])
@@ -102,7 +102,7 @@ def test_an_interrupted_pipeline_leaves_no_thread(error: type[BaseException]) ->
             list(steps)
     else:
         for step in steps:
-            if isinstance(step, Written) and step.item == 1:
+            if isinstance(step, WrittenItem) and step.item == 1:
                 break
         steps.close()
     assert threading.active_count() == before
@@ -142,5 +142,5 @@ def test_what_memory_never_suffices_for_has_failed() -> None:
         return item
 
     *_, last = run_pipeline(range(2), load, lambda item, _: item, lambda *_: None)
-    assert isinstance(last, Failed)
+    assert isinstance(last, FailedItem)
     assert (last.item, last.stage) == (1, "read")

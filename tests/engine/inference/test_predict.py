@@ -14,11 +14,11 @@ from helpers.nifti_files import save_nifti
 from helpers.tiny_runs import TINY
 
 from napari_dycon import io
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.inference import predict, predict_scans
-from napari_dycon.engine.inference.predict import describe_scan, predict_volume
+from napari_dycon.engine.inference.predict import extract_features, predict_volume
 from napari_dycon.engine.inference.predict_scans import predict_cases, predict_files
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = TINY | {"steps": 2, "atlas_weight": 0.0}
 
 
 @pytest.fixture
-def model(project: Project) -> Model:
+def model(project: Project) -> TrainedModel:
     list(train(project, make_config("supervised", **SETTINGS)))
     return load_model(project.get_run().weights_path)
 
@@ -49,7 +49,7 @@ def scan_files(folder: Path, *shapes: tuple[int, int, int]) -> list[Scan]:
 
 
 def test_each_scan_is_read_once(
-    project: Project, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: Project, model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual, seen = io.read_volume, []
 
@@ -72,7 +72,7 @@ def test_each_scan_is_read_once(
     assert seen == ["scan-4.nii.gz"]  # labeled ones are looked at as they were prepared
 
 
-def test_nothing_is_written_when_nothing_can_be_predicted(model: Model, tmp_path: Path) -> None:
+def test_nothing_is_written_when_nothing_can_be_predicted(model: TrainedModel, tmp_path: Path) -> None:
     scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     for scan in scans:
         scan.images[0].write_bytes(b"no scan")
@@ -89,7 +89,7 @@ def test_nothing_is_written_when_nothing_can_be_predicted(model: Model, tmp_path
 
 
 def test_a_full_disk_ends_the_work(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise ProjectError("the disk is full")
@@ -100,11 +100,11 @@ def test_a_full_disk_ends_the_work(
     events = predict_files(scans, tmp_path / "out", model, CPU, torch.float32, progress=progress)
     with pytest.raises(ProjectError, match="full"):
         list(events)
-    assert progress.done <= 2
+    assert progress.n_finished <= 2
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_progress_is_told_before_each_scan(model: Model, tmp_path: Path) -> None:
+def test_progress_is_told_before_each_scan(model: TrainedModel, tmp_path: Path) -> None:
     scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 3)
     scans[1].images[0].write_bytes(b"no scan")
     progress = PredictionProgress(3)
@@ -124,10 +124,10 @@ def test_progress_is_told_before_each_scan(model: Model, tmp_path: Path) -> None
     assert done == [("s0", 1, 3), ("s2", 3, 3)]
 
 
-def test_features_of_a_prediction_are_those_of_the_scan(project: Project, model: Model) -> None:
+def test_features_of_a_prediction_are_those_of_the_scan(project: Project, model: TrainedModel) -> None:
     volume = project.read_image("scan-4")
     found = predict_volume(model, volume, CPU)
-    alone = describe_scan(model, prepare_image(volume, model.config), CPU, torch.float32)
+    alone = extract_features(model, prepare_image(volume, model.config), CPU, torch.float32)
     assert len(found.features) == 2 * model.config.filters[-1]  # type: ignore[index]
     np.testing.assert_allclose(found.features, alone, atol=1e-4)
     assert np.std(alone) > 0
@@ -138,7 +138,7 @@ def test_features_of_a_prediction_are_those_of_the_scan(project: Project, model:
 )
 @pytest.mark.parametrize("norm", ["group", "instance"])
 def test_scans_of_any_size_are_predicted(
-    model: Model, tmp_path: Path, shape: tuple[int, int, int], norm: str
+    model: TrainedModel, tmp_path: Path, shape: tuple[int, int, int], norm: str
 ) -> None:
     if norm == "instance":
         config = model.config.with_changes(norm=norm)
@@ -153,17 +153,17 @@ def test_scans_of_any_size_are_predicted(
 
 def test_slabs_fit_into_memory_and_cover_the_scan() -> None:
     shape, prepared = (1200, 64, 64), (900, 48, 48)
-    whole = plan_slabs(shape, prepared, classes=3, margin=32, free=None)
+    whole = plan_slabs(shape, prepared, n_classes=3, margin=32, free_bytes=None)
     assert whole == [Slab(0, 1200, 0, 900)]
-    slabs = plan_slabs(shape, prepared, classes=3, margin=32, free=3 * 10**8)
+    slabs = plan_slabs(shape, prepared, n_classes=3, margin=32, free_bytes=3 * 10**8)
     assert len(slabs) > 1
     assert (slabs[0].start, slabs[-1].stop) == (0, 1200)
-    assert (slabs[0].first, slabs[-1].last) == (0, 900)
+    assert (slabs[0].prepared_start, slabs[-1].prepared_stop) == (0, 900)
     for one, other in itertools.pairwise(slabs):
         assert one.stop == other.start
-        assert one.last - other.first >= 64
+        assert one.prepared_stop - other.prepared_start >= 64
     with pytest.raises(MemoryError):
-        plan_slabs(shape, prepared, classes=3, margin=32, free=4 * 10**7)
+        plan_slabs(shape, prepared, n_classes=3, margin=32, free_bytes=4 * 10**7)
 
 
 def test_rows_of_a_slab_are_those_of_the_whole_scan_resized() -> None:
@@ -179,7 +179,7 @@ def test_rows_of_a_slab_are_those_of_the_whole_scan_resized() -> None:
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.5, 0.8, 0.7)])
 def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...]
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...]
 ) -> None:
     (scan,) = scan_files(tmp_path / "in", (20, 18, 160))
     volume = io.read_volume(scan.images[0])
@@ -189,7 +189,7 @@ def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
     model = dataclasses.replace(model, config=config)
     sizes: list[int] = []
 
-    def look(network: object, _: Model, image: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def look(network: object, _: TrainedModel, image: torch.Tensor, *rest: Any) -> torch.Tensor:
         sizes.append(image.shape[1])
         if network is model.teacher:
             image = torch.nn.functional.avg_pool3d(image, (5, 1, 1), 1, (2, 0, 0))

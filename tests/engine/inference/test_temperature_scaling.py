@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dycon.engine.inference.temperature_scaling import calibration_sample, fit_temperature
+from napari_dycon.engine.inference.temperature_scaling import sample_calibration_voxels, fit_temperature
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])
@@ -29,8 +29,8 @@ def test_samples_lie_in_the_annotated_band() -> None:
     label = np.zeros((12, 12, 12), np.uint8)
     label[5:7, 5:7, 5:7] = 1
     label[:, :6] = 255
-    log_p, classes = calibration_sample([p, p], label, (3.0, 3.0, 3.0))
+    log_p, classes = sample_calibration_voxels([p, p], label, (3.0, 3.0, 3.0))
     # Eight voxels and one voxel around them, the upper half of it annotated.
     assert log_p.shape == (2, 2, 4 * 4 * 2)
     assert int(classes.sum()) == 4
-    assert calibration_sample([p, p], np.full_like(label, 255), (1.0, 1.0, 1.0)) is None
+    assert sample_calibration_voxels([p, p], np.full_like(label, 255), (1.0, 1.0, 1.0)) is None

@@ -11,7 +11,7 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.checkpoints.checkpoint import Model, load_model, save_weights
+from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model, save_weights
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.inference import window_choice
@@ -24,12 +24,12 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def model() -> Model:
+def model() -> TrainedModel:
     config = make_config(
         "supervised", **(TINY | {"patch": [16, 16, 16], "spacing": [1.0, 1.0, 1.0]})
     )
     network = build_network(config, 1, 2)
-    return Model(network, network, config, (1,), 1)
+    return TrainedModel(network, network, config, (1,), 1)
 
 
 def case_in(folder: Path, label: np.ndarray[Any, Any], name: str = "a") -> LabeledCase:
@@ -48,11 +48,11 @@ def block(shape: tuple[int, int, int] = (40, 40, 40)) -> np.ndarray[Any, Any]:
 
 @pytest.mark.parametrize(("worst", "side"), [(1.0, LARGER_SIDE), (1.25, 1.0)])
 def test_larger_windows_are_taken_unless_they_lose(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worst: float, side: float
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worst: float, side: float
 ) -> None:
     """A network that sees nothing in windows of one of the sizes."""
 
-    def predict(_: Any, used: Model, image: torch.Tensor, *__: Any) -> torch.Tensor:
+    def predict(_: Any, used: TrainedModel, image: torch.Tensor, *__: Any) -> torch.Tensor:
         bright = (image[0] > 0.5) & (used.window_side != worst)
         return torch.stack([~bright, bright]).float()
 
@@ -61,16 +61,16 @@ def test_larger_windows_are_taken_unless_they_lose(
 
 
 def test_what_is_looked_at_holds_a_structure_and_is_no_larger_than_it_has_to_be(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
 
-    def predict(_: Any, __: Model, image: torch.Tensor, *___: Any) -> torch.Tensor:
+    def predict(_: Any, __: TrainedModel, image: torch.Tensor, *___: Any) -> torch.Tensor:
         seen.append((tuple(image.shape[1:]), bool((image > 0.5).any())))
         return torch.ones(2, *image.shape[1:])
 
     monkeypatch.setattr(window_choice, "predict_probabilities", predict)
-    monkeypatch.setattr(window_choice, "LEAST_DICE", 0.0)
+    monkeypatch.setattr(window_choice, "MIN_DICE", 0.0)
     label = np.zeros((100, 20, 90), np.uint8)
     label[2:6, 3:8, 4:9] = label[90:97, 3:8, 80:85] = 1
     cases = [case_in(tmp_path, label, str(number)) for number in range(6)]
@@ -80,7 +80,7 @@ def test_what_is_looked_at_holds_a_structure_and_is_no_larger_than_it_has_to_be(
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
 def test_without_labels_files_or_memory_windows_are_as_patches(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: Any) -> None:
         raise error
@@ -95,9 +95,9 @@ def test_without_labels_files_or_memory_windows_are_as_patches(
 
 @pytest.mark.parametrize("reason", ["too small", "hardly learned", "no time"])
 def test_without_evidence_windows_are_as_patches(
-    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
+    model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
-    def predict(_: Any, __: Model, image: torch.Tensor, *___: Any) -> torch.Tensor:
+    def predict(_: Any, __: TrainedModel, image: torch.Tensor, *___: Any) -> torch.Tensor:
         bright = image[0] > (5.0 if reason == "hardly learned" else 0.5)
         return torch.stack([~bright, bright]).float()
 
@@ -109,11 +109,11 @@ def test_without_evidence_windows_are_as_patches(
     case = case_in(tmp_path, label)
     if reason == "no time":
         assert choose_window_side(model, [case], CPU, torch.float32) == LARGER_SIDE
-        monkeypatch.setattr(window_choice, "MAX_SECONDS", -1.0)
+        monkeypatch.setattr(window_choice, "MAX_DURATION_S", -1.0)
     assert choose_window_side(model, [case], CPU, torch.float32) == 1.0
 
 
-def test_weights_say_how_large_their_windows_are(model: Model, tmp_path: Path) -> None:
+def test_weights_say_how_large_their_windows_are(model: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(path, dataclasses.replace(model, window_side=LARGER_SIDE), 3)
     assert load_model(path).window_side == LARGER_SIDE
@@ -123,8 +123,8 @@ def test_weights_say_how_large_their_windows_are(model: Model, tmp_path: Path) -
 def test_a_run_decides_when_it_ends(
     project: Project, monkeypatch: pytest.MonkeyPatch, tolerated: float, side: float
 ) -> None:
-    monkeypatch.setattr(window_choice, "TOLERATED_LOSS", tolerated)
-    monkeypatch.setattr(window_choice, "LEAST_DICE", 0.0)
+    monkeypatch.setattr(window_choice, "MAX_DICE_LOSS", tolerated)
+    monkeypatch.setattr(window_choice, "MIN_DICE", 0.0)
     list(train(project, make_config("supervised", **TINY)))
     assert load_model(project.get_run().weights_path).window_side == side
     assert project.get_run().read_metrics()["window_side"] == side

@@ -74,6 +74,6 @@ def test_windows_of_a_gpu_are_computed_several_at_once() -> None:
 
     image = torch.randn(1, 60, 60, 60)
     windows = plan_windows((60, 60, 60), (16, 16, 16), side=1.5)
-    found = predict_windows(image, look, windows, device=CPU, stitch_device=CPU, batch=4)
+    found = predict_windows(image, look, windows, device=CPU, stitch_device=CPU, batch_size=4)
     torch.testing.assert_close(found, image, atol=1e-5, rtol=1e-5)
     assert max(sizes) == 4

@@ -10,19 +10,19 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from napari_dycon.engine.losses.contrastive import fecl, secl
-from napari_dycon.engine.losses.feature_grid import entropy_cells, label_cells, pseudo_label_cells
+from napari_dycon.engine.losses.feature_grid import downsample_entropy_from_log_p, downsample_labels, downsample_pseudo_labels
 from napari_dycon.engine.losses.segmentation import (
     consistency_mse,
-    log_probabilities,
+    compute_log_probabilities,
     supervised_loss,
     uncl,
 )
 from napari_dycon.engine.training.schedules import (
     adaptive_beta,
-    consistency_weight,
+    sigmoid_rampup,
     ema_decay,
     learning_rate_factor,
-    phase,
+    rescale_progress,
     teacher_threshold,
 )
 
@@ -198,10 +198,10 @@ def test_no_loss_looks_at_values_while_it_computes() -> None:
         logits = torch.zeros(2, 3, 8, 8, 8, requires_grad=True)
         label = torch.zeros(2, 8, 8, 8, dtype=torch.long)
         z, z_t = torch.zeros(2, 8, 4, requires_grad=True), torch.zeros(2, 8, 4)
-        grid, log_p = (2, 2, 2), log_probabilities(logits)
-        y = label_cells(label, 3, grid)
-        pseudo_label_cells(log_p.exp(), grid, 0.8)
-        h = entropy_cells(log_p, grid)
+        grid, log_p = (2, 2, 2), compute_log_probabilities(logits)
+        y = downsample_labels(label, 3, grid)
+        downsample_pseudo_labels(log_p.exp(), grid, 0.8)
+        h = downsample_entropy_from_log_p(log_p, grid)
         for budget in (2**24, 32):
             contrast = fecl(
                 z, y, h, z_t, negative_gamma=1.0, teacher_weight=1.0, pair_budget=budget
@@ -419,32 +419,32 @@ def test_cells_take_the_majority_of_annotated_voxels() -> None:
     label = torch.zeros(1, 4, 4, 4, dtype=torch.long)
     label[:, :2] = 2
     label[:, 2:] = 255
-    assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
+    assert downsample_labels(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
     label[:, 2, 0] = 1  # an eighth of the lower cell, as every fifth slice may be
     label[:, 2, 0, 0] = 0
-    assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, 1]]
+    assert downsample_labels(label, 3, (2, 1, 1)).tolist() == [[2, 1]]
     label[:, 2, 0, 2:] = 255  # too little to tell
-    assert label_cells(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
+    assert downsample_labels(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
 
 
 def test_an_unsure_teacher_gives_no_class() -> None:
     p = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1, 1).expand(1, 2, 2, 2, 2).clone()
     p[:, :, 1] = 0.5
-    assert pseudo_label_cells(p, (2, 1, 1), 0.8).tolist() == [[0, -1]]
+    assert downsample_pseudo_labels(p, (2, 1, 1), 0.8).tolist() == [[0, -1]]
 
 
 def test_entropy_of_cells_is_between_0_and_1() -> None:
     even = F.log_softmax(torch.zeros(1, 4, 4, 4, 4), dim=1)
-    assert entropy_cells(even, (2, 2, 2)).tolist() == [[pytest.approx(1.0)] * 8]
+    assert downsample_entropy_from_log_p(even, (2, 2, 2)).tolist() == [[pytest.approx(1.0)] * 8]
 
 
 def test_schedules_reach_their_ends() -> None:
     assert adaptive_beta(0.0) == 5.0
     assert adaptive_beta(1.0) == pytest.approx(0.5)
     assert adaptive_beta(0.5) == pytest.approx(math.sqrt(2.5))
-    assert consistency_weight(0.4, 0.4) == pytest.approx(0.1)
-    assert consistency_weight(0.0, 0.4) == pytest.approx(0.1 * math.exp(-5))
-    assert consistency_weight(1.0, 7.0) == pytest.approx(0.1)
+    assert sigmoid_rampup(0.4, 0.4) == pytest.approx(0.1)
+    assert sigmoid_rampup(0.0, 0.4) == pytest.approx(0.1 * math.exp(-5))
+    assert sigmoid_rampup(1.0, 7.0) == pytest.approx(0.1)
     assert teacher_threshold(0.0) == pytest.approx(0.3 + 0.2 * math.exp(-5))
     assert teacher_threshold(0.5) == pytest.approx(0.3 + 0.2 * math.exp(-5 * 0.25))
     assert [teacher_threshold(p) for p in (1.0, 2.0)] == [pytest.approx(0.5)] * 2
@@ -457,9 +457,9 @@ def test_schedules_reach_their_ends() -> None:
 
 
 def test_the_unlabeled_part_has_a_progress_of_its_own() -> None:
-    assert [phase(p, 0.0) for p in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]  # as published
-    assert [phase(p, 0.8) for p in (0.5, 0.8, 0.9, 1.0)] == [0.0, 0.0, pytest.approx(0.5), 1.0]
-    assert phase(1.0, 1.0) == 0.0
+    assert [rescale_progress(p, 0.0) for p in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]  # as published
+    assert [rescale_progress(p, 0.8) for p in (0.5, 0.8, 0.9, 1.0)] == [0.0, 0.0, pytest.approx(0.5), 1.0]
+    assert rescale_progress(1.0, 1.0) == 0.0
 
 
 def test_gradients_are_right() -> None:

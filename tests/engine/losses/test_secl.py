@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from napari_dycon.engine.losses.contrastive import secl
-from napari_dycon.engine.losses.feature_grid import region_cells
+from napari_dycon.engine.losses.feature_grid import region_indices
 
 
 def secl_reference(
@@ -81,10 +81,10 @@ def test_ignored_cells_change_nothing() -> None:
 def test_regions_are_places_in_the_volume() -> None:
     position = torch.tensor([[0.25, 0.5, 0.5], [0.75, 0.5, 0.5]])
     extent = torch.tensor([[0.5, 1.0, 1.0]] * 2)
-    found = region_cells(position, extent, (2, 2, 1), (4, 2, 1)).view(2, 2, 2, 1)
+    found = region_indices(position, extent, (2, 2, 1), (4, 2, 1)).view(2, 2, 2, 1)
     # The lower half holds the regions 0 and 1 along the first axis, the upper half 2 and 3.
     assert found[:, :, 0, 0].tolist() == [[0, 2], [4, 6]]
     assert found[:, :, 1, 0].tolist() == [[1, 3], [5, 7]]
     # A patch larger than its volume: what sticks out belongs nowhere.
-    wide = region_cells(torch.full((1, 3), 0.5), torch.full((1, 3), 2.0), (4, 1, 1), (8, 8, 1))
+    wide = region_indices(torch.full((1, 3), 0.5), torch.full((1, 3), 2.0), (4, 1, 1), (8, 8, 1))
     assert wide.tolist() == [[-1, 2 * 8 + 4, 6 * 8 + 4, -1]]

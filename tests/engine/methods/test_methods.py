@@ -13,24 +13,24 @@ import torch.nn.functional as F
 from helpers.tiny_runs import TINY
 from torch import Tensor, nn
 
-from napari_dycon.engine.config import TrainConfig, make_config, preset_names
+from napari_dycon.engine.config import TrainConfig, make_config, list_presets
 from napari_dycon.engine.data.patches import (
     Batch,
     LabeledBatch,
     LabeledCase,
-    StepBatches,
+    PatchBatchDataset,
     UnlabeledBatch,
 )
 from napari_dycon.engine.losses.contrastive import fecl, secl
 from napari_dycon.engine.losses.feature_grid import (
-    entropy_cells,
-    label_cells,
-    pseudo_label_cells,
-    region_cells,
+    downsample_entropy_from_log_p,
+    downsample_labels,
+    downsample_pseudo_labels,
+    region_indices,
 )
 from napari_dycon.engine.losses.segmentation import consistency_mse, supervised_loss, uncl
-from napari_dycon.engine.methods import Step, build_method, teacher_view
-from napari_dycon.engine.network import Output, update_teacher
+from napari_dycon.engine.methods import StepInputs, build_method, add_input_noise
+from napari_dycon.engine.network import NetworkOutput, update_ema
 from napari_dycon.errors import ConfigError
 
 CLASSES, GRID = 3, (4, 4, 4)
@@ -46,9 +46,9 @@ class Pointwise(nn.Module):
         self.cell = nn.Parameter(torch.randn(5, generator=g) * 3)
         self.shift = nn.Parameter(torch.randn(5, generator=g))
 
-    def __call__(self, image: Tensor, embed: bool = False) -> Output:
+    def __call__(self, image: Tensor, embed: bool = False) -> NetworkOutput:
         logits = image * self.voxel.view(1, -1, 1, 1, 1)
-        return Output(logits, self.encode(image) if embed else None)
+        return NetworkOutput(logits, self.encode(image) if embed else None)
 
     def encode(self, image: Tensor) -> Tensor:
         mean = F.adaptive_avg_pool3d(image, GRID)
@@ -71,10 +71,10 @@ def batch_for(seed: int = 0) -> Batch:
     )
 
 
-def step_for(progress: float = 0.3) -> Step:
+def step_for(progress: float = 0.3) -> StepInputs:
     student, teacher = Pointwise(1), Pointwise(2)
     noise = torch.Generator().manual_seed(7)
-    return Step(student, teacher, batch_for(), progress, noise)  # type: ignore[arg-type]
+    return StepInputs(student, teacher, batch_for(), progress, noise)  # type: ignore[arg-type]
 
 
 def config_for(method: str, **changes: Any) -> TrainConfig:
@@ -82,12 +82,12 @@ def config_for(method: str, **changes: Any) -> TrainConfig:
 
 
 def parts_of(config: TrainConfig, progress: float = 0.3) -> dict[str, float]:
-    found = build_method(config).losses(step_for(progress))
+    found = build_method(config).compute_loss_terms(step_for(progress))
     return {name: float(value.detach()) for name, value in found.items()}
 
 
-def seen(step: Step, image: Tensor) -> Tensor:
-    return teacher_view(image, torch.Generator().manual_seed(7), 0.1)
+def seen(step: StepInputs, image: Tensor) -> Tensor:
+    return add_input_noise(image, torch.Generator().manual_seed(7), 0.1)
 
 
 def test_a_step_of_dycon_is_its_formula() -> None:
@@ -99,11 +99,11 @@ def test_a_step_of_dycon_is_its_formula() -> None:
     ramped = 0.1 * math.exp(-5 * (1 - progress / 0.4) ** 2)
     guess = F.softmax(teacher.logits[2:], dim=1)
     groups = torch.cat(
-        [label_cells(labeled.label, CLASSES, GRID), pseudo_label_cells(guess, GRID, 0.6)]
+        [downsample_labels(labeled.label, CLASSES, GRID), downsample_pseudo_labels(guess, GRID, 0.6)]
     )
     assert {-1, 0, 1} <= set(groups.flatten().tolist())  # something to tell apart
     z, z_t = (out.embeddings.flatten(2).transpose(1, 2) for out in (student, teacher))
-    doubt = entropy_cells(F.log_softmax(student.logits, dim=1), GRID)
+    doubt = downsample_entropy_from_log_p(F.log_softmax(student.logits, dim=1), GRID)
     expected = {
         "supervised": supervised_loss(student.logits[:2], labeled.label),
         "uncl": 0.5 * uncl(student.logits, teacher.logits, beta),
@@ -121,7 +121,7 @@ def test_weights_of_fecl_are_not_negative(name: str) -> None:
         config_for("dycon", **{name: -1.0})
 
 
-@pytest.mark.parametrize("preset", [name for name in preset_names() if name != "default"])
+@pytest.mark.parametrize("preset", [name for name in list_presets() if name != "default"])
 def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
     config = make_config("dycon", preset)
     assert (config.fecl_weight, config.fecl_teacher_weight) == (1.0, 1.0)
@@ -143,7 +143,7 @@ def test_the_teachers_cells_of_fecl_have_the_threshold_of_the_step() -> None:
 @pytest.mark.parametrize("method", ["dycon", "mean-teacher", "secl-region", "secl-anatomical"])
 def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
     step = step_for()
-    sum(build_method(config_for(method)).losses(step).values()).backward()
+    sum(build_method(config_for(method)).compute_loss_terms(step).values()).backward()
     assert all(p.grad is None for p in step.teacher.parameters())
     assert torch.count_nonzero(step.student.voxel.grad) == CLASSES
 
@@ -210,9 +210,9 @@ def test_secl_contrasts_unlabeled_cells(method: str) -> None:
         for maps in (step.student.encode(unlabeled.image), step.teacher.encode(view))
     )
     if method == "secl-region":
-        groups = region_cells(unlabeled.position, unlabeled.extent, GRID, (4, 4, 4))
+        groups = region_indices(unlabeled.patch_center, unlabeled.patch_size, GRID, (4, 4, 4))
     else:
-        groups = pseudo_label_cells(F.softmax(step.teacher(view).logits, dim=1), GRID, 0.6)
+        groups = downsample_pseudo_labels(F.softmax(step.teacher(view).logits, dim=1), GRID, 0.6)
     assert len(set(groups.flatten().tolist())) > 2
     expected = 0.1 * secl(z, z_t, groups)
     found = parts_of(config_for(method))
@@ -227,13 +227,13 @@ def test_cells_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
     np.save(tmp_path / "l.npy", label)
     case = LabeledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
     config = config_for("supervised", mirror=True, rotate_degrees=0.0, scale_range=0.0)
-    batches = StepBatches([case], [], config)
+    batches = PatchBatchDataset([case], [], config)
     turned = 0
     for step in range(30):
-        patch = batches[step].augmented(torch.device("cpu")).labeled
-        sides = region_cells(patch.position, patch.extent, (1, 1, 16), (1, 1, 2))
+        patch = batches[step].augment(torch.device("cpu")).labeled
+        sides = region_indices(patch.patch_center, patch.patch_size, (1, 1, 16), (1, 1, 2))
         assert torch.equal(sides[0], patch.label[0, 8, 8])
-        turned += int(patch.extent[0, 2] < 0)
+        turned += int(patch.patch_size[0, 2] < 0)
     assert 5 < turned < 25
 
 
@@ -241,7 +241,7 @@ def test_the_teacher_is_an_average_and_buffers_are_copied() -> None:
     student, teacher = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     nn.init.constant_(student.weight, 3.0)
     student.running_mean.fill_(5.0)
-    update_teacher(teacher, student, 0.75)
+    update_ema(teacher, student, 0.75)
     assert teacher.weight.tolist() == [1.5, 1.5]
     assert teacher.running_mean.tolist() == [5.0, 5.0]
     assert student.weight.tolist() == [3.0, 3.0]
@@ -257,6 +257,6 @@ def test_a_half_that_is_empty_costs_nothing() -> None:
         ("secl-region", "secl"),
         ("secl-anatomical", "secl"),
     ):
-        found = build_method(config_for(method)).losses(step)
+        found = build_method(config_for(method)).compute_loss_terms(step)
         assert float(found[part].detach()) == 0.0
         assert all(torch.isfinite(value) for value in found.values())

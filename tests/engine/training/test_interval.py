@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from napari_dycon.engine.training.interval import Interval
-from napari_dycon.engine.training.run import PREVIEW_FRACTION, VALIDATION_FRACTION
+from napari_dycon.engine.training.run import PREVIEW_TIME_FRACTION, VALIDATION_TIME_FRACTION
 
 
 def share(preview_s: float, validation_s: float, run_s: float, step_s: float) -> tuple[float, int]:
     """Share of a run's time that both tasks took, and how many previews there were."""
-    previews = Interval(15.0, PREVIEW_FRACTION, first=0.0)
-    validations = Interval(60.0, VALIDATION_FRACTION)
+    previews = Interval(15.0, PREVIEW_TIME_FRACTION, first_delay_s=0.0)
+    validations = Interval(60.0, VALIDATION_TIME_FRACTION)
     now = spent = 0.0
     made = 0
     while now < run_s:
@@ -41,7 +41,7 @@ def test_tasks_take_less_than_three_hundredths_of_a_run(
 
 
 def test_the_first_preview_comes_at_once_and_the_next_after_its_period() -> None:
-    interval = Interval(15.0, 0.01, first=0.0)
+    interval = Interval(15.0, 0.01, first_delay_s=0.0)
     assert interval.is_due(10.0)
     interval.record(10.1, 0.1)
     assert not interval.is_due(25.0)  # its period has passed, but 0.2 s are more than 1 % of 15

@@ -101,7 +101,7 @@ def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
     assert model.config.patch is not None
     volume = project.read_image("scan-2")
     model = dataclasses.replace(model, temperature=1.0)  # it is fitted after the scores
-    fresh = predict_volume(model, volume, torch.device("cpu"), quick=True)
+    fresh = predict_volume(model, volume, torch.device("cpu"), fast=True)
     label = project.read_label("scan-2")
     dice = dice_per_class(fresh.mask, label, [1])[1]
     assert data["mean"] == pytest.approx(dice, abs=1e-5)

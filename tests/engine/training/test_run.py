@@ -24,22 +24,22 @@ from napari_dycon.engine.config import (
     TrainConfig,
     make_config,
     parse_overrides,
-    preset_names,
+    list_presets,
 )
 from napari_dycon.engine.data import preparation
 from napari_dycon.engine.data.patches import (
     LabeledCase,
-    StepBatches,
+    PatchBatchDataset,
     UnlabeledBatch,
     UnlabeledCase,
 )
-from napari_dycon.engine.data.preparation import TrainingData, prepare
+from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
 from napari_dycon.engine.data.preprocessing import prepare_image
-from napari_dycon.engine.data.splits import groups
+from napari_dycon.engine.data.splits import split_cases
 from napari_dycon.engine.device import choose_device
-from napari_dycon.engine.inference.predict import members_on_grid
+from napari_dycon.engine.inference.predict import predict_members
 from napari_dycon.engine.inference.predict_scans import predict_cases
-from napari_dycon.engine.methods import Step
+from napari_dycon.engine.methods import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError
@@ -87,13 +87,13 @@ def test_a_mirrored_view_is_turned_back(project: Project) -> None:
     turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())
     one, other_way = (prepare_image(scan, model.config) for scan in (volume, turned))
     how = volume.shape, torch.device("cpu"), torch.float32
-    student, _, *mirrored = members_on_grid(model, one, *how, quick=False)
-    other = list(members_on_grid(model, other_way, *how, quick=False))[:2]
+    student, _, *mirrored = predict_members(model, one, *how, fast=False)
+    other = list(predict_members(model, other_way, *how, fast=False))[:2]
     assert len(mirrored) == 2
     for back, seen in zip(mirrored, other, strict=True):
         torch.testing.assert_close(back, seen.flip(-1))
     assert not torch.allclose(mirrored[0], student)
-    assert len(list(members_on_grid(model, one, *how, quick=True))) == 2
+    assert len(list(predict_members(model, one, *how, fast=True))) == 2
 
 
 def test_labels_of_unlabeled_cases_are_never_read(project: Project) -> None:
@@ -254,15 +254,15 @@ def test_scans_without_a_structure_are_learned_from_beside_others(project: Proje
 def test_lack_of_memory_advises_what_can_be_done(
     project: Project, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
-    real, calls = Supervised.losses, []
+    real, calls = Supervised.compute_loss_terms, []
 
-    def losses(self: Supervised, step: Step) -> dict[str, torch.Tensor]:
+    def losses(self: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
         calls.append(step)
         if len(calls) > 2 * saved:
             raise RuntimeError("CUDA out of memory.")
         return real(self, step)
 
-    monkeypatch.setattr(Supervised, "losses", losses)
+    monkeypatch.setattr(Supervised, "compute_loss_terms", losses)
     with pytest.raises(EngineError, match="ran out of memory") as told:
         list(train(project, tiny("supervised", checkpoint_every=0.0)))
     assert "--" not in str(told.value)  # words for who works in the window
@@ -291,16 +291,16 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", label)
     case = LabeledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
     scan = UnlabeledCase("b", tmp_path / "i.npy")
-    batches = [StepBatches([case], [scan], tiny()) for _ in range(2)]
+    batches = [PatchBatchDataset([case], [scan], tiny()) for _ in range(2)]
     list(map(batches[0].__getitem__, range(3)))
     cpu = torch.device("cpu")
-    one, two = (each[7].augmented(cpu) for each in batches)
+    one, two = (each[7].augment(cpu) for each in batches)
     for a, b in zip(one.labeled, two.labeled, strict=True):
         assert torch.equal(a, b)
     assert torch.equal(one.unlabeled.image, two.unlabeled.image)
-    assert not torch.equal(one.labeled.image, batches[0][8].augmented(cpu).labeled.image)
+    assert not torch.equal(one.labeled.image, batches[0][8].augment(cpu).labeled.image)
     # Sparse labels: every patch holds something to learn from.
-    labels = [batches[0][step].augmented(cpu).labeled.label for step in range(20)]
+    labels = [batches[0][step].augment(cpu).labeled.label for step in range(20)]
     assert all((label != 255).any() for label in labels)
 
 
@@ -321,8 +321,8 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
         config = tiny(name, **({"patch": None, "filters": None} | changes))
         state = tmp_path / f"state-{len(plans)}"
         state.mkdir()
-        found = groups(project, config)
-        *_, data = prepare(project, config, "cpu", state / "s", found, False)
+        found = split_cases(project, config)
+        *_, data = prepare_training_data(project, config, "cpu", state / "s", found, False)
         assert isinstance(data, TrainingData)
         c = data.config
         plans.append((c.spacing, c.patch, c.intensity, c.window, c.filters, c.half_resolution))
@@ -383,16 +383,16 @@ def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
 def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = Supervised.losses
+    usual = Supervised.compute_loss_terms
     calls = 0
 
-    def losses(self: Supervised, step: Step) -> dict[str, torch.Tensor]:
+    def losses(self: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
         bad = calls == 2 or calls > 4
         return {k: v * (torch.nan if bad else 1.0) for k, v in usual(self, step).items()}
 
-    monkeypatch.setattr(Supervised, "losses", losses)
+    monkeypatch.setattr(Supervised, "compute_loss_terms", losses)
     events = []
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
         events += train(project, tiny("supervised", steps=200, checkpoint_every=0.0))
@@ -460,15 +460,15 @@ def test_weights_of_a_network_that_fits_in_part_are_told(project: Project) -> No
 def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_dycon.engine.data.preparation.FINGERPRINTS", 2)
+    monkeypatch.setattr("napari_dycon.engine.data.preparation.MAX_FINGERPRINTS", 2)
     looked: list[str] = []
 
     def note(project: Project, case: str) -> object:
         looked.append(case)
         return real(project, case)
 
-    real = preparation._fingerprint
-    monkeypatch.setattr("napari_dycon.engine.data.preparation._fingerprint", note)
+    real = preparation._load_fingerprint
+    monkeypatch.setattr("napari_dycon.engine.data.preparation._load_fingerprint", note)
     list(train(project, tiny("supervised", steps=1)))
     before = looked.copy()
     label = np.zeros(project.read_image("scan-5").shape, np.uint8)
@@ -487,7 +487,7 @@ def test_validation_cases_that_were_learned_from_are_told(project: Project) -> N
     assert "(scan-2)" in warned[0]
 
 
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", list_presets())
 def test_every_preset_fits_every_method(preset: str) -> None:
     for method in METHODS:
         config = make_config(method, preset)

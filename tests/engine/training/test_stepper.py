@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.device import is_out_of_memory
-from napari_dycon.engine.methods import Step
+from napari_dycon.engine.methods import StepInputs
 from napari_dycon.engine.methods.mean_teacher import MeanTeacher
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 class NotFinite:
     """A method whose loss and gradients are not finite."""
 
-    def losses(self, step: Step) -> dict[str, torch.Tensor]:
+    def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
         return {"supervised": step.student(step.batch.labeled.image).logits.mean() * torch.nan}
 
 
@@ -61,7 +61,7 @@ def make_stepper(
     allocate_state(optimizer)
     student.train()
     teacher.train()
-    return Stepper(student, teacher, optimizer, CPU, dtype, deferred=deferred), config
+    return Stepper(student, teacher, optimizer, CPU, dtype, is_deferred=deferred), config
 
 
 def everything(stepper: Stepper) -> list[torch.Tensor]:
@@ -90,8 +90,8 @@ def test_a_step_that_is_not_finite_changes_nothing(
     assert same(before, everything(stepper))
     stepper.step(2, config, MeanTeacher(config), batch, 0.5, 1e-2)
     assert not same(before, everything(stepper))
-    assert stepper.read_finite(wait=True) == [(0, True), (1, False), (2, True)]
-    assert stepper.read_finite(wait=True) == []
+    assert stepper.read_step_outcomes(wait=True) == [(0, True), (1, False), (2, True)]
+    assert stepper.read_step_outcomes(wait=True) == []
 
 
 class _Waits(TorchDispatchMode):
@@ -136,7 +136,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     class Mean:
         """A loss that is a mean over patches, as those of the methods are."""
 
-        def losses(self, step: Step) -> dict[str, torch.Tensor]:
+        def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
             labeled = step.student(step.batch.labeled.image).logits.square().mean()
             unlabeled = step.student(step.unlabeled.image).logits.square().mean()
             return {"supervised": labeled, "consistency": 0.3 * unlabeled}
@@ -174,7 +174,7 @@ def test_allocating_the_state_changes_no_step() -> None:
 
 def test_lack_of_memory_leaves_everything_as_it_was() -> None:
     class TooLarge:
-        def losses(self, step: Step) -> dict[str, torch.Tensor]:
+        def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
             step.student(step.batch.labeled.image)  # moves the running statistics
             raise RuntimeError("CUDA out of memory.")
 
@@ -182,13 +182,13 @@ def test_lack_of_memory_leaves_everything_as_it_was() -> None:
     before = everything(stepper)
     for work in (
         lambda: stepper.step(0, config, TooLarge(), make_batch(config), 0.5, 1e-2),
-        lambda: stepper.rehearse(config, TooLarge(), make_batch(config)),
+        lambda: stepper.dry_run(config, TooLarge(), make_batch(config)),
     ):
         with pytest.raises(RuntimeError, match="out of memory"):
             work()
         assert same(before, everything(stepper))
         assert all(p.grad is None for p in stepper.student.parameters())
-    stepper.rehearse(config, MeanTeacher(config), make_batch(config))
+    stepper.dry_run(config, MeanTeacher(config), make_batch(config))
     assert same(before, everything(stepper))
 
 
@@ -205,7 +205,7 @@ def test_an_update_that_fails_half_way_is_told_apart(monkeypatch: pytest.MonkeyP
 
 
 def test_the_scale_of_a_float16_loss_follows_its_overflows() -> None:
-    scale = LossScale.initial(CPU)
+    scale = LossScale.create(CPU)
     yes, no = torch.tensor(True), torch.tensor(False)
     scale.update(no)
     scale.update(no)
@@ -227,7 +227,7 @@ def test_float16_overflows_are_left_out_and_not_told_of() -> None:
     class Overflowing:
         """The loss is finite, the gradients scaled by 2**16 are not."""
 
-        def losses(self, step: Step) -> dict[str, torch.Tensor]:
+        def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
             logits = step.student(step.batch.labeled.image).logits
             return {"supervised": (logits.float() * 1e6).mean()}
 
@@ -235,7 +235,7 @@ def test_float16_overflows_are_left_out_and_not_told_of() -> None:
     before = everything(stepper)
     stepper.step(0, config, Overflowing(), make_batch(config), 0.5, 1e-2)
     assert same(before, everything(stepper))
-    assert stepper.read_finite(wait=True) == [(0, True)]
+    assert stepper.read_step_outcomes(wait=True) == [(0, True)]
     assert stepper.loss_scale is not None
     assert stepper.loss_scale.to_json()[0] == MAX_LOSS_SCALE / 2
     stepper.step(1, config, Supervised(config), make_batch(config), 0.5, 1e-2)
