@@ -228,7 +228,7 @@ def _fusion(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volume) -
 
 def _with_atlas(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volume) -> Measures:
     """Today's default with labeled scans: networks, registration, fusion and maps."""
-    voting = dataclasses.replace(model, voters=(tuple(data.labeled),))
+    voting = dataclasses.replace(model, atlases=(tuple(data.labeled),))
     image = prepare_image(volume, model.config)
     dtype = choose_precision("auto", lab.device) if lab.cuda else torch.float32
     votes, vote_s = _timed(

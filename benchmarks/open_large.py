@@ -74,7 +74,7 @@ def write_all(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
         "DICOM series": folder / "series",
     }
     for path in list(files.values())[:3]:
-        write_volume(array, like=like, path=path)
+        write_volume(array, reference=like, path=path)
     image = sitk.ReadImage(str(files[".nrrd, compressed"]))
     sitk.WriteImage(image, str(files[".nrrd"]), False)
     sitk.WriteImage(image, str(files[".mha"]), False)

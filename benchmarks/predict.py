@@ -150,12 +150,12 @@ def measure(
 ) -> tuple[float, list[float]]:
     """Processor seconds of one scan, and Dice of each structure."""
     volume = read_scan([image], image.name)
-    label = read_label(truth, like=volume).array
+    label = read_label(truth, reference=volume).array
     begin = time.process_time()
     if way == "with atlases":
         mask = predict.predict_volume(model, volume, CPU, dtype).mask
     else:
-        mask = WAYS[way](dataclasses.replace(model, voters=()), volume, dtype)
+        mask = WAYS[way](dataclasses.replace(model, atlases=()), volume, dtype)
     seconds = time.process_time() - begin
     dice = []
     for value in model.class_values:

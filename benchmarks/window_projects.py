@@ -39,10 +39,10 @@ def make_many(folder: Path, count: int) -> Path:
         scans.append(pool / f"scan-{number}.nii.gz")
         labels.append(pool / f"label-{number}.nii.gz")
         maps.append(pool / f"map-{number}.nii.gz")
-        io.write_volume(volume.array, like=volume, path=scans[-1])
-        io.write_mask(label, like=volume, path=labels[-1])
+        io.write_volume(volume.array, reference=volume, path=scans[-1])
+        io.write_mask(label, reference=volume, path=labels[-1])
         uncertainty = rng.uniform(0, 1, volume.shape).astype(np.float32)
-        io.write_map(uncertainty, like=volume, path=maps[-1])
+        io.write_map(uncertainty, reference=volume, path=maps[-1])
     cases: list[dict[str, Any]] = []
     for number in range(count):
         name = f"case-{number:05d}"
@@ -123,5 +123,5 @@ def _write_blob(
     mask = (sum(axis**2 for axis in axes) < 0.3).astype(np.uint8)
     array = (rng.normal(100, 25, shape) + 60 * mask).astype(np.int16)
     volume = volume_of(array, (spacing, spacing, spacing))
-    io.write_volume(array, like=volume, path=image)
-    io.write_mask(mask, like=volume, path=label)
+    io.write_volume(array, reference=volume, path=image)
+    io.write_mask(mask, reference=volume, path=label)

@@ -50,7 +50,7 @@ class UnevenSlicesError(GeometryError):
     """Slices of a series are uneven, missing or tilted; reading may resample them if asked to."""
 
     @property
-    def found(self) -> str:
+    def problem(self) -> str:
         """What was found, without what to do about it; no full stop."""
         return str(self).split(". Expected")[0]
 

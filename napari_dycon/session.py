@@ -29,7 +29,7 @@ from napari_dycon.application.review import Reviewing
 from napari_dycon.application.run_controller import RunControl
 from napari_dycon.application.run_status import RunStatus
 from napari_dycon.application.task_runner import Background, PlainBackground
-from napari_dycon.core.crash_report import explained
+from napari_dycon.core.crash_report import describe_error
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.importing.discovery import Scan
@@ -441,4 +441,4 @@ class Session:
         self._unfollow.append((self.background.follow(title, relayed(), each), ended))
 
     def tell(self, error: Exception) -> None:
-        self.message.emit("error", explained(error))
+        self.message.emit("error", describe_error(error))

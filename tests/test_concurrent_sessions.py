@@ -21,7 +21,7 @@ from napari_dycon.application.prompts import Question
 from napari_dycon.cli.options import identified, taken_up
 from napari_dycon.core import heartbeat
 from napari_dycon.core.atomic import folder_lock
-from napari_dycon.core.heartbeat import STALE, ProcessIdentity, is_fresh
+from napari_dycon.core.heartbeat import HEARTBEAT_TIMEOUT_S, ProcessIdentity, is_recent
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import BusyError, ProjectError
@@ -124,7 +124,7 @@ def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> Non
     (holder,) = list_open_sessions(project.path)
     assert str(holder).startswith("anna on ward-3, since ")
     (file,) = (project.path / FOLDER).glob("*.json")
-    old = time.time() - STALE - 5
+    old = time.time() - HEARTBEAT_TIMEOUT_S - 5
     os.utime(file, (old, old))
     assert list_open_sessions(project.path) == []
     presence.remove()
@@ -308,7 +308,7 @@ def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
     session = Session()
     session.open_project(project.path)
     assert "on ward-3" in session.status.text
-    monkeypatch.setattr(heartbeat, "STALE", 1.0)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_TIMEOUT_S", 1.0)
     monkeypatch.setattr(engine_process, "LOOK", 0.05)
     end = time.monotonic() + 3
     while time.monotonic() < end:  # as long as it gives them
@@ -321,7 +321,7 @@ def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
         pass
 
 
-@pytest.mark.parametrize("seconds", [-STALE - 5, 3600.0, 10 * 365 * 86400.0])
+@pytest.mark.parametrize("seconds", [-HEARTBEAT_TIMEOUT_S - 5, 3600.0, 10 * 365 * 86400.0])
 def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds: float) -> None:
     run = project.create_run("dycon", {})
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
@@ -346,7 +346,7 @@ def test_ones_own_run_comes_before_a_colleagues(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     own, theirs = (project.create_run("dycon", make_config("dycon").to_dict()) for _ in range(2))
-    engine_process.write_identity(own, ProcessIdentity.of(other_process.pid))
+    engine_process.write_identity(own, ProcessIdentity.from_pid(other_process.pid))
     engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
     session.open_project(project.path)
@@ -370,7 +370,7 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.create_run("dycon", make_config("dycon").to_dict())
-    engine_process.write_identity(run, ProcessIdentity.of(other_process.pid))
+    engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events)["event"] == "waiting"
     away = project.path.rename(project.path.with_name("away"))
@@ -388,7 +388,7 @@ def test_a_run_that_has_just_ended_is_not_told_to_have_died(
     run = project.create_run("dycon", make_config("dycon").to_dict())
     for event in ("started", "finished"):
         run.append_event({"event": event})
-    engine_process.write_identity(run, ProcessIdentity.of(other_process.pid))
+    engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events)["event"] == "waiting"
     other_process.kill()
@@ -400,12 +400,12 @@ def test_a_run_that_has_just_ended_is_not_told_to_have_died(
 def test_signs_of_life_are_given_while_there_is_work(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "FRESHEN", 0.02)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
     run = project.create_run("dycon", {})
     file = run.folder / "process.json"
     with engine_process.at_work(run) as taken_over:
         os.utime(file, (0, 0))
-        wait(lambda: is_fresh(file, time.time()))
+        wait(lambda: is_recent(file, time.time()))
         file.unlink()  # by somebody's hand
         wait(file.exists)
         other = ProcessIdentity(4711, "ward-3", 1.0)
@@ -424,7 +424,7 @@ def test_signs_of_life_are_given_while_there_is_work(
 def test_a_run_that_another_machine_took_over_ends_here(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "FRESHEN", 0.02)
+    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
     config = make_config("supervised", **(TINY | {"steps": 10_000}))
     events = identified(train(project, config), project, held=False)
     run = project.get_run(next(e for e in events if e["event"] == "started")["run"])

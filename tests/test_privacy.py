@@ -77,7 +77,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scan = io.read_volume(folder)
             label = (scan.array > 900).astype(np.uint8)
             (place / "labels").mkdir(exist_ok=True)
-            io.write_mask(label, like=scan, path=place / "labels" / f"patient-{number}.nii.gz")
+            io.write_mask(label, reference=scan, path=place / "labels" / f"patient-{number}.nii.gz")
     site = place / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(AUDIT)

@@ -21,7 +21,7 @@ from rich.console import Console
 from napari_dycon import io as image_io
 from napari_dycon.cli import console as terminal
 from napari_dycon.core import text as plain_text
-from napari_dycon.core.text import printable, printable_json, untagged
+from napari_dycon.core.text import escape_control_characters, escape_json, escape_rich_text
 from napari_dycon.demo.summary import evaluation_table
 from napari_dycon.exports.registry import FORMATS, export
 from napari_dycon.exports.report.html import page
@@ -158,9 +158,9 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
 
 
 def test_characters_that_command_are_written_out() -> None:
-    assert printable("a\x1b[0m\x9b\x07\r\u202e\ud800") == r"a\x1b[0m\x9b\x07\r\u202e\ud800"
-    assert printable("Übung 中文\tα\n") == "Übung 中文\tα\n"
-    text = printable_json(json.dumps("\x9b\u202e\x7f", ensure_ascii=False))
+    assert escape_control_characters("a\x1b[0m\x9b\x07\r\u202e\ud800") == r"a\x1b[0m\x9b\x07\r\u202e\ud800"
+    assert escape_control_characters("Übung 中文\tα\n") == "Übung 中文\tα\n"
+    text = escape_json(json.dumps("\x9b\u202e\x7f", ensure_ascii=False))
     assert text == r'"\u009b\u202e\u007f"'
     assert json.loads(text) == "\x9b\u202e\x7f"
 
@@ -171,8 +171,8 @@ def test_characters_that_command_are_written_out() -> None:
 def test_qt_takes_no_name_for_html(text: str) -> None:
     from qtpy.QtCore import Qt
 
-    assert not Qt.mightBeRichText(untagged(text))
-    assert untagged("a < b & c > d") == "a < b & c > d"
+    assert not Qt.mightBeRichText(escape_rich_text(text))
+    assert escape_rich_text("a < b & c > d") == "a < b & c > d"
 
 
 @pytest.mark.parametrize("format_", ["nifti", "nrrd", "nnunet", "monai-bundle", "dicom-seg"])
@@ -227,7 +227,7 @@ def test_series_of_any_description_open(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "b.nii")
     volume = image_io.read_volume(tmp_path / "b.nii")
     assert volume.notes == image_io.read_volume(path).notes
-    image_io.write_mask(np.zeros(volume.shape, np.uint8), like=volume, path=tmp_path / "m.nii")
+    image_io.write_mask(np.zeros(volume.shape, np.uint8), reference=volume, path=tmp_path / "m.nii")
     assert NAMES[0].encode() not in (tmp_path / "m.nii").read_bytes()
 
 

@@ -72,7 +72,7 @@ def case_state(project: Project, case_id: str) -> State | None:
     """State of all files that make up a case in view; ``None`` where that cannot be told."""
     case = project.get_case(case_id)
     try:
-        scans = tuple(io.scan_state(path) for path in project.image_paths(case_id))
+        scans = tuple(io.scan_fingerprint(path) for path in project.image_paths(case_id))
         run = next(iter(project.predictions(case_id)), None)
         predicted: list[object] = []
         for path in [project.prediction_path(run, case_id, kind) for kind in KINDS] if run else ():

@@ -22,8 +22,8 @@ from scipy import ndimage
 
 from napari_dycon import io as image_io
 from napari_dycon.application.active_learning import Suggestion
-from napari_dycon.core.atomic import make_folder, write_bytes
-from napari_dycon.core.containment import inside
+from napari_dycon.core.atomic import ensure_dir, write_bytes
+from napari_dycon.core.containment import ensure_within
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
@@ -240,7 +240,7 @@ def _picture(project: Project, case: str) -> Picture:
     """Read a picture from the project's cache, or draw and keep it there."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
-        if not inside(project.path, path).is_file():  # a pipe would be waited for without end
+        if not ensure_within(project.path, path).is_file():  # a pipe would be waited for without end
             raise FileNotFoundError(path)
         kept = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
         if kept.dtype == np.uint8 and kept.ndim == 2 and 0 < max(kept.shape) <= PICTURE_SIZE:
@@ -253,8 +253,8 @@ def _picture(project: Project, case: str) -> Picture:
     buffer = io.BytesIO()
     np.save(buffer, picture, allow_pickle=False)
     with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
-        inside(project.path, path)
-        make_folder(path.parent, within=project.path)
+        ensure_within(project.path, path)
+        ensure_dir(path.parent, existing_root=project.path)
         write_bytes(path, buffer.getvalue())
     return picture
 

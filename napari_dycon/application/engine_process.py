@@ -22,10 +22,10 @@ from typing import Any
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.heartbeat import (
     ProcessIdentity,
-    Watch,
-    disk_time,
-    is_fresh,
-    repeated,
+    HeartbeatMonitor,
+    filesystem_time,
+    is_recent,
+    run_periodically,
 )
 from napari_dycon.core.untrusted import read_bytes, read_json
 from napari_dycon.errors import DyconError
@@ -71,7 +71,7 @@ def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
     _started[:] = [one for one in _started if one.poll() is None] + [process]
     # The process says so itself once it has started; a window reopened before finds it too.
     with contextlib.suppress(DyconError):
-        write_identity(run, ProcessIdentity.of(process.pid))
+        write_identity(run, ProcessIdentity.from_pid(process.pid))
     return process
 
 
@@ -102,7 +102,7 @@ def at_work(run: Run) -> Iterator[Callable[[], ProcessIdentity | None]]:
 
     write_identity(run, own)
     try:
-        with repeated(give_sign):
+        with run_periodically(give_sign):
             yield lambda: taken[0] if taken else None
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
@@ -116,8 +116,8 @@ def is_running(run: Run, *, only_look: bool = False) -> bool:
     With ``only_look`` nothing is written to ask the disk for its time.
     """
     identity = read_identity(run)
-    if identity is not None and not identity.is_here():
-        return is_fresh(_identity_path(run), time.time() if only_look else disk_time(run.folder))
+    if identity is not None and not identity.is_local():
+        return is_recent(_identity_path(run), time.time() if only_look else filesystem_time(run.folder))
     # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
     # number is the one that a window wrote down.
     own = (os.getpid(), os.getppid())
@@ -127,7 +127,7 @@ def is_running(run: Run, *, only_look: bool = False) -> bool:
 def at_which(run: Run) -> str:
     """Tell where a run is at work that another machine trains: " on ward-3"; empty for this one."""
     identity = read_identity(run)
-    return "" if identity is None or identity.is_here() else f" on {identity.host}"
+    return "" if identity is None or identity.is_local() else f" on {identity.host}"
 
 
 def read_identity(run: Run) -> ProcessIdentity | None:
@@ -150,7 +150,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
         yields what it said since it last started, with the curves of what was before
     """
     looked, ended = time.monotonic(), False
-    who, watch = read_identity(run), Watch(_identity_path(run))
+    who, watch = read_identity(run), HeartbeatMonitor(_identity_path(run))
     found, offset = run.read_events() if process is None else ([], 0)
     earlier = merge_resumed_events(found)
     started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
@@ -165,7 +165,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
         elif time.monotonic() - looked > LOOK:
             # A drive that is away for a moment must not let the run count as dead.
             who, looked = read_identity(run) or who, time.monotonic()
-            ended = who is None or not (who.is_alive() if who.is_here() else watch.is_fresh())
+            ended = who is None or not (who.is_alive() if who.is_local() else watch.is_recent())
         # Read after looking whether it lives: what it wrote before its end is not missed.
         events, offset = run.read_events(offset)
         for event in events:

@@ -91,7 +91,7 @@ class LabelKeeper:
         except OSError as error:
             raise DyconError(f"{folder} cannot be made: {error.strerror}.") from error
         path = folder / f"{view.id}-{time.strftime('%Y%m%d-%H%M%S')}.nii.gz"
-        io.write_mask(view.label.copy(), like=view.image, path=path)
+        io.write_mask(view.label.copy(), reference=view.image, path=path)
         return path
 
     def _begin(self, view: CaseView) -> tuple[Label, int]:

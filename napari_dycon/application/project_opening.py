@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dycon.application.prompts import Question
-from napari_dycon.core.cleanup import sweep_project
+from napari_dycon.core.cleanup import clean_project
 from napari_dycon.project.open_sessions import OpenSession, SessionMarker, list_open_sessions
 from napari_dycon.project.store import Project
 from napari_dycon.project.trusted_projects import is_trusted, trust
@@ -43,7 +43,7 @@ class Opening:
         def work() -> Found:
             project = Project.open(path, read_only_reason=ONLY_LOOK if read_only else "")
             if not project.read_only_reason:
-                sweep_project(project.path)
+                clean_project(project.path)
             folders = [] if is_trusted(project.path) else project.external_folders()
             return Found(
                 project,

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
-from napari_dycon.core.crash_report import explained
+from napari_dycon.core.crash_report import describe_error
 from napari_dycon.project.importing.case_import import OnProgress
 
 T = TypeVar("T")
@@ -96,4 +96,4 @@ def with_failures(events: Iterator[Event]) -> Iterator[Event]:
     except OSError as error:  # no mistake of ours: the system says why
         yield {"event": "failed", "message": str(error)}
     except Exception as error:
-        yield {"event": "failed", "message": explained(error)}
+        yield {"event": "failed", "message": describe_error(error)}

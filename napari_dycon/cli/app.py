@@ -34,7 +34,7 @@ from napari_dycon.cli.options import (
     taken_up,
 )
 from napari_dycon.cli.results import evaluate, export, predict
-from napari_dycon.core.crash_report import explained
+from napari_dycon.core.crash_report import describe_error
 from napari_dycon.engine.config import METHODS, list_presets
 from napari_dycon.errors import DyconError, UserError
 
@@ -84,7 +84,7 @@ def main() -> None:
         if hasattr(error, "format_message"):
             tell(error.format_message())
             sys.exit(getattr(error, "exit_code", 2))
-        tell(explained(error))
+        tell(describe_error(error))
         sys.exit(1)
 
 

@@ -24,7 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from napari_dycon.core.text import printable, printable_json
+from napari_dycon.core.text import escape_control_characters, escape_json
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
@@ -42,7 +42,7 @@ def tell(text: object) -> None:
 
 def cell(text: object) -> Text:
     """Plain text on one line."""
-    return Text(printable(text).replace("\n", " "))
+    return Text(escape_control_characters(text).replace("\n", " "))
 
 
 class _OccasionalLines:
@@ -220,7 +220,7 @@ def print_table(table: Table) -> None:
 
 def print_json(value: Any) -> None:
     """Write one line of JSON and hand it on at once."""
-    sys.stdout.write(printable_json(json.dumps(value, ensure_ascii=False)) + "\n")
+    sys.stdout.write(escape_json(json.dumps(value, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
 
 

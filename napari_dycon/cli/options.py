@@ -58,7 +58,7 @@ def open_project(path: Path) -> Project:
     # Whoever started this command knows, and so does a script that calls it in its own process.
     own = (os.getpid(), os.getppid())
     found = list_open_sessions(project.path, remove_stale=not project.read_only_reason)
-    if others := [str(h) for h in found if not (h.identity.is_here() and h.identity.pid in own)]:
+    if others := [str(h) for h in found if not (h.identity.is_local() and h.identity.pid in own)]:
         tell(f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.")
     return project
 
@@ -88,7 +88,7 @@ def taken_up(run: Run) -> Iterator[None]:
     )
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(folder_lock(run.folder, timeout=0.0))
+            held.enter_context(folder_lock(run.folder, timeout_s=0.0))
         except BusyError:
             raise busy from None
         if is_running(run):
@@ -102,10 +102,10 @@ def taken_up(run: Run) -> Iterator[None]:
 def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
     """Refuse a folder in which results would take the place of scans, labels or predictions."""
     from napari_dycon.exports.overwrite_guard import check_folder, check_target, scan_files
-    from napari_dycon.io import file_of
+    from napari_dycon.io import get_scan_file
 
     check_folder(folder, project)
-    taken = scan_files(project) | {file_of(p).resolve() for scan in files for p in scan.images}
+    taken = scan_files(project) | {get_scan_file(p).resolve() for scan in files for p in scan.images}
     for scan in files:
         check_target(folder / f"{scan.name}.nii.gz", taken)
 
@@ -127,7 +127,7 @@ def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iter
             if event["event"] == "started":
                 run = project.get_run(event["run"])
                 if not held:
-                    work.enter_context(folder_lock(run.folder, timeout=0.0))
+                    work.enter_context(folder_lock(run.folder, timeout_s=0.0))
                 taken_over = work.enter_context(at_work(run))
                 _stop_on_interrupt(run)
             yield event

@@ -23,7 +23,7 @@ from napari_dycon.cli.options import (
     keep_scans,
     open_project,
 )
-from napari_dycon.core.text import printable
+from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def predict(
         predict_each_file,
         summed_up,
     )
-    from napari_dycon.core.containment import inside
+    from napari_dycon.core.containment import ensure_within
 
     opened = open_project(project)
     chosen = opened.get_run(run)
@@ -82,7 +82,7 @@ def predict(
     ids = [opened.get_case(case).id for case in ids]
 
     own = opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
-    folder = out or inside(opened.path, own)
+    folder = out or ensure_within(opened.path, own)
     if images is not None:
         keep_scans(files, folder, opened)
     from napari_dycon.engine.atlas.templates import attach_atlases
@@ -130,7 +130,7 @@ def predict(
     if not as_json:
         place = folder if images is not None else opened.path / "predictions" / chosen.id
         count = total - len(missed)
-        typer.echo(printable(f"{count} prediction(s) of run {chosen.id} in {place}"))
+        typer.echo(escape_control_characters(f"{count} prediction(s) of run {chosen.id} in {place}"))
     if together := tell_missed():
         raise summed_up(together, total + len(lacking))
 
@@ -246,4 +246,4 @@ def export(
     if as_json:
         print_json({"format": format_, "written": [str(path) for path in written]})
     else:
-        typer.echo(printable(f"{len(written)} file(s) or folder(s) in {out}"))
+        typer.echo(escape_control_characters(f"{len(written)} file(s) or folder(s) in {out}"))

@@ -18,11 +18,11 @@ from typing import Any
 
 from napari_dycon.errors import BusyError, ProjectError
 
-PATIENCE = 3.0  # seconds
-GONE = "The folder {} is gone. Plug its drive in, or look where it went."
+RENAME_TIMEOUT_S = 3.0  # seconds
+MISSING_FOLDER_MESSAGE = "The folder {} is gone. Plug its drive in, or look where it went."
 
 
-def temporary_beside(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Name for a file or folder that is being made and takes the place of ``path`` at the end.
 
     It keeps the suffixes (writers look at them) and begins with a dot, so that it is never taken
@@ -32,19 +32,19 @@ def temporary_beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path in the same folder that takes the target's place at the end.
 
     On an error it is removed and the old file stays as it was; an ``OSError`` becomes a
     ``ProjectError`` in words.
     """
     path = Path(path)
-    temporary = temporary_beside(path)
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        _rename(temporary, path)
+        _replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -58,20 +58,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_together(targets: Sequence[Path]) -> Iterator[list[Path]]:
-    """Give temporary paths for files of one folder that belong together, as ``replacing`` does.
+def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give temporary paths for files of one folder that belong together, as ``atomic_write`` does.
 
     Nothing moves before the last one is whole, so that a full disk leaves the old files alone and a
     crash hardly finds the moment in which some are new and others old. They move in their order.
     """
     folder = targets[0].parent
-    staging = temporary_beside(folder / targets[-1].name)
+    staging = temporary_path(folder / targets[-1].name)
     try:
-        make_folder(staging, within=folder)
+        ensure_dir(staging, existing_root=folder)
         files = [staging / target.name for target in targets]
         yield files
         for file, target in zip(files, targets, strict=True):
-            _rename(file, target)
+            _replace(file, target)
         _sync_folder(folder)
     except (OSError, ProjectError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__
@@ -86,15 +86,15 @@ def replacing_together(targets: Sequence[Path]) -> Iterator[list[Path]]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _rename(temporary: Path, path: Path) -> None:
+def _replace(temporary: Path, target: Path) -> None:
     """Put a file in the target's place; on Windows wait for who has the target open just now."""
-    end = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + RENAME_TIMEOUT_S
     while True:
         try:
-            os.replace(temporary, path)
+            os.replace(temporary, target)
             return
         except PermissionError:
-            if os.name != "nt" or time.monotonic() > end:
+            if os.name != "nt" or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
 
@@ -116,7 +116,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
@@ -137,14 +137,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def make_folder(folder: Path, *, within: Path | None = None) -> None:
+def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
     """Make a folder and those above it where they are missing.
 
     ``within`` has to be there already: a project on a drive that was unplugged must not begin anew,
     empty, in the place where the drive comes back.
     """
-    if within is not None and not within.is_dir():
-        raise ProjectError(GONE.format(within))
+    if existing_root is not None and not existing_root.is_dir():
+        raise ProjectError(MISSING_FOLDER_MESSAGE.format(existing_root))
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,22 +155,22 @@ def make_folder(folder: Path, *, within: Path | None = None) -> None:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
+def folder_lock(folder: Path, timeout_s: float = 10.0) -> Iterator[None]:
     """Hold a folder for a short read-change-write; others wait, then get a ``BusyError``."""
     from filelock import FileLock, Timeout
 
     if not folder.is_dir():  # a drive that was unplugged; the lock would make the folder anew
-        raise ProjectError(GONE.format(folder))
-    lock = folder / ".lock"
-    if lock.is_symlink():  # old locks follow it and empty what they find
-        raise ProjectError(f"{lock} is a link; expected a file of its own. Delete it.")
-    held = FileLock(lock, timeout=timeout)
+        raise ProjectError(MISSING_FOLDER_MESSAGE.format(folder))
+    lock_path = folder / ".lock"
+    if lock_path.is_symlink():  # old locks follow it and empty what they find
+        raise ProjectError(f"{lock_path} is a link; expected a file of its own. Delete it.")
+    file_lock = FileLock(lock_path, timeout=timeout_s)
     try:
-        held.acquire()
+        file_lock.acquire()
     except Timeout:
         raise BusyError(
             f"Another window or command is changing {folder.name} and has not finished within "
-            f"{timeout:.0f} s. Close it, or try again."
+            f"{timeout_s:.0f} s. Close it, or try again."
         ) from None
     except OSError as error:
         raise ProjectError(
@@ -180,4 +180,4 @@ def folder_lock(folder: Path, timeout: float = 10.0) -> Iterator[None]:
     try:
         yield
     finally:
-        held.release()
+        file_lock.release()

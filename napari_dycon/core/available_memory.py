@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
-RECLAIMABLE = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
+CGROUP_ROOT = Path("/sys/fs/cgroup")
+PROCESS_CGROUPS = Path("/proc/self/cgroup")
+RECLAIMABLE_COUNTERS = ("inactive_file", "active_file", "total_inactive_file", "total_active_file")
 
 
 def available_memory() -> int | None:
@@ -19,11 +19,11 @@ def available_memory() -> int | None:
     queues) and what its address space may grow by: the system ends a process that takes more than
     its group may have, so that no error could be caught.
     """
-    known = [_system_free(), _address_space_free(), *_cgroup_free()]
-    return min((value for value in known if value is not None), default=None)
+    limits = [_get_system_free(), _get_address_space_free(), *_iter_cgroup_free()]
+    return min((value for value in limits if value is not None), default=None)
 
 
-def _system_free() -> int | None:
+def _get_system_free() -> int | None:
     try:
         import psutil
     except ImportError:
@@ -31,7 +31,7 @@ def _system_free() -> int | None:
     return int(psutil.virtual_memory().available)
 
 
-def _address_space_free() -> int | None:
+def _get_address_space_free() -> int | None:
     """Bytes below ``RLIMIT_AS``; there is none on Windows."""
     if sys.platform == "win32":
         return None
@@ -48,39 +48,39 @@ def _address_space_free() -> int | None:
         return None
 
 
-def _cgroup_free() -> Iterator[int]:
+def _iter_cgroup_free() -> Iterator[int]:
     """Bytes below the limit of each control group that the process is in, version 1 and 2."""
     try:
-        lines = OWN_CGROUPS.read_text(encoding="utf-8").splitlines()
+        lines = PROCESS_CGROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
-            roots = [CGROUPS, CGROUPS / "unified"]
-            limit, used = "memory.max", "memory.current"
+            roots = [CGROUP_ROOT, CGROUP_ROOT / "unified"]
+            limit_file, usage_file = "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            roots = [CGROUPS / "memory"]
-            limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            roots = [CGROUP_ROOT / "memory"]
+            limit_file, usage_file = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
         for root in roots:
             folder = root / path.lstrip("/")
             # A container sees its own group as the root, but its path as the host does.
             for group in (folder, *folder.parents):
-                free = _below_limit(group, limit, used) if group.is_relative_to(root) else None
+                free = _read_cgroup_free(group, limit_file, usage_file) if group.is_relative_to(root) else None
                 if free is not None:
                     yield free
 
 
-def _below_limit(group: Path, limit: str, used: str) -> int | None:
+def _read_cgroup_free(group: Path, limit_file: str, usage_file: str) -> int | None:
     with contextlib.suppress(OSError, ValueError):  # "max" is no number
-        most = int((group / limit).read_text())
-        taken = int((group / used).read_text())
+        limit_bytes = int((group / limit_file).read_text())
+        used_bytes = int((group / usage_file).read_text())
         with contextlib.suppress(OSError, ValueError):
             pairs = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-            stat = {name: int(value) for name, value in pairs if name in RECLAIMABLE}
-            plain = [stat.get(name, 0) for name in RECLAIMABLE[:2]]
-            taken -= sum(stat.get(name, 0) for name in RECLAIMABLE[2:]) or sum(plain)
-        return max(most - taken, 0)
+            stat = {name: int(value) for name, value in pairs if name in RECLAIMABLE_COUNTERS}
+            own_counts = [stat.get(name, 0) for name in RECLAIMABLE_COUNTERS[:2]]
+            used_bytes -= sum(stat.get(name, 0) for name in RECLAIMABLE_COUNTERS[2:]) or sum(own_counts)
+        return max(limit_bytes - used_bytes, 0)
     return None

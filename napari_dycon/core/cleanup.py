@@ -12,13 +12,13 @@ import re
 import shutil
 from pathlib import Path
 
-from napari_dycon.core.heartbeat import disk_time
+from napari_dycon.core.heartbeat import filesystem_time
 
-OLD = 3600.0  # seconds without a change; what is younger may belong to another window's process
-PATTERN = re.compile(r"\.[0-9a-f]{8}\.tmp\.\S")
+STALE_AFTER_S = 3600.0  # seconds without a change; what is younger may belong to another window's process
+TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{8}\.tmp\.\S")
 
 
-def sweep(folder: Path) -> list[Path]:
+def remove_stale_temporaries(folder: Path) -> list[Path]:
     """Remove unfinished files and folders that nobody has written to for an hour.
 
     Looks into this folder alone. Only names that ``atomic.temporary_beside`` gives are touched, no
@@ -30,13 +30,13 @@ def sweep(folder: Path) -> list[Path]:
     """
     removed = []
     try:
-        found = [folder / name for name in os.listdir(folder) if PATTERN.match(name)]
+        temporaries = [folder / name for name in os.listdir(folder) if TEMPORARY_NAME.match(name)]
     except OSError:
         return []
-    now = disk_time(folder) if found else 0.0
-    for path in found:
+    now = filesystem_time(folder) if temporaries else 0.0
+    for path in temporaries:
         with contextlib.suppress(OSError):
-            if now - _last_change(path) < OLD:
+            if now - _find_last_change(path) < STALE_AFTER_S:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -46,30 +46,30 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def sweep_project(folder: Path) -> list[Path]:
+def clean_project(folder: Path) -> list[Path]:
     """Sweep the folders of a project in which this program writes; returns what was removed."""
-    places = [
+    folders = [
         folder,
         folder / ".open",
         folder / "labels",
         folder / "cache",
         folder / "cache" / "pictures",
     ]
-    for part in ("runs", "predictions"):
+    for parent in ("runs", "predictions"):
         with contextlib.suppress(OSError):
-            places += [path for path in (folder / part).iterdir() if path.is_dir()]
-    for run in [path for path in places if path.parent.name == "runs"]:
+            folders += [path for path in (folder / parent).iterdir() if path.is_dir()]
+    for run in [path for path in folders if path.parent.name == "runs"]:
         state = run / "state"
-        places += [state, state / "labels", state / "borrowed"]
-    home = folder.resolve()
-    inside = [
-        place for place in places if place.resolve().is_relative_to(home)
+        folders += [state, state / "labels", state / "borrowed"]
+    root = folder.resolve()
+    contained = [
+        place for place in folders if place.resolve().is_relative_to(root)
     ]  # no links out of it
-    return [path for place in inside for path in sweep(place)]
+    return [path for place in contained for path in remove_stale_temporaries(place)]
 
 
-def _last_change(path: Path) -> float:
+def _find_last_change(path: Path) -> float:
     """When something was last written to a file, or to anything in a folder; epoch seconds."""
-    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
-    times: list[float] = [item.lstat().st_mtime for item in (path, *inside)]
+    contents = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    times: list[float] = [item.lstat().st_mtime for item in (path, *contents)]
     return max(times)

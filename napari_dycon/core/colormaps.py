@@ -11,13 +11,13 @@ import numpy.typing as npt
 RGBA = tuple[float, float, float, float]
 # Evenly spaced from sure to unsure. Clear where the network is sure, so that the scan stays
 # visible below.
-HEAT_STOPS: tuple[RGBA, ...] = (
+UNCERTAINTY_COLORMAP: tuple[RGBA, ...] = (
     (1, 1, 0, 0),
     (1, 0.85, 0, 0.55),
     (1, 0.35, 0, 0.85),
     (0.85, 0, 0.1, 1),
 )
-COOL_STOPS: tuple[RGBA, ...] = (
+DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = (
     (0, 1, 1, 0),
     (0, 0.8, 1, 0.55),
     (0.2, 0.3, 1, 0.85),
@@ -25,8 +25,8 @@ COOL_STOPS: tuple[RGBA, ...] = (
 )
 
 
-def colors(values: npt.NDArray[Any], stops: Sequence[RGBA] = HEAT_STOPS) -> npt.NDArray[np.uint8]:
+def apply_colormap(values: npt.NDArray[Any], stops: Sequence[RGBA] = UNCERTAINTY_COLORMAP) -> npt.NDArray[np.uint8]:
     """Colors, uint8 ``(..., 4)``, of values from 0 to 1, as napari blends them between stops."""
-    at = np.linspace(0.0, 1.0, len(stops))
-    found = [np.interp(values, at, [stop[i] for stop in stops]) for i in range(4)]
-    return np.asarray(np.rint(np.stack(found, axis=-1) * 255), np.uint8)
+    positions = np.linspace(0.0, 1.0, len(stops))
+    channels = [np.interp(values, positions, [stop[i] for stop in stops]) for i in range(4)]
+    return np.asarray(np.rint(np.stack(channels, axis=-1) * 255), np.uint8)

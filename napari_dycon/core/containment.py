@@ -8,10 +8,10 @@ from pathlib import Path
 
 from napari_dycon.errors import ProjectError
 
-JUNCTION = 0xA0000003  # how Windows marks its other kind of link to a folder
+JUNCTION_REPARSE_TAG = 0xA0000003  # how Windows marks its other kind of link to a folder
 
 
-def inside(folder: Path, path: Path) -> Path:
+def ensure_within(folder: Path, path: Path) -> Path:
     """Return the path when it leads to a place in the folder, wherever links on it lead.
 
     Everything that is written into a project goes through this, and everything that is read of it
@@ -23,10 +23,10 @@ def inside(folder: Path, path: Path) -> Path:
         It leads out of the folder.
     """
     try:
-        real, home = path.resolve(), folder.resolve()
+        resolved, root = path.resolve(), folder.resolve()
     except (OSError, RuntimeError, ValueError):  # links in a circle
-        real, home = Path(os.devnull), folder
-    if real != home and not real.is_relative_to(home):
+        resolved, root = Path(os.devnull), folder
+    if resolved != root and not resolved.is_relative_to(root):
         raise ProjectError(
             f"{path} leads out of {folder} by a link or by its name; nothing is read or written "
             "there. Put a file or folder of its own in the place of the link."
@@ -34,12 +34,12 @@ def inside(folder: Path, path: Path) -> Path:
     return path
 
 
-def leads_out(folder: Path, path: Path) -> bool:
+def is_external_link(folder: Path, path: Path) -> bool:
     """Whether a path is a link out of a folder; others are told by a glance."""
     if not path.is_symlink() and not _is_junction(path):
         return False
     try:
-        inside(folder, path)
+        ensure_within(folder, path)
     except ProjectError:
         return True
     return False
@@ -50,13 +50,13 @@ def _is_junction(path: Path) -> bool:
     return os.name == "nt" and os.path.realpath(path) != os.path.abspath(path)
 
 
-def inside_own(folder: Path, path: Path) -> Path:
-    """Check a path below a folder as ``inside`` does, which is slow, where it has links in it."""
-    here, home = str(path), str(folder)
-    while len(here) > len(home):
-        if _is_link(here):
-            return inside(folder, path)
-        here = os.path.dirname(here)
+def ensure_links_within(folder: Path, path: Path) -> Path:
+    """Check a path below a folder as ``ensure_within`` does, which is slow, where it has links in it."""
+    current, root = str(path), str(folder)
+    while len(current) > len(root):
+        if _is_link(current):
+            return ensure_within(folder, path)
+        current = os.path.dirname(current)
     return path
 
 
@@ -65,4 +65,4 @@ def _is_link(path: str) -> bool:
         state = os.lstat(path)
     except (OSError, ValueError):
         return False
-    return stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == JUNCTION
+    return stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == JUNCTION_REPARSE_TAG

@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.atomic import temporary_beside
-from napari_dycon.core.untrusted import number, whole
+from napari_dycon.core.atomic import temporary_path
+from napari_dycon.core.untrusted import parse_number, parse_integer
 from napari_dycon.errors import DyconError
 
-FRESHEN = 20.0  # seconds between signs of life
-STALE = 90.0  # seconds without one, after which a writer counts as gone
-MOST_LETTERS = 253  # of a machine's name
+HEARTBEAT_INTERVAL_S = 20.0  # seconds between signs of life
+HEARTBEAT_TIMEOUT_S = 90.0  # seconds without one, after which a writer counts as gone
+MAX_HOSTNAME_LENGTH = 253  # of a machine's name
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class ProcessIdentity:
     @classmethod
     def current(cls) -> ProcessIdentity:
         """Identity of this process."""
-        return cls.of(os.getpid())
+        return cls.from_pid(os.getpid())
 
     @classmethod
-    def of(cls, pid: int) -> ProcessIdentity:
+    def from_pid(cls, pid: int) -> ProcessIdentity:
         """Identity of a process that was just started."""
-        return cls(pid, socket.gethostname(), _start_time(pid) or time.time())
+        return cls(pid, socket.gethostname(), _read_start_time(pid) or time.time())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:
         """Read what ``to_dict`` gave; ``ValueError`` for what names no process."""
-        pid = whole(values["pid"], 1, 2**31 - 1)
-        started = number(values["started"], 0, 1e12)
+        pid = parse_integer(values["pid"], 1, 2**31 - 1)
+        started = parse_number(values["started"], 0, 1e12)
         host = str(values["host"])
-        if pid is None or started is None or len(host) > MOST_LETTERS:
+        if pid is None or started is None or len(host) > MAX_HOSTNAME_LENGTH:
             raise ValueError("no process is named so")
         return cls(pid, host, started)
 
@@ -57,19 +57,19 @@ class ProcessIdentity:
         """Return JSON values."""
         return asdict(self)
 
-    def is_here(self) -> bool:
+    def is_local(self) -> bool:
         """Whether it is a process of this machine, of which ``is_alive`` knows."""
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
         """Whether this very process still runs; one on another machine counts as dead."""
-        if not self.is_here():
+        if not self.is_local():
             return False
-        started = _start_time(self.pid)
+        started = _read_start_time(self.pid)
         return started is not None and abs(started - self.started) < 2.0
 
 
-def _start_time(pid: int) -> float | None:
+def _read_start_time(pid: int) -> float | None:
     import psutil
 
     try:
@@ -81,9 +81,9 @@ def _start_time(pid: int) -> float | None:
         return None
 
 
-def disk_time(folder: Path) -> float:
+def filesystem_time(folder: Path) -> float:
     """Tell the time by the disk of a folder: on a share another machine's clock dates its files."""
-    probe = temporary_beside(folder / "now")
+    probe = temporary_path(folder / "now")
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
         return probe.stat().st_mtime
@@ -94,33 +94,33 @@ def disk_time(folder: Path) -> float:
             probe.unlink(missing_ok=True)
 
 
-def is_fresh(file: Path, now: float) -> bool:
+def is_recent(file: Path, now: float) -> bool:
     """Whether a file's writer gave a sign of life lately; ``now`` is the time by its disk.
 
     A date to come is none: a living writer sets it right with the next one.
     """
     try:
-        return abs(now - file.stat().st_mtime) < STALE
+        return abs(now - file.stat().st_mtime) < HEARTBEAT_TIMEOUT_S
     except OSError:
         return False
 
 
-class Watch:
+class HeartbeatMonitor:
     """Watches a file's date go on, by the clock of this machine and without writing anything."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._date = self._read()
-        self._since = time.monotonic()
+        self._mtime = self._read_mtime()
+        self._last_beat = time.monotonic()
 
-    def is_fresh(self) -> bool:
+    def is_recent(self) -> bool:
         """Whether the date changed lately; a drive that is away for less time does no harm."""
-        date = self._read()
-        if date is not None and date != self._date:
-            self._date, self._since = date, time.monotonic()
-        return time.monotonic() - self._since < STALE
+        mtime = self._read_mtime()
+        if mtime is not None and mtime != self._mtime:
+            self._mtime, self._last_beat = mtime, time.monotonic()
+        return time.monotonic() - self._last_beat < HEARTBEAT_TIMEOUT_S
 
-    def _read(self) -> int | None:
+    def _read_mtime(self) -> int | None:
         try:
             return self._file.stat().st_mtime_ns
         except OSError:
@@ -128,20 +128,20 @@ class Watch:
 
 
 @contextlib.contextmanager
-def repeated(give_sign: Callable[[], None]) -> Iterator[None]:
+def run_periodically(beat: Callable[[], None]) -> Iterator[None]:
     """Give signs of life from a thread of its own.
 
     Files are written anew for it: to set a date alone would set it by the clock of this machine.
     """
-    over = threading.Event()
+    stopped = threading.Event()
 
-    def freshen() -> None:
-        while not over.wait(FRESHEN):
+    def beat_until_stopped() -> None:
+        while not stopped.wait(HEARTBEAT_INTERVAL_S):
             with contextlib.suppress(DyconError, OSError):  # a drive that is away for a while
-                give_sign()
+                beat()
 
-    threading.Thread(target=freshen, name="signs of life", daemon=True).start()
+    threading.Thread(target=beat_until_stopped, name="signs of life", daemon=True).start()
     try:
         yield
     finally:
-        over.set()
+        stopped.set()

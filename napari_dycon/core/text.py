@@ -9,29 +9,29 @@ from __future__ import annotations
 import re
 
 # C0 but for tab and newline, DEL, C1, separators of lines, marks of direction, halves of letters.
-_UNPRINTABLE = re.compile(
+_CONTROL_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-_TAG = re.compile(r"<(?=[A-Za-z/!?])|&(?=[A-Za-z#])")
-BREAK = "\u200b"  # a space without width
+_TAG_START = re.compile(r"<(?=[A-Za-z/!?])|&(?=[A-Za-z#])")
+ZERO_WIDTH_SPACE = "\u200b"  # a space without width
 
 
-def printable(text: object) -> str:
+def escape_control_characters(text: object) -> str:
     """Text in which nothing commands a terminal: control characters become ``\\x1b`` and the like.
 
     Marks that turn the direction of writing are shown, too.
     """
-    return _UNPRINTABLE.sub(lambda hit: repr(hit[0])[1:-1], str(text))
+    return _CONTROL_CHARACTERS.sub(lambda hit: repr(hit[0])[1:-1], str(text))
 
 
-def printable_json(text: str) -> str:
+def escape_json(text: str) -> str:
     """JSON text with the same characters written as numbers, as JSON can."""
-    return _UNPRINTABLE.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
+    return _CONTROL_CHARACTERS.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
 
 
-def untagged(text: object) -> str:
+def escape_rich_text(text: object) -> str:
     """Text that Qt does not take for HTML, for where it cannot be told that it is plain.
 
     Tooltips and napari's notifications guess. What looks like a tag gets a space without width.
     """
-    return _TAG.sub(lambda hit: hit[0] + BREAK, printable(text))
+    return _TAG_START.sub(lambda hit: hit[0] + ZERO_WIDTH_SPACE, escape_control_characters(text))

@@ -12,14 +12,14 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-MOST_JSON = 2**20  # bytes of a file of settings or figures
-MOST_DEPTH = 40  # lists and dictionaries inside one another
-_PICKLE_0 = re.compile(rb"\(*c[\w.]+\r?\n[\w.]+\r?\n")  # protocol 0 begins by naming a function
-PROGRAMS = "which can run programs when opened"
-PICKLES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
+MAX_JSON_BYTES = 2**20  # bytes of a file of settings or figures
+MAX_JSON_DEPTH = 40  # lists and dictionaries inside one another
+_PICKLE_PROTOCOL_0 = re.compile(rb"\(*c[\w.]+\r?\n[\w.]+\r?\n")  # protocol 0 begins by naming a function
+CODE_EXECUTION_WARNING = "which can run programs when opened"
+PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
 
-def read_bytes(path: Path, most: int) -> bytes:
+def read_bytes(path: Path, max_bytes: int) -> bytes:
     """Read a whole file.
 
     Raises
@@ -31,23 +31,23 @@ def read_bytes(path: Path, most: int) -> bytes:
     """
     state = path.stat()  # before opening it: opening a pipe waits for who writes into it
     if not stat.S_ISREG(state.st_mode):
-        raise ValueError(f"it is {kind_of(state.st_mode)} and no file")
+        raise ValueError(f"it is {describe_inode(state.st_mode)} and no file")
     with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
         raise ValueError(
-            f"it has {state.st_size / 2**20:.1f} MB, and {most / 2**20:g} MB are the most it can "
+            f"it has {state.st_size / 2**20:.1f} MB, and {max_bytes / 2**20:g} MB are the most it can "
             "have"
         )
     return data
 
 
-def read_json(path: Path, most: int = MOST_JSON) -> Any:
-    """Read a JSON file; see ``loads`` and ``read_bytes`` for what is raised."""
-    return loads(read_bytes(path, most))
+def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """Read a JSON file; see ``parse_json`` and ``read_bytes`` for what is raised."""
+    return parse_json(read_bytes(path, max_bytes))
 
 
-def loads(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Values of a JSON text.
 
     Raises
@@ -59,7 +59,7 @@ def loads(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_pairs, parse_constant=_constant)
+        value = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_nan)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level, depth = [value], 0
@@ -70,39 +70,39 @@ def loads(text: str | bytes) -> Any:
         for item in (group.values() if isinstance(group, dict) else group)
     ]:
         depth += 1
-        if depth > MOST_DEPTH:
+        if depth > MAX_JSON_DEPTH:
             raise ValueError("it is nested too deeply")
     return value
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {twice[:60]!r} stands twice")
-    return found
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {duplicate[:60]!r} stands twice")
+    return values
 
 
-def _constant(name: str) -> NoReturn:
+def _reject_nan(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def number(value: object, low: float, high: float) -> float | None:
+def parse_number(value: object, low: float, high: float) -> float | None:
     """Give the value as a number from low to high; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if low <= value <= high else None  # nan is in no range
 
 
-def whole(value: object, low: int, high: int) -> int | None:
+def parse_integer(value: object, low: int, high: int) -> int | None:
     """Give the value as a whole number from low to high; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if low <= value <= high else None
 
 
-def kind_of(mode: int) -> str:
+def describe_inode(mode: int) -> str:
     """In words what lies at a path that is no plain file."""
     if stat.S_ISDIR(mode):
         return "a folder"
@@ -111,28 +111,28 @@ def kind_of(mode: int) -> str:
     return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
-def foreign(name: str, head: bytes) -> str | None:
+def describe_file_type(name: str, head: bytes) -> str | None:
     """What a file is that should be something else, as a sentence; ``None`` if that is not known.
 
     Parameters
     ----------
     head : its first bytes, a few hundred
     """
-    if re.match(rb"\x80[\x02-\x05]", head) or _PICKLE_0.match(head):
-        return f"{name} is a Python pickle, {PROGRAMS}"
+    if re.match(rb"\x80[\x02-\x05]", head) or _PICKLE_PROTOCOL_0.match(head):
+        return f"{name} is a Python pickle, {CODE_EXECUTION_WARNING}"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        inside = "of PyTorch with a Python pickle in it" if b"data.pkl" in head else "or .npz file"
-        return f"{name} is a zip archive {inside}, {PROGRAMS}"
+        contents = "of PyTorch with a Python pickle in it" if b"data.pkl" in head else "or .npz file"
+        return f"{name} is a zip archive {contents}, {CODE_EXECUTION_WARNING}"
     if head[:6] == b"\x93NUMPY":
-        objects = re.search(rb"'descr':\s*'[|<>=]?O", head) is not None
-        inside = f"of Python objects (a pickle), {PROGRAMS}" if objects else "and not weights"
-        return f"{name} is a NumPy file {inside}"
-    for mark, kind in (
+        has_objects = re.search(rb"'descr':\s*'[|<>=]?O", head) is not None
+        contents = f"of Python objects (a pickle), {CODE_EXECUTION_WARNING}" if has_objects else "and not weights"
+        return f"{name} is a NumPy file {contents}"
+    for magic, kind in (
         (b"\x89HDF", "an HDF5 file"),
         (b"\x1f\x8b", "packed with gzip"),
         (b"version https://git-lfs", "a pointer of Git LFS, without the file itself"),
         (b"<", "a web page"),
     ):
-        if head.startswith(mark):
+        if head.startswith(magic):
             return f"{name} is {kind}"
     return None

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-VARIABLE = "NAPARI_DYCON_STATE"
+STATE_DIR_ENV = "NAPARI_DYCON_STATE"
 
 
-def own_folder() -> Path:
+def user_state_dir() -> Path:
     """Folder for reports and what the program remembers; not made by asking for it.
 
     The place that the operating system has for such things, or the one that the environment
     variable ``NAPARI_DYCON_STATE`` names.
     """
-    if chosen := os.environ.get(VARIABLE):
+    if chosen := os.environ.get(STATE_DIR_ENV):
         return Path(chosen).absolute()
     try:
         from platformdirs import user_state_path

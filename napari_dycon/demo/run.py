@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.atomic import make_folder, write_json, write_text
+from napari_dycon.core.atomic import ensure_dir, write_json, write_text
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
@@ -57,7 +57,7 @@ def make_project(out: Path, say: Say) -> Project:
             f"{out} holds a demo already. Open it with `napari-dycon gui {out / 'project'}`, or "
             "choose another folder with --out."
         )
-    make_folder(out)
+    ensure_dir(out)
     write_text(out / MARK, "Made by the demo; `make demo` makes it anew.\n")
     say({"event": "demo", "message": f"Making {CASES} synthetic scans in {out / 'cohort'}"})
     write_cohort(out / "cohort", cases=CASES)

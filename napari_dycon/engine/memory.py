@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from napari_dycon.core.available_memory import available_memory
-from napari_dycon.core.untrusted import whole
+from napari_dycon.core.untrusted import parse_integer
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.planning import estimate_patch_bytes, reduce_batch_memory, compute_min_patch_side
@@ -60,8 +60,8 @@ class MemoryPlan:
         """Return the plan that a checkpoint keeps, ``None`` where there is none."""
         if not isinstance(values, dict) or not isinstance(values.get("patch"), list):
             return None
-        sides = [whole(side, 1, 1024) for side in values["patch"]]
-        parts = whole(values.get("accumulation_steps"), 1, 256)
+        sides = [parse_integer(side, 1, 1024) for side in values["patch"]]
+        parts = parse_integer(values.get("accumulation_steps"), 1, 256)
         if len(sides) != 3 or parts is None or None in sides:
             return None
         d, h, w = (int(side) for side in sides if side is not None)

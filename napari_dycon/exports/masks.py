@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import make_folder
-from napari_dycon.core.cleanup import sweep
+from napari_dycon.core.atomic import ensure_dir
+from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.errors import UserError
 from napari_dycon.exports.overwrite_guard import check_folder, check_target, scan_files
-from napari_dycon.io.dicom.references import reference
+from napari_dycon.io.dicom.references import read_reference
 from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
 from napari_dycon.io.dicom.terminology import Code
 from napari_dycon.io.volume import Volume
@@ -79,7 +79,7 @@ def export_masks(
     """
     check_folder(out, project)
     scans = scan_files(project)
-    sweep(out)
+    remove_stale_temporaries(out)
     chosen = [project.get_case(i).id for i in cases] if cases else [c.id for c in project.cases]
     done: list[Exported] = []
     refused: list[str] = []
@@ -94,13 +94,13 @@ def export_masks(
         if mask is not None:
             if format_ == "dicom-seg" and not like.source.files:
                 try:
-                    reference(like.source, keep_identity=keep_identity)  # says what is missing
+                    read_reference(like.source, keep_identity=keep_identity)  # says what is missing
                 except UserError as error:
                     if cases:
                         raise UserError(f"{case}: {error}") from None
                     refused.append(f"{case} was left out: {error}")
                     continue
-            make_folder(out)
+            ensure_dir(out)
             path = out / f"{case}{ENDINGS[format_]}"
             check_target(path, scans)
             if format_ == "dicom-seg":
@@ -109,7 +109,7 @@ def export_masks(
                     keep_identity=keep_identity,
                 )  # fmt: skip
             else:
-                io.write_mask(mask, like=like, path=path)
+                io.write_mask(mask, reference=like, path=path)
             done.append(Exported(case, path, made_of))
             if note and format_ != "dicom-seg" and (mask == UNANNOTATED).any():
                 note(f"{case} is annotated in part: what nobody annotated is {UNANNOTATED} there.")
@@ -150,11 +150,11 @@ def _mask(
     project: Project, case: str, label: Path | None, run: str | None, like: Volume
 ) -> tuple[Mask, str]:
     """Mask of a case, and what it is made of."""
-    drawn = None if label is None else io.read_label(label, like=like).array
+    drawn = None if label is None else io.read_label(label, reference=like).array
     if run is None:
         assert drawn is not None
         return drawn, "label"
-    prediction = io.read_label(project.prediction_path(run, case), like=like).array
+    prediction = io.read_label(project.prediction_path(run, case), reference=like).array
     if drawn is None:
         return prediction, "prediction"
     missing = drawn == UNANNOTATED
@@ -178,4 +178,4 @@ def _write_uncertainty(
     if format_ == "dicom-seg":
         write_parametric_map(found, like, path, name="Uncertainty", keep_identity=keep_identity)
     else:
-        io.write_map(found, like=like, path=path)
+        io.write_map(found, reference=like, path=path)

@@ -19,13 +19,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from napari_dycon.core.atomic import (
-    make_folder,
-    replacing,
-    temporary_beside,
+    ensure_dir,
+    atomic_write,
+    temporary_path,
     write_json,
     write_text,
 )
-from napari_dycon.core.cleanup import sweep
+from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.engine import network
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
 from napari_dycon.engine.config import TrainConfig
@@ -81,13 +81,13 @@ def export_monai_bundle(
     classes_out = {0: "background", **{v: names.get(v, f"class {v}") for v in model.class_values}}
     channels = [_plain(channel) for channel in channels]
 
-    make_folder(out.parent)
-    sweep(out.parent)
-    temporary = temporary_beside(out)
+    ensure_dir(out.parent)
+    remove_stale_temporaries(out.parent)
+    temporary = temporary_path(out)
     try:
         for part in ("configs", "docs", "models", "scripts"):
-            make_folder(temporary / part)
-        with replacing(temporary / "models" / "model.safetensors") as file:
+            ensure_dir(temporary / part)
+        with atomic_write(temporary / "models" / "model.safetensors") as file:
             save_file(load_file(weights), file)  # without our header, which tells of the run
         _write_code(temporary)
         write_json(temporary / "configs" / "inference.json", _inference(model))

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import make_folder, temporary_beside, write_json
-from napari_dycon.core.cleanup import sweep
+from napari_dycon.core.atomic import ensure_dir, temporary_path, write_json
+from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, is_probably_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
@@ -72,9 +72,9 @@ def write_nnunet(
     out = Path(out)
     folder = _free_folder(out, dataset_id, project.name if name is None else name)
     values = _consecutive(project.classes)
-    make_folder(out)
-    sweep(out)
-    temporary = temporary_beside(folder)
+    ensure_dir(out)
+    remove_stale_temporaries(out)
+    temporary = temporary_path(folder)
     try:
         _fill(temporary, project, values, progress)
         os.replace(temporary, folder)
@@ -104,7 +104,7 @@ def _fill(
         )
     _check_scans(project, cases)
     for part in ("imagesTr", "labelsTr", "imagesTs"):
-        make_folder(folder / part)
+        ensure_dir(folder / part)
     names = _names(cases)
     training: list[Case] = []
     prints: list[Fingerprint] = []
@@ -118,11 +118,11 @@ def _fill(
             training.append(case)
             sparse |= bool((label == UNANNOTATED).any())
             path = folder / "labelsTr" / f"{names[case.id]}{ENDING}"
-            io.write_mask(_remapped(label, values, ignore), like=scan, path=path)
+            io.write_mask(_remapped(label, values, ignore), reference=scan, path=path)
         part = "imagesTs" if label is None else "imagesTr"
         for index, channel in enumerate(scan.array.reshape(-1, *scan.shape)):
             path = folder / part / f"{names[case.id]}_{index:04d}{ENDING}"
-            io.write_map(channel, like=scan, path=path)
+            io.write_map(channel, reference=scan, path=path)
         if progress:
             progress(number, len(cases), case.id)
     if not training:
@@ -205,7 +205,7 @@ def _label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mas
     """Label of a case, checked; ``None`` where nothing of it is annotated."""
     if path is None:
         return None
-    label = io.read_label(path, like=scan).array
+    label = io.read_label(path, reference=scan).array
     check_values(label, project.classes, f"The label of {case.id}")
     return None if compute_label_status(label) == "unlabeled" else label
 

@@ -1,26 +1,26 @@
 """Scans and masks from files and back; the only place that knows a file's own axes."""
 
 from napari_dycon.io.reading import (
-    file_of,
+    get_scan_file,
     is_scan,
     read_label,
     read_map,
     read_series,
     read_volume,
     scan_name,
-    scan_state,
+    scan_fingerprint,
 )
 from napari_dycon.io.writing import write_map, write_mask, write_volume
 
 __all__ = [
-    "file_of",
+    "get_scan_file",
     "is_scan",
     "read_label",
     "read_map",
     "read_series",
     "read_volume",
     "scan_name",
-    "scan_state",
+    "scan_fingerprint",
     "write_map",
     "write_mask",
     "write_volume",

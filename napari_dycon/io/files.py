@@ -7,13 +7,13 @@ import os
 import stat
 from pathlib import Path
 
-from napari_dycon.core.untrusted import kind_of
+from napari_dycon.core.untrusted import describe_inode
 from napari_dycon.errors import FileFormatError
 
-MADE_UP = ("/proc", "/sys") if os.name == "posix" else ()  # "files" whose reading may never end
+VIRTUAL_FILESYSTEMS = ("/proc", "/sys") if os.name == "posix" else ()  # "files" whose reading may never end
 
 
-def check_kind(path: Path) -> None:
+def check_path_type(path: Path) -> None:
     """Refuse what is neither file nor folder, and what the system makes up, before it is opened.
 
     Opening a pipe waits for its writer, and reading a device may never end.
@@ -25,22 +25,22 @@ def check_kind(path: Path) -> None:
     """
     try:
         mode = path.stat().st_mode
-        made_up = _made_up(path)
+        is_virtual = _is_virtual(path)
     except PermissionError:
         raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
     except (OSError, RuntimeError, ValueError):  # links in a circle, names of impossible length
         raise FileFormatError(f"There is no file {path}. Check its name and folder.") from None
-    if made_up or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        what = "a file of the system" if made_up else kind_of(mode)
-        raise FileFormatError(f"{path.name} is {what} and no scan. Expected a file or a folder.")
+    if is_virtual or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "a file of the system" if is_virtual else describe_inode(mode)
+        raise FileFormatError(f"{path.name} is {kind} and no scan. Expected a file or a folder.")
 
 
-def _made_up(path: Path) -> bool:
-    real = os.path.realpath(path)
-    return any(real == place or real.startswith(f"{place}/") for place in MADE_UP)
+def _is_virtual(path: Path) -> bool:
+    resolved = os.path.realpath(path)
+    return any(resolved == place or resolved.startswith(f"{place}/") for place in VIRTUAL_FILESYSTEMS)
 
 
-def files_below(folder: Path, most: int | None = None) -> list[Path]:
+def find_files(folder: Path, max_files: int | None = None) -> list[Path]:
     """All files below a folder, sorted, without hidden ones and those of hidden folders.
 
     Links to folders are followed; each folder counts once, under its own name where it has one
@@ -55,32 +55,32 @@ def files_below(folder: Path, most: int | None = None) -> list[Path]:
     FileFormatError
         A folder may not be read: what lies in it would be missed by nobody. Or there are too many.
     """
-    seen = {_identity(place) for place in MADE_UP if os.path.isdir(place)}
-    found: list[Path] = []
-    starts = [folder]
-    for start in starts:  # grows by the links that are met
-        for place, folders, files in os.walk(start, onerror=_refuse):
-            if (identity := _identity(place)) in seen:
+    seen = {_get_inode(directory) for directory in VIRTUAL_FILESYSTEMS if os.path.isdir(directory)}
+    paths: list[Path] = []
+    roots = [folder]
+    for root in roots:  # grows by the links that are met
+        for place, folders, files in os.walk(root, onerror=_reject):
+            if (identity := _get_inode(place)) in seen:
                 folders.clear()
                 continue
             seen.add(identity)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
-            starts += (path for name in folders if (path := Path(place, name)).is_symlink())
-            found += (Path(place, name) for name in files if not name.startswith("."))
-            if most is not None and len(found) > most:
+            roots += (path for name in folders if (path := Path(place, name)).is_symlink())
+            paths += (Path(place, name) for name in files if not name.startswith("."))
+            if max_files is not None and len(paths) > max_files:
                 raise FileFormatError(
-                    f"{folder} holds more than {most:,} files; expected those of one scan. Choose "
+                    f"{folder} holds more than {max_files:,} files; expected those of one scan. Choose "
                     "the folder that they lie in."
                 )
-    return sorted(p for p in found if p.is_file() and not (p.is_symlink() and _made_up(p)))
+    return sorted(p for p in paths if p.is_file() and not (p.is_symlink() and _is_virtual(p)))
 
 
-def _identity(folder: str) -> tuple[int, int]:
+def _get_inode(folder: str) -> tuple[int, int]:
     state = os.stat(folder)
     return state.st_dev, state.st_ino
 
 
-def folder_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
+def folder_fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Name, time of change and size of everything in a folder: other files have another state."""
     states = []
     for path in folder.iterdir():
@@ -90,7 +90,7 @@ def folder_state(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple(sorted(states))
 
 
-def _refuse(error: OSError) -> None:
+def _reject(error: OSError) -> None:
     raise FileFormatError(
         f"The folder {error.filename} cannot be read ({error.strerror}). Expected folders that you "
         "may read; change who may, or move it away."

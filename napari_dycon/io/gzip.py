@@ -16,44 +16,44 @@ import numpy as np
 import numpy.typing as npt
 
 _open: Any = gzip.open
-_pack: Any = gzip.GzipFile
-UNPACKING: Any = (zlib.error,)  # classes of errors
+_GzipWriter: Any = gzip.GzipFile
+DECOMPRESSION_ERRORS: Any = (zlib.error,)  # classes of errors
 try:
     from isal import igzip, isal_zlib
 except ImportError:
     pass
 else:
     _open = igzip.open
-    _pack = igzip.IGzipFile
-    UNPACKING += (isal_zlib.error,)
-CHUNK = 2**22  # bytes at once
-LEVEL = 1  # of compression: the fastest that shrinks at all
+    _GzipWriter = igzip.IGzipFile
+    DECOMPRESSION_ERRORS += (isal_zlib.error,)
+CHUNK_BYTES = 2**22  # bytes at once
+COMPRESSION_LEVEL = 1  # of compression: the fastest that shrinks at all
 
 
-def packed(raw: BinaryIO) -> Any:
+def open_gzip_writer(raw: BinaryIO) -> Any:
     """File that compresses what is written to it; without a name or a time in its header."""
-    return _pack("", "wb", LEVEL, raw, mtime=0)
+    return _GzipWriter("", "wb", COMPRESSION_LEVEL, raw, mtime=0)
 
 
-def unpacked(
+def read_gzip_voxels(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
     """Voxels ``(i, j, k)``, the first axis fastest, that begin at ``offset`` of what is packed.
 
     Raises
     ------
-    EOFError, OSError, one of ``UNPACKING``
+    EOFError, OSError, one of ``DECOMPRESSION_ERRORS``
         The file ends too early or is damaged.
     """
     array = np.empty(shape, dtype, order="F")
-    voxels: Any = memoryview(array.reshape(-1, order="F").view(np.uint8))  # type: ignore[arg-type]
+    buffer: Any = memoryview(array.reshape(-1, order="F").view(np.uint8))  # type: ignore[arg-type]
     with _open(path) as file:
         file.seek(offset)
-        done = 0
-        while done < len(voxels):
-            count = file.readinto(voxels[done : done + CHUNK])
+        filled_bytes = 0
+        while filled_bytes < len(buffer):
+            count = file.readinto(buffer[filled_bytes : filled_bytes + CHUNK_BYTES])
             if not count:
                 raise EOFError("end-of-stream")
-            done += count
+            filled_bytes += count
         file.read(1)  # the end of the stream, where the checksum is
     return array

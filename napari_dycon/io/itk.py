@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.core.atomic import replacing
+from napari_dycon.core.atomic import atomic_write
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.validation import (
-    DEFLATE,
-    Found,
+    MAX_DEFLATE_RATIO,
+    LoadedImage,
     check_affine,
     check_memory,
     check_shape,
-    plain,
+    to_native_dtype,
 )
 from napari_dycon.io.volume import Source
 
@@ -34,37 +34,37 @@ READERS = {
     ".mhd": "MetaImageIO",
 }
 SUFFIXES = tuple(READERS)
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # to RAS and back
-HEADER_BYTES = 2**16
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # to RAS and back
+MAX_HEADER_BYTES = 2**16
 # Where a header says that its voxels are in another file.
 _DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$", re.I | re.M)
-_PACKED = re.compile(r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M)
+_COMPRESSION_FIELD = re.compile(r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M)
 # Where a header says how its axes lie in the patient.
-_ORIENTED = re.compile(
+_ORIENTATION_FIELD = re.compile(
     r"^\s*(?:space directions|TransformMatrix|Rotation|Orientation)\s*[:=]", re.I | re.M
 )
-UNORIENTED = (
+MISSING_ORIENTATION_NOTE = (
     "{} says nothing of its orientation; its axes are taken to run left, posterior, superior. "
     "Sides may be swapped: compare with the source."
 )
 # ITK's reader of MetaImage ends the program, or never ends, on absurd numbers in these fields.
-_NUMBERS = re.compile(
+_NUMERIC_FIELD = re.compile(
     r"^\s*(NDims|DimSize|TransformMatrix|Rotation|Orientation|Offset|Position|Origin|"
     r"CenterOfRotation|ElementSpacing|ElementSize|HeaderSize|CompressedDataSize|"
     r"ElementNumberOfChannels|dimension|sizes|space directions|space origin|spacings)\s*[:=](.*)$",
     re.I | re.M,
 )
-MOST_NUMBER = 1e12
+MAX_HEADER_NUMBER = 1e12
 
 
-def read(path: Path) -> Found:
+def read(path: Path) -> LoadedImage:
     """Read the voxels and the geometry of a ``.nrrd``, ``.nhdr``, ``.mha`` or ``.mhd`` file."""
     import SimpleITK as sitk  # noqa: N813 (its usual name)
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     if path.stat().st_size == 0:
-        raise _unreadable(path, "it is empty")
-    data, packed, oriented = _data_file(path)
+        raise _unreadable_file_error(path, "it is empty")
+    data_file, is_compressed, has_orientation = _find_data_file(path)
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
     reader.SetFileName(str(path))
@@ -79,23 +79,23 @@ def read(path: Path) -> Found:
         while len(size) > 3 and size[-1] == 1:
             size = size[:-1]
         check_shape(path, size)
-        kind = np.dtype(_NUMPY.get(sitk.GetPixelIDValueAsString(reader.GetPixelID()), "V1"))
-        if kind.kind == "V":
+        dtype = np.dtype(_NUMPY_DTYPES.get(sitk.GetPixelIDValueAsString(reader.GetPixelID()), "V1"))
+        if dtype.kind == "V":
             raise FileFormatError(f"{path.name} holds voxels that are not plain numbers.")
-        most = data.stat().st_size * (DEFLATE if packed else 1)
-        if float(np.prod(size, dtype=np.float64)) * kind.itemsize > most:
-            raise _unreadable(path, "it ends too early (an incomplete copy or download?)")
-        check_memory(path, math.prod(size) * kind.itemsize)
+        max_bytes = data_file.stat().st_size * (MAX_DEFLATE_RATIO if is_compressed else 1)
+        if float(np.prod(size, dtype=np.float64)) * dtype.itemsize > max_bytes:
+            raise _unreadable_file_error(path, "it ends too early (an incomplete copy or download?)")
+        check_memory(path, math.prod(size) * dtype.itemsize)
         image = reader.Execute()
     except (RuntimeError, OSError, MemoryError):
-        raise _unreadable(path, "its header or its data are damaged") from None
+        raise _unreadable_file_error(path, "its header or its data are damaged") from None
     i, j, k = size
-    array = np.asarray(_Voxels(image))
+    array = np.asarray(_VoxelView(image))
     array = array.reshape(array.shape[-3:]).transpose(2, 1, 0)
-    affine = _affine(image)
+    affine = _read_affine(image)
     check_affine(path, affine)
-    notes = () if oriented else (UNORIENTED.format(path.name),)
-    return Found(plain(array), Source(path, (i, j, k), affine), notes)
+    notes = () if has_orientation else (MISSING_ORIENTATION_NOTE.format(path.name),)
+    return LoadedImage(to_native_dtype(array), Source(path, (i, j, k), affine), notes)
 
 
 def write(voxels: Array, source: Source, path: Path) -> None:
@@ -103,24 +103,24 @@ def write(voxels: Array, source: Source, path: Path) -> None:
     import SimpleITK as sitk  # noqa: N813
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
-    lps = LPS @ source.affine
+    lps = LPS_TO_RAS @ source.affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     image.SetOrigin(lps[:3, 3].tolist())
     image.SetSpacing(spacing.tolist())
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), True)
             # On a full disk the writer of NRRD leaves out the end and says nothing.
-            written = np.asarray(_Voxels(sitk.ReadImage(str(temporary))))
-            whole = np.array_equal(written, voxels.transpose(2, 1, 0), equal_nan=True)
+            written = np.asarray(_VoxelView(sitk.ReadImage(str(temporary))))
+            is_complete = np.array_equal(written, voxels.transpose(2, 1, 0), equal_nan=True)
         except RuntimeError:
-            whole = False
-        if not whole:
+            is_complete = False
+        if not is_complete:
             raise OSError("the file could not be written whole")
 
 
-class _Voxels:
+class _VoxelView:
     """An image's voxels where they are; SimpleITK's own view of them does not keep them alive."""
 
     def __init__(self, image: Any) -> None:
@@ -130,87 +130,87 @@ class _Voxels:
         self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
 
 
-def _affine(image: Any) -> npt.NDArray[np.float64]:
+def _read_affine(image: Any) -> npt.NDArray[np.float64]:
     """Index to RAS+ mm, of the first three axes."""
     n = image.GetDimension()
     direction = np.array(image.GetDirection(), dtype=np.float64).reshape(n, n)[:3, :3]
     affine = np.eye(4)
     affine[:3, :3] = direction * np.array(image.GetSpacing(), dtype=np.float64)[:3]
     affine[:3, 3] = np.array(image.GetOrigin(), dtype=np.float64)[:3]
-    ras: npt.NDArray[np.float64] = LPS @ affine
+    ras: npt.NDArray[np.float64] = LPS_TO_RAS @ affine
     return ras
 
 
-def _data_file(path: Path) -> tuple[Path, bool, bool]:
+def _find_data_file(path: Path) -> tuple[Path, bool, bool]:
     """Where the voxels are, never outside the header's folder; whether packed; whether oriented."""
     with path.open("rb") as file:
-        head = file.read(HEADER_BYTES).decode("latin-1")
+        head = file.read(MAX_HEADER_BYTES).decode("latin-1")
     if path.suffix.lower() in (".nrrd", ".nhdr"):
         head = re.split(r"\r?\n\r?\n", head, maxsplit=1)[0]
     elif (end := re.search(r"^ElementDataFile\s*=.*$", head, re.M)) is not None:
         head = head[: end.end()]
-    packed, oriented = _PACKED.search(head) is not None, _ORIENTED.search(head) is not None
+    is_compressed, has_orientation = _COMPRESSION_FIELD.search(head) is not None, _ORIENTATION_FIELD.search(head) is not None
     _check_header(path, head)
-    named = _DATA_FILE.search(head)
-    if named is None or named.group(1).upper() == "LOCAL":
-        return path, packed, oriented
-    name = named.group(1)
+    match = _DATA_FILE.search(head)
+    if match is None or match.group(1).upper() == "LOCAL":
+        return path, is_compressed, has_orientation
+    name = match.group(1)
     if name.upper().startswith("LIST") or "%" in name:
         raise FileFormatError(
             f"The voxels of {path.name} are spread over several files; expected one file. Save it "
             "again as one, such as .nrrd or .mha."
         )
     if not name.isprintable():
-        raise _unreadable(path, "its header is damaged")
-    outside = FileFormatError(
+        raise _unreadable_file_error(path, "its header is damaged")
+    outside_error = FileFormatError(
         f"The voxels of {path.name} lie outside its folder; expected a file beside it. Put "
         "both into one folder and correct the header."
     )
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or PurePosixPath(name).is_absolute():
-        raise outside  # before anything is asked of it: a share of another machine would be called
+        raise outside_error  # before anything is asked of it: a share of another machine would be called
     data = (path.parent / name).resolve()
     if not data.is_relative_to(path.parent.resolve()):
-        raise outside
+        raise outside_error
     if not os.path.isfile(data):  # pathlib raises for names that are too long
         raise FileFormatError(
             f"{path.name} is a header, and the file with its voxels, {data.name}, is missing "
             "beside it. Copy both."
         )
-    return data, packed, oriented
+    return data, is_compressed, has_orientation
 
 
-def _check_header(path: Path, head: str) -> None:
+def _check_header(path: Path, header: str) -> None:
     """Refuse what no writer writes, before a library meets it."""
-    found = {}
-    for hit in _NUMBERS.finditer(head):
-        values = re.sub(r"[(),]|none", " ", hit.group(2)).split()
+    fields = {}
+    for match in _NUMERIC_FIELD.finditer(header):
+        values = re.sub(r"[(),]|none", " ", match.group(2)).split()
         try:
             numbers = [float(value) for value in values]
         except ValueError:
-            raise _unreadable(path, f"its header says '{hit.group(1)}' without a number") from None
-        if not all(abs(number) < MOST_NUMBER for number in numbers):  # nor nan
-            raise _unreadable(path, f"its header says '{hit.group(1)}' with an absurd number")
-        found[hit.group(1).lower()] = numbers
+            raise _unreadable_file_error(path, f"its header says '{match.group(1)}' without a number") from None
+        if not all(abs(number) < MAX_HEADER_NUMBER for number in numbers):  # nor nan
+            raise _unreadable_file_error(path, f"its header says '{match.group(1)}' with an absurd number")
+        fields[match.group(1).lower()] = numbers
     for name in ("compresseddatasize", "headersize"):  # memory is taken for them as they stand
-        if any(n > path.stat().st_size for n in found.get(name, [])):
-            raise _unreadable(path, "its header tells of more data than it has")
-    dimensions = found.get("ndims", found.get("dimension", [0.0]))
+        if any(n > path.stat().st_size for n in fields.get(name, [])):
+            raise _unreadable_file_error(path, "its header tells of more data than it has")
+    dimensions = fields.get("ndims", fields.get("dimension", [0.0]))
     if len(dimensions) != 1 or dimensions[0] not in range(1, 17):
-        raise _unreadable(path, "its header does not say how many dimensions it has")
-    sizes = found.get("dimsize", found.get("sizes", []))
+        raise _unreadable_file_error(path, "its header does not say how many dimensions it has")
+    sizes = fields.get("dimsize", fields.get("sizes", []))
     if len(sizes) != dimensions[0] or not all(n >= 1 and n.is_integer() for n in sizes):
-        raise _unreadable(path, "its header does not say how large it is")
+        raise _unreadable_file_error(path, "its header does not say how large it is")
 
 
-def _unreadable(path: Path, found: str) -> FileFormatError:
+def _unreadable_file_error(path: Path, problem: str) -> FileFormatError:
     kind = "NRRD" if "Nrrd" in READERS[path.suffix.lower()] else "MetaImage"
     return FileFormatError(
-        f"{path.name} cannot be read: {found}. Expected a 3D {kind} scan; copy or export it again."
+        f"{path.name} cannot be read: {problem}. Expected a 3D {kind} scan; copy or export it again."
     )
 
 
-_NUMPY = {
+_NUMPY_DTYPES = {
     "8-bit signed integer": "i1",
     "8-bit unsigned integer": "u1",
     "16-bit signed integer": "i2",

@@ -22,43 +22,43 @@ from nibabel import imageglobals
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
-from napari_dycon.core.atomic import replacing
+from napari_dycon.core.atomic import atomic_write
 from napari_dycon.errors import FileFormatError
-from napari_dycon.io.files import check_kind
-from napari_dycon.io.gzip import UNPACKING, packed, unpacked
+from napari_dycon.io.files import check_path_type
+from napari_dycon.io.gzip import DECOMPRESSION_ERRORS, open_gzip_writer, read_gzip_voxels
 from napari_dycon.io.validation import (
-    DEFLATE,
-    Found,
+    MAX_DEFLATE_RATIO,
+    LoadedImage,
     check_affine,
     check_memory,
     check_shape,
-    corner_distance,
-    plain,
+    compute_corner_distance,
+    to_native_dtype,
 )
 from napari_dycon.io.volume import Source
 
 Array = npt.NDArray[Any]
 SUFFIXES = (".nii.gz", ".nii")
 # By the first four bytes, which are the header's length.
-HEADERS = {
+IMAGE_CLASSES = {
     (348).to_bytes(4, "little"): nib.Nifti1Image,
     (540).to_bytes(4, "little"): nib.Nifti2Image,
 }
-LONGEST_HEADER = 540
+MAX_HEADER_BYTES = 540
 TEXT_FIELDS = ("data_type", "descrip", "intent_name", "db_name", "aux_file")
-MILLIMETERS = {1: 1000.0, 3: 0.001}  # of the header's units: meters, micrometers
+MILLIMETERS_PER_UNIT = {1: 1000.0, 3: 0.001}  # of the header's units: meters, micrometers
 TOLERANCE_MM = 1e-2  # between the q and the s form, which are kept as float32
 
 
-def read(path: Path, channel: int | None = None) -> Found:
+def read(path: Path, channel: int | None = None) -> LoadedImage:
     """Read the voxels and the geometry of a ``.nii`` or ``.nii.gz`` file.
 
     Parameters
     ----------
     channel : which 3D scan of a 4D file; without, a file with several is refused
     """
-    image = _open(path)
-    shape = _shape(image)
+    image = _open_image(path)
+    shape = _squeeze_shape(image)
     if channel is not None and (len(shape) != 4 or channel >= shape[3]):
         count = shape[3] if len(shape) == 4 else 1
         raise FileFormatError(
@@ -68,73 +68,73 @@ def read(path: Path, channel: int | None = None) -> Found:
     check_shape(path, shape if channel is None else shape[:3])
     _check_size(path, image, shape)
     i, j, k = shape = shape[:3]
-    affine, notes = _geometry(path, image, (i, j, k))
-    array = _voxels(path, image, shape, channel)
+    affine, notes = _read_geometry(path, image, (i, j, k))
+    array = _read_voxels(path, image, shape, channel)
     # What was unpacked is in memory of our own, unlike a file that is mapped.
-    borrowed = not path.name.lower().endswith(".gz")
-    return Found(array, Source(path, (i, j, k), affine, image.header.copy()), notes, borrowed)
+    shares_memory = not path.name.lower().endswith(".gz")
+    return LoadedImage(array, Source(path, (i, j, k), affine, image.header.copy()), notes, shares_memory)
 
 
-def channel_count(path: Path) -> int:
+def count_channels(path: Path) -> int:
     """How many 3D scans a file holds by its header; 1 where that cannot be read."""
     try:
-        check_kind(path)
-        shape = _shape(_open(path))
+        check_path_type(path)
+        shape = _squeeze_shape(_open_image(path))
     except FileFormatError:
         return 1  # reading it tells what is wrong
     return shape[3] if len(shape) == 4 else 1
 
 
-def _shape(image: Any) -> tuple[int, ...]:
+def _squeeze_shape(image: Any) -> tuple[int, ...]:
     shape = tuple(int(n) for n in image.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
 
 
-def _open(path: Path) -> Any:
+def _open_image(path: Path) -> Any:
     """Header and a proxy for the voxels; of a header's extensions nothing is read.
 
     They say themselves how long they are, and may hold anything.
     """
     try:
-        with _quietly():
-            block = _first_bytes(path, LONGEST_HEADER)
-            size = {block[:4], block[3::-1]} & set(HEADERS)
-            kind = HEADERS[size.pop()] if size else nib.Nifti1Image
-            header = kind.header_class(block[: kind.header_class.sizeof_hdr])
+        with _suppress_log():
+            block = _read_header_bytes(path, MAX_HEADER_BYTES)
+            lengths = {block[:4], block[3::-1]} & set(IMAGE_CLASSES)
+            image_class = IMAGE_CLASSES[lengths.pop()] if lengths else nib.Nifti1Image
+            header = image_class.header_class(block[: image_class.header_class.sizeof_hdr])
             # On disk the header may be damaged in ways that only show when it is asked.
             header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
-            return kind(ArrayProxy(path, header), None, header)
+            return image_class(ArrayProxy(path, header), None, header)
     except Exception as error:  # nibabel raises whatever the fields of a damaged header lead to
-        raise _unreadable(path, error) from None
+        raise _unreadable_file_error(path, error) from None
 
 
-def _first_bytes(path: Path, count: int) -> bytes:
+def _read_header_bytes(path: Path, count: int) -> bytes:
     """First bytes of a file, unpacked where its name says that it is packed."""
     if path.name.lower().endswith(".gz"):
-        with gzip.open(path) as packed:
-            return packed.read(count)
+        with gzip.open(path) as compressed:
+            return compressed.read(count)
     with path.open("rb") as file:
         return file.read(count)
 
 
 @contextlib.contextmanager
-def _quietly() -> Iterator[None]:
+def _suppress_log() -> Iterator[None]:
     """Keep nibabel's notes on a header's fields from standing before what we say of it."""
     logger = imageglobals.logger
 
-    def silent(_: logging.LogRecord) -> bool:
+    def reject_record(_: logging.LogRecord) -> bool:
         return False
 
-    logger.addFilter(silent)
+    logger.addFilter(reject_record)
     try:
         yield
     finally:
-        logger.removeFilter(silent)
+        logger.removeFilter(reject_record)
 
 
-def _unreadable(path: Path, error: BaseException) -> FileFormatError:
+def _unreadable_file_error(path: Path, error: BaseException) -> FileFormatError:
     if isinstance(error, MemoryError):
         return FileFormatError(
             f"{path.name} does not fit into this computer's memory. Close other programs, or crop "
@@ -143,24 +143,24 @@ def _unreadable(path: Path, error: BaseException) -> FileFormatError:
     if isinstance(error, PermissionError):
         return FileFormatError(f"{path.name} may not be read: permission denied.")
     if path.stat().st_size == 0:
-        found = "it is empty"
-    elif _ends_early(path, error):
-        found = "it ends too early (an incomplete copy or download?)"
-    elif path.name.lower().endswith(".gz") and not _is_packed(path):
-        found = "it is not compressed as its name says"
+        problem = "it is empty"
+    elif _is_truncated(path, error):
+        problem = "it ends too early (an incomplete copy or download?)"
+    elif path.name.lower().endswith(".gz") and not _is_gzip(path):
+        problem = "it is not compressed as its name says"
     else:
-        found = "its header or its data are not those of a NIfTI file"
+        problem = "its header or its data are not those of a NIfTI file"
     return FileFormatError(
-        f"{path.name} cannot be read: {found}. Expected a 3D NIfTI scan; copy or export it again."
+        f"{path.name} cannot be read: {problem}. Expected a 3D NIfTI scan; copy or export it again."
     )
 
 
-def _is_packed(path: Path) -> bool:
+def _is_gzip(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(2) == b"\x1f\x8b"
 
 
-def _ends_early(path: Path, error: BaseException) -> bool:
+def _is_truncated(path: Path, error: BaseException) -> bool:
     if isinstance(error, EOFError) or "end-of-stream" in str(error):
         return True
     try:
@@ -174,41 +174,41 @@ def _ends_early(path: Path, error: BaseException) -> bool:
 
 def _check_size(path: Path, image: Any, shape: tuple[int, ...]) -> None:
     """Refuse a file too small for what its header claims, before memory is taken for it."""
-    most = path.stat().st_size * (DEFLATE if path.name.lower().endswith(".gz") else 1)
-    width, offset = image.get_data_dtype().itemsize, image.dataobj.offset
-    if float(np.prod(shape, dtype=np.float64)) * width + offset > most or offset < 0:
-        raise _unreadable(path, EOFError())
-    scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
-    check_memory(path, math.prod(shape[:3]) * (8 if scaled else width))
+    max_bytes = path.stat().st_size * (MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
+    itemsize, offset = image.get_data_dtype().itemsize, image.dataobj.offset
+    if float(np.prod(shape, dtype=np.float64)) * itemsize + offset > max_bytes or offset < 0:
+        raise _unreadable_file_error(path, EOFError())
+    is_scaled = (image.dataobj.slope, image.dataobj.inter) != (1.0, 0.0)
+    check_memory(path, math.prod(shape[:3]) * (8 if is_scaled else itemsize))
 
 
-def _voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | None) -> Array:
+def _read_voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | None) -> Array:
     dtype = image.get_data_dtype()
     if dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
         raise FileFormatError(
             f"{path.name} holds color or complex voxels ({dtype}); expected one number a voxel."
         )
     proxy = image.dataobj
-    identity = (proxy.slope, proxy.inter) == (1.0, 0.0)
+    is_unscaled = (proxy.slope, proxy.inter) == (1.0, 0.0)
     try:
         if channel is not None:
             # The others are not kept in memory; whole numbers stay what they are without scaling.
             array = np.asarray(proxy[(..., channel, *(0 for _ in image.shape[4:]))])
-        elif identity and path.name.lower().endswith(".gz"):
-            array = unpacked(path, proxy.offset, shape, dtype)
-        elif identity and np.issubdtype(dtype, np.integer):
+        elif is_unscaled and path.name.lower().endswith(".gz"):
+            array = read_gzip_voxels(path, proxy.offset, shape, dtype)
+        elif is_unscaled and np.issubdtype(dtype, np.integer):
             array = np.asarray(proxy.get_unscaled())
         else:
             array = np.asarray(proxy)
-    except (OSError, EOFError, ValueError, MemoryError, *UNPACKING) as error:
-        raise _unreadable(path, error) from None
+    except (OSError, EOFError, ValueError, MemoryError, *DECOMPRESSION_ERRORS) as error:
+        raise _unreadable_file_error(path, error) from None
     array = array.reshape(shape)
-    if not identity and np.issubdtype(array.dtype, np.floating):
+    if not is_unscaled and np.issubdtype(array.dtype, np.floating):
         return array.astype(np.float32)  # of scaled integers, which nibabel makes float64
-    return plain(array)
+    return to_native_dtype(array)
 
 
-def _geometry(
+def _read_geometry(
     path: Path, image: Any, shape: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
     """Affine in mm, and what had to be decided: a header may say two things, or nothing."""
@@ -223,15 +223,15 @@ def _geometry(
         with contextlib.suppress(HeaderDataError, ValueError, np.linalg.LinAlgError):
             affine = np.asarray(header.get_sform(), dtype=np.float64)
     if s_code > 0 and q_form is not None:
-        if _usable(affine):
-            apart = corner_distance(affine, q_form, shape)
-            if apart > max(TOLERANCE_MM, 1e-6 * float(np.abs(affine).max())):
+        if _is_valid_affine(affine):
+            distance_mm = compute_corner_distance(affine, q_form, shape)
+            if distance_mm > max(TOLERANCE_MM, 1e-6 * float(np.abs(affine).max())):
                 notes.append(
-                    f"{path.name}: its q form and its s form differ by up to {apart:.3g} mm. The s "
+                    f"{path.name}: its q form and its s form differ by up to {distance_mm:.3g} mm. The s "
                     "form is used, as by most programs, since it can also hold what a registration "
                     "found."
                 )
-        elif _usable(q_form):
+        elif _is_valid_affine(q_form):
             affine = q_form
             notes.append(f"{path.name}: its s form is unusable; the q form is used instead.")
     if q_code <= 0 and s_code <= 0:
@@ -239,7 +239,7 @@ def _geometry(
             f"{path.name} says nothing of its orientation (q and s codes are 0); its axes are "
             "taken to run left, anterior, superior. Sides may be swapped: compare with the source."
         )
-    factor = MILLIMETERS.get(int(header["xyzt_units"]) & 7, 1.0)
+    factor = MILLIMETERS_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     if factor != 1.0:
         notes.append(f"{path.name} is not in millimeters; its geometry was converted.")
         affine = np.diag([factor, factor, factor, 1.0]) @ affine
@@ -247,22 +247,22 @@ def _geometry(
     return affine, tuple(notes)
 
 
-def _usable(affine: npt.NDArray[np.float64]) -> bool:
+def _is_valid_affine(affine: npt.NDArray[np.float64]) -> bool:
     return bool(np.all(np.isfinite(affine)) and abs(np.linalg.det(affine[:3, :3])) > 0)
 
 
 def write(voxels: Array, source: Source, path: Path) -> None:
     """Write voxels in the file's own order ``(i, j, k)`` on the source's grid."""
     header = source.header
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     if header is None:
-        image = kind(voxels, source.affine, dtype=voxels.dtype)
+        image = image_class(voxels, source.affine, dtype=voxels.dtype)
         image.header.set_xyzt_units("mm")
         image.set_sform(source.affine, code=1)
-        turn = source.affine[:3, :3] / np.linalg.norm(source.affine[:3, :3], axis=0)
-        right_angles = np.allclose(turn.T @ turn, np.eye(3), atol=1e-5)
+        rotation = source.affine[:3, :3] / np.linalg.norm(source.affine[:3, :3], axis=0)
+        is_orthogonal = np.allclose(rotation.T @ rotation, np.eye(3), atol=1e-5)
         # The q form cannot hold sheared axes; programs that prefer it must not find it then.
-        image.set_qform(source.affine, code=1 if right_angles else 0)
+        image.set_qform(source.affine, code=1 if is_orthogonal else 0)
     else:
         # A header is only taken over from NIfTI: its codes and matrices stay as they are.
         pixdim = header["pixdim"].copy()
@@ -276,11 +276,11 @@ def write(voxels: Array, source: Source, path: Path) -> None:
         for field in TEXT_FIELDS:
             if field in header:  # NIfTI-2 has fewer
                 header[field] = b""
-        image = kind(voxels, None, header)
+        image = image_class(voxels, None, header)
         image.header["pixdim"] = pixdim  # nibabel resets the unused ones
-    with replacing(path) as temporary, temporary.open("wb") as raw:
+    with atomic_write(path) as temporary, temporary.open("wb") as raw:
         if path.name.lower().endswith(".gz"):
-            with packed(raw) as file:
+            with open_gzip_writer(raw) as file:
                 image.to_stream(file)
         else:
             image.to_stream(raw)

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.core.untrusted import PICKLES, PROGRAMS
+from napari_dycon.core.untrusted import PICKLE_SUFFIXES, CODE_EXECUTION_WARNING
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.io import itk, nifti
 from napari_dycon.io.dicom import discovery
 from napari_dycon.io.dicom.files import is_dicom
-from napari_dycon.io.files import check_kind, folder_state
-from napari_dycon.io.validation import Found
+from napari_dycon.io.files import check_path_type, folder_fingerprint
+from napari_dycon.io.validation import LoadedImage
 from napari_dycon.io.validation import check_values as _check_values
-from napari_dycon.io.volume import Volume, in_order, same_grid, to_canonical
+from napari_dycon.io.volume import Volume, to_contiguous, grid_difference, to_canonical
 
 Array = npt.NDArray[Any]
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
-KINDS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or DICOM"
-_CHANNEL = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE)  # scan.nii.gz#2
+SUPPORTED_FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or DICOM"
+_CHANNEL_ADDRESS = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE)  # scan.nii.gz#2
 
 
 def is_scan(path: Path | str) -> bool:
@@ -36,30 +36,30 @@ def is_scan(path: Path | str) -> bool:
 
 def scan_name(path: Path | str) -> str:
     """File name without its format's suffix; of a file of a DICOM series, its folder's name."""
-    path = file_of(path)
+    path = get_scan_file(path)
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
     return path.absolute().parent.name if path.is_file() else path.name
 
 
-def file_of(path: Path | str) -> Path:
+def get_scan_file(path: Path | str) -> Path:
     """Return the file in which a scan lies: of ``scan.nii.gz#2`` that is ``scan.nii.gz``."""
-    return _addressed(Path(path))[0]
+    return _split_channel(Path(path))[0]
 
 
-def scan_state(path: Path | str) -> object:
+def scan_fingerprint(path: Path | str) -> object:
     """What changes when a scan's files do, as plain values: of a series, all of its folder."""
-    file = file_of(path)
+    file = get_scan_file(path)
     if file.is_dir() or not is_scan(file):
-        return folder_state(file if file.is_dir() else file.parent)
+        return folder_fingerprint(file if file.is_dir() else file.parent)
     state = file.stat()
     return (file.name, state.st_mtime_ns, state.st_size)
 
 
-def _addressed(path: Path) -> tuple[Path, int | None]:
-    named = _CHANNEL.match(path.name)
-    return (path.with_name(named[1]), int(named[2])) if named else (path, None)
+def _split_channel(path: Path) -> tuple[Path, int | None]:
+    match = _CHANNEL_ADDRESS.match(path.name)
+    return (path.with_name(match[1]), int(match[2])) if match else (path, None)
 
 
 def read_volume(path: Path | str, *, check_values: bool = True, resample: bool = False) -> Volume:
@@ -83,33 +83,33 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
     FileFormatError, GeometryError
         In one line: the file, what was found, what was expected.
     """
-    path, channel = _addressed(Path(path))
-    found = _found(path, channel, resample)
+    path, channel = _split_channel(Path(path))
+    image = _load_image(path, channel, resample)
     if check_values:
-        _check_values(path, found.array)
-    return _volume(found)
+        _check_values(path, image.array)
+    return _to_volume(image)
 
 
 def read_series(
-    series: discovery.Series, *, resample: bool = False, progress: discovery.Progress | None = None
+    series: discovery.Series, *, resample: bool = False, progress: discovery.OnProgress | None = None
 ) -> Volume:
     """Read one of the series that ``dicom.find_series`` found, as ``read_volume`` does.
 
     ``progress`` is called with how many images are read, and of how many.
     """
-    found = discovery.read_series(series, series.path, resample=resample, progress=progress)
-    _check_values(series.path, found.array)
-    return _volume(found)
+    image = discovery.read_series(series, series.path, resample=resample, progress=progress)
+    _check_values(series.path, image.array)
+    return _to_volume(image)
 
 
-def _volume(found: Found) -> Volume:
-    turned, affine = to_canonical(found.array, found.source.affine)
-    array = np.array(turned, order="C") if found.borrowed else in_order(turned)
-    return Volume(array, affine, found.source, found.notes)
+def _to_volume(image: LoadedImage) -> Volume:
+    canonical, affine = to_canonical(image.array, image.source.affine)
+    array = np.array(canonical, order="C") if image.shares_memory else to_contiguous(canonical)
+    return Volume(array, affine, image.source, image.notes)
 
 
-def _found(path: Path, channel: int | None, resample: bool) -> Found:
-    check_kind(path)
+def _load_image(path: Path, channel: int | None, resample: bool) -> LoadedImage:
+    check_path_type(path)
     try:
         if path.is_dir():
             return discovery.read(path, resample=resample)
@@ -122,21 +122,21 @@ def _found(path: Path, channel: int | None, resample: bool) -> Found:
             return discovery.read(path, resample=resample)
     except PermissionError:
         raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
-    if path.suffix.lower() in PICKLES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         raise FileFormatError(
-            f"{path.name} is or may hold a Python pickle, {PROGRAMS}; expected {KINDS}."
+            f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}; expected {SUPPORTED_FORMATS}."
         )
-    raise FileFormatError(f"{path.name} is no scan by its name; expected {KINDS}.")
+    raise FileFormatError(f"{path.name} is no scan by its name; expected {SUPPORTED_FORMATS}.")
 
 
-def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
+def read_label(path: Path | str, *, reference: Volume | None = None) -> Volume:
     """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``like``.
 
     Values must be whole numbers from 0 to 255; 255 means that nobody annotated this voxel.
     """
     path = Path(path)
     volume = read_volume(path, check_values=False)
-    _check_grid(volume, like, f"Label {path.name}")
+    _check_grid(volume, reference, f"Label {path.name}")
     array = volume.array
     if array.dtype == np.uint8:  # anything it can hold
         return volume
@@ -144,8 +144,8 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
         raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or np.any(array != np.rint(array)):
-        odd = array[array != np.rint(array)]
-        example = f" ({odd.flat[0]:g} among them)" if odd.size else ""
+        fractional = array[array != np.rint(array)]
+        example = f" ({fractional.flat[0]:g} among them)" if fractional.size else ""
         raise LabelError(
             f"Label {path.name} holds values from {low:g} to {high:g}{example}; expected whole "
             "numbers from 0 to 254, and 255 where nothing is annotated. Is it a scan instead of a "
@@ -154,17 +154,17 @@ def read_label(path: Path | str, *, like: Volume | None = None) -> Volume:
     return Volume(array.astype(np.uint8), volume.affine, volume.source, volume.notes)
 
 
-def read_map(path: Path | str, *, like: Volume | None = None) -> npt.NDArray[np.float32]:
+def read_map(path: Path | str, *, reference: Volume | None = None) -> npt.NDArray[np.float32]:
     """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``like``."""
     volume = read_volume(path, check_values=False)
-    _check_grid(volume, like, f"Map {Path(path).name}")
+    _check_grid(volume, reference, f"Map {Path(path).name}")
     return volume.array.astype(np.float32, copy=False)
 
 
-def _check_grid(volume: Volume, like: Volume | None, what: str) -> None:
-    if like is not None and (difference := same_grid(volume, like)):
-        scan = like.source.path.name if like.source.path else "its scan"
+def _check_grid(volume: Volume, reference: Volume | None, description: str) -> None:
+    if reference is not None and (difference := grid_difference(volume, reference)):
+        scan = reference.source.path.name if reference.source.path else "its scan"
         raise GeometryError(
-            f"{what} does not fit {scan}: {difference}. Expected the grid of its scan; make it "
+            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; make it "
             "again from there."
         )

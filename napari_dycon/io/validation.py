@@ -14,21 +14,21 @@ from napari_dycon.errors import FileFormatError, GeometryError
 from napari_dycon.io.volume import Source
 
 Array = npt.NDArray[Any]
-MOST_VOXELS = 2**33
-DEFLATE = 1032  # nothing that gzip or zip packs shrinks by more
+MAX_VOXELS = 2**33
+MAX_DEFLATE_RATIO = 1032  # nothing that gzip or zip packs shrinks by more
 
 
 @dataclass(frozen=True)
-class Found:
+class LoadedImage:
     """What a reader found: voxels ``(i, j, k)`` in the file's own order, and where they lie.
 
-    ``borrowed`` voxels are a file's or another library's memory, in which nothing may be kept.
+    ``shares_memory`` voxels are a file's or another library's memory, in which nothing may be kept.
     """
 
     array: Array
     source: Source
     notes: tuple[str, ...] = ()
-    borrowed: bool = True
+    shares_memory: bool = True
 
 
 def check_shape(path: Path, shape: tuple[int, ...]) -> None:
@@ -43,36 +43,36 @@ def check_shape(path: Path, shape: tuple[int, ...]) -> None:
         raise FileFormatError(
             f"{path.name} is not 3D ({size} voxels); expected a scan with several slices."
         )
-    if min(shape) < 1 or float(np.prod(np.array(shape, dtype=np.float64))) > MOST_VOXELS:
+    if min(shape) < 1 or float(np.prod(np.array(shape, dtype=np.float64))) > MAX_VOXELS:
         raise FileFormatError(
             f"{path.name} claims {size} voxels, which no scan has; its header is damaged."
         )
 
 
-def check_memory(path: Path, needed: int) -> None:
+def check_memory(path: Path, needed_bytes: int) -> None:
     """Refuse what cannot fit, before it is read: a packed file can be a thousandth of its size.
 
     Parameters
     ----------
     needed : bytes of the voxels
     """
-    free = available_memory()
-    if free is not None and needed > free:
+    free_bytes = available_memory()
+    if free_bytes is not None and needed_bytes > free_bytes:
         raise FileFormatError(
             f"{path.name} does not fit into this computer's memory: its voxels take "
-            f"{needed / 2**30:.1f} GB, and {free / 2**30:.1f} GB are free. Close other programs, "
+            f"{needed_bytes / 2**30:.1f} GB, and {free_bytes / 2**30:.1f} GB are free. Close other programs, "
             "or crop the scan; if it should be small, its header is damaged."
         )
 
 
 def check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
     """Refuse axes that are not three independent ones."""
-    turn = affine[:3, :3]
-    norms = np.linalg.norm(turn, axis=0)
+    axes = affine[:3, :3]
+    norms = np.linalg.norm(axes, axis=0)
     if (
         not np.all(np.isfinite(affine))
         or np.any(norms <= 0)
-        or abs(np.linalg.det(turn / norms)) < 1e-3
+        or abs(np.linalg.det(axes / norms)) < 1e-3
     ):
         raise GeometryError(
             f"{path.name} has no usable geometry: its affine is singular or not finite. Expected "
@@ -84,9 +84,9 @@ def check_values(path: Path, array: Array) -> None:
     """Refuse voxels that are not finite and scans of one single value."""
     low, high = array.min(), array.max()
     if not (np.isfinite(low) and np.isfinite(high)):  # one NaN makes both so
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        n_invalid = int(array.size - np.count_nonzero(np.isfinite(array)))
         raise FileFormatError(
-            f"{path.name} holds {bad} voxels that are not finite numbers (NaN or infinity); "
+            f"{path.name} holds {n_invalid} voxels that are not finite numbers (NaN or infinity); "
             "expected a number in every voxel. Replace them, or export the scan again."
         )
     if low == high:
@@ -96,7 +96,7 @@ def check_values(path: Path, array: Array) -> None:
         )
 
 
-def plain(array: Array) -> Array:
+def to_native_dtype(array: Array) -> Array:
     """In the machine's byte order, and truth values as numbers."""
     if array.dtype == bool:
         return array.astype(np.uint8)
@@ -105,7 +105,7 @@ def plain(array: Array) -> Array:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def corner_distance(
+def compute_corner_distance(
     a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
     """How far two affines put a corner of the same voxels apart, at most, in mm."""

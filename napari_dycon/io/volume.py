@@ -20,7 +20,7 @@ from nibabel import orientations
 Array = npt.NDArray[Any]
 AXES = ("S", "P", "L")
 GRID_TOLERANCE_MM = 1e-3
-MOST_CHANNELS = 8  # of a scan; more in one file are time points
+MAX_CHANNELS = 8  # of a scan; more in one file are time points
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Volume:
         """How many channels the scan has."""
         return 1 if self.array.ndim == 3 else int(self.array.shape[0])
 
-    def without_voxels(self) -> Volume:
+    def grid_only(self) -> Volume:
         """Return the grid alone: all voxels are 0 and take no memory."""
         return replace(self, array=np.broadcast_to(np.uint8(0), self.shape))
 
@@ -73,7 +73,7 @@ class Volume:
         return z, y, x
 
 
-def _turn(affine: npt.NDArray[np.float64]) -> Array:
+def _reorientation(affine: npt.NDArray[np.float64]) -> Array:
     """Orientation transform (nibabel's ornt) from a file's axes to the canonical ones."""
     return np.asarray(
         orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(AXES))
@@ -84,48 +84,48 @@ def to_canonical(
     array: Array, affine: npt.NDArray[np.float64]
 ) -> tuple[Array, npt.NDArray[np.float64]]:
     """Turn ``(i, j, k)`` voxels to Superior, Posterior, Left; lossless, may return a view."""
-    turn = _turn(affine)
-    turned = orientations.apply_orientation(array, turn)
-    return turned, affine @ orientations.inv_ornt_aff(turn, array.shape)
+    transform = _reorientation(affine)
+    reoriented = orientations.apply_orientation(array, transform)
+    return reoriented, affine @ orientations.inv_ornt_aff(transform, array.shape)
 
 
-def in_order(turned: Array) -> Array:
+def to_contiguous(voxels: Array) -> Array:
     """Put voxels ``(D, H, W)`` into C order; within their own memory where axes only run backwards.
 
     A copy would need the memory twice, and memory that is touched for the first time is slow.
     """
-    backwards = tuple(slice(None, None, -1 if step < 0 else 1) for step in turned.strides)
-    array = turned[backwards]
+    flips = tuple(slice(None, None, -1 if step < 0 else 1) for step in voxels.strides)
+    array = voxels[flips]
     if not (array.flags.c_contiguous and array.flags.writeable):
-        return np.ascontiguousarray(turned)
-    inner = backwards[1:]
-    if backwards[0].step == -1:
+        return np.ascontiguousarray(voxels)
+    inner_flips = flips[1:]
+    if flips[0].step == -1:
         for low in range((len(array) + 1) // 2):
             high = len(array) - 1 - low
-            first = array[low][inner].copy()
-            array[low] = array[high][inner].copy() if low == high else array[high][inner]
+            first = array[low][inner_flips].copy()
+            array[low] = array[high][inner_flips].copy() if low == high else array[high][inner_flips]
             array[high] = first
-    elif any(axis.step == -1 for axis in inner):
-        for number in range(len(array)):
-            array[number] = array[number][inner].copy()
+    elif any(axis.step == -1 for axis in inner_flips):
+        for index in range(len(array)):
+            array[index] = array[index][inner_flips].copy()
     return array
 
 
 def from_canonical(array: Array, source: Source) -> Array:
     """Turn ``(D, H, W)`` voxels back to the axes of the file they belong to."""
-    back = orientations.ornt_transform(
+    transform = orientations.ornt_transform(
         orientations.axcodes2ornt(AXES), nib.io_orientation(source.affine)
     )
-    return np.asarray(orientations.apply_orientation(array, back))
+    return np.asarray(orientations.apply_orientation(array, transform))
 
 
-def room_for(source: Source, dtype: npt.DTypeLike) -> Array:
+def allocate_like(source: Source, dtype: npt.DTypeLike) -> Array:
     """Room for voxels ``(i, j, k)`` that ``to_canonical`` turns without moving them in memory."""
-    turned, _ = to_canonical(np.broadcast_to(np.uint8(0), source.shape), source.affine)
-    return from_canonical(np.empty(turned.shape, dtype), source)
+    canonical, _ = to_canonical(np.broadcast_to(np.uint8(0), source.shape), source.affine)
+    return from_canonical(np.empty(canonical.shape, dtype), source)
 
 
-def same_grid(a: Volume, b: Volume) -> str | None:
+def grid_difference(a: Volume, b: Volume) -> str | None:
     """Compare two grids: ``None`` when they agree, else a sentence with both values.
 
     Affines agree when no corner of the volume moves by more than 1e-3 mm.
@@ -135,14 +135,14 @@ def same_grid(a: Volume, b: Volume) -> str | None:
     corners = np.array(
         [[d, h, w, 1] for d in (0, a.shape[0]) for h in (0, a.shape[1]) for w in (0, a.shape[2])]
     ).T
-    apart = float(np.abs((a.affine - b.affine) @ corners)[:3].max())
-    if apart > GRID_TOLERANCE_MM:
+    distance_mm = float(np.abs((a.affine - b.affine) @ corners)[:3].max())
+    if distance_mm > GRID_TOLERANCE_MM:
         return (
-            f"they lie in different places, up to {apart:.3g} mm apart (spacing "
-            f"{_mm(a.spacing_mm)} against {_mm(b.spacing_mm)} mm)"
+            f"they lie in different places, up to {distance_mm:.3g} mm apart (spacing "
+            f"{_format_mm(a.spacing_mm)} against {_format_mm(b.spacing_mm)} mm)"
         )
     return None
 
 
-def _mm(spacing: tuple[float, float, float]) -> str:
+def _format_mm(spacing: tuple[float, float, float]) -> str:
     return " × ".join(f"{s:.4g}" for s in spacing)

@@ -13,10 +13,10 @@ from napari_dycon.io import itk, nifti
 from napari_dycon.io.volume import Volume, from_canonical
 
 Array = npt.NDArray[Any]
-WRITTEN = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxels in one file
+WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxels in one file
 
 
-def write_mask(mask: Array, *, like: Volume, path: Path | str) -> None:
+def write_mask(mask: Array, *, reference: Volume, path: Path | str) -> None:
     """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``like``'s file.
 
     The name's ending chooses the format: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``.
@@ -25,29 +25,29 @@ def write_mask(mask: Array, *, like: Volume, path: Path | str) -> None:
         raise LabelError(
             f"A mask holds values from {mask.min()} to {mask.max()}; expected 0 to 255."
         )
-    write_volume(mask.astype(np.uint8), like=like, path=path)
+    write_volume(mask.astype(np.uint8), reference=reference, path=path)
 
 
-def write_map(array: Array, *, like: Volume, path: Path | str) -> None:
+def write_map(array: Array, *, reference: Volume, path: Path | str) -> None:
     """Write a canonical map ``(D, H, W)`` as float32 on the grid of ``like``'s file."""
-    write_volume(array.astype(np.float32), like=like, path=path)
+    write_volume(array.astype(np.float32), reference=reference, path=path)
 
 
-def write_volume(array: Array, *, like: Volume, path: Path | str) -> None:
+def write_volume(array: Array, *, reference: Volume, path: Path | str) -> None:
     """Write canonical voxels ``(D, H, W)`` in their own type on the grid of ``like``'s file."""
     path = Path(path)
-    if array.shape != like.shape:
+    if array.shape != reference.shape:
         raise GeometryError(
-            f"An array of {array.shape} voxels cannot be written on a grid of {like.shape}."
+            f"An array of {array.shape} voxels cannot be written on a grid of {reference.shape}."
         )
     name = path.name.lower()
-    if not name.endswith(WRITTEN):
+    if not name.endswith(WRITABLE_SUFFIXES):
         raise FileFormatError(
             f"{path.name} cannot be written; expected a name that ends in one of: "
-            f"{', '.join(WRITTEN)}."
+            f"{', '.join(WRITABLE_SUFFIXES)}."
         )
-    voxels = from_canonical(array, like.source)
+    voxels = from_canonical(array, reference.source)
     if name.endswith(nifti.SUFFIXES):
-        nifti.write(voxels, like.source, path)
+        nifti.write(voxels, reference.source, path)
     else:
-        itk.write(voxels, like.source, path)
+        itk.write(voxels, reference.source, path)

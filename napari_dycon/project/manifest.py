@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.atomic import folder_lock, temporary_beside, write_json
-from napari_dycon.core.containment import inside
+from napari_dycon.core.atomic import folder_lock, temporary_path, write_json
+from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.untrusted import read_bytes
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.migrations import back_up
@@ -33,7 +33,7 @@ def _read_text(folder: Path) -> str:
     if folder.is_file():
         raise ProjectError(f"{folder} is a file; expected the folder of a project.")
     try:
-        return read_bytes(inside(folder, path), MAX_MANIFEST_BYTES).decode("utf-8")
+        return read_bytes(ensure_within(folder, path), MAX_MANIFEST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ProjectError(
             f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
@@ -47,7 +47,7 @@ def can_write(folder: Path) -> bool:
     """Whether files can be made in a folder; Windows tells only by trying."""
     if os.name != "nt":
         return os.access(folder, os.W_OK)
-    probe = temporary_beside(folder / "probe")
+    probe = temporary_path(folder / "probe")
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
@@ -68,7 +68,7 @@ def check_target_folder(path: Path) -> None:
 
 def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> ProjectManifest:
     """Read, change, check and write it under the lock; returns what it holds now."""
-    inside(folder, folder / "labels")  # what is changed may write there
+    ensure_within(folder, folder / "labels")  # what is changed may write there
     with folder_lock(folder):
         text = _read_text(folder)
         values = parse_manifest(text, folder / FILE).model_dump()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import write_text
-from napari_dycon.core.untrusted import loads, whole
+from napari_dycon.core.untrusted import parse_json, parse_integer
 from napari_dycon.errors import ProjectError
 
 SCHEMA_VERSION = 1
@@ -29,7 +29,7 @@ def migrate(values: Values, path: Path) -> Values:
     ProjectError
         A newer version wrote it, or none at all.
     """
-    version = whole(values.get("schema_version", SCHEMA_VERSION), -(10**9), 10**9)
+    version = parse_integer(values.get("schema_version", SCHEMA_VERSION), -(10**9), 10**9)
     if version is not None and version > SCHEMA_VERSION:
         raise ProjectError(
             f"{path.parent.name} was made by a newer version of napari-dycon (schema {version}, "
@@ -60,7 +60,7 @@ def back_up(path: Path, text: str) -> None:
     ----------
     text : what stands in it now
     """
-    version = loads(text).get("schema_version", SCHEMA_VERSION)
+    version = parse_json(text).get("schema_version", SCHEMA_VERSION)
     if version == SCHEMA_VERSION:
         return
     backup, number = path.with_name(f"{path.name}.v{version}.bak"), 2

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from napari_dycon.core.untrusted import loads
+from napari_dycon.core.untrusted import parse_json
 from napari_dycon.errors import ProjectError, UserError
-from napari_dycon.io.volume import MOST_CHANNELS
+from napari_dycon.io.volume import MAX_CHANNELS
 from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.external_images import path_error
 from napari_dycon.project.migrations import migrate
@@ -74,7 +74,7 @@ class ProjectManifest(_StrictModel):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, max_length=200)]
     classes: Annotated[list[ClassInfo], Field(min_length=1, max_length=254)]
-    channels: Annotated[list[str], Field(min_length=1, max_length=MOST_CHANNELS)]
+    channels: Annotated[list[str], Field(min_length=1, max_length=MAX_CHANNELS)]
     cases: list[Case] = []
 
     @functools.cached_property
@@ -105,7 +105,7 @@ def _check_unique(kind: str, values: list[str]) -> None:
 def parse_manifest(text: str, path: Path) -> ProjectManifest:
     """Read the text of a ``project.json``; errors name the field, what was found and expected."""
     try:
-        values: Any = loads(text)
+        values: Any = parse_json(text)
     except ValueError as error:
         raise ProjectError(
             f"{path} is not valid JSON ({error}). Restore it from a backup, or make a new project."

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_dycon.core.atomic import write_json
-from napari_dycon.core.containment import inside
-from napari_dycon.core.heartbeat import FRESHEN, ProcessIdentity, disk_time, is_fresh
-from napari_dycon.core.untrusted import number, read_json
+from napari_dycon.core.containment import ensure_within
+from napari_dycon.core.heartbeat import HEARTBEAT_INTERVAL_S, ProcessIdentity, filesystem_time, is_recent
+from napari_dycon.core.untrusted import parse_number, read_json
 from napari_dycon.errors import DyconError, ProjectError
 
 FOLDER = ".open"
@@ -42,7 +42,7 @@ class OpenSession:
         since = time.strftime("%H:%M", time.localtime(self.since))
         if time.time() - self.since > 20 * 3600:
             since = time.strftime("%d %B, %H:%M", time.localtime(self.since))
-        is_local = self.identity.is_here()
+        is_local = self.identity.is_local()
         return (
             f"{self.user} on {'this computer' if is_local else self.identity.host}, since {since}"
         )
@@ -85,7 +85,7 @@ class SessionMarker:
     def _refresh_loop(self) -> None:
         self._write()
         self._created.set()
-        while not self._removed.wait(FRESHEN):
+        while not self._removed.wait(HEARTBEAT_INTERVAL_S):
             self._write()
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
@@ -95,7 +95,7 @@ class SessionMarker:
     def _write(self) -> None:
         # A drive that is away for a while, or read-only; a project that is gone is not made anew.
         with contextlib.suppress(DyconError, OSError):
-            inside(self._project, self._file.parent).mkdir(exist_ok=True)
+            ensure_within(self._project, self._file.parent).mkdir(exist_ok=True)
             write_json(self._file, self._values)
 
 
@@ -115,13 +115,13 @@ def list_open_sessions(project: Path, *, remove_stale: bool = True) -> list[Open
     except OSError:
         return []
     sessions = []
-    now = disk_time(folder) if remove_stale and files else time.time()
+    now = filesystem_time(folder) if remove_stale and files else time.time()
     for file in files:
         session = _read_session(file)
         if session is None:
             continue
         identity = session.identity
-        if identity.is_alive() if identity.is_here() else is_fresh(file, now):
+        if identity.is_alive() if identity.is_local() else is_recent(file, now):
             sessions.append(session)
         elif remove_stale:
             with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ def _read_session(file: Path) -> OpenSession | None:
     try:
         values = read_json(file, MAX_MARKER_BYTES)
         identity = ProcessIdentity.from_dict(values["process"])
-        since = number(values["since"], 0, 2**40)
+        since = parse_number(values["since"], 0, 2**40)
         user = values["user"]
     except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
@@ -146,7 +146,7 @@ def _read_session(file: Path) -> OpenSession | None:
 def _is_inside_project(project: Path, folder: Path) -> bool:
     """Whether the folder is one of the project's own, and no link out of it."""
     try:
-        inside(project, folder)
+        ensure_within(project, folder)
     except ProjectError:
         return False
     return folder.is_dir()

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import folder_lock, make_folder, replacing_together, write_json
-from napari_dycon.core.containment import inside, inside_own
+from napari_dycon.core.atomic import folder_lock, ensure_dir, atomic_write_many, write_json
+from napari_dycon.core.containment import ensure_within, ensure_links_within
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import DyconError, GeometryError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
@@ -88,7 +88,7 @@ class Project:
             "channels": list(channels),
         }
         file = validate_manifest(values, path, "Nothing was made; choose other values.")
-        make_folder(path / "labels")
+        ensure_dir(path / "labels")
         write_json(path / manifest.FILE, file.model_dump())
         trust(path)
         return cls(path, file)
@@ -148,7 +148,7 @@ class Project:
     @property
     def cache_folder(self) -> Path:
         """Preprocessed scans; safe to delete."""
-        return inside(self.path, self.path / "cache")
+        return ensure_within(self.path, self.path / "cache")
 
     def get_case(self, case_id: str) -> Case:
         """Find a case by its id."""
@@ -184,7 +184,7 @@ class Project:
 
     def image_paths(self, case_id: str) -> list[Path]:
         """Files of a case, one a channel; channels of a 4D file name it again."""
-        return [io.file_of(path) for path in self._channel_paths(case_id)]
+        return [io.get_scan_file(path) for path in self._channel_paths(case_id)]
 
     def read_image(self, case_id: str) -> Volume:
         """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
@@ -200,7 +200,7 @@ class Project:
 
     def label_path(self, case_id: str) -> Path:
         """Where a case's label is kept; ``ProjectError`` where links lead out of the project."""
-        return inside_own(self.path, label_file_path(self.path, self.get_case(case_id).id))
+        return ensure_links_within(self.path, label_file_path(self.path, self.get_case(case_id).id))
 
     def read_label(
         self, case_id: str, *, reference: Volume | None = None
@@ -212,7 +212,7 @@ class Project:
         path = self.label_path(case_id)
         if not path.exists():
             return None
-        return io.read_label(path, like=reference).array
+        return io.read_label(path, reference=reference).array
 
     def label_version(self, case_id: str) -> tuple[int, int, int] | None:
         """State of a label's file, which differs after every write; ``None`` if there is none."""
@@ -260,7 +260,7 @@ class Project:
             and when no scan can be used, the first such error is raised and nothing is added
         """
         self.require_writable()
-        inside(self.path, self.path / "labels")
+        ensure_within(self.path, self.path / "labels")
         self.reload()
         image_groups = [[item] if isinstance(item, (str, Path)) else list(item) for item in images]
         scans = []
@@ -285,8 +285,8 @@ class Project:
     def lock_labels(self) -> Iterator[None]:
         """Keep other windows and machines from saving labels between reading and saving one."""
         self.require_writable()
-        folder = inside(self.path, self.path / "labels")
-        make_folder(folder, within=self.path)
+        folder = ensure_within(self.path, self.path / "labels")
+        ensure_dir(folder, existing_root=self.path)
         with folder_lock(folder):
             yield
 
@@ -311,14 +311,14 @@ class Project:
             )
         check_values(array, self.classes, f"The label of {case_id}")
         path = self.label_path(case_id)
-        make_folder(path.parent, within=self.path)
+        ensure_dir(path.parent, existing_root=self.path)
         new_status = status or compute_label_status(array)
         # A case that counts as unlabeled is neither learned from nor exported: a crash in between
         # must not leave a label without its status. A status without a label does no harm.
         if self.get_case(case_id).status == "unlabeled" != new_status:
             with contextlib.suppress(DyconError):  # the label must not wait; told below
                 self.set_status(case_id, new_status)
-        io.write_mask(array, like=reference, path=path)
+        io.write_mask(array, reference=reference, path=path)
         self.reload()  # another window may have changed the status
         if (
             new_status == "labeled"
@@ -400,7 +400,7 @@ class Project:
         """Where a prediction is kept; ``ProjectError`` where links lead out of the project."""
         suffix = "" if kind == "mask" else f"_{kind}"
         name = f"{self.get_case(case_id).id}{suffix}.nii.gz"
-        return inside_own(self.path, self.path / "predictions" / run_id / name)
+        return ensure_links_within(self.path, self.path / "predictions" / run_id / name)
 
     def read_prediction(
         self,
@@ -418,8 +418,8 @@ class Project:
         if not path.exists():
             return None
         if kind == "mask":
-            return io.read_label(path, like=reference).array
-        return io.read_map(path, like=reference)
+            return io.read_label(path, reference=reference).array
+        return io.read_map(path, reference=reference)
 
     def write_prediction(
         self,
@@ -441,11 +441,11 @@ class Project:
         # The mask last: who sees it finds maps of the same prediction.
         kinds: tuple[PredictionKind, ...] = ("uncertainty", "disagreement", "mask")
         targets = [self.prediction_path(run_id, case_id, kind) for kind in kinds]
-        make_folder(targets[0].parent, within=self.path)
-        with replacing_together(targets) as files:
-            io.write_map(uncertainty, like=reference, path=files[0])
-            io.write_map(disagreement, like=reference, path=files[1])
-            io.write_mask(mask, like=reference, path=files[2])
+        ensure_dir(targets[0].parent, existing_root=self.path)
+        with atomic_write_many(targets) as files:
+            io.write_map(uncertainty, reference=reference, path=files[0])
+            io.write_map(disagreement, reference=reference, path=files[1])
+            io.write_mask(mask, reference=reference, path=files[2])
 
     def case_metadata_path(self, run_id: str, case_id: str) -> Path:
         """Where facts are kept, wherever links lead; to read them use ``load_case_metadata``."""
@@ -455,14 +455,14 @@ class Project:
         """Write what a run found out about a scan, as JSON beside its prediction."""
         self.require_writable()
         self.get_run(run_id)
-        path = inside(self.path, self.case_metadata_path(run_id, case_id))
-        make_folder(path.parent, within=self.path)
+        path = ensure_within(self.path, self.case_metadata_path(run_id, case_id))
+        ensure_dir(path.parent, existing_root=self.path)
         write_json(path, metadata)
 
     def load_case_metadata(self, run_id: str, case_id: str) -> dict[str, Any]:
         """Read what a run found out about a scan; empty when there is nothing."""
         try:
-            path = inside_own(self.path, self.case_metadata_path(run_id, case_id))
+            path = ensure_links_within(self.path, self.case_metadata_path(run_id, case_id))
             return validate_case_metadata(read_json(path))
         except (OSError, ValueError, ProjectError):
             return {}

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from napari_dycon.core.atomic import folder_lock, make_folder, write_json
+from napari_dycon.core.atomic import folder_lock, ensure_dir, write_json
 from napari_dycon.core.untrusted import read_json
-from napari_dycon.core.user_dirs import own_folder
+from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import UserError
 
 FILE = "known-projects.json"
@@ -38,10 +38,10 @@ def is_trusted(path: Path | str) -> bool:
 
 def trust(path: Path | str) -> None:
     """Count the project in this folder as known from now on."""
-    key, folder = _normalize_path(path), own_folder()
+    key, folder = _normalize_path(path), user_state_dir()
     try:
-        make_folder(folder)
-        with folder_lock(folder, timeout=LOCK_TIMEOUT_S):
+        ensure_dir(folder)
+        with folder_lock(folder, timeout_s=LOCK_TIMEOUT_S):
             others = [known for known in _read_trusted() if known != key]
             write_json(folder / FILE, {"projects": [*others, key][-MAX_PROJECTS:]})
     except (UserError, OSError):
@@ -58,7 +58,7 @@ def _normalize_path(path: Path | str) -> str:
 
 def _read_trusted() -> list[str]:
     try:
-        values = read_json(own_folder() / FILE, MAX_FILE_BYTES)
+        values = read_json(user_state_dir() / FILE, MAX_FILE_BYTES)
     except (OSError, ValueError):  # not there yet, or damaged: written anew
         return []
     projects = values.get("projects") if isinstance(values, dict) else None

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.core.text import printable, untagged
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.section import AnnotateSection
@@ -171,8 +171,8 @@ class DyconPanel(QWidget):
 
     def _notify(self, level: str, text: str) -> None:
         if level in NOTIFY:
-            NOTIFY[level](untagged(text))
-        self.message.setText(printable(text))
+            NOTIFY[level](escape_rich_text(text))
+        self.message.setText(escape_control_characters(text))
 
     def _use_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)

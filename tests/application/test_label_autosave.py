@@ -225,7 +225,7 @@ def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
     run.append_event({"event": "step", "step": 3, "progress": 0.1})
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        engine_process.write_identity(run, ProcessIdentity.of(process.pid))
+        engine_process.write_identity(run, ProcessIdentity.from_pid(process.pid))
         assert engine_process.is_running(run)
         events = engine_process.follow_training(run)
         told = [next(events) for _ in range(5)]

@@ -13,7 +13,7 @@ import pytest
 
 from napari_dycon.application.task_runner import PlainBackground
 from napari_dycon.core import crash_report
-from napari_dycon.core.user_dirs import VARIABLE
+from napari_dycon.core.user_dirs import STATE_DIR_ENV
 from napari_dycon.errors import UserError
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -33,7 +33,7 @@ PRIVATE = [
 @pytest.fixture
 def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The program's own folder, elsewhere."""
-    monkeypatch.setenv(VARIABLE, str(tmp_path / "own"))
+    monkeypatch.setenv(STATE_DIR_ENV, str(tmp_path / "own"))
     return tmp_path / "own"
 
 
@@ -49,7 +49,7 @@ def raised(text: str) -> Exception:
 
 @pytest.mark.parametrize("text", PRIVATE)
 def test_a_report_names_nobody(own: Path, text: str) -> None:
-    said = crash_report.explained(raised(text))
+    said = crash_report.describe_error(raised(text))
     (report,) = (own / "reports").iterdir()
     assert str(report) in said
     written = report.read_text(encoding="utf-8")
@@ -68,18 +68,18 @@ def test_of_messages_plain_words_stay() -> None:
         "Müller, Anna (1970)": "…, … (…)",
         "index 3 is out of bounds (3, 12)": "index 3 is out of bounds (3, 12)",
     }
-    assert {text: crash_report.without_names(text) for text in kept} == kept
+    assert {text: crash_report.redact(text) for text in kept} == kept
 
 
 def test_few_reports_are_kept(own: Path) -> None:
-    for _ in range(crash_report.MOST_REPORTS + 5):
-        crash_report.save_report(raised("x"))
-    assert len(list((own / "reports").iterdir())) <= crash_report.MOST_REPORTS
+    for _ in range(crash_report.MAX_REPORTS + 5):
+        crash_report.write_crash_report(raised("x"))
+    assert len(list((own / "reports").iterdir())) <= crash_report.MAX_REPORTS
 
 
 def test_where_no_report_can_be_saved_the_person_is_told_all_the_same(own: Path) -> None:
     own.write_text("a file in the way")
-    assert "no report of it could be saved" in crash_report.explained(raised("x"))
+    assert "no report of it could be saved" in crash_report.describe_error(raised("x"))
 
 
 def test_telling_of_an_error_never_fails(own: Path) -> None:
@@ -87,11 +87,11 @@ def test_telling_of_an_error_never_fails(own: Path) -> None:
         def __str__(self) -> str:
             raise RuntimeError("no text")
 
-    assert "OddError" in crash_report.explained(OddError())
+    assert "OddError" in crash_report.describe_error(OddError())
 
 
 def test_errors_of_our_own_are_told_as_they_are(own: Path) -> None:
-    assert crash_report.explained(UserError("Choose a case.")) == "Choose a case."
+    assert crash_report.describe_error(UserError("Choose a case.")) == "Choose a case."
     assert not own.exists()
 
 

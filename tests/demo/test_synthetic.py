@@ -116,7 +116,7 @@ def test_files_have_a_proper_header_and_read_back_as_the_case(tmp_path: Path):
 
         volume, truth = make_case(number)
         image = read_volume(path)
-        label = read_label(tmp_path / "truth" / path.name, like=image)
+        label = read_label(tmp_path / "truth" / path.name, reference=image)
         assert np.array_equal(image.array, volume.array)
         assert np.array_equal(label.array, truth)
         np.testing.assert_allclose(image.affine, volume.affine, atol=1e-4)

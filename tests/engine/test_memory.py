@@ -147,8 +147,8 @@ def test_memory_of_control_groups_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     own = tmp_path / "cgroup"
-    monkeypatch.setattr(available_memory, "CGROUPS", tmp_path)
-    monkeypatch.setattr(available_memory, "OWN_CGROUPS", own)
+    monkeypatch.setattr(available_memory, "CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr(available_memory, "PROCESS_CGROUPS", own)
     if version == 2:
         own.write_text("0::/user/job\n")
         outer, inner = tmp_path / "user", tmp_path / "user" / "job"
@@ -231,7 +231,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
     for interrupt in (False, True):
         card.voxels, card.refused = 10**9, 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train_module, "STEP_EVENT_INTERVAL", 0.0)
+            patch.setattr(train_module, "STEP_EVENT_INTERVAL_S", 0.0)
             events = limited(train(project, make_config("supervised", **settings)))
             for event in events:
                 # Written at once when the plan was lowered, and not only minutes later.

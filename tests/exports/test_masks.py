@@ -53,7 +53,7 @@ def test_labels_are_completed_by_predictions_on_the_scans_grid(
     ending = {"nifti": ".nii.gz", "nrrd": ".nrrd"}[format_]
     assert [p.name for p in written] == [f"anna{ending}", f"bert{ending}"]
     scan = dicom_project.read_image("bert")
-    mask = io.read_label(tmp_path / "out" / f"bert{ending}", like=scan).array
+    mask = io.read_label(tmp_path / "out" / f"bert{ending}", reference=scan).array
     label = dicom_project.read_label("bert")
     assert np.array_equal(mask, np.where(label == 255, 2, label))
     unsure = io.read_volume(tmp_path / "out" / f"bert_uncertainty{ending}")

@@ -110,7 +110,7 @@ def check_agreement(weights: Path, images: list[Path], results: Path, name: str)
     if len(volumes) > 1:
         volume = replace(volume, array=np.stack([v.array for v in volumes]))
     own = predict_volume(load_model(weights), volume, torch.device("cpu"))
-    found = read_label(results / f"{name}.nii.gz", like=volume).array
+    found = read_label(results / f"{name}.nii.gz", reference=volume).array
     values = np.unique(own.mask)
     assert len(values) > 1
     for value in values:

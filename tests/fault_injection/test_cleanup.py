@@ -21,8 +21,8 @@ from napari_dycon import io
 from napari_dycon.application import engine_process
 from napari_dycon.application.training_history import rounds
 from napari_dycon.cli.options import _stop_on_interrupt
-from napari_dycon.core.atomic import temporary_beside, write_json
-from napari_dycon.core.cleanup import sweep_project
+from napari_dycon.core.atomic import temporary_path, write_json
+from napari_dycon.core.cleanup import clean_project
 from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.training.run import train
@@ -96,10 +96,10 @@ def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> 
         project.cache_folder / "scan-0-abc.npy",
     ]
     project.cache_folder.mkdir()
-    old, young = ([temporary_beside(place) for place in places] for _ in range(2))
+    old, young = ([temporary_path(place) for place in places] for _ in range(2))
     for path in (*old, *young):
         path.write_bytes(b"half")
-    folder = temporary_beside(run.folder / "staged")
+    folder = temporary_path(run.folder / "staged")
     folder.mkdir()
     (folder / "part").write_bytes(b"half")
     outside = tmp_path / "outside.txt"
@@ -107,7 +107,7 @@ def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> 
     foreign = [project.path / name for name in (".notes.tmp.txt", ".abc.tmp.x", "x.tmp.y", ".tmp")]
     for path in foreign:
         path.write_text("mine")
-    link = temporary_beside(project.path / "labels" / "link")
+    link = temporary_path(project.path / "labels" / "link")
     link.symlink_to(outside)
     make_old([*old, *foreign, folder, *(p for p in places if p.exists()), outside])
     session = Session()
@@ -121,7 +121,7 @@ def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> 
     make_old([folder])
     (folder / "part").write_bytes(b"written just now")
     make_only_old(folder)
-    assert set(sweep_project(project.path)) == set(young)
+    assert set(clean_project(project.path)) == set(young)
     assert folder.exists()
 
 
@@ -137,7 +137,7 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
     mask = np.ones(project.read_grid("scan-4").shape, np.uint8)
     project.write_prediction(run.id, "scan-4", mask, mask * 0.5, mask * 0.5)
     for path in (project.label_path("scan-5"), project.prediction_path(run.id, "scan-5")):
-        temporary_beside(path).write_bytes(b"half")
+        temporary_path(path).write_bytes(b"half")
     (project.path / "runs" / ".12345678.tmp.002-dycon").mkdir()
     (project.path / "runs" / "003-dycon").mkdir()  # killed before its settings were there
     assert [r.id for r in project.runs()] == [run.id]
@@ -169,7 +169,7 @@ def test_a_number_that_another_process_has_by_now(project: Project) -> None:
     run = project.create_run("dycon", make_config("dycon", **TINY).to_dict())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
-        real = ProcessIdentity.of(other.pid)
+        real = ProcessIdentity.from_pid(other.pid)
         engine_process.write_identity(run, ProcessIdentity(real.pid, real.host, real.started - 500))
         assert not engine_process.is_running(run)
     finally:
@@ -302,7 +302,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
 
 
 def test_a_killed_change_leaves_the_old_project(project: Project) -> None:
-    temporary_beside(project.path / "project.json").write_text('{"schema_version": 1, "na')
+    temporary_path(project.path / "project.json").write_text('{"schema_version": 1, "na')
     assert Project.open(project.path).name == project.name
     write_json(project.path / "other.json", {"a": 1})
     assert json.loads((project.path / "other.json").read_text()) == {"a": 1}

@@ -145,7 +145,7 @@ def test_files_are_whole_or_as_before(disk: Disk, project: Project, ending: str)
         elif ending == ".st":
             checkpoint._write_tensors(path, {"a": torch.from_numpy(array)}, {})
         else:
-            io.write_map(array, like=like, path=path)
+            io.write_map(array, reference=like, path=path)
 
     def read() -> Any:
         if ending == ".npy":

@@ -19,7 +19,7 @@ from helpers import kill_workload as work
 from helpers.nifti_files import save_nifti
 from helpers.tiny_runs import TINY
 from napari_dycon import io
-from napari_dycon.core.cleanup import PATTERN, sweep_project
+from napari_dycon.core.cleanup import TEMPORARY_NAME, clean_project
 from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
@@ -193,12 +193,12 @@ class Kills:
         """The project as after a restart, with what a dead process left made old and swept."""
         session = Session()
         session.open_project(self.path)
-        left = [path for path in self.path.rglob(".*.tmp.*") if PATTERN.match(path.name)]
+        left = [path for path in self.path.rglob(".*.tmp.*") if TEMPORARY_NAME.match(path.name)]
         shown = [case.id for case in session.need_project().cases]
         assert not any(name.startswith(".") for name in shown)
         if self.random.random() < 0.1:
             make_old(left)
-            sweep_project(self.path)
+            clean_project(self.path)
             assert not any(path.exists() for path in left)
         return session
 

@@ -25,7 +25,7 @@ from napari_dycon import io
 from napari_dycon.errors import FileFormatError, UserError
 from napari_dycon.io import validation
 from napari_dycon.io.dicom import files
-from napari_dycon.io.dicom.codestream import size_of
+from napari_dycon.io.dicom.codestream import jpeg_dimensions
 from napari_dycon.project.store import Project
 
 MB = 2**20
@@ -179,12 +179,12 @@ def test_deflated_files_open_within_limits(tmp_path: Path, monkeypatch: pytest.M
     for path in paths:
         deflated(path, 2)
     assert np.array_equal(io.read_volume(tmp_path / "s").array, whole)
-    monkeypatch.setattr(files, "MOST_INFLATED", 4 * MB)
+    monkeypatch.setattr(files, "MAX_INFLATED_BYTES", 4 * MB)
     deflated(paths[0], 64 * MB)
     assert paths[0].stat().st_size < MB
     with pytest.raises(FileFormatError, match=r"unpacks to more than"):
-        files.read_file(paths[0], pixels=False)
-    assert peak(lambda: files.read_file(paths[0], pixels=True)) < 20 * MB
+        files.read_file(paths[0], include_pixels=False)
+    assert peak(lambda: files.read_file(paths[0], include_pixels=True)) < 20 * MB
     for path in paths:
         deflated(path, 64 * MB)
     with pytest.raises(FileFormatError, match="no DICOM images"):
@@ -199,10 +199,10 @@ def test_packed_pixels_have_the_size_of_their_header(syntax: str, tmp_path: Path
     io.read_volume(tmp_path / "s")
     data = dcmread(path)
     frame = bytearray(next(generate_frames(data.PixelData, number_of_frames=1)))
-    assert size_of(bytes(frame)) == (data.Rows, data.Columns)
+    assert jpeg_dimensions(bytes(frame)) == (data.Rows, data.Columns)
     at = next(n for n in range(len(frame)) if frame[n] == 0xFF and frame[n + 1] in (0xC3, 0xF7))
     frame[at + 5 : at + 9] = b"\xff\xff\xff\xff"
-    assert size_of(bytes(frame)) == (65535, 65535)
+    assert jpeg_dimensions(bytes(frame)) == (65535, 65535)
     data.PixelData = encapsulate([bytes(frame)])
     data.save_as(path)
     with pytest.raises(FileFormatError, match="damaged"):
@@ -211,12 +211,12 @@ def test_packed_pixels_have_the_size_of_their_header(syntax: str, tmp_path: Path
 
 def test_sizes_in_codestreams() -> None:
     siz = b"\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">IIII", 70, 60, 10, 20)
-    assert size_of(siz) == (40, 60)
-    assert size_of(b"") is size_of(b"\xff\xd8") is size_of(b"RLE") is None
-    assert size_of(b"\xff\xd8" + b"\xff" * 50) is None
-    assert size_of(b"\xff\xd8\xff\xe0\0\0" * 50) is None
+    assert jpeg_dimensions(siz) == (40, 60)
+    assert jpeg_dimensions(b"") is jpeg_dimensions(b"\xff\xd8") is jpeg_dimensions(b"RLE") is None
+    assert jpeg_dimensions(b"\xff\xd8" + b"\xff" * 50) is None
+    assert jpeg_dimensions(b"\xff\xd8\xff\xe0\0\0" * 50) is None
     app = b"\xff\xe0\0\x04ab"
-    assert size_of(b"\xff\xd8" + app + b"\xff\xc0\0\x11\x08\0\x07\0\x09") == (7, 9)
+    assert jpeg_dimensions(b"\xff\xd8" + app + b"\xff\xc0\0\x11\x08\0\x07\0\x09") == (7, 9)
 
 
 def test_a_dicom_of_more_pixels_than_bytes(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from napari_dycon.io import (
     write_map,
     write_mask,
 )
-from napari_dycon.io.volume import Source, Volume, in_order, same_grid
+from napari_dycon.io.volume import Source, Volume, to_contiguous, grid_difference
 
 ORIENTATIONS = [
     "".join(codes)
@@ -89,7 +89,7 @@ def test_turning_agrees_with_nibabel(codes: str, tmp_path: Path) -> None:
         assert volume.array.dtype == dtype
         assert np.array_equal(volume.array, reference.get_fdata())
         assert np.allclose(volume.affine, reference.affine, rtol=0, atol=1e-12)
-        write_map(volume.array, like=volume, path=tmp_path / "map.nii")
+        write_map(volume.array, reference=volume, path=tmp_path / "map.nii")
         assert np.array_equal(nib.load(tmp_path / "map.nii").get_fdata(), voxels(dtype))
         assert_same_geometry(path, tmp_path / "map.nii")
 
@@ -98,7 +98,7 @@ def test_turning_agrees_with_nibabel(codes: str, tmp_path: Path) -> None:
 def test_codes_are_kept(codes: tuple[int, int], tmp_path: Path) -> None:
     path = stored(tmp_path / "a.nii.gz", voxels("uint8"), codes=codes)
     volume = read_volume(path)
-    write_mask(volume.array, like=volume, path=tmp_path / "b.nii.gz")
+    write_mask(volume.array, reference=volume, path=tmp_path / "b.nii.gz")
     assert_same_geometry(path, tmp_path / "b.nii.gz")
     assert np.array_equal(nib.load(tmp_path / "b.nii.gz").dataobj, voxels("uint8"))
 
@@ -109,7 +109,7 @@ def test_q_and_s_forms_that_disagree_stay_as_they_are(tmp_path: Path) -> None:
     image.set_sform(AFFINE, code=2)
     nib.save(image, tmp_path / "a.nii.gz")
     volume = read_volume(tmp_path / "a.nii.gz")
-    write_mask(volume.array, like=volume, path=tmp_path / "b.nii.gz")
+    write_mask(volume.array, reference=volume, path=tmp_path / "b.nii.gz")
     assert_same_geometry(tmp_path / "a.nii.gz", tmp_path / "b.nii.gz")
 
 
@@ -123,13 +123,13 @@ def test_both_versions_and_both_byte_orders(
     volume = read_volume(path)
     assert volume.array.dtype == np.int16
     assert volume.array.dtype.isnative
-    write_mask(volume.array, like=volume, path=tmp_path / "b.nii.gz")
+    write_mask(volume.array, reference=volume, path=tmp_path / "b.nii.gz")
     back = nib.load(tmp_path / "b.nii.gz")
     assert isinstance(back, kind)
     assert back.get_data_dtype() == np.uint8
     assert np.array_equal(np.asarray(back.dataobj), voxels("uint8"))
     assert_same_geometry(path, tmp_path / "b.nii.gz")
-    write_map(volume.array / 7, like=volume, path=tmp_path / "c.nii.gz")
+    write_map(volume.array / 7, reference=volume, path=tmp_path / "c.nii.gz")
     assert np.array_equal(
         nib.load(tmp_path / "c.nii.gz").get_fdata(dtype=np.float32),
         (voxels("int16") / 7).astype(np.float32),
@@ -147,14 +147,14 @@ def test_scaled_and_four_dimensional_headers_give_plain_masks(tmp_path: Path) ->
     turned = nib.as_closest_canonical(nib.Nifti1Image(expected, AFFINE)).get_fdata()
     assert np.array_equal(np.sort(volume.array, axis=None), np.sort(turned, axis=None))
     mask = (volume.array > 0).astype(np.uint8)
-    write_mask(mask, like=volume, path=tmp_path / "b.nii.gz")
+    write_mask(mask, reference=volume, path=tmp_path / "b.nii.gz")
     back = nib.load(tmp_path / "b.nii.gz")
     assert back.shape == SHAPE
     assert back.dataobj.slope == 1
     assert back.dataobj.inter == 0
     assert np.array_equal(np.asarray(back.dataobj), expected > 0)
     # nibabel stored the scaled values as near as int16 allows; a label of them still is one.
-    assert read_label(tmp_path / "b.nii.gz", like=volume).array.dtype == np.uint8
+    assert read_label(tmp_path / "b.nii.gz", reference=volume).array.dtype == np.uint8
 
 
 def test_nothing_that_names_a_patient_is_passed_on(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_nothing_that_names_a_patient_is_passed_on(tmp_path: Path) -> None:
 def test_the_same_mask_gives_the_same_bytes(tmp_path: Path) -> None:
     volume = read_volume(stored(tmp_path / "a.nii.gz", voxels("uint8")))
     for name in ("b.nii.gz", "c.nii.gz"):
-        write_mask(volume.array, like=volume, path=tmp_path / name)
+        write_mask(volume.array, reference=volume, path=tmp_path / name)
     assert (tmp_path / "b.nii.gz").read_bytes() == (tmp_path / "c.nii.gz").read_bytes()
 
 
@@ -188,8 +188,8 @@ def test_a_volume_without_a_file_can_be_written(tmp_path: Path) -> None:
     affine = np.array([[0, 0, -1.0, 9], [0, -1.0, 0, 8], [2.0, 0, 0, 7], [0, 0, 0, 1]])
     array = voxels("uint8")
     volume = Volume(array, affine, Source(None, SHAPE, affine))
-    write_mask(array, like=volume, path=tmp_path / "a.nii.gz")
-    back = read_label(tmp_path / "a.nii.gz", like=volume)
+    write_mask(array, reference=volume, path=tmp_path / "a.nii.gz")
+    back = read_label(tmp_path / "a.nii.gz", reference=volume)
     assert np.array_equal(back.array, array)
     assert nib.load(tmp_path / "a.nii.gz").header.get_xyzt_units()[0] == "mm"
 
@@ -212,7 +212,7 @@ def test_real_scans_are_read_where_nibabel_puts_them(
         )
         same = image.as_reoriented(turn).get_fdata(dtype=np.float32)
         assert np.array_equal(volume.array.astype(np.float32), same)
-        write_mask((volume.array > volume.array.mean()), like=volume, path=tmp_path / "m.nii.gz")
+        write_mask((volume.array > volume.array.mean()), reference=volume, path=tmp_path / "m.nii.gz")
         assert_same_geometry(file, tmp_path / "m.nii.gz")
 
 
@@ -326,7 +326,7 @@ def test_a_scan_that_does_not_fit_into_memory(
 
     monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", full)
     refused(stored(tmp_path / "a.nii", voxels("float32")), "memory")
-    monkeypatch.setattr(nifti, "unpacked", full)
+    monkeypatch.setattr(nifti, "read_gzip_voxels", full)
     refused(stored(tmp_path / "a.nii.gz", voxels("float32")), "memory")
 
 
@@ -346,11 +346,11 @@ def test_unpacking_is_the_same_with_and_without_isal(
     path.write_bytes(gzip.compress(b"head" + array.tobytes(order="F")))
     for opener in (unpacking._open, gzip.open):
         monkeypatch.setattr(unpacking, "_open", opener)
-        found = unpacking.unpacked(path, 4, array.shape, array.dtype)
+        found = unpacking.read_gzip_voxels(path, 4, array.shape, array.dtype)
         assert found.dtype == array.dtype
         assert np.array_equal(found, array)
         with pytest.raises(EOFError):
-            unpacking.unpacked(path, 5, array.shape, array.dtype)
+            unpacking.read_gzip_voxels(path, 5, array.shape, array.dtype)
 
 
 @pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
@@ -361,11 +361,11 @@ def test_voxels_are_put_in_order_within_their_memory(
     array = np.arange(np.prod(shape)).reshape(shape)
     turned = array[tuple(slice(None, None, sign) for sign in signs)]
     wanted = turned.copy()
-    found = in_order(turned)
+    found = to_contiguous(turned)
     assert np.array_equal(found, wanted)
     assert found.flags.c_contiguous
     assert np.shares_memory(found, array)
-    other = in_order(wanted.transpose(2, 0, 1))
+    other = to_contiguous(wanted.transpose(2, 0, 1))
     assert np.array_equal(other, wanted.transpose(2, 0, 1))
     assert other.flags.c_contiguous
 
@@ -400,17 +400,17 @@ def test_labels_that_are_no_labels(tmp_path: Path) -> None:
         (np.full(SHAPE, np.nan, np.float32), "not numbers"),
     ):
         with pytest.raises(LabelError, match=words):
-            read_label(stored(label, array), like=scan)
+            read_label(stored(label, array), reference=scan)
     moved = AFFINE.copy()
     moved[0, 3] += 0.01
     with pytest.raises(GeometryError, match=r"label.nii.gz does not fit scan.nii.gz.*0.01 mm"):
-        read_label(stored(label, voxels("uint8"), moved), like=scan)
+        read_label(stored(label, voxels("uint8"), moved), reference=scan)
     with pytest.raises(GeometryError, match=r"shapes differ: .* against .* voxels"):
-        read_label(stored(label, voxels("uint8", (3, 4, 6))), like=scan)
+        read_label(stored(label, voxels("uint8", (3, 4, 6))), reference=scan)
     # A float label of whole numbers, a shift below the tolerance, one value everywhere: all fine.
     moved[0, 3] -= 0.0095
     path = stored(label, np.full(SHAPE, 255.0), moved)
-    assert set(np.unique(read_label(path, like=scan).array)) == {255}
+    assert set(np.unique(read_label(path, reference=scan).array)) == {255}
 
 
 def test_a_label_stored_on_other_axes_still_fits(tmp_path: Path) -> None:
@@ -420,18 +420,18 @@ def test_a_label_stored_on_other_axes_still_fits(tmp_path: Path) -> None:
     other = scan.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
     nib.save(other, tmp_path / "label.nii.gz")
     volume = read_volume(tmp_path / "scan.nii.gz")
-    label = read_label(tmp_path / "label.nii.gz", like=volume)
-    assert same_grid(label, volume) is None
+    label = read_label(tmp_path / "label.nii.gz", reference=volume)
+    assert grid_difference(label, volume) is None
     assert np.array_equal(label.array, volume.array)
 
 
 def test_writing_refuses_what_does_not_fit(tmp_path: Path) -> None:
     volume = read_volume(stored(tmp_path / "scan.nii.gz", voxels("int16")))
     with pytest.raises(GeometryError, match="cannot be written on a grid"):
-        write_mask(np.zeros((2, 2, 2), np.uint8), like=volume, path=tmp_path / "a.nii.gz")
+        write_mask(np.zeros((2, 2, 2), np.uint8), reference=volume, path=tmp_path / "a.nii.gz")
     for value in (-1, 256):
         with pytest.raises(LabelError, match="expected 0 to 255"):
-            write_mask(np.full(volume.shape, value), like=volume, path=tmp_path / "a.nii.gz")
+            write_mask(np.full(volume.shape, value), reference=volume, path=tmp_path / "a.nii.gz")
     assert not (tmp_path / "a.nii.gz").exists()
 
 
@@ -439,7 +439,7 @@ def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     volume = read_volume(stored(tmp_path / "scan.nii.gz", voxels("uint8")))
-    write_mask(volume.array, like=volume, path=tmp_path / "a.nii.gz")
+    write_mask(volume.array, reference=volume, path=tmp_path / "a.nii.gz")
     before = (tmp_path / "a.nii.gz").read_bytes()
 
     def broken(_: object, file: BinaryIO) -> None:
@@ -448,6 +448,6 @@ def test_a_failed_write_leaves_the_old_file(
 
     monkeypatch.setattr(nib.Nifti1Image, "to_stream", broken)
     with pytest.raises(ValueError, match="no bytes"):
-        write_mask(1 - volume.array, like=volume, path=tmp_path / "a.nii.gz")
+        write_mask(1 - volume.array, reference=volume, path=tmp_path / "a.nii.gz")
     assert (tmp_path / "a.nii.gz").read_bytes() == before
     assert {p.name for p in tmp_path.iterdir()} == {"a.nii.gz", "scan.nii.gz"}

@@ -53,7 +53,7 @@ def test_round_trip_keeps_voxels_and_geometry(codes: str, tmp_path: Path) -> Non
     source = np.rint(np.linalg.inv(affine) @ world)[:3].astype(int)
     assert volume.array[place] == data[tuple(source)]
 
-    write_mask(volume.array, like=volume, path=tmp_path / "out.nii.gz")
+    write_mask(volume.array, reference=volume, path=tmp_path / "out.nii.gz")
     back = nib.load(tmp_path / "out.nii.gz")
     assert np.array_equal(np.asarray(back.dataobj), data)
     assert np.array_equal(back.affine, nib.load(tmp_path / "in.nii.gz").affine)
@@ -68,7 +68,7 @@ def test_an_oblique_scan_keeps_its_rotation(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(data, affine), tmp_path / "in.nii")
     volume = read_volume(tmp_path / "in.nii")
     assert sorted(volume.spacing_mm) == pytest.approx([0.8, 0.9, 3.0])
-    write_map(volume.array, like=volume, path=tmp_path / "out.nii")
+    write_map(volume.array, reference=volume, path=tmp_path / "out.nii")
     back = nib.load(tmp_path / "out.nii")
     assert np.array_equal(back.affine, nib.load(tmp_path / "in.nii").affine)
     assert np.array_equal(back.get_fdata(), data)
@@ -99,7 +99,7 @@ def test_free_text_of_the_header_is_not_passed_on(tmp_path: Path) -> None:
     image.header["descrip"] = b"MUSTERMANN^ERIKA"
     nib.save(image, tmp_path / "a.nii")
     volume = read_volume(tmp_path / "a.nii")
-    write_mask(volume.array, like=volume, path=tmp_path / "b.nii")
+    write_mask(volume.array, reference=volume, path=tmp_path / "b.nii")
     assert b"MUSTERMANN" not in (tmp_path / "b.nii").read_bytes()
 
 
@@ -110,8 +110,8 @@ def test_real_labels_survive_a_round_trip(
     folder = real_data(name)
     for file in sorted((folder / "labels").glob("*.nii.gz"))[:5]:
         scan = read_volume(folder / "images" / file.name)
-        label = read_label(file, like=scan)
-        write_mask(label.array, like=label, path=tmp_path / file.name)
+        label = read_label(file, reference=scan)
+        write_mask(label.array, reference=label, path=tmp_path / file.name)
         before, after = nib.load(file), nib.load(tmp_path / file.name)
         assert np.array_equal(np.asarray(before.dataobj), np.asarray(after.dataobj))
         assert np.array_equal(before.affine, after.affine)
@@ -181,10 +181,10 @@ def test_a_label_must_fit_its_scan(write_nifti: Callable[..., Path], tmp_path: P
     scan = read_volume(write_nifti(tmp_path / "s.nii.gz", np.arange(60).reshape(3, 4, 5) * 1.0))
     other = write_nifti(tmp_path / "l.nii.gz", np.ones((3, 4, 6), np.uint8))
     with pytest.raises(GeometryError, match="shapes differ"):
-        read_label(other, like=scan)
+        read_label(other, reference=scan)
     moved = write_nifti(tmp_path / "m.nii.gz", np.ones((3, 4, 5), np.uint8), np.eye(4))
     with pytest.raises(GeometryError, match="different places"):
-        read_label(moved, like=scan)
+        read_label(moved, reference=scan)
     gray = write_nifti(tmp_path / "g.nii.gz", np.full((3, 4, 5), 0.5, np.float32))
     with pytest.raises(LabelError, match="expected whole numbers"):
         read_label(gray)

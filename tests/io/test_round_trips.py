@@ -13,7 +13,7 @@ from nibabel import orientations
 
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io import read_label, read_volume, write_mask, write_volume
-from napari_dycon.io.volume import same_grid
+from napari_dycon.io.volume import grid_difference
 
 ORIENTATIONS = [
     "".join(codes)
@@ -88,7 +88,7 @@ def check_round_trip(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     wanted = np.asarray(turned.dataobj).transpose(2, 1, 0)[:, ::-1, ::-1]
     assert np.array_equal(volume.array, wanted)
     again = path.with_name(f"again{path.name[path.name.index('.') :]}")
-    write_volume(volume.array, like=volume, path=again)
+    write_volume(volume.array, reference=volume, path=again)
     voxels, place = load(again)
     assert voxels.dtype == array.dtype
     assert np.array_equal(voxels, array)
@@ -130,8 +130,8 @@ def test_sheared_axes_that_simpleitk_refuses_in_nifti(tmp_path: Path) -> None:
         sitk.ReadImage(str(tmp_path / "s.nii"))
     volume = read_volume(tmp_path / "s.nii")
     for ending in (".nrrd", ".mha", ".nii.gz"):
-        write_volume(volume.array, like=volume, path=tmp_path / f"t{ending}")
-        assert same_grid(read_volume(tmp_path / f"t{ending}"), volume) is None
+        write_volume(volume.array, reference=volume, path=tmp_path / f"t{ending}")
+        assert grid_difference(read_volume(tmp_path / f"t{ending}"), volume) is None
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
@@ -141,8 +141,8 @@ def test_labels_of_scans_in_other_formats_open_in_the_right_place(
     store(tmp_path / f"scan{ending}", np.arange(60, dtype=np.int16).reshape(SHAPE), oblique())
     scan = read_volume(tmp_path / f"scan{ending}")
     mask = (scan.array % 3).astype(np.uint8)
-    write_mask(mask, like=scan, path=tmp_path / "label.nii.gz")
-    assert np.array_equal(read_label(tmp_path / "label.nii.gz", like=scan).array, mask)
+    write_mask(mask, reference=scan, path=tmp_path / "label.nii.gz")
+    assert np.array_equal(read_label(tmp_path / "label.nii.gz", reference=scan).array, mask)
     # SimpleITK, which prefers the q form, finds it at the same place.
     label = sitk.ReadImage(str(tmp_path / "label.nii.gz"))
     image = sitk.ReadImage(str(tmp_path / f"scan{ending}"))
@@ -241,5 +241,5 @@ def test_a_file_without_orientation_is_told(name: str, head: str, tmp_path: Path
     (tmp_path / name).write_bytes(head.encode() + bytes(range(120)))
     found = read_volume(tmp_path / name)
     assert "Sides may be swapped" in found.notes[0]
-    write_mask(np.ones(found.shape, np.uint8), like=found, path=tmp_path / f"whole_{name}")
+    write_mask(np.ones(found.shape, np.uint8), reference=found, path=tmp_path / f"whole_{name}")
     assert not read_volume(tmp_path / f"whole_{name}", check_values=False).notes

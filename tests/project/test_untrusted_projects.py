@@ -17,8 +17,8 @@ from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
 from napari_dycon.application.case_summaries import _pictures
-from napari_dycon.core.containment import inside
-from napari_dycon.core.user_dirs import own_folder
+from napari_dycon.core.containment import ensure_within
+from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
 from napari_dycon.exports.registry import export
 from napari_dycon.io.dicom import discovery
@@ -169,10 +169,10 @@ def test_a_project_may_be_reached_by_a_link(project: Project, tmp_path: Path) ->
 
 
 def test_inside(tmp_path: Path) -> None:
-    assert inside(tmp_path, tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert ensure_within(tmp_path, tmp_path / "a" / "b") == tmp_path / "a" / "b"
     for out in (tmp_path / "..", tmp_path / "a" / ".." / ".." / "x", Path("/etc/passwd")):
         with pytest.raises(ProjectError, match="leads out of"):
-            inside(tmp_path, out)
+            ensure_within(tmp_path, out)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_folders_in_a_circle_and_without_end(
     (folder / "kmsg").symlink_to("/proc/kmsg")
     with pytest.raises(FileFormatError, match="no DICOM images"):
         io.read_volume(folder)
-    monkeypatch.setattr(discovery, "MOST_FILES", 10)
+    monkeypatch.setattr(discovery, "MAX_FILES", 10)
     for number in range(11):
         (folder / f"f{number}").write_bytes(b"")
     with pytest.raises(FileFormatError, match="more than 10 files"):
@@ -408,7 +408,7 @@ def test_a_hundred_thousand_cases_open_in_seconds(project: Project) -> None:
 
 
 def test_projects_made_here_are_known(project: Project, state_folder: Path, tmp_path: Path) -> None:
-    assert own_folder() == state_folder
+    assert user_state_dir() == state_folder
     assert trusted_projects.is_trusted(project.path)
     assert not trusted_projects.is_trusted(tmp_path)
     trusted_projects.trust(tmp_path)
@@ -443,9 +443,9 @@ def test_a_state_folder_that_cannot_be_used_hinders_nobody(
 
 def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NAPARI_DYCON_STATE")
-    assert "napari-dycon" in str(own_folder())
+    assert "napari-dycon" in str(user_state_dir())
     monkeypatch.setitem(sys.modules, "platformdirs", None)  # as if it were not installed
-    assert own_folder() == Path.home() / ".local" / "state" / "napari-dycon"
+    assert user_state_dir() == Path.home() / ".local" / "state" / "napari-dycon"
 
 
 def test_pictures_of_a_project_that_is_only_shown_are_not_kept(project: Project) -> None:

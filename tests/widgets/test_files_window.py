@@ -115,7 +115,7 @@ def test_export_asks_what_the_format_needs_and_writes(
     case = written[0].name.split(".")[0]
     project = panel.session.project
     assert np.array_equal(
-        io.read_label(written[0], like=project.read_image(case)).array,
+        io.read_label(written[0], reference=project.read_image(case)).array,
         project.read_label(case),
     )
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.core.containment import inside
+from napari_dycon.core.containment import ensure_within
 from napari_dycon.engine.atlas.segmentation import can_atlases_agree, is_valid_atlas, load_atlases
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.patches import LabeledCase
@@ -86,7 +86,7 @@ def attach_atlases(
     atlases = load_atlases(project, run, model.config)
     if not _can_atlases_agree(atlases, device):
         return model
-    model = dataclasses.replace(model, voters=(atlases,))
+    model = dataclasses.replace(model, atlases=(atlases,))
     split = load_case_split(run.state_folder)
     if not model.atlases[0] or split is None or not model.config.templates:
         return model
@@ -123,7 +123,7 @@ def attach_atlases(
             number = chosen.index(case) + 1
             on_event({"event": "templates", "case": case, "done": number, "total": len(chosen)})
         templates.append(template)
-    return dataclasses.replace(model, voters=(*model.atlases, tuple(templates)))
+    return dataclasses.replace(model, atlases=(*model.atlases, tuple(templates)))
 
 
 def _make_template(
@@ -183,4 +183,4 @@ def _prepare_folder(run: Run, model: TrainedModel) -> Path:
         with contextlib.suppress(OSError):
             if other != folder and time.time() - other.stat().st_mtime > MAX_TEMPLATE_AGE_S:
                 shutil.rmtree(other, ignore_errors=True)
-    return inside(run.state_folder, folder)
+    return ensure_within(run.state_folder, folder)

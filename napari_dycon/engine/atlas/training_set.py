@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from napari_dycon.core.atomic import make_folder, write_json
-from napari_dycon.core.untrusted import read_json, whole
+from napari_dycon.core.atomic import ensure_dir, write_json
+from napari_dycon.core.untrusted import read_json, parse_integer
 from napari_dycon.engine.atlas.pseudo_labels import MAX_ATLASES, PseudoLabel, can_propagate_labels, select_most_confident, fuse_pseudo_label, group_by_target
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair, register_pairs, plan_pairs
 from napari_dycon.engine.data.patches import LabeledCase
@@ -85,7 +85,7 @@ def build_atlas_training_set(
 
     try:
         shutil.rmtree(folder, ignore_errors=True)
-        make_folder(folder, within=folder.parent)
+        ensure_dir(folder, existing_root=folder.parent)
         for event in register_pairs(pairs, device) if not previous or previous.registered else ():
             add_pair(len(data.registered_cases))
             yield event
@@ -144,9 +144,9 @@ def _load_record(path: Path) -> RegistrationRecord | None:
     """What a run made when it began; ``None`` where that is not known."""
     try:
         values = read_json(path)
-        registered, pseudo_labeled = whole(values["made"], 0, MAX_RECORD_PAIRS), values["voted"]
+        registered, pseudo_labeled = parse_integer(values["made"], 0, MAX_RECORD_PAIRS), values["voted"]
         if registered is None or not isinstance(pseudo_labeled, list):
             return None
-        return RegistrationRecord(registered, [n for n in pseudo_labeled if whole(n, 0, registered - 1) is not None])
+        return RegistrationRecord(registered, [n for n in pseudo_labeled if parse_integer(n, 0, registered - 1) is not None])
     except (OSError, ValueError, KeyError, TypeError):
         return None

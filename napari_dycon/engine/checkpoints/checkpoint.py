@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from napari_dycon.core.atomic import make_folder, replacing
-from napari_dycon.core.untrusted import loads, number, whole
+from napari_dycon.core.atomic import ensure_dir, atomic_write
+from napari_dycon.core.untrusted import parse_json, parse_number, parse_integer
 from napari_dycon.engine.checkpoints.safetensors_io import RETRAIN_HINT, TensorInfo, SafetensorsHeader, read_header
 from napari_dycon.engine.config import RETIRED_SETTINGS, TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.errors import ConfigError, EngineError
-from napari_dycon.io.volume import MOST_CHANNELS
+from napari_dycon.io.volume import MAX_CHANNELS
 
 if TYPE_CHECKING:
     from napari_dycon.engine.data.patches import LabeledCase
@@ -100,7 +100,7 @@ def write_snapshot(snapshot: Snapshot, weights: Path, state: Path) -> None:
     """Write both files of a checkpoint, each whole or not at all, the weights first."""
     snapshot.wait_until_copied()
     _write_tensors(weights, snapshot.networks, snapshot.weights_metadata)
-    make_folder(state.parent, within=state.parent.parent)
+    ensure_dir(state.parent, existing_root=state.parent.parent)
     _write_tensors(state, snapshot.networks | snapshot.optimizer, snapshot.state_metadata)
 
 
@@ -126,7 +126,7 @@ def _do_nothing() -> None:
 def _write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
     """Write tensors that share no memory, in C order."""
     metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "about": json.dumps(description)}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
         except SafetensorError as error:  # so it says that a disk is full
@@ -151,7 +151,7 @@ def _read_metadata(path: Path, header: SafetensorsHeader) -> dict[str, Any]:
     if int(version) > FORMAT_VERSION:
         raise ConfigError(f"{path.name} was written by a newer version; update to open it.")
     try:
-        description = loads(header.metadata["about"])
+        description = parse_json(header.metadata["about"])
     except (KeyError, ValueError):
         description = None
     if not isinstance(description, dict):
@@ -263,15 +263,15 @@ def _parse_description(
     if (
         not isinstance(class_values, list)
         or not 1 <= len(class_values) <= 254
-        or any(whole(value, 1, 254) is None for value in class_values)
+        or any(parse_integer(value, 1, 254) is None for value in class_values)
         or len(set(class_values)) < len(class_values)
     ):
         raise _incompatible_error(path, "it does not say its classes")
-    if (channels := whole(description.get("channels"), 1, MOST_CHANNELS)) is None:
+    if (channels := parse_integer(description.get("channels"), 1, MAX_CHANNELS)) is None:
         raise _incompatible_error(path, "it does not say its number of channels")
-    if (temperature := number(description.get("temperature"), 1e-3, 1e3)) is None:
+    if (temperature := parse_number(description.get("temperature"), 1e-3, 1e3)) is None:
         raise _incompatible_error(path, "it does not say its temperature")
-    if (window_side := number(description.get("window_side", 1.0), 0.5, 4.0)) is None:
+    if (window_side := parse_number(description.get("window_side", 1.0), 0.5, 4.0)) is None:
         raise _incompatible_error(path, "it does not say its windows")
     return config, tuple(class_values), channels, temperature, window_side
 
@@ -329,9 +329,9 @@ def _parse_progress(description: dict[str, Any]) -> dict[str, Any] | None:
     progress = description.get("loop")
     if (
         not isinstance(progress, dict)
-        or whole(progress.get("step"), 0, 10**9) is None
-        or number(progress.get("elapsed"), 0, 10**9) is None
-        or whole(progress.get("skipped"), 0, 10**9) is None
+        or parse_integer(progress.get("step"), 0, 10**9) is None
+        or parse_number(progress.get("elapsed"), 0, 10**9) is None
+        or parse_integer(progress.get("skipped"), 0, 10**9) is None
     ):
         return None
     return progress

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.untrusted import PICKLES, PROGRAMS, foreign, kind_of, loads
+from napari_dycon.core.untrusted import PICKLE_SUFFIXES, CODE_EXECUTION_WARNING, describe_file_type, describe_inode, parse_json
 from napari_dycon.errors import ConfigError
 
 MAX_HEADER_BYTES = 2**23  # bytes; a network of a thousand layers needs a fiftieth
@@ -50,17 +50,17 @@ def read_header(path: Path) -> SafetensorsHeader:
         In one line: the file is missing, something else (a pickle, a zip archive, ...), damaged, or
         made to mislead.
     """
-    if path.suffix.lower() in PICKLES:
-        raise ConfigError(f"{path.name} is or may hold a Python pickle, {PROGRAMS}. {RETRAIN_HINT}")
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise ConfigError(f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}. {RETRAIN_HINT}")
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise ConfigError(f"{path.name} is {kind_of(state.st_mode)} and no file. {RETRAIN_HINT}")
+            raise ConfigError(f"{path.name} is {describe_inode(state.st_mode)} and no file. {RETRAIN_HINT}")
         with path.open("rb") as file:
             head = file.read(512)
             length = int.from_bytes(head[:8], "little")
             if head[8:9] != b"{" or length > min(MAX_HEADER_BYTES, state.st_size - 8):
-                if (description := foreign(path.name, head)) is not None:
+                if (description := describe_file_type(path.name, head)) is not None:
                     raise ConfigError(f"{description}; it is never opened. {RETRAIN_HINT}")
                 raise _damaged_file_error(path, "it has no header, or one that is longer than it can be")
             file.seek(8)
@@ -86,7 +86,7 @@ def parse_header(path: Path, text: bytes, data_bytes: int) -> SafetensorsHeader:
         As ``read_header``.
     """
     try:
-        values = loads(text)
+        values = parse_json(text)
     except ValueError as error:
         raise _damaged_file_error(path, f"its header is no JSON: {error}") from None
     if not isinstance(values, dict):

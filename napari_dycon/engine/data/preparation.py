@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.core.atomic import make_folder, write_json
-from napari_dycon.core.untrusted import number, read_json, whole
+from napari_dycon.core.atomic import ensure_dir, write_json
+from napari_dycon.core.untrusted import parse_number, read_json, parse_integer
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, plan_training
@@ -227,7 +227,7 @@ def _load_fingerprint(project: Project, case: str) -> Fingerprint:
     computed = compute_fingerprint(volume.array, volume.spacing_mm)
     if path:
         with contextlib.suppress(ProjectError, OSError):  # it only saves time
-            make_folder(path.parent, within=project.path)
+            ensure_dir(path.parent, existing_root=project.path)
             write_json(path, dataclasses.asdict(computed))
     return computed
 
@@ -236,9 +236,9 @@ def _read_fingerprint(path: Path) -> Fingerprint | None:
     """What was kept of a scan; ``None`` where there is nothing, or nothing that can be."""
     try:
         values = read_json(path)
-        shape = [whole(n, 1, MAX_SIDE_VOXELS) for n in values["shape"]]
-        spacing = [number(mm, 1e-6, 1e4) for mm in values["spacing"]]
-        low, high = (number(values[name], -1e30, 1e30) for name in ("low", "high"))
+        shape = [parse_integer(n, 1, MAX_SIDE_VOXELS) for n in values["shape"]]
+        spacing = [parse_number(mm, 1e-6, 1e4) for mm in values["spacing"]]
+        low, high = (parse_number(values[name], -1e30, 1e30) for name in ("low", "high"))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if len(shape) != 3 or len(spacing) != 3 or None in (*shape, *spacing, low, high):

@@ -18,11 +18,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from napari_dycon.core.atomic import make_folder, replacing
+from napari_dycon.core.atomic import ensure_dir, atomic_write
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import ProjectError
-from napari_dycon.io import scan_state
+from napari_dycon.io import scan_fingerprint
 from napari_dycon.io.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -115,15 +115,15 @@ def fingerprint_path(folder: Path, case_id: str, images: Sequence[Path]) -> Path
 
 
 def _digest(images: Sequence[Path], settings: object) -> str:
-    state = [(str(path), scan_state(path)) for path in images]
+    state = [(str(path), scan_fingerprint(path)) for path in images]
     return hashlib.sha256(json.dumps([state, settings]).encode()).hexdigest()[:16]
 
 
 def save_array(path: Path, array: Array) -> None:
     """Write an ``.npy`` file whole or not at all."""
     # Not those above it: a project that is gone must not begin anew, empty, in its place.
-    make_folder(path.parent, within=path.parent.parent)
-    with replacing(path) as temporary:
+    ensure_dir(path.parent, existing_root=path.parent.parent)
+    with atomic_write(path) as temporary:
         try:
             np.save(temporary, array, allow_pickle=False)
         except OSError as error:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dycon.core.atomic import make_folder, write_json
-from napari_dycon.core.untrusted import read_json, whole
+from napari_dycon.core.atomic import ensure_dir, write_json
+from napari_dycon.core.untrusted import read_json, parse_integer
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.case_ids import is_case_id
@@ -49,7 +49,7 @@ def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
 
 def save_case_split(state: Path, split: CaseSplit) -> None:
     """Freeze the groups of a run in its state folder."""
-    make_folder(state, within=state.parent)
+    ensure_dir(state, existing_root=state.parent)
     write_json(state / SPLIT_FILE, dataclasses.asdict(split))
 
 
@@ -63,7 +63,7 @@ def load_case_split(state: Path) -> CaseSplit | None:
     values = split.class_values
     if not all(isinstance(group, list) and all(map(is_case_id, group)) for group in ids):
         return None
-    if not isinstance(values, list) or not all(whole(value, 1, 254) for value in values):
+    if not isinstance(values, list) or not all(parse_integer(value, 1, 254) for value in values):
         return None
     return split if 0 < len(values) == len(set(values)) else None
 

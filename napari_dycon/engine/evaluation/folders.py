@@ -20,7 +20,7 @@ from napari_dycon.engine.evaluation.segmentation_metrics import (
 )
 from napari_dycon.errors import GeometryError, LabelError, UserError
 from napari_dycon.io import is_scan, read_label, read_volume, scan_name
-from napari_dycon.io.volume import Volume, same_grid
+from napari_dycon.io.volume import Volume, grid_difference
 
 MAP_SUFFIXES = ("_uncertainty", "_disagreement")
 
@@ -126,7 +126,7 @@ def _evaluate_pair(
     prediction: Path, reference: Path, classes: list[int], n_structures: int
 ) -> dict[str, Any]:
     truth = read_label(reference)
-    mask = read_label(prediction, like=truth)
+    mask = read_label(prediction, reference=truth)
     uncertainty = _read_uncertainty_map(prediction, truth)
     return evaluate_case(
         mask.array,
@@ -141,7 +141,7 @@ def _evaluate_pair(
 def _read_pair(prediction: Path, reference: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Prediction and reference (D, H, W), checked against each other."""
     truth = read_label(reference)
-    mask = read_label(prediction, like=truth)
+    mask = read_label(prediction, reference=truth)
     if (mask.array == UNANNOTATED).any():
         raise LabelError(
             f"{prediction.name} holds the value 255, which stands for 'not annotated'; a "
@@ -159,7 +159,7 @@ def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.flo
         if not path.exists():
             continue
         volume = read_volume(path, check_values=False)
-        difference = same_grid(volume, truth)
+        difference = grid_difference(volume, truth)
         if difference is not None:
             raise GeometryError(
                 f"{path.name} is not on the grid of its reference: {difference}. Predict again on "

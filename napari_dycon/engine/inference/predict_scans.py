@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.core.atomic import make_folder, replacing_together
+from napari_dycon.core.atomic import ensure_dir, atomic_write_many
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
@@ -163,12 +163,12 @@ def predict_files(
         return predict_volume(model, loaded.grid, device, dtype, prepared_image=loaded.image)
 
     def write(scan: Scan, grid: Volume, result: Prediction) -> None:
-        make_folder(out_folder)
+        ensure_dir(out_folder)
         suffixes = ("_uncertainty", "_disagreement", "")  # the mask last: its maps are there then
-        with replacing_together([out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]) as files:
-            write_map(result.uncertainty, like=grid, path=files[0])
-            write_map(result.disagreement, like=grid, path=files[1])
-            write_mask(result.mask, like=grid, path=files[2])
+        with atomic_write_many([out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]) as files:
+            write_map(result.uncertainty, reference=grid, path=files[0])
+            write_map(result.disagreement, reference=grid, path=files[1])
+            write_mask(result.mask, reference=grid, path=files[2])
 
     return _predict_scans(
         scans, read, compute, write, get_name=lambda scan: scan.name, progress=progress,
@@ -192,7 +192,7 @@ def prepare_scan(volume: Volume, model: TrainedModel, name: str) -> PreparedScan
     available_bytes = get_free_bytes(torch.device("cpu"))
     if available_bytes is not None and 4 * PREPARATION_COPIES * volume.channels * math.prod(shape) > available_bytes:
         raise MemoryError("out of memory: a scan does not fit")
-    return PreparedScan(volume.without_voxels(), prepare_image(volume, model.config))
+    return PreparedScan(volume.grid_only(), prepare_image(volume, model.config))
 
 
 def _predict_scans(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from napari_dycon.core.atomic import write_json
-from napari_dycon.core.cleanup import sweep_project
+from napari_dycon.core.cleanup import clean_project
 from napari_dycon.engine.atlas.training_set import build_atlas_training_set
 from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
@@ -105,7 +105,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     if run is None:
         plan_network(config, device.type)  # likewise a patch that does not fit
     run = run or project.create_run(config.method, config.to_dict())
-    sweep_project(project.path)
+    clean_project(project.path)
     log = EventLog(run)
     has_checkpoint = run.has_weights  # asked now: its folder may be what goes away
     writer = CheckpointWriter(run.weights_path, run.state_folder / "state.safetensors")

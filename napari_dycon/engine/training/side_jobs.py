@@ -93,7 +93,7 @@ class PreparedScans:
             with contextlib.suppress(ProjectError, OSError):  # it only saves time
                 if not path.exists():
                     save_array(path, prepared)
-                self._cached_grids[path] = volume.without_voxels(), prepared.shape
+                self._cached_grids[path] = volume.grid_only(), prepared.shape
         return volume, prepared
 
 

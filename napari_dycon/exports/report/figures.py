@@ -20,7 +20,7 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 from skimage.transform import resize
 
-from napari_dycon.core.colormaps import colors
+from napari_dycon.core.colormaps import apply_colormap
 from napari_dycon.exports.report.statistics import CaseData
 from napari_dycon.project.models import UNANNOTATED, ClassInfo
 
@@ -185,13 +185,13 @@ def _gray(cut: Array, low: float, high: float) -> bytes:
 def _heat(cut: Array) -> bytes:
     levels = np.rint(np.clip(_small(cut), 0.0, 1.0) * (HEATS - 1))
     image = Image.fromarray(np.asarray(levels, np.uint8))
-    palette = colors(np.linspace(0.0, 1.0, HEATS))
+    palette = apply_colormap(np.linspace(0.0, 1.0, HEATS))
     image.putpalette(palette.tobytes(), "RGBA")
     return _png(image)
 
 
 def _small(cut: Array) -> npt.NDArray[np.float32]:
-    """Average a slice to at most ``MOST_PIXELS`` a side; its place on the page is in mm."""
+    """Average a slice to at most ``MAX_IMAGE_PIXELS`` a side; its place on the page is in mm."""
     cut = np.asarray(cut, np.float32)
     wanted = tuple(min(n, MOST_PIXELS) for n in cut.shape)
     if wanted == cut.shape:

@@ -13,7 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 from napari_dycon import __version__
-from napari_dycon.core.colormaps import HEAT_STOPS
+from napari_dycon.core.colormaps import UNCERTAINTY_COLORMAP
 from napari_dycon.exports.report.figures import HEAT_OPACITY
 from napari_dycon.exports.report.statistics import EXTENTS, CaseFigures, StructureFigures
 from napari_dycon.project.models import STATUSES, ClassInfo
@@ -212,7 +212,7 @@ def _views(figures: Sequence[CaseFigures], pictures: Mapping[str, str]) -> str:
         return ""
     stops = ", ".join(
         f"rgba({round(r * 255)}, {round(g * 255)}, {round(b * 255)}, {a * HEAT_OPACITY:.3g})"
-        for r, g, b, a in HEAT_STOPS
+        for r, g, b, a in UNCERTAINTY_COLORMAP
     )
     predicted = any(row.prediction_ml is not None for one in figures for row in one.structures)
     caption = (

@@ -21,7 +21,7 @@ from napari_dycon.engine.data.splits import cases_trained_on
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
-from napari_dycon.io.volume import Volume, same_grid
+from napari_dycon.io.volume import Volume, grid_difference
 from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
@@ -101,7 +101,7 @@ def read_case(project: Project, case: Case, run: Run | None) -> CaseData:
                 label = image_io.read_label(path)
         except DyconError:
             notes.append("Its label cannot be read.")
-    if label is not None and scan is not None and same_grid(label, scan):
+    if label is not None and scan is not None and grid_difference(label, scan):
         notes.append("Its label does not lie on the grid of its scan and is left out.")
         label = None
     like = scan or label
@@ -116,7 +116,7 @@ def read_case(project: Project, case: Case, run: Run | None) -> CaseData:
         except DyconError:
             notes.append("Its prediction cannot be read.")
             mask = None
-    if mask is not None and like is not None and same_grid(mask, like):
+    if mask is not None and like is not None and grid_difference(mask, like):
         notes.append("Its prediction does not lie on the grid of its scan and is left out.")
         mask = None
     if mask is None or (heat is not None and heat.shape != mask.shape):

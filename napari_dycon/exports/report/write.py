@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.atomic import make_folder, write_bytes, write_text
+from napari_dycon.core.atomic import ensure_dir, write_bytes, write_text
 from napari_dycon.errors import UserError
 from napari_dycon.exports.report.figures import case_picture
 from napari_dycon.exports.report.html import page
@@ -63,7 +63,7 @@ def write_report(
     uses = {} if used is None else used_labels(project, used)
     figures: list[CaseFigures] = []
     pictures: dict[str, str] = {}
-    make_folder(out)
+    ensure_dir(out)
     for number, case in enumerate(wanted, start=1):
         data = read_case(project, case, used)  # one case in memory at a time
         figures.append(measure(data, project.classes, uses.get(case.id)))

@@ -17,32 +17,32 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
-from napari_dycon.io.dicom.files import damaged, is_dicom, quietly, read_file, text_of
+from napari_dycon.io.dicom.files import damaged_file_error, is_dicom, suppress_warnings, read_file, header_text
 from napari_dycon.io.dicom.pixels import (
     SCALE_TAGS,
-    Pixels,
-    functional_group,
-    stored_values,
+    PixelReader,
+    get_functional_group,
+    read_value_encodings,
 )
 from napari_dycon.io.dicom.slice_geometry import (
-    SAME_MM,
+    MIN_SLICE_DISTANCE_MM,
     Slice,
-    affine_of,
-    check_even,
-    in_order,
-    resampled,
-    spacing_of,
+    compute_affine,
+    check_regular_spacing,
+    sort_slices,
+    resample_slices,
+    compute_slice_spacing,
 )
-from napari_dycon.io.files import files_below, folder_state
-from napari_dycon.io.validation import MOST_VOXELS, Found, check_memory
-from napari_dycon.io.volume import Source, room_for
+from napari_dycon.io.files import find_files, folder_fingerprint
+from napari_dycon.io.validation import MAX_VOXELS, LoadedImage, check_memory
+from napari_dycon.io.volume import Source, allocate_like
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]
-NO_SCANS = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "FID")
+OnProgress = Callable[[int, int], None]
+NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "FID")
 PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"  # a result, such as the uncertainty written here
 # What may tell images of one place apart, the first that does so wins.
-REPEATS = (
+FRAME_DIMENSIONS = (
     "EchoNumbers",
     "TemporalPositionIdentifier",
     "DiffusionBValue",
@@ -51,19 +51,19 @@ REPEATS = (
     "TriggerTime",
 )
 # Where a slice lies: of plain files in the header itself, of multi-frame ones in these groups.
-PLACES = {
+POSITION_TAGS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
     "PixelSpacing": "PixelMeasuresSequence",
 }
-TAGS = [
+HEADER_TAGS = [
     "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID", "SeriesNumber",
     "SeriesDescription", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", *SCALE_TAGS, *REPEATS,
+    "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", *SCALE_TAGS, *FRAME_DIMENSIONS,
 ]  # fmt: skip
-MOST_FILES = 100_000  # in a folder that stands for one scan
-MOST_PIXELS = 2**26  # of one image
-Key = tuple[Any, ...]
+MAX_FILES = 100_000  # in a folder that stands for one scan
+MAX_IMAGE_PIXELS = 2**26  # of one image
+SeriesKey = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class Series:
     description: str  # as the scanner calls it
     modality: str
     slices: tuple[Slice, ...]
-    images: frozenset[str] = frozenset()  # unique identifiers, the same in every copy
-    damaged: tuple[str, ...] = ()  # files beside it that cannot be read, and may belong to it
+    image_uids: frozenset[str] = frozenset()  # unique identifiers, the same in every copy
+    damaged_files: tuple[str, ...] = ()  # files beside it that cannot be read, and may belong to it
 
     @property
     def path(self) -> Path:
@@ -91,11 +91,11 @@ class Series:
     def spacing(self) -> str:
         """Millimeters between columns, rows and slices."""
         pixel = self.slices[0].pixel_mm
-        between = f" × {spacing_of(self.slices):.2f}" if len(self.slices) > 1 else ""
-        return f"{pixel[0]:.2f} × {pixel[1]:.2f}{between}"
+        slice_spacing = f" × {compute_slice_spacing(self.slices):.2f}" if len(self.slices) > 1 else ""
+        return f"{pixel[0]:.2f} × {pixel[1]:.2f}{slice_spacing}"
 
     @property
-    def text(self) -> str:
+    def summary(self) -> str:
         """Description, size and spacing, to choose by."""
         return (
             f"{self.description or 'no description'} ({self.modality}): {self.size} voxels, "
@@ -106,9 +106,9 @@ class Series:
 def find_series(
     folder: Path,
     *,
-    deep: bool = True,
-    progress: Progress | None = None,
-    most: int | None = None,
+    recursive: bool = True,
+    progress: OnProgress | None = None,
+    max_files: int | None = None,
 ) -> list[Series]:
     """Series of a folder, and with ``deep`` of all folders in it.
 
@@ -116,54 +116,54 @@ def find_series(
     several; screenshots and other images without a place in space are left out. A file or folder
     that may not be read raises ``FileFormatError``, and so do more than ``most`` files.
     """
-    if deep:
-        files = files_below(folder, most)
+    if recursive:
+        files = find_files(folder, max_files)
     else:
         files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
-    groups: dict[Key, list[Slice]] = defaultdict(list)
-    names: dict[Key, tuple[str, str]] = {}
-    images: dict[Path, str] = {}
-    broken: dict[Path, list[str]] = defaultdict(list)
+    groups: dict[SeriesKey, list[Slice]] = defaultdict(list)
+    names: dict[SeriesKey, tuple[str, str]] = {}
+    uids: dict[Path, str] = {}
+    damaged_files: dict[Path, list[str]] = defaultdict(list)
     for number, file in enumerate(files):
         if progress:
             progress(number, len(files))
         if not is_dicom(file):
             continue
         try:
-            header = _header(file)
+            header = _read_header(file)
         except FileFormatError:
-            broken[file.parent].append(file.name)
+            damaged_files[file.parent].append(file.name)
             continue
         if header is None:
             continue
-        with quietly():
-            uid, images[file], *named = (
-                text_of(header, n)
+        with suppress_warnings():
+            uid, uids[file], *description_modality = (
+                header_text(header, n)
                 for n in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Modality")
             )
-        for piece in _slices(file, header):
+        for image in _read_slices(file, header):
             key = (
                 file.parent,
                 uid,
-                piece.rows,
-                piece.columns,
-                *np.round(np.concatenate([piece.along_row, piece.along_column]), 3).tolist(),
-                *np.round(piece.pixel_mm, 3).tolist(),
+                image.rows,
+                image.columns,
+                *np.round(np.concatenate([image.row_direction, image.column_direction]), 3).tolist(),
+                *np.round(image.pixel_mm, 3).tolist(),
             )
-            groups[key].append(piece)
-            names[key] = named[0], named[1]
-    found = []
-    for key, pieces in groups.items():
+            groups[key].append(image)
+            names[key] = description_modality[0], description_modality[1]
+    series = []
+    for key, slices in groups.items():
         description, modality = names[key]
-        for label, part in _told_apart(in_order(pieces)):
+        for label, volume_slices in _split_volumes(sort_slices(slices)):
             name = f"{description} {label}".strip()
-            unique = frozenset(images[piece.path] for piece in part) - {""}
-            beside = tuple(broken[part[0].path.parent])
-            found.append(Series(name, modality, tuple(part), unique, beside))
-    return sorted(found, key=lambda s: (str(s.path), s.slices[0].repeat))
+            image_uids = frozenset(uids[piece.path] for piece in volume_slices) - {""}
+            damaged_siblings = tuple(damaged_files[volume_slices[0].path.parent])
+            series.append(Series(name, modality, tuple(volume_slices), image_uids, damaged_siblings))
+    return sorted(series, key=lambda s: (str(s.path), s.slices[0].dimension_values))
 
 
-def read(path: Path, *, resample: bool = False) -> Found:
+def read(path: Path, *, resample: bool = False) -> LoadedImage:
     """Read the series of a folder, or the one that a file belongs to.
 
     Raises
@@ -174,12 +174,12 @@ def read(path: Path, *, resample: bool = False) -> Found:
         Its slices are no even grid; see ``slices.check_even``.
     """
     if path.is_dir():
-        found = find_series(path, most=MOST_FILES)
+        candidates = find_series(path, max_files=MAX_FILES)
     else:
         path = path.absolute()
-        beside = _series_beside(path.parent, folder_state(path.parent))
-        found = with_images_of(path, beside)
-    series, notes = the_only_one(path, found)
+        siblings = _sibling_series(path.parent, folder_fingerprint(path.parent))
+        candidates = series_containing(path, siblings)
+    series, notes = select_single_series(path, candidates)
     return read_series(series, path, notes, resample=resample)
 
 
@@ -189,8 +189,8 @@ def read_series(
     notes: tuple[str, ...] = (),
     *,
     resample: bool = False,
-    progress: Progress | None = None,
-) -> Found:
+    progress: OnProgress | None = None,
+) -> LoadedImage:
     """Read a series that was found; ``path`` is where a person knows it from.
 
     Raises
@@ -205,44 +205,44 @@ def read_series(
         raise FileFormatError(
             f"{name} has one image; expected a scan with several slices. Choose another series."
         )
-    if (number := float(len(slices)) * slices[0].rows * slices[0].columns) > MOST_VOXELS:
+    if (number := float(len(slices)) * slices[0].rows * slices[0].columns) > MAX_VOXELS:
         raise FileFormatError(f"{name} claims {number:.3g} voxels, which no scan has.")
-    if series.damaged:
+    if series.damaged_files:
         notes += (
-            f"{len(series.damaged)} damaged file(s) beside the series were left out, such as "
-            f"{series.damaged[0]}; slices may be missing at its ends.",
+            f"{len(series.damaged_files)} damaged file(s) beside the series were left out, such as "
+            f"{series.damaged_files[0]}; slices may be missing at its ends.",
         )
-    pixels = Pixels(slices)
+    pixels = PixelReader(slices)
     check_memory(path, slices[0].rows * slices[0].columns * len(slices) * pixels.dtype.itemsize)
-    even = True
+    is_regular = True
     try:
-        check_even(slices, name)
+        check_regular_spacing(slices, name)
     except UnevenSlicesError as error:
         if not resample:
             raise
-        even = False
-        notes += (f"{error.found}. It was resampled.",)
-    if not even:
-        stack, affine = resampled(slices, pixels.of, pixels.dtype)
+        is_regular = False
+        notes += (f"{error.problem}. It was resampled.",)
+    if not is_regular:
+        stack, affine = resample_slices(slices, pixels.read_frame, pixels.dtype)
         k, j, i = stack.shape
-        return Found(stack.transpose(2, 1, 0), Source(path, (i, j, k), affine), notes, False)
+        return LoadedImage(stack.transpose(2, 1, 0), Source(path, (i, j, k), affine), notes, False)
     shape = slices[0].columns, slices[0].rows, len(slices)
     files = tuple(dict.fromkeys(s.path for s in slices))
-    source = Source(path, shape, affine_of(slices), None, files)
-    array = room_for(source, pixels.dtype)
-    for number, plane in enumerate(pixels.all()):
+    source = Source(path, shape, compute_affine(slices), None, files)
+    array = allocate_like(source, pixels.dtype)
+    for number, plane in enumerate(pixels.read_all()):
         array[:, :, number] = plane.T
         if progress:
             progress(number + 1, len(slices))
-    return Found(array, source, notes, borrowed=False)
+    return LoadedImage(array, source, notes, shares_memory=False)
 
 
-def with_images_of(path: Path, found: Sequence[Series]) -> list[Series]:
+def series_containing(path: Path, candidates: Sequence[Series]) -> list[Series]:
     """Those series that a file has images of."""
-    return [series for series in found if any(piece.path == path for piece in series.slices)]
+    return [series for series in candidates if any(piece.path == path for piece in series.slices)]
 
 
-def the_only_one(path: Path, found: Sequence[Series]) -> tuple[Series, tuple[str, ...]]:
+def select_single_series(path: Path, candidates: Sequence[Series]) -> tuple[Series, tuple[str, ...]]:
     """Return the series that is meant, and a note on what was passed over.
 
     Raises
@@ -250,30 +250,30 @@ def the_only_one(path: Path, found: Sequence[Series]) -> tuple[Series, tuple[str
     FileFormatError
         There is none, or there are several.
     """
-    volumes = [series for series in found if len(series.slices) > 1] or found
+    volumes = [series for series in candidates if len(series.slices) > 1] or candidates
     if len(volumes) == 1:
-        left = len(found) - 1
-        note = f"{left} single image(s) beside the series were left out." if left else ""
+        n_omitted = len(candidates) - 1
+        note = f"{n_omitted} single image(s) beside the series were left out." if n_omitted else ""
         return volumes[0], (note,) if note else ()
-    if not found:
+    if not candidates:
         raise FileFormatError(
             f"{path.name} holds no DICOM images with a place in space; expected a series of "
             "slices. Screenshots, reports, segmentations and X-rays are no scans."
         )
-    listed = "; ".join(series.text for series in volumes[:6])
+    summaries = "; ".join(series.summary for series in volumes[:6])
     raise FileFormatError(
-        f"{path.name} holds {len(volumes)} series: {listed}. Expected one; choose one of them, by "
+        f"{path.name} holds {len(volumes)} series: {summaries}. Expected one; choose one of them, by "
         "one of its files or by a folder of its own."
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _series_beside(folder: Path, _state: object) -> list[Series]:
+def _sibling_series(folder: Path, _fingerprint: object) -> list[Series]:
     """Series of a folder in one state; many scans may be read from it, one after the other."""
-    return find_series(folder, deep=False)
+    return find_series(folder, recursive=False)
 
 
-def _names_a_scan(header: Any) -> bool:
+def _is_image_header(header: Any) -> bool:
     """Whether a file's own preface says that it holds images, and not screenshots."""
     try:
         name = str(header.file_meta.MediaStorageSOPClassUID.name)
@@ -284,28 +284,28 @@ def _names_a_scan(header: Any) -> bool:
     return name.endswith("Image Storage") and "Secondary Capture" not in name
 
 
-def _slices(path: Path, header: Any) -> list[Slice]:
+def _read_slices(path: Path, header: Any) -> list[Slice]:
     """Images of a file that have a place in space."""
     try:
-        with quietly():
-            return list(_placed(path, header))
+        with suppress_warnings():
+            return list(_parse_frames(path, header))
     except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
         return []
 
 
-def _placed(path: Path, header: Any) -> Iterator[Slice]:
+def _parse_frames(path: Path, header: Any) -> Iterator[Slice]:
     rows, columns = int(header.Rows), int(header.Columns)
-    if rows * columns > MOST_PIXELS:
+    if rows * columns > MAX_IMAGE_PIXELS:
         return
     frames = header.get("PerFrameFunctionalGroupsSequence")
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
-    values = stored_values(header)
+    values = read_value_encodings(header)
     for number, groups in enumerate([(f, shared) for f in frames] if frames else [()]):
         position, directions, spacing = (
             np.array([float(v) for v in source.get(name)])
             for name, source in (
-                (name, functional_group(groups, sequence) if frames else header)
-                for name, sequence in PLACES.items()
+                (name, get_functional_group(groups, sequence) if frames else header)
+                for name, sequence in POSITION_TAGS.items()
             )
         )
         row, column = directions[:3], directions[3:]
@@ -327,12 +327,12 @@ def _placed(path: Path, header: Any) -> Iterator[Slice]:
             columns,
             rows,
             number if frames else None,
-            _indices(groups) if frames else tuple(text_of(header, name) for name in REPEATS),
+            _dimension_indices(groups) if frames else tuple(header_text(header, name) for name in FRAME_DIMENSIONS),
             values[min(number, len(values) - 1)] if values else None,
         )
 
 
-def _indices(groups: Sequence[Any]) -> tuple[str, ...]:
+def _dimension_indices(groups: Sequence[Any]) -> tuple[str, ...]:
     """What tells a frame of a multi-frame file from others in its place."""
     content = groups[0].get("FrameContentSequence")
     if not content:
@@ -343,34 +343,34 @@ def _indices(groups: Sequence[Any]) -> tuple[str, ...]:
     )
 
 
-def _told_apart(slices: list[Slice]) -> Iterator[tuple[str, list[Slice]]]:
+def _split_volumes(slices: list[Slice]) -> Iterator[tuple[str, list[Slice]]]:
     """Split images that lie in the same places by what differs between them."""
-    if not _overlap(slices):
+    if not _positions_overlap(slices):
         yield "", slices
         return
-    for index in range(max((len(s.repeat) for s in slices), default=0)):
-        parts: dict[str, list[Slice]] = defaultdict(list)
-        for piece in slices:
-            parts[piece.repeat[index] if index < len(piece.repeat) else ""].append(piece)
-        if len(parts) > 1 and not any(_overlap(part) for part in parts.values()):
-            for number, (_, part) in enumerate(sorted(parts.items()), start=1):
-                yield f"({number} of {len(parts)})", part
+    for index in range(max((len(s.dimension_values) for s in slices), default=0)):
+        volumes: dict[str, list[Slice]] = defaultdict(list)
+        for image in slices:
+            volumes[image.dimension_values[index] if index < len(image.dimension_values) else ""].append(image)
+        if len(volumes) > 1 and not any(_positions_overlap(part) for part in volumes.values()):
+            for number, (_, volume) in enumerate(sorted(volumes.items()), start=1):
+                yield f"({number} of {len(volumes)})", volume
             return
     yield "", slices
 
 
-def _overlap(slices: Sequence[Slice]) -> bool:
-    return len(slices) > 1 and bool(np.any(np.diff([s.height for s in slices]) < SAME_MM))
+def _positions_overlap(slices: Sequence[Slice]) -> bool:
+    return len(slices) > 1 and bool(np.any(np.diff([s.location_mm for s in slices]) < MIN_SLICE_DISTANCE_MM))
 
 
-def _header(path: Path) -> Any:
+def _read_header(path: Path) -> Any:
     """Header of a DICOM image; ``None`` for other DICOM files, an error for a damaged one."""
-    header = read_file(path, pixels=False, tags=TAGS)
-    with quietly():
-        if "Rows" not in header and _names_a_scan(header):
-            raise damaged(path)  # an image that ends before its size
-        if "Rows" not in header or text_of(header, "Modality") in NO_SCANS:
+    header = read_file(path, include_pixels=False, tags=HEADER_TAGS)
+    with suppress_warnings():
+        if "Rows" not in header and _is_image_header(header):
+            raise damaged_file_error(path)  # an image that ends before its size
+        if "Rows" not in header or header_text(header, "Modality") in NON_IMAGE_MODALITIES:
             return None
-        if text_of(header, "SOPClassUID") == PARAMETRIC_MAP:
+        if header_text(header, "SOPClassUID") == PARAMETRIC_MAP:
             return None
     return header

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError
-from napari_dycon.io.dicom.codestream import size_of
-from napari_dycon.io.dicom.files import damaged, quietly, read_file
+from napari_dycon.io.dicom.codestream import jpeg_dimensions
+from napari_dycon.io.dicom.files import damaged_file_error, suppress_warnings, read_file
 from napari_dycon.io.dicom.slice_geometry import Slice
 
 Array = npt.NDArray[Any]
@@ -52,7 +52,7 @@ PIXEL_TAGS = (
 )
 
 
-class Pixels:
+class PixelReader:
     """Pixels of slices in physical units (Hounsfield units, for instance), one after the other."""
 
     def __init__(self, slices: Sequence[Slice]) -> None:
@@ -61,60 +61,60 @@ class Pixels:
         self._frames: Array = np.zeros(0)
         self._scaling: list[tuple[float, float]] = []
         scalings, ranges = set(), []
-        for piece in slices:
-            if piece.values is None:
-                raise damaged(piece.path)
-            low, high, slope, intercept = piece.values
+        for image in slices:
+            if image.value_encoding is None:
+                raise damaged_file_error(image.path)
+            low, high, slope, intercept = image.value_encoding
             scalings.add((slope, intercept))
             ends = (low * slope + intercept, high * slope + intercept)
             ranges += [min(ends), max(ends)]
-        whole = all(float(v).is_integer() for pair in scalings for v in pair)
+        is_integral = all(float(v).is_integer() for pair in scalings for v in pair)
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
-        if whole:
-            for choice in (np.uint8, np.int16, np.uint16, np.int32):
-                limits = np.iinfo(choice)
+        if is_integral:
+            for candidate in (np.uint8, np.int16, np.uint16, np.int32):
+                limits = np.iinfo(candidate)
                 if limits.min <= min(ranges) and max(ranges) <= limits.max:
-                    self.dtype = np.dtype(choice)
+                    self.dtype = np.dtype(candidate)
                     break
 
-    def all(self) -> Iterator[Array]:
+    def read_all(self) -> Iterator[Array]:
         """Every slice in turn, (rows, columns)."""
-        return (self.of(number) for number in range(len(self._slices)))
+        return (self.read_frame(number) for number in range(len(self._slices)))
 
-    def of(self, number: int) -> Array:
+    def read_frame(self, number: int) -> Array:
         """One slice, (rows, columns), of ``dtype``."""
-        piece = self._slices[number]
-        if piece.path != self._path:
-            self._frames, self._scaling = _decoded(piece.path)
-            self._path = piece.path
-        index = piece.frame or 0
+        image = self._slices[number]
+        if image.path != self._path:
+            self._frames, self._scaling = _decode(image.path)
+            self._path = image.path
+        index = image.frame or 0
         plane = self._frames[index]
-        if plane.shape != (piece.rows, piece.columns):
-            raise damaged(piece.path)
+        if plane.shape != (image.rows, image.columns):
+            raise damaged_file_error(image.path)
         slope, intercept = self._scaling[min(index, len(self._scaling) - 1)]
         if (slope, intercept) != (1.0, 0.0):
-            exact = np.int64 if self.dtype.kind in "iu" else np.float64
-            plane = plane.astype(exact) * exact(slope) + exact(intercept)
+            wide_dtype = np.int64 if self.dtype.kind in "iu" else np.float64
+            plane = plane.astype(wide_dtype) * wide_dtype(slope) + wide_dtype(intercept)
         result: Array = plane.astype(self.dtype)
         return result
 
 
-def _decoded(path: Path) -> tuple[Array, list[tuple[float, float]]]:
+def _decode(path: Path) -> tuple[Array, list[tuple[float, float]]]:
     """Frames (n, rows, columns) of a file, and the scaling each still needs."""
-    data = read_file(path, pixels=True, tags=list(PIXEL_TAGS))
+    data = read_file(path, include_pixels=True, tags=list(PIXEL_TAGS))
     rows, columns = int(data.Rows), int(data.Columns)
     try:
-        with quietly():
+        with suppress_warnings():
             _check_frames(path, data)
-            by_itk = _needs_itk(data)
-            pixels = _decoded_by_itk(data, path) if by_itk else np.asarray(data.pixel_array)
-            scaling = _scalings(data)
+            needs_itk = _needs_itk(data)
+            pixels = _decode_with_itk(data, path) if needs_itk else np.asarray(data.pixel_array)
+            scaling = _read_scalings(data)
     except FileFormatError:
         raise
     except Exception:  # pydicom raises what its parsing and its decoders meet
-        raise damaged(path) from None
+        raise damaged_file_error(path) from None
     if pixels.size % (rows * columns) or not pixels.size:
-        raise damaged(path)
+        raise damaged_file_error(path)
     return pixels.reshape(-1, rows, columns), scaling
 
 
@@ -126,8 +126,8 @@ def _check_frames(path: Path, data: Any) -> None:
         return
     count = int(data.get("NumberOfFrames") or 1)
     for frame in generate_frames(data.PixelData, number_of_frames=count):
-        if size_of(frame) not in (None, (int(data.Rows), int(data.Columns))):
-            raise damaged(path)
+        if jpeg_dimensions(frame) not in (None, (int(data.Rows), int(data.Columns))):
+            raise damaged_file_error(path)
 
 
 def _needs_itk(data: Any) -> bool:
@@ -144,7 +144,7 @@ def _needs_itk(data: Any) -> bool:
         return bool(syntax.is_compressed)
 
 
-def _decoded_by_itk(data: Any, path: Path) -> Array:
+def _decode_with_itk(data: Any, path: Path) -> Array:
     """Pixels of a compressed file as they are stored."""
     import SimpleITK as sitk  # noqa: N813
 
@@ -152,14 +152,14 @@ def _decoded_by_itk(data: Any, path: Path) -> Array:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     with tempfile.TemporaryDirectory() as folder:
-        bare = Path(folder) / "pixels.dcm"
+        stripped_file = Path(folder) / "pixels.dcm"
         try:
-            _without_meaning(data).save_as(bare, enforce_file_format=True)
-            reader.SetFileName(str(bare))
+            _strip_identity_and_scaling(data).save_as(stripped_file, enforce_file_format=True)
+            reader.SetFileName(str(stripped_file))
             reader.ReadImageInformation()
             size = reader.GetSize()
             if size[:2] != (int(data.Columns), int(data.Rows)):  # before memory is taken for it
-                raise damaged(path)
+                raise damaged_file_error(path)
             array: Array = sitk.GetArrayFromImage(reader.Execute())
         except FileFormatError:
             raise
@@ -171,69 +171,69 @@ def _decoded_by_itk(data: Any, path: Path) -> Array:
     return array
 
 
-def _without_meaning(data: Any) -> Any:
+def _strip_identity_and_scaling(data: Any) -> Any:
     """Return the pixels of a file as a picture of its own: no scaling, no place, nobody's name."""
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate, generate_frames
 
-    bare = Dataset()
-    bare.file_meta = FileMetaDataset()
-    bare.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
-    bare.SOPClassUID = uid.SecondaryCaptureImageStorage
-    bare.SOPInstanceUID = uid.generate_uid()
+    stripped = Dataset()
+    stripped.file_meta = FileMetaDataset()
+    stripped.file_meta.TransferSyntaxUID = data.file_meta.TransferSyntaxUID
+    stripped.SOPClassUID = uid.SecondaryCaptureImageStorage
+    stripped.SOPInstanceUID = uid.generate_uid()
     for name in PIXEL_MODULE:
         if name in data:
-            bare[name] = data[name]
-    bare.PhotometricInterpretation = "MONOCHROME2"  # as it is stored, whatever is shown white
-    count = int(bare.get("NumberOfFrames") or 1)
+            stripped[name] = data[name]
+    stripped.PhotometricInterpretation = "MONOCHROME2"  # as it is stored, whatever is shown white
+    count = int(stripped.get("NumberOfFrames") or 1)
     # Packed anew: GDCM may not come back from a damaged list of fragments; pydicom raises.
-    bare.PixelData = encapsulate(list(generate_frames(data.PixelData, number_of_frames=count)))
-    bare["PixelData"].VR = "OB"
+    stripped.PixelData = encapsulate(list(generate_frames(data.PixelData, number_of_frames=count)))
+    stripped["PixelData"].VR = "OB"
     if count > 1:
-        bare.SOPClassUID = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
-        if int(bare.BitsAllocated) == 8:
-            bare.SOPClassUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-    return bare
+        stripped.SOPClassUID = uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage
+        if int(stripped.BitsAllocated) == 8:
+            stripped.SOPClassUID = uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+    return stripped
 
 
-def stored_values(header: Any) -> list[tuple[float, float, float, float]] | None:
+def read_value_encodings(header: Any) -> list[tuple[float, float, float, float]] | None:
     """``Slice.values`` of each image of a file, or once where all have the same."""
     try:
-        low, high = _stored(header)
-        return [(low, high, *scaling) for scaling in _scalings(header)]
+        low, high = _read_stored_range(header)
+        return [(low, high, *scaling) for scaling in _read_scalings(header)]
     except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
         return None
 
 
-def _stored(header: Any) -> tuple[float, float]:
+def _read_stored_range(header: Any) -> tuple[float, float]:
     """Lowest and highest value that pixels can have."""
     bits = int(header.BitsStored)
     if not 1 <= bits <= 32:
         raise ValueError(bits)
-    signed = int(header.PixelRepresentation) == 1
-    return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
+    is_signed = int(header.PixelRepresentation) == 1
+    return (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if is_signed else (0.0, 2.0**bits - 1)
 
 
-def _scalings(data: Any) -> list[tuple[float, float]]:
+def _read_scalings(data: Any) -> list[tuple[float, float]]:
     """Rescale slope and intercept of each frame; one pair where all have the same."""
     frames = data.get("PerFrameFunctionalGroupsSequence")
     if not frames:
-        return [_scaling(data)]
+        return [_read_scaling(data)]
     shared = (data.get("SharedFunctionalGroupsSequence") or [None])[0]
     name = "PixelValueTransformationSequence"
-    return [_scaling(functional_group((frame, shared), name)) for frame in frames]
+    return [_read_scaling(get_functional_group((frame, shared), name)) for frame in frames]
 
 
-def _scaling(holder: Any) -> tuple[float, float]:
+def _read_scaling(dataset: Any) -> tuple[float, float]:
     """Rescale slope and intercept, where somebody wrote them."""
-    if holder is None:
+    if dataset is None:
         return 1.0, 0.0
-    slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+    slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
     return float(slope or 1.0), float(intercept or 0.0)
 
 
-def functional_group(groups: Iterable[Any], sequence: str) -> Any:
+def get_functional_group(groups: Iterable[Any], sequence: str) -> Any:
     """Functional group of a frame, its own or the one all frames share; ``None`` without any."""
     for group in groups:
         if group is not None and group.get(sequence):

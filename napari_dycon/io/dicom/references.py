@@ -16,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
-from napari_dycon.io.dicom.files import quietly
+from napari_dycon.io.dicom.files import suppress_warnings
 from napari_dycon.io.volume import Source
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-OTHER_FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
-NEEDED = (
+NON_DICOM_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".img")
+REQUIRED_TAGS = (
     "SOPClassUID",
     "SOPInstanceUID",
     "StudyInstanceUID",
@@ -33,11 +33,11 @@ NEEDED = (
     "Rows",
     "Columns",
 )
-WELCOME = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-PLACE = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
-GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+OPTIONAL_TAGS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+GEOMETRY_TAGS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+FUNCTIONAL_GROUP_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # The standard wants these in every result, though they may be empty.
-IDENTITY = (
+PATIENT_TAGS = (
     "PatientName",
     "PatientID",
     "PatientBirthDate",
@@ -48,7 +48,7 @@ IDENTITY = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-TOLERANCE = 0.25  # voxels
+TOLERANCE_VOXELS = 0.25  # voxels
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Reference:
     """What a DICOM result refers to.
 
     ``images`` are headers as highdicom wants them: one an image, or the one of a multi-frame
-    image. ``slices`` tells of each frame, in their order, which slice ``k`` of the scan it is.
+    image. ``slice_indices`` tells of each frame, in their order, which slice ``k`` of the scan it is.
     """
 
     images: list[Dataset]
-    slices: npt.NDArray[np.intp]
+    slice_indices: npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,16 @@ class _Frame:
     spacing: Any
     thickness: float | None
 
-    def corners(self, columns: int, rows: int) -> npt.NDArray[np.float64]:
+    def compute_corners(self, columns: int, rows: int) -> npt.NDArray[np.float64]:
         """Centers of the first voxel and of those at the end of its row and its column."""
         first = np.array(self.position, dtype=np.float64)
-        along = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
-        down, across = (float(step) for step in self.spacing)
-        last = first + along[0] * across * (columns - 1)
-        return np.stack([first, last, first + along[1] * down * (rows - 1)])
+        directions = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
+        row_spacing, column_spacing = (float(step) for step in self.spacing)
+        last = first + directions[0] * column_spacing * (columns - 1)
+        return np.stack([first, last, first + directions[1] * row_spacing * (rows - 1)])
 
 
-def reference(source: Source, *, keep_identity: bool) -> Reference:
+def read_reference(source: Source, *, keep_identity: bool) -> Reference:
     """Read the headers of a series again and find each frame's slice.
 
     Raises
@@ -91,16 +91,16 @@ def reference(source: Source, *, keep_identity: bool) -> Reference:
     GeometryError
         The files do not lie where they lay when the scan was read.
     """
-    _check(source)
-    with quietly():
+    _check_source(source)
+    with suppress_warnings():
         headers = [
-            _read(path, everything=keep_identity and n == 0) for n, path in enumerate(source.files)
+            _read_header(path, all_tags=keep_identity and n == 0) for n, path in enumerate(source.files)
         ]
         try:
-            frames = [frame for header in headers for frame in _frames(header)]
-            slices = _slices(source, headers, frames)
+            frames = [frame for header in headers for frame in _read_frames(header)]
+            slices = _match_slices(source, headers, frames)
             images = [
-                _image(header, frames if len(headers) == 1 else [frames[n]], source, keep_identity)
+                _build_image_header(header, frames if len(headers) == 1 else [frames[n]], source, keep_identity)
                 for n, header in enumerate(headers)
             ]
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -112,10 +112,10 @@ def reference(source: Source, *, keep_identity: bool) -> Reference:
     return Reference(images, slices)
 
 
-def _check(source: Source) -> None:
+def _check_source(source: Source) -> None:
     name = source.path.name if source.path else "This scan"
     if not source.files:
-        if source.path is None or name.lower().endswith(OTHER_FORMATS):
+        if source.path is None or name.lower().endswith(NON_DICOM_SUFFIXES):
             raise UserError(
                 f"{name} is no DICOM series, and DICOM results must refer to one. Export NIfTI "
                 "instead."
@@ -124,19 +124,19 @@ def _check(source: Source) -> None:
             f"{name} was resampled when it was read, so its voxels are not those of the DICOM "
             "images that a DICOM result must refer to. Export NIfTI instead."
         )
-    gone = [path.name for path in source.files if not path.is_file()]
-    if gone:
+    missing = [path.name for path in source.files if not path.is_file()]
+    if missing:
         raise UserError(
-            f"{len(gone)} of the {len(source.files)} DICOM files of {name} are gone, {gone[0]} "
+            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are gone, {missing[0]} "
             "first. Put them back where the scan was read from, or export NIfTI instead."
         )
 
 
-def _read(path: Path, *, everything: bool) -> Dataset:
+def _read_header(path: Path, *, all_tags: bool) -> Dataset:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    tags: list[Any] | None = None if everything else [*NEEDED, *WELCOME, *PLACE, *GROUPS]
+    tags: list[Any] | None = None if all_tags else [*REQUIRED_TAGS, *OPTIONAL_TAGS, *GEOMETRY_TAGS, *FUNCTIONAL_GROUP_TAGS]
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
     except (InvalidDicomError, OSError, EOFError) as error:
@@ -144,7 +144,7 @@ def _read(path: Path, *, everything: bool) -> Dataset:
             f"{path.name} cannot be read as DICOM ({type(error).__name__}). Expected the file that "
             "the scan was read from; copy it again, or export NIfTI instead."
         ) from None
-    missing = [keyword for keyword in NEEDED if header.get(keyword) in (None, "")]
+    missing = [keyword for keyword in REQUIRED_TAGS if header.get(keyword) in (None, "")]
     if missing:
         raise FileFormatError(
             f"{path.name} has no {', '.join(missing)}; a DICOM result cannot refer to it without. "
@@ -153,9 +153,9 @@ def _read(path: Path, *, everything: bool) -> Dataset:
     return header
 
 
-def _frames(header: Dataset) -> list[_Frame]:
+def _read_frames(header: Dataset) -> list[_Frame]:
     """Frames of a file in its own order; a classic image is its only one."""
-    if GROUPS[1] not in header:
+    if FUNCTIONAL_GROUP_TAGS[1] not in header:
         return [
             _Frame(
                 header.ImagePositionPatient,
@@ -164,18 +164,18 @@ def _frames(header: Dataset) -> list[_Frame]:
                 header.get("SliceThickness"),
             )
         ]
-    shared = header.get(GROUPS[0]) or [{}]
+    shared = header.get(FUNCTIONAL_GROUP_TAGS[0]) or [{}]
     frames = []
     for groups in header.PerFrameFunctionalGroupsSequence:
 
-        def group(keyword: str, own: Any = groups) -> Any:
+        def get_group(keyword: str, own: Any = groups) -> Any:
             return (own if keyword in own else shared[0])[keyword][0]
 
-        measures = group("PixelMeasuresSequence")
+        measures = get_group("PixelMeasuresSequence")
         frames.append(
             _Frame(
-                group("PlanePositionSequence").ImagePositionPatient,
-                group("PlaneOrientationSequence").ImageOrientationPatient,
+                get_group("PlanePositionSequence").ImagePositionPatient,
+                get_group("PlaneOrientationSequence").ImageOrientationPatient,
                 measures.PixelSpacing,
                 measures.get("SliceThickness"),
             )
@@ -183,56 +183,56 @@ def _frames(header: Dataset) -> list[_Frame]:
     return frames
 
 
-def _slices(source: Source, headers: list[Dataset], frames: list[_Frame]) -> npt.NDArray[np.intp]:
+def _match_slices(source: Source, headers: list[Dataset], frames: list[_Frame]) -> npt.NDArray[np.intp]:
     """Slice of every frame, from where it lies, once it is sure that it lies in the scan."""
     columns, rows, depth = source.shape
     if len(frames) != depth:
-        raise _moved(source, f"{len(frames)} slices", f"{depth}")
-    found = {(int(header.Columns), int(header.Rows)) for header in headers}
-    if found != {(columns, rows)}:
-        sizes = " and ".join(f"{i} × {j}" for i, j in sorted(found))
-        raise _moved(source, f"slices of {sizes} voxels", f"{columns} × {rows}")
+        raise _position_mismatch_error(source, f"{len(frames)} slices", f"{depth}")
+    slice_sizes = {(int(header.Columns), int(header.Rows)) for header in headers}
+    if slice_sizes != {(columns, rows)}:
+        sizes = " and ".join(f"{i} × {j}" for i, j in sorted(slice_sizes))
+        raise _position_mismatch_error(source, f"slices of {sizes} voxels", f"{columns} × {rows}")
     to_index = np.linalg.inv(np.diag([-1.0, -1.0, 1.0, 1.0]) @ source.affine)
-    corners = np.stack([frame.corners(columns, rows) for frame in frames])  # (N, 3, 3)
+    corners = np.stack([frame.compute_corners(columns, rows) for frame in frames])  # (N, 3, 3)
     index = corners @ to_index[:3, :3].T + to_index[:3, 3]
     slices: npt.NDArray[np.intp] = np.rint(index[:, 0, 2]).astype(np.intp)
     expected = np.zeros_like(index)
     expected[:, 1, 0] = columns - 1
     expected[:, 2, 1] = rows - 1
     expected[:, :, 2] = slices[:, None]
-    apart = float(np.abs(index - expected).max())
-    if not apart <= TOLERANCE or sorted(slices) != list(range(depth)):
-        raise _moved(source, f"slices up to {apart:.2g} voxels off", "them where the scan has them")
+    max_deviation = float(np.abs(index - expected).max())
+    if not max_deviation <= TOLERANCE_VOXELS or sorted(slices) != list(range(depth)):
+        raise _position_mismatch_error(source, f"slices up to {max_deviation:.2g} voxels off", "them where the scan has them")
     return slices
 
 
-def _moved(source: Source, found: str, expected: str) -> GeometryError:
+def _position_mismatch_error(source: Source, found: str, expected: str) -> GeometryError:
     return GeometryError(
         f"The DICOM files of {source.path.name if source.path else 'this scan'} do not fit the "
         f"scan: found {found}, expected {expected}. Open the scan again, or export NIfTI instead."
     )
 
 
-def _image(header: Dataset, frames: list[_Frame], source: Source, keep_identity: bool) -> Dataset:
+def _build_image_header(header: Dataset, frames: list[_Frame], source: Source, keep_identity: bool) -> Dataset:
     """One header for highdicom: references, geometry, and the identity that was asked for."""
     import highdicom as hd
     from pydicom import Dataset
     from pydicom.valuerep import DS
 
     image = header if keep_identity else Dataset()
-    for keyword in (*NEEDED, *WELCOME):
+    for keyword in (*REQUIRED_TAGS, *OPTIONAL_TAGS):
         if keyword in header:
             setattr(image, keyword, header[keyword].value)
-    for keyword in IDENTITY:
+    for keyword in PATIENT_TAGS:
         if keyword not in image:
             setattr(image, keyword, "")
-    _make_valid(image)
+    _repair_values(image)
     # Files give the distance of slices with or without their gap, or not at all; the scan knows.
     steps = source.affine[:3, :3]
     normal = np.cross(steps[:, 0], steps[:, 1])
     distance = round(abs(float(normal @ steps[:, 2])) / float(np.linalg.norm(normal)), 6)
     thickness = frames[0].thickness or distance
-    if GROUPS[1] not in header:
+    if FUNCTIONAL_GROUP_TAGS[1] not in header:
         image.ImagePositionPatient = frames[0].position
         image.ImageOrientationPatient = frames[0].orientation
         image.PixelSpacing = frames[0].spacing
@@ -256,15 +256,15 @@ def _image(header: Dataset, frames: list[_Frame], source: Source, keep_identity:
     return image
 
 
-def _make_valid(image: Dataset) -> None:
+def _repair_values(image: Dataset) -> None:
     """Empty the values that the standard, and so highdicom, would refuse."""
     from pydicom.valuerep import DA, TM
 
     if image.PatientSex not in ("M", "F", "O"):
         image.PatientSex = ""
-    kinds = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
-    for keyword, kind in kinds.items():
+    value_types = {"PatientBirthDate": DA, "StudyDate": DA, "StudyTime": TM}
+    for keyword, value_type in value_types.items():
         try:
-            kind(image[keyword].value or "")
+            value_type(image[keyword].value or "")
         except ValueError:
             setattr(image, keyword, "")

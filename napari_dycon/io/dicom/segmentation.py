@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import __version__
-from napari_dycon.core.atomic import replacing
+from napari_dycon.core.atomic import atomic_write
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
-from napari_dycon.io.dicom.files import quietly
-from napari_dycon.io.dicom.references import Reference, reference
+from napari_dycon.io.dicom.files import suppress_warnings
+from napari_dycon.io.dicom.references import Reference, read_reference
 from napari_dycon.io.dicom.terminology import Code, suggest
 from napari_dycon.io.volume import Volume, from_canonical
 from napari_dycon.project.models import UNANNOTATED, ClassInfo
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 SOFTWARE = "napari-dycon"
 SERIES_NUMBERS = {"segmentation": 9001, "map": 9002}
-NEUTRAL = {"ContentDate": "19000101", "ContentTime": "000000"}  # neither may be empty
-DATES = ("DA", "TM", "DT")
+NEUTRAL_VALUES = {"ContentDate": "19000101", "ContentTime": "000000"}  # neither may be empty
+DATE_VRS = ("DA", "TM", "DT")
 
 
 def write_dicom_seg(
     mask: Array,
-    like: Volume,
+    reference: Volume,
     path: Path | str,
     *,
     classes: Sequence[ClassInfo],
@@ -76,24 +76,24 @@ def write_dicom_seg(
     GeometryError
         The mask does not lie on the grid of the scan, or the files not where the scan does.
     """
-    labels, present = _checked_mask(mask, like, classes)
+    labels, present = _check_mask(mask, reference, classes)
     if not present:
         raise UserError(
             "The mask has no voxel of any class, and a DICOM segmentation needs one at least. "
             "Label the case or predict it first, or export NIfTI instead."
         )
-    number = np.zeros(256, np.uint8)
-    number[[c.value for c in present]] = np.arange(1, len(present) + 1)
+    segment_numbers = np.zeros(256, np.uint8)
+    segment_numbers[[c.value for c in present]] = np.arange(1, len(present) + 1)
 
-    def make(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
+    def build_dataset(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
         from highdicom.seg import Segmentation, SegmentationTypeValues
 
         return Segmentation(
             source_images=images,
-            pixel_array=number[frames],
+            pixel_array=segment_numbers[frames],
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[
-                _segment(n, c, (codes or {}).get(c.value) or suggest(c.name))
+                _describe_segment(n, c, (codes or {}).get(c.value) or suggest(c.name))
                 for n, c in enumerate(present, start=1)
             ],
             series_number=SERIES_NUMBERS["segmentation"],
@@ -104,11 +104,11 @@ def write_dicom_seg(
             **common,
         )
 
-    _write(make, labels, like, Path(path), keep_identity)
+    _write_dataset(build_dataset, labels, reference, Path(path), keep_identity)
 
 
 def write_parametric_map(
-    array: Array, like: Volume, path: Path | str, *, name: str, keep_identity: bool = False
+    array: Array, reference: Volume, path: Path | str, *, name: str, keep_identity: bool = False
 ) -> None:
     """Write a map, such as an uncertainty, as a DICOM parametric map on the frames of its series.
 
@@ -128,7 +128,7 @@ def write_parametric_map(
     GeometryError
         The map does not lie on the grid of the scan, or the files not where the scan does.
     """
-    _check_shape(array, like)
+    _check_shape(array, reference)
     values = np.asarray(array, dtype=np.float32)
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):  # also where one is NaN
@@ -136,9 +136,9 @@ def write_parametric_map(
             f"The map {name} holds values from {low:g} to {high:g}; expected numbers from 0 to 1. "
             "Scale it before exporting it as DICOM, or export NIfTI instead."
         )
-    title = _text(name, 50) or "map"
+    title = _sanitize_text(name, 50) or "map"
 
-    def make(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
+    def build_dataset(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
         import highdicom as hd
         from pydicom.sr.codedict import codes
 
@@ -166,39 +166,39 @@ def write_parametric_map(
             **common,
         )
 
-    _write(make, values, like, Path(path), keep_identity)
+    _write_dataset(build_dataset, values, reference, Path(path), keep_identity)
 
 
-def _checked_mask(
-    mask: Array, like: Volume, classes: Sequence[ClassInfo]
+def _check_mask(
+    mask: Array, reference: Volume, classes: Sequence[ClassInfo]
 ) -> tuple[npt.NDArray[np.uint8], list[ClassInfo]]:
     """Mask as uint8, and the classes that have voxels in it."""
-    _check_shape(mask, like)
-    found = set(np.unique(mask).tolist())
-    strange = sorted(found - {0, UNANNOTATED, *(c.value for c in classes)})
-    if strange:
+    _check_shape(mask, reference)
+    values = set(np.unique(mask).tolist())
+    unknown = sorted(values - {0, UNANNOTATED, *(c.value for c in classes)})
+    if unknown:
         raise LabelError(
-            f"The mask holds the value {strange[0]:g}, which is no class of the project; expected "
+            f"The mask holds the value {unknown[0]:g}, which is no class of the project; expected "
             f"{', '.join(str(c.value) for c in classes)}, 0 or {UNANNOTATED}. Add the class, or "
             "correct the mask."
         )
-    return mask.astype(np.uint8), [c for c in classes if c.value in found]
+    return mask.astype(np.uint8), [c for c in classes if c.value in values]
 
 
-def _check_shape(array: Array, like: Volume) -> None:
-    if array.shape != like.shape:
+def _check_shape(array: Array, reference: Volume) -> None:
+    if array.shape != reference.shape:
         raise GeometryError(
-            f"An array of {array.shape} voxels cannot be written on a grid of {like.shape}."
+            f"An array of {array.shape} voxels cannot be written on a grid of {reference.shape}."
         )
 
 
-def _segment(number: int, info: ClassInfo, code: Code) -> SegmentDescription:
+def _describe_segment(number: int, info: ClassInfo, code: Code) -> SegmentDescription:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
     return hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=_text(info.name, 64),
+        segment_label=_sanitize_text(info.name, 64),
         segmented_property_category=hd.sr.CodedConcept(
             code.category_value, code.category_scheme, code.category_meaning
         ),
@@ -211,15 +211,15 @@ def _segment(number: int, info: ClassInfo, code: Code) -> SegmentDescription:
     )
 
 
-def _text(text: str, longest: int) -> str:
+def _sanitize_text(text: str, max_length: int) -> str:
     """Text as DICOM can hold it: one line, and no backslash, which separates values there."""
-    return " ".join(text.replace("\\", "/").split())[:longest]
+    return " ".join(text.replace("\\", "/").split())[:max_length]
 
 
-def _write(
-    make: Callable[[Array, list[Dataset], dict[str, Any]], Dataset],
+def _write_dataset(
+    build_dataset: Callable[[Array, list[Dataset], dict[str, Any]], Dataset],
     array: Array,
-    like: Volume,
+    reference: Volume,
     path: Path,
     keep_identity: bool,
 ) -> None:
@@ -231,8 +231,8 @@ def _write(
             f"Writing DICOM needs the package {error.name}, which is not installed. Install it "
             "with: pip install highdicom"
         ) from None
-    found: Reference = reference(like.source, keep_identity=keep_identity)
-    frames = from_canonical(array, like.source).transpose(2, 1, 0)[found.slices]
+    series_reference: Reference = read_reference(reference.source, keep_identity=keep_identity)
+    frames = from_canonical(array, reference.source).transpose(2, 1, 0)[series_reference.slice_indices]
     common = {
         "series_instance_uid": hd.UID(),
         "sop_instance_uid": hd.UID(),
@@ -244,31 +244,31 @@ def _write(
         "content_creator_name": "",
         "specific_character_set": "ISO_IR 192",  # UTF-8: class names may be in any script
     }
-    with replacing(path) as temporary, quietly():
+    with atomic_write(path) as temporary, suppress_warnings():
         try:
-            result = make(np.ascontiguousarray(frames), found.images, common)
+            result = build_dataset(np.ascontiguousarray(frames), series_reference.images, common)
             if not keep_identity:
-                _forget(result)
+                _deidentify(result)
             result.save_as(temporary)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # What the libraries say may quote the headers.
             raise FileFormatError(
-                f"{path.name} cannot be made from the headers of {like.source.files[0].name} and "
+                f"{path.name} cannot be made from the headers of {reference.source.files[0].name} and "
                 f"the files beside it ({type(error).__name__}): they are not those of a DICOM "
                 "series by the standard. Export NIfTI instead."
             ) from (None if keep_identity else error)
 
 
-def _forget(result: Dataset) -> None:
+def _deidentify(result: Dataset) -> None:
     """Take away the dates that highdicom sets, and say that the patient was left out."""
 
-    def without_dates(dataset: Dataset, element: DataElement) -> None:
-        if element.keyword in NEUTRAL:
-            element.value = NEUTRAL[element.keyword]
-        elif element.VR in DATES and not element.is_empty:
+    def remove_dates(dataset: Dataset, element: DataElement) -> None:
+        if element.keyword in NEUTRAL_VALUES:
+            element.value = NEUTRAL_VALUES[element.keyword]
+        elif element.VR in DATE_VRS and not element.is_empty:
             del dataset[element.tag]
 
-    result.walk(without_dates)
+    result.walk(remove_dates)
     result.PatientIdentityRemoved = "YES"
     result.DeidentificationMethod = f"Patient, study and dates left out by {SOFTWARE}; UIDs kept"
     result.LongitudinalTemporalInformationModified = "REMOVED"

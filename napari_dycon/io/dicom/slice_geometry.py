@@ -18,11 +18,11 @@ from napari_dycon.errors import GeometryError, UnevenSlicesError
 Array = npt.NDArray[Any]
 Vector = npt.NDArray[np.float64]
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-SAME_MM = 0.01  # slices closer than this lie in one place
+MIN_SLICE_DISTANCE_MM = 0.01  # slices closer than this lie in one place
 # Positions are written with two or three decimals; more than this is uneven.
-UNEVEN_SHARE, UNEVEN_MM = 0.02, 0.02  # of the spacing, and at least
-TILT_PIXELS, TILT_DEGREES = 0.5, 0.1  # sideways over the whole stack, and from one to the next
-RESAMPLE = (
+SPACING_TOLERANCE_FRACTION, SPACING_TOLERANCE_MM = 0.02, 0.02  # of the spacing, and at least
+TILT_TOLERANCE_PIXELS, TILT_TOLERANCE_DEGREES = 0.5, 0.1  # sideways over the whole stack, and from one to the next
+RESAMPLE_HINT = (
     "Expected even, upright slices. Have them resampled when you open the series (commands take "
     "--resample), leave it out, or get the original one from the scanner."
 )
@@ -32,33 +32,33 @@ RESAMPLE = (
 class Slice:
     """One image of a series.
 
-    ``position`` is the center of its first pixel; ``along_row`` and ``along_column`` are the unit
+    ``position`` is the center of its first pixel; ``row_direction`` and ``column_direction`` are the unit
     vectors in which column and row numbers grow; ``pixel_mm`` is the distance between columns and
-    between rows. ``frame`` counts the images of a multi-frame file. ``repeat`` is what tells
-    images of the same place apart (echo, time, ...). ``values`` are the lowest and highest that its
+    between rows. ``frame`` counts the images of a multi-frame file. ``dimension_values`` is what tells
+    images of the same place apart (echo, time, ...). ``value_encoding`` are the lowest and highest that its
     pixels can have, as they are stored, and slope and intercept of what they stand for; ``None``
     where the header does not tell.
     """
 
     path: Path
     position: Vector
-    along_row: Vector
-    along_column: Vector
+    row_direction: Vector
+    column_direction: Vector
     pixel_mm: tuple[float, float]
     columns: int
     rows: int
     frame: int | None = None
-    repeat: tuple[str, ...] = ()
-    values: tuple[float, float, float, float] | None = None
+    dimension_values: tuple[str, ...] = ()
+    value_encoding: tuple[float, float, float, float] | None = None
 
     @property
     def normal(self) -> Vector:
         """Unit vector across the slice."""
-        normal: Vector = np.cross(self.along_row, self.along_column)
+        normal: Vector = np.cross(self.row_direction, self.column_direction)
         return normal
 
     @property
-    def height(self) -> float:
+    def location_mm(self) -> float:
         """Where the slice lies along its normal, in mm."""
         return float(self.position @ self.normal)
 
@@ -68,18 +68,18 @@ class Slice:
         return self.path.name if self.frame is None else f"{self.path.name} ({self.frame + 1})"
 
 
-def in_order(slices: Sequence[Slice]) -> list[Slice]:
+def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
     """Sort along the normal; names and numbers of files mean nothing."""
-    return sorted(slices, key=lambda s: s.height)
+    return sorted(slices, key=lambda s: s.location_mm)
 
 
-def spacing_of(slices: Sequence[Slice]) -> float:
+def compute_slice_spacing(slices: Sequence[Slice]) -> float:
     """Median distance of neighboring slices in mm."""
-    gaps = np.diff([s.height for s in slices])
+    gaps = np.diff([s.location_mm for s in slices])
     return float(np.median(gaps)) if len(gaps) else 0.0
 
 
-def check_even(slices: Sequence[Slice], series: str) -> None:
+def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
     """Refuse slices, in order, that are no even grid.
 
     Raises
@@ -89,91 +89,91 @@ def check_even(slices: Sequence[Slice], series: str) -> None:
     GeometryError
         Some lie in the same place, and nobody knows which one is meant.
     """
-    heights = np.array([s.height for s in slices])
-    gaps = np.diff(heights)
+    locations = np.array([s.location_mm for s in slices])
+    gaps = np.diff(locations)
     spacing = float(np.median(gaps))
-    if (same := np.flatnonzero(gaps < SAME_MM)).size:
-        one, other = slices[same[0]], slices[same[0] + 1]
+    if (duplicates := np.flatnonzero(gaps < MIN_SLICE_DISTANCE_MM)).size:
+        one, other = slices[duplicates[0]], slices[duplicates[0] + 1]
         raise GeometryError(
-            f"{series} has {len(same) + 1} or more images in the same place, such as {one.name} "
+            f"{series} has {len(duplicates) + 1} or more images in the same place, such as {one.name} "
             f"and {other.name}; expected one image a slice. Move copies and other series away."
         )
-    tilt = _tilt(slices)
+    tilt = _measure_tilt(slices)
     if tilt is not None:
         raise UnevenSlicesError(
             f"{series} was taken with a tilted gantry: from {slices[0].name} to {slices[-1].name} "
             f"the slices move {tilt[1]:.1f} mm sideways ({tilt[0]:.1f}°)"
-            f"{_uneven_too(gaps, spacing)}. {RESAMPLE}"
+            f"{_describe_irregular_gaps(gaps, spacing)}. {RESAMPLE_HINT}"
         )
-    odd = np.flatnonzero(np.abs(gaps - spacing) > max(UNEVEN_SHARE * spacing, UNEVEN_MM))
-    if odd.size:
-        first = odd[0]
+    irregular = np.flatnonzero(np.abs(gaps - spacing) > max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM))
+    if irregular.size:
+        first = irregular[0]
         pair = f"{slices[first].name} and {slices[first + 1].name}"
-        missing = np.round(gaps[odd] / spacing) - 1
+        missing = np.round(gaps[irregular] / spacing) - 1
         if np.all(missing >= 1) and np.allclose(
-            gaps[odd] / spacing, missing + 1, atol=2 * UNEVEN_SHARE
+            gaps[irregular] / spacing, missing + 1, atol=2 * SPACING_TOLERANCE_FRACTION
         ):
             raise UnevenSlicesError(
                 f"{series} lacks {int(missing.sum())} slice(s), the first between {pair}: they lie "
-                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm. {RESAMPLE}"
+                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm. {RESAMPLE_HINT}"
             )
         raise UnevenSlicesError(
             f"{series} has uneven slices: {gaps.min():.2f} to {gaps.max():.2f} mm apart, such as "
-            f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm. {RESAMPLE}"
+            f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm. {RESAMPLE_HINT}"
         )
-    beside = _beside(slices, heights)
-    if (most := float(beside.max())) > TILT_PIXELS * min(slices[0].pixel_mm):
+    lateral_offsets = _compute_lateral_offsets(slices, locations)
+    if (max_offset := float(lateral_offsets.max())) > TILT_TOLERANCE_PIXELS * min(slices[0].pixel_mm):
         raise UnevenSlicesError(
-            f"{series} has slices that lie up to {most:.1f} mm beside the others, such as "
-            f"{slices[int(beside.argmax())].name}. {RESAMPLE}"
+            f"{series} has slices that lie up to {max_offset:.1f} mm beside the others, such as "
+            f"{slices[int(lateral_offsets.argmax())].name}. {RESAMPLE_HINT}"
         )
 
 
-def _uneven_too(gaps: Vector, spacing: float) -> str:
-    if np.all(np.abs(gaps - spacing) <= max(UNEVEN_SHARE * spacing, UNEVEN_MM)):
+def _describe_irregular_gaps(gaps: Vector, spacing: float) -> str:
+    if np.all(np.abs(gaps - spacing) <= max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)):
         return ""
     return f", and they lie {gaps.min():.2f} to {gaps.max():.2f} mm apart"
 
 
-def _tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
+def _measure_tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
     """Degrees and millimeters by which slices move sideways, or ``None`` when they hardly do."""
-    way = slices[-1].position - slices[0].position
-    across = float(way @ slices[0].normal)
-    sideways = float(np.linalg.norm(way - across * slices[0].normal))
-    degrees = float(np.degrees(np.arctan2(sideways, abs(across))))
-    if sideways <= TILT_PIXELS * min(slices[0].pixel_mm) or degrees <= TILT_DEGREES:
+    displacement = slices[-1].position - slices[0].position
+    along_normal = float(displacement @ slices[0].normal)
+    sideways = float(np.linalg.norm(displacement - along_normal * slices[0].normal))
+    degrees = float(np.degrees(np.arctan2(sideways, abs(along_normal))))
+    if sideways <= TILT_TOLERANCE_PIXELS * min(slices[0].pixel_mm) or degrees <= TILT_TOLERANCE_DEGREES:
         return None
     return degrees, sideways
 
 
-def _beside(slices: Sequence[Slice], heights: Vector) -> Vector:
+def _compute_lateral_offsets(slices: Sequence[Slice], locations: Vector) -> Vector:
     """How far each slice lies beside the line from the first to the last one, in mm."""
-    way = np.array([s.position for s in slices]) - slices[0].position
-    rest = way - np.outer((heights - heights[0]) / (heights[-1] - heights[0]), way[-1])
-    across = np.outer(rest @ slices[0].normal, slices[0].normal)
-    apart: Vector = np.linalg.norm(rest - across, axis=1)
-    return apart
+    displacements = np.array([s.position for s in slices]) - slices[0].position
+    residuals = displacements - np.outer((locations - locations[0]) / (locations[-1] - locations[0]), displacements[-1])
+    along_normal = np.outer(residuals @ slices[0].normal, slices[0].normal)
+    offsets: Vector = np.linalg.norm(residuals - along_normal, axis=1)
+    return offsets
 
 
-def affine_of(slices: Sequence[Slice]) -> Vector:
+def compute_affine(slices: Sequence[Slice]) -> Vector:
     """Index (column, row, slice) to RAS+ mm of even slices in order."""
     first, last = slices[0], slices[-1]
     step = (last.position - first.position) / (len(slices) - 1)
-    return _affine(first, first.position, step)
+    return _build_affine(first, first.position, step)
 
 
-def _affine(first: Slice, origin: Vector, step: Vector) -> Vector:
+def _build_affine(first: Slice, origin: Vector, step: Vector) -> Vector:
     affine = np.eye(4)
-    affine[:3, 0] = first.along_row * first.pixel_mm[0]
-    affine[:3, 1] = first.along_column * first.pixel_mm[1]
+    affine[:3, 0] = first.row_direction * first.pixel_mm[0]
+    affine[:3, 1] = first.column_direction * first.pixel_mm[1]
     affine[:3, 2] = step
     affine[:3, 3] = origin
     ras: Vector = LPS_TO_RAS @ affine
     return ras
 
 
-def resampled(
-    slices: Sequence[Slice], read: Callable[[int], Array], dtype: np.dtype[Any]
+def resample_slices(
+    slices: Sequence[Slice], read_slice: Callable[[int], Array], dtype: np.dtype[Any]
 ) -> tuple[Array, Vector]:
     """Interpolate slices in order to an even, upright grid, linearly.
 
@@ -190,50 +190,50 @@ def resampled(
     from scipy import ndimage  # a bare machine to train on has none
 
     first = slices[0]
-    heights = np.array([s.height for s in slices]) - first.height
-    count = max(round(float(heights[-1]) / spacing_of(slices)), 1) + 1
-    spacing = float(heights[-1]) / (count - 1)  # from the first slice to the last one, both whole
-    aside = np.array(
+    locations = np.array([s.location_mm for s in slices]) - first.location_mm
+    count = max(round(float(locations[-1]) / compute_slice_spacing(slices)), 1) + 1
+    spacing = float(locations[-1]) / (count - 1)  # from the first slice to the last one, both whole
+    offsets = np.array(
         [
             [
-                (s.position - first.position) @ first.along_row / first.pixel_mm[0],
-                (s.position - first.position) @ first.along_column / first.pixel_mm[1],
+                (s.position - first.position) @ first.row_direction / first.pixel_mm[0],
+                (s.position - first.position) @ first.column_direction / first.pixel_mm[1],
             ]
             for s in slices
         ]
     )
     # Less than what counts as moved is how positions are written; it must not cost an edge.
-    aside[:, np.ptp(aside, axis=0) <= TILT_PIXELS] = 0
-    low = np.floor(aside.min(axis=0))
-    more = np.ceil(aside.max(axis=0) - low).astype(int)
-    shape = (first.rows + int(more[1]), first.columns + int(more[0]))
-    fill = float(read(0).min())
-    kept: dict[int, Array] = {}
+    offsets[:, np.ptp(offsets, axis=0) <= TILT_TOLERANCE_PIXELS] = 0
+    min_offset = np.floor(offsets.min(axis=0))
+    padding = np.ceil(offsets.max(axis=0) - min_offset).astype(int)
+    shape = (first.rows + int(padding[1]), first.columns + int(padding[0]))
+    fill = float(read_slice(0).min())
+    cache: dict[int, Array] = {}
 
-    def upright(number: int) -> Array:
-        if number not in kept:
+    def load_shifted(number: int) -> Array:
+        if number not in cache:
             plane = np.full(shape, np.nan, np.float32)
-            plane[: first.rows, : first.columns] = read(number)
-            shift = aside[number, ::-1] - low[::-1]
-            kept[number] = ndimage.shift(plane, shift, order=1, mode="constant", cval=np.nan)
-            for old in [n for n in kept if n < number - 1]:
-                del kept[old]
-        return kept[number]
+            plane[: first.rows, : first.columns] = read_slice(number)
+            shift = offsets[number, ::-1] - min_offset[::-1]
+            cache[number] = ndimage.shift(plane, shift, order=1, mode="constant", cval=np.nan)
+            for old in [n for n in cache if n < number - 1]:
+                del cache[old]
+        return cache[number]
 
     result = np.empty((count, *shape), dtype)
     for target in range(count):
-        height = min(target * spacing, float(heights[-1]))
-        below = int(np.clip(np.searchsorted(heights, height, "right") - 1, 0, len(slices) - 2))
-        share = (height - heights[below]) / (heights[below + 1] - heights[below])
-        one, other = upright(below), upright(below + 1)
-        plane = (1 - share) * one + share * other
-        alone = np.isnan(plane)  # where only one of two tilted slices reaches, or none
-        plane[alone] = np.where(np.isnan(one), other, one)[alone]
+        location = min(target * spacing, float(locations[-1]))
+        lower = int(np.clip(np.searchsorted(locations, location, "right") - 1, 0, len(slices) - 2))
+        weight = (location - locations[lower]) / (locations[lower + 1] - locations[lower])
+        lower_plane, upper_plane = load_shifted(lower), load_shifted(lower + 1)
+        plane = (1 - weight) * lower_plane + weight * upper_plane
+        is_missing = np.isnan(plane)  # where only one of two tilted slices reaches, or none
+        plane[is_missing] = np.where(np.isnan(lower_plane), upper_plane, lower_plane)[is_missing]
         plane[np.isnan(plane)] = fill
         result[target] = plane if dtype.kind == "f" else np.rint(plane)
     origin = (
         first.position
-        + low[0] * first.pixel_mm[0] * first.along_row
-        + low[1] * first.pixel_mm[1] * first.along_column
+        + min_offset[0] * first.pixel_mm[0] * first.row_direction
+        + min_offset[1] * first.pixel_mm[1] * first.column_direction
     )
-    return result, _affine(first, origin, spacing * first.normal)
+    return result, _build_affine(first, origin, spacing * first.normal)

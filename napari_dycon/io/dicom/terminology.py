@@ -14,8 +14,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-_ABNORMAL = "49755003"  # SNOMED CT's morphologically abnormal structure
-_FILLERS = frozenset({"of", "the", "and", "in"})
+_ABNORMAL_STRUCTURE_CODE = "49755003"  # SNOMED CT's morphologically abnormal structure
+_STOP_WORDS = frozenset({"of", "the", "and", "in"})
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Code:
     """A term of a terminology, and the kind of property it is.
 
     ``scheme`` and ``category_scheme`` are the designators that DICOM gives a terminology, such as
-    ``SCT`` for SNOMED CT. ``also`` are other names that the term is found by; no file holds them.
+    ``SCT`` for SNOMED CT. ``synonyms`` are other names that the term is found by; no file holds them.
     """
 
     value: str
@@ -32,12 +32,12 @@ class Code:
     category_value: str
     category_scheme: str
     category_meaning: str
-    also: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
 
 
-def all_codes() -> tuple[Code, ...]:
+def list_codes() -> tuple[Code, ...]:
     """Every term, those of one part of the body beside each other."""
-    return _listed()[0]
+    return _load()[0]
 
 
 def search(text: str) -> list[Code]:
@@ -46,10 +46,10 @@ def search(text: str) -> list[Code]:
     Whole names come before beginnings of names, those before beginnings of words, and those before
     any other place; an empty text gives all.
     """
-    wanted = " ".join(_words(text))
-    ranked = [(_rank(code, wanted), code) for code in all_codes()]
-    found = [(rank, code) for rank, code in ranked if rank is not None]
-    return [code for _, code in sorted(found, key=lambda pair: pair[0])]
+    query = " ".join(_split_words(text))
+    ranked = [(_rank(code, query), code) for code in list_codes()]
+    matches = [(rank, code) for rank, code in ranked if rank is not None]
+    return [code for _, code in sorted(matches, key=lambda pair: pair[0])]
 
 
 def suggest(class_name: str) -> Code:
@@ -59,36 +59,36 @@ def suggest(class_name: str) -> Code:
     the organ that it lies in ("liver tumor"), then more words come before fewer, then the last
     word of the class name counts, which in English says what the thing is.
     """
-    words = [_stem(word) for word in _words(class_name)]
-    codes, generic = _listed()
+    words = [_stem(word) for word in _split_words(class_name)]
+    codes, generic = _load()
     best: tuple[tuple[bool, int, int], Code] | None = None
     for code in codes:
-        for name in (code.meaning, *code.also):
-            parts = {_stem(word) for word in _words(name)} - _FILLERS
-            if not parts or not parts <= set(words):
+        for name in (code.meaning, *code.synonyms):
+            name_words = {_stem(word) for word in _split_words(name)} - _STOP_WORDS
+            if not name_words or not name_words <= set(words):
                 continue
-            last = max(words.index(part) for part in parts)
-            score = (code.category_value == _ABNORMAL, len(parts), last)
+            last = max(words.index(part) for part in name_words)
+            score = (code.category_value == _ABNORMAL_STRUCTURE_CODE, len(name_words), last)
             if best is None or score > best[0]:
                 best = (score, code)
     return best[1] if best else generic
 
 
-def _rank(code: Code, wanted: str) -> tuple[int, int] | None:
+def _rank(code: Code, query: str) -> tuple[int, int] | None:
     """How well a term fits, smaller is better; ``None`` where a word is missing."""
-    names = [" ".join(_words(name)) for name in (code.meaning, *code.also)]
-    words = wanted.split()
+    names = [" ".join(_split_words(name)) for name in (code.meaning, *code.synonyms)]
+    words = query.split()
     text = " ".join(names)
     if not all(word in text for word in words):
         return None
-    if wanted in names:
-        return 0, names.index(wanted)
-    if any(name.startswith(wanted) for name in names):
+    if query in names:
+        return 0, names.index(query)
+    if any(name.startswith(query) for name in names):
         return 1, 0
     return (2 if all(f" {word}" in f" {text}" for word in words) else 3), 0
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     return re.findall(r"[^\W_]+", text.casefold())
 
 
@@ -98,7 +98,7 @@ def _stem(word: str) -> str:
 
 
 @cache
-def _listed() -> tuple[tuple[Code, ...], Code]:
+def _load() -> tuple[tuple[Code, ...], Code]:
     """Read the list and its generic term."""
     file = resources.files("napari_dycon") / "resources" / "terminology.json"
     values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -113,7 +113,7 @@ def _listed() -> tuple[tuple[Code, ...], Code]:
                 category_value=category["value"],
                 category_scheme=category["scheme"],
                 category_meaning=category["meaning"],
-                also=tuple(entry["also"]),
+                synonyms=tuple(entry["also"]),
             )
         )
     generic = next(code for code in codes if code.value == values["generic"])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import make_folder
+from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
@@ -129,7 +129,7 @@ def load_new_cases(
                 if label is not None:
                     array = _read_label(label, volume, value_map or {}, target.classes)
                     case = case.model_copy(update={"status": compute_label_status(array)})
-                new_cases.append(NewCase(case, volume.without_voxels(), array))
+                new_cases.append(NewCase(case, volume.grid_only(), array))
                 known[key] = case_id
                 taken_ids.add(case_id.lower())
                 if on_note:
@@ -169,7 +169,7 @@ def commit_cases(
                 f"Another window added {twice[0]} at the same moment. Nothing was added here; "
                 "add the scans again."
             )
-        make_folder(folder / "labels", within=folder)
+        ensure_dir(folder / "labels", existing_root=folder)
         for new in new_cases:
             if new.label is None:
                 continue
@@ -179,7 +179,7 @@ def commit_cases(
                     f"A label {path.name} appeared at the same moment. Nothing was added here; "
                     "add the scans again."
                 )
-            io.write_mask(new.label, like=new.grid, path=path)
+            io.write_mask(new.label, reference=new.grid, path=path)
             written.append(path)
         values["cases"].extend(new.case.model_dump() for new in new_cases)
 
@@ -218,7 +218,7 @@ def _identity_key(images: Sequence[Path]) -> tuple[str, ...]:
     """The same for the same scan, by whatever way and name it is reached."""
     key = []
     for path in images:
-        file = io.file_of(path)
+        file = io.get_scan_file(path)
         channel = path.name[len(file.name) :]  # of a 4D file
         # To follow links on a share would call the machine that it is on.
         is_network_path = PureWindowsPath(file).drive.startswith("\\\\") and os.name == "nt"
@@ -245,6 +245,6 @@ def _check_channels(scan: Scan, channels: Sequence[str]) -> None:
 def _read_label(
     file: Path, scan: Volume, value_map: Mapping[int, int], classes: Sequence[ClassInfo]
 ) -> Array:
-    array = remap_values(io.read_label(file, like=scan).array, value_map)
+    array = remap_values(io.read_label(file, reference=scan).array, value_map)
     check_values(array, classes, f"Label {Path(file).name}")
     return array

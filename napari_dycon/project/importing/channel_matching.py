@@ -14,8 +14,8 @@ from pathlib import Path
 from napari_dycon import io
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.dicom import discovery
-from napari_dycon.io.files import files_below
-from napari_dycon.io.reading import KINDS
+from napari_dycon.io.files import find_files
+from napari_dycon.io.reading import SUPPORTED_FORMATS
 from napari_dycon.project.importing.discovery import CHANNEL_SUFFIX, list_channel_paths
 
 Tokens = frozenset[str]
@@ -73,7 +73,7 @@ def candidates_from(
     for path in (path.absolute() for path in paths):
         if not path.is_dir():
             files.append(path)
-        elif scans := [file for file in files_below(path) if io.is_scan(file)]:
+        elif scans := [file for file in find_files(path) if io.is_scan(file)]:
             files += scans
         else:
             for one in discovery.find_series(path, progress=progress):
@@ -88,13 +88,13 @@ def candidates_from(
             candidates.update({piece.path: piece for piece in _build_file_candidates(file)})
             continue
         if file.parent not in series_by_folder:
-            series_by_folder[file.parent] = discovery.find_series(file.parent, deep=False)
-        matching = discovery.with_images_of(file, series_by_folder[file.parent])
+            series_by_folder[file.parent] = discovery.find_series(file.parent, recursive=False)
+        matching = discovery.series_containing(file, series_by_folder[file.parent])
         for one in matching:
             if len(one.slices) > 1 and one.path not in candidates:
                 candidates[one.path] = _build_series_candidate(one, series_by_folder[file.parent])
         if not matching:
-            raise FileFormatError(f"{file.name} is no scan; expected {KINDS}.")
+            raise FileFormatError(f"{file.name} is no scan; expected {SUPPORTED_FORMATS}.")
     if not candidates:
         raise FileFormatError(
             "No scan with several slices was found there; X-rays and screenshots are not 3D. "
@@ -132,7 +132,7 @@ def _disambiguate(candidates: list[ImageCandidate]) -> list[ImageCandidate]:
     """Name the folder too where several are called the same."""
     count = Counter(piece.display_name for piece in candidates)
     return [
-        replace(piece, text=f"{piece.path.parent.name}/{piece.display_name}")
+        replace(piece, display_name=f"{piece.path.parent.name}/{piece.display_name}")
         if count[piece.display_name] > 1
         else piece
         for piece in candidates

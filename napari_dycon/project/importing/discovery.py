@@ -17,8 +17,8 @@ from napari_dycon import io
 from napari_dycon.errors import GeometryError, UserError
 from napari_dycon.io import nifti
 from napari_dycon.io.dicom import discovery
-from napari_dycon.io.files import files_below
-from napari_dycon.io.volume import MOST_CHANNELS, Volume, same_grid
+from napari_dycon.io.files import find_files
+from napari_dycon.io.volume import MAX_CHANNELS, Volume, grid_difference
 
 CHANNEL_SUFFIX = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
 
@@ -77,8 +77,8 @@ def scans_from_paths(paths: Sequence[Path]) -> list[Scan]:
             scans.append(Scan(io.scan_name(path), list_channel_paths(path)))
         elif path not in seen:
             if path.parent not in series_by_folder:
-                series_by_folder[path.parent] = discovery.find_series(path.parent, deep=False)
-            matching = discovery.with_images_of(path, series_by_folder[path.parent])
+                series_by_folder[path.parent] = discovery.find_series(path.parent, recursive=False)
+            matching = discovery.series_containing(path, series_by_folder[path.parent])
             for series in matching:
                 seen |= {piece.path for piece in series.slices}
             # By whichever image a series is chosen, it is the same scan.
@@ -108,7 +108,7 @@ def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> V
     notes = [note for volume in volumes for note in volume.notes]
     arrays = [first.array.astype(np.float32)]
     for number, volume in enumerate(volumes[1:], start=2):
-        if difference := same_grid(volume, first):
+        if difference := grid_difference(volume, first):
             notes.append(
                 f"Channel {number} of {name} was resampled to the grid of the first: {difference}."
             )
@@ -169,7 +169,7 @@ def _list_scan_files(folder: Path, kind: str) -> list[Path]:
 def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
     """Scans by name, each of which must be there once."""
     if not scans:
-        nested = next((path for path in files_below(folder) if io.is_scan(path)), None)
+        nested = next((path for path in find_files(folder) if io.is_scan(path)), None)
         if nested is not None:
             raise UserError(
                 f"The folder {folder} (for the {kind}) holds no scans itself, but its subfolders "
@@ -183,7 +183,7 @@ def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
     scans.sort(key=lambda scan: scan.name)
     for one, other in itertools.pairwise(scans):
         if one.name == other.name:
-            first, second = (io.file_of(s.images[0]).relative_to(folder) for s in (one, other))
+            first, second = (io.get_scan_file(s.images[0]).relative_to(folder) for s in (one, other))
             raise UserError(
                 f"{folder} holds both {first} and {second}, which are both called {one.name}; "
                 "expected one scan of a name. Move or rename one of them."
@@ -194,8 +194,8 @@ def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
 def list_channel_paths(file: Path) -> tuple[Path, ...]:
     """Address each channel of a 4D file (see ``formats.read_volume``); of others the file."""
     is_nifti = file.name.lower().endswith(nifti.SUFFIXES)
-    count = nifti.channel_count(file) if is_nifti and file.exists() else 1
-    if not 1 < count <= MOST_CHANNELS:
+    count = nifti.count_channels(file) if is_nifti and file.exists() else 1
+    if not 1 < count <= MAX_CHANNELS:
         return (file,)  # more are time points, which reading refuses
     return tuple(file.with_name(f"{file.name}#{number}") for number in range(count))
 
@@ -216,7 +216,7 @@ def _group_by_channel_number(files: Sequence[Path], known_names: Collection[str]
     if "0000" not in numbers:
         return []  # numbered in some other way
     has_known_name = any(io.scan_name(path) in known_names for path in files)
-    if (len(groups) == 1 and (len(numbers) > MOST_CHANNELS or has_known_name)) or (
+    if (len(groups) == 1 and (len(numbers) > MAX_CHANNELS or has_known_name)) or (
         len(numbers) == 1 and has_known_name
     ):
         return []  # the numbers count scans, or all names end like this
@@ -247,8 +247,8 @@ def _find_series(folder: Path) -> list[Scan]:
         if len(series.slices) < 2:
             continue
         subfolder = series.path.parent.relative_to(folder)
-        if len(series.images) == len({s.path for s in series.slices}):  # else they tell nothing
-            other = known.setdefault(series.images, subfolder)
+        if len(series.image_uids) == len({s.path for s in series.slices}):  # else they tell nothing
+            other = known.setdefault(series.image_uids, subfolder)
             if other != subfolder:
                 raise UserError(
                     f"{folder} holds the same series twice, in {other} and {subfolder}; expected each "

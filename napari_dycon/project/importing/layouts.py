@@ -25,7 +25,7 @@ from typing import Any
 
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import UserError
-from napari_dycon.io import file_of
+from napari_dycon.io import get_scan_file
 from napari_dycon.project.importing.discovery import contains_scans, find_labels, find_scans
 from napari_dycon.project.models import UNANNOTATED
 
@@ -147,7 +147,7 @@ def _check_cases(layout: Layout, folder: Path) -> None:
             )
         if case.id in known:
             one, other = (
-                next(file_of(path).relative_to(folder) for path in found.images if path is not None)
+                next(get_scan_file(path).relative_to(folder) for path in found.images if path is not None)
                 for found in (known[case.id], case)
             )
             raise UserError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_dycon import io
 from napari_dycon.errors import UserError
 from napari_dycon.io.dicom import discovery
-from napari_dycon.io.files import files_below
+from napari_dycon.io.files import find_files
 from napari_dycon.project.importing.case_import import OnSkip, SkippedScan, is_scan_specific
 from napari_dycon.project.importing.channel_matching import (
     assign_channels,
@@ -48,7 +48,7 @@ def find_patient_folders(
         if not patient.is_dir():
             continue
         try:
-            candidates = [(io.scan_name(p), p) for p in files_below(patient) if io.is_scan(p)]
+            candidates = [(io.scan_name(p), p) for p in find_files(patient) if io.is_scan(p)]
             if not candidates:
                 series = discovery.find_series(patient)
                 candidates = [(s.description, s.path) for s in series if len(s.slices) > 1]
@@ -110,7 +110,7 @@ def resolve_scans(
         if any(len(scan.images) == len(channels) for scan in folder_scans):
             scans += folder_scans  # adding tells of those that have others
         else:
-            files = [io.file_of(image) for scan in folder_scans for image in scan.images]
+            files = [io.get_scan_file(image) for scan in folder_scans for image in scan.images]
             scans += _match_by_name(files, channels, examples, on_skip, f"The folder {path.name}")
     if single_files:
         scans += _match_by_name(single_files, channels, examples, on_skip, "This choice of files")

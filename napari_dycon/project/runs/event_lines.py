@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from napari_dycon.core.untrusted import loads, number, whole
+from napari_dycon.core.untrusted import parse_json, parse_number, parse_integer
 
 Event = dict[str, Any]
 MAX_LINE_BYTES = 2**18  # bytes
@@ -23,11 +23,11 @@ def _is_text(value: object) -> bool:
 
 
 def _is_count(value: object) -> bool:
-    return whole(value, 0, MAX_NUMBER) is not None
+    return parse_integer(value, 0, MAX_NUMBER) is not None
 
 
 def _is_number(value: object) -> bool:
-    return number(value, -MAX_NUMBER, MAX_NUMBER) is not None
+    return parse_number(value, -MAX_NUMBER, MAX_NUMBER) is not None
 
 
 def _is_number_or_none(value: object) -> bool:
@@ -55,7 +55,7 @@ EVENT_FIELDS: dict[str, dict[str, FieldRule]] = {
     "warps": {"done": _CASE_COUNT, "total": _CASE_COUNT},
     "step": {
         "step": (_is_count, 0),
-        "progress": (lambda value: number(value, 0, 1) is not None, 0.0),
+        "progress": (lambda value: parse_number(value, 0, 1) is not None, 0.0),
         "loss": (_is_number_or_none, None),
         "parts": (_is_number_mapping, {}),
         "remaining": (_is_number_or_none, None),
@@ -85,7 +85,7 @@ def parse_event(line: bytes) -> Event | None:
     if len(line) > MAX_LINE_BYTES:
         return None
     try:
-        event = loads(line)
+        event = parse_json(line)
     except ValueError:
         return None
     if not isinstance(event, dict) or not _is_text(event.get("event")):

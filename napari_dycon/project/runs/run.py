@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import write_json
-from napari_dycon.core.containment import inside, leads_out
-from napari_dycon.core.untrusted import number, read_json, whole
+from napari_dycon.core.containment import ensure_within, is_external_link
+from napari_dycon.core.untrusted import parse_number, read_json, parse_integer
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.case_ids import is_case_id
 from napari_dycon.project.runs.event_lines import parse_event
@@ -32,7 +32,7 @@ def _is_text_list(value: object) -> bool:
 
 
 def _is_score_or_none(value: object) -> bool:
-    return value is None or number(value, 0, 1) is not None
+    return value is None or parse_number(value, 0, 1) is not None
 
 
 def validate_case_metadata(values: object) -> dict[str, Any]:
@@ -41,25 +41,25 @@ def validate_case_metadata(values: object) -> dict[str, Any]:
         return {}
     score, features = values.get("score"), values.get("features")
     metadata = {k: v for k, v in values.items() if k not in ("score", "features")}
-    if number(score, 0, 1e6) is not None:
+    if parse_number(score, 0, 1e6) is not None:
         metadata["score"] = score
     if (
         isinstance(features, list)
         and len(features) <= MAX_FEATURES
-        and all(number(value, -1e30, 1e30) is not None for value in features)
+        and all(parse_number(value, -1e30, 1e30) is not None for value in features)
     ):
         metadata["features"] = features
     return metadata
 
 
 METRIC_VALIDATORS: dict[str, Callable[[object], bool]] = {
-    "step": lambda value: whole(value, 0, 10**12) is not None,
-    "elapsed": lambda value: number(value, 0, 1e12) is not None,
-    "skipped": lambda value: whole(value, 0, 10**12) is not None,
+    "step": lambda value: parse_integer(value, 0, 10**12) is not None,
+    "elapsed": lambda value: parse_number(value, 0, 1e12) is not None,
+    "skipped": lambda value: parse_integer(value, 0, 10**12) is not None,
     "dice": _is_score_or_none,
     "outcome": lambda value: isinstance(value, str),
     "validation": lambda value: isinstance(value, dict),
-    "temperature": lambda value: number(value, 0, 1e6) is not None,
+    "temperature": lambda value: parse_number(value, 0, 1e6) is not None,
     "labeled": _is_text_list,
 }
 
@@ -236,13 +236,13 @@ def list_runs(folder: Path) -> list[Run]:
 
     Folders that lie elsewhere by a link, or are named as no run is, are none of the project's.
     """
-    if not folder.is_dir() or leads_out(folder.parent, folder):
+    if not folder.is_dir() or is_external_link(folder.parent, folder):
         return []
     runs = [
         Run(place)
         for place in folder.iterdir()
         if is_case_id(place.name)
-        and not leads_out(folder.parent, place)
+        and not is_external_link(folder.parent, place)
         and (place / "config.json").is_file()
     ]
     return sorted(runs, key=lambda run: (len(run.id.split("-")[0]), run.id))
@@ -252,14 +252,14 @@ def check_run(run: Run, folder: Path) -> Run:
     """Refuse a run in whose folder a link leads out of the project's: the engine writes there."""
     for root, folders, files in os.walk(run.folder):
         for path in (Path(root, name) for name in (*folders, *files)):
-            if leads_out(folder, path):
-                inside(folder, path)  # raises, in words
+            if is_external_link(folder, path):
+                ensure_within(folder, path)  # raises, in words
     return run
 
 
 def create_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
     """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
-    inside(folder.parent, folder)
+    ensure_within(folder.parent, folder)
     try:
         folder.mkdir(exist_ok=True)
         last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdecimal()), default=0)

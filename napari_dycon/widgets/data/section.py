@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.core.text import printable, untagged
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.store import Project
@@ -162,8 +162,8 @@ class DataSection(QWidget):
                 guarded(self.session, self.session.export)(format_, out, **options)
 
     def _project_changed(self, project: Project | None) -> None:
-        self.title.setText(printable(project.name) if project else NOTHING_OPEN)
-        self.title.setToolTip(untagged(project.path) if project else "")
+        self.title.setText(escape_control_characters(project.name) if project else NOTHING_OPEN)
+        self.title.setToolTip(escape_rich_text(project.path) if project else "")
         why = "" if project else "open or make a project first"
         set_enabled(self.export_button, why)
         set_enabled(self.add_button, project.read_only_reason if project else why)
@@ -180,7 +180,7 @@ class DataSection(QWidget):
             labeled = sum(case.status in ("labeled", "reviewed") for case in cases)
             hint = "" if self.session.view else "; click a case to show it"
             only = " (only shown)" if project.read_only_reason else ""
-            name = printable(project.name)
+            name = escape_control_characters(project.name)
             self.title.setText(f"{name}{only}: {labeled} of {len(cases)} labeled{hint}")
 
     def _clicked(self, item: QTreeWidgetItem | None, _: QTreeWidgetItem | None) -> None:

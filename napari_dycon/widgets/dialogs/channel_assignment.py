@@ -24,7 +24,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.core.text import printable, untagged
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.channel_matching import (
     ImageCandidate,
@@ -201,7 +201,7 @@ class ChannelDialog(QDialog):
             self._pieces[piece.path] = piece
             item = QStandardItem(piece.display_name)
             item.setData(str(piece.path), Qt.ItemDataRole.UserRole)
-            item.setToolTip(untagged(piece.path))
+            item.setToolTip(escape_rich_text(piece.path))
             self._images.appendRow(item)
         for row in assign_channels(new, self._channels, examples=self._examples):
             self._add_row(row)
@@ -248,7 +248,7 @@ class ChannelDialog(QDialog):
     def _check(self, *_: object) -> None:
         why = self._why_not()
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(not why)
-        self.reason.setText(printable(why or self._summary()))
+        self.reason.setText(escape_control_characters(why or self._summary()))
 
     def _why_not(self) -> str:
         """What is missing, for a person; nothing when all is chosen."""

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 
 from napari_dycon.exports.masks import ENDINGS
 from napari_dycon.exports.registry import FORMATS
-from napari_dycon.io.dicom.terminology import all_codes, suggest
+from napari_dycon.io.dicom.terminology import list_codes, suggest
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.window.helpers import hint, plain_label
 
@@ -164,7 +164,7 @@ def _terms(name: str) -> QComboBox:
     box = _Terms()
     box.setEditable(True)
     box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-    for code in all_codes():
+    for code in list_codes():
         box.addItem(code.meaning, code)
     completer = QCompleter(box.model(), box)
     completer.setFilterMode(Qt.MatchFlag.MatchContains)

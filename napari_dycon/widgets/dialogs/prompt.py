@@ -6,7 +6,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QWidget
 
 from napari_dycon.application.prompts import Question
-from napari_dycon.core.text import printable
+from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
@@ -16,8 +16,8 @@ def ask(parent: QWidget, session: Session, question: Question) -> bool:
     text, _, more = question.text.partition("\n\n")
     box = QMessageBox(QMessageBox.Icon.Question, question.title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
-    box.setText(printable(text))
-    box.setInformativeText(printable(more))
+    box.setText(escape_control_characters(text))
+    box.setInformativeText(escape_control_characters(more))
     buttons = {
         box.addButton(text, QMessageBox.ButtonRole.AcceptRole): chosen
         for text, chosen in question.choices
@@ -46,6 +46,6 @@ def show_plainly(parent: QWidget, title: str, text: str) -> None:
     """Show a warning whose text holds names, as it stands."""
     box = QMessageBox(QMessageBox.Icon.Warning, title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(printable(text))
+    box.setText(escape_control_characters(text))
     box.exec()
     box.deleteLater()

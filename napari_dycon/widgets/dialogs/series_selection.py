@@ -16,7 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.core.text import printable, untagged
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import UnevenSlicesError
 from napari_dycon.io.dicom.discovery import Series
 from napari_dycon.widgets.window.helpers import hint
@@ -53,7 +53,7 @@ class SeriesDialog(QDialog):
         for one in self._series:
             item = QTreeWidgetItem(
                 [
-                    printable(one.description) or "no description",
+                    escape_control_characters(one.description) or "no description",
                     one.modality,
                     one.size,
                     one.spacing,
@@ -64,7 +64,7 @@ class SeriesDialog(QDialog):
                 item.setTextAlignment(
                     column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
                 )
-            item.setToolTip(0, untagged(one.text))
+            item.setToolTip(0, escape_rich_text(one.summary))
             item.setCheckState(0, _ticked(one is largest))
             self.table.addTopLevelItem(item)
         self.table.setCurrentItem(self.table.topLevelItem(self._series.index(largest)))
@@ -133,7 +133,7 @@ def ask_to_resample(error: UnevenSlicesError, parent: QWidget | None) -> bool:
     box.setWindowTitle("Uneven slices")
     box.setIcon(QMessageBox.Icon.Question)
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(f"{printable(error.found)}.")
+    box.setText(f"{escape_control_characters(error.problem)}.")
     box.setInformativeText(
         "Resample interpolates even, upright slices from them; the files stay as they are. Small "
         "structures between slices that lie far apart can be lost or invented."

@@ -19,7 +19,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
 from napari_dycon.application.active_case import CaseView
-from napari_dycon.core.text import untagged
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.colormaps import label_colormap, same_colors
 from napari_dycon.widgets.layers.deferred_steps import Turns
@@ -226,7 +226,7 @@ class CaseLayers(PaintedLayers):
     def _scan_name(self, view: CaseView, index: int) -> str:
         names = self.session.project.channels if self.session.project else []
         # napari shows the names of layers in its status bar, too.
-        return untagged(f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id)
+        return escape_rich_text(f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id)
 
     def _label_edited(self, _: str) -> None:
         if (layer := self.layer("label")) is not None:

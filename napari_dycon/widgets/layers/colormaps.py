@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
-from napari_dycon.core.colormaps import COOL_STOPS, HEAT_STOPS
+from napari_dycon.core.colormaps import DISAGREEMENT_COLORMAP, UNCERTAINTY_COLORMAP
 from napari_dycon.engine.evaluation.label_comparison import ADDED, MISSED, OTHER_STRUCTURE
 from napari_dycon.project.models import UNANNOTATED, ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
-HEAT = Colormap(HEAT_STOPS, name="uncertainty")
-COOL = Colormap(COOL_STOPS, name="disagreement")
+HEAT = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
+COOL = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
 DIFFERENCE_COLORS = {
     ADDED: (0.2, 0.8, 0.3, 1.0),
     MISSED: (0.95, 0.15, 0.2, 1.0),

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
-from napari_dycon.core.text import untagged
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import FileFormatError, UnevenSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
-from napari_dycon.io.dicom.discovery import Series, find_series, the_only_one, with_images_of
+from napari_dycon.io.dicom.discovery import Series, find_series, select_single_series, series_containing
 from napari_dycon.io.volume import Volume
 from napari_dycon.widgets.dialogs.progress import CancelledError, Tell, wait_for
 from napari_dycon.widgets.dialogs.series_selection import ask_to_resample, choose_series
@@ -45,11 +45,11 @@ def open_scans(paths: Sequence[Path], window: QWidget | None) -> list[LayerData]
         try:
             layers += _opened(path, window)
         except UserError as error:
-            show_error(untagged(error))
+            show_error(escape_rich_text(error))
         except CancelledError:
             pass
         except (MemoryError, OSError) as error:
-            show_error(untagged(_in_words(path, error)))
+            show_error(escape_rich_text(_in_words(path, error)))
         finally:
             _together.stay()
     return layers
@@ -65,7 +65,7 @@ def _opened(path: Path, window: QWidget) -> list[LayerData]:
     if len(volumes) > 1:
         chosen = choose_series(volumes, len(found) - len(volumes), window)
     else:
-        series, notes = the_only_one(path, found)
+        series, notes = select_single_series(path, found)
         _tell(notes)
         chosen = [series]
     layers = []
@@ -73,7 +73,7 @@ def _opened(path: Path, window: QWidget) -> list[LayerData]:
         try:
             layers += _opened_series(series, window)
         except UserError as error:  # the others may be sound
-            show_error(untagged(error))
+            show_error(escape_rich_text(error))
     return layers
 
 
@@ -83,7 +83,7 @@ def _series(path: Path, window: QWidget) -> list[Series]:
     def look(folder: Path, deep: bool) -> list[Series]:
         return wait_for(
             "Looking for DICOM series",
-            lambda tell: find_series(folder, deep=deep, progress=tell),
+            lambda tell: find_series(folder, recursive=deep, progress=tell),
             window,
         )
 
@@ -96,7 +96,7 @@ def _series(path: Path, window: QWidget) -> list[Series]:
         _together.begin(path, path.parent.iterdir())
         raise
     _together.beside[path.parent] = beside
-    found = with_images_of(path, beside)
+    found = series_containing(path, beside)
     if found:
         _together.begin(path, (piece.path for series in found for piece in series.slices))
     else:  # one word about all that are no images
@@ -132,7 +132,7 @@ def _layer(read: _Prepared, name: str) -> LayerData:
     return (
         volume.array,
         {
-            "name": untagged(name),
+            "name": escape_rich_text(name),
             "scale": volume.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
@@ -146,7 +146,7 @@ def _layer(read: _Prepared, name: str) -> LayerData:
 
 def _tell(notes: Iterable[str]) -> None:
     for note in notes:
-        show_warning(untagged(note))
+        show_warning(escape_rich_text(note))
 
 
 def gray_range(array: npt.NDArray[Any]) -> tuple[float, float]:

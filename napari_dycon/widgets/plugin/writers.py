@@ -24,7 +24,7 @@ from napari import current_viewer
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import write_volume
 from napari_dycon.io.volume import Source, Volume, to_canonical
-from napari_dycon.io.writing import WRITTEN
+from napari_dycon.io.writing import WRITABLE_SUFFIXES
 from napari_dycon.widgets.dialogs.progress import main_window, wait_for
 from napari_dycon.widgets.layers.layer_stack import KEY
 
@@ -80,7 +80,7 @@ def _write(path: str, array: Array, data: Any, attributes: Mapping[str, Any]) ->
     window = main_window()
     wait_for(
         f"Saving {target.name}",
-        lambda _: write_volume(array, like=like, path=target),
+        lambda _: write_volume(array, reference=like, path=target),
         window,
         can_cancel=False,
     )
@@ -89,12 +89,12 @@ def _write(path: str, array: Array, data: Any, attributes: Mapping[str, Any]) ->
 
 def _target(path: Path) -> Path:
     """File to write; a name without an ending gets one, but nothing is replaced unasked then."""
-    if path.name.lower().endswith(WRITTEN) or path.suffix:
+    if path.name.lower().endswith(WRITABLE_SUFFIXES) or path.suffix:
         return path
-    target = path.with_name(path.name + WRITTEN[0])
+    target = path.with_name(path.name + WRITABLE_SUFFIXES[0])
     if target.exists():
         raise UserError(
-            f"{target.name} is there already. Save under its whole name, with {WRITTEN[0]}, to "
+            f"{target.name} is there already. Save under its whole name, with {WRITABLE_SUFFIXES[0]}, to "
             "replace it, or under another name."
         )
     return target

@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
 from napari_dycon.application.training_history import Round, rounds, verdict
-from napari_dycon.core.text import untagged
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import plain_label
 
@@ -88,7 +88,7 @@ class Rounds(QWidget):
             item.setIcon(0, QIcon(pixmap))
             started = f", going on from {one.started_from}" if one.started_from else ""
             tip = f"{one.method}, {one.outcome or 'not ended'}{started}"
-            item.setToolTip(0, untagged(tip))
+            item.setToolTip(0, escape_rich_text(tip))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)

@@ -14,7 +14,7 @@ from typing import Any
 
 from napari.utils.notifications import notification_manager
 
-from napari_dycon.core.crash_report import is_ours
+from napari_dycon.core.crash_report import raised_in_package
 from napari_dycon.session import Session
 
 Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
@@ -49,7 +49,7 @@ class Mishaps:
         trace: TracebackType | None = None,
     ) -> None:
         """Tell of an error of ours in a sentence; hand on everything else."""
-        if isinstance(error, Exception) and is_ours(trace):
+        if isinstance(error, Exception) and raised_in_package(trace):
             self._session.tell(error)
         elif self._before is not None:
             self._before(kind, error, trace)

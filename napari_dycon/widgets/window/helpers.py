@@ -9,7 +9,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QPushButton, QSlider, QWidget
 from superqt.utils import signals_blocked
 
-from napari_dycon.core.text import printable, untagged
+from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
@@ -29,14 +29,14 @@ def set_enabled(widget: QWidget, why_not: str) -> None:
     """Enable a control when ``why_not`` is empty; otherwise its tooltip says why it is off."""
     tip = str(widget.property("dycon_tip") or "")
     widget.setEnabled(not why_not)
-    widget.setToolTip(f"{tip}\nNot now: {untagged(why_not)}" if why_not else tip)
+    widget.setToolTip(f"{tip}\nNot now: {escape_rich_text(why_not)}" if why_not else tip)
 
 
 def plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
     """Label that shows text as it stands: names of anybody in it are no HTML."""
     label = QLabel()
     label.setTextFormat(Qt.TextFormat.PlainText)
-    label.setText(printable(text))
+    label.setText(escape_control_characters(text))
     label.setWordWrap(wrap)
     return label
 

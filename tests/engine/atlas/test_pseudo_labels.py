@@ -278,7 +278,7 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
             raise error
         return real(*arguments)
 
-    monkeypatch.setattr(borrowing, "vote", second_fails)
+    monkeypatch.setattr(borrowing, "fuse_pseudo_label", second_fails)
     fill(data, folder)
     first = held(data)
     full = isinstance(error, ProjectError)

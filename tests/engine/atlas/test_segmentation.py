@@ -174,14 +174,14 @@ def test_a_scan_is_not_predicted_by_its_own_label(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, model = trained(project, atlas_weight=0.3)
-    model = dataclasses.replace(model, voters=(load_atlases(project, run, model.config),))
+    model = dataclasses.replace(model, atlases=(load_atlases(project, run, model.config),))
     asked: list[list[str]] = []
 
     def deformed(case: LabeledCase, *how: object) -> tuple[np.ndarray, np.ndarray]:
         asked[-1].append(case.id)
         return warp_case(case, *how)
 
-    monkeypatch.setattr("napari_dycon.engine.atlas.segmentation.deform", deformed)
+    monkeypatch.setattr("napari_dycon.engine.atlas.segmentation.warp_case", deformed)
     labeled = [case.id for case in project.labeled_cases()]
     for case in labeled:
         asked.append([])
@@ -197,7 +197,7 @@ def test_votes_change_a_prediction(project: Project) -> None:
     voters = load_atlases(project, run, model.config)
     volume = project.read_image(project.unlabeled_cases()[0].id)
     alone = predict_volume(model, volume, CPU)
-    together = predict_volume(dataclasses.replace(model, voters=(voters,)), volume, CPU)
+    together = predict_volume(dataclasses.replace(model, atlases=(voters,)), volume, CPU)
     assert alone.mask.shape == together.mask.shape == volume.shape
     assert not np.array_equal(alone.uncertainty, together.uncertainty)
     assert together.uncertainty.mean() < alone.uncertainty.mean()  # voters know more than 2 steps

@@ -125,12 +125,12 @@ def test_without_memory_for_votes_networks_predict_alone(
 ) -> None:
     model, _ = ready(project, trained(project))
     volume = project.read_image(project.unlabeled_cases()[-1].id)
-    alone = predict_volume(dataclasses.replace(model, voters=()), volume, CPU)
+    alone = predict_volume(dataclasses.replace(model, atlases=()), volume, CPU)
 
     def refuse(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("napari_dycon.engine.inference.predict.vote_on", refuse)
+    monkeypatch.setattr("napari_dycon.engine.inference.predict.segment_with_atlases", refuse)
     found = predict_volume(model, volume, CPU)
     assert np.array_equal(found.uncertainty, alone.uncertainty)
 
@@ -142,7 +142,7 @@ def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
         raise RuntimeError("CUDA out of memory")
 
     run = trained(project)
-    monkeypatch.setattr("napari_dycon.engine.atlas.templates.can_agree", refuse)
+    monkeypatch.setattr("napari_dycon.engine.atlas.templates.can_atlases_agree", refuse)
     assert ready(project, run)[0].atlases == ()
 
 
@@ -153,7 +153,7 @@ def test_they_change_a_prediction(project: Project) -> None:
     together = predict_volume(model, volume, CPU)
     again = predict_volume(model, volume, CPU)
     assert np.array_equal(together.uncertainty, again.uncertainty)
-    few = dataclasses.replace(model, voters=model.atlases[:1])
+    few = dataclasses.replace(model, atlases=model.atlases[:1])
     assert not np.array_equal(together.uncertainty, predict_volume(few, volume, CPU).uncertainty)
 
 

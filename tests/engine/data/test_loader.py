@@ -226,7 +226,7 @@ def test_what_goes_wrong_ahead_keeps_its_reason(ahead: BatchLoader, tmp_path: Pa
     with pytest.raises(FileNotFoundError) as told:
         ahead.get(0, [])
     assert "i0.npy" in str(told.value)
-    assert "patches.py:" in crash_report.report(told.value)
+    assert "patches.py:" in crash_report.format_report(told.value)
 
 
 def test_lack_of_memory_ahead_is_known_as_such(
@@ -239,7 +239,7 @@ def test_lack_of_memory_ahead_is_known_as_such(
     with pytest.raises(RuntimeError) as told:
         ahead.get(0, [])
     assert is_out_of_memory(told.value)
-    assert "patches.py:" in crash_report.report(told.value)
+    assert "patches.py:" in crash_report.format_report(told.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")

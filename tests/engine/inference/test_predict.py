@@ -198,7 +198,7 @@ def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
 
     monkeypatch.setattr(predict, "predict_probabilities", look)
     whole = predict_volume(model, volume, CPU)
-    monkeypatch.setattr(predict, "free_bytes", lambda _: 3 * 10**6)
+    monkeypatch.setattr(predict, "get_free_bytes", lambda _: 3 * 10**6)
     found = predict_volume(model, volume, CPU)
     assert len(sizes) > 4
     assert max(sizes[2:]) < 0.7 * sizes[0]
@@ -206,8 +206,8 @@ def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
     np.testing.assert_allclose(found.uncertainty, whole.uncertainty, atol=1e-4)
     np.testing.assert_allclose(found.disagreement, whole.disagreement, atol=1e-4)
     monkeypatch.undo()
-    monkeypatch.setattr(predict, "free_bytes", lambda _: 3 * 10**6)
+    monkeypatch.setattr(predict, "get_free_bytes", lambda _: 3 * 10**6)
     assert len(predict_volume(model, volume, CPU).features) == 16  # by the networks themselves
-    monkeypatch.setattr(predict, "free_bytes", lambda _: 10**5)
+    monkeypatch.setattr(predict, "get_free_bytes", lambda _: 10**5)
     with pytest.raises(MemoryError):
         predict_volume(model, volume, CPU)

@@ -51,7 +51,7 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
         raise error
         yield
 
-    monkeypatch.setattr(side_jobs, "members_on_grid", refuse)
+    monkeypatch.setattr(side_jobs, "predict_members", refuse)
     config = make_config("supervised", **(TINY | {"steps": 8, "validate_every": 0.0}))
     events = list(train(project, config))
     told = [e["message"] for e in events if e["event"] == "warning"]
@@ -84,7 +84,7 @@ def test_other_errors_end_it_with_a_reason(
         raise RuntimeError("the driver is gone")
         yield
 
-    monkeypatch.setattr(side_jobs, "members_on_grid", refuse)
+    monkeypatch.setattr(side_jobs, "predict_members", refuse)
     config = make_config("supervised", **(TINY | {"steps": 8, "validate_every": 0.0}))
     with pytest.raises(Exception, match="the driver is gone"):
         list(train(project, config))

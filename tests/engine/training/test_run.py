@@ -109,7 +109,7 @@ def test_no_label_of_an_unlabeled_case_is_even_opened(project: Project, method: 
     """Every file that Python opens is noted by an audit hook."""
     truth = np.zeros(project.read_image("scan-5").shape, np.uint8)
     io.write_mask(
-        truth, like=project.read_image("scan-5"), path=project.path / "labels" / "scan-5.nii.gz"
+        truth, reference=project.read_image("scan-5"), path=project.path / "labels" / "scan-5.nii.gz"
     )
     opened: list[str] = []
     watching = [True]

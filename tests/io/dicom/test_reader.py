@@ -29,7 +29,7 @@ from pydicom.uid import generate_uid
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError
 from napari_dycon.io import read_volume, scan_name
 from napari_dycon.io.dicom.discovery import find_series
-from napari_dycon.io.dicom.slice_geometry import Slice, resampled
+from napari_dycon.io.dicom.slice_geometry import Slice, resample_slices
 from napari_dycon.io.volume import Volume, from_canonical
 
 PLANES = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": OBLIQUE}
@@ -372,7 +372,7 @@ def test_errors_of_rounding_cost_resampled_slices_no_edge() -> None:
         ]  # fmt: skip
         plane = np.full((9, 8), 100, np.float32)
         plane[4, 4] = 0
-        stack, _ = resampled(slices, lambda _, plane=plane: plane, np.dtype(np.float32))
+        stack, _ = resample_slices(slices, lambda _, plane=plane: plane, np.dtype(np.float32))
         assert stack.shape == (6, 9, 8)
         assert np.count_nonzero(stack < 99) == 6
 

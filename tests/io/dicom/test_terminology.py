@@ -9,7 +9,7 @@ import pytest
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as DicomCode
 
-from napari_dycon.io.dicom.terminology import all_codes, search, suggest
+from napari_dycon.io.dicom.terminology import list_codes, search, suggest
 
 # pydicom's context groups of segmented properties, by the category they belong to.
 GROUPS = {
@@ -22,7 +22,7 @@ BEYOND_THE_GROUPS = {"Anatomical Structure", "optic nerve", "Left Ventricle Myoc
 
 
 def test_every_term_stands_in_the_dictionary_with_this_value_and_meaning() -> None:
-    assert len(all_codes()) >= 48
+    assert len(list_codes()) >= 48
     known = {
         (code.scheme_designator, code.value, code.meaning)
         for scheme in ("SCT", "NCIt")
@@ -30,7 +30,7 @@ def test_every_term_stands_in_the_dictionary_with_this_value_and_meaning() -> No
         if isinstance(code, DicomCode)
     }
     assert len(known) > 5000
-    for code in all_codes():
+    for code in list_codes():
         assert (code.scheme, code.value, code.meaning) in known
         assert (code.category_scheme, code.category_value, code.category_meaning) in known
         assert len(code.meaning) <= 64
@@ -39,7 +39,7 @@ def test_every_term_stands_in_the_dictionary_with_this_value_and_meaning() -> No
 
 def test_every_term_is_of_its_category() -> None:
     outside = set()
-    for code in all_codes():
+    for code in list_codes():
         members = {
             getattr(GROUPS[code.category_meaning], n) for n in GROUPS[code.category_meaning].dir()
         }
@@ -49,8 +49,8 @@ def test_every_term_is_of_its_category() -> None:
 
 
 def test_no_term_and_no_name_stands_twice() -> None:
-    assert len({(c.scheme, c.value) for c in all_codes()}) == len(all_codes())
-    names = [name.casefold() for code in all_codes() for name in (code.meaning, *code.also)]
+    assert len({(c.scheme, c.value) for c in list_codes()}) == len(list_codes())
+    names = [name.casefold() for code in list_codes() for name in (code.meaning, *code.synonyms)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
 
 
@@ -73,7 +73,7 @@ def test_search_gives_the_best_first(text: str, first: str) -> None:
 
 
 def test_search_wants_every_word() -> None:
-    assert search("") == list(all_codes())
+    assert search("") == list(list_codes())
     assert search("left banana") == []
     assert {code.meaning for code in search("ventricle")} >= {"Left ventricle", "Right ventricle"}
 

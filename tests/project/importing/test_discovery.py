@@ -164,7 +164,7 @@ def test_a_4d_file_holds_channels(tmp_path: Path) -> None:
         assert np.array_equal(volume.affine, expected.affine)
         one = read_volume(found.images[number])
         assert one.array.dtype == np.int16
-    write_mask(np.ones(volume.shape, np.uint8), like=volume, path=tmp_path / "mask.nii.gz")
+    write_mask(np.ones(volume.shape, np.uint8), reference=volume, path=tmp_path / "mask.nii.gz")
     mask = nib.load(tmp_path / "mask.nii.gz")
     assert mask.shape == SHAPE
     assert np.allclose(mask.affine, nib.load(path).affine)
@@ -549,7 +549,7 @@ def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
         like = read_volume(image)
         (tmp_path / "labels").mkdir(exist_ok=True)
         path = tmp_path / "labels" / f"{name}.nii.gz"
-        write_mask(np.ones(like.shape, np.uint8), like=like, path=path)
+        write_mask(np.ones(like.shape, np.uint8), reference=like, path=path)
     project = create_project(tmp_path / "p", tmp_path / "images", tmp_path / "labels")
     assert [(c.id, c.status) for c in project.cases] == [
         ("a_0000", "labeled"), ("b_0000", "labeled"),

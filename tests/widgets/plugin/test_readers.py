@@ -62,7 +62,7 @@ def test_every_format_opens_in_millimeters(suffix: str, tmp_path: Path) -> None:
 
         sitk.WriteImage(sitk.ReadImage(str(first)), str(path))
     else:
-        write_volume(volume.array, like=volume, path=path)
+        write_volume(volume.array, reference=volume, path=path)
     (layer,) = ViewerModel().open(path, plugin=PLUGIN)
     assert np.array_equal(layer.data, volume.array)
     assert layer.name == "b.c"
