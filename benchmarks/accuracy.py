@@ -39,7 +39,7 @@ import numpy as np
 from napari_dycon.project.models import UNANNOTATED
 
 COMMAND = [sys.executable, "-m", "napari_dycon"]
-QUALITIES = ("auroc", "auroc_band", "ece", "rank_correlation")
+QUALITIES = ("auroc", "auroc_foreground", "ece", "rank_correlation")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 Row = dict[str, Any]
 BASELINE = "supervised"

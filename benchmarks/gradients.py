@@ -38,7 +38,7 @@ class Watched:
         self.method = method
         self.count = 0
 
-    def losses(self, step: StepInputs) -> dict[str, Tensor]:
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return what the method does."""
         parts = self.method.compute_loss_terms(step)
         if self.count % EVERY == 0:

@@ -260,7 +260,7 @@ def test_labels_of_windows_are_plain_unless_their_text_is_fixed() -> None:
             assert fixed(argument), f"{path.name}:{call.lineno}"
         for name in ("show_error", "show_warning", "show_info"):
             for call in calls(name, path):
-                assert "untagged(" in ast.unparse(call), f"{path.name}:{call.lineno}"
+                assert "escape_rich_text(" in ast.unparse(call), f"{path.name}:{call.lineno}"
         for call in calls("QMessageBox", path):
             assert "PlainText" in tree, f"{path.name}:{call.lineno}"
 
@@ -274,7 +274,7 @@ def test_consoles_print_plain_text_alone() -> None:
         for call in calls("add_row", path):
             assert "cell" in ast.unparse(call), f"{path}:{call.lineno}"
         for call in calls("echo", path):
-            assert "printable" in ast.unparse(call) or "__version__" in ast.unparse(call)
+            assert "escape_control_characters" in ast.unparse(call) or "__version__" in ast.unparse(call)
         for name in ("debug", "info", "warning", "exception"):  # of loggers
             for call in calls(name, path):
                 assert not call.args or isinstance(call.args[0], ast.Constant), f"{path}"

@@ -20,7 +20,7 @@ from napari_dycon.core.atomic import temporary_path
 from napari_dycon.core.untrusted import parse_number, parse_integer
 from napari_dycon.errors import DyconError
 
-HEARTBEAT_INTERVAL_S = 20.0  # seconds between signs of life
+HEARTBEAT_INTERVAL_S = 20.0  # seconds between heartbeats
 HEARTBEAT_TIMEOUT_S = 90.0  # seconds without one, after which a writer counts as gone
 MAX_HOSTNAME_LENGTH = 253  # of a machine's name
 
@@ -129,7 +129,7 @@ class HeartbeatMonitor:
 
 @contextlib.contextmanager
 def run_periodically(beat: Callable[[], None]) -> Iterator[None]:
-    """Give signs of life from a thread of its own.
+    """Give heartbeats from a thread of its own.
 
     Files are written anew for it: to set a date alone would set it by the clock of this machine.
     """
@@ -140,7 +140,7 @@ def run_periodically(beat: Callable[[], None]) -> Iterator[None]:
             with contextlib.suppress(DyconError, OSError):  # a drive that is away for a while
                 beat()
 
-    threading.Thread(target=beat_until_stopped, name="signs of life", daemon=True).start()
+    threading.Thread(target=beat_until_stopped, name="heartbeat", daemon=True).start()
     try:
         yield
     finally:

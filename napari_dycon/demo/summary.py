@@ -90,7 +90,7 @@ def uncertainty_lines(summary: Mapping[str, Any]) -> list[str]:
     quality = summary.get("uncertainty") or {}
     shown = {
         "auroc": "Errors found by uncertainty, AUROC over the scan (0.5 = chance, 1 = all)",
-        "auroc_band": "The same around the structures only",
+        "auroc_foreground": "The same around the structures only",
         "ece": "Calibration error, ECE (0 is best)",
         "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
     }

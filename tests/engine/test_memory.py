@@ -181,7 +181,7 @@ class Card:
         self.voxels, self.refused = voxels, 0
         self.usual = Supervised.compute_loss_terms
 
-    def losses(self, method: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
+    def compute_loss_terms(self, method: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
         if step.batch.labeled.image.numel() > self.voxels:
             self.refused += 1
             raise RuntimeError("CUDA out of memory. Tried to allocate 9 GiB")
@@ -191,7 +191,7 @@ class Card:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     made = Card(40 * 48 * 48)
-    monkeypatch.setattr(Supervised, "compute_loss_terms", lambda method, step: made.losses(method, step))
+    monkeypatch.setattr(Supervised, "compute_loss_terms", lambda method, step: made.compute_loss_terms(method, step))
     return made
 
 

@@ -121,7 +121,7 @@ def fuse_pseudo_label(
     save_array(path, fused)
     is_undecided = fused == UNANNOTATED
     undecided_ratio = float(is_undecided.sum()) / max(float((~is_undecided & (fused != 0)).sum()), 1.0)
-    return PseudoLabel(LabeledCase(f"{scan.id}-voted", scan.image, path), undecided_ratio)
+    return PseudoLabel(LabeledCase(f"{scan.id}-pseudo", scan.image, path), undecided_ratio)
 
 
 def select_most_confident(pseudo_labels: Mapping[int, PseudoLabel]) -> list[int]:

@@ -118,7 +118,7 @@ def segment_with_atlases(
     ]
     if not selected_groups or not selected_groups[0]:
         return None
-    atlases = [voter for group in selected_groups for voter in group]
+    atlases = [atlas for group in selected_groups for atlas in group]
     registered = _register_atlases(image, atlases, device)
     images, labels = [list(part) for part in zip(*registered, strict=True)]
     manual_labels = labels[: len(selected_groups[0])]
@@ -140,7 +140,7 @@ def _select_similar_atlases(
         return list(atlases)
     grid = registration_shape([image.shape[1:]])
     local_ncc = build_local_ncc(resize_to_grid(image, grid, device)[None])
-    downsampled = (_downsample(voter.image, grid)[None].to(device) for voter in atlases)
+    downsampled = (_downsample(atlas.image, grid)[None].to(device) for atlas in atlases)
     similarities = torch.stack([local_ncc(other) for other in downsampled]).tolist()
     order = sorted(range(len(atlases)), key=lambda number: -similarities[number])
     return [atlases[number] for number in order[:MAX_ATLASES]]
@@ -153,11 +153,11 @@ def _register_atlases(
     device = choose_sampling_device(device)
     grid = registration_shape([image.shape[1:]])
     fixed = resize_to_grid(image, grid, device)[None]
-    moving = torch.stack([_downsample(voter.image, grid) for voter in atlases]).to(device)
+    moving = torch.stack([_downsample(atlas.image, grid) for atlas in atlases]).to(device)
     fields = register(moving, fixed.expand(len(atlases), -1, -1, -1, -1).contiguous())
     return [
-        warp_case(voter, fields[number : number + 1], image.shape[1:])
-        for number, voter in enumerate(atlases)
+        warp_case(atlas, fields[number : number + 1], image.shape[1:])
+        for number, atlas in enumerate(atlases)
     ]
 
 
@@ -168,7 +168,7 @@ def _downsample(path: Path, grid: Shape) -> Tensor:
 
 
 def _is_different_scan(atlas: LabeledCase, image: Array) -> bool:
-    """Whether a voter can be asked about a scan: of as many channels, and not the scan itself.
+    """Whether a atlas can be asked about a scan: of as many channels, and not the scan itself.
 
     A scan may come with another name, or from another folder, than in the project.
     """

@@ -118,7 +118,7 @@ def _reuse_existing(
         return False
     registered_cases = [pair.registered for pair in pairs[: record.registered]]
     scans = [(number, fusion_groups[number][0].unlabeled) for number in record.pseudo_labeled]
-    pseudo_labeled_cases = [LabeledCase(f"{s.id}-voted", s.image, _pseudo_label_path(folder, number)) for number, s in scans]
+    pseudo_labeled_cases = [LabeledCase(f"{s.id}-pseudo", s.image, _pseudo_label_path(folder, number)) for number, s in scans]
     if not all(_matches_run(case, len(data.class_values)) for case in (*registered_cases, *pseudo_labeled_cases)):
         return False
     data.registered_cases, data.pseudo_labeled_cases = registered_cases, pseudo_labeled_cases
@@ -137,14 +137,14 @@ def _matches_run(case: LabeledCase, n_structures: int) -> bool:
 
 def _pseudo_label_path(folder: Path, number: int) -> Path:
     """Where the vote of the scan whose last voter has this number lies."""
-    return folder / f"{number:04d}.voted.npy"
+    return folder / f"{number:04d}.pseudo.npy"
 
 
 def _load_record(path: Path) -> RegistrationRecord | None:
     """What a run made when it began; ``None`` where that is not known."""
     try:
         values = read_json(path)
-        registered, pseudo_labeled = parse_integer(values["made"], 0, MAX_RECORD_PAIRS), values["voted"]
+        registered, pseudo_labeled = parse_integer(values["registered"], 0, MAX_RECORD_PAIRS), values["pseudo_labeled"]
         if registered is None or not isinstance(pseudo_labeled, list):
             return None
         return RegistrationRecord(registered, [n for n in pseudo_labeled if parse_integer(n, 0, registered - 1) is not None])

@@ -19,7 +19,7 @@ from napari_dycon.project.case_ids import is_case_id
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
-SPLIT_FILE = "groups.json"
+SPLIT_FILE = "split.json"
 MAX_SPLIT_BYTES = 2**24  # bytes of that file
 
 

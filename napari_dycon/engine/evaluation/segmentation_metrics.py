@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 UNANNOTATED = 255
 SEGMENTATION_METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
-UNCERTAINTY_METRICS = ("auroc", "auroc_band", "ece", "aurc", "error_rate")
+UNCERTAINTY_METRICS = ("auroc", "auroc_foreground", "ece", "aurc", "error_rate")
 
 
 def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) -> dict[int, float]:

@@ -48,9 +48,9 @@ def evaluate_uncertainty(
     Returns
     -------
     ``auroc``: probability that a wrong voxel is more uncertain than a right one, None unless
-    there are both; ``auroc_band``: the same inside the band; ``ece``: expected calibration error;
+    there are both; ``auroc_foreground``: the same inside the band; ``ece``: expected calibration error;
     ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: share of wrong voxels,
-    which is also the AURC of an uninformative map; ``band_voxels``; ``confidence_from``: "map" or
+    which is also the AURC of an uninformative map; ``foreground_voxels``; ``confidence_from``: "map" or
     "entropy".
     """
     margin = dilate_mm((prediction != 0) | ((reference != 0) & annotation_mask), spacing_mm) & annotation_mask
@@ -65,11 +65,11 @@ def evaluate_uncertainty(
         margin_confidence = np.asarray(confidence[margin], np.float64)
     return {
         "auroc": auroc(uncertainty[annotation_mask], errors[annotation_mask]),
-        "auroc_band": auroc(margin_uncertainty, margin_errors),
+        "auroc_foreground": auroc(margin_uncertainty, margin_errors),
         "ece": expected_calibration_error(margin_confidence, ~margin_errors),
         "aurc": aurc(margin_uncertainty, margin_errors),
         "error_rate": float(margin_errors.mean()),
-        "band_voxels": int(margin.sum()),
+        "foreground_voxels": int(margin.sum()),
         "confidence_from": "entropy" if confidence is None else "map",
     }
 

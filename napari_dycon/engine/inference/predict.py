@@ -197,7 +197,7 @@ def predict_with_atlases(
     """
     if not model.atlases or prepared_image[0].size > MAX_ATLAS_VOXELS:
         return None
-    atlas_groups = [[voter for voter in group if voter.id != exclude_case] for group in model.atlases]
+    atlas_groups = [[atlas for atlas in group if atlas.id != exclude_case] for group in model.atlases]
 
     def segment(compute_device: torch.device) -> Tensor | None:
         with use_single_thread(compute_device):

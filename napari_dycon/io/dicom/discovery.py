@@ -157,7 +157,7 @@ def find_series(
         description, modality = names[key]
         for label, volume_slices in _split_volumes(sort_slices(slices)):
             name = f"{description} {label}".strip()
-            image_uids = frozenset(uids[piece.path] for piece in volume_slices) - {""}
+            image_uids = frozenset(uids[image.path] for image in volume_slices) - {""}
             damaged_siblings = tuple(damaged_files[volume_slices[0].path.parent])
             series.append(Series(name, modality, tuple(volume_slices), image_uids, damaged_siblings))
     return sorted(series, key=lambda s: (str(s.path), s.slices[0].dimension_values))
@@ -239,7 +239,7 @@ def read_series(
 
 def series_containing(path: Path, candidates: Sequence[Series]) -> list[Series]:
     """Those series that a file has images of."""
-    return [series for series in candidates if any(piece.path == path for piece in series.slices)]
+    return [series for series in candidates if any(image.path == path for image in series.slices)]
 
 
 def select_single_series(path: Path, candidates: Sequence[Series]) -> tuple[Series, tuple[str, ...]]:

@@ -85,7 +85,7 @@ def candidates_from(
         if not file.exists():
             raise FileFormatError(f"There is no file {file}. Check its name and folder.")
         if io.is_scan(file):
-            candidates.update({piece.path: piece for piece in _build_file_candidates(file)})
+            candidates.update({candidate.path: candidate for candidate in _build_file_candidates(file)})
             continue
         if file.parent not in series_by_folder:
             series_by_folder[file.parent] = discovery.find_series(file.parent, recursive=False)
@@ -130,12 +130,12 @@ def _build_series_candidate(
 
 def _disambiguate(candidates: list[ImageCandidate]) -> list[ImageCandidate]:
     """Name the folder too where several are called the same."""
-    count = Counter(piece.display_name for piece in candidates)
+    count = Counter(candidate.display_name for candidate in candidates)
     return [
-        replace(piece, display_name=f"{piece.path.parent.name}/{piece.display_name}")
-        if count[piece.display_name] > 1
-        else piece
-        for piece in candidates
+        replace(candidate, display_name=f"{candidate.path.parent.name}/{candidate.display_name}")
+        if count[candidate.display_name] > 1
+        else candidate
+        for candidate in candidates
     ]
 
 
@@ -169,20 +169,20 @@ def assign_channels(
     assigned: dict[tuple[str, Path | None], dict[int, list[ImageCandidate]]] = {}
     unassigned = []
     stems: dict[str, list[tuple[int, ImageCandidate]]] = defaultdict(list)
-    for piece in candidates:
-        number, stem = _match_channel(piece, channel_tokens)
+    for candidate in candidates:
+        number, stem = _match_channel(candidate, channel_tokens)
         if number is None:
-            unassigned.append(piece)
+            unassigned.append(candidate)
         else:
-            stems[stem].append((number, piece))
+            stems[stem].append((number, candidate))
     for stem, members in stems.items():
         numbers = [channel for channel, _ in members]
         is_per_folder = not stem or len(set(numbers)) < len(
             numbers
         )  # files of one name in many folders
-        for channel, piece in members:
-            key = (stem, piece.group_folder if is_per_folder else None)
-            assigned.setdefault(key, {}).setdefault(channel, []).append(piece)
+        for channel, candidate in members:
+            key = (stem, candidate.group_folder if is_per_folder else None)
+            assigned.setdefault(key, {}).setdefault(channel, []).append(candidate)
     drafts = {
         key: CaseDraft(
             key[0] if key[1] is None else key[1].name,
@@ -191,24 +191,24 @@ def assign_channels(
         for key, found in assigned.items()
     }
     if not strict:
-        for key, row in list(drafts.items()):
-            drafts[key] = _assign_by_elimination(row, key, assigned[key], unassigned)
-    used = {path for row in drafts.values() for path in row.images}
+        for key, draft in list(drafts.items()):
+            drafts[key] = _assign_by_elimination(draft, key, assigned[key], unassigned)
+    used = {path for draft in drafts.values() for path in draft.images}
     result = list(drafts.values())
     if not strict:
-        remaining = [piece for piece in unassigned if piece.path not in used]
-        known = {row.name for row in result}
+        remaining = [candidate for candidate in unassigned if candidate.path not in used]
+        known = {draft.name for draft in result}
         result += [
-            row for row in _unassigned_cases(remaining, len(channels)) if row.name not in known
+            draft for draft in _unassigned_cases(remaining, len(channels)) if draft.name not in known
         ]
         # Of p1_t1, p1_flair and p1_t1_post the last one seems to be no case of its own.
-        complete_names = [tokenize(row.name) for row in result if row.is_complete]
+        complete_names = [tokenize(draft.name) for draft in result if draft.is_complete]
         result = [
-            row
-            for row in result
-            if row.is_complete or not any(words <= tokenize(row.name) for words in complete_names)
+            draft
+            for draft in result
+            if draft.is_complete or not any(words <= tokenize(draft.name) for words in complete_names)
         ]
-    return sorted(result, key=lambda row: row.name)
+    return sorted(result, key=lambda draft: draft.name)
 
 
 def _common_tokens(examples: Sequence[Sequence[Path]], count: int) -> list[Tokens]:
@@ -258,7 +258,7 @@ def _strip_tokens(name: str, tokens: Tokens) -> str:
 
 def _shortest_name(candidates: Sequence[ImageCandidate]) -> Path | None:
     """Of p1_t1 and p1_t1_post the first is t1: all that it says, the other says too."""
-    tokens = [tokenize(piece.name) for piece in candidates]
+    tokens = [tokenize(candidate.name) for candidate in candidates]
     shortest = [
         p for p, own in zip(candidates, tokens, strict=True) if all(own <= w for w in tokens)
     ]
@@ -273,7 +273,7 @@ def _assign_by_elimination(
 ) -> CaseDraft:
     """Where one channel is missing and one image is left over in the same place, it is that."""
     missing = [n for n in range(len(draft.images)) if n not in assigned]
-    folders = {piece.group_folder for pieces in assigned.values() for piece in pieces}
+    folders = {candidate.group_folder for pieces in assigned.values() for candidate in pieces}
     remaining = [p for p in unassigned if p.group_folder in folders and p.name.startswith(key[0])]
     if len(missing) != 1 or len(remaining) != 1:
         return draft

@@ -127,24 +127,24 @@ def _match_by_name(
     """Cases of files whose names tell the channel."""
     candidates = candidates_from(files) if files else []
     drafts = assign_channels(candidates, channels, examples=examples, strict=True)
-    if not any(row.is_complete for row in drafts):
+    if not any(draft.is_complete for draft in drafts):
         raise UserError(
             f"{source} has no case with all channels of this project ({', '.join(channels)}). Found: "
-            f"{_format_names([(piece.display_name, piece.path) for piece in candidates]) or 'no single images'}. "
+            f"{_format_names([(candidate.display_name, candidate.path) for candidate in candidates]) or 'no single images'}. "
             "Expected a folder for each patient, or files NAME_0000, NAME_0001 and so on, or the "
             "channels' names in those of the files. Add > Scan files lets you say which is which."
         )
     scans = []
-    for row in drafts:
-        images = tuple(path for path in row.images if path is not None)
-        if row.is_complete:
-            scans.append(Scan(row.name, images))
+    for draft in drafts:
+        images = tuple(path for path in draft.images if path is not None)
+        if draft.is_complete:
+            scans.append(Scan(draft.name, images))
             continue
-        missing = [c for c, path in zip(channels, row.images, strict=True) if path is None]
-        error = UserError(f"{row.name} has not one image for {' and '.join(missing)}.")
+        missing = [c for c, path in zip(channels, draft.images, strict=True) if path is None]
+        error = UserError(f"{draft.name} has not one image for {' and '.join(missing)}.")
         if on_skip is None:
             raise error
-        on_skip(SkippedScan(Scan(row.name, images), error))
+        on_skip(SkippedScan(Scan(draft.name, images), error))
     return scans
 
 

@@ -243,7 +243,7 @@ def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: 
 def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
     fill(data, tmp_path / "borrowed")
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 3)
-    moves = {"u1-voted": (2, 1), "u2-voted": (-2, 2), "u3-voted": (1, -3)}
+    moves = {"u1-pseudo": (2, 1), "u2-pseudo": (-2, 2), "u3-pseudo": (1, -3)}
     for case in data.pseudo_labeled_cases:
         voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
         known = voted != 255
@@ -300,7 +300,7 @@ def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path
     voted.unlink()
     fill(data, folder, resumed=True)
     assert held(data) == first
-    folder.with_suffix(".json").write_text('{"made": 2, "voted": ["x", 1.5, -1, 7]}')
+    folder.with_suffix(".json").write_text('{"registered": 2, "pseudo_labeled": ["x", 1.5, -1, 7]}')
     fill(data, folder, resumed=True)
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 0)
 

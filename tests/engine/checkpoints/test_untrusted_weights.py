@@ -459,7 +459,7 @@ def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
      '{"labeled": []}', "[]", "3", '{"a": '],
 )  # fmt: skip
 def test_groups_of_a_run_are_checked(text: str, tmp_path: Path) -> None:
-    (tmp_path / "groups.json").write_text(text)
+    (tmp_path / "split.json").write_text(text)
     assert splits.load_case_split(tmp_path) is None
 
 

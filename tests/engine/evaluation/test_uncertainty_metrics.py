@@ -117,7 +117,7 @@ def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
     assert bad["auroc"] == 0
     assert good["aurc"] < good["error_rate"] < bad["aurc"]
     band = dilate_mm((prediction > 0) | (reference > 0), (1.5, 1.5, 1.5))
-    assert good["band_voxels"] == band.sum()
+    assert good["foreground_voxels"] == band.sum()
     assert good["error_rate"] == pytest.approx(wrong[band].mean())
     # Certain and right, or at 0.5 and wrong: the gap is 0.5 where wrong.
     assert good["ece"] == pytest.approx(0.5 * wrong[band].mean(), abs=1e-3)
@@ -152,4 +152,4 @@ def test_unannotated_voxels_are_left_out_of_the_band():
     assert {k: v for k, v in found.items() if k != "score"} == {
         k: v for k, v in again.items() if k != "score"
     }
-    assert found["band_voxels"] <= 4 * 64
+    assert found["foreground_voxels"] <= 4 * 64

@@ -256,13 +256,13 @@ def test_lack_of_memory_advises_what_can_be_done(
 ) -> None:
     real, calls = Supervised.compute_loss_terms, []
 
-    def losses(self: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
+    def compute_loss_terms(self: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
         calls.append(step)
         if len(calls) > 2 * saved:
             raise RuntimeError("CUDA out of memory.")
         return real(self, step)
 
-    monkeypatch.setattr(Supervised, "compute_loss_terms", losses)
+    monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
     with pytest.raises(EngineError, match="ran out of memory") as told:
         list(train(project, tiny("supervised", checkpoint_every=0.0)))
     assert "--" not in str(told.value)  # words for who works in the window
@@ -386,13 +386,13 @@ def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     usual = Supervised.compute_loss_terms
     calls = 0
 
-    def losses(self: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
+    def compute_loss_terms(self: Supervised, step: StepInputs) -> dict[str, torch.Tensor]:
         nonlocal calls
         calls += 1
         bad = calls == 2 or calls > 4
         return {k: v * (torch.nan if bad else 1.0) for k, v in usual(self, step).items()}
 
-    monkeypatch.setattr(Supervised, "compute_loss_terms", losses)
+    monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
     events = []
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
         events += train(project, tiny("supervised", steps=200, checkpoint_every=0.0))

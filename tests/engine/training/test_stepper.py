@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 class NotFinite:
     """A method whose loss and gradients are not finite."""
 
-    def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, torch.Tensor]:
         return {"supervised": step.student(step.batch.labeled.image).logits.mean() * torch.nan}
 
 
@@ -136,7 +136,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     class Mean:
         """A loss that is a mean over patches, as those of the methods are."""
 
-        def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
+        def compute_loss_terms(self, step: StepInputs) -> dict[str, torch.Tensor]:
             labeled = step.student(step.batch.labeled.image).logits.square().mean()
             unlabeled = step.student(step.unlabeled.image).logits.square().mean()
             return {"supervised": labeled, "consistency": 0.3 * unlabeled}
@@ -174,7 +174,7 @@ def test_allocating_the_state_changes_no_step() -> None:
 
 def test_lack_of_memory_leaves_everything_as_it_was() -> None:
     class TooLarge:
-        def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
+        def compute_loss_terms(self, step: StepInputs) -> dict[str, torch.Tensor]:
             step.student(step.batch.labeled.image)  # moves the running statistics
             raise RuntimeError("CUDA out of memory.")
 
@@ -227,7 +227,7 @@ def test_float16_overflows_are_left_out_and_not_told_of() -> None:
     class Overflowing:
         """The loss is finite, the gradients scaled by 2**16 are not."""
 
-        def losses(self, step: StepInputs) -> dict[str, torch.Tensor]:
+        def compute_loss_terms(self, step: StepInputs) -> dict[str, torch.Tensor]:
             logits = step.student(step.batch.labeled.image).logits
             return {"supervised": (logits.float() * 1e6).mean()}
 
