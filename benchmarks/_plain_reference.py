@@ -38,8 +38,8 @@ class PlainStepper:
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
+            lr=config.optimizer.learning_rate,
+            weight_decay=config.optimizer.weight_decay,
             foreach=False,
         )
 
@@ -49,13 +49,17 @@ class PlainStepper:
         self.optimizer.zero_grad()
         loss = self.supervised(batch) if noise is None else self.dycon(batch, noise)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.student.parameters(), c.clip_norm, foreach=False)
+        nn.utils.clip_grad_norm_(
+            self.student.parameters(), c.optimizer.grad_clip_norm, foreach=False
+        )
         self.optimizer.step()
         with torch.no_grad():
             for own, theirs in zip(
                 self.teacher.parameters(), self.student.parameters(), strict=True
             ):
-                own.mul_(c.ema_decay).add_(theirs, alpha=1 - c.ema_decay)
+                own.mul_(c.semi_supervised.ema_decay).add_(
+                    theirs, alpha=1 - c.semi_supervised.ema_decay
+                )
         return loss.item()
 
     def supervised(self, batch: Batch) -> Tensor:
@@ -82,7 +86,9 @@ class PlainStepper:
             labels = torch.cat(
                 [
                     label_grid(batch.labeled.label, classes, grid),
-                    pseudo_label_grid(teacher_logits[count:], grid, c.teacher_confidence),
+                    pseudo_label_grid(
+                        teacher_logits[count:], grid, c.semi_supervised.pseudo_label_threshold
+                    ),
                 ]
             )
             h = entropy(logits)[:, None] / torch.tensor(float(classes)).log()
@@ -91,13 +97,15 @@ class PlainStepper:
         sums = [fecl(z.flatten(1).T, t.flatten(1).T, y, weight, c) for z, t, y, weight in patches]
         contrast, anchors, repulsion, pairs = (sum(part) for part in zip(*sums, strict=True))
         contrast = contrast / max(int(anchors), 1)
-        contrast = contrast + c.fecl_teacher_weight * repulsion / max(int(pairs), 1)
-        u = c.unsupervised_weight
+        contrast = contrast + c.fecl.teacher_weight * repulsion / max(int(pairs), 1)
+        u = c.semi_supervised.weight
         return (
             supervised
-            + u * c.uncl_weight * uncl(logits, teacher_logits, c.beta_min, c.entropy_weight)
-            + u * c.fecl_weight * contrast
-            + c.consistency_weight * consistency
+            + u
+            * c.uncl.weight
+            * uncl(logits, teacher_logits, c.uncl.beta_min, c.uncl.entropy_weight)
+            + u * c.fecl.weight * contrast
+            + c.semi_supervised.consistency_weight * consistency
         )
 
 
@@ -169,7 +177,7 @@ def fecl(
 
     Returned are the sum over anchors and their number, and the same of pairs with the teacher.
     """
-    s = (z @ z.T) / c.temperature
+    s = (z @ z.T) / c.fecl.temperature
     known = y >= 0
     same = (y[:, None] == y[None]) & known[:, None] & known[None]
     positive = same & ~torch.eye(len(y), dtype=torch.bool)
@@ -177,7 +185,7 @@ def fecl(
     e = s.exp()
     total = (e * negative).sum(1, keepdim=True)
     probability = e / (e + total)
-    focus = ((1 - probability) ** c.gamma) * h.exp()[:, None]
+    focus = ((1 - probability) ** c.fecl.focal_gamma) * h.exp()[:, None]
     count = positive.sum(1)
     anchor = (-focus * probability.log() * positive).sum(1) / count.clamp(min=1)
     s_t = z @ z_teacher.T

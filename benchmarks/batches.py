@@ -60,7 +60,9 @@ def _write(folder: Path, shape: tuple[int, ...], count: int) -> list[LabeledCase
 
 
 def _measure(cases: list[LabeledCase], patch: tuple[int, ...], steps: int) -> None:
-    config = make_config("dycon", patch=list(patch), filters=[8, 16, 32])
+    config = make_config(
+        "dycon", **{"batch.patch_size": list(patch), "network.filters": [8, 16, 32]}
+    )
     unlabeled = [UnlabeledCase(case.id, case.image) for case in cases]
     batches = PatchBatchDataset(cases, unlabeled, config)
     cpu = torch.device("cpu")

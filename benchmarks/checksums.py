@@ -37,26 +37,32 @@ ROOT = Path(__file__).resolve().parents[1]
 CASES, LABELED, STEPS = 6, 3, 20
 EXPORTED = "dycon"  # the run whose predictions and weights are exported
 # Name of a run: method and further options. Small networks; every part of the loss takes part.
-SMALL = {"precision": "float32", "filters": [8, 16, 32], "patch": [32, 32, 32]}
+SMALL = {"precision": "float32", "network.filters": [8, 16, 32], "batch.patch_size": [32, 32, 32]}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised": ("supervised", {}),
-    "mean-teacher": ("mean-teacher", {"unlabeled_start": 0.25}),
-    "secl-region": ("secl-region", {"unlabeled_start": 0.25}),
-    "secl-anatomical": ("secl-anatomical", {"unlabeled_start": 0.25}),
-    "dycon": ("dycon", {"unlabeled_start": 0.25, "warps": 4, "templates": 2}),
+    "mean-teacher": ("mean-teacher", {"semi_supervised.start": 0.25}),
+    "secl-region": ("secl-region", {"semi_supervised.start": 0.25}),
+    "secl-anatomical": ("secl-anatomical", {"semi_supervised.start": 0.25}),
+    "dycon": (
+        "dycon",
+        {"semi_supervised.start": 0.25, "atlas.max_registration_pairs": 4, "atlas.templates": 2},
+    ),
     "dycon-teacher": (
         "dycon",
         {
-            "unlabeled_start": 0.25,
-            "warps": 0,
-            "atlas_weight": 0.0,
-            "fecl_teacher_weight": 1.0,
-            "fecl_negative_gamma": 1.0,
-            "cross_volume": True,
-            "accumulation_steps": 2,
+            "semi_supervised.start": 0.25,
+            "atlas.max_registration_pairs": 0,
+            "atlas.weight": 0.0,
+            "fecl.teacher_weight": 1.0,
+            "fecl.negative_gamma": 1.0,
+            "fecl.cross_patch": True,
+            "batch.accumulation_steps": 2,
         },
     ),
-    "paper": ("dycon", {"preset": "paper", "projection_hidden": 32, "labeled_batch": 2}),
+    "paper": (
+        "dycon",
+        {"preset": "paper", "network.projection_hidden": 32, "batch.labeled_size": 2},
+    ),
 }
 
 

@@ -123,7 +123,11 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
     elif target == "weights":
         about = json.dumps(
             {
-                "config": {"filters": [4, 8, 8], "patch": [16, 16, 16], "spacing": [1, 1, 1]},
+                "config": {
+                    "network.filters": [4, 8, 8],
+                    "batch.patch_size": [16, 16, 16],
+                    "preprocessing.spacing": [1, 1, 1],
+                },
                 "class_values": [1],
                 "channels": 1,
                 "temperature": 1.0,

@@ -30,7 +30,11 @@ Measures = dict[str, Any]
 Task = tuple[str, Callable[[], Measures]]
 METHODS = ("supervised", "mean-teacher", "dycon", "secl-region", "secl-anatomical")
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-TINY: dict[str, Any] = {"patch": [16, 16, 16], "filters": [4, 8, 8], "projection_dim": 8}
+TINY: dict[str, Any] = {
+    "batch.patch_size": [16, 16, 16],
+    "network.filters": [4, 8, 8],
+    "network.projection_dim": 8,
+}
 CPU = torch.device("cpu")
 
 
@@ -79,9 +83,17 @@ class Lab:
 
     def config(self, method: str, preset: str = "left-atrium", **changes: Any) -> TrainConfig:
         """Settings of a preset on this device, tiny ones for ``--quick``."""
-        extra = {"device": self.device.type, "precision": "auto", "warps": 0} | changes
+        extra = {
+            "device": self.device.type,
+            "precision": "auto",
+            "atlas.max_registration_pairs": 0,
+        } | changes
         if self.quick:
-            extra |= TINY | {"projection_hidden": 8, "aspp": False, "precision": "float32"}
+            extra |= TINY | {
+                "network.projection_hidden": 8,
+                "network.aspp": False,
+                "precision": "float32",
+            }
         return make_config(method, preset, **extra)
 
     def data(self, config: TrainConfig) -> TrainingData:
@@ -89,7 +101,9 @@ class Lab:
         state = self.work / f"state-{os.getpid()}"
         card = get_free_bytes(self.device) if self.cuda else None
         found = split_cases(self.project, config)
-        items = prepare_training_data(self.project, config, self.device.type, state, found, False, card)
+        items = prepare_training_data(
+            self.project, config, self.device.type, state, found, False, card
+        )
         return next(item for item in items if isinstance(item, TrainingData))
 
     def synchronize(self) -> None:
@@ -107,7 +121,9 @@ class Lab:
         return (time.perf_counter() - begin) / repeats * 1e3
 
 
-def build_model(data: TrainingData, device: torch.device, *, channels_last: bool = True) -> TrainedModel:
+def build_model(
+    data: TrainingData, device: torch.device, *, channels_last: bool = True
+) -> TrainedModel:
     """Networks as a run makes them; the teacher is a little different from the student."""
     torch.manual_seed(0)
     student = build_network(data.config, data.channels, len(data.class_values) + 1)

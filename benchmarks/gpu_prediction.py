@@ -40,7 +40,7 @@ Array = npt.NDArray[Any]
 
 def prediction(lab: Lab) -> Iterator[Task]:
     """Times of predictions, and how far those of the GPU are from those of the CPU."""
-    data = lab.data(lab.config("dycon", atlas_weight=0.4))
+    data = lab.data(lab.config("dycon", **{"atlas.weight": 0.4}))
     model = _train_a_little(lab, data)
     scans = {"small": make_volume(77, lab.shape), "large": make_volume(78, lab.large)}
     for name, volume in scans.items():
@@ -95,7 +95,7 @@ def _default(lab: Lab, model: TrainedModel, volume: Volume) -> Measures:
 
 def _published(lab: Lab, model: TrainedModel, volume: Volume) -> Measures:
     """The published evaluation: one network, one window at a time, added up on the host."""
-    patch = model.config.patch
+    patch = model.config.batch.patch_size
     assert patch is not None
     image = prepare_image(volume, model.config)
     missing = [max(p - n, 0) for p, n in zip(patch, image.shape[1:], strict=True)]
@@ -185,7 +185,9 @@ def _registration(lab: Lab, model: TrainedModel, data: TrainingData, volume: Vol
     shape = image.shape[1:]
     exact, cpu_s = _timed(lab, CPU, lambda: _fields(data, image, CPU))
     found, seconds = _timed(lab, lab.device, lambda: _fields(data, image, lab.device))
-    (_, label), cpu_deform_s = _timed(lab, CPU, lambda: warp_case(data.labeled[0], exact[:1], shape))
+    (_, label), cpu_deform_s = _timed(
+        lab, CPU, lambda: warp_case(data.labeled[0], exact[:1], shape)
+    )
     (_, other), deform_s = _timed(
         lab, lab.device, lambda: warp_case(data.labeled[0], exact[:1].to(lab.device), shape)
     )
@@ -214,7 +216,9 @@ def _fusion(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volume) -
     classes = len(model.class_values) + 1
     exact, cpu_s = _timed(lab, CPU, lambda: label_probabilities(image, images, labels, classes))
     found, seconds = _timed(
-        lab, lab.device, lambda: label_probabilities(image, images, labels, classes, device=lab.device)
+        lab,
+        lab.device,
+        lambda: label_probabilities(image, images, labels, classes, device=lab.device),
     )
     apart = (found.cpu() - exact).abs()
     return {
@@ -234,7 +238,9 @@ def _with_atlas(lab: Lab, model: TrainedModel, data: TrainingData, volume: Volum
     votes, vote_s = _timed(
         lab,
         lab.device,
-        lambda: segment_with_atlases(image, voting.atlases, len(model.class_values) + 1, lab.device),
+        lambda: segment_with_atlases(
+            image, voting.atlases, len(model.class_values) + 1, lab.device
+        ),
     )
     whole = partial(predict_volume, voting, volume, lab.device, dtype, prepared_image=image)
     result, seconds = _timed(lab, lab.device, whole)

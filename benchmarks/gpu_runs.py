@@ -53,7 +53,9 @@ def _limited(wanted: int) -> Iterator[None]:
 
 def _train_with_half(lab: Lab) -> Measures:
     steps = 12
-    config = lab.config("dycon", steps=steps, unlabeled_start=0.0, validate_every=3600.0)
+    config = lab.config(
+        "dycon", steps=steps, **{"semi_supervised.start": 0.0, "intervals.validation_s": 3600.0}
+    )
     needed = _peak_of_steps(lab, config)
     with _limited(needed // 2):
         events = list(train(lab.project, config))
@@ -65,8 +67,8 @@ def _train_with_half(lab: Lab) -> Measures:
     return {
         "ok": "finished" in kinds and run.has_weights and len(about) == 1,
         "needed GiB": needed / 2**30,
-        "parts": smaller.accumulation_steps,
-        "patch": list(smaller.patch or ()),
+        "parts": smaller.batch.accumulation_steps,
+        "patch": list(smaller.batch.patch_size or ()),
         "warnings": told[:4],
     }
 
@@ -108,11 +110,11 @@ def resume(lab: Lab) -> Iterator[Task]:
 
 
 def _resume(lab: Lab, precision: str) -> Measures:
-    patch = {} if lab.quick else {"patch": [32, 48, 48]}
+    patch = {} if lab.quick else {"batch.patch_size": [32, 48, 48]}
     steps, stop_at = (6, 3) if lab.quick else (RESUME_STEPS, STOP_AT)
     config = lab.config(
-        "dycon", steps=steps, unlabeled_start=0.3, validate_every=3600.0, precision=precision,
-        checkpoint_every=0.0, **patch,
+        "dycon", steps=steps, **{"semi_supervised.start": 0.3, "intervals.validation_s": 3600.0}, precision=precision,
+        **{"intervals.checkpoint_s": 0.0}, **patch,
     )  # fmt: skip
     whole = _weights(lab, config)
     again = _weights(lab, config) if lab.cuda else whole
@@ -176,7 +178,9 @@ def _learn(lab: Lab) -> Measures:
     limit: dict[str, float] = {"steps": 3}
     if not lab.quick:
         limit = {"time_limit": max(min(lab.left() - 12.0, 75.0), 5.0)}
-    config = lab.config("dycon", validate_every=5.0, checkpoint_every=20.0, **limit)
+    config = lab.config(
+        "dycon", **{"intervals.validation_s": 5.0, "intervals.checkpoint_s": 20.0}, **limit
+    )
     events: list[Event] = list(train(lab.project, config))
     scores = [event["mean"] for event in events if event["event"] == "validation"]
     last = events[-1]

@@ -46,8 +46,12 @@ Result = tuple[dict[str, float], list[Tensor]]  # parts of a loss; gradients
 
 def correctness(lab: Lab) -> Iterator[Task]:
     """One step of each method in float64 on the CPU, and in other precisions on the device."""
-    patch = {} if lab.quick else {"patch": [32, 48, 64]}
-    config = lab.config("dycon", teacher_noise=0.0, teacher_confidence=0.5, **patch)
+    patch = {} if lab.quick else {"batch.patch_size": [32, 48, 64]}
+    config = lab.config(
+        "dycon",
+        **{"semi_supervised.teacher_noise_std": 0.0, "semi_supervised.pseudo_label_threshold": 0.5},
+        **patch,
+    )
     data = lab.data(config)
     model = build_model(data, lab.device)
     batches = BatchLoader(data, lab.device, read_ahead=0)
@@ -58,7 +62,9 @@ def correctness(lab: Lab) -> Iterator[Task]:
         yield method, partial(_compare, lab, method, model, batch)
 
 
-def _learn_a_little(lab: Lab, data: TrainingData, model: TrainedModel, batches: BatchLoader) -> None:
+def _learn_a_little(
+    lab: Lab, data: TrainingData, model: TrainedModel, batches: BatchLoader
+) -> None:
     stepper = build_stepper(model, lab.device, torch.float32)
     method = build_method(data.config.with_changes(method="supervised"))
     for step in range(4 if lab.quick else FIRST_STEPS):
@@ -173,7 +179,7 @@ def training(lab: Lab) -> Iterator[Task]:
     if lab.quick:
         runs = [run for run in runs if run[2] == "float32"] + runs[:2]
     plans = {
-        name: lab.data(lab.config("dycon", chosen, unlabeled_start=0.0))
+        name: lab.data(lab.config("dycon", chosen, **{"semi_supervised.start": 0.0}))
         for name, chosen in preset.items()
     }
     for number, (plan, method, precision, variant) in enumerate(runs):
@@ -214,14 +220,23 @@ def _measure(
                 measures |= trainer.watch()
         finally:
             trainer.batches.close()
-    return {"patch": list(config.patch or ()), "filters": list(config.filters or ()), **measures}
+    return {
+        "batch.patch_size": list(config.batch.patch_size or ()),
+        "network.filters": list(config.network.filters or ()),
+        **measures,
+    }
 
 
 class Trainer:
     """Takes steps and keeps what is measured of them."""
 
     def __init__(
-        self, lab: Lab, data: TrainingData, config: TrainConfig, model: TrainedModel, stepper: Stepper
+        self,
+        lab: Lab,
+        data: TrainingData,
+        config: TrainConfig,
+        model: TrainedModel,
+        stepper: Stepper,
     ) -> None:
         self.lab, self.config, self.model, self.stepper = lab, config, model, stepper
         self.unlabeled = [] if config.method == "supervised" else data.unlabeled
@@ -242,7 +257,7 @@ class Trainer:
             begin = time.perf_counter()
             batch = self.batches.get(self.step, self.unlabeled)
             self.batch_s += time.perf_counter() - begin
-            rate = self.config.learning_rate * min(1.0, (self.step + 1) / 20)
+            rate = self.config.optimizer.learning_rate * min(1.0, (self.step + 1) / 20)
             _, loss = self.stepper.step(self.step, self.config, self.method, batch, 0.5, rate)
             self.losses.append(loss.detach())
             self.stepper.read_step_outcomes()

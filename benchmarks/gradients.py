@@ -92,7 +92,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
-    settings = {"unlabeled_start": 0.0, "warps": 0, **parse_overrides(arguments.set)}
+    settings = {
+        "semi_supervised.start": 0.0,
+        "atlas.max_registration_pairs": 0,
+        **parse_overrides(arguments.set),
+    }
     config = make_config(arguments.method, steps=arguments.steps, seed=0, device="cpu", **settings)
     names = sorted(path.name for path in (arguments.data / "images").glob("*.nii.gz"))[:CASES]
     if len(names) < LABELED:

@@ -28,11 +28,11 @@ from napari_dycon.widgets.app import make_window
 WARM = 20  # rounds in which caches fill
 TINY: dict[str, Any] = {
     "device": "cpu",
-    "patch": [16, 16, 16],
-    "filters": [4, 8, 8],
+    "batch.patch_size": [16, 16, 16],
+    "network.filters": [4, 8, 8],
     "steps": 4,
-    "labeled_batch": 1,
-    "unlabeled_batch": 1,
+    "batch.labeled_size": 1,
+    "batch.unlabeled_size": 1,
 }
 
 

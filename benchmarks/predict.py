@@ -186,10 +186,12 @@ def both_networks(model: TrainedModel, dtype: torch.dtype) -> Callable[[Tensor],
 
 
 @torch.inference_mode()
-def predict_overlapping(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+def predict_overlapping(
+    model: TrainedModel, volume: Volume, dtype: torch.dtype
+) -> np.ndarray[Any, Any]:
     """Windows of the patch overlapping by half, three sizes, both networks."""
     image = torch.from_numpy(prepare_image(volume, model.config))
-    patch, stride = model.config.patch, model.config.stride
+    patch, stride = model.config.batch.patch_size, model.config.network.stride
     assert patch is not None
     total = torch.zeros(1)
     for scale in (1.0, 0.93, 1.07):
@@ -213,10 +215,12 @@ def predict_overlapping(model: TrainedModel, volume: Volume, dtype: torch.dtype)
 
 
 @torch.inference_mode()
-def predict_published(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+def predict_published(
+    model: TrainedModel, volume: Volume, dtype: torch.dtype
+) -> np.ndarray[Any, Any]:
     """Mean of dense windows of the patch, one at a time; edges of smaller scans are repeated."""
     image = torch.from_numpy(prepare_image(volume, model.config))
-    patch = model.config.patch
+    patch = model.config.batch.patch_size
     assert patch is not None
     shape = image.shape[1:]
     missing = [max(side - length, 0) for length, side in zip(shape, patch, strict=True)]
@@ -236,7 +240,7 @@ def predict_few_windows(scales: tuple[float, ...], side: float | None = None) ->
     """Student and teacher by turns over sizes, in windows of a side or of the model's own."""
 
     def way(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
-        config = model.config.with_changes(test_scales=scales)
+        config = model.config.with_changes({"inference.tta_scales": scales})
         used = dataclasses.replace(model, config=config, window_side=side or model.window_side)
         return predict.predict_volume(used, volume, CPU, dtype).mask
 

@@ -91,15 +91,21 @@ def make_settings(arguments: argparse.Namespace, method: str) -> TrainConfig:
     size = [32] * 3 if arguments.quick else [64] * 3
     filters = [8, 16, 32, 32] if arguments.quick else [16, 32, 64, 128, 256]
     return make_config(
-        method, filters=filters, half_resolution=False, patch=size, norm=arguments.norm
+        method,
+        **{
+            "network.filters": filters,
+            "network.half_resolution": False,
+            "batch.patch_size": size,
+            "network.norm": arguments.norm,
+        },
     )
 
 
 def make_batch(config: TrainConfig) -> Batch:
     """Make two labeled and two unlabeled patches of noise."""
-    assert config.patch is not None
-    image = torch.randn(4, 1, *config.patch)
-    smooth = torch.nn.functional.avg_pool3d(torch.randn(2, 1, *config.patch), 9, 1, 4)
+    assert config.batch.patch_size is not None
+    image = torch.randn(4, 1, *config.batch.patch_size)
+    smooth = torch.nn.functional.avg_pool3d(torch.randn(2, 1, *config.batch.patch_size), 9, 1, 4)
     center, extent = torch.full((2, 3), 0.5), torch.full((2, 3), 0.5)
     return Batch(
         LabeledBatch(image[:2].clone(), (smooth[:, 0] > 0).long(), center, extent),
@@ -113,11 +119,14 @@ def prepare(config: TrainConfig, variant: str) -> Step:
     network, batch = build_network(config, 1, 2), make_batch(config)
     if variant == "plain":
         stepper = PlainStepper(network, config)
-        noise = torch.randn(4, 1, *config.patch or ()) * config.teacher_noise
+        noise = (
+            torch.randn(4, 1, *config.batch.patch_size or ())
+            * config.semi_supervised.teacher_noise_std
+        )
         return lambda: stepper.step(batch, None if config.method == "supervised" else noise)
     dtype, _, saving = variant.partition("-")
     reset_glibc_malloc() if saving else tune_glibc_malloc()
-    config = config.with_changes(activation_checkpointing=saving == "checkpointing")
+    config = config.with_changes({"batch.activation_checkpointing": saving == "checkpointing"})
     return prepare_own(config, network, batch, getattr(torch, dtype))
 
 
@@ -131,7 +140,7 @@ def prepare_own(
     allocate_state(optimizer)
     own = Stepper(student, teacher, optimizer, torch.device("cpu"), dtype)
     method = build_method(config)
-    return lambda: own.step(100, config, method, batch, 1.0, config.learning_rate)
+    return lambda: own.step(100, config, method, batch, 1.0, config.optimizer.learning_rate)
 
 
 def serve(arguments: argparse.Namespace) -> None:
@@ -196,10 +205,10 @@ def measure_steps(arguments: argparse.Namespace, method: str) -> list[dict[str, 
 def measure_prediction(arguments: argparse.Namespace) -> list[dict[str, object]]:
     """Time one window in both ways, in turn, and multiply by the windows of a scan."""
     config = make_settings(arguments, "dycon")
-    assert config.patch is not None
+    assert config.batch.patch_size is not None
     plain = build_network(config, 1, 2).eval()
     own = copy.deepcopy(plain).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    windows = plan_windows(SCAN, config.patch, side=1.0)
+    windows = plan_windows(SCAN, config.batch.patch_size, side=1.0)
     published = torch.randn(1, 1, *PUBLISHED_WINDOW)
     window = torch.randn(1, 1, *windows.size)
     axes = zip((SCAN[1], SCAN[2], SCAN[0]), PUBLISHED_WINDOW, PUBLISHED_STRIDE, strict=True)
@@ -234,9 +243,7 @@ def measure_batches(config: TrainConfig, steps: int = 10) -> float:
         cases = [LabeledCase(str(i), image, label) for i in range(4)]
         batches = PatchBatchDataset(cases, [UnlabeledCase(c.id, c.image) for c in cases], config)
         cpu = torch.device("cpu")
-        return statistics.median(
-            measure(lambda i=i: batches[i].augment(cpu)) for i in range(steps)
-        )
+        return statistics.median(measure(lambda i=i: batches[i].augment(cpu)) for i in range(steps))
 
 
 def measure(work: Callable[[], object]) -> float:

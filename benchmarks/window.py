@@ -43,10 +43,10 @@ from napari_dycon.widgets.app import make_window
 
 VERSIONS = ("napari-dycon", "napari", "PyQt5", "numpy", "torch", "vispy")
 TINY: dict[str, Any] = {
-    "patch": [16, 16, 16],
-    "filters": [4, 8, 8],
-    "labeled_batch": 1,
-    "unlabeled_batch": 1,
+    "batch.patch_size": [16, 16, 16],
+    "network.filters": [4, 8, 8],
+    "batch.labeled_size": 1,
+    "batch.unlabeled_size": 1,
 }
 Values = dict[str, Any]
 

@@ -53,8 +53,10 @@ def run(*words):
 run("new", f"{place}/p", "--images", f"{place}/dicom", "--labels", f"{place}/labels", "--json")
 run("cases", f"{place}/p")
 run("train", f"{place}/p", "--steps", "2", "--device", "cpu", "--json",
-    "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]", "--set", "unlabeled_start=0",
-    "--set", "labeled_batch=1", "--set", "unlabeled_batch=1", "--set", "warps=0")
+    "--set", "batch.patch_size=[16,16,16]", "--set", "network.filters=[4,8,8]", "--set",
+    "semi_supervised.start=0",
+    "--set", "batch.labeled_size=1", "--set", "batch.unlabeled_size=1", "--set",
+    "atlas.max_registration_pairs=0")
 run("predict", f"{place}/p", "--json")
 run("evaluate", f"{place}/p/predictions/001-dycon", f"{place}/labels")
 for kind in ("nifti", "nrrd", "dicom-seg", "nnunet", "monai-bundle", "report"):

@@ -158,7 +158,10 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
 
 
 def test_characters_that_command_are_written_out() -> None:
-    assert escape_control_characters("a\x1b[0m\x9b\x07\r\u202e\ud800") == r"a\x1b[0m\x9b\x07\r\u202e\ud800"
+    assert (
+        escape_control_characters("a\x1b[0m\x9b\x07\r\u202e\ud800")
+        == r"a\x1b[0m\x9b\x07\r\u202e\ud800"
+    )
     assert escape_control_characters("Übung 中文\tα\n") == "Übung 中文\tα\n"
     text = escape_json(json.dumps("\x9b\u202e\x7f", ensure_ascii=False))
     assert text == r'"\u009b\u202e\u007f"'
@@ -192,7 +195,11 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
         project.save_label(case.id, label)
     project = named(project)
     run = project.create_run("dycon", {"method": "dycon"})
-    planned = {"spacing": [1, 1, 1], "half_resolution": False, "intensity": "zscore"}
+    planned = {
+        "preprocessing.spacing": [1, 1, 1],
+        "network.half_resolution": False,
+        "preprocessing.normalization": "zscore",
+    }
     config = make_config("dycon", **(TINY | planned))
     network = build_network(config, 1, len(NAMES) + 1)
     values = tuple(range(1, len(NAMES) + 1))
@@ -274,7 +281,9 @@ def test_consoles_print_plain_text_alone() -> None:
         for call in calls("add_row", path):
             assert "cell" in ast.unparse(call), f"{path}:{call.lineno}"
         for call in calls("echo", path):
-            assert "escape_control_characters" in ast.unparse(call) or "__version__" in ast.unparse(call)
+            assert "escape_control_characters" in ast.unparse(call) or "__version__" in ast.unparse(
+                call
+            )
         for name in ("debug", "info", "warning", "exception"):  # of loggers
             for call in calls(name, path):
                 assert not call.args or isinstance(call.args[0], ast.Constant), f"{path}"

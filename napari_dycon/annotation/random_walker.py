@@ -124,9 +124,10 @@ def refine_to_edges(
 ) -> Label:
     """Let what was filled between slices far apart follow the scan.
 
-    Within ``REFINE_MARGIN_MM`` of a border of what was filled, the scan decides; everything else counts as
-    strokes. Where annotated slices are closer than ``MIN_GAP_MM`` their shapes know better than edges,
-    and nothing changes.
+    Within ``REFINE_MARGIN_MM`` of a border of what was filled, the scan decides; everything else
+    counts as
+    strokes. Where annotated slices are closer than ``MIN_GAP_MM`` their shapes know better than
+    edges, and nothing changes.
 
     Parameters
     ----------

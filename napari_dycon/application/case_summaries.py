@@ -240,7 +240,9 @@ def _picture(project: Project, case: str) -> Picture:
     """Read a picture from the project's cache, or draw and keep it there."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
-        if not ensure_within(project.path, path).is_file():  # a pipe would be waited for without end
+        if not ensure_within(
+            project.path, path
+        ).is_file():  # a pipe would be waited for without end
             raise FileNotFoundError(path)
         kept = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
         if kept.dtype == np.uint8 and kept.ndim == 2 and 0 < max(kept.shape) <= PICTURE_SIZE:

@@ -117,7 +117,9 @@ def is_running(run: Run, *, only_look: bool = False) -> bool:
     """
     identity = read_identity(run)
     if identity is not None and not identity.is_local():
-        return is_recent(_identity_path(run), time.time() if only_look else filesystem_time(run.folder))
+        return is_recent(
+            _identity_path(run), time.time() if only_look else filesystem_time(run.folder)
+        )
     # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
     # number is the one that a window wrote down.
     own = (os.getpid(), os.getppid())

@@ -105,7 +105,9 @@ def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
     from napari_dycon.io import get_scan_file
 
     check_folder(folder, project)
-    taken = scan_files(project) | {get_scan_file(p).resolve() for scan in files for p in scan.images}
+    taken = scan_files(project) | {
+        get_scan_file(p).resolve() for scan in files for p in scan.images
+    }
     for scan in files:
         check_target(folder / f"{scan.name}.nii.gz", taken)
 

@@ -130,7 +130,9 @@ def predict(
     if not as_json:
         place = folder if images is not None else opened.path / "predictions" / chosen.id
         count = total - len(missed)
-        typer.echo(escape_control_characters(f"{count} prediction(s) of run {chosen.id} in {place}"))
+        typer.echo(
+            escape_control_characters(f"{count} prediction(s) of run {chosen.id} in {place}")
+        )
     if together := tell_missed():
         raise summed_up(together, total + len(lacking))
 

@@ -68,7 +68,11 @@ def _iter_cgroup_free() -> Iterator[int]:
             folder = root / path.lstrip("/")
             # A container sees its own group as the root, but its path as the host does.
             for group in (folder, *folder.parents):
-                free = _read_cgroup_free(group, limit_file, usage_file) if group.is_relative_to(root) else None
+                free = (
+                    _read_cgroup_free(group, limit_file, usage_file)
+                    if group.is_relative_to(root)
+                    else None
+                )
                 if free is not None:
                     yield free
 
@@ -81,6 +85,8 @@ def _read_cgroup_free(group: Path, limit_file: str, usage_file: str) -> int | No
             pairs = (line.split() for line in (group / "memory.stat").read_text().splitlines())
             stat = {name: int(value) for name, value in pairs if name in RECLAIMABLE_COUNTERS}
             own_counts = [stat.get(name, 0) for name in RECLAIMABLE_COUNTERS[:2]]
-            used_bytes -= sum(stat.get(name, 0) for name in RECLAIMABLE_COUNTERS[2:]) or sum(own_counts)
+            used_bytes -= sum(stat.get(name, 0) for name in RECLAIMABLE_COUNTERS[2:]) or sum(
+                own_counts
+            )
         return max(limit_bytes - used_bytes, 0)
     return None

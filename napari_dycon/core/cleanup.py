@@ -14,7 +14,9 @@ from pathlib import Path
 
 from napari_dycon.core.heartbeat import filesystem_time
 
-STALE_AFTER_S = 3600.0  # seconds without a change; what is younger may belong to another window's process
+STALE_AFTER_S = (
+    3600.0  # seconds without a change; what is younger may belong to another window's process
+)
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{8}\.tmp\.\S")
 
 

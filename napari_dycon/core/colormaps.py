@@ -25,7 +25,9 @@ DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = (
 )
 
 
-def apply_colormap(values: npt.NDArray[Any], stops: Sequence[RGBA] = UNCERTAINTY_COLORMAP) -> npt.NDArray[np.uint8]:
+def apply_colormap(
+    values: npt.NDArray[Any], stops: Sequence[RGBA] = UNCERTAINTY_COLORMAP
+) -> npt.NDArray[np.uint8]:
     """Colors, uint8 ``(..., 4)``, of values from 0 to 1, as napari blends them between stops."""
     positions = np.linspace(0.0, 1.0, len(stops))
     channels = [np.interp(values, positions, [stop[i] for stop in stops]) for i in range(4)]

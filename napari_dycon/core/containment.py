@@ -51,7 +51,8 @@ def _is_junction(path: Path) -> bool:
 
 
 def ensure_links_within(folder: Path, path: Path) -> Path:
-    """Check a path below a folder as ``ensure_within`` does, which is slow, where it has links in it."""
+    """Check a path below a folder as ``ensure_within`` does, which is slow, where it has links in
+    it."""
     current, root = str(path), str(folder)
     while len(current) > len(root):
         if _is_link(current):
@@ -65,4 +66,6 @@ def _is_link(path: str) -> bool:
         state = os.lstat(path)
     except (OSError, ValueError):
         return False
-    return stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == JUNCTION_REPARSE_TAG
+    return (
+        stat.S_ISLNK(state.st_mode) or getattr(state, "st_reparse_tag", 0) == JUNCTION_REPARSE_TAG
+    )

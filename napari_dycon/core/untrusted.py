@@ -14,7 +14,9 @@ from typing import Any, NoReturn
 
 MAX_JSON_BYTES = 2**20  # bytes of a file of settings or figures
 MAX_JSON_DEPTH = 40  # lists and dictionaries inside one another
-_PICKLE_PROTOCOL_0 = re.compile(rb"\(*c[\w.]+\r?\n[\w.]+\r?\n")  # protocol 0 begins by naming a function
+_PICKLE_PROTOCOL_0 = re.compile(
+    rb"\(*c[\w.]+\r?\n[\w.]+\r?\n"
+)  # protocol 0 begins by naming a function
 CODE_EXECUTION_WARNING = "which can run programs when opened"
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
@@ -59,7 +61,9 @@ def parse_json(text: str | bytes) -> Any:
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8")
-        value = json.loads(text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_nan)
+        value = json.loads(
+            text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_reject_nan
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level, depth = [value], 0
@@ -121,11 +125,17 @@ def describe_file_type(name: str, head: bytes) -> str | None:
     if re.match(rb"\x80[\x02-\x05]", head) or _PICKLE_PROTOCOL_0.match(head):
         return f"{name} is a Python pickle, {CODE_EXECUTION_WARNING}"
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
-        contents = "of PyTorch with a Python pickle in it" if b"data.pkl" in head else "or .npz file"
+        contents = (
+            "of PyTorch with a Python pickle in it" if b"data.pkl" in head else "or .npz file"
+        )
         return f"{name} is a zip archive {contents}, {CODE_EXECUTION_WARNING}"
     if head[:6] == b"\x93NUMPY":
         has_objects = re.search(rb"'descr':\s*'[|<>=]?O", head) is not None
-        contents = f"of Python objects (a pickle), {CODE_EXECUTION_WARNING}" if has_objects else "and not weights"
+        contents = (
+            f"of Python objects (a pickle), {CODE_EXECUTION_WARNING}"
+            if has_objects
+            else "and not weights"
+        )
         return f"{name} is a NumPy file {contents}"
     for magic, kind in (
         (b"\x89HDF", "an HDF5 file"),

@@ -1,166 +1,416 @@
 """The settings of one training run, and the presets they start from.
 
-One frozen dataclass holds everything that decides what a run does; it is saved beside the weights
-as ``config.json``. Fields that are ``None`` are left to the plan (see ``plan.py``), which fills
-them from the data. Nothing here imports torch, so that a window can prepare a run without
-loading it.
+``TrainConfig`` holds everything that decides what a run does, in groups; it is saved beside the
+weights as ``config.json``. Fields that are ``None`` are planned from the data
+(``data/planning.py``).
+A setting is named by its group and field, such as ``fecl.focal_gamma``. Nothing here imports torch,
+so that a window can prepare a run without loading it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import json
 import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib import resources
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from napari_dycon.engine.ranges import check_ranges
+import annotated_types
+from pydantic import (
+    AllowInfNan,
+    BaseModel,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
 from napari_dycon.errors import ConfigError
 
-METHODS = ("dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervised")
-DEVICES = ("auto", "cuda", "mps", "cpu")
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-NORMS = ("instance", "group", "batch")
-MAX_FLOAT = 1e30
-# Of training alone, by earlier versions; weights that were saved with them predict as before.
-RETIRED_SETTINGS = ("top_k", "teacher_negatives")
+Method = Literal["dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervised"]
+Device = Literal["auto", "cuda", "mps", "cpu"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+METHODS: tuple[str, ...] = get_args(Method)
+DEVICES: tuple[str, ...] = get_args(Device)
+
+MAX_NUMBER = 1e30
+MAX_LEVELS = 8
+MAX_PATCH_VOXELS = 512**3
+MAX_TTA_SCALES = 8
+
+# Settings come with projects and weights from anywhere: bounds keep sizes within what memory holds.
+Bool = Annotated[bool, Strict()]
+Integer = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False), Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+Positive = Annotated[Number, Field(gt=0)]
+Fraction = Annotated[Number, Field(ge=0, le=1)]
+Side = Annotated[Integer, Field(ge=1, le=1024)]
+Channels = Annotated[Integer, Field(ge=1, le=1024)]
+SpacingMm = Annotated[Number, Field(ge=1e-6, le=1e4)]
+RegionCount = Annotated[Integer, Field(ge=1, le=64)]
+Scale = Annotated[Number, Field(ge=0.5, le=2)]
 
 
-@dataclass(frozen=True)
-class TrainConfig:
-    """Everything that decides what a training run does.
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    Lengths of patches are voxels ``(D, H, W)`` of the planned spacing, spacings are millimeters,
-    times are seconds. Symbols in comments are those of the papers.
-    """
 
-    method: str = "dycon"
-    preset: str = "default"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    # How long. A run ends at whichever comes first; schedules follow the larger share.
-    steps: int = 2000
-    time_limit: float | None = None
-    init_from: str | None = None  # run whose last weights this one starts from
+class PreprocessingConfig(_Settings):
+    """How scans are resampled and normalized before the network sees them."""
 
-    # The plan: None means "decide from the data".
-    spacing: tuple[float, float, float] | None = None
-    patch: tuple[int, int, int] | None = None
-    intensity: str | None = None  # "zscore" (per case) or "window" (fixed range, CT)
-    window: tuple[float, float] | None = None
+    spacing: tuple[SpacingMm, SpacingMm, SpacingMm] | None = Field(
+        default=None,
+        description="Voxel spacing (D, H, W) in mm; planned from the scans if not given.",
+    )
+    normalization: Literal["zscore", "clip"] | None = Field(
+        default=None,
+        description="zscore: mean and standard deviation of each scan; clip: a fixed intensity "
+        "window (CT). Planned from the scans if not given.",
+    )
+    intensity_window: tuple[Number, Number] | None = Field(
+        default=None, description="Lower and upper intensity of normalization clip."
+    )
 
-    # Network
-    filters: tuple[int, ...] | None = None
-    half_resolution: bool | None = None  # all but the last layer on a grid of half the resolution
-    norm: str = "group"
-    projection_hidden: int = 128
-    projection_dim: int = 64
-    aspp: bool = False
+    @field_validator("intensity_window")
+    @classmethod
+    def _check_order(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and window[0] > window[1]:
+            raise ValueError(f"is {window}; expected its lower end first, then its upper one")
+        return window
 
-    # Batches and augmentation
-    labeled_batch: int = 2
-    unlabeled_batch: int = 2
-    accumulation_steps: int = 1  # parts that each step's batch is computed in, to save memory
-    activation_checkpointing: bool = False  # compute features again in the backward pass, likewise
-    foreground_share: float = 0.5  # labeled patches centerd on an annotated structure
-    augment: bool = True
-    rotate_degrees: float = 17.0
-    scale_range: float = 0.25
-    mirror: bool = False  # left and right look alike only in some anatomies
 
-    # Optimization
-    optimizer: str = "adamw"
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    momentum: float = 0.9
-    warmup: float = 0.02  # share of the run
-    clip_norm: float = 1.0
-    ema_decay: float = 0.99
+class NetworkConfig(_Settings):
+    """The network: a residual U-Net with a projection head."""
 
-    # The unlabeled part of the loss (see docs of each loss)
-    unlabeled_start: float = 0.8  # share of the run before the unlabeled half takes part
-    unsupervised_weight: float = 0.5  # u
-    consistency_weight: float = 0.1  # w
-    consistency_ramp: float = 0.4  # T_ramp / T
-    teacher_noise: float = 0.1
-    beta_max: float = 5.0
-    beta_min: float = 0.5
-    entropy_weight: float = 1.0
-    uncl_weight: float = 1.0
-    fecl_weight: float = 0.1
-    temperature: float = 0.6
-    gamma: float = 2.0
-    fecl_negative_gamma: float = 0.0  # γ⁻, 0: all negatives weigh alike
-    fecl_teacher_weight: float = 0.0  # λ, of the pairs with the teacher's cells
-    fecl_entropy: bool = True  # weight anchors by exp(h)
-    cross_volume: bool = False  # pairs also between patches of different volumes
-    teacher_confidence: float = 0.8  # below it a cell of an unlabeled patch has no class
-    # Labeled scans in the shapes of unlabeled ones (see warps.py)
-    warps: int = 0  # how many at most
-    vote_share: float = 0.6  # of the labeled patches, from scans that their labels agree on
-    warp_share: float = 0.5  # of the others, from deformed scans; over the root of labeled cases
-    # SECL
-    secl_weight: float = 0.1
-    secl_temperature: float = 0.1
-    regions: tuple[int, int, int] = (4, 4, 4)
+    filters: Annotated[tuple[Channels, ...], Field(max_length=MAX_LEVELS)] | None = Field(
+        default=None,
+        description="Channels of each level, three or more levels; planned if not given.",
+    )
+    half_resolution: Bool | None = Field(
+        default=None,
+        description="Compute all but the last layer on a grid of half the resolution; planned if "
+        "not given.",
+    )
+    norm: Literal["instance", "group", "batch"] = Field(
+        default="group", description="Normalization layer."
+    )
+    projection_hidden: Annotated[Integer, Field(ge=1, le=4096)] = Field(
+        default=128, description="Hidden channels of the projection head."
+    )
+    projection_dim: Annotated[Integer, Field(ge=1, le=4096)] = Field(
+        default=64, description="Length of an embedding."
+    )
+    aspp: Bool = Field(
+        default=False, description="Atrous spatial pyramid pooling in the projection head."
+    )
 
-    # Prediction
-    test_scales: tuple[float, ...] = (1.0, 0.9)  # sizes in which student and teacher see a scan
-    test_mirror: bool = False  # seen once more with left and right exchanged
-    atlas_weight: float = 0.0  # of what labeled scans deformed into it say (see atlas.py)
-    templates: int = 8  # unlabeled scans that have a say then as well (see templates.py)
-
-    # While running, seconds between
-    validate_every: float = 60.0
-    checkpoint_every: float = 60.0
-    preview_every: float = 15.0
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    def with_changes(self, **changes: Any) -> TrainConfig:
-        """Copy with some fields replaced; the copy is checked again."""
-        return dataclasses.replace(self, **changes)
-
-    def registration_augmentation_probability(self, n_labeled: int) -> float:
-        """Share of the labeled patches from deformed scans, of which ``own`` were labeled.
-
-        The more scans people have labeled themselves, the less has to be borrowed.
-        """
-        return self.warp_share / math.sqrt(n_labeled)
+    @field_validator("filters")
+    @classmethod
+    def _check_levels(cls, filters: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if filters is not None and len(filters) < 3:
+            raise ValueError("needs at least 3 levels, such as [16, 32, 64]")
+        return filters
 
     @property
     def stride(self) -> int:
-        """Voxels of a patch along one side of a bottleneck cell; filters must be planned."""
+        """Voxels along one side of a feature-map location at the bottleneck; filters planned."""
         halvings = len(self.filters or ()) - 1 + bool(self.half_resolution)
         return int(2 ** max(halvings, 0))
 
+
+class BatchConfig(_Settings):
+    """Patches of a step."""
+
+    patch_size: tuple[Side, Side, Side] | None = Field(
+        default=None, description="Voxels (D, H, W) of a patch; planned if not given."
+    )
+    labeled_size: Annotated[Integer, Field(ge=1, le=256)] = Field(
+        default=2, description="Labeled patches in a step."
+    )
+    unlabeled_size: Annotated[Integer, Field(ge=0, le=256)] = Field(
+        default=2, description="Unlabeled patches in a step."
+    )
+    foreground_fraction: Fraction = Field(
+        default=0.5,
+        description="Fraction of labeled patches that are centered on an annotated structure.",
+    )
+    accumulation_steps: Annotated[Integer, Field(ge=1, le=256)] = Field(
+        default=1, description="Micro-batches that a step is computed in, to save memory."
+    )
+    activation_checkpointing: Bool = Field(
+        default=False, description="Compute features again in the backward pass, to save memory."
+    )
+
+    @field_validator("patch_size")
+    @classmethod
+    def _check_voxels(cls, patch: tuple[int, int, int] | None) -> tuple[int, int, int] | None:
+        if patch is not None and math.prod(patch) > MAX_PATCH_VOXELS:
+            size = " × ".join(map(str, patch))
+            raise ValueError(f"{size} has more than {MAX_PATCH_VOXELS:,} voxels, the maximum")
+        return patch
+
+    @model_validator(mode="after")
+    def _check_micro_batches(self) -> BatchConfig:
+        if math.gcd(self.labeled_size, self.unlabeled_size) % self.accumulation_steps:
+            raise ValueError(
+                f"batch.accumulation_steps is {self.accumulation_steps}; expected a divisor of "
+                f"batch.labeled_size ({self.labeled_size}) and batch.unlabeled_size "
+                f"({self.unlabeled_size})"
+            )
+        return self
+
+
+class AugmentationConfig(_Settings):
+    """Random changes of training patches."""
+
+    enabled: Bool = Field(default=True, description="Augment patches at random.")
+    max_rotation_degrees: Annotated[Number, Field(ge=0, le=360)] = Field(
+        default=17.0, description="Largest rotation about each axis."
+    )
+    scale_range: Annotated[Number, Field(ge=0, le=0.9)] = Field(
+        default=0.25, description="Largest relative change of size."
+    )
+    flip_left_right: Bool = Field(
+        default=False, description="Exchange left and right; only some anatomies are symmetric."
+    )
+
+
+class OptimizerConfig(_Settings):
+    """The optimizer and its learning rate schedule."""
+
+    name: Literal["adamw", "sgd"] = Field(default="adamw", description="adamw or sgd.")
+    learning_rate: Positive = Field(default=2e-3, description="Highest learning rate.")
+    weight_decay: Annotated[Number, Field(ge=0)] = Field(default=1e-2, description="Weight decay.")
+    momentum: Annotated[Number, Field(ge=0)] = Field(default=0.9, description="Momentum of sgd.")
+    warmup_fraction: Fraction = Field(
+        default=0.02, description="Fraction of the run over which the learning rate rises."
+    )
+    grad_clip_norm: Positive = Field(default=1.0, description="Largest norm of the gradient.")
+
+
+class SemiSupervisedConfig(_Settings):
+    """The unsupervised part of the loss, and the teacher."""
+
+    start: Fraction = Field(
+        default=0.8,
+        description="Fraction of the run that is supervised only, before the teacher is used.",
+    )
+    weight: Number = Field(
+        default=0.5, description="u, weight of the unsupervised part of the loss."
+    )
+    consistency_weight: Number = Field(
+        default=0.1, description="w, highest weight of the consistency loss."
+    )
+    consistency_rampup: Number = Field(
+        default=0.4,
+        description="Fraction of the semi-supervised phase over which that weight rises.",
+    )
+    teacher_noise_std: Number = Field(
+        default=0.1,
+        description="Standard deviation of the noise that is added to the teacher's input.",
+    )
+    pseudo_label_threshold: Number = Field(
+        default=0.8,
+        description="Confidence of the teacher below which a location has no pseudo-label.",
+    )
+    ema_decay: Fraction = Field(
+        default=0.99,
+        description="Decay of the exponential moving average that makes up the teacher.",
+    )
+
+
+class UnCLConfig(_Settings):
+    """Uncertainty-aware consistency loss."""
+
+    weight: Number = Field(default=1.0, description="Weight of UnCL.")
+    beta_max: Positive = Field(default=5.0, description="β at the beginning.")
+    beta_min: Positive = Field(default=0.5, description="β at the end.")
+    entropy_weight: Number = Field(default=1.0, description="Factor of the entropy term.")
+
+
+class FeCLConfig(_Settings):
+    """Focal entropy-aware contrastive loss."""
+
+    weight: Number = Field(default=0.1, description="Weight of FeCL.")
+    temperature: Positive = Field(default=0.6, description="τ, temperature.")
+    focal_gamma: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=2.0, description="γ, focal exponent of positive pairs."
+    )
+    negative_gamma: Annotated[Number, Field(ge=0, le=100)] = Field(
+        default=0.0, description="γ⁻, focal exponent of negative pairs; 0 weighs all alike."
+    )
+    teacher_weight: Annotated[Number, Field(ge=0, le=1000)] = Field(
+        default=0.0, description="λ, weight of pairs with the teacher's embeddings."
+    )
+    entropy_weighting: Bool = Field(default=True, description="Weigh anchors by exp(entropy).")
+    cross_patch: Bool = Field(
+        default=False, description="Also pairs between patches of different scans."
+    )
+
+
+class SECLConfig(_Settings):
+    """Self-ensembling contrastive loss."""
+
+    weight: Number = Field(default=0.1, description="Weight of the contrastive loss.")
+    temperature: Positive = Field(default=0.1, description="τ, temperature.")
+    region_grid: tuple[RegionCount, RegionCount, RegionCount] = Field(
+        default=(4, 4, 4), description="Regions of a scan along each axis (secl-region)."
+    )
+
+
+class AtlasConfig(_Settings):
+    """Registration-based augmentation, pseudo-labels from atlases, and fusion at inference."""
+
+    max_registration_pairs: Annotated[Integer, Field(ge=0, le=10_000)] = Field(
+        default=0,
+        description="Most pairs of a labeled and an unlabeled scan to register before training.",
+    )
+    pseudo_label_fraction: Fraction = Field(
+        default=0.6, description="Fraction of labeled patches that come from atlas pseudo-labels."
+    )
+    registration_augmentation_fraction: Fraction = Field(
+        default=0.5,
+        description="Fraction of the other labeled patches that come from registered scans, divided "
+        "by the root of the number of labeled cases.",
+    )
+    weight: Fraction = Field(
+        default=0.0,
+        description="Weight of the multi-atlas segmentation at inference; 0 leaves it out.",
+    )
+    templates: Annotated[Integer, Field(ge=0, le=100)] = Field(
+        default=8,
+        description="Unlabeled scans with predicted labels that serve as further atlases.",
+    )
+
+    def registration_augmentation_probability(self, n_labeled: int) -> float:
+        """Probability of a patch from a registered scan; lower with more labeled cases."""
+        return self.registration_augmentation_fraction / math.sqrt(n_labeled)
+
+
+class InferenceConfig(_Settings):
+    """Test-time augmentation."""
+
+    tta_scales: Annotated[tuple[Scale, ...], Field(min_length=2, max_length=MAX_TTA_SCALES)] = (
+        Field(
+            default=(1.0, 0.9), description="Sizes of the scan, for student and teacher by turns."
+        )
+    )
+    tta_flip_left_right: Bool = Field(
+        default=False, description="Predict once more with left and right exchanged."
+    )
+
+
+class IntervalsConfig(_Settings):
+    """Seconds between periodic tasks of a run."""
+
+    validation_s: Number = Field(default=60.0, description="Seconds between validations.")
+    checkpoint_s: Number = Field(default=60.0, description="Seconds between checkpoints.")
+    preview_s: Number = Field(
+        default=15.0, description="Seconds between previews of the active case."
+    )
+
+
+class TrainConfig(_Settings):
+    """Everything that decides what a training run does."""
+
+    method: Method = Field(default="dycon", description="Training method.")
+    preset: Annotated[str, Strict()] = Field(
+        default="default", description="Preset the settings are from."
+    )
+    seed: Annotated[Integer, Field(ge=0, le=2**40)] = Field(default=0, description="Random seed.")
+    device: Device = Field(default="auto", description="Device that trains.")
+    precision: Precision = Field(
+        default="auto", description="Precision of the networks' computations."
+    )
+    # A run ends at whichever comes first; schedules follow the larger fraction.
+    steps: Annotated[Integer, Field(ge=1, le=10**9)] = Field(
+        default=2000, description="Maximum number of training steps."
+    )
+    time_limit: Annotated[Number, Field(gt=0, le=10**8)] | None = Field(
+        default=None, description="Maximum training time in seconds."
+    )
+    init_from: Annotated[str, Strict()] | None = Field(
+        default=None, description="Run whose weights this one is initialized from."
+    )
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
+    network: NetworkConfig = NetworkConfig()
+    batch: BatchConfig = BatchConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    semi_supervised: SemiSupervisedConfig = SemiSupervisedConfig()
+    uncl: UnCLConfig = UnCLConfig()
+    fecl: FeCLConfig = FeCLConfig()
+    secl: SECLConfig = SECLConfig()
+    atlas: AtlasConfig = AtlasConfig()
+    inference: InferenceConfig = InferenceConfig()
+    intervals: IntervalsConfig = IntervalsConfig()
+
+    @model_validator(mode="after")
+    def _check_together(self) -> TrainConfig:
+        network, patch = self.network, self.batch.patch_size
+        if self.batch.activation_checkpointing and network.norm == "batch":
+            raise ValueError("batch.activation_checkpointing needs another network.norm than batch")
+        if (
+            patch is not None
+            and network.filters is not None
+            and network.norm != "group"
+            and all(side <= network.stride for side in patch)
+        ):
+            raise ValueError(
+                f"batch.patch_size {patch} is a single location of the coarsest level, which "
+                f"network.norm {network.norm} cannot work with; expected a larger patch, or "
+                "network.norm=group"
+            )
+        return self
+
+    def with_changes(
+        self, settings: Mapping[str, Any] | None = None, /, **more: Any
+    ) -> TrainConfig:
+        """Copy with some settings replaced, by ``group.field`` or as nested mappings."""
+        return TrainConfig.from_dict(merge_settings(self.to_dict(), {**(settings or {}), **more}))
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
-        }
+        return self.model_dump(mode="json")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainConfig:
-        """Build from JSON values; unknown names and wrong types raise ``ConfigError``."""
-        hints = typing.get_type_hints(cls)
-        unknown = sorted(set(values) - set(hints))
-        if unknown:
-            matches = difflib.get_close_matches(unknown[0], hints, cutoff=0.5)
-            suggestion = f"Did you mean {matches[0]}? " if matches else ""
-            raise ConfigError(
-                f"Unknown setting {', '.join(unknown)}. {suggestion}"
-                f"Known settings: {', '.join(sorted(hints))}."
-            )
-        return cls(**{key: _convert(key, value, hints[key]) for key, value in values.items()})
+        """Build from JSON values; unknown names and wrong values raise ``ConfigError``."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(_describe_error(error.errors()[0])) from None
+
+
+def iterate_settings() -> Iterator[tuple[str, FieldInfo]]:
+    """Name and field of every setting, in the order of the groups."""
+    for name, field in TrainConfig.model_fields.items():
+        group = field.annotation
+        if isinstance(group, type) and issubclass(group, _Settings):
+            for inner, inner_field in group.model_fields.items():
+                yield f"{name}.{inner}", inner_field
+        else:
+            yield name, field
+
+
+def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings with changes, whose names may be dotted; neither argument is altered."""
+    merged = dict(values)
+    for key, value in changes.items():
+        name, dot, rest = key.partition(".")
+        if dot:
+            value = {rest: value}
+        if isinstance(value, Mapping):
+            inner = merged.get(name, {})
+            merged[name] = merge_settings(inner if isinstance(inner, Mapping) else {}, value)
+        else:
+            merged[name] = value
+    return merged
 
 
 def list_presets() -> list[str]:
@@ -175,7 +425,7 @@ def describe_preset(name: str) -> str:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Settings of a preset as a dictionary of field names."""
+    """Settings of a preset, nested."""
     values = _read_preset(name)
     values.pop("description", None)
     return values
@@ -190,126 +440,140 @@ def _read_preset(name: str) -> dict[str, Any]:
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
-def make_config(method: str, preset: str = "default", **changes: Any) -> TrainConfig:
-    """Combine a preset with a person's own choices.
+def make_config(
+    method: str, preset: str = "default", settings: Mapping[str, Any] | None = None, /, **more: Any
+) -> TrainConfig:
+    """Combine a preset with further settings.
 
     A preset may hold settings for all methods at its top level and, under ``"methods"``, some for
-    one method; what the person chose wins over both.
+    one method; ``settings`` win over both.
+
+    Parameters
+    ----------
+    method : one of ``METHODS``
+    preset : one of ``list_presets()``
+    settings : values by ``group.field``, or nested mappings of groups
+    more : likewise, for names without a dot
     """
     values = load_preset(preset)
-    per_method = values.pop("methods", {}).get(method, {})
-    merged = {**values, **per_method, **changes, "method": method, "preset": preset}
-    return TrainConfig.from_dict(merged)
+    values = merge_settings(values, values.pop("methods", {}).get(method, {}))
+    values = merge_settings(values, {**(settings or {}), **more})
+    return TrainConfig.from_dict({**values, "method": method, "preset": preset})
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn ``["learning_rate=0.01", "patch=[32,48,32]"]`` into a dictionary."""
+    """Turn ``["optimizer.learning_rate=0.01", "batch.patch_size=[32,48,32]"]`` into a
+    dictionary."""
     result: dict[str, Any] = {}
     for pair in pairs:
-        key, separator, text = pair.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"'{pair}' is not a setting. Write NAME=VALUE, such as gamma=1.")
+        key, sign, text = pair.partition("=")
+        if not sign or not key:
+            raise ConfigError(
+                f"'{pair}' is not a setting. Write NAME=VALUE, such as fecl.focal_gamma=1."
+            )
         try:
             result[key.strip()] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             result[key.strip()] = text
     return result
 
 
-def _convert(key: str, value: Any, hint: Any) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None:
-        if type(None) in options:
-            return None
-        raise ConfigError(f"Setting {key} needs a value, found none.")
-    for option in options:
-        origin = typing.get_origin(option) or option
-        if origin is tuple and isinstance(value, (list, tuple)):
-            kinds = typing.get_args(option)
-            items = kinds[:1] * len(value) if kinds[-1] is Ellipsis else kinds
-            if len(items) == len(value):
-                return tuple(_convert(key, v, kind) for v, kind in zip(value, items, strict=True))
-        elif (origin is bool and isinstance(value, bool)) or (
-            origin is int and isinstance(value, int) and not isinstance(value, bool)
-        ):
-            return value
-        elif origin is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not abs(value) <= MAX_FLOAT:  # nor nan
-                raise ConfigError(f"Setting {key} is out of range; expected a finite number.")
-            return float(value)
-        elif origin is str and isinstance(value, str):
-            return value
-    shown_value = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
-    raise ConfigError(f"Setting {key} cannot be {shown_value}; expected {_format_type(hint)}.")
+def _describe_error(error: ErrorDetails) -> str:
+    """A sentence about the first thing that is wrong, with what was found and expected."""
+    fields = dict(iterate_settings())
+    names = [str(part) for part in error["loc"]]
+    name = next(
+        (n for n in (".".join(names[:2]), ".".join(names[:1])) if n in fields), ".".join(names)
+    )
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or [
+            known for known in fields if known.rpartition(".")[2] == names[-1]
+        ]
+        known = f"Did you mean {near[0]}? " if near else ""
+        return f"Unknown setting {name}. {known}Known settings: {', '.join(sorted(fields))}."
+    if kind == "value_error":
+        text = str(error["ctx"]["error"])
+        subject = "Setting" if not names or name not in fields else f"Setting {name}"
+        return f"{subject} {text}."
+    found = _shorten(error["input"])
+    context = error.get("ctx", {})
+    if kind == "literal_error":
+        choices = ", ".join(get_choices(fields[name]))
+        return f"Setting {name} is {found}; expected one of: {choices}."
+    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        return f"Setting {name} is {found}; expected {describe_range(fields[name]) or context}."
+    if kind in ("too_long", "too_short"):
+        limit = context.get("max_length", context.get("min_length"))
+        bound = "at most" if kind == "too_long" else "at least"
+        return f"Setting {name} has {context['actual_length']} values; expected {bound} {limit}."
+    if kind == "finite_number":
+        return f"Setting {name} is out of range; expected a finite number."
+    if name in fields:
+        return f"Setting {name} cannot be {found}; expected {describe_type(fields[name])}."
+    return f"Setting {name} cannot be {found}; expected its settings by name."
 
 
-def _format_type(hint: Any) -> str:
-    """What a person may write for a type."""
-    examples = {int: "1", float: "0.5"}
+def get_choices(field: FieldInfo) -> list[str]:
+    """Words that a setting may be; empty for one that is no choice of words."""
+    for part in _iterate_types(field.annotation):
+        if get_origin(part) is Literal:
+            return [str(choice) for choice in get_args(part)]
+    return []
+
+
+def describe_range(field: FieldInfo) -> str:
+    """The numbers a setting may be, such as "0 to 1"; empty where any number will do."""
+    bounds = [*field.metadata]
+    for part in _iterate_types(field.annotation):
+        if get_origin(part) is Annotated:
+            bounds += [*get_args(part)[1:]]
+    bounds += [
+        inner for bound in bounds if isinstance(bound, FieldInfo) for inner in bound.metadata
+    ]
+    low = [b.ge for b in bounds if isinstance(b, annotated_types.Ge) and b.ge != -MAX_NUMBER]
+    high = [b.le for b in bounds if isinstance(b, annotated_types.Le) and b.le != MAX_NUMBER]
+    above = [b.gt for b in bounds if isinstance(b, annotated_types.Gt)]
+    if above:
+        return f"more than {above[-1]:,}" + (f", at most {high[-1]:,}" if high else "")
+    if low and high:
+        return f"{low[-1]:,} to {high[-1]:,}"
+    return f"{low[-1]:,} or more" if low else ""
+
+
+def describe_type(field: FieldInfo) -> str:
+    """What may be written for a setting, such as "a list of 3 numbers such as [1,1,1]"."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    if isinstance(hint, types.UnionType):
-        return " or ".join(_format_type(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        count = "" if kinds[-1] is Ellipsis else f"{len(kinds)} "
-        example = ",".join([examples[kinds[0]]] * (len(kinds) if count else 2))
-        return f"a list of {count}numbers such as [{example}]"
-    return words.get(hint, "null")
+    examples = {int: "1", float: "0.5"}
+    found = []
+    for part in _iterate_types(field.annotation):
+        if get_origin(part) is tuple:
+            kinds = get_args(part)
+            item = next(kind for kind in _iterate_types(kinds[0]) if kind in examples)
+            count = 2 if kinds[-1] is Ellipsis else len(kinds)
+            size = "" if kinds[-1] is Ellipsis else f"{count} "
+            found.append(f"a list of {size}numbers such as [{','.join([examples[item]] * count)}]")
+            break
+        if get_origin(part) is Literal:
+            found.append(f"one of: {', '.join(get_choices(field))}")
+        elif part in words:
+            found.append(words[part])
+    if type(None) in _iterate_types(field.annotation):
+        found.append("null")
+    return " or ".join(found)
 
 
-def _check(config: TrainConfig) -> None:
-    choices = {
-        "method": METHODS,
-        "device": DEVICES,
-        "precision": PRECISIONS,
-        "norm": NORMS,
-        "optimizer": ("adamw", "sgd"),
-        "intensity": (None, "zscore", "window"),
-    }
-    for name, allowed in choices.items():
-        if getattr(config, name) not in allowed:
-            known = ", ".join(str(a) for a in allowed if a is not None)
-            raise ConfigError(
-                f"Setting {name} is '{getattr(config, name)}'; expected one of: {known}."
-            )
-    check_ranges(config)
-    positive = ("steps", "labeled_batch", "learning_rate", "temperature", "beta_min")
-    for name in (*positive, "beta_max", "projection_dim", "projection_hidden", "clip_norm"):
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected more than 0.")
-    if config.time_limit is not None and not config.time_limit > 0:
-        raise ConfigError(f"The time limit is {config.time_limit} s; expected more than 0.")
-    scales = config.test_scales
-    if len(scales) < 2 or any(not 0.5 <= scale <= 2.0 for scale in scales):
-        raise ConfigError(
-            f"Setting test_scales is {list(scales)}; expected two or more of 0.5 to 2, by turns "
-            "for student and teacher."
-        )
-    for name in (
-        "foreground_share",
-        "warp_share",
-        "vote_share",
-        "atlas_weight",
-        "ema_decay",
-        "unlabeled_start",
-        "warmup",
-    ):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ConfigError(f"Setting {name} is {getattr(config, name)}; expected 0 to 1.")
-    if math.gcd(config.labeled_batch, config.unlabeled_batch) % config.accumulation_steps:
-        raise ConfigError(
-            f"Setting accumulation_steps is {config.accumulation_steps}; expected a divisor of "
-            f"labeled_batch ({config.labeled_batch}) and unlabeled_batch "
-            f"({config.unlabeled_batch})."
-        )
-    if config.activation_checkpointing and config.norm == "batch":
-        raise ConfigError("Setting activation_checkpointing needs another norm than batch.")
-    if config.filters is not None and len(config.filters) < 3:
-        raise ConfigError("Setting filters needs at least 3 levels, such as [16, 32, 64].")
-    if config.patch is None or config.filters is None:
-        return
-    if config.norm != "group" and all(p <= config.stride for p in config.patch):
-        raise ConfigError(
-            f"Patch {config.patch} is a single cell of the coarsest level, which norm "
-            f"{config.norm} cannot work with; expected a larger patch, or norm=group."
-        )
+def _iterate_types(annotation: Any) -> Iterator[Any]:
+    """An annotation and everything that it is made of."""
+    yield annotation
+    if get_origin(annotation) is not Literal:
+        for part in get_args(annotation):
+            yield from _iterate_types(part)
+
+
+def _shorten(value: Any) -> str:
+    """A value from anywhere in at most 80 characters."""
+    if isinstance(value, int) and abs(value) >= 10**12:
+        return "a number of more than 12 digits"
+    text = repr(value)
+    return text if len(text) < 80 else f"{text[:77]}..."

@@ -30,7 +30,9 @@ def choose_device(requested: str) -> DeviceChoice:
     if requested in ("auto", "mps") and mps:
         return DeviceChoice(torch.device("mps"), "GPU: Apple Metal")
     if requested == "cuda":
-        raise ConfigError(f"Device cuda was asked for, but {_cuda_unavailable_reason()}. Use --device auto.")
+        raise ConfigError(
+            f"Device cuda was asked for, but {_cuda_unavailable_reason()}. Use --device auto."
+        )
     if requested == "mps":
         raise ConfigError(
             "Device mps was asked for, but this machine has no Apple GPU that torch can use. "

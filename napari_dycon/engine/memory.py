@@ -22,7 +22,11 @@ from napari_dycon.core.available_memory import available_memory
 from napari_dycon.core.untrusted import parse_integer
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
-from napari_dycon.engine.data.planning import estimate_patch_bytes, reduce_batch_memory, compute_min_patch_side
+from napari_dycon.engine.data.planning import (
+    estimate_patch_bytes,
+    reduce_batch_memory,
+    compute_min_patch_side,
+)
 from napari_dycon.engine.device import empty_cache, is_out_of_memory
 
 P = TypeVar("P")
@@ -52,8 +56,12 @@ class MemoryPlan:
     @classmethod
     def from_config(cls, config: TrainConfig) -> MemoryPlan:
         """Return the plan of a run."""
-        assert config.patch is not None
-        return cls(config.patch, config.accumulation_steps, config.activation_checkpointing)
+        assert config.batch.patch_size is not None
+        return cls(
+            config.batch.patch_size,
+            config.batch.accumulation_steps,
+            config.batch.activation_checkpointing,
+        )
 
     @classmethod
     def from_json(cls, values: object) -> MemoryPlan | None:
@@ -69,25 +77,35 @@ class MemoryPlan:
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """Return the settings with this plan."""
-        return config.with_changes(**dataclasses.asdict(self))
+        return config.with_changes(
+            {
+                "batch.patch_size": self.patch,
+                "batch.accumulation_steps": self.accumulation_steps,
+                "batch.activation_checkpointing": self.activation_checkpointing,
+            }
+        )
 
     def reduce(self, config: TrainConfig) -> MemoryPlan | None:
         """Return the next smaller plan, ``None`` where there is none."""
         current = self.apply(config)
         reduced = reduce_batch_memory(current)
         if reduced is None:
-            patch = shrink_patch(self.patch, config.stride, compute_min_patch_side(config.stride))
-            reduced = current.with_changes(patch=patch)
+            patch = shrink_patch(
+                self.patch, config.network.stride, compute_min_patch_side(config.network.stride)
+            )
+            reduced = current.with_changes({"batch.patch_size": patch})
         return None if reduced == current else MemoryPlan.from_config(reduced)
 
     def estimate_bytes(
         self, config: TrainConfig, *, channels: int, classes: int, has_unlabeled: bool
     ) -> int:
         """Estimate the memory of a step beyond what the networks themselves take."""
-        n_patches = config.labeled_batch + (config.unlabeled_batch if has_unlabeled else 0)
+        n_patches = config.batch.labeled_size + (
+            config.batch.unlabeled_size if has_unlabeled else 0
+        )
         patch_bytes = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
         if has_unlabeled and config.method in CONTRASTIVE_METHODS:  # embeddings lie twice as fine
-            locations = math.prod(-(-2 * side // config.stride) for side in self.patch)
+            locations = math.prod(-(-2 * side // config.network.stride) for side in self.patch)
             patch_bytes += BYTES_PER_PAIR * locations**2
         return math.ceil(n_patches / self.accumulation_steps) * patch_bytes
 
@@ -135,9 +153,9 @@ def fit_to_memory(
 ) -> TrainConfig:
     """Make the plan smaller until its estimate fits into the free memory, or nothing is left."""
     memory = MemoryPlan.from_config(config)
-    while memory.estimate_bytes(config, channels=channels, classes=classes, has_unlabeled=has_unlabeled) > (
-        USABLE_FRACTION * free_bytes
-    ):
+    while memory.estimate_bytes(
+        config, channels=channels, classes=classes, has_unlabeled=has_unlabeled
+    ) > (USABLE_FRACTION * free_bytes):
         reduced = memory.reduce(config)
         if reduced is None:
             break
@@ -160,7 +178,9 @@ def _chunk_tensors(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, 
     return list(zip(*(tensor.chunk(parts) for tensor in tensors), strict=True))
 
 
-def retry_with_less_memory(compute: Callable[[P], T], plans: Iterable[P], device: torch.device) -> T:
+def retry_with_less_memory(
+    compute: Callable[[P], T], plans: Iterable[P], device: torch.device
+) -> T:
     """Compute with the first of several plans that memory suffices for.
 
     Raises

@@ -82,7 +82,9 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         features = self.aspp(features)
         features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
-        return F.normalize(self.spread(self.layers(features).float()), dim=1, eps=MIN_EMBEDDING_NORM)
+        return F.normalize(
+            self.spread(self.layers(features).float()), dim=1, eps=MIN_EMBEDDING_NORM
+        )
 
 
 class FullResolutionHead(nn.Module):
@@ -262,17 +264,17 @@ def _choose_norm(name: str, filters: Sequence[int]) -> Norm:
 
 def get_network_settings(config: TrainConfig, channels: int, classes: int) -> dict[str, Any]:
     """Arguments of ``SegmentationNetwork`` for a planned run; ``classes`` counts the background."""
-    if config.filters is None:
+    if config.network.filters is None:
         raise ValueError("the network's filters must be planned first")
     return {
         "channels": channels,
         "classes": classes,
-        "filters": list(config.filters),
-        "norm": config.norm,
-        "half_resolution": bool(config.half_resolution),
-        "projection_hidden": config.projection_hidden,
-        "projection_dim": config.projection_dim,
-        "aspp": config.aspp,
+        "filters": list(config.network.filters),
+        "norm": config.network.norm,
+        "half_resolution": bool(config.network.half_resolution),
+        "projection_hidden": config.network.projection_hidden,
+        "projection_dim": config.network.projection_dim,
+        "aspp": config.network.aspp,
     }
 
 

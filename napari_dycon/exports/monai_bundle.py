@@ -136,17 +136,17 @@ def _inference(model: TrainedModel) -> dict[str, Any]:
     values: dict[str, Any] = {
         "channels": model.channels,
         "class_values": [0, *model.class_values],
-        "spacing": config.spacing,
+        "spacing": config.preprocessing.spacing,
         "intensity": _intensity(config),
         "temperature": model.temperature,
         "student": built,
         "teacher": built,
         "inferer": {
             "_target_": "scripts.inferer.ScaledWindows",
-            "patch": config.patch,
+            "patch": config.batch.patch_size,
             "window_side": model.window_side,
-            "scales": config.test_scales,
-            "mirror": config.test_mirror,
+            "scales": config.inference.tta_scales,
+            "mirror": config.inference.tta_flip_left_right,
         },
     }
     template = json.loads(_resource("configs/inference.json"))
@@ -155,8 +155,11 @@ def _inference(model: TrainedModel) -> dict[str, Any]:
 
 def _intensity(config: TrainConfig) -> dict[str, Any]:
     """MONAI's transforms that do what ``engine.preprocess.normalize`` does."""
-    if config.intensity == "window" and config.window is not None:
-        low, high = config.window
+    if (
+        config.preprocessing.normalization == "clip"
+        and config.preprocessing.intensity_window is not None
+    ):
+        low, high = config.preprocessing.intensity_window
         return {
             "_target_": "ScaleIntensityRanged",
             "keys": "image",
@@ -188,7 +191,7 @@ def _metadata(
     shared = {
         "type": "image",
         "modality": "n/a",
-        "spatial_shape": config.patch,
+        "spatial_shape": config.batch.patch_size,
         "dtype": "float32",
         "is_patch_data": True,
     }
@@ -196,7 +199,7 @@ def _metadata(
         **shared,
         "format": "magnitude",
         "num_channels": model.channels,
-        "value_range": [-1, 1] if config.intensity == "window" else [],
+        "value_range": [-1, 1] if config.preprocessing.normalization == "clip" else [],
         "channel_def": {str(i): channel for i, channel in enumerate(channels)},
     }
     pred = {
@@ -232,10 +235,12 @@ def _version(package: str) -> str:
     return metadata.version(package).split("+")[0]
 
 
-def _readme(model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]) -> str:
+def _readme(
+    model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]
+) -> str:
     config = model.config
-    assert config.spacing is not None
-    assert config.patch is not None
+    assert config.preprocessing.spacing is not None
+    assert config.batch.patch_size is not None
     if len(channels) == 1:
         given = (
             f"Each file is a scan ({channels[0]}). A `_0000` at the end of all names, nnU-Net's "
@@ -246,8 +251,11 @@ def _readme(model: TrainedModel, name: str, classes: dict[int, str], channels: S
             "Every scan has one file a channel, all on one grid, numbered as nnU-Net does:\n\n"
             + "\n".join(f"- `NAME_{i:04d}.nii.gz`: {c}" for i, c in enumerate(channels))
         )
-    if config.intensity == "window" and config.window is not None:
-        low, high = config.window
+    if (
+        config.preprocessing.normalization == "clip"
+        and config.preprocessing.intensity_window is not None
+    ):
+        low, high = config.preprocessing.intensity_window
         intensity = f"Intensities from {low:g} to {high:g} are scaled to [-1, 1]."
     else:
         intensity = (
@@ -256,11 +264,11 @@ def _readme(model: TrainedModel, name: str, classes: dict[int, str], channels: S
         )
     views = [
         "as it is" if scale == 1.0 else f"in {scale:g} times its own size"
-        for scale in dict.fromkeys(config.test_scales)
+        for scale in dict.fromkeys(config.inference.tta_scales)
     ]
-    views += ["with left and right exchanged"] if config.test_mirror else []
+    views += ["with left and right exchanged"] if config.inference.tta_flip_left_right else []
     seen = f"Each scan is seen {' and '.join(views)}."
-    if config.atlas_weight:
+    if config.atlas.weight:
         seen += (
             "\nIn napari-dycon other scans have a say in predictions, too; this network predicts "
             "without them."
@@ -271,8 +279,8 @@ def _readme(model: TrainedModel, name: str, classes: dict[int, str], channels: S
         classes="\n".join(
             f"| {value} | {label.replace('|', '/')} |" for value, label in classes.items()
         ),
-        spacing=" × ".join(f"{s:g}" for s in config.spacing),
-        window=" × ".join(str(int(side * model.window_side)) for side in config.patch),
+        spacing=" × ".join(f"{s:g}" for s in config.preprocessing.spacing),
+        window=" × ".join(str(int(side * model.window_side)) for side in config.batch.patch_size),
         intensity=intensity,
         views=seen,
     )

@@ -10,7 +10,9 @@ from pathlib import Path
 from napari_dycon.core.untrusted import describe_inode
 from napari_dycon.errors import FileFormatError
 
-VIRTUAL_FILESYSTEMS = ("/proc", "/sys") if os.name == "posix" else ()  # "files" whose reading may never end
+VIRTUAL_FILESYSTEMS = (
+    ("/proc", "/sys") if os.name == "posix" else ()
+)  # "files" whose reading may never end
 
 
 def check_path_type(path: Path) -> None:
@@ -37,7 +39,9 @@ def check_path_type(path: Path) -> None:
 
 def _is_virtual(path: Path) -> bool:
     resolved = os.path.realpath(path)
-    return any(resolved == place or resolved.startswith(f"{place}/") for place in VIRTUAL_FILESYSTEMS)
+    return any(
+        resolved == place or resolved.startswith(f"{place}/") for place in VIRTUAL_FILESYSTEMS
+    )
 
 
 def find_files(folder: Path, max_files: int | None = None) -> list[Path]:

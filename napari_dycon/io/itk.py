@@ -38,7 +38,9 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # to RAS and back
 MAX_HEADER_BYTES = 2**16
 # Where a header says that its voxels are in another file.
 _DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$", re.I | re.M)
-_COMPRESSION_FIELD = re.compile(r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M)
+_COMPRESSION_FIELD = re.compile(
+    r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M
+)
 # Where a header says how its axes lie in the patient.
 _ORIENTATION_FIELD = re.compile(
     r"^\s*(?:space directions|TransformMatrix|Rotation|Orientation)\s*[:=]", re.I | re.M
@@ -84,7 +86,9 @@ def read(path: Path) -> LoadedImage:
             raise FileFormatError(f"{path.name} holds voxels that are not plain numbers.")
         max_bytes = data_file.stat().st_size * (MAX_DEFLATE_RATIO if is_compressed else 1)
         if float(np.prod(size, dtype=np.float64)) * dtype.itemsize > max_bytes:
-            raise _unreadable_file_error(path, "it ends too early (an incomplete copy or download?)")
+            raise _unreadable_file_error(
+                path, "it ends too early (an incomplete copy or download?)"
+            )
         check_memory(path, math.prod(size) * dtype.itemsize)
         image = reader.Execute()
     except (RuntimeError, OSError, MemoryError):
@@ -149,7 +153,10 @@ def _find_data_file(path: Path) -> tuple[Path, bool, bool]:
         head = re.split(r"\r?\n\r?\n", head, maxsplit=1)[0]
     elif (end := re.search(r"^ElementDataFile\s*=.*$", head, re.M)) is not None:
         head = head[: end.end()]
-    is_compressed, has_orientation = _COMPRESSION_FIELD.search(head) is not None, _ORIENTATION_FIELD.search(head) is not None
+    is_compressed, has_orientation = (
+        _COMPRESSION_FIELD.search(head) is not None,
+        _ORIENTATION_FIELD.search(head) is not None,
+    )
     _check_header(path, head)
     match = _DATA_FILE.search(head)
     if match is None or match.group(1).upper() == "LOCAL":
@@ -168,7 +175,8 @@ def _find_data_file(path: Path) -> tuple[Path, bool, bool]:
     )
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or PurePosixPath(name).is_absolute():
-        raise outside_error  # before anything is asked of it: a share of another machine would be called
+        # before anything is asked of it: a share of another machine would be called
+        raise outside_error
     data = (path.parent / name).resolve()
     if not data.is_relative_to(path.parent.resolve()):
         raise outside_error
@@ -188,9 +196,13 @@ def _check_header(path: Path, header: str) -> None:
         try:
             numbers = [float(value) for value in values]
         except ValueError:
-            raise _unreadable_file_error(path, f"its header says '{match.group(1)}' without a number") from None
+            raise _unreadable_file_error(
+                path, f"its header says '{match.group(1)}' without a number"
+            ) from None
         if not all(abs(number) < MAX_HEADER_NUMBER for number in numbers):  # nor nan
-            raise _unreadable_file_error(path, f"its header says '{match.group(1)}' with an absurd number")
+            raise _unreadable_file_error(
+                path, f"its header says '{match.group(1)}' with an absurd number"
+            )
         fields[match.group(1).lower()] = numbers
     for name in ("compresseddatasize", "headersize"):  # memory is taken for them as they stand
         if any(n > path.stat().st_size for n in fields.get(name, [])):

@@ -72,7 +72,9 @@ def read(path: Path, channel: int | None = None) -> LoadedImage:
     array = _read_voxels(path, image, shape, channel)
     # What was unpacked is in memory of our own, unlike a file that is mapped.
     shares_memory = not path.name.lower().endswith(".gz")
-    return LoadedImage(array, Source(path, (i, j, k), affine, image.header.copy()), notes, shares_memory)
+    return LoadedImage(
+        array, Source(path, (i, j, k), affine, image.header.copy()), notes, shares_memory
+    )
 
 
 def count_channels(path: Path) -> int:
@@ -174,7 +176,9 @@ def _is_truncated(path: Path, error: BaseException) -> bool:
 
 def _check_size(path: Path, image: Any, shape: tuple[int, ...]) -> None:
     """Refuse a file too small for what its header claims, before memory is taken for it."""
-    max_bytes = path.stat().st_size * (MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1)
+    max_bytes = path.stat().st_size * (
+        MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
+    )
     itemsize, offset = image.get_data_dtype().itemsize, image.dataobj.offset
     if float(np.prod(shape, dtype=np.float64)) * itemsize + offset > max_bytes or offset < 0:
         raise _unreadable_file_error(path, EOFError())

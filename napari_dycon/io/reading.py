@@ -91,7 +91,10 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
 
 
 def read_series(
-    series: discovery.Series, *, resample: bool = False, progress: discovery.OnProgress | None = None
+    series: discovery.Series,
+    *,
+    resample: bool = False,
+    progress: discovery.OnProgress | None = None,
 ) -> Volume:
     """Read one of the series that ``dicom.find_series`` found, as ``read_volume`` does.
 

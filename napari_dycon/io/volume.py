@@ -103,7 +103,9 @@ def to_contiguous(voxels: Array) -> Array:
         for low in range((len(array) + 1) // 2):
             high = len(array) - 1 - low
             first = array[low][inner_flips].copy()
-            array[low] = array[high][inner_flips].copy() if low == high else array[high][inner_flips]
+            array[low] = (
+                array[high][inner_flips].copy() if low == high else array[high][inner_flips]
+            )
             array[high] = first
     elif any(axis.step == -1 for axis in inner_flips):
         for index in range(len(array)):

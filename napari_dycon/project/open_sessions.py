@@ -18,7 +18,12 @@ from pathlib import Path
 
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.containment import ensure_within
-from napari_dycon.core.heartbeat import HEARTBEAT_INTERVAL_S, ProcessIdentity, filesystem_time, is_recent
+from napari_dycon.core.heartbeat import (
+    HEARTBEAT_INTERVAL_S,
+    ProcessIdentity,
+    filesystem_time,
+    is_recent,
+)
 from napari_dycon.core.untrusted import parse_number, read_json
 from napari_dycon.errors import DyconError, ProjectError
 

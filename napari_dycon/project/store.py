@@ -97,8 +97,8 @@ class Project:
     def open(cls, path: Path | str, *, read_only_reason: str = "") -> Project:
         """Open a project by its folder or its ``project.json``.
 
-        With ``read_only_reason``, a reason in words, and in a folder that cannot be written to, everything
-        that would change it raises ``ProjectError``.
+        With ``read_only_reason``, a reason in words, and in a folder that cannot be written to,
+        everything that would change it raises ``ProjectError``.
         """
         path = Path(path).absolute()
         folder = path.parent if path.name == manifest.FILE else path
@@ -170,7 +170,8 @@ class Project:
         ]
 
     def has_labeled_cases(self, split: Split = "train") -> bool:
-        """Whether any case of a split is annotated, as ``labeled_cases`` tells; looks no further."""
+        """Whether any case of a split is annotated, as ``labeled_cases`` tells; looks no
+        further."""
         return any(
             self.label_path(case.id).exists()
             for case in self._manifest.cases

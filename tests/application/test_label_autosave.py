@@ -291,7 +291,14 @@ def test_stopping_stays_shown_until_the_end() -> None:
 def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
     import signal
 
-    arguments = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
+    arguments = [
+        "--device",
+        "cpu",
+        "--set",
+        "batch.patch_size=[16,16,16]",
+        "--set",
+        "network.filters=[4,8,8]",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "napari_dycon", "train", str(project.path), "--json", *arguments],
         stdout=subprocess.PIPE,

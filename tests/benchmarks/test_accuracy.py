@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
 
-SETTINGS = ("patch=[16,16,16]", "filters=[4,8,8]", "precision=float32")
+SETTINGS = ("batch.patch_size=[16,16,16]", "network.filters=[4,8,8]", "precision=float32")
 
 
 @pytest.fixture

@@ -17,7 +17,14 @@ from napari_dycon.cli import options as cli_support
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.store import Project
 
-TRAIN = ["--device", "cpu", "--set", "patch=[16,16,16]", "--set", "filters=[4,8,8]"]
+TRAIN = [
+    "--device",
+    "cpu",
+    "--set",
+    "batch.patch_size=[16,16,16]",
+    "--set",
+    "network.filters=[4,8,8]",
+]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -218,9 +225,9 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
         ("more than 0", ["--time-limit", "0m"]),
         ("--method supervised instead", ["--set", "method=supervised"]),
         ("--preset paper instead", ["--set", "preset=paper"]),
-        ("a list of 3 numbers such as [1,1,1]", ["--set", "patch=32"]),
-        ("a list of numbers such as [1,1]", ["--set", "filters=8,16,32"]),
-        ("true or false", ["--set", "augment=False"]),
+        ("a list of 3 numbers such as [1,1,1]", ["--set", "batch.patch_size=32"]),
+        ("a list of numbers such as [1,1]", ["--set", "network.filters=8,16,32"]),
+        ("true or false", ["--set", "augmentation.enabled=False"]),
         ("Did you mean learning_rate", ["--set", "learningrate=0.1"]),
         ("no run 'x'", ["--resume", "x"]),
     ):

@@ -43,12 +43,14 @@ from napari_dycon.project.store import Project
 CPU = torch.device("cpu")
 GB = 2**30
 LARGE: dict[str, Any] = TINY | {
-    "patch": [48, 48, 48], "labeled_batch": 2, "unlabeled_batch": 2
+    "batch.patch_size": [48, 48, 48], "batch.labeled_size": 2, "batch.unlabeled_size": 2
 }  # fmt: skip
 
 
 def test_the_batch_is_split_before_patches_shrink() -> None:
-    config = make_config("dycon", patch=[64, 64, 48], filters=[8, 16, 16, 16, 16])
+    config = make_config(
+        "dycon", **{"batch.patch_size": [64, 64, 48], "network.filters": [8, 16, 16, 16, 16]}
+    )
     plans = [MemoryPlan.from_config(config)]
     while (lower := plans[-1].reduce(config)) is not None:
         plans.append(lower)
@@ -59,17 +61,24 @@ def test_the_batch_is_split_before_patches_shrink() -> None:
     for one, two in itertools.pairwise(plans[2:]):
         assert math.prod(two.patch) < math.prod(one.patch)
         assert all(side % 16 == 0 for side in two.patch)
-        assert two.apply(config).patch == two.patch
+        assert two.apply(config).batch.patch_size == two.patch
 
 
 def test_features_normed_over_batches_are_never_computed_twice() -> None:
-    config = make_config("dycon", patch=[64, 64, 48], filters=[8, 16, 16, 16, 16], norm="batch")
+    config = make_config(
+        "dycon",
+        **{
+            "batch.patch_size": [64, 64, 48],
+            "network.filters": [8, 16, 16, 16, 16],
+            "network.norm": "batch",
+        },
+    )
     plan = MemoryPlan.from_config(config)
     while (lower := plan.reduce(config)) is not None:
         plan = lower
     assert plan == MemoryPlan((32, 32, 32), 2, False)
     with pytest.raises(ConfigError, match="activation_checkpointing needs another norm"):
-        make_config("dycon", norm="batch", activation_checkpointing=True)
+        make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
 def test_patches_lose_their_longest_sides_and_keep_the_least() -> None:
@@ -80,19 +89,26 @@ def test_patches_lose_their_longest_sides_and_keep_the_least() -> None:
 
 
 def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
-    for values in (None, {}, {"patch": [1, 2]}, {"patch": [0, 1, 1], "accumulation_steps": 1}):
+    for values in (
+        None,
+        {},
+        {"batch.patch_size": [1, 2]},
+        {"batch.patch_size": [0, 1, 1], "batch.accumulation_steps": 1},
+    ):
         assert MemoryPlan.from_json(values) is None
-    kept = {"patch": [32, 48, 48], "accumulation_steps": 2}
+    kept = {"batch.patch_size": [32, 48, 48], "batch.accumulation_steps": 2}
     assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2)
     kept["activation_checkpointing"] = True
     assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2, True)
     with pytest.raises(ConfigError, match="expected a divisor"):
-        make_config("dycon", labeled_batch=3, accumulation_steps=2)
+        make_config("dycon", **{"batch.labeled_size": 3, "batch.accumulation_steps": 2})
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
 def test_a_plan_is_made_to_fit(share: float) -> None:
-    config = make_config("dycon", patch=[64, 64, 64], filters=[24, 48, 96, 128, 128])
+    config = make_config(
+        "dycon", **{"batch.patch_size": [64, 64, 64], "network.filters": [24, 48, 96, 128, 128]}
+    )
     settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": True}
     need = MemoryPlan.from_config(config).estimate_bytes(config, **settings)
     free = int(need * share / memory.USABLE_FRACTION) + 1
@@ -102,8 +118,8 @@ def test_a_plan_is_made_to_fit(share: float) -> None:
     elif share > 0.1:
         assert MemoryPlan.from_config(fitted).estimate_bytes(fitted, **settings) <= need * share + 1
     else:
-        assert fitted.patch == (32, 32, 32)  # as small as can be
-    assert fitted.accumulation_steps == (1 if share == 1.0 else 2)
+        assert fitted.batch.patch_size == (32, 32, 32)  # as small as can be
+    assert fitted.batch.accumulation_steps == (1 if share == 1.0 else 2)
 
 
 def test_small_cards_get_plans_that_fit() -> None:
@@ -111,20 +127,26 @@ def test_small_cards_get_plans_that_fit() -> None:
     sizes = []
     for card in (2, 4, 6, 8, 12, 16, 24, 80):
         config = plan_training(make_config("dycon"), scans, "cuda", card_bytes=int(0.9 * card * GB))
-        assert config.patch is not None
-        patches = 4 // config.accumulation_steps
+        assert config.batch.patch_size is not None
+        patches = 4 // config.batch.accumulation_steps
         need = patches * estimate_patch_bytes(config, channels=1, classes=2)
         assert need <= 0.8 * 0.9 * card * GB
         sizes.append(need)
-        assert config.stride == 16
+        assert config.network.stride == 16
         if card >= 24:
             assert config == plan_training(make_config("dycon"), scans, "cuda")
         if card <= 8:
-            assert config.filters == (16, 32, 64, 128, 256)
+            assert config.network.filters == (16, 32, 64, 128, 256)
     assert sizes == sorted(sizes)
-    chosen = make_config("dycon", patch=[96, 96, 96], filters=[16, 32, 64, 128])
+    chosen = make_config(
+        "dycon", **{"batch.patch_size": [96, 96, 96], "network.filters": [16, 32, 64, 128]}
+    )
     kept = plan_training(chosen, scans, "cuda", card_bytes=GB)
-    assert (kept.patch, kept.filters, kept.accumulation_steps) == ((96,) * 3, chosen.filters, 1)
+    assert (kept.batch.patch_size, kept.network.filters, kept.batch.accumulation_steps) == (
+        (96,) * 3,
+        chosen.network.filters,
+        1,
+    )
 
 
 def test_micro_batches_are_equal_parts() -> None:
@@ -191,7 +213,9 @@ class Card:
 @pytest.fixture
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     made = Card(40 * 48 * 48)
-    monkeypatch.setattr(Supervised, "compute_loss_terms", lambda method, step: made.compute_loss_terms(method, step))
+    monkeypatch.setattr(
+        Supervised, "compute_loss_terms", lambda method, step: made.compute_loss_terms(method, step)
+    )
     return made
 
 
@@ -219,7 +243,7 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
 
 
 def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card: Card) -> None:
-    settings = LARGE | {"steps": 5, "checkpoint_every": 600.0}
+    settings = LARGE | {"steps": 5, "intervals.checkpoint_s": 600.0}
 
     def limited(events: Any) -> Any:
         for event in events:
@@ -273,7 +297,7 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
             raise RuntimeError("CUDA out of memory.")
 
     monkeypatch.setattr(torch.optim.AdamW, "step", update)
-    changes = {"steps": 6, "checkpoint_every": 0.0, "patch": [36, 32, 32]}
+    changes = {"steps": 6, "intervals.checkpoint_s": 0.0, "batch.patch_size": [36, 32, 32]}
     events = list(train(project, make_config("supervised", **(LARGE | changes))))
     (back,) = [e for e in events if e["event"] == "resumed"]
     assert back["from_step"] == back["step"] == 3
@@ -287,7 +311,7 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
 def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(train(project, make_config("supervised", **(TINY | {"patch": [24, 24, 24]}))))
+    list(train(project, make_config("supervised", **(TINY | {"batch.patch_size": [24, 24, 24]}))))
     model = load_model(project.get_run().weights_path)
     volume = project.read_image("scan-4")
     usual, seen = predict.predict_windows, []
@@ -332,7 +356,15 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     """In a process whose address space may grow by half of what the plan needs."""
     config = make_config(
         "supervised",
-        **(LARGE | {"patch": [64, 64, 64], "filters": [24, 32, 32], "steps": 2, "augment": False}),
+        **(
+            LARGE
+            | {
+                "batch.patch_size": [64, 64, 64],
+                "network.filters": [24, 32, 32],
+                "steps": 2,
+                "augmentation.enabled": False,
+            }
+        ),
     )
     settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": False}
     need = MemoryPlan.from_config(config).estimate_bytes(config, **settings)
@@ -359,4 +391,4 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     (told,) = warned
     assert told.startswith("This computer has too little memory for this plan, so ")
     assert told.endswith("; training goes on.")
-    assert load_model(project.get_run().weights_path).config.accumulation_steps == 2
+    assert load_model(project.get_run().weights_path).config.batch.accumulation_steps == 2

@@ -30,18 +30,34 @@ def planned(device: str, **settings: Any) -> TrainConfig:
 
 @pytest.mark.parametrize("half", [False, True])
 def test_logits_have_the_images_grid_and_embeddings_the_bottlenecks_twice(half: bool) -> None:
-    config = make_config("dycon", filters=[8, 8, 16], half_resolution=half, patch=[16, 24, 32])
+    config = make_config(
+        "dycon",
+        **{
+            "network.filters": [8, 8, 16],
+            "network.half_resolution": half,
+            "batch.patch_size": [16, 24, 32],
+        },
+    )
     network = build_network(config, channels=2, classes=3)
     output = network(torch.randn(1, 2, 16, 24, 32), embed=True)
     assert output.logits.shape == (1, 3, 16, 24, 32)
     assert output.embeddings is not None
-    assert output.embeddings.shape[2:] == tuple(2 * n // config.stride for n in (16, 24, 32))
+    assert output.embeddings.shape[2:] == tuple(
+        2 * n // config.network.stride for n in (16, 24, 32)
+    )
 
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_features_computed_twice_give_the_same_gradients(half: bool, dtype: torch.dtype) -> None:
-    config = make_config("dycon", filters=[8, 8, 16], half_resolution=half, patch=[16, 24, 32])
+    config = make_config(
+        "dycon",
+        **{
+            "network.filters": [8, 8, 16],
+            "network.half_resolution": half,
+            "batch.patch_size": [16, 24, 32],
+        },
+    )
     network = build_network(config, channels=1, classes=2)
     image = torch.randn(2, 1, 16, 24, 32)
     found, kept = [], []
@@ -73,7 +89,14 @@ def test_features_computed_twice_give_the_same_gradients(half: bool, dtype: torc
 def test_cells_do_not_depend_on_the_other_patches_of_a_batch(norm: str) -> None:
     """Otherwise what a teacher embeds would hang on what it happens to see beside it."""
     config = make_config(
-        "dycon", filters=[8, 8, 12], half_resolution=False, patch=[16, 16, 16], norm=norm, aspp=True
+        "dycon",
+        **{
+            "network.filters": [8, 8, 12],
+            "network.half_resolution": False,
+            "batch.patch_size": [16, 16, 16],
+            "network.norm": norm,
+            "network.aspp": True,
+        },
     )
     network = build_network(config, channels=1, classes=2).train()
     patches = torch.randn(3, 1, 16, 16, 16)
@@ -86,7 +109,13 @@ def test_cells_of_different_classes_come_apart(negative_gamma: float) -> None:
     """Bright balls in noise: their cells end up alike, and far from those around them."""
     torch.manual_seed(0)
     config = make_config(
-        "dycon", filters=[4, 8, 8], half_resolution=False, projection_hidden=16, projection_dim=8
+        "dycon",
+        **{
+            "network.filters": [4, 8, 8],
+            "network.half_resolution": False,
+            "network.projection_hidden": 16,
+            "network.projection_dim": 8,
+        },
     )
     network = build_network(config, channels=1, classes=2)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
@@ -108,7 +137,14 @@ def test_cells_of_different_classes_come_apart(negative_gamma: float) -> None:
 
 
 def test_a_head_whose_features_are_nearly_alike_still_learns() -> None:
-    config = make_config("dycon", filters=[4, 8, 8], half_resolution=False, patch=[16, 16, 16])
+    config = make_config(
+        "dycon",
+        **{
+            "network.filters": [4, 8, 8],
+            "network.half_resolution": False,
+            "batch.patch_size": [16, 16, 16],
+        },
+    )
     head = build_network(config, channels=1, classes=2).projection
     features = torch.ones(1, 8, 2, 2, 2) + 1e-3 * torch.randn(1, 8, 2, 2, 2)
     z = flatten_spatial(head(features))
@@ -123,7 +159,14 @@ def test_a_head_whose_features_are_nearly_alike_still_learns() -> None:
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None:
     """A bottleneck of a single cell: eight embeddings of one vector have no direction at all."""
-    config = make_config("dycon", filters=[4, 8, 8], half_resolution=False, patch=[4, 4, 4])
+    config = make_config(
+        "dycon",
+        **{
+            "network.filters": [4, 8, 8],
+            "network.half_resolution": False,
+            "batch.patch_size": [4, 4, 4],
+        },
+    )
     head = build_network(config, channels=1, classes=2).projection.train()
     features = torch.full((2, 8, 1, 1, 1), value, requires_grad=True)
     z = flatten_spatial(head(features))
@@ -137,7 +180,9 @@ def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None
 def test_half_resolution_still_tells_neighboring_voxels_apart() -> None:
     """Single voxels at random places are lost at half the resolution; the last layer sees them."""
     torch.manual_seed(0)
-    config = make_config("supervised", filters=[8, 8, 8], half_resolution=True)
+    config = make_config(
+        "supervised", **{"network.filters": [8, 8, 8], "network.half_resolution": True}
+    )
     network = build_network(config, channels=1, classes=2)
     image = (torch.rand(1, 1, 16, 16, 16) < 0.5).float()
     label = image[:, 0].long()
@@ -165,7 +210,9 @@ def test_a_class_that_all_filters_speak_against_can_still_win() -> None:
 
 
 def test_every_parameter_learns() -> None:
-    config = make_config("dycon", filters=[8, 8, 16], half_resolution=True)
+    config = make_config(
+        "dycon", **{"network.filters": [8, 8, 16], "network.half_resolution": True}
+    )
     network = build_network(config, channels=1, classes=2)
     output = network(torch.randn(1, 1, 16, 16, 16), embed=True)
     assert output.embeddings is not None
@@ -174,12 +221,16 @@ def test_every_parameter_learns() -> None:
 
 
 def test_a_cpu_gets_half_resolution_unless_a_person_chose_the_network() -> None:
-    assert planned("cpu").half_resolution is True
-    assert planned("cuda").half_resolution is False
-    assert planned("cpu", filters=[8, 16, 32]).half_resolution is False
-    assert planned("cpu", half_resolution=False).half_resolution is False
-    both = planned("cuda", filters=[8, 16, 32], half_resolution=True)
-    assert (both.filters, both.half_resolution, both.stride) == ((8, 16, 32), True, 8)
+    assert planned("cpu").network.half_resolution is True
+    assert planned("cuda").network.half_resolution is False
+    assert planned("cpu", **{"network.filters": [8, 16, 32]}).network.half_resolution is False
+    assert planned("cpu", **{"network.half_resolution": False}).network.half_resolution is False
+    both = planned("cuda", **{"network.filters": [8, 16, 32], "network.half_resolution": True})
+    assert (both.network.filters, both.network.half_resolution, both.network.stride) == (
+        (8, 16, 32),
+        True,
+        8,
+    )
     again = plan_training(both, SCANS, "cpu")  # a run that goes on keeps its network
     assert again == both
 
@@ -191,9 +242,9 @@ def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
 ) -> None:
     scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
     config = plan_training(make_config("dycon"), scans, device)
-    assert config.stride == 16
-    assert config.patch is not None
-    for side, length in zip(config.patch, shape, strict=True):
+    assert config.network.stride == 16
+    assert config.batch.patch_size is not None
+    for side, length in zip(config.batch.patch_size, shape, strict=True):
         assert side == length if length < 32 else side >= 32 and side % 16 == 0
         assert side <= length
 
@@ -201,8 +252,8 @@ def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 @pytest.mark.parametrize("half", [True, False])
 def test_cells_stay_16_voxels_when_a_person_chooses_the_resolution(device: str, half: bool) -> None:
-    config = planned(device, half_resolution=half)
-    assert (config.half_resolution, config.stride) == (half, 16)
+    config = planned(device, **{"network.half_resolution": half})
+    assert (config.network.half_resolution, config.network.stride) == (half, 16)
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
@@ -211,7 +262,7 @@ def test_patches_of_flat_scans_stay_within_the_budget(
     device: str, shape: tuple[int, int, int]
 ) -> None:
     scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
-    patch = plan_training(make_config("dycon"), scans, device).patch
+    patch = plan_training(make_config("dycon"), scans, device).batch.patch_size
     assert patch is not None
     most = min(PATCH_VOXELS[device], np.prod(shape))
     assert 0.5 * most < np.prod(patch) <= most
@@ -219,19 +270,21 @@ def test_patches_of_flat_scans_stay_within_the_budget(
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_network_of_six_levels_gets_cells_enough_for_its_norm(norm: str) -> None:
-    config = planned("cpu", filters=[8, 8, 8, 8, 8, 8], norm=norm)
-    assert config.patch == (36, 50, 35)  # all that the scans have
+    config = planned("cpu", **{"network.filters": [8, 8, 8, 8, 8, 8], "network.norm": norm})
+    assert config.batch.patch_size == (36, 50, 35)  # all that the scans have
     network = build_network(config, channels=1, classes=2)
-    assert network(torch.randn(1, 1, *config.patch)).logits.isfinite().all()
+    assert network(torch.randn(1, 1, *config.batch.patch_size)).logits.isfinite().all()
     if norm != "group":
         with pytest.raises(ConfigError, match="single cell of the coarsest level"):
-            config.with_changes(patch=(32, 32, 32))
+            config.with_changes({"batch.patch_size": (32, 32, 32)})
 
 
 def test_small_scans_get_cells_enough_for_their_norm() -> None:
     scans = [Fingerprint((12, 16, 9), (1.0, 1.0, 1.0), 0.0, 900.0)]
-    assert plan_training(make_config("dycon"), scans, "cpu").patch == (12, 16, 9)
-    assert plan_training(make_config("dycon", norm="instance"), scans, "cpu").patch == (32, 32, 32)
+    assert plan_training(make_config("dycon"), scans, "cpu").batch.patch_size == (12, 16, 9)
+    assert plan_training(
+        make_config("dycon", **{"network.norm": "instance"}), scans, "cpu"
+    ).batch.patch_size == (32, 32, 32)
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -239,12 +292,14 @@ def test_small_scans_get_cells_enough_for_their_norm() -> None:
 def test_embeddings_are_those_of_cells_in_the_image(
     half: bool, shape: tuple[int, int, int]
 ) -> None:
-    config = make_config("dycon", filters=[8, 8, 16], half_resolution=half)
+    config = make_config(
+        "dycon", **{"network.filters": [8, 8, 16], "network.half_resolution": half}
+    )
     network = build_network(config, channels=1, classes=3)
     image = torch.randn(2, 1, *shape)
     output = network(image, embed=True)
     assert output.logits.shape == (2, 3, *shape)
-    assert output.embeddings.shape[2:] == tuple(-(-2 * n // config.stride) for n in shape)
+    assert output.embeddings.shape[2:] == tuple(-(-2 * n // config.network.stride) for n in shape)
     assert network.encode(image).shape == output.embeddings.shape
     label = torch.zeros(2, *shape, dtype=torch.long)
     assert (downsample_labels(label, 3, output.embeddings.shape[2:]) == 0).all()
@@ -265,13 +320,13 @@ def test_one_image_gives_what_it_gives_in_a_batch(shape: tuple[int, int, int]) -
 
 
 def test_patches_fit_the_stride_of_half_resolution() -> None:
-    patch = planned("cpu").patch
+    patch = planned("cpu").batch.patch_size
     assert patch is not None
     assert all(side % 8 == 0 for side in patch)
 
 
 def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) -> None:
-    settings = TINY | {"half_resolution": True, "steps": 3, "checkpoint_every": 0.0}
+    settings = TINY | {"network.half_resolution": True, "steps": 3, "intervals.checkpoint_s": 0.0}
     interrupted = train(project, make_config("dycon", **settings))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 2:
@@ -291,7 +346,9 @@ def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("shape", [(17, 23, 31), (1, 40, 9), (33, 16, 48), (2, 3, 5)])
 def test_volumes_may_have_any_size(half: bool, shape: tuple[int, int, int]) -> None:
-    config = make_config("supervised", filters=[8, 8, 16, 16], half_resolution=half)
+    config = make_config(
+        "supervised", **{"network.filters": [8, 8, 16, 16], "network.half_resolution": half}
+    )
     network = build_network(config, channels=2, classes=3).eval()
     with torch.inference_mode():
         logits = network(torch.randn(1, 2, *shape)).logits
@@ -301,7 +358,10 @@ def test_volumes_may_have_any_size(half: bool, shape: tuple[int, int, int]) -> N
 
 def test_a_scan_of_odd_size_is_seen_as_its_padded_self_away_from_the_border() -> None:
     """Sides that are rounded up must not shift what is seen."""
-    config = make_config("supervised", filters=[8, 8, 16], half_resolution=True, norm="batch")
+    config = make_config(
+        "supervised",
+        **{"network.filters": [8, 8, 16], "network.half_resolution": True, "network.norm": "batch"},
+    )
     network = build_network(config, channels=1, classes=2).eval()
     assert network.fine is not None
     network.fine.layers[1] = torch.nn.Identity()  # a norm over the whole scan
@@ -316,7 +376,9 @@ def test_a_scan_of_odd_size_is_seen_as_its_padded_self_away_from_the_border() ->
 def test_gradients_in_bfloat16_hold_nothing_of_memory_that_was_freed() -> None:
     """Convolutions over two voxels read memory that nobody wrote, on some processors."""
     torch.manual_seed(0)
-    config = make_config("supervised", filters=[8, 16, 32, 32], half_resolution=True)
+    config = make_config(
+        "supervised", **{"network.filters": [8, 16, 32, 32], "network.half_resolution": True}
+    )
     network = build_network(config, channels=1, classes=2).train()
     image, label = torch.randn(2, 1, 32, 48, 32), torch.randint(0, 2, (2, 32, 48, 32))
 

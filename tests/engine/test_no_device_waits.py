@@ -58,13 +58,15 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "Generator", _Generator)
     monkeypatch.setattr(torch, "randn", lambda *a, generator=None, **k: randn(*a, **k))
     monkeypatch.setattr(torch, "autocast", lambda *a, **k: contextlib.nullcontext())
-    monkeypatch.setattr("napari_dycon.engine.training.stepper._build_flag_reader", lambda _: lambda _: True)
+    monkeypatch.setattr(
+        "napari_dycon.engine.training.stepper._build_flag_reader", lambda _: lambda _: True
+    )
 
 
 def make_batch(config: TrainConfig, *, unlabeled: bool) -> Batch:
     """A batch of crops that get every augmentation on the device."""
-    assert config.patch is not None
-    size = compute_crop_shape(config.patch, config)
+    assert config.batch.patch_size is not None
+    size = compute_crop_shape(config.batch.patch_size, config)
 
     def crops(label: bool) -> Crops:
         return Crops(
@@ -75,9 +77,9 @@ def make_batch(config: TrainConfig, *, unlabeled: bool) -> Batch:
             (EVERYTHING, Augmentation()),
         )
 
-    return CropBatch(crops(True), crops(False) if unlabeled else None, config.patch, 0).augment(
-        META
-    )
+    return CropBatch(
+        crops(True), crops(False) if unlabeled else None, config.batch.patch_size, 0
+    ).augment(META)
 
 
 @pytest.mark.usefixtures("on_meta")
@@ -89,12 +91,16 @@ def test_steps(
     monkeypatch: pytest.MonkeyPatch, method: str, preset: str, dtype: torch.dtype
 ) -> None:
     config = make_config(
-        method, preset, **(TINY | {"labeled_batch": 2, "unlabeled_batch": 2, "precision": "auto"})
+        method,
+        preset,
+        **(TINY | {"batch.labeled_size": 2, "batch.unlabeled_size": 2, "precision": "auto"}),
     )
     student, teacher = (build_network(config, 1, 2).to(META) for _ in range(2))
     optimizer = build_optimizer(config, student)
     monkeypatch.setattr(optimizer, "step", lambda: None)  # one fused kernel, on CUDA alone
-    stepper = Stepper(student, teacher.requires_grad_(False), optimizer, META, dtype, is_deferred=True)
+    stepper = Stepper(
+        student, teacher.requires_grad_(False), optimizer, META, dtype, is_deferred=True
+    )
     with _Uploads():
         batch = make_batch(config, unlabeled=method != "supervised")
         parts, loss = stepper.step(0, config, build_method(config), batch, 0.5, 1e-3)
@@ -112,7 +118,9 @@ def test_registration_and_sampling() -> None:
 
 def test_the_shares_of_a_tile() -> None:
     reach = label_fusion.TILE_MARGIN + label_fusion.CONTRAST_RADIUS
-    level = label_fusion.ChannelStatistics(*(torch.empty(1, 1, 1, 1, device=META) for _ in range(2)))
+    level = label_fusion.ChannelStatistics(
+        *(torch.empty(1, 1, 1, 1, device=META) for _ in range(2))
+    )
     box = (slice(2, 10), slice(0, 9), slice(3, 12))
     with _Uploads():
         whole = torch.empty(1, 20, 20, 20, device=META)

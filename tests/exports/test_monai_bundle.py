@@ -39,7 +39,11 @@ CLASSES = [
 
 def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **settings: Any) -> Path:
     """Weights of two networks that nobody trained but that tell voxels apart."""
-    planned = {"spacing": [1.5, 1.2, 1.0], "intensity": "zscore", "half_resolution": False}
+    planned = {
+        "preprocessing.spacing": [1.5, 1.2, 1.0],
+        "preprocessing.normalization": "zscore",
+        "network.half_resolution": False,
+    }
     config = make_config("dycon", **(TINY | planned | settings))
     torch.manual_seed(0)
     networks = [network.build_network(config, channels, 3) for _ in range(2)]
@@ -130,7 +134,10 @@ def check_agreement(weights: Path, images: list[Path], results: Path, name: str)
 
 def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
     weights = make_weights(
-        tmp_path / "w.safetensors", 2, 1.25, half_resolution=True, test_mirror=True
+        tmp_path / "w.safetensors",
+        2,
+        1.25,
+        **{"network.half_resolution": True, "inference.tta_flip_left_right": True},
     )
     bundle = export(weights, tmp_path / "bundle", ["T1", "T2"])
     rng = np.random.default_rng(0)
@@ -156,7 +163,12 @@ def test_a_fixed_window_an_affine_that_contradicts_the_header_and_what_monai_che
     tmp_path: Path,
 ) -> None:
     weights = make_weights(
-        tmp_path / "w.safetensors", intensity="window", window=[-100.0, 200.0], norm="instance"
+        tmp_path / "w.safetensors",
+        **{
+            "preprocessing.normalization": "clip",
+            "preprocessing.intensity_window": [-100.0, 200.0],
+            "network.norm": "instance",
+        },
     )
     bundle = export(weights, tmp_path / "bundle", ["CT"])
     array = np.random.default_rng(1).normal(50, 150, (20, 22, 24)).astype(np.float32)

@@ -289,7 +289,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
     from napari_dycon.engine import device
 
     monkeypatch.setattr(device, "is_bfloat16_faster", lambda: False)
-    config = make_config("dycon", **(TINY | {"precision": "auto", "checkpoint_every": 0.0}))
+    config = make_config("dycon", **(TINY | {"precision": "auto", "intervals.checkpoint_s": 0.0}))
     events = train(project, config)
     for event in events:
         if event["event"] == "checkpoint":

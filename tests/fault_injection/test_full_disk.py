@@ -34,7 +34,7 @@ LEAVE = (0, 4096, 8192, 3 * 4096, 5 * 4096, 9 * 4096, 20 * 4096, 60 * 4096)
 
 
 def tiny(**changes: Any) -> TrainConfig:
-    return make_config("dycon", **(TINY | {"checkpoint_every": 0.0} | changes))
+    return make_config("dycon", **(TINY | {"intervals.checkpoint_s": 0.0} | changes))
 
 
 @pytest.fixture
@@ -231,7 +231,7 @@ def test_the_end_of_a_run_waits_for_room(
     on_disk: Project, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.01)
-    events = train(on_disk, tiny(steps=3, checkpoint_every=600.0))
+    events = train(on_disk, tiny(steps=3, **{"intervals.checkpoint_s": 600.0}))
     for event in events:
         if event["event"] == "step":
             disk.fill()

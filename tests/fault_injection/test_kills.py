@@ -41,7 +41,12 @@ def test_training(project: Project) -> None:
 
 
 def test_resumed_runs_are_the_same_to_the_bit(project: Project, tmp_path: Path) -> None:
-    quick: dict[str, Any] = {"steps": 12, "warps": 4, "checkpoint_every": 0.1, "seed": 3}
+    quick: dict[str, Any] = {
+        "steps": 12,
+        "atlas.max_registration_pairs": 4,
+        "intervals.checkpoint_s": 0.1,
+        "seed": 3,
+    }
     found = exact(project, make_config("dycon", **(TINY | quick)), kills=2)
     assert (found["weights"], found["losses"]) == (True, True)
     assert found["warps"] > 0

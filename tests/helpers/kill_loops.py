@@ -50,8 +50,10 @@ def make_project(folder: Path, size: int = 24, cases: int = 6) -> Project:
 def add_run(project: Project) -> str:
     """Run with untrained weights; returns its id."""
     patch, spacing = [16, 16, 16], list(project.read_grid(project.cases[0].id).spacing_mm)
-    config = make_config("dycon", **(TINY | {"patch": patch, "spacing": spacing}))
-    config = config.with_changes(intensity="zscore")
+    config = make_config(
+        "dycon", **(TINY | {"batch.patch_size": patch, "preprocessing.spacing": spacing})
+    )
+    config = config.with_changes({"preprocessing.normalization": "zscore"})
     run = project.create_run("dycon", config.to_dict())
     networks = [build_network(config, 1, 2) for _ in range(2)]
     model = checkpoint.TrainedModel(networks[0], networks[1], config, (1,), 1)

@@ -86,8 +86,12 @@ class RunKills:
     def kill(self) -> Outcome:
         """Start or go on with a run, kill it at a moment of chance, look at what is left."""
         if self.run is None or self.kills % self.each == 0:
-            many: dict[str, Any] = {"steps": 10**6, "checkpoint_every": 0.3, "warps": 6}
-            config = make_config("dycon", **(TINY | many | {"validate_every": 1.0}))
+            many: dict[str, Any] = {
+                "steps": 10**6,
+                "intervals.checkpoint_s": 0.3,
+                "atlas.max_registration_pairs": 6,
+            }
+            config = make_config("dycon", **(TINY | many | {"intervals.validation_s": 1.0}))
             self.run = self.project.create_run("dycon", config.to_dict())
             self.run.write_control(command="run", preview=self.project.cases[4].id)
         self.kills += 1
@@ -195,5 +199,7 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
         "weights": digest(whole) == digest(parts),
         "losses": one == two,
         "warps": sum(event["event"] == "warps" for event in whole.read_events()[0]),
-        "about": json.dumps({"patch": config.patch, "filters": config.filters}),
+        "about": json.dumps(
+            {"batch.patch_size": config.batch.patch_size, "network.filters": config.network.filters}
+        ),
     }

@@ -7,10 +7,10 @@ from typing import Any
 TINY: dict[str, Any] = {
     "device": "cpu",
     "precision": "float32",
-    "patch": [16, 16, 16],
-    "filters": [4, 8, 8],
+    "batch.patch_size": [16, 16, 16],
+    "network.filters": [4, 8, 8],
     "steps": 4,
-    "labeled_batch": 1,
-    "unlabeled_batch": 1,
-    "unlabeled_start": 0.0,
+    "batch.labeled_size": 1,
+    "batch.unlabeled_size": 1,
+    "semi_supervised.start": 0.0,
 }

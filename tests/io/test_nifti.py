@@ -212,7 +212,9 @@ def test_real_scans_are_read_where_nibabel_puts_them(
         )
         same = image.as_reoriented(turn).get_fdata(dtype=np.float32)
         assert np.array_equal(volume.array.astype(np.float32), same)
-        write_mask((volume.array > volume.array.mean()), reference=volume, path=tmp_path / "m.nii.gz")
+        write_mask(
+            (volume.array > volume.array.mean()), reference=volume, path=tmp_path / "m.nii.gz"
+        )
         assert_same_geometry(file, tmp_path / "m.nii.gz")
 
 

@@ -17,12 +17,12 @@ pytestmark = pytest.mark.gui
 ROLES = {"image", "label", "prediction", "uncertainty", "disagreement"}
 SMALL = {
     "device": "cpu",
-    "patch": [16, 24, 16],
-    "filters": [4, 8, 16],
+    "batch.patch_size": [16, 24, 16],
+    "network.filters": [4, 8, 16],
     "steps": 100_000,
-    "labeled_batch": 1,
-    "unlabeled_batch": 1,
-    "preview_every": 2.0,
+    "batch.labeled_size": 1,
+    "batch.unlabeled_size": 1,
+    "intervals.preview_s": 2.0,
 }
 
 

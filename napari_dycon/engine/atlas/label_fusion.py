@@ -86,7 +86,9 @@ def fuse_labels(
         atlas_counts += label != UNANNOTATED
     result = torch.zeros_like(atlas_counts).masked_fill_(atlas_counts < min_atlases, UNANNOTATED)
     values = sorted(label_values(label_tensors) - {UNANNOTATED})
-    for tile, probabilities in _iterate_tile_probabilities(image, images, label_tensors, values, device):
+    for tile, probabilities in _iterate_tile_probabilities(
+        image, images, label_tensors, values, device
+    ):
         if should_stop():
             return None
         tile_label = torch.full_like(atlas_counts[tile], UNANNOTATED)
@@ -114,7 +116,9 @@ def label_probabilities(
     label_tensors = [_as_tensor(label, device) for label in labels]
     result = torch.zeros(n_classes, *label_tensors[0].shape, device=device)
     result[0] = 1.0
-    for tile, probabilities in _iterate_tile_probabilities(image, images, label_tensors, range(n_classes), device):
+    for tile, probabilities in _iterate_tile_probabilities(
+        image, images, label_tensors, range(n_classes), device
+    ):
         tile_result = result[(slice(None), *tile)]
         tile_result.copy_(torch.where(probabilities.sum(dim=0) > 0, probabilities, tile_result))
     return result
@@ -139,10 +143,14 @@ def _iterate_tile_probabilities(
     for tile in _split_into_tiles(bounding_box(is_structure.cpu().numpy(), SEARCH_RADIUS), size):
         with use_single_thread(device):
             fixed, *tile_images = (
-                normalize_local_contrast(_crop(volume, tile, TILE_MARGIN + CONTRAST_RADIUS).float(), level)
+                normalize_local_contrast(
+                    _crop(volume, tile, TILE_MARGIN + CONTRAST_RADIUS).float(), level
+                )
                 for volume, level in zip(volumes, statistics, strict=True)
             )
-            fixed = _shift(fixed, (SEARCH_RADIUS,) * 3, [n - 2 * SEARCH_RADIUS for n in fixed.shape[1:]])
+            fixed = _shift(
+                fixed, (SEARCH_RADIUS,) * 3, [n - 2 * SEARCH_RADIUS for n in fixed.shape[1:]]
+            )
             tile_labels = [_crop(label[None], tile, SEARCH_RADIUS)[0] for label in labels]
             probabilities = _compute_probabilities(fixed, tile_images, tile_labels, values)
         yield tile, probabilities
@@ -166,7 +174,9 @@ def normalize_local_contrast(image: Tensor, statistics: ChannelStatistics) -> Te
     inner_shape = [n - 2 * CONTRAST_RADIUS for n in image.shape[1:]]
     centered = _shift(image, (CONTRAST_RADIUS,) * 3, inner_shape) - mean
     return (
-        centered / (variance + NOISE_VARIANCE_FRACTION * statistics.variance).clamp(min=1e-12).sqrt() * (statistics.variance > 0)
+        centered
+        / (variance + NOISE_VARIANCE_FRACTION * statistics.variance).clamp(min=1e-12).sqrt()
+        * (statistics.variance > 0)
     )
 
 
@@ -243,7 +253,9 @@ def _compute_probabilities(
         for class_index, value in enumerate(values[1:], start=1):  # the first has the rest
             voxel_probabilities[class_index] += (weight[number] * (label == value)).sum(dim=0)
     voxel_probabilities[0] = (total - voxel_probabilities.sum(dim=0)).clamp_(min=0.0)
-    voxel_probabilities /= voxel_probabilities.sum(dim=0).clamp(min=torch.finfo(voxel_probabilities.dtype).tiny)
+    voxel_probabilities /= voxel_probabilities.sum(dim=0).clamp(
+        min=torch.finfo(voxel_probabilities.dtype).tiny
+    )
     probabilities.flatten(1).index_copy_(1, voxels, voxel_probabilities)
     return probabilities
 
@@ -290,7 +302,9 @@ def _select_voxels(is_ambiguous: Tensor) -> Tensor:
     return torch.arange(is_ambiguous.numel(), device=is_ambiguous.device)
 
 
-def _convert_flat_indices(indices: Tensor, shape: Sequence[int], larger_shape: Sequence[int]) -> Tensor:
+def _convert_flat_indices(
+    indices: Tensor, shape: Sequence[int], larger_shape: Sequence[int]
+) -> Tensor:
     """Numbers of the same voxels, from the same corner on, in a larger array."""
     row, x = indices // shape[2], indices % shape[2]
     z, y = row // shape[1], row % shape[1]

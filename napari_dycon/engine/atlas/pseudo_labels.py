@@ -48,7 +48,8 @@ LabelArrays = Sequence[LabelArray]
 def can_propagate_labels(labeled: Sequence[LabeledCase]) -> bool:
     """Whether every structure is large on the registration's grid, and seen by a single voter.
 
-    A structure has to fill ``MIN_FEATURE_SIDE`` of the grid, on average over the cases. In a case that
+    A structure has to fill ``MIN_FEATURE_SIDE`` of the grid, on average over the cases. In a case
+    that
     is annotated in part, what is annotated within the structure's box stands for all of the box.
     """
     sizes: dict[int, list[float]] = {}
@@ -64,10 +65,14 @@ def can_propagate_labels(labeled: Sequence[LabeledCase]) -> bool:
     if len(labeled) > 1:
         return True
     image = read_image_array(labeled[0].image)
-    return all(np.abs(_compute_contrast(image, label, value)).max() >= MIN_CONTRAST for value in sizes)
+    return all(
+        np.abs(_compute_contrast(image, label, value)).max() >= MIN_CONTRAST for value in sizes
+    )
 
 
-def group_by_target(pairs: Sequence[RegistrationPair], n_atlases: int) -> list[list[RegistrationPair]]:
+def group_by_target(
+    pairs: Sequence[RegistrationPair], n_atlases: int
+) -> list[list[RegistrationPair]]:
     """Pairs that vote on each unlabeled scan; scans with fewer pairs are left out."""
     groups: dict[str, list[RegistrationPair]] = {}
     for pair in pairs:
@@ -102,7 +107,8 @@ def fuse_pseudo_label(
     if not atlases_agree(labels):
         return None
     image, *images = (
-        read_image_array(place) for place in (scan.image, *(pair.registered.image for pair in group))
+        read_image_array(place)
+        for place in (scan.image, *(pair.registered.image for pair in group))
     )
     min_atlases = len(labels) // 2 + 1
     fused = fuse_labels(
@@ -120,7 +126,9 @@ def fuse_pseudo_label(
         return None
     save_array(path, fused)
     is_undecided = fused == UNANNOTATED
-    undecided_ratio = float(is_undecided.sum()) / max(float((~is_undecided & (fused != 0)).sum()), 1.0)
+    undecided_ratio = float(is_undecided.sum()) / max(
+        float((~is_undecided & (fused != 0)).sum()), 1.0
+    )
     return PseudoLabel(LabeledCase(f"{scan.id}-pseudo", scan.image, path), undecided_ratio)
 
 
@@ -131,11 +139,15 @@ def select_most_confident(pseudo_labels: Mapping[int, PseudoLabel]) -> list[int]
     correlation of doubt and Dice is -0.7 to -0.9 for four voters. For a single one it says less,
     and leaving scans out costs more than it brings.
     """
-    order = sorted(pseudo_labels, key=lambda number: (pseudo_labels[number].undecided_ratio, number))
+    order = sorted(
+        pseudo_labels, key=lambda number: (pseudo_labels[number].undecided_ratio, number)
+    )
     return sorted(order[: math.ceil(KEPT_FRACTION * len(order))])
 
 
-def atlases_agree(labels: LabelArrays | Sequence[Tensor], min_dice: float = MIN_PAIRWISE_DICE) -> bool:
+def atlases_agree(
+    labels: LabelArrays | Sequence[Tensor], min_dice: float = MIN_PAIRWISE_DICE
+) -> bool:
     """Whether the voters overlap by ``least`` (Dice) on average, for every structure.
 
     Two voters are compared where both are annotated.
@@ -153,7 +165,9 @@ def atlases_agree(labels: LabelArrays | Sequence[Tensor], min_dice: float = MIN_
     return True
 
 
-def has_matching_contrast(image: Array, label: LabelArray, atlas_image: Array, atlas_label: LabelArray) -> bool:
+def has_matching_contrast(
+    image: Array, label: LabelArray, atlas_image: Array, atlas_label: LabelArray
+) -> bool:
     """Whether every structure differs from its surroundings as it does in the only voter.
 
     A tumor that one person has would be voted into all others; there nothing stands out.
@@ -164,9 +178,14 @@ def has_matching_contrast(image: Array, label: LabelArray, atlas_image: Array, a
     other, drawn : the same of the voter
     """
     for value in _find_structures([atlas_label]):
-        atlas_contrast, contrast = _compute_contrast(atlas_image, atlas_label, value), _compute_contrast(image, label, value)
+        atlas_contrast, contrast = (
+            _compute_contrast(atlas_image, atlas_label, value),
+            _compute_contrast(image, label, value),
+        )
         channel = int(np.argmax(np.abs(atlas_contrast)))
-        if not contrast[channel] * np.sign(atlas_contrast[channel]) >= MIN_CONTRAST_RATIO * abs(atlas_contrast[channel]):
+        if not contrast[channel] * np.sign(atlas_contrast[channel]) >= MIN_CONTRAST_RATIO * abs(
+            atlas_contrast[channel]
+        ):
             return False
     return True
 
@@ -187,7 +206,11 @@ def _compute_contrast(image: Array, label: LabelArray, value: int) -> npt.NDArra
     box = bounding_box(inside, CONTRAST_RING_VOXELS)
     inside, label = inside[box], label[box]
     dilated = torch.from_numpy(inside)[None, None].float()
-    for size in ((2 * CONTRAST_RING_VOXELS + 1, 1, 1), (1, 2 * CONTRAST_RING_VOXELS + 1, 1), (1, 1, 2 * CONTRAST_RING_VOXELS + 1)):
+    for size in (
+        (2 * CONTRAST_RING_VOXELS + 1, 1, 1),
+        (1, 2 * CONTRAST_RING_VOXELS + 1, 1),
+        (1, 1, 2 * CONTRAST_RING_VOXELS + 1),
+    ):
         dilated = F.max_pool3d(dilated, size, 1, [n // 2 for n in size])
     ring = (dilated[0, 0].numpy() > 0) & ~inside & (label != UNANNOTATED)
     if not ring.any():

@@ -20,7 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.atlas.registration import Shape, registration_shape, sampling_grid, register, warp
+from napari_dycon.engine.atlas.registration import (
+    Shape,
+    registration_shape,
+    sampling_grid,
+    register,
+    warp,
+)
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array, save_array
@@ -72,7 +78,9 @@ def plan_pairs(
                 pairs.append(RegistrationPair(source, unlabeled[number], case))
     sizes = [np.prod(_read_shape(case.image)) for case in unlabeled]
     max_pairs = int(MAX_DISK_BYTES / (4 * max(float(np.mean(sizes)), 1.0))) if sizes else 0
-    return pairs[: min(config.warps, max_pairs)]  # bytes a voxel: image 2, label 1, its vote at most 1
+    return pairs[
+        : min(config.atlas.max_registration_pairs, max_pairs)
+    ]  # bytes a voxel: image 2, label 1, its vote at most 1
 
 
 def register_pairs(pairs: Sequence[RegistrationPair], device: torch.device) -> Iterator[Event]:
@@ -105,7 +113,9 @@ def _write_pair(pair: RegistrationPair, displacement: Tensor) -> None:
     save_array(pair.registered.label, label.cpu().numpy())
 
 
-def warp_case(case: LabeledCase, displacement: Tensor, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def warp_case(
+    case: LabeledCase, displacement: Tensor, shape: Sequence[int]
+) -> tuple[Tensor, Tensor]:
     """A labeled scan ``(C, D, H, W)`` and its label in another shape ``(D, H, W)``.
 
     Both are computed, and stay, where the displacement is.
@@ -126,7 +136,9 @@ def _read_shape(path: Path) -> tuple[int, ...]:
     return read_image_array(path).shape
 
 
-def resize_to_grid(image: npt.NDArray[Any], grid: Shape, device: torch.device | None = None) -> Tensor:
+def resize_to_grid(
+    image: npt.NDArray[Any], grid: Shape, device: torch.device | None = None
+) -> Tensor:
     """``(C, D, H, W)`` averaged onto the canvas, each channel of mean 0 and deviation 1."""
     volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(device or "cpu")
     volume = F.adaptive_avg_pool3d(volume[None], grid)[0]

@@ -40,7 +40,8 @@ AFFINE_LEARNING_RATE, COARSE_LEARNING_RATE, FINE_LEARNING_RATE = 0.03, 0.06, 0.0
 
 
 def registration_shape(shapes: Sequence[Sequence[int]], n_voxels: int = GRID_VOXELS) -> Shape:
-    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of ``COARSE_SPACING_VOXELS``.
+    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of
+    ``COARSE_SPACING_VOXELS``.
 
     An axis has at least two coarse displacements; the others share what is left of the voxels.
     """
@@ -49,7 +50,9 @@ def registration_shape(shapes: Sequence[Sequence[int]], n_voxels: int = GRID_VOX
     for n_sized, axis in enumerate(sorted(range(3), key=lambda axis: mean[axis])):
         remaining_volume = math.prod(mean[other] for other in range(3) if other not in sizes)
         factor = min(1.0, (remaining_voxels / remaining_volume) ** (1 / (3 - n_sized)))
-        sizes[axis] = max(round(mean[axis] * factor / COARSE_SPACING_VOXELS), 2) * COARSE_SPACING_VOXELS
+        sizes[axis] = (
+            max(round(mean[axis] * factor / COARSE_SPACING_VOXELS), 2) * COARSE_SPACING_VOXELS
+        )
         remaining_voxels /= sizes[axis]
     return sizes[0], sizes[1], sizes[2]
 
@@ -93,7 +96,9 @@ def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, 
             size, similarity = target.shape[2:], build_local_ncc(target)
             # Half a canvas is one unit of a displacement along its axis.
             half_sizes = _half_sizes(size, moving.device)
-            interpolations = [_interpolation_matrices(level.shape[2:], size, moving.device) for level in levels]
+            interpolations = [
+                _interpolation_matrices(level.shape[2:], size, moving.device) for level in levels
+            ]
             for _ in range(iterations):
                 field = _affine_field(affine, size)
                 loss = torch.zeros((), device=moving.device)
@@ -106,7 +111,9 @@ def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, 
                 (loss * count).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
     with torch.no_grad():
-        interpolations = [_interpolation_matrices(level.shape[2:], grid, moving.device) for level in levels]
+        interpolations = [
+            _interpolation_matrices(level.shape[2:], grid, moving.device) for level in levels
+        ]
         field = _affine_field(affine, grid) + _sum_displacements(levels, interpolations)
         return field.movedim(1, -1) - _identity_grid(grid, moving.device)
 
@@ -135,7 +142,9 @@ def build_local_ncc(fixed: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _compute_spread(volume: Tensor, mean: Tensor) -> Tensor:
     """Sum of squared differences from the mean around each voxel."""
-    return padded_local_sum(volume.square(), NCC_RADIUS).addcmul_(mean, mean, value=-NCC_WINDOW_VOXELS)
+    return padded_local_sum(volume.square(), NCC_RADIUS).addcmul_(
+        mean, mean, value=-NCC_WINDOW_VOXELS
+    )
 
 
 class _LocalNcc(torch.autograd.Function):
@@ -147,12 +156,16 @@ class _LocalNcc(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, volume: Tensor, fixed: Tensor, fixed_mean: Tensor, fixed_spread: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, volume: Tensor, fixed: Tensor, fixed_mean: Tensor, fixed_spread: Tensor
+    ) -> Tensor:
         volume_mean = padded_local_sum(volume, NCC_RADIUS) / NCC_WINDOW_VOXELS
         volume_spread = _compute_spread(volume, volume_mean)
         is_flat = volume_spread < MIN_VARIANCE
         volume_spread = volume_spread.clamp_(min=MIN_VARIANCE)
-        covariance = padded_local_sum(volume * fixed, NCC_RADIUS).addcmul_(volume_mean, fixed_mean, value=-NCC_WINDOW_VOXELS)
+        covariance = padded_local_sum(volume * fixed, NCC_RADIUS).addcmul_(
+            volume_mean, fixed_mean, value=-NCC_WINDOW_VOXELS
+        )
         slope = covariance / (volume_spread * fixed_spread)
         value = slope * covariance
         if ctx.needs_input_grad[0]:
@@ -216,7 +229,9 @@ def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:
     return field
 
 
-def _sum_displacements(levels: Sequence[Tensor], interpolations: Sequence[Sequence[Tensor]]) -> Tensor:
+def _sum_displacements(
+    levels: Sequence[Tensor], interpolations: Sequence[Sequence[Tensor]]
+) -> Tensor:
     """Sum of the grids of displacements ``(N, 3, d, h, w)``, each interpolated to ``(D, H, W)``."""
     terms = []
     for level, (depth, height, width) in zip(levels, interpolations, strict=False):

@@ -21,9 +21,19 @@ import torch
 from torch import Tensor
 
 from napari_dycon.engine.atlas.label_fusion import label_probabilities
-from napari_dycon.engine.atlas.pseudo_labels import MIN_PAIRWISE_DICE, MAX_ATLASES, atlases_agree, has_matching_contrast
+from napari_dycon.engine.atlas.pseudo_labels import (
+    MIN_PAIRWISE_DICE,
+    MAX_ATLASES,
+    atlases_agree,
+    has_matching_contrast,
+)
 from napari_dycon.engine.atlas.registered_cases import warp_case, resize_to_grid
-from napari_dycon.engine.atlas.registration import Shape, registration_shape, build_local_ncc, register
+from napari_dycon.engine.atlas.registration import (
+    Shape,
+    registration_shape,
+    build_local_ncc,
+    register,
+)
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preprocessing import (
@@ -44,7 +54,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-SAME_SCAN_TOLERANCE = 0.02  # deviations by which a scan differs at most from itself, prepared another time
+SAME_SCAN_TOLERANCE = (
+    0.02  # deviations by which a scan differs at most from itself, prepared another time
+)
 SLICE_STRIDE = 8  # of which every so many slices are compared
 MAX_ATLASES_IN_MEMORY = 256  # scans on a canvas that are kept for the next scan, 50 kB a channel
 
@@ -52,7 +64,7 @@ MAX_ATLASES_IN_MEMORY = 256  # scans on a canvas that are kept for the next scan
 def load_atlases(project: Project, run: Run, config: TrainConfig) -> tuple[LabeledCase, ...]:
     """Labeled scans that a run learned from, as far as they and their labels are still there."""
     split = load_case_split(run.state_folder)
-    if split is None or not config.atlas_weight:
+    if split is None or not config.atlas.weight:
         return ()
     atlases = []
     for case in split.labeled:
@@ -87,7 +99,9 @@ def can_atlases_agree(atlases: Sequence[LabeledCase], device: torch.device) -> b
         return True
     target = atlases[0]
     image = read_image_array(target.image)
-    others = [v for v in atlases[1 : MAX_ATLASES + 1] if len(read_image_array(v.image)) == len(image)]
+    others = [
+        v for v in atlases[1 : MAX_ATLASES + 1] if len(read_image_array(v.image)) == len(image)
+    ]
     if not others:
         return True
     registered = _register_atlases(np.asarray(image), others, device)
@@ -97,7 +111,10 @@ def can_atlases_agree(atlases: Sequence[LabeledCase], device: torch.device) -> b
 
 
 def segment_with_atlases(
-    image: Array, atlas_groups: Sequence[Sequence[LabeledCase]], n_classes: int, device: torch.device
+    image: Array,
+    atlas_groups: Sequence[Sequence[LabeledCase]],
+    n_classes: int,
+    device: torch.device,
 ) -> Tensor | None:
     """What scans with labels say of a scan; ``None`` where they do not see the same in it.
 
@@ -125,9 +142,13 @@ def segment_with_atlases(
     if not atlases_agree(manual_labels):
         return None
     if len(manual_labels) == 1:
-        fused = label_probabilities(image, images[:1], manual_labels, n_classes, device=device).argmax(dim=0)
+        fused = label_probabilities(
+            image, images[:1], manual_labels, n_classes, device=device
+        ).argmax(dim=0)
         fused_label = fused.to(torch.uint8).cpu().numpy()
-        if not has_matching_contrast(image, fused_label, images[0].cpu().numpy(), manual_labels[0].cpu().numpy()):
+        if not has_matching_contrast(
+            image, fused_label, images[0].cpu().numpy(), manual_labels[0].cpu().numpy()
+        ):
             return None
     return label_probabilities(image, images, labels, n_classes, device=device)
 
@@ -177,4 +198,7 @@ def _is_different_scan(atlas: LabeledCase, image: Array) -> bool:
         return False
     if other.shape != image.shape:
         return True
-    return float(np.abs(other[:, ::SLICE_STRIDE] - image[:, ::SLICE_STRIDE]).max()) > SAME_SCAN_TOLERANCE
+    return (
+        float(np.abs(other[:, ::SLICE_STRIDE] - image[:, ::SLICE_STRIDE]).max())
+        > SAME_SCAN_TOLERANCE
+    )

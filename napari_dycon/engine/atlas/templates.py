@@ -35,7 +35,12 @@ from napari_dycon.engine.data.preprocessing import (
 )
 from napari_dycon.engine.data.splits import load_case_split
 from napari_dycon.engine.device import empty_cache, is_out_of_memory, use_single_thread
-from napari_dycon.engine.inference.predict import CPU, MAX_ATLAS_VOXELS, predict_members, predict_with_atlases
+from napari_dycon.engine.inference.predict import (
+    CPU,
+    MAX_ATLAS_VOXELS,
+    predict_members,
+    predict_with_atlases,
+)
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.memory import retry_with_less_memory
@@ -88,10 +93,10 @@ def attach_atlases(
         return model
     model = dataclasses.replace(model, atlases=(atlases,))
     split = load_case_split(run.state_folder)
-    if not model.atlases[0] or split is None or not model.config.templates:
+    if not model.atlases[0] or split is None or not model.config.atlas.templates:
         return model
     order = np.random.default_rng(model.config.seed).permutation(len(split.unlabeled))
-    chosen = [split.unlabeled[number] for number in order[: model.config.templates]]
+    chosen = [split.unlabeled[number] for number in order[: model.config.atlas.templates]]
     folder = _prepare_folder(run, model)
     n_classes = len(model.class_values) + 1
     candidates: dict[str, LabeledCase] = {}
@@ -99,7 +104,9 @@ def attach_atlases(
         with contextlib.suppress(DyconError, OSError):  # moved away
             image = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
             candidates[case] = LabeledCase(case, image, folder / image.name)
-    missing = {case for case, template in candidates.items() if not is_valid_atlas(template, n_classes)}
+    missing = {
+        case for case, template in candidates.items() if not is_valid_atlas(template, n_classes)
+    }
     if project.read_only_reason:
         candidates = {case: one for case, one in candidates.items() if case not in missing}
         missing = set()
@@ -165,7 +172,7 @@ def _predict_template(
     if atlas_probabilities is None:
         return None
     members = predict_members(model, image, shape, device, dtype, fast=False)
-    mean, *_ = compute_uncertainty_maps(members, atlas_probabilities, model.config.atlas_weight)
+    mean, *_ = compute_uncertainty_maps(members, atlas_probabilities, model.config.atlas.weight)
     return mean.argmax(dim=0).numpy().astype(np.uint8)
 
 

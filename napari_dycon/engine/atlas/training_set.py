@@ -17,7 +17,14 @@ import torch
 
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.untrusted import read_json, parse_integer
-from napari_dycon.engine.atlas.pseudo_labels import MAX_ATLASES, PseudoLabel, can_propagate_labels, select_most_confident, fuse_pseudo_label, group_by_target
+from napari_dycon.engine.atlas.pseudo_labels import (
+    MAX_ATLASES,
+    PseudoLabel,
+    can_propagate_labels,
+    select_most_confident,
+    fuse_pseudo_label,
+    group_by_target,
+)
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair, register_pairs, plan_pairs
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preparation import TrainingData, has_foreground
@@ -55,14 +62,28 @@ def build_atlas_training_set(
     enough : asked after each pair and within votes; a run goes on with what was made until then
     """
     labeled = [case for case in data.labeled if has_foreground(case)]  # others lend nothing
-    uses_pseudo_labels = data.config.vote_share > 0 and can_propagate_labels(labeled)
+    uses_pseudo_labels = data.config.atlas.pseudo_label_fraction > 0 and can_propagate_labels(
+        labeled
+    )
     n_atlases = min(MAX_ATLASES, len(labeled)) if uses_pseudo_labels else 1
     config = data.config
-    if not uses_pseudo_labels:  # each pair costs time, and shapes alone are seen the less the more is labeled
-        fraction = min(1.0, config.registration_augmentation_probability(len(labeled)))
-        config = config.with_changes(warps=math.ceil(config.warps * fraction))
+    if (
+        not uses_pseudo_labels
+    ):  # each pair costs time, and shapes alone are seen the less the more is labeled
+        fraction = min(1.0, config.atlas.registration_augmentation_probability(len(labeled)))
+        config = config.with_changes(
+            **{
+                "atlas.max_registration_pairs": math.ceil(
+                    config.atlas.max_registration_pairs * fraction
+                )
+            }
+        )
     pairs = plan_pairs(labeled, data.unlabeled, config, folder, n_atlases)
-    fusion_groups = {pairs.index(g[-1]): g for g in group_by_target(pairs, n_atlases)} if uses_pseudo_labels else {}
+    fusion_groups = (
+        {pairs.index(g[-1]): g for g in group_by_target(pairs, n_atlases)}
+        if uses_pseudo_labels
+        else {}
+    )
     record_path = folder.with_suffix(".json")
     previous = _load_record(record_path) if is_resumed else None
     if previous and _reuse_existing(previous, data, pairs, fusion_groups, folder):
@@ -75,7 +96,9 @@ def build_atlas_training_set(
         if number not in fusion_groups or (previous and number not in previous.pseudo_labeled):
             return
         try:
-            pseudo_label = fuse_pseudo_label(fusion_groups[number], _pseudo_label_path(folder, number), should_stop, device)
+            pseudo_label = fuse_pseudo_label(
+                fusion_groups[number], _pseudo_label_path(folder, number), should_stop, device
+            )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -99,11 +122,17 @@ def build_atlas_training_set(
             "event": "warning",
             "message": f"Not all shapes of unlabeled scans could be borrowed: {reason}",
         }
-    selected = select_most_confident(pseudo_labels) if n_atlases > 1 and not previous else sorted(pseudo_labels)
+    selected = (
+        select_most_confident(pseudo_labels)
+        if n_atlases > 1 and not previous
+        else sorted(pseudo_labels)
+    )
     data.pseudo_labeled_cases = [pseudo_labels[number].case for number in selected]
     if not previous:
         with contextlib.suppress(ProjectError, OSError):
-            write_json(record_path, asdict(RegistrationRecord(len(data.registered_cases), selected)))
+            write_json(
+                record_path, asdict(RegistrationRecord(len(data.registered_cases), selected))
+            )
 
 
 def _reuse_existing(
@@ -118,8 +147,14 @@ def _reuse_existing(
         return False
     registered_cases = [pair.registered for pair in pairs[: record.registered]]
     scans = [(number, fusion_groups[number][0].unlabeled) for number in record.pseudo_labeled]
-    pseudo_labeled_cases = [LabeledCase(f"{s.id}-pseudo", s.image, _pseudo_label_path(folder, number)) for number, s in scans]
-    if not all(_matches_run(case, len(data.class_values)) for case in (*registered_cases, *pseudo_labeled_cases)):
+    pseudo_labeled_cases = [
+        LabeledCase(f"{s.id}-pseudo", s.image, _pseudo_label_path(folder, number))
+        for number, s in scans
+    ]
+    if not all(
+        _matches_run(case, len(data.class_values))
+        for case in (*registered_cases, *pseudo_labeled_cases)
+    ):
         return False
     data.registered_cases, data.pseudo_labeled_cases = registered_cases, pseudo_labeled_cases
     return True
@@ -144,9 +179,15 @@ def _load_record(path: Path) -> RegistrationRecord | None:
     """What a run made when it began; ``None`` where that is not known."""
     try:
         values = read_json(path)
-        registered, pseudo_labeled = parse_integer(values["registered"], 0, MAX_RECORD_PAIRS), values["pseudo_labeled"]
+        registered, pseudo_labeled = (
+            parse_integer(values["registered"], 0, MAX_RECORD_PAIRS),
+            values["pseudo_labeled"],
+        )
         if registered is None or not isinstance(pseudo_labeled, list):
             return None
-        return RegistrationRecord(registered, [n for n in pseudo_labeled if parse_integer(n, 0, registered - 1) is not None])
+        return RegistrationRecord(
+            registered,
+            [n for n in pseudo_labeled if parse_integer(n, 0, registered - 1) is not None],
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return None

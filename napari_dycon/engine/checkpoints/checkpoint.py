@@ -21,8 +21,13 @@ from torch import Tensor, nn
 
 from napari_dycon.core.atomic import ensure_dir, atomic_write
 from napari_dycon.core.untrusted import parse_json, parse_number, parse_integer
-from napari_dycon.engine.checkpoints.safetensors_io import RETRAIN_HINT, TensorInfo, SafetensorsHeader, read_header
-from napari_dycon.engine.config import RETIRED_SETTINGS, TrainConfig
+from napari_dycon.engine.checkpoints.safetensors_io import (
+    RETRAIN_HINT,
+    TensorInfo,
+    SafetensorsHeader,
+    read_header,
+)
+from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.errors import ConfigError, EngineError
 from napari_dycon.io.volume import MAX_CHANNELS
@@ -54,7 +59,8 @@ class TrainedModel:
 class Snapshot:
     """Copies of what a checkpoint holds, which training does not change any more.
 
-    ``wait_until_copied`` waits until they are complete: from CUDA they are made beside the computation.
+    ``wait_until_copied`` waits until they are complete: from CUDA they are made beside the
+    computation.
     """
 
     networks: dict[str, Tensor]
@@ -65,7 +71,10 @@ class Snapshot:
 
 
 def take_snapshot(
-    model: TrainedModel, step: int, optimizer: torch.optim.Optimizer | None, progress: dict[str, Any]
+    model: TrainedModel,
+    step: int,
+    optimizer: torch.optim.Optimizer | None,
+    progress: dict[str, Any],
 ) -> Snapshot:
     """Copy networks and optimizer to the host; ``loop`` is JSON (step, elapsed, ...)."""
     networks, optimizer_tensors = _collect_network_tensors(model), {}
@@ -166,7 +175,9 @@ def _incompatible_error(path: Path, reason: str) -> ConfigError:
     )
 
 
-def _check_tensors(path: Path, actual: Mapping[str, TensorInfo], expected: Mapping[str, TensorInfo]) -> None:
+def _check_tensors(
+    path: Path, actual: Mapping[str, TensorInfo], expected: Mapping[str, TensorInfo]
+) -> None:
     """Compare the tensors of a header with those of a network, before one is read."""
     for name in sorted(set(actual) ^ set(expected)):
         problem = "lacks the tensor" if name in expected else "has an unknown tensor"
@@ -174,7 +185,9 @@ def _check_tensors(path: Path, actual: Mapping[str, TensorInfo], expected: Mappi
     for name, info in expected.items():
         if actual[name] != info:
             sizes = " and ".join(f"{e.dtype} {list(e.shape)}" for e in (actual[name], info))
-            raise _incompatible_error(path, f"{name} is of another kind than its settings say ({sizes})")
+            raise _incompatible_error(
+                path, f"{name} is of another kind than its settings say ({sizes})"
+            )
 
 
 def _read_tensors(path: Path, names: Collection[str]) -> dict[str, Tensor]:
@@ -224,10 +237,16 @@ def load_model(path: Path, device: torch.device | None = None) -> TrainedModel:
         numbers that are not finite.
     """
     header = read_header(path)
-    config, class_values, channels, temperature, window_side = _parse_description(path, _read_metadata(path, header))
+    config, class_values, channels, temperature, window_side = _parse_description(
+        path, _read_metadata(path, header)
+    )
     with torch.device("meta"):  # shapes alone, no memory
         meta_network = build_network(config, channels, len(class_values) + 1)
-    _check_tensors(path, header.tensors, _build_tensor_infos("student", meta_network) | _build_tensor_infos("teacher", meta_network))
+    _check_tensors(
+        path,
+        header.tensors,
+        _build_tensor_infos("student", meta_network) | _build_tensor_infos("teacher", meta_network),
+    )
     tensors = _read_tensors(path, header.tensors)
     networks = {}
     for name in ("student", "teacher"):
@@ -237,7 +256,9 @@ def load_model(path: Path, device: torch.device | None = None) -> TrainedModel:
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         networks[name] = network.to(device or torch.device("cpu")).eval()
     student, teacher = networks["student"], networks["teacher"]
-    return TrainedModel(student, teacher, config, class_values, channels, temperature, window_side=window_side)
+    return TrainedModel(
+        student, teacher, config, class_values, channels, temperature, window_side=window_side
+    )
 
 
 def _strip_prefix(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -253,12 +274,14 @@ def _parse_description(
     if not isinstance(settings, dict):
         raise _incompatible_error(path, "it does not say its settings")
     try:
-        config = TrainConfig.from_dict(
-            {name: value for name, value in settings.items() if name not in RETIRED_SETTINGS}
-        )
+        config = TrainConfig.from_dict(settings)
     except ConfigError as error:
         raise _incompatible_error(path, str(error).rstrip(".")) from None
-    if config.filters is None or config.patch is None or config.spacing is None:
+    if (
+        config.network.filters is None
+        or config.batch.patch_size is None
+        or config.preprocessing.spacing is None
+    ):
         raise _incompatible_error(path, "it does not say its filters, patch and spacing")
     if (
         not isinstance(class_values, list)
@@ -284,7 +307,9 @@ def read_training_progress(path: Path) -> dict[str, Any]:
     return progress
 
 
-def load_training_state(path: Path, model: TrainedModel, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def load_training_state(
+    path: Path, model: TrainedModel, optimizer: torch.optim.Optimizer
+) -> dict[str, Any]:
     """Restore networks and optimizer in place; return what ``take_snapshot`` was given as ``loop``.
 
     Raises
@@ -297,10 +322,13 @@ def load_training_state(path: Path, model: TrainedModel, optimizer: torch.optim.
     header = read_header(path)
     progress = _parse_progress(_read_metadata(path, header))
     network_infos = {k: v for k, v in header.tensors.items() if not k.startswith("optimizer.")}
-    expected_infos = _build_tensor_infos("student", model.student) | _build_tensor_infos("teacher", model.teacher)
+    expected_infos = _build_tensor_infos("student", model.student) | _build_tensor_infos(
+        "teacher", model.teacher
+    )
     shapes = [tuple(p.shape) for group in optimizer.param_groups for p in group["params"]]
     optimizer_keys = {
-        name: _optimizer_state_tensor(name, header.tensors[name], shapes) for name in set(header.tensors) - set(network_infos)
+        name: _optimizer_state_tensor(name, header.tensors[name], shapes)
+        for name in set(header.tensors) - set(network_infos)
     }
     if progress is None or network_infos != expected_infos or None in optimizer_keys.values():
         raise EngineError(
@@ -337,13 +365,19 @@ def _parse_progress(description: dict[str, Any]) -> dict[str, Any] | None:
     return progress
 
 
-def _optimizer_state_tensor(name: str, info: TensorInfo, shapes: Sequence[tuple[int, ...]]) -> tuple[int, str] | None:
+def _optimizer_state_tensor(
+    name: str, info: TensorInfo, shapes: Sequence[tuple[int, ...]]
+) -> tuple[int, str] | None:
     """Number of a parameter and what the optimizer keeps of it; ``None`` where that cannot be."""
     match = re.fullmatch(r"optimizer\.([0-9]{1,6})\.([a-z_]{1,40})", name)
     if match is None or int(match[1]) >= len(shapes):
         return None
     has_expected_shape = info.shape == (() if match[2] == "step" else shapes[int(match[1])])
-    return (int(match[1]), match[2]) if has_expected_shape and match[2] in OPTIMIZER_STATE_KEYS else None
+    return (
+        (int(match[1]), match[2])
+        if has_expected_shape and match[2] in OPTIMIZER_STATE_KEYS
+        else None
+    )
 
 
 def load_matching_weights(model: TrainedModel, source: Path) -> float:

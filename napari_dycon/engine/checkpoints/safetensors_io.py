@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.untrusted import PICKLE_SUFFIXES, CODE_EXECUTION_WARNING, describe_file_type, describe_inode, parse_json
+from napari_dycon.core.untrusted import (
+    PICKLE_SUFFIXES,
+    CODE_EXECUTION_WARNING,
+    describe_file_type,
+    describe_inode,
+    parse_json,
+)
 from napari_dycon.errors import ConfigError
 
 MAX_HEADER_BYTES = 2**23  # bytes; a network of a thousand layers needs a fiftieth
@@ -51,18 +57,24 @@ def read_header(path: Path) -> SafetensorsHeader:
         made to mislead.
     """
     if path.suffix.lower() in PICKLE_SUFFIXES:
-        raise ConfigError(f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}. {RETRAIN_HINT}")
+        raise ConfigError(
+            f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}. {RETRAIN_HINT}"
+        )
     try:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
-            raise ConfigError(f"{path.name} is {describe_inode(state.st_mode)} and no file. {RETRAIN_HINT}")
+            raise ConfigError(
+                f"{path.name} is {describe_inode(state.st_mode)} and no file. {RETRAIN_HINT}"
+            )
         with path.open("rb") as file:
             head = file.read(512)
             length = int.from_bytes(head[:8], "little")
             if head[8:9] != b"{" or length > min(MAX_HEADER_BYTES, state.st_size - 8):
                 if (description := describe_file_type(path.name, head)) is not None:
                     raise ConfigError(f"{description}; it is never opened. {RETRAIN_HINT}")
-                raise _damaged_file_error(path, "it has no header, or one that is longer than it can be")
+                raise _damaged_file_error(
+                    path, "it has no header, or one that is longer than it can be"
+                )
             file.seek(8)
             text = file.read(length)
     except FileNotFoundError:
@@ -105,22 +117,39 @@ def parse_header(path: Path, text: bytes, data_bytes: int) -> SafetensorsHeader:
             raise _damaged_file_error(path, f"its tensor {_truncate(name)} {problem}")
         end = stop
     if end != data_bytes:
-        raise _damaged_file_error(path, f"its tensors take {end} bytes, but it has {data_bytes} for them")
+        raise _damaged_file_error(
+            path, f"its tensors take {end} bytes, but it has {data_bytes} for them"
+        )
     return SafetensorsHeader(tensors, metadata)
 
 
-def _parse_tensor_info(path: Path, name: str, description: Any) -> tuple[TensorInfo, tuple[int, int]]:
+def _parse_tensor_info(
+    path: Path, name: str, description: Any
+) -> tuple[TensorInfo, tuple[int, int]]:
     """Type, shape and place of a tensor, which have to agree."""
     if not isinstance(description, dict) or set(description) != {"dtype", "shape", "data_offsets"}:
-        raise _damaged_file_error(path, f"its tensor {_truncate(name)} is not described as tensors are")
+        raise _damaged_file_error(
+            path, f"its tensor {_truncate(name)} is not described as tensors are"
+        )
     dtype, shape, extent = description["dtype"], description["shape"], description["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise _damaged_file_error(path, f"its tensor {_truncate(name)} has the unknown type {_truncate(dtype)}")
-    if not _is_size_list(shape) or len(shape) > MAX_DIMENSIONS or not _is_size_list(extent) or len(extent) != 2:
-        raise _damaged_file_error(path, f"its tensor {_truncate(name)} has no usable shape or place")
+        raise _damaged_file_error(
+            path, f"its tensor {_truncate(name)} has the unknown type {_truncate(dtype)}"
+        )
+    if (
+        not _is_size_list(shape)
+        or len(shape) > MAX_DIMENSIONS
+        or not _is_size_list(extent)
+        or len(extent) != 2
+    ):
+        raise _damaged_file_error(
+            path, f"its tensor {_truncate(name)} has no usable shape or place"
+        )
     # Python's whole numbers do not overflow.
     if extent[1] - extent[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
-        raise _damaged_file_error(path, f"its tensor {_truncate(name)} has another size than its shape")
+        raise _damaged_file_error(
+            path, f"its tensor {_truncate(name)} has another size than its shape"
+        )
     return TensorInfo(dtype, tuple(shape)), (extent[0], extent[1])
 
 

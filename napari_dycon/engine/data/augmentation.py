@@ -67,18 +67,25 @@ def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmenta
     def draw_uniform(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
 
-    angle, scale = math.radians(config.rotate_degrees), config.scale_range
+    angle, scale = (
+        math.radians(config.augmentation.max_rotation_degrees),
+        config.augmentation.scale_range,
+    )
     a, b, c = draw_triple(-angle, angle)
-    limit_d, limit_h, limit_w = compute_rotation_limits(config.patch)
+    limit_d, limit_h, limit_w = compute_rotation_limits(config.batch.patch_size)
     return Augmentation(
         angles=(a * limit_d, b * limit_h, c * limit_w),
         scales=draw_triple(1.0 - 0.8 * scale, 1.0 + scale),
-        flip_left_right=config.mirror and draw_bool(0.5),
+        flip_left_right=config.augmentation.flip_left_right and draw_bool(0.5),
         blur=draw_triple(*BLUR_SIGMA_VOXELS) if draw_bool(BLUR_PROBABILITY) else None,
-        zoom=draw_uniform(*LOW_RESOLUTION_ZOOM_RANGE) if draw_bool(LOW_RESOLUTION_PROBABILITY) else None,
+        zoom=draw_uniform(*LOW_RESOLUTION_ZOOM_RANGE)
+        if draw_bool(LOW_RESOLUTION_PROBABILITY)
+        else None,
         noise_std=draw_uniform(0.0, MAX_NOISE_STD) if draw_bool(NOISE_PROBABILITY) else None,
         brightness=(
-            draw_uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS) if draw_bool(BRIGHTNESS_PROBABILITY) else None
+            draw_uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS)
+            if draw_bool(BRIGHTNESS_PROBABILITY)
+            else None
         ),
         gamma=draw_uniform(*GAMMA_RANGE) if draw_bool(GAMMA_PROBABILITY) else None,
     )
@@ -100,9 +107,11 @@ def compute_rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
 
 def compute_crop_shape(patch: Shape, config: TrainConfig) -> Shape:
     """Voxels to crop for a patch, so that its corners hold real anatomy after rotation."""
-    if not config.augment:
+    if not config.augmentation.enabled:
         return patch
-    factor = 1.0 + config.scale_range / 2 + config.rotate_degrees / 90
+    factor = (
+        1.0 + config.augmentation.scale_range / 2 + config.augmentation.max_rotation_degrees / 90
+    )
     d, h, w = (math.ceil(p * factor / 2) * 2 for p in patch)
     return d, h, w
 
@@ -169,7 +178,9 @@ def sample_patches(
     index = None
     for axis, coordinate in enumerate(_iter_coordinates(matrix, patch)):
         n = sizes[axis]
-        torch.mul(coordinate, 2.0 / n, out=grid[..., 2 - axis])  # grid_sample counts axes from the last
+        torch.mul(
+            coordinate, 2.0 / n, out=grid[..., 2 - axis]
+        )  # grid_sample counts axes from the last
         if label is not None:
             nearest = coordinate.add_((n - 1) / 2).round_().clamp_(0, n - 1).long()
             index = nearest if index is None else index.mul_(n).add_(nearest)
@@ -192,7 +203,9 @@ def _iter_coordinates(matrix: Tensor, patch: Shape) -> Iterator[Tensor]:
         yield d[:, :, None, None] + h[:, None, :, None] + w[:, None, None, :]
 
 
-def _augment_intensities(image: Tensor, augmentation: Augmentation, generator: torch.Generator) -> None:
+def _augment_intensities(
+    image: Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> None:
     """Apply what was drawn to a patch ``(C, D, H, W)``, in place."""
     if augmentation.blur or augmentation.zoom:
         image.copy_(filter_axes(image, augmentation.blur, augmentation.zoom))

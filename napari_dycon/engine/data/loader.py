@@ -92,7 +92,11 @@ class BatchLoader:
         return crops.augment(self._augmentation_device)
 
     def _finish(self, prepared: CropBatch | Batch) -> Batch:
-        batch = prepared.augment(self._augmentation_device) if isinstance(prepared, CropBatch) else prepared
+        batch = (
+            prepared.augment(self._augmentation_device)
+            if isinstance(prepared, CropBatch)
+            else prepared
+        )
         return batch.to(self._device)
 
     def _discard(self) -> None:
@@ -116,7 +120,11 @@ class BatchLoader:
         """Move one more volume to a device with room for all; whether the last has arrived."""
         self._batch_count += 1
         if self._batch_count == WARMUP_BATCHES and self._reader is not None:
-            labeled = [*self._data.labeled, *self._data.registered_cases, *self._data.pseudo_labeled_cases]
+            labeled = [
+                *self._data.labeled,
+                *self._data.registered_cases,
+                *self._data.pseudo_labeled_cases,
+            ]
             images = [case.image for case in labeled]
             images += [case.image for case in self._data.unlabeled]
             labels = [case.label for case in labeled]

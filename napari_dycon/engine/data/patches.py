@@ -4,7 +4,8 @@ A step's batch is a pure function of the run's seed and the step's number, so th
 sees exactly what an uninterrupted one would have seen. An unlabeled case is a type without a
 label: nothing downstream can read what it never carries. Patches keep their place in the volume.
 
-A batch is made in two parts: ``PatchBatchDataset`` chooses cases and places and copies crops, larger than
+A batch is made in two parts: ``PatchBatchDataset`` chooses cases and places and copies crops,
+larger than
 a patch, as they are stored; ``CropBatch.augmented`` makes patches of them on the training device.
 """
 
@@ -63,7 +64,8 @@ class LabeledCase:
 
 
 class LabeledBatch(NamedTuple):
-    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, ``patch_center``, ``extent (L, 3)``."""
+    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, ``patch_center``, ``extent (L,
+    3)``."""
 
     image: Tensor
     label: Tensor
@@ -72,7 +74,8 @@ class LabeledBatch(NamedTuple):
 
 
 class UnlabeledBatch(NamedTuple):
-    """``image (U, C, D, H, W)``, ``patch_center`` and ``extent (U, 3)``: there is no label to leak."""
+    """``image (U, C, D, H, W)``, ``patch_center`` and ``extent (U, 3)``: there is no label to
+    leak."""
 
     image: Tensor
     patch_center: Tensor
@@ -82,7 +85,8 @@ class UnlabeledBatch(NamedTuple):
 class Batch(NamedTuple):
     """What one step learns from.
 
-    ``patch_center`` is a patch's center along each axis of its volume, 0 to 1, and ``patch_size`` its size
+    ``patch_center`` is a patch's center along each axis of its volume, 0 to 1, and ``patch_size``
+    its size
     in the same unit, negative along an axis that was mirrored; small rotations and scalings of the
     augmentation are not part of them.
     """
@@ -137,7 +141,9 @@ class CropBatch(NamedTuple):
 
         def extract_patches(crops: Crops) -> tuple[Tensor, Tensor | None]:
             if crops.augmentations:
-                return augment_patches(crops.image, crops.label, crops.augmentations, self.patch, generator)
+                return augment_patches(
+                    crops.image, crops.label, crops.augmentations, self.patch, generator
+                )
             label = crops.label
             return crops.image.float(), label if label is None else label.long()
 
@@ -176,10 +182,15 @@ class PatchBatchDataset:
         class_voxels: dict[Path, list[ClassVoxels]] | None = None,
     ) -> None:
         self.labeled = list(labeled)
-        self.registered_cases, self.pseudo_labeled_cases = list(registered_cases), list(pseudo_labeled_cases)
+        self.registered_cases, self.pseudo_labeled_cases = (
+            list(registered_cases),
+            list(pseudo_labeled_cases),
+        )
         n_labeled = len(self.labeled)
-        self._registered_probability = config.registration_augmentation_probability(n_labeled)
-        self._pseudo_labeled_probability = config.vote_share * min(1.0, len(self.pseudo_labeled_cases) / (4 * n_labeled))
+        self._registered_probability = config.atlas.registration_augmentation_probability(n_labeled)
+        self._pseudo_labeled_probability = config.atlas.pseudo_label_fraction * min(
+            1.0, len(self.pseudo_labeled_cases) / (4 * n_labeled)
+        )
         self.unlabeled = list(unlabeled)
         self.config = config
         self._volumes = volumes or MappedVolumes()
@@ -187,18 +198,18 @@ class PatchBatchDataset:
 
     def __getitem__(self, step: int) -> CropBatch:
         rng = np.random.default_rng((self.config.seed, step))
-        patch = self.config.patch
+        patch = self.config.batch.patch_size
         assert patch is not None
         noise_seed = int(rng.integers(2**63))
         labeled = self._read_labeled_crops(rng, patch)
         unlabeled = None
-        if self.unlabeled and self.config.unlabeled_batch:
+        if self.unlabeled and self.config.batch.unlabeled_size:
             unlabeled = self._read_unlabeled_crops(rng, patch)
         return CropBatch(labeled, unlabeled, patch, noise_seed)
 
     def _read_labeled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
         images, labels, centers = [], [], []
-        for _ in range(self.config.labeled_batch):
+        for _ in range(self.config.batch.labeled_size):
             cases = self.labeled
             if self.pseudo_labeled_cases and rng.random() < self._pseudo_labeled_probability:
                 cases = self.pseudo_labeled_cases
@@ -212,7 +223,7 @@ class PatchBatchDataset:
 
     def _read_unlabeled_crops(self, rng: np.random.Generator, patch: Shape) -> Crops:
         images, centers = [], []
-        for _ in range(self.config.unlabeled_batch):
+        for _ in range(self.config.batch.unlabeled_size):
             case = self.unlabeled[rng.integers(len(self.unlabeled))]
             images.append(self._volumes.image(case.image))
             centers.append(draw_center(rng, images[-1].shape[1:], patch))
@@ -226,7 +237,7 @@ class PatchBatchDataset:
         class_voxels = self._class_voxels[case.label]
         structures = [voxels for value, voxels in class_voxels if value > 0]
         is_sparse = bool(class_voxels) and any(value < 0 for value, _ in class_voxels)
-        if structures and rng.random() < self.config.foreground_share:
+        if structures and rng.random() < self.config.batch.foreground_fraction:
             voxels = structures[rng.integers(len(structures))]
         elif is_sparse:  # a random place would often hold no annotation at all
             voxels = class_voxels[rng.integers(len(class_voxels))][1]
@@ -257,7 +268,11 @@ class PatchBatchDataset:
             assert label is not None
             out = self._volumes.view(label[number : number + 1])
             crop(volume[None], centers[number], out, fill=UNANNOTATED)
-        augmentations = tuple(draw_augmentation(rng, config) for _ in images) if config.augment else ()
+        augmentations = (
+            tuple(draw_augmentation(rng, config) for _ in images)
+            if config.augmentation.enabled
+            else ()
+        )
         shapes = np.array([volume.shape[1:] for volume in images], np.float32)
         patch_sizes = np.array(patch, np.float32) / shapes
         for patch_size, augmentation in zip(patch_sizes, augmentations, strict=bool(augmentations)):

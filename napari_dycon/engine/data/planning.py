@@ -51,7 +51,9 @@ class Fingerprint:
     high: float  # 99.5 % quantile, the same
 
 
-def compute_fingerprint(array: npt.NDArray[np.generic], spacing: tuple[float, float, float]) -> Fingerprint:
+def compute_fingerprint(
+    array: npt.NDArray[np.generic], spacing: tuple[float, float, float]
+) -> Fingerprint:
     """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
     channels = array if array.ndim == 4 else array[None]
     low, high = np.max(
@@ -80,26 +82,39 @@ def plan_training(
     card_bytes : free memory of the graphics card, where it is known
     channels, classes : of the network; the background counts
     """
-    spacing = config.spacing or _plan_spacing(fingerprints)
-    shapes = np.array([np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in fingerprints])
+    spacing = config.preprocessing.spacing or _plan_spacing(fingerprints)
+    shapes = np.array(
+        [np.array(p.shape) * np.array(p.spacing) / np.array(spacing) for p in fingerprints]
+    )
     config = plan_network(config, device, card_bytes=card_bytes)
     shape = np.median(shapes, axis=0)
     voxels = PATCH_VOXELS[device]
-    if card_bytes is not None and config.patch is None:
+    if card_bytes is not None and config.batch.patch_size is None:
         min_voxels = min(SPLIT_BELOW_VOXELS, voxels, math.prod(shape.tolist()))
         config, max_voxels = _fit_to_card(config, card_bytes, channels, classes, min_voxels)
         voxels = min(voxels, max_voxels)
-    patch = config.patch or _plan_patch(shape, config.stride, voxels)
-    if config.norm != "group" and max(patch) <= config.stride:  # which need more than one cell
-        patch = (compute_min_patch_side(config.stride),) * 3
-    intensity = config.intensity or ("window" if is_probably_ct(fingerprints) else "zscore")
-    window = config.window
-    if intensity == "window" and window is None:
+    patch = config.batch.patch_size or _plan_patch(shape, config.network.stride, voxels)
+    if (
+        config.network.norm != "group" and max(patch) <= config.network.stride
+    ):  # which need more than one cell
+        patch = (compute_min_patch_side(config.network.stride),) * 3
+    intensity = config.preprocessing.normalization or (
+        "clip" if is_probably_ct(fingerprints) else "zscore"
+    )
+    window = config.preprocessing.intensity_window
+    if intensity == "clip" and window is None:
         window = (
             float(np.median([p.low for p in fingerprints])),
             float(np.median([p.high for p in fingerprints])),
         )
-    return config.with_changes(spacing=spacing, patch=patch, intensity=intensity, window=window)
+    return config.with_changes(
+        {
+            "preprocessing.spacing": spacing,
+            "batch.patch_size": patch,
+            "preprocessing.normalization": intensity,
+            "preprocessing.intensity_window": window,
+        }
+    )
 
 
 def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = None) -> TrainConfig:
@@ -110,9 +125,9 @@ def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = N
     ConfigError
         A patch that the person chose does not fit the network.
     """
-    half = config.half_resolution
+    half = config.network.half_resolution
     if half is None:
-        half = config.filters is None and HALF_RESOLUTION[device]
+        half = config.network.filters is None and HALF_RESOLUTION[device]
     filters = FILTERS[device]
     if card_bytes is not None and card_bytes < SMALL_CARD_BYTES:
         filters = SMALL_CARD_FILTERS
@@ -120,7 +135,9 @@ def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = N
         filters = filters[:-1]
     elif HALF_RESOLUTION[device] and not half:
         filters = (*filters, filters[-1])
-    return config.with_changes(filters=config.filters or filters, half_resolution=half)
+    return config.with_changes(
+        {"network.filters": config.network.filters or filters, "network.half_resolution": half}
+    )
 
 
 def _plan_spacing(fingerprints: Sequence[Fingerprint]) -> tuple[float, float, float]:
@@ -129,12 +146,16 @@ def _plan_spacing(fingerprints: Sequence[Fingerprint]) -> tuple[float, float, fl
     thick_axis = int(np.argmax(median))
     in_plane = float(np.max(np.delete(median, thick_axis)))
     if median[thick_axis] > 3 * in_plane:
-        median[thick_axis] = max(3 * in_plane, float(np.quantile([p.spacing[thick_axis] for p in fingerprints], 0.1)))
+        median[thick_axis] = max(
+            3 * in_plane, float(np.quantile([p.spacing[thick_axis] for p in fingerprints], 0.1))
+        )
     z, y, x = (round(float(v), 4) for v in median)
     return z, y, x
 
 
-def _plan_patch(shape: npt.NDArray[np.float64], stride: int, max_voxels: int) -> tuple[int, int, int]:
+def _plan_patch(
+    shape: npt.NDArray[np.float64], stride: int, max_voxels: int
+) -> tuple[int, int, int]:
     """Largest patch of the scans' own proportions within the budget, in multiples of the stride.
 
     Axes along which a scan is thin get the least side, or all that it has; what is left of the
@@ -162,9 +183,11 @@ def compute_min_patch_side(stride: int) -> int:
 
 def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) -> float:
     """Estimate what a training step keeps of each voxel of a patch; filters must be planned."""
-    assert config.filters is not None
-    half = bool(config.half_resolution)
-    filters = sum(count * 0.125 ** (level + half) for level, count in enumerate(config.filters))
+    assert config.network.filters is not None
+    half = bool(config.network.half_resolution)
+    filters = sum(
+        count * 0.125 ** (level + half) for level, count in enumerate(config.network.filters)
+    )
     full_res_filters = FULL_RES_FILTERS * half
     stored = float(
         BYTES_PER_FILTER * filters
@@ -172,14 +195,14 @@ def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) ->
         + BYTES_PER_CLASS * classes
         + BYTES_PER_CHANNEL * channels
     )
-    return stored * (CHECKPOINTED_FRACTION if config.activation_checkpointing else 1.0)
+    return stored * (CHECKPOINTED_FRACTION if config.batch.activation_checkpointing else 1.0)
 
 
 def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) -> int:
     """Estimate what a training step keeps of each patch; patch and filters must be planned."""
-    assert config.patch is not None
+    assert config.batch.patch_size is not None
     voxel = estimate_voxel_bytes(config, channels=channels, classes=classes)
-    return math.ceil(voxel * math.prod(config.patch))
+    return math.ceil(voxel * math.prod(config.batch.patch_size))
 
 
 def reduce_batch_memory(config: TrainConfig) -> TrainConfig | None:
@@ -188,13 +211,13 @@ def reduce_batch_memory(config: TrainConfig) -> TrainConfig | None:
     The batch is computed in more parts, which costs nothing, and after that with activation
     checkpointing, which costs a quarter of the time.
     """
-    common_divisor = math.gcd(config.labeled_batch, config.unlabeled_batch)
-    for parts in range(config.accumulation_steps + 1, common_divisor + 1):
+    common_divisor = math.gcd(config.batch.labeled_size, config.batch.unlabeled_size)
+    for parts in range(config.batch.accumulation_steps + 1, common_divisor + 1):
         if common_divisor % parts == 0:
-            return config.with_changes(accumulation_steps=parts)
-    if config.activation_checkpointing or config.norm == "batch":
+            return config.with_changes({"batch.accumulation_steps": parts})
+    if config.batch.activation_checkpointing or config.network.norm == "batch":
         return None
-    return config.with_changes(activation_checkpointing=True)
+    return config.with_changes({"batch.activation_checkpointing": True})
 
 
 def _fit_to_card(
@@ -206,10 +229,10 @@ def _fit_to_card(
     ----------
     wanted : voxels of a patch for which batches are computed in other ways
     """
-    n_patches = config.labeled_batch + config.unlabeled_batch
+    n_patches = config.batch.labeled_size + config.batch.unlabeled_size
     while True:
         voxel_bytes = estimate_voxel_bytes(config, channels=channels, classes=classes)
-        parts = config.accumulation_steps
+        parts = config.batch.accumulation_steps
         voxels = int(CARD_FRACTION * card_bytes * parts / (n_patches * voxel_bytes))
         reduced = reduce_batch_memory(config) if voxels < min_voxels else None
         if reduced is None:

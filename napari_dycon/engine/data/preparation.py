@@ -86,7 +86,9 @@ def prepare_training_data(
     labeled, unlabeled = split.labeled, split.unlabeled
     ids = [*labeled, *unlabeled]
     preparing_event: Event = {"event": "preparing", "done": 0, "total": len(ids)}
-    fingerprints = yield from _run_with_heartbeat(lambda: _load_fingerprints(project, split), preparing_event)
+    fingerprints = yield from _run_with_heartbeat(
+        lambda: _load_fingerprints(project, split), preparing_event
+    )
     planned = plan_training(
         config,
         fingerprints,
@@ -117,7 +119,7 @@ def prepare_training_data(
             "No label can be learned from yet: none of them shows a structure. Mark some of it in "
             "at least one scan."
         )
-    if not unlabeled and config.method != "supervised" and config.unlabeled_batch:
+    if not unlabeled and config.method != "supervised" and config.batch.unlabeled_size:
         data.warnings.append(
             f"No case is unlabeled, so {config.method} learns from labels alone, as supervised "
             "does. Add scans without labels for it to learn from."
@@ -204,7 +206,9 @@ def _load_fingerprints(project: Project, split: CaseSplit) -> list[Fingerprint]:
     """
     unlabeled = split.unlabeled or [case.id for case in project.unlabeled_cases()]
     ids = sorted({*split.labeled, *unlabeled})  # labeling one more must not choose other scans
-    sampled_ids = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, MAX_FINGERPRINTS).astype(int))]
+    sampled_ids = [
+        ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, MAX_FINGERPRINTS).astype(int))
+    ]
     fingerprints = []
     for case in sampled_ids:
         try:

@@ -56,11 +56,14 @@ def normalize(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
     """Scale the intensities of ``(C, D, H, W)``, each channel of MRI by itself.
 
     "zscore" clips each channel to its 0.5 and 99.5 % quantiles, then sets mean 0 and deviation 1;
-    "window" clips to a fixed range and scales it to [-1, 1].
+    "clip" clips to a fixed range and scales it to [-1, 1].
     """
     array = array.astype(np.float32)
-    if config.intensity == "window" and config.window is not None:
-        low, high = config.window
+    if (
+        config.preprocessing.normalization == "clip"
+        and config.preprocessing.intensity_window is not None
+    ):
+        low, high = config.preprocessing.intensity_window
         center, half = (low + high) / 2, max(high - low, 1e-6) / 2
         return ((np.clip(array, low, high) - center) / half).astype(np.float32)
     for channel in array:
@@ -74,9 +77,9 @@ def normalize(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
 
 def prepare_image(volume: Volume, config: TrainConfig) -> npt.NDArray[np.float32]:
     """Resample and normalize a scan for the planned network: float32 ``(C, D, H, W)``."""
-    assert config.spacing is not None
+    assert config.preprocessing.spacing is not None
     array = volume.array if volume.array.ndim == 4 else volume.array[None]
-    shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.preprocessing.spacing)
     return normalize(resample(array, shape), config)
 
 
@@ -89,8 +92,8 @@ def prepare_label(
     255 where none is annotated: nearest neighbors would lose every second of single annotated
     slices.
     """
-    assert config.spacing is not None
-    shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.spacing)
+    assert config.preprocessing.spacing is not None
+    shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.preprocessing.spacing)
     if all(new >= old for new, old in zip(shape, label.shape, strict=True)):
         resampled = resample(label[None], shape, mode="nearest")[0]
         return np.asarray(resampled, dtype=np.uint8)
@@ -105,7 +108,11 @@ def prepare_label(
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
     """Name of a cached scan, different for every state of the files and every plan."""
-    settings = [config.spacing, config.intensity, config.window]
+    settings = [
+        config.preprocessing.spacing,
+        config.preprocessing.normalization,
+        config.preprocessing.intensity_window,
+    ]
     return folder / f"{case_id}-{_digest(images, settings)}.npy"
 
 
@@ -156,7 +163,9 @@ def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
         array: Array = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # NumPy raises whatever parsing a header as Python meets
         reason = str(error)[:200] or type(error).__name__
-        raise ProjectError(f"{_describe_file(path)} cannot be read: {reason}. {RETRY_HINT}") from None
+        raise ProjectError(
+            f"{_describe_file(path)} cannot be read: {reason}. {RETRY_HINT}"
+        ) from None
     if array.ndim != dimensions or array.dtype.kind != kind or min(array.shape) < 1:
         raise ProjectError(
             f"{_describe_file(path)} holds {array.dtype} {array.shape}, which no run prepared. {RETRY_HINT}"

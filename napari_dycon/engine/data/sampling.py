@@ -22,10 +22,13 @@ def voxels_by_class(label: Array, max_voxels: int = 5_000) -> list[ClassVoxels]:
     """
     rng = np.random.default_rng(0)
     flat = np.asarray(label).reshape(-1)
-    foreground = np.flatnonzero(flat - np.uint8(1) < UNANNOTATED - 1)  # neither 0 nor 255, in one pass
+    foreground = np.flatnonzero(
+        flat - np.uint8(1) < UNANNOTATED - 1
+    )  # neither 0 nor 255, in one pass
     values = flat[foreground]
     indices_by_class = [
-        (value, foreground[values == value]) for value in np.flatnonzero(np.bincount(values)).tolist()
+        (value, foreground[values == value])
+        for value in np.flatnonzero(np.bincount(values)).tolist()
     ]
     if (flat == UNANNOTATED).any():
         background = np.flatnonzero(flat == 0)

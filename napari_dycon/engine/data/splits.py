@@ -41,7 +41,7 @@ def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
             "No case is labeled yet, and training needs at least one. Paint a label on a scan "
             "in the window, or give label files with `napari-dycon new --labels DIR`."
         )
-    uses_unlabeled = config.method != "supervised" and config.unlabeled_batch > 0
+    uses_unlabeled = config.method != "supervised" and config.batch.unlabeled_size > 0
     unlabeled = [case.id for case in project.unlabeled_cases()] if uses_unlabeled else []
     validation = [case.id for case in project.labeled_cases("validation")]
     return CaseSplit(labeled, unlabeled, validation, [c.value for c in project.classes])
@@ -92,7 +92,9 @@ def cases_trained_on(project: Project, run_id: str | None) -> set[str]:
             cases |= set(labeled_ids)
         elif split is not None:  # at work, or killed
             cases |= {
-                case for case in split.labeled if label_snapshot_path(run.state_folder, case).exists()
+                case
+                for case in split.labeled
+                if label_snapshot_path(run.state_folder, case).exists()
             }
         else:
             cases |= {case.id for case in project.labeled_cases("train")}

@@ -76,7 +76,9 @@ def evaluate_folders(
         warnings.append(
             f"{_pluralize(unmatched, 'prediction')} without a reference, left out: {_list_some(unmatched)}."
         )
-        prediction_paths = {name: path for name, path in prediction_paths.items() if name in reference_paths}
+        prediction_paths = {
+            name: path for name, path in prediction_paths.items() if name in reference_paths
+        }
     if missing:
         warnings.append(
             f"{_pluralize(missing, 'reference')} without a prediction, not part of any mean: "
@@ -110,7 +112,9 @@ def evaluate_folders(
     n_structures = max(n_structures or 0, len(values))
     cases: dict[str, Any] = {}
     for number, name in enumerate(names, start=1):
-        cases[name] = _evaluate_pair(prediction_paths[name], reference_paths[name], values, n_structures)
+        cases[name] = _evaluate_pair(
+            prediction_paths[name], reference_paths[name], values, n_structures
+        )
         if on_progress is not None:
             on_progress(number, len(names), name)
     return {
@@ -138,7 +142,9 @@ def _evaluate_pair(
     )
 
 
-def _read_pair(prediction: Path, reference: Path) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def _read_pair(
+    prediction: Path, reference: Path
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Prediction and reference (D, H, W), checked against each other."""
     truth = read_label(reference)
     mask = read_label(prediction, reference=truth)

@@ -14,10 +14,14 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 
-MARGIN_MM = 3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
+MARGIN_MM = (
+    3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
+)
 
 
-def mean_foreground_uncertainty(prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]) -> float:
+def mean_foreground_uncertainty(
+    prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]
+) -> float:
     """Mean uncertainty in the band around what was predicted; needs no reference.
 
     Where nothing was predicted it is the mean over the whole image.

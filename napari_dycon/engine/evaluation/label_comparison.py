@@ -25,7 +25,10 @@ class StructureComparison:
 
 
 def compare_structures(
-    label: LabelArray, prediction: LabelArray | None, values: Sequence[int], spacing_mm: Sequence[float]
+    label: LabelArray,
+    prediction: LabelArray | None,
+    values: Sequence[int],
+    spacing_mm: Sequence[float],
 ) -> list[StructureComparison]:
     """Compare structure by structure.
 
@@ -35,7 +38,10 @@ def compare_structures(
     label_counts = np.bincount(label.reshape(-1), minlength=256)
     comparisons = []
     if prediction is None:
-        return [StructureComparison(v, _volume_ml(int(label_counts[v]), voxel_ml), None, None) for v in values]
+        return [
+            StructureComparison(v, _volume_ml(int(label_counts[v]), voxel_ml), None, None)
+            for v in values
+        ]
     prediction_counts = np.bincount(prediction.reshape(-1), minlength=256)
     is_annotated = label != UNANNOTATED
     label_values, prediction_values = label[is_annotated], prediction[is_annotated]
@@ -45,12 +51,15 @@ def compare_structures(
         n_labeled = int(label_counts[value])
         dice = 2 * int(common[value]) / int(sizes[value]) if n_labeled and sizes[value] else None
         volume = _volume_ml(int(prediction_counts[value]), voxel_ml)
-        comparisons.append(StructureComparison(value, _volume_ml(n_labeled, voxel_ml), volume or 0.0, dice))
+        comparisons.append(
+            StructureComparison(value, _volume_ml(n_labeled, voxel_ml), volume or 0.0, dice)
+        )
     return comparisons
 
 
 def difference_map(label: LabelArray, prediction: LabelArray) -> LabelArray:
-    """Where they part: ``ADDED`` by the prediction, ``MISSED`` by it, or ``OTHER_STRUCTURE`` structure.
+    """Where they part: ``ADDED`` by the prediction, ``MISSED`` by it, or ``OTHER_STRUCTURE``
+    structure.
 
     Where nobody annotated, only what the prediction adds counts.
     """

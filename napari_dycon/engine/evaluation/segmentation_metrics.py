@@ -43,7 +43,9 @@ def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) 
     if not annotation_mask.any():
         return {}
     return {
-        int(value): _dice_and_jaccard((prediction == value) & annotation_mask, (reference == value) & annotation_mask)[0]
+        int(value): _dice_and_jaccard(
+            (prediction == value) & annotation_mask, (reference == value) & annotation_mask
+        )[0]
         for value in classes
     }
 
@@ -96,7 +98,8 @@ def evaluate_case(
             "somebody has drawn."
         )
     class_scores = {
-        str(int(v)): _score_class(prediction, reference, annotation_mask, v, spacing_mm) for v in classes
+        str(int(v)): _score_class(prediction, reference, annotation_mask, v, spacing_mm)
+        for v in classes
     }
     result: dict[str, Any] = {
         "classes": class_scores,
@@ -115,7 +118,9 @@ def evaluate_case(
             spacing_mm,
             n_classes or len(classes) + 1,
         )
-        result["uncertainty"]["score"] = mean_foreground_uncertainty(prediction, uncertainty, spacing_mm)
+        result["uncertainty"]["score"] = mean_foreground_uncertainty(
+            prediction, uncertainty, spacing_mm
+        )
     return result
 
 
@@ -171,9 +176,16 @@ def _mean_sd(values: Sequence[float]) -> dict[str, float]:
 
 
 def _score_class(
-    prediction: Array, reference: Array, annotation_mask: Mask, value: int, spacing_mm: Sequence[float]
+    prediction: Array,
+    reference: Array,
+    annotation_mask: Mask,
+    value: int,
+    spacing_mm: Sequence[float],
 ) -> dict[str, Any]:
-    predicted_mask, reference_mask = (prediction == value) & annotation_mask, (reference == value) & annotation_mask
+    predicted_mask, reference_mask = (
+        (prediction == value) & annotation_mask,
+        (reference == value) & annotation_mask,
+    )
     dice, jaccard = _dice_and_jaccard(predicted_mask, reference_mask)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     counts = int(predicted_mask.sum()), int(reference_mask.sum())
@@ -198,7 +210,10 @@ def _score_class(
 
 def _dice_and_jaccard(predicted_mask: Mask, reference_mask: Mask) -> tuple[float, float]:
     """Dice and Jaccard; both 1 when both masks are empty."""
-    common, total = int((predicted_mask & reference_mask).sum()), int(predicted_mask.sum()) + int(reference_mask.sum())
+    common, total = (
+        int((predicted_mask & reference_mask).sum()),
+        int(predicted_mask.sum()) + int(reference_mask.sum()),
+    )
     if total == 0:
         return 1.0, 1.0
     return 2.0 * common / total, common / (total - common)
@@ -214,7 +229,10 @@ def _surface_distances(
 
     box = bounding_box(predicted_mask | reference_mask)
     # One channel each: (1, 1, d, h, w).
-    pair = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (predicted_mask, reference_mask)]
+    pair = [
+        torch.from_numpy(np.ascontiguousarray(m[box]))[None, None]
+        for m in (predicted_mask, reference_mask)
+    ]
     spacing = [float(s) for s in spacing_mm]
     with warnings.catch_warnings():
         # MONAI 1.6 passes an argument of its own that it has deprecated.

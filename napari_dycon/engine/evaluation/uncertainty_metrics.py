@@ -48,12 +48,16 @@ def evaluate_uncertainty(
     Returns
     -------
     ``auroc``: probability that a wrong voxel is more uncertain than a right one, None unless
-    there are both; ``auroc_foreground``: the same inside the band; ``ece``: expected calibration error;
+    there are both; ``auroc_foreground``: the same inside the band; ``ece``: expected calibration
+    error;
     ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: share of wrong voxels,
-    which is also the AURC of an uninformative map; ``foreground_voxels``; ``confidence_from``: "map" or
-    "entropy".
+    which is also the AURC of an uninformative map; ``foreground_voxels``; ``confidence_from``:
+    "map" or "entropy".
     """
-    margin = dilate_mm((prediction != 0) | ((reference != 0) & annotation_mask), spacing_mm) & annotation_mask
+    margin = (
+        dilate_mm((prediction != 0) | ((reference != 0) & annotation_mask), spacing_mm)
+        & annotation_mask
+    )
     if not margin.any():  # nothing there and nothing found: the whole image is judged
         margin = annotation_mask
     errors = prediction != reference
@@ -117,10 +121,14 @@ def _auroc_from_histogram(score: Values, is_positive: Mask) -> float | None:
     if positive_counts.sum() == 0 or negative_counts.sum() == 0:
         return None
     negatives_below = np.cumsum(negative_counts) - negative_counts / 2.0  # ties count as half
-    return float((positive_counts * negatives_below).sum() / positive_counts.sum() / negative_counts.sum())
+    return float(
+        (positive_counts * negatives_below).sum() / positive_counts.sum() / negative_counts.sum()
+    )
 
 
-def expected_calibration_error(confidence: Values, is_correct: Mask, n_bins: int = N_CALIBRATION_BINS) -> float:
+def expected_calibration_error(
+    confidence: Values, is_correct: Mask, n_bins: int = N_CALIBRATION_BINS
+) -> float:
     """Expected calibration error: Σ over equal bins of (n_b / N) · |accuracy_b - confidence_b|.
 
     Parameters

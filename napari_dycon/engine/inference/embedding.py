@@ -40,11 +40,22 @@ class FeatureSum:
     def merge(self, other: FeatureSum) -> None:
         """Add the windows of another sum."""
         if other._foreground_sum is not None and other._total_sum is not None:
-            self._accumulate(other._foreground_sum, other._total_sum, other._foreground_weight, other._n_locations)
+            self._accumulate(
+                other._foreground_sum,
+                other._total_sum,
+                other._foreground_weight,
+                other._n_locations,
+            )
 
-    def _accumulate(self, foreground_sum: Tensor, total_sum: Tensor, weight: Tensor, n_locations: int) -> None:
+    def _accumulate(
+        self, foreground_sum: Tensor, total_sum: Tensor, weight: Tensor, n_locations: int
+    ) -> None:
         if self._foreground_sum is None or self._total_sum is None:
-            self._foreground_sum, self._total_sum, self._foreground_weight = foreground_sum, total_sum, weight
+            self._foreground_sum, self._total_sum, self._foreground_weight = (
+                foreground_sum,
+                total_sum,
+                weight,
+            )
         else:
             self._foreground_sum = self._foreground_sum + foreground_sum
             self._total_sum = self._total_sum + total_sum
@@ -56,6 +67,9 @@ class FeatureSum:
         if self._foreground_sum is None or self._total_sum is None:
             return []
         vector = torch.cat(
-            [self._foreground_sum / self._foreground_weight.clamp(min=1e-6), self._total_sum / max(self._n_locations, 1)]
+            [
+                self._foreground_sum / self._foreground_weight.clamp(min=1e-6),
+                self._total_sum / max(self._n_locations, 1),
+            ]
         )
         return [round(float(value), 5) for value in vector.cpu()]

@@ -52,7 +52,8 @@ def run_pipeline(
 ) -> Generator[ComputingItem[Item] | WrittenItem[Item, Result] | FailedItem[Item]]:
     """Take items through all stages.
 
-    ``WrittenItem`` and ``FailedItem`` come in the order of the items, one of them for each; ``ComputingItem``
+    ``WrittenItem`` and ``FailedItem`` come in the order of the items, one of them for each;
+    ``ComputingItem``
     of an item may come before ``WrittenItem`` of the one before it. When the iterator is closed or
     interrupted, the stages at work are waited for and nothing else is begun.
 

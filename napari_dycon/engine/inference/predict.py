@@ -79,14 +79,14 @@ def predict_volume(
     """
     image = prepare_image(volume, model.config) if prepared_image is None else prepared_image
     shape, config = volume.shape, model.config
-    assert config.patch is not None
+    assert config.batch.patch_size is not None
     slabs = plan_slabs(
         shape,
         image.shape[1:],
         n_classes=len(model.class_values) + 1,
-        margin=config.patch[0],
+        margin=config.batch.patch_size[0],
         free_bytes=get_free_bytes(CPU),
-        max_scale=max(1.0, *config.test_scales),
+        max_scale=max(1.0, *config.inference.tta_scales),
     )
     values = np.array([0, *model.class_values], dtype=np.uint8)
     placement = device, dtype
@@ -98,8 +98,12 @@ def predict_volume(
         members = predict_members(
             model, image, shape, *placement, fast=fast, maps_device=maps_device, features=features
         )
-        atlas_probabilities = None if fast else predict_with_atlases(model, image, shape, device, exclude_case=exclude_case)
-        mean, *maps = compute_uncertainty_maps(members, atlas_probabilities, config.atlas_weight)
+        atlas_probabilities = (
+            None
+            if fast
+            else predict_with_atlases(model, image, shape, device, exclude_case=exclude_case)
+        )
+        mean, *maps = compute_uncertainty_maps(members, atlas_probabilities, config.atlas.weight)
         uncertainty, disagreement = (array.cpu().numpy() for array in maps)
         mask = values[mean.argmax(dim=0).cpu().numpy()]
         return Prediction(mask, uncertainty, disagreement, features.to_vector())
@@ -163,9 +167,9 @@ def predict_members(
     features : given what the teacher sees, once
     """
     image = torch.from_numpy(prepared_image)
-    mirrors = (False, True) if model.config.test_mirror and not fast else (False,)
+    mirrors = (False, True) if model.config.inference.tta_flip_left_right and not fast else (False,)
     for is_mirrored, (number, scale) in itertools.product(
-        mirrors, enumerate(model.config.test_scales)
+        mirrors, enumerate(model.config.inference.tta_scales)
     ):
         network = (model.student, model.teacher)[number % 2]
         size = [max(round(n * scale), 1) for n in image.shape[1:]]
@@ -175,7 +179,9 @@ def predict_members(
         member_features = features if number == TEACHER_INDEX and not is_mirrored else None
         # Rather maps on the CPU than smaller windows, which norms suffer from.
         attempts = ATTEMPTS if maps_device.type == "cpu" else ATTEMPTS[:2]
-        member = predict_probabilities(network, model, view, device, dtype, member_features, attempts)
+        member = predict_probabilities(
+            network, model, view, device, dtype, member_features, attempts
+        )
         if is_mirrored:
             member = member.flip(LEFT_RIGHT_AXIS + 1)
         has_shape = tuple(member.shape[1:]) == shape
@@ -197,11 +203,15 @@ def predict_with_atlases(
     """
     if not model.atlases or prepared_image[0].size > MAX_ATLAS_VOXELS:
         return None
-    atlas_groups = [[atlas for atlas in group if atlas.id != exclude_case] for group in model.atlases]
+    atlas_groups = [
+        [atlas for atlas in group if atlas.id != exclude_case] for group in model.atlases
+    ]
 
     def segment(compute_device: torch.device) -> Tensor | None:
         with use_single_thread(compute_device):
-            return segment_with_atlases(prepared_image, atlas_groups, len(model.class_values) + 1, compute_device)
+            return segment_with_atlases(
+                prepared_image, atlas_groups, len(model.class_values) + 1, compute_device
+            )
 
     try:
         probabilities = retry_with_less_memory(segment, dict.fromkeys((device, CPU)), device)
@@ -217,9 +227,9 @@ def _resize(array: Tensor, size: Sequence[int]) -> Tensor:
 
 def _has_multiple_locations(model: TrainedModel, attempt: tuple[float, bool]) -> bool:
     """Whether windows have more than one cell at the bottleneck, which most norms need."""
-    assert model.config.patch is not None
-    longest = int(max(model.config.patch) * attempt[0] * model.window_side)
-    return model.config.norm == "group" or longest > model.config.stride
+    assert model.config.batch.patch_size is not None
+    longest = int(max(model.config.batch.patch_size) * attempt[0] * model.window_side)
+    return model.config.network.norm == "group" or longest > model.config.network.stride
 
 
 def extract_features(
@@ -228,7 +238,7 @@ def extract_features(
     """Features of a prepared scan ``(C, D, H, W)`` as a prediction has them (``features.py``)."""
     features = FeatureSum()
     view = torch.from_numpy(np.array(image, dtype=np.float32))
-    scale = model.config.test_scales[TEACHER_INDEX]
+    scale = model.config.inference.tta_scales[TEACHER_INDEX]
     if scale != 1.0:
         view = _resize(view, [max(round(n * scale), 1) for n in view.shape[1:]])
     predict_probabilities(model.teacher, model, view, device, dtype, features)
@@ -254,13 +264,16 @@ def predict_probabilities(
     attempts : ways to do so, as ``ATTEMPTS``
     features : given what the network's bottleneck holds in all windows
     """
-    patch = model.config.patch
+    patch = model.config.batch.patch_size
     assert patch is not None
 
     width = image.shape[3]
-    if model.config.norm == "instance" and max(image.shape[1:]) <= model.config.stride:
+    if (
+        model.config.network.norm == "instance"
+        and max(image.shape[1:]) <= model.config.network.stride
+    ):
         # Of a single cell at the bottleneck instance norm would leave nothing.
-        pad = (0, model.config.stride + 1 - width, 0, 0, 0, 0)
+        pad = (0, model.config.network.stride + 1 - width, 0, 0, 0, 0)
         image = F.pad(image[None], pad, mode="replicate")[0]
     attempts = [a for a in attempts if _has_multiple_locations(model, a)] or attempts[:1]
     attempt_features = FeatureSum()

@@ -25,7 +25,12 @@ from napari_dycon.engine.data.preprocessing import (
     read_image_array,
 )
 from napari_dycon.engine.evaluation import foreground_margin
-from napari_dycon.engine.inference.pipeline import ComputingItem, FailedItem, WrittenItem, run_pipeline
+from napari_dycon.engine.inference.pipeline import (
+    ComputingItem,
+    FailedItem,
+    WrittenItem,
+    run_pipeline,
+)
 from napari_dycon.engine.inference.predict import Prediction, extract_features, predict_volume
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.memory import get_free_bytes
@@ -82,13 +87,17 @@ def predict_cases(
         return prepare_scan(project.read_image(case), model, case)
 
     def compute(case: str, scan: PreparedScan) -> Prediction:
-        return predict_volume(model, scan.grid, device, dtype, exclude_case=case, prepared_image=scan.image)
+        return predict_volume(
+            model, scan.grid, device, dtype, exclude_case=case, prepared_image=scan.image
+        )
 
     def write(case: str, grid: Volume, result: Prediction) -> None:
         project.write_prediction(
             run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid
         )
-        score = foreground_margin.mean_foreground_uncertainty(result.mask, result.uncertainty, grid.spacing_mm)
+        score = foreground_margin.mean_foreground_uncertainty(
+            result.mask, result.uncertainty, grid.spacing_mm
+        )
         project.save_case_metadata(run_id, case, {"score": score, "features": result.features})
 
     yield from _predict_scans(
@@ -165,7 +174,9 @@ def predict_files(
     def write(scan: Scan, grid: Volume, result: Prediction) -> None:
         ensure_dir(out_folder)
         suffixes = ("_uncertainty", "_disagreement", "")  # the mask last: its maps are there then
-        with atomic_write_many([out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]) as files:
+        with atomic_write_many(
+            [out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]
+        ) as files:
             write_map(result.uncertainty, reference=grid, path=files[0])
             write_map(result.disagreement, reference=grid, path=files[1])
             write_mask(result.mask, reference=grid, path=files[2])
@@ -187,10 +198,13 @@ def prepare_scan(volume: Volume, model: TrainedModel, name: str) -> PreparedScan
         It is too large to be prepared.
     """
     check_channels(volume, model, name)
-    assert model.config.spacing is not None
-    shape = compute_grid_shape(volume.shape, volume.spacing_mm, model.config.spacing)
+    assert model.config.preprocessing.spacing is not None
+    shape = compute_grid_shape(volume.shape, volume.spacing_mm, model.config.preprocessing.spacing)
     available_bytes = get_free_bytes(torch.device("cpu"))
-    if available_bytes is not None and 4 * PREPARATION_COPIES * volume.channels * math.prod(shape) > available_bytes:
+    if (
+        available_bytes is not None
+        and 4 * PREPARATION_COPIES * volume.channels * math.prod(shape) > available_bytes
+    ):
         raise MemoryError("out of memory: a scan does not fit")
     return PreparedScan(volume.grid_only(), prepare_image(volume, model.config))
 

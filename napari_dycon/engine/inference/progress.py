@@ -33,7 +33,9 @@ class PredictionProgress:
             "case": case,
             "done": self.n_finished,
             "total": self.total,
-            "remaining": None if time_per_scan is None else round(time_per_scan * (self.total - self.n_finished), 1),
+            "remaining": None
+            if time_per_scan is None
+            else round(time_per_scan * (self.total - self.n_finished), 1),
         }
 
     def finish(self) -> None:

@@ -20,11 +20,14 @@ from torch import Tensor
 # added up and divided) and on the scan's own (mean, entropies and their parts).
 PREPARED_COPIES, SCAN_COPIES = 6, 6
 RESULT_BYTES_PER_VOXEL = 9  # of a voxel: uint8 mask, two float32 maps
-USABLE_MEMORY_FRACTION = 0.75  # of the free memory; the rest is for windows, writing, other programs
+USABLE_MEMORY_FRACTION = (
+    0.75  # of the free memory; the rest is for windows, writing, other programs
+)
 
 
 class Slab(NamedTuple):
-    """Rows ``start`` to ``stop`` of the scan, predicted from ``prepared_start`` to ``prepared_stop`` of its grid.
+    """Rows ``start`` to ``stop`` of the scan, predicted from ``prepared_start`` to
+    ``prepared_stop`` of its grid.
 
     ``prepared_start`` and ``prepared_stop`` count rows of the prepared grid.
     """
@@ -66,12 +69,17 @@ def plan_slabs(
         return single_slab
     usable_bytes = USABLE_MEMORY_FRACTION * free_bytes - RESULT_BYTES_PER_VOXEL * math.prod(shape)
     row_bytes = 4 * n_classes * SCAN_COPIES * math.prod(shape[1:])
-    prepared_row_bytes = 4 * n_classes * PREPARED_COPIES * math.prod(prepared_shape[1:]) * max(max_scale, 1.0) ** 3
+    prepared_row_bytes = (
+        4 * n_classes * PREPARED_COPIES * math.prod(prepared_shape[1:]) * max(max_scale, 1.0) ** 3
+    )
     ratio = prepared_shape[0] / depth
     if row_bytes * depth + prepared_row_bytes * prepared_shape[0] <= usable_bytes:
         return single_slab
     for overlap in (margin, margin // 4, 1):
-        rows = int((usable_bytes - 2 * (overlap + 1) * prepared_row_bytes) / (row_bytes + ratio * prepared_row_bytes))
+        rows = int(
+            (usable_bytes - 2 * (overlap + 1) * prepared_row_bytes)
+            / (row_bytes + ratio * prepared_row_bytes)
+        )
         if rows >= min(overlap, depth) or (overlap == 1 and rows >= 1):
             break
     else:

@@ -47,7 +47,9 @@ def sample_calibration_voxels(
         indices = np.random.default_rng(0).choice(indices, MAX_SAMPLED_VOXELS, replace=False)
     index = torch.from_numpy(indices)
     probabilities = torch.stack([member.flatten(1)[:, index] for member in members])
-    return probabilities.clamp(min=1e-7).log(), torch.from_numpy(label.reshape(-1)[indices].astype(np.int64))
+    return probabilities.clamp(min=1e-7).log(), torch.from_numpy(
+        label.reshape(-1)[indices].astype(np.int64)
+    )
 
 
 def fit_temperature(samples: Sequence[CalibrationSample]) -> float:

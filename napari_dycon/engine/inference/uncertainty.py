@@ -55,7 +55,9 @@ def compute_uncertainty_maps(
     if atlas_probabilities is not None:
         atlas_probabilities = atlas_probabilities.to(mean.device)
         mean = torch.lerp(mean, atlas_probabilities, atlas_weight)
-        mean_entropy = torch.lerp(mean_entropy, normalized_entropy(atlas_probabilities), atlas_weight)
+        mean_entropy = torch.lerp(
+            mean_entropy, normalized_entropy(atlas_probabilities), atlas_weight
+        )
     uncertainty = normalized_entropy(mean).clamp(0.0, 1.0)
     disagreement = (uncertainty - mean_entropy).clamp(0.0, 1.0)
     return mean, uncertainty, disagreement

@@ -83,9 +83,9 @@ def _compare_window_sides(
 
 
 def _has_same_windows(model: TrainedModel, shape: Sequence[int]) -> bool:
-    assert model.config.patch is not None
+    assert model.config.batch.patch_size is not None
     patch_windows, larger_windows = (
-        plan_windows(shape, model.config.patch, side=side) for side in (1.0, LARGER_SIDE)
+        plan_windows(shape, model.config.batch.patch_size, side=side) for side in (1.0, LARGER_SIDE)
     )
     return patch_windows == larger_windows
 
@@ -104,9 +104,11 @@ def _mean_dice(
     return float(np.mean(list(dice_per_class(mask, label, classes).values())))
 
 
-def _find_structure_box(label: npt.NDArray[np.uint8], model: TrainedModel) -> tuple[slice, ...] | None:
+def _find_structure_box(
+    label: npt.NDArray[np.uint8], model: TrainedModel
+) -> tuple[slice, ...] | None:
     """Part of ``(D, H, W)`` around the middle of what is drawn, ``None`` where nothing is."""
-    assert model.config.patch is not None
+    assert model.config.batch.patch_size is not None
     indices = np.flatnonzero((label != 0) & (label != UNANNOTATED))
     if not len(indices):
         return None
@@ -114,7 +116,9 @@ def _find_structure_box(label: npt.NDArray[np.uint8], model: TrainedModel) -> tu
     coordinates = np.stack(np.unravel_index(indices, label.shape), axis=1)
     middle = coordinates[np.linalg.norm(coordinates - coordinates.mean(axis=0), axis=1).argmin()]
     box = []
-    for center, length, patch_side in zip(middle, label.shape, model.config.patch, strict=True):
+    for center, length, patch_side in zip(
+        middle, label.shape, model.config.batch.patch_size, strict=True
+    ):
         side = min(round(CROP_SIDE * patch_side), length)
         start = min(max(int(center) - side // 2, 0), length - side)
         box.append(slice(start, start + side))

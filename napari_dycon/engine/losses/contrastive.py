@@ -87,7 +87,12 @@ def fecl(
         anchor_weight = entropy.detach().to(z.dtype).exp()
         rows = max(1, min(n_locations, pair_budget // (batch * n_locations)))
         zero_count = torch.zeros((), dtype=torch.long, device=z.device)
-        contrast, anchors, repulsion, pairs = z.new_zeros(()), zero_count, z.new_zeros(()), zero_count
+        contrast, anchors, repulsion, pairs = (
+            z.new_zeros(()),
+            zero_count,
+            z.new_zeros(()),
+            zero_count,
+        )
         for start in range(0, n_locations, rows):
             block = slice(start, start + rows)
             arguments = (
@@ -134,14 +139,18 @@ def _fecl_chunk(
     if negative_gamma != 0:
         focus = negative_gamma * s.detach()
         n_negatives = (~no_negative).sum(dim=2, keepdim=True).clamp(min=1)
-        to_negatives = s + (focus - (_log_sum_exp(focus, no_negative) - n_negatives.to(s.dtype).log()))
+        to_negatives = s + (
+            focus - (_log_sum_exp(focus, no_negative) - n_negatives.to(s.dtype).log())
+        )
     # x is the negative log-odds of S: -log S = softplus(x), log(1 - S) = x - softplus(x).
     x = _log_sum_exp(to_negatives, no_negative) - s  # (B, R, N)
     term = F.softplus(x)
     if gamma != 0:
         term = term * (gamma * (x - term)).exp()
     n_positives = (same_class.sum(dim=2) - 1).masked_fill(ignored, 0)  # (B, R), |P(i)|
-    per_anchor = term.masked_fill(no_positive, 0.0).sum(dim=2) * anchor_weight / n_positives.clamp(min=1)
+    per_anchor = (
+        term.masked_fill(no_positive, 0.0).sum(dim=2) * anchor_weight / n_positives.clamp(min=1)
+    )
     has_no_negative = no_negative.all(dim=2)  # nothing to be told apart from: S is 1
     contrast = per_anchor.masked_fill(ignored | has_no_negative, 0.0).sum()
     anchors = (n_positives > 0).sum()

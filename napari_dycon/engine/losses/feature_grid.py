@@ -21,7 +21,8 @@ FeatureShape = tuple[int, int, int]  # cells (d, h, w) of a patch
 def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
     """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
 
-    Only annotated voxels vote; a cell of which less than ``MIN_ANNOTATED_FRACTION`` is annotated is -1.
+    Only annotated voxels vote; a cell of which less than ``MIN_ANNOTATED_FRACTION`` is annotated
+    is -1.
     """
     fractions = _class_fractions(label, classes, feature_shape)
     labels = fractions.argmax(dim=1)
@@ -29,14 +30,18 @@ def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) 
     return labels.flatten(1)
 
 
-def downsample_pseudo_labels(teacher_probabilities: Tensor, feature_shape: FeatureShape, min_confidence: float) -> Tensor:
+def downsample_pseudo_labels(
+    teacher_probabilities: Tensor, feature_shape: FeatureShape, min_confidence: float
+) -> Tensor:
     """Majority class of the teacher's prediction in each cell, ``(B, C, D, H, W)`` to ``(B, N)``.
 
     A cell in which the teacher's mean confidence (its largest probability) is under ``confidence``
     is -1.
     """
     confidence, labels = teacher_probabilities.max(dim=1)
-    return _select_majority(labels, confidence, teacher_probabilities.shape[1], feature_shape, min_confidence)
+    return _select_majority(
+        labels, confidence, teacher_probabilities.shape[1], feature_shape, min_confidence
+    )
 
 
 def downsample_pseudo_labels_from_log_p(
@@ -44,10 +49,18 @@ def downsample_pseudo_labels_from_log_p(
 ) -> Tensor:
     """``downsample_pseudo_labels`` of ``(B, C, D, H, W)`` log-probabilities."""
     log_confidence, labels = teacher_log_p.max(dim=1)
-    return _select_majority(labels, log_confidence.exp(), teacher_log_p.shape[1], feature_shape, min_confidence)
+    return _select_majority(
+        labels, log_confidence.exp(), teacher_log_p.shape[1], feature_shape, min_confidence
+    )
 
 
-def _select_majority(labels: Tensor, confidence: Tensor, classes: int, feature_shape: FeatureShape, min_confidence: float) -> Tensor:
+def _select_majority(
+    labels: Tensor,
+    confidence: Tensor,
+    classes: int,
+    feature_shape: FeatureShape,
+    min_confidence: float,
+) -> Tensor:
     majority = _class_fractions(labels, classes, feature_shape).argmax(dim=1)
     mean_confidence = block_mean(confidence[:, None].float(), feature_shape).squeeze(1)
     return majority.masked_fill(mean_confidence < min_confidence, IGNORE_INDEX).flatten(1)
@@ -64,11 +77,14 @@ def _class_fractions(label: Tensor, classes: int, feature_shape: FeatureShape) -
 
 def downsample_entropy_from_log_p(log_probabilities: Tensor, feature_shape: FeatureShape) -> Tensor:
     """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
-    return downsample_entropy(predictive_entropy(log_probabilities), log_probabilities.shape[1], feature_shape)
+    return downsample_entropy(
+        predictive_entropy(log_probabilities), log_probabilities.shape[1], feature_shape
+    )
 
 
 def downsample_entropy(entropy: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
-    """``downsample_entropy_from_log_p`` of the entropy ``(B, D, H, W)`` of ``classes`` probabilities in nats."""
+    """``downsample_entropy_from_log_p`` of the entropy ``(B, D, H, W)`` of ``classes``
+    probabilities in nats."""
     h = entropy / math.log(classes)
     return block_mean(h[:, None].float(), feature_shape).flatten(1).clamp(0.0, 1.0)
 
@@ -90,7 +106,10 @@ def block_mean(values: Tensor, feature_shape: FeatureShape) -> Tensor:
 
 
 def region_indices(
-    patch_center: Tensor, patch_size: Tensor, feature_shape: FeatureShape, region_grid: tuple[int, int, int]
+    patch_center: Tensor,
+    patch_size: Tensor,
+    feature_shape: FeatureShape,
+    region_grid: tuple[int, int, int],
 ) -> Tensor:
     """Region of each cell in a grid over the normalized volume, ``(B, N)``.
 

@@ -51,7 +51,9 @@ def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> T
     logits : (B, C, D, H, W)
     label : (B, D, H, W), int64, 255 where nobody annotated
     """
-    return supervised_from_log_probabilities(compute_log_probabilities(logits), label, smooth=smooth)
+    return supervised_from_log_probabilities(
+        compute_log_probabilities(logits), label, smooth=smooth
+    )
 
 
 def supervised_from_log_probabilities(
@@ -121,7 +123,9 @@ def uncl(
             f"student logits {tuple(student_logits.shape)} and teacher logits "
             f"{tuple(teacher_logits.shape)} must have the same shape"
         )
-    comparison = compare(compute_log_probabilities(student_logits), compute_log_probabilities(teacher_logits))
+    comparison = compare(
+        compute_log_probabilities(student_logits), compute_log_probabilities(teacher_logits)
+    )
     return uncl_from_comparison(comparison, beta, entropy_weight=entropy_weight)
 
 

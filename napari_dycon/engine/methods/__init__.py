@@ -22,8 +22,8 @@ from napari_dycon.engine.network import SegmentationNetwork
 class StepInputs:
     """What a method may use in one step.
 
-    ``progress`` is t / T of the steps that unlabeled scans take part in, ``noise_generator`` seeds the
-    teacher's view.
+    ``progress`` is t / T of the steps that unlabeled scans take part in, ``noise_generator`` seeds
+    the teacher's view.
     """
 
     student: SegmentationNetwork

@@ -48,15 +48,20 @@ class DyCON:
         image = torch.cat([labeled.image, unlabeled.image])
         with torch.no_grad():  # first, while memory holds nothing of the student yet
             teacher: NetworkOutput = step.teacher(
-                add_input_noise(image, step.noise_generator, c.teacher_noise), embed=True
+                add_input_noise(image, step.noise_generator, c.semi_supervised.teacher_noise_std),
+                embed=True,
             )
         student: NetworkOutput = step.student(image, embed=True)
         # Once a step; every part of the loss takes from these.
         log_p, teacher_log_p = (compute_log_probabilities(x.logits) for x in (student, teacher))
         comparison = compare(log_p, teacher_log_p)
-        beta = adaptive_beta(step.progress, c.beta_max, c.beta_min)
-        weight = sigmoid_rampup(step.progress, c.consistency_ramp, c.consistency_weight)
-        uncl = uncl_from_comparison(comparison, beta, entropy_weight=c.entropy_weight)
+        beta = adaptive_beta(step.progress, c.uncl.beta_max, c.uncl.beta_min)
+        weight = sigmoid_rampup(
+            step.progress,
+            c.semi_supervised.consistency_rampup,
+            c.semi_supervised.consistency_weight,
+        )
+        uncl = uncl_from_comparison(comparison, beta, entropy_weight=c.uncl.entropy_weight)
         contrast = self._compute_fecl(
             step,
             student.embeddings,
@@ -65,11 +70,11 @@ class DyCON:
             entropy=comparison.student_entropy,
         )
         consistency = consistency_from_distance(comparison.distance[n_labeled:], log_p.shape[1])
-        u = c.unsupervised_weight
+        u = c.semi_supervised.weight
         return {
             "supervised": supervised_from_log_probabilities(log_p[:n_labeled], labeled.label),
-            "uncl": u * c.uncl_weight * uncl,
-            "fecl": u * c.fecl_weight * contrast,
+            "uncl": u * c.uncl.weight * uncl,
+            "fecl": u * c.fecl.weight * contrast,
             "consistency": weight * consistency,
         }
 
@@ -93,24 +98,26 @@ class DyCON:
                 [
                     downsample_labels(step.batch.labeled.label, classes, feature_shape),
                     downsample_pseudo_labels_from_log_p(
-                        unlabeled_log_p, feature_shape, c.teacher_confidence
+                        unlabeled_log_p, feature_shape, c.semi_supervised.pseudo_label_threshold
                     ),
                 ]
             )
             location_entropy = downsample_entropy(entropy.detach(), classes, feature_shape)
-            if not c.fecl_entropy:
+            if not c.fecl.entropy_weighting:
                 location_entropy = torch.zeros_like(location_entropy)
         z, z_t = flatten_spatial(student), flatten_spatial(teacher)
-        if c.cross_volume:  # all cells of the batch as if they were one patch
-            z, z_t, labels, location_entropy = (x.flatten(0, 1)[None] for x in (z, z_t, labels, location_entropy))
+        if c.fecl.cross_patch:  # all cells of the batch as if they were one patch
+            z, z_t, labels, location_entropy = (
+                x.flatten(0, 1)[None] for x in (z, z_t, labels, location_entropy)
+            )
         return fecl(
             z,
             labels,
             location_entropy,
             z_t,
-            temperature=c.temperature,
-            gamma=c.gamma,
-            negative_gamma=c.fecl_negative_gamma,
-            teacher_weight=c.fecl_teacher_weight,
+            temperature=c.fecl.temperature,
+            gamma=c.fecl.focal_gamma,
+            negative_gamma=c.fecl.negative_gamma,
+            teacher_weight=c.fecl.teacher_weight,
             threshold=teacher_threshold(step.progress),
         )

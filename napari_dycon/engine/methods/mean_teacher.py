@@ -27,10 +27,16 @@ class MeanTeacher:
         labeled, unlabeled = step.batch.labeled, step.unlabeled
         n_labeled = len(labeled.image)
         with torch.no_grad():  # first, while memory holds nothing of the student yet
-            noisy_image = add_input_noise(unlabeled.image, step.noise_generator, c.teacher_noise)
+            noisy_image = add_input_noise(
+                unlabeled.image, step.noise_generator, c.semi_supervised.teacher_noise_std
+            )
             teacher_logits = step.teacher(noisy_image).logits
         logits = step.student(torch.cat([labeled.image, unlabeled.image])).logits
-        weight = sigmoid_rampup(step.progress, c.consistency_ramp, c.consistency_weight)
+        weight = sigmoid_rampup(
+            step.progress,
+            c.semi_supervised.consistency_rampup,
+            c.semi_supervised.consistency_weight,
+        )
         log_p = compute_log_probabilities(logits)
         consistency = consistency_from_log_probabilities(
             log_p[n_labeled:], compute_log_probabilities(teacher_logits)

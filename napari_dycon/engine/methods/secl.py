@@ -37,7 +37,9 @@ class SECL:
         """Return ``supervised`` and ``secl``."""
         c = self.config
         labeled, unlabeled = step.batch.labeled, step.unlabeled
-        noisy_image = add_input_noise(unlabeled.image, step.noise_generator, c.teacher_noise)
+        noisy_image = add_input_noise(
+            unlabeled.image, step.noise_generator, c.semi_supervised.teacher_noise_std
+        )
         with torch.no_grad():  # first, while memory holds nothing of the student yet
             if c.method == "secl-region":
                 teacher = step.teacher.encode(noisy_image)
@@ -49,15 +51,24 @@ class SECL:
                 teacher = output.embeddings
                 d, h, w = teacher.shape[2:]
                 groups = downsample_pseudo_labels_from_log_p(
-                    segmentation.compute_log_probabilities(output.logits), (d, h, w), c.teacher_confidence
+                    segmentation.compute_log_probabilities(output.logits),
+                    (d, h, w),
+                    c.semi_supervised.pseudo_label_threshold,
                 )
         logits = step.student(labeled.image).logits
         student = step.student.encode(unlabeled.image)
-        contrast = secl(flatten_spatial(student), flatten_spatial(teacher), groups, temperature=c.secl_temperature)
+        contrast = secl(
+            flatten_spatial(student),
+            flatten_spatial(teacher),
+            groups,
+            temperature=c.secl.temperature,
+        )
         return {
             "supervised": segmentation.supervised_loss(logits, labeled.label),
-            "secl": c.secl_weight * contrast,
+            "secl": c.secl.weight * contrast,
         }
 
     def _region_labels(self, batch: UnlabeledBatch, feature_shape: FeatureShape) -> Tensor:
-        return region_indices(batch.patch_center, batch.patch_size, feature_shape, self.config.regions)
+        return region_indices(
+            batch.patch_center, batch.patch_size, feature_shape, self.config.secl.region_grid
+        )

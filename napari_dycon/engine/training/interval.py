@@ -13,7 +13,9 @@ class Interval:
     first : seconds before the first one, by default the period
     """
 
-    def __init__(self, period_s: float, max_fraction: float, *, first_delay_s: float | None = None) -> None:
+    def __init__(
+        self, period_s: float, max_fraction: float, *, first_delay_s: float | None = None
+    ) -> None:
         self._period_s, self._max_fraction = period_s, max_fraction
         self._wait_s = period_s if first_delay_s is None else first_delay_s
         self._origin: float | None = None  # moment of the first question

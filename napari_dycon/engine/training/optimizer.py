@@ -14,18 +14,18 @@ def build_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.opti
     (see ``stepper.py``). On a CPU it would save 2 of about 2,000 ms a step and round differently.
     """
     fused = True if next(network.parameters()).device.type == "cuda" else None
-    if config.optimizer == "sgd":
+    if config.optimizer.name == "sgd":
         return torch.optim.SGD(
             network.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            lr=config.optimizer.learning_rate,
+            momentum=config.optimizer.momentum,
+            weight_decay=config.optimizer.weight_decay,
             fused=fused,
         )
     return torch.optim.AdamW(
         network.parameters(),
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
+        lr=config.optimizer.learning_rate,
+        weight_decay=config.optimizer.weight_decay,
         fused=fused,
     )
 

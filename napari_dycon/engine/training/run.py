@@ -74,7 +74,9 @@ STEP_EVENT_INTERVAL_S = 0.5  # seconds
 MIN_WARMUP_STEPS = 20  # over which the learning rate rises at least
 MAX_NONFINITE_STEPS = 50  # non-finite steps in a row after which a run has failed
 MIN_USEFUL_STEPS = 100  # fewer than these teach next to nothing
-MIN_MATCHING_FRACTION = 0.75  # share of tensors taken from another run: more with other classes alone
+MIN_MATCHING_FRACTION = (
+    0.75  # share of tensors taken from another run: more with other classes alone
+)
 MIN_PREVIEW_STEP = 10  # steps; before, a picture says nothing
 MAX_PREPARATION_FRACTION = 0.1  # share of a time limit that preparing scans may use up
 REGISTRATION_TIME_FRACTION = 0.2  # of a time limit after which no more scans are deformed
@@ -163,7 +165,9 @@ def _loop(
     control = RunControlReader(run)
     data: TrainingData | None = None
     resumed = frozen is not None
-    for item in prepare_training_data(project, config, device.type, run.state_folder, found, resumed, card_bytes):
+    for item in prepare_training_data(
+        project, config, device.type, run.state_folder, found, resumed, card_bytes
+    ):
         if isinstance(item, TrainingData):
             data = item
         else:
@@ -233,8 +237,8 @@ def _loop(
     scans = PreparedScans(project)
     last_validation = {"dice": {}, "mean": None}  # type: dict[str, object]
     said = saved = time.monotonic()
-    validations = Interval(config.validate_every, VALIDATION_TIME_FRACTION)
-    previews = Interval(config.preview_every, PREVIEW_TIME_FRACTION, first_delay_s=0.0)
+    validations = Interval(config.intervals.validation_s, VALIDATION_TIME_FRACTION)
+    previews = Interval(config.intervals.preview_s, PREVIEW_TIME_FRACTION, first_delay_s=0.0)
     skipped = 0
     outcome = ""
     # Preparing counts towards the time limit, unless it would leave little of it for learning.
@@ -349,13 +353,15 @@ def _loop(
         stepper.restore_loss_scale(loop.get("loss_scale"))
         yield {"event": "resumed", "step": step, "from_step": step}
 
-    if config.warps and data.unlabeled and progress() < 1.0:
+    if config.atlas.max_registration_pairs and data.unlabeled and progress() < 1.0:
         until = REGISTRATION_TIME_FRACTION * (config.time_limit or math.inf)
 
         def enough() -> bool:
             return control.stop_requested() or (not step and elapsed() > until)
 
-        for event in build_atlas_training_set(data, borrowed, device, is_resumed=step > 0, should_stop=enough):
+        for event in build_atlas_training_set(
+            data, borrowed, device, is_resumed=step > 0, should_stop=enough
+        ):
             yield event
             yield from pauses()
         if step:  # as preparing, making again what the run had costs it no time
@@ -363,7 +369,7 @@ def _loop(
 
     student.train()
     teacher.train()
-    comes = data.unlabeled and progress() < config.unlabeled_start < 1.0
+    comes = data.unlabeled and progress() < config.semi_supervised.start < 1.0
     while device.type != "cpu" and comes and not control.stop_requested():
         # Scans without labels take twice the memory: if it does not suffice, then now and not at
         # the end of a night.
@@ -389,10 +395,14 @@ def _loop(
             break
 
         # One step
-        started = done >= config.unlabeled_start
-        rate = config.learning_rate * learning_rate_factor(done, config.warmup)
-        rate *= min(1.0, (step + 1) / MIN_WARMUP_STEPS)  # matching shapes may have used up the warm-up
-        unlabeled_part = rescale_progress(done, config.unlabeled_start)
+        started = done >= config.semi_supervised.start
+        rate = config.optimizer.learning_rate * learning_rate_factor(
+            done, config.optimizer.warmup_fraction
+        )
+        rate *= min(
+            1.0, (step + 1) / MIN_WARMUP_STEPS
+        )  # matching shapes may have used up the warm-up
+        unlabeled_part = rescale_progress(done, config.semi_supervised.start)
         failed = half_updated = False
         try:
             batch = batches.get(step, data.unlabeled if started else nobody)
@@ -414,13 +424,13 @@ def _loop(
         now = time.monotonic()
         if step == 1 or now - said >= STEP_EVENT_INTERVAL_S:
             said = now
-            beta = adaptive_beta(unlabeled_part, config.beta_max, config.beta_min)
+            beta = adaptive_beta(unlabeled_part, config.uncl.beta_max, config.uncl.beta_min)
             yield _build_step_event(step, config, progress(), elapsed(), loss, parts, beta, rate)
         yield from writer.poll_events()
         if unreported:
             saved = now
             yield from report_memory()
-        elif now - saved >= config.checkpoint_every:
+        elif now - saved >= config.intervals.checkpoint_s:
             saved = now
             yield from save_if_possible()
         case = control.preview_case()
@@ -436,7 +446,9 @@ def _loop(
     yield from writer.poll_events(wait=True)
     yield from count_skipped(wait=True)
     if step:  # untrained networks are no weights to predict with
-        yield from retry_on_full_disk(lambda: write_snapshot(snapshot(), run.weights_path, state_path))
+        yield from retry_on_full_disk(
+            lambda: write_snapshot(snapshot(), run.weights_path, state_path)
+        )
         yield {"event": "checkpoint", "step": step}
     batches.close()  # on some systems open files cannot be removed
     shutil.rmtree(borrowed, ignore_errors=True)  # large; made again should the run go on
@@ -449,7 +461,9 @@ def _loop(
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
         yield {"event": "calibrated", "temperature": model.temperature}
     if model.window_side != 1.0 or model.temperature != 1.0:
-        yield from retry_on_full_disk(lambda: checkpoint.save_weights(run.weights_path, model, step))
+        yield from retry_on_full_disk(
+            lambda: checkpoint.save_weights(run.weights_path, model, step)
+        )
     if outcome == "finished" and step < MIN_USEFUL_STEPS <= config.steps:
         yield {
             "event": "warning",
@@ -509,7 +523,9 @@ def _to_json_number(value: torch.Tensor) -> float | None:
     return round(number, 6) if math.isfinite(number) else None
 
 
-def _to_engine_error(error: BaseException, has_checkpoint: bool, device: torch.device) -> EngineError:
+def _to_engine_error(
+    error: BaseException, has_checkpoint: bool, device: torch.device
+) -> EngineError:
     """One sentence of reason and advice for what torch or the system raised."""
     checkpoint_note = " The last checkpoint is kept" if has_checkpoint else ""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -521,7 +537,9 @@ def _to_engine_error(error: BaseException, has_checkpoint: bool, device: torch.d
             f"{device_name} ran out of memory, also with the smallest steps. To go on, {advice}."
             + (checkpoint_note and f"{checkpoint_note}: the run can be resumed from it.")
         )
-    return EngineError(f"Training stopped by an error: {text}{checkpoint_note and f'{checkpoint_note}.'}")
+    return EngineError(
+        f"Training stopped by an error: {text}{checkpoint_note and f'{checkpoint_note}.'}"
+    )
 
 
 def _build_failed_event(error: DyconError) -> Event:

@@ -25,7 +25,10 @@ from napari_dycon.engine.device import empty_cache, is_out_of_memory
 from napari_dycon.engine.evaluation import foreground_margin
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class
 from napari_dycon.engine.inference.predict import predict_members, predict_volume
-from napari_dycon.engine.inference.temperature_scaling import CalibrationSample, sample_calibration_voxels
+from napari_dycon.engine.inference.temperature_scaling import (
+    CalibrationSample,
+    sample_calibration_voxels,
+)
 from napari_dycon.engine.inference.uncertainty import ensemble_mean
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.io.volume import Volume
@@ -114,7 +117,9 @@ def preview(
         project.write_prediction(
             run.id, case, result.mask, result.uncertainty, result.disagreement, reference=volume
         )
-        score = foreground_margin.mean_foreground_uncertainty(result.mask, result.uncertainty, volume.spacing_mm)
+        score = foreground_margin.mean_foreground_uncertainty(
+            result.mask, result.uncertainty, volume.spacing_mm
+        )
         project.save_case_metadata(run.id, case, {"score": score})
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
@@ -156,9 +161,7 @@ def validate(
             label = project.read_label(case, reference=volume)
             if label is None:
                 continue
-            members = list(
-                predict_members(model, prepared, volume.shape, device, dtype, fast=True)
-            )
+            members = list(predict_members(model, prepared, volume.shape, device, dtype, fast=True))
         except DyconError as error:  # the run must not end for a score
             skipped_cases[case] = str(error)
             continue

@@ -124,14 +124,14 @@ class Stepper:
         buffers = _BufferSnapshot(self.student, self.teacher)
         try:
             loss_terms, loss = self._backward(step_index, config, method, batch, unlabeled_progress)
-            is_finite, is_valid = self._unscale_and_clip(loss, config.clip_norm)
+            is_finite, is_valid = self._unscale_and_clip(loss, config.optimizer.grad_clip_norm)
         except BaseException:
             buffers.restore()
             self.optimizer.zero_grad(set_to_none=True)
             raise
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        decay = ema_decay(step_index, config.ema_decay)
+        decay = ema_decay(step_index, config.semi_supervised.ema_decay)
         try:
             if self.is_deferred:
                 self._update_on_device(is_finite, decay)
@@ -165,7 +165,9 @@ class Stepper:
         outcomes = []
         while self._unread_flags:
             step, read = self._unread_flags[0]
-            finite = read(wait or not self.is_deferred or len(self._unread_flags) > MAX_UNREAD_STEPS)
+            finite = read(
+                wait or not self.is_deferred or len(self._unread_flags) > MAX_UNREAD_STEPS
+            )
             if finite is None:
                 break
             outcomes.append((step, finite))
@@ -173,18 +175,25 @@ class Stepper:
         return outcomes
 
     def _backward(
-        self, step_index: int, config: TrainConfig, method: Method, batch: Batch, unlabeled_progress: float
+        self,
+        step_index: int,
+        config: TrainConfig,
+        method: Method,
+        batch: Batch,
+        unlabeled_progress: float,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients of a batch, computed in micro-batches of equal size."""
         self.optimizer.zero_grad(set_to_none=True)
-        self.student.activation_checkpointing = config.activation_checkpointing
+        self.student.activation_checkpointing = config.batch.activation_checkpointing
         self._noise_generator.manual_seed(config.seed * 1_000_003 + step_index)
-        micro_batches = split_batch(batch, config.accumulation_steps)
+        micro_batches = split_batch(batch, config.batch.accumulation_steps)
         fraction = 1.0 / len(micro_batches)
         total_terms: dict[str, Tensor] = {}
         total_loss = torch.zeros((), device=self.device)
         for micro in micro_batches:
-            inputs = StepInputs(self.student, self.teacher, micro, unlabeled_progress, self._noise_generator)
+            inputs = StepInputs(
+                self.student, self.teacher, micro, unlabeled_progress, self._noise_generator
+            )
             loss_terms, loss = compute_losses(method, inputs, self.device, self.dtype)
             scaled = loss if len(micro_batches) == 1 else loss * fraction
             scaled = scaled if self.loss_scale is None else scaled * self.loss_scale.factor
@@ -225,7 +234,9 @@ class Stepper:
             change = torch._foreach_sub(student_params, teacher_params)
             torch._foreach_mul_(change, is_finite.float() * (1.0 - decay))
             torch._foreach_add_(teacher_params, change)
-            for teacher_buffer, student_buffer in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            for teacher_buffer, student_buffer in zip(
+                self.teacher.buffers(), self.student.buffers(), strict=True
+            ):
                 teacher_buffer.copy_(student_buffer)
 
 
@@ -239,7 +250,9 @@ class _BufferSnapshot:
     def restore(self, keep_current: Tensor | None = None) -> None:
         """Set them back, on the device alone where ``unless`` is a tensor there."""
         for buffer, before in self._saved:
-            buffer.copy_(before if keep_current is None else torch.where(keep_current, buffer, before))
+            buffer.copy_(
+                before if keep_current is None else torch.where(keep_current, buffer, before)
+            )
 
 
 def _build_flag_reader(flag: Tensor) -> Callable[[bool], bool | None]:

@@ -25,7 +25,9 @@ def jpeg_dimensions(data: bytes) -> tuple[int, int] | None:
         elif marker in _STANDALONE_MARKERS:
             offset += 2
         elif marker in _FRAME_MARKERS:
-            return int.from_bytes(data[offset + 5 : offset + 7]), int.from_bytes(data[offset + 7 : offset + 9])
+            return int.from_bytes(data[offset + 5 : offset + 7]), int.from_bytes(
+                data[offset + 7 : offset + 9]
+            )
         else:
             offset += 2 + max(int.from_bytes(data[offset + 2 : offset + 4]), 2)
     return None

@@ -17,7 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
-from napari_dycon.io.dicom.files import damaged_file_error, is_dicom, suppress_warnings, read_file, header_text
+from napari_dycon.io.dicom.files import (
+    damaged_file_error,
+    is_dicom,
+    suppress_warnings,
+    read_file,
+    header_text,
+)
 from napari_dycon.io.dicom.pixels import (
     SCALE_TAGS,
     PixelReader,
@@ -91,7 +97,9 @@ class Series:
     def spacing(self) -> str:
         """Millimeters between columns, rows and slices."""
         pixel = self.slices[0].pixel_mm
-        slice_spacing = f" × {compute_slice_spacing(self.slices):.2f}" if len(self.slices) > 1 else ""
+        slice_spacing = (
+            f" × {compute_slice_spacing(self.slices):.2f}" if len(self.slices) > 1 else ""
+        )
         return f"{pixel[0]:.2f} × {pixel[1]:.2f}{slice_spacing}"
 
     @property
@@ -147,7 +155,9 @@ def find_series(
                 uid,
                 image.rows,
                 image.columns,
-                *np.round(np.concatenate([image.row_direction, image.column_direction]), 3).tolist(),
+                *np.round(
+                    np.concatenate([image.row_direction, image.column_direction]), 3
+                ).tolist(),
                 *np.round(image.pixel_mm, 3).tolist(),
             )
             groups[key].append(image)
@@ -159,7 +169,9 @@ def find_series(
             name = f"{description} {label}".strip()
             image_uids = frozenset(uids[image.path] for image in volume_slices) - {""}
             damaged_siblings = tuple(damaged_files[volume_slices[0].path.parent])
-            series.append(Series(name, modality, tuple(volume_slices), image_uids, damaged_siblings))
+            series.append(
+                Series(name, modality, tuple(volume_slices), image_uids, damaged_siblings)
+            )
     return sorted(series, key=lambda s: (str(s.path), s.slices[0].dimension_values))
 
 
@@ -242,7 +254,9 @@ def series_containing(path: Path, candidates: Sequence[Series]) -> list[Series]:
     return [series for series in candidates if any(image.path == path for image in series.slices)]
 
 
-def select_single_series(path: Path, candidates: Sequence[Series]) -> tuple[Series, tuple[str, ...]]:
+def select_single_series(
+    path: Path, candidates: Sequence[Series]
+) -> tuple[Series, tuple[str, ...]]:
     """Return the series that is meant, and a note on what was passed over.
 
     Raises
@@ -327,7 +341,9 @@ def _parse_frames(path: Path, header: Any) -> Iterator[Slice]:
             columns,
             rows,
             number if frames else None,
-            _dimension_indices(groups) if frames else tuple(header_text(header, name) for name in FRAME_DIMENSIONS),
+            _dimension_indices(groups)
+            if frames
+            else tuple(header_text(header, name) for name in FRAME_DIMENSIONS),
             values[min(number, len(values) - 1)] if values else None,
         )
 
@@ -351,7 +367,9 @@ def _split_volumes(slices: list[Slice]) -> Iterator[tuple[str, list[Slice]]]:
     for index in range(max((len(s.dimension_values) for s in slices), default=0)):
         volumes: dict[str, list[Slice]] = defaultdict(list)
         for image in slices:
-            volumes[image.dimension_values[index] if index < len(image.dimension_values) else ""].append(image)
+            volumes[
+                image.dimension_values[index] if index < len(image.dimension_values) else ""
+            ].append(image)
         if len(volumes) > 1 and not any(_positions_overlap(part) for part in volumes.values()):
             for number, (_, volume) in enumerate(sorted(volumes.items()), start=1):
                 yield f"({number} of {len(volumes)})", volume
@@ -360,7 +378,9 @@ def _split_volumes(slices: list[Slice]) -> Iterator[tuple[str, list[Slice]]]:
 
 
 def _positions_overlap(slices: Sequence[Slice]) -> bool:
-    return len(slices) > 1 and bool(np.any(np.diff([s.location_mm for s in slices]) < MIN_SLICE_DISTANCE_MM))
+    return len(slices) > 1 and bool(
+        np.any(np.diff([s.location_mm for s in slices]) < MIN_SLICE_DISTANCE_MM)
+    )
 
 
 def _read_header(path: Path) -> Any:

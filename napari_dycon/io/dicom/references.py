@@ -33,8 +33,17 @@ REQUIRED_TAGS = (
     "Rows",
     "Columns",
 )
-OPTIONAL_TAGS = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
-GEOMETRY_TAGS = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+OPTIONAL_TAGS = (
+    "LossyImageCompression",
+    "LossyImageCompressionRatio",
+    "LossyImageCompressionMethod",
+)
+GEOMETRY_TAGS = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+)
 FUNCTIONAL_GROUP_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 # The standard wants these in every result, though they may be empty.
 PATIENT_TAGS = (
@@ -56,7 +65,8 @@ class Reference:
     """What a DICOM result refers to.
 
     ``images`` are headers as highdicom wants them: one an image, or the one of a multi-frame
-    image. ``slice_indices`` tells of each frame, in their order, which slice ``k`` of the scan it is.
+    image. ``slice_indices`` tells of each frame, in their order, which slice ``k`` of the scan it
+    is.
     """
 
     images: list[Dataset]
@@ -94,13 +104,16 @@ def read_reference(source: Source, *, keep_identity: bool) -> Reference:
     _check_source(source)
     with suppress_warnings():
         headers = [
-            _read_header(path, all_tags=keep_identity and n == 0) for n, path in enumerate(source.files)
+            _read_header(path, all_tags=keep_identity and n == 0)
+            for n, path in enumerate(source.files)
         ]
         try:
             frames = [frame for header in headers for frame in _read_frames(header)]
             slices = _match_slices(source, headers, frames)
             images = [
-                _build_image_header(header, frames if len(headers) == 1 else [frames[n]], source, keep_identity)
+                _build_image_header(
+                    header, frames if len(headers) == 1 else [frames[n]], source, keep_identity
+                )
                 for n, header in enumerate(headers)
             ]
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -136,7 +149,11 @@ def _read_header(path: Path, *, all_tags: bool) -> Dataset:
     from pydicom import dcmread
     from pydicom.errors import InvalidDicomError
 
-    tags: list[Any] | None = None if all_tags else [*REQUIRED_TAGS, *OPTIONAL_TAGS, *GEOMETRY_TAGS, *FUNCTIONAL_GROUP_TAGS]
+    tags: list[Any] | None = (
+        None
+        if all_tags
+        else [*REQUIRED_TAGS, *OPTIONAL_TAGS, *GEOMETRY_TAGS, *FUNCTIONAL_GROUP_TAGS]
+    )
     try:
         header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
     except (InvalidDicomError, OSError, EOFError) as error:
@@ -183,7 +200,9 @@ def _read_frames(header: Dataset) -> list[_Frame]:
     return frames
 
 
-def _match_slices(source: Source, headers: list[Dataset], frames: list[_Frame]) -> npt.NDArray[np.intp]:
+def _match_slices(
+    source: Source, headers: list[Dataset], frames: list[_Frame]
+) -> npt.NDArray[np.intp]:
     """Slice of every frame, from where it lies, once it is sure that it lies in the scan."""
     columns, rows, depth = source.shape
     if len(frames) != depth:
@@ -202,7 +221,9 @@ def _match_slices(source: Source, headers: list[Dataset], frames: list[_Frame]) 
     expected[:, :, 2] = slices[:, None]
     max_deviation = float(np.abs(index - expected).max())
     if not max_deviation <= TOLERANCE_VOXELS or sorted(slices) != list(range(depth)):
-        raise _position_mismatch_error(source, f"slices up to {max_deviation:.2g} voxels off", "them where the scan has them")
+        raise _position_mismatch_error(
+            source, f"slices up to {max_deviation:.2g} voxels off", "them where the scan has them"
+        )
     return slices
 
 
@@ -213,7 +234,9 @@ def _position_mismatch_error(source: Source, found: str, expected: str) -> Geome
     )
 
 
-def _build_image_header(header: Dataset, frames: list[_Frame], source: Source, keep_identity: bool) -> Dataset:
+def _build_image_header(
+    header: Dataset, frames: list[_Frame], source: Source, keep_identity: bool
+) -> Dataset:
     """One header for highdicom: references, geometry, and the identity that was asked for."""
     import highdicom as hd
     from pydicom import Dataset

@@ -232,7 +232,9 @@ def _write_dataset(
             "with: pip install highdicom"
         ) from None
     series_reference: Reference = read_reference(reference.source, keep_identity=keep_identity)
-    frames = from_canonical(array, reference.source).transpose(2, 1, 0)[series_reference.slice_indices]
+    frames = from_canonical(array, reference.source).transpose(2, 1, 0)[
+        series_reference.slice_indices
+    ]
     common = {
         "series_instance_uid": hd.UID(),
         "sop_instance_uid": hd.UID(),

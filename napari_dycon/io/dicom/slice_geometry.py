@@ -21,7 +21,10 @@ LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MIN_SLICE_DISTANCE_MM = 0.01  # slices closer than this lie in one place
 # Positions are written with two or three decimals; more than this is uneven.
 SPACING_TOLERANCE_FRACTION, SPACING_TOLERANCE_MM = 0.02, 0.02  # of the spacing, and at least
-TILT_TOLERANCE_PIXELS, TILT_TOLERANCE_DEGREES = 0.5, 0.1  # sideways over the whole stack, and from one to the next
+TILT_TOLERANCE_PIXELS, TILT_TOLERANCE_DEGREES = (
+    0.5,
+    0.1,
+)  # sideways over the whole stack, and from one to the next
 RESAMPLE_HINT = (
     "Expected even, upright slices. Have them resampled when you open the series (commands take "
     "--resample), leave it out, or get the original one from the scanner."
@@ -32,10 +35,13 @@ RESAMPLE_HINT = (
 class Slice:
     """One image of a series.
 
-    ``position`` is the center of its first pixel; ``row_direction`` and ``column_direction`` are the unit
+    ``position`` is the center of its first pixel; ``row_direction`` and ``column_direction`` are
+    the unit
     vectors in which column and row numbers grow; ``pixel_mm`` is the distance between columns and
-    between rows. ``frame`` counts the images of a multi-frame file. ``dimension_values`` is what tells
-    images of the same place apart (echo, time, ...). ``value_encoding`` are the lowest and highest that its
+    between rows. ``frame`` counts the images of a multi-frame file. ``dimension_values`` is what
+    tells
+    images of the same place apart (echo, time, ...). ``value_encoding`` are the lowest and highest
+    that its
     pixels can have, as they are stored, and slope and intercept of what they stand for; ``None``
     where the header does not tell.
     """
@@ -105,7 +111,9 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
             f"the slices move {tilt[1]:.1f} mm sideways ({tilt[0]:.1f}°)"
             f"{_describe_irregular_gaps(gaps, spacing)}. {RESAMPLE_HINT}"
         )
-    irregular = np.flatnonzero(np.abs(gaps - spacing) > max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM))
+    irregular = np.flatnonzero(
+        np.abs(gaps - spacing) > max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)
+    )
     if irregular.size:
         first = irregular[0]
         pair = f"{slices[first].name} and {slices[first + 1].name}"
@@ -122,7 +130,9 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
             f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm. {RESAMPLE_HINT}"
         )
     lateral_offsets = _compute_lateral_offsets(slices, locations)
-    if (max_offset := float(lateral_offsets.max())) > TILT_TOLERANCE_PIXELS * min(slices[0].pixel_mm):
+    if (max_offset := float(lateral_offsets.max())) > TILT_TOLERANCE_PIXELS * min(
+        slices[0].pixel_mm
+    ):
         raise UnevenSlicesError(
             f"{series} has slices that lie up to {max_offset:.1f} mm beside the others, such as "
             f"{slices[int(lateral_offsets.argmax())].name}. {RESAMPLE_HINT}"
@@ -130,7 +140,9 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
 
 
 def _describe_irregular_gaps(gaps: Vector, spacing: float) -> str:
-    if np.all(np.abs(gaps - spacing) <= max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)):
+    if np.all(
+        np.abs(gaps - spacing) <= max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)
+    ):
         return ""
     return f", and they lie {gaps.min():.2f} to {gaps.max():.2f} mm apart"
 
@@ -141,7 +153,10 @@ def _measure_tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
     along_normal = float(displacement @ slices[0].normal)
     sideways = float(np.linalg.norm(displacement - along_normal * slices[0].normal))
     degrees = float(np.degrees(np.arctan2(sideways, abs(along_normal))))
-    if sideways <= TILT_TOLERANCE_PIXELS * min(slices[0].pixel_mm) or degrees <= TILT_TOLERANCE_DEGREES:
+    if (
+        sideways <= TILT_TOLERANCE_PIXELS * min(slices[0].pixel_mm)
+        or degrees <= TILT_TOLERANCE_DEGREES
+    ):
         return None
     return degrees, sideways
 
@@ -149,7 +164,9 @@ def _measure_tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
 def _compute_lateral_offsets(slices: Sequence[Slice], locations: Vector) -> Vector:
     """How far each slice lies beside the line from the first to the last one, in mm."""
     displacements = np.array([s.position for s in slices]) - slices[0].position
-    residuals = displacements - np.outer((locations - locations[0]) / (locations[-1] - locations[0]), displacements[-1])
+    residuals = displacements - np.outer(
+        (locations - locations[0]) / (locations[-1] - locations[0]), displacements[-1]
+    )
     along_normal = np.outer(residuals @ slices[0].normal, slices[0].normal)
     offsets: Vector = np.linalg.norm(residuals - along_normal, axis=1)
     return offsets

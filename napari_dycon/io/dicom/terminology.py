@@ -23,7 +23,8 @@ class Code:
     """A term of a terminology, and the kind of property it is.
 
     ``scheme`` and ``category_scheme`` are the designators that DICOM gives a terminology, such as
-    ``SCT`` for SNOMED CT. ``synonyms`` are other names that the term is found by; no file holds them.
+    ``SCT`` for SNOMED CT. ``synonyms`` are other names that the term is found by; no file holds
+    them.
     """
 
     value: str

@@ -85,7 +85,9 @@ def candidates_from(
         if not file.exists():
             raise FileFormatError(f"There is no file {file}. Check its name and folder.")
         if io.is_scan(file):
-            candidates.update({candidate.path: candidate for candidate in _build_file_candidates(file)})
+            candidates.update(
+                {candidate.path: candidate for candidate in _build_file_candidates(file)}
+            )
             continue
         if file.parent not in series_by_folder:
             series_by_folder[file.parent] = discovery.find_series(file.parent, recursive=False)
@@ -199,14 +201,17 @@ def assign_channels(
         remaining = [candidate for candidate in unassigned if candidate.path not in used]
         known = {draft.name for draft in result}
         result += [
-            draft for draft in _unassigned_cases(remaining, len(channels)) if draft.name not in known
+            draft
+            for draft in _unassigned_cases(remaining, len(channels))
+            if draft.name not in known
         ]
         # Of p1_t1, p1_flair and p1_t1_post the last one seems to be no case of its own.
         complete_names = [tokenize(draft.name) for draft in result if draft.is_complete]
         result = [
             draft
             for draft in result
-            if draft.is_complete or not any(words <= tokenize(draft.name) for words in complete_names)
+            if draft.is_complete
+            or not any(words <= tokenize(draft.name) for words in complete_names)
         ]
     return sorted(result, key=lambda draft: draft.name)
 

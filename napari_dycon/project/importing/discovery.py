@@ -183,7 +183,9 @@ def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
     scans.sort(key=lambda scan: scan.name)
     for one, other in itertools.pairwise(scans):
         if one.name == other.name:
-            first, second = (io.get_scan_file(s.images[0]).relative_to(folder) for s in (one, other))
+            first, second = (
+                io.get_scan_file(s.images[0]).relative_to(folder) for s in (one, other)
+            )
             raise UserError(
                 f"{folder} holds both {first} and {second}, which are both called {one.name}; "
                 "expected one scan of a name. Move or rename one of them."

@@ -147,7 +147,11 @@ def _check_cases(layout: Layout, folder: Path) -> None:
             )
         if case.id in known:
             one, other = (
-                next(get_scan_file(path).relative_to(folder) for path in found.images if path is not None)
+                next(
+                    get_scan_file(path).relative_to(folder)
+                    for path in found.images
+                    if path is not None
+                )
                 for found in (known[case.id], case)
             )
             raise UserError(

@@ -226,7 +226,9 @@ class CaseLayers(PaintedLayers):
     def _scan_name(self, view: CaseView, index: int) -> str:
         names = self.session.project.channels if self.session.project else []
         # napari shows the names of layers in its status bar, too.
-        return escape_rich_text(f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id)
+        return escape_rich_text(
+            f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id
+        )
 
     def _label_edited(self, _: str) -> None:
         if (layer := self.layer("label")) is not None:

@@ -15,7 +15,12 @@ from qtpy.QtWidgets import QWidget
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import FileFormatError, UnevenSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
-from napari_dycon.io.dicom.discovery import Series, find_series, select_single_series, series_containing
+from napari_dycon.io.dicom.discovery import (
+    Series,
+    find_series,
+    select_single_series,
+    series_containing,
+)
 from napari_dycon.io.volume import Volume
 from napari_dycon.widgets.dialogs.progress import CancelledError, Tell, wait_for
 from napari_dycon.widgets.dialogs.series_selection import ask_to_resample, choose_series

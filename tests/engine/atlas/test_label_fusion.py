@@ -55,7 +55,9 @@ def one_by_one(
         voxels = torch.from_numpy(array.astype(np.float64))
         parts = voxels.mean((1, 2, 3)), voxels.var((1, 2, 3), correction=0)
         level = ChannelStatistics(*(part.view(-1, 1, 1, 1) for part in parts))
-        even = normalize_local_contrast(torch.from_numpy(np.pad(voxels.numpy(), margin, mode="edge")), level)
+        even = normalize_local_contrast(
+            torch.from_numpy(np.pad(voxels.numpy(), margin, mode="edge")), level
+        )
         windows = np.lib.stride_tricks.sliding_window_view(
             even.numpy(), (2 * PATCH_RADIUS + 1,) * 3, (1, 2, 3)
         )
@@ -94,7 +96,9 @@ def test_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     image, images, labels = scans(2)
     whole = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 2, 5))
-    np.testing.assert_array_equal(fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1), whole)
+    np.testing.assert_array_equal(
+        fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1), whole
+    )
 
 
 def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> None:
@@ -129,10 +133,14 @@ def test_brightness_and_contrast_make_no_difference() -> None:
 def test_nothing_is_said_where_too_few_have_a_label() -> None:
     image, images, labels = scans(3)
     nothing = [np.full_like(label, UNANNOTATED) for label in labels]
-    assert (fuse_labels(image, images, nothing, min_consensus=0.6, min_atlases=1) == UNANNOTATED).all()
+    assert (
+        fuse_labels(image, images, nothing, min_consensus=0.6, min_atlases=1) == UNANNOTATED
+    ).all()
     empty = [np.zeros_like(label) for label in labels]
     assert (fuse_labels(image, images, empty, min_consensus=0.6, min_atlases=3) == 0).all()
-    assert (fuse_labels(image, images, empty, min_consensus=0.6, min_atlases=4) == UNANNOTATED).all()
+    assert (
+        fuse_labels(image, images, empty, min_consensus=0.6, min_atlases=4) == UNANNOTATED
+    ).all()
     labels[0][:5] = UNANNOTATED
     found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=3)
     assert (found[:5] == UNANNOTATED).all()
@@ -162,7 +170,9 @@ def test_numbers_that_are_none_say_nothing() -> None:
 def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     shares = label_fusion._compute_probabilities
-    monkeypatch.setattr(label_fusion, "_compute_probabilities", lambda *a: seen.append(a[0].shape) or shares(*a))
+    monkeypatch.setattr(
+        label_fusion, "_compute_probabilities", lambda *a: seen.append(a[0].shape) or shares(*a)
+    )
     image, images, labels = scans(1, (40, 41, 42))
     labels[0][:] = UNANNOTATED
     labels[0][10:14, 10:14, 20] = 0
@@ -175,7 +185,12 @@ def test_fusing_ends_when_it_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 3, 3))
     image, images, labels = scans(2)
     asked = iter([False, False, True])
-    assert fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1, should_stop=lambda: next(asked)) is None
+    assert (
+        fuse_labels(
+            image, images, labels, min_consensus=0.6, min_atlases=1, should_stop=lambda: next(asked)
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 9), (2, 3, 4), (1, 1, 2)])
@@ -190,13 +205,19 @@ def test_only_the_part_around_the_labels_is_compared(monkeypatch: pytest.MonkeyP
     image, images, labels = scans(2, (30, 31, 32))
     for label in labels:
         label[label == UNANNOTATED] = 0
-    monkeypatch.setattr(label_fusion, "_channel_statistics", lambda _: ChannelStatistics(torch.zeros(()), torch.ones(())))
+    monkeypatch.setattr(
+        label_fusion,
+        "_channel_statistics",
+        lambda _: ChannelStatistics(torch.zeros(()), torch.ones(())),
+    )
     found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     far = SEARCH_RADIUS + SEARCH_RADIUS + PATCH_RADIUS + CONTRAST_RADIUS
     for array in (image, *images):
         array[:, 7 + far :] = np.nan
         array[:, :, 8 + far :] = np.nan
-    np.testing.assert_array_equal(fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1), found)
+    np.testing.assert_array_equal(
+        fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1), found
+    )
     assert {0, 1, 2} <= set(np.unique(found).tolist())
 
 

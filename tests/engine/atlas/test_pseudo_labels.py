@@ -55,7 +55,9 @@ def pairs(tmp_path: Path) -> list[RegistrationPair]:
         label = np.roll(ORGAN, 1, axis)
         np.save(case.image, scan(label, 1 + axis).astype(np.float16))
         np.save(case.label, label)
-        found.append(RegistrationPair(case, unlabeled, dataclasses.replace(case, id=f"l{axis}-as-u")))
+        found.append(
+            RegistrationPair(case, unlabeled, dataclasses.replace(case, id=f"l{axis}-as-u"))
+        )
     return found
 
 
@@ -78,7 +80,9 @@ def test_voters_find_the_organ_where_it_is(pairs: list[RegistrationPair], tmp_pa
     assert (voted[known] != ORGAN[known]).sum() < 20
 
 
-def test_scans_on_which_nobody_agrees_are_left_out(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+def test_scans_on_which_nobody_agrees_are_left_out(
+    pairs: list[RegistrationPair], tmp_path: Path
+) -> None:
     for number, pair in enumerate(pairs):
         write_label(pair, np.roll(ORGAN, 8 * number, 1))
     assert fuse_pseudo_label(pairs, tmp_path / "voted.npy", never) is None
@@ -87,7 +91,9 @@ def test_scans_on_which_nobody_agrees_are_left_out(pairs: list[RegistrationPair]
     assert fuse_pseudo_label(pairs, tmp_path / "nothing.npy", never) is None
 
 
-def test_more_than_half_of_the_voters_need_a_label(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+def test_more_than_half_of_the_voters_need_a_label(
+    pairs: list[RegistrationPair], tmp_path: Path
+) -> None:
     for pair in pairs[:2]:
         label = np.load(pair.registered.label)
         label[:10] = 255
@@ -100,7 +106,9 @@ def test_more_than_half_of_the_voters_need_a_label(pairs: list[RegistrationPair]
     assert {0, 1} <= set(np.unique(voted[10:]).tolist())
 
 
-def test_a_single_voter_is_heard_where_its_organ_is_seen(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+def test_a_single_voter_is_heard_where_its_organ_is_seen(
+    pairs: list[RegistrationPair], tmp_path: Path
+) -> None:
     found = fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never)
     assert found is not None
     case = found.case
@@ -147,7 +155,9 @@ def test_a_single_voter_has_to_stand_out_and_several_need_not(tmp_path: Path) ->
     assert can_propagate_labels([case, case])
 
 
-def test_what_lies_in_another_structure_stands_out_too(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+def test_what_lies_in_another_structure_stands_out_too(
+    pairs: list[RegistrationPair], tmp_path: Path
+) -> None:
     """A wall of six voxels and what it holds, as in a heart."""
     for pair in pairs[:1]:
         shell = np.zeros(SHAPE, np.uint8)
@@ -191,19 +201,31 @@ def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
     labeled = [LabeledCase(f"l{n}", tmp_path / "i.npy", tmp_path / "l.npy") for n in range(6)]
     unlabeled = [UnlabeledCase(f"u{n}", tmp_path / "u.npy") for n in range(3)]
     np.save(tmp_path / "u.npy", scan(ORGAN, 0))
-    config = make_config("dycon", warps=1000)
-    groups = group_by_target(plan_pairs(labeled, unlabeled, config, tmp_path, MAX_ATLASES), MAX_ATLASES)
+    config = make_config("dycon", **{"atlas.max_registration_pairs": 1000})
+    groups = group_by_target(
+        plan_pairs(labeled, unlabeled, config, tmp_path, MAX_ATLASES), MAX_ATLASES
+    )
     assert [len(group) for group in groups] == [MAX_ATLASES] * 3
     assert all(len({pair.unlabeled.id for pair in group}) == 1 for group in groups)
     assert all(len({pair.labeled.id for pair in group}) == MAX_ATLASES for group in groups)
-    few = plan_pairs(labeled[:3], unlabeled, make_config("dycon", warps=4), tmp_path, 3)
-    assert [len(group) for group in group_by_target(few, 3)] == [3]  # a scan with one voter has no vote
+    few = plan_pairs(
+        labeled[:3],
+        unlabeled,
+        make_config("dycon", **{"atlas.max_registration_pairs": 4}),
+        tmp_path,
+        3,
+    )
+    assert [len(group) for group in group_by_target(few, 3)] == [
+        3
+    ]  # a scan with one voter has no vote
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> TrainingData:
     """One labeled scan and three others in which its organ is elsewhere."""
-    found = TrainingData(make_config("dycon", **(TINY | {"warps": 9})), (1,), 1)
+    found = TrainingData(
+        make_config("dycon", **(TINY | {"atlas.max_registration_pairs": 9})), (1,), 1
+    )
     for number, move in enumerate(((0, 0), (2, 1), (-2, 2), (1, -3))):
         organ = np.roll(ORGAN, move, (1, 2))
         image = tmp_path / f"{number}.npy"
@@ -220,14 +242,20 @@ def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int =
     """Borrow, with time for some pairs."""
     events: list[Event] = []
     for event in build_atlas_training_set(
-        data, folder, torch.device("cpu"), is_resumed=resumed, should_stop=lambda: len(events) >= most
+        data,
+        folder,
+        torch.device("cpu"),
+        is_resumed=resumed,
+        should_stop=lambda: len(events) >= most,
     ):
         events.append(event)
     return events
 
 
 def held(data: TrainingData) -> dict[str, bytes]:
-    return {c.id: c.label.read_bytes() for c in (*data.registered_cases, *data.pseudo_labeled_cases)}
+    return {
+        c.id: c.label.read_bytes() for c in (*data.registered_cases, *data.pseudo_labeled_cases)
+    }
 
 
 def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: Path) -> None:
@@ -282,7 +310,9 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
     fill(data, folder)
     first = held(data)
     full = isinstance(error, ProjectError)
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == ((2, 1) if full else (3, 2))
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (
+        (2, 1) if full else (3, 2)
+    )
     fill(data, folder, resumed=True)
     assert held(data) == first
     assert len(calls) == (2 if full else 3)
@@ -310,7 +340,20 @@ def test_votes_are_only_used_where_the_structure_is_large(
 ) -> None:
     monkeypatch.setattr("napari_dycon.engine.atlas.pseudo_labels.MIN_STRUCTURE_VOXELS", 400)
     device = torch.device("cpu")
-    data = TrainingData(make_config("dycon", **(TINY | {"warps": 9, "warp_share": 0.5})), (1,), 1)
+    data = TrainingData(
+        make_config(
+            "dycon",
+            **(
+                TINY
+                | {
+                    "atlas.max_registration_pairs": 9,
+                    "atlas.registration_augmentation_fraction": 0.5,
+                }
+            ),
+        ),
+        (1,),
+        1,
+    )
     for case in project.cases:
         image = project.cache_folder / f"{case.id}.npy"
         image.parent.mkdir(exist_ok=True)
@@ -322,13 +365,25 @@ def test_votes_are_only_used_where_the_structure_is_large(
             np.save(image.with_suffix(".label.npy"), label)
             data.labeled.append(LabeledCase(case.id, image, image.with_suffix(".label.npy")))
     folder = project.path / "borrowed"
-    list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False))
+    list(
+        build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False)
+    )
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (9, 2)
     list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: True))
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (1, 0)  # no time for more
-    assert not list(build_atlas_training_set(data, folder, device, is_resumed=True, should_stop=lambda: False))
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (
+        1,
+        0,
+    )  # no time for more
+    assert not list(
+        build_atlas_training_set(data, folder, device, is_resumed=True, should_stop=lambda: False)
+    )
     assert len(data.registered_cases) == 1  # a run goes on with what it began with
     for labeled in data.labeled:
         np.save(labeled.label, np.load(labeled.label) * (np.indices((18, 22, 20))[0] == 10))
-    list(build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False))
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 0)  # without votes fewer: 9 x 0.5 / sqrt(3)
+    list(
+        build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False)
+    )
+    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (
+        3,
+        0,
+    )  # without votes fewer: 9 x 0.5 / sqrt(3)

@@ -127,7 +127,7 @@ def files(tmp_path: Path) -> tuple[list[LabeledCase], list[UnlabeledCase]]:
 def test_every_unlabeled_scan_meets_several_labeled_ones(
     files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
-    config = make_config("dycon", warps=5)
+    config = make_config("dycon", **{"atlas.max_registration_pairs": 5})
     pairs = plan_pairs(*files, config, tmp_path)
     assert pairs == plan_pairs(*files, config, tmp_path)
     assert len(pairs) == len({p.registered.id for p in pairs}) == 5
@@ -137,14 +137,21 @@ def test_every_unlabeled_scan_meets_several_labeled_ones(
     together = plan_pairs(*files, config, tmp_path, n_atlases=2)
     assert len({p.unlabeled.id for p in together[:2]}) == 1
     assert len({(p.labeled.id, p.unlabeled.id) for p in together}) == 5
-    assert len(plan_pairs(*files, config.with_changes(warps=100), tmp_path)) == 6
+    assert (
+        len(
+            plan_pairs(*files, config.with_changes({"atlas.max_registration_pairs": 100}), tmp_path)
+        )
+        == 6
+    )
     assert plan_pairs(files[0], [], config, tmp_path) == []
 
 
 def test_warped_labels_fit_their_scans_and_stay_sparse(
     files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
-    pairs = plan_pairs(*files, make_config("dycon", warps=6), tmp_path / "warps")
+    pairs = plan_pairs(
+        *files, make_config("dycon", **{"atlas.max_registration_pairs": 6}), tmp_path / "warps"
+    )
     events = list(register_pairs(pairs, torch.device("cpu")))
     assert events[-1]["done"] == events[-1]["total"] == 6
     for pair in pairs:
@@ -158,7 +165,12 @@ def test_warped_labels_fit_their_scans_and_stay_sparse(
 
 
 def settings(**changes: Any) -> TrainConfig:
-    own = {"steps": 6, "unlabeled_start": 0.5, "warps": 8, "warp_share": 0.5}
+    own = {
+        "steps": 6,
+        "semi_supervised.start": 0.5,
+        "atlas.max_registration_pairs": 8,
+        "atlas.registration_augmentation_fraction": 0.5,
+    }
     return make_config("dycon", **(TINY | own | changes))
 
 
@@ -168,7 +180,7 @@ def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> Non
     assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3]
     assert not (project.get_run().state_folder / "borrowed").exists()
     with_warps = load_file(project.get_run().weights_path)
-    list(train(project, settings(warps=0)))
+    list(train(project, settings(**{"atlas.max_registration_pairs": 0})))
     without = load_file(project.get_run().weights_path)
     assert any(not torch.equal(with_warps[key], without[key]) for key in with_warps)
 
@@ -176,7 +188,7 @@ def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> Non
 def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None:
     list(train(project, settings()))
     whole = load_file(project.get_run().weights_path)
-    interrupted = train(project, settings(checkpoint_every=0.0))
+    interrupted = train(project, settings(**{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 2:
             interrupted.close()

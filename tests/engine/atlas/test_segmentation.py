@@ -88,7 +88,9 @@ def test_those_who_do_not_see_the_same_are_not_heard(tmp_path: Path) -> None:
     voters = [voter(tmp_path, "a", scan, one), voter(tmp_path, "b", scan, two)]
     assert segment_with_atlases(image, [voters], 2, CPU) is None
     assert segment_with_atlases(image, [], 2, CPU) is None
-    assert segment_with_atlases(np.concatenate([image, image]), [voters], 2, CPU) is None  # other channels
+    assert (
+        segment_with_atlases(np.concatenate([image, image]), [voters], 2, CPU) is None
+    )  # other channels
 
 
 def test_what_nobody_annotated_has_no_vote(tmp_path: Path) -> None:
@@ -117,7 +119,9 @@ def test_a_scan_is_never_asked_about_itself(voters: list[LabeledCase]) -> None:
     assert other is not None
     assert torch.equal(own, other)
     assert segment_with_atlases(image, [voters[:1]], 2, CPU) is None
-    assert segment_with_atlases(image, [voters[:1], voters], 2, CPU) is None  # nobody labeled another
+    assert (
+        segment_with_atlases(image, [voters[:1], voters], 2, CPU) is None
+    )  # nobody labeled another
     rounded = segment_with_atlases(image.astype(np.float16).astype(np.float32), [voters], 2, CPU)
     assert rounded is not None
     assert float((rounded - own).abs().mean()) < 1e-3
@@ -129,7 +133,10 @@ def test_all_groups_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None
     wide = [voter(tmp_path, "w", *organ((12, 13, 12), 31))]
     label = np.load(wide[0].label)
     np.save(wide[0].label, np.roll(label, 2, axis=2))  # says that all lies further right
-    without, together = segment_with_atlases(image, [voters], 2, CPU), segment_with_atlases(image, [voters, wide], 2, CPU)
+    without, together = (
+        segment_with_atlases(image, [voters], 2, CPU),
+        segment_with_atlases(image, [voters, wide], 2, CPU),
+    )
     assert without is not None
     assert together is not None
     places = torch.arange(SHAPE[2])
@@ -145,7 +152,11 @@ def test_their_say_has_a_weight() -> None:
     wanted = 0.35 * members[0] + 0.35 * members[1] + 0.3 * other
     torch.testing.assert_close(mean, wanted)
     torch.testing.assert_close(uncertainty, normalized_entropy(wanted))
-    each = 0.35 * normalized_entropy(members[0]) + 0.35 * normalized_entropy(members[1]) + 0.3 * normalized_entropy(other)
+    each = (
+        0.35 * normalized_entropy(members[0])
+        + 0.35 * normalized_entropy(members[1])
+        + 0.3 * normalized_entropy(other)
+    )
     torch.testing.assert_close(disagreement, (normalized_entropy(wanted) - each).clamp(min=0.0))
 
 
@@ -157,7 +168,7 @@ def trained(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
 
 
 def test_a_run_knows_its_voters(project: Project) -> None:
-    run, model = trained(project, atlas_weight=0.3)
+    run, model = trained(project, **{"atlas.weight": 0.3})
     labeled = [case.id for case in project.labeled_cases()]
     assert [v.id for v in load_atlases(project, run, model.config)] == labeled
     for cached in project.cache_folder.glob("*.npy"):
@@ -166,14 +177,14 @@ def test_a_run_knows_its_voters(project: Project) -> None:
     assert all(v.image.exists() for v in found)
     project.image_paths(labeled[0])[0].unlink()
     assert [v.id for v in load_atlases(project, run, model.config)] == labeled[1:]
-    without = dataclasses.replace(model.config, atlas_weight=0.0)
+    without = model.config.with_changes({"atlas.weight": 0.0})
     assert load_atlases(project, run, without) == ()
 
 
 def test_a_scan_is_not_predicted_by_its_own_label(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, model = trained(project, atlas_weight=0.3)
+    run, model = trained(project, **{"atlas.weight": 0.3})
     model = dataclasses.replace(model, atlases=(load_atlases(project, run, model.config),))
     asked: list[list[str]] = []
 
@@ -193,7 +204,7 @@ def test_a_scan_is_not_predicted_by_its_own_label(
 
 
 def test_votes_change_a_prediction(project: Project) -> None:
-    run, model = trained(project, atlas_weight=0.9)
+    run, model = trained(project, **{"atlas.weight": 0.9})
     voters = load_atlases(project, run, model.config)
     volume = project.read_image(project.unlabeled_cases()[0].id)
     alone = predict_volume(model, volume, CPU)

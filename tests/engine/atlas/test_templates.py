@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 
 
 def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
-    settings = TINY | {"steps": 2, "atlas_weight": 0.4, "templates": 2}
+    settings = TINY | {"steps": 2, "atlas.weight": 0.4, "atlas.templates": 2}
     list(train(project, make_config(method, **(settings | changes))))
     return project.runs()[-1]
 
@@ -162,10 +162,10 @@ def test_without_unlabeled_scans_there_are_none(project: Project) -> None:
     assert len(model.atlases[0]) == len(project.labeled_cases())
     assert model.atlases[1:] == ((),)
     assert events == []
-    model, events = ready(project, trained(project, templates=0))
+    model, events = ready(project, trained(project, **{"atlas.templates": 0}))
     assert len(model.atlases) == 1
     assert events == []
-    model, events = ready(project, trained(project, atlas_weight=0.0))
+    model, events = ready(project, trained(project, **{"atlas.weight": 0.0}))
     assert model.atlases == ((),)
     assert events == []
 
@@ -182,4 +182,4 @@ def test_a_scan_that_is_gone_is_left_out(project: Project) -> None:
 
 def test_their_number_has_bounds() -> None:
     with pytest.raises(ConfigError, match="templates is 101"):
-        make_config("dycon", templates=101)
+        make_config("dycon", **{"atlas.templates": 101})

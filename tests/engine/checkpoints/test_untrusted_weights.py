@@ -30,7 +30,11 @@ from napari_dycon.engine.checkpoints.checkpoint import (
     take_snapshot,
     write_snapshot,
 )
-from napari_dycon.engine.checkpoints.safetensors_io import MAX_HEADER_BYTES, parse_header, read_header
+from napari_dycon.engine.checkpoints.safetensors_io import (
+    MAX_HEADER_BYTES,
+    parse_header,
+    read_header,
+)
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
@@ -52,7 +56,9 @@ class Bomb:
 
 def config(**changes: Any) -> TrainConfig:
     return make_config(
-        "dycon", **(TINY | {"spacing": [1, 1, 1], "half_resolution": False}), **changes
+        "dycon",
+        **(TINY | {"preprocessing.spacing": [1, 1, 1], "network.half_resolution": False}),
+        **changes,
     )
 
 
@@ -260,7 +266,7 @@ def test_weights_with_settings_of_earlier_versions_still_predict(weights: Path) 
     header, body = parts(weights)
     setting(header, top_k=32, teacher_negatives=True)
     put(weights, header, body)
-    assert load_model(weights).config.fecl_teacher_weight == 0.0
+    assert load_model(weights).config.fecl.teacher_weight == 0.0
 
 
 @pytest.mark.parametrize(
@@ -365,7 +371,7 @@ def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
 
 def test_only_what_fits_is_taken_from_other_weights(weights: Path, tmp_path: Path) -> None:
     assert load_matching_weights(model(), weights) == 1.0
-    other = model(norm="batch")
+    other = model(**{"network.norm": "batch"})
     assert 0 < load_matching_weights(other, weights) < 1.0
     save_file(load_file(weights), weights)
     with pytest.raises(ConfigError, match="no weights of this program"):

@@ -40,14 +40,19 @@ from napari_dycon.engine.data.augmentation import (
 )
 
 PATCH = (16, 24, 20)
-CONFIG = make_config("supervised", patch=list(PATCH), filters=[4, 8, 8])
+CONFIG = make_config(
+    "supervised", **{"batch.patch_size": list(PATCH), "network.filters": [4, 8, 8]}
+)
 MARGIN = compute_crop_shape(PATCH, CONFIG)
 RARE = 1e-3  # chance of a difference as large between equal distributions
 
 
 def reference(config: TrainConfig, patch: tuple[int, int, int], keys: tuple[str, ...]) -> Compose:
     """MONAI's transforms with the distribution that is wanted."""
-    angle, scale = float(np.deg2rad(config.rotate_degrees)), config.scale_range
+    angle, scale = (
+        float(np.deg2rad(config.augmentation.max_rotation_degrees)),
+        config.augmentation.scale_range,
+    )
     return Compose(
         [
             RandAffined(
@@ -97,7 +102,10 @@ def test_rotation_and_scaling_are_those_of_monai() -> None:
     image, label = volume(0, channels=2)
     chosen = drawn(6)
     images, labels = sample_patches(
-        image.expand(6, *image.shape), label.expand(6, *label.shape), build_affine_matrices(chosen), PATCH
+        image.expand(6, *image.shape),
+        label.expand(6, *label.shape),
+        build_affine_matrices(chosen),
+        PATCH,
     )
     assert labels is not None
     assert labels.dtype == torch.int64
@@ -137,7 +145,7 @@ def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
 
 def test_labels_stay_on_what_they_label() -> None:
     """Each voxel holds its own coordinate, once as an intensity and once as a label."""
-    chosen = drawn(8, mirror=True)
+    chosen = drawn(8, **{"augmentation.flip_left_right": True})
     for axis in range(3):
         view = [1] * 3
         view[axis] = -1
@@ -191,7 +199,7 @@ def test_noise_and_brightness_do_what_was_drawn() -> None:
 
 def test_what_is_drawn_has_monais_ranges_and_probabilities() -> None:
     count = 4000
-    found = drawn(count, mirror=True)
+    found = drawn(count, **{"augmentation.flip_left_right": True})
     steps = reference(CONFIG, PATCH, ("image",)).set_random_state(seed=0).transforms
     affine, blur, low, noise, brightness, gamma = steps
     low.sim_lowres_tfm.set_random_state(seed=0)
@@ -293,7 +301,7 @@ def test_thin_patches_hardly_tilt() -> None:
     assert compute_rotation_limits((48, 32, 64)) == (1.0, 1.0, 1.0)
     assert compute_rotation_limits((16, 16, 16)) == (1.0, 1.0, 1.0)
     assert compute_rotation_limits((8, 128, 64)) == (1.0, 0.25, 0.125)
-    config = CONFIG.with_changes(patch=(8, 128, 128))
+    config = CONFIG.with_changes({"batch.patch_size": (8, 128, 128)})
     drawn = [draw_augmentation(np.random.default_rng(n), config) for n in range(50)]
     assert max(abs(each.angles[1]) for each in drawn) * 64 < 4  # voxels at its ends
     assert max(abs(each.angles[0]) for each in drawn) > 0.2

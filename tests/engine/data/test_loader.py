@@ -71,9 +71,9 @@ def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
 
 
 def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
-    data = data_in(tmp_path, 2, labeled_batch=3, unlabeled_batch=2)
+    data = data_in(tmp_path, 2, **{"batch.labeled_size": 3, "batch.unlabeled_size": 2})
     for augment in (True, False):
-        data.config = data.config.with_changes(augment=augment)
+        data.config = data.config.with_changes({"augmentation.enabled": augment})
         labeled, unlabeled = BatchLoader(data, CPU).get(0, data.unlabeled)
         assert unlabeled is not None
         assert labeled.image.shape == (3, 1, 16, 16, 16)
@@ -102,7 +102,7 @@ def resident(data: TrainingData, device: torch.device = CPU) -> ResidentVolumes:
 
 
 def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
-    data = data_in(tmp_path, 4, labeled_batch=3, mirror=True)
+    data = data_in(tmp_path, 4, **{"batch.labeled_size": 3, "augmentation.flip_left_right": True})
     kept = resident(data)
     while not kept.is_complete:
         kept.load_next()

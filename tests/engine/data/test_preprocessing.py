@@ -18,7 +18,9 @@ def prepared(label: np.ndarray, spacing: tuple[float, ...], target: tuple[float,
     d, h, w = label.shape
     volume = Volume(np.zeros(label.shape), affine, Source(None, (d, h, w), affine))
     assert volume.spacing_mm == spacing
-    return prepare_label(label, volume, make_config("supervised", spacing=list(target)))
+    return prepare_label(
+        label, volume, make_config("supervised", **{"preprocessing.spacing": list(target)})
+    )
 
 
 @pytest.mark.parametrize("number", range(12))
@@ -54,20 +56,24 @@ def test_intensities_of_ct_and_of_ct_beside_others() -> None:
     rng = np.random.default_rng(0)
     ct = rng.uniform(-1000, 400, (20, 20, 20)).astype(np.float32)
     pet = rng.gamma(1.0, 3.0, (20, 20, 20)).astype(np.float32)
-    alone = plan_training(make_config("supervised"), [compute_fingerprint(ct, (1.0, 1.0, 1.0))], "cpu")
-    assert alone.intensity == "window"
-    low, high = alone.window or (0.0, 0.0)
+    alone = plan_training(
+        make_config("supervised"), [compute_fingerprint(ct, (1.0, 1.0, 1.0))], "cpu"
+    )
+    assert alone.preprocessing.normalization == "clip"
+    low, high = alone.preprocessing.intensity_window or (0.0, 0.0)
     expected = np.clip((ct - (low + high) / 2) / ((high - low) / 2), -1, 1)
     np.testing.assert_allclose(normalize(ct[None], alone)[0], expected, atol=1e-5)
     for both in (np.stack([ct, pet]), np.stack([pet, ct])):
-        config = plan_training(make_config("supervised"), [compute_fingerprint(both, (1.0, 1.0, 1.0))], "cpu")
-        assert config.intensity == "zscore"
+        config = plan_training(
+            make_config("supervised"), [compute_fingerprint(both, (1.0, 1.0, 1.0))], "cpu"
+        )
+        assert config.preprocessing.normalization == "zscore"
         found = normalize(both, config)
         np.testing.assert_allclose(found.mean(axis=(1, 2, 3)), 0, atol=1e-4)
         np.testing.assert_allclose(found.std(axis=(1, 2, 3)), 1, atol=1e-3)
 
 
 def test_a_constant_channel_stays_finite() -> None:
-    config = make_config("supervised", intensity="zscore")
+    config = make_config("supervised", **{"preprocessing.normalization": "zscore"})
     found = normalize(np.full((1, 4, 4, 4), 7.0), config)
     assert np.array_equal(found, np.zeros((1, 4, 4, 4)))

@@ -90,7 +90,9 @@ def test_calibration_knows_of_structures_that_occur_in_no_file(folders):
         save(predictions / path.name.replace(".nii", "_uncertainty.nii"), doubt)
     found = evaluate_folders(predictions, references)["summary"]["uncertainty"]["ece"]
     assert found > 0.1
-    told = evaluate_folders(predictions, references, n_structures=2)["summary"]["uncertainty"]["ece"]
+    told = evaluate_folders(predictions, references, n_structures=2)["summary"]["uncertainty"][
+        "ece"
+    ]
     assert told < 0.02
 
 

@@ -130,7 +130,9 @@ def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
 def test_the_case_score_needs_no_reference():
     prediction = np.zeros((9, 9, 9), np.uint8)
     doubt = np.random.default_rng(2).random((9, 9, 9)).astype(np.float32)
-    assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(doubt.mean())
+    assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(
+        doubt.mean()
+    )
     prediction[4, 4, 4] = 2
     near = doubt[3:6, 3:6, 3:6].mean()
     assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(near)

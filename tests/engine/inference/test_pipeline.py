@@ -7,7 +7,12 @@ import time
 
 import pytest
 
-from napari_dycon.engine.inference.pipeline import ComputingItem, FailedItem, WrittenItem, run_pipeline
+from napari_dycon.engine.inference.pipeline import (
+    ComputingItem,
+    FailedItem,
+    WrittenItem,
+    run_pipeline,
+)
 
 
 def test_results_come_in_order_and_errors_belong_to_their_items() -> None:

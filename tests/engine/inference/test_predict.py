@@ -29,7 +29,7 @@ from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.store import Project
 
 CPU = torch.device("cpu")
-SETTINGS: dict[str, Any] = TINY | {"steps": 2, "atlas_weight": 0.0}
+SETTINGS: dict[str, Any] = TINY | {"steps": 2, "atlas.weight": 0.0}
 
 
 @pytest.fixture
@@ -72,7 +72,9 @@ def test_each_scan_is_read_once(
     assert seen == ["scan-4.nii.gz"]  # labeled ones are looked at as they were prepared
 
 
-def test_nothing_is_written_when_nothing_can_be_predicted(model: TrainedModel, tmp_path: Path) -> None:
+def test_nothing_is_written_when_nothing_can_be_predicted(
+    model: TrainedModel, tmp_path: Path
+) -> None:
     scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     for scan in scans:
         scan.images[0].write_bytes(b"no scan")
@@ -124,11 +126,13 @@ def test_progress_is_told_before_each_scan(model: TrainedModel, tmp_path: Path) 
     assert done == [("s0", 1, 3), ("s2", 3, 3)]
 
 
-def test_features_of_a_prediction_are_those_of_the_scan(project: Project, model: TrainedModel) -> None:
+def test_features_of_a_prediction_are_those_of_the_scan(
+    project: Project, model: TrainedModel
+) -> None:
     volume = project.read_image("scan-4")
     found = predict_volume(model, volume, CPU)
     alone = extract_features(model, prepare_image(volume, model.config), CPU, torch.float32)
-    assert len(found.features) == 2 * model.config.filters[-1]  # type: ignore[index]
+    assert len(found.features) == 2 * model.config.network.filters[-1]  # type: ignore[index]
     np.testing.assert_allclose(found.features, alone, atol=1e-4)
     assert np.std(alone) > 0
 
@@ -141,7 +145,7 @@ def test_scans_of_any_size_are_predicted(
     model: TrainedModel, tmp_path: Path, shape: tuple[int, int, int], norm: str
 ) -> None:
     if norm == "instance":
-        config = model.config.with_changes(norm=norm)
+        config = model.config.with_changes({"network.norm": norm})
         student, teacher = (build_network(config, 1, 2) for _ in range(2))
         model = dataclasses.replace(model, config=config, student=student, teacher=teacher)
     (scan,) = scan_files(tmp_path / "in", shape)
@@ -185,7 +189,9 @@ def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
     volume = io.read_volume(scan.images[0])
     assert volume.shape[0] == 160
     z, y, x = spacing
-    config = model.config.with_changes(spacing=(z, y, x), test_scales=(1.0, 1.0))
+    config = model.config.with_changes(
+        {"preprocessing.spacing": (z, y, x), "inference.tta_scales": (1.0, 1.0)}
+    )
     model = dataclasses.replace(model, config=config)
     sizes: list[int] = []
 

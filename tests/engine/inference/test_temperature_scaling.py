@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from napari_dycon.engine.inference.temperature_scaling import sample_calibration_voxels, fit_temperature
+from napari_dycon.engine.inference.temperature_scaling import (
+    sample_calibration_voxels,
+    fit_temperature,
+)
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 2.5])

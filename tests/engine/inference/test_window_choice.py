@@ -26,7 +26,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def model() -> TrainedModel:
     config = make_config(
-        "supervised", **(TINY | {"patch": [16, 16, 16], "spacing": [1.0, 1.0, 1.0]})
+        "supervised",
+        **(TINY | {"batch.patch_size": [16, 16, 16], "preprocessing.spacing": [1.0, 1.0, 1.0]}),
     )
     network = build_network(config, 1, 2)
     return TrainedModel(network, network, config, (1,), 1)

@@ -10,7 +10,11 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
 from napari_dycon.engine.losses.contrastive import fecl, secl
-from napari_dycon.engine.losses.feature_grid import downsample_entropy_from_log_p, downsample_labels, downsample_pseudo_labels
+from napari_dycon.engine.losses.feature_grid import (
+    downsample_entropy_from_log_p,
+    downsample_labels,
+    downsample_pseudo_labels,
+)
 from napari_dycon.engine.losses.segmentation import (
     consistency_mse,
     compute_log_probabilities,
@@ -458,7 +462,12 @@ def test_schedules_reach_their_ends() -> None:
 
 def test_the_unlabeled_part_has_a_progress_of_its_own() -> None:
     assert [rescale_progress(p, 0.0) for p in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]  # as published
-    assert [rescale_progress(p, 0.8) for p in (0.5, 0.8, 0.9, 1.0)] == [0.0, 0.0, pytest.approx(0.5), 1.0]
+    assert [rescale_progress(p, 0.8) for p in (0.5, 0.8, 0.9, 1.0)] == [
+        0.0,
+        0.0,
+        pytest.approx(0.5),
+        1.0,
+    ]
     assert rescale_progress(1.0, 1.0) == 0.0
 
 

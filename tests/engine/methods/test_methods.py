@@ -78,7 +78,7 @@ def step_for(progress: float = 0.3) -> StepInputs:
 
 
 def config_for(method: str, **changes: Any) -> TrainConfig:
-    return make_config(method, **(TINY | {"teacher_confidence": 0.6} | changes))
+    return make_config(method, **(TINY | {"semi_supervised.pseudo_label_threshold": 0.6} | changes))
 
 
 def parts_of(config: TrainConfig, progress: float = 0.3) -> dict[str, float]:
@@ -99,7 +99,10 @@ def test_a_step_of_dycon_is_its_formula() -> None:
     ramped = 0.1 * math.exp(-5 * (1 - progress / 0.4) ** 2)
     guess = F.softmax(teacher.logits[2:], dim=1)
     groups = torch.cat(
-        [downsample_labels(labeled.label, CLASSES, GRID), downsample_pseudo_labels(guess, GRID, 0.6)]
+        [
+            downsample_labels(labeled.label, CLASSES, GRID),
+            downsample_pseudo_labels(guess, GRID, 0.6),
+        ]
     )
     assert {-1, 0, 1} <= set(groups.flatten().tolist())  # something to tell apart
     z, z_t = (out.embeddings.flatten(2).transpose(1, 2) for out in (student, teacher))
@@ -124,15 +127,21 @@ def test_weights_of_fecl_are_not_negative(name: str) -> None:
 @pytest.mark.parametrize("preset", [name for name in list_presets() if name != "default"])
 def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
     config = make_config("dycon", preset)
-    assert (config.fecl_weight, config.fecl_teacher_weight) == (1.0, 1.0)
-    assert (config.fecl_negative_gamma, config.gamma, config.temperature) == (0.0, 2.0, 0.6)
+    assert (config.fecl.weight, config.fecl.teacher_weight) == (1.0, 1.0)
+    assert (config.fecl.negative_gamma, config.fecl.focal_gamma, config.fecl.temperature) == (
+        0.0,
+        2.0,
+        0.6,
+    )
 
 
 def test_the_teachers_cells_of_fecl_have_the_threshold_of_the_step() -> None:
     """λ and θ(t) as published: more of the pairs count early in a run."""
     early, late = (
-        parts_of(config_for("dycon", fecl_weight=1.0, fecl_teacher_weight=1.0), progress)["fecl"]
-        - parts_of(config_for("dycon", fecl_weight=1.0), progress)["fecl"]
+        parts_of(config_for("dycon", **{"fecl.weight": 1.0, "fecl.teacher_weight": 1.0}), progress)[
+            "fecl"
+        ]
+        - parts_of(config_for("dycon", **{"fecl.weight": 1.0}), progress)["fecl"]
         for progress in (0.0, 1.0)
     )
     assert early > 0
@@ -180,7 +189,7 @@ def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, p
 def test_the_weight_of_the_unlabeled_part_scales_both_losses() -> None:
     usual, half = (
         parts_of(config_for("dycon")),
-        parts_of(config_for("dycon", unsupervised_weight=0.25)),
+        parts_of(config_for("dycon", **{"semi_supervised.weight": 0.25})),
     )
     for name in ("uncl", "fecl"):
         assert half[name] == pytest.approx(usual[name] / 2)
@@ -217,7 +226,9 @@ def test_secl_contrasts_unlabeled_cells(method: str) -> None:
     expected = 0.1 * secl(z, z_t, groups)
     found = parts_of(config_for(method))
     assert found["secl"] == pytest.approx(float(expected.detach()), rel=1e-5)
-    assert parts_of(config_for(method, secl_weight=0.2))["secl"] == pytest.approx(2 * found["secl"])
+    assert parts_of(config_for(method, **{"secl.weight": 0.2}))["secl"] == pytest.approx(
+        2 * found["secl"]
+    )
 
 
 def test_cells_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
@@ -226,7 +237,14 @@ def test_cells_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
     np.save(tmp_path / "i.npy", np.random.default_rng(0).random((1, 24, 24, 40)).astype(np.float32))
     np.save(tmp_path / "l.npy", label)
     case = LabeledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
-    config = config_for("supervised", mirror=True, rotate_degrees=0.0, scale_range=0.0)
+    config = config_for(
+        "supervised",
+        **{
+            "augmentation.flip_left_right": True,
+            "augmentation.max_rotation_degrees": 0.0,
+            "augmentation.scale_range": 0.0,
+        },
+    )
     batches = PatchBatchDataset([case], [], config)
     turned = 0
     for step in range(30):

@@ -30,7 +30,7 @@ def test_a_picture_that_is_too_large_does_not_end_the_run(
         raise error
 
     monkeypatch.setattr(side_jobs, "predict_volume", refuse)
-    config = make_config("supervised", **(TINY | {"steps": 30, "preview_every": 0.0}))
+    config = make_config("supervised", **(TINY | {"steps": 30, "intervals.preview_s": 0.0}))
     events = []
     for event in train(project, config):
         events.append(event)
@@ -52,7 +52,7 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
         yield
 
     monkeypatch.setattr(side_jobs, "predict_members", refuse)
-    config = make_config("supervised", **(TINY | {"steps": 8, "validate_every": 0.0}))
+    config = make_config("supervised", **(TINY | {"steps": 8, "intervals.validation_s": 0.0}))
     events = list(train(project, config))
     told = [e["message"] for e in events if e["event"] == "warning"]
     assert any(
@@ -85,7 +85,7 @@ def test_other_errors_end_it_with_a_reason(
         yield
 
     monkeypatch.setattr(side_jobs, "predict_members", refuse)
-    config = make_config("supervised", **(TINY | {"steps": 8, "validate_every": 0.0}))
+    config = make_config("supervised", **(TINY | {"steps": 8, "intervals.validation_s": 0.0}))
     with pytest.raises(Exception, match="the driver is gone"):
         list(train(project, config))
 
@@ -94,11 +94,11 @@ def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.set_split("scan-2", "validation")
-    config = make_config("supervised", **(TINY | {"steps": 12, "learning_rate": 0.02}))
+    config = make_config("supervised", **(TINY | {"steps": 12, "optimizer.learning_rate": 0.02}))
     *_, data = (e for e in train(project, config) if e["event"] == "validation")
     run = project.get_run()
     model = load_model(run.weights_path)
-    assert model.config.patch is not None
+    assert model.config.batch.patch_size is not None
     volume = project.read_image("scan-2")
     model = dataclasses.replace(model, temperature=1.0)  # it is fitted after the scores
     fresh = predict_volume(model, volume, torch.device("cpu"), fast=True)

@@ -81,7 +81,15 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
 
 
 def test_a_mirrored_view_is_turned_back(project: Project) -> None:
-    list(train(project, tiny("supervised", test_scales=[1.0, 1.0], test_mirror=True)))
+    list(
+        train(
+            project,
+            tiny(
+                "supervised",
+                **{"inference.tta_scales": [1.0, 1.0], "inference.tta_flip_left_right": True},
+            ),
+        )
+    )
     model = load_model(project.get_run().weights_path)
     volume = project.read_image("scan-4")
     turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())
@@ -109,7 +117,9 @@ def test_no_label_of_an_unlabeled_case_is_even_opened(project: Project, method: 
     """Every file that Python opens is noted by an audit hook."""
     truth = np.zeros(project.read_image("scan-5").shape, np.uint8)
     io.write_mask(
-        truth, reference=project.read_image("scan-5"), path=project.path / "labels" / "scan-5.nii.gz"
+        truth,
+        reference=project.read_image("scan-5"),
+        path=project.path / "labels" / "scan-5.nii.gz",
     )
     opened: list[str] = []
     watching = [True]
@@ -120,7 +130,7 @@ def test_no_label_of_an_unlabeled_case_is_even_opened(project: Project, method: 
 
     sys.addaudithook(note)  # cannot be taken out again, only silenced
     try:
-        changes = {"warps": 9} if method == "dycon" else {}
+        changes = {"atlas.max_registration_pairs": 9} if method == "dycon" else {}
         events = list(train(project, tiny(method, **changes)))
     finally:
         watching[0] = False
@@ -136,13 +146,15 @@ def test_an_unlabeled_batch_has_no_label() -> None:
     assert set(UnlabeledCase.__dataclass_fields__) == {"id", "image"}
 
 
-@pytest.mark.parametrize("changes", [{}, {"warps": 9, "unlabeled_start": 0.3}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"atlas.max_registration_pairs": 9, "semi_supervised.start": 0.3}]
+)
 def test_killed_and_resumed_is_the_same_to_the_bit(
     project: Project, changes: dict[str, Any]
 ) -> None:
     list(train(project, tiny(steps=6, **changes)))
     whole = load_file(project.get_run().weights_path)
-    interrupted = train(project, tiny(steps=6, checkpoint_every=0.0, **changes))
+    interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}, **changes))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
             interrupted.close()
@@ -168,7 +180,14 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
     for case in ("scan-2",):
         project.set_split(case, "validation")
     config = tiny(
-        "supervised", steps=60, learning_rate=0.02, labeled_batch=2, filters=[8, 16, 16], seed=1
+        "supervised",
+        steps=60,
+        **{
+            "optimizer.learning_rate": 0.02,
+            "batch.labeled_size": 2,
+            "network.filters": [8, 16, 16],
+        },
+        seed=1,
     )
     first = list(train(project, config))
     dice = [e["mean"] for e in first if e["event"] == "validation"][-1]
@@ -189,7 +208,7 @@ def test_no_labeled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_patches_of_any_size_train(project: Project, method: str) -> None:
-    events = list(train(project, tiny(method, patch=[3, 17, 12], steps=2)))
+    events = list(train(project, tiny(method, **{"batch.patch_size": [3, 17, 12]}, steps=2)))
     assert events[-1]["event"] == "finished"
     assert all(np.isfinite(e["loss"]) for e in events if e["event"] == "step")
 
@@ -240,7 +259,7 @@ def test_two_structures_without_background_are_learned_from(project: Project) ->
 def test_scans_without_a_structure_are_learned_from_beside_others(project: Project) -> None:
     shape = project.read_image("scan-3").shape
     project.save_label("scan-3", np.zeros(shape, np.uint8))
-    events = list(train(project, tiny("dycon", warps=4)))
+    events = list(train(project, tiny("dycon", **{"atlas.max_registration_pairs": 4})))
     assert not [e["message"] for e in events if e["event"] == "warning"]
     labeled = [case.id for case in project.labeled_cases()]
     assert "scan-3" in project.runs()[-1].read_metrics()["labeled"]
@@ -264,7 +283,7 @@ def test_lack_of_memory_advises_what_can_be_done(
 
     monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
     with pytest.raises(EngineError, match="ran out of memory") as told:
-        list(train(project, tiny("supervised", checkpoint_every=0.0)))
+        list(train(project, tiny("supervised", **{"intervals.checkpoint_s": 0.0})))
     assert "--" not in str(told.value)  # words for who works in the window
     assert ("checkpoint is kept: the run can be resumed" in str(told.value)) is saved
 
@@ -317,15 +336,24 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
     save_nifti(tmp_path / "l" / "0.nii.gz", label, np.eye(4))
     project = create_project(tmp_path / "p", tmp_path / "i", tmp_path / "l", ["box"])
     plans = []
-    for name, changes in [*((m, {}) for m in METHODS), ("dycon", {"unlabeled_batch": 0})]:
-        config = tiny(name, **({"patch": None, "filters": None} | changes))
+    for name, changes in [*((m, {}) for m in METHODS), ("dycon", {"batch.unlabeled_size": 0})]:
+        config = tiny(name, **({"batch.patch_size": None, "network.filters": None} | changes))
         state = tmp_path / f"state-{len(plans)}"
         state.mkdir()
         found = split_cases(project, config)
         *_, data = prepare_training_data(project, config, "cpu", state / "s", found, False)
         assert isinstance(data, TrainingData)
         c = data.config
-        plans.append((c.spacing, c.patch, c.intensity, c.window, c.filters, c.half_resolution))
+        plans.append(
+            (
+                c.preprocessing.spacing,
+                c.batch.patch_size,
+                c.preprocessing.normalization,
+                c.preprocessing.intensity_window,
+                c.network.filters,
+                c.network.half_resolution,
+            )
+        )
     assert len(set(plans)) == 1
     assert plans[0][0] == (1.4, 1.0, 1.0)
     assert plans[0][2] == "zscore"  # most scans are no CT
@@ -343,7 +371,7 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
     read: list[str] = []
     usual = Project.read_image
     monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
-    config = tiny("supervised", steps=1, patch=None)
+    config = tiny("supervised", steps=1, **{"batch.patch_size": None})
     list(train(project, config))
     first = project.get_run().read_config()
     assert set(read) == {f"scan-{n}" for n in range(6)}
@@ -395,7 +423,7 @@ def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
     events = []
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
-        events += train(project, tiny("supervised", steps=200, checkpoint_every=0.0))
+        events += train(project, tiny("supervised", steps=200, **{"intervals.checkpoint_s": 0.0}))
     run = project.get_run()
     warned = [e["message"] for e in run.read_events()[0] if e["event"] == "warning"]
     assert warned[0].startswith("Step 2 gave a loss that is not a finite number")
@@ -407,15 +435,15 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     with pytest.raises(ConfigError, match="Unknown setting color"):
         make_config("dycon", color="red")
     with pytest.raises(ConfigError, match="cannot be 'fast'"):
-        make_config("dycon", learning_rate="fast")
+        make_config("dycon", **{"optimizer.learning_rate": "fast"})
     with pytest.raises(ConfigError, match="no preset 'best'"):
         make_config("dycon", "best")
     assert parse_overrides(["a=1", "b=[1,2]", "c=x"]) == {"a": 1, "b": [1, 2], "c": "x"}
 
 
 def test_the_papers_recipe_trains(project: Project) -> None:
-    config = make_config("dycon", "paper", **(TINY | {"steps": 1, "filters": [4, 8, 8]}))
-    assert config.aspp
+    config = make_config("dycon", "paper", **(TINY | {"steps": 1, "network.filters": [4, 8, 8]}))
+    assert config.network.aspp
     assert list(train(project, config))[-1]["event"] == "finished"
 
 
@@ -428,7 +456,7 @@ def test_stop_before_the_first_step_leaves_no_weights(project: Project) -> None:
 
 
 def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
-    interrupted = train(project, tiny(steps=6, checkpoint_every=0.0))
+    interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
             interrupted.close()
@@ -448,7 +476,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
 def test_weights_of_a_network_that_fits_in_part_are_told(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
     first = project.get_run().id
-    deeper = tiny("supervised", steps=1, filters=[4, 8, 8, 8], init_from=first)
+    deeper = tiny("supervised", steps=1, **{"network.filters": [4, 8, 8, 8]}, init_from=first)
     warned = [e["message"] for e in train(project, deeper) if e["event"] == "warning"]
     assert f"Run {first} has another kind of network" in warned[0]
     assert "could be taken" in warned[0]
@@ -523,7 +551,7 @@ def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: st
     drawn[:, 4:10, 4:10] = rng.integers(1, classes + 1, (4, 6, 6))
     label[::5][:4] = drawn
     project.save_label("a", label)
-    events = list(train(project, tiny(method, steps=2, secl_weight=1.0)))
+    events = list(train(project, tiny(method, steps=2, **{"secl.weight": 1.0})))
     assert events[-1]["event"] == "finished"
     assert events[-1]["skipped"] == 0
     model = load_model(project.get_run().weights_path)

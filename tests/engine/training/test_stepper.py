@@ -37,8 +37,8 @@ class NotFinite:
 
 def make_batch(config: TrainConfig, seed: int = 0) -> Batch:
     noise = torch.Generator().manual_seed(seed)
-    assert config.patch is not None
-    image = torch.randn(2, 1, *config.patch, generator=noise)
+    assert config.batch.patch_size is not None
+    image = torch.randn(2, 1, *config.batch.patch_size, generator=noise)
     place = torch.full((2, 3), 0.5)
     return Batch(
         LabeledBatch(image, (image[:, 0] > 0).long(), place, place),
@@ -56,8 +56,10 @@ def make_stepper(
     optimizer = build_optimizer(config, student)
     if deferred:  # as on CUDA
         kinds = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-        options: dict[str, Any] = {"momentum": 0.9} if config.optimizer == "sgd" else {}
-        optimizer = kinds[config.optimizer](student.parameters(), lr=1e-2, fused=True, **options)
+        options: dict[str, Any] = {"momentum": 0.9} if config.optimizer.name == "sgd" else {}
+        optimizer = kinds[config.optimizer.name](
+            student.parameters(), lr=1e-2, fused=True, **options
+        )
     allocate_state(optimizer)
     student.train()
     teacher.train()
@@ -82,7 +84,7 @@ def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 def test_a_step_that_is_not_finite_changes_nothing(
     deferred: bool, optimizer: str, norm: str
 ) -> None:
-    stepper, config = make_stepper(deferred, optimizer=optimizer, norm=norm)
+    stepper, config = make_stepper(deferred, **{"optimizer.name": optimizer, "network.norm": norm})
     batch = make_batch(config)
     stepper.step(0, config, MeanTeacher(config), batch, 0.5, 1e-2)
     before = everything(stepper)
@@ -110,7 +112,9 @@ class _Waits(TorchDispatchMode):
 @pytest.mark.parametrize("method", [Supervised, MeanTeacher])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_deferred_step_never_waits_for_its_device(method: Any, dtype: torch.dtype) -> None:
-    stepper, config = make_stepper(True, dtype, norm="batch", accumulation_steps=1)
+    stepper, config = make_stepper(
+        True, dtype, **{"network.norm": "batch", "batch.accumulation_steps": 1}
+    )
     batch = make_batch(config)
     with _Waits() as waits:
         stepper.step(0, config, method(config), batch, 0.5, 1e-2)
@@ -141,10 +145,10 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
             unlabeled = step.student(step.unlabeled.image).logits.square().mean()
             return {"supervised": labeled, "consistency": 0.3 * unlabeled}
 
-    changes = {"labeled_batch": 2, "unlabeled_batch": 2}
+    changes = {"batch.labeled_size": 2, "batch.unlabeled_size": 2}
     found = []
     for parts in (1, 2):
-        stepper, config = make_stepper(False, accumulation_steps=parts, **changes)
+        stepper, config = make_stepper(False, **{"batch.accumulation_steps": parts}, **changes)
         reported, loss = stepper.step(0, config, Mean(), make_batch(config), 0.5, 1e-3)
         found.append(([*reported.values(), loss], everything(stepper)))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
@@ -154,7 +158,7 @@ def test_allocating_the_state_changes_no_step() -> None:
     results = []
     for ahead in (False, True):
         for kind in ("adamw", "sgd"):
-            config = make_config("supervised", **(TINY | {"optimizer": kind}))
+            config = make_config("supervised", **(TINY | {"optimizer.name": kind}))
             torch.manual_seed(0)
             student = build_network(config, 1, 2)
             optimizer = build_optimizer(config, student)
@@ -178,7 +182,7 @@ def test_lack_of_memory_leaves_everything_as_it_was() -> None:
             step.student(step.batch.labeled.image)  # moves the running statistics
             raise RuntimeError("CUDA out of memory.")
 
-    stepper, config = make_stepper(False, norm="batch")
+    stepper, config = make_stepper(False, **{"network.norm": "batch"})
     before = everything(stepper)
     for work in (
         lambda: stepper.step(0, config, TooLarge(), make_batch(config), 0.5, 1e-2),
