@@ -20,8 +20,8 @@ from gpu_scans import SPACING_MM, make_scan
 from torch import Tensor
 
 from napari_dycon.engine.atlas.label_fusion import label_probabilities
-from napari_dycon.engine.atlas.registered_cases import warp_case, resize_to_grid
-from napari_dycon.engine.atlas.registration import registration_shape, register
+from napari_dycon.engine.atlas.registered_cases import resize_to_grid, warp_case
+from napari_dycon.engine.atlas.registration import register, registration_shape
 from napari_dycon.engine.atlas.segmentation import segment_with_atlases
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.loader import BatchLoader

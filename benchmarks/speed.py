@@ -46,7 +46,7 @@ from napari_dycon.engine.data.patches import (
     UnlabeledBatch,
     UnlabeledCase,
 )
-from napari_dycon.engine.device import is_bfloat16_faster, tune_glibc_malloc, reset_glibc_malloc
+from napari_dycon.engine.device import is_bfloat16_faster, reset_glibc_malloc, tune_glibc_malloc
 from napari_dycon.engine.inference.windows import plan_windows
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.network import SegmentationNetwork, build_network

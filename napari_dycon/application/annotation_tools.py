@@ -18,9 +18,9 @@ from napari_dycon.annotation import interpolation, morphology, random_walker
 from napari_dycon.annotation.regions import (
     Box,
     bounding_box,
+    extrude_rectangle,
     rectangle_to_box,
     update_box,
-    extrude_rectangle,
 )
 from napari_dycon.application.active_case import CaseView
 from napari_dycon.errors import BusyError, UserError

@@ -21,8 +21,8 @@ from typing import Any
 
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.heartbeat import (
-    ProcessIdentity,
     HeartbeatMonitor,
+    ProcessIdentity,
     filesystem_time,
     is_recent,
     run_periodically,

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import temporary_path
-from napari_dycon.core.untrusted import parse_number, parse_integer
+from napari_dycon.core.untrusted import parse_integer, parse_number
 from napari_dycon.errors import DyconError
 
 HEARTBEAT_INTERVAL_S = 20.0  # seconds between heartbeats

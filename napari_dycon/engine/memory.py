@@ -9,7 +9,6 @@ resumed run continues with them.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from napari_dycon.core.untrusted import parse_integer
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.planning import (
+    compute_min_patch_side,
     estimate_patch_bytes,
     reduce_batch_memory,
-    compute_min_patch_side,
 )
 from napari_dycon.engine.device import empty_cache, is_out_of_memory
 

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from napari_dycon.core.atomic import (
-    ensure_dir,
     atomic_write,
+    ensure_dir,
     temporary_path,
     write_json,
     write_text,

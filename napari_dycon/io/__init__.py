@@ -7,8 +7,8 @@ from napari_dycon.io.reading import (
     read_map,
     read_series,
     read_volume,
-    scan_name,
     scan_fingerprint,
+    scan_name,
 )
 from napari_dycon.io.writing import write_map, write_mask, write_volume
 
@@ -19,8 +19,8 @@ __all__ = [
     "read_map",
     "read_series",
     "read_volume",
-    "scan_name",
     "scan_fingerprint",
+    "scan_name",
     "write_map",
     "write_mask",
     "write_volume",

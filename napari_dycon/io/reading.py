@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.core.untrusted import PICKLE_SUFFIXES, CODE_EXECUTION_WARNING
+from napari_dycon.core.untrusted import CODE_EXECUTION_WARNING, PICKLE_SUFFIXES
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.io import itk, nifti
 from napari_dycon.io.dicom import discovery
@@ -17,7 +17,7 @@ from napari_dycon.io.dicom.files import is_dicom
 from napari_dycon.io.files import check_path_type, folder_fingerprint
 from napari_dycon.io.validation import LoadedImage
 from napari_dycon.io.validation import check_values as _check_values
-from napari_dycon.io.volume import Volume, to_contiguous, grid_difference, to_canonical
+from napari_dycon.io.volume import Volume, grid_difference, to_canonical, to_contiguous
 
 Array = npt.NDArray[Any]
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import write_text
-from napari_dycon.core.untrusted import parse_json, parse_integer
+from napari_dycon.core.untrusted import parse_integer, parse_json
 from napari_dycon.errors import ProjectError
 
 SCHEMA_VERSION = 1

@@ -16,17 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import folder_lock, ensure_dir, atomic_write_many, write_json
-from napari_dycon.core.containment import ensure_within, ensure_links_within
+from napari_dycon.core.atomic import atomic_write_many, ensure_dir, folder_lock, write_json
+from napari_dycon.core.containment import ensure_links_within, ensure_within
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import DyconError, GeometryError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
-from napari_dycon.project.external_images import reject_network_path, external_folders
+from napari_dycon.project.external_images import external_folders, reject_network_path
 from napari_dycon.project.importing.case_import import (
-    TargetProject,
     OnProgress,
     OnSkip,
+    TargetProject,
     channel_paths,
     commit_cases,
     label_file_path,
@@ -49,8 +49,8 @@ from napari_dycon.project.models import (
 from napari_dycon.project.runs.run import (
     Run,
     check_run,
-    list_runs,
     create_run,
+    list_runs,
     validate_case_metadata,
 )
 from napari_dycon.project.trusted_projects import trust

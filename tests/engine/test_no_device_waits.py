@@ -16,7 +16,7 @@ from helpers.tiny_runs import TINY
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_dycon.engine.atlas import label_fusion
-from napari_dycon.engine.atlas.registration import sampling_grid, register, warp
+from napari_dycon.engine.atlas.registration import register, sampling_grid, warp
 from napari_dycon.engine.config import METHODS, TrainConfig, make_config
 from napari_dycon.engine.data.augmentation import Augmentation, compute_crop_shape
 from napari_dycon.engine.data.patches import Batch, CropBatch, Crops

@@ -26,7 +26,7 @@ from napari_dycon.io import (
     write_map,
     write_mask,
 )
-from napari_dycon.io.volume import Source, Volume, to_contiguous, grid_difference
+from napari_dycon.io.volume import Source, Volume, grid_difference, to_contiguous
 
 ORIENTATIONS = [
     "".join(codes)

@@ -16,7 +16,7 @@ from napari_dycon.core import atomic
 from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import from_canonical
 from napari_dycon.project import manifest
-from napari_dycon.project.case_ids import unique_case_id, is_case_id
+from napari_dycon.project.case_ids import is_case_id, unique_case_id
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import Case, ClassInfo
 from napari_dycon.project.store import Project

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from napari_dycon.engine.atlas.registration import (
     Shape,
+    register,
     registration_shape,
     sampling_grid,
-    register,
     warp,
 )
 from napari_dycon.engine.config import TrainConfig

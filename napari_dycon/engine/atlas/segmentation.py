@@ -22,17 +22,17 @@ from torch import Tensor
 
 from napari_dycon.engine.atlas.label_fusion import label_probabilities
 from napari_dycon.engine.atlas.pseudo_labels import (
-    MIN_PAIRWISE_DICE,
     MAX_ATLASES,
+    MIN_PAIRWISE_DICE,
     atlases_agree,
     has_matching_contrast,
 )
-from napari_dycon.engine.atlas.registered_cases import warp_case, resize_to_grid
+from napari_dycon.engine.atlas.registered_cases import resize_to_grid, warp_case
 from napari_dycon.engine.atlas.registration import (
     Shape,
-    registration_shape,
     build_local_ncc,
     register,
+    registration_shape,
 )
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase

@@ -16,16 +16,16 @@ from pathlib import Path
 import torch
 
 from napari_dycon.core.atomic import ensure_dir, write_json
-from napari_dycon.core.untrusted import read_json, parse_integer
+from napari_dycon.core.untrusted import parse_integer, read_json
 from napari_dycon.engine.atlas.pseudo_labels import (
     MAX_ATLASES,
     PseudoLabel,
     can_propagate_labels,
-    select_most_confident,
     fuse_pseudo_label,
     group_by_target,
+    select_most_confident,
 )
-from napari_dycon.engine.atlas.registered_cases import RegistrationPair, register_pairs, plan_pairs
+from napari_dycon.engine.atlas.registered_cases import RegistrationPair, plan_pairs, register_pairs
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preparation import TrainingData, has_foreground
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array

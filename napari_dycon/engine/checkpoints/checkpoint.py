@@ -19,12 +19,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from napari_dycon.core.atomic import ensure_dir, atomic_write
-from napari_dycon.core.untrusted import parse_json, parse_number, parse_integer
+from napari_dycon.core.atomic import atomic_write, ensure_dir
+from napari_dycon.core.untrusted import parse_integer, parse_json, parse_number
 from napari_dycon.engine.checkpoints.safetensors_io import (
     RETRAIN_HINT,
-    TensorInfo,
     SafetensorsHeader,
+    TensorInfo,
     read_header,
 )
 from napari_dycon.engine.config import TrainConfig

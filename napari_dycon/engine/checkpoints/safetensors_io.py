@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.untrusted import (
-    PICKLE_SUFFIXES,
     CODE_EXECUTION_WARNING,
+    PICKLE_SUFFIXES,
     describe_file_type,
     describe_inode,
     parse_json,

@@ -25,8 +25,8 @@ from napari_dycon.engine.data.augmentation import (
     Augmentation,
     Shape,
     augment_patches,
-    draw_augmentation,
     compute_crop_shape,
+    draw_augmentation,
 )
 from napari_dycon.engine.data.preprocessing import read_label_array
 from napari_dycon.engine.data.sampling import (

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.atomic import ensure_dir, write_json
-from napari_dycon.core.untrusted import parse_number, read_json, parse_integer
+from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, plan_training

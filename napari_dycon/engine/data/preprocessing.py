@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from napari_dycon.core.atomic import ensure_dir, atomic_write
+from napari_dycon.core.atomic import atomic_write, ensure_dir
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import ProjectError

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_dycon.core.atomic import ensure_dir, write_json
-from napari_dycon.core.untrusted import read_json, parse_integer
+from napari_dycon.core.untrusted import parse_integer, read_json
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.case_ids import is_case_id

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
-from napari_dycon.engine.evaluation.uncertainty_metrics import spearman, evaluate_uncertainty
+from napari_dycon.engine.evaluation.uncertainty_metrics import evaluate_uncertainty, spearman
 from napari_dycon.errors import GeometryError, LabelError
 
 Array = npt.NDArray[Any]

@@ -21,7 +21,7 @@ from napari_dycon.engine.atlas.segmentation import segment_with_atlases
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.patches import LEFT_RIGHT_AXIS
 from napari_dycon.engine.data.preprocessing import prepare_image
-from napari_dycon.engine.device import use_single_thread, disable_cudnn_benchmark
+from napari_dycon.engine.device import disable_cudnn_benchmark, use_single_thread
 from napari_dycon.engine.inference.embedding import FeatureSum
 from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.core.atomic import ensure_dir, atomic_write_many
+from napari_dycon.core.atomic import atomic_write_many, ensure_dir
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.preprocessing import (
     cache_path,

@@ -14,14 +14,14 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.contrastive import fecl
 from napari_dycon.engine.losses.feature_grid import (
-    downsample_labels,
     downsample_entropy,
+    downsample_labels,
     downsample_pseudo_labels_from_log_p,
 )
 from napari_dycon.engine.losses.segmentation import (
     compare,
-    consistency_from_distance,
     compute_log_probabilities,
+    consistency_from_distance,
     supervised_from_log_probabilities,
     uncl_from_comparison,
 )

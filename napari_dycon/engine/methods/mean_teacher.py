@@ -7,8 +7,8 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.losses.segmentation import (
-    consistency_from_log_probabilities,
     compute_log_probabilities,
+    consistency_from_log_probabilities,
     supervised_from_log_probabilities,
 )
 from napari_dycon.engine.methods import StepInputs, add_input_noise

@@ -31,15 +31,15 @@ from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.data.patches import UnlabeledCase
 from napari_dycon.engine.data.planning import plan_network
 from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
-from napari_dycon.engine.data.splits import split_cases, cases_trained_on, load_case_split
+from napari_dycon.engine.data.splits import cases_trained_on, load_case_split, split_cases
 from napari_dycon.engine.device import (
     choose_device,
     choose_precision,
     empty_cache,
     is_out_of_memory,
-    tune_glibc_malloc,
     reset_glibc_malloc,
     tune_for_training,
+    tune_glibc_malloc,
 )
 from napari_dycon.engine.inference.temperature_scaling import CalibrationSample, fit_temperature
 from napari_dycon.engine.inference.window_choice import choose_window_side
@@ -57,10 +57,10 @@ from napari_dycon.engine.training.schedules import (
 )
 from napari_dycon.engine.training.side_jobs import (
     PreparedScans,
-    retry_on_full_disk,
-    warn_about_skipped_cases,
     preview,
+    retry_on_full_disk,
     validate,
+    warn_about_skipped_cases,
 )
 from napari_dycon.engine.training.stepper import PartialUpdateError, Stepper
 from napari_dycon.errors import DyconError, EngineError

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from napari_dycon.errors import FileFormatError, UnevenSlicesError
 from napari_dycon.io.dicom.files import (
     damaged_file_error,
-    is_dicom,
-    suppress_warnings,
-    read_file,
     header_text,
+    is_dicom,
+    read_file,
+    suppress_warnings,
 )
 from napari_dycon.io.dicom.pixels import (
     SCALE_TAGS,
@@ -33,11 +33,11 @@ from napari_dycon.io.dicom.pixels import (
 from napari_dycon.io.dicom.slice_geometry import (
     MIN_SLICE_DISTANCE_MM,
     Slice,
-    compute_affine,
     check_regular_spacing,
-    sort_slices,
-    resample_slices,
+    compute_affine,
     compute_slice_spacing,
+    resample_slices,
+    sort_slices,
 )
 from napari_dycon.io.files import find_files, folder_fingerprint
 from napari_dycon.io.validation import MAX_VOXELS, LoadedImage, check_memory

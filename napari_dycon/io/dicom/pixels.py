@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.dicom.codestream import jpeg_dimensions
-from napari_dycon.io.dicom.files import damaged_file_error, suppress_warnings, read_file
+from napari_dycon.io.dicom.files import damaged_file_error, read_file, suppress_warnings
 from napari_dycon.io.dicom.slice_geometry import Slice
 
 Array = npt.NDArray[Any]

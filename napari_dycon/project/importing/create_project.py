@@ -11,7 +11,7 @@ from typing import Any
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.case_import import OnProgress, OnSkip, SkippedScan
 from napari_dycon.project.importing.discovery import Scan, contains_scans, find_labels, find_scans
-from napari_dycon.project.importing.layouts import LayoutCase, Layout, detect_layout
+from napari_dycon.project.importing.layouts import Layout, LayoutCase, detect_layout
 from napari_dycon.project.importing.patient_folders import find_patient_folders
 from napari_dycon.project.label_rules import present_values
 from napari_dycon.project.manifest import check_target_folder

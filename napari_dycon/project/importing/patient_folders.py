@@ -18,10 +18,10 @@ from napari_dycon.project.importing.channel_matching import (
 from napari_dycon.project.importing.discovery import (
     CHANNEL_SUFFIX,
     Scan,
-    list_channel_paths,
     contains_scans,
-    list_files,
     find_scans,
+    list_channel_paths,
+    list_files,
     scans_from_paths,
 )
 

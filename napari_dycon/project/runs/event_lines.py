@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from napari_dycon.core.untrusted import parse_json, parse_number, parse_integer
+from napari_dycon.core.untrusted import parse_integer, parse_json, parse_number
 
 Event = dict[str, Any]
 MAX_LINE_BYTES = 2**18  # bytes

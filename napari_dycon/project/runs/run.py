@@ -13,7 +13,7 @@ from typing import Any
 
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.containment import ensure_within, is_external_link
-from napari_dycon.core.untrusted import parse_number, read_json, parse_integer
+from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.case_ids import is_case_id
 from napari_dycon.project.runs.event_lines import parse_event

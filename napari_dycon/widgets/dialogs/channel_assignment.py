@@ -27,8 +27,8 @@ from qtpy.QtWidgets import (
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.channel_matching import (
-    ImageCandidate,
     CaseDraft,
+    ImageCandidate,
     assign_channels,
     candidates_from,
 )

@@ -18,9 +18,9 @@ from napari_dycon.engine.atlas.label_fusion import (
     PATCH_RADIUS,
     SEARCH_RADIUS,
     ChannelStatistics,
-    normalize_local_contrast,
     fuse_labels,
     label_probabilities,
+    normalize_local_contrast,
 )
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 

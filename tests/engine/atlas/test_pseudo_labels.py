@@ -19,9 +19,9 @@ from napari_dycon.engine.atlas.pseudo_labels import (
     PseudoLabel,
     atlases_agree,
     can_propagate_labels,
-    select_most_confident,
     fuse_pseudo_label,
     group_by_target,
+    select_most_confident,
 )
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair, plan_pairs
 from napari_dycon.engine.atlas.training_set import build_atlas_training_set

@@ -13,12 +13,12 @@ from helpers.tiny_runs import TINY
 from monai.losses.image_dissimilarity import LocalNormalizedCrossCorrelationLoss
 from safetensors.torch import load_file
 
-from napari_dycon.engine.atlas.registered_cases import register_pairs, plan_pairs
+from napari_dycon.engine.atlas.registered_cases import plan_pairs, register_pairs
 from napari_dycon.engine.atlas.registration import (
-    registration_shape,
     build_local_ncc,
-    sampling_grid,
     register,
+    registration_shape,
+    sampling_grid,
     warp,
 )
 from napari_dycon.engine.config import TrainConfig, make_config

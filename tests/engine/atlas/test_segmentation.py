@@ -17,7 +17,7 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.predict_scans import predict_cases
-from napari_dycon.engine.inference.uncertainty import normalized_entropy, compute_uncertainty_maps
+from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps, normalized_entropy
 from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.runs.run import Run

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from napari_dycon.engine.checkpoints import background_writer
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
 from napari_dycon.engine.checkpoints.checkpoint import (
-    TrainedModel,
     Snapshot,
+    TrainedModel,
     load_training_state,
     read_training_progress,
     take_snapshot,

@@ -30,12 +30,12 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.augmentation import (
     Augmentation,
     adjust_contrast,
-    build_affine_matrices,
     augment_patches,
-    draw_augmentation,
-    filter_axes,
+    build_affine_matrices,
     compute_crop_shape,
     compute_rotation_limits,
+    draw_augmentation,
+    filter_axes,
     sample_patches,
 )
 

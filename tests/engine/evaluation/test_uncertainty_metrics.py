@@ -8,13 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty, dilate_mm
+from napari_dycon.engine.evaluation.foreground_margin import dilate_mm, mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case
 from napari_dycon.engine.evaluation.uncertainty_metrics import (
-    auroc,
-    expected_calibration_error,
-    confidence_from_entropy,
     aurc,
+    auroc,
+    confidence_from_entropy,
+    expected_calibration_error,
     spearman,
 )
 

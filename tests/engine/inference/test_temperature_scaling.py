@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from napari_dycon.engine.inference.temperature_scaling import (
-    sample_calibration_voxels,
     fit_temperature,
+    sample_calibration_voxels,
 )
 
 

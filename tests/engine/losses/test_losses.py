@@ -16,17 +16,17 @@ from napari_dycon.engine.losses.feature_grid import (
     downsample_pseudo_labels,
 )
 from napari_dycon.engine.losses.segmentation import (
-    consistency_mse,
     compute_log_probabilities,
+    consistency_mse,
     supervised_loss,
     uncl,
 )
 from napari_dycon.engine.training.schedules import (
     adaptive_beta,
-    sigmoid_rampup,
     ema_decay,
     learning_rate_factor,
     rescale_progress,
+    sigmoid_rampup,
     teacher_threshold,
 )
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from helpers.tiny_runs import TINY
 from torch import Tensor, nn
 
-from napari_dycon.engine.config import TrainConfig, make_config, list_presets
+from napari_dycon.engine.config import TrainConfig, list_presets, make_config
 from napari_dycon.engine.data.patches import (
     Batch,
     LabeledBatch,
@@ -29,7 +29,7 @@ from napari_dycon.engine.losses.feature_grid import (
     region_indices,
 )
 from napari_dycon.engine.losses.segmentation import consistency_mse, supervised_loss, uncl
-from napari_dycon.engine.methods import StepInputs, build_method, add_input_noise
+from napari_dycon.engine.methods import StepInputs, add_input_noise, build_method
 from napari_dycon.engine.network import NetworkOutput, update_ema
 from napari_dycon.errors import ConfigError
 

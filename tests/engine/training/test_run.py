@@ -22,9 +22,9 @@ from napari_dycon.engine.checkpoints.checkpoint import load_model
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
+    list_presets,
     make_config,
     parse_overrides,
-    list_presets,
 )
 from napari_dycon.engine.data import preparation
 from napari_dycon.engine.data.patches import (

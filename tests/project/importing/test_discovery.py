@@ -29,8 +29,8 @@ from napari_dycon.io.dicom.discovery import find_series
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.importing.discovery import (
     find_labels,
-    read_scan,
     find_scans,
+    read_scan,
     scans_from_paths,
 )
 from napari_dycon.project.importing.patient_folders import find_patient_folders
