@@ -100,7 +100,7 @@ class Transfers:
         renamed: Mapping[int, int] | None = None,
     ) -> None:
         """Add scans whose channels are known; see ``Session.add_scans``."""
-        how = {"labels": labels, "renamed": renamed}
+        how = {"labels": labels, "value_map": renamed}
 
         def again() -> None:
             self.add_scans(scans, resample=True, labels=labels, renamed=renamed)

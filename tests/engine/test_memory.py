@@ -92,11 +92,11 @@ def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
     for values in (
         None,
         {},
-        {"batch.patch_size": [1, 2]},
-        {"batch.patch_size": [0, 1, 1], "batch.accumulation_steps": 1},
+        {"patch": [1, 2]},
+        {"patch": [0, 1, 1], "accumulation_steps": 1},
     ):
         assert MemoryPlan.from_json(values) is None
-    kept = {"batch.patch_size": [32, 48, 48], "batch.accumulation_steps": 2}
+    kept = {"patch": [32, 48, 48], "accumulation_steps": 2}
     assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2)
     kept["activation_checkpointing"] = True
     assert MemoryPlan.from_json(kept) == MemoryPlan((32, 48, 48), 2, True)

@@ -81,10 +81,10 @@ def create_project(
             _limit_labels(label_paths, n_labeled, on_note),
             progress,
             ids=[case.id for case, _ in cases],
-            renamed=layout.value_map,
+            value_map=layout.value_map,
             resample=resample,
-            note=on_note,
-            skip=on_skip,
+            on_note=on_note,
+            on_skip=on_skip,
         )
     label_paths = {} if labels is None else find_labels(Path(labels))
     incomplete: list[SkippedScan] = []
@@ -126,8 +126,8 @@ def create_project(
         progress,
         ids=[scan.name for scan in scans],
         resample=resample,
-        note=on_note,
-        skip=on_skip,
+        on_note=on_note,
+        on_skip=on_skip,
     )
 
 

@@ -35,7 +35,7 @@ from napari_dycon.engine.checkpoints.safetensors_io import (
     parse_header,
     read_header,
 )
-from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.config import TrainConfig, make_config, merge_settings
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
 from napari_dycon.errors import ConfigError, EngineError, ProjectError
@@ -189,7 +189,8 @@ def about(header: dict[str, Any], **changes: Any) -> None:
 
 
 def setting(header: dict[str, Any], **changes: Any) -> None:
-    about(header, config={**json.loads(header["__metadata__"]["about"])["config"], **changes})
+    config = json.loads(header["__metadata__"]["about"])["config"]
+    about(header, config=merge_settings(config, changes))
 
 
 @pytest.mark.parametrize(
@@ -232,18 +233,18 @@ def setting(header: dict[str, Any], **changes: Any) -> None:
         (lambda h: about(h, config=None), "its settings"),
         (lambda h: about(h, channels=2), "of another kind than its settings say"),
         (lambda h: about(h, class_values=[1, 2]), "of another kind than its settings say"),
-        (lambda h: setting(h, aspp=True), "lacks the tensor|another kind"),
-        (lambda h: setting(h, filters=[10**9] * 3), "filters is 1000000000; expected 1 to 1,024"),
-        (lambda h: setting(h, filters=[4] * 10**4), "expected 8 at most"),
-        (lambda h: setting(h, filters=None), "does not say its filters"),
-        (lambda h: setting(h, filters=[0, 8, 8]), "filters is 0"),
-        (lambda h: setting(h, patch=[10**6] * 3), "patch is 1000000; expected 1 to 1,024"),
-        (lambda h: setting(h, patch=[1024] * 3), "more than 134,217,728 voxels"),
-        (lambda h: setting(h, projection_hidden=10**9), "projection_hidden is 1000000000"),
-        (lambda h: setting(h, projection_dim=10**5000), "digits|damaged|what it is"),
-        (lambda h: setting(h, spacing=[0, 1, 1]), "spacing is 0"),
-        (lambda h: setting(h, learning_rate=10**400), "learning_rate is out of range"),
-        (lambda h: setting(h, test_scales=[1.0] * 10**5), "expected 8 at most"),
+        (lambda h: setting(h, **{"network.aspp": True}), "lacks the tensor|another kind"),
+        (lambda h: setting(h, **{"network.filters": [10**9] * 3}), "filters is 1000000000; expected 1 to 1,024"),
+        (lambda h: setting(h, **{"network.filters": [4] * 10**4}), "expected at most 8"),
+        (lambda h: setting(h, **{"network.filters": None}), "does not say its filters"),
+        (lambda h: setting(h, **{"network.filters": [0, 8, 8]}), "filters is 0"),
+        (lambda h: setting(h, **{"batch.patch_size": [10**6] * 3}), "patch is 1000000; expected 1 to 1,024"),
+        (lambda h: setting(h, **{"batch.patch_size": [1024] * 3}), "more than 134,217,728 voxels"),
+        (lambda h: setting(h, **{"network.projection_hidden": 10**9}), "projection_hidden is 1000000000"),
+        (lambda h: setting(h, **{"network.projection_dim": 10**5000}), "digits|damaged|what it is"),
+        (lambda h: setting(h, **{"preprocessing.spacing": [0, 1, 1]}), "spacing is 0"),
+        (lambda h: setting(h, **{"optimizer.learning_rate": 10**400}), "learning_rate is out of range"),
+        (lambda h: setting(h, **{"inference.tta_scales": [1.0] * 10**5}), "expected at most 8"),
         (lambda h: setting(h, surprise=1), "Unknown setting surprise"),
     ],
 )  # fmt: skip

@@ -134,7 +134,7 @@ def test_nothing_moves_without_rotation_and_scaling() -> None:
 def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
     image, label = volume(0)
     (chosen,) = drawn(1)
-    both = build_affine_matrices([replace(chosen, mirrored=m) for m in (False, True)])
+    both = build_affine_matrices([replace(chosen, flip_left_right=m) for m in (False, True)])
     images, labels = sample_patches(
         image.expand(2, *image.shape), label.expand(2, *label.shape), both, PATCH
     )

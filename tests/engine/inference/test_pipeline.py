@@ -136,7 +136,7 @@ def test_what_was_read_ahead_in_vain_is_read_again_alone() -> None:
         return item
 
     steps = list(run_pipeline(range(2), load, compute, lambda *_: None))
-    assert [type(s).__name__ for s in steps] == ["Computing", "Written", "Computing", "Written"]
+    assert [type(s).__name__ for s in steps] == ["ComputingItem", "WrittenItem"] * 2
     assert read == [0, 1, 1]
 
 
