@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import call
 
-from napari_dycon.application.active_learning import suggestions
+from napari_dycon.application.active_learning import suggest_cases
 from napari_dycon.project.store import Project
 
 START, TWO = 4, 2
@@ -125,7 +125,7 @@ class Replay:
             call("predict", project)
             opened = Project.open(project)
             names = {case.id: opened.image_paths(case.id)[0].name for case in opened.cases}
-            suggested = [names[s.case] for s in suggestions(opened)[:TWO]]
+            suggested = [names[s.case] for s in suggest_cases(opened)[:TWO]]
         self._known[key] = dice, _ = scores["summary"]["mean_dice"], suggested
         with self._store.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "dice": dice, "suggested": suggested}) + "\n")

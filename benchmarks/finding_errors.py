@@ -23,7 +23,7 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from napari_dycon import io
-from napari_dycon.application.hotspots import find_hot_spots
+from napari_dycon.application.hotspots import find_hotspots
 
 LEAST_ML = 0.1
 DRAWS = 20
@@ -63,7 +63,7 @@ def measure(arguments: argparse.Namespace, name: str) -> dict[tuple[int, float],
     maps = name.replace(".nii.gz", "_uncertainty.nii.gz")
     uncertainty = io.read_map(arguments.predictions / maps)
     spacing = np.array(reference.spacing_mm)
-    spots = find_hot_spots(uncertainty, tuple(spacing))[: arguments.places]
+    spots = find_hotspots(uncertainty, tuple(spacing))[: arguments.places]
     organ = np.argwhere(mask > 0)
     rng = np.random.default_rng(0)
     draws = [

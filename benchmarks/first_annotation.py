@@ -62,16 +62,18 @@ def annotate(file: Path, truth: Mask, count: int) -> str:
         for way in WAYS:
             session = Session()
             session.open_project(folder / "project")
-            session.show_case(session.need_project().cases[0].id)
-            view = session.need_view()
+            session.show_case(session.require_project().cases[0].id)
+            view = session.require_case()
             view.label[:] = 255
             strokes, clicks = draw(session, truth, count)
             begin = time.perf_counter()
             if way == "grown":
-                session.drawing.grow()
-                session.drawing.accept_proposal()
+                session.annotation.grow()
+                session.annotation.accept_proposal()
             else:
-                session.drawing.fill_between([1], axis=0, follow_edges=way == "following edges")
+                session.annotation.fill_between(
+                    [1], axis=0, refine_to_edges=way == "following edges"
+                )
             seconds = time.perf_counter() - begin
             results.append((dice(view.label == 1, truth), seconds, strokes, clicks))
             session.close_project()
@@ -84,7 +86,7 @@ def annotate(file: Path, truth: Mask, count: int) -> str:
 
 def draw(session: Session, truth: Mask, count: int) -> tuple[int, int]:
     """Outline and fill the structure on some slices; returns strokes and clicks."""
-    view = session.need_view()
+    view = session.require_case()
     layer = CaseLabels(view.label, image=view.image.array, scale=view.image.spacing_mm)
     session.label_writer = layer.write
     layer.brush_size = 1

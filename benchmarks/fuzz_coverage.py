@@ -45,7 +45,7 @@ Target = Callable[[bytes], object]
 
 def targets(folder: Path) -> dict[str, Target]:
     """What is tried: each takes the bytes of a file."""
-    from napari_dycon.application.run_status import RunStatus, advanced
+    from napari_dycon.application.run_status import RunStatus, apply_event
     from napari_dycon.engine.checkpoints.safetensors_io import read_header
     from napari_dycon.errors import DyconError
     from napari_dycon.io import read_volume
@@ -87,7 +87,7 @@ def targets(folder: Path) -> dict[str, Target]:
         for line in data.splitlines():
             event = parse_event(line)
             if event is not None:
-                status = advanced(status, event)
+                status = apply_event(status, event)
         run = Run(folder)
         for path in (run.events_path, run.metrics_path, run.control_path, run.config_path):
             path.write_bytes(data)

@@ -53,7 +53,7 @@ def main() -> None:
     viewer, panel = make_window(arguments.work / "project")
     session = panel.session
     wait(lambda: session.project is not None)
-    ids = [case.id for case in session.need_project().cases]
+    ids = [case.id for case in session.require_project().cases]
     label(panel, ids[0])
     session.start_training(make_config("supervised", **TINY))
     wait(lambda: session.status.phase == "idle", 300)
@@ -62,8 +62,8 @@ def main() -> None:
         case = ids[number % len(ids)]
         label(panel, case)
         session.predict([case])
-        wait(lambda: not session.review.predicting, 300)
-        wait(lambda: session.need_view().prediction is not None)
+        wait(lambda: not session.review.is_predicting, 300)
+        wait(lambda: session.require_case().prediction is not None)
         session.next_uncertain()
         if number % 10 == 0:
             settle(1.0)

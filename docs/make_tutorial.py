@@ -64,7 +64,7 @@ def walk(folder: Path, minutes: float) -> None:
     case = session.project.unlabeled_cases()[0].id
     truth = io.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
     session.show_case(case)
-    wait(lambda: session.view is not None and panel.strip.profile is not None)
+    wait(lambda: session.case is not None and panel.strip.profile is not None)
     settle(2)
     take(viewer, "01-open")
 
@@ -86,7 +86,7 @@ def walk(folder: Path, minutes: float) -> None:
     # The program fills the rest in
     panel.annotate.tools.all.setChecked(True)
     panel.annotate.tools.fill.click()
-    wait(lambda: not session.drawing.busy)
+    wait(lambda: not session.annotation.operation)
     layers.go_to_slice((numbers[1] + numbers[2]) // 2, 0)
     settle(2)
     take(viewer, "03-filled")
@@ -96,12 +96,12 @@ def walk(folder: Path, minutes: float) -> None:
     other = session.project.unlabeled_cases()[0].id
     other_truth = io.read_label(folder / "cohort" / "truth" / f"{other}.nii.gz").array
     session.show_case(other)
-    wait(lambda: session.view.id == other)
+    wait(lambda: session.case.id == other)
     middle = int(np.argmax((other_truth == 1).sum(axis=(1, 2))))
     layers.go_to_slice(middle, 0)
     stroke(layers.layer("label"), other_truth, middle)
     panel.annotate.tools.grow.click()
-    wait(lambda: session.drawing.has_proposal)
+    wait(lambda: session.annotation.has_proposal)
     settle(1)
     take(viewer, "04-grow")
     panel.annotate.tools.discard.click()
@@ -112,7 +112,7 @@ def walk(folder: Path, minutes: float) -> None:
     settle(0.5)
     layers.box.finish()
     panel.annotate.tools.grow.click()
-    wait(lambda: session.drawing.has_proposal)
+    wait(lambda: session.annotation.has_proposal)
     settle(1)
     take(viewer, "04-box")
     panel.annotate.tools.discard.click()
@@ -128,20 +128,20 @@ def walk(folder: Path, minutes: float) -> None:
     take(viewer, "05-train")
     wait(lambda: session.status.phase == "idle", 60 * minutes + 300)
     session.predict([c.id for c in session.project.unlabeled_cases()])
-    wait(lambda: not session.review.predicting, 600)
+    wait(lambda: not session.review.is_predicting, 600)
     settle(2)
 
     # Review
     panel.tabs.setCurrentIndex(2)
     session.show_case(session.suggest_next()[0])
-    wait(lambda: session.view.prediction is not None)
+    wait(lambda: session.case.prediction is not None)
     settle(1)
     panel.review.next_place_button.click()
     settle(2)
     take(viewer, "06-uncertain")
     panel.review.accept_button.click()
-    truth = truth_of(folder, session.view.id)
-    wrong = (truth != session.view.prediction) & (truth > 0)
+    truth = truth_of(folder, session.case.id)
+    wrong = (truth != session.case.prediction) & (truth > 0)
     layers.go_to_slice(int(np.argmax(wrong.sum(axis=(1, 2)))), 0)
     viewer.reset_view()
     outline(layers.layer("label"), truth, layers.slice_index)

@@ -17,18 +17,18 @@ import numpy.typing as npt
 from psygnal import Signal
 
 from napari_dycon.annotation.regions import Box, bounding_box
-from napari_dycon.application.active_case import CaseView
-from napari_dycon.application.active_learning import Suggester, Suggestion, case_score
-from napari_dycon.application.annotation_tools import Annotating
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.active_learning import Suggester, Suggestion, read_case_score
+from napari_dycon.application.annotation_tools import AnnotationTools
 from napari_dycon.application.case_cache import CaseCache
-from napari_dycon.application.import_export import Transfers
-from napari_dycon.application.label_autosave import LabelKeeper
-from napari_dycon.application.project_opening import Opening
-from napari_dycon.application.prompts import Question
-from napari_dycon.application.review import Reviewing
-from napari_dycon.application.run_controller import RunControl
+from napari_dycon.application.import_export import ImportExport
+from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.project_opening import ProjectOpener
+from napari_dycon.application.prompts import UserPrompt
+from napari_dycon.application.review import Review
+from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.application.task_runner import Background, PlainBackground
+from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
 from napari_dycon.core.crash_report import describe_error
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
@@ -53,27 +53,27 @@ class Session:
     run_changed = Signal(object)  # RunStatus
     event = Signal(dict)  # every event of the engine
     runs_changed = Signal()
-    place_visited = Signal(int)  # number of the uncertain place that is gone to
+    hotspot_visited = Signal(int)  # number of the uncertain place that is gone to
     message = Signal(str, str)  # level, text for the person
-    asked = Signal(object)  # Question that only a person can answer
+    prompt_requested = Signal(object)  # Question that only a person can answer
 
-    def __init__(self, background: Background | None = None) -> None:
-        self.background: Background = background or PlainBackground()
+    def __init__(self, task_runner: TaskRunner | None = None) -> None:
+        self.task_runner: TaskRunner = task_runner or InlineTaskRunner()
         self.project: Project | None = None
-        self.view: CaseView | None = None
-        self.opening = Opening(self)
-        self.runs = RunControl(self)
-        self.review = Reviewing(self)
-        self.drawing = Annotating(self)
-        self.transfers = Transfers(self)
+        self.case: ActiveCase | None = None
+        self.project_opener = ProjectOpener(self)
+        self.run_controller = RunController(self)
+        self.review = Review(self)
+        self.annotation = AnnotationTools(self)
+        self.import_export = ImportExport(self)
         self.suggester = Suggester()  # of the open project, as the next one
         self._cache = CaseCache()
         # Replaced by a window so that edits become one step of the layer's own undo history.
         self.label_writer: Callable[[Box, Array], None] | None = None
         self._generation = 0
-        self._keeper = LabelKeeper(self.background, self._label_written, self.tell)
+        self._autosaver = LabelAutosaver(self.task_runner, self._on_label_saved, self.report_error)
         # What ends following an engine process, and whether that has ended by itself.
-        self._unfollow: list[tuple[Callable[[], None], threading.Event]] = []
+        self._process_followers: list[tuple[Callable[[], None], threading.Event]] = []
 
     # ---- Data ------------------------------------------------------------------------------
 
@@ -92,7 +92,7 @@ class Session:
 
         Scans that cannot be used are left out, which is told; of uneven slices is asked.
         """
-        self.transfers.create(
+        self.import_export.create(
             path, images, labels, classes, channels, scans=scans, resample=resample
         )
 
@@ -106,7 +106,7 @@ class Session:
         ----------
         read_only : look at it and change nothing
         """
-        self.opening.open(path, read_only=read_only)
+        self.project_opener.open(path, read_only=read_only)
 
     def add_cases(self, images: Sequence[Path | str], *, resample: bool = False) -> None:
         """Add scans to the open project, without labels: files, or folders of scans.
@@ -114,99 +114,103 @@ class Session:
         Of several channels, files and folders have to tell by their names which is which; see
         ``channels.scans_for``.
         """
-        self.transfers.add_paths(images, resample=resample)
+        self.import_export.add_paths(images, resample=resample)
 
     def add_scans(self, scans: Sequence[Scan]) -> None:
         """Add scans whose channels a person put together, without labels."""
-        self.transfers.add_scans(scans)
+        self.import_export.add_scans(scans)
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Write masks, a data set, the network or a report; see ``exports.export.export``.
 
         One export at a time: a second one raises ``BusyError``.
         """
-        self.transfers.export(format_, out, **options)
+        self.import_export.export(format_, out, **options)
 
     def close_project(self) -> None:
         """Save what was drawn and close; a run at work goes on by itself."""
         self.flush()
         self._generation += 1
-        for end, _ in self._unfollow:
-            end()
-        self._unfollow.clear()
-        self.review.predicting = False
-        self.project, self.view = None, None
+        for stop_following, _ in self._process_followers:
+            stop_following()
+        self._process_followers.clear()
+        self.review.is_predicting = False
+        self.project, self.case = None, None
         self.suggester, self._cache = Suggester(), CaseCache()
-        self.opening.leave()
+        self.project_opener.unregister()
         self.message.emit("info", "")  # what was said of another project
-        self.runs.forget()
+        self.run_controller.detach()
         self.case_shown.emit(None)
         self.project_changed.emit(None)
 
-    def opened(self, project: Project) -> None:
+    def set_project(self, project: Project) -> None:
         """Take over a project that was opened or made elsewhere."""
         try:
             self.close_project()
         except DyconError as error:  # told; a drive that is gone must not hold a person back
-            if not len(self.asked):
+            if not len(self.prompt_requested):
                 raise
 
-            def go_on() -> None:
-                self.rescue_label()
-                self.opened(project)
+            def recover_and_continue() -> None:
+                self.save_recovery_copy()
+                self.set_project(project)
 
-            self.asked.emit(
-                Question(
+            self.prompt_requested.emit(
+                UserPrompt(
                     "A label is not saved",
                     f"{error}\n\nIt can be kept in your home folder, to be put back later.",
-                    (("Keep it there and go on", go_on),),
+                    (("Keep it there and go on", recover_and_continue),),
                 )
             )
             return
         self.project = project
-        self.opening.enter(project)
+        self.project_opener.register(project)
         self.project_changed.emit(project)
         self.cases_changed.emit()
-        self.runs.attach()
+        self.run_controller.attach()
 
     # ---- Annotate --------------------------------------------------------------------------
 
     def show_case(self, case_id: str) -> None:
         """Load a case and make it the one in view; what was drawn before is saved first."""
-        project = self.need_project()
+        project = self.require_project()
         project.get_case(case_id)  # an unknown name is refused before anything changes
         self.flush()
         self._generation += 1
         generation = self._generation
         self.message.emit("info", "")  # what was said of another case
 
-        def done(view: CaseView) -> None:
+        def on_done(case: ActiveCase) -> None:
             # A later click wins over a slower earlier one.
             if generation != self._generation:
                 return
-            old = self.view
+            old = self.case
             try:
                 self.flush()  # strokes of the moment while the case was being read
             except DyconError:
                 self.cases_changed.emit()  # the old case stays in view, and in the list
                 return
-            if old is not None and old.id == view.id:  # newer than what was just read
-                view.label, view.saved, view.stamp = old.label, old.saved, old.stamp
-                view.saves, view.others = old.saves, old.others
-            self.view = view
+            if old is not None and old.id == case.id:  # newer than what was just read
+                case.label, case.saved_label, case.label_version = (
+                    old.label,
+                    old.saved_label,
+                    old.label_version,
+                )
+                case.save_count, case.remote_label = old.save_count, old.remote_label
+            self.case = case
             self.label_writer = None
-            self.runs.ask_preview()
-            self.case_shown.emit(view)
-            self.transfers.tell_notes(view.notes)
+            self.run_controller.request_preview()
+            self.case_shown.emit(case)
+            self.import_export.report_notes(case.notes)
 
-        def failed(error: Exception) -> None:
-            self.tell(error)
+        def on_error(error: Exception) -> None:
+            self.report_error(error)
             self.cases_changed.emit()  # the list goes back to the case in view
 
         cache = self._cache
-        self.background.run(lambda: cache.load(project, case_id), done, failed)
+        self.task_runner.submit(lambda: cache.load(project, case_id), on_done, on_error)
 
-    def read_ahead(self, case_ids: Sequence[str]) -> None:
+    def preload_cases(self, case_ids: Sequence[str]) -> None:
         """Read cases that may be shown next, one after the other, so that showing them is quick.
 
         Ends when another case is shown meanwhile; nothing is told of what cannot be read.
@@ -214,61 +218,61 @@ class Session:
         project, cache, generation = self.project, self._cache, self._generation
         if project is None or not case_ids:
             return
-        if self.view is not None and not cache.has_room_for(self.view):
+        if self.case is not None and not cache.has_room_for(self.case):
             return  # others of the project are as large: they would be read in vain
         first, *rest = case_ids
 
-        def next_one(_: object) -> None:
+        def preload_rest(_: object) -> None:
             if generation == self._generation:
-                self.read_ahead(rest)
+                self.preload_cases(rest)
 
-        self.background.run(lambda: cache.load(project, first), next_one, next_one)
+        self.task_runner.submit(lambda: cache.load(project, first), preload_rest, preload_rest)
 
     def save_label(self) -> None:
         """Save the label in view when it changed, off the caller's thread where there is one."""
-        if self.view is not None and self.project is not None and not self.project.read_only_reason:
-            self._keeper.save(self.project, self.view)
+        if self.case is not None and self.project is not None and not self.project.read_only_reason:
+            self._autosaver.save(self.project, self.case)
 
     def flush(self) -> None:
         """Save the label in view before returning; when that fails, nothing is dropped."""
-        if self.view is not None and self.project is not None and not self.project.read_only_reason:
+        if self.case is not None and self.project is not None and not self.project.read_only_reason:
             try:
-                self._keeper.flush(self.project, self.view)
+                self._autosaver.flush(self.project, self.case)
             except DyconError as error:
-                self._keeper.in_trouble = True
-                self.tell(error)
+                self._autosaver.has_failed = True
+                self.report_error(error)
                 raise
 
-    def rescue_label(self) -> None:
+    def save_recovery_copy(self) -> None:
         """Keep a label that cannot be saved in the person's home folder, and say where."""
-        if self.view is None or self.project is None or not self.view.unsaved:
+        if self.case is None or self.project is None or not self.case.has_unsaved_changes:
             return
-        path = self._keeper.rescue(self.view)
-        self.view.saved, self.view.others = self.view.label.copy(), None
-        self.message.emit("warning", f"The label of {self.view.id} was kept in {path}.")
+        path = self._autosaver.write_recovery_copy(self.case)
+        self.case.saved_label, self.case.remote_label = self.case.label.copy(), None
+        self.message.emit("warning", f"The label of {self.case.id} was kept in {path}.")
 
-    def _label_written(self, view: CaseView, merged: bool) -> None:
+    def _on_label_saved(self, case: ActiveCase, merged: bool) -> None:
         if merged:
-            self.label_edited.emit(view.id)
+            self.label_edited.emit(case.id)
             self.message.emit(
                 "warning",
-                f"The label of {view.id} was changed in another window too; the work of both is "
+                f"The label of {case.id} was changed in another window too; the work of both is "
                 "kept.",
             )
-        if self._keeper.in_trouble:  # the person was told, and wonders
-            self._keeper.in_trouble = False
-            self.message.emit("info", f"The label of {view.id} is saved now; nothing was lost.")
-        self.label_saved.emit(view.id)
+        if self._autosaver.has_failed:  # the person was told, and wonders
+            self._autosaver.has_failed = False
+            self.message.emit("info", f"The label of {case.id} is saved now; nothing was lost.")
+        self.label_saved.emit(case.id)
         self.cases_changed.emit()
 
     def set_label(self, new: npt.NDArray[np.uint8]) -> int:
         """Replace the label in view as one undoable step; returns how many voxels changed."""
-        view = self.need_view()
-        if new.shape != view.label.shape:
+        case = self.require_case()
+        if new.shape != case.label.shape:
             raise UserError(
-                f"The new label has the shape {new.shape}, the scan has {view.label.shape}."
+                f"The new label has the shape {new.shape}, the scan has {case.label.shape}."
             )
-        box = bounding_box(view.label != new)
+        box = bounding_box(case.label != new)
         return 0 if box is None else self.write_label(box, new[box])
 
     def write_label(self, box: Box, values: Array) -> int:
@@ -279,35 +283,35 @@ class Session:
         box : three slices of the label
         values : what the box holds afterwards
         """
-        view = self.need_view()
-        self.need_project().require_writable()
-        changed = int(np.count_nonzero(view.label[box] != values))
-        if changed:
+        case = self.require_case()
+        self.require_project().require_writable()
+        n_changed = int(np.count_nonzero(case.label[box] != values))
+        if n_changed:
             if self.label_writer is None:
-                view.label[box] = values
+                case.label[box] = values
             else:
                 self.label_writer(box, values)
-            self.label_edited.emit(view.id)
-        return changed
+            self.label_edited.emit(case.id)
+        return n_changed
 
     def fill_background(self, slice_index: int | None = None, axis: int = 0) -> int:
         """Declare what is not annotated to be background, in one slice or everywhere."""
-        view = self.need_view()
-        new = view.label.copy()
-        where: tuple[Any, ...] = (slice(None),) * 3
+        case = self.require_case()
+        new = case.label.copy()
+        selection: tuple[Any, ...] = (slice(None),) * 3
         if slice_index is not None:
-            where = tuple(slice_index if a == axis else slice(None) for a in range(3))
-        part = new[where]
-        new[where] = np.where(part == UNANNOTATED, 0, part)
+            selection = tuple(slice_index if a == axis else slice(None) for a in range(3))
+        part = new[selection]
+        new[selection] = np.where(part == UNANNOTATED, 0, part)
         return self.set_label(new)
 
     def set_case_status(self, case_id: str, status: str) -> None:
         """Set a case's status; "labeled" and "reviewed" make the rest of it background."""
-        project = self.need_project()
+        project = self.require_project()
         if status in ("labeled", "reviewed"):
-            if self.view is None or self.view.id != case_id:
+            if self.case is None or self.case.id != case_id:
                 raise UserError(f"Show case {case_id} first, then mark it as {status}.")
-            if not np.any((self.view.label != UNANNOTATED) & (self.view.label != 0)):
+            if not np.any((self.case.label != UNANNOTATED) & (self.case.label != 0)):
                 raise UserError(
                     f"Case {case_id} has no annotation yet. Paint a structure first, or accept a "
                     "prediction; then mark it."
@@ -322,7 +326,7 @@ class Session:
     @property
     def status(self) -> RunStatus:
         """How the run at work stands."""
-        return self.runs.status
+        return self.run_controller.status
 
     def start_training(self, config: TrainConfig | None = None, **changes: Any) -> str:
         """Start a run in a process of its own and return its id.
@@ -332,25 +336,25 @@ class Session:
         config : settings; by default the preset "default" of DyCON
         **changes : single settings to replace, such as ``time_limit=300``
         """
-        return self.runs.start(config, **changes)
+        return self.run_controller.start(config, **changes)
 
     def pause(self) -> None:
         """Ask the run to wait after its current step."""
-        self.runs.command("pause")
+        self.run_controller.send_command("pause")
 
     def resume(self) -> None:
         """Let a paused run go on."""
-        self.runs.command("run")
+        self.run_controller.send_command("run")
 
     def stop(self) -> None:
         """Ask the run to save its weights and end."""
-        self.runs.command("stop")
+        self.run_controller.send_command("stop")
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout_s: float | None = None) -> None:
         """Block until no run and no prediction is at work (for scripts; never in a window)."""
-        self.runs.wait(timeout)
+        self.run_controller.wait(timeout_s)
 
-    def project_runs(self) -> list[str]:
+    def list_run_ids(self) -> list[str]:
         """Ids of the open project's runs, the oldest first."""
         return [run.id for run in self.project.runs()] if self.project is not None else []
 
@@ -387,15 +391,15 @@ class Session:
 
     def suggest_next(self) -> list[str]:
         """Cases without a label, the one most worth labeling first."""
-        return [found.case for found in self.suggestions()]
+        return [suggestion.case for suggestion in self.list_suggestions()]
 
-    def suggestions(self) -> list[Suggestion]:
+    def list_suggestions(self) -> list[Suggestion]:
         """As ``suggest_next``, with scores and reasons."""
-        return self.suggester.suggest(self.need_project())
+        return self.suggester.suggest(self.require_project())
 
-    def case_score(self, case_id: str) -> float | None:
+    def get_case_score(self, case_id: str) -> float | None:
         """How unsure the newest prediction of a case is; ``None`` while there is none."""
-        return case_score(self.need_project(), case_id)
+        return read_case_score(self.require_project(), case_id)
 
     def next_uncertain(self) -> tuple[float, float, float] | None:
         """Center of the next uncertain place of the case in view, ``(z, y, x)`` in mm.
@@ -403,42 +407,50 @@ class Session:
         Places are connected regions of high uncertainty, the heaviest first; those that were
         looked at are left out until all were. ``None`` when nothing is uncertain or predicted.
         """
-        return self.review.go_on(1)
+        return self.review.step_hotspot(1)
 
     def previous_uncertain(self) -> tuple[float, float, float] | None:
         """Center of the uncertain place before, as ``next_uncertain``."""
-        return self.review.go_on(-1)
+        return self.review.step_hotspot(-1)
 
     # ---- Helpers ---------------------------------------------------------------------------
 
-    def need_project(self) -> Project:
+    def require_project(self) -> Project:
         if self.project is None:
             raise UserError("No project is open. Open one, or make one from a folder of scans.")
         return self.project
 
-    def need_view(self) -> CaseView:
-        if self.view is None:
+    def require_case(self) -> ActiveCase:
+        if self.case is None:
             raise UserError("No case is shown. Choose one in the list of cases first.")
-        return self.view
+        return self.case
 
-    def why_no_edit(self) -> str:
+    def edit_blocked_reason(self) -> str:
         """Why nothing can be drawn just now, to stand beside a button; empty when it can."""
-        if self.project is None or self.view is None:
+        if self.project is None or self.case is None:
             return "choose a case in the list first"
         return self.project.read_only_reason
 
-    def follow(self, title: str, events: Iterator[Event], each: Callable[[Event], None]) -> None:
+    def follow_process(
+        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
+    ) -> None:
         """Follow an engine process until it ends or the project is closed."""
         ended = threading.Event()
 
-        def relayed() -> Iterator[Event]:
+        def relay_events() -> Iterator[Event]:
             try:
                 yield from events
             finally:
                 ended.set()
 
-        self._unfollow = [(end, over) for end, over in self._unfollow if not over.is_set()]
-        self._unfollow.append((self.background.follow(title, relayed(), each), ended))
+        self._process_followers = [
+            (stop_following, has_ended)
+            for stop_following, has_ended in self._process_followers
+            if not has_ended.is_set()
+        ]
+        self._process_followers.append(
+            (self.task_runner.stream(title, relay_events(), on_event), ended)
+        )
 
-    def tell(self, error: Exception) -> None:
+    def report_error(self, error: Exception) -> None:
         self.message.emit("error", describe_error(error))

@@ -17,8 +17,8 @@ import pytest
 from helpers.tiny_runs import TINY
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.prompts import Question
-from napari_dycon.cli.options import identified, taken_up
+from napari_dycon.application.prompts import UserPrompt
+from napari_dycon.cli.options import acquire_run, with_process_record
 from napari_dycon.core import heartbeat
 from napari_dycon.core.atomic import folder_lock
 from napari_dycon.core.heartbeat import HEARTBEAT_TIMEOUT_S, ProcessIdentity, is_recent
@@ -82,8 +82,8 @@ def test_a_person_is_offered_to_look_only(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     session = Session()
-    asked: list[Question] = []
-    session.asked.connect(asked.append)
+    asked: list[UserPrompt] = []
+    session.prompt_requested.connect(asked.append)
     session.open_project(project.path)
     assert session.project is None  # until there is an answer
     (question,) = asked
@@ -93,14 +93,14 @@ def test_a_person_is_offered_to_look_only(
     assert session.project.read_only
     session.show_case("scan-0")
     with pytest.raises(ProjectError, match="only shown"):
-        session.set_label(np.ones_like(session.need_view().label))
+        session.set_label(np.ones_like(session.require_case().label))
     with pytest.raises(ProjectError, match="only shown"):
         session.set_case_status("scan-0", "unlabeled")
     with pytest.raises(ProjectError, match="only shown"):
         session.start_training()
     assert len(list_open_sessions(project.path)) == 1  # who looks on is in nobody's way
     question.choices[1][1]()
-    assert not session.need_project().read_only_reason
+    assert not session.require_project().read_only_reason
     assert len(list_open_sessions(project.path)) == 2
     session.close_project()
     assert len(list_open_sessions(project.path)) == 1
@@ -245,13 +245,15 @@ def test_looking_changes_nothing(project: Project, other_process: subprocess.Pop
 
 def test_a_new_run_is_held_as_well(project: Project) -> None:
     held = []
-    for event in identified(train(project, make_config("supervised", **TINY)), project, held=False):
+    for event in with_process_record(
+        train(project, make_config("supervised", **TINY)), project, is_acquired=False
+    ):
         if event["event"] == "step":
-            with pytest.raises(BusyError), taken_up(project.runs()[-1]):
+            with pytest.raises(BusyError), acquire_run(project.runs()[-1]):
                 pass
             held.append(event)
     assert held
-    with taken_up(project.runs()[-1]):
+    with acquire_run(project.runs()[-1]):
         pass
 
 
@@ -268,15 +270,15 @@ def test_a_drive_that_is_gone_does_not_hold_a_person_back(
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     other = Project.create(tmp_path / "other")
     session, asked = Session(), []
-    session.asked.connect(asked.append)
+    session.prompt_requested.connect(asked.append)
     session.open_project(project.path)
     session.show_case("scan-0")
-    session.need_view().label[0] = 1
+    session.require_case().label[0] = 1
     project.path.rename(tmp_path / "away")
     session.open_project(other.path)
     assert asked[-1].choices[0][0] == "Keep it there and go on"
     asked[-1].choices[0][1]()
-    assert session.need_project().path == other.path
+    assert session.require_project().path == other.path
     assert list((tmp_path / "napari-dycon-unsaved").glob("scan-0-*.nii.gz"))
 
 
@@ -302,14 +304,14 @@ def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
     run = project.create_run("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     assert engine_process.is_running(run)
-    assert engine_process.is_running(run, only_look=True)
-    with pytest.raises(BusyError, match="trained already on ward-3"), taken_up(run):
+    assert engine_process.is_running(run, read_only=True)
+    with pytest.raises(BusyError, match="trained already on ward-3"), acquire_run(run):
         pass
     session = Session()
     session.open_project(project.path)
     assert "on ward-3" in session.status.text
     monkeypatch.setattr(heartbeat, "HEARTBEAT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(engine_process, "LOOK", 0.05)
+    monkeypatch.setattr(engine_process, "LIVENESS_INTERVAL_S", 0.05)
     end = time.monotonic() + 3
     while time.monotonic() < end:  # as long as it gives them
         engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
@@ -317,7 +319,7 @@ def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
     assert session.status.phase != "idle"
     wait(lambda: session.status.phase == "idle")  # told that it ended, without a last word
     assert not engine_process.is_running(run)
-    with taken_up(run):
+    with acquire_run(run):
         pass
 
 
@@ -337,7 +339,7 @@ def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -
     session = Session()
     session.open_project(project.path, read_only=True)
     assert "on ward-3" in session.status.text
-    time.sleep(2 * engine_process.LOOK)
+    time.sleep(2 * engine_process.LIVENESS_INTERVAL_S)
     session.close_project()
     assert run.folder.stat().st_mtime_ns == before
 
@@ -351,7 +353,7 @@ def test_ones_own_run_comes_before_a_colleagues(
     session = Session()
     session.open_project(project.path)
     assert session.status.run == own.id
-    assert not session.runs.elsewhere
+    assert not session.run_controller.remote_host
 
 
 def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
@@ -374,7 +376,7 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
     events = engine_process.follow_training(run)
     assert next(events)["event"] == "waiting"
     away = project.path.rename(project.path.with_name("away"))
-    end = time.monotonic() + 3 * engine_process.LOOK
+    end = time.monotonic() + 3 * engine_process.LIVENESS_INTERVAL_S
     while time.monotonic() < end:
         assert next(events)["event"] == "waiting"
     away.rename(project.path)
@@ -403,7 +405,7 @@ def test_signs_of_life_are_given_while_there_is_work(
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
     run = project.create_run("dycon", {})
     file = run.folder / "process.json"
-    with engine_process.at_work(run) as taken_over:
+    with engine_process.mark_process_alive(run) as taken_over:
         os.utime(file, (0, 0))
         wait(lambda: is_recent(file, time.time()))
         file.unlink()  # by somebody's hand
@@ -426,7 +428,7 @@ def test_a_run_that_another_machine_took_over_ends_here(
 ) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
     config = make_config("supervised", **(TINY | {"steps": 10_000}))
-    events = identified(train(project, config), project, held=False)
+    events = with_process_record(train(project, config), project, is_acquired=False)
     run = project.get_run(next(e for e in events if e["event"] == "started")["run"])
     with pytest.raises(BusyError, match="taken over on ward-3"):  # noqa: PT012
         for _ in events:

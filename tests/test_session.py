@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.hotspots import find_hot_spots
+from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.project.store import Project
@@ -52,8 +52,8 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
     session.label_saved.connect(saved.append)
     session.save_label()
     assert saved == []  # nothing was drawn, nothing is written
-    session.view.label[3, 3, 3] = 1
-    assert session.view.unsaved
+    session.case.label[3, 3, 3] = 1
+    assert session.case.has_unsaved_changes
     session.show_case("scan-4")
     assert saved == ["scan-3"]
     assert session.project.read_label("scan-3")[3, 3, 3] == 1
@@ -63,7 +63,7 @@ def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
     session.show_case("scan-3")
     with pytest.raises(UserError, match="has no annotation yet"):
         session.set_case_status("scan-3", "labeled")
-    session.view.label[3:6, 3:6, 3:6] = 1
+    session.case.label[3:6, 3:6, 3:6] = 1
     session.set_case_status("scan-3", "labeled")
     label = session.project.read_label("scan-3")
     assert (np.count_nonzero(label == 1), np.count_nonzero(label == 255)) == (27, 0)
@@ -73,11 +73,11 @@ def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
 def test_accept_whole_or_by_class(session: Session) -> None:
     predicted(session, "scan-3", 0.9)
     session.show_case("scan-3")
-    session.view.label[0] = 0
+    session.case.label[0] = 0
     assert session.accept_prediction([1]) == 8**3
     assert session.project.get_case("scan-3").status == "in progress"
     session.accept_prediction()
-    assert np.array_equal(session.project.read_label("scan-3"), session.view.prediction)
+    assert np.array_equal(session.project.read_label("scan-3"), session.case.prediction)
     session.show_case("scan-4")
     with pytest.raises(UserError, match="no prediction yet"):
         session.accept_prediction()
@@ -87,14 +87,14 @@ def test_uncertain_places_come_heaviest_first_and_round_again(session: Session) 
     predicted(session, "scan-3", 0.9)
     session.show_case("scan-3")
     first, second, third = (session.next_uncertain() for _ in range(3))
-    spacing = session.view.image.spacing_mm
+    spacing = session.case.image.spacing_mm
     assert first == pytest.approx(tuple(10 * s for s in spacing))
     assert second != first
     assert third == first
 
 
 def test_hot_spots_of_a_calm_map_are_none() -> None:
-    assert find_hot_spots(np.full((8, 8, 8), 0.02, np.float32)) == []
+    assert find_hotspots(np.full((8, 8, 8), 0.02, np.float32)) == []
 
 
 def test_the_least_certain_case_is_suggested_first(session: Session) -> None:
@@ -119,7 +119,7 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     other.wait(10)
     assert session.project.get_run().id == run
     session.predict(["scan-5"])
-    wait_for(lambda: session.view.prediction is not None)
+    wait_for(lambda: session.case.prediction is not None)
     assert session.project.predictions("scan-5") == [run]
 
 

@@ -22,9 +22,9 @@ from napari_dycon import io as image_io
 from napari_dycon.cli import console as terminal
 from napari_dycon.core import text as plain_text
 from napari_dycon.core.text import escape_control_characters, escape_json, escape_rich_text
-from napari_dycon.demo.summary import evaluation_table
+from napari_dycon.demo.summary import build_evaluation_table
 from napari_dycon.exports.registry import FORMATS, export
-from napari_dycon.exports.report.html import page
+from napari_dycon.exports.report.html import render_page
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
@@ -95,7 +95,7 @@ def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
 
 
 def test_a_page_of_another_project_is_no_different(project: Project) -> None:
-    assert "<script" not in page(named(project), None, [], {}, {})
+    assert "<script" not in render_page(named(project), None, [], {}, {})
 
 
 @pytest.mark.parametrize("as_json", [False, True])
@@ -126,13 +126,13 @@ def test_a_terminal_is_not_commanded(
 def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
     console = Console(file=written, width=400, force_terminal=False)
-    monkeypatch.setattr(terminal, "errors", console)
-    bar = terminal.progress_bar(False)
+    monkeypatch.setattr(terminal, "stderr_console", console)
+    bar = terminal.make_progress_bar(False)
     column = bar.columns[0]
     for name in NAMES:
         task = bar.add_task(name)
         console.print(column(bar.tasks[task]))
-        terminal.tell(name)
+        terminal.print_status(name)
         with terminal.show_demo(as_json=False) as show:
             show({"event": "demo", "message": name})
     events: list[dict[str, Any]] = [
@@ -148,7 +148,9 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
                "classes": {"1": {k: {"mean": v} for k, v in scores.items()}}}  # fmt: skip
     for name in NAMES:
         console.print(
-            evaluation_table({"summary": summary, "cases": {name: {"classes": {"1": scores}}}})
+            build_evaluation_table(
+                {"summary": summary, "cases": {name: {"classes": {"1": scores}}}}
+            )
         )
     said = written.getvalue()
     assert "\x1b" not in said
@@ -204,7 +206,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
     network = build_network(config, 1, len(NAMES) + 1)
     values = tuple(range(1, len(NAMES) + 1))
     save_weights(run.weights_path, TrainedModel(network, network, config, values, 1), 1)
-    written = export(project, format_, tmp_path / "out", what="labels") if format_ in (
+    written = export(project, format_, tmp_path / "out", source="labels") if format_ in (
         "nifti", "nrrd", "dicom-seg") else export(project, format_, tmp_path / "out")  # fmt: skip
     assert written
     assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in written)

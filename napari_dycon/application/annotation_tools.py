@@ -22,7 +22,7 @@ from napari_dycon.annotation.regions import (
     rectangle_to_box,
     update_box,
 )
-from napari_dycon.application.active_case import CaseView
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.errors import BusyError, UserError
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 Label = npt.NDArray[np.uint8]
 GROW_MARGIN_MM = 25.0
-PICK_MM = 2.0  # radius around a click whose gray values make a range
-PICK_WIDTH = 2.0  # standard deviations to both sides
+PICK_RADIUS_MM = 2.0  # radius around a click whose gray values make a range
+PICK_STD_FACTOR = 2.0  # standard deviations to both sides
 
 
 @dataclass(frozen=True)
-class Change:
+class LabelEdit:
     """What a command wants to change: a box of the label before and after."""
 
     box: Box
@@ -43,35 +43,40 @@ class Change:
     after: Label
 
 
-class Annotating:
+class AnnotationTools:
     """Drawing commands of a session; a proposal waits until it is accepted or discarded."""
 
     proposal_changed = Signal(object)  # (D, H, W) uint8 of what would be added, or None
-    busy_changed = Signal(str)  # what is being computed, "" when nothing is
-    range_changed = Signal(object)  # (low, high) that painting is limited to, or None
-    box_changed = Signal(object)  # Box that growing stays in, or None
+    operation_changed = Signal(str)  # what is being computed, "" when nothing is
+    paint_range_changed = Signal(object)  # (low, high) that painting is limited to, or None
+    roi_changed = Signal(object)  # Box that growing stays in, or None
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.busy = ""
-        self._proposal: Change | None = None
+        self.operation = ""
+        self._proposal: LabelEdit | None = None
         self.paint_range: tuple[float, float] | None = None
-        self.box: Box | None = None
-        self._box_case = ""  # whose box that is
-        session.case_shown.connect(self._case_changed)
+        self.roi: Box | None = None
+        self._roi_case_id = ""  # whose box that is
+        session.case_shown.connect(self._on_case_changed)
 
     # ---- At once ---------------------------------------------------------------------------
 
     def fill_between(
-        self, values: Sequence[int], axis: int = 0, *, follow_edges: bool = False, channel: int = 0
+        self,
+        values: Sequence[int],
+        axis: int = 0,
+        *,
+        refine_to_edges: bool = False,
+        channel: int = 0,
     ) -> None:
         """Fill structures between annotated slices across an axis.
 
         With ``refine_to_edges`` the borders of what is filled follow the scan where slices lie far
         apart.
         """
-        view = self._session.need_view()
-        image, spacing = _channel(view, channel), view.image.spacing_mm
+        case = self._session.require_case()
+        image, spacing = _get_channel(case, channel), case.image.spacing_mm
 
         def compute(label: Label) -> Label:
             new, slices = interpolation.fill_between(label, values, axis, spacing)
@@ -80,16 +85,16 @@ class Annotating:
                     "There is nothing to fill: the structure has to be painted in two slices with "
                     "slices between them that nobody annotated."
                 )
-            if follow_edges:
+            if refine_to_edges:
                 new = random_walker.refine_to_edges(image, label, new, axis, spacing)
             return new
 
-        self._edit("Filling between slices", compute)
+        self._apply_operation("Filling between slices", compute)
 
     def copy_slice(self, value: int, axis: int, source: int, target: int) -> None:
         """Copy a structure from a slice into another one, where nobody annotated that."""
-        size = self._session.need_view().label.shape[axis]
-        if not (0 <= source < size and 0 <= target < size):
+        n_slices = self._session.require_case().label.shape[axis]
+        if not (0 <= source < n_slices and 0 <= target < n_slices):
             raise UserError("There is no slice there to copy from.")
 
         def compute(label: Label) -> Label:
@@ -97,20 +102,22 @@ class Annotating:
                 raise UserError("The neighboring slice does not show this structure.")
             return interpolation.copy_slice(label, value, axis, source, target)
 
-        self._edit("Copying a slice", compute)
+        self._apply_operation("Copying a slice", compute)
 
-    def smooth(self, value: int, width_mm: float) -> None:
+    def smooth(self, value: int, sigma_mm: float) -> None:
         """Smooth a structure's surface."""
-        spacing = self._session.need_view().image.spacing_mm
-        self._edit("Smoothing", lambda label: morphology.smooth(label, value, spacing, width_mm))
+        spacing = self._session.require_case().image.spacing_mm
+        self._apply_operation(
+            "Smoothing", lambda label: morphology.smooth(label, value, spacing, sigma_mm)
+        )
 
     def fill_holes(self, value: int) -> None:
         """Fill what a structure encloses."""
-        self._edit("Filling holes", lambda label: morphology.fill_holes(label, value))
+        self._apply_operation("Filling holes", lambda label: morphology.fill_holes(label, value))
 
-    def keep_largest(self, value: int) -> None:
+    def keep_largest_component(self, value: int) -> None:
         """Keep the largest connected piece of a structure."""
-        self._edit(
+        self._apply_operation(
             "Keeping the largest piece",
             lambda label: morphology.keep_largest_component(label, value),
         )
@@ -122,22 +129,22 @@ class Annotating:
 
         They stay inside the box that was drawn, or, without one, within a margin of the strokes.
         """
-        view = self._session.need_view()
-        image, drawn = _channel(view, channel), self.box
+        case = self._session.require_case()
+        image, roi = _get_channel(case, channel), self.roi
 
         def compute(label: Label) -> Label:
-            box = drawn or random_walker.find_scribble_box(label, view.image.spacing_mm, margin_mm)
-            return random_walker.grow(image, label, box, view.image.spacing_mm).label
+            box = roi or random_walker.find_scribble_box(label, case.image.spacing_mm, margin_mm)
+            return random_walker.grow(image, label, box, case.image.spacing_mm).label
 
-        self._compute("Growing from strokes", compute, self._propose)
+        self._compute("Growing from strokes", compute, self._set_proposal)
 
     def accept_proposal(self) -> int:
         """Make the proposal part of the label, as one undo step; returns its voxels."""
         if self._proposal is None:
             raise UserError("There is no proposal to accept. Grow from strokes first.")
-        change, self._proposal = self._proposal, None
+        edit, self._proposal = self._proposal, None
         self.proposal_changed.emit(None)
-        return self._apply(change)
+        return self._apply_edit(edit)
 
     def discard_proposal(self) -> None:
         """Forget the proposal; the label stays as it is."""
@@ -149,7 +156,7 @@ class Annotating:
         """Whether something waits to be accepted."""
         return self._proposal is not None
 
-    def draw_box(self, corners: npt.ArrayLike, axis: int, margin_mm: float = GROW_MARGIN_MM) -> Box:
+    def draw_roi(self, corners: npt.ArrayLike, axis: int, margin_mm: float = GROW_MARGIN_MM) -> Box:
         """Let growing stay in the box that a rectangle in a slice makes, and return that.
 
         The first rectangle's box reaches from the first to the last slice with strokes of
@@ -161,119 +168,124 @@ class Annotating:
         corners : (N, 3), in voxels
         axis : across which the slice lies
         """
-        view = self._session.need_view()
-        rectangle = rectangle_to_box(corners, axis, view.label.shape)
-        if self.box is None:
-            box = extrude_rectangle(rectangle, axis, view.label, view.image.spacing_mm, margin_mm)
+        case = self._session.require_case()
+        rectangle = rectangle_to_box(corners, axis, case.label.shape)
+        if self.roi is None:
+            roi = extrude_rectangle(rectangle, axis, case.label, case.image.spacing_mm, margin_mm)
         else:
-            box = update_box(self.box, rectangle, axis)
-        self.limit_growing(box)
-        return box
+            roi = update_box(self.roi, rectangle, axis)
+        self.set_roi(roi)
+        return roi
 
-    def limit_growing(self, box: Box | None) -> None:
+    def set_roi(self, roi: Box | None) -> None:
         """Let growing stay in a box of the case in view; ``None`` for a margin around strokes."""
-        view = self._session.need_view() if box is not None else self._session.view
-        if box is not None and view is not None:
-            spans = zip(box, view.label.shape, strict=True)
+        case = self._session.require_case() if roi is not None else self._session.case
+        if roi is not None and case is not None:
+            spans = zip(roi, case.label.shape, strict=True)
             if not all(0 <= s.start < s.stop <= n for s, n in spans):
                 raise UserError("The box is empty, or reaches beyond the scan.")
-        self._box_case = view.id if view is not None else ""
-        self.box = box
-        self.box_changed.emit(box)
+        self._roi_case_id = case.id if case is not None else ""
+        self.roi = roi
+        self.roi_changed.emit(roi)
 
     # ---- Painting within gray values ---------------------------------------------------------
 
-    def limit_painting(self, gray: tuple[float, float] | None) -> None:
+    def set_paint_range(self, intensity_range: tuple[float, float] | None) -> None:
         """Let the brush reach only voxels of these gray values; ``None`` for all."""
-        if gray is not None and not gray[0] <= gray[1]:
-            raise UserError(f"The range {gray[0]:g} to {gray[1]:g} is empty.")
-        self.paint_range = gray
-        self.range_changed.emit(gray)
+        if intensity_range is not None and not intensity_range[0] <= intensity_range[1]:
+            raise UserError(f"The range {intensity_range[0]:g} to {intensity_range[1]:g} is empty.")
+        self.paint_range = intensity_range
+        self.paint_range_changed.emit(intensity_range)
 
-    def pick_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
+    def pick_intensity_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
         """Limit painting to gray values like those around a voxel ``(d, h, w)``."""
-        view = self._session.need_view()
-        image = _channel(view, channel)
+        case = self._session.require_case()
+        image = _get_channel(case, channel)
         if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
             raise UserError("That place lies outside the scan.")
-        reach = [max(round(PICK_MM / s), 1) for s in view.image.spacing_mm]
-        near = image[
-            tuple(slice(max(v - r, 0), v + r + 1) for v, r in zip(voxel, reach, strict=True))
+        radius = [max(round(PICK_RADIUS_MM / s), 1) for s in case.image.spacing_mm]
+        neighborhood = image[
+            tuple(slice(max(v - r, 0), v + r + 1) for v, r in zip(voxel, radius, strict=True))
         ].astype(np.float64)
-        middle = float(np.median(near))
+        median = float(np.median(neighborhood))
         # A click beside an edge should not open the range to both sides of it.
-        width = PICK_WIDTH * 1.4826 * float(np.median(np.abs(near - middle)))
-        low, high = view.gray[channel]
-        width = max(width, 0.02 * (high - low))
-        self.limit_painting((middle - width, middle + width))
-        return middle - width, middle + width
+        half_width = PICK_STD_FACTOR * 1.4826 * float(np.median(np.abs(neighborhood - median)))
+        low, high = case.intensity_ranges[channel]
+        half_width = max(half_width, 0.02 * (high - low))
+        self.set_paint_range((median - half_width, median + half_width))
+        return median - half_width, median + half_width
 
     # ---- Helpers ---------------------------------------------------------------------------
 
-    def _edit(self, what: str, compute: Callable[[Label], Label]) -> None:
-        def done(change: Change | None) -> None:
-            changed = self._apply(change)
-            text = f"{what}: {changed} voxels changed." if changed else f"{what}: nothing to do."
+    def _apply_operation(self, title: str, compute: Callable[[Label], Label]) -> None:
+        def apply_edit(edit: LabelEdit | None) -> None:
+            n_changed = self._apply_edit(edit)
+            text = (
+                f"{title}: {n_changed} voxels changed." if n_changed else f"{title}: nothing to do."
+            )
             self._session.message.emit("info", text)
 
-        self._compute(what, compute, done)
+        self._compute(title, compute, apply_edit)
 
     def _compute(
-        self, what: str, compute: Callable[[Label], Label], done: Callable[[Change | None], None]
+        self,
+        title: str,
+        compute: Callable[[Label], Label],
+        on_done: Callable[[LabelEdit | None], None],
     ) -> None:
         """Run on a copy of the label in view; the answer counts while that case stays in view."""
-        if self.busy:
-            raise BusyError(f"{self.busy} is still at work; wait a moment.")
-        view = self._session.need_view()
-        snapshot = view.label.copy()
+        if self.operation:
+            raise BusyError(f"{self.operation} is still at work; wait a moment.")
+        case = self._session.require_case()
+        snapshot = case.label.copy()
 
-        def work() -> Change | None:
+        def compute_edit() -> LabelEdit | None:
             new = compute(snapshot)
             box = bounding_box(new != snapshot)
-            return None if box is None else Change(box, snapshot[box], new[box])
+            return None if box is None else LabelEdit(box, snapshot[box], new[box])
 
-        def finished(change: Change | None) -> None:
-            self._set_busy("")
-            if self._session.view is view:
-                done(change)
+        def finish(edit: LabelEdit | None) -> None:
+            self._set_operation("")
+            if self._session.case is case:
+                on_done(edit)
 
-        def failed(error: Exception) -> None:
-            self._set_busy("")
-            self._session.tell(error)
+        def on_error(error: Exception) -> None:
+            self._set_operation("")
+            self._session.report_error(error)
 
-        self._set_busy(what)
-        self._session.background.run(work, finished, failed)
+        self._set_operation(title)
+        self._session.task_runner.submit(compute_edit, finish, on_error)
 
-    def _propose(self, change: Change | None) -> None:
-        if change is None:
+    def _set_proposal(self, edit: LabelEdit | None) -> None:
+        if edit is None:
             self._session.message.emit(
                 "info", "Nothing grew: everything around the strokes is annotated already."
             )
             return
-        self._proposal = change
-        shown = np.zeros(self._session.need_view().label.shape, np.uint8)
-        shown[change.box] = np.where(change.after != change.before, change.after, 0)
-        self.proposal_changed.emit(shown)
+        self._proposal = edit
+        proposed = np.zeros(self._session.require_case().label.shape, np.uint8)
+        proposed[edit.box] = np.where(edit.after != edit.before, edit.after, 0)
+        self.proposal_changed.emit(proposed)
 
-    def _apply(self, change: Change | None) -> int:
-        if change is None:
+    def _apply_edit(self, edit: LabelEdit | None) -> int:
+        if edit is None:
             return 0
-        now = self._session.need_view().label[change.box]
-        untouched = now == change.before
-        return self._session.write_label(change.box, np.where(untouched, change.after, now))
+        current = self._session.require_case().label[edit.box]
+        is_untouched = current == edit.before
+        return self._session.write_label(edit.box, np.where(is_untouched, edit.after, current))
 
-    def _case_changed(self, view: CaseView | None) -> None:
+    def _on_case_changed(self, case: ActiveCase | None) -> None:
         if self._proposal is not None:
             self.discard_proposal()
-        if self.box is not None and (view is None or view.id != self._box_case):
-            self.limit_growing(None)
+        if self.roi is not None and (case is None or case.id != self._roi_case_id):
+            self.set_roi(None)
 
-    def _set_busy(self, what: str) -> None:
-        self.busy = what
-        self.busy_changed.emit(what)
+    def _set_operation(self, operation: str) -> None:
+        self.operation = operation
+        self.operation_changed.emit(operation)
 
 
-def _channel(view: CaseView, channel: int) -> npt.NDArray[Any]:
+def _get_channel(case: ActiveCase, channel: int) -> npt.NDArray[Any]:
     """One channel of the scan in view, (D, H, W)."""
-    array: npt.NDArray[Any] = view.image.array
+    array: npt.NDArray[Any] = case.image.array
     return array if array.ndim == 3 else np.asarray(array[channel])

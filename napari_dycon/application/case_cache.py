@@ -13,12 +13,12 @@ from collections import OrderedDict
 import psutil
 
 from napari_dycon import io
-from napari_dycon.application.active_case import KINDS, CaseView, load_case
+from napari_dycon.application.active_case import PREDICTION_KINDS, ActiveCase, load_case
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
-MAX_BYTES = 2**30
-SHARE = 1 / 8  # of this machine's memory at most
+MAX_CACHE_BYTES = 2**30
+MAX_MEMORY_FRACTION = 1 / 8  # of this machine's memory at most
 State = tuple[object, ...]
 
 
@@ -30,66 +30,83 @@ class CaseCache:
     most : bytes that may be kept; by default 1 GB, and at most an eighth of the memory
     """
 
-    def __init__(self, most: int | None = None) -> None:
-        limit = min(MAX_BYTES, int(SHARE * psutil.virtual_memory().total))
-        self._most = limit if most is None else most
-        self._kept: OrderedDict[str, tuple[State, CaseView]] = OrderedDict()
+    def __init__(self, max_bytes: int | None = None) -> None:
+        limit = min(MAX_CACHE_BYTES, int(MAX_MEMORY_FRACTION * psutil.virtual_memory().total))
+        self._max_bytes = limit if max_bytes is None else max_bytes
+        self._cases: OrderedDict[str, tuple[State, ActiveCase]] = OrderedDict()
         self._lock = threading.Lock()  # of the dictionary
-        self._reading: dict[str, threading.Lock] = {}
+        self._case_locks: dict[str, threading.Lock] = {}
 
-    def load(self, project: Project, case_id: str) -> CaseView:
+    def load(self, project: Project, case_id: str) -> ActiveCase:
         """Read a case as ``load_case`` does, or take what was read before."""
         with self._lock:
-            reading = self._reading.setdefault(case_id, threading.Lock())
-        with reading:  # a second one waits for the first, and takes what that has read
-            state = case_state(project, case_id)
+            case_lock = self._case_locks.setdefault(case_id, threading.Lock())
+        with case_lock:  # a second one waits for the first, and takes what that has read
+            state = compute_case_state(project, case_id)
             with self._lock:
-                kept = self._kept.get(case_id)
-                if kept is not None and state is not None and kept[0] == state:
-                    self._kept.move_to_end(case_id)
-                    return _handed_out(kept[1])
-            view = load_case(project, case_id)
+                cached = self._cases.get(case_id)
+                if cached is not None and state is not None and cached[0] == state:
+                    self._cases.move_to_end(case_id)
+                    return _copy_cached(cached[1])
+            case = load_case(project, case_id)
             if state is not None:
-                self._keep(case_id, state, view)
-            return view
+                self._store(case_id, state, case)
+            return case
 
-    def has_room_for(self, view: CaseView) -> bool:
+    def has_room_for(self, case: ActiveCase) -> bool:
         """Whether a case of this size is kept: a larger one would push out all others."""
-        return _size(view) <= self._most // 2
+        return _count_bytes(case) <= self._max_bytes // 2
 
-    def _keep(self, case_id: str, state: State, view: CaseView) -> None:
-        kept = dataclasses.replace(view, label=view.saved)
-        if not self.has_room_for(kept):
+    def _store(self, case_id: str, state: State, case: ActiveCase) -> None:
+        cached = dataclasses.replace(case, label=case.saved_label)
+        if not self.has_room_for(cached):
             return
         with self._lock:
-            self._kept[case_id] = state, kept
-            self._kept.move_to_end(case_id)
-            while sum(_size(old) for _, old in self._kept.values()) > self._most:
-                self._kept.popitem(last=False)
+            self._cases[case_id] = state, cached
+            self._cases.move_to_end(case_id)
+            while sum(_count_bytes(old) for _, old in self._cases.values()) > self._max_bytes:
+                self._cases.popitem(last=False)
 
 
-def case_state(project: Project, case_id: str) -> State | None:
+def compute_case_state(project: Project, case_id: str) -> State | None:
     """State of all files that make up a case in view; ``None`` where that cannot be told."""
     case = project.get_case(case_id)
     try:
-        scans = tuple(io.scan_fingerprint(path) for path in project.image_paths(case_id))
+        scan_fingerprints = tuple(
+            io.scan_fingerprint(path) for path in project.image_paths(case_id)
+        )
         run = next(iter(project.predictions(case_id)), None)
-        predicted: list[object] = []
-        for path in [project.prediction_path(run, case_id, kind) for kind in KINDS] if run else ():
-            found = path.stat() if path.exists() else None
-            predicted.append(found and (found.st_mtime_ns, found.st_size, found.st_ino))
+        prediction_states: list[object] = []
+        for path in (
+            [project.prediction_path(run, case_id, kind) for kind in PREDICTION_KINDS]
+            if run
+            else ()
+        ):
+            file_stat = path.stat() if path.exists() else None
+            prediction_states.append(
+                file_stat and (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
+            )
     except (OSError, DyconError):
         return None
     label = project.label_version(case_id)
-    return (case.images, case.resampled, scans, label, run, tuple(predicted))
+    return (case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states))
 
 
-def _handed_out(kept: CaseView) -> CaseView:
+def _copy_cached(cached: ActiveCase) -> ActiveCase:
     return dataclasses.replace(
-        kept, label=kept.saved.copy(), notes=list(kept.notes), gray=list(kept.gray)
+        cached,
+        label=cached.saved_label.copy(),
+        notes=list(cached.notes),
+        intensity_ranges=list(cached.intensity_ranges),
     )
 
 
-def _size(view: CaseView) -> int:
-    arrays = (view.image.array, view.saved, view.prediction, view.uncertainty, view.disagreement)
+def _count_bytes(case: ActiveCase) -> int:
+    arrays = (
+        case.image.array,
+        case.saved_label,
+        case.prediction,
+        case.uncertainty,
+        case.disagreement,
+    )
     return sum(array.nbytes for array in arrays if array is not None)

@@ -31,11 +31,11 @@ from napari_dycon.project.store import Project
 if TYPE_CHECKING:
     from napari_dycon.session import Session
 
-Picture = npt.NDArray[np.uint8]
-PICTURE_SIZE = 48  # pixels of the longer side
-AT_ONCE = 6  # pictures made before the list is told
+Thumbnail = npt.NDArray[np.uint8]
+THUMBNAIL_PIXELS = 48  # pixels of the longer side
+THUMBNAIL_BATCH = 6  # pictures made before the list is told
 BATCH_S = 0.5  # of reading labels and predictions, before the list is told
-Stamp = tuple[object, ...]
+FileVersion = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class CaseSummary:
 
     dice: float | None = None
     suggestion: Suggestion | None = None
-    picture: Picture | None = None
+    thumbnail: Thumbnail | None = None
 
 
 class CaseSummaries:
@@ -54,144 +54,155 @@ class CaseSummaries:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._known: dict[str, CaseSummary] = {}
-        self._dice: dict[str, tuple[Stamp, float | None]] = {}
-        self._stale: dict[str, _Pair] = {}  # labels and predictions to compare
-        self._wanted: list[str] = []  # pictures
-        self._busy = self._again = self._comparing = self._drawing = False
-        session.project_changed.connect(self._project_changed)
+        self._summaries: dict[str, CaseSummary] = {}
+        self._dice: dict[str, tuple[FileVersion, float | None]] = {}
+        self._stale_pairs: dict[str, _Pair] = {}  # labels and predictions to compare
+        self._requested: list[str] = []  # pictures
+        self._is_refreshing = self._needs_refresh = self._is_comparing = self._is_drawing = False
+        session.project_changed.connect(self._on_project_changed)
         session.cases_changed.connect(self.refresh)
         session.runs_changed.connect(self.refresh)
 
-    def of(self, case_id: str) -> CaseSummary:
+    def get(self, case_id: str) -> CaseSummary:
         """Return what is known of a case so far."""
-        return self._known.get(case_id, CaseSummary())
+        return self._summaries.get(case_id, CaseSummary())
 
-    def request_pictures(self, cases: Sequence[str]) -> None:
+    def request_thumbnails(self, cases: Sequence[str]) -> None:
         """Draw the pictures of these cases that are missing, instead of those asked for before."""
-        self._wanted = [case for case in cases if self.of(case).picture is None]
-        self._draw_pictures()
+        self._requested = [case for case in cases if self.get(case).thumbnail is None]
+        self._draw_thumbnails()
 
     def refresh(self, *_: object) -> None:
         """Read again what may have changed; one reading at a time."""
         project = self._session.project
         if project is None:
             return
-        if self._busy:
-            self._again = True
+        if self._is_refreshing:
+            self._needs_refresh = True
             return
-        self._busy = True
+        self._is_refreshing = True
         suggester = self._session.suggester
 
-        def work() -> tuple[list[Suggestion], dict[str, _Pair]]:
-            return suggester.suggest(project), _pairs(project)
+        def read_summaries() -> tuple[list[Suggestion], dict[str, _Pair]]:
+            return suggester.suggest(project), _find_pairs(project)
 
-        def done(found: tuple[list[Suggestion], dict[str, _Pair]]) -> None:
-            self._busy = False
+        def on_done(result: tuple[list[Suggestion], dict[str, _Pair]]) -> None:
+            self._is_refreshing = False
             if self._session.project is project:
-                suggested, pairs = found
-                self._take_suggestions(project, suggested)
-                self._stale = {
+                suggestions, pairs = result
+                self._store_suggestions(project, suggestions)
+                self._stale_pairs = {
                     case: pair
                     for case, pair in pairs.items()
-                    if self._dice.get(case, ((), None))[0] != pair.stamp
+                    if self._dice.get(case, ((), None))[0] != pair.version
                 }
-                self._take_dice(
+                self._store_dice(
                     {
                         case.id: self._dice[case.id][1] if case.id in pairs else None
                         for case in project.cases
-                        if case.id not in self._stale
+                        if case.id not in self._stale_pairs
                     }
                 )
-                self._compare()
-            self._repeat()
+                self._compare_labels()
+            self._schedule_refresh()
 
-        def failed(_: Exception) -> None:  # of files that somebody else is changing; next time
-            self._busy = False
-            self._again = False
+        def on_error(_: Exception) -> None:  # of files that somebody else is changing; next time
+            self._is_refreshing = False
+            self._needs_refresh = False
 
-        self._session.background.run(work, done, failed)
+        self._session.task_runner.submit(read_summaries, on_done, on_error)
 
-    def _repeat(self) -> None:
-        if self._again:
-            self._again = False
+    def _schedule_refresh(self) -> None:
+        if self._needs_refresh:
+            self._needs_refresh = False
             self.refresh()
 
-    def _project_changed(self, _: object) -> None:
-        self._known.clear()
+    def _on_project_changed(self, _: object) -> None:
+        self._summaries.clear()
         self._dice.clear()
-        self._stale.clear()
-        self._wanted.clear()
+        self._stale_pairs.clear()
+        self._requested.clear()
 
-    def _take_suggestions(self, project: Project, suggested: Sequence[Suggestion]) -> None:
-        found = {suggestion.case: suggestion for suggestion in suggested}
-        self._update({case.id: {"suggestion": found.get(case.id)} for case in project.cases})
+    def _store_suggestions(self, project: Project, suggestions: Sequence[Suggestion]) -> None:
+        suggestion_by_case = {suggestion.case: suggestion for suggestion in suggestions}
+        self._update(
+            {case.id: {"suggestion": suggestion_by_case.get(case.id)} for case in project.cases}
+        )
 
-    def _take_dice(self, dice: Mapping[str, float | None]) -> None:
+    def _store_dice(self, dice: Mapping[str, float | None]) -> None:
         self._update({case: {"dice": value} for case, value in dice.items()})
 
     def _update(self, changes: Mapping[str, dict[str, Any]]) -> None:
         """Take over what is known now, and tell of which cases that is something else."""
-        different = set()
+        changed_cases = set()
         for case, values in changes.items():
-            old = self.of(case)
+            old = self.get(case)
             if any(getattr(old, name) is not value for name, value in values.items()):
                 new = replace(old, **values)
-                if new.picture is not old.picture or _words(new) != _words(old):
-                    different.add(case)
-                self._known[case] = new
-        if different:
-            self.changed.emit(frozenset(different))
+                if new.thumbnail is not old.thumbnail or _get_displayed_values(
+                    new
+                ) != _get_displayed_values(old):
+                    changed_cases.add(case)
+                self._summaries[case] = new
+        if changed_cases:
+            self.changed.emit(frozenset(changed_cases))
 
-    def _compare(self) -> None:
+    def _compare_labels(self) -> None:
         """Compare labels and predictions that changed, for a moment at a time."""
         project = self._session.project
-        if project is None or not self._stale or self._comparing:
+        if project is None or not self._stale_pairs or self._is_comparing:
             return
-        self._comparing = True
-        pairs, values = dict(self._stale), [info.value for info in project.classes]
+        self._is_comparing = True
+        pairs, values = dict(self._stale_pairs), [info.value for info in project.classes]
 
-        def work() -> dict[str, float | None]:
-            end, found = time.monotonic() + BATCH_S, {}
+        def compare_batch() -> dict[str, float | None]:
+            deadline, dice_by_case = time.monotonic() + BATCH_S, {}
             for case, pair in pairs.items():
-                found[case] = _mean_dice(project, case, pair.run, values)
-                if time.monotonic() > end:
+                dice_by_case[case] = _compute_mean_dice(project, case, pair.run, values)
+                if time.monotonic() > deadline:
                     break
-            return found
+            return dice_by_case
 
-        def done(found: dict[str, float | None]) -> None:
-            self._comparing = False
+        def on_done(dice_by_case: dict[str, float | None]) -> None:
+            self._is_comparing = False
             if self._session.project is project:
-                for case, dice in found.items():
-                    self._dice[case] = pairs[case].stamp, dice
-                    if self._stale.get(case) == pairs[case]:
-                        del self._stale[case]
-                self._take_dice(found)
-            self._compare()
+                for case, dice in dice_by_case.items():
+                    self._dice[case] = pairs[case].version, dice
+                    if self._stale_pairs.get(case) == pairs[case]:
+                        del self._stale_pairs[case]
+                self._store_dice(dice_by_case)
+            self._compare_labels()
 
-        def failed(_: Exception) -> None:
-            self._comparing = False
+        def on_error(_: Exception) -> None:
+            self._is_comparing = False
 
-        self._session.background.run(work, done, failed)
+        self._session.task_runner.submit(compare_batch, on_done, on_error)
 
-    def _draw_pictures(self) -> None:
+    def _draw_thumbnails(self) -> None:
         """Make the pictures that are asked for, a few at a time."""
         project = self._session.project
-        if project is None or not self._wanted or self._drawing:
+        if project is None or not self._requested or self._is_drawing:
             return
-        self._drawing = True
-        part, self._wanted = self._wanted[:AT_ONCE], self._wanted[AT_ONCE:]
+        self._is_drawing = True
+        batch, self._requested = (
+            self._requested[:THUMBNAIL_BATCH],
+            self._requested[THUMBNAIL_BATCH:],
+        )
 
-        def done(found: dict[str, Picture]) -> None:
-            self._drawing = False
+        def on_done(thumbnails: dict[str, Thumbnail]) -> None:
+            self._is_drawing = False
             if self._session.project is project:
-                self._update({case: {"picture": picture} for case, picture in found.items()})
-            self._draw_pictures()
+                self._update(
+                    {case: {"picture": thumbnail} for case, thumbnail in thumbnails.items()}
+                )
+            self._draw_thumbnails()
 
-        def failed(_: Exception) -> None:
-            self._drawing = False
+        def on_error(_: Exception) -> None:
+            self._is_drawing = False
 
-        self._session.background.run(lambda: _pictures(project, part), done, failed)
+        self._session.task_runner.submit(
+            lambda: _load_thumbnails(project, batch), on_done, on_error
+        )
 
 
 @dataclass(frozen=True)
@@ -199,27 +210,29 @@ class _Pair:
     """A label and the newest prediction of a case, by the state of their files."""
 
     run: str
-    stamp: Stamp
+    version: FileVersion
 
 
-def _pairs(project: Project) -> dict[str, _Pair]:
+def _find_pairs(project: Project) -> dict[str, _Pair]:
     newest = project.newest_predictions()
-    found = {}
+    pairs = {}
     for case in project.cases:
         run = newest.get(case.id)
         if run is None or case.status == "unlabeled":
             continue
         path = project.prediction_path(run, case.id)
-        found[case.id] = _Pair(run, (project.label_version(case.id), path, path.stat().st_mtime_ns))
-    return found
+        pairs[case.id] = _Pair(run, (project.label_version(case.id), path, path.stat().st_mtime_ns))
+    return pairs
 
 
-def _words(summary: CaseSummary) -> tuple[object, ...]:
+def _get_displayed_values(summary: CaseSummary) -> tuple[object, ...]:
     """What the list writes of a case."""
     return summary.dice, summary.suggestion
 
 
-def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> float | None:
+def _compute_mean_dice(
+    project: Project, case: str, run: str, values: Sequence[int]
+) -> float | None:
     try:
         mask = image_io.read_label(project.prediction_path(run, case))
         label = project.read_label(case, reference=mask)
@@ -232,11 +245,11 @@ def _mean_dice(project: Project, case: str, run: str, values: Sequence[int]) -> 
     return float(np.mean(dice)) if dice else None
 
 
-def _pictures(project: Project, cases: Sequence[str]) -> dict[str, Picture]:
-    return {case: _picture(project, case) for case in cases}
+def _load_thumbnails(project: Project, cases: Sequence[str]) -> dict[str, Thumbnail]:
+    return {case: _load_thumbnail(project, case) for case in cases}
 
 
-def _picture(project: Project, case: str) -> Picture:
+def _load_thumbnail(project: Project, case: str) -> Thumbnail:
     """Read a picture from the project's cache, or draw and keep it there."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
@@ -244,34 +257,40 @@ def _picture(project: Project, case: str) -> Picture:
             project.path, path
         ).is_file():  # a pipe would be waited for without end
             raise FileNotFoundError(path)
-        kept = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
-        if kept.dtype == np.uint8 and kept.ndim == 2 and 0 < max(kept.shape) <= PICTURE_SIZE:
-            return np.array(kept, dtype=np.uint8)
+        cached = np.lib.format.open_memmap(path, mode="r")  # refuses objects and archives
+        if (
+            cached.dtype == np.uint8
+            and cached.ndim == 2
+            and 0 < max(cached.shape) <= THUMBNAIL_PIXELS
+        ):
+            return np.array(cached, dtype=np.uint8)
     except Exception:  # NumPy raises whatever parsing a header meets; drawn anew
         pass
-    picture = draw_picture(project, case)
+    thumbnail = draw_thumbnail(project, case)
     if project.read_only_reason:
-        return picture
+        return thumbnail
     buffer = io.BytesIO()
-    np.save(buffer, picture, allow_pickle=False)
+    np.save(buffer, thumbnail, allow_pickle=False)
     with contextlib.suppress(DyconError):  # a read-only folder; drawn again the next time
         ensure_within(project.path, path)
         ensure_dir(path.parent, existing_root=project.path)
         write_bytes(path, buffer.getvalue())
-    return picture
+    return thumbnail
 
 
-def draw_picture(project: Project, case: str) -> Picture:
+def draw_thumbnail(project: Project, case: str) -> Thumbnail:
     """Draw the middle slice of a scan's first channel, in its true proportions; (H, W)."""
     try:
         volume = project.read_image(case)
     except DyconError:
-        return np.zeros((PICTURE_SIZE, PICTURE_SIZE), np.uint8)
-    first = volume.array if volume.array.ndim == 3 else volume.array[0]
-    middle = np.asarray(first[len(first) // 2], dtype=np.float32)
-    low, high = np.quantile(middle, (0.005, 0.995))
-    size_mm = np.multiply(middle.shape, volume.spacing_mm[1:])
-    wanted = np.maximum(np.round(size_mm / size_mm.max() * PICTURE_SIZE), 1)
-    small = ndimage.zoom(middle, wanted / middle.shape, order=1)[:PICTURE_SIZE, :PICTURE_SIZE]
-    scaled = np.clip((small - low) / max(float(high - low), 1e-6), 0, 1) * 255
+        return np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8)
+    channel = volume.array if volume.array.ndim == 3 else volume.array[0]
+    middle_slice = np.asarray(channel[len(channel) // 2], dtype=np.float32)
+    low, high = np.quantile(middle_slice, (0.005, 0.995))
+    size_mm = np.multiply(middle_slice.shape, volume.spacing_mm[1:])
+    shape = np.maximum(np.round(size_mm / size_mm.max() * THUMBNAIL_PIXELS), 1)
+    resized = ndimage.zoom(middle_slice, shape / middle_slice.shape, order=1)[
+        :THUMBNAIL_PIXELS, :THUMBNAIL_PIXELS
+    ]
+    scaled = np.clip((resized - low) / max(float(high - low), 1e-6), 0, 1) * 255
     return np.asarray(scaled, dtype=np.uint8)

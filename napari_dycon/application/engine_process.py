@@ -32,13 +32,15 @@ from napari_dycon.errors import DyconError
 from napari_dycon.project.runs.run import Run, merge_resumed_events
 
 Event = dict[str, Any]
-LAST_EVENTS = frozenset({"finished", "stopped", "failed"})
-MOST_STEPS = 500  # of an earlier part of a run that are told again
-KILLED = -9  # return code of a process that got SIGKILL; Windows has none such
-MOST_LOG = 2**24  # bytes of a run's messages
-_started: list[subprocess.Popen[bytes]] = []
-POLL = 0.1  # seconds between looks at the events file
-LOOK = 1.0  # seconds between looks whether a process lives that was found on the disk
+FINAL_EVENTS = frozenset({"finished", "stopped", "failed"})
+MAX_REPLAYED_STEPS = 500  # of an earlier part of a run that are told again
+SIGKILL_RETURN_CODE = -9  # return code of a process that got SIGKILL; Windows has none such
+MAX_LOG_BYTES = 2**24  # bytes of a run's messages
+_started_processes: list[subprocess.Popen[bytes]] = []
+EVENT_INTERVAL_S = 0.1  # seconds between looks at the events file
+LIVENESS_INTERVAL_S = (
+    1.0  # seconds between looks whether a process lives that was found on the disk
+)
 
 
 def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
@@ -68,7 +70,9 @@ def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
             ["train", str(project), "--resume", run.id, "--json"], subprocess.DEVNULL, log
         )
     # It outlives whoever follows it: Python complains of a process that is forgotten while it runs.
-    _started[:] = [one for one in _started if one.poll() is None] + [process]
+    _started_processes[:] = [
+        started for started in _started_processes if started.poll() is None
+    ] + [process]
     # The process says so itself once it has started; a window reopened before finds it too.
     with contextlib.suppress(DyconError):
         write_identity(run, ProcessIdentity.from_pid(process.pid))
@@ -85,32 +89,32 @@ def _identity_path(run: Run) -> Path:
 
 
 @contextlib.contextmanager
-def at_work(run: Run) -> Iterator[Callable[[], ProcessIdentity | None]]:
+def mark_process_alive(run: Run) -> Iterator[Callable[[], ProcessIdentity | None]]:
     """Say that this process works on a run, here and to other machines, as long as it does.
 
     Gives what tells who has taken the run over: a computer that slept counts as gone for others.
     """
-    own = ProcessIdentity.current()
-    taken: list[ProcessIdentity] = []
+    identity = ProcessIdentity.current()
+    takeover: list[ProcessIdentity] = []
 
-    def give_sign() -> None:
+    def send_heartbeat() -> None:
         other = read_identity(run)
-        if other is not None and other != own:
-            taken[:] = [other]
+        if other is not None and other != identity:
+            takeover[:] = [other]
         elif run.folder.is_dir():
-            write_identity(run, own)
+            write_identity(run, identity)
 
-    write_identity(run, own)
+    write_identity(run, identity)
     try:
-        with run_periodically(give_sign):
-            yield lambda: taken[0] if taken else None
+        with run_periodically(send_heartbeat):
+            yield lambda: takeover[0] if takeover else None
     finally:
         with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
-            if read_identity(run) == own:
+            if read_identity(run) == identity:
                 _identity_path(run).unlink(missing_ok=True)
 
 
-def is_running(run: Run, *, only_look: bool = False) -> bool:
+def is_running(run: Run, *, read_only: bool = False) -> bool:
     """Whether another process is at work on this run, also on a machine that shares its folder.
 
     With ``only_look`` nothing is written to ask the disk for its time.
@@ -118,15 +122,15 @@ def is_running(run: Run, *, only_look: bool = False) -> bool:
     identity = read_identity(run)
     if identity is not None and not identity.is_local():
         return is_recent(
-            _identity_path(run), time.time() if only_look else filesystem_time(run.folder)
+            _identity_path(run), time.time() if read_only else filesystem_time(run.folder)
         )
     # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
     # number is the one that a window wrote down.
-    own = (os.getpid(), os.getppid())
-    return identity is not None and identity.pid not in own and identity.is_alive()
+    own_pids = (os.getpid(), os.getppid())
+    return identity is not None and identity.pid not in own_pids and identity.is_alive()
 
 
-def at_which(run: Run) -> str:
+def remote_host(run: Run) -> str:
     """Tell where a run is at work that another machine trains: " on ward-3"; empty for this one."""
     identity = read_identity(run)
     return "" if identity is None or identity.is_local() else f" on {identity.host}"
@@ -151,78 +155,86 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     process : the process that was just started; ``None`` attaches to one found on the disk, and
         yields what it said since it last started, with the curves of what was before
     """
-    looked, ended = time.monotonic(), False
-    who, watch = read_identity(run), HeartbeatMonitor(_identity_path(run))
-    found, offset = run.read_events() if process is None else ([], 0)
-    earlier = merge_resumed_events(found)
-    started = max((i for i, e in enumerate(earlier) if e.get("event") == "started"), default=0)
-    last = [event for event in earlier[started:] if event.get("event") in LAST_EVENTS]
-    if not last:
-        curves = [e for e in earlier[:started] if e.get("event") in ("step", "validation")]
-        yield from earlier[started : started + 1]
-        yield from _thinned([*curves, *earlier[started + 1 :]])
+    last_check, has_ended = time.monotonic(), False
+    identity, watch = read_identity(run), HeartbeatMonitor(_identity_path(run))
+    recorded, offset = run.read_events() if process is None else ([], 0)
+    history = merge_resumed_events(recorded)
+    start_index = max((i for i, e in enumerate(history) if e.get("event") == "started"), default=0)
+    final_events = [event for event in history[start_index:] if event.get("event") in FINAL_EVENTS]
+    if not final_events:
+        curve_events = [
+            e for e in history[:start_index] if e.get("event") in ("step", "validation")
+        ]
+        yield from history[start_index : start_index + 1]
+        yield from _subsample_steps([*curve_events, *history[start_index + 1 :]])
     while True:
         if process is not None:
-            ended = process.poll() is not None
-        elif time.monotonic() - looked > LOOK:
+            has_ended = process.poll() is not None
+        elif time.monotonic() - last_check > LIVENESS_INTERVAL_S:
             # A drive that is away for a moment must not let the run count as dead.
-            who, looked = read_identity(run) or who, time.monotonic()
-            ended = who is None or not (who.is_alive() if who.is_local() else watch.is_recent())
+            identity, last_check = read_identity(run) or identity, time.monotonic()
+            has_ended = identity is None or not (
+                identity.is_alive() if identity.is_local() else watch.is_recent()
+            )
         # Read after looking whether it lives: what it wrote before its end is not missed.
         events, offset = run.read_events(offset)
         for event in events:
-            last = []
+            final_events = []
             yield event
-            if event.get("event") in LAST_EVENTS:
+            if event.get("event") in FINAL_EVENTS:
                 if process is not None:
                     process.wait()
                 return
-        if ended:
+        if has_ended:
             code = process.returncode if process is not None else None
-            failed = {"event": "failed", "message": _last_words(run, code)}
-            yield last[-1] if last else failed  # it had just ended by itself when it was found
+            failure = {"event": "failed", "message": _failure_message(run, code)}
+            yield (
+                final_events[-1] if final_events else failure
+            )  # it had just ended by itself when it was found
             return
         yield {"event": "waiting"}
-        time.sleep(POLL)
+        time.sleep(EVENT_INTERVAL_S)
 
 
-def _thinned(events: list[Event]) -> list[Event]:
+def _subsample_steps(events: list[Event]) -> list[Event]:
     """Leave out most of many step events: who comes later needs the shape of the curve."""
     steps = [i for i, event in enumerate(events) if event.get("event") == "step"]
-    kept = set(steps[:: -(-len(steps) // MOST_STEPS) or 1]) | set(steps[-1:])
-    return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept]
+    kept_indices = set(steps[:: -(-len(steps) // MAX_REPLAYED_STEPS) or 1]) | set(steps[-1:])
+    return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept_indices]
 
 
-def _last_words(run: Run, code: int | None) -> str:
-    if code == KILLED:
-        return _killed("training", "choose a smaller patch; the last checkpoint is kept")
+def _failure_message(run: Run, code: int | None) -> str:
+    if code == SIGKILL_RETURN_CODE:
+        return _killed_message("training", "choose a smaller patch; the last checkpoint is kept")
     try:
-        data = read_bytes(run.folder / "log.txt", MOST_LOG)
+        data = read_bytes(run.folder / "log.txt", MAX_LOG_BYTES)
         lines = data.decode("utf-8", errors="replace").splitlines()
     except (OSError, ValueError):
         lines = []
-    said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    detail = f" Its last words: {said}" if said else ""
+    last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    detail = f" Its last words: {last_line}" if last_line else ""
     return f"The training process ended unexpectedly.{detail} The last checkpoint is kept."
 
 
-def _killed(what: str, advice: str) -> str:
+def _killed_message(task: str, advice: str) -> str:
     return (
-        f"The process of the {what} was ended by the system, most often because memory ran out. "
+        f"The process of the {task} was ended by the system, most often because memory ran out. "
         f"Close other programs and {advice}."
     )
 
 
-def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
+def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
     """Predict cases in a process; its events end with ``predicted all`` or ``failed``."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
     # Their names may be too many for a command line.
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", delete=False) as names:
-        names.write("\n".join(cases))
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".txt", encoding="utf-8", delete=False
+    ) as case_list:
+        case_list.write("\n".join(cases))
     process = None
     try:
         process = _launch(
-            ["predict", str(project), "--run", run_id, "--cases", f"@{names.name}", "--json"],
+            ["predict", str(project), "--run", run_id, "--cases", f"@{case_list.name}", "--json"],
             subprocess.PIPE,
             errors,
         )
@@ -238,10 +250,10 @@ def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterato
             yield {"event": "predicted all"}
         else:
             errors.seek(0)
-            said = errors.read().decode(errors="replace").strip().splitlines()
-            message = said[-1] if said else "The prediction ended unexpectedly."
-            if process.returncode == KILLED:
-                message = _killed("prediction", "predict again; what was written is kept")
+            error_lines = errors.read().decode(errors="replace").strip().splitlines()
+            message = error_lines[-1] if error_lines else "The prediction ended unexpectedly."
+            if process.returncode == SIGKILL_RETURN_CODE:
+                message = _killed_message("prediction", "predict again; what was written is kept")
             yield {"event": "failed", "message": message}
     finally:
         if process is not None:
@@ -251,4 +263,4 @@ def predict_process(project: Path, run_id: str, cases: Sequence[str]) -> Iterato
             process.stdout.close()
         errors.close()
         with contextlib.suppress(OSError):
-            os.unlink(names.name)
+            os.unlink(case_list.name)

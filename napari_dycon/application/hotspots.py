@@ -1,7 +1,7 @@
 """Places where a prediction is unsure, in the order worth looking at.
 
 High uncertainty often surrounds an organ as one connected shell, of which a single place would tell
-nothing. So a place is a ball of ``REACH_MM``, about what a look at it shows: the one that holds
+nothing. So a place is a ball of ``RADIUS_MM``, about what a look at it shows: the one that holds
 most uncertainty comes first, its uncertainty counts as seen, and so on. Separate small regions come
 out as one place each, as connected components would.
 """
@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-REACH_MM = 5.0  # radius of a place; 3 to 10 were measured
-SMALLEST = 4  # voxels; single noisy voxels are no place to go to
-CELLS = 4.0  # cells of the search grid to a radius
-LEAST_MASS = 0.05  # of the first place's mass; what is less is not worth a click
+RADIUS_MM = 5.0  # radius of a place; 3 to 10 were measured
+MIN_VOXELS = 4  # voxels; single noisy voxels are no place to go to
+CELLS_PER_RADIUS = 4.0  # cells of the search grid to a radius
+MIN_MASS_FRACTION = 0.05  # of the first place's mass; what is less is not worth a click
 
 Map = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
-class HotSpot:
+class Hotspot:
     """A ball of high uncertainty.
 
     ``center`` is the most uncertain inner voxel ``(d, h, w)`` of it, ``mass`` the sum of its
@@ -38,12 +38,12 @@ class HotSpot:
     voxels: int
 
 
-def find_hot_spots(
+def find_hotspots(
     uncertainty: Map,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     threshold: float | None = None,
-    most: int = 30,
-) -> list[HotSpot]:
+    max_count: int = 30,
+) -> list[Hotspot]:
     """Places of high uncertainty, the heaviest first.
 
     Parameters
@@ -55,120 +55,122 @@ def find_hot_spots(
     """
     if threshold is None:
         threshold = max(0.5 * float(np.quantile(uncertainty, 0.999)), 0.1)
-    left = np.where(uncertainty >= threshold, uncertainty, 0.0).astype(np.float32)
-    if not left.any():
+    remaining = np.where(uncertainty >= threshold, uncertainty, 0.0).astype(np.float32)
+    if not remaining.any():
         return []
-    whole = left.copy()
-    grid = _Grid(left, spacing)
-    spots: list[HotSpot] = []
-    first = 0.0
-    for _ in range(2 * most):  # some turn out to be specks
-        box, inside = grid.heaviest()
-        unseen = np.where(inside, left[box], 0.0)
-        mass, voxels = float(unseen.sum()), int(np.count_nonzero(unseen))
-        first = first or mass
-        if len(spots) == most or mass <= LEAST_MASS * first:
+    notable = remaining.copy()
+    grid = _MassGrid(remaining, spacing)
+    hotspots: list[Hotspot] = []
+    first_mass = 0.0
+    for _ in range(2 * max_count):  # some turn out to be specks
+        box, in_ball = grid.find_densest_ball()
+        ball_values = np.where(in_ball, remaining[box], 0.0)
+        mass, voxels = float(ball_values.sum()), int(np.count_nonzero(ball_values))
+        first_mass = first_mass or mass
+        if len(hotspots) == max_count or mass <= MIN_MASS_FRACTION * first_mass:
             break
-        if voxels >= SMALLEST:
-            inner = np.where(unseen > 0, _smoothed(whole, box), -1.0)
-            best = np.unravel_index(int(np.argmax(inner)), inner.shape)
-            d, h, w = (int(b) + part.start for b, part in zip(best, box, strict=True))
-            spots.append(HotSpot((d, h, w), mass, voxels))
-        left[box][inside] = 0.0
-        grid.update(left, box)
-    return sorted(spots, key=lambda spot: -spot.mass)
+        if voxels >= MIN_VOXELS:
+            candidates = np.where(ball_values > 0, _smooth_box(notable, box), -1.0)
+            peak = np.unravel_index(int(np.argmax(candidates)), candidates.shape)
+            d, h, w = (int(b) + extent.start for b, extent in zip(peak, box, strict=True))
+            hotspots.append(Hotspot((d, h, w), mass, voxels))
+        remaining[box][in_ball] = 0.0
+        grid.update(remaining, box)
+    return sorted(hotspots, key=lambda spot: -spot.mass)
 
 
-def _smoothed(values: Map, box: tuple[slice, ...]) -> Map:
+def _smooth_box(values: Map, box: tuple[slice, ...]) -> Map:
     """Means of 3 x 3 x 3 voxels in a box of a map.
 
     So a center lies in the thick of its region and not on one noisy voxel.
     """
-    wide = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+    padded = tuple(slice(max(extent.start - 1, 0), extent.stop + 1) for extent in box)
     inner = tuple(
-        slice(part.start - around.start, part.stop - around.start)
-        for part, around in zip(box, wide, strict=True)
+        slice(extent.start - around.start, extent.stop - around.start)
+        for extent, around in zip(box, padded, strict=True)
     )
-    smooth: Map = ndimage.uniform_filter(values[wide], 3)[inner]
+    smooth: Map = ndimage.uniform_filter(values[padded], 3)[inner]
     return smooth
 
 
-class _Grid:
+class _MassGrid:
     """Coarse sums of a map, and how much a ball around each cell holds."""
 
     def __init__(self, values: Map, spacing: Sequence[float]) -> None:
         self.spacing = spacing
         self.shape = values.shape
-        self.factor = [max(round(REACH_MM / CELLS / s), 1) for s in spacing]
-        cell = [s * f for s, f in zip(spacing, self.factor, strict=True)]
-        self.reach = [math.ceil(REACH_MM / c) for c in cell]
-        axes = np.ogrid[tuple(slice(-r, r + 1) for r in self.reach)]
-        distance = sum((a * c) ** 2 for a, c in zip(axes, cell, strict=True))
-        self.ball = np.asarray(distance <= REACH_MM**2, dtype=np.float32)
-        self.cells = self._sums(values)
-        self.held = _ball_sums(self.cells, self.ball)
+        self.cell_shape = [max(round(RADIUS_MM / CELLS_PER_RADIUS / s), 1) for s in spacing]
+        cell_mm = [s * f for s, f in zip(spacing, self.cell_shape, strict=True)]
+        self.radius_cells = [math.ceil(RADIUS_MM / c) for c in cell_mm]
+        axes = np.ogrid[tuple(slice(-r, r + 1) for r in self.radius_cells)]
+        squared_distance = sum((a * c) ** 2 for a, c in zip(axes, cell_mm, strict=True))
+        self.ball = np.asarray(squared_distance <= RADIUS_MM**2, dtype=np.float32)
+        self.cell_sums = self._sum_cells(values)
+        self.ball_sums = _sum_in_balls(self.cell_sums, self.ball)
 
-    def heaviest(self) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
+    def find_densest_ball(self) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
         """Box of voxels around the place that holds most, and which of them the ball holds."""
-        cell = np.unravel_index(int(np.argmax(self.held)), self.held.shape)
-        middle = [(int(c) + 0.5) * f - 0.5 for c, f in zip(cell, self.factor, strict=True)]
+        index = np.unravel_index(int(np.argmax(self.ball_sums)), self.ball_sums.shape)
+        center = [(int(c) + 0.5) * f - 0.5 for c, f in zip(index, self.cell_shape, strict=True)]
         box = tuple(
-            slice(max(math.ceil(m - REACH_MM / s), 0), min(math.floor(m + REACH_MM / s) + 1, n))
-            for m, s, n in zip(middle, self.spacing, self.shape, strict=True)
+            slice(max(math.ceil(m - RADIUS_MM / s), 0), min(math.floor(m + RADIUS_MM / s) + 1, n))
+            for m, s, n in zip(center, self.spacing, self.shape, strict=True)
         )
         axes = np.ogrid[box]
-        distance = sum(
-            ((a - m) * s) ** 2 for a, m, s in zip(axes, middle, self.spacing, strict=True)
+        squared_distance = sum(
+            ((a - m) * s) ** 2 for a, m, s in zip(axes, center, self.spacing, strict=True)
         )
-        return box, np.asarray(distance <= REACH_MM**2)
+        return box, np.asarray(squared_distance <= RADIUS_MM**2)
 
     def update(self, values: Map, box: tuple[slice, ...]) -> None:
         """Take over what changed inside a box of voxels."""
-        changed = tuple(
-            slice(part.start // f, -(-part.stop // f))
-            for part, f in zip(box, self.factor, strict=True)
+        changed_cells = tuple(
+            slice(extent.start // f, -(-extent.stop // f))
+            for extent, f in zip(box, self.cell_shape, strict=True)
         )
-        whole = tuple(
-            slice(part.start * f, part.stop * f)
-            for part, f in zip(changed, self.factor, strict=True)
+        changed_voxels = tuple(
+            slice(extent.start * f, extent.stop * f)
+            for extent, f in zip(changed_cells, self.cell_shape, strict=True)
         )
-        self.cells[changed] = self._sums(values[whole])
-        around, source, inner = [], [], []
-        for part, r, n in zip(changed, self.reach, self.cells.shape, strict=True):
-            start, stop = max(part.start - r, 0), min(part.stop + r, n)
+        self.cell_sums[changed_cells] = self._sum_cells(values[changed_voxels])
+        affected, source, inner = [], [], []
+        for extent, r, n in zip(
+            changed_cells, self.radius_cells, self.cell_sums.shape, strict=True
+        ):
+            start, stop = max(extent.start - r, 0), min(extent.stop + r, n)
             begin, end = max(start - r, 0), min(stop + r, n)
-            around.append(slice(start, stop))
+            affected.append(slice(start, stop))
             source.append(slice(begin, end))
             inner.append(slice(start - begin, stop - begin))
-        near = _ball_sums(self.cells[tuple(source)], self.ball)
-        self.held[tuple(around)] = near[tuple(inner)]
+        sums = _sum_in_balls(self.cell_sums[tuple(source)], self.ball)
+        self.ball_sums[tuple(affected)] = sums[tuple(inner)]
 
-    def _sums(self, values: Map) -> npt.NDArray[np.float32]:
+    def _sum_cells(self, values: Map) -> npt.NDArray[np.float32]:
         sums = values
-        for axis, f in enumerate(self.factor):
+        for axis, f in enumerate(self.cell_shape):
             sums = np.add.reduceat(sums, np.arange(0, sums.shape[axis], f), axis=axis)
         return np.asarray(sums, dtype=np.float32)
 
 
-def _ball_sums(cells: Map, ball: Map) -> npt.NDArray[np.float32]:
+def _sum_in_balls(cells: Map, ball: Map) -> npt.NDArray[np.float32]:
     """Sum of the cells in a ball around each; nothing lies outside of them.
 
     By Fourier transforms: balls of hundreds of cells in millions of places took a minute. Only
     where there is anything, which is an organ of a scan.
     """
-    held = np.zeros(cells.shape, np.float32)
-    used = ndimage.find_objects(cells > 0, max_label=1)[0]
-    if used is None:
-        return held
-    around = tuple(
-        slice(max(part.start - n // 2, 0), min(part.stop + n // 2, size))
-        for part, n, size in zip(used, ball.shape, cells.shape, strict=True)
+    ball_sums = np.zeros(cells.shape, np.float32)
+    occupied = ndimage.find_objects(cells > 0, max_label=1)[0]
+    if occupied is None:
+        return ball_sums
+    padded = tuple(
+        slice(max(extent.start - n // 2, 0), min(extent.stop + n // 2, size))
+        for extent, n, size in zip(occupied, ball.shape, cells.shape, strict=True)
     )
-    part = cells[around]
-    full = [a + b - 1 for a, b in zip(part.shape, ball.shape, strict=True)]
-    sizes = [fft.next_fast_len(n, real=True) for n in full]
-    product = fft.rfftn(part, sizes) * fft.rfftn(ball, sizes)
-    sums = fft.irfftn(product, sizes)
-    middle = tuple(slice(b // 2, b // 2 + a) for a, b in zip(part.shape, ball.shape, strict=True))
-    held[around] = sums[middle]
-    return held
+    cropped = cells[padded]
+    full_shape = [a + b - 1 for a, b in zip(cropped.shape, ball.shape, strict=True)]
+    fft_shape = [fft.next_fast_len(n, real=True) for n in full_shape]
+    product = fft.rfftn(cropped, fft_shape) * fft.rfftn(ball, fft_shape)
+    sums = fft.irfftn(product, fft_shape)
+    valid = tuple(slice(b // 2, b // 2 + a) for a, b in zip(cropped.shape, ball.shape, strict=True))
+    ball_sums[padded] = sums[valid]
+    return ball_sums

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_dycon.application.prompts import Question
+from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.errors import BusyError, UnevenSlicesError
 from napari_dycon.project.importing.case_import import OnProgress, SkippedScan
 from napari_dycon.project.importing.create_project import create_project
@@ -18,11 +18,11 @@ from napari_dycon.project.store import Project
 if TYPE_CHECKING:
     from napari_dycon.session import Session
 
-MOST_TOLD = 3  # one by one
-MOST_EXAMPLES = 20
+MAX_MESSAGES = 3  # one by one
+MAX_EXAMPLES = 20
 
 
-class Transfers:
+class ImportExport:
     """What the session does with scans that come and files that go.
 
     Attributes
@@ -32,7 +32,7 @@ class Transfers:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self.exporting = False
+        self.is_exporting = False
 
     def create(
         self,
@@ -49,31 +49,34 @@ class Transfers:
         notes: list[str] = []
         skipped: list[SkippedScan] = []
 
-        def work(progress: OnProgress) -> Project:
+        def import_scans(progress: OnProgress) -> Project:
             return create_project(
                 path, images, labels, classes, progress, channels=channels, resample=resample,
                 on_note=notes.append, on_skip=skipped.append, scans=scans,
             )  # fmt: skip
 
-        def done(project: Project) -> None:
-            self._session.opened(project)
-            self.tell_notes(notes)
-            self._tell_skipped(project, skipped)
+        def on_done(project: Project) -> None:
+            self._session.set_project(project)
+            self.report_notes(notes)
+            self._report_skipped(project, skipped)
 
-        def again() -> None:
+        def retry_resampled() -> None:
             self.create(path, images, labels, classes, channels, scans=scans, resample=True)
 
-        self._session.background.watch(
-            "Making the project", work, done, lambda error: self._failed(error, again)
+        self._session.task_runner.submit_with_progress(
+            "Making the project",
+            import_scans,
+            on_done,
+            lambda error: self._handle_error(error, retry_resampled),
         )
 
     def add_paths(self, paths: Sequence[Path | str], *, resample: bool) -> None:
         """Add what lies in files and folders; see ``Session.add_cases``."""
-        project = self._session.need_project()
-        examples = self.examples()
+        project = self._session.require_project()
+        examples = self.list_example_files()
         skipped: list[SkippedScan] = []
 
-        def find() -> list[Scan]:
+        def find_new_scans() -> list[Scan]:
             return resolve_scans(
                 [Path(path) for path in paths],
                 project.channels,
@@ -81,15 +84,15 @@ class Transfers:
                 on_skip=skipped.append,
             )
 
-        def again() -> None:
+        def retry_resampled() -> None:
             self.add_paths(paths, resample=True)
 
-        self._add(project, find, skipped, again, resample=resample)
+        self._add_found(project, find_new_scans, skipped, retry_resampled, resample=resample)
 
-    def examples(self) -> list[list[Path]]:
+    def list_example_files(self) -> list[list[Path]]:
         """Files of some cases, a channel each, to tell by them what files of a channel are like."""
-        project = self._session.need_project()
-        return [project.image_paths(case.id) for case in project.cases[:MOST_EXAMPLES]]
+        project = self._session.require_project()
+        return [project.image_paths(case.id) for case in project.cases[:MAX_EXAMPLES]]
 
     def add_scans(
         self,
@@ -97,126 +100,143 @@ class Transfers:
         *,
         resample: bool = False,
         labels: Mapping[str, Path] | None = None,
-        renamed: Mapping[int, int] | None = None,
+        value_map: Mapping[int, int] | None = None,
     ) -> None:
         """Add scans whose channels are known; see ``Session.add_scans``."""
-        how = {"labels": labels, "value_map": renamed}
+        options = {"labels": labels, "value_map": value_map}
 
-        def again() -> None:
-            self.add_scans(scans, resample=True, labels=labels, renamed=renamed)
+        def retry_resampled() -> None:
+            self.add_scans(scans, resample=True, labels=labels, value_map=value_map)
 
-        self._add(self._session.need_project(), lambda: scans, [], again, resample=resample, **how)
+        self._add_found(
+            self._session.require_project(),
+            lambda: scans,
+            [],
+            retry_resampled,
+            resample=resample,
+            **options,
+        )
 
-    def _add(
+    def _add_found(
         self,
         project: Project,
-        find: Callable[[], Sequence[Scan]],
+        find_new_scans: Callable[[], Sequence[Scan]],
         skipped: list[SkippedScan],
-        again: Callable[[], None],
-        **how: Any,
+        retry_resampled: Callable[[], None],
+        **options: Any,
     ) -> None:
         notes: list[str] = []
 
-        def work(progress: OnProgress) -> list[Case]:
-            scans = find()
+        def import_scans(progress: OnProgress) -> list[Case]:
+            scans = find_new_scans()
             return project.add_cases(
                 [list(scan.images) for scan in scans],
                 ids=[scan.name for scan in scans],
                 progress=progress,
                 on_note=notes.append,
                 on_skip=skipped.append,
-                **how,
+                **options,
             )
 
-        def done(added: list[Case]) -> None:
+        def on_done(added: list[Case]) -> None:
             if self._session.project is not project:  # another one was opened meanwhile
                 return
             self._session.message.emit("info", f"{len(added)} case(s) added.")
             self._session.cases_changed.emit()
-            self.tell_notes(notes)
-            self._tell_skipped(project, skipped)
+            self.report_notes(notes)
+            self._report_skipped(project, skipped)
 
-        def failed(error: Exception) -> None:
+        def on_error(error: Exception) -> None:
             if self._session.project is project:
-                self._failed(error, again)
+                self._handle_error(error, retry_resampled)
 
-        self._session.background.watch("Adding scans", work, done, failed)
+        self._session.task_runner.submit_with_progress(
+            "Adding scans", import_scans, on_done, on_error
+        )
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Write what others can use; see ``Session.export``."""
         from napari_dycon.exports.registry import export
 
         session = self._session
-        project = session.need_project()
+        project = session.require_project()
         self.check_export()
         session.flush()
         notes: list[str] = []
 
-        def work(progress: OnProgress) -> list[Path]:
-            return export(project, format_, out, note=notes.append, progress=progress, **options)
+        def write_export(progress: OnProgress) -> list[Path]:
+            return export(
+                project, format_, out, on_note=notes.append, on_progress=progress, **options
+            )
 
-        def done(written: list[Path]) -> None:
-            self.exporting = False
-            self.tell_notes(notes)
+        def on_done(written: list[Path]) -> None:
+            self.is_exporting = False
+            self.report_notes(notes)
             names = written[0].name if len(written) == 1 else f"{len(written)} files"
             session.message.emit("info", f"Exported: {names} in {out}.")
 
-        def failed(error: Exception) -> None:
-            self.exporting = False
-            session.tell(error)
+        def on_error(error: Exception) -> None:
+            self.is_exporting = False
+            session.report_error(error)
 
-        self.exporting = True
-        session.background.watch("Exporting", work, done, failed)
+        self.is_exporting = True
+        session.task_runner.submit_with_progress("Exporting", write_export, on_done, on_error)
 
     def check_export(self) -> None:
         """Refuse a second export while one is at work."""
-        if self.exporting:
+        if self.is_exporting:
             raise BusyError("An export is at work already; wait until it is done.")
 
-    def tell_notes(self, notes: Sequence[str]) -> None:
+    def report_notes(self, notes: Sequence[str]) -> None:
         """Tell the first of many notes, and how many there are."""
-        self._tell("info", notes, "more notes like these")
+        self._report("info", notes, "more notes like these")
 
-    def _tell_skipped(self, project: Project, skipped: Sequence[SkippedScan]) -> None:
+    def _report_skipped(self, project: Project, skipped: Sequence[SkippedScan]) -> None:
         """Tell what was left out; of uneven slices ask, where somebody is there to be asked."""
-        asked = len(self._session.asked) > 0
-        uneven = [one for one in skipped if asked and isinstance(one.error, UnevenSlicesError)]
-        rest = [one.message for one in skipped if one not in uneven]
-        self._tell("warning", rest, "more scans were left out")
-        if not uneven:
+        can_prompt = len(self._session.prompt_requested) > 0
+        irregular = [
+            skip for skip in skipped if can_prompt and isinstance(skip.error, UnevenSlicesError)
+        ]
+        messages = [skip.message for skip in skipped if skip not in irregular]
+        self._report("warning", messages, "more scans were left out")
+        if not irregular:
             return
 
         def resample() -> None:
             if self._session.project is project:
                 self.add_scans(
-                    [one.scan for one in uneven],
+                    [skip.scan for skip in irregular],
                     resample=True,
-                    labels={one.scan.name: one.label for one in uneven if one.label is not None},
-                    renamed=uneven[0].value_map,
+                    labels={
+                        skip.scan.name: skip.label for skip in irregular if skip.label is not None
+                    },
+                    value_map=irregular[0].value_map,
                 )
 
-        more = f"{len(uneven)} scans were left out. " if len(uneven) > 1 else ""
-        self._session.asked.emit(uneven_slices(f"{more}{uneven[0].message}", resample))
+        prefix = f"{len(irregular)} scans were left out. " if len(irregular) > 1 else ""
+        self._session.prompt_requested.emit(
+            resample_prompt(f"{prefix}{irregular[0].message}", resample)
+        )
 
-    def _tell(self, level: str, texts: Sequence[str], more: str) -> None:
-        for text in texts[:MOST_TOLD]:
+    def _report(self, level: str, texts: Sequence[str], remainder: str) -> None:
+        for text in texts[:MAX_MESSAGES]:
             self._session.message.emit(level, text)
-        if len(texts) > MOST_TOLD:
-            self._session.message.emit(level, f"{len(texts) - MOST_TOLD} {more}.")
+        if len(texts) > MAX_MESSAGES:
+            self._session.message.emit(level, f"{len(texts) - MAX_MESSAGES} {remainder}.")
 
-    def _failed(self, error: Exception, again: Callable[[], None]) -> None:
+    def _handle_error(self, error: Exception, retry_resampled: Callable[[], None]) -> None:
         """Let a person decide about uneven slices where one is there to be asked."""
-        if isinstance(error, UnevenSlicesError) and len(self._session.asked):
-            self._session.asked.emit(uneven_slices(str(error), again))
+        if isinstance(error, UnevenSlicesError) and len(self._session.prompt_requested):
+            self._session.prompt_requested.emit(resample_prompt(str(error), retry_resampled))
         else:
-            self._session.tell(error)
+            self._session.report_error(error)
 
 
-def uneven_slices(why: str, resample: Callable[[], object]) -> Question:
+def resample_prompt(reason: str, resample: Callable[[], object]) -> UserPrompt:
     """Ask whether slices that are no even grid shall be interpolated to one."""
-    return Question(
+    return UserPrompt(
         "Uneven slices",
-        f"{why.split(' Have them resampled')[0]}\n\nShall they be resampled to even ones? Labels "
+        f"{reason.split(' Have them resampled')[0]}\n\nShall they be resampled to even ones? Labels "
         "then lie on the resampled scan.",
         (("Resample", resample),),
     )

@@ -18,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.application.active_case import CaseView
-from napari_dycon.application.task_runner import Background
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
-RETRY_AFTER = 30.0  # seconds until a save that failed is tried again by itself
-RESCUE_FOLDER = "napari-dycon-unsaved"
+RETRY_INTERVAL_S = 30.0  # seconds until a save that failed is tried again by itself
+RECOVERY_FOLDER = "napari-dycon-unsaved"
 Label = npt.NDArray[np.uint8]
 
 
-class LabelKeeper:
+class LabelAutosaver:
     """Saves the label of the case in view.
 
     Parameters
@@ -40,35 +40,35 @@ class LabelKeeper:
 
     def __init__(
         self,
-        background: Background,
-        saved: Callable[[CaseView, bool], None],
-        failed: Callable[[Exception], None],
+        task_runner: TaskRunner,
+        on_saved: Callable[[ActiveCase, bool], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
-        self._background = background
-        self._saved = saved
-        self._failed = failed
-        self._writing = threading.Lock()
-        self._not_before = 0.0
-        self.in_trouble = False  # the person was told that a save failed, and none went well since
+        self._task_runner = task_runner
+        self._on_saved = on_saved
+        self._on_error = on_error
+        self._write_lock = threading.Lock()
+        self._retry_time = 0.0
+        self.has_failed = False  # the person was told that a save failed, and none went well since
 
-    def save(self, project: Project, view: CaseView) -> None:
+    def save(self, project: Project, case: ActiveCase) -> None:
         """Save when something changed, without making the caller wait."""
-        if not view.unsaved or time.monotonic() < self._not_before:
+        if not case.has_unsaved_changes or time.monotonic() < self._retry_time:
             return
-        snapshot, number = self._begin(view)
+        snapshot, save_number = self._start_save(case)
 
-        def failed(error: Exception) -> None:
-            self._not_before = time.monotonic() + RETRY_AFTER
-            self.in_trouble = True
-            self._failed(error)
+        def on_error(error: Exception) -> None:
+            self._retry_time = time.monotonic() + RETRY_INTERVAL_S
+            self.has_failed = True
+            self._on_error(error)
 
-        self._background.run(
-            lambda: self._write(project, view, snapshot, number),
-            lambda written: self._done(view, snapshot, written),
-            failed,
+        self._task_runner.submit(
+            lambda: self._write(project, case, snapshot, save_number),
+            lambda written: self._finish_save(case, snapshot, written),
+            on_error,
         )
 
-    def flush(self, project: Project, view: CaseView) -> None:
+    def flush(self, project: Project, case: ActiveCase) -> None:
         """Save before returning.
 
         Raises
@@ -76,82 +76,88 @@ class LabelKeeper:
         DyconError
             It could not be saved; nothing is dropped.
         """
-        if not view.unsaved:
+        if not case.has_unsaved_changes:
             return
-        snapshot, number = self._begin(view)
-        written = self._write(project, view, snapshot, number)
-        self._not_before = 0.0
-        self._done(view, snapshot, written)
+        snapshot, save_number = self._start_save(case)
+        written = self._write(project, case, snapshot, save_number)
+        self._retry_time = 0.0
+        self._finish_save(case, snapshot, written)
 
-    def rescue(self, view: CaseView) -> Path:
+    def write_recovery_copy(self, case: ActiveCase) -> Path:
         """Write a label that could not be saved into a folder of the person's own."""
-        folder = Path.home() / RESCUE_FOLDER
+        folder = Path.home() / RECOVERY_FOLDER
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise DyconError(f"{folder} cannot be made: {error.strerror}.") from error
-        path = folder / f"{view.id}-{time.strftime('%Y%m%d-%H%M%S')}.nii.gz"
-        io.write_mask(view.label.copy(), reference=view.image, path=path)
+        path = folder / f"{case.id}-{time.strftime('%Y%m%d-%H%M%S')}.nii.gz"
+        io.write_mask(case.label.copy(), reference=case.image, path=path)
         return path
 
-    def _begin(self, view: CaseView) -> tuple[Label, int]:
-        view.saves += 1
-        return view.label.copy(), view.saves
+    def _start_save(self, case: ActiveCase) -> tuple[Label, int]:
+        case.save_count += 1
+        return case.label.copy(), case.save_count
 
     def _write(
-        self, project: Project, view: CaseView, snapshot: Label, number: int
+        self, project: Project, case: ActiveCase, snapshot: Label, save_number: int
     ) -> Label | None:
         """Write one copy; returns what the disk holds now, or nothing if a newer one follows.
 
         What was drawn here is what differs from ``view.saved``, the copy that was saved last: what
         came from others since then may be on the disk before it is in the window.
         """
-        with self._writing, project.lock_labels():
-            if number != view.saves:
+        with self._write_lock, project.lock_labels():
+            if save_number != case.save_count:
                 return None
-            label, theirs = snapshot, self._theirs(project, view)
-            if theirs is not None:
-                label = np.where(snapshot != view.saved, snapshot, theirs)
+            label, remote_label = snapshot, self._read_remote_label(project, case)
+            if remote_label is not None:
+                label = np.where(snapshot != case.saved_label, snapshot, remote_label)
                 if np.array_equal(label, snapshot):
                     label = snapshot
             try:
-                project.save_label(view.id, label, reference=view.image)
+                project.save_label(case.id, label, reference=case.image)
             except DyconError:
-                self._note_own(project, view, label, theirs)
+                self._record_version(project, case, label, remote_label)
                 raise
-            view.stamp = project.label_version(view.id)
-            view.saved = snapshot
-            view.others = label if label is not snapshot else None
+            case.label_version = project.label_version(case.id)
+            case.saved_label = snapshot
+            case.remote_label = label if label is not snapshot else None
             return label
 
     @staticmethod
-    def _theirs(project: Project, view: CaseView) -> Label | None:
+    def _read_remote_label(project: Project, case: ActiveCase) -> Label | None:
         """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
-        if project.label_version(view.id) == view.stamp:
-            return view.others
-        theirs = project.read_label(view.id)
-        return theirs if theirs is not None and theirs.shape == view.saved.shape else None
+        if project.label_version(case.id) == case.label_version:
+            return case.remote_label
+        remote_label = project.read_label(case.id)
+        return (
+            remote_label
+            if remote_label is not None and remote_label.shape == case.saved_label.shape
+            else None
+        )
 
     @staticmethod
-    def _note_own(project: Project, view: CaseView, label: Label, theirs: Label | None) -> None:
+    def _record_version(
+        project: Project, case: ActiveCase, label: Label, remote_label: Label | None
+    ) -> None:
         """After a failed save: a label that came to the disk without its status is our own.
 
         Taken for another window's, it would bring back what is erased here before the next try.
         """
-        stamp = project.label_version(view.id)
-        if stamp is None or stamp == view.stamp:
+        label_version = project.label_version(case.id)
+        if label_version is None or label_version == case.label_version:
             return
         with contextlib.suppress(DyconError):
-            if np.array_equal(project.read_label(view.id), label):  # type: ignore[arg-type]
-                view.stamp, view.others = stamp, theirs
+            if np.array_equal(project.read_label(case.id), label):  # type: ignore[arg-type]
+                case.label_version, case.remote_label = label_version, remote_label
 
-    def _done(self, view: CaseView, snapshot: Label, written: Label | None) -> None:
+    def _finish_save(self, case: ActiveCase, snapshot: Label, written: Label | None) -> None:
         if written is None:
             return
         # A later save that began before this answer came has laid the same in, or newer.
-        merged = written is not snapshot and view.saved is snapshot
+        merged = written is not snapshot and case.saved_label is snapshot
         if merged:  # except where somebody went on painting meanwhile
-            came: npt.NDArray[Any] = (written != snapshot) & (view.label == snapshot)
-            view.label[came] = written[came]
-            view.saved = np.where(came, written, snapshot)
-        self._saved(view, merged)
+            is_remote_edit: npt.NDArray[Any] = (written != snapshot) & (case.label == snapshot)
+            case.label[is_remote_edit] = written[is_remote_edit]
+            case.saved_label = np.where(is_remote_edit, written, snapshot)
+        self._on_saved(case, merged)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_dycon.application.prompts import Question
+from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.project.open_sessions import OpenSession, SessionMarker, list_open_sessions
 from napari_dycon.project.store import Project
@@ -17,76 +17,80 @@ from napari_dycon.project.trusted_projects import is_trusted, trust
 if TYPE_CHECKING:
     from napari_dycon.session import Session
 
-MOST_NAMED = 3
-ONLY_LOOK = "you opened it only to look"
+MAX_NAMED = 3
+READ_ONLY_REASON = "you opened it only to look"
 
 
 @dataclass(frozen=True)
-class Found:
+class OpenRequest:
     """A project, who else has it open, and where a stranger's reads from outside its folder."""
 
     project: Project
-    others: list[OpenSession]
-    folders: list[Path]
+    other_sessions: list[OpenSession]
+    external_folders: list[Path]
 
 
-class Opening:
+class ProjectOpener:
     """Opens projects for a session, and tells others that it has one open."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._presence: SessionMarker | None = None
+        self._marker: SessionMarker | None = None
 
     def open(self, path: Path | str, *, read_only: bool) -> None:
         """Open a project; see ``Session.open_project``."""
 
-        def work() -> Found:
-            project = Project.open(path, read_only_reason=ONLY_LOOK if read_only else "")
+        def read_project() -> OpenRequest:
+            project = Project.open(path, read_only_reason=READ_ONLY_REASON if read_only else "")
             if not project.read_only_reason:
                 clean_project(project.path)
-            folders = [] if is_trusted(project.path) else project.external_folders()
-            return Found(
+            external_folders = [] if is_trusted(project.path) else project.external_folders()
+            return OpenRequest(
                 project,
                 list_open_sessions(project.path, remove_stale=not project.read_only_reason),
-                folders,
+                external_folders,
             )
 
-        self._session.background.run(work, self._ask_whose_it_is, self._session.tell)
+        self._session.task_runner.submit(
+            read_project, self._confirm_untrusted, self._session.report_error
+        )
 
-    def enter(self, project: Project) -> None:
+    def register(self, project: Project) -> None:
         """Tell others that the project is open here, or the person that it is only shown."""
         if project.read_only_reason:
             text = f"{project.name} is only shown: {project.read_only_reason}."
             self._session.message.emit("warning", text)
         else:
-            self._presence = SessionMarker(project.path)
-            self._presence.create()
+            self._marker = SessionMarker(project.path)
+            self._marker.create()
 
-    def leave(self) -> None:
+    def unregister(self) -> None:
         """Tell others that the project is not open here any longer."""
-        if self._presence is not None:
-            self._presence.remove()
-            self._presence = None
+        if self._marker is not None:
+            self._marker.remove()
+            self._marker = None
 
-    def _ask_whose_it_is(self, found: Found) -> None:
+    def _confirm_untrusted(self, request: OpenRequest) -> None:
         """Ask before a project that came from elsewhere reads scans from outside its folder."""
-        session, project = self._session, found.project
-        if not found.folders:
-            self._ask_who_works(found)
+        session, project = self._session, request.project
+        if not request.external_folders:
+            self._confirm_shared(request)
             return
-        text = strangers_folders(project, found.folders)
-        if not len(session.asked):
+        text = external_folders_message(project, request.external_folders)
+        if not len(session.prompt_requested):
             session.message.emit("warning", text)
-            self._ask_who_works(found)
+            self._confirm_shared(request)
             return
 
         def accept() -> None:
-            session.background.run(
-                lambda: trust(project.path), lambda _: self._ask_who_works(found), session.tell
+            session.task_runner.submit(
+                lambda: trust(project.path),
+                lambda _: self._confirm_shared(request),
+                session.report_error,
             )
 
-        session.asked.emit(
-            Question(
+        session.prompt_requested.emit(
+            UserPrompt(
                 "A project from elsewhere",
                 f"{text}\n\nThey are read when a case is shown. Open it when you know where it "
                 "comes from, and that these are its scans.",
@@ -94,38 +98,40 @@ class Opening:
             )
         )
 
-    def _ask_who_works(self, found: Found) -> None:
+    def _confirm_shared(self, request: OpenRequest) -> None:
         """Ask whether only to look at a project that somebody else has open."""
-        session, project = self._session, found.project
-        own = self._presence is not None and self._presence.belongs_to(project.path)
-        if own or project.read_only_reason or not found.others:
-            session.opened(project)
+        session, project = self._session, request.project
+        is_open_here = self._marker is not None and self._marker.belongs_to(project.path)
+        if is_open_here or project.read_only_reason or not request.other_sessions:
+            session.set_project(project)
             return
-        whom = "; ".join(str(holder) for holder in found.others[:MOST_NAMED])
-        text = f"{project.name} is open already: {whom}."
-        if not len(session.asked):
-            session.opened(project)
+        open_sessions = "; ".join(
+            str(open_session) for open_session in request.other_sessions[:MAX_NAMED]
+        )
+        text = f"{project.name} is open already: {open_sessions}."
+        if not len(session.prompt_requested):
+            session.set_project(project)
             session.message.emit("warning", f"{text} What both of you draw is merged.")
             return
-        look = functools.partial(self.open, project.path, read_only=True)
-        session.asked.emit(
-            Question(
+        open_read_only = functools.partial(self.open, project.path, read_only=True)
+        session.prompt_requested.emit(
+            UserPrompt(
                 "Project in use",
                 f"{text}\n\nYou can look at it without changing anything. Work on it too only when "
                 "you agree who labels which case; what both draw in one case is merged.",
                 (
-                    ("Only look", look),
-                    ("Work on it too", functools.partial(session.opened, project)),
+                    ("Only look", open_read_only),
+                    ("Work on it too", functools.partial(session.set_project, project)),
                 ),
             )
         )
 
 
-def strangers_folders(project: Project, folders: Sequence[Path]) -> str:
+def external_folders_message(project: Project, folders: Sequence[Path]) -> str:
     """Say of a project that came from elsewhere where it reads from."""
-    named = ", ".join(map(str, folders[:MOST_NAMED]))
-    more = f" and {len(folders) - MOST_NAMED} more" if len(folders) > MOST_NAMED else ""
+    names = ", ".join(map(str, folders[:MAX_NAMED]))
+    more = f" and {len(folders) - MAX_NAMED} more" if len(folders) > MAX_NAMED else ""
     return (
         f"{project.name} was not made by you on this computer, and reads scans from outside its "
-        f"folder: {named}{more}."
+        f"folder: {names}{more}."
     )

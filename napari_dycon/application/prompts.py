@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Question:
+class UserPrompt:
     """A question with what each answer does; not to answer at all does nothing.
 
     ``choices`` are pairs of a button's text and what it calls.

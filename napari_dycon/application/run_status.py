@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
-from napari_dycon.application.engine_process import LAST_EVENTS
+from napari_dycon.application.engine_process import FINAL_EVENTS
 
 Event = dict[str, Any]
 RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopping"]
@@ -13,23 +13,23 @@ RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopp
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """How the run at work stands; ``remaining`` in seconds."""
+    """How the run at work stands; ``remaining_s`` in seconds."""
 
     phase: RunPhase = "idle"
     run: str | None = None
     progress: float = 0.0
-    remaining: float | None = None
+    remaining_s: float | None = None
     device: str = ""
     text: str = ""
 
 
-def advanced(status: RunStatus, event: Event) -> RunStatus:
+def apply_event(status: RunStatus, event: Event) -> RunStatus:
     """Return the status after an event; unknown events change nothing."""
     kind = event.get("event")
     if kind == "started":
         status = dataclasses.replace(
             status,
-            phase=_unless_stopping(status, "preparing"),
+            phase=_resolve_phase(status, "preparing"),
             device=event["device_reason"],
             text="Reading the scans",
         )
@@ -37,31 +37,31 @@ def advanced(status: RunStatus, event: Event) -> RunStatus:
         text = f"Preparing scan {event['done']} of {event['total']}"
         if event["done"] == event["total"]:
             text = "Making the first step, which takes longest"
-        status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)
+        status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
     elif kind == "warps":
         text = f"Matching shapes of scans, {event['done']} of {event['total']}"
-        status = dataclasses.replace(status, phase=_unless_stopping(status, "preparing"), text=text)
+        status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
     elif kind == "step":
         status = dataclasses.replace(
             status,
-            phase=_unless_stopping(status, "training"),
+            phase=_resolve_phase(status, "training"),
             progress=float(event["progress"]),
-            remaining=event["remaining"],
-            text=f"Step {event['step']}, loss {_rounded(event['loss'])}",
+            remaining_s=event["remaining"],
+            text=f"Step {event['step']}, loss {_format_loss(event['loss'])}",
         )
     elif kind == "paused":
         status = dataclasses.replace(status, phase="paused", text="Paused")
     elif kind == "resumed":
         status = dataclasses.replace(status, phase="training", text="Training")
-    elif kind in LAST_EVENTS:
+    elif kind in FINAL_EVENTS:
         status = RunStatus()
     return status
 
 
-def _unless_stopping(status: RunStatus, phase: RunPhase) -> RunPhase:
+def _resolve_phase(status: RunStatus, phase: RunPhase) -> RunPhase:
     """A run that was asked to stop shows that until it has ended."""
     return "stopping" if status.phase == "stopping" else phase
 
 
-def _rounded(loss: float | None) -> str:
+def _format_loss(loss: float | None) -> str:
     return "not finite" if loss is None else f"{loss:.3f}"

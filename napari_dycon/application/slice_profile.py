@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_dycon.annotation.coverage import annotated_fraction
 
-LEAST_UNSURE = 0.2  # lower entropies are the background's, and would drown the rest
+MIN_UNCERTAINTY = 0.2  # lower entropies are the background's, and would drown the rest
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,18 @@ class SliceProfile:
     """One value a slice across ``axis``."""
 
     axis: int
-    annotated: npt.NDArray[np.float64]  # share of voxels, 0 to 1
+    annotated_fractions: npt.NDArray[np.float64]  # share of voxels, 0 to 1
     uncertainty: npt.NDArray[np.float64] | None  # mean of what is notable, 1 at its highest
 
 
-def slice_profile(
+def compute_slice_profile(
     label: npt.NDArray[np.uint8], uncertainty: npt.NDArray[np.float32] | None, axis: int
 ) -> SliceProfile:
     """Profile of a label and, where there is one, of a map ``(D, H, W)`` across an axis."""
     curve = None
     if uncertainty is not None:
-        others = tuple(a for a in range(3) if a != axis)
-        notable = np.where(uncertainty >= LEAST_UNSURE, uncertainty, 0.0)
-        curve = notable.sum(axis=others, dtype=np.float64)
+        other_axes = tuple(a for a in range(3) if a != axis)
+        notable = np.where(uncertainty >= MIN_UNCERTAINTY, uncertainty, 0.0)
+        curve = notable.sum(axis=other_axes, dtype=np.float64)
         curve = curve / max(float(curve.max()), 1e-12)
     return SliceProfile(axis, annotated_fraction(label, axis), curve)

@@ -17,79 +17,79 @@ T = TypeVar("T")
 Event = dict[str, Any]
 
 
-class Background(Protocol):
+class TaskRunner(Protocol):
     """Runs work elsewhere and brings back what it returned."""
 
-    def run(
+    def submit(
         self,
-        work: Callable[[], T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
+        task: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
         """Run ``work``; then call exactly one of ``done`` and ``failed``."""
         ...
 
-    def watch(
+    def submit_with_progress(
         self,
         title: str,
-        work: Callable[[OnProgress], T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
+        task: Callable[[OnProgress], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
-        """As ``run``, and show how far the work is by what it tells."""
+        """As ``submit``, and show how far the work is by what it tells."""
         ...
 
-    def follow(
-        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    def stream(
+        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
         """Call ``each`` for every event as it comes; return at once what ends it."""
         ...
 
 
-class PlainBackground:
+class InlineTaskRunner:
     """For scripts: work runs at once in the caller, events are followed in a thread."""
 
-    def run(
+    def submit(
         self,
-        work: Callable[[], T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
+        task: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
         """Run ``work`` here and now; its errors reach the caller."""
         try:
-            result = work()
+            result = task()
         except Exception as error:
-            failed(error)
+            on_error(error)
             raise
-        done(result)
+        on_done(result)
 
-    def watch(
+    def submit_with_progress(
         self,
         title: str,  # noqa: ARG002 (of the protocol)
-        work: Callable[[OnProgress], T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
+        task: Callable[[OnProgress], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
-        """As ``run``; a script shows its progress itself."""
-        self.run(lambda: work(lambda _done, _total, _name: None), done, failed)
+        """As ``submit``; a script shows its progress itself."""
+        self.submit(lambda: task(lambda _done, _total, _name: None), on_done, on_error)
 
-    def follow(
-        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    def stream(
+        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
         """Follow in a daemon thread; ``each`` is called there."""
         ended = threading.Event()
 
         def relay() -> None:
-            for event in with_failures(events):
+            for event in errors_as_events(events):
                 if ended.is_set():
                     return
-                each(event)
+                on_event(event)
 
         threading.Thread(target=relay, name=title, daemon=True).start()
         return ended.set
 
 
-def with_failures(events: Iterator[Event]) -> Iterator[Event]:
+def errors_as_events(events: Iterator[Event]) -> Iterator[Event]:
     """Turn what an iterator of events raises into a last event, so that nobody waits for ever."""
     try:
         yield from events

@@ -7,35 +7,35 @@ from dataclasses import dataclass
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-MOST_POINTS = 400  # of a curve; more cannot be seen
+MAX_CURVE_POINTS = 400  # of a curve; more cannot be seen
 Curve = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Round:
+class RunSummary:
     """One run; ``dice`` on the validation cases, ``None`` where there were none."""
 
     run: str
     method: str
-    labeled: int
+    n_labeled: int
     steps: int
     dice: float | None
-    started_from: str | None
+    init_from: str | None
     outcome: str  # "finished", "stopped", "failed", or "" while it is at work
     loss: Curve  # over steps, of the labeled patches
     validation: Curve  # Dice over steps
 
 
-def rounds(project: Project) -> list[Round]:
+def read_training_history(project: Project) -> list[RunSummary]:
     """All runs of a project that got as far as a step, the oldest first."""
-    found = [_round(run) for run in project.runs()]
-    return [one for one in found if one.steps]
+    summaries = [_summarize_run(run) for run in project.runs()]
+    return [summary for summary in summaries if summary.steps]
 
 
-def _round(run: Run) -> Round:
+def _summarize_run(run: Run) -> RunSummary:
     events = run.read_history()
     config = run.read_config()
-    labeled = steps = 0
+    n_labeled = steps = 0
     dice: float | None = None
     outcome = ""
     loss: Curve = []
@@ -43,7 +43,7 @@ def _round(run: Run) -> Round:
     for event in events:
         kind = event.get("event")
         if kind == "started":
-            labeled, outcome = int(event.get("labeled", 0)), ""
+            n_labeled, outcome = int(event.get("labeled", 0)), ""
         elif kind == "step":
             steps = int(event["step"])
             value = (event.get("parts") or {}).get("supervised")
@@ -55,33 +55,33 @@ def _round(run: Run) -> Round:
         elif kind in ("finished", "stopped", "failed"):
             outcome = str(kind)
             steps = int(event.get("step", steps))
-    return Round(
+    return RunSummary(
         run.id,
         str(config.get("method", "")),
-        labeled,
+        n_labeled,
         steps,
         dice,
         config.get("init_from"),
         outcome,
-        _thinned(loss),
-        _thinned(validation),
+        _subsample(loss),
+        _subsample(validation),
     )
 
 
-def verdict(history: list[Round]) -> str:
+def label_gain_summary(history: list[RunSummary]) -> str:
     """In a sentence, whether more labels still help; empty while that cannot be said.
 
     The best Dice with the most labels is compared to the best with fewer.
     """
-    scored = [one for one in history if one.dice is not None]
-    counts = sorted({one.labeled for one in scored})
+    scored = [summary for summary in history if summary.dice is not None]
+    counts = sorted({summary.n_labeled for summary in scored})
     if len(counts) < 2:
         return ""
-    most = max(one.dice or 0.0 for one in scored if one.labeled == counts[-1])
-    before = max(one.dice or 0.0 for one in scored if one.labeled < counts[-1])
-    gain = 100 * (most - before)
-    added = counts[-1] - counts[-2]
-    cases = f"{added} more labeled case{'s' if added > 1 else ''}"
+    newest_dice = max(summary.dice or 0.0 for summary in scored if summary.n_labeled == counts[-1])
+    earlier_dice = max(summary.dice or 0.0 for summary in scored if summary.n_labeled < counts[-1])
+    gain = 100 * (newest_dice - earlier_dice)
+    n_added = counts[-1] - counts[-2]
+    cases = f"{n_added} more labeled case{'s' if n_added > 1 else ''}"
     if gain >= 1.0:
         return f"{cases} brought {gain:.1f} points of validation Dice: more labels still help."
     if gain > -1.0:
@@ -92,6 +92,6 @@ def verdict(history: list[Round]) -> str:
     )
 
 
-def _thinned(curve: Curve) -> Curve:
-    stride = -(-len(curve) // MOST_POINTS)
+def _subsample(curve: Curve) -> Curve:
+    stride = -(-len(curve) // MAX_CURVE_POINTS)
     return curve[:: max(stride, 1)]

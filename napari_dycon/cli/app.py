@@ -16,22 +16,22 @@ import typer
 
 from napari_dycon import __version__
 from napari_dycon.cli.console import (
-    progress_bar,
+    make_progress_bar,
+    print_status,
     show_cases,
     show_demo,
     show_training,
-    tell,
 )
 from napari_dycon.cli.options import (
     RESAMPLE_HELP,
-    AsJson,
     Event,
+    JsonOption,
     ProjectPath,
-    identified,
+    acquire_run,
     open_project,
-    parse_time,
-    refuse_other_settings,
-    taken_up,
+    parse_duration,
+    reject_conflicting_options,
+    with_process_record,
 )
 from napari_dycon.cli.results import evaluate, export, predict
 from napari_dycon.core.crash_report import describe_error
@@ -51,7 +51,7 @@ app = typer.Typer(
 )
 
 
-INTERRUPTED = 130  # as shells number it
+INTERRUPT_EXIT_CODE = 130  # as shells number it
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         code = app(standalone_mode=False)  # typer returns an exit code, also that of Ctrl+C
-        if code == INTERRUPTED:
+        if code == INTERRUPT_EXIT_CODE:
             raise KeyboardInterrupt
         if isinstance(code, int):
             sys.exit(code)
@@ -72,32 +72,33 @@ def main() -> None:
     except typer.Abort:
         sys.exit(1)
     except KeyboardInterrupt:
-        tell("Stopped.")
+        print_status("Stopped.")
         sys.exit(1)
     except DyconError as error:
-        tell(str(error))
+        print_status(str(error))
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
         # typer's own usage errors carry a message and the exit code 2.
         if hasattr(error, "format_message"):
-            tell(error.format_message())
+            print_status(error.format_message())
             sys.exit(getattr(error, "exit_code", 2))
-        tell(describe_error(error))
+        print_status(describe_error(error))
         sys.exit(1)
 
 
-def _version(value: bool) -> None:
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(__version__)
         raise typer.Exit
 
 
 @app.callback()
-def _common(
+def root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
@@ -113,13 +114,13 @@ def demo(
         bool, typer.Option("--screenshot", help="Run in the window, save pictures, close.")
     ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run the whole loop on a built-in synthetic cohort."""
     from napari_dycon.demo.run import run_demo
 
     with show_demo(as_json) as show:
-        run_demo(out, window=not headless, close=screenshot, steps=steps, say=show)
+        run_demo(out, window=not headless, close=screenshot, steps=steps, on_event=show)
 
 
 @app.command()
@@ -154,7 +155,7 @@ def new(
         typer.Option(help="Channels to find in each patient's folder, separated by commas."),
     ] = None,
     resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make a project from a folder of scans; scans without a label are unlabeled.
 
@@ -167,9 +168,9 @@ def new(
 
     names = None if classes is None else [name.strip() for name in classes.split(",")]
     skipped: list[SkippedScan] = []
-    with progress_bar(as_json) as progress:
+    with make_progress_bar(as_json) as progress:
         task = progress.add_task("Reading scans", total=None)
-        made = create_project(
+        created = create_project(
             project,
             images,
             labels,
@@ -180,16 +181,16 @@ def new(
             n_labeled=labeled,
             channels=None if channels is None else [n.strip() for n in channels.split(",")],
             resample=resample,
-            on_note=tell,
+            on_note=print_status,
             on_skip=skipped.append,
         )
-    show_cases(made, as_json, [one.to_dict() for one in skipped])
+    show_cases(created, as_json, [one.to_dict() for one in skipped])
     for one in skipped:
-        tell(one.message)
+        print_status(one.message)
 
 
 @app.command()
-def cases(project: ProjectPath, as_json: AsJson = False) -> None:
+def cases(project: ProjectPath, as_json: JsonOption = False) -> None:
     """List the cases of a project."""
 
     show_cases(open_project(project), as_json)
@@ -220,26 +221,26 @@ def train(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any setting, as name=value.")
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train on a project.
 
     Ctrl+C ends a run and keeps what it learned; --resume goes on with it, with its own settings
     and, where given, another --steps or --time-limit.
     """
-    from napari_dycon.application.engine_process import at_which, is_running
+    from napari_dycon.application.engine_process import is_running, remote_host
     from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
 
     opened = open_project(project)
     run: Run | None = None
     if resume is not None:
         run = opened.get_run(resume)
-        refuse_other_settings(context)
-        context.with_resource(taken_up(run))
-        longer: Event = {"steps": steps} if steps is not None else {}
+        reject_conflicting_options(context)
+        context.with_resource(acquire_run(run))
+        extended_limits: Event = {"steps": steps} if steps is not None else {}
         if time_limit is not None:
-            longer["time_limit"] = parse_time(time_limit)
-        config = TrainConfig.from_dict({**run.read_config(), **longer})
+            extended_limits["time_limit"] = parse_duration(time_limit)
+        config = TrainConfig.from_dict({**run.read_config(), **extended_limits})
     else:
         changes: Event = {"device": device, "seed": seed, "init_from": start_from}
         if start_from is not None:
@@ -248,22 +249,25 @@ def train(
                 raise UserError(f"Run {source.id} has no weights to start from. Choose another.")
             changes["init_from"] = source.id
         if time_limit is not None:
-            changes["time_limit"] = parse_time(time_limit)
+            changes["time_limit"] = parse_duration(time_limit)
             # A limit of time alone: the steps must not end the run first.
             changes["steps"] = 10_000_000
         if steps is not None:
             changes["steps"] = steps
-        own = parse_overrides(set_ or [])
-        for name in own.keys() & {"method", "preset"}:
-            raise UserError(f"Expected --{name} {own[name]} instead of --set {name}={own[name]}.")
-        config = make_config(method, preset, **(changes | own))
+        parsed_overrides = parse_overrides(set_ or [])
+        for name in parsed_overrides.keys() & {"method", "preset"}:
+            raise UserError(
+                f"Expected --{name} {parsed_overrides[name]} instead of --set {name}={parsed_overrides[name]}."
+            )
+        config = make_config(method, preset, **(changes | parsed_overrides))
         for other in opened.runs():
-            if is_running(other) and not at_which(other):
-                tell(f"Run {other.id} is being trained too; each will slow the other down.")
+            if is_running(other) and not remote_host(other):
+                print_status(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.training.run import train as train_events
 
     show_training(
-        identified(train_events(opened, config, run), opened, held=run is not None), as_json
+        with_process_record(train_events(opened, config, run), opened, is_acquired=run is not None),
+        as_json,
     )
 
 

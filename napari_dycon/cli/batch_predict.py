@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from napari_dycon.engine.inference.progress import PredictionProgress
 
 Event = dict[str, Any]
-Note = Callable[[str], None]
+OnNote = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Missed:
+class FailedPrediction:
     """A scan that could not be predicted, and why."""
 
     name: str
@@ -39,7 +39,7 @@ class Missed:
         return {"event": "skipped", "case": self.name, "reason": str(self.error)}
 
 
-def predict_each_case(
+def predict_case_batch(
     project: Project,
     run_id: str,
     model: TrainedModel,
@@ -47,8 +47,8 @@ def predict_each_case(
     device: torch.device,
     dtype: torch.dtype,
     *,
-    missed: list[Missed],
-    note: Note,
+    failures: list[FailedPrediction],
+    on_note: OnNote,
     progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
     """Predict cases as ``predict_cases`` does; those that cannot be are added to ``missed``.
@@ -59,21 +59,21 @@ def predict_each_case(
         No case could be predicted; what was wrong with the first.
     """
 
-    def labeled_missed(case: str, error: Exception) -> None:
-        cannot = missed_or_raise(case, error)
-        note(f"A labeled scan cannot be compared to the others: {cannot.error}")
+    def report_labeled_failure(case: str, error: Exception) -> None:
+        failure = build_failure_or_raise(case, error)
+        on_note(f"A labeled scan cannot be compared to the others: {failure.error}")
 
     events = predict_cases(
         project, run_id, model, cases, device, dtype, progress=progress,
-        on_error=lambda case, error: missed.append(missed_or_raise(case, error)),
-        on_labeled_error=labeled_missed,
+        on_error=lambda case, error: failures.append(build_failure_or_raise(case, error)),
+        on_labeled_error=report_labeled_failure,
     )  # fmt: skip
     yield from events
-    if cases and len(missed) == len(cases):
-        raise missed[0].error
+    if cases and len(failures) == len(cases):
+        raise failures[0].error
 
 
-def predict_each_file(
+def predict_file_batch(
     scans: Sequence[Scan],
     out: Path,
     model: TrainedModel,
@@ -81,8 +81,8 @@ def predict_each_file(
     dtype: torch.dtype,
     *,
     resample: bool,
-    missed: list[Missed],
-    note: Note,
+    failures: list[FailedPrediction],
+    on_note: OnNote,
     progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
     """Predict scans as ``predict_files`` does; those that cannot be are added to ``missed``.
@@ -95,30 +95,34 @@ def predict_each_file(
         No scan could be predicted; what was wrong with the first.
     """
     yield from predict_files(
-        scans, out, model, device, dtype, resample=resample, on_note=note, progress=progress,
-        on_error=lambda name, error: missed.append(missed_or_raise(name, error)),
+        scans, out, model, device, dtype, resample=resample, on_note=on_note, progress=progress,
+        on_error=lambda name, error: failures.append(build_failure_or_raise(name, error)),
     )  # fmt: skip
-    if scans and len(missed) == len(scans):
-        raise missed[0].error
+    if scans and len(failures) == len(scans):
+        raise failures[0].error
 
 
-def summed_up(missed: Sequence[Missed], total: int) -> DyconError:
+def summarize_failures(failures: Sequence[FailedPrediction], total: int) -> DyconError:
     """Sum up what was missed of so many scans: an error of the user only if all of them are."""
-    first = missed[0]
-    kind = UserError if all(isinstance(one.error, UserError) for one in missed) else EngineError
-    return kind(
-        f"{len(missed)} of {total} scans could not be predicted; the others are. "
+    first = failures[0]
+    error_type = (
+        UserError
+        if all(isinstance(failure.error, UserError) for failure in failures)
+        else EngineError
+    )
+    return error_type(
+        f"{len(failures)} of {total} scans could not be predicted; the others are. "
         f"{first.name}: {first.error}"
     )
 
 
-def missed_or_raise(name: str, error: Exception) -> Missed:
+def build_failure_or_raise(name: str, error: Exception) -> FailedPrediction:
     """Return what is told of a scan that cannot be predicted; raise what concerns all scans."""
     if isinstance(error, UserError) and is_scan_specific(error):
         # Where it came from would keep the scan in memory.
-        return Missed(name, error.with_traceback(None))
+        return FailedPrediction(name, error.with_traceback(None))
     if is_out_of_memory(error):
         advice = "Close other programs, choose --device cpu, or crop the scan."
         too_large = f"{name} is too large for the memory there is. {advice}"
-        return Missed(name, EngineError(too_large))
+        return FailedPrediction(name, EngineError(too_large))
     raise error

@@ -30,31 +30,34 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
-LONGEST_PREDICTION = 12 * 3600.0  # seconds of a scan, by which the time left is estimated
-QUIET = 20.0  # seconds between lines where no progress bar can be drawn
-errors = Console(stderr=True, soft_wrap=True)
+MAX_SCAN_DURATION_S = 12 * 3600.0  # seconds of a scan, by which the time left is estimated
+STATUS_INTERVAL_S = 20.0  # seconds between lines where no progress bar can be drawn
+stderr_console = Console(stderr=True, soft_wrap=True)
 
 
-def tell(text: object) -> None:
+def print_status(text: object) -> None:
     """Print a line of plain text on standard error; brackets and colons in it mean nothing."""
-    errors.print(cell(text), highlight=False)
+    stderr_console.print(plain_cell(text), highlight=False)
 
 
-def cell(text: object) -> Text:
+def plain_cell(text: object) -> Text:
     """Plain text on one line."""
     return Text(escape_control_characters(text).replace("\n", " "))
 
 
-class _OccasionalLines:
-    """Says how far it is where no bar is drawn, every ``QUIET`` seconds at most."""
+class _StatusPrinter:
+    """Says how far it is where no bar is drawn, every ``STATUS_INTERVAL_S`` seconds at most."""
 
     def __init__(self) -> None:
-        self._said = time.monotonic()
+        self._last_printed = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        if not errors.is_terminal and time.monotonic() - self._said > QUIET:
-            self._said = time.monotonic()
-            tell(text)
+        if (
+            not stderr_console.is_terminal
+            and time.monotonic() - self._last_printed > STATUS_INTERVAL_S
+        ):
+            self._last_printed = time.monotonic()
+            print_status(text)
 
 
 def show_training(events: Iterator[Event], as_json: bool) -> None:
@@ -63,42 +66,42 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
         for event in events:
             print_json(event)
         return
-    run, now_and_then = "", _OccasionalLines()
-    with progress_bar(as_json) as progress:
+    run, print_occasionally = "", _StatusPrinter()
+    with make_progress_bar(as_json) as progress:
         task = progress.add_task("Starting", total=1.0)
         for event in events:
             kind = event["event"]
             run = event.get("run", run)
             if kind == "started":
-                tell(
+                print_status(
                     f"Run {event['run']}: {event['labeled']} labeled and {event['unlabeled']} "
                     f"unlabeled cases, {event['device_reason']}, {event['precision']}"
                 )
             elif kind == "preparing":
                 text = f"Preparing {event['done']}/{event['total']}"
                 progress.update(task, description=text)
-                now_and_then(text)
+                print_occasionally(text)
             elif kind == "step":
                 text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
                 progress.update(task, completed=event["progress"], description=text)
-                now_and_then(f"{text}, {event['progress']:.0%}")
+                print_occasionally(f"{text}, {event['progress']:.0%}")
             elif kind == "warps":
                 text = f"Matching shapes {event['done']}/{event['total']}"
                 progress.update(task, description=text)
-                now_and_then(text)
+                print_occasionally(text)
             elif kind == "validation":
-                tell(f"Validation at step {event['step']}: Dice {event['mean']}")
+                print_status(f"Validation at step {event['step']}: Dice {event['mean']}")
             elif kind == "warning":
-                tell(event["message"])
+                print_status(event["message"])
             elif kind in ("finished", "stopped"):
                 dice = f", validation Dice {event['dice']:.4f}" if event["dice"] else ""
-                tell(
+                print_status(
                     f"{kind.capitalize()} at step {event['step']} after {event['elapsed']:.0f} s"
-                    f"{dice}. Run {run}{_next_step(kind, event)}"
+                    f"{dice}. Run {run}{_next_step_hint(kind, event)}"
                 )
 
 
-def _next_step(kind: str, event: Event) -> str:
+def _next_step_hint(kind: str, event: Event) -> str:
     if not event["step"]:
         return " has learned nothing yet."
     if kind == "stopped":
@@ -112,57 +115,61 @@ def _next_step(kind: str, event: Event) -> str:
 @contextlib.contextmanager
 def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
     """Show the progress of the demo; give what shows each of its events."""
-    with progress_bar(as_json, speed_period=LONGEST_PREDICTION) as progress:
+    with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
         task = progress.add_task("Making scans", total=1.0)
-        phase, now_and_then = "", _OccasionalLines()
+        phase, print_occasionally = "", _StatusPrinter()
 
-        def advance(name: str, done: float, total: float, text: str) -> None:
+        def update_progress(name: str, done: float, total: float, text: str) -> None:
             nonlocal phase
             if phase != name:  # training and predictions differ in speed
                 phase = name
                 progress.reset(task)
             progress.update(task, completed=done, total=total, description=text)
-            now_and_then(f"{text}, {done / max(total, 1e-9):.0%}")
+            print_occasionally(f"{text}, {done / max(total, 1e-9):.0%}")
 
-        def show(event: Event) -> None:
+        def show_event(event: Event) -> None:
             kind = event["event"]
             if as_json:
                 print_json(event)
             elif kind == "demo":
-                tell(event["message"])
+                print_status(event["message"])
             elif kind == "templates":
-                tell(f"Predicted {event['case']}, to compare the others to")
+                print_status(f"Predicted {event['case']}, to compare the others to")
             elif kind == "step":
-                advance("training", event["progress"], 1.0, f"Training, step {event['step']}")
+                update_progress(
+                    "training", event["progress"], 1.0, f"Training, step {event['step']}"
+                )
             elif kind == "predicting":
                 text = f"Predicting {event['case']}"
-                advance("predictions", event["done"], event["total"], text)
+                update_progress("predictions", event["done"], event["total"], text)
 
-        yield show
+        yield show_event
 
 
 @contextlib.contextmanager
 def show_predictions(total: int, device: str, as_json: bool) -> Iterator[Callable[[Event], None]]:
     """Show the progress of predictions of so many scans; give what shows each of their events."""
-    with progress_bar(as_json, speed_period=LONGEST_PREDICTION) as progress:
+    with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
         task = progress.add_task(f"Predicting on {device}", total=total)
-        if not as_json and not errors.is_terminal:  # a scan takes minutes, and no bar shows it
-            tell(f"Predicting {total} scan(s) on {device}")
+        if (
+            not as_json and not stderr_console.is_terminal
+        ):  # a scan takes minutes, and no bar shows it
+            print_status(f"Predicting {total} scan(s) on {device}")
 
-        def show(event: Event) -> None:
+        def show_event(event: Event) -> None:
             kind = event["event"]
             if kind == "templates":  # standard output is for what was asked for
-                tell(f"Predicted {event['case']}, to compare the others to")
+                print_status(f"Predicted {event['case']}, to compare the others to")
             elif as_json:
                 print_json(event)
             elif kind == "predicting":
                 text = f"Predicting {event['case']}"
                 done, count = event["done"], event["total"]
                 progress.update(task, completed=done, total=count, description=text)
-            elif kind == "predicted" and not errors.is_terminal:
-                tell(f"Predicted {event['case']}")
+            elif kind == "predicted" and not stderr_console.is_terminal:
+                print_status(f"Predicted {event['case']}")
 
-        yield show
+        yield show_event
 
 
 def show_cases(
@@ -194,16 +201,16 @@ def show_cases(
     title = f"{project.name}: {len(rows)} cases; classes {names}"
     if len(project.channels) > 1:
         title += f"; channels {', '.join(project.channels)}"
-    table = Table(title=cell(title))
+    table = Table(title=plain_cell(title))
     for column in ("case", "status", "use", "scan"):
         table.add_column(column, no_wrap=True)
     for row in rows:
         scan = str(row["images"][0])
-        table.add_row(*map(cell, (row["id"], row["status"], row["split"], scan)))
+        table.add_row(*map(plain_cell, (row["id"], row["status"], row["split"], scan)))
     print_table(table)
 
 
-def _console(table: Table) -> Console:
+def _make_console(table: Table) -> Console:
     """As wide as the table where a program or a file takes it; a name is never cut or broken."""
     console = Console()
     return (
@@ -215,7 +222,7 @@ def _console(table: Table) -> Console:
 
 def print_table(table: Table) -> None:
     """Print a table on standard output."""
-    _console(table).print(table)
+    _make_console(table).print(table)
 
 
 def print_json(value: Any) -> None:
@@ -224,25 +231,25 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-class _Description(ProgressColumn):
+class _StatusColumn(ProgressColumn):
     """What is being done, which names cases."""
 
     def render(self, task: Task) -> Text:
-        return cell(task.description)
+        return plain_cell(task.description)
 
 
-def progress_bar(as_json: bool, speed_period: float = 30.0) -> Progress:
+def make_progress_bar(as_json: bool, speed_period_s: float = 30.0) -> Progress:
     """Progress on a terminal; nothing where a program reads.
 
     The time that is left is estimated from what was done in the last ``speed_period`` seconds.
     """
     return Progress(
-        _Description(),
+        _StatusColumn(),
         BarColumn(),
         TextColumn("{task.percentage:>3.0f}%"),
         TimeRemainingColumn(),
-        console=errors,
+        console=stderr_console,
         transient=True,
-        speed_estimate_period=speed_period,
-        disable=as_json or not errors.is_terminal,
+        speed_estimate_period=speed_period_s,
+        disable=as_json or not stderr_console.is_terminal,
     )

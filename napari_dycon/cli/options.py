@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_dycon.application.project_opening import strangers_folders
-from napari_dycon.cli.console import tell
+from napari_dycon.application.project_opening import external_folders_message
+from napari_dycon.cli.console import print_status
 from napari_dycon.errors import BusyError, UserError
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
 RESAMPLE_HELP = "Interpolate DICOM slices that are uneven or tilted to even ones."
 ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
 
 
-def parse_time(text: str) -> float:
+def parse_duration(text: str) -> float:
     """Turn "90", "90s", "10m" or "1.5h" into seconds."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
@@ -54,16 +54,20 @@ def open_project(path: Path) -> Project:
 
     project = Project.open(path)
     if not is_trusted(project.path) and (folders := project.external_folders()):
-        tell(strangers_folders(project, folders))
+        print_status(external_folders_message(project, folders))
     # Whoever started this command knows, and so does a script that calls it in its own process.
-    own = (os.getpid(), os.getppid())
-    found = list_open_sessions(project.path, remove_stale=not project.read_only_reason)
-    if others := [str(h) for h in found if not (h.identity.is_local() and h.identity.pid in own)]:
-        tell(f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile.")
+    own_pids = (os.getpid(), os.getppid())
+    open_sessions = list_open_sessions(project.path, remove_stale=not project.read_only_reason)
+    if others := [
+        str(h) for h in open_sessions if not (h.identity.is_local() and h.identity.pid in own_pids)
+    ]:
+        print_status(
+            f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile."
+        )
     return project
 
 
-def case_ids(text: str) -> list[str]:
+def parse_case_ids(text: str) -> list[str]:
     """Ids separated by commas, or one a line of the file ``@FILE``."""
     if not text.startswith("@"):
         return [name.strip() for name in text.split(",")]
@@ -75,75 +79,81 @@ def case_ids(text: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def taken_up(run: Run) -> Iterator[None]:
+def acquire_run(run: Run) -> Iterator[None]:
     """Hold a run to go on with it: nobody else works on it, and no old Stop ends it at once.
 
     The lock is the system's: it ends with the process that holds it, however that ends.
     """
-    from napari_dycon.application.engine_process import at_which, is_running
+    from napari_dycon.application.engine_process import is_running, remote_host
     from napari_dycon.core.atomic import folder_lock
 
-    busy = BusyError(
-        f"Run {run.id} is being trained already{at_which(run)}. Stop it first, or wait."
+    busy_error = BusyError(
+        f"Run {run.id} is being trained already{remote_host(run)}. Stop it first, or wait."
     )
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as lock_stack:
         try:
-            held.enter_context(folder_lock(run.folder, timeout_s=0.0))
+            lock_stack.enter_context(folder_lock(run.folder, timeout_s=0.0))
         except BusyError:
-            raise busy from None
+            raise busy_error from None
         if is_running(run):
-            raise busy
+            raise busy_error
         # A run that a window has just made has no state yet, and what its user asks for counts.
         if (run.state_folder / "state.safetensors").exists():
             run.write_control(command="run")
         yield
 
 
-def keep_scans(files: list[Scan], folder: Path, project: Project) -> None:
+def check_output_folder(files: list[Scan], folder: Path, project: Project) -> None:
     """Refuse a folder in which results would take the place of scans, labels or predictions."""
-    from napari_dycon.exports.overwrite_guard import check_folder, check_target, scan_files
+    from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
     from napari_dycon.io import get_scan_file
 
     check_folder(folder, project)
-    taken = scan_files(project) | {
+    scan_paths = list_scan_files(project) | {
         get_scan_file(p).resolve() for scan in files for p in scan.images
     }
     for scan in files:
-        check_target(folder / f"{scan.name}.nii.gz", taken)
+        check_target(folder / f"{scan.name}.nii.gz", scan_paths)
 
 
-def identified(events: Iterator[Event], project: Project, *, held: bool) -> Iterator[Event]:
+def with_process_record(
+    events: Iterator[Event], project: Project, *, is_acquired: bool
+) -> Iterator[Event]:
     """Write into the run's folder which process works on it, so that windows can find it.
 
-    A new run is held from here on, as ``taken_up`` holds one that is gone on with (``held``).
+    A new run is held from here on, as ``acquire_run`` holds one that is gone on with (``held``).
     """
-    from napari_dycon.application.engine_process import at_work
+    from napari_dycon.application.engine_process import mark_process_alive
     from napari_dycon.core.atomic import folder_lock
 
     run: Run | None = None
-    taken_over: Callable[[], ProcessIdentity | None] | None = None
-    before = signal.getsignal(signal.SIGINT)
-    work = contextlib.ExitStack()
+    get_takeover: Callable[[], ProcessIdentity | None] | None = None
+    previous_handler = signal.getsignal(signal.SIGINT)
+    resources = contextlib.ExitStack()
     try:
         for event in events:
             if event["event"] == "started":
                 run = project.get_run(event["run"])
-                if not held:
-                    work.enter_context(folder_lock(run.folder, timeout_s=0.0))
-                taken_over = work.enter_context(at_work(run))
+                if not is_acquired:
+                    resources.enter_context(folder_lock(run.folder, timeout_s=0.0))
+                get_takeover = resources.enter_context(mark_process_alive(run))
                 _stop_on_interrupt(run)
             yield event
-            if run is not None and taken_over is not None and (who := taken_over()) is not None:
+            if (
+                run is not None
+                and get_takeover is not None
+                and (new_owner := get_takeover()) is not None
+            ):
                 raise BusyError(
-                    f"Run {run.id} was taken over on {who.host} while this computer was away; it "
+                    f"Run {run.id} was taken over on {new_owner.host} while this computer was away; it "
                     "goes on there, and ends here."
                 )
     finally:
-        signal.signal(signal.SIGINT, before)
-        work.close()
+        signal.signal(signal.SIGINT, previous_handler)
+        resources.close()
 
 
-def refuse_other_settings(context: typer.Context) -> None:
+def reject_conflicting_options(context: typer.Context) -> None:
     """A run that is resumed keeps its settings; one given beside it would be lost silently."""
     allowed = ("project", "resume", "steps", "time_limit", "as_json")
     for parameter in context.command.params:
@@ -164,8 +174,8 @@ def _stop_on_interrupt(run: Run) -> None:
         try:
             run.write_control(command="stop")
         except UserError as error:  # a full disk must not end the run before it has saved
-            tell(f"{error} Press Ctrl+C again to end without saving.")
+            print_status(f"{error} Press Ctrl+C again to end without saving.")
             return
-        tell("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
+        print_status("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
 
     signal.signal(signal.SIGINT, stop)

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from napari_dycon.cli.console import (
+    make_progress_bar,
     print_json,
+    print_status,
     print_table,
-    progress_bar,
     show_predictions,
-    tell,
 )
 from napari_dycon.cli.options import (
     RESAMPLE_HELP,
-    AsJson,
+    JsonOption,
     ProjectPath,
-    case_ids,
-    keep_scans,
+    check_output_folder,
     open_project,
+    parse_case_ids,
 )
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import DyconError, UserError
@@ -45,7 +45,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help=RESAMPLE_HELP)] = False,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
 
@@ -53,10 +53,10 @@ def predict(
     2 then, or 1 where memory did not suffice for one.
     """
     from napari_dycon.cli.batch_predict import (
-        Missed,
-        predict_each_case,
-        predict_each_file,
-        summed_up,
+        FailedPrediction,
+        predict_case_batch,
+        predict_file_batch,
+        summarize_failures,
     )
     from napari_dycon.core.containment import ensure_within
 
@@ -72,69 +72,77 @@ def predict(
         )
     if out is None:
         opened.require_writable()
-    lacking: list[Missed] = []  # patients of whom there is no scan to predict
+    incomplete: list[FailedPrediction] = []  # patients of whom there is no scan to predict
     files: list[Scan] = []
     if images is not None:
         files = find_scans_to_predict(
-            images, opened.channels, lambda one: lacking.append(Missed(one.scan.name, one.error))
+            images,
+            opened.channels,
+            lambda one: incomplete.append(FailedPrediction(one.scan.name, one.error)),
         )
-    ids = case_ids(cases) if cases else [c.id for c in opened.cases]
+    ids = parse_case_ids(cases) if cases else [c.id for c in opened.cases]
     ids = [opened.get_case(case).id for case in ids]
 
-    own = opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
-    folder = out or ensure_within(opened.path, own)
+    default_folder = (
+        opened.path / "predictions" / f"{chosen.id}-{(images or Path()).resolve().name}"
+    )
+    folder = out or ensure_within(opened.path, default_folder)
     if images is not None:
-        keep_scans(files, folder, opened)
+        check_output_folder(files, folder, opened)
     from napari_dycon.engine.atlas.templates import attach_atlases
     from napari_dycon.engine.checkpoints.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.inference.progress import PredictionProgress
 
-    picked = choose_device(device)
-    dtype = choose_precision("auto", picked.device)
-    model = load_model(chosen.weights_path, picked.device)
-    missed: list[Missed] = []
+    device_choice = choose_device(device)
+    dtype = choose_precision("auto", device_choice.device)
+    model = load_model(chosen.weights_path, device_choice.device)
+    failures: list[FailedPrediction] = []
     total = len(files or ids)
     progress = PredictionProgress(total)
 
     def predict_all(model: TrainedModel, show: Callable[[Event], None]) -> None:
-        model = attach_atlases(opened, chosen, model, picked.device, dtype, show, progress=progress)
+        model = attach_atlases(
+            opened, chosen, model, device_choice.device, dtype, show, progress=progress
+        )
         if images is not None:
-            events = predict_each_file(
-                files, folder, model, picked.device, dtype, resample=resample, missed=missed,
-                note=tell, progress=progress,
+            events = predict_file_batch(
+                files, folder, model, device_choice.device, dtype, resample=resample, failures=failures,
+                on_note=print_status, progress=progress,
             )  # fmt: skip
         else:
-            events = predict_each_case(
-                opened, chosen.id, model, ids, picked.device, dtype, missed=missed, note=tell,
+            events = predict_case_batch(
+                opened, chosen.id, model, ids, device_choice.device, dtype, failures=failures, on_note=print_status,
                 progress=progress,
             )  # fmt: skip
         for event in events:
             show(event)
 
-    def tell_missed() -> list[Missed]:
-        together = lacking + missed
-        for one in together:
+    def report_failures() -> list[FailedPrediction]:
+        all_failures = incomplete + failures
+        for failure in all_failures:
             if as_json:
-                print_json(one.to_event())
-            elif len(together) > 1:
-                tell(f"{one.name} was left out: {one.error}")
-        return together
+                print_json(failure.to_event())
+            elif len(all_failures) > 1:
+                print_status(f"{failure.name} was left out: {failure.error}")
+        return all_failures
 
     try:
-        with show_predictions(total, str(picked.device.type), as_json) as show:
+        with show_predictions(total, str(device_choice.device.type), as_json) as show:
             predict_all(model, show)
     except DyconError:
-        tell_missed()
+        report_failures()
         raise
     if not as_json:
-        place = folder if images is not None else opened.path / "predictions" / chosen.id
-        count = total - len(missed)
+        output_folder = folder if images is not None else opened.path / "predictions" / chosen.id
+        count = total - len(failures)
         typer.echo(
-            escape_control_characters(f"{count} prediction(s) of run {chosen.id} in {place}")
+            escape_control_characters(
+                f"{count} prediction(s) of run {chosen.id} in {output_folder}"
+            )
         )
-    if together := tell_missed():
-        raise summed_up(together, total + len(lacking))
+    if all_failures := report_failures():
+        raise summarize_failures(all_failures, total + len(incomplete))
 
 
 def find_scans_to_predict(images: Path, channels: Sequence[str], skip: OnSkip) -> list[Scan]:
@@ -166,12 +174,12 @@ def evaluate(
             "the calibration error depends on it.",
         ),
     ] = None,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
     from napari_dycon.engine.evaluation.folders import evaluate_folders
 
-    with progress_bar(as_json) as progress:
+    with make_progress_bar(as_json) as progress:
         task = progress.add_task("Comparing", total=None)
         result = evaluate_folders(
             predictions,
@@ -184,13 +192,17 @@ def evaluate(
     if as_json:
         print_json(result)
         return
-    from napari_dycon.demo.summary import MISSED, any_missed, evaluation_table
+    from napari_dycon.demo.summary import (
+        MISSING_NOTE,
+        build_evaluation_table,
+        has_missing_structures,
+    )
 
-    print_table(evaluation_table(result))
-    if any_missed(result):
-        tell(MISSED)
+    print_table(build_evaluation_table(result))
+    if has_missing_structures(result):
+        print_status(MISSING_NOTE)
     for line in result.get("warnings", []):
-        tell(line)
+        print_status(line)
 
 
 def export(
@@ -220,28 +232,28 @@ def export(
         bool,
         typer.Option("--keep-identity", help="Of DICOM, keep the patient's name, id and dates."),
     ] = False,
-    as_json: AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write masks, a data set, the network or a report for other programs and people."""
-    from napari_dycon.exports.registry import chosen_codes
     from napari_dycon.exports.registry import export as write
+    from napari_dycon.exports.registry import parse_codes
 
     opened = open_project(project)
-    codes = chosen_codes(opened, code) if code else None
-    with progress_bar(as_json) as progress:
+    codes = parse_codes(opened, code) if code else None
+    with make_progress_bar(as_json) as progress:
         task = progress.add_task("Exporting", total=None)
         written = write(
             opened,
             format_,
             out,
-            what=what,
+            source=what,
             run=run,
-            cases=case_ids(cases) if cases else None,
+            cases=parse_case_ids(cases) if cases else None,
             uncertainty=uncertainty,
             keep_identity=keep_identity,
             codes=codes,
-            note=tell,
-            progress=lambda done, total, name: progress.update(
+            on_note=print_status,
+            on_progress=lambda done, total, name: progress.update(
                 task, completed=done, total=total, description=f"Exported {name}"
             ),
         )

@@ -15,7 +15,7 @@ from scipy import ndimage
 
 Field = npt.NDArray[np.float32]
 
-BORDER_MM = 1.6  # over this width a border voxel goes from outside to inside
+BORDER_WIDTH_MM = 1.6  # over this width a border voxel goes from outside to inside
 
 
 @dataclass
@@ -24,20 +24,25 @@ class Scene:
 
     rng: np.random.Generator
     spacing: tuple[float, float, float]
-    half: npt.NDArray[np.float64]  # half the field of view along S, P, L in mm
+    half_extent_mm: npt.NDArray[np.float64]  # half the field of view along S, P, L in mm
     frame: tuple[Field, Field, Field]  # mm from the center along S, P, L, each (D, H, W)
     image: Field
 
     @classmethod
-    def make(cls, rng: np.random.Generator) -> Scene:
+    def create(cls, rng: np.random.Generator) -> Scene:
         """An empty scan of about 64×72×64 voxels with slices a little thicker than its pixels."""
         shape = tuple(int(n + rng.integers(-2, 3)) for n in (64, 72, 64))
         in_plane = float(np.round(rng.uniform(1.05, 1.25), 3))
         spacing = (float(np.round(rng.uniform(1.2, 1.5), 2)), in_plane, in_plane)
-        half = np.array(shape) * spacing / 2
-        axes = [(np.arange(n) + 0.5) * s - h for n, s, h in zip(shape, spacing, half, strict=True)]
+        half_extent_mm = np.array(shape) * spacing / 2
+        axes = [
+            (np.arange(n) + 0.5) * s - h
+            for n, s, h in zip(shape, spacing, half_extent_mm, strict=True)
+        ]
         grid = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij")
-        scene = cls(rng, spacing, half, (grid[0], grid[1], grid[2]), np.zeros(shape, np.float32))
+        scene = cls(
+            rng, spacing, half_extent_mm, (grid[0], grid[1], grid[2]), np.zeros(shape, np.float32)
+        )
         warped = [axis + 2.5 * scene.noise(14.0) for axis in grid]
         scene.frame = (warped[0], warped[1], warped[2])
         return scene
@@ -61,35 +66,39 @@ class Scene:
         tilt: float = 0.0,
     ) -> Field:
         """Level set of an ellipsoid turned by up to ``tilt`` radians about each axis."""
-        turn = np.eye(3)
+        rotation = np.eye(3)
         for angle, (a, b) in zip(
             self.rng.uniform(-tilt, tilt, 3), ((0, 1), (0, 2), (1, 2)), strict=True
         ):
-            plane = np.eye(3)
-            plane[[a, a, b, b], [a, b, a, b]] = np.cos([angle, 0, 0, angle])
-            plane[a, b], plane[b, a] = -np.sin(angle), np.sin(angle)
-            turn = turn @ plane
+            plane_rotation = np.eye(3)
+            plane_rotation[[a, a, b, b], [a, b, a, b]] = np.cos([angle, 0, 0, angle])
+            plane_rotation[a, b], plane_rotation[b, a] = -np.sin(angle), np.sin(angle)
+            rotation = rotation @ plane_rotation
         local = [axis - c for axis, c in zip(self.frame, center, strict=True)]
-        square = np.zeros_like(self.image)
-        for row, radius in zip(turn.astype(np.float32), radii, strict=True):
-            square += ((row[0] * local[0] + row[1] * local[1] + row[2] * local[2]) / radius) ** 2
-        return np.asarray((1.0 - np.sqrt(square)) * min(radii), np.float32)
+        squared_radius = np.zeros_like(self.image)
+        for row, radius in zip(rotation.astype(np.float32), radii, strict=True):
+            squared_radius += (
+                (row[0] * local[0] + row[1] * local[1] + row[2] * local[2]) / radius
+            ) ** 2
+        return np.asarray((1.0 - np.sqrt(squared_radius)) * min(radii), np.float32)
 
     def tube(self, points: npt.NDArray[np.float64], radius: Field | float) -> Field:
         """Level set of a vessel along ``points`` (N, 3) in mm of the unwarped frame."""
-        voxels = np.round((points + self.half) / self.spacing - 0.5).astype(int)
+        voxels = np.round((points + self.half_extent_mm) / self.spacing - 0.5).astype(int)
         inside = ((voxels >= 0) & (voxels < self.image.shape)).all(axis=1)
         empty = np.ones(self.image.shape, bool)
         empty[tuple(voxels[inside].T)] = False
         distance = ndimage.distance_transform_edt(empty, sampling=self.spacing)
         return np.asarray(radius - distance, np.float32)
 
-    def paint(self, level: Field, brightness: Field | float, width_mm: float = BORDER_MM) -> None:
+    def paint(
+        self, level: Field, brightness: Field | float, width_mm: float = BORDER_WIDTH_MM
+    ) -> None:
         """Blend ``brightness`` over the scan where ``level`` is positive."""
-        share = np.clip(0.5 + level / width_mm, 0.0, 1.0)
-        self.image += share * (brightness - self.image)
+        fraction = np.clip(0.5 + level / width_mm, 0.0, 1.0)
+        self.image += fraction * (brightness - self.image)
 
-    def walk(
+    def random_path(
         self, start: npt.NDArray[np.float64], heading: npt.NDArray[np.float64], length_mm: float
     ) -> npt.NDArray[np.float64]:
         """A wandering path (N, 3) in mm with one point every 0.7 mm."""
@@ -104,8 +113,8 @@ class Scene:
         """What a scanner makes of it: blur, coil bias, Rician noise, whole numbers."""
         rng = self.rng
         blurred = ndimage.gaussian_filter(self.image, (0.6, 0.5, 0.5))
-        coil = np.exp(rng.uniform(0.08, 0.13) * self.noise(26.0))
-        signal = blurred * coil
+        coil_bias = np.exp(rng.uniform(0.08, 0.13) * self.noise(26.0))
+        signal = blurred * coil_bias
         sigma = rng.uniform(0.026, 0.040)
         real, imaginary = rng.normal(0.0, sigma, (2, *signal.shape))
         magnitude = np.hypot(signal + real, imaginary)

@@ -20,13 +20,13 @@ from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
-Say = Callable[[Event], None]
-MARK = ".napari-dycon-demo"
-CASES, LABELED, VALIDATION = 16, 4, 2
-TIME_LIMIT = 240.0  # seconds, when no number of steps is given
+OnEvent = Callable[[Event], None]
+DEMO_MARKER = ".napari-dycon-demo"
+N_CASES, N_LABELED, N_VALIDATION = 16, 4, 2
+TIME_LIMIT_S = 240.0  # seconds, when no number of steps is given
 
 
-def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, say: Say) -> None:
+def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, on_event: OnEvent) -> None:
     """Make everything below ``out``; with a window, live in it.
 
     Parameters
@@ -35,21 +35,21 @@ def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, say: Sa
     close : with a window: save pictures when all is done, then close it
     say : told of every event of the engine, and of ``demo`` events with a message for people
     """
-    project = make_project(out, say)
+    project = create_demo_project(out, on_event)
     if steps is not None:
         config = make_config("dycon", steps=steps)
     else:
-        config = make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT)
+        config = make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT_S)
     if window:
         from napari_dycon.demo.window import run_in_window
 
-        run_in_window(project, config, out, close=close, say=say)
+        run_in_window(project, config, out, close=close, on_event=on_event)
     else:
-        _run_here(project, config, say)
-        report(project, out, say)
+        _run_headless(project, config, on_event)
+        write_demo_report(project, out, on_event)
 
 
-def make_project(out: Path, say: Say) -> Project:
+def create_demo_project(out: Path, on_event: OnEvent) -> Project:
     """Write the cohort and make a project in which only some cases have labels."""
     out = Path(out)
     if (out / "project").exists():
@@ -58,21 +58,23 @@ def make_project(out: Path, say: Say) -> Project:
             "choose another folder with --out."
         )
     ensure_dir(out)
-    write_text(out / MARK, "Made by the demo; `make demo` makes it anew.\n")
-    say({"event": "demo", "message": f"Making {CASES} synthetic scans in {out / 'cohort'}"})
-    write_cohort(out / "cohort", cases=CASES)
+    write_text(out / DEMO_MARKER, "Made by the demo; `make demo` makes it anew.\n")
+    on_event({"event": "demo", "message": f"Making {N_CASES} synthetic scans in {out / 'cohort'}"})
+    write_cohort(out / "cohort", cases=N_CASES)
     truth = sorted((out / "cohort" / "truth").iterdir())
-    drawn = out / "cohort" / "labels"
-    drawn.mkdir(exist_ok=True)
-    for file in truth[: LABELED + VALIDATION]:
-        shutil.copyfile(file, drawn / file.name)
-    project = create_project(out / "project", out / "cohort" / "images", drawn, list(CLASSES))
-    for case in project.cases[LABELED : LABELED + VALIDATION]:
+    label_folder = out / "cohort" / "labels"
+    label_folder.mkdir(exist_ok=True)
+    for file in truth[: N_LABELED + N_VALIDATION]:
+        shutil.copyfile(file, label_folder / file.name)
+    project = create_project(
+        out / "project", out / "cohort" / "images", label_folder, list(CLASSES)
+    )
+    for case in project.cases[N_LABELED : N_LABELED + N_VALIDATION]:
         project.set_split(case.id, "validation")
     return project
 
 
-def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
+def _run_headless(project: Project, config: TrainConfig, on_event: OnEvent) -> None:
     from napari_dycon.engine.atlas.templates import attach_atlases
     from napari_dycon.engine.checkpoints.checkpoint import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
@@ -81,50 +83,50 @@ def _run_here(project: Project, config: TrainConfig, say: Say) -> None:
     from napari_dycon.engine.training.run import train
 
     for event in train(project, config):
-        say(event)
+        on_event(event)
     run = project.get_run()
     device = choose_device(config.device).device
     dtype = choose_precision("auto", device)
     model = load_model(run.weights_path, device)
     cases = [case.id for case in project.unlabeled_cases()]
     progress = PredictionProgress(len(cases))
-    model = attach_atlases(project, run, model, device, dtype, say, progress=progress)
-    how = (project, run.id, model, cases, device, dtype)
-    for event in predict_cases(*how, progress=progress):
-        say(event)
+    model = attach_atlases(project, run, model, device, dtype, on_event, progress=progress)
+    arguments = (project, run.id, model, cases, device, dtype)
+    for event in predict_cases(*arguments, progress=progress):
+        on_event(event)
 
 
-def report(project: Project, out: Path, say: Say) -> Path:
+def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
     """Compare the predictions of the unlabeled cases with the truth; write ``report.md``."""
-    from napari_dycon.demo.summary import write_report
+    from napari_dycon.demo.summary import write_markdown_report
     from napari_dycon.engine.evaluation.folders import evaluate_folders
 
     run = project.get_run()
-    found = project.path / "predictions" / run.id
+    prediction_folder = project.path / "predictions" / run.id
     # Cases that were only previewed while they were looked at belong to other groups.
-    wanted = {case.id for case in project.unlabeled_cases()}
-    chosen = out / "results"
-    chosen.mkdir(exist_ok=True)
-    for file in sorted(found.iterdir()):
+    unlabeled_ids = {case.id for case in project.unlabeled_cases()}
+    results_folder = out / "results"
+    results_folder.mkdir(exist_ok=True)
+    for file in sorted(prediction_folder.iterdir()):
         name = file.name.removesuffix(".nii.gz").removesuffix("_uncertainty")
-        if name.removesuffix("_disagreement") in wanted:
-            shutil.copyfile(file, chosen / file.name)
-    result = evaluate_folders(chosen, out / "cohort" / "truth")
+        if name.removesuffix("_disagreement") in unlabeled_ids:
+            shutil.copyfile(file, results_folder / file.name)
+    result = evaluate_folders(results_folder, out / "cohort" / "truth")
     write_json(out / "report.json", result)
     metrics = json.loads(run.metrics_path.read_text(encoding="utf-8"))
-    about = [
-        f"Of {CASES} synthetic scans {LABELED} were labeled to learn from, {VALIDATION} more "
-        f"were labeled and kept for validation, {CASES - LABELED - VALIDATION} had no label. "
+    introduction = [
+        f"Of {N_CASES} synthetic scans {N_LABELED} were labeled to learn from, {N_VALIDATION} more "
+        f"were labeled and kept for validation, {N_CASES - N_LABELED - N_VALIDATION} had no label. "
         f"Run {run.id} took {metrics['step']} steps in {metrics['elapsed']:.0f} s. "
         "The figures are of the scans that had no label.",
         "",
-        f"Masks, uncertainty and disagreement maps: `{chosen.name}/`; project: `project/`.",
+        f"Masks, uncertainty and disagreement maps: `{results_folder.name}/`; project: `project/`.",
     ]
     path = out / "report.md"
     names = {c.value: c.name for c in project.classes}
-    write_report(path, "DyCON on the built-in cohort", about, result, names)
+    write_markdown_report(path, "DyCON on the built-in cohort", introduction, result, names)
     dice = result["summary"]["mean_dice"]
-    say(
+    on_event(
         {
             "event": "demo",
             "message": f"Mean Dice {dice:.3f} on unlabeled scans; report in {path}",

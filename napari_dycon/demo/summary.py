@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from napari_dycon.cli.console import cell
+from napari_dycon.cli.console import plain_cell
 from napari_dycon.core.atomic import write_text
 
 COLUMNS = (
@@ -19,18 +19,18 @@ COLUMNS = (
     ("volume_ml", "volume ml", ".2f"),
     ("reference_volume_ml", "true ml", ".2f"),
 )
-MISSED = (
+MISSING_NOTE = (
     "A structure marked (missed) was not found at all, or found where there is none: its Dice is 0 "
     "and its distances are the diagonal of the scan."
 )
 
 
-def any_missed(result: Mapping[str, Any]) -> bool:
+def has_missing_structures(result: Mapping[str, Any]) -> bool:
     """Whether a structure is marked as missed in any case."""
     return any(m["missed"] for c in result["cases"].values() for m in c["classes"].values())
 
 
-def evaluation_rows(
+def format_evaluation_rows(
     result: Mapping[str, Any], names: Mapping[int, str] | None = None
 ) -> list[list[str]]:
     """One row a case and class, then the mean of each class, as formatted text."""
@@ -39,14 +39,14 @@ def evaluation_rows(
     for case, scores in result["cases"].items():
         for value, measures in scores["classes"].items():
             missed = " (missed)" if measures["missed"] else ""
-            rows.append([case, _name(value, names) + missed, *_cells(measures)])
+            rows.append([case, _get_class_name(value, names) + missed, *_format_cells(measures)])
     for value, measures in result["summary"]["classes"].items():
         means = {key: measures[key]["mean"] for key, _, _ in COLUMNS}
-        rows.append(["mean", _name(value, names), *_cells(means)])
+        rows.append(["mean", _get_class_name(value, names), *_format_cells(means)])
     return rows
 
 
-def evaluation_table(result: Mapping[str, Any]) -> Table:
+def build_evaluation_table(result: Mapping[str, Any]) -> Table:
     """Table for the terminal."""
     summary = result["summary"]
     table = Table(
@@ -57,53 +57,60 @@ def evaluation_table(result: Mapping[str, Any]) -> Table:
         table.add_column(
             column, justify="left" if column in ("case", "class") else "right", no_wrap=True
         )
-    for row in evaluation_rows(result):
-        table.add_row(*map(cell, row), style="bold" if row[0] == "mean" else None)
-    if quality := uncertainty_lines(summary):
+    for row in format_evaluation_rows(result):
+        table.add_row(*map(plain_cell, row), style="bold" if row[0] == "mean" else None)
+    if quality := describe_uncertainty(summary):
         table.caption = "\n".join(quality)
     return table
 
 
-def write_report(
-    path: Path, title: str, about: list[str], result: Mapping[str, Any], names: Mapping[int, str]
+def write_markdown_report(
+    path: Path,
+    title: str,
+    introduction: list[str],
+    result: Mapping[str, Any],
+    names: Mapping[int, str],
 ) -> None:
     """Write a short report as Markdown: what was done, then the figures."""
     summary = result["summary"]
-    lines = [f"# {title}", "", *about, ""]
+    lines = [f"# {title}", "", *introduction, ""]
     lines += [
         f"Mean foreground Dice over {summary['cases']} cases: **{summary['mean_dice']:.3f}** "
         f"± {summary['sd_dice']:.3f}",
         "",
     ]
-    if quality := uncertainty_lines(summary):
+    if quality := describe_uncertainty(summary):
         lines += [*(f"- {line}" for line in quality), ""]
-    if any_missed(result):
-        lines += [MISSED, ""]
+    if has_missing_structures(result):
+        lines += [MISSING_NOTE, ""]
     header = ["case", "class", *(title for _, title, _ in COLUMNS)]
     lines += ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in evaluation_rows(result, names)]
+    lines += ["| " + " | ".join(row) + " |" for row in format_evaluation_rows(result, names)]
     write_text(path, "\n".join(lines) + "\n")
 
 
-def uncertainty_lines(summary: Mapping[str, Any]) -> list[str]:
+def describe_uncertainty(summary: Mapping[str, Any]) -> list[str]:
     """What the uncertainty maps were worth, one line a measure."""
     quality = summary.get("uncertainty") or {}
-    shown = {
+    descriptions = {
         "auroc": "Errors found by uncertainty, AUROC over the scan (0.5 = chance, 1 = all)",
         "auroc_foreground": "The same around the structures only",
         "ece": "Calibration error, ECE (0 is best)",
         "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
     }
     return [
-        f"{text}: {quality[key]:.3f}" for key, text in shown.items() if quality.get(key) is not None
+        f"{text}: {quality[key]:.3f}"
+        for key, text in descriptions.items()
+        if quality.get(key) is not None
     ]
 
 
-def _name(value: object, names: Mapping[int, str]) -> str:
+def _get_class_name(value: object, names: Mapping[int, str]) -> str:
     return names.get(int(str(value)), str(value))
 
 
-def _cells(measures: Mapping[str, Any]) -> list[str]:
+def _format_cells(measures: Mapping[str, Any]) -> list[str]:
     return [
-        "–" if measures[key] is None else format(measures[key], form) for key, _, form in COLUMNS
+        "–" if measures[key] is None else format(measures[key], format_spec)
+        for key, _, format_spec in COLUMNS
     ]

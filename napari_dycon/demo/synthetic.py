@@ -25,8 +25,8 @@ CLASSES = ("organ", "lesion")
 ORGAN, LESION = 1, 2
 
 SCANNER_AXES = ("RAS", "LPS", "LAS", "RPS", "SPL")  # orders in which scanners and tools store scans
-LESION_ML = (0.1, 1.5)
-LESION_SHARE = (0.011, 0.028)  # of the organ's volume, all lesions together
+LESION_VOLUME_ML = (0.1, 1.5)
+LESION_FRACTION = (0.011, 0.028)  # of the organ's volume, all lesions together
 
 
 def make_case(seed: int) -> tuple[Volume, npt.NDArray[np.uint8]]:
@@ -42,15 +42,15 @@ def make_case(seed: int) -> tuple[Volume, npt.NDArray[np.uint8]]:
     truth : uint8 (D, H, W), 0 background, 1 organ, 2 lesion
     """
     rng = np.random.default_rng(seed)
-    scene = Scene.make(rng)
-    cavity = _body(scene)
-    _neighbors(scene, cavity)
-    organ = _organ_level(scene, _spine_and_vessels(scene, cavity))
+    scene = Scene.create(rng)
+    cavity = _paint_body(scene)
+    _add_neighboring_organs(scene, cavity)
+    organ = _build_organ_level(scene, _paint_spine_and_vessels(scene, cavity))
     lesions = _add_organ(scene, organ)
     truth = np.where(organ > 0, ORGAN, 0).astype(np.uint8)
     truth[lesions & (organ > 0)] = LESION
     voxels = scene.acquire()
-    source, affine = _placed(rng, voxels.shape, scene.spacing)
+    source, affine = _sample_pose(rng, voxels.shape, scene.spacing)
     return Volume(array=voxels, affine=affine, source=source), truth
 
 
@@ -65,11 +65,13 @@ def write_cohort(folder: Path, *, cases: int = 16, seed: int = 0) -> None:
     for number in range(1, cases + 1):
         volume, truth = make_case(seed * 100_000 + number)
         name = f"case-{number:02d}.nii.gz"
-        _save(from_canonical(volume.array, volume.source), volume.source, folder / "images" / name)
-        _save(from_canonical(truth, volume.source), volume.source, folder / "truth" / name)
+        _write_nifti(
+            from_canonical(volume.array, volume.source), volume.source, folder / "images" / name
+        )
+        _write_nifti(from_canonical(truth, volume.source), volume.source, folder / "truth" / name)
 
 
-def _save(array: npt.NDArray[np.generic], source: Source, path: Path) -> None:
+def _write_nifti(array: npt.NDArray[np.generic], source: Source, path: Path) -> None:
     image = nib.Nifti1Image(np.ascontiguousarray(array), source.affine)
     image.header.set_xyzt_units("mm", "sec")
     image.set_qform(source.affine, code=1)
@@ -77,7 +79,7 @@ def _save(array: npt.NDArray[np.generic], source: Source, path: Path) -> None:
     nib.save(image, path)
 
 
-def _placed(
+def _sample_pose(
     rng: np.random.Generator, shape: tuple[int, ...], spacing: tuple[float, float, float]
 ) -> tuple[Source, npt.NDArray[np.float64]]:
     """Where the scan lies in RAS+ mm, and the order of axes in which its file is stored."""
@@ -90,18 +92,20 @@ def _placed(
     )
 
     codes = tuple(SCANNER_AXES[rng.integers(len(SCANNER_AXES))])
-    stored = nib.orientations.axcodes2ornt(codes)
-    turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt(("S", "P", "L")), stored)
-    on_disk = affine @ nib.orientations.inv_ornt_aff(turn, shape)
-    i, j, k = (int(shape[int(np.flatnonzero(turn[:, 0] == axis)[0])]) for axis in range(3))
+    stored_axes = nib.orientations.axcodes2ornt(codes)
+    transform = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt(("S", "P", "L")), stored_axes
+    )
+    on_disk = affine @ nib.orientations.inv_ornt_aff(transform, shape)
+    i, j, k = (int(shape[int(np.flatnonzero(transform[:, 0] == axis)[0])]) for axis in range(3))
     return Source(path=None, shape=(i, j, k), affine=on_disk, header=None), affine
 
 
-def _body(scene: Scene) -> Field:
+def _paint_body(scene: Scene) -> Field:
     """Paint skin, fat, muscle, ribs and what fills the cavity; return the cavity's level set."""
     rng, (z, y, x) = scene.rng, scene.frame
     u = rng.uniform
-    _, half_y, half_x = scene.half
+    _, half_y, half_x = scene.half_extent_mm
     grain = scene.noise(1.3)
 
     # An oval that goes on above and below the field of view, with more fat behind.
@@ -124,43 +128,43 @@ def _body(scene: Scene) -> Field:
     return cavity
 
 
-def _spine_and_vessels(scene: Scene, cavity: Field) -> Field:
+def _paint_spine_and_vessels(scene: Scene, cavity: Field) -> Field:
     """Paint what runs from head to feet; return the level set of the room left in the cavity."""
     rng, (z, _, _), texture = scene.rng, scene.frame, scene.noise(2.0)
     u = rng.uniform
-    back = _back(scene)
+    spine_offset = _spine_offset_mm(scene)
     for side in (-1.0, 1.0):
-        muscle = scene.ellipsoid((0.0, back + 6.0, side * 14.0), (200.0, 8.0, 10.0))
+        muscle = scene.ellipsoid((0.0, spine_offset + 6.0, side * 14.0), (200.0, 8.0, 10.0))
         scene.paint(muscle + 0.6 * texture, 0.34 + 0.06 * texture)
-    vertebra = scene.ellipsoid((0.0, back, 0.0), (400.0, 8.5, 10.5))
+    vertebra = scene.ellipsoid((0.0, spine_offset, 0.0), (400.0, 8.5, 10.5))
     scene.paint(vertebra + 1.2, 0.12)
     scene.paint(vertebra, u(0.55, 0.68) + 0.05 * texture)
     period = u(17.0, 21.0)
     disc = 2.2 - np.abs((z + u(0.0, period)) % period - period / 2)
     scene.paint(np.minimum(disc, vertebra), u(0.28, 0.36), 2.0)
-    canal = scene.ellipsoid((0.0, back + 13.0, 0.0), (400.0, 5.0, 6.0))
+    canal = scene.ellipsoid((0.0, spine_offset + 13.0, 0.0), (400.0, 5.0, 6.0))
     scene.paint(canal + 1.0, 0.14)
     scene.paint(canal, 0.24)
     scene.paint(canal - 2.0, 0.46)
 
     # Aorta and vena cava, dark or bright with the flow.
     flow = u(0.10, 0.22) if rng.random() < 0.6 else u(0.64, 0.72)
-    for aside, radius in ((5.0, u(3.8, 4.6)), (-7.0, u(4.4, 5.2))):
+    for lateral, radius in ((5.0, u(3.8, 4.6)), (-7.0, u(4.4, 5.2))):
         radii = (400.0, radius, radius * u(0.9, 1.25))
-        vessel = scene.ellipsoid((0.0, back - 13.0, aside), radii)
+        vessel = scene.ellipsoid((0.0, spine_offset - 13.0, lateral), radii)
         scene.paint(vessel + 0.8, 0.42)
         scene.paint(vessel, flow + 0.03 * texture)
-    behind = scene.ellipsoid((0.0, back - 3.0, -1.0), (400.0, 15.5, 15.0))
-    return np.asarray(np.minimum(cavity - 0.5, -behind), np.float32)
+    spine_region = scene.ellipsoid((0.0, spine_offset - 3.0, -1.0), (400.0, 15.5, 15.0))
+    return np.asarray(np.minimum(cavity - 0.5, -spine_region), np.float32)
 
 
-def _neighbors(scene: Scene, cavity: Field) -> None:
+def _add_neighboring_organs(scene: Scene, cavity: Field) -> None:
     """Paint kidneys, spleen, stomach and bowel, about as bright as the organ."""
     rng, loose = scene.rng, scene.noise(3.2)
     u = rng.uniform
-    back, tissue, grain = _back(scene), u(0.45, 0.50), scene.noise(1.3)
+    spine_offset, tissue, grain = _spine_offset_mm(scene), u(0.45, 0.50), scene.noise(1.3)
     for side in (-1.0, 1.0):
-        center = (u(-16.0, 4.0), back - u(1.0, 5.0), side * u(19.0, 22.0))
+        center = (u(-16.0, 4.0), spine_offset - u(1.0, 5.0), side * u(19.0, 22.0))
         kidney = scene.ellipsoid(center, (u(15.0, 19.0), u(7.5, 9.0), u(6.5, 8.0)), 0.25)
         kidney = np.minimum(kidney, cavity + 1.0)
         scene.paint(kidney, tissue + u(-0.04, 0.06) + 0.02 * grain)
@@ -175,18 +179,18 @@ def _neighbors(scene: Scene, cavity: Field) -> None:
     scene.paint(stomach - 2.2, u(0.22, 0.40) + 0.05 * loose, 2.0)
     for _ in range(int(rng.integers(2, 5))):
         start = np.array([u(-34.0, -8.0), u(-20.0, 4.0), u(-14.0, 22.0)])
-        loop = scene.tube(scene.walk(start, rng.normal(size=3), u(40.0, 80.0)), u(4.0, 5.5))
+        loop = scene.tube(scene.random_path(start, rng.normal(size=3), u(40.0, 80.0)), u(4.0, 5.5))
         loop = np.minimum(loop + 0.7 * loose, cavity)
         scene.paint(loop, tissue + u(-0.07, 0.05))
         scene.paint(loop - 2.2, u(0.15, 0.5), 2.0)
 
 
-def _back(scene: Scene) -> float:
+def _spine_offset_mm(scene: Scene) -> float:
     """How far behind the center the spine lies, in mm."""
-    return 0.52 * float(scene.half[1])
+    return 0.52 * float(scene.half_extent_mm[1])
 
 
-def _organ_level(scene: Scene, room: Field) -> Field:
+def _build_organ_level(scene: Scene, free_space: Field) -> Field:
     """Level set (D, H, W) of the organ: lobes that flow together and press against all around."""
     u = scene.rng.uniform
     size = u(1.08, 1.26)
@@ -194,15 +198,15 @@ def _organ_level(scene: Scene, room: Field) -> Field:
     radii = (size * u(19, 25), size * u(16, 21), size * u(15, 19))
     lobes = [scene.ellipsoid(tuple(center), radii, 0.45)]
     for _ in range(int(scene.rng.integers(1, 3))):
-        aside = center + np.array([u(-12.0, 12.0), u(-14.0, 4.0), u(4.0, 18.0)])
+        lobe_center = center + np.array([u(-12.0, 12.0), u(-14.0, 4.0), u(4.0, 18.0)])
         radii = (size * u(10, 15), size * u(9, 12), size * u(10, 15))
-        lobes.append(scene.ellipsoid(tuple(aside), radii, 0.6))
+        lobes.append(scene.ellipsoid(tuple(lobe_center), radii, 0.6))
     joined = 3.0 * np.logaddexp.reduce([lobe / 3.0 for lobe in lobes], axis=0)
     ragged = joined + 2.2 * scene.noise(8.0) + 0.5 * scene.noise(3.0)
-    level = np.asarray(np.minimum(ragged, room), np.float32)
-    parts, _ = ndimage.label(level > 0)
-    largest = np.argmax(np.bincount(parts.ravel())[1:]) + 1
-    return np.where((parts == largest) | (level <= 0), level, -level).astype(np.float32)
+    level = np.asarray(np.minimum(ragged, free_space), np.float32)
+    components, _ = ndimage.label(level > 0)
+    largest = np.argmax(np.bincount(components.ravel())[1:]) + 1
+    return np.where((components == largest) | (level <= 0), level, -level).astype(np.float32)
 
 
 def _add_organ(scene: Scene, organ: Field) -> npt.NDArray[np.bool_]:
@@ -215,15 +219,17 @@ def _add_organ(scene: Scene, organ: Field) -> npt.NDArray[np.bool_]:
 
     inside = np.argwhere(organ > 4.0)
     for _ in range(int(rng.integers(4, 8))):
-        start = (inside[rng.integers(len(inside))] + 0.5) * scene.spacing - scene.half
-        path = scene.walk(start, rng.normal(size=3), u(15.0, 40.0))
+        start = (inside[rng.integers(len(inside))] + 0.5) * scene.spacing - scene.half_extent_mm
+        path = scene.random_path(start, rng.normal(size=3), u(15.0, 40.0))
         vessel = np.minimum(scene.tube(path, u(0.8, 1.8)), organ - 1.0)
         change = u(-0.18, -0.08) if rng.random() < 0.6 else u(0.08, 0.16)
         scene.paint(vessel, tissue + change, 2.0)
 
     lesions = np.zeros(organ.shape, bool)
-    for volume_ml in _lesion_volumes(rng, float((organ > 0).sum() * np.prod(scene.spacing)) / 1e3):
-        level = _lesion_level(scene, np.where(lesions, -9.0, organ), volume_ml)
+    for volume_ml in _sample_lesion_volumes(
+        rng, float((organ > 0).sum() * np.prod(scene.spacing)) / 1e3
+    ):
+        level = _build_lesion_level(scene, np.where(lesions, -9.0, organ), volume_ml)
         change = base * u(-0.30, -0.19)
         if rng.random() < 0.25:  # a thin rim that takes up contrast agent
             scene.paint(np.minimum(level + 1.0, organ), tissue + 0.3 * abs(change))
@@ -232,29 +238,29 @@ def _add_organ(scene: Scene, organ: Field) -> npt.NDArray[np.bool_]:
     return lesions
 
 
-def _lesion_volumes(rng: np.random.Generator, organ_ml: float) -> list[float]:
+def _sample_lesion_volumes(rng: np.random.Generator, organ_ml: float) -> list[float]:
     """Split 1 to 3 % of the organ among 1 to 5 lesions of 0.1 to 1.5 ml."""
-    total = organ_ml * rng.uniform(*LESION_SHARE)
+    total = organ_ml * rng.uniform(*LESION_FRACTION)
     count = min(int(rng.integers(1, 6)), max(1, int(total / 0.18)))
-    shares = rng.dirichlet(np.full(count, 2.0))
-    return [float(np.clip(total * share, *LESION_ML)) for share in shares]
+    fractions = rng.dirichlet(np.full(count, 2.0))
+    return [float(np.clip(total * fraction, *LESION_VOLUME_ML)) for fraction in fractions]
 
 
-def _lesion_level(scene: Scene, room: Field, volume_ml: float) -> Field:
+def _build_lesion_level(scene: Scene, free_space: Field, volume_ml: float) -> Field:
     """Level set of one irregular lesion of ``volume_ml`` where ``room`` is positive."""
     rng = scene.rng
     radius = (volume_ml * 1000.0 * 3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
-    places = np.argwhere(room > min(0.6 * radius, 0.5 * float(room.max())))
-    place = tuple(places[rng.integers(len(places))])
-    z, y, x = (float(axis[place]) for axis in scene.frame)
+    positions = np.argwhere(free_space > min(0.6 * radius, 0.5 * float(free_space.max())))
+    position = tuple(positions[rng.integers(len(positions))])
+    z, y, x = (float(axis[position]) for axis in scene.frame)
     a, b = rng.uniform(0.75, 1.35, 2)
     radii = (radius * a, radius * b, radius / (a * b))
     blob = scene.ellipsoid((z, y, x), radii, 1.5)
     blob += 0.24 * radius * scene.noise(max(2.2, 0.55 * radius))
-    blob = np.where(room > 0.4, blob, -99.0)
-    wanted = round(volume_ml * 1000.0 / float(np.prod(scene.spacing)))
-    threshold = np.partition(blob.ravel(), -wanted)[-wanted]
-    parts, _ = ndimage.label(blob >= threshold)
-    largest = np.argmax(np.bincount(parts.ravel())[1:]) + 1
+    blob = np.where(free_space > 0.4, blob, -99.0)
+    n_voxels = round(volume_ml * 1000.0 / float(np.prod(scene.spacing)))
+    threshold = np.partition(blob.ravel(), -n_voxels)[-n_voxels]
+    components, _ = ndimage.label(blob >= threshold)
+    largest = np.argmax(np.bincount(components.ravel())[1:]) + 1
     level = blob - threshold + 1e-3
-    return np.where((parts == largest) | (level <= 0), level, -1.0).astype(np.float32)
+    return np.where((components == largest) | (level <= 0), level, -1.0).astype(np.float32)

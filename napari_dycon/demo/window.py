@@ -10,8 +10,8 @@ import napari
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from napari_dycon.application.active_case import CaseView
-from napari_dycon.demo.run import report
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.demo.run import write_demo_report
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.store import Project
@@ -20,75 +20,75 @@ from napari_dycon.widgets.app import make_window
 from napari_dycon.widgets.panel import DyconPanel
 
 Event = dict[str, Any]
-Say = Callable[[Event], None]
-WINDOW = (1500, 950)
+OnEvent = Callable[[Event], None]
+WINDOW_SIZE = (1500, 950)
 
 
 def run_in_window(
-    project: Project, config: TrainConfig, out: Path, *, close: bool, say: Say
+    project: Project, config: TrainConfig, out: Path, *, close: bool, on_event: OnEvent
 ) -> None:
     """Open the project, train in the background, predict, write the report.
 
     With ``close`` pictures of the window are saved at the end and it closes itself.
     """
     viewer, panel = make_window()
-    viewer.window.resize(*WINDOW)
+    viewer.window.resize(*WINDOW_SIZE)
     session = panel.session
-    shown = project.unlabeled_cases()[0].id
-    trouble: list[str] = []
+    first_case = project.unlabeled_cases()[0].id
+    failures: list[str] = []
 
-    def opened(found: Project | None) -> None:
-        if found is not None:
-            session.show_case(shown)
+    def on_project_changed(opened_project: Project | None) -> None:
+        if opened_project is not None:
+            session.show_case(first_case)
 
-    def case_shown(view: CaseView | None) -> None:
-        if view is not None and session.status.phase == "idle" and not session.project_runs():
+    def on_case_shown(case: ActiveCase | None) -> None:
+        if case is not None and session.status.phase == "idle" and not session.list_run_ids():
             panel.tabs.setCurrentIndex(1)
             session.start_training(config)
 
-    def on_event(event: Event) -> None:
-        say(event)
+    def relay_event(event: Event) -> None:
+        on_event(event)
         kind = event.get("event")
         if kind in ("finished", "stopped"):
             session.predict([case.id for case in project.unlabeled_cases()])
         elif kind == "predicted all":
-            done()
+            finish()
         elif kind == "failed":
-            trouble.append(str(event["message"]))
+            failures.append(str(event["message"]))
             if close:
                 QTimer.singleShot(0, viewer.close)
 
-    def done() -> None:
-        path = report(project, out, say)
+    def finish() -> None:
+        path = write_demo_report(project, out, on_event)
         panel.tabs.setCurrentIndex(2)
         session.message.emit("info", f"The demo is done; its report is {path}")
         if close:
-            QTimer.singleShot(1500, lambda: _leave(viewer, panel, out, say))
+            QTimer.singleShot(1500, lambda: _save_and_close(viewer, panel, out, on_event))
 
-    session.project_changed.connect(opened)
-    session.case_shown.connect(case_shown)
-    session.event.connect(on_event)
+    session.project_changed.connect(on_project_changed)
+    session.case_shown.connect(on_case_shown)
+    session.event.connect(relay_event)
     session.open_project(project.path)
     napari.run()
-    if trouble:
-        raise EngineError(trouble[0])
+    if failures:
+        raise EngineError(failures[0])
 
 
-def _leave(viewer: napari.Viewer, panel: DyconPanel, out: Path, say: Say) -> None:
+def _save_and_close(viewer: napari.Viewer, panel: DyconPanel, out: Path, on_event: OnEvent) -> None:
     try:
-        for path in save_pictures(viewer, panel, out):
-            say({"event": "demo", "message": f"Picture: {path}", "picture": str(path)})
+        for path in save_screenshots(viewer, panel, out):
+            on_event({"event": "demo", "message": f"Picture: {path}", "picture": str(path)})
     finally:
         viewer.close()
 
 
-def save_pictures(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> list[Path]:
+def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> list[Path]:
     """Go to the most uncertain place and save the whole window in both themes."""
     session: Session = panel.session
     try:
-        place = session.next_uncertain()
-        if place is not None:
-            panel.layers.center_on(place)
+        position = session.next_uncertain()
+        if position is not None:
+            panel.layers.center_on(position)
             viewer.reset_view()
     except DyconError:
         pass  # nothing shown or predicted: the picture shows just that

@@ -14,7 +14,7 @@ from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.errors import UserError
-from napari_dycon.exports.overwrite_guard import check_folder, check_target, scan_files
+from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
 from napari_dycon.io.dicom.references import read_reference
 from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
 from napari_dycon.io.dicom.terminology import Code
@@ -24,17 +24,17 @@ from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 
 Mask = npt.NDArray[np.uint8]
-What = Literal["best", "labels", "predictions"]
-ENDINGS = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
+MaskSource = Literal["best", "labels", "predictions"]
+FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedMask:
     """A mask that was written, and what it was made of."""
 
     case: str
     path: Path
-    made_of: str  # "label", "prediction" or "label and prediction"
+    source: str  # "label", "prediction" or "label and prediction"
 
 
 def export_masks(
@@ -42,15 +42,15 @@ def export_masks(
     out: Path,
     format_: str,
     *,
-    what: What = "best",
+    source: MaskSource = "best",
     run: str | None = None,
     cases: Sequence[str] | None = None,
     uncertainty: bool = False,
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
-) -> list[Exported]:
+    on_progress: OnProgress | None = None,
+    on_note: Callable[[str], None] | None = None,
+) -> list[ExportedMask]:
     """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case that has something to write.
 
     Parameters
@@ -78,104 +78,112 @@ def export_masks(
         A label or prediction does not lie on the grid of its scan.
     """
     check_folder(out, project)
-    scans = scan_files(project)
+    scans = list_scan_files(project)
     remove_stale_temporaries(out)
-    chosen = [project.get_case(i).id for i in cases] if cases else [c.id for c in project.cases]
-    done: list[Exported] = []
-    refused: list[str] = []
-    for number, case in enumerate(chosen, start=1):
-        label, used = _there(project, case, what, run)
+    case_ids = [project.get_case(i).id for i in cases] if cases else [c.id for c in project.cases]
+    exported: list[ExportedMask] = []
+    left_out: list[str] = []
+    for number, case in enumerate(case_ids, start=1):
+        label, prediction_run = _find_sources(project, case, source, run)
         mask: Mask | None = None
-        if label is not None or used is not None:
-            like = project.read_grid(case)
-            mask, made_of = _mask(project, case, label, used, like)
+        if label is not None or prediction_run is not None:
+            grid = project.read_grid(case)
+            mask, mask_source = _combine_masks(project, case, label, prediction_run, grid)
             if format_ == "dicom-seg" and np.isin(mask, (0, UNANNOTATED)).all():
                 mask = None  # DICOM cannot hold a segmentation of nothing
         if mask is not None:
-            if format_ == "dicom-seg" and not like.source.files:
+            if format_ == "dicom-seg" and not grid.source.files:
                 try:
-                    read_reference(like.source, keep_identity=keep_identity)  # says what is missing
+                    read_reference(grid.source, keep_identity=keep_identity)  # says what is missing
                 except UserError as error:
                     if cases:
                         raise UserError(f"{case}: {error}") from None
-                    refused.append(f"{case} was left out: {error}")
+                    left_out.append(f"{case} was left out: {error}")
                     continue
             ensure_dir(out)
-            path = out / f"{case}{ENDINGS[format_]}"
+            path = out / f"{case}{FILE_SUFFIXES[format_]}"
             check_target(path, scans)
             if format_ == "dicom-seg":
                 write_dicom_seg(
-                    mask, like, path, classes=project.classes, codes=codes,
+                    mask, grid, path, classes=project.classes, codes=codes,
                     keep_identity=keep_identity,
                 )  # fmt: skip
             else:
-                io.write_mask(mask, reference=like, path=path)
-            done.append(Exported(case, path, made_of))
-            if note and format_ != "dicom-seg" and (mask == UNANNOTATED).any():
-                note(f"{case} is annotated in part: what nobody annotated is {UNANNOTATED} there.")
-            if uncertainty and used is not None:
-                path = out / f"{case}_uncertainty{ENDINGS[format_]}"
+                io.write_mask(mask, reference=grid, path=path)
+            exported.append(ExportedMask(case, path, mask_source))
+            if on_note and format_ != "dicom-seg" and (mask == UNANNOTATED).any():
+                on_note(
+                    f"{case} is annotated in part: what nobody annotated is {UNANNOTATED} there."
+                )
+            if uncertainty and prediction_run is not None:
+                path = out / f"{case}_uncertainty{FILE_SUFFIXES[format_]}"
                 check_target(path, scans)
-                _write_uncertainty(project, case, used, like, path, format_, keep_identity)
-        if progress:
-            progress(number, len(chosen), case)
-    if refused and not done:
-        raise UserError(refused[0].replace(" was left out", "", 1))
-    if note:
-        for text in refused:
-            note(text)
-    if not done:
-        thing = {"labels": "label", "predictions": "prediction"}.get(what, "label or prediction")
-        within = " with a voxel of a structure" if format_ == "dicom-seg" else ""
-        raise UserError(
-            f"None of these cases has a {thing}{within} to export. Label or predict some first."
+                _write_uncertainty(
+                    project, case, prediction_run, grid, path, format_, keep_identity
+                )
+        if on_progress:
+            on_progress(number, len(case_ids), case)
+    if left_out and not exported:
+        raise UserError(left_out[0].replace(" was left out", "", 1))
+    if on_note:
+        for text in left_out:
+            on_note(text)
+    if not exported:
+        missing = {"labels": "label", "predictions": "prediction"}.get(
+            source, "label or prediction"
         )
-    return done
+        condition = " with a voxel of a structure" if format_ == "dicom-seg" else ""
+        raise UserError(
+            f"None of these cases has a {missing}{condition} to export. Label or predict some first."
+        )
+    return exported
 
 
-def _there(
-    project: Project, case: str, what: What, run: str | None
+def _find_sources(
+    project: Project, case: str, source: MaskSource, run: str | None
 ) -> tuple[Path | None, str | None]:
     """Label of a case, and the run with its prediction, as far as they are wanted and there."""
-    file = project.label_path(case)
-    drawn = project.get_case(case).status != "unlabeled" and file.exists()
-    label = file if drawn and what != "predictions" else None
-    if what == "labels":
+    label_path = project.label_path(case)
+    has_label = project.get_case(case).status != "unlabeled" and label_path.exists()
+    label = label_path if has_label and source != "predictions" else None
+    if source == "labels":
         return label, None
     runs = project.predictions(case)
     return label, run if run in runs else None if run is not None else next(iter(runs), None)
 
 
-def _mask(
-    project: Project, case: str, label: Path | None, run: str | None, like: Volume
+def _combine_masks(
+    project: Project, case: str, label: Path | None, run: str | None, grid: Volume
 ) -> tuple[Mask, str]:
     """Mask of a case, and what it is made of."""
-    drawn = None if label is None else io.read_label(label, reference=like).array
+    label_mask = None if label is None else io.read_label(label, reference=grid).array
     if run is None:
-        assert drawn is not None
-        return drawn, "label"
-    prediction = io.read_label(project.prediction_path(run, case), reference=like).array
-    if drawn is None:
+        assert label_mask is not None
+        return label_mask, "label"
+    prediction = io.read_label(project.prediction_path(run, case), reference=grid).array
+    if label_mask is None:
         return prediction, "prediction"
-    missing = drawn == UNANNOTATED
-    if not missing.any():
-        return drawn, "label"
-    return np.where(missing, prediction, drawn), "label and prediction"
+    is_unannotated = label_mask == UNANNOTATED
+    if not is_unannotated.any():
+        return label_mask, "label"
+    return np.where(is_unannotated, prediction, label_mask), "label and prediction"
 
 
 def _write_uncertainty(
     project: Project,
     case: str,
     run: str,
-    like: Volume,
+    grid: Volume,
     path: Path,
     format_: str,
     keep_identity: bool,
 ) -> None:
-    found: Any = project.read_prediction(run, case, "uncertainty")
-    if found is None:
+    uncertainty: Any = project.read_prediction(run, case, "uncertainty")
+    if uncertainty is None:
         return
     if format_ == "dicom-seg":
-        write_parametric_map(found, like, path, name="Uncertainty", keep_identity=keep_identity)
+        write_parametric_map(
+            uncertainty, grid, path, name="Uncertainty", keep_identity=keep_identity
+        )
     else:
-        io.write_map(found, reference=like, path=path)
+        io.write_map(uncertainty, reference=grid, path=path)

@@ -33,7 +33,7 @@ from napari_dycon.engine.inference import uncertainty, windows
 from napari_dycon.errors import ConfigError, ProjectError
 from napari_dycon.project.models import ClassInfo
 
-SCHEMA = (
+METADATA_SCHEMA_URL = (
     "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/"
     "meta_schema_20240725.json"
 )
@@ -77,25 +77,28 @@ def export_monai_bundle(
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ProjectError(f"{out} is not empty. Choose a new or an empty folder for the bundle.")
-    names = {info.value: _plain(info.name) for info in classes}
-    classes_out = {0: "background", **{v: names.get(v, f"class {v}") for v in model.class_values}}
-    channels = [_plain(channel) for channel in channels]
+    class_names = {info.value: _sanitize_name(info.name) for info in classes}
+    label_names = {
+        0: "background",
+        **{v: class_names.get(v, f"class {v}") for v in model.class_values},
+    }
+    channels = [_sanitize_name(channel) for channel in channels]
 
     ensure_dir(out.parent)
     remove_stale_temporaries(out.parent)
     temporary = temporary_path(out)
     try:
-        for part in ("configs", "docs", "models", "scripts"):
-            ensure_dir(temporary / part)
+        for subfolder in ("configs", "docs", "models", "scripts"):
+            ensure_dir(temporary / subfolder)
         with atomic_write(temporary / "models" / "model.safetensors") as file:
             save_file(load_file(weights), file)  # without our header, which tells of the run
         _write_code(temporary)
-        write_json(temporary / "configs" / "inference.json", _inference(model))
+        write_json(temporary / "configs" / "inference.json", _build_inference_config(model))
         write_json(
             temporary / "configs" / "metadata.json",
-            _metadata(model, _plain(name), classes_out, channels),
+            _build_metadata(model, _sanitize_name(name), label_names, channels),
         )
-        readme = _readme(model, _plain(name), classes_out, channels)
+        readme = _build_readme(model, _sanitize_name(name), label_names, channels)
         write_text(temporary / "docs" / "README.md", readme)
         if out.exists():
             out.rmdir()
@@ -110,37 +113,37 @@ def export_monai_bundle(
     return out
 
 
-def _resource(path: str) -> str:
+def _read_resource(path: str) -> str:
     file = resources.files("napari_dycon.exports") / "bundle" / path
     return file.read_text(encoding="utf-8")
 
 
 def _write_code(folder: Path) -> None:
     for path in ("LICENSE", "configs/logging.conf", *(f"scripts/{s}.py" for s in SCRIPTS)):
-        write_text(folder / path, _resource(path))
+        write_text(folder / path, _read_resource(path))
     for module in (network, uncertainty, windows):  # they need torch and MONAI alone
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         write_text(folder / "scripts" / Path(str(module.__file__)).name, source)
 
 
-def _plain(text: str) -> str:
+def _sanitize_name(text: str) -> str:
     """A name as plain text: MONAI evaluates configured strings that begin with these signs."""
     return text.strip().lstrip("$@% ") or "unnamed"
 
 
-def _inference(model: TrainedModel) -> dict[str, Any]:
+def _build_inference_config(model: TrainedModel) -> dict[str, Any]:
     """The configuration, with the values of this network in front."""
     config = model.config
     settings = network.get_network_settings(config, model.channels, len(model.class_values) + 1)
-    built = {"_target_": "scripts.network.SegmentationNetwork", **settings}
+    network_config = {"_target_": "scripts.network.SegmentationNetwork", **settings}
     values: dict[str, Any] = {
         "channels": model.channels,
         "class_values": [0, *model.class_values],
         "spacing": config.preprocessing.spacing,
-        "intensity": _intensity(config),
+        "intensity": _build_normalization(config),
         "temperature": model.temperature,
-        "student": built,
-        "teacher": built,
+        "student": network_config,
+        "teacher": network_config,
         "inferer": {
             "_target_": "scripts.inferer.ScaledWindows",
             "patch": config.batch.patch_size,
@@ -149,11 +152,11 @@ def _inference(model: TrainedModel) -> dict[str, Any]:
             "mirror": config.inference.tta_flip_left_right,
         },
     }
-    template = json.loads(_resource("configs/inference.json"))
+    template = json.loads(_read_resource("configs/inference.json"))
     return {"imports": template.pop("imports"), **values, **template}
 
 
-def _intensity(config: TrainConfig) -> dict[str, Any]:
+def _build_normalization(config: TrainConfig) -> dict[str, Any]:
     """MONAI's transforms that do what ``engine.preprocess.normalize`` does."""
     if (
         config.preprocessing.normalization == "clip"
@@ -183,7 +186,7 @@ def _intensity(config: TrainConfig) -> dict[str, Any]:
     return {"_target_": "Compose", "transforms": [clip, zscore]}
 
 
-def _metadata(
+def _build_metadata(
     model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]
 ) -> dict[str, Any]:
     """``metadata.json`` as MONAI's bundle specification wants it."""
@@ -210,13 +213,13 @@ def _metadata(
         "channel_def": {str(i): label for i, label in enumerate(classes.values())},
     }
     return {
-        "schema": SCHEMA,
+        "schema": METADATA_SCHEMA_URL,
         "version": "1.0.0",
         "changelog": {"1.0.0": "exported by napari-dycon"},
-        "monai_version": _version("monai"),
+        "monai_version": _get_version("monai"),
         "pytorch_version": torch.__version__.split("+")[0],
-        "numpy_version": _version("numpy"),
-        "required_packages_version": {p: _version(p) for p in ("nibabel", "safetensors")},
+        "numpy_version": _get_version("numpy"),
+        "required_packages_version": {p: _get_version(p) for p in ("nibabel", "safetensors")},
         "supported_apps": {},
         "name": name,
         "task": "3D segmentation of " + ", ".join(list(classes.values())[1:]),
@@ -231,23 +234,23 @@ def _metadata(
     }
 
 
-def _version(package: str) -> str:
+def _get_version(package: str) -> str:
     return metadata.version(package).split("+")[0]
 
 
-def _readme(
+def _build_readme(
     model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]
 ) -> str:
     config = model.config
     assert config.preprocessing.spacing is not None
     assert config.batch.patch_size is not None
     if len(channels) == 1:
-        given = (
+        input_text = (
             f"Each file is a scan ({channels[0]}). A `_0000` at the end of all names, nnU-Net's "
             "number of the first\nchannel, is left out of the results' names."
         )
     else:
-        given = (
+        input_text = (
             "Every scan has one file a channel, all on one grid, numbered as nnU-Net does:\n\n"
             + "\n".join(f"- `NAME_{i:04d}.nii.gz`: {c}" for i, c in enumerate(channels))
         )
@@ -267,20 +270,20 @@ def _readme(
         for scale in dict.fromkeys(config.inference.tta_scales)
     ]
     views += ["with left and right exchanged"] if config.inference.tta_flip_left_right else []
-    seen = f"Each scan is seen {' and '.join(views)}."
+    views_text = f"Each scan is seen {' and '.join(views)}."
     if config.atlas.weight:
-        seen += (
+        views_text += (
             "\nIn napari-dycon other scans have a say in predictions, too; this network predicts "
             "without them."
         )
-    return Template(_resource("docs/README.md")).substitute(
+    return Template(_read_resource("docs/README.md")).substitute(
         name=name,
-        input=given,
+        input=input_text,
         classes="\n".join(
             f"| {value} | {label.replace('|', '/')} |" for value, label in classes.items()
         ),
         spacing=" × ".join(f"{s:g}" for s in config.preprocessing.spacing),
         window=" × ".join(str(int(side * model.window_side)) for side in config.batch.patch_size),
         intensity=intensity,
-        views=seen,
+        views=views_text,
     )

@@ -30,8 +30,8 @@ from napari_dycon.project.label_rules import check_values, compute_label_status
 from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
 from napari_dycon.project.store import Project
 
-ENDING = ".nii.gz"
-RESERVED = ("background", "ignore")  # label names with a meaning of their own in nnU-Net
+FILE_SUFFIX = ".nii.gz"
+RESERVED_LABELS = ("background", "ignore")  # label names with a meaning of their own in nnU-Net
 Mask = npt.NDArray[np.uint8]
 
 
@@ -41,7 +41,7 @@ def write_nnunet(
     *,
     dataset_id: int = 1,
     name: str | None = None,
-    progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Write ``DatasetXXX_Name`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json``.
 
@@ -70,13 +70,13 @@ def write_nnunet(
         A class is named like one of nnU-Net's own labels; a label does not fit its scan.
     """
     out = Path(out)
-    folder = _free_folder(out, dataset_id, project.name if name is None else name)
-    values = _consecutive(project.classes)
+    folder = _get_dataset_folder(out, dataset_id, project.name if name is None else name)
+    values = _consecutive_values(project.classes)
     ensure_dir(out)
     remove_stale_temporaries(out)
     temporary = temporary_path(folder)
     try:
-        _fill(temporary, project, values, progress)
+        _write_cases(temporary, project, values, on_progress)
         os.replace(temporary, folder)
     except OSError as error:
         raise ProjectError(
@@ -88,8 +88,8 @@ def write_nnunet(
     return folder
 
 
-def _fill(
-    folder: Path, project: Project, values: dict[int, int], progress: OnProgress | None
+def _write_cases(
+    folder: Path, project: Project, values: dict[int, int], on_progress: OnProgress | None
 ) -> None:
     cases = project.cases
     labels = {
@@ -103,62 +103,65 @@ def _fill(
             "Label at least one scan."
         )
     _check_scans(project, cases)
-    for part in ("imagesTr", "labelsTr", "imagesTs"):
-        ensure_dir(folder / part)
-    names = _names(cases)
+    for subfolder in ("imagesTr", "labelsTr", "imagesTs"):
+        ensure_dir(folder / subfolder)
+    names = _assign_names(cases)
     training: list[Case] = []
-    prints: list[Fingerprint] = []
-    sparse = False
-    ignore = len(values) + 1
+    fingerprints: list[Fingerprint] = []
+    is_sparse = False
+    ignore_value = len(values) + 1
     for number, case in enumerate(cases, start=1):
         scan = project.read_image(case.id)
-        prints.append(compute_fingerprint(scan.array, scan.spacing_mm))
-        label = _label(project, case, labels.get(case.id), scan)
+        fingerprints.append(compute_fingerprint(scan.array, scan.spacing_mm))
+        label = _read_label(project, case, labels.get(case.id), scan)
         if label is not None:
             training.append(case)
-            sparse |= bool((label == UNANNOTATED).any())
-            path = folder / "labelsTr" / f"{names[case.id]}{ENDING}"
-            io.write_mask(_remapped(label, values, ignore), reference=scan, path=path)
-        part = "imagesTs" if label is None else "imagesTr"
+            is_sparse |= bool((label == UNANNOTATED).any())
+            path = folder / "labelsTr" / f"{names[case.id]}{FILE_SUFFIX}"
+            io.write_mask(_remap_label(label, values, ignore_value), reference=scan, path=path)
+        subfolder = "imagesTs" if label is None else "imagesTr"
         for index, channel in enumerate(scan.array.reshape(-1, *scan.shape)):
-            path = folder / part / f"{names[case.id]}_{index:04d}{ENDING}"
+            path = folder / subfolder / f"{names[case.id]}_{index:04d}{FILE_SUFFIX}"
             io.write_map(channel, reference=scan, path=path)
-        if progress:
-            progress(number, len(cases), case.id)
+        if on_progress:
+            on_progress(number, len(cases), case.id)
     if not training:
         raise UserError(
             f"{project.name} has labels, but no voxel in them is annotated. Label at least one "
             "scan."
         )
-    channels = ["CT" if is_probably_ct(prints) else project.channels[0], *project.channels[1:]]
-    about = _description(project, channels, names, values, len(training), sparse)
-    write_json(folder / "dataset.json", about)
-    groups = {
+    channels = [
+        "CT" if is_probably_ct(fingerprints) else project.channels[0],
+        *project.channels[1:],
+    ]
+    description = _build_description(project, channels, names, values, len(training), is_sparse)
+    write_json(folder / "dataset.json", description)
+    split_ids = {
         key: [names[c.id] for c in training if c.split == split]
         for key, split in (("train", "train"), ("val", "validation"))
     }
-    if all(groups.values()):
-        write_json(folder / "splits_final.json", [groups])
+    if all(split_ids.values()):
+        write_json(folder / "splits_final.json", [split_ids])
 
 
-def _description(
+def _build_description(
     project: Project,
     channels: Sequence[str],
     names: dict[str, str],
     values: dict[int, int],
-    training: int,
-    sparse: bool,
+    n_training: int,
+    is_sparse: bool,
 ) -> dict[str, Any]:
     """What ``dataset.json`` says; nnU-Net reads all but the last field."""
     labels = {"background": 0}
     labels |= {c.name: values[c.value] for c in sorted(project.classes, key=lambda c: c.value)}
-    if sparse:
+    if is_sparse:
         labels["ignore"] = len(values) + 1
     return {
         "channel_names": {str(i): channel for i, channel in enumerate(channels)},
         "labels": labels,
-        "numTraining": training,
-        "file_ending": ENDING,
+        "numTraining": n_training,
+        "file_ending": FILE_SUFFIX,
         "napari_dycon": {
             "original_channels": project.channels,
             "original_values": {c.name: c.value for c in project.classes},
@@ -170,22 +173,22 @@ def _description(
     }
 
 
-def _free_folder(out: Path, dataset_id: int, name: str) -> Path:
+def _get_dataset_folder(out: Path, dataset_id: int, name: str) -> Path:
     if not 1 <= dataset_id <= 999:
         raise ConfigError(f"The number of an nnU-Net data set is 1 to 999, found {dataset_id}.")
-    start = f"Dataset{dataset_id:03d}"
-    if taken := sorted(path.name for path in out.glob(f"{start}*")):
+    prefix = f"Dataset{dataset_id:03d}"
+    if existing := sorted(path.name for path in out.glob(f"{prefix}*")):
         raise UserError(
-            f"{out} holds {taken[0]} already, and nnU-Net tells data sets apart by their number. "
+            f"{out} holds {existing[0]} already, and nnU-Net tells data sets apart by their number. "
             "Choose another number or another folder."
         )
-    return out / f"{start}_{_plain(name).strip('_-') or 'project'}"
+    return out / f"{prefix}_{_ascii_name(name).strip('_-') or 'project'}"
 
 
-def _consecutive(classes: Sequence[ClassInfo]) -> dict[int, int]:
+def _consecutive_values(classes: Sequence[ClassInfo]) -> dict[int, int]:
     """Values 1, 2, ... for the project's, in their order."""
     for info in classes:
-        if info.name in RESERVED:
+        if info.name in RESERVED_LABELS:
             raise LabelError(
                 f"The class '{info.name}' is named like a label that has a meaning of its own in "
                 "nnU-Net. Rename the class."
@@ -193,15 +196,15 @@ def _consecutive(classes: Sequence[ClassInfo]) -> dict[int, int]:
     return {value: i for i, value in enumerate(sorted(c.value for c in classes), start=1)}
 
 
-def _remapped(label: Mask, values: dict[int, int], ignore: int) -> Mask:
-    table = np.zeros(256, np.uint8)
+def _remap_label(label: Mask, values: dict[int, int], ignore_value: int) -> Mask:
+    lookup = np.zeros(256, np.uint8)
     for value, new in values.items():
-        table[value] = new
-    table[UNANNOTATED] = ignore
-    return np.asarray(table[label], np.uint8)
+        lookup[value] = new
+    lookup[UNANNOTATED] = ignore_value
+    return np.asarray(lookup[label], np.uint8)
 
 
-def _label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mask | None:
+def _read_label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mask | None:
     """Label of a case, checked; ``None`` where nothing of it is annotated."""
     if path is None:
         return None
@@ -221,18 +224,18 @@ def _check_scans(project: Project, cases: Sequence[Case]) -> None:
                 )
 
 
-def _names(cases: Sequence[Case]) -> dict[str, str]:
+def _assign_names(cases: Sequence[Case]) -> dict[str, str]:
     """Names of cases that nnU-Net can take apart; most ids are such names already."""
-    taken: set[str] = set()
-    found = {}
+    taken_names: set[str] = set()
+    names = {}
     for case in cases:
-        name = _plain(case.id)
+        name = _ascii_name(case.id)
         if name.endswith("_seg"):  # so nnU-Net names preprocessed labels; it would skip the case
             name += "_"
-        found[case.id] = unique_case_id(name, taken)
-        taken.add(found[case.id].lower())
-    return found
+        names[case.id] = unique_case_id(name, taken_names)
+        taken_names.add(names[case.id].lower())
+    return names
 
 
-def _plain(text: str) -> str:
+def _ascii_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", text)

@@ -9,15 +9,21 @@ from napari_dycon.io import is_scan
 from napari_dycon.project.store import Project
 
 
-def scan_files(project: Project) -> set[Path]:
+def list_scan_files(project: Project) -> set[Path]:
     """All scans of a project, resolved; of a DICOM series one file, or its folder."""
     return {path.resolve() for case in project.cases for path in project.image_paths(case.id)}
 
 
 def check_folder(folder: Path, project: Project) -> None:
     """Refuse a folder for results in which the project itself keeps files of the same names."""
-    own = [project.path / "labels", *(project.path / "predictions" / r.id for r in project.runs())]
-    if folder.exists() and any(place.exists() and folder.samefile(place) for place in own):
+    project_folders = [
+        project.path / "labels",
+        *(project.path / "predictions" / r.id for r in project.runs()),
+    ]
+    if folder.exists() and any(
+        project_folder.exists() and folder.samefile(project_folder)
+        for project_folder in project_folders
+    ):
         raise UserError(
             f"{folder} holds the labels or predictions of {project.name} itself, which would be "
             "replaced. Choose another folder."
@@ -29,10 +35,10 @@ def check_target(target: Path, scans: set[Path]) -> None:
 
     Parameters
     ----------
-    scans : see ``scan_files``
+    scans : see ``list_scan_files``
     """
     target = target.resolve()
-    series = {path if path.is_dir() else path.parent for path in scans if not is_scan(path)}
-    dicom = target.suffix.lower() == ".dcm" and target.parent in series
-    if target in scans or (dicom and target.exists()):
+    series_folders = {path if path.is_dir() else path.parent for path in scans if not is_scan(path)}
+    is_in_series = target.suffix.lower() == ".dcm" and target.parent in series_folders
+    if target in scans or (is_in_series and target.exists()):
         raise UserError(f"The mask would replace the scan {target}. Choose another folder.")

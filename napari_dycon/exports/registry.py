@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from napari_dycon.errors import UserError
-from napari_dycon.exports.masks import ENDINGS, What, export_masks
+from napari_dycon.exports.masks import FILE_SUFFIXES, MaskSource, export_masks
 from napari_dycon.exports.nnunet import write_nnunet
 from napari_dycon.exports.report.write import write_report
 from napari_dycon.io.dicom.terminology import Code, search
@@ -29,14 +29,14 @@ def export(
     format_: str,
     out: Path | str,
     *,
-    what: str = "best",
+    source: str = "best",
     run: str | None = None,
     cases: Sequence[str] | None = None,
     uncertainty: bool = False,
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
-    progress: OnProgress | None = None,
-    note: Callable[[str], None] | None = None,
+    on_progress: OnProgress | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Export a project's work; see ``FORMATS``, and ``export_masks`` for the parameters.
 
@@ -47,32 +47,32 @@ def export(
     out = Path(out).absolute()
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; expected a folder to write to.")
-    if format_ in ENDINGS:
-        if what not in get_args(What):
-            raise UserError(f"'{what}' cannot be exported; expected best, labels or predictions.")
-        done = export_masks(
+    if format_ in FILE_SUFFIXES:
+        if source not in get_args(MaskSource):
+            raise UserError(f"'{source}' cannot be exported; expected best, labels or predictions.")
+        exported = export_masks(
             project,
             out,
             format_,
-            what=what,  # type: ignore[arg-type]
+            source=source,  # type: ignore[arg-type]
             run=project.get_run(run).id if run else None,
             cases=cases,
             uncertainty=uncertainty,
             keep_identity=keep_identity,
             codes=codes,
-            progress=progress,
-            note=note,
+            on_progress=on_progress,
+            on_note=on_note,
         )
-        return [item.path for item in done]
+        return [item.path for item in exported]
     if cases is not None and format_ in ("nnunet", "monai-bundle"):
         raise UserError(
             f"The format {format_} is of the whole project; single cases cannot be chosen. Leave "
             "the list of cases out, or choose another format."
         )
     if format_ == "nnunet":
-        return [write_nnunet(project, out, progress=progress)]
+        return [write_nnunet(project, out, on_progress=on_progress)]
     if format_ == "report":
-        return [write_report(project, out, run=run, cases=cases, progress=progress)]
+        return [write_report(project, out, run=run, cases=cases, on_progress=on_progress)]
     if format_ == "monai-bundle":
         from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
 
@@ -91,19 +91,19 @@ def export(
     raise UserError(f"There is no format '{format_}'; expected one of: {', '.join(FORMATS)}.")
 
 
-def chosen_codes(project: Project, pairs: Sequence[str]) -> dict[int, Code]:
+def parse_codes(project: Project, pairs: Sequence[str]) -> dict[int, Code]:
     """Coded terms for classes from ``NAME=WORDS``, the first that is found for the words."""
-    names = {info.name.casefold(): info.value for info in project.classes}
+    values_by_name = {info.name.casefold(): info.value for info in project.classes}
     codes = {}
     for pair in pairs:
-        name, equals, words = pair.partition("=")
-        if not equals or name.strip().casefold() not in names:
+        name, separator, words = pair.partition("=")
+        if not separator or name.strip().casefold() not in values_by_name:
             raise UserError(
                 f"'{pair}' names no structure and term; expected NAME=WORDS with one of: "
                 f"{', '.join(info.name for info in project.classes)}."
             )
-        found = search(words)
-        if not found:
+        matches = search(words)
+        if not matches:
             raise UserError(f"There is no coded term for '{words}'. Try a more general word.")
-        codes[names[name.strip().casefold()]] = found[0]
+        codes[values_by_name[name.strip().casefold()]] = matches[0]
     return codes

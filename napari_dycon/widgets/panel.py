@@ -34,7 +34,7 @@ from napari_dycon.widgets.window.error_handler import Mishaps
 from napari_dycon.widgets.window.helpers import plain_label
 from napari_dycon.widgets.window.orthogonal import orthogonal_button
 from napari_dycon.widgets.window.shortcuts import bind, keys_of, show_card, unbind
-from napari_dycon.widgets.window.task_runner import NapariBackground
+from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
 # What is only good to know stands in the panel and does not cover the scan.
 NOTIFY = {"warning": show_warning, "error": show_error}
@@ -46,7 +46,7 @@ class DyconPanel(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.background = NapariBackground()
+        self.background = NapariTaskRunner()
         self.session = Session(self.background)
         self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.window_shown)
         self.data = DataSection(self.session)
@@ -152,7 +152,7 @@ class DyconPanel(QWidget):
             self.session.flush()
         except DyconError:  # told already
             with contextlib.suppress(DyconError):  # the rest must be let go of all the same
-                self.session.rescue_label()
+                self.session.save_recovery_copy()
         self.strip.release()
         self.annotate.tools.box.release()
         closing = self._watch is not None and self._watch.closing

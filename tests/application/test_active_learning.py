@@ -9,8 +9,8 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.active_learning import Suggester, choose_in_turn, suggestions
-from napari_dycon.application.case_summaries import CaseSummaries, draw_picture
+from napari_dycon.application.active_learning import Suggester, rank_candidates, suggest_cases
+from napari_dycon.application.case_summaries import CaseSummaries, draw_thumbnail
 from napari_dycon.engine.checkpoints.checkpoint import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference.predict_scans import predict_cases
@@ -22,20 +22,20 @@ from napari_dycon.session import Session
 def test_of_two_alike_scans_only_one_comes_first() -> None:
     uncertainty = np.array([0.9, 0.89, 0.5, 0.1])
     features = np.array([[5.0, 0.0], [5.0, 0.1], [0.0, 5.0], [0.1, 0.0]])
-    order, novelty = choose_in_turn(uncertainty, features, np.array([[0.0, 0.0]]))
+    order, novelty = rank_candidates(uncertainty, features, np.array([[0.0, 0.0]]))
     assert order[:2] == [0, 2]
     assert novelty[0] > novelty[3]
 
 
 def test_without_features_uncertainty_alone_decides() -> None:
-    order, _ = choose_in_turn(np.array([0.2, 0.9, 0.5]), None, np.zeros((0, 0)))
+    order, _ = rank_candidates(np.array([0.2, 0.9, 0.5]), None, np.zeros((0, 0)))
     assert order == [1, 2, 0]
 
 
 def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None:
     rng = np.random.default_rng(0)
     uncertainty, features = rng.uniform(size=3000), rng.normal(size=(3000, 16))
-    order, _ = choose_in_turn(uncertainty, features, rng.normal(size=(400, 16)))
+    order, _ = rank_candidates(uncertainty, features, rng.normal(size=(400, 16)))
     assert sorted(order) == list(range(3000))
     first, last = uncertainty[order[:300]].mean(), uncertainty[order[-300:]].mean()
     assert first > 0.7
@@ -73,7 +73,7 @@ def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: An
 
 def test_a_scan_like_the_labeled_ones_comes_later() -> None:
     features = np.array([[0.0, 0.0], [4.0, 4.0]])
-    order, _ = choose_in_turn(np.array([0.5, 0.5]), features, np.array([[0.1, 0.0], [0.0, 0.1]]))
+    order, _ = rank_candidates(np.array([0.5, 0.5]), features, np.array([[0.1, 0.0], [0.0, 0.1]]))
     assert order == [1, 0]
 
 
@@ -89,13 +89,13 @@ def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> Non
         assert np.isfinite(features).all()
         widths.add(len(features))
     assert widths == {16}  # mean over the scan and over the foreground, of eight channels
-    found = suggestions(project)
-    assert [s.place for s in found] == [1, 2, 3]
+    found = suggest_cases(project)
+    assert [s.rank for s in found] == [1, 2, 3]
     assert {s.case for s in found} == set(open_cases)
     assert all(s.score is not None and "network" in s.reason for s in found)
     # An older prediction, of which nothing but the maps is there, still counts.
     (project.path / "predictions" / run.id / f"{open_cases[0]}.json").unlink()
-    assert {s.case for s in suggestions(project)} == set(open_cases)
+    assert {s.case for s in suggest_cases(project)} == set(open_cases)
 
 
 def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
@@ -108,29 +108,29 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     empty = np.zeros(label.shape, np.float32)
     project.write_prediction(run.id, "scan-0", label, empty, empty)
     summaries.refresh()
-    assert summaries.of("scan-0").dice == pytest.approx(1.0)
-    assert summaries.of("scan-3").dice is None
-    suggestion = summaries.of("scan-3").suggestion
+    assert summaries.get("scan-0").dice == pytest.approx(1.0)
+    assert summaries.get("scan-3").dice is None
+    suggestion = summaries.get("scan-3").suggestion
     assert suggestion is not None
     assert suggestion.reason == "nothing is predicted for it yet"
-    assert summaries.of("scan-5").picture is None  # nobody asked for it
-    summaries.request_pictures(["scan-5"])
-    picture = summaries.of("scan-5").picture
+    assert summaries.get("scan-5").thumbnail is None  # nobody asked for it
+    summaries.request_thumbnails(["scan-5"])
+    picture = summaries.get("scan-5").thumbnail
     assert picture is not None
     assert (picture.ndim, max(picture.shape)) == (2, 48)
     assert picture.max() > 200
     kept = project.path / "cache" / "pictures" / "scan-5.npy"
     kept.write_bytes(b"no picture")  # a damaged one is drawn again
     again = CaseSummaries(session)
-    again.request_pictures(["scan-5"])
-    assert np.array_equal(again.of("scan-5").picture, picture)
+    again.request_thumbnails(["scan-5"])
+    assert np.array_equal(again.get("scan-5").thumbnail, picture)
     project.save_label("scan-0", np.zeros_like(label))
     summaries.refresh()
-    assert summaries.of("scan-0").dice is None  # nothing of the structure is drawn any more
+    assert summaries.get("scan-0").dice is None  # nothing of the structure is drawn any more
 
 
 def test_a_flat_scan_still_has_a_proportionate_picture(project: Project) -> None:
-    picture = draw_picture(project, "scan-1")
+    picture = draw_thumbnail(project, "scan-1")
     volume = project.read_image("scan-1")
     _, height, width = np.multiply(volume.shape, volume.spacing_mm)
     assert picture.shape == (48, round(48 * width / height))

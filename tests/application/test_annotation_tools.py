@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_dycon.application.slice_profile import slice_profile
+from napari_dycon.application.slice_profile import compute_slice_profile
 from napari_dycon.engine.evaluation.label_comparison import (
     ADDED,
     MISSED,
@@ -29,26 +29,26 @@ def session(project: Project) -> Session:
     return made
 
 
-class Later:
+class LateTaskRunner:
     """Background whose answers wait until the test asks for them."""
 
     def __init__(self) -> None:
         self.waiting: list[Callable[[], None]] = []
 
-    def run(self, work: Any, done: Any, failed: Any) -> None:
+    def submit(self, task: Any, on_done: Any, on_error: Any) -> None:
         def finish() -> None:
             try:
-                result = work()
+                result = task()
             except Exception as error:
-                failed(error)
+                on_error(error)
             else:
-                done(result)
+                on_done(result)
 
         self.waiting.append(finish)
 
 
 def strokes(session: Session) -> np.ndarray:
-    label = session.need_view().label
+    label = session.require_case().label
     label[4, 5:15, 5:13] = 1
     label[12, 5:15, 5:13] = 1
     return label
@@ -58,7 +58,7 @@ def test_filling_changes_the_label_in_view_and_says_how_much(session: Session) -
     label = strokes(session)
     said: list[tuple[str, str]] = []
     session.message.connect(lambda level, text: said.append((level, text)))
-    session.drawing.fill_between([1], axis=0)
+    session.annotation.fill_between([1], axis=0)
     assert (label[8, 6:14, 6:12] == 1).all()
     assert said == [("info", "Filling between slices: 560 voxels changed.")]
 
@@ -72,84 +72,84 @@ def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
         label[box] = values
 
     session.label_writer = writer
-    session.drawing.fill_between([1], axis=0)
+    session.annotation.fill_between([1], axis=0)
     assert calls == [560]
 
 
 def test_what_is_painted_while_it_computes_stays(session: Session) -> None:
     label = strokes(session)
-    session.background = later = Later()  # type: ignore[assignment]
-    session.drawing.fill_between([1], axis=0)
+    session.task_runner = later = LateTaskRunner()  # type: ignore[assignment]
+    session.annotation.fill_between([1], axis=0)
     label[8, 7, 7] = 0
     with pytest.raises(BusyError, match="still at work"):
-        session.drawing.smooth(1, 1.0)
+        session.annotation.smooth(1, 1.0)
     later.waiting.pop()()
     assert label[8, 7, 7] == 0
     assert label[8, 8, 8] == 1
-    session.drawing.fill_holes(1)  # free again
+    session.annotation.fill_holes(1)  # free again
     assert len(later.waiting) == 1
 
 
 def test_an_answer_for_another_case_is_dropped(session: Session) -> None:
     strokes(session)
-    before = session.background
-    session.background = later = Later()  # type: ignore[assignment]
-    session.drawing.fill_between([1], axis=0)
-    session.background = before
+    before = session.task_runner
+    session.task_runner = later = LateTaskRunner()  # type: ignore[assignment]
+    session.annotation.fill_between([1], axis=0)
+    session.task_runner = before
     session.show_case("scan-4")
     later.waiting.pop()()
-    assert (session.need_view().label == 255).all()
-    session.need_view().label[1, 1, 1] = 1
-    session.drawing.keep_largest(1)  # not busy for ever
+    assert (session.require_case().label == 255).all()
+    session.require_case().label[1, 1, 1] = 1
+    session.annotation.keep_largest_component(1)  # not busy for ever
 
 
 def test_errors_of_a_tool_are_told_and_leave_it_usable(session: Session) -> None:
     with pytest.raises(UserError, match="nothing to fill"):
-        session.drawing.fill_between([1], axis=0)
+        session.annotation.fill_between([1], axis=0)
     with pytest.raises(UserError, match="Paint a little of the structure"):
-        session.drawing.grow()
+        session.annotation.grow()
     with pytest.raises(UserError, match="does not show this structure"):
-        session.drawing.copy_slice(1, 0, 3, 4)
+        session.annotation.copy_slice(1, 0, 3, 4)
     with pytest.raises(UserError, match="no slice there"):
-        session.drawing.copy_slice(1, 0, -1, 0)
-    assert session.drawing.busy == ""
+        session.annotation.copy_slice(1, 0, -1, 0)
+    assert session.annotation.operation == ""
 
 
 def test_growing_proposes_and_changes_nothing_until_it_is_accepted(session: Session) -> None:
-    view = session.need_view()
+    view = session.require_case()
     truth = view.image.array > 140  # the bright box of 80 above a noise of 10
     center = tuple(int(c) for c in np.argwhere(truth).mean(axis=0).round())
     view.label[center[0], center[1] - 1 : center[1] + 2, center[2] - 1 : center[2] + 2] = 1
     shown: list[Any] = []
-    session.drawing.proposal_changed.connect(shown.append)
-    session.drawing.grow(margin_mm=8)
+    session.annotation.proposal_changed.connect(shown.append)
+    session.annotation.grow(margin_mm=8)
     assert (view.label == 1).sum() == 9
     assert shown[-1].sum() > 300
-    session.drawing.discard_proposal()
+    session.annotation.discard_proposal()
     assert shown[-1] is None
     with pytest.raises(UserError, match="no proposal"):
-        session.drawing.accept_proposal()
-    session.drawing.grow(margin_mm=8)
-    session.drawing.accept_proposal()
+        session.annotation.accept_proposal()
+    session.annotation.grow(margin_mm=8)
+    session.annotation.accept_proposal()
     grown = view.label == 1
     assert 2 * (grown & truth).sum() / (grown.sum() + truth.sum()) > 0.9
 
 
 def test_a_proposal_goes_with_its_case(session: Session) -> None:
-    session.need_view().label[9:11, 9:11, 9:11] = 1
-    session.drawing.grow()
+    session.require_case().label[9:11, 9:11, 9:11] = 1
+    session.annotation.grow()
     session.show_case("scan-4")
-    assert not session.drawing.has_proposal
+    assert not session.annotation.has_proposal
 
 
 def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> None:
-    view, drawing = session.need_view(), session.drawing
+    view, drawing = session.require_case(), session.annotation
     truth = view.image.array > 140
     z, y, x = (int(c) for c in np.argwhere(truth).mean(axis=0).round())
     view.label[z, y - 1 : y + 2, x - 1 : x + 2] = 1
     told: list[Any] = []
-    drawing.box_changed.connect(told.append)
-    box = drawing.draw_box([(z, y - 6, x - 6), (z, y, x + 6)], 0, margin_mm=1)
+    drawing.roi_changed.connect(told.append)
+    box = drawing.draw_roi([(z, y - 6, x - 6), (z, y, x + 6)], 0, margin_mm=1)
     assert box[0] == slice(z - 1, z + 2)
     assert box[1].stop == y + 1
     assert told == [box]
@@ -159,44 +159,44 @@ def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> Non
     assert grown.sum() > 40
     grown[box] = False
     assert grown.sum() == 3  # the part of the stroke that was painted beyond the box
-    drawing.draw_box([(z + 5, y - 6, x - 6), (z + 5, y, x + 6)], 0)
-    assert drawing.box is not None
-    assert drawing.box[0] == slice(z - 1, z + 6)
+    drawing.draw_roi([(z + 5, y - 6, x - 6), (z + 5, y, x + 6)], 0)
+    assert drawing.roi is not None
+    assert drawing.roi[0] == slice(z - 1, z + 6)
     with pytest.raises(UserError, match="reaches beyond the scan"):
-        drawing.limit_growing((slice(0, 999), slice(0, 4), slice(0, 4)))
+        drawing.set_roi((slice(0, 999), slice(0, 4), slice(0, 4)))
     session.show_case("scan-3")  # read anew
-    assert drawing.box is not None
+    assert drawing.roi is not None
     session.show_case("scan-4")
-    assert drawing.box is None
+    assert drawing.roi is None
     assert told[-1] is None
 
 
 def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: Session) -> None:
-    view = session.need_view()
+    view = session.require_case()
     center = [int(c) for c in np.argwhere(view.image.array > 150).mean(axis=0).round()]
-    low, high = session.drawing.pick_range(center)
+    low, high = session.annotation.pick_intensity_range(center)
     assert low > 120 < high
-    assert session.drawing.paint_range == (low, high)
+    assert session.annotation.paint_range == (low, high)
     with pytest.raises(UserError, match="outside the scan"):
-        session.drawing.pick_range((99, 0, 0))
+        session.annotation.pick_intensity_range((99, 0, 0))
     with pytest.raises(UserError, match="is empty"):
-        session.drawing.limit_painting((3.0, 1.0))
-    session.drawing.limit_painting(None)
-    assert session.drawing.paint_range is None
+        session.annotation.set_paint_range((3.0, 1.0))
+    session.annotation.set_paint_range(None)
+    assert session.annotation.paint_range is None
 
 
 def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
-    project = session.need_project()
+    project = session.require_project()
     run = project.runs()[0] if project.runs() else project.create_run("dycon", {})
     uncertainty = np.full(mask.shape, 0.01, np.float32)
     for number, (d, h, w) in enumerate(spots):
         uncertainty[d : d + 2, h : h + 2, w : w + 2 + number] = 0.9
-    project.write_prediction(run.id, session.need_view().id, mask, uncertainty, uncertainty)
-    session.show_case(session.need_view().id)
+    project.write_prediction(run.id, session.require_case().id, mask, uncertainty, uncertainty)
+    session.show_case(session.require_case().id)
 
 
 def two_boxes(session: Session) -> np.ndarray:
-    mask = np.zeros(session.need_view().image.shape, np.uint8)
+    mask = np.zeros(session.require_case().image.shape, np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     mask[10:14, 10:14, 10:14] = 1
     return mask
@@ -205,13 +205,13 @@ def two_boxes(session: Session) -> np.ndarray:
 def test_places_that_were_seen_are_remembered_through_other_cases(session: Session) -> None:
     mask = two_boxes(session)
     predict(session, mask, [(2, 2, 2), (8, 8, 2), (15, 15, 5)])
-    assert session.review.places() == (0, 3, 0)
+    assert session.review.hotspot_progress() == (0, 3, 0)
     first, second = session.next_uncertain(), session.next_uncertain()
-    assert session.review.places() == (2, 3, 2)
+    assert session.review.hotspot_progress() == (2, 3, 2)
     assert session.previous_uncertain() == first
     session.show_case("scan-4")
     session.show_case("scan-3")
-    assert session.review.places() == (0, 3, 2)
+    assert session.review.hotspot_progress() == (0, 3, 2)
     third = session.next_uncertain()
     assert third not in (first, second)
     assert session.next_uncertain() == first  # all were seen
@@ -220,7 +220,7 @@ def test_places_that_were_seen_are_remembered_through_other_cases(session: Sessi
 def test_accepting_a_slice_or_a_piece_leaves_the_rest(session: Session) -> None:
     mask = two_boxes(session)
     predict(session, mask, [])
-    label = session.need_view().label
+    label = session.require_case().label
     assert session.accept_prediction(slice_=(1, 3)) == mask[:, 3].size
     assert np.array_equal(label[:, 3], mask[:, 3])
     assert (label[:, 7] == 255).all()
@@ -259,8 +259,8 @@ def test_the_profile_is_highest_where_the_network_is_least_sure() -> None:
     uncertainty = np.zeros(label.shape, np.float32)
     uncertainty[3, :3] = 0.8
     uncertainty[1, 0] = 0.8
-    profile = slice_profile(label, uncertainty, 0)
+    profile = compute_slice_profile(label, uncertainty, 0)
     assert profile.uncertainty is not None
     assert profile.uncertainty.round(3).tolist() == [0, 0.333, 0, 1, 0]
-    assert profile.annotated.tolist() == [0, 0, 1, 0, 0]
-    assert slice_profile(label, None, 1).uncertainty is None
+    assert profile.annotated_fractions.tolist() == [0, 0, 1, 0, 0]
+    assert compute_slice_profile(label, None, 1).uncertainty is None

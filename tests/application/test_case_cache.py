@@ -32,20 +32,20 @@ def test_a_case_is_read_once_and_its_label_can_be_edited(
 ) -> None:
     session = Session()
     session.open_project(project.path)
-    session.read_ahead(["scan-0", "scan-1"])
+    session.preload_cases(["scan-0", "scan-1"])
     session.show_case("scan-0")
     assert reads == ["scan-0", "scan-1"]
-    assert session.view is not None
-    before = session.view.label.copy()
+    assert session.case is not None
+    before = session.case.label.copy()
     new = before.copy()
     new[0] = 1
     session.set_label(new)
     session.show_case("scan-1")  # saves
     session.show_case("scan-0")  # its label is another one now
     assert reads == ["scan-0", "scan-1", "scan-0"]
-    assert np.array_equal(session.view.label, new)
-    session.view.label[1] = 0  # not saved by anybody
-    assert np.array_equal(session._cache.load(session.need_project(), "scan-0").label, new)
+    assert np.array_equal(session.case.label, new)
+    session.case.label[1] = 0  # not saved by anybody
+    assert np.array_equal(session._cache.load(session.require_project(), "scan-0").label, new)
     assert reads == ["scan-0", "scan-1", "scan-0"]
 
 
@@ -71,13 +71,13 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
 
 
 def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
-    size = case_cache._size(case_cache.load_case(project, "scan-0"))
+    size = case_cache._count_bytes(case_cache.load_case(project, "scan-0"))
     reads.clear()
-    cache = CaseCache(most=2 * size + 1)
+    cache = CaseCache(max_bytes=2 * size + 1)
     for case in ("scan-0", "scan-1", "scan-2", "scan-2", "scan-0"):
         cache.load(project, case)
     assert reads == ["scan-0", "scan-1", "scan-2", "scan-0"]
-    small = CaseCache(most=size)
+    small = CaseCache(max_bytes=size)
     small.load(project, "scan-0")
     small.load(project, "scan-0")
     assert reads[-2:] == ["scan-0", "scan-0"]
@@ -87,10 +87,10 @@ def test_cases_too_large_to_be_kept_are_not_read_ahead(project: Project, reads: 
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-0")
-    session._cache = CaseCache(most=1)
+    session._cache = CaseCache(max_bytes=1)
     reads.clear()
-    session.read_ahead(["scan-1", "scan-2"])
+    session.preload_cases(["scan-1", "scan-2"])
     assert reads == []
     session._cache = CaseCache()
-    session.read_ahead(["scan-1", "scan-2"])
+    session.preload_cases(["scan-1", "scan-2"])
     assert reads == ["scan-1", "scan-2"]

@@ -9,23 +9,25 @@ from typing import Any
 import numpy as np
 from helpers.nifti_files import save_nifti
 
-from napari_dycon.application.task_runner import PlainBackground
+from napari_dycon.application.task_runner import InlineTaskRunner
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
 
-class Late(PlainBackground):
+class LateTaskRunner(InlineTaskRunner):
     """Tells what came of long work only when it is asked to."""
 
     def __init__(self) -> None:
         self.ends: list[Callable[[], None]] = []
 
-    def watch(self, title: str, work: Any, done: Any, failed: Any) -> None:
-        super().watch(title, work, lambda found: self.ends.append(lambda: done(found)), failed)
+    def submit_with_progress(self, title: str, task: Any, on_done: Any, on_error: Any) -> None:
+        super().submit_with_progress(
+            title, task, lambda found: self.ends.append(lambda: on_done(found)), on_error
+        )
 
 
 def test_nothing_is_told_of_a_project_that_was_left(project: Project, tmp_path: Path) -> None:
-    background = Late()
+    background = LateTaskRunner()
     session = Session(background)
     session.open_project(project.path)
     voxels = np.random.default_rng(0).normal(size=(20, 22, 18)).astype(np.float32)

@@ -19,8 +19,8 @@ from helpers.nifti_files import save_nifti
 from napari_dycon import io
 from napari_dycon.application import engine_process
 from napari_dycon.application.active_case import load_case
-from napari_dycon.application.run_status import RunStatus, advanced
-from napari_dycon.application.task_runner import PlainBackground
+from napari_dycon.application.run_status import RunStatus, apply_event
+from napari_dycon.application.task_runner import InlineTaskRunner
 from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
@@ -31,23 +31,23 @@ from napari_dycon.session import Session
 Merging = tuple[Session, Session, Callable[[], None]]
 
 
-class LateBackground(PlainBackground):
+class LateTaskRunner(InlineTaskRunner):
     """Keeps answers back until they are asked for, as a slow disk does."""
 
     def __init__(self) -> None:
         self.late: list[Callable[[], None]] | None = None
 
-    def run(self, work: Any, done: Any, failed: Any) -> None:
+    def submit(self, task: Any, on_done: Any, on_error: Any) -> None:
         if self.late is None:
-            super().run(work, done, failed)
+            super().submit(task, on_done, on_error)
         else:
-            result = work()
-            self.late.append(lambda: done(result))
+            result = task()
+            self.late.append(lambda: on_done(result))
 
 
 @pytest.fixture
-def slow(project: Project) -> tuple[Session, LateBackground]:
-    background = LateBackground()
+def slow(project: Project) -> tuple[Session, LateTaskRunner]:
+    background = LateTaskRunner()
     session = Session(background)
     session.open_project(project.path)
     session.show_case("scan-3")
@@ -55,30 +55,30 @@ def slow(project: Project) -> tuple[Session, LateBackground]:
 
 
 def test_strokes_made_while_the_next_case_loads_are_saved(
-    slow: tuple[Session, LateBackground],
+    slow: tuple[Session, LateTaskRunner],
 ) -> None:
     session, background = slow
     background.late = []
     session.show_case("scan-4")
-    session.view.label[1, 1, 1] = 1
+    session.case.label[1, 1, 1] = 1
     background.late.pop()()
-    assert session.view.id == "scan-4"
+    assert session.case.id == "scan-4"
     assert session.project.read_label("scan-3")[1, 1, 1] == 1
 
 
 def test_the_same_case_shown_again_keeps_newer_strokes(
-    slow: tuple[Session, LateBackground],
+    slow: tuple[Session, LateTaskRunner],
 ) -> None:
     session, background = slow
     background.late = []
     session.show_case("scan-3")  # reads the old file
     (arrive,) = background.late
     background.late = None
-    session.view.label[1, 1, 1] = 1
+    session.case.label[1, 1, 1] = 1
     session.save_label()
     arrive()
-    assert session.view.label[1, 1, 1] == 1
-    session.view.label[2, 2, 2] = 1
+    assert session.case.label[1, 1, 1] == 1
+    session.case.label[2, 2, 2] = 1
     session.save_label()
     saved = session.project.read_label("scan-3")
     assert (saved[1, 1, 1], saved[2, 2, 2]) == (1, 1)
@@ -91,16 +91,16 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     for session in (one, two):
         session.open_project(project.path)
         session.show_case("scan-3")
-    two.view.label[5] = 0
-    two.view.label[5, 5, 5] = 1
+    two.case.label[5] = 0
+    two.case.label[5, 5, 5] = 1
     two.flush()
-    one.view.label[7, 7, 7] = 1
+    one.case.label[7, 7, 7] = 1
     one.flush()
     both = project.read_label("scan-3")
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
-    assert np.array_equal(one.view.label, both)
+    assert np.array_equal(one.case.label, both)
     assert "changed in another window too" in told[-1]
-    assert not one.view.unsaved
+    assert not one.case.has_unsaved_changes
 
 
 def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
@@ -110,7 +110,7 @@ def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
     for session in (one, two):
         session.open_project(project.path)
         session.show_case("scan-3")
-    two.view.label[5] = 0
+    two.case.label[5] = 0
     write, others = io.write_mask, []
 
     def meanwhile(*arguments: Any, **named: Any) -> None:
@@ -121,32 +121,32 @@ def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
         write(*arguments, **named)
 
     monkeypatch.setattr(io, "write_mask", meanwhile)
-    one.view.label[7, 7, 7] = 1
-    two.view.label[5, 5, 5] = 1
+    one.case.label[7, 7, 7] = 1
+    two.case.label[5, 5, 5] = 1
     two.flush()
     others[0].join()
     both = project.read_label("scan-3")
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
-    one.view.label[9, 9, 9] = 1
+    one.case.label[9, 9, 9] = 1
     one.flush()
-    assert one.view.label[7, 7, 7] == one.view.label[5, 5, 5] == 1
-    two.view.label[3, 3, 3] = 1
+    assert one.case.label[7, 7, 7] == one.case.label[5, 5, 5] == 1
+    two.case.label[3, 3, 3] = 1
     two.flush()
     both = project.read_label("scan-3")
     assert [both[n, n, n] for n in (3, 5, 7, 9)] == [1, 1, 1, 1]
-    assert np.array_equal(two.view.label, both)
+    assert np.array_equal(two.case.label, both)
 
 
 @pytest.fixture
-def merging(slow: tuple[Session, LateBackground], project: Project) -> Merging:
+def merging(slow: tuple[Session, LateTaskRunner], project: Project) -> Merging:
     """Two windows on one label; the first merges both on the disk, and its answer waits."""
     one, background = slow
     two = Session()
     two.open_project(project.path)
     two.show_case("scan-3")
-    two.view.label[7, 7, 7] = 1
+    two.case.label[7, 7, 7] = 1
     two.flush()
-    one.view.label[5, 5, 5] = 1
+    one.case.label[5, 5, 5] = 1
     background.late = []
     one.save_label()
 
@@ -162,26 +162,26 @@ def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
     merging: Merging, project: Project
 ) -> None:
     one, two, arrive = merging
-    one.view.label[4, 4, 4] = 1
+    one.case.label[4, 4, 4] = 1
     one.close_project()
     arrive()
     both = project.read_label("scan-3")
     assert [both[n, n, n] for n in (4, 5, 7)] == [1, 1, 1]
-    two.view.label[9, 9, 9] = 1
+    two.case.label[9, 9, 9] = 1
     two.flush()
-    assert [two.view.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
+    assert [two.case.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
 
 
 def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Project) -> None:
     one, _, arrive = merging
-    one.view.label[5, 5, 5] = 0  # before the answer has come
+    one.case.label[5, 5, 5] = 0  # before the answer has come
     arrive()
-    assert one.view.label[7, 7, 7] == 1
-    one.view.label[7, 7, 7] = 0  # seen, and not wanted
+    assert one.case.label[7, 7, 7] == 1
+    one.case.label[7, 7, 7] = 0  # seen, and not wanted
     one.save_label()
     saved = project.read_label("scan-3")
     assert (saved[5, 5, 5], saved[7, 7, 7]) == (0, 0)
-    assert not one.view.unsaved
+    assert not one.case.has_unsaved_changes
 
 
 def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
@@ -190,7 +190,7 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-3")
-    session.view.label[1, 1, 1] = 1
+    session.case.label[1, 1, 1] = 1
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
@@ -204,9 +204,9 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
     assert told == ["The disk is full."]
     with pytest.raises(DyconError, match="disk is full"):
         session.show_case("scan-4")
-    assert session.view.id == "scan-3"
+    assert session.case.id == "scan-3"
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    session.rescue_label()
+    session.save_recovery_copy()
     (kept,) = (tmp_path / "napari-dycon-unsaved").iterdir()
     assert str(kept) in told[-1]
     monkeypatch.undo()
@@ -249,9 +249,11 @@ def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
     run = project.create_run("dycon", {})
-    session.runs._run = run
+    session.run_controller._run = run
     session.close_project()
-    session.runs._on_event(run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0})
+    session.run_controller._on_event(
+        run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0}
+    )
     assert session.status == RunStatus()
 
 
@@ -282,9 +284,9 @@ def test_stopping_stays_shown_until_the_end() -> None:
         {"event": "warps", "done": 1, "total": 2},
         {"event": "step", "step": 1, "progress": 0.1, "loss": None, "remaining": 1.0},
     ):
-        status = advanced(status, event)
+        status = apply_event(status, event)
         assert status.phase == "stopping"
-    assert advanced(status, {"event": "stopped"}).phase == "idle"
+    assert apply_event(status, {"event": "stopped"}).phase == "idle"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl+C cannot be sent to one process there")

@@ -27,15 +27,15 @@ def test_a_project_of_many_cases_is_made_and_worked_with(projects: Any, tmp_path
     path = projects.make_many(tmp_path, 50)
     session = Session()
     session.open_project(path)
-    project = session.need_project()
+    project = session.require_project()
     assert len(project.cases) == 50
     assert len(project.labeled_cases()) == 13
     assert project.has_labeled_cases()
     assert not project.has_labeled_cases("validation")
-    suggested = session.suggestions()
+    suggested = session.list_suggestions()
     assert sorted(found.case for found in suggested) == [c.id for c in project.unlabeled_cases()]
     assert all(found.score is not None for found in suggested)
     newest = project.newest_predictions()
     assert newest == {c.id: project.predictions(c.id)[0] for c in project.cases}
     session.show_case("case-00001")
-    assert session.need_view().prediction is not None
+    assert session.require_case().prediction is not None

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.training_history import Round, rounds, verdict
+from napari_dycon.application.training_history import (
+    RunSummary,
+    label_gain_summary,
+    read_training_history,
+)
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 
 
-def one(labeled: int, dice: float | None) -> Round:
-    return Round("001", "dycon", labeled, 100, dice, None, "finished", [], [])
+def one(labeled: int, dice: float | None) -> RunSummary:
+    return RunSummary("001", "dycon", labeled, 100, dice, None, "finished", [], [])
 
 
 def test_a_history_tells_what_each_run_learned_from(project: Project) -> None:
@@ -21,27 +25,29 @@ def test_a_history_tells_what_each_run_learned_from(project: Project) -> None:
     first = project.runs()[-1]
     project.create_run("dycon", config.to_dict())  # never started: no round
     list(train(project, config.with_changes(init_from=first.id)))
-    history = rounds(project)
-    assert [r.labeled for r in history] == [2, 2]
-    assert [r.started_from for r in history] == [None, first.id]
+    history = read_training_history(project)
+    assert [r.n_labeled for r in history] == [2, 2]
+    assert [r.init_from for r in history] == [None, first.id]
     assert all(r.steps == TINY["steps"] and r.outcome == "finished" for r in history)
     assert all(r.dice is not None and r.validation and r.loss for r in history)
 
 
 def test_the_verdict_needs_two_counts_of_labels_and_a_measure() -> None:
-    assert verdict([]) == ""
-    assert verdict([one(2, 0.7), one(2, 0.8)]) == ""
-    assert verdict([one(2, None), one(4, None)]) == ""
-    assert "more labels still help" in verdict([one(2, 0.7), one(4, 0.75)])
-    assert verdict([one(2, 0.7), one(3, 0.75)]).startswith("1 more labeled case brought 5.0")
-    assert "hardly help" in verdict([one(4, 0.75), one(8, 0.752)])
-    assert "fell by 3.0" in verdict([one(4, 0.78), one(8, 0.75)])
+    assert label_gain_summary([]) == ""
+    assert label_gain_summary([one(2, 0.7), one(2, 0.8)]) == ""
+    assert label_gain_summary([one(2, None), one(4, None)]) == ""
+    assert "more labels still help" in label_gain_summary([one(2, 0.7), one(4, 0.75)])
+    assert label_gain_summary([one(2, 0.7), one(3, 0.75)]).startswith(
+        "1 more labeled case brought 5.0"
+    )
+    assert "hardly help" in label_gain_summary([one(4, 0.75), one(8, 0.752)])
+    assert "fell by 3.0" in label_gain_summary([one(4, 0.78), one(8, 0.75)])
     best_counts = [one(4, 0.7), one(8, 0.6), one(8, 0.8)]  # an unlucky run is no verdict
-    assert "still help" in verdict(best_counts)
+    assert "still help" in label_gain_summary(best_counts)
 
 
 def test_long_curves_are_thinned() -> None:
-    from napari_dycon.application.training_history import MOST_POINTS, _thinned
+    from napari_dycon.application.training_history import MAX_CURVE_POINTS, _subsample
 
     curve = [(float(i), 0.5) for i in range(10_001)]
-    assert len(_thinned(curve)) <= MOST_POINTS
+    assert len(_subsample(curve)) <= MAX_CURVE_POINTS

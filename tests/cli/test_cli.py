@@ -196,13 +196,13 @@ def test_uneven_slices_wait_for_consent_while_others_go_on(run: Run, tmp_path: P
 
 def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
     error = RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
-    missed = batch_predict.missed_or_raise("huge", error)
-    assert batch_predict.summed_up([missed], 3).exit_code == 1
+    missed = batch_predict.build_failure_or_raise("huge", error)
+    assert batch_predict.summarize_failures([missed], 3).exit_code == 1
     assert "huge is too large for the memory" in str(missed.error)
     with pytest.raises(RuntimeError, match="mistake in the program"):
-        batch_predict.missed_or_raise("strange", RuntimeError("a mistake in the program"))
+        batch_predict.build_failure_or_raise("strange", RuntimeError("a mistake in the program"))
     with pytest.raises(ProjectError, match="disk is full"):
-        batch_predict.missed_or_raise("scan", ProjectError("the disk is full"))
+        batch_predict.build_failure_or_raise("scan", ProjectError("the disk is full"))
 
 
 def test_an_interrupted_command_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +241,12 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
 
 
 def test_times_are_read() -> None:
-    assert [cli_support.parse_time(t) for t in ("90", "90s", "10m", "1.5h")] == [90, 90, 600, 5400]
+    assert [cli_support.parse_duration(t) for t in ("90", "90s", "10m", "1.5h")] == [
+        90,
+        90,
+        600,
+        5400,
+    ]
     for wrong in ("", "m", "-3s", "nan", "1d"):
         with pytest.raises(UserError, match="is no time"):
-            cli_support.parse_time(wrong)
+            cli_support.parse_duration(wrong)

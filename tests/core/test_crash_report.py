@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from napari_dycon.application.task_runner import PlainBackground
+from napari_dycon.application.task_runner import InlineTaskRunner
 from napari_dycon.core import crash_report
 from napari_dycon.core.user_dirs import STATE_DIR_ENV
 from napari_dycon.errors import UserError
@@ -114,8 +114,8 @@ def test_a_command_that_fails_unexpectedly_says_where_its_report_is(
 
 
 def test_a_session_tells_of_what_nobody_expected(own: Path, project: Project) -> None:
-    class Broken(PlainBackground):
-        def run(self, work: Any, done: Any, failed: Any) -> None:
+    class Broken(InlineTaskRunner):
+        def submit(self, work: Any, done: Any, failed: Any) -> None:
             failed(RuntimeError("Jane_Doe.nii"))
 
     session, said = Session(Broken()), []

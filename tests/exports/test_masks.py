@@ -15,9 +15,9 @@ from helpers.dicom_files import OBLIQUE, save_series, values
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
-from napari_dycon.cli.options import keep_scans
+from napari_dycon.cli.options import check_output_folder
 from napari_dycon.errors import GeometryError, UserError
-from napari_dycon.exports.registry import FORMATS, chosen_codes, export
+from napari_dycon.exports.registry import FORMATS, export, parse_codes
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -73,24 +73,24 @@ def test_labels_are_completed_by_predictions_on_the_scans_grid(
 
 
 def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) -> None:
-    (only,) = export(dicom_project, "nifti", tmp_path / "p", what="predictions")
+    (only,) = export(dicom_project, "nifti", tmp_path / "p", source="predictions")
     assert np.all(nib.load(only).get_fdata() == 2)
-    export(dicom_project, "nifti", tmp_path / "l", what="labels", cases=["bert"])
+    export(dicom_project, "nifti", tmp_path / "l", source="labels", cases=["bert"])
     label = io.read_label(tmp_path / "l" / "bert.nii.gz").array
     assert np.array_equal(label, dicom_project.read_label("bert"))
     with pytest.raises(UserError, match="None of these cases has a prediction"):
-        export(dicom_project, "nifti", tmp_path / "n", what="predictions", cases=["anna"])
+        export(dicom_project, "nifti", tmp_path / "n", source="predictions", cases=["anna"])
     assert not (tmp_path / "n").exists()
     with pytest.raises(UserError, match="expected one of: nifti, nrrd"):
         export(dicom_project, "pdf", tmp_path / "n")
     with pytest.raises(UserError, match="expected best, labels"):
-        export(dicom_project, "nifti", tmp_path / "n", what="all")
+        export(dicom_project, "nifti", tmp_path / "n", source="all")
 
 
 def test_dicom_segmentations_name_terms_and_nobody(dicom_project: Project, tmp_path: Path) -> None:
     import pydicom
 
-    codes = chosen_codes(dicom_project, ["cyst=neoplasm"])
+    codes = parse_codes(dicom_project, ["cyst=neoplasm"])
     export(dicom_project, "dicom-seg", tmp_path / "out", uncertainty=True, codes=codes)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "anna.dcm", "bert.dcm", "bert_uncertainty.dcm",
@@ -103,9 +103,9 @@ def test_dicom_segmentations_name_terms_and_nobody(dicom_project: Project, tmp_p
     for path in (tmp_path / "out").iterdir():
         assert b"Secret" not in path.read_bytes()
     with pytest.raises(UserError, match="names no structure and term"):
-        chosen_codes(dicom_project, ["liver=liver"])
+        parse_codes(dicom_project, ["liver=liver"])
     with pytest.raises(UserError, match="no coded term for 'qwertz'"):
-        chosen_codes(dicom_project, ["cyst=qwertz"])
+        parse_codes(dicom_project, ["cyst=qwertz"])
 
 
 def test_dicom_segmentations_need_series(project: Project, tmp_path: Path) -> None:
@@ -164,8 +164,8 @@ def test_nothing_of_the_project_or_another_case_is_replaced(tmp_path: Path) -> N
     with pytest.raises(UserError, match="labels or predictions of p itself"):
         export(project, "nifti", project.path / "predictions" / run.id)
     with pytest.raises(UserError, match="labels or predictions of p itself"):
-        keep_scans([], project.path / "labels", project)
-    keep_scans([], project.path / "predictions" / f"{run.id}-others", project)
+        check_output_folder([], project.path / "labels", project)
+    check_output_folder([], project.path / "predictions" / f"{run.id}-others", project)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")} == before
 
 
@@ -190,7 +190,7 @@ def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> No
     project.write_prediction(run.id, "scan", mask, mask, mask)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="different places"):
-        export(project, "nifti", tmp_path / "out", what=what)
+        export(project, "nifti", tmp_path / "out", source=what)
 
 
 def test_cases_without_a_structure_are_left_out_of_dicom(
@@ -229,7 +229,7 @@ def test_cases_that_are_no_series_are_left_out_aloud(
     label[2:4, 2:4, 2:4] = 1
     dicom_project.save_label(case.id, label)
     said: list[str] = []
-    written = export(dicom_project, "dicom-seg", tmp_path / "out", note=said.append)
+    written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=said.append)
     assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
     assert said[-1].startswith(f"{case.id} was left out: ")
     with pytest.raises(UserError, match=f"{case.id}: .* is no DICOM series"):

@@ -65,7 +65,7 @@ def check(folder: Path) -> None:
 def test_layout(project: Project, tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
     folder = write_nnunet(
-        project, tmp_path / "raw", dataset_id=7, progress=lambda *values: told.append(values)
+        project, tmp_path / "raw", dataset_id=7, on_progress=lambda *values: told.append(values)
     )
     assert folder == tmp_path / "raw" / "Dataset007_project"
     assert names(folder) == ["dataset.json", "imagesTr", "imagesTs", "labelsTr"]

@@ -21,8 +21,8 @@ from PIL import Image
 from napari_dycon.core.atomic import write_json
 from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case
 from napari_dycon.errors import ProjectError, UserError
-from napari_dycon.exports.report.figures import MOST_PIXELS
-from napari_dycon.exports.report.statistics import used_labels
+from napari_dycon.exports.report.figures import MAX_PIXELS
+from napari_dycon.exports.report.statistics import classify_label_use
 from napari_dycon.exports.report.write import write_report
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import ClassInfo
@@ -116,7 +116,7 @@ def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
 
 def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
     told: list[tuple[int, int, str]] = []
-    path = write_report(project, tmp_path / "out", progress=lambda *values: told.append(values))
+    path = write_report(project, tmp_path / "out", on_progress=lambda *values: told.append(values))
     assert path == tmp_path / "out" / "report.html"
     page = read(path)
     assert "of the labels alone" in page.text
@@ -254,8 +254,8 @@ def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
     path = write_report(project, tmp_path / "out")
     page = read(path)
     axial, coronal, sagittal = (np.asarray(picture) for picture in page.pictures)
-    assert axial.shape == (MOST_PIXELS, MOST_PIXELS)
-    assert coronal.shape == sagittal.shape == (20, MOST_PIXELS)
+    assert axial.shape == (MAX_PIXELS, MAX_PIXELS)
+    assert coronal.shape == sagittal.shape == (20, MAX_PIXELS)
     assert axial[:, 10].max() == 0
     assert axial[:, -10].min() > 150
     sizes = re.findall(r'width="([\d.]+)" height="([\d.]+)" preserve', path.read_text("utf-8"))
@@ -296,12 +296,12 @@ def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project)
     write_json(second.metrics_path, {"labeled": ["scan-1"]})
     project.set_split("scan-0", "validation")
     project.set_split("scan-3", "validation")
-    uses = used_labels(project, second)
+    uses = classify_label_use(project, second)
     assert [uses[f"scan-{i}"] for i in range(4)] == [
         *("learned from", "learned from", "labeled since", "validation")
     ]
     at_work = project.create_run("dycon", {"method": "dycon"})
-    assert used_labels(project, at_work)["scan-2"] == "learned from"
+    assert classify_label_use(project, at_work)["scan-2"] == "learned from"
 
 
 def test_mistakes_are_said(project: Project, tmp_path: Path) -> None:

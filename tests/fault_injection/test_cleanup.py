@@ -19,7 +19,7 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon import io
 from napari_dycon.application import engine_process
-from napari_dycon.application.training_history import rounds
+from napari_dycon.application.training_history import read_training_history
 from napari_dycon.cli.options import _stop_on_interrupt
 from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.cleanup import clean_project
@@ -80,7 +80,7 @@ def test_steps_that_were_made_again_count_once(project: Project) -> None:
         step(3, 3.0), {**begin, "from_step": 1}, step(2, 2.5), step(3, 3.5),
     ):  # fmt: skip
         run.append_event(event)
-    (found,) = rounds(project)
+    (found,) = read_training_history(project)
     assert found.loss == [(1.0, 1.0), (2.0, 2.5), (3.0, 3.5)]
     assert len(run.read_events()[0]) == 8  # what happened stays on record
 
@@ -188,7 +188,7 @@ def test_a_stroke_that_was_erased_stays_erased(
     session.show_case("scan-0")
     told: list[str] = []
     session.message.connect(lambda _, text: told.append(text))
-    session.view.label[0, 0, :2] = 255  # in progress from now on
+    session.case.label[0, 0, :2] = 255  # in progress from now on
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
@@ -198,8 +198,8 @@ def test_a_stroke_that_was_erased_stays_erased(
         with pytest.raises(ProjectError, match="full"):
             session.flush()
     assert project.read_label("scan-0")[0, 0, 0] == 255
-    session.view.label[0, 0, :2] = 0
-    session.view.label[0, 0, 1] = 1
+    session.case.label[0, 0, :2] = 0
+    session.case.label[0, 0, 1] = 1
     session.flush()
     assert project.read_label("scan-0")[0, 0, :2].tolist() == [0, 1]
     assert not any("another window" in text for text in told)
@@ -240,7 +240,7 @@ def test_a_case_is_shown_when_no_preview_can_be_asked_for(
 ) -> None:
     session = Session()
     session.open_project(project.path)
-    session.runs._run = project.create_run("dycon", {})
+    session.run_controller._run = project.create_run("dycon", {})
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")

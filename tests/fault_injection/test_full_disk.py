@@ -41,14 +41,14 @@ def tiny(**changes: Any) -> TrainConfig:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_jobs, "RETRY_TIMEOUT_S", 0.3)
     monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.05)
-    monkeypatch.setattr(label_autosave, "RETRY_AFTER", 0.0)
+    monkeypatch.setattr(label_autosave, "RETRY_INTERVAL_S", 0.0)
 
 
 def painted(project: Project) -> Session:
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-0")
-    session.view.label[:] = drawn(1, session.view.label.shape)
+    session.case.label[:] = drawn(1, session.case.label.shape)
     return session
 
 
@@ -61,7 +61,7 @@ def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], obje
     for save in (session.save_label, session.flush):
         with pytest.raises(ProjectError, match=trouble):
             save()
-    assert session.view.unsaved
+    assert session.case.has_unsaved_changes
     if before is not None and path.exists():
         assert path.read_bytes() == before
     mend()
@@ -109,7 +109,7 @@ def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
     session.open_project(read_only.path)
     assert any("only shown: its folder cannot be written to" in text for text in told)
     session.show_case("scan-0")
-    assert session.why_no_edit()
+    assert session.edit_blocked_reason()
     session.save_label()
     session.close_project()
 

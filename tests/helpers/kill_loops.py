@@ -119,14 +119,14 @@ class Kills:
         lost = 0.0
         for place in {what for what, _, _ in made}:
             id_ = self.project.cases[place].id
-            label = session.need_project().read_label(id_)
+            label = session.require_project().read_label(id_)
             kept = 0 if label is None else work.number_of(label)
             missing = [t for what, number, t in made if what == place and number > kept]
             lost = max([lost, *(moment - t for t in missing)])
             if label is not None:
-                assert session.need_project().get_case(id_).status != "unlabeled"
+                assert session.require_project().get_case(id_).status != "unlabeled"
                 session.show_case(id_)
-                assert np.array_equal(session.need_view().label, label)
+                assert np.array_equal(session.require_case().label, label)
         # Between two saves lie a tick and the time that a save takes.
         assert lost <= MOST_LOST, f"{lost:.2f} s of strokes are lost"
         return {"lost": lost}
@@ -141,12 +141,12 @@ class Kills:
         run, case = self.project.runs()[0].id, self.project.cases[0].id
         found = []
         for kind, scale in (("mask", 1), ("uncertainty", 2), ("disagreement", 4)):
-            array = session.need_project().read_prediction(run, case, kind)
+            array = session.require_project().read_prediction(run, case, kind)
             found.append(work.number_of(np.asarray(array * scale).astype(np.uint8)) // 2)
         assert set(found) <= {done, done + 1}
-        assert session.need_project().load_case_metadata(run, case)["score"] in (done, done + 1)
+        assert session.require_project().load_case_metadata(run, case)["score"] in (done, done + 1)
         session.show_case(case)
-        view = session.need_view()
+        view = session.require_case()
         assert view.prediction is not None
         return {"mixed": len(set(found)) > 1}
 
@@ -158,7 +158,7 @@ class Kills:
         killed(work.change, (self.path, notes, first, scans), self.random.uniform(0, 0.4))
         made = work.Notes(notes).read()
         done = max(number for what, number, _ in made if what == 0)
-        project = self.reopened().need_project()
+        project = self.reopened().require_project()
         assert project.classes[0].name in (f"box {done}", f"box {done + 1}")
         added = {f"added-{number}" for what, number, _ in made if what == 1}
         ids = {case.id for case in project.cases}
@@ -173,7 +173,7 @@ class Kills:
         notes, out = self.folder / "exported", self.folder / "out"
         first = max((number for _, number, _ in work.Notes(notes).read()), default=0) + 1
         killed(work.send_out, (self.path, notes, first, out), self.random.uniform(0, 0.8))
-        project = self.reopened().need_project()
+        project = self.reopened().require_project()
         checked = 0
         for format_ in ("nifti", "nrrd"):
             for file in visible(out / format_):
@@ -196,7 +196,7 @@ class Kills:
         session = Session()
         session.open_project(self.path)
         left = [path for path in self.path.rglob(".*.tmp.*") if TEMPORARY_NAME.match(path.name)]
-        shown = [case.id for case in session.need_project().cases]
+        shown = [case.id for case in session.require_project().cases]
         assert not any(name.startswith(".") for name in shown)
         if self.random.random() < 0.1:
             make_old(left)

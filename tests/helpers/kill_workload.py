@@ -68,11 +68,11 @@ def paint(path: Path, notes: Path, first: int, case: int, tick: float) -> None:
     """Paint strokes without an end, saved as the window saves them, case after case."""
     session, log = Session(), Notes(notes)
     session.open_project(path)
-    ids = [one.id for one in session.need_project().cases]
+    ids = [one.id for one in session.require_project().cases]
     number = first
     while True:
         session.show_case(ids[case % len(ids)])
-        view = session.need_view()
+        view = session.require_case()
         for _ in range(3):
             saved = time.monotonic()
             while time.monotonic() - saved < tick:

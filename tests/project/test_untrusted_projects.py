@@ -16,7 +16,7 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
-from napari_dycon.application.case_summaries import _pictures
+from napari_dycon.application.case_summaries import _load_thumbnails
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
@@ -93,7 +93,7 @@ def test_folders_that_lead_out_are_not_written_to(
     for attempt in attempts[name]:
         with pytest.raises(ProjectError, match=r"leads out of|There is no run"):
             attempt()
-    _pictures(project, ["scan-0"])  # kept in the cache, where there is one
+    _load_thumbnails(project, ["scan-0"])  # kept in the cache, where there is one
     assert everything(outside) == before
 
 
@@ -108,7 +108,7 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
     label.symlink_to(secret)
     for attempt in (
         lambda: project.label_path("scan-0"),
-        lambda: export(project, "nifti", tmp_path / "out", what="labels"),
+        lambda: export(project, "nifti", tmp_path / "out", source="labels"),
         lambda: project.read_label("scan-0"),
         lambda: project.save_label("scan-0", np.zeros(project.read_grid("scan-0").shape, np.uint8)),
     ):
@@ -262,7 +262,7 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
     picture = project.path / "cache" / "pictures" / "scan-1.npy"
     picture.parent.mkdir(parents=True)
     os.mkfifo(picture)
-    assert _pictures(project, ["scan-1"])["scan-1"].any()
+    assert _load_thumbnails(project, ["scan-1"])["scan-1"].any()
     run = project.create_run("dycon", {})
     for path in (run.events_path, run.control_path, run.metrics_path):
         os.mkfifo(path)
@@ -450,7 +450,9 @@ def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.Mon
 
 def test_pictures_of_a_project_that_is_only_shown_are_not_kept(project: Project) -> None:
     before = everything(project.path)
-    _pictures(Project.open(project.path, read_only_reason="somebody works on it"), ["scan-0"])
+    _load_thumbnails(
+        Project.open(project.path, read_only_reason="somebody works on it"), ["scan-0"]
+    )
     assert everything(project.path) == before
 
 
@@ -515,8 +517,8 @@ def test_lines_that_are_no_events_count_as_not_there(line: bytes) -> None:
 
 
 def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
-    from napari_dycon.application.run_status import RunStatus, advanced
-    from napari_dycon.application.training_history import rounds
+    from napari_dycon.application.run_status import RunStatus, apply_event
+    from napari_dycon.application.training_history import read_training_history
 
     run = project.create_run("dycon", {"method": "dycon"})
     kinds = ("started", "preparing", "warps", "step", "validation", "warning", "preview", "failed")
@@ -524,10 +526,10 @@ def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
     for kind in (*kinds, "finished", "stopped", "of tomorrow"):
         event = parse_event(json.dumps({"event": kind}).encode())
         assert event is not None
-        status = advanced(status, event)
+        status = apply_event(status, event)
         run.append_event({"event": kind})
     assert len(run.read_events()[0]) == 11
-    assert [one.run for one in rounds(project)] == []
+    assert [one.run for one in read_training_history(project)] == []
 
 
 def test_of_endless_events_the_last_are_read(

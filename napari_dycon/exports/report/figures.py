@@ -26,32 +26,36 @@ from napari_dycon.project.models import UNANNOTATED, ClassInfo
 
 Array = npt.NDArray[Any]
 Box = tuple[slice, slice, slice]
-MOST_PIXELS = 200  # of a view's longer side; a scan's finer voxels are averaged
-GRAYS, HEATS = 64, 32  # levels; fewer make smaller files, and no eye tells more apart here
-MARGIN, LEAST_MARGIN_MM = 0.35, 8.0  # around the structures, of their longest side
-DIM = 0.82  # brightest gray, so that white outlines stand out
-PREDICTION = "#ffffff"
-HEAT_OPACITY = 0.75  # the scan shows through also where all of it is uncertain
-TOLERANCE = 0.2  # voxels by which an outline may be straightened
-BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
+MAX_PIXELS = 200  # of a view's longer side; a scan's finer voxels are averaged
+GRAY_LEVELS, UNCERTAINTY_LEVELS = (
+    64,
+    32,
+)  # levels; fewer make smaller files, and no eye tells more apart here
+MARGIN_FRACTION, MIN_MARGIN_MM = 0.35, 8.0  # around the structures, of their longest side
+BACKGROUND_DIM = 0.82  # brightest gray, so that white outlines stand out
+PREDICTION_COLOR = "#ffffff"
+UNCERTAINTY_OPACITY = 0.75  # the scan shows through also where all of it is uncertain
+OUTLINE_TOLERANCE_VOXELS = 0.2  # voxels by which an outline may be straightened
+SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 @dataclass(frozen=True)
 class View:
-    """A slice of a canonical volume; ``letters`` name its left, right, upper and lower side."""
+    """A slice of a canonical volume; ``side_letters`` name its left, right, upper and lower
+    side."""
 
     name: str
     axis: int
-    letters: tuple[str, str, str, str]
+    side_letters: tuple[str, str, str, str]
 
-    def cut(self, array: Array, at: Sequence[int], box: Box) -> Array:
+    def extract_slice(self, array: Array, position: Sequence[int], box: Box) -> Array:
         """Slice ``(rows, columns)``, head or face up, within the box."""
         index: list[Any] = list(box)
-        index[self.axis] = at[self.axis]
-        found = np.asarray(array[tuple(index)])
-        return found if self.axis == 0 else found[::-1]
+        index[self.axis] = position[self.axis]
+        plane = np.asarray(array[tuple(index)])
+        return plane if self.axis == 0 else plane[::-1]
 
-    def size(self, values: Sequence[float]) -> tuple[float, float]:
+    def select_in_plane(self, values: Sequence[float]) -> tuple[float, float]:
         """Of a value for each axis D, H, W, those of the columns and of the rows."""
         rows, columns = (v for i, v in enumerate(values) if i != self.axis)
         return columns, rows
@@ -64,7 +68,7 @@ VIEWS = (
 )
 
 
-def case_picture(data: CaseData, classes: Sequence[ClassInfo], key: str) -> str:
+def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> str:
     """Draw slices with outlines, and below them the same ones with the uncertainty over them.
 
     Parameters
@@ -80,12 +84,15 @@ def case_picture(data: CaseData, classes: Sequence[ClassInfo], key: str) -> str:
         raise ValueError("There is no scan to draw.")
     scan = data.scan.array if data.scan.array.ndim == 3 else data.scan.array[0]
     spacing = data.scan.spacing_mm
-    structures = _structures(data, scan.shape)
-    at = _middle(structures)
-    box = _box(structures, data.prediction, spacing)
-    low, high = _window(scan[box])
-    extent = [(part.stop - part.start) * mm for part, mm in zip(box, spacing, strict=True)]
-    sizes = [view.size(extent) for view in VIEWS]
+    structures = _find_structures(data, scan.shape)
+    position = _choose_slices(structures)
+    box = _find_crop_box(structures, data.prediction, spacing)
+    low, high = _display_range(scan[box])
+    extent_mm = [
+        (extent_slice.stop - extent_slice.start) * mm
+        for extent_slice, mm in zip(box, spacing, strict=True)
+    ]
+    sizes = [view.select_in_plane(extent_mm) for view in VIEWS]
     gap = 0.02 * sum(width for width, _ in sizes)
     total = sum(width for width, _ in sizes) + 2 * gap
     height = max(rows for _, rows in sizes)
@@ -93,136 +100,141 @@ def case_picture(data: CaseData, classes: Sequence[ClassInfo], key: str) -> str:
     parts = []
     x = 0.0
     for number, (view, size) in enumerate(zip(VIEWS, sizes, strict=True)):
-        mm = view.size(spacing)
+        mm = view.select_in_plane(spacing)
         y = (height - size[1]) / 2
-        name = f"{key}-{number}"
-        gray = _gray(view.cut(scan, at, box), low, high)
-        body = [_image(gray, size, f' id="{name}"')]
-        body += _outlines(data, classes, view, at, box, mm, unit)
-        body.append(_letters(view, size, unit))
+        image_id = f"{figure_id}-{number}"
+        gray_png = _encode_gray(view.extract_slice(scan, position, box), low, high)
+        body = [_svg_image(gray_png, size, f' id="{image_id}"')]
+        body += _draw_outlines(data, classes, view, position, box, mm, unit)
+        body.append(_draw_side_letters(view, size, unit))
         if number == 0:
-            body.append(_bar(size, unit))
-        parts.append(_placed(x, y, body))
+            body.append(_draw_scale_bar(size, unit))
+        parts.append(_svg_group(x, y, body))
         if data.uncertainty is not None:
-            heat = _heat(view.cut(data.uncertainty, at, box))
+            uncertainty_png = _encode_uncertainty(
+                view.extract_slice(data.uncertainty, position, box)
+            )
             parts.append(
-                _placed(
+                _svg_group(
                     x,
                     height + gap + y,
-                    [f'<use href="#{name}"/>', _image(heat, size, f' opacity="{HEAT_OPACITY}"')],
+                    [
+                        f'<use href="#{image_id}"/>',
+                        _svg_image(uncertainty_png, size, f' opacity="{UNCERTAINTY_OPACITY}"'),
+                    ],
                 )
             )
         x += size[0] + gap
-    full = height if data.uncertainty is None else 2 * height + gap
-    text = html.escape(f"Slices through case {data.case.id}", quote=True)
+    full_height = height if data.uncertainty is None else 2 * height + gap
+    description = html.escape(f"Slices through case {data.case.id}", quote=True)
     return (
-        f'<svg role="img" aria-label="{text}" viewBox="0 0 {total:.2f} {full:.2f}" '
+        f'<svg role="img" aria-label="{description}" viewBox="0 0 {total:.2f} {full_height:.2f}" '
         f'font-size="{11 * unit:.2f}">{"".join(parts)}</svg>'
     )
 
 
-def _structures(data: CaseData, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
+def _find_structures(data: CaseData, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
     """What the slices are laid through: what somebody drew, or else what was predicted."""
-    drawn = data.label
-    if drawn is not None:
-        found: npt.NDArray[np.bool_] = (drawn != 0) & (drawn != UNANNOTATED)
-        if found.any():
-            return found
+    label = data.label
+    if label is not None:
+        mask: npt.NDArray[np.bool_] = (label != 0) & (label != UNANNOTATED)
+        if mask.any():
+            return mask
     if data.prediction is not None:
         return np.asarray(data.prediction != 0, np.bool_)
     return np.zeros(tuple(shape), np.bool_)
 
 
-def _middle(structures: npt.NDArray[np.bool_]) -> list[int]:
+def _choose_slices(structures: npt.NDArray[np.bool_]) -> list[int]:
     """Along each axis the slice with most of the structures; of equals the middle one."""
-    found = []
+    position = []
     for axis in range(3):
         area = structures.sum(axis=tuple(i for i in range(3) if i != axis))
-        most = np.flatnonzero(area == area.max())
-        found.append(int(most[len(most) // 2]))
-    return found
+        largest = np.flatnonzero(area == area.max())
+        position.append(int(largest[len(largest) // 2]))
+    return position
 
 
-def _box(
+def _find_crop_box(
     structures: npt.NDArray[np.bool_], prediction: Array | None, spacing: Sequence[float]
 ) -> Box:
     """Part of the scan that is shown: structures and prediction with a margin, or all of it."""
-    shown = structures if prediction is None else structures | (prediction != 0)
-    if not shown.any():
-        return _slices([(0, n) for n in shown.shape])
+    is_shown = structures if prediction is None else structures | (prediction != 0)
+    if not is_shown.any():
+        return _make_box([(0, n) for n in is_shown.shape])
     limits = []
     for axis in range(3):
-        hit = np.flatnonzero(shown.any(axis=tuple(i for i in range(3) if i != axis)))
-        limits.append((int(hit[0]), int(hit[-1]) + 1))
+        occupied = np.flatnonzero(is_shown.any(axis=tuple(i for i in range(3) if i != axis)))
+        limits.append((int(occupied[0]), int(occupied[-1]) + 1))
     longest = max((stop - start) * mm for (start, stop), mm in zip(limits, spacing, strict=True))
-    margin = max(MARGIN * longest, LEAST_MARGIN_MM)
-    return _slices(
+    margin = max(MARGIN_FRACTION * longest, MIN_MARGIN_MM)
+    return _make_box(
         [
             (max(0, start - round(margin / mm)), min(n, stop + round(margin / mm)))
-            for (start, stop), n, mm in zip(limits, shown.shape, spacing, strict=True)
+            for (start, stop), n, mm in zip(limits, is_shown.shape, spacing, strict=True)
         ]
     )
 
 
-def _slices(limits: Sequence[tuple[int, int]]) -> Box:
+def _make_box(limits: Sequence[tuple[int, int]]) -> Box:
     d, h, w = (slice(start, stop) for start, stop in limits)
     return d, h, w
 
 
-def _window(part: Array) -> tuple[float, float]:
-    stride = max(1, round((part.size / 1e6) ** (1 / 3)))
-    few = part[::stride, ::stride, ::stride].astype(np.float32)
-    low, high = (float(v) for v in np.quantile(few, (0.005, 0.995)))
+def _display_range(voxels: Array) -> tuple[float, float]:
+    stride = max(1, round((voxels.size / 1e6) ** (1 / 3)))
+    sample = voxels[::stride, ::stride, ::stride].astype(np.float32)
+    low, high = (float(v) for v in np.quantile(sample, (0.005, 0.995)))
     return low, max(high, low + 1e-6)
 
 
-def _gray(cut: Array, low: float, high: float) -> bytes:
-    scaled = np.clip((_small(cut) - low) / (high - low), 0.0, 1.0)
-    levels = np.rint(scaled * (GRAYS - 1)) * (255 * DIM / (GRAYS - 1))
-    return _png(Image.fromarray(np.asarray(np.rint(levels), np.uint8)))
+def _encode_gray(plane: Array, low: float, high: float) -> bytes:
+    scaled = np.clip((_downsample(plane) - low) / (high - low), 0.0, 1.0)
+    levels = np.rint(scaled * (GRAY_LEVELS - 1)) * (255 * BACKGROUND_DIM / (GRAY_LEVELS - 1))
+    return _encode_png(Image.fromarray(np.asarray(np.rint(levels), np.uint8)))
 
 
-def _heat(cut: Array) -> bytes:
-    levels = np.rint(np.clip(_small(cut), 0.0, 1.0) * (HEATS - 1))
+def _encode_uncertainty(plane: Array) -> bytes:
+    levels = np.rint(np.clip(_downsample(plane), 0.0, 1.0) * (UNCERTAINTY_LEVELS - 1))
     image = Image.fromarray(np.asarray(levels, np.uint8))
-    palette = apply_colormap(np.linspace(0.0, 1.0, HEATS))
+    palette = apply_colormap(np.linspace(0.0, 1.0, UNCERTAINTY_LEVELS))
     image.putpalette(palette.tobytes(), "RGBA")
-    return _png(image)
+    return _encode_png(image)
 
 
-def _small(cut: Array) -> npt.NDArray[np.float32]:
+def _downsample(plane: Array) -> npt.NDArray[np.float32]:
     """Average a slice to at most ``MAX_IMAGE_PIXELS`` a side; its place on the page is in mm."""
-    cut = np.asarray(cut, np.float32)
-    wanted = tuple(min(n, MOST_PIXELS) for n in cut.shape)
-    if wanted == cut.shape:
-        return cut
-    smaller = resize(cut, wanted, order=1, anti_aliasing=True, preserve_range=True)
-    return np.asarray(smaller, np.float32)
+    plane = np.asarray(plane, np.float32)
+    shape = tuple(min(n, MAX_PIXELS) for n in plane.shape)
+    if shape == plane.shape:
+        return plane
+    resized = resize(plane, shape, order=1, anti_aliasing=True, preserve_range=True)
+    return np.asarray(resized, np.float32)
 
 
-def _png(image: Image.Image) -> bytes:
+def _encode_png(image: Image.Image) -> bytes:
     data = io.BytesIO()
     image.save(data, "PNG", optimize=True)
     return data.getvalue()
 
 
-def _image(png: bytes, size: tuple[float, float], more: str = "") -> str:
+def _svg_image(png: bytes, size: tuple[float, float], attributes: str = "") -> str:
     text = base64.b64encode(png).decode("ascii")
     return (
-        f'<image{more} width="{size[0]:.2f}" height="{size[1]:.2f}" preserveAspectRatio="none" '
+        f'<image{attributes} width="{size[0]:.2f}" height="{size[1]:.2f}" preserveAspectRatio="none" '
         f'href="data:image/png;base64,{text}"/>'
     )
 
 
-def _placed(x: float, y: float, body: Sequence[str]) -> str:
+def _svg_group(x: float, y: float, body: Sequence[str]) -> str:
     return f'<g transform="translate({x:.2f} {y:.2f})">{"".join(body)}</g>'
 
 
-def _outlines(
+def _draw_outlines(
     data: CaseData,
     classes: Sequence[ClassInfo],
     view: View,
-    at: Sequence[int],
+    position: Sequence[int],
     box: Box,
     mm: tuple[float, float],
     unit: float,
@@ -230,58 +242,58 @@ def _outlines(
     """Prediction tinted and dashed below, label in solid lines above it."""
     dashes = f'stroke-dasharray="{4 * unit:.2f} {2.5 * unit:.2f}"'
     if data.prediction is not None:
-        cut = view.cut(data.prediction, at, box)
+        plane = view.extract_slice(data.prediction, position, box)
         for info in classes:
-            if path := _path(cut == info.value, mm):
+            if path := _trace_outline(plane == info.value, mm):
                 yield (
                     f'<path d="{path}" fill="{info.color}" fill-opacity="0.2" '
-                    f'fill-rule="evenodd" stroke="{PREDICTION}" stroke-width="{1.5 * unit:.3f}" '
+                    f'fill-rule="evenodd" stroke="{PREDICTION_COLOR}" stroke-width="{1.5 * unit:.3f}" '
                     f"{dashes}/>"
                 )
     if data.label is not None:
-        cut = view.cut(data.label, at, box)
+        plane = view.extract_slice(data.label, position, box)
         for info in classes:
-            if path := _path(cut == info.value, mm):
+            if path := _trace_outline(plane == info.value, mm):
                 yield (
                     f'<path d="{path}" fill="none" stroke="{info.color}" '
                     f'stroke-width="{2 * unit:.3f}" stroke-linejoin="round"/>'
                 )
 
 
-def _path(mask: npt.NDArray[np.bool_], mm: tuple[float, float]) -> str:
+def _trace_outline(mask: npt.NDArray[np.bool_], mm: tuple[float, float]) -> str:
     """Outline of a mask ``(rows, columns)`` in mm, halfway between voxels inside and outside."""
     if not mask.any():
         return ""
     parts = []
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
         # Padding moved the voxels by one, and a voxel's center is half a voxel from its edge.
-        rows, columns = (approximate_polygon(contour, TOLERANCE) - 0.5).T
+        rows, columns = (approximate_polygon(contour, OUTLINE_TOLERANCE_VOXELS) - 0.5).T
         points = [f"{x:.2f} {y:.2f}" for x, y in zip(columns * mm[0], rows * mm[1], strict=True)]
         parts.append("M" + "L".join(points[:-1]) + "Z")
     return "".join(parts)
 
 
-def _letters(view: View, size: tuple[float, float], unit: float) -> str:
+def _draw_side_letters(view: View, size: tuple[float, float], unit: float) -> str:
     width, height = size
-    left, right, top, bottom = view.letters
-    pad, line = 4 * unit, 11 * unit
-    places = (
-        (pad, height / 2 + line / 3, "start", left),
-        (width - pad, height / 2 + line / 3, "end", right),
-        (width / 2, line, "middle", top),
+    left, right, top, bottom = view.side_letters
+    pad, line_height = 4 * unit, 11 * unit
+    anchors = (
+        (pad, height / 2 + line_height / 3, "start", left),
+        (width - pad, height / 2 + line_height / 3, "end", right),
+        (width / 2, line_height, "middle", top),
         (width / 2, height - pad, "middle", bottom),
     )
     return "".join(
         f'<text x="{x:.2f}" y="{y:.2f}" text-anchor="{anchor}" fill="#ffffff">{text}</text>'
-        for x, y, anchor, text in places
+        for x, y, anchor, text in anchors
     )
 
 
-def _bar(size: tuple[float, float], unit: float) -> str:
+def _draw_scale_bar(size: tuple[float, float], unit: float) -> str:
     """A line of a round length, with that length beside it."""
-    long = max((mm for mm in BARS_MM if mm <= size[0] / 3), default=BARS_MM[0])
+    length_mm = max((mm for mm in SCALE_BARS_MM if mm <= size[0] / 3), default=SCALE_BARS_MM[0])
     x, y = 5 * unit, size[1] - 6 * unit
     return (
-        f'<path d="M{x:.2f} {y:.2f}h{long}" stroke="#ffffff" stroke-width="{2 * unit:.3f}"/>'
-        f'<text x="{x:.2f}" y="{y - 4 * unit:.2f}" fill="#ffffff">{long} mm</text>'
+        f'<path d="M{x:.2f} {y:.2f}h{length_mm}" stroke="#ffffff" stroke-width="{2 * unit:.3f}"/>'
+        f'<text x="{x:.2f}" y="{y - 4 * unit:.2f}" fill="#ffffff">{length_mm} mm</text>'
     )

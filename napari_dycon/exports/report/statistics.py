@@ -27,17 +27,21 @@ from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
 Mask = npt.NDArray[np.uint8]
-Extent = Literal["none", "part", "complete"]
-Use = Literal["learned from", "validation", "labeled since"]
-EXTENTS: dict[Extent, str] = {"none": "no label", "part": "in part", "complete": "complete"}
-HEADER = (
+AnnotationExtent = Literal["none", "part", "complete"]
+LabelUse = Literal["learned from", "validation", "labeled since"]
+EXTENT_LABELS: dict[AnnotationExtent, str] = {
+    "none": "no label",
+    "part": "in part",
+    "complete": "complete",
+}
+CSV_COLUMNS = (
     *("case", "status", "split", "label", "use", "class", "value", "label_ml", "prediction_ml"),
     *("dice", "jaccard", "hd95_mm", "asd_mm", "missed", "uncertainty", "notes"),
 )
 
 
 @dataclass(frozen=True)
-class StructureFigures:
+class StructureStatistics:
     """One structure of a case; volumes in ml, distances in mm, ``None`` where there is nothing.
 
     ``missed``: in only one of label and prediction, so that distances are the scan's diagonal.
@@ -54,7 +58,7 @@ class StructureFigures:
 
 
 @dataclass(frozen=True)
-class CaseFigures:
+class CaseStatistics:
     """One case: how far it is annotated, what the run did with it, and its structures.
 
     ``scores`` is what ``metrics.evaluate_case`` says where the label is complete. ``notes`` say in
@@ -62,10 +66,10 @@ class CaseFigures:
     """
 
     case: Case
-    use: Use | None
-    extent: Extent
+    use: LabelUse | None
+    extent: AnnotationExtent
     score: float | None  # mean uncertainty around the prediction
-    structures: list[StructureFigures]
+    structures: list[StructureStatistics]
     scores: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
 
@@ -83,7 +87,7 @@ class CaseData:
     notes: list[str]
 
 
-def read_case(project: Project, case: Case, run: Run | None) -> CaseData:
+def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
     """Read what can be read of a case; what cannot is told in a note without any path."""
     notes: list[str] = []
     scan: Volume | None = None
@@ -104,129 +108,131 @@ def read_case(project: Project, case: Case, run: Run | None) -> CaseData:
     if label is not None and scan is not None and grid_difference(label, scan):
         notes.append("Its label does not lie on the grid of its scan and is left out.")
         label = None
-    like = scan or label
-    mask: Volume | None = None
-    heat: npt.NDArray[np.float32] | None = None
+    grid = scan or label
+    prediction: Volume | None = None
+    uncertainty: npt.NDArray[np.float32] | None = None
     if run is not None:
         try:
             if (path := project.prediction_path(run.id, case.id)).exists():
-                mask = image_io.read_label(path)
-            if mask is not None:
-                heat = project.read_prediction(run.id, case.id, "uncertainty")
+                prediction = image_io.read_label(path)
+            if prediction is not None:
+                uncertainty = project.read_prediction(run.id, case.id, "uncertainty")
         except DyconError:
             notes.append("Its prediction cannot be read.")
-            mask = None
-    if mask is not None and like is not None and grid_difference(mask, like):
+            prediction = None
+    if prediction is not None and grid is not None and grid_difference(prediction, grid):
         notes.append("Its prediction does not lie on the grid of its scan and is left out.")
-        mask = None
-    if mask is None or (heat is not None and heat.shape != mask.shape):
-        heat = None
-    like = like or mask
+        prediction = None
+    if prediction is None or (uncertainty is not None and uncertainty.shape != prediction.shape):
+        uncertainty = None
+    grid = grid or prediction
     return CaseData(
         case,
         scan,
         None if label is None or (label.array == UNANNOTATED).all() else label.array,
-        None if mask is None else mask.array,
-        heat,
-        like.spacing_mm if like is not None else (1.0, 1.0, 1.0),
+        None if prediction is None else prediction.array,
+        uncertainty,
+        grid.spacing_mm if grid is not None else (1.0, 1.0, 1.0),
         notes,
     )
 
 
-def measure(data: CaseData, classes: Sequence[ClassInfo], use: Use | None) -> CaseFigures:
-    """Volumes, and how well label and prediction agree; ``use`` as in ``used_labels``."""
+def compute_statistics(
+    data: CaseData, classes: Sequence[ClassInfo], use: LabelUse | None
+) -> CaseStatistics:
+    """Volumes, and how well label and prediction agree; ``use`` as in ``classify_label_use``."""
     from napari_dycon.engine.evaluation.segmentation_metrics import (
         evaluate_case,  # torch, only when it is needed
     )
 
     label, prediction = data.label, data.prediction
-    extent = _extent(label)
+    extent = _classify_extent(label)
     if extent == "none" or prediction is None:
         use = None
-    shape = next((m.shape for m in (label, prediction) if m is not None), None)
+    shape = next((mask.shape for mask in (label, prediction) if mask is not None), None)
     if shape is None:
-        structures = [StructureFigures(info) for info in classes]
-        return CaseFigures(data.case, use, extent, None, structures, None, data.notes)
+        structures = [StructureStatistics(info) for info in classes]
+        return CaseStatistics(data.case, use, extent, None, structures, None, data.notes)
     values = [info.value for info in classes]
-    drawn = label if label is not None else np.full(shape, UNANNOTATED, np.uint8)
-    rows = compare_structures(drawn, prediction, values, data.spacing_mm)
+    reference_label = label if label is not None else np.full(shape, UNANNOTATED, np.uint8)
+    comparisons = compare_structures(reference_label, prediction, values, data.spacing_mm)
     scores = None
     if label is not None and prediction is not None:
         scores = evaluate_case(prediction, label, data.spacing_mm, values)
-    complete = extent == "complete"
+    is_complete = extent == "complete"
     structures = []
-    for info, row in zip(classes, rows, strict=True):
-        found: Mapping[str, Any] = scores["classes"][str(info.value)] if scores else {}
-        if not complete and row.dice is None:  # nothing of it in the annotated part
-            found = {}
+    for info, comparison in zip(classes, comparisons, strict=True):
+        metrics: Mapping[str, Any] = scores["classes"][str(info.value)] if scores else {}
+        if not is_complete and comparison.dice is None:  # nothing of it in the annotated part
+            metrics = {}
         structures.append(
-            StructureFigures(
+            StructureStatistics(
                 info,
-                label_ml=(row.label_ml or 0.0) if complete else row.label_ml,
-                prediction_ml=row.prediction_ml,
-                dice=found.get("dice"),
-                jaccard=found.get("jaccard"),
-                hd95_mm=found.get("hd95_mm") if complete else None,
-                asd_mm=found.get("asd_mm") if complete else None,
-                missed=bool(found.get("missed")),
+                label_ml=(comparison.label_ml or 0.0) if is_complete else comparison.label_ml,
+                prediction_ml=comparison.prediction_ml,
+                dice=metrics.get("dice"),
+                jaccard=metrics.get("jaccard"),
+                hd95_mm=metrics.get("hd95_mm") if is_complete else None,
+                asd_mm=metrics.get("asd_mm") if is_complete else None,
+                missed=bool(metrics.get("missed")),
             )
         )
     score = None
     if prediction is not None and data.uncertainty is not None:
         score = mean_foreground_uncertainty(prediction, data.uncertainty, data.spacing_mm)
-    return CaseFigures(
-        data.case, use, extent, score, structures, scores if complete else None, data.notes
+    return CaseStatistics(
+        data.case, use, extent, score, structures, scores if is_complete else None, data.notes
     )
 
 
-def used_labels(project: Project, run: Run) -> dict[str, Use]:
+def classify_label_use(project: Project, run: Run) -> dict[str, LabelUse]:
     """What a run did with the label of each case; runs that it went on from count as well."""
-    learned = cases_trained_on(project, run.id)
-    found: dict[str, Use] = {}
+    trained_ids = cases_trained_on(project, run.id)
+    uses: dict[str, LabelUse] = {}
     for case in project.cases:
-        if case.id in learned:
-            found[case.id] = "learned from"
+        if case.id in trained_ids:
+            uses[case.id] = "learned from"
         else:
-            found[case.id] = "validation" if case.split == "validation" else "labeled since"
-    return found
+            uses[case.id] = "validation" if case.split == "validation" else "labeled since"
+    return uses
 
 
-def as_csv(figures: Sequence[CaseFigures]) -> str:
+def to_csv(statistics: Sequence[CaseStatistics]) -> str:
     """One line a case and structure, numbers in full; safe to open as a spreadsheet."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(HEADER)
-    for one in figures:
-        for row in one.structures:
+    writer.writerow(CSV_COLUMNS)
+    for stats in statistics:
+        for row in stats.structures:
             numbers = (row.label_ml, row.prediction_ml, row.dice, row.jaccard)
             writer.writerow(
                 [
-                    _safe(one.case.id),
-                    one.case.status,
-                    one.case.split,
-                    EXTENTS[one.extent],
-                    one.use or "",
-                    _safe(row.info.name),
+                    _escape_formula(stats.case.id),
+                    stats.case.status,
+                    stats.case.split,
+                    EXTENT_LABELS[stats.extent],
+                    stats.use or "",
+                    _escape_formula(row.info.name),
                     row.info.value,
-                    *(_number(number) for number in (*numbers, row.hd95_mm, row.asd_mm)),
+                    *(_format_number(number) for number in (*numbers, row.hd95_mm, row.asd_mm)),
                     int(row.missed),
-                    _number(one.score),
-                    " ".join(one.notes),
+                    _format_number(stats.score),
+                    " ".join(stats.notes),
                 ]
             )
     return text.getvalue()
 
 
-def _safe(text: str) -> str:
+def _escape_formula(text: str) -> str:
     """Text that no spreadsheet takes for a formula."""
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in "\t\r\n" else text
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _extent(label: Mask | None) -> Extent:
+def _classify_extent(label: Mask | None) -> AnnotationExtent:
     if label is None:
         return "none"
     return "part" if (label == UNANNOTATED).any() else "complete"

@@ -8,14 +8,14 @@ from typing import Any
 
 from napari_dycon.core.atomic import ensure_dir, write_bytes, write_text
 from napari_dycon.errors import UserError
-from napari_dycon.exports.report.figures import case_picture
-from napari_dycon.exports.report.html import page
+from napari_dycon.exports.report.figures import draw_case
+from napari_dycon.exports.report.html import render_page
 from napari_dycon.exports.report.statistics import (
-    CaseFigures,
-    as_csv,
-    measure,
-    read_case,
-    used_labels,
+    CaseStatistics,
+    classify_label_use,
+    compute_statistics,
+    load_case_data,
+    to_csv,
 )
 from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.models import Case
@@ -29,7 +29,7 @@ def write_report(
     *,
     run: str | None = None,
     cases: Sequence[str] | None = None,
-    progress: OnProgress | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Path:
     """Write ``report.html`` and ``cases.csv``; what cannot be read of a case is told in its row.
 
@@ -56,45 +56,47 @@ def write_report(
         There is no such run, or the folder cannot be written to.
     """
     out = Path(out)
-    wanted = project.cases if cases is None else [project.get_case(one) for one in cases]
-    if not wanted:
+    selected = project.cases if cases is None else [project.get_case(case_id) for case_id in cases]
+    if not selected:
         raise UserError(f"{project.name} has no case to report on. Add scans first.")
-    used = project.get_run(run) if run is not None else _newest(project, wanted)
-    uses = {} if used is None else used_labels(project, used)
-    figures: list[CaseFigures] = []
+    used_run = project.get_run(run) if run is not None else _find_newest_run(project, selected)
+    uses = {} if used_run is None else classify_label_use(project, used_run)
+    statistics: list[CaseStatistics] = []
     pictures: dict[str, str] = {}
     ensure_dir(out)
-    for number, case in enumerate(wanted, start=1):
-        data = read_case(project, case, used)  # one case in memory at a time
-        figures.append(measure(data, project.classes, uses.get(case.id)))
+    for number, case in enumerate(selected, start=1):
+        data = load_case_data(project, case, used_run)  # one case in memory at a time
+        statistics.append(compute_statistics(data, project.classes, uses.get(case.id)))
         if data.scan is not None:
-            pictures[case.id] = case_picture(data, project.classes, f"scan-{number}")
-        if progress:
-            progress(number, len(wanted), case.id)
+            pictures[case.id] = draw_case(data, project.classes, f"scan-{number}")
+        if on_progress:
+            on_progress(number, len(selected), case.id)
     # With its mark, without which spreadsheets do not take a file for UTF-8.
-    write_bytes(out / "cases.csv", as_csv(figures).encode("utf-8-sig"))
+    write_bytes(out / "cases.csv", to_csv(statistics).encode("utf-8-sig"))
     path = out / "report.html"
-    write_text(path, page(project, used, figures, _summaries(figures), pictures))
+    write_text(
+        path, render_page(project, used_run, statistics, _summarize_by_use(statistics), pictures)
+    )
     return path
 
 
-def _newest(project: Project, cases: Sequence[Case]) -> Run | None:
+def _find_newest_run(project: Project, cases: Sequence[Case]) -> Run | None:
     for run in reversed(project.runs()):
         if any(project.prediction_path(run.id, case.id).exists() for case in cases):
             return run
     return None
 
 
-def _summaries(figures: Sequence[CaseFigures]) -> Mapping[str, Mapping[str, Any]]:
+def _summarize_by_use(statistics: Sequence[CaseStatistics]) -> Mapping[str, Mapping[str, Any]]:
     """For each use of a label the means over its completely labeled and predicted cases."""
-    groups: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for one in figures:
-        if one.use is not None and one.scores is not None:
-            groups.setdefault(one.use, {})[one.case.id] = one.scores
-    if not groups:
+    scores_by_use: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for stats in statistics:
+        if stats.use is not None and stats.scores is not None:
+            scores_by_use.setdefault(stats.use, {})[stats.case.id] = stats.scores
+    if not scores_by_use:
         return {}
     from napari_dycon.engine.evaluation.segmentation_metrics import (
         summarize,  # torch, only when it is needed
     )
 
-    return {use: summarize(scores) for use, scores in groups.items()}
+    return {use: summarize(scores) for use, scores in scores_by_use.items()}

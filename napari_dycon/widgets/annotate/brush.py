@@ -81,7 +81,7 @@ class Brush(QWidget):
         layout.addLayout(grid)
         layers.size_changed.connect(self._show_size)
         session.case_shown.connect(self._refresh)
-        session.drawing.range_changed.connect(self._show_range)
+        session.annotation.paint_range_changed.connect(self._show_range)
         self._show_size()
         self._refresh()
 
@@ -97,18 +97,18 @@ class Brush(QWidget):
 
     def pick_at(self, place: tuple[float, ...]) -> None:
         """Limit painting to gray values like those at a place in mm."""
-        view = self.session.view
+        view = self.session.case
         if view is not None:
             z, y, x = (round(p / s) for p, s in zip(place[-3:], view.image.spacing_mm, strict=True))
             self._pick((z, y, x))
 
     def _refresh(self, *_: object) -> None:
-        why_not = self.session.why_no_edit()
+        why_not = self.session.edit_blocked_reason()
         for item in (self.paint, self.background, self.unmark, self.pick, self.limited):
             set_enabled(item, why_not)
-        view = self.session.view
+        view = self.session.case
         if view is not None and not self.limited.isChecked():
-            low, high = view.gray[0]
+            low, high = view.intensity_ranges[0]
             with signals_blocked(self.low), signals_blocked(self.high):
                 self.low.setValue(low)
                 self.high.setValue(high)
@@ -122,7 +122,7 @@ class Brush(QWidget):
         gray = (self.low.value(), self.high.value()) if on else None
         if gray is not None and gray[0] > gray[1]:
             gray = gray[1], gray[0]
-        self.session.drawing.limit_painting(gray)
+        self.session.annotation.set_paint_range(gray)
 
     def _range_edited(self, _: float) -> None:
         if self.limited.isChecked():
@@ -145,5 +145,5 @@ class Brush(QWidget):
         self.session.message.emit("info", "Click into the scan to pick the range of gray values.")
 
     def _pick(self, voxel: tuple[int, int, int]) -> None:
-        low, high = self.session.drawing.pick_range(voxel)
+        low, high = self.session.annotation.pick_intensity_range(voxel)
         self.session.message.emit("info", f"Painting gray values {low:.1f} to {high:.1f} only.")

@@ -39,5 +39,5 @@ class GrayWindow(QWidget):
         self._refresh()
 
     def _refresh(self, *_: object) -> None:
-        view = self.session.view
+        view = self.session.case
         self.setVisible(view is not None and view.is_ct)

@@ -32,14 +32,14 @@ class BoxTools(QWidget):
         self.remove = button(
             "Remove box",
             "Take the box away; growing then reaches as far around strokes as the preferences say",
-            guarded(session, lambda: session.drawing.limit_growing(None)),
+            guarded(session, lambda: session.annotation.set_roi(None)),
         )
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         for item in (QLabel("Slices"), self.first, QLabel("to"), self.last):
             row.addWidget(item)
         session.case_shown.connect(self._refresh)
-        session.drawing.box_changed.connect(self._refresh)
+        session.annotation.roi_changed.connect(self._refresh)
         layers.box.editing_changed.connect(self._refresh)
         layers.viewer.dims.events.order.connect(self._refresh)
         layers.viewer.dims.events.ndisplay.connect(self._refresh)
@@ -54,7 +54,7 @@ class BoxTools(QWidget):
         guarded(self.session, self.layers.box.set_slices)(self.first.value(), self.last.value() + 1)
 
     def _refresh(self, *_: object) -> None:
-        view, box = self.session.view, self.session.drawing.box
+        view, box = self.session.case, self.session.annotation.roi
         flat = self.layers.viewer.dims.ndisplay == 2
         why_not = "" if view else "choose a case in the list first"
         if not flat and not why_not:

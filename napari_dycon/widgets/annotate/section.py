@@ -84,13 +84,13 @@ class AnnotateSection(QWidget):
         self.session.message.emit("info", f"Slice {index}: {changed} voxels are background now.")
 
     def _refresh(self, *_: object) -> None:
-        why_not = self.session.why_no_edit()
+        why_not = self.session.edit_blocked_reason()
         for item in (self.slice_done, self.case_done, self.reviewed):
             set_enabled(item, why_not)
 
     def _status(self, status: str) -> None:
-        if self.session.view is not None:
-            self.session.set_case_status(self.session.view.id, status)
+        if self.session.case is not None:
+            self.session.set_case_status(self.session.case.id, status)
 
     def _on_saved(self, case_id: str) -> None:
         from qtpy.QtCore import QTime

@@ -21,7 +21,7 @@ class DrawTools(QWidget):
         self.session = session
         self.layers = layers
         self.palette_of_structures = palette
-        drawing = session.drawing
+        drawing = session.annotation
         self.fill = button(
             "Fill between slices",
             "Fill the chosen structure between the slices it is painted in, across the axis in "
@@ -80,7 +80,7 @@ class DrawTools(QWidget):
         self.largest = button(
             "Largest piece",
             "Keep the largest connected piece of the chosen structure; others become background",
-            guarded(session, lambda: drawing.keep_largest(palette.value)),
+            guarded(session, lambda: drawing.keep_largest_component(palette.value)),
         )
         self.busy = QLabel("")
         grid = QGridLayout(self)
@@ -104,7 +104,7 @@ class DrawTools(QWidget):
                     span = 2 if items[1] is None else 1
                     grid.addWidget(item, row, column, 1, span)
         session.case_shown.connect(self._refresh)
-        drawing.busy_changed.connect(self._refresh)
+        drawing.operation_changed.connect(self._refresh)
         drawing.proposal_changed.connect(self._refresh)
         self._refresh()
 
@@ -114,29 +114,29 @@ class DrawTools(QWidget):
         chosen = [self.palette_of_structures.value]
         if self.all.isChecked() and project is not None:
             chosen = [info.value for info in project.classes]
-        self.session.drawing.fill_between(
-            chosen, self.layers.axis, follow_edges=self.edges.isChecked()
+        self.session.annotation.fill_between(
+            chosen, self.layers.axis, refine_to_edges=self.edges.isChecked()
         )
 
     def grow_strokes(self) -> None:
         """Propose what structures grow to from their strokes, inside the box if there is one."""
         self.layers.box.finish()
-        self.session.drawing.grow(margin_mm=float(preferences().annotate.grow_margin_mm))
+        self.session.annotation.grow(margin_mm=float(preferences().annotate.grow_margin_mm))
 
     def copy_neighbor(self, step: int) -> None:
         """Copy the chosen structure from a neighbor of the slice in view."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to copy a slice.")
         here = self.layers.slice_index
-        self.session.drawing.copy_slice(
+        self.session.annotation.copy_slice(
             self.palette_of_structures.value, self.layers.axis, here + step, here
         )
 
     def _refresh(self, *_: object) -> None:
-        drawing = self.session.drawing
-        why_not = self.session.why_no_edit()
-        if drawing.busy:
-            why_not = f"{drawing.busy.lower()} is at work"
+        drawing = self.session.annotation
+        why_not = self.session.edit_blocked_reason()
+        if drawing.operation:
+            why_not = f"{drawing.operation.lower()} is at work"
         for item in (
             self.fill,
             self.from_before,
@@ -150,5 +150,5 @@ class DrawTools(QWidget):
         for item in (self.accept, self.discard):
             set_enabled(item, "" if drawing.has_proposal else "nothing is proposed")
             item.setVisible(drawing.has_proposal)
-        self.busy.setText(f"{drawing.busy}…" if drawing.busy else "")
-        self.busy.setVisible(bool(drawing.busy))
+        self.busy.setText(f"{drawing.operation}…" if drawing.operation else "")
+        self.busy.setVisible(bool(drawing.operation))

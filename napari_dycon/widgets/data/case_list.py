@@ -9,8 +9,8 @@ from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QImage, QPixmap, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
-from napari_dycon.application.active_case import CaseView
-from napari_dycon.application.case_summaries import CaseSummaries, CaseSummary, Picture
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.case_summaries import CaseSummaries, CaseSummary, Thumbnail
 from napari_dycon.project.models import Case
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import signals_blocked
@@ -122,7 +122,7 @@ class CaseList(QTreeWidget):
             else:
                 self._describe(cases)
             self._hide(cases)
-        self.mark_shown(self.session.view)
+        self.mark_shown(self.session.case)
         self._look.start()
 
     def show_only(self, name: str) -> None:
@@ -131,25 +131,25 @@ class CaseList(QTreeWidget):
         self._hide(self._cases())
         self._look.start()
 
-    def mark_shown(self, view: CaseView | None) -> None:
+    def mark_shown(self, view: ActiveCase | None) -> None:
         """Select the row of the case in view."""
         with signals_blocked(self):
             self.setCurrentItem(self._rows.get(view.id) if view is not None else None)
 
     def _read_ahead(self) -> None:
         """Have the case in the row below read, and the one that is suggested next."""
-        view = self.session.view
+        view = self.session.case
         if view is None or (row := self._rows.get(view.id)) is None:
             return
         below = self.itemBelow(row)
         wanted = [below.text(NAME)] if below is not None else []
         places = [
-            (found.place, case.id)
+            (found.rank, case.id)
             for case in self._cases()
-            if (found := self.summaries.of(case.id).suggestion) and case.id != view.id
+            if (found := self.summaries.get(case.id).suggestion) and case.id != view.id
         ]
         wanted += [case for _, case in sorted(places)[:1] if case not in wanted]
-        self.session.read_ahead(wanted)
+        self.session.preload_cases(wanted)
 
     def _cases(self) -> list[Case]:
         return self.session.project.cases if self.session.project is not None else []
@@ -171,8 +171,8 @@ class CaseList(QTreeWidget):
             item = self._rows.get(case.id)
             if item is None or (only is not None and case.id not in only):
                 continue
-            known = self.summaries.of(case.id)
-            told = (case.status, case.split, known.dice, known.suggestion, id(known.picture))
+            known = self.summaries.get(case.id)
+            told = (case.status, case.split, known.dice, known.suggestion, id(known.thumbnail))
             ranks = _ranks(number, case, known)
             if self._told.get(case.id) != told:
                 self._told[case.id] = told
@@ -213,7 +213,7 @@ class CaseList(QTreeWidget):
         while item is not None and len(found) < shown:
             found.append(item.text(NAME))
             item = self.itemBelow(item)
-        self.summaries.request_pictures(found)
+        self.summaries.request_thumbnails(found)
 
 
 def _ranks(number: int, case: Case, known: CaseSummary) -> tuple[float, ...]:
@@ -221,7 +221,7 @@ def _ranks(number: int, case: Case, known: CaseSummary) -> tuple[float, ...]:
     return (
         float(number),
         2.0 * ORDER.index(case.status) + (case.split == "validation"),
-        float(known.suggestion.place) if known.suggestion else LAST,
+        float(known.suggestion.rank) if known.suggestion else LAST,
         LAST if known.dice is None else known.dice,
     )
 
@@ -234,14 +234,14 @@ def _write(item: CaseItem, case: Case, known: CaseSummary) -> None:
     item.setForeground(STATUS, QColor(color) if color else item.foreground(NAME))
     tip = "kept for validation: never learned from, used to measure" if validation else ""
     item.setToolTip(STATUS, tip)
-    item.setText(NEXT, str(found.place) if found and found.score is not None else "")
+    item.setText(NEXT, str(found.rank) if found and found.score is not None else "")
     item.setToolTip(NEXT, f"{found.reason[0].upper()}{found.reason[1:]}." if found else "")
     item.setText(DICE, "" if known.dice is None else f"{known.dice:.2f}")
-    if known.picture is not None:
-        item.setIcon(NAME, _icon(known.picture))
+    if known.thumbnail is not None:
+        item.setIcon(NAME, _icon(known.thumbnail))
 
 
-def _icon(picture: Picture) -> QIcon:
+def _icon(picture: Thumbnail) -> QIcon:
     """Icon of a gray picture, centerd on a square."""
     height, width = picture.shape
     image = QImage(picture.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)

@@ -81,7 +81,7 @@ class DataSection(QWidget):
         session.project_changed.connect(self._project_changed)
         session.cases_changed.connect(self._fill)
         session.case_shown.connect(self._count)
-        session.asked.connect(lambda question: ask(self, session, question))
+        session.prompt_requested.connect(lambda question: ask(self, session, question))
         self._project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
@@ -122,7 +122,7 @@ class DataSection(QWidget):
         if len(project.channels) == 1:
             guarded(self.session, self.session.add_cases)(chosen)
             return
-        examples = guarded(self.session, self.session.transfers.examples)()
+        examples = guarded(self.session, self.session.import_export.list_example_files)()
         if examples is None:  # what is wrong was told
             return
         paths = [Path(path) for path in chosen]
@@ -151,8 +151,8 @@ class DataSection(QWidget):
 
     def _export(self) -> None:
         project = self.session.project
-        if self.session.transfers.exporting:
-            guarded(self.session, self.session.transfers.check_export)()
+        if self.session.import_export.is_exporting:
+            guarded(self.session, self.session.import_export.check_export)()
         elif project is not None:
             dialog = ExportDialog(self, project)
             accepted = dialog.exec()
@@ -178,7 +178,7 @@ class DataSection(QWidget):
         if (project := self.session.project) is not None:
             cases = project.cases
             labeled = sum(case.status in ("labeled", "reviewed") for case in cases)
-            hint = "" if self.session.view else "; click a case to show it"
+            hint = "" if self.session.case else "; click a case to show it"
             only = " (only shown)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
             self.title.setText(f"{name}{only}: {labeled} of {len(cases)} labeled{hint}")
@@ -189,7 +189,7 @@ class DataSection(QWidget):
 
     def _clicked_again(self, item: QTreeWidgetItem, _: int) -> None:
         """Bring back a case whose layer was removed, or that could not be read before."""
-        view = self.session.view
+        view = self.session.case
         shown = view is not None and view.id == item.text(0)
         if self._asked == item.text(0) and (not shown or self.session.label_writer is None):
             guarded(self.session, self.session.show_case)(item.text(0))

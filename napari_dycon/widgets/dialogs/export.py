@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.exports.masks import ENDINGS
+from napari_dycon.exports.masks import FILE_SUFFIXES
 from napari_dycon.exports.registry import FORMATS
 from napari_dycon.io.dicom.terminology import list_codes, suggest
 from napari_dycon.project.store import Project
@@ -104,7 +104,7 @@ class ExportDialog(QDialog):
         """Format, folder and options, as ``Session.export`` takes them."""
         name = str(self.format_.currentData())
         options: dict[str, Any] = {}
-        if name in ENDINGS:
+        if name in FILE_SUFFIXES:
             options["what"] = self.what.currentData()
             options["uncertainty"] = self.uncertainty.isChecked()
         if name == "dicom-seg":
@@ -139,7 +139,7 @@ class ExportDialog(QDialog):
         name = str(self.format_.currentData())
         self._about.setText(ABOUT.get(name, "One file a case, on its scan's own grid."))
         for widget in (self.what, self.uncertainty):
-            self._show_row(widget, name in ENDINGS)
+            self._show_row(widget, name in FILE_SUFFIXES)
         for widget in (self.identity, self._all_terms):
             self._show_row(widget, name == "dicom-seg")
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(

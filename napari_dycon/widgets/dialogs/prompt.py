@@ -5,13 +5,13 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QWidget
 
-from napari_dycon.application.prompts import Question
+from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
 
-def ask(parent: QWidget, session: Session, question: Question) -> bool:
+def ask(parent: QWidget, session: Session, question: UserPrompt) -> bool:
     """Ask and do what was chosen; returns whether that worked. Cancel is the default."""
     text, _, more = question.text.partition("\n\n")
     box = QMessageBox(QMessageBox.Icon.Question, question.title, "", parent=parent)

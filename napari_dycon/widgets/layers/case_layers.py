@@ -18,7 +18,7 @@ from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
-from napari_dycon.application.active_case import CaseView
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.colormaps import label_colormap, same_colors
@@ -55,7 +55,7 @@ class CaseLayers(PaintedLayers):
             (session.label_saved, self.overlays.compare),
             (session.project_changed, self._project_changed),
             (session.cases_changed, self._recolor),
-            (session.drawing.proposal_changed, self.overlays.propose),
+            (session.annotation.proposal_changed, self.overlays.propose),
         )
         for signal, slot in self._connections:
             signal.connect(slot)
@@ -96,17 +96,17 @@ class CaseLayers(PaintedLayers):
     def set_gray_window(self, window: tuple[float, float] | None) -> None:
         """Show CT between two Hounsfield units, now and for the cases to come; None for all."""
         self.gray_window = window
-        if (view := self.session.view) is not None and view.is_ct:
+        if (view := self.session.case) is not None and view.is_ct:
             for layer in self.layers_of("image"):
                 low, high = self._contrast(view, 0)
                 least, most = layer.contrast_limits_range
                 layer.contrast_limits_range = (min(low, least), max(high, most))
                 layer.contrast_limits = (low, high)
 
-    def _contrast(self, view: CaseView, index: int) -> tuple[float, float]:
+    def _contrast(self, view: ActiveCase, index: int) -> tuple[float, float]:
         if self.gray_window is not None and view.is_ct:
             return self.gray_window
-        return view.gray[index]
+        return view.intensity_ranges[index]
 
     @property
     def axis(self) -> int:
@@ -116,7 +116,7 @@ class CaseLayers(PaintedLayers):
     @property
     def slice_index(self) -> int:
         """Number of the slice in view across ``axis``."""
-        view = self.session.view
+        view = self.session.case
         if view is None:
             return 0
         place = self.viewer.dims.point[self.axis] / view.image.spacing_mm[self.axis]
@@ -124,7 +124,7 @@ class CaseLayers(PaintedLayers):
 
     def go_to_slice(self, index: int, axis: int) -> None:
         """Show a slice across an axis."""
-        view = self.session.view
+        view = self.session.case
         if view is not None:
             self._turns.skip(self._center)
             index = int(np.clip(index, 0, view.image.shape[axis] - 1))
@@ -140,7 +140,7 @@ class CaseLayers(PaintedLayers):
 
     def _move_to(self, place: Sequence[float]) -> None:
         """Show the slices nearest to a place in mm."""
-        if (view := self.session.view) is not None:
+        if (view := self.session.case) is not None:
             # Between two slices napari's sliders go on to one of them, and all is drawn twice.
             spacing = view.image.spacing_mm
             self.viewer.dims.point = tuple(
@@ -149,7 +149,7 @@ class CaseLayers(PaintedLayers):
 
     # ---- From the session to the layers ------------------------------------------------------
 
-    def _show(self, view: CaseView | None) -> None:
+    def _show(self, view: ActiveCase | None) -> None:
         if view is None:
             self._put_brush_down()
         with self.own_work():
@@ -176,18 +176,18 @@ class CaseLayers(PaintedLayers):
         )
 
     def _center(self) -> None:
-        if (view := self.session.view) is not None:
+        if (view := self.session.case) is not None:
             self._move_to(
                 [n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)]
             )
 
     def _upright(self, *_: object) -> None:
         """Show the head above the feet in slices that hold both; napari draws axes downwards."""
-        if self.session.view is not None:
+        if self.session.case is not None:
             upward = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
             self.viewer.scene.camera.orientation2d = ("up" if upward else "down", "right")
 
-    def _add_layers(self, view: CaseView) -> None:
+    def _add_layers(self, view: ActiveCase) -> None:
         for index in reversed(range(view.image.channels)):
             layer = Image(
                 _channel(view, index),
@@ -200,7 +200,7 @@ class CaseLayers(PaintedLayers):
         label = CaseLabels(
             view.label,
             image=_channel(view, 0),
-            only_shown=bool(self.session.why_no_edit()),
+            only_shown=bool(self.session.edit_blocked_reason()),
             name="label",
             colormap=self._colormap(),
             **self.settings(view, "label"),
@@ -210,7 +210,7 @@ class CaseLayers(PaintedLayers):
         label.events.data.connect(self._data_replaced)
         self._hand_brush_to(label)
 
-    def _change_layers(self, view: CaseView, scans: list[Any]) -> None:
+    def _change_layers(self, view: ActiveCase, scans: list[Any]) -> None:
         """Put another case into the layers that are there; brush, tool and visibility stay."""
         for index, layer in zip(reversed(range(view.image.channels)), scans, strict=True):
             self.place(layer, view, "image")
@@ -223,7 +223,7 @@ class CaseLayers(PaintedLayers):
         label.show(view.label, _channel(view, 0))
         label.brush_mm = self.brush_mm
 
-    def _scan_name(self, view: CaseView, index: int) -> str:
+    def _scan_name(self, view: ActiveCase, index: int) -> str:
         names = self.session.project.channels if self.session.project else []
         # napari shows the names of layers in its status bar, too.
         return escape_rich_text(
@@ -255,7 +255,7 @@ class CaseLayers(PaintedLayers):
     # ---- From the layers to the session ------------------------------------------------------
 
     def _data_replaced(self, event: Any) -> None:
-        view, layer = self.session.view, event.source
+        view, layer = self.session.case, event.source
         if view is None or layer.data is view.label or self._working:
             return
         if layer.data.shape == view.label.shape and layer.data.dtype == np.uint8:
@@ -267,7 +267,7 @@ class CaseLayers(PaintedLayers):
 
     def _on_removed(self, event: Any) -> None:
         """Save when somebody removes the label layer by hand; it comes back with the case."""
-        view = self.session.view
+        view = self.session.case
         if view is None or self._working or getattr(event.value, "data", None) is not view.label:
             return
         self.session.save_label()
@@ -277,7 +277,7 @@ class CaseLayers(PaintedLayers):
         )
 
 
-def _channel(view: CaseView, index: int) -> npt.NDArray[Any]:
+def _channel(view: ActiveCase, index: int) -> npt.NDArray[Any]:
     """One channel of a case's scan, (D, H, W)."""
     array: npt.NDArray[Any] = view.image.array
     return array if array.ndim == 3 else np.asarray(array[index])

@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from qtpy.QtCore import QObject, Signal
 
-from napari_dycon.application.active_case import CaseView
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.project.models import ClassInfo
 from napari_dycon.session import Session
 
@@ -75,7 +75,7 @@ class LayerStack(QObject):
         if (layer := self.layer(role)) is not None:
             layer.opacity = opacity
 
-    def settings(self, view: CaseView, role: str) -> dict[str, Any]:
+    def settings(self, view: ActiveCase, role: str) -> dict[str, Any]:
         """What every layer of a case is made with: place, units, opacity, mark."""
         return {
             "scale": view.image.spacing_mm,
@@ -86,7 +86,7 @@ class LayerStack(QObject):
             "visible": self.visible[role],
         }
 
-    def place(self, layer: Layer, view: CaseView, role: str) -> None:
+    def place(self, layer: Layer, view: ActiveCase, role: str) -> None:
         """Bring a layer to where a case lies, and mark it as that case's."""
         settings = self.settings(view, role)
         layer.metadata = settings["metadata"]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Image, Labels, Layer
 
-from napari_dycon.application.active_case import CaseView
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.widgets.layers.colormaps import COOL, HEAT, difference_colormap, label_colormap
 from napari_dycon.widgets.window.preferences import preferences
@@ -67,7 +67,7 @@ class Overlays:
 
     def _empty(self) -> None:
         """Hide what was shown of the case before, on the grid of the one in view."""
-        view = self._session.view
+        view = self._session.case
         if view is None:
             return
         nothing = np.broadcast_to(np.uint8(0), view.label.shape)
@@ -81,7 +81,7 @@ class Overlays:
                     self._unveil(found, role)
 
     def _show_prediction(self) -> None:
-        if (view := self._session.view) is not None:
+        if (view := self._session.case) is not None:
             self._show_labels("prediction", view.prediction)
 
     def set_threshold(self, threshold: float) -> None:
@@ -93,18 +93,18 @@ class Overlays:
 
     def compare(self, *_: object) -> None:
         """Work out anew where label and prediction part, while that is shown."""
-        view = self._session.view
+        view = self._session.case
         if view is None or view.prediction is None or not self._layers.visible["difference"]:
             self._show_labels("difference", None)
             return
         label, prediction = view.label.copy(), view.prediction
 
         def done(found: Mask) -> None:
-            if self._session.view is view and self._layers.visible["difference"]:
+            if self._session.case is view and self._layers.visible["difference"]:
                 self._show_labels("difference", found)
 
-        self._session.background.run(
-            lambda: difference_map(label, prediction), done, self._session.tell
+        self._session.task_runner.submit(
+            lambda: difference_map(label, prediction), done, self._session.report_error
         )
 
     def propose(self, proposal: Mask | None) -> None:
@@ -112,7 +112,7 @@ class Overlays:
         self._show_labels("proposal", proposal)
 
     def _show_labels(self, role: str, data: Mask | None) -> None:
-        view, found = self._session.view, self._layers.layer(role)
+        view, found = self._session.case, self._layers.layer(role)
         with self._layers.own_work():
             if data is None or view is None:
                 if found is not None and role in KEPT:
@@ -128,7 +128,7 @@ class Overlays:
             else:
                 self._add_labels(role, view, data)
 
-    def _add_labels(self, role: str, view: CaseView, data: Mask) -> Labels:
+    def _add_labels(self, role: str, view: ActiveCase, data: Mask) -> Labels:
         different = role == "difference"
         classes = self._session.project.classes if self._session.project else []
         layer = Labels(
@@ -146,7 +146,7 @@ class Overlays:
         return layer
 
     def _show_map(self, role: str) -> None:
-        view, found = self._session.view, self._layers.layer(role)
+        view, found = self._session.case, self._layers.layer(role)
         data = None if view is None else getattr(view, role)
         with self._layers.own_work():
             if view is None or data is None:
@@ -185,7 +185,8 @@ class Overlays:
             layer.visible = self._layers.visible[role]
 
     def _limits(self, role: str) -> tuple[float, float]:
-        """Range of colors of a map: from the threshold on, or higher (see ``MOST_SHOWN``)."""
-        floor = self._session.view.floors.get(role, 0.0) if self._session.view else 0.0
+        """Range of colors of a map: from the threshold on, or higher (see
+        ``MAX_TINTED_FRACTION``)."""
+        floor = self._session.case.display_thresholds.get(role, 0.0) if self._session.case else 0.0
         low = max(self.threshold, min(floor, 0.999))
         return low, max(1.0, low + 0.01)

@@ -35,7 +35,7 @@ class PaintedLayers(LayerStack):
         self.brush_mm = float(preferences().annotate.brush_mm)
         self.brush_3d = False
         self._awaited: Callable[[], None] | None = None  # ends the wait for a click
-        session.drawing.range_changed.connect(self._limit)
+        session.annotation.paint_range_changed.connect(self._limit)
 
     def set_brush_mm(self, diameter: float) -> None:
         """Set the brush's diameter, now and for the cases to come."""
@@ -79,7 +79,7 @@ class PaintedLayers(LayerStack):
 
     def accept_with_brush(self) -> None:
         """Take the brush to copy the prediction into the label."""
-        layer, view = self.layer("label"), self.session.view
+        layer, view = self.layer("label"), self.session.case
         if layer is not None and view is not None:
             self.viewer.layers.selection.active = layer
             layer.visible = True
@@ -93,7 +93,7 @@ class PaintedLayers(LayerStack):
         label.selected_label = self.brush
         label.n_edit_dimensions = 3 if self.brush_3d else 2
         label.brush_mm = self.brush_mm
-        label.limits.gray_range = self.session.drawing.paint_range
+        label.limits.gray_range = self.session.annotation.paint_range
         label.events.selected_label.connect(self._brush_changed)
         label.events.brush_size.connect(self._size_changed)
         label.events.n_edit_dimensions.connect(self._size_changed)
@@ -114,7 +114,7 @@ class PaintedLayers(LayerStack):
         if self._awaited is not None:
             self._awaited()
         self._put_brush_down()
-        self.session.drawing.range_changed.disconnect(self._limit)
+        self.session.annotation.paint_range_changed.disconnect(self._limit)
 
     # ---- From napari's own controls ----------------------------------------------------------
 

@@ -58,7 +58,7 @@ class GrowBox(QObject):
         self._gone = QTimer(self)  # napari takes long to remove a layer: in a turn of its own
         self._gone.setSingleShot(True)
         self._gone.timeout.connect(self._remove_unused)
-        self._session.drawing.box_changed.connect(self._box_changed)
+        self._session.annotation.roi_changed.connect(self._box_changed)
         dims = self._viewer.dims.events
         for event in (dims.point, dims.order, dims.ndisplay):
             event.connect(self.refresh)
@@ -69,7 +69,7 @@ class GrowBox(QObject):
         """Release the viewer and the session."""
         self._drawn.stop()
         self._gone.stop()
-        self._session.drawing.box_changed.disconnect(self._box_changed)
+        self._session.annotation.roi_changed.disconnect(self._box_changed)
         dims = self._viewer.dims.events
         for event in (dims.point, dims.order, dims.ndisplay):
             event.disconnect(self.refresh)
@@ -88,7 +88,7 @@ class GrowBox(QObject):
 
     def edit(self) -> None:
         """Take the rectangle tool; where the box is in view, take hold of it."""
-        self._session.need_view()
+        self._session.require_case()
         if self._viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to draw a box.")
         layer = self._put_layer()
@@ -98,7 +98,7 @@ class GrowBox(QObject):
         self._session.message.emit(
             "info",
             "Drag a rectangle around what shall grow."
-            if self._session.drawing.box is None
+            if self._session.annotation.roi is None
             else "Drag the box or its corners. Where a slice does not show it, draw it there.",
         )
 
@@ -118,14 +118,14 @@ class GrowBox(QObject):
 
     def set_slices(self, start: int, stop: int) -> None:
         """Let the box reach from ``start`` to before ``stop`` across the axis in view."""
-        drawing = self._session.drawing
-        if drawing.box is not None:
-            drawing.limit_growing(with_slice_extent(drawing.box, self._layers.axis, start, stop))
-            self._tell(drawing.box)
+        drawing = self._session.annotation
+        if drawing.roi is not None:
+            drawing.set_roi(with_slice_extent(drawing.roi, self._layers.axis, start, stop))
+            self._tell(drawing.roi)
 
     def restore(self) -> None:
         """Show the box of the case in view; its layer may have gone with others."""
-        if self._session.drawing.box is not None:
+        if self._session.annotation.roi is not None:
             self._put_layer()
         self.refresh()
 
@@ -149,7 +149,7 @@ class GrowBox(QObject):
 
     def _put_layer(self) -> Shapes:
         """The layer, for the case in view; it is made where there is none."""
-        view, layer = self._session.need_view(), self.layer
+        view, layer = self._session.require_case(), self.layer
         with self._layers.own_work():
             if layer is not None:
                 self._layers.place(layer, view, "box")
@@ -174,7 +174,7 @@ class GrowBox(QObject):
 
     def _rectangles(self) -> list[Corners]:
         """Where the slice in view cuts the box; its two ends in 3D."""
-        box, view = self._session.drawing.box, self._session.view
+        box, view = self._session.annotation.roi, self._session.case
         if box is None or view is None:
             return []
         axis, index = self._layers.axis, self._layers.slice_index
@@ -195,11 +195,11 @@ class GrowBox(QObject):
         label = self._layers.layer("label")
         if self._editing and label is not None:
             self._viewer.layers.selection.active = label
-        if self._session.drawing.box is None and self.layer is not None:
+        if self._session.annotation.roi is None and self.layer is not None:
             self._gone.start()
 
     def _remove_unused(self) -> None:
-        if self._session.drawing.box is None and (layer := self.layer) is not None:
+        if self._session.annotation.roi is None and (layer := self.layer) is not None:
             with self._layers.own_work():
                 self._viewer.layers.remove(layer)
 
@@ -211,16 +211,16 @@ class GrowBox(QObject):
 
     def _read(self) -> None:
         """Make what a person did to the rectangle the box."""
-        layer, drawing = self.layer, self._session.drawing
+        layer, drawing = self.layer, self._session.annotation
         if layer is None or alike(layer.data, self._put):
             return
         if not layer.data:
-            drawing.limit_growing(None)
+            drawing.set_roi(None)
             return
         margin = float(preferences().annotate.grow_margin_mm)
         axis, drawn = self._layers.axis, len(layer.data) > len(self._put)
         try:
-            box = drawing.draw_box(layer.data[-1], axis, margin)
+            box = drawing.draw_roi(layer.data[-1], axis, margin)
         finally:
             self.refresh()  # exactly on voxels, or without what is no box
         if drawn:
@@ -252,7 +252,7 @@ class GrowBox(QObject):
         """The box goes with its layer when somebody removes that by hand."""
         mark = event.value.metadata.get("napari_dycon", {})
         if not self._layers.working and mark.get("role") == "box":
-            self._session.drawing.limit_growing(None)
+            self._session.annotation.set_roi(None)
 
 
 def corners(box: Box, axis: int, end: int, shape: Sequence[int]) -> Corners:

@@ -61,13 +61,13 @@ def grow_box(viewer: Viewer) -> None:
 def accept_grown(viewer: Viewer) -> None:
     """Accept what was grown."""
     panel = panel_of(viewer)
-    guarded(panel.session, panel.session.drawing.accept_proposal)()
+    guarded(panel.session, panel.session.annotation.accept_proposal)()
 
 
 def discard_grown(viewer: Viewer) -> None:
     """Discard what was grown."""
     panel = panel_of(viewer)
-    guarded(panel.session, panel.session.drawing.discard_proposal)()
+    guarded(panel.session, panel.session.annotation.discard_proposal)()
 
 
 def finish_slice(viewer: Viewer) -> None:

@@ -42,7 +42,7 @@ class ComparisonTable(QTreeWidget):
 
     def refresh(self, *_: object) -> None:
         """Compare anew."""
-        view, project = self.session.view, self.session.project
+        view, project = self.session.case, self.session.project
         self._asked += 1
         if view is None or project is None:
             self._fill([])
@@ -55,8 +55,10 @@ class ComparisonTable(QTreeWidget):
             if asked == self._asked:
                 self._fill(rows)
 
-        self.session.background.run(
-            lambda: compare_structures(label, prediction, values, spacing), done, self.session.tell
+        self.session.task_runner.submit(
+            lambda: compare_structures(label, prediction, values, spacing),
+            done,
+            self.session.report_error,
         )
 
     def _fill(self, rows: list[StructureComparison]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_dycon.application.active_case import CaseView
+from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import Suggestion
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
@@ -145,13 +145,13 @@ class ReviewSection(QWidget):
             session.case_shown,
             session.prediction_changed,
             session.runs_changed,
-            session.place_visited,
+            session.hotspot_visited,
         ):
             signal.connect(self._refresh)
         self._refresh()
 
     def _refresh(self, *_: object) -> None:
-        project, view = self.session.project, self.session.view
+        project, view = self.session.project, self.session.case
         weights = bool(project and any(run.has_weights for run in project.runs()))
         no_view = "" if view else "choose a case in the list first"
         no_weights = "" if weights else "train first"
@@ -172,14 +172,14 @@ class ReviewSection(QWidget):
             self.accept_piece,
             self.accept_brush,
         ):
-            set_enabled(item, self.session.why_no_edit() or no_prediction)
-        number, count, seen = self.session.review.places()
+            set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
+        number, count, seen = self.session.review.hotspot_progress()
         places = f"{count} uncertain place{'s' if count > 1 else ''}"
         where = f"Place {number} of {count}" if number else places
         self.places.setText(f"{where}, {seen} seen" if count else "")
         self.source.setText(self._describe(view))
 
-    def _describe(self, view: CaseView | None) -> str:
+    def _describe(self, view: ActiveCase | None) -> str:
         if view is None:
             return "No case is shown."
         if view.prediction is None:
@@ -187,8 +187,8 @@ class ReviewSection(QWidget):
         return f"Prediction of run {view.run} for {view.id}."
 
     def _predict_one(self) -> None:
-        if self.session.view is not None:
-            self.session.predict([self.session.view.id])
+        if self.session.case is not None:
+            self.session.predict([self.session.case.id])
 
     def _predict_all(self) -> None:
         if self.session.project is not None:
@@ -217,7 +217,7 @@ class ReviewSection(QWidget):
             self.layers.center_on(place)
 
     def next_case(self) -> None:
-        shown = self.session.view.id if self.session.view else None
+        shown = self.session.case.id if self.session.case else None
 
         def go(found: list[Suggestion]) -> None:
             others = [suggestion for suggestion in found if suggestion.case != shown]
@@ -231,7 +231,7 @@ class ReviewSection(QWidget):
             self.session.message.emit("error", str(error))
 
         # Reads the maps of every unlabeled case.
-        self.session.background.run(self.session.suggestions, go, failed)
+        self.session.task_runner.submit(self.session.list_suggestions, go, failed)
 
     def accept(self, **what: Any) -> None:
         """Make the prediction, or a part of it, the label; see ``Session.accept_prediction``."""

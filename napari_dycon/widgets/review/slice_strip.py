@@ -10,7 +10,7 @@ from qtpy.QtCore import QSize
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_dycon.application.slice_profile import SliceProfile, slice_profile
+from napari_dycon.application.slice_profile import SliceProfile, compute_slice_profile
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
@@ -81,7 +81,7 @@ class SliceStrip(QWidget):
 
     def refresh(self, *_: object) -> None:
         """Work the profile out anew, in the background."""
-        view = self.session.view
+        view = self.session.case
         self._asked += 1
         if view is None:
             self._draw(None)
@@ -93,8 +93,8 @@ class SliceStrip(QWidget):
             if asked == self._asked:
                 self._draw(profile)
 
-        self.session.background.run(
-            lambda: slice_profile(label, uncertainty, axis), done, self.session.tell
+        self.session.task_runner.submit(
+            lambda: compute_slice_profile(label, uncertainty, axis), done, self.session.report_error
         )
 
     def _draw(self, profile: SliceProfile | None) -> None:
@@ -104,7 +104,7 @@ class SliceStrip(QWidget):
             self.bars.setOpts(x=[], height=[], brushes=[])
             self.here.hide()
             return
-        count = len(profile.annotated)
+        count = len(profile.annotated_fractions)
         numbers = np.arange(count)
         if profile.uncertainty is None:
             self.curve.setData([], [])
@@ -112,7 +112,7 @@ class SliceStrip(QWidget):
             self.curve.setData(numbers, BAR + (1 - BAR) * profile.uncertainty)
         brushes = [
             self._brushes[DONE if share == 1.0 else BEGUN if share > 0 else OPEN]
-            for share in profile.annotated.tolist()
+            for share in profile.annotated_fractions.tolist()
         ]
         self.bars.setOpts(x=numbers, height=np.full(count, BAR), brushes=brushes)
         self.plot.setXRange(-0.5, count - 0.5, padding=0)

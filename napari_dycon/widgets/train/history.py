@@ -9,7 +9,11 @@ from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem, QVBoxLayout, QWidget
 
-from napari_dycon.application.training_history import Round, rounds, verdict
+from napari_dycon.application.training_history import (
+    RunSummary,
+    label_gain_summary,
+    read_training_history,
+)
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import plain_label
@@ -25,7 +29,7 @@ class Rounds(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.history: list[Round] = []
+        self.history: list[RunSummary] = []
         self.table = QTreeWidget()
         self.table.setHeaderLabels(list(COLUMNS))
         self.table.setRootIsDecorated(False)
@@ -71,28 +75,30 @@ class Rounds(QWidget):
             self._fill([])
             return
 
-        def done(history: list[Round]) -> None:
+        def done(history: list[RunSummary]) -> None:
             if self.session.project is project:
                 self._fill(history)
 
-        self.session.background.run(lambda: rounds(project), done, lambda _: None)
+        self.session.task_runner.submit(
+            lambda: read_training_history(project), done, lambda _: None
+        )
 
-    def _fill(self, history: list[Round]) -> None:
+    def _fill(self, history: list[RunSummary]) -> None:
         self.history = history[-SHOWN:]
         self.table.clear()
         for number, one in enumerate(self.history):
             dice = "–" if one.dice is None else f"{one.dice:.3f}"
-            item = QTreeWidgetItem([one.run, str(one.labeled), str(one.steps), dice])
+            item = QTreeWidgetItem([one.run, str(one.n_labeled), str(one.steps), dice])
             pixmap = QPixmap(10, 10)
             pixmap.fill(QColor(COLORS[number]))
             item.setIcon(0, QIcon(pixmap))
-            started = f", going on from {one.started_from}" if one.started_from else ""
+            started = f", going on from {one.init_from}" if one.init_from else ""
             tip = f"{one.method}, {one.outcome or 'not ended'}{started}"
             item.setToolTip(0, escape_rich_text(tip))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)
-        text = verdict(history)
+        text = label_gain_summary(history)
         self.verdict.setText(text)
         self.verdict.setVisible(bool(text))
         self._draw()

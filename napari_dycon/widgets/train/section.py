@@ -181,7 +181,7 @@ class TrainSection(QWidget):
                 if self.status.text():
                     self.status.setText(f"{last.id}: {self.status.text()}")
 
-        self.session.background.run(last.read_history, show, lambda _: None)
+        self.session.task_runner.submit(last.read_history, show, lambda _: None)
 
     def _run_changed(self, status: RunStatus) -> None:
         # Most changes are a step's: only a change of phase is worth a look at the disk.
@@ -217,8 +217,8 @@ class TrainSection(QWidget):
     def _show_status(self, status: RunStatus) -> None:
         self.bar.setValue(round(status.progress * 1000))
         left = ""
-        if status.phase == "training" and status.remaining is not None:
-            left = f", {remaining_text(status.remaining)} left"
+        if status.phase == "training" and status.remaining_s is not None:
+            left = f", {remaining_text(status.remaining_s)} left"
         self.status.setText(f"{status.run}: {status.text}{left}")
         self.device_used.setText(status.device)
 

@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QWidget
 
-from napari_dycon.application.prompts import Question
+from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 from napari_dycon.widgets.dialogs.prompt import ask
@@ -84,7 +84,7 @@ class CloseWatch(QObject):
         """Whether there is a run that this window may decide about."""
         session = self._session
         only_shown = session.project is not None and bool(session.project.read_only_reason)
-        others = only_shown or bool(session.runs.elsewhere)
+        others = only_shown or bool(session.run_controller.remote_host)
         return session.status.phase not in ("idle", "stopping") and not others
 
     def _saved(self) -> bool:
@@ -100,7 +100,7 @@ class CloseWatch(QObject):
                 )
                 return False
             try:
-                session.rescue_label()
+                session.save_recovery_copy()
             except DyconError as failed:
                 session.message.emit(
                     "error", f"Not closed, your last strokes could not be kept anywhere: {failed}"
@@ -116,7 +116,7 @@ class CloseWatch(QObject):
             if self._at_work:  # it may have ended while it was asked
                 session.stop()
 
-        question = Question(
+        question = UserPrompt(
             "Training is at work",
             f"Run {session.status.run} is being trained. It can go on without this window: open "
             "the project again, and you see how far it is.",

@@ -50,6 +50,6 @@ class Mishaps:
     ) -> None:
         """Tell of an error of ours in a sentence; hand on everything else."""
         if isinstance(error, Exception) and raised_in_package(trace):
-            self._session.tell(error)
+            self._session.report_error(error)
         elif self._before is not None:
             self._before(kind, error, trace)

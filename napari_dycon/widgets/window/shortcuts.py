@@ -41,7 +41,7 @@ class Key:
 def keys_of(panel: DyconPanel) -> list[Key]:
     """All keys of a panel, in the order of work."""
     tools, brush, review = panel.annotate.tools, panel.annotate.brush, panel.review
-    drawing = panel.session.drawing
+    drawing = panel.session.annotation
     viewer = panel.viewer
     found = [
         Key("I", "fill the structure between annotated slices", tools.fill_between),
@@ -56,7 +56,7 @@ def keys_of(panel: DyconPanel) -> list[Key]:
             "paint only gray values like those under the mouse",
             lambda: brush.pick_at(viewer.cursor.position),
         ),
-        Key("Shift-R", "paint all gray values", lambda: drawing.limit_painting(None)),
+        Key("Shift-R", "paint all gray values", lambda: drawing.set_paint_range(None)),
         Key("S", "this slice is done", panel.annotate.finish_slice),
         Key("N", "next uncertain place", review.next_place),
         Key("Shift-N", "uncertain place before", review.previous_place),

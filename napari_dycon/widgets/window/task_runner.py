@@ -15,7 +15,7 @@ from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
-from napari_dycon.application.task_runner import with_failures
+from napari_dycon.application.task_runner import errors_as_events
 from napari_dycon.project.importing.case_import import OnProgress
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ LEAST_THREADS = 4
 LOOK_MS = 100  # between looks at how far a work is
 
 
-class NapariBackground:
+class NapariTaskRunner:
     """Background of a window; ``close`` ends what still follows."""
 
     def __init__(self) -> None:
@@ -37,18 +37,18 @@ class NapariBackground:
         pool = QThreadPool.globalInstance()
         pool.setMaxThreadCount(max(pool.maxThreadCount(), LEAST_THREADS))
 
-    def run(
+    def submit(
         self,
-        work: Callable[[], T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
+        task: Callable[[], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
         """Run ``work`` in a thread; ``done`` or ``failed`` is called on the main thread."""
 
         # Errors travel as values: superqt's workers lose a RuntimeError.
         def guarded() -> tuple[T | None, Exception | None]:
             try:
-                return work(), None
+                return task(), None
             except Exception as error:
                 return None, error
 
@@ -57,23 +57,23 @@ class NapariBackground:
                 return
             result, error = answer
             if error is not None:
-                failed(error)
+                on_error(error)
             else:
-                done(result)
+                on_done(result)
 
         worker = create_worker(guarded, _start_thread=False, _connect={"returned": returned})
         self._workers.add(worker)
         worker.finished.connect(lambda *_: self._workers.discard(worker))
         worker.start()
 
-    def watch(
+    def submit_with_progress(
         self,
         title: str,
-        work: Callable[[OnProgress], T],
-        done: Callable[[T], None],
-        failed: Callable[[Exception], None],
+        task: Callable[[OnProgress], T],
+        on_done: Callable[[T], None],
+        on_error: Callable[[Exception], None],
     ) -> None:
-        """As ``run``; a bar in the activity dock shows how far the work is."""
+        """As ``submit``; a bar in the activity dock shows how far the work is."""
         bar = progress(total=PARTS, desc=title)
         calm_spinner()
         self._bars.add(bar)
@@ -103,14 +103,14 @@ class NapariBackground:
         timer.setInterval(LOOK_MS)
         timer.timeout.connect(look)
         timer.start()
-        self.run(
-            lambda: work(lambda number, total, name: told.append((number, total, name))),
-            ended(done),
-            ended(failed),
+        self.submit(
+            lambda: task(lambda number, total, name: told.append((number, total, name))),
+            ended(on_done),
+            ended(on_error),
         )
 
-    def follow(
-        self, title: str, events: Iterator[Event], each: Callable[[Event], None]
+    def stream(
+        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
         """Relay events of an engine process; a bar in the activity dock shows how far it is."""
         bar = progress(total=PARTS, desc=title)
@@ -123,7 +123,7 @@ class NapariBackground:
             pool = QThreadPool.globalInstance()
             pool.releaseThread()
             try:
-                yield from with_failures(events)
+                yield from errors_as_events(events)
             finally:
                 pool.reserveThread()
 
@@ -141,7 +141,7 @@ class NapariBackground:
             try:
                 while waiting and not self._closed:
                     first = waiting.popleft()
-                    each(first)
+                    on_event(first)
                     advance(bar, title, first)
             finally:
                 busy = False

@@ -300,7 +300,7 @@ def test_a_project_folder_opens_the_panel(viewer: Any, project: Project, qtbot: 
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     assert panel.session.project.path == project.path
     panel.session.show_case(panel.session.project.cases[0].id)
-    qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
     # A scan that was opened as a file stays when the case goes.
     scan = save_nifti(project.path.parent / "mine.nii", values().astype(np.int16))
     (mine,) = viewer.open(scan, plugin=PLUGIN)

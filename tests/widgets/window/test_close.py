@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_runs import TINY
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.label_autosave import LabelKeeper
+from napari_dycon.application.label_autosave import LabelAutosaver
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
@@ -166,7 +166,7 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
         raise ProjectError("The disk is full.")
 
     monkeypatch.setattr(Project, "save_label", full)
-    monkeypatch.setattr(LabelKeeper, "rescue", full)
+    monkeypatch.setattr(LabelAutosaver, "write_recovery_copy", full)
     session.message.connect(lambda _, text: said.append(text))
     session.view.label[0] = 1
     main = viewer.window._qt_window

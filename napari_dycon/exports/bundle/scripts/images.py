@@ -39,13 +39,13 @@ def find_scans(folder: str, channels: int, output: str) -> list[dict[str, Any]]:
     numbered = channels > 1 or all(stem.endswith("_0000") for stem in files.values())
     scans: dict[str, dict[int, Path]] = {}
     for path, stem in files.items():
-        found = re.fullmatch(r"(.+)_(\d{4})", stem) if numbered else None
-        if numbered and not found:
+        match = re.fullmatch(r"(.+)_(\d{4})", stem) if numbered else None
+        if numbered and not match:
             raise ValueError(
                 f"{path.name} does not name its channel; expected {stem}_0000.nii.gz to "
                 f"{stem}_{channels - 1:04d}.nii.gz."
             )
-        name, channel = (found[1], int(found[2])) if found else (stem, 0)
+        name, channel = (match[1], int(match[2])) if match else (stem, 0)
         if channel in scans.setdefault(name, {}):
             raise ValueError(f"{folder} holds channel {channel} of {name} twice; keep one of them.")
         scans[name][channel] = path

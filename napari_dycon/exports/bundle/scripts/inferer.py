@@ -50,22 +50,22 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
         views = list(itertools.product(mirrors, enumerate(self.scales)))
         total: Tensor | None = None
         for mirrored, (number, scale) in views:
-            seen = tuple(max(round(n * scale), 1) for n in shape)
-            view = _resized(inputs, seen)
+            view_shape = tuple(max(round(n * scale), 1) for n in shape)
+            view = _resize(inputs, view_shape)
             stitched = predict_windows(
                 (view.flip(-1) if mirrored else view)[0],
                 partial(network.predict_member, number),
-                plan_windows(seen, self.patch, side=self.window_side),
+                plan_windows(view_shape, self.patch, side=self.window_side),
                 device=device,
                 stitch_device=torch.device("cpu"),
             )[None]
-            part = _resized(stitched.flip(-1) if mirrored else stitched, size)
-            total = part if total is None else total + part
+            probabilities = _resize(stitched.flip(-1) if mirrored else stitched, size)
+            total = probabilities if total is None else total + probabilities
         assert total is not None
         return total / len(views)
 
 
-def _resized(array: Tensor, size: tuple[int, ...]) -> Tensor:
+def _resize(array: Tensor, size: tuple[int, ...]) -> Tensor:
     if tuple(array.shape[2:]) == size:
         return array
     return F.interpolate(array, size=size, mode="trilinear", align_corners=False)
