@@ -242,7 +242,7 @@ def _write(item: CaseItem, case: Case, known: CaseSummary) -> None:
 
 
 def _icon(picture: Thumbnail) -> QIcon:
-    """Icon of a gray picture, centerd on a square."""
+    """Icon of a gray picture, centered on a square."""
     height, width = picture.shape
     image = QImage(picture.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)
     pixmap = QPixmap.fromImage(image.copy())
