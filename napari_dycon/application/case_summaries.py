@@ -193,7 +193,7 @@ class CaseSummaries:
             self._is_drawing = False
             if self._session.project is project:
                 self._update(
-                    {case: {"picture": thumbnail} for case, thumbnail in thumbnails.items()}
+                    {case: {"thumbnail": thumbnail} for case, thumbnail in thumbnails.items()}
                 )
             self._draw_thumbnails()
 

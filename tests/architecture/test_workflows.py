@@ -55,6 +55,8 @@ def test_issue_forms_are_well_formed(path: Path) -> None:
         assert part["attributes"].get("label") or part["attributes"].get("value")
 
 
-@pytest.mark.parametrize("name", [".github/dependabot.yml", ".napari-hub/config.yml", "CITATION.cff"])
+@pytest.mark.parametrize(
+    "name", [".github/dependabot.yml", ".napari-hub/config.yml", "CITATION.cff"]
+)
 def test_other_files_are_well_formed(name: str) -> None:
     assert load(ROOT / name)

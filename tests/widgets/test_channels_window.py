@@ -60,7 +60,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     ok = dialog.buttons.button(OK)
 
     def says(words: str) -> None:
-        assert words in dialog.reason.text()
+        assert words in dialog.reason_label.text()
         assert ok.isEnabled() is (not words or words[0].isdigit())
 
     says("p2 has no image for flair, and 2 more are missing")
@@ -81,7 +81,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     choice.hidePopup()
     choice.activated.emit(choice.currentIndex())
     says("p1_flair.nii.gz is chosen twice, for p1 and for p2")
-    dialog.choose(1, 1, found[3])
+    dialog.assign_image(1, 1, found[3])
     says("2 case(s).")
     assert [(scan.name, scan.images) for scan in dialog.scans] == [
         ("p1", tuple(found[:2])), ("p2", (found[2], found[3])),
@@ -108,7 +108,7 @@ def test_more_files_from_another_folder(
     chosen = [str(other)]
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: (chosen, ""))
     dialog.more_button.click()
-    dialog.choose(0, 1, other)
+    dialog.assign_image(0, 1, other)
     dialog.table.selectRow(1)
     dialog.remove_button.click()
     assert dialog.buttons.button(OK).isEnabled()
@@ -263,7 +263,7 @@ def test_one_export_at_a_time_with_progress(
     monkeypatch.undo()
     session.export("nifti", tmp_path / "out")  # nothing to export: the next one may start
     qtbot.waitUntil(lambda: "Label or predict some first" in said[-1][1], timeout=20_000)
-    assert not session.transfers.exporting
+    assert not session.import_export.is_exporting
 
 
 def test_many_structures_fit_a_small_screen(
