@@ -30,10 +30,10 @@ from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.run_status import RunStatus
 from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
 from napari_dycon.core.crash_report import describe_error
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 
 Array = npt.NDArray[Any]

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.application.hotspots import Hotspot, find_hotspots
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
-from napari_dycon.io.volume import Volume
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.io.volume import Volume, intensity_range
 from napari_dycon.project.store import PredictionKind, Project
 
 # What is unsure everywhere would hide the scan: at most this share of a map's voxels is tinted, and
@@ -77,7 +77,7 @@ def load_case(project: Project, case_id: str) -> ActiveCase:
         notes=list(image.notes),
     )
     for channel in image.array if image.array.ndim == 4 else image.array[None]:
-        low, high = (float(v) for v in np.quantile(channel[::2, ::2, ::2], (0.005, 0.995)))
+        low, high = intensity_range(channel[::2, ::2, ::2])
         case.intensity_ranges.append((low, max(high, low + 1e-6)))
     return load_prediction(project, case)
 

@@ -26,6 +26,7 @@ from napari_dycon.core.atomic import ensure_dir, write_bytes
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
+from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.store import Project
 
 if TYPE_CHECKING:
@@ -286,11 +287,11 @@ def draw_thumbnail(project: Project, case: str) -> Thumbnail:
         return np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8)
     channel = volume.array if volume.array.ndim == 3 else volume.array[0]
     middle_slice = np.asarray(channel[len(channel) // 2], dtype=np.float32)
-    low, high = np.quantile(middle_slice, (0.005, 0.995))
+    low, high = intensity_range(middle_slice)
     size_mm = np.multiply(middle_slice.shape, volume.spacing_mm[1:])
     shape = np.maximum(np.round(size_mm / size_mm.max() * THUMBNAIL_PIXELS), 1)
     resized = ndimage.zoom(middle_slice, shape / middle_slice.shape, order=1)[
         :THUMBNAIL_PIXELS, :THUMBNAIL_PIXELS
-    ]
-    scaled = np.clip((resized - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    ].astype(np.float64)
+    scaled = np.clip((resized - low) / max(high - low, 1e-6), 0, 1) * 255
     return np.asarray(scaled, dtype=np.uint8)

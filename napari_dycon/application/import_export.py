@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_dycon.application.prompts import UserPrompt
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import BusyError, UnevenSlicesError
-from napari_dycon.project.importing.case_import import OnProgress, SkippedScan
+from napari_dycon.project.importing.case_import import SkippedScan
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.importing.patient_folders import resolve_scans
@@ -49,7 +50,7 @@ class ImportExport:
         notes: list[str] = []
         skipped: list[SkippedScan] = []
 
-        def import_scans(progress: OnProgress) -> Project:
+        def import_scans(progress: ItemProgressCallback) -> Project:
             return create_project(
                 path, images, labels, classes, progress, channels=channels, resample=resample,
                 on_note=notes.append, on_skip=skipped.append, scans=scans,
@@ -127,7 +128,7 @@ class ImportExport:
     ) -> None:
         notes: list[str] = []
 
-        def import_scans(progress: OnProgress) -> list[Case]:
+        def import_scans(progress: ItemProgressCallback) -> list[Case]:
             scans = find_new_scans()
             return project.add_cases(
                 [list(scan.images) for scan in scans],
@@ -164,7 +165,7 @@ class ImportExport:
         session.flush()
         notes: list[str] = []
 
-        def write_export(progress: OnProgress) -> list[Path]:
+        def write_export(progress: ItemProgressCallback) -> list[Path]:
             return export(
                 project, format_, out, on_note=notes.append, on_progress=progress, **options
             )

@@ -23,6 +23,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
 from napari_dycon.core.atomic import atomic_write
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.files import check_path_type
 from napari_dycon.io.gzip import DECOMPRESSION_ERRORS, open_gzip_writer, read_gzip_voxels
@@ -37,7 +38,6 @@ from napari_dycon.io.validation import (
 )
 from napari_dycon.io.volume import Source
 
-Array = npt.NDArray[Any]
 SUFFIXES = (".nii.gz", ".nii")
 # By the first four bytes, which are the header's length.
 IMAGE_CLASSES = {

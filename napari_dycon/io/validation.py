@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.available_memory import available_memory
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, GeometryError
 from napari_dycon.io.volume import Source
 
-Array = npt.NDArray[Any]
 MAX_VOXELS = 2**33
 MAX_DEFLATE_RATIO = 1032  # nothing that gzip or zip packs shrinks by more
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.io import itk, nifti
 from napari_dycon.io.volume import Volume, from_canonical
 
-Array = npt.NDArray[Any]
 WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxels in one file
 
 

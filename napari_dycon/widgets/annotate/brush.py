@@ -12,7 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.layers.case_layers import CaseLayers

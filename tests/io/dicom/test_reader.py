@@ -29,7 +29,8 @@ from pydicom.uid import generate_uid
 from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError
 from napari_dycon.io import read_volume, scan_name
 from napari_dycon.io.dicom.discovery import find_series
-from napari_dycon.io.dicom.slice_geometry import Slice, resample_slices
+from napari_dycon.io.dicom.resampling import resample_slices
+from napari_dycon.io.dicom.slice_geometry import Slice
 from napari_dycon.io.volume import Volume, from_canonical
 
 PLANES = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": OBLIQUE}
