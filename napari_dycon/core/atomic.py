@@ -140,8 +140,8 @@ def write_json(path: Path, value: Any) -> None:
 def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
     """Make a folder and those above it where they are missing.
 
-    ``within`` has to be there already: a project on a drive that was unplugged must not begin anew,
-    empty, in the place where the drive comes back.
+    ``existing_root`` has to exist already: a project on a drive that was unplugged must not be
+    created again, empty, in the place where the drive comes back.
     """
     if existing_root is not None and not existing_root.is_dir():
         raise ProjectError(MISSING_FOLDER_MESSAGE.format(existing_root))

@@ -217,7 +217,8 @@ def _check_header(path: Path, header: str) -> None:
 def _unreadable_file_error(path: Path, problem: str) -> FileFormatError:
     kind = "NRRD" if "Nrrd" in READERS[path.suffix.lower()] else "MetaImage"
     return FileFormatError(
-        f"{path.name} cannot be read: {problem}. Expected a 3D {kind} scan; copy or export it again."
+        f"{path.name} cannot be read: {problem}. Expected a 3D {kind} scan; copy or export it "
+        "again."
     )
 
 

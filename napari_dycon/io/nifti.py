@@ -231,7 +231,8 @@ def _read_geometry(
             distance_mm = compute_corner_distance(affine, q_form, shape)
             if distance_mm > max(TOLERANCE_MM, 1e-6 * float(np.abs(affine).max())):
                 notes.append(
-                    f"{path.name}: its q form and its s form differ by up to {distance_mm:.3g} mm. The s "
+                    f"{path.name}: its q form and its s form differ by up to {distance_mm:.3g} mm. "
+                    "The s "
                     "form is used, as by most programs, since it can also hold what a registration "
                     "found."
                 )

@@ -127,13 +127,14 @@ def _load_image(path: Path, channel: int | None, resample: bool) -> LoadedImage:
         raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise FileFormatError(
-            f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}; expected {SUPPORTED_FORMATS}."
+            f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}; expected "
+            f"{SUPPORTED_FORMATS}."
         )
     raise FileFormatError(f"{path.name} is no scan by its name; expected {SUPPORTED_FORMATS}.")
 
 
 def read_label(path: Path | str, *, reference: Volume | None = None) -> Volume:
-    """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``like``.
+    """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``reference``.
 
     Values must be whole numbers from 0 to 255; 255 means that nobody annotated this voxel.
     """
@@ -158,7 +159,7 @@ def read_label(path: Path | str, *, reference: Volume | None = None) -> Volume:
 
 
 def read_map(path: Path | str, *, reference: Volume | None = None) -> npt.NDArray[np.float32]:
-    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``like``."""
+    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``reference``."""
     volume = read_volume(path, check_values=False)
     _check_grid(volume, reference, f"Map {Path(path).name}")
     return volume.array.astype(np.float32, copy=False)
@@ -168,6 +169,6 @@ def _check_grid(volume: Volume, reference: Volume | None, description: str) -> N
     if reference is not None and (difference := grid_difference(volume, reference)):
         scan = reference.source.path.name if reference.source.path else "its scan"
         raise GeometryError(
-            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; make it "
-            "again from there."
+            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; make "
+            "it again from there."
         )

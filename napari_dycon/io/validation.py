@@ -59,8 +59,8 @@ def check_memory(path: Path, needed_bytes: int) -> None:
     if free_bytes is not None and needed_bytes > free_bytes:
         raise FileFormatError(
             f"{path.name} does not fit into this computer's memory: its voxels take "
-            f"{needed_bytes / 2**30:.1f} GB, and {free_bytes / 2**30:.1f} GB are free. Close other programs, "
-            "or crop the scan; if it should be small, its header is damaged."
+            f"{needed_bytes / 2**30:.1f} GB, and {free_bytes / 2**30:.1f} GB are free. Close other "
+            "programs, or crop the scan; if it should be small, its header is damaged."
         )
 
 

@@ -15,7 +15,7 @@ WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxe
 
 
 def write_mask(mask: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``like``'s file.
+    """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``reference``'s file.
 
     The name's ending chooses the format: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``.
     """
@@ -27,12 +27,12 @@ def write_mask(mask: Array, *, reference: Volume, path: Path | str) -> None:
 
 
 def write_map(array: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write a canonical map ``(D, H, W)`` as float32 on the grid of ``like``'s file."""
+    """Write a canonical map ``(D, H, W)`` as float32 on the grid of ``reference``'s file."""
     write_volume(array.astype(np.float32), reference=reference, path=path)
 
 
 def write_volume(array: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write canonical voxels ``(D, H, W)`` in their own type on the grid of ``like``'s file."""
+    """Write canonical voxels ``(D, H, W)`` of any type on the grid of ``reference``'s file."""
     path = Path(path)
     if array.shape != reference.shape:
         raise GeometryError(

@@ -178,6 +178,6 @@ def select_single_series(
         )
     summaries = "; ".join(series.summary for series in volumes[:6])
     raise FileFormatError(
-        f"{path.name} holds {len(volumes)} series: {summaries}. Expected one; choose one of them, by "
-        "one of its files or by a folder of its own."
+        f"{path.name} holds {len(volumes)} series: {summaries}. Expected one; choose one of them, "
+        "by one of its files or by a folder of its own."
     )

@@ -140,7 +140,8 @@ def _check_source(source: Source) -> None:
     missing = [path.name for path in source.files if not path.is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are gone, {missing[0]} "
+            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are gone, "
+            f"{missing[0]} "
             "first. Put them back where the scan was read from, or export NIfTI instead."
         )
 

@@ -63,8 +63,8 @@ def write_dicom_seg(
 
     Parameters
     ----------
-    mask : ``(D, H, W)`` whole numbers on the canonical grid of ``reference``; 0 is background, 255 is
-        not annotated, and both belong to no segment
+    mask : ``(D, H, W)`` whole numbers on the canonical grid of ``reference``; 0 is background,
+        255 is not annotated, and both belong to no segment
     reference : a scan that was read from a DICOM series
     path : the file to write, usually ``NAME.dcm``
     segments : the structures that the mask may hold
@@ -266,8 +266,8 @@ def _write_dataset(
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # What the libraries say may quote the headers.
             raise FileFormatError(
-                f"{path.name} cannot be made from the headers of {reference.source.files[0].name} and "
-                f"the files beside it ({type(error).__name__}): they are not those of a DICOM "
+                f"{path.name} cannot be made from the headers of {reference.source.files[0].name} "
+                f"and the files beside it ({type(error).__name__}): they are not those of a DICOM "
                 "series by the standard. Export NIfTI instead."
             ) from (None if keep_identity else error)
 

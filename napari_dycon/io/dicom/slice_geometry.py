@@ -99,7 +99,8 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
     if (duplicates := np.flatnonzero(gaps < MIN_SLICE_DISTANCE_MM)).size:
         one, other = slices[duplicates[0]], slices[duplicates[0] + 1]
         raise GeometryError(
-            f"{series} has {len(duplicates) + 1} or more images in the same place, such as {one.name} "
+            f"{series} has {len(duplicates) + 1} or more images in the same place, such as "
+            f"{one.name} "
             f"and {other.name}; expected one image a slice. Move copies and other series away."
         )
     tilt = _measure_tilt(slices)
