@@ -32,7 +32,7 @@ def write_map(array: Array, *, reference: Volume, path: Path | str) -> None:
 
 
 def write_volume(array: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write canonical voxels ``(D, H, W)`` of any type on the grid of ``reference``'s file."""
+    """Write canonical voxels ``(D, H, W)``, of the type they have, on ``reference``'s grid."""
     path = Path(path)
     if array.shape != reference.shape:
         raise GeometryError(
