@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import FileFormatError, UnevenSlicesError
+from napari_dycon.errors import FileFormatError, IrregularSlicesError
 from napari_dycon.io.dicom.files import (
     damaged_file_error,
     header_text,
@@ -182,7 +182,7 @@ def read(path: Path, *, resample: bool = False) -> LoadedImage:
     ------
     FileFormatError
         There is none, there are several, or its pixels cannot be read.
-    GeometryError, UnevenSlicesError
+    GeometryError, IrregularSlicesError
         Its slices are no even grid; see ``slices.check_even``.
     """
     if path.is_dir():
@@ -207,7 +207,7 @@ def read_series(
 
     Raises
     ------
-    FileFormatError, GeometryError, UnevenSlicesError
+    FileFormatError, GeometryError, IrregularSlicesError
         As ``read``.
     """
     slices = series.slices
@@ -229,11 +229,11 @@ def read_series(
     is_regular = True
     try:
         check_regular_spacing(slices, name)
-    except UnevenSlicesError as error:
+    except IrregularSlicesError as error:
         if not resample:
             raise
         is_regular = False
-        notes += (f"{error.problem}. It was resampled.",)
+        notes += (f"{error.finding}. It was resampled.",)
     if not is_regular:
         stack, affine = resample_slices(slices, pixels.read_frame, pixels.dtype)
         k, j, i = stack.shape

@@ -70,7 +70,7 @@ class CaseList(QTreeWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.summaries = CaseSummaries(session)
+        self.summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
         self._rows: dict[str, CaseItem] = {}
         self._told: dict[str, object] = {}  # what the rows say
         self.sorted_by = NAME

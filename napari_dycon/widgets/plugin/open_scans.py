@@ -13,7 +13,7 @@ from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.core.text import escape_rich_text
-from napari_dycon.errors import FileFormatError, UnevenSlicesError, UserError
+from napari_dycon.errors import FileFormatError, IrregularSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
 from napari_dycon.io.dicom.discovery import (
     Series,
@@ -118,7 +118,7 @@ def _opened_series(series: Series, window: QWidget) -> list[LayerData]:
 
     try:
         read = wait_for(f"Opening {name}", work(False), window)
-    except UnevenSlicesError as error:
+    except IrregularSlicesError as error:
         if not ask_to_resample(error, window):
             return []
         read = wait_for(f"Resampling {name}", work(True), window)
