@@ -81,7 +81,7 @@ def label(panel: Any, case: str) -> None:
     """Show a case, paint in it and wait until that is saved."""
     session = panel.session
     session.show_case(case)
-    wait(lambda: session.view is not None and session.view.id == case)
+    wait(lambda: session.case is not None and session.case.id == case)
     settle(0.2)
     layer = panel.layers.layer("label")
     depth, height, width = layer.data.shape
@@ -91,8 +91,8 @@ def label(panel: Any, case: str) -> None:
     layer.paint((depth // 2 + 1, height // 2, width // 2), value)
     session.fill_background(depth // 2)
     session.save_label()
-    wait(lambda: not session.need_view().unsaved)
-    wait(lambda: session.need_project().case(case).status != "unlabeled")
+    wait(lambda: not session.require_case().unsaved)
+    wait(lambda: session.require_project().case(case).status != "unlabeled")
 
 
 def counts(viewer: Any) -> dict[str, int]:

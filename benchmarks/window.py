@@ -145,7 +145,7 @@ def measure_many(panel: Any, path: Path) -> Values:
     rows.sortByColumn(0, rows.header().sortIndicatorOrder())
     measured("scroll_to_end", rows.scrollToBottom)
     session.show_case("case-00001")
-    wait(lambda: session.view is not None and is_calm(panel), 600)
+    wait(lambda: session.case is not None and is_calm(panel), 600)
     settle(2.0)  # the first layers of a window
     measured("set_status", lambda: session.set_case_status("case-00001", "in progress"))
     measured("back", lambda: session.set_case_status("case-00001", "unlabeled"))
@@ -156,7 +156,7 @@ def measure_many(panel: Any, path: Path) -> Values:
 
 def is_calm(panel: Any) -> bool:
     """Whether nothing is at work any longer."""
-    return bool(panel.background.idle and not panel.session.drawing.busy)
+    return bool(panel.background.idle and not panel.session.annotation.operation)
 
 
 # ---- Showing a case ----------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def measure_showing(panel: Any, path: Path, repeats: int) -> list[Values]:
     found = []
     for kind in ("atrium", "large"):
         pair = [f"{kind}-0", f"{kind}-1"]
-        shape = "x".join(map(str, panel.session.need_project().grid(pair[0]).shape[::-1]))
+        shape = "x".join(map(str, panel.session.require_project().grid(pair[0]).shape[::-1]))
         # The scans lie in the disk's cache; the very first of a window also makes its layers.
         for name, cases in (
             ("first", pair),
@@ -202,7 +202,7 @@ def _show(panel: Any, beat: Heartbeat, case: str) -> tuple[float, float, float, 
     beat.reset()
     begun, worked = time.perf_counter(), time.process_time()
     session.show_case(case)
-    wait(lambda: session.view is not None and session.view.id == case)
+    wait(lambda: session.case is not None and session.case.id == case)
     panel.viewer.window._qt_viewer.canvas.native.repaint()  # not whenever Qt finds the time
     drawn = ms_since(begun)
     processor = round(1000 * (time.process_time() - worked), 1)
@@ -226,13 +226,13 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
     """Measure how long the window stands still at most while an interaction and its effects run."""
     session, layers, beat = panel.session, panel.layers, Heartbeat()
     session.show_case("atrium-0")
-    wait(lambda: session.view is not None and session.view.id == "atrium-0")
+    wait(lambda: session.case is not None and session.case.id == "atrium-0")
     wait(lambda: panel.strip.profile is not None)
     settle(2.0)
 
     def paint() -> None:
         label = layers.layer("label")
-        z, y, x = (n // 2 for n in session.need_view().label.shape)
+        z, y, x = (n // 2 for n in session.require_case().label.shape)
         with label.block_history():
             for shift in range(0, 40, 2):
                 label.paint((z, y, x + shift), 1)
@@ -242,17 +242,17 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
         layers.layer("label").undo()
 
     def grown() -> None:
-        session.drawing.grow()
-        wait(lambda: session.drawing.has_proposal)
+        session.annotation.grow()
+        wait(lambda: session.annotation.has_proposal)
 
     def switch() -> None:
-        session.show_case("atrium-1" if session.need_view().id == "atrium-0" else "atrium-0")
+        session.show_case("atrium-1" if session.require_case().id == "atrium-0" else "atrium-0")
 
     def nothing() -> None:
         pass
 
     index = iter(range(10_000))
-    drawing, review = session.drawing, panel.review
+    drawing, review = session.annotation, panel.review
     # Name, what to do before, what is measured, what to do afterwards.
     steps: list[tuple[str, Callable[[], Any], Callable[[], Any], Callable[[], Any]]] = [
         ("idle", nothing, nothing, nothing),
@@ -311,7 +311,7 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
 def measure_gaps(panel: Any, seconds: float, settings: Values) -> list[Values]:
     """Measure the event loop alone, beside a training, and beside a prediction."""
     session = panel.session
-    project = session.need_project()
+    project = session.require_project()
     found = _gaps(panel, "nothing", seconds)
 
     steps: list[Values] = []
@@ -325,7 +325,7 @@ def measure_gaps(panel: Any, seconds: float, settings: Values) -> list[Values]:
 
     session.predict([case.id for case in project.cases] * 3)
     settle(min(seconds, 5.0))  # its start
-    found += _gaps(panel, "prediction", seconds, lambda: session.review.predicting)
+    found += _gaps(panel, "prediction", seconds, lambda: session.review.is_predicting)
     return found
 
 

@@ -35,7 +35,7 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-3")
-    qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
     qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
     # Overlays come one a turn of the event loop, this one last.
     qtbot.waitUntil(lambda: panel.layers.layer("disagreement") is not None, timeout=20_000)
@@ -75,7 +75,7 @@ def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     session, layers = panel.session, panel.layers
     label = layers.layer("label")
-    view = session.view
+    view = session.case
     label.data_setitem(np.nonzero(box(view.label.shape, 4)), 1)
     label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
     before = view.label.copy()
@@ -116,10 +116,10 @@ def box(shape: tuple[int, ...], number: int) -> np.ndarray:
 
 def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     _viewer, panel = opened
-    view, label = panel.session.view, panel.layers.layer("label")
+    view, label = panel.session.case, panel.layers.layer("label")
     bright = np.argwhere(view.image.array > 150)
     z, y, x = (int(c) for c in bright.mean(axis=0).round())
-    panel.session.drawing.limit_painting((140.0, 1e4))
+    panel.session.annotation.set_paint_range((140.0, 1e4))
     assert panel.annotate.brush.limited.isChecked()
     panel.annotate.brush.size.setValue(40.0)
     layer_slice = view.image.array[z]
@@ -132,32 +132,32 @@ def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     label.paint((z, y, x), 0)  # background and removal are never limited
     assert (view.label[z] == 0).sum() > painted.sum()
     panel.annotate.brush.limited.setChecked(False)
-    assert panel.session.drawing.paint_range is None
+    assert panel.session.annotation.paint_range is None
 
 
 def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) -> None:
     _viewer, panel = opened
     label, size = panel.layers.layer("label"), panel.annotate.brush.size
-    finest = min(panel.session.view.image.spacing_mm[1:])
+    finest = min(panel.session.case.image.spacing_mm[1:])
     size.setValue(11 * finest)
-    before = panel.session.view.label.copy()
+    before = panel.session.case.label.copy()
     label.paint((8, 10, 9), 1)
-    changed = np.argwhere(panel.session.view.label != before)
-    width = np.ptp(changed[:, 1:], axis=0) * panel.session.view.image.spacing_mm[1:]
+    changed = np.argwhere(panel.session.case.label != before)
+    width = np.ptp(changed[:, 1:], axis=0) * panel.session.case.image.spacing_mm[1:]
     assert abs(width.max() + finest - 11 * finest) <= finest
     assert set(changed[:, 0]) == {8}
     label.undo()
     panel.annotate.brush.ball.setChecked(True)
     label.paint((8, 10, 9), 1)
-    assert len(set(np.argwhere(panel.session.view.label == 1)[:, 0])) > 3
+    assert len(set(np.argwhere(panel.session.case.label == 1)[:, 0])) > 3
     label.undo()
     label.brush_size = 4  # napari's slider
-    assert size.value() == pytest.approx(5 * min(panel.session.view.image.spacing_mm), abs=0.05)
+    assert size.value() == pytest.approx(5 * min(panel.session.case.image.spacing_mm), abs=0.05)
 
 
 def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any) -> None:
     _viewer, panel = opened
-    view, label = panel.session.view, panel.layers.layer("label")
+    view, label = panel.session.case, panel.layers.layer("label")
     before = view.label.copy()
     panel.layers.go_to_slice(6, 0)
     panel.layers.set_brush_mm(12.0)
@@ -181,8 +181,8 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     label.mode = "paint"
     label.paint((8, 8, 8), 1)
     panel.session.show_case("scan-4")
-    qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=20_000)
-    view = panel.session.view
+    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
+    view = panel.session.case
     assert {role: panel.layers.layer(role) for role in before} == before
     assert label.mode == "paint"  # whoever paints goes on painting
     assert before["image"].data is view.image.array
@@ -245,7 +245,7 @@ def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
     assert panel.layers.slice_index == 17
     viewer.dims.order = (1, 0, 2)
     qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=20_000)
-    assert len(panel.strip.profile.annotated) == panel.session.view.image.shape[1]
+    assert len(panel.strip.profile.annotated) == panel.session.case.image.shape[1]
     press(viewer, Qt.Key.Key_H)
     assert not panel.layers.layer("uncertainty").visible
 
@@ -258,7 +258,7 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
     QTest.mouseClick(
         plot.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(int(place.x()), int(place.y()))
     )
-    middle = (panel.session.view.image.shape[0] - 1) / 2
+    middle = (panel.session.case.image.shape[0] - 1) / 2
     qtbot.waitUntil(lambda: abs(panel.layers.slice_index - middle) <= 1, timeout=20_000)
 
 
@@ -267,7 +267,7 @@ def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -
     panel.review.toggles["difference"].setChecked(True)
     qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=20_000)
     shown = panel.layers.layer("difference")
-    assert (shown.data > 0).sum() == (panel.session.view.prediction > 0).sum()
+    assert (shown.data > 0).sum() == (panel.session.case.prediction > 0).sum()
     panel.session.accept_prediction()
     qtbot.waitUntil(lambda: not shown.data.any(), timeout=20_000)
     panel.review.toggles["difference"].setChecked(False)
@@ -334,7 +334,7 @@ def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> N
     assert panel.review.places.text().startswith("Place 1 of 2")
     app.commands.execute_command("napari-dycon.accept_slice").result()
     index = panel.layers.slice_index
-    assert np.array_equal(panel.session.view.label[index], panel.session.view.prediction[index])
+    assert np.array_equal(panel.session.case.label[index], panel.session.case.prediction[index])
     app.commands.execute_command("napari-dycon.accept_grown").result()  # tells, raises nothing
     assert "no proposal" in panel.message.text()
 
@@ -374,8 +374,8 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     qtbot.waitUntil(manager.is_shown, timeout=20_000)
     side = manager.right_widget.vm_container.viewer_model
     twin = next(layer for layer in side.layers if isinstance(layer, CaseLabels))
-    panel.session.drawing.limit_painting((140.0, 1e4))
-    view = panel.session.view
+    panel.session.annotation.set_paint_range((140.0, 1e4))
+    view = panel.session.case
     bright = np.argwhere(view.image.array > 150)
     place = tuple(int(c) for c in bright.mean(axis=0).round())
     saved: list[str] = []
@@ -387,7 +387,7 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     assert (view.image.array[painted] >= 140).all()
     qtbot.waitUntil(lambda: saved == ["scan-3"], timeout=20_000)
     panel.session.show_case("scan-4")
-    qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
     assert panel.session.project.read_label("scan-3")[place] == 1
     toggle(viewer)
     qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)

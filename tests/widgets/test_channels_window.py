@@ -263,7 +263,7 @@ def test_one_export_at_a_time_with_progress(
     monkeypatch.undo()
     session.export("nifti", tmp_path / "out")  # nothing to export: the next one may start
     qtbot.waitUntil(lambda: "Label or predict some first" in said[-1][1], timeout=20_000)
-    assert not session.transfers.exporting
+    assert not session.import_export.is_exporting
 
 
 def test_many_structures_fit_a_small_screen(

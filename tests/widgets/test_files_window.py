@@ -41,8 +41,8 @@ def test_dicom_series_join_a_project_and_uneven_ones_by_consent(
     folder.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == count + 1, timeout=20_000)
     session.show_case("anna")
-    qtbot.waitUntil(lambda: session.view is not None and session.view.id == "anna", timeout=20_000)
-    assert np.array_equal(np.sort(session.view.image.array, axis=None), np.arange(210))
+    qtbot.waitUntil(lambda: session.case is not None and session.case.id == "anna", timeout=20_000)
+    assert np.array_equal(np.sort(session.case.image.array, axis=None), np.arange(210))
 
     save_series(tmp_path / "uneven" / "bert" / "t1", values((7, 6, 7)))[3].unlink()
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "uneven"))
@@ -66,14 +66,14 @@ def test_dicom_series_join_a_project_and_uneven_ones_by_consent(
     qtbot.waitUntil(lambda: len(session.project.cases) == count + 2, timeout=20_000)
     assert session.project.read_image("bert").shape == (7, 6, 7)
     session.show_case("bert")
-    qtbot.waitUntil(lambda: session.view.id == "bert", timeout=20_000)
+    qtbot.waitUntil(lambda: session.case.id == "bert", timeout=20_000)
     panel.layers.layer("label").data[3] = 1
     session.flush()
     session.show_case("anna")
-    qtbot.waitUntil(lambda: session.view.id == "anna", timeout=20_000)
+    qtbot.waitUntil(lambda: session.case.id == "anna", timeout=20_000)
     session.show_case("bert")
-    qtbot.waitUntil(lambda: session.view.id == "bert", timeout=20_000)
-    assert (session.view.label == 1).sum() == 42
+    qtbot.waitUntil(lambda: session.case.id == "bert", timeout=20_000)
+    assert (session.case.label == 1).sum() == 42
 
 
 def test_export_asks_what_the_format_needs_and_writes(
@@ -162,18 +162,18 @@ def test_ct_is_looked_at_in_windows(
     session.create_project(tmp_path / "p", tmp_path / "scans")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("mr")
-    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     assert not chooser.isVisibleTo(panel)
     session.show_case("ct")
-    qtbot.waitUntil(lambda: session.view.id == "ct", timeout=20_000)
+    qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
     assert chooser.isVisibleTo(panel)
     scan = panel.layers.layer("image")
     chooser.choice.setCurrentText("brain")
     assert tuple(scan.contrast_limits) == (0, 80)
     picture(viewer, "ct-window")
     session.show_case("mr")
-    qtbot.waitUntil(lambda: session.view.id == "mr", timeout=20_000)
-    assert tuple(panel.layers.layer("image").contrast_limits) == session.view.gray[0]
+    qtbot.waitUntil(lambda: session.case.id == "mr", timeout=20_000)
+    assert tuple(panel.layers.layer("image").contrast_limits) == session.case.intensity_ranges[0]
     session.show_case("ct")
-    qtbot.waitUntil(lambda: session.view.id == "ct", timeout=20_000)
+    qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
     assert tuple(panel.layers.layer("image").contrast_limits) == (0, 80)

@@ -66,8 +66,8 @@ def test_open_paint_train_accept_reopen(
 
     # Show: a click on a case brings its registered layers.
     panel.data.list.setCurrentItem(panel.data.list.topLevelItem(4))
-    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
-    shown = session.view.id
+    qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
+    shown = session.case.id
     assert shown == ids[4]
     assert set(roles(viewer)) == {"image", "label"}
 
@@ -75,20 +75,20 @@ def test_open_paint_train_accept_reopen(
     label = roles(viewer)["label"]
     panel.annotate.brush.paint.click()
     assert (label.mode, label.selected_label) == ("paint", 1)
-    middle = tuple(n // 2 for n in session.view.image.shape)
+    middle = tuple(n // 2 for n in session.case.image.shape)
     with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
         label.paint(middle, 1)
     assert session.project.read_label(shown)[middle] == 1
-    assert session.project.case(shown).status == "in progress"
+    assert session.project.get_case(shown).status == "in progress"
     label.paint((2, 2, 2), 2)
     label.undo()
-    assert session.view.label[2, 2, 2] == 255
+    assert session.case.label[2, 2, 2] == 255
     viewer.dims.point = tuple(
-        m * s for m, s in zip(middle, session.view.image.spacing_mm, strict=True)
+        m * s for m, s in zip(middle, session.case.image.spacing_mm, strict=True)
     )
     panel.annotate.slice_done.click()
-    assert (session.view.label[middle[0]] != 255).all()
-    assert (session.view.label[middle[0] + 1] == 255).all()
+    assert (session.case.label[middle[0]] != 255).all()
+    assert (session.case.label[middle[0] + 1] == 255).all()
     picture(viewer, "annotate")
 
     # Train: the preview appears while training runs.
@@ -117,23 +117,23 @@ def test_open_paint_train_accept_reopen(
     panel.tabs.setCurrentIndex(2)
     for layer in roles(viewer).values():
         assert np.array_equal(layer.extent.world, label.extent.world)
-        assert np.allclose(layer.scale, session.view.image.spacing_mm)
+        assert np.allclose(layer.scale, session.case.image.spacing_mm)
         assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
         assert layer.metadata["napari_dycon"]["case"] == shown
     panel.review.toggles["uncertainty"].setChecked(False)
     assert not roles(viewer)["uncertainty"].visible
     panel.review.toggles["uncertainty"].setChecked(True)
-    before = session.view.label.copy()
+    before = session.case.label.copy()
     panel.review.accept_button.click()
-    assert np.array_equal(session.view.label, session.view.prediction)
-    assert session.project.case(shown).status == "labeled"
+    assert np.array_equal(session.case.label, session.case.prediction)
+    assert session.project.get_case(shown).status == "labeled"
     label.undo()
-    assert np.array_equal(session.view.label, before)
+    assert np.array_equal(session.case.label, before)
     label.redo()
     picture(viewer, "review-dark")
     viewer.theme = "light"
     picture(viewer, "review-light")
-    accepted = session.view.prediction.copy()
+    accepted = session.case.prediction.copy()
     panel.release()
 
     # Reopen: everything is still there.
@@ -141,11 +141,11 @@ def test_open_paint_train_accept_reopen(
     session = panel.session
     session.open_project(hippocampus / "project")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    assert session.project.case(shown).status == "labeled"
-    assert session.project.run().id == run
+    assert session.project.get_case(shown).status == "labeled"
+    assert session.project.get_run().id == run
     session.show_case(shown)
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
-    assert np.array_equal(session.view.label, accepted)
+    assert np.array_equal(session.case.label, accepted)
 
 
 def test_mistakes_are_notifications_and_buttons_stay_alive(
@@ -180,11 +180,11 @@ def test_a_label_survives_switching_and_removing_its_layer(
     session.open_project(project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("scan-3")
-    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     roles(viewer)["label"].paint((5, 5, 5), 1)
     session.show_case("scan-4")
     assert project.read_label("scan-3")[5, 5, 5] == 1
-    qtbot.waitUntil(lambda: session.view.id == "scan-4", timeout=20_000)
+    qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
     label = roles(viewer)["label"]
     label.paint((6, 6, 6), 1)
     viewer.layers.remove(label)
@@ -262,7 +262,7 @@ def test_the_brush_and_the_list_of_structures_go_together(
     label.selected_label = 7  # no structure has this value
     assert label.selected_label == 2
     panel.session.show_case("scan-4")
-    qtbot.waitUntil(lambda: panel.session.view.id == "scan-4", timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
     assert roles(viewer)["label"].selected_label == 2
     panel.annotate.structures.list.setCurrentRow(0)
     assert roles(viewer)["label"].selected_label == 1

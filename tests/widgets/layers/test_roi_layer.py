@@ -65,8 +65,8 @@ def hand(window: Callable[[], Any], project: Project, qtbot: Any) -> Hand:
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-3")
-    qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
-    panel.session.view.label[9:11, 9:12, 9:12] = 1
+    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
+    panel.session.case.label[9:11, 9:12, 9:12] = 1
     panel.layers.go_to_slice(10, 0)
     qtbot.wait(300)
     return Hand(viewer, panel, qtbot)
@@ -88,7 +88,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     hand.press(Qt.Key.Key_G, SHIFT)
     assert tools.draw.isChecked()
     hand.drag((10, 4, 3), (10, 16, 14))
-    assert near(session.drawing.box, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
+    assert near(session.annotation.roi, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
     assert not box.editing
     assert viewer.layers.selection.active.name == "label"
     layer = box.layer
@@ -96,11 +96,11 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert layer.metadata["napari_dycon"]["role"] == "box"
     assert tuple(layer.scale) == tuple(viewer.layers["label"].scale)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
-    assert viewer.dims.nsteps == hand.panel.session.view.label.shape
+    assert viewer.dims.nsteps == hand.panel.session.case.label.shape
 
     tools.first.setValue(8)
     tools.last.setValue(12)
-    assert session.drawing.box[0] == slice(8, 13)
+    assert session.annotation.roi[0] == slice(8, 13)
     for index, shown in ((8, 1), (12, 1), (13, 0), (7, 0)):
         hand.panel.layers.go_to_slice(index, 0)
         assert len(layer.data) == shown
@@ -109,13 +109,13 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert "slices 8 to 12" in hand.panel.message.text()
     hand.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
     hand.drag((7, 8, 8), (7, 18, 12))
-    assert near(session.drawing.box, (7, 13), (4, 19), (3, 15))
+    assert near(session.annotation.roi, (7, 13), (4, 19), (3, 15))
 
     viewer.dims.order = (1, 0, 2)
     hand.panel.layers.go_to_slice(10, 1)
     assert (tools.first.value(), tools.last.value()) == (
-        session.drawing.box[1].start,
-        session.drawing.box[1].stop - 1,
+        session.annotation.roi[1].start,
+        session.annotation.roi[1].stop - 1,
     )
     assert np.ptp(layer.data[0], axis=0)[0] == 6
     viewer.dims.order = (0, 1, 2)
@@ -123,39 +123,39 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
 
     tools.draw.click()
     assert str(layer.mode) == "select"
-    before = session.drawing.box
+    before = session.annotation.roi
     middle = (before[1].start + 3, before[2].start + 3)
     hand.drag((10, *middle), (10, middle[0] - 2, middle[1] + 2))
     assert near(
-        session.drawing.box,
+        session.annotation.roi,
         (7, 13),
         (before[1].start - 2, before[1].stop - 2),
         (before[2].start + 2, before[2].stop + 2),
     )
     assert box.editing
     hand.press(Qt.Key.Key_Delete)
-    assert session.drawing.box is None
+    assert session.annotation.roi is None
     hand.qtbot.waitUntil(lambda: "Box" not in viewer.layers, timeout=20_000)
     assert viewer.layers.selection.active.name == "label"
 
 
 def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
     session, label = hand.session, hand.panel.layers.layer("label")
-    before = session.view.label.copy()
+    before = session.case.label.copy()
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
     hand.press(Qt.Key.Key_G)
-    hand.qtbot.waitUntil(lambda: session.drawing.has_proposal, timeout=20_000)
-    assert np.array_equal(session.view.label, before)
+    hand.qtbot.waitUntil(lambda: session.annotation.has_proposal, timeout=20_000)
+    assert np.array_equal(session.case.label, before)
     hand.press(Qt.Key.Key_G, SHIFT)  # with the box in hand, too
     assert hand.box.editing
     hand.press(Qt.Key.Key_A)
-    changed = session.view.label != before
+    changed = session.case.label != before
     assert changed.sum() > 20
-    changed[session.drawing.box] = False
+    changed[session.annotation.roi] = False
     assert not changed.any()
     label.undo()
-    assert np.array_equal(session.view.label, before)
+    assert np.array_equal(session.case.label, before)
     session.flush()
     assert set(np.unique(session.project.read_label("scan-3"))) == {1, 255}
 
@@ -164,7 +164,7 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     hand.press(Qt.Key.Key_G, SHIFT)
     QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
     hand.qtbot.wait(50)
-    assert hand.session.drawing.box is None
+    assert hand.session.annotation.roi is None
     assert "no rectangle" in hand.panel.message.text()
     assert hand.box.editing  # the next drag draws
     hand.press(Qt.Key.Key_G, SHIFT)
@@ -176,15 +176,15 @@ def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
     hand.viewer.layers.remove("Box")
-    assert session.drawing.box is None
+    assert session.annotation.roi is None
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
     session.show_case("scan-4")
-    hand.qtbot.waitUntil(lambda: session.view.id == "scan-4", timeout=20_000)
+    hand.qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
     hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
-    assert session.drawing.box is None
+    assert session.annotation.roi is None
     assert hand.viewer.layers.selection.active.name == "label"
-    session.drawing.limit_growing((slice(2, 9), slice(2, 9), slice(2, 9)))  # by a script
+    session.annotation.set_roi((slice(2, 9), slice(2, 9), slice(2, 9)))  # by a script
     assert hand.viewer.layers["Box"].metadata["napari_dycon"]["case"] == "scan-4"
     hand.panel.release()  # with a box in place
     assert "Box" not in hand.viewer.layers
@@ -215,12 +215,12 @@ def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
     hand.qtbot.wait(500)
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 5, 5), (10, 13, 12))
-    assert hand.session.drawing.box is not None
+    assert hand.session.annotation.roi is not None
     side = manager.right_widget.vm_container.viewer_model
     assert len(side.layers["Box"].data) == 0
     hand.panel.layers.go_to_slice(11, 0)
     assert len(hand.box.layer.data) == 1
-    hand.session.drawing.limit_growing(None)
+    hand.session.annotation.set_roi(None)
     hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=20_000)
     toggle(hand.viewer)
     hand.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)

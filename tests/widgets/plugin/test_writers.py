@@ -281,7 +281,7 @@ def test_layers_of_the_panel_are_written_on_the_grid_of_their_scan(
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-1")
-    qtbot.waitUntil(lambda: panel.session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
     label = panel.layers.layer("label")
     assert set(label.metadata["napari_dycon"]) == {"case", "role", "source"}
     viewer.layers.selection = {label}

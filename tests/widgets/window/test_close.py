@@ -117,7 +117,7 @@ def test_a_project_in_use_can_be_looked_at(
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     assert "is open already" in asked[0]
     session.show_case("scan-0")
-    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     label = next(layer for layer in viewer.layers if layer.name == "label")
     assert not label.editable
     label.mode = "paint"
@@ -126,7 +126,7 @@ def test_a_project_in_use_can_be_looked_at(
         assert not button.isEnabled()
         assert "only to look" in button.toolTip()
     session.show_case("scan-1")
-    qtbot.waitUntil(lambda: session.view.id == "scan-1", timeout=20_000)
+    qtbot.waitUntil(lambda: session.case.id == "scan-1", timeout=20_000)
     assert not label.editable
     picture(viewer, "only-shown")
     other.close_project()
@@ -160,7 +160,7 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
     session.open_project(project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("scan-3")
-    qtbot.waitUntil(lambda: session.view is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
 
     def full(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
@@ -168,7 +168,7 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
     monkeypatch.setattr(Project, "save_label", full)
     monkeypatch.setattr(LabelAutosaver, "write_recovery_copy", full)
     session.message.connect(lambda _, text: said.append(text))
-    session.view.label[0] = 1
+    session.case.label[0] = 1
     main = viewer.window._qt_window
     for words in ("not saved", "kept anywhere", "kept anywhere"):
         main.close()
