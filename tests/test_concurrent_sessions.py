@@ -90,7 +90,7 @@ def test_a_person_is_offered_to_look_only(
     assert [text for text, _ in question.choices] == ["Only look", "Work on it too"]
     question.choices[0][1]()
     assert session.project is not None
-    assert session.project.read_only
+    assert session.project.read_only_reason
     session.show_case("scan-0")
     with pytest.raises(ProjectError, match="only shown"):
         session.set_label(np.ones_like(session.require_case().label))
@@ -196,7 +196,7 @@ def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, 
     code, out, _ = run("train", project.path, "--resume", made.id, "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["event"] == "finished"
-    with folder_lock(made.folder, timeout=0.0):  # let go of
+    with folder_lock(made.folder, timeout_s=0.0):  # let go of
         pass
 
 
@@ -260,7 +260,7 @@ def test_a_new_run_is_held_as_well(project: Project) -> None:
 def test_what_happens_while_a_lock_is_held_is_not_the_locks_trouble(project: Project) -> None:
     with pytest.raises(BrokenPipeError), folder_lock(project.path):
         raise BrokenPipeError
-    with folder_lock(project.path, timeout=0.0):
+    with folder_lock(project.path, timeout_s=0.0):
         pass
 
 
