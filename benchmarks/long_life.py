@@ -83,7 +83,7 @@ def label(panel: Any, case: str) -> None:
     session.show_case(case)
     wait(lambda: session.case is not None and session.case.id == case)
     settle(0.2)
-    layer = panel.layers.layer("label")
+    layer = panel.layers.find_layer("label")
     depth, height, width = layer.data.shape
     value = 1 if layer.data[depth // 2, height // 2, width // 2] != 1 else 0
     layer.brush_size = 6

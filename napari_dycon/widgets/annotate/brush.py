@@ -44,12 +44,12 @@ class BrushControls(QWidget):
             "Take annotations away: what is painted over counts as not annotated again",
             lambda: self.select_value(UNANNOTATED),
         )
-        self.size = QDoubleSpinBox()
-        self.size.setRange(0.1, 200.0)
-        self.size.setDecimals(1)
-        self.size.setSuffix(" mm")
-        self.size.setToolTip("Diameter of the brush; also the keys [ and ]")
-        self.size.valueChanged.connect(layers.set_brush_mm)
+        self.diameter = QDoubleSpinBox()
+        self.diameter.setRange(0.1, 200.0)
+        self.diameter.setDecimals(1)
+        self.diameter.setSuffix(" mm")
+        self.diameter.setToolTip("Diameter of the brush; also the keys [ and ]")
+        self.diameter.valueChanged.connect(layers.set_brush_mm)
         self.ball_checkbox = QCheckBox("3D")
         self.ball_checkbox.setToolTip(
             "Paint balls that reach into the neighboring slices, not discs"
@@ -76,7 +76,7 @@ class BrushControls(QWidget):
             tools.addWidget(item)
         grid = QGridLayout()
         grid.addWidget(QLabel("Size"), 0, 0)
-        grid.addWidget(self.size, 0, 1)
+        grid.addWidget(self.diameter, 0, 1)
         grid.addWidget(self.ball_checkbox, 0, 2)
         grid.addWidget(self.limit_checkbox, 1, 0, 1, 2)
         grid.addWidget(self.pick_button, 1, 2)
@@ -98,7 +98,7 @@ class BrushControls(QWidget):
         if layer is not None:
             self.layers.viewer.layers.selection.active = layer
             layer.visible = True
-            layer.limits.template = None
+            layer.limits.reference_label = None
             layer.selected_label = value
             layer.mode = "paint"
 
@@ -129,8 +129,8 @@ class BrushControls(QWidget):
                 self.high.setValue(high)
 
     def _show_diameter(self) -> None:
-        with signals_blocked(self.size), signals_blocked(self.ball_checkbox):
-            self.size.setValue(self.layers.brush_mm)
+        with signals_blocked(self.diameter), signals_blocked(self.ball_checkbox):
+            self.diameter.setValue(self.layers.brush_mm)
             self.ball_checkbox.setChecked(self.layers.brush_3d)
 
     def _apply_limit(self, enabled: bool) -> None:

@@ -66,14 +66,16 @@ class DrawTools(QWidget):
         self.smooth_button = make_button(
             "Smooth",
             "Smooth the surface of the chosen structure, in the whole scan",
-            report_errors(session, lambda: annotation.smooth(structures.value, self.width.value())),
+            report_errors(
+                session, lambda: annotation.smooth(structures.value, self.smoothing_sigma.value())
+            ),
         )
-        self.width = QDoubleSpinBox()
-        self.width.setRange(0.1, 20.0)
-        self.width.setDecimals(1)
-        self.width.setValue(1.0)
-        self.width.setSuffix(" mm")
-        self.width.setToolTip("How much is smoothed away")
+        self.smoothing_sigma = QDoubleSpinBox()
+        self.smoothing_sigma.setRange(0.1, 20.0)
+        self.smoothing_sigma.setDecimals(1)
+        self.smoothing_sigma.setValue(1.0)
+        self.smoothing_sigma.setSuffix(" mm")
+        self.smoothing_sigma.setToolTip("How much is smoothed away")
         self.fill_holes_button = make_button(
             "Fill holes",
             "Fill what the chosen structure encloses",
@@ -96,7 +98,7 @@ class DrawTools(QWidget):
                 (self.roi_controls.draw_button, self.roi_controls.remove_button),
                 (self.roi_controls, None),
                 (self.accept_button, self.discard_button),
-                (self.smooth_button, self.width),
+                (self.smooth_button, self.smoothing_sigma),
                 (self.fill_holes_button, self.keep_largest_button),
                 (self.busy_label, None),
             )

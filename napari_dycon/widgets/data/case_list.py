@@ -60,7 +60,7 @@ class CaseItem(QTreeWidgetItem):
 
     def __lt__(self, other: QTreeWidgetItem) -> bool:
         column = self.case_list.sort_column
-        keys, other_keys = self.sort_keys, other.ranks
+        keys, other_keys = self.sort_keys, other.sort_keys
         return (keys[column], keys[NAME]) < (other_keys[column], other_keys[NAME])
 
 

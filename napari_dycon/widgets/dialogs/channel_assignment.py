@@ -111,8 +111,9 @@ class ChannelDialog(QDialog):
     Parameters
     ----------
     channels : names of at least two
-    pieces : images to choose from
-    examples : files of cases that are known, one a channel; see ``matching.arrange``
+    candidates : images to choose from
+    examples : files of cases that are known, one a channel; see
+    ``channel_matching.assign_channels``
     """
 
     def __init__(

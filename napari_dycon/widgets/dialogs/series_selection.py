@@ -36,7 +36,7 @@ class SeriesDialog(QDialog):
     Parameters
     ----------
     series : those with several images, at least one
-    left_out : how many single images there are besides, which cannot be opened
+    n_single_images : how many single images there are besides, which cannot be opened
     """
 
     def __init__(

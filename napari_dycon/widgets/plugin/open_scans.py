@@ -184,7 +184,7 @@ class _FileGroup:
 
     Attributes
     ----------
-    beside : the series of the folders that were looked through for them
+    sibling_series : the series of the folders that were looked through for them
     """
 
     def __init__(self) -> None:

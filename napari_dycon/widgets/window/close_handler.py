@@ -22,7 +22,7 @@ class CloseHandler(QObject):
 
     Parameters
     ----------
-    closed : called once the window has really gone; a close can be cancelled
+    on_closed : called once the window has really gone; a close can be cancelled
     """
 
     def __init__(
@@ -103,9 +103,10 @@ class CloseHandler(QObject):
                 return False
             try:
                 session.save_recovery_copy()
-            except DyconError as failed:
+            except DyconError as rescue_error:
                 session.message.emit(
-                    "error", f"Not closed, your last strokes could not be kept anywhere: {failed}"
+                    "error",
+                    f"Not closed, your last strokes could not be kept anywhere: {rescue_error}",
                 )
                 return False
         return True
