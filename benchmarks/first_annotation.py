@@ -88,7 +88,7 @@ def draw(session: Session, truth: Mask, count: int) -> tuple[int, int]:
     """Outline and fill the structure on some slices; returns strokes and clicks."""
     view = session.require_case()
     layer = CaseLabels(view.label, image=view.image.array, scale=view.image.spacing_mm)
-    session.label_writer = layer.write
+    session.label_writer = layer.write_region
     layer.brush_size = 1
     shown = np.flatnonzero(truth.any(axis=(1, 2)))
     first, last = int(shown[0]), int(shown[-1])

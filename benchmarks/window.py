@@ -114,7 +114,7 @@ def measure_many(panel: Any, path: Path) -> Values:
 
     ``all_known_ms`` includes comparing every label with its prediction, in the background.
     """
-    session, rows, beat = panel.session, panel.data.list, Heartbeat()
+    session, rows, beat = panel.session, panel.data.case_list, Heartbeat()
     count = len(Project.open(path).cases)
     found: Values = {}
     begun, worked = time.perf_counter(), time.process_time()
@@ -123,7 +123,7 @@ def measure_many(panel: Any, path: Path) -> Values:
     QApplication.processEvents()
     found["list_filled_ms"] = ms_since(begun)
     found["list_filled_processor_ms"] = round(1000 * (time.process_time() - worked), 1)
-    wait(lambda: is_calm(panel) and rows.summaries.of("case-00001").suggestion is not None, 600)
+    wait(lambda: is_calm(panel) and rows.summaries.get("case-00001").suggestion is not None, 600)
     found["all_known_ms"] = ms_since(begun)
     found["all_known_processor_ms"] = round(1000 * (time.process_time() - worked), 1)
     found["longest_gap_ms"] = round(beat.longest_ms(), 1)
@@ -139,8 +139,8 @@ def measure_many(panel: Any, path: Path) -> Values:
         settle(0.3)
         found[f"{name}_longest_gap_ms"] = round(beat.longest_ms(), 1)
 
-    measured("filter", lambda: panel.data.filter.setCurrentText("To label"))
-    measured("filter_off", lambda: panel.data.filter.setCurrentIndex(0))
+    measured("filter", lambda: panel.data.filter_box.setCurrentText("To label"))
+    measured("filter_off", lambda: panel.data.filter_box.setCurrentIndex(0))
     measured("sort", lambda: rows.sortByColumn(2, rows.header().sortIndicatorOrder()))
     rows.sortByColumn(0, rows.header().sortIndicatorOrder())
     measured("scroll_to_end", rows.scrollToBottom)
@@ -156,7 +156,11 @@ def measure_many(panel: Any, path: Path) -> Values:
 
 def is_calm(panel: Any) -> bool:
     """Whether nothing is at work any longer."""
+<<<<<<< HEAD
     return bool(panel.background.idle and not panel.session.annotation.operation)
+=======
+    return bool(panel.task_runner.is_idle and not panel.session.annotation.operation)
+>>>>>>> main
 
 
 # ---- Showing a case ----------------------------------------------------------------------------
@@ -206,7 +210,7 @@ def _show(panel: Any, beat: Heartbeat, case: str) -> tuple[float, float, float, 
     panel.viewer.window._qt_viewer.canvas.native.repaint()  # not whenever Qt finds the time
     drawn = ms_since(begun)
     processor = round(1000 * (time.process_time() - worked), 1)
-    wait(lambda: not panel.layers._turns._steps)
+    wait(lambda: not panel.layers._deferred_steps._steps)
     complete = ms_since(begun)
     return drawn, processor, complete, beat.longest_ms()
 
@@ -231,7 +235,11 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
     settle(2.0)
 
     def paint() -> None:
+<<<<<<< HEAD
         label = layers.layer("label")
+=======
+        label = layers.find_layer("label")
+>>>>>>> main
         z, y, x = (n // 2 for n in session.require_case().label.shape)
         with label.block_history():
             for shift in range(0, 40, 2):
@@ -239,7 +247,7 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
                 QApplication.processEvents()
 
     def undo() -> None:
-        layers.layer("label").undo()
+        layers.find_layer("label").undo()
 
     def grown() -> None:
         session.annotation.grow()
@@ -268,15 +276,15 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
         (
             "the same, following edges",
             nothing,
-            lambda: drawing.fill_between([1], 0, follow_edges=True),
+            lambda: drawing.fill_between([1], 0, refine_to_edges=True),
             undo,
         ),
         ("grow from strokes, to the proposal", nothing, drawing.grow, drawing.discard_proposal),
         ("accept what was grown", grown, drawing.accept_proposal, undo),
         ("smooth", nothing, lambda: drawing.smooth(1, 1.0), undo),
-        ("keep the largest piece", nothing, lambda: drawing.keep_largest(1), undo),
-        ("next uncertain place", nothing, review.next_place, nothing),
-        ("accept a slice", nothing, review.accept_this_slice, undo),
+        ("keep the largest piece", nothing, lambda: drawing.keep_largest_component(1), undo),
+        ("next uncertain place", nothing, review.next_uncertain_region, nothing),
+        ("accept a slice", nothing, review.accept_slice, undo),
         ("accept the whole prediction", nothing, session.accept_prediction, undo),
         ("show the difference", nothing, lambda: review.toggles["difference"].toggle(), nothing),
         (

@@ -26,7 +26,7 @@ from napari_dycon import io
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import make_config
 from napari_dycon.widgets.app import make_window
-from napari_dycon.widgets.window.shortcuts import KeyCard, keys_of
+from napari_dycon.widgets.window.shortcuts import ShortcutsDialog, build_shortcuts
 
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = (1366, 768)
@@ -71,26 +71,26 @@ def walk(folder: Path, minutes: float) -> None:
     # A few slices by hand
     shown = np.flatnonzero((truth > 0).any(axis=(1, 2)))
     numbers = np.linspace(shown[0] + 1, shown[-1] - 1, SLICES).round().astype(int).tolist()
-    label = layers.layer("label")
+    label = layers.find_layer("label")
     for number in numbers:
         layers.go_to_slice(number, 0)
         outline(label, truth, number)
-        panel.annotate.finish_slice()
+        panel.annotate.mark_slice_complete()
     for number in (shown[0] - 1, shown[-1] + 1):
         layers.go_to_slice(int(number), 0)
-        panel.annotate.finish_slice()
+        panel.annotate.mark_slice_complete()
     layers.go_to_slice(numbers[2], 0)
     settle(2)
     take(viewer, "02-strokes")
 
     # The program fills the rest in
-    panel.annotate.tools.all.setChecked(True)
-    panel.annotate.tools.fill.click()
+    panel.annotate.tools.all_checkbox.setChecked(True)
+    panel.annotate.tools.fill_button.click()
     wait(lambda: not session.annotation.operation)
     layers.go_to_slice((numbers[1] + numbers[2]) // 2, 0)
     settle(2)
     take(viewer, "03-filled")
-    panel.annotate.case_done.click()
+    panel.annotate.complete_case_button.click()
 
     # Growing in another case
     other = session.project.unlabeled_cases()[0].id
@@ -99,31 +99,31 @@ def walk(folder: Path, minutes: float) -> None:
     wait(lambda: session.case.id == other)
     middle = int(np.argmax((other_truth == 1).sum(axis=(1, 2))))
     layers.go_to_slice(middle, 0)
-    stroke(layers.layer("label"), other_truth, middle)
-    panel.annotate.tools.grow.click()
+    stroke(layers.find_layer("label"), other_truth, middle)
+    panel.annotate.tools.grow_button.click()
     wait(lambda: session.annotation.has_proposal)
     settle(1)
     take(viewer, "04-grow")
-    panel.annotate.tools.discard.click()
+    panel.annotate.tools.discard_button.click()
 
     # Growing that stops at a box
-    panel.annotate.tools.box.draw.click()
-    layers.box.layer.add(rectangle(other_truth, middle))
+    panel.annotate.tools.roi_controls.draw_button.click()
+    layers.roi.layer.add(rectangle(other_truth, middle))
     settle(0.5)
-    layers.box.finish()
-    panel.annotate.tools.grow.click()
+    layers.roi.finish_editing()
+    panel.annotate.tools.grow_button.click()
     wait(lambda: session.annotation.has_proposal)
     settle(1)
     take(viewer, "04-box")
-    panel.annotate.tools.discard.click()
-    panel.annotate.tools.box.remove.click()
+    panel.annotate.tools.discard_button.click()
+    panel.annotate.tools.roi_controls.remove_button.click()
 
     # Training
     session.project.set_split(session.project.cases[1].id, "validation")
     panel.tabs.setCurrentIndex(1)
     config = make_config("dycon", steps=10_000_000, time_limit=60 * minutes)
     session.start_training(config)
-    wait(lambda: layers.layer("prediction") is not None, 60 * minutes + 120)
+    wait(lambda: layers.find_layer("prediction") is not None, 60 * minutes + 120)
     wait(lambda: session.status.progress > 0.6, 60 * minutes + 120)
     take(viewer, "05-train")
     wait(lambda: session.status.phase == "idle", 60 * minutes + 300)
@@ -136,7 +136,7 @@ def walk(folder: Path, minutes: float) -> None:
     session.show_case(session.suggest_next()[0])
     wait(lambda: session.case.prediction is not None)
     settle(1)
-    panel.review.next_place_button.click()
+    panel.review.next_region_button.click()
     settle(2)
     take(viewer, "06-uncertain")
     panel.review.accept_button.click()
@@ -144,14 +144,14 @@ def walk(folder: Path, minutes: float) -> None:
     wrong = (truth != session.case.prediction) & (truth > 0)
     layers.go_to_slice(int(np.argmax(wrong.sum(axis=(1, 2)))), 0)
     viewer.reset_view()
-    outline(layers.layer("label"), truth, layers.slice_index)
+    outline(layers.find_layer("label"), truth, layers.slice_index)
     panel.review.toggles["uncertainty"].setChecked(False)
     panel.review.toggles["difference"].setChecked(True)
     settle(2)
     take(viewer, "07-difference")
     panel.review.toggles["difference"].setChecked(False)
     panel.review.toggles["uncertainty"].setChecked(True)
-    card = KeyCard(panel, keys_of(panel))
+    card = ShortcutsDialog(panel, build_shortcuts(panel))
     card.show()
     settle(1)
     card.grab().save(str(PICTURES / "08-keys.png"))

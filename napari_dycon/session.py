@@ -17,11 +17,11 @@ import numpy.typing as npt
 from napari_dycon.annotation.regions import Box
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
-from napari_dycon.application.annotation_tools import AnnotationTools
-from napari_dycon.application.case_service import CaseService
+from napari_dycon.application.cases.service import CaseService
 from napari_dycon.application.import_export import ImportExport
-from napari_dycon.application.label_autosave import LabelAutosaver
-from napari_dycon.application.label_editing import LabelEditor, LabelWriter
+from napari_dycon.application.labels.annotation_tools import AnnotationTools
+from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.labels.editing import LabelEditor, LabelWriter
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.project_opening import ProjectOpener
 from napari_dycon.application.review import Review

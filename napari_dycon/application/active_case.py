@@ -31,7 +31,7 @@ class ActiveCase:
     intensity_ranges: list[tuple[float, float]] = dataclasses.field(
         default_factory=list
     )  # (low, high) of each channel
-    # Values of the maps from which on they are tinted; see ``case_loading.MAX_TINTED_FRACTION``.
+    # Values of the maps from which on they are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # for the user who opened it

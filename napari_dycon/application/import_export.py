@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.messages import report_messages, report_notes
 from napari_dycon.application.project_opening import ProjectOpener
 from napari_dycon.application.prompts import UserPrompt

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.state import AppState

@@ -12,9 +12,9 @@ from scipy import ndimage
 
 from napari_dycon.application import engine_process
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.case_loading import load_prediction
-from napari_dycon.application.label_autosave import LabelAutosaver
-from napari_dycon.application.label_editing import LabelEditor
+from napari_dycon.application.cases.loading import load_prediction
+from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.messages import report_notes
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState

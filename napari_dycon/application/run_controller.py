@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.review import Review
 from napari_dycon.application.run_status import RunStatus, apply_event

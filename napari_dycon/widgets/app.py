@@ -10,7 +10,7 @@ import napari
 if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
 
-PLUGIN, WIDGET = "napari-dycon", "DyCON"
+PLUGIN_NAME, WIDGET_NAME = "napari-dycon", "DyCON"
 
 
 def make_window(
@@ -18,7 +18,7 @@ def make_window(
 ) -> tuple[napari.Viewer, DyconPanel]:
     """Make a viewer with the panel, and open a project in it."""
     viewer = napari.Viewer(title="napari-dycon", show=show)
-    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    _, panel = viewer.window.add_plugin_dock_widget(PLUGIN_NAME, WIDGET_NAME)
     if project is not None:
         panel.session.open_project(project)
     return viewer, panel

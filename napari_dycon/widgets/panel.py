@@ -29,15 +29,20 @@ from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.section import ReviewSection
 from napari_dycon.widgets.review.slice_strip import SliceStrip
 from napari_dycon.widgets.train.section import TrainSection
-from napari_dycon.widgets.window.close_handler import CloseWatch
-from napari_dycon.widgets.window.error_handler import Mishaps
-from napari_dycon.widgets.window.helpers import plain_label
-from napari_dycon.widgets.window.orthogonal import orthogonal_button
-from napari_dycon.widgets.window.shortcuts import bind, keys_of, show_card, unbind
+from napari_dycon.widgets.window.close_handler import CloseHandler
+from napari_dycon.widgets.window.error_handler import ErrorHandler
+from napari_dycon.widgets.window.helpers import make_plain_label
+from napari_dycon.widgets.window.orthogonal import make_orthogonal_button
+from napari_dycon.widgets.window.shortcuts import (
+    bind_shortcuts,
+    build_shortcuts,
+    show_shortcuts,
+    unbind_shortcuts,
+)
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
 # What is only good to know stands in the panel and does not cover the scan.
-NOTIFY = {"warning": show_warning, "error": show_error}
+NOTIFIERS = {"warning": show_warning, "error": show_error}
 
 
 class DyconPanel(QWidget):
@@ -46,19 +51,19 @@ class DyconPanel(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
-        self.background = NapariTaskRunner()
-        self.session = Session(self.background)
-        self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.window_shown)
+        self.task_runner = NapariTaskRunner()
+        self.session = Session(self.task_runner)
+        self.layers = CaseLayers(self.session, napari_viewer, self, lambda: self.is_window_visible)
         self.data = DataSection(self.session)
         self.annotate = AnnotateSection(self.session, self.layers)
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
         self.strip = SliceStrip(self.session, self.layers)
         self._strip_dock: QWidget | None = None
-        self._released = False
-        self._mishaps = Mishaps(self.session)
-        self._watch: CloseWatch | None = None  # of the main window
-        self.message = plain_label()
+        self._is_released = False
+        self._error_handler = ErrorHandler(self.session)
+        self._close_handler: CloseHandler | None = None  # of the main window
+        self.message_label = make_plain_label()
 
         self.tabs = QTabWidget()
         for section, name in (
@@ -72,34 +77,36 @@ class DyconPanel(QWidget):
             scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
             scroll.setWidget(section)
             self.tabs.addTab(scroll, name)
-        split = QSplitter(Qt.Orientation.Vertical)
-        split.addWidget(self.data)
-        split.addWidget(self.tabs)
-        split.setChildrenCollapsible(False)
-        split.setSizes([270, 470])
+        splitter = QSplitter(Qt.Orientation.Vertical)
+        splitter.addWidget(self.data)
+        splitter.addWidget(self.tabs)
+        splitter.setChildrenCollapsible(False)
+        splitter.setSizes([270, 470])
         help_button = QToolButton()
         help_button.setText("?")
         help_button.setToolTip("All keys on a card (F1)")
-        help_button.clicked.connect(lambda: show_card(self))
+        help_button.clicked.connect(lambda: show_shortcuts(self))
         corner = QWidget()
-        in_corner = QHBoxLayout(corner)
-        in_corner.setContentsMargins(0, 0, 0, 0)
-        in_corner.addWidget(orthogonal_button(napari_viewer))
-        in_corner.addWidget(help_button)
+        corner_layout = QHBoxLayout(corner)
+        corner_layout.setContentsMargins(0, 0, 0, 0)
+        corner_layout.addWidget(make_orthogonal_button(napari_viewer))
+        corner_layout.addWidget(help_button)
         self.tabs.setCornerWidget(corner)
         layout = QVBoxLayout(self)
-        layout.addWidget(split, 1)
-        layout.addWidget(self.message)
+        layout.addWidget(splitter, 1)
+        layout.addWidget(self.message_label)
         self.setMinimumWidth(345)
 
         self.session.message.connect(self._notify)
-        self.keys = keys_of(self)
-        bind(self.viewer, self.keys, self)
+        self.shortcuts = build_shortcuts(self)
+        bind_shortcuts(self.viewer, self.shortcuts, self)
         # Layers of rectangles have keys A and D of their own; people expect those of the card.
-        self.layers.box.layer_made.connect(lambda layer: bind(layer, self.keys, self))
-        self.viewer.events.theme.connect(self._use_theme)
-        self._use_theme()
-        self.destroyed.connect(self.background.close)
+        self.layers.roi.layer_created.connect(
+            lambda layer: bind_shortcuts(layer, self.shortcuts, self)
+        )
+        self.viewer.events.theme.connect(self._apply_theme)
+        self._apply_theme()
+        self.destroyed.connect(self.task_runner.close)
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Narrow enough to leave the canvas most of a small screen."""
@@ -111,13 +118,13 @@ class DyconPanel(QWidget):
         top: QWidget = self
         while (parent := top.parentWidget()) is not None:
             top = parent
-        if self._released or top is self:
+        if self._is_released or top is self:
             return
-        if self._watch is None or self._watch.main is not top:
-            if self._watch is not None:
-                self._watch.release()
-            self._watch = CloseWatch(top, self.session, self.release)
-            QTimer.singleShot(0, self._mishaps.watch)  # once the event loop is at work
+        if self._close_handler is None or self._close_handler.main_window is not top:
+            if self._close_handler is not None:
+                self._close_handler.uninstall()
+            self._close_handler = CloseHandler(top, self.session, self.release)
+            QTimer.singleShot(0, self._error_handler.install)  # once the event loop is at work
             if self._strip_dock is None:
                 self._strip_dock = self.viewer.window.add_dock_widget(
                     self.strip, name="Slices of the case", area="bottom"
@@ -132,49 +139,49 @@ class DyconPanel(QWidget):
         """Notice that the panel itself is closed: napari takes it out of its dock then."""
         if (
             event.type() == QEvent.Type.ParentChange
-            and self._watch is not None
+            and self._close_handler is not None
             and self.parentWidget() is None
         ):
             self.release()
         return bool(super().event(event))
 
     @property
-    def window_shown(self) -> bool:
+    def is_window_visible(self) -> bool:
         """Whether the window is there to be drawn, also when the panel itself is not."""
-        return self._watch is not None and self._watch.shown
+        return self._close_handler is not None and self._close_handler.is_visible
 
     def release(self) -> None:
         """Save and let go of everything; safe to call twice."""
-        if self._released:
+        if self._is_released:
             return
-        self._released = True
+        self._is_released = True
         try:
             self.session.flush()
         except DyconError:  # told already
             with contextlib.suppress(DyconError):  # the rest must be let go of all the same
                 self.session.save_recovery_copy()
-        self.strip.release()
-        self.annotate.tools.box.release()
-        closing = self._watch is not None and self._watch.closing
-        if self._strip_dock is not None and not closing:
+        self.strip.disconnect_events()
+        self.annotate.tools.roi_controls.disconnect_events()
+        is_closing = self._close_handler is not None and self._close_handler.is_closing
+        if self._strip_dock is not None and not is_closing:
             with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
                 self.viewer.window.remove_dock_widget(self.strip)
-        self._mishaps.release()
-        unbind(self.viewer, self.keys)
+        self._error_handler.uninstall()
+        unbind_shortcuts(self.viewer, self.shortcuts)
         self.layers.close()
-        if self._watch is not None:
-            self._watch.release()
-            self._watch = None
+        if self._close_handler is not None:
+            self._close_handler.uninstall()
+            self._close_handler = None
         self.session.close_project()
-        self.background.close()
-        self.viewer.events.theme.disconnect(self._use_theme)
+        self.task_runner.close()
+        self.viewer.events.theme.disconnect(self._apply_theme)
 
     def _notify(self, level: str, text: str) -> None:
-        if level in NOTIFY:
-            NOTIFY[level](escape_rich_text(text))
-        self.message.setText(escape_control_characters(text))
+        if level in NOTIFIERS:
+            NOTIFIERS[level](escape_rich_text(text))
+        self.message_label.setText(escape_control_characters(text))
 
-    def _use_theme(self, _: Any = None) -> None:
+    def _apply_theme(self, _: Any = None) -> None:
         theme = get_theme(self.viewer.theme)
-        for plots in (self.train.curves, self.train.rounds, self.strip):
-            plots.use_colors(theme.background.as_hex(), theme.text.as_hex())
+        for plot_widget in (self.train.curves, self.train.history, self.strip):
+            plot_widget.use_colors(theme.background.as_hex(), theme.text.as_hex())

@@ -12,7 +12,7 @@ import numpy as np
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.io import read_volume
-from napari_dycon.widgets.plugin.readers import get_reader, sample_case
+from napari_dycon.widgets.plugin.readers import get_reader, make_sample_case
 
 ROOT = Path(__file__).parents[2]
 
@@ -62,7 +62,7 @@ def test_reader_gives_the_scan_in_millimeters(tmp_path: Path) -> None:
 
 
 def test_sample_is_a_scan_with_its_truth() -> None:
-    (image, _, _), (truth, about, kind) = sample_case()
+    (image, _, _), (truth, about, kind) = make_sample_case()
     assert image.shape == truth.shape
     assert kind == "labels"
     assert set(np.unique(truth)) == {0, 1, 2}

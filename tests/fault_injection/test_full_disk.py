@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from napari_dycon import io
-from napari_dycon.application import autosave_state
+from napari_dycon.application.labels import autosave_state
 from napari_dycon.core.atomic import write_bytes
 from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.config import TrainConfig, make_config

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_dycon.widgets.window.task_runner import PARTS, advance
+from napari_dycon.widgets.window.task_runner import PROGRESS_STEPS, update_progress
 
 
 class Bar:
-    """What ``advance`` needs of napari's progress bar."""
+    """What ``update_progress`` needs of napari's progress bar."""
 
     def __init__(self) -> None:
         self.n, self.text = 0, ""
@@ -23,11 +23,15 @@ class Bar:
 def test_predictions_are_told_before_they_are_made_templates_too() -> None:
     bar: Any = Bar()
     event = {"event": "predicting", "case": "scan-7", "done": 0, "total": 4, "remaining": None}
-    advance(bar, "Predicting", event)
+    update_progress(bar, "Predicting", event)
     assert (bar.n, bar.text) == (0, "Predicting: scan-7")
-    advance(bar, "Predicting", event | {"case": "scan-2", "done": 2, "remaining": 300.0})
-    assert (bar.n, bar.text) == (PARTS // 2, "Predicting: scan-2, 5 min left")
+    update_progress(bar, "Predicting", event | {"case": "scan-2", "done": 2, "remaining": 300.0})
+    assert (bar.n, bar.text) == (PROGRESS_STEPS // 2, "Predicting: scan-2, 5 min left")
     # Its numbers are those of the scans alone: the bar would go back.
-    advance(bar, "Predicting", {"event": "predicted", "case": "scan-1", "done": 1, "total": 2})
-    advance(bar, "Predicting", {"event": "predicted", "case": "scan-1", "done": 1, "total": 4})
-    assert bar.n == PARTS // 2
+    update_progress(
+        bar, "Predicting", {"event": "predicted", "case": "scan-1", "done": 1, "total": 2}
+    )
+    update_progress(
+        bar, "Predicting", {"event": "predicted", "case": "scan-1", "done": 1, "total": 4}
+    )
+    assert bar.n == PROGRESS_STEPS // 2

@@ -53,7 +53,7 @@ def draw_center(
 
 
 def clamp_center(center: Array, shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
-    """Nearest center whose patch lies inside the volume (or is centerd on a smaller one)."""
+    """Nearest center whose patch lies inside the volume (or is centered on a smaller one)."""
     return tuple(
         int(np.clip(c, p // 2, n - (p - p // 2))) if n > p else n // 2
         for c, n, p in zip(center, shape, patch, strict=True)

@@ -8,17 +8,17 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
 # Usual centers and widths of radiology, as lowest and highest value shown.
-WINDOWS: dict[str, tuple[float, float] | None] = {
+WINDOWS_HU: dict[str, tuple[float, float] | None] = {
     "whole range": None,
     "soft tissue": (-160.0, 240.0),
     "brain": (0.0, 80.0),
     "lung": (-1350.0, 150.0),
     "bone": (-450.0, 1050.0),
 }
-FIRST = "soft tissue"
+DEFAULT = "soft tissue"
 
 
-class GrayWindow(QWidget):
+class CtWindow(QWidget):
     """Choice of a window, there only while a CT is shown."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
@@ -26,11 +26,11 @@ class GrayWindow(QWidget):
         self.session = session
         self.layers = layers
         self.choice = QComboBox()
-        self.choice.addItems(list(WINDOWS))
-        self.choice.setCurrentText(FIRST)
-        layers.gray_window = WINDOWS[FIRST]
+        self.choice.addItems(list(WINDOWS_HU))
+        self.choice.setCurrentText(DEFAULT)
+        layers.ct_window = WINDOWS_HU[DEFAULT]
         self.choice.setToolTip("Which Hounsfield units are shown between black and white")
-        self.choice.currentTextChanged.connect(lambda name: layers.set_gray_window(WINDOWS[name]))
+        self.choice.currentTextChanged.connect(lambda name: layers.set_ct_window(WINDOWS_HU[name]))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.addWidget(QLabel("CT window"))
@@ -39,5 +39,5 @@ class GrayWindow(QWidget):
         self._refresh()
 
     def _refresh(self, *_: object) -> None:
-        view = self.session.case
-        self.setVisible(view is not None and view.is_ct)
+        case = self.session.case
+        self.setVisible(case is not None and case.is_ct)

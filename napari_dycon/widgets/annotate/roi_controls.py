@@ -6,69 +6,77 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QSpinBox, QWidget
 
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
-from napari_dycon.widgets.window.helpers import button, guarded, set_enabled, signals_blocked
+from napari_dycon.widgets.window.helpers import (
+    make_button,
+    report_errors,
+    set_enabled,
+    signals_blocked,
+)
 
 
-class BoxTools(QWidget):
-    """First and last slice of the box; ``draw`` and ``remove`` are put elsewhere by the caller."""
+class RoiControls(QWidget):
+    """First and last slice of the box; ``draw_button`` and ``remove_button`` are put elsewhere by
+    the caller."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
         self.session = session
         self.layers = layers
-        self.draw = button(
+        self.draw_button = make_button(
             "Draw box",
             "Draw a rectangle in the slice in view: growing stays inside it, from the first to the "
             "last slice with strokes and a little further. Press it again to move the box or its "
             "corners, or to draw it in a further slice (Shift+G)",
-            guarded(session, layers.box.toggle),
+            report_errors(session, layers.roi.toggle_editing),
         )
-        self.draw.setCheckable(True)
-        self.first, self.last = QSpinBox(), QSpinBox()
-        for box, name in ((self.first, "First"), (self.last, "Last")):
-            box.setToolTip(f"{name} slice of the box, across the axis in view")
-            box.setKeyboardTracking(False)
-            box.valueChanged.connect(self._edited)
-        self.remove = button(
+        self.draw_button.setCheckable(True)
+        self.first_slice, self.last_slice = QSpinBox(), QSpinBox()
+        for spin_box, name in ((self.first_slice, "First"), (self.last_slice, "Last")):
+            spin_box.setToolTip(f"{name} slice of the box, across the axis in view")
+            spin_box.setKeyboardTracking(False)
+            spin_box.valueChanged.connect(self._on_slices_edited)
+        self.remove_button = make_button(
             "Remove box",
             "Take the box away; growing then reaches as far around strokes as the preferences say",
-            guarded(session, lambda: session.annotation.set_roi(None)),
+            report_errors(session, lambda: session.annotation.set_roi(None)),
         )
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        for item in (QLabel("Slices"), self.first, QLabel("to"), self.last):
+        for item in (QLabel("Slices"), self.first_slice, QLabel("to"), self.last_slice):
             row.addWidget(item)
         session.case_shown.connect(self._refresh)
         session.annotation.roi_changed.connect(self._refresh)
-        layers.box.editing_changed.connect(self._refresh)
+        layers.roi.editing_changed.connect(self._refresh)
         layers.viewer.dims.events.order.connect(self._refresh)
         layers.viewer.dims.events.ndisplay.connect(self._refresh)
         self._refresh()
 
-    def release(self) -> None:
+    def disconnect_events(self) -> None:
         """Let go of the viewer."""
         self.layers.viewer.dims.events.order.disconnect(self._refresh)
         self.layers.viewer.dims.events.ndisplay.disconnect(self._refresh)
 
-    def _edited(self, _: int) -> None:
-        guarded(self.session, self.layers.box.set_slices)(self.first.value(), self.last.value() + 1)
+    def _on_slices_edited(self, _: int) -> None:
+        report_errors(self.session, self.layers.roi.set_slices)(
+            self.first_slice.value(), self.last_slice.value() + 1
+        )
 
     def _refresh(self, *_: object) -> None:
-        view, box = self.session.case, self.session.annotation.roi
-        flat = self.layers.viewer.dims.ndisplay == 2
-        why_not = "" if view else "choose a case in the list first"
-        if not flat and not why_not:
-            why_not = "switch to the 2D view, a rectangle lies in a slice"
-        set_enabled(self.draw, why_not)
-        set_enabled(self.remove, "" if box is not None else "no box is drawn")
-        self.draw.setText("Draw box" if box is None else "Change box")
-        self.draw.setChecked(self.layers.box.editing)
-        self.setVisible(box is not None)
-        if box is not None and view is not None:
+        case, roi = self.session.case, self.session.annotation.roi
+        is_2d = self.layers.viewer.dims.ndisplay == 2
+        blocked_reason = "" if case else "choose a case in the list first"
+        if not is_2d and not blocked_reason:
+            blocked_reason = "switch to the 2D view, a rectangle lies in a slice"
+        set_enabled(self.draw_button, blocked_reason)
+        set_enabled(self.remove_button, "" if roi is not None else "no box is drawn")
+        self.draw_button.setText("Draw box" if roi is None else "Change box")
+        self.draw_button.setChecked(self.layers.roi.is_editing)
+        self.setVisible(roi is not None)
+        if roi is not None and case is not None:
             axis = self.layers.axis
-            first, last = box[axis].start, box[axis].stop - 1
-            with signals_blocked(self.first), signals_blocked(self.last):
-                self.first.setRange(0, last)
-                self.last.setRange(first, view.label.shape[axis] - 1)
-                self.first.setValue(first)
-                self.last.setValue(last)
+            first, last = roi[axis].start, roi[axis].stop - 1
+            with signals_blocked(self.first_slice), signals_blocked(self.last_slice):
+                self.first_slice.setRange(0, last)
+                self.last_slice.setRange(first, case.label.shape[axis] - 1)
+                self.first_slice.setValue(first)
+                self.last_slice.setValue(last)

@@ -15,12 +15,17 @@ from qtpy.QtWidgets import (
 
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
-from napari_dycon.widgets.window.helpers import button, guarded, set_enabled, signals_blocked
+from napari_dycon.widgets.window.helpers import (
+    make_button,
+    report_errors,
+    set_enabled,
+    signals_blocked,
+)
 
-KEYS = 9  # structures that have a number key
+NUMBER_KEYS = 9  # structures that have a number key
 
 
-class Palette(QWidget):
+class StructureList(QWidget):
     """List of structures; the chosen one is what the brush and the tools work on."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
@@ -32,22 +37,22 @@ class Palette(QWidget):
         self.list.setToolTip(
             "The structure to paint; Ctrl and its number chooses it, a double click its color"
         )
-        self.list.currentRowChanged.connect(self._choose)
-        self.list.itemDoubleClicked.connect(self._recolor)
-        self.add = button(
-            "Add structure…", "Add another structure to segment", guarded(session, self._add)
+        self.list.currentRowChanged.connect(self._on_row_changed)
+        self.list.itemDoubleClicked.connect(self._choose_color)
+        self.add_button = make_button(
+            "Add structure…", "Add another structure to segment", report_errors(session, self._add)
         )
-        self.rename = button(
-            "Rename…", "Rename the chosen structure", guarded(session, self._rename)
+        self.rename_button = make_button(
+            "Rename…", "Rename the chosen structure", report_errors(session, self._rename)
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.list)
         line = QHBoxLayout()
-        for item in (self.add, self.rename):
+        for item in (self.add_button, self.rename_button):
             line.addWidget(item)
         layout.addLayout(line)
-        layers.brush_changed.connect(self._mark)
+        layers.brush_value_changed.connect(self._select_value)
         session.project_changed.connect(self._refresh)
         session.cases_changed.connect(self._refresh)
         self._refresh()
@@ -72,28 +77,28 @@ class Palette(QWidget):
                 pixmap = QPixmap(14, 14)
                 pixmap.fill(QColor(info.color))
                 item = QListWidgetItem(QIcon(pixmap), f"{info.value}  {info.name}")
-                if number <= KEYS:
+                if number <= NUMBER_KEYS:
                     item.setToolTip(f"Ctrl+{number}")
                 self.list.addItem(item)
-        self._mark(self.layers.brush)
-        for control in (self.add, self.rename):
+        self._select_value(self.layers.brush_value)
+        for control in (self.add_button, self.rename_button):
             set_enabled(control, project.read_only_reason if project else "open a project first")
 
-    def _mark(self, value: int) -> None:
+    def _select_value(self, value: int) -> None:
         """Choose the row of a value."""
         project = self.session.project
         values = [c.value for c in project.classes] if project else []
         with signals_blocked(self.list):
             self.list.setCurrentRow(values.index(value) if value in values else 0)
 
-    def _choose(self, _: int) -> None:
-        self.layers.brush = self.value
-        if (layer := self.layers.layer("label")) is not None:
+    def _on_row_changed(self, _: int) -> None:
+        self.layers.brush_value = self.value
+        if (layer := self.layers.find_layer("label")) is not None:
             layer.selected_label = self.value
 
     def _add(self) -> None:
-        name, given = QInputDialog.getText(self, "Add structure", "Name of the structure:")
-        if given and name.strip() and self.session.project is not None:
+        name, accepted = QInputDialog.getText(self, "Add structure", "Name of the structure:")
+        if accepted and name.strip() and self.session.project is not None:
             self.session.project.add_class(name)
             self.session.cases_changed.emit()
 
@@ -101,14 +106,16 @@ class Palette(QWidget):
         project = self.session.project
         if project is None:
             return
-        old = next(c.name for c in project.classes if c.value == self.value)
-        name, given = QInputDialog.getText(self, "Rename structure", "New name:", text=old)
-        if given and name.strip():
+        old_name = next(c.name for c in project.classes if c.value == self.value)
+        name, accepted = QInputDialog.getText(self, "Rename structure", "New name:", text=old_name)
+        if accepted and name.strip():
             project.update_class(self.value, name=name.strip())
             self.session.cases_changed.emit()
 
-    def _recolor(self, _: QListWidgetItem) -> None:
+    def _choose_color(self, _: QListWidgetItem) -> None:
         color = QColorDialog.getColor(parent=self)
         if color.isValid() and self.session.project is not None:
-            guarded(self.session, self.session.project.update_class)(self.value, color=color.name())
+            report_errors(self.session, self.session.project.update_class)(
+                self.value, color=color.name()
+            )
             self.session.cases_changed.emit()

@@ -6,97 +6,101 @@ from qtpy.QtWidgets import QCheckBox, QDoubleSpinBox, QGridLayout, QLabel, QWidg
 
 from napari_dycon.errors import UserError
 from napari_dycon.session import Session
-from napari_dycon.widgets.annotate.roi_controls import BoxTools
-from napari_dycon.widgets.annotate.structure_list import Palette
+from napari_dycon.widgets.annotate.roi_controls import RoiControls
+from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.layers.case_layers import CaseLayers
-from napari_dycon.widgets.window.helpers import button, guarded, set_enabled
-from napari_dycon.widgets.window.preferences import preferences
+from napari_dycon.widgets.window.helpers import make_button, report_errors, set_enabled
+from napari_dycon.widgets.window.preferences import get_preferences
 
 
 class DrawTools(QWidget):
     """Buttons; each is one step of napari's undo, and growing shows a proposal first."""
 
-    def __init__(self, session: Session, layers: CaseLayers, palette: Palette) -> None:
+    def __init__(self, session: Session, layers: CaseLayers, structures: StructureList) -> None:
         super().__init__()
         self.session = session
         self.layers = layers
-        self.palette_of_structures = palette
-        drawing = session.annotation
-        self.fill = button(
+        self.structures = structures
+        annotation = session.annotation
+        self.fill_button = make_button(
             "Fill between slices",
             "Fill the chosen structure between the slices it is painted in, across the axis in "
             "view (key I)",
-            guarded(session, self.fill_between),
+            report_errors(session, self.fill_between),
         )
-        self.all = QCheckBox("all structures")
-        self.all.setToolTip(
+        self.all_checkbox = QCheckBox("all structures")
+        self.all_checkbox.setToolTip(
             "Fill all structures together; between finished slices the rest becomes background"
         )
-        self.edges = QCheckBox("follow edges")
-        self.edges.setChecked(True)
-        self.edges.setToolTip(
+        self.edges_checkbox = QCheckBox("follow edges")
+        self.edges_checkbox.setChecked(True)
+        self.edges_checkbox.setToolTip(
             "Where annotated slices lie 6 mm apart or more, borders between them follow the scan"
         )
-        self.from_before = button(
+        self.copy_previous_button = make_button(
             "Copy slice before",
             "Copy the chosen structure from the slice before the one in view (key W)",
-            guarded(session, lambda: self.copy_neighbor(-1)),
+            report_errors(session, lambda: self.copy_neighbor_slice(-1)),
         )
-        self.from_after = button(
+        self.copy_next_button = make_button(
             "Copy slice after",
             "Copy the chosen structure from the slice after the one in view (Shift+W)",
-            guarded(session, lambda: self.copy_neighbor(1)),
+            report_errors(session, lambda: self.copy_neighbor_slice(1)),
         )
-        self.grow = button(
+        self.grow_button = make_button(
             "Grow from strokes",
             "Propose what all painted structures grow to; paint some background beside them "
             "first (key G)",
-            guarded(session, self.grow_strokes),
+            report_errors(session, self.grow_from_scribbles),
         )
-        self.box = BoxTools(session, layers)
-        self.accept = button(
+        self.roi_controls = RoiControls(session, layers)
+        self.accept_button = make_button(
             "Accept", "Make the proposal part of the label (key A)",
-            guarded(session, drawing.accept_proposal),
+            report_errors(session, annotation.accept_proposal),
         )  # fmt: skip
-        self.discard = button(
-            "Discard", "Forget the proposal (key D)", guarded(session, drawing.discard_proposal)
+        self.discard_button = make_button(
+            "Discard",
+            "Forget the proposal (key D)",
+            report_errors(session, annotation.discard_proposal),
         )
-        self.smooth = button(
+        self.smooth_button = make_button(
             "Smooth",
             "Smooth the surface of the chosen structure, in the whole scan",
-            guarded(session, lambda: drawing.smooth(palette.value, self.width.value())),
+            report_errors(
+                session, lambda: annotation.smooth(structures.value, self.smoothing_sigma.value())
+            ),
         )
-        self.width = QDoubleSpinBox()
-        self.width.setRange(0.1, 20.0)
-        self.width.setDecimals(1)
-        self.width.setValue(1.0)
-        self.width.setSuffix(" mm")
-        self.width.setToolTip("How much is smoothed away")
-        self.holes = button(
+        self.smoothing_sigma = QDoubleSpinBox()
+        self.smoothing_sigma.setRange(0.1, 20.0)
+        self.smoothing_sigma.setDecimals(1)
+        self.smoothing_sigma.setValue(1.0)
+        self.smoothing_sigma.setSuffix(" mm")
+        self.smoothing_sigma.setToolTip("How much is smoothed away")
+        self.fill_holes_button = make_button(
             "Fill holes",
             "Fill what the chosen structure encloses",
-            guarded(session, lambda: drawing.fill_holes(palette.value)),
+            report_errors(session, lambda: annotation.fill_holes(structures.value)),
         )
-        self.largest = button(
+        self.keep_largest_button = make_button(
             "Largest piece",
             "Keep the largest connected piece of the chosen structure; others become background",
-            guarded(session, lambda: drawing.keep_largest_component(palette.value)),
+            report_errors(session, lambda: annotation.keep_largest_component(structures.value)),
         )
-        self.busy = QLabel("")
+        self.busy_label = QLabel("")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for row, items in enumerate(
             (
-                (self.fill, None),
-                (self.all, self.edges),
-                (self.from_before, self.from_after),
-                (self.grow, None),
-                (self.box.draw, self.box.remove),
-                (self.box, None),
-                (self.accept, self.discard),
-                (self.smooth, self.width),
-                (self.holes, self.largest),
-                (self.busy, None),
+                (self.fill_button, None),
+                (self.all_checkbox, self.edges_checkbox),
+                (self.copy_previous_button, self.copy_next_button),
+                (self.grow_button, None),
+                (self.roi_controls.draw_button, self.roi_controls.remove_button),
+                (self.roi_controls, None),
+                (self.accept_button, self.discard_button),
+                (self.smooth_button, self.smoothing_sigma),
+                (self.fill_holes_button, self.keep_largest_button),
+                (self.busy_label, None),
             )
         ):
             for column, item in enumerate(items):
@@ -104,51 +108,51 @@ class DrawTools(QWidget):
                     span = 2 if items[1] is None else 1
                     grid.addWidget(item, row, column, 1, span)
         session.case_shown.connect(self._refresh)
-        drawing.operation_changed.connect(self._refresh)
-        drawing.proposal_changed.connect(self._refresh)
+        annotation.operation_changed.connect(self._refresh)
+        annotation.proposal_changed.connect(self._refresh)
         self._refresh()
 
     def fill_between(self) -> None:
         """Fill the chosen structure, or all of them, across the axis in view."""
         project = self.session.project
-        chosen = [self.palette_of_structures.value]
-        if self.all.isChecked() and project is not None:
-            chosen = [info.value for info in project.classes]
+        values = [self.structures.value]
+        if self.all_checkbox.isChecked() and project is not None:
+            values = [info.value for info in project.classes]
         self.session.annotation.fill_between(
-            chosen, self.layers.axis, refine_to_edges=self.edges.isChecked()
+            values, self.layers.axis, refine_to_edges=self.edges_checkbox.isChecked()
         )
 
-    def grow_strokes(self) -> None:
+    def grow_from_scribbles(self) -> None:
         """Propose what structures grow to from their strokes, inside the box if there is one."""
-        self.layers.box.finish()
-        self.session.annotation.grow(margin_mm=float(preferences().annotate.grow_margin_mm))
+        self.layers.roi.finish_editing()
+        self.session.annotation.grow(margin_mm=float(get_preferences().annotate.grow_margin_mm))
 
-    def copy_neighbor(self, step: int) -> None:
+    def copy_neighbor_slice(self, step: int) -> None:
         """Copy the chosen structure from a neighbor of the slice in view."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to copy a slice.")
-        here = self.layers.slice_index
+        current_slice = self.layers.slice_index
         self.session.annotation.copy_slice(
-            self.palette_of_structures.value, self.layers.axis, here + step, here
+            self.structures.value, self.layers.axis, current_slice + step, current_slice
         )
 
     def _refresh(self, *_: object) -> None:
-        drawing = self.session.annotation
-        why_not = self.session.edit_blocked_reason()
-        if drawing.operation:
-            why_not = f"{drawing.operation.lower()} is at work"
+        annotation = self.session.annotation
+        blocked_reason = self.session.edit_blocked_reason()
+        if annotation.operation:
+            blocked_reason = f"{annotation.operation.lower()} is at work"
         for item in (
-            self.fill,
-            self.from_before,
-            self.from_after,
-            self.grow,
-            self.smooth,
-            self.holes,
-            self.largest,
+            self.fill_button,
+            self.copy_previous_button,
+            self.copy_next_button,
+            self.grow_button,
+            self.smooth_button,
+            self.fill_holes_button,
+            self.keep_largest_button,
         ):
-            set_enabled(item, why_not)
-        for item in (self.accept, self.discard):
-            set_enabled(item, "" if drawing.has_proposal else "nothing is proposed")
-            item.setVisible(drawing.has_proposal)
-        self.busy.setText(f"{drawing.operation}…" if drawing.operation else "")
-        self.busy.setVisible(bool(drawing.operation))
+            set_enabled(item, blocked_reason)
+        for item in (self.accept_button, self.discard_button):
+            set_enabled(item, "" if annotation.has_proposal else "nothing is proposed")
+            item.setVisible(annotation.has_proposal)
+        self.busy_label.setText(f"{annotation.operation}…" if annotation.operation else "")
+        self.busy_label.setVisible(bool(annotation.operation))

@@ -10,12 +10,12 @@ from qtpy.QtGui import QColor, QIcon, QImage, QPixmap, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.case_summaries import CaseSummaries, CaseSummary, Thumbnail
+from napari_dycon.application.cases.summaries import CaseSummaries, CaseSummary, Thumbnail
 from napari_dycon.project.models import Case
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import signals_blocked
 
-NAME, STATUS, NEXT, DICE = range(4)
+NAME, STATUS, PRIORITY, DICE = range(4)
 HEADERS = ("Case", "Status", "Next", "Dice")
 HEADER_TIPS = (
     "Scans of the project",
@@ -31,7 +31,7 @@ STATUS_MARKS = {
     "labeled": ("●", "#2a8fd0"),
     "reviewed": ("✔", "#0a9a74"),
 }
-ORDER = list(STATUS_MARKS)
+STATUS_ORDER = list(STATUS_MARKS)
 FILTERS: dict[str, Callable[[Case], bool]] = {
     "All cases": lambda case: bool(case.id),
     "To label": lambda case: case.status in ("unlabeled", "in progress"),
@@ -39,29 +39,29 @@ FILTERS: dict[str, Callable[[Case], bool]] = {
     "Reviewed": lambda case: case.status == "reviewed",
     "Validation": lambda case: case.split == "validation",
 }
-ICON = 26  # pixels
-FEW = 20  # rows that are written one after the other
-MEASURED = 100  # rows by which the columns' widths are found
-LOOK_MS = 50
-AHEAD_MS = 700  # after a case is shown, when all of it stands there
-LAST = 1e9  # where cases without a number are sorted to
+ICON_SIZE_PX = 26  # pixels
+MAX_SINGLE_UPDATES = 20  # rows that are written one after the other
+N_MEASURED_ROWS = 100  # rows by which the columns' widths are found
+THUMBNAIL_DELAY_MS = 50
+PREFETCH_DELAY_MS = 700  # after a case is shown, when all of it stands there
+LAST_RANK = 1e9  # where cases without a number are sorted to
 
 
 class CaseItem(QTreeWidgetItem):
     """A row that sorts by numbers where there are some; the project's order is the first one.
 
-    ``ranks`` are what the columns are sorted by: thousands of rows are compared at a time.
+    ``sort_keys`` are what the columns are sorted by: thousands of rows are compared at a time.
     """
 
-    def __init__(self, rows: CaseList, name: str) -> None:
+    def __init__(self, case_list: CaseList, name: str) -> None:
         super().__init__([name])
-        self.rows = rows
-        self.ranks: tuple[float, ...] = (0.0,) * len(HEADERS)
+        self.case_list = case_list
+        self.sort_keys: tuple[float, ...] = (0.0,) * len(HEADERS)
 
     def __lt__(self, other: QTreeWidgetItem) -> bool:
-        column = self.rows.sorted_by
-        mine, theirs = self.ranks, other.ranks
-        return (mine[column], mine[NAME]) < (theirs[column], theirs[NAME])
+        column = self.case_list.sort_column
+        keys, other_keys = self.sort_keys, other.sort_keys
+        return (keys[column], keys[NAME]) < (other_keys[column], other_keys[NAME])
 
 
 class CaseList(QTreeWidget):
@@ -70,181 +70,198 @@ class CaseList(QTreeWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
+<<<<<<< HEAD
         self.summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
         self._rows: dict[str, CaseItem] = {}
         self._told: dict[str, object] = {}  # what the rows say
         self.sorted_by = NAME
+=======
+        self.summaries = CaseSummaries(session)
+        self._items: dict[str, CaseItem] = {}
+        self._displayed: dict[str, object] = {}  # what the rows say
+        self.sort_column = NAME
+>>>>>>> main
         # Pictures are drawn of what is in view, once it stays there for a moment.
-        self._look = QTimer(self)
-        self._look.setSingleShot(True)
-        self._look.setInterval(LOOK_MS)
-        self._look.timeout.connect(self._request_pictures)
-        self._filter = next(iter(FILTERS))
+        self._thumbnail_timer = QTimer(self)
+        self._thumbnail_timer.setSingleShot(True)
+        self._thumbnail_timer.setInterval(THUMBNAIL_DELAY_MS)
+        self._thumbnail_timer.timeout.connect(self._request_thumbnails)
+        self._filter_name = next(iter(FILTERS))
         self.setHeaderLabels(list(HEADERS))
         for column, tip in enumerate(HEADER_TIPS):
             self.headerItem().setToolTip(column, f"{tip}.\nClick to sort")
         self.setRootIsDecorated(False)
         self.setUniformRowHeights(True)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names often differ at their ends
-        self.setIconSize(QSize(ICON, ICON))
+        self.setIconSize(QSize(ICON_SIZE_PX, ICON_SIZE_PX))
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.setMinimumHeight(110)
         header = self.header()
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        for column in (STATUS, NEXT, DICE):
+        for column in (STATUS, PRIORITY, DICE):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
-        header.setResizeContentsPrecision(MEASURED)
-        header.sortIndicatorChanged.connect(self._sort_changed)
+        header.setResizeContentsPrecision(N_MEASURED_ROWS)
+        header.sortIndicatorChanged.connect(self._on_sort_changed)
         self.setSortingEnabled(True)
         self.sortByColumn(NAME, Qt.SortOrder.AscendingOrder)
-        session.case_shown.connect(self.mark_shown)
-        self._ahead = QTimer(self)
-        self._ahead.setSingleShot(True)
-        self._ahead.setInterval(AHEAD_MS)
-        self._ahead.timeout.connect(self._read_ahead)
-        session.case_shown.connect(lambda _: self._ahead.start())
-        self.summaries.changed.connect(self._summaries_changed)
-        self.verticalScrollBar().valueChanged.connect(lambda _: self._look.start())
+        session.case_shown.connect(self.highlight_active)
+        self._prefetch_timer = QTimer(self)
+        self._prefetch_timer.setSingleShot(True)
+        self._prefetch_timer.setInterval(PREFETCH_DELAY_MS)
+        self._prefetch_timer.timeout.connect(self._prefetch)
+        session.case_shown.connect(lambda _: self._prefetch_timer.start())
+        self.summaries.changed.connect(self._on_summaries_changed)
+        self.verticalScrollBar().valueChanged.connect(lambda _: self._thumbnail_timer.start())
 
     def fill(self, cases: Sequence[Case]) -> None:
         """Bring the rows up to date; those that stay as they are cost next to nothing."""
         with signals_blocked(self):
-            if list(self._rows) != [case.id for case in cases]:
+            if list(self._items) != [case.id for case in cases]:
                 self.setSortingEnabled(False)
                 self.clear()
-                self._told.clear()
-                self._rows = {case.id: CaseItem(self, case.id) for case in cases}
-                self._describe(cases)  # before the view listens to each
-                self.addTopLevelItems(list(self._rows.values()))
+                self._displayed.clear()
+                self._items = {case.id: CaseItem(self, case.id) for case in cases}
+                self._update_items(cases)  # before the view listens to each
+                self.addTopLevelItems(list(self._items.values()))
                 self.setSortingEnabled(True)
             else:
-                self._describe(cases)
-            self._hide(cases)
-        self.mark_shown(self.session.case)
-        self._look.start()
+                self._update_items(cases)
+            self._hide_filtered(cases)
+        self.highlight_active(self.session.case)
+        self._thumbnail_timer.start()
 
-    def show_only(self, name: str) -> None:
+    def apply_filter(self, name: str) -> None:
         """Show the cases of one of the ``FILTERS``."""
-        self._filter = name
-        self._hide(self._cases())
-        self._look.start()
+        self._filter_name = name
+        self._hide_filtered(self._get_cases())
+        self._thumbnail_timer.start()
 
-    def mark_shown(self, view: ActiveCase | None) -> None:
+    def highlight_active(self, case: ActiveCase | None) -> None:
         """Select the row of the case in view."""
         with signals_blocked(self):
-            self.setCurrentItem(self._rows.get(view.id) if view is not None else None)
+            self.setCurrentItem(self._items.get(case.id) if case is not None else None)
 
-    def _read_ahead(self) -> None:
+    def _prefetch(self) -> None:
         """Have the case in the row below read, and the one that is suggested next."""
-        view = self.session.case
-        if view is None or (row := self._rows.get(view.id)) is None:
+        active_case = self.session.case
+        if active_case is None or (item := self._items.get(active_case.id)) is None:
             return
-        below = self.itemBelow(row)
-        wanted = [below.text(NAME)] if below is not None else []
-        places = [
-            (found.rank, case.id)
-            for case in self._cases()
-            if (found := self.summaries.get(case.id).suggestion) and case.id != view.id
+        next_item = self.itemBelow(item)
+        case_ids = [next_item.text(NAME)] if next_item is not None else []
+        ranked = [
+            (suggestion.rank, case.id)
+            for case in self._get_cases()
+            if (suggestion := self.summaries.get(case.id).suggestion) and case.id != active_case.id
         ]
-        wanted += [case for _, case in sorted(places)[:1] if case not in wanted]
-        self.session.preload_cases(wanted)
+        case_ids += [case for _, case in sorted(ranked)[:1] if case not in case_ids]
+        self.session.preload_cases(case_ids)
 
-    def _cases(self) -> list[Case]:
+    def _get_cases(self) -> list[Case]:
         return self.session.project.cases if self.session.project is not None else []
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
         """Draw the pictures of rows that come into view."""
         super().resizeEvent(event)
-        self._look.start()
+        self._thumbnail_timer.start()
 
-    def _summaries_changed(self, changed: frozenset[str]) -> None:
+    def _on_summaries_changed(self, changed: frozenset[str]) -> None:
         """Bring only those rows up to date of which something else is known."""
         with signals_blocked(self):
-            self._describe(self._cases(), changed)
+            self._update_items(self._get_cases(), changed)
 
-    def _describe(self, cases: Sequence[Case], only: Collection[str] | None = None) -> None:
+    def _update_items(self, cases: Sequence[Case], case_ids: Collection[str] | None = None) -> None:
         """Write what is known of cases, in their order, into those rows that say something else."""
-        different, moved = [], False
+        changed_rows, has_moved = [], False
         for number, case in enumerate(cases):
-            item = self._rows.get(case.id)
-            if item is None or (only is not None and case.id not in only):
+            item = self._items.get(case.id)
+            if item is None or (case_ids is not None and case.id not in case_ids):
                 continue
-            known = self.summaries.get(case.id)
-            told = (case.status, case.split, known.dice, known.suggestion, id(known.thumbnail))
-            ranks = _ranks(number, case, known)
-            if self._told.get(case.id) != told:
-                self._told[case.id] = told
-                different.append((item, case, known))
-            moved |= ranks != item.ranks
-            item.ranks = ranks
-        if not different and not moved:
+            summary = self.summaries.get(case.id)
+            displayed = (
+                case.status,
+                case.split,
+                summary.dice,
+                summary.suggestion,
+                id(summary.thumbnail),
+            )
+            sort_keys = _compute_sort_keys(number, case, summary)
+            if self._displayed.get(case.id) != displayed:
+                self._displayed[case.id] = displayed
+                changed_rows.append((item, case, summary))
+            has_moved |= sort_keys != item.sort_keys
+            item.sort_keys = sort_keys
+        if not changed_rows and not has_moved:
             return
         # Qt would measure columns and find the place of a row for each text that changes.
-        many = moved or len(different) > FEW
-        if many:
+        is_bulk = has_moved or len(changed_rows) > MAX_SINGLE_UPDATES
+        if is_bulk:
             self.setSortingEnabled(False)
-        with signals_blocked(self.model()) if many else contextlib.nullcontext():
-            for row in different:
-                _write(*row)
-        if many and self.topLevelItemCount():
-            last = self.model().index(self.topLevelItemCount() - 1, DICE)
-            self.model().dataChanged.emit(self.model().index(0, NAME), last)
-        if many:
+        with signals_blocked(self.model()) if is_bulk else contextlib.nullcontext():
+            for row in changed_rows:
+                _update_item(*row)
+        if is_bulk and self.topLevelItemCount():
+            last_index = self.model().index(self.topLevelItemCount() - 1, DICE)
+            self.model().dataChanged.emit(self.model().index(0, NAME), last_index)
+        if is_bulk:
             self.setSortingEnabled(True)
 
-    def _hide(self, cases: Sequence[Case]) -> None:
-        wanted = FILTERS[self._filter]
+    def _hide_filtered(self, cases: Sequence[Case]) -> None:
+        is_shown = FILTERS[self._filter_name]
         for case in cases:
-            item = self._rows[case.id]
-            if item.isHidden() == wanted(case):
-                item.setHidden(not wanted(case))
+            item = self._items[case.id]
+            if item.isHidden() == is_shown(case):
+                item.setHidden(not is_shown(case))
 
-    def _sort_changed(self, column: int, _: Qt.SortOrder) -> None:
-        self.sorted_by = column
-        self._look.start()
+    def _on_sort_changed(self, column: int, _: Qt.SortOrder) -> None:
+        self.sort_column = column
+        self._thumbnail_timer.start()
 
-    def _request_pictures(self) -> None:
+    def _request_thumbnails(self) -> None:
         """Ask for the pictures of the rows in view, and of as many below them."""
-        found: list[str] = []
+        case_ids: list[str] = []
         item = self.itemAt(0, 0)
-        shown = 2 * (self.viewport().height() // max(self.sizeHintForRow(0), 1) + 1)
-        while item is not None and len(found) < shown:
-            found.append(item.text(NAME))
+        n_rows = 2 * (self.viewport().height() // max(self.sizeHintForRow(0), 1) + 1)
+        while item is not None and len(case_ids) < n_rows:
+            case_ids.append(item.text(NAME))
             item = self.itemBelow(item)
-        self.summaries.request_thumbnails(found)
+        self.summaries.request_thumbnails(case_ids)
 
 
-def _ranks(number: int, case: Case, known: CaseSummary) -> tuple[float, ...]:
+def _compute_sort_keys(index: int, case: Case, summary: CaseSummary) -> tuple[float, ...]:
     """What the columns of a row are sorted by."""
     return (
-        float(number),
-        2.0 * ORDER.index(case.status) + (case.split == "validation"),
-        float(known.suggestion.rank) if known.suggestion else LAST,
-        LAST if known.dice is None else known.dice,
+        float(index),
+        2.0 * STATUS_ORDER.index(case.status) + (case.split == "validation"),
+        float(summary.suggestion.rank) if summary.suggestion else LAST_RANK,
+        LAST_RANK if summary.dice is None else summary.dice,
     )
 
 
-def _write(item: CaseItem, case: Case, known: CaseSummary) -> None:
+def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
     """Write what is known of a case into its row."""
     mark, color = STATUS_MARKS[case.status]
-    validation, found = case.split == "validation", known.suggestion
-    item.setText(STATUS, f"{mark} {case.status}{', valid.' if validation else ''}")
+    is_validation, suggestion = case.split == "validation", summary.suggestion
+    item.setText(STATUS, f"{mark} {case.status}{', valid.' if is_validation else ''}")
     item.setForeground(STATUS, QColor(color) if color else item.foreground(NAME))
-    tip = "kept for validation: never learned from, used to measure" if validation else ""
+    tip = "kept for validation: never learned from, used to measure" if is_validation else ""
     item.setToolTip(STATUS, tip)
-    item.setText(NEXT, str(found.rank) if found and found.score is not None else "")
-    item.setToolTip(NEXT, f"{found.reason[0].upper()}{found.reason[1:]}." if found else "")
-    item.setText(DICE, "" if known.dice is None else f"{known.dice:.2f}")
-    if known.thumbnail is not None:
-        item.setIcon(NAME, _icon(known.thumbnail))
+    item.setText(
+        PRIORITY, str(suggestion.rank) if suggestion and suggestion.score is not None else ""
+    )
+    item.setToolTip(
+        PRIORITY, f"{suggestion.reason[0].upper()}{suggestion.reason[1:]}." if suggestion else ""
+    )
+    item.setText(DICE, "" if summary.dice is None else f"{summary.dice:.2f}")
+    if summary.thumbnail is not None:
+        item.setIcon(NAME, _make_icon(summary.thumbnail))
 
 
-def _icon(picture: Thumbnail) -> QIcon:
-    """Icon of a gray picture, centerd on a square."""
-    height, width = picture.shape
-    image = QImage(picture.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)
+def _make_icon(thumbnail: Thumbnail) -> QIcon:
+    """Icon of a gray picture, centered on a square."""
+    height, width = thumbnail.shape
+    image = QImage(thumbnail.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)
     pixmap = QPixmap.fromImage(image.copy())
     icon = QIcon(pixmap)
     icon.addPixmap(pixmap, QIcon.Mode.Selected)  # not tinted: it is a scan

@@ -33,17 +33,17 @@ from napari_dycon.project.importing.channel_matching import (
     candidates_from,
 )
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.widgets.dialogs.progress import CancelledError, wait_for
-from napari_dycon.widgets.dialogs.prompt import show_plainly
-from napari_dycon.widgets.window.helpers import button, hint
+from napari_dycon.widgets.dialogs.progress import CancelledError, run_with_dialog
+from napari_dycon.widgets.dialogs.prompt import show_warning_box
+from napari_dycon.widgets.window.helpers import make_button, make_hint_label
 
-ROW_HEIGHT = 32
-ROWS_SHOWN = 12
-MARGIN = 24
+ROW_HEIGHT_PX = 32
+MAX_ROWS_SHOWN = 12
+MARGIN_PX = 24
 NOT_CHOSEN = "choose…"
 
 
-class ImageChoice(QStyledItemDelegate):
+class ImageChoiceDelegate(QStyledItemDelegate):
     """Cells that look like lists to choose from, and are one when they are clicked.
 
     A list of its own in each cell takes ten milliseconds, which of many cases makes a minute.
@@ -52,8 +52,8 @@ class ImageChoice(QStyledItemDelegate):
     def __init__(self, images: QStandardItemModel, table: QTableWidget) -> None:
         super().__init__(table)
         self._images = images
-        self._like = QComboBox(table)  # gives the style
-        self._like.hide()
+        self._style_source = QComboBox(table)  # gives the style
+        self._style_source.hide()
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         """Draw a closed list; of a long name the middle is left out, since ends tell more."""
@@ -62,18 +62,20 @@ class ImageChoice(QStyledItemDelegate):
         box.state = option.state
         box.palette = option.palette
         box.fontMetrics = option.fontMetrics
-        style = self._like.style()
-        room = style.subControlRect(
+        style = self._style_source.style()
+        field_width = style.subControlRect(
             QStyle.ComplexControl.CC_ComboBox,
             box,
             QStyle.SubControl.SC_ComboBoxEditField,
-            self._like,
+            self._style_source,
         ).width()
         box.currentText = option.fontMetrics.elidedText(
-            str(index.data()), Qt.TextElideMode.ElideMiddle, room - MARGIN
+            str(index.data()), Qt.TextElideMode.ElideMiddle, field_width - MARGIN_PX
         )
-        style.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, box, painter, self._like)
-        style.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, box, painter, self._like)
+        style.drawComplexControl(
+            QStyle.ComplexControl.CC_ComboBox, box, painter, self._style_source
+        )
+        style.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, box, painter, self._style_source)
 
     def createEditor(  # noqa: N802 (Qt's name)
         self, parent: QWidget, _option: QStyleOptionViewItem, _index: QModelIndex
@@ -81,15 +83,15 @@ class ImageChoice(QStyledItemDelegate):
         """Open the list."""
         choice = QComboBox(parent)
         choice.setModel(self._images)
-        choice.view().setMinimumWidth(choice.view().sizeHintForColumn(0) + MARGIN)
-        choice.activated.connect(lambda _: self._finish(choice))
+        choice.view().setMinimumWidth(choice.view().sizeHintForColumn(0) + MARGIN_PX)
+        choice.activated.connect(lambda _: self._commit_and_close(choice))
         QTimer.singleShot(0, choice.showPopup)
         return choice
 
     def setEditorData(self, editor: QComboBox, index: QModelIndex) -> None:  # noqa: N802
         """Begin with what is chosen."""
-        place = editor.findData(index.data(Qt.ItemDataRole.UserRole))
-        editor.setCurrentIndex(max(place, 0))
+        position = editor.findData(index.data(Qt.ItemDataRole.UserRole))
+        editor.setCurrentIndex(max(position, 0))
 
     def setModelData(  # noqa: N802 (Qt's name)
         self, editor: QComboBox, model: QAbstractItemModel, index: QModelIndex
@@ -98,7 +100,7 @@ class ImageChoice(QStyledItemDelegate):
         model.setData(index, editor.currentData(), Qt.ItemDataRole.UserRole)
         model.setData(index, editor.currentText(), Qt.ItemDataRole.DisplayRole)
 
-    def _finish(self, choice: QComboBox) -> None:
+    def _commit_and_close(self, choice: QComboBox) -> None:
         self.commitData.emit(choice)
         self.closeEditor.emit(choice)
 
@@ -109,42 +111,47 @@ class ChannelDialog(QDialog):
     Parameters
     ----------
     channels : names of at least two
-    pieces : images to choose from
-    examples : files of cases that are known, one a channel; see ``matching.arrange``
+    candidates : images to choose from
+    examples : files of cases that are known, one a channel; see
+    ``channel_matching.assign_channels``
     """
 
     def __init__(
         self,
         parent: QWidget | None,
         channels: Sequence[str],
-        pieces: Sequence[ImageCandidate],
+        candidates: Sequence[ImageCandidate],
         examples: Sequence[Sequence[Path]] = (),
     ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Which image is which channel?")
         self._channels, self._examples = list(channels), examples
-        self._pieces: dict[Path, ImageCandidate] = {}
-        self._images = QStandardItemModel()
-        self._images.appendRow(QStandardItem(NOT_CHOSEN))
+        self._candidates: dict[Path, ImageCandidate] = {}
+        self._image_model = QStandardItemModel()
+        self._image_model.appendRow(QStandardItem(NOT_CHOSEN))
         self.table = QTableWidget(0, 1 + len(channels))
         self.table.setHorizontalHeaderLabels(["Case", *channels])
         self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self._delegate = ImageChoice(self._images, self.table)
+        self._delegate = ImageChoiceDelegate(self._image_model, self.table)
         for column in range(1, 1 + len(channels)):
             self.table.setItemDelegateForColumn(column, self._delegate)
         self.table.verticalHeader().setVisible(False)
-        self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT)
+        self.table.verticalHeader().setDefaultSectionSize(ROW_HEIGHT_PX)
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-        self.reason = hint("")
-        self.add_button = button(
+        self.reason_label = make_hint_label("")
+        self.add_button = make_button(
             "Add a case", "One more row", lambda: self._add_row(CaseDraft("", ()))
         )
-        self.remove_button = button(
-            "Remove", "Leave the selected cases out; their files stay to be chosen", self._remove
+        self.remove_button = make_button(
+            "Remove",
+            "Leave the selected cases out; their files stay to be chosen",
+            self._remove_rows,
         )
-        self.more_button = button(
-            "More files…", "Add files to choose from, such as those of another folder", self._more
+        self.more_button = make_button(
+            "More files…",
+            "Add files to choose from, such as those of another folder",
+            self._add_files,
         )
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
@@ -158,143 +165,145 @@ class ChannelDialog(QDialog):
         row.addStretch(1)
         layout = QVBoxLayout(self)
         layout.addWidget(
-            hint(
+            make_hint_label(
                 "Each row becomes a case. What the names of the files tell is filled in; look "
                 "through it and correct what is wrong."
             )
         )
         layout.addWidget(self.table, 1)
         layout.addLayout(row)
-        layout.addWidget(self.reason)
+        layout.addWidget(self.reason_label)
         layout.addWidget(self.buttons)
-        self._take(pieces)
-        self.table.itemChanged.connect(self._check)
-        self.table.cellClicked.connect(self._clicked)
-        shown = min(max(self.table.rowCount(), 3), ROWS_SHOWN)
-        self.resize(min(260 + 230 * len(channels), 1200), 230 + ROW_HEIGHT * shown)
+        self._add_candidates(candidates)
+        self.table.itemChanged.connect(self._update_state)
+        self.table.cellClicked.connect(self._on_cell_clicked)
+        n_rows = min(max(self.table.rowCount(), 3), MAX_ROWS_SHOWN)
+        self.resize(min(260 + 230 * len(channels), 1200), 230 + ROW_HEIGHT_PX * n_rows)
 
     @property
     def scans(self) -> list[Scan]:
         """Cases as they are chosen now, those alone that have all channels."""
-        found = []
-        for name, images in self._rows():
+        scans = []
+        for name, images in self._read_rows():
             paths = tuple(path for path in images if path is not None)
             if len(paths) == len(images):
-                found.append(Scan(name, paths))
-        return found
+                scans.append(Scan(name, paths))
+        return scans
 
-    def choose(self, row: int, channel: int, path: Path | None) -> None:
+    def assign_image(self, row: int, channel: int, path: Path | None) -> None:
         """Choose the image of a case's channel."""
         item = self.table.item(row, 1 + channel)
         item.setData(Qt.ItemDataRole.UserRole, None if path is None else str(path))
-        item.setText(NOT_CHOSEN if path is None else self._pieces[path].display_name)
+        item.setText(NOT_CHOSEN if path is None else self._candidates[path].display_name)
 
-    def chosen(self, row: int, channel: int) -> Path | None:
+    def get_image(self, row: int, channel: int) -> Path | None:
         """Image of a case's channel."""
-        found = self.table.item(row, 1 + channel).data(Qt.ItemDataRole.UserRole)
-        return None if found is None else Path(found)
+        path = self.table.item(row, 1 + channel).data(Qt.ItemDataRole.UserRole)
+        return None if path is None else Path(path)
 
-    def _take(self, pieces: Sequence[ImageCandidate]) -> None:
+    def _add_candidates(self, candidates: Sequence[ImageCandidate]) -> None:
         """Offer images, and put those that are new into rows."""
-        new = [piece for piece in pieces if piece.path not in self._pieces]
-        for piece in new:
-            self._pieces[piece.path] = piece
+        new_candidates = [piece for piece in candidates if piece.path not in self._candidates]
+        for piece in new_candidates:
+            self._candidates[piece.path] = piece
             item = QStandardItem(piece.display_name)
             item.setData(str(piece.path), Qt.ItemDataRole.UserRole)
             item.setToolTip(escape_rich_text(piece.path))
-            self._images.appendRow(item)
-        for row in assign_channels(new, self._channels, examples=self._examples):
+            self._image_model.appendRow(item)
+        for row in assign_channels(new_candidates, self._channels, examples=self._examples):
             self._add_row(row)
-        self._check()
+        self._update_state()
 
-    def _add_row(self, row: CaseDraft) -> None:
-        number = self.table.rowCount()
+    def _add_row(self, draft: CaseDraft) -> None:
+        row = self.table.rowCount()
         self.table.blockSignals(True)
-        self.table.insertRow(number)
-        self.table.setItem(number, 0, QTableWidgetItem(row.name or f"case {number + 1}"))
+        self.table.insertRow(row)
+        self.table.setItem(row, 0, QTableWidgetItem(draft.name or f"case {row + 1}"))
         for channel in range(len(self._channels)):
-            self.table.setItem(number, 1 + channel, QTableWidgetItem())
-            self.choose(number, channel, row.images[channel] if row.images else None)
+            self.table.setItem(row, 1 + channel, QTableWidgetItem())
+            self.assign_image(row, channel, draft.images[channel] if draft.images else None)
         self.table.blockSignals(False)
-        if not row.images:
+        if not draft.images:
             self.table.scrollToBottom()
-            self._check()
+            self._update_state()
 
-    def _clicked(self, row: int, column: int) -> None:
+    def _on_cell_clicked(self, row: int, column: int) -> None:
         if column > 0:  # names are typed after a double click, as in other tables
             self.table.editItem(self.table.item(row, column))
 
-    def _remove(self) -> None:
+    def _remove_rows(self) -> None:
         rows = sorted({index.row() for index in self.table.selectedIndexes()}, reverse=True)
         for row in rows:
             self.table.removeRow(row)
-        self._check()
+        self._update_state()
 
-    def _more(self) -> None:
+    def _add_files(self) -> None:
         chosen, _ = QFileDialog.getOpenFileNames(self, "More files to choose from")
         if chosen:
-            pieces = look_at([Path(path) for path in chosen], self)
-            self._take(pieces or ())
+            candidates = inspect_files([Path(path) for path in chosen], self)
+            self._add_candidates(candidates or ())
 
-    def _rows(self) -> list[tuple[str, tuple[Path | None, ...]]]:
+    def _read_rows(self) -> list[tuple[str, tuple[Path | None, ...]]]:
         return [
             (
                 self.table.item(row, 0).text().strip(),
-                tuple(self.chosen(row, n) for n in range(len(self._channels))),
+                tuple(self.get_image(row, n) for n in range(len(self._channels))),
             )
             for row in range(self.table.rowCount())
         ]
 
-    def _check(self, *_: object) -> None:
-        why = self._why_not()
-        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(not why)
-        self.reason.setText(escape_control_characters(why or self._summary()))
+    def _update_state(self, *_: object) -> None:
+        problem = self._find_problem()
+        self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(not problem)
+        self.reason_label.setText(escape_control_characters(problem or self._summarize()))
 
-    def _why_not(self) -> str:
+    def _find_problem(self) -> str:
         """What is missing, for a person; nothing when all is chosen."""
-        rows = self._rows()
+        rows = self._read_rows()
         if not rows:
             return "There is no case yet. Add one, and choose an image for each channel."
-        lacking = [
+        missing = [
             f"{name or 'A case'} has no image for {channel}"
             for name, images in rows
             for channel, path in zip(self._channels, images, strict=True)
             if path is None
         ]
-        if lacking:
-            more = f", and {len(lacking) - 1} more are missing" if len(lacking) > 1 else ""
-            return f"{lacking[0]}{more}. Choose it, or remove the case."
+        if missing:
+            more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
+            return f"{missing[0]}{more}. Choose it, or remove the case."
         if not all(name for name, _ in rows):
             return "A case has no name. Type one into its first column."
         names = [name.casefold() for name, _ in rows]
-        if twice := [name for name, _ in rows if names.count(name.casefold()) > 1]:
-            return f"Two cases are called {twice[0]}. Change one of the names."
+        if duplicates := [name for name, _ in rows if names.count(name.casefold()) > 1]:
+            return f"Two cases are called {duplicates[0]}. Change one of the names."
         owner: dict[Path, str] = {}
         for name, images in rows:
             for path in images:
                 assert path is not None
                 if path in owner:
-                    both = name if owner[path] == name else f"{owner[path]} and for {name}"
+                    users = name if owner[path] == name else f"{owner[path]} and for {name}"
                     return (
-                        f"{self._pieces[path].display_name} is chosen twice, for {both}. Choose another "
+                        f"{self._candidates[path].display_name} is chosen twice, for {users}. Choose another "
                         "for one of them."
                     )
                 owner[path] = name
         return ""
 
-    def _summary(self) -> str:
+    def _summarize(self) -> str:
         count = self.table.rowCount()
-        left = len(self._pieces) - count * len(self._channels)
-        rest = f" {left} image(s) are not used." if left else ""
-        return f"{count} case(s).{rest}"
+        n_unused = len(self._candidates) - count * len(self._channels)
+        unused_note = f" {n_unused} image(s) are not used." if n_unused else ""
+        return f"{count} case(s).{unused_note}"
 
 
-def look_at(paths: Sequence[Path], window: QWidget) -> list[ImageCandidate] | None:
+def inspect_files(paths: Sequence[Path], window: QWidget) -> list[ImageCandidate] | None:
     """Look at files and folders in a thread; tell what is wrong, ``None`` when nothing came."""
     try:
-        return wait_for("Looking at the files", lambda tell: candidates_from(paths, tell), window)
+        return run_with_dialog(
+            "Looking at the files", lambda tell: candidates_from(paths, tell), window
+        )
     except UserError as error:
-        show_plainly(window, "Files", str(error))
+        show_warning_box(window, "Files", str(error))
     except CancelledError:
         pass
     return None

@@ -27,15 +27,15 @@ from napari_dycon.exports.masks import FILE_SUFFIXES
 from napari_dycon.exports.registry import FORMATS
 from napari_dycon.io.dicom.terminology import list_codes, suggest
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.window.helpers import hint, plain_label
+from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_label
 
-MOST_HEIGHT = 480  # pixels without the buttons, to fit a small screen with its bars
-WHAT = {
+MAX_HEIGHT_PX = 480  # pixels without the buttons, to fit a small screen with its bars
+MASK_SOURCES = {
     "best": "labels, completed by predictions",
     "labels": "labels alone",
     "predictions": "predictions alone",
 }
-ABOUT = {
+FORMAT_HINTS = {
     "nnunet": "Scans are copied into the layout, without any free text of their headers.",
     "monai-bundle": "The network of the newest run, with all that MONAI needs to run it.",
     "report": "One page with pictures, volumes and agreement, and the same figures as CSV.",
@@ -54,31 +54,31 @@ class ExportDialog(QDialog):
         for name, text in FORMATS.items():
             self.format_.addItem(text[0].upper() + text[1:], name)
         self.out = QLineEdit(str(project.path.parent / f"{project.name}-export"))
-        self.what = QComboBox()
-        for name, text in WHAT.items():
-            self.what.addItem(text[0].upper() + text[1:], name)
+        self.mask_source = QComboBox()
+        for name, text in MASK_SOURCES.items():
+            self.mask_source.addItem(text[0].upper() + text[1:], name)
         self.uncertainty = QCheckBox("also the uncertainty of each prediction")
-        self.identity = QCheckBox("keep the patient's name and dates in the files")
-        self.identity.setToolTip(
+        self.keep_identity = QCheckBox("keep the patient's name and dates in the files")
+        self.keep_identity.setToolTip(
             "Archives may refuse files without a patient; without this tick nobody is named"
         )
         self.terms: dict[int, QComboBox] = {}
-        self._about = hint("")
+        self._format_hint = make_hint_label("")
         self._form = QFormLayout()
         self._form.addRow("What", self.format_)
-        self._form.addRow("Folder", self._folder())
-        self._form.addRow("", self._about)
-        self._form.addRow("Masks of", self.what)
+        self._form.addRow("Folder", self._make_folder_row())
+        self._form.addRow("", self._format_hint)
+        self._form.addRow("Masks of", self.mask_source)
         self._form.addRow("", self.uncertainty)
-        self._form.addRow("", self.identity)
-        self._all_terms = QWidget()  # hidden as a whole: Qt keeps room between hidden rows
-        rows = QFormLayout(self._all_terms)
+        self._form.addRow("", self.keep_identity)
+        self._terms_widget = QWidget()  # hidden as a whole: Qt keeps room between hidden rows
+        rows = QFormLayout(self._terms_widget)
         rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
-            self.terms[info.value] = _terms(info.name)
-            name = plain_label(f"Term for {info.name}", wrap=False)
+            self.terms[info.value] = _make_terminology_combo(info.name)
+            name = make_plain_label(f"Term for {info.name}", wrap=False)
             rows.addRow(name, self.terms[info.value])
-        self._form.addRow(self._all_terms)
+        self._form.addRow(self._terms_widget)
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
@@ -100,21 +100,21 @@ class ExportDialog(QDialog):
         self.out.textChanged.connect(self._refresh)
         self._refresh()
 
-    def answers(self) -> tuple[str, Path, dict[str, Any]]:
+    def get_answers(self) -> tuple[str, Path, dict[str, Any]]:
         """Format, folder and options, as ``Session.export`` takes them."""
         name = str(self.format_.currentData())
         options: dict[str, Any] = {}
         if name in FILE_SUFFIXES:
-            options["what"] = self.what.currentData()
+            options["source"] = self.mask_source.currentData()
             options["uncertainty"] = self.uncertainty.isChecked()
         if name == "dicom-seg":
-            options["keep_identity"] = self.identity.isChecked()
+            options["keep_identity"] = self.keep_identity.isChecked()
             options["codes"] = {
                 value: box.itemData(box.currentIndex()) for value, box in self.terms.items()
             }
         return name, Path(self.out.text().strip()), options
 
-    def _folder(self) -> QWidget:
+    def _make_folder_row(self) -> QWidget:
         browse = QPushButton("Browse…")
 
         def choose() -> None:
@@ -130,55 +130,63 @@ class ExportDialog(QDialog):
         layout.addWidget(browse)
         return row
 
-    def _show_row(self, widget: QWidget, shown: bool) -> None:
-        widget.setVisible(shown)  # Qt 5 cannot hide a row as a whole
+    def _set_row_visible(self, widget: QWidget, visible: bool) -> None:
+        widget.setVisible(visible)  # Qt 5 cannot hide a row as a whole
         if (label := self._form.labelForField(widget)) is not None:
-            label.setVisible(shown)
+            label.setVisible(visible)
 
     def _refresh(self, *_: object) -> None:
         name = str(self.format_.currentData())
-        self._about.setText(ABOUT.get(name, "One file a case, on its scan's own grid."))
-        for widget in (self.what, self.uncertainty):
-            self._show_row(widget, name in FILE_SUFFIXES)
-        for widget in (self.identity, self._all_terms):
-            self._show_row(widget, name == "dicom-seg")
+        self._format_hint.setText(
+            FORMAT_HINTS.get(name, "One file a case, on its scan's own grid.")
+        )
+        for widget in (self.mask_source, self.uncertainty):
+            self._set_row_visible(widget, name in FILE_SUFFIXES)
+        for widget in (self.keep_identity, self._terms_widget):
+            self._set_row_visible(widget, name == "dicom-seg")
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(
             bool(self.out.text().strip())
         )
-        wanted = self._inner.sizeHint()
-        bar = self._scroll.verticalScrollBar().sizeHint().width()
-        self._scroll.setMinimumSize(wanted.width() + bar, min(wanted.height(), MOST_HEIGHT))
-        self._scroll.setMaximumHeight(wanted.height())
+        size_hint = self._inner.sizeHint()
+        scrollbar_width = self._scroll.verticalScrollBar().sizeHint().width()
+        self._scroll.setMinimumSize(
+            size_hint.width() + scrollbar_width, min(size_hint.height(), MAX_HEIGHT_PX)
+        )
+        self._scroll.setMaximumHeight(size_hint.height())
         self.adjustSize()
 
 
-class _Terms(QComboBox):
+class _TerminologyCombo(QComboBox):
     """Leaves the wheel to the dialog: scrolling through it must change no term."""
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
         event.ignore()
 
 
-def _terms(name: str) -> QComboBox:
+def _make_terminology_combo(name: str) -> QComboBox:
     """List of coded terms, searched by typing; the one that a name suggests is chosen."""
-    box = _Terms()
-    box.setEditable(True)
-    box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+    combo_box = _TerminologyCombo()
+    combo_box.setEditable(True)
+    combo_box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
     for code in list_codes():
-        box.addItem(code.meaning, code)
-    completer = QCompleter(box.model(), box)
+        combo_box.addItem(code.meaning, code)
+    completer = QCompleter(combo_box.model(), combo_box)
     completer.setFilterMode(Qt.MatchFlag.MatchContains)
     completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-    box.setCompleter(completer)
-    wanted = suggest(name)
-    box.setCurrentIndex(next(i for i in range(box.count()) if box.itemData(i) == wanted))
+    combo_box.setCompleter(completer)
+    suggested = suggest(name)
+    combo_box.setCurrentIndex(
+        next(i for i in range(combo_box.count()) if combo_box.itemData(i) == suggested)
+    )
 
-    def settle() -> None:
+    def accept_typed_term() -> None:
         """Take what was typed when it is a term, else go back to the one before."""
-        found = box.findText(box.currentText(), Qt.MatchFlag.MatchFixedString)
-        box.setCurrentIndex(found if found >= 0 else box.currentIndex())
-        box.setEditText(box.itemText(box.currentIndex()))
+        index = combo_box.findText(combo_box.currentText(), Qt.MatchFlag.MatchFixedString)
+        combo_box.setCurrentIndex(index if index >= 0 else combo_box.currentIndex())
+        combo_box.setEditText(combo_box.itemText(combo_box.currentIndex()))
 
-    box.lineEdit().editingFinished.connect(settle)
-    box.setToolTip("Type to search; programs understand the term whatever the structure is called")
-    return box
+    combo_box.lineEdit().editingFinished.connect(accept_typed_term)
+    combo_box.setToolTip(
+        "Type to search; programs understand the term whatever the structure is called"
+    )
+    return combo_box

@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.widgets.window.helpers import hint
+from napari_dycon.widgets.window.helpers import make_hint_label
 
 
 class NewProjectDialog(QDialog):
@@ -32,16 +32,18 @@ class NewProjectDialog(QDialog):
         self.labels.setPlaceholderText("optional: label files named like their scans")
         self.classes.setPlaceholderText("optional: for example liver, tumor")
         self.channels.setPlaceholderText("optional, for a folder a patient: for example t1, flair")
-        self._assign = QCheckBox("let me choose which file is which channel")
-        self._assign.setToolTip("For files whose names do not tell, or that lie in other folders")
+        self._assign_checkbox = QCheckBox("let me choose which file is which channel")
+        self._assign_checkbox.setToolTip(
+            "For files whose names do not tell, or that lie in other folders"
+        )
         self.target.setPlaceholderText("a new folder")
         form = QFormLayout()
-        form.addRow("Scans", self._folder(self.images))
-        form.addRow("Labels", self._folder(self.labels))
+        form.addRow("Scans", self._make_folder_row(self.images))
+        form.addRow("Labels", self._make_folder_row(self.labels))
         form.addRow("Structures", self.classes)
         form.addRow("Channels", self.channels)
-        form.addRow("", self._assign)
-        form.addRow("Project", self._folder(self.target))
+        form.addRow("", self._assign_checkbox)
+        form.addRow("Project", self._make_folder_row(self.target))
         self.buttons = QDialogButtonBox(
             QDialogButtonBox.StandardButton.Ok | QDialogButtonBox.StandardButton.Cancel
         )
@@ -49,7 +51,7 @@ class NewProjectDialog(QDialog):
         self.buttons.rejected.connect(self.reject)
         layout = QVBoxLayout(self)
         layout.addWidget(
-            hint(
+            make_hint_label(
                 "Scans are NIfTI, NRRD or MetaImage files, or DICOM series in folders; they stay "
                 "where they are and are never changed. The project folder holds your labels, the "
                 "training runs and the predictions."
@@ -58,29 +60,29 @@ class NewProjectDialog(QDialog):
         layout.addLayout(form)
         layout.addWidget(self.buttons)
         for field in (self.images, self.target, self.channels):
-            field.textChanged.connect(self._check)
+            field.textChanged.connect(self._update_state)
         if images is not None:
             self.images.setText(str(images))
             self.target.setText(str(images.parent / f"{images.name}-dycon"))
-        self._check()
+        self._update_state()
 
-    def answers(self) -> tuple[Path, Path, Path | None, list[str] | None, list[str] | None]:
+    def get_answers(self) -> tuple[Path, Path, Path | None, list[str] | None, list[str] | None]:
         """Project, scans, labels, classes, channels, as ``Session.create_project`` takes them."""
         labels = self.labels.text().strip()
         return (
             Path(self.target.text().strip()),
             Path(self.images.text().strip()),
             Path(labels) if labels else None,
-            _names(self.classes),
-            _names(self.channels),
+            _split_names(self.classes),
+            _split_names(self.channels),
         )
 
     @property
-    def by_hand(self) -> bool:
+    def should_assign_channels(self) -> bool:
         """Whether a person wants to say which file is which channel."""
-        return bool(self._assign.isEnabled() and self._assign.isChecked())
+        return bool(self._assign_checkbox.isEnabled() and self._assign_checkbox.isChecked())
 
-    def _folder(self, field: QLineEdit) -> QWidget:
+    def _make_folder_row(self, field: QLineEdit) -> QWidget:
         browse = QPushButton("Browse…")
 
         def choose() -> None:
@@ -99,11 +101,11 @@ class NewProjectDialog(QDialog):
         layout.addWidget(browse)
         return row
 
-    def _check(self) -> None:
+    def _update_state(self) -> None:
         ready = bool(self.images.text().strip() and self.target.text().strip())
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(ready)
-        self._assign.setEnabled(len(_names(self.channels) or []) > 1)
+        self._assign_checkbox.setEnabled(len(_split_names(self.channels) or []) > 1)
 
 
-def _names(field: QLineEdit) -> list[str] | None:
+def _split_names(field: QLineEdit) -> list[str] | None:
     return [name.strip() for name in field.text().split(",") if name.strip()] or None

@@ -14,19 +14,19 @@ from typing import Any, TypeVar
 from qtpy.QtCore import QEventLoop, Qt, QTimer
 from qtpy.QtWidgets import QApplication, QMainWindow, QProgressDialog, QWidget
 
-from napari_dycon.widgets.window.helpers import plain_label
+from napari_dycon.widgets.window.helpers import make_plain_label
 
 T = TypeVar("T")
-Tell = Callable[[int, int], None]
-LOOK_MS = 15
-PATIENCE_S = 0.4  # before a dialog says that something takes long
+OnProgress = Callable[[int, int], None]
+POLL_MS = 15
+DIALOG_DELAY_S = 0.4  # before a dialog says that something takes long
 
 
 class CancelledError(Exception):
     """A person does not want to wait any longer."""
 
 
-def main_window() -> QWidget | None:
+def find_main_window() -> QWidget | None:
     """Window to ask and to tell in; ``None`` in scripts without one, and in other threads."""
     app = QApplication.instance()
     if app is None or threading.current_thread() is not threading.main_thread():
@@ -36,16 +36,16 @@ def main_window() -> QWidget | None:
     return active if active in windows else next(iter(windows), None)
 
 
-def wait_for(
-    title: str, work: Callable[[Tell], T], window: QWidget | None, *, can_cancel: bool = True
+def run_with_dialog(
+    title: str, task: Callable[[OnProgress], T], window: QWidget | None, *, can_cancel: bool = True
 ) -> T:
-    """Do ``work`` in a thread and return what it returns, or raise what it raises.
+    """Do ``task`` in a thread and return what it returns, or raise what it raises.
 
     Parameters
     ----------
     title : what takes long, to be read by a person
-    work : is called with a function that takes how much is done, and of how much
-    window : over which progress is shown; without one, ``work`` is simply done
+    task : is called with a function that takes how much is done, and of how much
+    window : over which progress is shown; without one, ``task`` is simply done
     can_cancel : offer a person to leave it; work that changes nothing may be left
 
     Raises
@@ -54,19 +54,19 @@ def wait_for(
         A person left it. The thread ends when it next tells how far it is, or with its work.
     """
     if window is None:
-        return work(lambda _done, _total: None)
-    state = _State()
+        return task(lambda _done, _total: None)
+    state = _TaskState()
 
     def run() -> None:
         try:
-            state.result = work(state.tell)
+            state.result = task(state.report_progress)
         except BaseException as error:  # it is raised again where somebody waits for it
             state.error = error
-        state.ended.set()
+        state.finished.set()
 
     threading.Thread(target=run, name=title, daemon=True).start()
-    _keep_alive(title, state, window, can_cancel)
-    if state.left.is_set():
+    _run_event_loop(title, state, window, can_cancel)
+    if state.cancelled.is_set():
         raise CancelledError
     if state.error is not None:
         raise state.error
@@ -74,41 +74,41 @@ def wait_for(
     return result
 
 
-class _State:
+class _TaskState:
     """What a thread and those who wait for it know of each other."""
 
     def __init__(self) -> None:
         self.done, self.total = 0, 0
-        self.ended, self.left = threading.Event(), threading.Event()
+        self.finished, self.cancelled = threading.Event(), threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def tell(self, done: int, total: int) -> None:
-        if self.left.is_set():
+    def report_progress(self, done: int, total: int) -> None:
+        if self.cancelled.is_set():
             raise CancelledError
         self.done, self.total = done, total
 
 
-def _keep_alive(title: str, state: _State, window: QWidget, can_cancel: bool) -> None:
+def _run_event_loop(title: str, state: _TaskState, window: QWidget, can_cancel: bool) -> None:
     """Let the window live until the thread has ended or was left."""
     loop, timer = QEventLoop(), QTimer()
     dialog: QProgressDialog | None = None
-    begun = time.monotonic()
+    start = time.monotonic()
 
-    def look() -> None:
-        late = dialog is None and time.monotonic() - begun > PATIENCE_S
-        if late or state.ended.is_set() or state.left.is_set():
+    def poll() -> None:
+        is_late = dialog is None and time.monotonic() - start > DIALOG_DELAY_S
+        if is_late or state.finished.is_set() or state.cancelled.is_set():
             loop.quit()
         elif dialog is not None:
             dialog.setMaximum(state.total)
             dialog.setValue(state.done)
 
-    timer.timeout.connect(look)
-    timer.start(LOOK_MS)
+    timer.timeout.connect(poll)
+    timer.start(POLL_MS)
     # Input waits until there is a dialog, which keeps it from the windows below.
     loop.exec_(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
-    if not state.ended.is_set():
-        dialog = _dialog(title, state, window, can_cancel)
+    if not state.finished.is_set():
+        dialog = _make_dialog(title, state, window, can_cancel)
         dialog.show()
         loop.exec_()
         dialog.hide()  # closing it counts as cancelling
@@ -116,9 +116,11 @@ def _keep_alive(title: str, state: _State, window: QWidget, can_cancel: bool) ->
     timer.stop()
 
 
-def _dialog(title: str, state: _State, window: QWidget, can_cancel: bool) -> QProgressDialog:
+def _make_dialog(
+    title: str, state: _TaskState, window: QWidget, can_cancel: bool
+) -> QProgressDialog:
     dialog = QProgressDialog("", "Cancel", 0, 0, window)
-    dialog.setLabel(plain_label(title))
+    dialog.setLabel(make_plain_label(title))
     dialog.setWindowTitle("DyCON")
     dialog.setWindowModality(Qt.WindowModality.ApplicationModal)
     dialog.setMinimumWidth(360)
@@ -126,7 +128,7 @@ def _dialog(title: str, state: _State, window: QWidget, can_cancel: bool) -> QPr
     dialog.setAutoClose(False)
     dialog.setAutoReset(False)
     if can_cancel:
-        dialog.canceled.connect(state.left.set)
+        dialog.canceled.connect(state.cancelled.set)
     else:
         dialog.setCancelButton(None)
         dialog.setWindowFlag(Qt.WindowType.WindowCloseButtonHint, False)

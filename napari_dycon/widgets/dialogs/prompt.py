@@ -11,16 +11,16 @@ from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
 
-def ask(parent: QWidget, session: Session, question: UserPrompt) -> bool:
+def show_prompt(parent: QWidget, session: Session, prompt: UserPrompt) -> bool:
     """Ask and do what was chosen; returns whether that worked. Cancel is the default."""
-    text, _, more = question.text.partition("\n\n")
-    box = QMessageBox(QMessageBox.Icon.Question, question.title, "", parent=parent)
+    text, _, details = prompt.text.partition("\n\n")
+    box = QMessageBox(QMessageBox.Icon.Question, prompt.title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
     box.setText(escape_control_characters(text))
-    box.setInformativeText(escape_control_characters(more))
+    box.setInformativeText(escape_control_characters(details))
     buttons = {
         box.addButton(text, QMessageBox.ButtonRole.AcceptRole): chosen
-        for text, chosen in question.choices
+        for text, chosen in prompt.choices
     }
     cancel = box.addButton(QMessageBox.StandardButton.Cancel)
     box.setDefaultButton(cancel)
@@ -31,8 +31,8 @@ def ask(parent: QWidget, session: Session, question: UserPrompt) -> bool:
         box.deleteLater()
     except RuntimeError:  # the window went away under the question, and the question with it
         return False
-    for each, chosen in buttons.items():
-        if clicked is each:
+    for button, chosen in buttons.items():
+        if clicked is button:
             try:
                 chosen()
             except DyconError as error:
@@ -42,7 +42,7 @@ def ask(parent: QWidget, session: Session, question: UserPrompt) -> bool:
     return False
 
 
-def show_plainly(parent: QWidget, title: str, text: str) -> None:
+def show_warning_box(parent: QWidget, title: str, text: str) -> None:
     """Show a warning whose text holds names, as it stands."""
     box = QMessageBox(QMessageBox.Icon.Warning, title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)

@@ -19,10 +19,10 @@ from qtpy.QtWidgets import (
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import IrregularSlicesError
 from napari_dycon.io.dicom.discovery import Series
-from napari_dycon.widgets.window.helpers import hint
+from napari_dycon.widgets.window.helpers import make_hint_label
 
 COLUMNS = ("Series", "Modality", "Voxels", "Spacing (mm)", "Images")
-ROWS_SHOWN = 12
+MAX_ROWS_SHOWN = 12
 # napari's own empty boxes can hardly be told from the background.
 STYLE = """
 QTreeView::item, QHeaderView::section { padding: 3px 8px; }
@@ -36,10 +36,12 @@ class SeriesDialog(QDialog):
     Parameters
     ----------
     series : those with several images, at least one
-    left_out : how many single images there are besides, which cannot be opened
+    n_single_images : how many single images there are besides, which cannot be opened
     """
 
-    def __init__(self, series: Sequence[Series], left_out: int, parent: QWidget | None) -> None:
+    def __init__(
+        self, series: Sequence[Series], n_single_images: int, parent: QWidget | None
+    ) -> None:
         super().__init__(parent)
         self.setWindowTitle("Choose series")
         self._series = list(series)
@@ -50,22 +52,22 @@ class SeriesDialog(QDialog):
         self.table.setUniformRowHeights(True)
         self.table.setStyleSheet(STYLE)
         largest = max(self._series, key=lambda s: len(s.slices))
-        for one in self._series:
+        for entry in self._series:
             item = QTreeWidgetItem(
                 [
-                    escape_control_characters(one.description) or "no description",
-                    one.modality,
-                    one.size,
-                    one.spacing,
-                    str(len(one.slices)),
+                    escape_control_characters(entry.description) or "no description",
+                    entry.modality,
+                    entry.size,
+                    entry.spacing,
+                    str(len(entry.slices)),
                 ]
             )
             for column in range(2, len(COLUMNS)):
                 item.setTextAlignment(
                     column, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
                 )
-            item.setToolTip(0, escape_rich_text(one.summary))
-            item.setCheckState(0, _ticked(one is largest))
+            item.setToolTip(0, escape_rich_text(entry.summary))
+            item.setCheckState(0, _check_state(entry is largest))
             self.table.addTopLevelItem(item)
         self.table.setCurrentItem(self.table.topLevelItem(self._series.index(largest)))
         header = self.table.header()
@@ -80,28 +82,30 @@ class SeriesDialog(QDialog):
         )
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
-        self.table.itemChanged.connect(lambda _item, _column: self._check())
-        self.table.itemClicked.connect(self._clicked)
+        self.table.itemChanged.connect(lambda _item, _column: self._update_state())
+        self.table.itemClicked.connect(self._on_item_clicked)
 
-        more = ""
-        if left_out == 1:
-            more = " One single image is left out; it is no volume."
-        elif left_out:
-            more = f" {left_out} single images are left out; they are no volumes."
+        single_images_note = ""
+        if n_single_images == 1:
+            single_images_note = " One single image is left out; it is no volume."
+        elif n_single_images:
+            single_images_note = (
+                f" {n_single_images} single images are left out; they are no volumes."
+            )
         layout = QVBoxLayout(self)
         layout.addWidget(
-            hint(
+            make_hint_label(
                 f"This folder holds {len(self._series)} series. Tick those to open; each becomes a "
-                f"layer.{more}"
+                f"layer.{single_images_note}"
             )
         )
         layout.addWidget(self.table, 1)
         layout.addWidget(self.buttons)
-        self.resize(800, 150 + 26 * min(len(self._series), ROWS_SHOWN))
-        self._check()
+        self.resize(800, 150 + 26 * min(len(self._series), MAX_ROWS_SHOWN))
+        self._update_state()
 
     @property
-    def chosen(self) -> list[Series]:
+    def selected_series(self) -> list[Series]:
         """Series that are ticked."""
         return [
             one
@@ -109,21 +113,25 @@ class SeriesDialog(QDialog):
             if self.table.topLevelItem(row).checkState(0) == Qt.CheckState.Checked
         ]
 
-    def _clicked(self, item: QTreeWidgetItem, column: int) -> None:
+    def _on_item_clicked(self, item: QTreeWidgetItem, column: int) -> None:
         if column != 0:  # the first one has the tick itself
-            item.setCheckState(0, _ticked(item.checkState(0) != Qt.CheckState.Checked))
+            item.setCheckState(0, _check_state(item.checkState(0) != Qt.CheckState.Checked))
 
-    def _check(self) -> None:
-        self.buttons.button(QDialogButtonBox.StandardButton.Open).setEnabled(bool(self.chosen))
+    def _update_state(self) -> None:
+        self.buttons.button(QDialogButtonBox.StandardButton.Open).setEnabled(
+            bool(self.selected_series)
+        )
 
 
-def choose_series(series: Sequence[Series], left_out: int, parent: QWidget | None) -> list[Series]:
+def choose_series(
+    series: Sequence[Series], n_single_images: int, parent: QWidget | None
+) -> list[Series]:
     """Ask which series to open; nothing when a person cancels."""
-    dialog = SeriesDialog(series, left_out, parent)
+    dialog = SeriesDialog(series, n_single_images, parent)
     accepted = dialog.exec_() == QDialog.DialogCode.Accepted
-    chosen = dialog.chosen if accepted else []
+    selected = dialog.selected_series if accepted else []
     dialog.deleteLater()
-    return chosen
+    return selected
 
 
 def ask_to_resample(error: IrregularSlicesError, parent: QWidget | None) -> bool:
@@ -148,5 +156,5 @@ def ask_to_resample(error: IrregularSlicesError, parent: QWidget | None) -> bool
     return accepted
 
 
-def _ticked(yes: bool) -> Qt.CheckState:
-    return Qt.CheckState.Checked if yes else Qt.CheckState.Unchecked
+def _check_state(checked: bool) -> Qt.CheckState:
+    return Qt.CheckState.Checked if checked else Qt.CheckState.Unchecked

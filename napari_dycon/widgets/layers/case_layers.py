@@ -21,15 +21,15 @@ from qtpy.QtCore import QObject, QTimer
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
-from napari_dycon.widgets.layers.colormaps import label_colormap, same_colors
-from napari_dycon.widgets.layers.deferred_steps import Turns
+from napari_dycon.widgets.layers.colormaps import build_label_colormap, have_same_colors
+from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS, KEY
+from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS, METADATA_KEY
 from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
-from napari_dycon.widgets.layers.roi_layer import GrowBox
+from napari_dycon.widgets.layers.roi_layer import RoiController
 
-__all__ = ["AXIS_LABELS", "KEY", "CaseLayers"]
+__all__ = ["AXIS_LABELS", "METADATA_KEY", "CaseLayers"]
 AUTOSAVE_MS = 1000
 
 
@@ -41,72 +41,72 @@ class CaseLayers(PaintedLayers):
         session: Session,
         viewer: ViewerModel,
         parent: QObject,
-        window_shown: Callable[[], bool] = lambda: False,
+        is_window_visible: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(session, viewer, parent, window_shown)
+        super().__init__(session, viewer, parent, is_window_visible)
         self.overlays = Overlays(self)
-        self.box = GrowBox(self)
+        self.roi = RoiController(self)
         self.show_unannotated = False
-        self.gray_window: tuple[float, float] | None = None  # that CT is looked at in
+        self.ct_window: tuple[float, float] | None = None  # that CT is looked at in
         self._connections = (
-            (session.case_shown, self._show),
+            (session.case_shown, self._show_case),
             (session.prediction_changed, self.overlays.refresh),
-            (session.label_edited, self._label_edited),
-            (session.label_saved, self.overlays.compare),
-            (session.project_changed, self._project_changed),
-            (session.cases_changed, self._recolor),
-            (session.annotation.proposal_changed, self.overlays.propose),
+            (session.label_edited, self._on_label_edited),
+            (session.label_saved, self.overlays.update_difference),
+            (session.project_changed, self._on_project_changed),
+            (session.cases_changed, self._update_colormaps),
+            (session.annotation.proposal_changed, self.overlays.show_proposal),
         )
         for signal, slot in self._connections:
             signal.connect(slot)
-        viewer.layers.events.removed.connect(self._on_removed)
-        viewer.dims.events.order.connect(self._upright)
-        self._turns = Turns(self)
-        self._timer = QTimer(self)
-        self._timer.timeout.connect(session.save_label)
-        self._timer.start(AUTOSAVE_MS)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.dims.events.order.connect(self._orient_camera)
+        self._deferred_steps = DeferredSteps(self)
+        self._autosave_timer = QTimer(self)
+        self._autosave_timer.timeout.connect(session.save_label)
+        self._autosave_timer.start(AUTOSAVE_MS)
 
     def close(self) -> None:
         """Release the viewer and the session; the layers of the case go, nobody would save them."""
-        self._timer.stop()
-        self._turns.stop()
-        self._release_brush()
-        with self.own_work():
+        self._autosave_timer.stop()
+        self._deferred_steps.stop()
+        self._disconnect_brush()
+        with self.suppress_events():
             self.remove_all()
-        self.box.close()
+        self.roi.close()
         for signal, slot in self._connections:
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.viewer.dims.events.order.disconnect(self._upright)
+        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.viewer.dims.events.order.disconnect(self._orient_camera)
 
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, now and for the cases to come."""
         if role == "difference":  # shows itself when it is worked out
             self.visible[role] = visible
-            self.overlays.compare()
+            self.overlays.update_difference()
         else:
             super().set_visible(role, visible)
 
     def set_show_unannotated(self, show: bool) -> None:
         """Tint voxels that nobody annotated."""
         self.show_unannotated = show
-        self._recolor()
+        self._update_colormaps()
 
-    def set_gray_window(self, window: tuple[float, float] | None) -> None:
+    def set_ct_window(self, window: tuple[float, float] | None) -> None:
         """Show CT between two Hounsfield units, now and for the cases to come; None for all."""
-        self.gray_window = window
-        if (view := self.session.case) is not None and view.is_ct:
-            for layer in self.layers_of("image"):
-                low, high = self._contrast(view, 0)
-                least, most = layer.contrast_limits_range
-                layer.contrast_limits_range = (min(low, least), max(high, most))
+        self.ct_window = window
+        if (case := self.session.case) is not None and case.is_ct:
+            for layer in self.find_layers("image"):
+                low, high = self._contrast_limits(case, 0)
+                range_low, range_high = layer.contrast_limits_range
+                layer.contrast_limits_range = (min(low, range_low), max(high, range_high))
                 layer.contrast_limits = (low, high)
 
-    def _contrast(self, view: ActiveCase, index: int) -> tuple[float, float]:
-        if self.gray_window is not None and view.is_ct:
-            return self.gray_window
-        return view.intensity_ranges[index]
+    def _contrast_limits(self, case: ActiveCase, index: int) -> tuple[float, float]:
+        if self.ct_window is not None and case.is_ct:
+            return self.ct_window
+        return case.intensity_ranges[index]
 
     @property
     def axis(self) -> int:
@@ -116,159 +116,168 @@ class CaseLayers(PaintedLayers):
     @property
     def slice_index(self) -> int:
         """Number of the slice in view across ``axis``."""
-        view = self.session.case
-        if view is None:
+        case = self.session.case
+        if case is None:
             return 0
-        place = self.viewer.dims.point[self.axis] / view.image.spacing_mm[self.axis]
-        return int(np.clip(round(place), 0, view.image.shape[self.axis] - 1))
+        index = self.viewer.dims.point[self.axis] / case.image.spacing_mm[self.axis]
+        return int(np.clip(round(index), 0, case.image.shape[self.axis] - 1))
 
     def go_to_slice(self, index: int, axis: int) -> None:
         """Show a slice across an axis."""
-        view = self.session.case
-        if view is not None:
-            self._turns.skip(self._center)
-            index = int(np.clip(index, 0, view.image.shape[axis] - 1))
-            self.viewer.dims.set_point(axis, index * view.image.spacing_mm[axis])
+        case = self.session.case
+        if case is not None:
+            self._deferred_steps.skip(self._center_on_case)
+            index = int(np.clip(index, 0, case.image.shape[axis] - 1))
+            self.viewer.dims.set_point(axis, index * case.image.spacing_mm[axis])
 
-    def center_on(self, place: tuple[float, float, float]) -> None:
+    def center_on(self, position_mm: tuple[float, float, float]) -> None:
         """Move slices and camera to a place ``(z, y, x)`` in mm."""
-        self._turns.skip(self._center)
-        self._move_to(place)
+        self._deferred_steps.skip(self._center_on_case)
+        self._move_to(position_mm)
         if self.viewer.dims.ndisplay == 2:
-            shown = [place[axis] for axis in self.viewer.dims.displayed]
-            self.viewer.scene.camera.center = (0.0, *shown)
+            displayed = [position_mm[axis] for axis in self.viewer.dims.displayed]
+            self.viewer.scene.camera.center = (0.0, *displayed)
 
-    def _move_to(self, place: Sequence[float]) -> None:
+    def _move_to(self, position_mm: Sequence[float]) -> None:
         """Show the slices nearest to a place in mm."""
-        if (view := self.session.case) is not None:
+        if (case := self.session.case) is not None:
             # Between two slices napari's sliders go on to one of them, and all is drawn twice.
-            spacing = view.image.spacing_mm
+            spacing = case.image.spacing_mm
             self.viewer.dims.point = tuple(
-                round(p / s) * s for p, s in zip(place, spacing, strict=True)
+                round(p / s) * s for p, s in zip(position_mm, spacing, strict=True)
             )
 
     # ---- From the session to the layers ------------------------------------------------------
 
-    def _show(self, view: ActiveCase | None) -> None:
-        if view is None:
-            self._put_brush_down()
-        with self.own_work():
-            if view is None:
-                self._turns.stop()
+    def _show_case(self, case: ActiveCase | None) -> None:
+        if case is None:
+            self._deactivate_brush()
+        with self.suppress_events():
+            if case is None:
+                self._deferred_steps.stop()
                 self.remove_all()
                 return
-            scans = self.layers_of("image")
-            if len(scans) != view.image.channels or self.layer("label") is None:
+            image_layers = self.find_layers("image")
+            if len(image_layers) != case.image.channels or self.find_layer("label") is None:
                 self.remove_all()
-                self._add_layers(view)
+                self._add_layers(case)
             else:  # making layers anew takes napari seconds
-                self._change_layers(view, scans)
-            label = self.layer("label")
-            if label.data is not view.label:  # whatever napari made of it is what gets painted
-                view.label = label.data
-            self.session.label_writer = label.write
+                self._update_layers(case, image_layers)
+            label = self.find_layer("label")
+            if label.data is not case.label:  # whatever napari made of it is what gets painted
+                case.label = label.data
+            self.session.label_writer = label.write_region
             self.viewer.layers.selection.active = label
-            self.overlays.veil()
-        self._upright()
+            self.overlays.hide_until_loaded()
+        self._orient_camera()
         # Each of these stops the window for a while, by what napari does.
-        self._turns.start(
-            [self.viewer.reset_view, self._center, *self.overlays.steps(), self.box.restore]
+        self._deferred_steps.start(
+            [
+                self.viewer.reset_view,
+                self._center_on_case,
+                *self.overlays.build_steps(),
+                self.roi.restore,
+            ]
         )
 
-    def _center(self) -> None:
-        if (view := self.session.case) is not None:
+    def _center_on_case(self) -> None:
+        if (case := self.session.case) is not None:
             self._move_to(
-                [n * s / 2 for n, s in zip(view.image.shape, view.image.spacing_mm, strict=True)]
+                [n * s / 2 for n, s in zip(case.image.shape, case.image.spacing_mm, strict=True)]
             )
 
-    def _upright(self, *_: object) -> None:
+    def _orient_camera(self, *_: object) -> None:
         """Show the head above the feet in slices that hold both; napari draws axes downwards."""
         if self.session.case is not None:
-            upward = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
-            self.viewer.scene.camera.orientation2d = ("up" if upward else "down", "right")
+            is_upright = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
+            self.viewer.scene.camera.orientation2d = ("up" if is_upright else "down", "right")
 
-    def _add_layers(self, view: ActiveCase) -> None:
-        for index in reversed(range(view.image.channels)):
+    def _add_layers(self, case: ActiveCase) -> None:
+        for index in reversed(range(case.image.channels)):
             layer = Image(
-                _channel(view, index),
-                name=self._scan_name(view, index),
-                contrast_limits=self._contrast(view, index),
-                **self.settings(view, "image"),
+                _get_channel(case, index),
+                name=self._format_image_name(case, index),
+                contrast_limits=self._contrast_limits(case, index),
+                **self.build_settings(case, "image"),
             )
             layer.visible = self.visible["image"] and index == 0
             self.viewer.add_layer(layer)
         label = CaseLabels(
-            view.label,
-            image=_channel(view, 0),
-            only_shown=bool(self.session.edit_blocked_reason()),
+            case.label,
+            image=_get_channel(case, 0),
+            read_only=bool(self.session.edit_blocked_reason()),
             name="label",
-            colormap=self._colormap(),
-            **self.settings(view, "label"),
+            colormap=self._build_colormap(),
+            **self.build_settings(case, "label"),
         )
         self.viewer.add_layer(label)
-        self.follow_eye(label)
-        label.events.data.connect(self._data_replaced)
-        self._hand_brush_to(label)
+        self.track_visibility(label)
+        label.events.data.connect(self._on_data_replaced)
+        self._restore_brush(label)
 
-    def _change_layers(self, view: ActiveCase, scans: list[Any]) -> None:
+    def _update_layers(self, case: ActiveCase, image_layers: list[Any]) -> None:
         """Put another case into the layers that are there; brush, tool and visibility stay."""
-        for index, layer in zip(reversed(range(view.image.channels)), scans, strict=True):
-            self.place(layer, view, "image")
-            layer.data = _channel(view, index)
-            layer.name = self._scan_name(view, index)
+        for index, layer in zip(reversed(range(case.image.channels)), image_layers, strict=True):
+            self.assign_to_case(layer, case, "image")
+            layer.data = _get_channel(case, index)
+            layer.name = self._format_image_name(case, index)
             layer.reset_contrast_limits_range()
-            layer.contrast_limits = self._contrast(view, index)
-        label = self.layer("label")
-        self.place(label, view, "label")
-        label.show(view.label, _channel(view, 0))
+            layer.contrast_limits = self._contrast_limits(case, index)
+        label = self.find_layer("label")
+        self.assign_to_case(label, case, "label")
+        label.show_case(case.label, _get_channel(case, 0))
         label.brush_mm = self.brush_mm
 
-    def _scan_name(self, view: ActiveCase, index: int) -> str:
-        names = self.session.project.channels if self.session.project else []
+    def _format_image_name(self, case: ActiveCase, index: int) -> str:
+        channels = self.session.project.channels if self.session.project else []
         # napari shows the names of layers in its status bar, too.
         return escape_rich_text(
-            f"{view.id} {names[index]}" if view.image.array.ndim == 4 else view.id
+            f"{case.id} {channels[index]}" if case.image.array.ndim == 4 else case.id
         )
 
-    def _label_edited(self, _: str) -> None:
-        if (layer := self.layer("label")) is not None:
+    def _on_label_edited(self, _: str) -> None:
+        if (layer := self.find_layer("label")) is not None:
             layer.refresh()
 
     # ---- Colors -----------------------------------------------------------------------------
 
-    def _colormap(self) -> DirectLabelColormap:
-        return label_colormap(self.classes(), self.show_unannotated)
+    def _build_colormap(self) -> DirectLabelColormap:
+        return build_label_colormap(self.classes(), self.show_unannotated)
 
-    def _project_changed(self, _: object) -> None:
-        known = [c.value for c in self.classes()]
-        if known and self.brush not in known:
-            self.brush = known[0]
-        self._recolor()
+    def _on_project_changed(self, _: object) -> None:
+        class_values = [c.value for c in self.classes()]
+        if class_values and self.brush_value not in class_values:
+            self.brush_value = class_values[0]
+        self._update_colormaps()
 
-    def _recolor(self, *_: object) -> None:
-        wanted = self._colormap()
+    def _update_colormaps(self, *_: object) -> None:
+        colormap = self._build_colormap()
         for role in ("label", "prediction", "proposal"):
-            layer = self.layer(role)
-            if layer is not None and not same_colors(layer.colormap, wanted):
-                layer.colormap = wanted
+            layer = self.find_layer(role)
+            if layer is not None and not have_same_colors(layer.colormap, colormap):
+                layer.colormap = colormap
 
     # ---- From the layers to the session ------------------------------------------------------
 
-    def _data_replaced(self, event: Any) -> None:
-        view, layer = self.session.case, event.source
-        if view is None or layer.data is view.label or self._working:
+    def _on_data_replaced(self, event: Any) -> None:
+        case, layer = self.session.case, event.source
+        if case is None or layer.data is case.label or self._is_suppressed:
             return
-        if layer.data.shape == view.label.shape and layer.data.dtype == np.uint8:
-            view.label = layer.data
+        if layer.data.shape == case.label.shape and layer.data.dtype == np.uint8:
+            case.label = layer.data
         else:
             self.session.message.emit(
                 "warning", "The label layer was given other data; it is no longer saved from there."
             )
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_layer_removed(self, event: Any) -> None:
         """Save when somebody removes the label layer by hand; it comes back with the case."""
-        view = self.session.case
-        if view is None or self._working or getattr(event.value, "data", None) is not view.label:
+        case = self.session.case
+        if (
+            case is None
+            or self._is_suppressed
+            or getattr(event.value, "data", None) is not case.label
+        ):
             return
         self.session.save_label()
         self.session.label_writer = None
@@ -277,7 +286,7 @@ class CaseLayers(PaintedLayers):
         )
 
 
-def _channel(view: ActiveCase, index: int) -> npt.NDArray[Any]:
+def _get_channel(case: ActiveCase, index: int) -> npt.NDArray[Any]:
     """One channel of a case's scan, (D, H, W)."""
-    array: npt.NDArray[Any] = view.image.array
+    array: npt.NDArray[Any] = case.image.array
     return array if array.ndim == 3 else np.asarray(array[index])

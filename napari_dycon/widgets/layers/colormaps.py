@@ -14,8 +14,8 @@ from napari_dycon.project.models import UNANNOTATED, ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)
-HEAT = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
-COOL = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
+UNCERTAINTY_CMAP = Colormap(UNCERTAINTY_COLORMAP, name="uncertainty")
+DISAGREEMENT_CMAP = Colormap(DISAGREEMENT_COLORMAP, name="disagreement")
 DIFFERENCE_COLORS = {
     ADDED: (0.2, 0.8, 0.3, 1.0),
     MISSED: (0.95, 0.15, 0.2, 1.0),
@@ -23,7 +23,9 @@ DIFFERENCE_COLORS = {
 }
 
 
-def label_colormap(classes: Sequence[ClassInfo], show_unannotated: bool) -> DirectLabelColormap:
+def build_label_colormap(
+    classes: Sequence[ClassInfo], show_unannotated: bool
+) -> DirectLabelColormap:
     """Colors of a project's structures; what nobody annotated is clear, or tinted."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
     colors[UNANNOTATED] = UNANNOTATED_TINT if show_unannotated else TRANSPARENT
@@ -31,16 +33,16 @@ def label_colormap(classes: Sequence[ClassInfo], show_unannotated: bool) -> Dire
     return DirectLabelColormap(color_dict=colors)
 
 
-def difference_colormap() -> DirectLabelColormap:
+def build_difference_colormap() -> DirectLabelColormap:
     """Green where a prediction adds, red where it misses, yellow for another structure."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
     colors.update(DIFFERENCE_COLORS)
     return DirectLabelColormap(color_dict=colors)
 
 
-def same_colors(a: Any, b: DirectLabelColormap) -> bool:
+def have_same_colors(a: Any, b: DirectLabelColormap) -> bool:
     """Whether two color maps of labels look alike."""
-    mine = getattr(a, "color_dict", None)
-    if mine is None or set(mine) != set(b.color_dict):
+    colors = getattr(a, "color_dict", None)
+    if colors is None or set(colors) != set(b.color_dict):
         return False
-    return all(np.allclose(mine[key], b.color_dict[key]) for key in mine)
+    return all(np.allclose(colors[key], b.color_dict[key]) for key in colors)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from qtpy.QtCore import QObject, QTimer
 
 
-class Turns(QObject):
+class DeferredSteps(QObject):
     """Does steps in their order, one a turn; new ones take the place of those that wait."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._steps: deque[Callable[[], object]] = deque()
         self._timer = QTimer(self)  # of no interval: it fires when everything else was listened to
-        self._timer.timeout.connect(self._next)
+        self._timer.timeout.connect(self._run_next)
 
     def start(self, steps: Sequence[Callable[[], object]]) -> None:
         """Do these steps from the next turn on."""
@@ -32,7 +32,7 @@ class Turns(QObject):
         self._steps.clear()
         self._timer.stop()
 
-    def _next(self) -> None:
+    def _run_next(self) -> None:
         if self._steps:
             self._steps.popleft()()
         if not self._steps:

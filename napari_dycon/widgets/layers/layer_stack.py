@@ -15,7 +15,7 @@ from napari_dycon.project.models import ClassInfo
 from napari_dycon.session import Session
 
 AXIS_LABELS = ("superior", "posterior", "left")
-KEY = "napari_dycon"
+METADATA_KEY = "napari_dycon"
 ROLES = (
     "image",
     "uncertainty",
@@ -26,7 +26,7 @@ ROLES = (
     "label",
     "box",
 )
-HIDDEN = ("disagreement", "difference")  # until somebody asks for them
+HIDDEN_ROLES = ("disagreement", "difference")  # until somebody asks for them
 
 
 class LayerStack(QObject):
@@ -35,67 +35,71 @@ class LayerStack(QObject):
     ``visible`` and ``opacity`` hold what people chose for each role, also for cases to come.
     """
 
-    eye_clicked = Signal(str, bool)  # role shown or hidden in napari's list of layers
+    visibility_toggled = Signal(str, bool)  # role shown or hidden in napari's list of layers
 
     def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
         self.session = session
         self.viewer = viewer
-        self.visible = {role: role not in HIDDEN for role in ROLES}
+        self.visible = {role: role not in HIDDEN_ROLES for role in ROLES}
         self.opacity = dict.fromkeys(ROLES, 0.6) | {
             "image": 1.0,
             "prediction": 0.4,
             "proposal": 0.9,
             "box": 1.0,
         }
-        self._working = False
+        self._is_suppressed = False
 
-    def layer(self, role: str) -> Any:
+    def find_layer(self, role: str) -> Any:
         """Layer of a role for the case in view, or ``None``."""
         for layer in self.viewer.layers:
-            if layer.metadata.get(KEY, {}).get("role") == role:
+            if layer.metadata.get(METADATA_KEY, {}).get("role") == role:
                 return layer
         return None
 
-    def layers_of(self, role: str) -> list[Any]:
+    def find_layers(self, role: str) -> list[Any]:
         """Layers of a role, bottom to top."""
         return [
-            layer for layer in self.viewer.layers if layer.metadata.get(KEY, {}).get("role") == role
+            layer
+            for layer in self.viewer.layers
+            if layer.metadata.get(METADATA_KEY, {}).get("role") == role
         ]
 
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, now and for the cases to come."""
         self.visible[role] = visible
-        if (layer := self.layer(role)) is not None:
+        if (layer := self.find_layer(role)) is not None:
             layer.visible = visible
 
     def set_opacity(self, role: str, opacity: float) -> None:
         """Set the opacity (0 to 1) of one kind of layer, now and for the cases to come."""
         self.opacity[role] = opacity
-        if (layer := self.layer(role)) is not None:
+        if (layer := self.find_layer(role)) is not None:
             layer.opacity = opacity
 
-    def settings(self, view: ActiveCase, role: str) -> dict[str, Any]:
+    def build_settings(self, case: ActiveCase, role: str) -> dict[str, Any]:
         """What every layer of a case is made with: place, units, opacity, mark."""
         return {
-            "scale": view.image.spacing_mm,
+            "scale": case.image.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
-            "metadata": {KEY: {"case": view.id, "role": role, "source": view.image.source}},
+            "metadata": {
+                METADATA_KEY: {"case": case.id, "role": role, "source": case.image.source}
+            },
             "opacity": self.opacity[role],
             "visible": self.visible[role],
         }
 
-    def place(self, layer: Layer, view: ActiveCase, role: str) -> None:
+    def assign_to_case(self, layer: Layer, case: ActiveCase, role: str) -> None:
         """Bring a layer to where a case lies, and mark it as that case's."""
-        settings = self.settings(view, role)
+        settings = self.build_settings(case, role)
         layer.metadata = settings["metadata"]
         if tuple(layer.scale) != tuple(settings["scale"]):
             layer.scale = settings["scale"]
 
     def insert(self, layer: Layer, *, on_top: bool = False) -> None:
         """Add below the label, or above all; the label stays selected."""
-        label = self.layer("label")
+        label = self.find_layer("label")
         active = self.viewer.layers.selection.active
         index = len(self.viewer.layers)
         if label is not None and not on_top:
@@ -103,21 +107,23 @@ class LayerStack(QObject):
         self.viewer.layers.insert(index, layer)
         self.viewer.layers.selection.active = active
 
-    def follow_eye(self, layer: Layer) -> None:
+    def track_visibility(self, layer: Layer) -> None:
         """Remember when a layer is shown or hidden in napari's own list."""
 
-        def clicked(_: object) -> None:
-            role = layer.metadata[KEY]["role"]
-            if not self._working and layer.visible != self.visible[role]:
+        def on_visible_changed(_: object) -> None:
+            role = layer.metadata[METADATA_KEY]["role"]
+            if not self._is_suppressed and layer.visible != self.visible[role]:
                 self.set_visible(role, layer.visible)
-                self.eye_clicked.emit(role, layer.visible)
+                self.visibility_toggled.emit(role, layer.visible)
 
-        layer.events.visible.connect(clicked)
+        layer.events.visible.connect(on_visible_changed)
 
     def remove_all(self) -> None:
         """Take away all layers of the case."""
-        own = [layer for layer in self.viewer.layers if "role" in layer.metadata.get(KEY, {})]
-        for layer in own:  # scans that were opened as files carry the key, too
+        case_layers = [
+            layer for layer in self.viewer.layers if "role" in layer.metadata.get(METADATA_KEY, {})
+        ]
+        for layer in case_layers:  # scans that were opened as files carry the key, too
             self.viewer.layers.remove(layer)
 
     def classes(self) -> list[ClassInfo]:
@@ -125,15 +131,15 @@ class LayerStack(QObject):
         return self.session.project.classes if self.session.project is not None else []
 
     @property
-    def working(self) -> bool:
+    def is_suppressed(self) -> bool:
         """Whether the program itself is changing layers."""
-        return self._working
+        return self._is_suppressed
 
     @contextlib.contextmanager
-    def own_work(self) -> Iterator[None]:
+    def suppress_events(self) -> Iterator[None]:
         """While layers are changed by the program itself, nothing is heard as a person's doing."""
-        before, self._working = self._working, True
+        was_suppressed, self._is_suppressed = self._is_suppressed, True
         try:
             yield
         finally:
-            self._working = before
+            self._is_suppressed = was_suppressed

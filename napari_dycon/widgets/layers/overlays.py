@@ -17,17 +17,22 @@ from napari.layers import Image, Labels, Layer
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.engine.evaluation.label_comparison import difference_map
-from napari_dycon.widgets.layers.colormaps import COOL, HEAT, difference_colormap, label_colormap
-from napari_dycon.widgets.window.preferences import preferences
+from napari_dycon.widgets.layers.colormaps import (
+    DISAGREEMENT_CMAP,
+    UNCERTAINTY_CMAP,
+    build_difference_colormap,
+    build_label_colormap,
+)
+from napari_dycon.widgets.window.preferences import get_preferences
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.layers.case_layers import CaseLayers
 
 Mask = npt.NDArray[np.uint8]
-MAPS = {"uncertainty": HEAT, "disagreement": COOL}
+MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
 
 
-KEPT = ("difference", "proposal")
+KEPT_ROLES = ("difference", "proposal")
 
 
 class Overlays:
@@ -36,157 +41,164 @@ class Overlays:
     def __init__(self, layers: CaseLayers) -> None:
         self._layers = layers
         self._session = layers.session
-        self.threshold = float(preferences().review.show_above)  # below it maps are clear
-        self._veiled: dict[str, float] = {}  # roles, and their opacity before
+        self.threshold = float(get_preferences().review.show_above)  # below it maps are clear
+        self._opacity_before_hiding: dict[str, float] = {}  # roles, and their opacity before
 
-    def veil(self) -> None:
-        """Let nothing of the case before be seen over the one in view, until ``steps`` are done."""
-        for role in (*MAPS, "prediction", *KEPT):
-            found = self._layers.layer(role)
-            if found is None:
-                self._veiled.pop(role, None)
-            elif role not in self._veiled:
-                self._veiled[role] = found.opacity  # perhaps chosen in napari's own controls
-                found.opacity = 0.0
+    def hide_until_loaded(self) -> None:
+        """Let nothing of the case before be seen over the one in view, until ``build_steps`` are
+        done."""
+        for role in (*MAP_COLORMAPS, "prediction", *KEPT_ROLES):
+            layer = self._layers.find_layer(role)
+            if layer is None:
+                self._opacity_before_hiding.pop(role, None)
+            elif role not in self._opacity_before_hiding:
+                self._opacity_before_hiding[role] = (
+                    layer.opacity
+                )  # perhaps chosen in napari's own controls
+                layer.opacity = 0.0
 
-    def steps(self) -> list[Callable[[], None]]:
+    def build_steps(self) -> list[Callable[[], None]]:
         """What shows the case in view, to be done in turns of their own."""
         return [
-            self._empty,
+            self._clear_kept_layers,
             self._show_prediction,
-            *(partial(self._show_map, role) for role in MAPS),
-            self.compare,
+            *(partial(self._show_map, role) for role in MAP_COLORMAPS),
+            self.update_difference,
         ]
 
     def refresh(self, *_: object) -> None:
         """Show the newest prediction and its maps."""
-        for role in MAPS:
+        for role in MAP_COLORMAPS:
             self._show_map(role)
         self._show_prediction()
-        self.compare()
+        self.update_difference()
 
-    def _empty(self) -> None:
+    def _clear_kept_layers(self) -> None:
         """Hide what was shown of the case before, on the grid of the one in view."""
-        view = self._session.case
-        if view is None:
+        case = self._session.case
+        if case is None:
             return
-        nothing = np.broadcast_to(np.uint8(0), view.label.shape)
-        with self._layers.own_work():
-            for role in KEPT:
-                if (found := self._layers.layer(role)) is not None:
-                    if found.visible:
-                        found.visible = False
-                    self._layers.place(found, view, role)
-                    found.data = nothing  # hidden ones count for the window's sliders, too
-                    self._unveil(found, role)
+        empty_label = np.broadcast_to(np.uint8(0), case.label.shape)
+        with self._layers.suppress_events():
+            for role in KEPT_ROLES:
+                if (layer := self._layers.find_layer(role)) is not None:
+                    if layer.visible:
+                        layer.visible = False
+                    self._layers.assign_to_case(layer, case, role)
+                    layer.data = empty_label  # hidden ones count for the window's sliders, too
+                    self._reveal(layer, role)
 
     def _show_prediction(self) -> None:
-        if (view := self._session.case) is not None:
-            self._show_labels("prediction", view.prediction)
+        if (case := self._session.case) is not None:
+            self._show_labels("prediction", case.prediction)
 
     def set_threshold(self, threshold: float) -> None:
         """Show the heat maps only above this uncertainty."""
         self.threshold = threshold
-        for role in MAPS:
-            if (layer := self._layers.layer(role)) is not None:
-                layer.contrast_limits = self._limits(role)
+        for role in MAP_COLORMAPS:
+            if (layer := self._layers.find_layer(role)) is not None:
+                layer.contrast_limits = self._contrast_limits(role)
 
-    def compare(self, *_: object) -> None:
+    def update_difference(self, *_: object) -> None:
         """Work out anew where label and prediction part, while that is shown."""
-        view = self._session.case
-        if view is None or view.prediction is None or not self._layers.visible["difference"]:
+        case = self._session.case
+        if case is None or case.prediction is None or not self._layers.visible["difference"]:
             self._show_labels("difference", None)
             return
-        label, prediction = view.label.copy(), view.prediction
+        label, prediction = case.label.copy(), case.prediction
 
-        def done(found: Mask) -> None:
-            if self._session.case is view and self._layers.visible["difference"]:
-                self._show_labels("difference", found)
+        def on_done(difference_labels: Mask) -> None:
+            if self._session.case is case and self._layers.visible["difference"]:
+                self._show_labels("difference", difference_labels)
 
         self._session.task_runner.submit(
-            lambda: difference_map(label, prediction), done, self._session.report_error
+            lambda: difference_map(label, prediction), on_done, self._session.report_error
         )
 
-    def propose(self, proposal: Mask | None) -> None:
+    def show_proposal(self, proposal: Mask | None) -> None:
         """Show the outlines of what would be added, until that is decided."""
         self._show_labels("proposal", proposal)
 
     def _show_labels(self, role: str, data: Mask | None) -> None:
-        view, found = self._session.case, self._layers.layer(role)
-        with self._layers.own_work():
-            if data is None or view is None:
-                if found is not None and role in KEPT:
-                    if found.visible:
-                        found.visible = False
-                elif found is not None:
-                    self._remove(found, role)
-            elif found is not None:
-                self._layers.place(found, view, role)
-                found.data = data
-                self._unveil(found, role)
-                self._set_visible(found, role)
+        case, layer = self._session.case, self._layers.find_layer(role)
+        with self._layers.suppress_events():
+            if data is None or case is None:
+                if layer is not None and role in KEPT_ROLES:
+                    if layer.visible:
+                        layer.visible = False
+                elif layer is not None:
+                    self._remove(layer, role)
+            elif layer is not None:
+                self._layers.assign_to_case(layer, case, role)
+                layer.data = data
+                self._reveal(layer, role)
+                self._apply_visibility(layer, role)
             else:
-                self._add_labels(role, view, data)
+                self._add_labels(role, case, data)
 
-    def _add_labels(self, role: str, view: ActiveCase, data: Mask) -> Labels:
-        different = role == "difference"
+    def _add_labels(self, role: str, case: ActiveCase, data: Mask) -> Labels:
+        is_difference = role == "difference"
         classes = self._session.project.classes if self._session.project else []
         layer = Labels(
             data,
             name=role,
-            colormap=difference_colormap() if different else label_colormap(classes, False),
-            **self._layers.settings(view, role),
+            colormap=build_difference_colormap()
+            if is_difference
+            else build_label_colormap(classes, False),
+            **self._layers.build_settings(case, role),
         )
         if role == "proposal":
             layer.contour = 2
         layer.editable = False
-        self._layers.insert(layer, on_top=different)  # else the label's color hides it
+        self._layers.insert(layer, on_top=is_difference)  # else the label's color hides it
         if role != "proposal":  # the next one has to be seen
-            self._layers.follow_eye(layer)
+            self._layers.track_visibility(layer)
         return layer
 
     def _show_map(self, role: str) -> None:
-        view, found = self._session.case, self._layers.layer(role)
-        data = None if view is None else getattr(view, role)
-        with self._layers.own_work():
-            if view is None or data is None:
-                if found is not None:
-                    self._remove(found, role)
-            elif found is not None:
-                self._layers.place(found, view, role)
-                found.data = data
-                if tuple(found.contrast_limits) != self._limits(role):
-                    found.contrast_limits = self._limits(role)
-                self._unveil(found, role)
-                self._set_visible(found, role)
+        case, existing_layer = self._session.case, self._layers.find_layer(role)
+        data = None if case is None else getattr(case, role)
+        with self._layers.suppress_events():
+            if case is None or data is None:
+                if existing_layer is not None:
+                    self._remove(existing_layer, role)
+            elif existing_layer is not None:
+                self._layers.assign_to_case(existing_layer, case, role)
+                existing_layer.data = data
+                if tuple(existing_layer.contrast_limits) != self._contrast_limits(role):
+                    existing_layer.contrast_limits = self._contrast_limits(role)
+                self._reveal(existing_layer, role)
+                self._apply_visibility(existing_layer, role)
             else:
                 layer = Image(
                     data,
                     name=role,
-                    colormap=MAPS[role],
+                    colormap=MAP_COLORMAPS[role],
                     blending="translucent_no_depth",
-                    contrast_limits=self._limits(role),
-                    **self._layers.settings(view, role),
+                    contrast_limits=self._contrast_limits(role),
+                    **self._layers.build_settings(case, role),
                 )
                 self._layers.insert(layer)
-                self._layers.follow_eye(layer)
+                self._layers.track_visibility(layer)
 
     def _remove(self, layer: Layer, role: str) -> None:
-        self._veiled.pop(role, None)
+        self._opacity_before_hiding.pop(role, None)
         self._layers.viewer.layers.remove(layer)
 
-    def _unveil(self, layer: Layer, role: str) -> None:
-        if role in self._veiled:
-            layer.opacity = self._veiled.pop(role)
+    def _reveal(self, layer: Layer, role: str) -> None:
+        if role in self._opacity_before_hiding:
+            layer.opacity = self._opacity_before_hiding.pop(role)
 
-    def _set_visible(self, layer: Layer, role: str) -> None:
+    def _apply_visibility(self, layer: Layer, role: str) -> None:
         """Show a layer if people want to see it; napari draws anew even what is visible already."""
         if layer.visible != self._layers.visible[role]:
             layer.visible = self._layers.visible[role]
 
-    def _limits(self, role: str) -> tuple[float, float]:
+    def _contrast_limits(self, role: str) -> tuple[float, float]:
         """Range of colors of a map: from the threshold on, or higher (see
         ``MAX_TINTED_FRACTION``)."""
-        floor = self._session.case.display_thresholds.get(role, 0.0) if self._session.case else 0.0
-        low = max(self.threshold, min(floor, 0.999))
+        display_threshold = (
+            self._session.case.display_thresholds.get(role, 0.0) if self._session.case else 0.0
+        )
+        low = max(self.threshold, min(display_threshold, 0.999))
         return low, max(1.0, low + 0.01)

@@ -8,12 +8,12 @@ from __future__ import annotations
 from napari.viewer import Viewer
 
 from napari_dycon.widgets.panel import DyconPanel
-from napari_dycon.widgets.window.helpers import guarded
-from napari_dycon.widgets.window.orthogonal import HINT, installed, toggle
-from napari_dycon.widgets.window.shortcuts import show_card
+from napari_dycon.widgets.window.helpers import report_errors
+from napari_dycon.widgets.window.orthogonal import INSTALL_HINT, is_installed, toggle_views
+from napari_dycon.widgets.window.shortcuts import show_shortcuts
 
 
-def panel_of(viewer: Viewer) -> DyconPanel:
+def get_panel(viewer: Viewer) -> DyconPanel:
     """Panel of a window; it is opened where it is not."""
     for widget in viewer.window.dock_widgets.values():
         if isinstance(widget, DyconPanel):
@@ -23,93 +23,93 @@ def panel_of(viewer: Viewer) -> DyconPanel:
     return panel
 
 
-def show_keys(viewer: Viewer) -> None:
+def show_keyboard_shortcuts(viewer: Viewer) -> None:
     """Show the card of all keys."""
-    show_card(panel_of(viewer))
+    show_shortcuts(get_panel(viewer))
 
 
 def fill_between(viewer: Viewer) -> None:
     """Fill the structure between annotated slices."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.annotate.tools.fill_between)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.annotate.tools.fill_between)()
 
 
-def copy_before(viewer: Viewer) -> None:
+def copy_from_previous_slice(viewer: Viewer) -> None:
     """Copy the structure from the slice before."""
-    panel = panel_of(viewer)
-    guarded(panel.session, lambda: panel.annotate.tools.copy_neighbor(-1))()
+    panel = get_panel(viewer)
+    report_errors(panel.session, lambda: panel.annotate.tools.copy_neighbor_slice(-1))()
 
 
-def copy_after(viewer: Viewer) -> None:
+def copy_from_next_slice(viewer: Viewer) -> None:
     """Copy the structure from the slice after."""
-    panel = panel_of(viewer)
-    guarded(panel.session, lambda: panel.annotate.tools.copy_neighbor(1))()
+    panel = get_panel(viewer)
+    report_errors(panel.session, lambda: panel.annotate.tools.copy_neighbor_slice(1))()
 
 
-def grow(viewer: Viewer) -> None:
+def grow_from_scribbles(viewer: Viewer) -> None:
     """Grow structures from strokes."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.annotate.tools.grow_strokes)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.annotate.tools.grow_from_scribbles)()
 
 
-def grow_box(viewer: Viewer) -> None:
+def edit_roi(viewer: Viewer) -> None:
     """Draw or change the box that growing stays in."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.layers.box.toggle)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.layers.roi.toggle_editing)()
 
 
-def accept_grown(viewer: Viewer) -> None:
+def accept_proposal(viewer: Viewer) -> None:
     """Accept what was grown."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.session.annotation.accept_proposal)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.session.annotation.accept_proposal)()
 
 
-def discard_grown(viewer: Viewer) -> None:
+def discard_proposal(viewer: Viewer) -> None:
     """Discard what was grown."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.session.annotation.discard_proposal)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.session.annotation.discard_proposal)()
 
 
-def finish_slice(viewer: Viewer) -> None:
+def mark_slice_complete(viewer: Viewer) -> None:
     """This slice is done."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.annotate.finish_slice)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.annotate.mark_slice_complete)()
 
 
-def next_place(viewer: Viewer) -> None:
+def next_uncertain_region(viewer: Viewer) -> None:
     """Next uncertain place."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.review.next_place)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.review.next_uncertain_region)()
 
 
-def previous_place(viewer: Viewer) -> None:
+def previous_uncertain_region(viewer: Viewer) -> None:
     """Uncertain place before."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.review.previous_place)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.review.previous_uncertain_region)()
 
 
 def next_case(viewer: Viewer) -> None:
     """Next case worth labeling."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.review.next_case)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.review.next_case)()
 
 
 def accept_prediction(viewer: Viewer) -> None:
     """Accept the prediction of the whole case."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.review.accept)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.review.accept_prediction)()
 
 
 def accept_slice(viewer: Viewer) -> None:
     """Accept the prediction in this slice."""
-    panel = panel_of(viewer)
-    guarded(panel.session, panel.review.accept_this_slice)()
+    panel = get_panel(viewer)
+    report_errors(panel.session, panel.review.accept_slice)()
 
 
-def orthogonal_views(viewer: Viewer) -> None:
+def toggle_orthogonal_views(viewer: Viewer) -> None:
     """Show or hide orthogonal views, where napari-orthogonal-views is installed."""
-    panel = panel_of(viewer)
-    if installed():
-        toggle(viewer)
+    panel = get_panel(viewer)
+    if is_installed():
+        toggle_views(viewer)
     else:
-        panel.session.message.emit("warning", HINT)
+        panel.session.message.emit("warning", INSTALL_HINT)

@@ -22,15 +22,15 @@ from napari_dycon.io.dicom.discovery import (
     series_containing,
 )
 from napari_dycon.io.volume import Volume
-from napari_dycon.widgets.dialogs.progress import CancelledError, Tell, wait_for
+from napari_dycon.widgets.dialogs.progress import CancelledError, OnProgress, run_with_dialog
 from napari_dycon.widgets.dialogs.series_selection import ask_to_resample, choose_series
-from napari_dycon.widgets.layers.case_layers import AXIS_LABELS, KEY
+from napari_dycon.widgets.layers.case_layers import AXIS_LABELS, METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
-_Prepared = tuple[Volume, tuple[float, float]]
-GRAY = (0.005, 0.995)  # shares of voxels that are darker than black and white
-GRAY_VOXELS = 2**20  # that are looked at for it
-TOGETHER_S = 5.0
+_LoadedVolume = tuple[Volume, tuple[float, float]]
+INTENSITY_QUANTILES = (0.005, 0.995)  # shares of voxels that are darker than black and white
+MAX_QUANTILE_VOXELS = 2**20  # that are looked at for it
+GROUPING_WINDOW_S = 5.0
 
 
 def open_scans(paths: Sequence[Path], window: QWidget | None) -> list[LayerData]:
@@ -42,98 +42,105 @@ def open_scans(paths: Sequence[Path], window: QWidget | None) -> list[LayerData]
     window : to ask and tell in. Without one nobody is asked, and errors are raised.
     """
     if window is None:
-        return [_layer(_prepared(read_volume(path)), scan_name(path)) for path in paths]
+        return [_to_layer_data(_prepare(read_volume(path)), scan_name(path)) for path in paths]
     layers = []
     for path in paths:
-        if _together.passes(path):
+        if _file_group.accepts(path):
             continue
         try:
-            layers += _opened(path, window)
+            layers += _open_path(path, window)
         except UserError as error:
             show_error(escape_rich_text(error))
         except CancelledError:
             pass
         except (MemoryError, OSError) as error:
-            show_error(escape_rich_text(_in_words(path, error)))
+            show_error(escape_rich_text(_as_user_error(path, error)))
         finally:
-            _together.stay()
+            _file_group.keep_open()
     return layers
 
 
-def _opened(path: Path, window: QWidget) -> list[LayerData]:
+def _open_path(path: Path, window: QWidget) -> list[LayerData]:
     if not path.is_dir() and is_scan(path):
         name = scan_name(path)
-        read = wait_for(f"Opening {name}", lambda _: _prepared(read_volume(path)), window)
-        return [_layer(read, name)]
-    found = _series(path, window)
-    volumes = [series for series in found if len(series.slices) > 1]
-    if len(volumes) > 1:
-        chosen = choose_series(volumes, len(found) - len(volumes), window)
+        loaded = run_with_dialog(f"Opening {name}", lambda _: _prepare(read_volume(path)), window)
+        return [_to_layer_data(loaded, name)]
+    all_series = _find_series(path, window)
+    volume_series = [series for series in all_series if len(series.slices) > 1]
+    if len(volume_series) > 1:
+        selected = choose_series(volume_series, len(all_series) - len(volume_series), window)
     else:
-        series, notes = select_single_series(path, found)
-        _tell(notes)
-        chosen = [series]
+        series, notes = select_single_series(path, all_series)
+        _show_notes(notes)
+        selected = [series]
     layers = []
-    for series in chosen:
+    for series in selected:
         try:
-            layers += _opened_series(series, window)
+            layers += _open_series(series, window)
         except UserError as error:  # the others may be sound
             show_error(escape_rich_text(error))
     return layers
 
 
-def _series(path: Path, window: QWidget) -> list[Series]:
+def _find_series(path: Path, window: QWidget) -> list[Series]:
     """Series of a folder, or those that a file has images of."""
 
-    def look(folder: Path, deep: bool) -> list[Series]:
-        return wait_for(
+    def search(folder: Path, deep: bool) -> list[Series]:
+        return run_with_dialog(
             "Looking for DICOM series",
             lambda tell: find_series(folder, recursive=deep, progress=tell),
             window,
         )
 
     if path.is_dir():
-        return look(path, True)
+        return search(path, True)
     try:
-        beside = _together.beside.get(path.parent)
-        beside = look(path.parent, False) if beside is None else beside
+        sibling_series = _file_group.sibling_series.get(path.parent)
+        sibling_series = search(path.parent, False) if sibling_series is None else sibling_series
     except CancelledError:
-        _together.begin(path, path.parent.iterdir())
+        _file_group.add_files(path, path.parent.iterdir())
         raise
-    _together.beside[path.parent] = beside
-    found = series_containing(path, beside)
-    if found:
-        _together.begin(path, (piece.path for series in found for piece in series.slices))
+    _file_group.sibling_series[path.parent] = sibling_series
+    file_series = series_containing(path, sibling_series)
+    if file_series:
+        _file_group.add_files(
+            path, (piece.path for series in file_series for piece in series.slices)
+        )
     else:  # one word about all that are no images
-        images = {piece.path for series in beside for piece in series.slices}
-        _together.begin(path, set(path.parent.iterdir()) - images)
-    return found
+        images = {piece.path for series in sibling_series for piece in series.slices}
+        _file_group.add_files(path, set(path.parent.iterdir()) - images)
+    return file_series
 
 
-def _opened_series(series: Series, window: QWidget) -> list[LayerData]:
+def _open_series(series: Series, window: QWidget) -> list[LayerData]:
     name = series.description or scan_name(series.path)
 
-    def work(resample: bool) -> Callable[[Tell], _Prepared]:
-        return lambda tell: _prepared(read_series(series, resample=resample, progress=tell))
+    def make_task(resample: bool) -> Callable[[OnProgress], _LoadedVolume]:
+        return lambda tell: _prepare(read_series(series, resample=resample, progress=tell))
 
     try:
+<<<<<<< HEAD
         read = wait_for(f"Opening {name}", work(False), window)
     except IrregularSlicesError as error:
+=======
+        loaded = run_with_dialog(f"Opening {name}", make_task(False), window)
+    except UnevenSlicesError as error:
+>>>>>>> main
         if not ask_to_resample(error, window):
             return []
-        read = wait_for(f"Resampling {name}", work(True), window)
-    return [_layer(read, name)]
+        loaded = run_with_dialog(f"Resampling {name}", make_task(True), window)
+    return [_to_layer_data(loaded, name)]
 
 
-def _prepared(volume: Volume) -> _Prepared:
+def _prepare(volume: Volume) -> _LoadedVolume:
     """With what takes time of what a layer needs."""
-    return volume, gray_range(volume.array)
+    return volume, compute_intensity_range(volume.array)
 
 
-def _layer(read: _Prepared, name: str) -> LayerData:
+def _to_layer_data(loaded: _LoadedVolume, name: str) -> LayerData:
     """Data, settings and kind of a layer that shows a volume."""
-    volume, gray = read
-    _tell(volume.notes)
+    volume, intensity_range = loaded
+    _show_notes(volume.notes)
     return (
         volume.array,
         {
@@ -142,29 +149,29 @@ def _layer(read: _Prepared, name: str) -> LayerData:
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
             "rgb": False,  # napari guesses it of three sagittal slices
-            "contrast_limits": gray,
-            "metadata": {KEY: {"source": volume.source}},
+            "contrast_limits": intensity_range,
+            "metadata": {METADATA_KEY: {"source": volume.source}},
         },
         "image",
     )
 
 
-def _tell(notes: Iterable[str]) -> None:
+def _show_notes(notes: Iterable[str]) -> None:
     for note in notes:
         show_warning(escape_rich_text(note))
 
 
-def gray_range(array: npt.NDArray[Any]) -> tuple[float, float]:
+def compute_intensity_range(array: npt.NDArray[Any]) -> tuple[float, float]:
     """Gray values to show as black and white, of voxels ``(D, H, W)`` spread over the scan."""
-    step = max(1, round((array.size / GRAY_VOXELS) ** (1 / 3)))
-    some = array[::step, ::step, ::step]
-    low, high = (float(v) for v in np.quantile(some, GRAY))
+    step = max(1, round((array.size / MAX_QUANTILE_VOXELS) ** (1 / 3)))
+    sampled = array[::step, ::step, ::step]
+    low, high = (float(v) for v in np.quantile(sampled, INTENSITY_QUANTILES))
     if low == high:  # a few bright voxels in a dark scan
         low, high = float(array.min()), float(array.max())
     return low, high if high > low else low + 1.0
 
 
-def _in_words(path: Path, error: Exception) -> UserError:
+def _as_user_error(path: Path, error: Exception) -> UserError:
     if isinstance(error, MemoryError):
         return FileFormatError(
             f"{path.name} does not fit into this computer's memory. Close other programs, or crop "
@@ -174,7 +181,7 @@ def _in_words(path: Path, error: Exception) -> UserError:
     return FileFormatError(f"{path.name} could not be read: {reason}. Is it still there?")
 
 
-class _Together:
+class _FileGroup:
     """Files of one series that come one by one because a person chose them all at once.
 
     napari hands over each file by itself. The first one opens its series, or is asked about; the
@@ -182,33 +189,33 @@ class _Together:
 
     Attributes
     ----------
-    beside : the series of the folders that were looked through for them
+    sibling_series : the series of the folders that were looked through for them
     """
 
     def __init__(self) -> None:
-        self.beside: dict[Path, list[Series]] = {}
-        self._files: set[Path] = set()
-        self._until = 0.0
+        self.sibling_series: dict[Path, list[Series]] = {}
+        self._pending_files: set[Path] = set()
+        self._closes_at = 0.0
 
-    def begin(self, opened: Path, files: Iterable[Path]) -> None:
+    def add_files(self, opened: Path, files: Iterable[Path]) -> None:
         """A file opened its series; the same one again is meant as such."""
-        self._files |= set(files)
-        self._files.discard(opened)
+        self._pending_files |= set(files)
+        self._pending_files.discard(opened)
 
-    def passes(self, path: Path) -> bool:
+    def accepts(self, path: Path) -> bool:
         """Whether a file comes along with one before."""
-        if time.monotonic() > self._until:
-            self._files.clear()
-            self.beside.clear()
-        if path not in self._files:
+        if time.monotonic() > self._closes_at:
+            self._pending_files.clear()
+            self.sibling_series.clear()
+        if path not in self._pending_files:
             return False
-        self._files.discard(path)
-        self.stay()
+        self._pending_files.discard(path)
+        self.keep_open()
         return True
 
-    def stay(self) -> None:
+    def keep_open(self) -> None:
         """More files may follow from now on."""
-        self._until = time.monotonic() + TOGETHER_S
+        self._closes_at = time.monotonic() + GROUPING_WINDOW_S
 
 
-_together = _Together()
+_file_group = _FileGroup()

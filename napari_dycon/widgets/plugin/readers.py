@@ -16,49 +16,49 @@ from napari_dycon.errors import FileFormatError
 from napari_dycon.io import is_scan
 from napari_dycon.io.dicom.files import is_dicom
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.dialogs.progress import main_window
+from napari_dycon.widgets.dialogs.progress import find_main_window
 from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
 from napari_dycon.widgets.plugin.open_scans import LayerData, open_scans
 
-NOTHING: list[Any] = [(None,)]  # npe2's word for: done, and no layer has to be added
+NO_LAYERS: list[Any] = [(None,)]  # npe2's word for: done, and no layer has to be added
 # How far a folder is looked through before it counts as one without DICOM files.
-LEVELS, FOLDERS, FILES = 3, 40, 4
-Paths = str | Sequence[str]
+MAX_DEPTH, MAX_FOLDERS, N_PROBED_FILES = 3, 40, 4
+PathOrPaths = str | Sequence[str]
 
 
-def get_reader(path: Paths) -> Callable[[Paths], list[LayerData]] | None:
+def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
     """Return the reader for scans, DICOM folders and project folders; ``None`` for anything else.
 
     A project folder needs a window to be opened in.
     """
-    paths = _paths(path)
+    paths = _to_paths(path)
     if len(paths) == 1 and Project.is_project(paths[0]):
-        return open_project if main_window() is not None and current_viewer() else None
-    return read_scans if paths and all(_is_ours(p) for p in paths) else None
+        return open_project if find_main_window() is not None and current_viewer() else None
+    return read_scans if paths and all(_is_readable(p) for p in paths) else None
 
 
-def read_scans(path: Paths) -> list[LayerData]:
+def read_scans(path: PathOrPaths) -> list[LayerData]:
     """Read scans as image layers in canonical orientation, in millimeters.
 
     In a window a person is asked which series of a folder to open and whether to resample uneven
     ones, and errors are told there; nothing is opened then. Without a window errors are raised.
     """
-    return open_scans(_paths(path), main_window()) or NOTHING
+    return open_scans(_to_paths(path), find_main_window()) or NO_LAYERS
 
 
-def open_project(path: Paths) -> list[LayerData]:
+def open_project(path: PathOrPaths) -> list[LayerData]:
     """Open a project folder in the panel of the window in front; the panel is opened as needed."""
-    from napari_dycon.widgets.plugin.commands import panel_of
-    from napari_dycon.widgets.window.helpers import guarded
+    from napari_dycon.widgets.plugin.commands import get_panel
+    from napari_dycon.widgets.window.helpers import report_errors
 
     viewer = current_viewer()
     if viewer is not None:
-        panel = panel_of(viewer)
-        guarded(panel.session, panel.session.open_project)(_paths(path)[0])
-    return NOTHING
+        panel = get_panel(viewer)
+        report_errors(panel.session, panel.session.open_project)(_to_paths(path)[0])
+    return NO_LAYERS
 
 
-def sample_case() -> list[LayerData]:
+def make_sample_case() -> list[LayerData]:
     """One synthetic scan with its truth: an organ and small lesions."""
     from napari_dycon.demo.synthetic import CLASSES, make_case
 
@@ -67,50 +67,53 @@ def sample_case() -> list[LayerData]:
     return [
         (
             volume.array,
-            _placed("synthetic scan", volume.spacing_mm) | {"contrast_limits": (low, high)},
+            _layer_settings("synthetic scan", volume.spacing_mm) | {"contrast_limits": (low, high)},
             "image",
         ),
-        (truth, _placed(f"truth ({', '.join(CLASSES)})", volume.spacing_mm), "labels"),
+        (truth, _layer_settings(f"truth ({', '.join(CLASSES)})", volume.spacing_mm), "labels"),
     ]
 
 
-def _paths(path: Paths) -> list[Path]:
+def _to_paths(path: PathOrPaths) -> list[Path]:
     return [Path(path)] if isinstance(path, str | os.PathLike) else [Path(p) for p in path]
 
 
-def _is_ours(path: Path) -> bool:
-    return holds_dicom(path) if path.is_dir() else is_scan(path) or _is_dicom(path)
+def _is_readable(path: Path) -> bool:
+    return contains_dicom(path) if path.is_dir() else is_scan(path) or _is_dicom_file(path)
 
 
-def _is_dicom(path: Path) -> bool:
+def _is_dicom_file(path: Path) -> bool:
     try:
         return path.is_file() and is_dicom(path)
     except FileFormatError:  # it may not be read; somebody else may know what it is
         return False
 
 
-def holds_dicom(folder: Path) -> bool:
+def contains_dicom(folder: Path) -> bool:
     """Whether there are DICOM files near a folder's top: a few files of a few folders are tried."""
     folders = deque([(folder, 1)])
-    for _ in range(FOLDERS):
+    for _ in range(MAX_FOLDERS):
         if not folders:
             break
-        here, level = folders.popleft()
+        current, depth = folders.popleft()
         try:
-            with os.scandir(here) as found:
-                entries = sorted(islice(found, 1000), key=lambda e: e.name)
-            below = [e for e in entries if e.is_dir()]
+            with os.scandir(current) as listing:
+                entries = sorted(islice(listing, 1000), key=lambda e: e.name)
+            subfolders = [e for e in entries if e.is_dir()]
             files = [e for e in entries if not e.name.startswith(".") and e.is_file()]
         except OSError:  # a folder that may not be read
             continue
-        if any(_is_dicom(Path(e.path)) for e in files[:FILES] + files[FILES:][-FILES:]):
+        if any(
+            _is_dicom_file(Path(e.path))
+            for e in files[:N_PROBED_FILES] + files[N_PROBED_FILES:][-N_PROBED_FILES:]
+        ):
             return True
-        if level < LEVELS:
-            folders.extend((Path(e.path), level + 1) for e in below)
+        if depth < MAX_DEPTH:
+            folders.extend((Path(e.path), depth + 1) for e in subfolders)
     return False
 
 
-def _placed(name: str, spacing: tuple[float, float, float]) -> dict[str, Any]:
+def _layer_settings(name: str, spacing: tuple[float, float, float]) -> dict[str, Any]:
     return {
         "name": name,
         "scale": spacing,

@@ -25,15 +25,15 @@ from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import write_volume
 from napari_dycon.io.volume import Source, Volume, to_canonical
 from napari_dycon.io.writing import WRITABLE_SUFFIXES
-from napari_dycon.widgets.dialogs.progress import main_window, wait_for
-from napari_dycon.widgets.layers.layer_stack import KEY
+from napari_dycon.widgets.dialogs.progress import find_main_window, run_with_dialog
+from napari_dycon.widgets.layers.layer_stack import METADATA_KEY
 
 Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 # Millimeters along Superior, Posterior, Left to RAS+.
-CANONICAL = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
-LABEL_TYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64)
-SAME_MM = 1e-3
+SPL_TO_RAS = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
+LABEL_DTYPES = (np.uint8, np.int16, np.uint16, np.int32, np.uint32, np.int64)
+TOLERANCE_MM = 1e-3
 
 
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
@@ -44,16 +44,16 @@ def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str
     UserError
         The layer is not 3D, is turned or sheared, or the file cannot be written.
     """
-    array = _three_dimensional(data, attributes)
+    array = _require_3d(data, attributes)
     if array.dtype == np.float16:
         array = array.astype(np.float32)
     elif array.dtype == bool:
         array = array.astype(np.uint8)
     elif array.dtype.kind not in "iuf":
         raise FileFormatError(
-            f"{_name(attributes)} holds {array.dtype} values; expected plain numbers to save."
+            f"{_layer_name(attributes)} holds {array.dtype} values; expected plain numbers to save."
         )
-    return _write(path, array, data, attributes)
+    return _write_layer(path, array, data, attributes)
 
 
 def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
@@ -64,30 +64,30 @@ def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[st
     UserError
         As ``write_image``.
     """
-    array = _three_dimensional(data, attributes)
+    array = _require_3d(data, attributes)
     low, high = int(array.min(initial=0)), int(array.max(initial=0))
-    for kind in LABEL_TYPES:
-        if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
-            return _write(path, array.astype(kind), data, attributes)
+    for dtype in LABEL_DTYPES:
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return _write_layer(path, array.astype(dtype), data, attributes)
     raise FileFormatError(
-        f"{_name(attributes)} holds labels up to {high}; expected numbers that a file can hold."
+        f"{_layer_name(attributes)} holds labels up to {high}; expected numbers that a file can hold."
     )
 
 
-def _write(path: str, array: Array, data: Any, attributes: Mapping[str, Any]) -> list[str]:
-    target = _target(Path(path))
-    like = _grid(array.shape, data, attributes)
-    window = main_window()
-    wait_for(
+def _write_layer(path: str, array: Array, data: Any, attributes: Mapping[str, Any]) -> list[str]:
+    target = _output_path(Path(path))
+    reference = _find_grid(array.shape, data, attributes)
+    window = find_main_window()
+    run_with_dialog(
         f"Saving {target.name}",
-        lambda _: write_volume(array, reference=like, path=target),
+        lambda _: write_volume(array, reference=reference, path=target),
         window,
         can_cancel=False,
     )
     return [str(target)]
 
 
-def _target(path: Path) -> Path:
+def _output_path(path: Path) -> Path:
     """File to write; a name without an ending gets one, but nothing is replaced unasked then."""
     if path.name.lower().endswith(WRITABLE_SUFFIXES) or path.suffix:
         return path
@@ -100,8 +100,8 @@ def _target(path: Path) -> Path:
     return target
 
 
-def _three_dimensional(data: Any, attributes: Mapping[str, Any]) -> Array:
-    name = _name(attributes)
+def _require_3d(data: Any, attributes: Mapping[str, Any]) -> Array:
+    name = _layer_name(attributes)
     if attributes.get("multiscale"):
         raise FileFormatError(
             f"{name} holds the same image in several sizes (multiscale); expected one 3D array. "
@@ -120,27 +120,29 @@ def _three_dimensional(data: Any, attributes: Mapping[str, Any]) -> Array:
     return np.asarray(data)
 
 
-def _grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any]) -> Volume:
+def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any]) -> Volume:
     """Grid to write ``(D, H, W)`` voxels on."""
-    placed = _placement(attributes)
-    own = attributes.get("metadata", {}).get(KEY, {}).get("source")
-    sources = {"": own} if own is not None else _scans_below(data)
-    grids = {name: _canonical(source) for name, source in sources.items()}
-    same = {n: g for n, g in grids.items() if g.shape == shape and _fits(g, placed)}
-    grids = same or grids
+    layer_affine = _compute_layer_affine(attributes)
+    layer_source = attributes.get("metadata", {}).get(METADATA_KEY, {}).get("source")
+    sources = {"": layer_source} if layer_source is not None else _find_reference_scans(data)
+    grids = {name: _canonical_grid(source) for name, source in sources.items()}
+    matching = {
+        n: g for n, g in grids.items() if g.shape == shape and _matches_grid(g, layer_affine)
+    }
+    grids = matching or grids
     if not grids:
-        return _new_grid(shape, CANONICAL @ placed)
-    (first, grid), *others = grids.items()
-    for other, candidate in others:
-        if not np.allclose(_to_world(grid), _to_world(candidate), atol=SAME_MM):
+        return _create_grid(shape, SPL_TO_RAS @ layer_affine)
+    (first_name, grid), *others = grids.items()
+    for other_name, candidate in others:
+        if not np.allclose(_window_to_world(grid), _window_to_world(candidate), atol=TOLERANCE_MM):
             raise GeometryError(
-                f"{_name(attributes)} lies over {first} and over {other}, which are in different "
+                f"{_layer_name(attributes)} lies over {first_name} and over {other_name}, which are in different "
                 "places of the patient. Remove the scan it does not belong to, then save again."
             )
-    return grid if same else _new_grid(shape, _to_world(grid) @ placed)
+    return grid if matching else _create_grid(shape, _window_to_world(grid) @ layer_affine)
 
 
-def _placement(attributes: Mapping[str, Any]) -> Affine:
+def _compute_layer_affine(attributes: Mapping[str, Any]) -> Affine:
     """Voxels to the window's millimeters: scale and translate alone."""
     affine = np.asarray(attributes.get("affine", np.eye(4)), dtype=np.float64)
     scale = np.asarray(attributes.get("scale", np.ones(3)), dtype=np.float64)
@@ -153,15 +155,15 @@ def _placement(attributes: Mapping[str, Any]) -> Affine:
         or np.any(scale * np.diag(affine)[:3] <= 0)
     ):
         raise GeometryError(
-            f"{_name(attributes)} is turned, mirrored or sheared by its own settings; expected "
+            f"{_layer_name(attributes)} is turned, mirrored or sheared by its own settings; expected "
             "scale and translate alone. Reset its transform (rotate, shear, affine), then save."
         )
-    placed = np.diag([*scale, 1.0])
-    placed[:3, 3] = np.asarray(attributes.get("translate", np.zeros(3)), dtype=np.float64)
-    return np.diag([*_millimeters(attributes), 1.0]) @ affine @ placed
+    scale_translate = np.diag([*scale, 1.0])
+    scale_translate[:3, 3] = np.asarray(attributes.get("translate", np.zeros(3)), dtype=np.float64)
+    return np.diag([*_unit_factors_mm(attributes), 1.0]) @ affine @ scale_translate
 
 
-def _millimeters(attributes: Mapping[str, Any]) -> list[float]:
+def _unit_factors_mm(attributes: Mapping[str, Any]) -> list[float]:
     """Millimeters of the layer's unit along each axis; pixels count as millimeters."""
     factors = []
     for unit in attributes.get("units") or ("pixel",) * 3:
@@ -171,44 +173,44 @@ def _millimeters(attributes: Mapping[str, Any]) -> list[float]:
     return factors
 
 
-def _scans_below(data: Any) -> dict[str, Source]:
+def _find_reference_scans(data: Any) -> dict[str, Source]:
     """Grids of scans in the window that shows these very voxels, by the layers' names."""
     viewer = current_viewer()
     if viewer is None or not any(layer.data is data for layer in viewer.layers):
         return {}
-    found = {}
+    sources = {}
     for layer in viewer.layers:
-        source = layer.metadata.get(KEY, {}).get("source")
+        source = layer.metadata.get(METADATA_KEY, {}).get("source")
         if source is not None:
-            found[layer.name] = source
-    return found
+            sources[layer.name] = source
+    return sources
 
 
-def _canonical(source: Source) -> Volume:
+def _canonical_grid(source: Source) -> Volume:
     """Grid of a file in canonical axes."""
-    nothing = np.broadcast_to(np.uint8(0), source.shape)
-    return Volume(*to_canonical(nothing, source.affine), source)
+    empty = np.broadcast_to(np.uint8(0), source.shape)
+    return Volume(*to_canonical(empty, source.affine), source)
 
 
-def _to_world(grid: Volume) -> Affine:
+def _window_to_world(grid: Volume) -> Affine:
     """Where the window's millimeters lie in the world: voxel 0 is drawn at 0."""
     return grid.affine @ np.diag([*(1 / np.array(grid.spacing_mm)), 1.0])
 
 
-def _fits(grid: Volume, placed: Affine) -> bool:
+def _matches_grid(grid: Volume, layer_affine: Affine) -> bool:
     """Whether a layer lies where the window draws the scan of a grid."""
     corner = np.array([*grid.shape, 1.0])
-    drawn = np.diag([*grid.spacing_mm, 1.0])
-    ends = (placed - drawn) @ np.stack([corner, [0, 0, 0, 1]], axis=1)
-    return bool(np.abs(ends).max() < SAME_MM)
+    grid_affine = np.diag([*grid.spacing_mm, 1.0])
+    deviation_mm = (layer_affine - grid_affine) @ np.stack([corner, [0, 0, 0, 1]], axis=1)
+    return bool(np.abs(deviation_mm).max() < TOLERANCE_MM)
 
 
-def _new_grid(shape: tuple[int, ...], affine: Affine) -> Volume:
+def _create_grid(shape: tuple[int, ...], affine: Affine) -> Volume:
     """Grid from canonical index to RAS+ mm; its file counts left, posterior, superior."""
     d, h, w = shape
     source = Source(None, (w, h, d), affine[:, [2, 1, 0, 3]])
-    return _canonical(source)
+    return _canonical_grid(source)
 
 
-def _name(attributes: Mapping[str, Any]) -> str:
+def _layer_name(attributes: Mapping[str, Any]) -> str:
     return str(attributes.get("name") or "The layer")

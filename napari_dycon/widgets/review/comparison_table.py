@@ -9,7 +9,7 @@ from napari_dycon.engine.evaluation.label_comparison import StructureComparison,
 from napari_dycon.session import Session
 
 COLUMNS = ("Structure", "Label ml", "Pred. ml", "Dice")
-ROW = 20  # pixels
+ROW_HEIGHT_PX = 20  # pixels
 
 
 class ComparisonTable(QTreeWidget):
@@ -18,7 +18,7 @@ class ComparisonTable(QTreeWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._asked = 0
+        self._request_id = 0
         self.setHeaderLabels(list(COLUMNS))
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
@@ -42,22 +42,22 @@ class ComparisonTable(QTreeWidget):
 
     def refresh(self, *_: object) -> None:
         """Compare anew."""
-        view, project = self.session.case, self.session.project
-        self._asked += 1
-        if view is None or project is None:
+        case, project = self.session.case, self.session.project
+        self._request_id += 1
+        if case is None or project is None:
             self._fill([])
             return
-        asked, spacing = self._asked, view.image.spacing_mm
-        label, prediction = view.label.copy(), view.prediction
+        request_id, spacing = self._request_id, case.image.spacing_mm
+        label, prediction = case.label.copy(), case.prediction
         values = [info.value for info in project.classes]
 
-        def done(rows: list[StructureComparison]) -> None:
-            if asked == self._asked:
+        def on_done(rows: list[StructureComparison]) -> None:
+            if request_id == self._request_id:
                 self._fill(rows)
 
         self.session.task_runner.submit(
             lambda: compare_structures(label, prediction, values, spacing),
-            done,
+            on_done,
             self.session.report_error,
         )
 
@@ -68,16 +68,16 @@ class ComparisonTable(QTreeWidget):
         for row in rows:
             cells = [
                 names.get(row.value, str(row.value)),
-                *map(_volume, (row.label_ml, row.prediction_ml)),
+                *map(_format_volume, (row.label_ml, row.prediction_ml)),
             ]
             item = QTreeWidgetItem([*cells, "–" if row.dice is None else f"{row.dice:.3f}"])
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.addTopLevelItem(item)
-        self.setFixedHeight(self.header().height() + ROW * max(min(len(rows), 5), 1) + 6)
+        self.setFixedHeight(self.header().height() + ROW_HEIGHT_PX * max(min(len(rows), 5), 1) + 6)
 
 
-def _volume(ml: float | None) -> str:
+def _format_volume(ml: float | None) -> str:
     if ml is None:
         return "–"
     return f"{ml:.1f}" if ml >= 10 else f"{ml:.2f}"

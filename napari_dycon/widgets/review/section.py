@@ -14,12 +14,12 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.comparison_table import ComparisonTable
 from napari_dycon.widgets.window.helpers import (
-    button,
-    guarded,
-    hint,
-    plain_label,
+    make_button,
+    make_hint_label,
+    make_plain_label,
+    make_slider,
+    report_errors,
     set_enabled,
-    slider,
 )
 
 ROLE_TEXTS = {
@@ -42,17 +42,17 @@ class ReviewSection(QWidget):
         super().__init__()
         self.session = session
         self.layers = layers
-        self.source = plain_label()
+        self.source_label = make_plain_label()
         grid = QGridLayout()
         self.toggles: dict[str, QCheckBox] = {}
         for row, (role, (text, tip)) in enumerate(ROLE_TEXTS.items()):
-            box = QCheckBox(text)
-            box.setToolTip(tip)
-            box.setChecked(layers.visible[role])
-            box.toggled.connect(partial(layers.set_visible, role))
-            self.toggles[role] = box
-            grid.addWidget(box, row, 0)
-            opacity = slider(
+            checkbox = QCheckBox(text)
+            checkbox.setToolTip(tip)
+            checkbox.setChecked(layers.visible[role])
+            checkbox.toggled.connect(partial(layers.set_visible, role))
+            self.toggles[role] = checkbox
+            grid.addWidget(checkbox, row, 0)
+            opacity = make_slider(
                 layers.opacity[role],
                 f"Opacity of the {text.lower()}",
                 partial(layers.set_opacity, role),
@@ -60,7 +60,7 @@ class ReviewSection(QWidget):
             grid.addWidget(opacity, row, 1)
         grid.addWidget(QLabel("Show above"), len(ROLE_TEXTS), 0)
         grid.addWidget(
-            slider(
+            make_slider(
                 layers.overlays.threshold,
                 "The heat maps show only what is more uncertain than this",
                 layers.overlays.set_threshold,
@@ -68,75 +68,79 @@ class ReviewSection(QWidget):
             len(ROLE_TEXTS),
             1,
         )
-        self.predict_button = button(
+        self.predict_button = make_button(
             "Predict this case",
             "Predict the shown case with the newest weights",
-            guarded(session, self._predict_one),
+            report_errors(session, self._predict_case),
         )
-        self.predict_all_button = button(
+        self.predict_all_button = make_button(
             "Predict all unlabeled",
             "Predict every case that nobody labeled yet",
-            guarded(session, self._predict_all),
+            report_errors(session, self._predict_all),
         )
-        self.places = QLabel("")
-        self.before_button = button(
-            "◀", "The uncertain place before (Shift+N)", guarded(session, self.previous_place)
+        self.hotspot_label = QLabel("")
+        self.previous_region_button = make_button(
+            "◀",
+            "The uncertain place before (Shift+N)",
+            report_errors(session, self.previous_uncertain_region),
         )
-        self.before_button.setMaximumWidth(34)
-        self.next_place_button = button(
+        self.previous_region_button.setMaximumWidth(34)
+        self.next_region_button = make_button(
             "Next uncertain place",
             "Go to the next place of this case where the network is unsure (key N)",
-            guarded(session, self.next_place),
+            report_errors(session, self.next_uncertain_region),
         )
-        self.next_case_button = button(
+        self.next_case_button = make_button(
             "Next case",
             "Show the unlabeled case most worth labeling next (key J)",
-            guarded(session, self.next_case),
+            report_errors(session, self.next_case),
         )
-        self.accept_button = button(
+        self.accept_button = make_button(
             "Accept whole case",
             "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
-            guarded(session, self.accept),
+            report_errors(session, self.accept_prediction),
         )
-        self.accept_class = button(
+        self.accept_structure_button = make_button(
             "… structure",
             "Accept the structure that is chosen under Annotate, in the whole scan",
-            guarded(session, lambda: self.accept(classes=[layers.brush])),
+            report_errors(session, lambda: self.accept_prediction(classes=[layers.brush_value])),
         )
-        self.accept_slice = button(
+        self.accept_slice_button = make_button(
             "… this slice",
             "Accept the prediction in the slice in view",
-            guarded(session, self.accept_this_slice),
+            report_errors(session, self.accept_slice),
         )
-        self.accept_piece = button(
+        self.accept_component_button = make_button(
             "… one piece",
             "Click a predicted piece in the scan: all of it becomes part of the label",
-            guarded(session, self._accept_next_click),
+            report_errors(session, self._accept_on_next_click),
         )
-        self.accept_brush = button(
+        self.accept_brush_button = make_button(
             "… by brush",
             "Paint over what is right: the brush takes the prediction over into the label",
-            guarded(session, self._accept_by_brush),
+            report_errors(session, self._accept_with_brush),
         )
-        layers.eye_clicked.connect(self._eye_clicked)
+        layers.visibility_toggled.connect(self._on_visibility_toggled)
         self.table = ComparisonTable(session)
         layout = QVBoxLayout(self)
-        layout.addWidget(self.source)
+        layout.addWidget(self.source_label)
         layout.addLayout(grid)
         layout.addWidget(self.table)
         for buttons in (
             (self.predict_button, self.predict_all_button),
-            (self.before_button, self.next_place_button, self.next_case_button),
-            (self.places,),
-            (self.accept_button, self.accept_class),
-            (self.accept_slice, self.accept_piece, self.accept_brush),
+            (self.previous_region_button, self.next_region_button, self.next_case_button),
+            (self.hotspot_label,),
+            (self.accept_button, self.accept_structure_button),
+            (self.accept_slice_button, self.accept_component_button, self.accept_brush_button),
         ):
             line = QHBoxLayout()
             for item in buttons:
                 line.addWidget(item)
             layout.addLayout(line)
         layout.addWidget(
-            hint("Go to the uncertain places, accept, correct with the brush, then train again.")
+            make_hint_label(
+                "Go to the uncertain places, accept, correct with the brush, then train again."
+            )
         )
         layout.addStretch(1)
         for signal in (
@@ -151,42 +155,42 @@ class ReviewSection(QWidget):
         self._refresh()
 
     def _refresh(self, *_: object) -> None:
-        project, view = self.session.project, self.session.case
-        weights = bool(project and any(run.has_weights for run in project.runs()))
-        no_view = "" if view else "choose a case in the list first"
-        no_weights = "" if weights else "train first"
+        project, case = self.session.project, self.session.case
+        has_weights = bool(project and any(run.has_weights for run in project.runs()))
+        no_view = "" if case else "choose a case in the list first"
+        no_weights = "" if has_weights else "train first"
         if project and project.read_only_reason:
             no_weights = project.read_only_reason
         no_prediction = (
-            "" if view and view.prediction is not None else "this case has no prediction"
+            "" if case and case.prediction is not None else "this case has no prediction"
         )
         set_enabled(self.predict_button, no_view or no_weights)
         set_enabled(self.predict_all_button, no_weights)
         set_enabled(self.next_case_button, "" if project else "open a project first")
-        for item in (self.before_button, self.next_place_button):
+        for item in (self.previous_region_button, self.next_region_button):
             set_enabled(item, no_view or no_prediction)
         for item in (
             self.accept_button,
-            self.accept_class,
-            self.accept_slice,
-            self.accept_piece,
-            self.accept_brush,
+            self.accept_structure_button,
+            self.accept_slice_button,
+            self.accept_component_button,
+            self.accept_brush_button,
         ):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
         number, count, seen = self.session.review.hotspot_progress()
-        places = f"{count} uncertain place{'s' if count > 1 else ''}"
-        where = f"Place {number} of {count}" if number else places
-        self.places.setText(f"{where}, {seen} seen" if count else "")
-        self.source.setText(self._describe(view))
+        count_text = f"{count} uncertain place{'s' if count > 1 else ''}"
+        position_text = f"Place {number} of {count}" if number else count_text
+        self.hotspot_label.setText(f"{position_text}, {seen} seen" if count else "")
+        self.source_label.setText(self._describe(case))
 
-    def _describe(self, view: ActiveCase | None) -> str:
-        if view is None:
+    def _describe(self, case: ActiveCase | None) -> str:
+        if case is None:
             return "No case is shown."
-        if view.prediction is None:
-            return f"{view.id} has no prediction yet."
-        return f"Prediction of run {view.run} for {view.id}."
+        if case.prediction is None:
+            return f"{case.id} has no prediction yet."
+        return f"Prediction of run {case.run} for {case.id}."
 
-    def _predict_one(self) -> None:
+    def _predict_case(self) -> None:
         if self.session.case is not None:
             self.session.predict([self.session.case.id])
 
@@ -194,64 +198,64 @@ class ReviewSection(QWidget):
         if self.session.project is not None:
             self.session.predict([case.id for case in self.session.project.unlabeled_cases()])
 
-    def _eye_clicked(self, role: str, shown: bool) -> None:
+    def _on_visibility_toggled(self, role: str, visible: bool) -> None:
         if role in self.toggles:
-            self.toggles[role].setChecked(shown)
+            self.toggles[role].setChecked(visible)
 
-    def toggle(self, role: str) -> None:
+    def toggle_layer(self, role: str) -> None:
         """Show or hide one kind of layer."""
         self.toggles[role].toggle()
 
-    def next_place(self) -> None:
+    def next_uncertain_region(self) -> None:
         """Go to the next uncertain place that was not looked at yet."""
-        self._go(self.session.next_uncertain())
+        self._show_hotspot(self.session.next_uncertain())
 
-    def previous_place(self) -> None:
+    def previous_uncertain_region(self) -> None:
         """Go back to the uncertain place before."""
-        self._go(self.session.previous_uncertain())
+        self._show_hotspot(self.session.previous_uncertain())
 
-    def _go(self, place: tuple[float, float, float] | None) -> None:
-        if place is None:
+    def _show_hotspot(self, position_mm: tuple[float, float, float] | None) -> None:
+        if position_mm is None:
             self.session.message.emit("info", "Nothing in this case is notably uncertain.")
         else:
-            self.layers.center_on(place)
+            self.layers.center_on(position_mm)
 
     def next_case(self) -> None:
-        shown = self.session.case.id if self.session.case else None
+        active_id = self.session.case.id if self.session.case else None
 
-        def go(found: list[Suggestion]) -> None:
-            others = [suggestion for suggestion in found if suggestion.case != shown]
-            if others:
-                guarded(self.session, self.session.show_case)(others[0].case)
-                self.session.message.emit("info", f"{others[0].case}: {others[0].reason}.")
+        def show_best(suggestions: list[Suggestion]) -> None:
+            candidates = [suggestion for suggestion in suggestions if suggestion.case != active_id]
+            if candidates:
+                report_errors(self.session, self.session.show_case)(candidates[0].case)
+                self.session.message.emit("info", f"{candidates[0].case}: {candidates[0].reason}.")
             else:
                 self.session.message.emit("info", "Every case of the training set is labeled.")
 
-        def failed(error: Exception) -> None:
+        def on_error(error: Exception) -> None:
             self.session.message.emit("error", str(error))
 
         # Reads the maps of every unlabeled case.
-        self.session.task_runner.submit(self.session.list_suggestions, go, failed)
+        self.session.task_runner.submit(self.session.list_suggestions, show_best, on_error)
 
-    def accept(self, **what: Any) -> None:
+    def accept_prediction(self, **selection: Any) -> None:
         """Make the prediction, or a part of it, the label; see ``Session.accept_prediction``."""
-        changed = self.session.accept_prediction(**what)
-        self.session.message.emit("info", f"Prediction accepted: {changed} voxels changed.")
+        n_changed = self.session.accept_prediction(**selection)
+        self.session.message.emit("info", f"Prediction accepted: {n_changed} voxels changed.")
 
-    def accept_this_slice(self) -> None:
+    def accept_slice(self) -> None:
         """Accept the prediction in the slice in view."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to accept a slice.")
-        self.accept(slice_=(self.layers.axis, self.layers.slice_index))
+        self.accept_prediction(slice_=(self.layers.axis, self.layers.slice_index))
 
-    def _accept_next_click(self) -> None:
-        def clicked(voxel: tuple[int, int, int]) -> None:
-            guarded(self.session, self.accept)(component=voxel)
+    def _accept_on_next_click(self) -> None:
+        def on_click(voxel: tuple[int, int, int]) -> None:
+            report_errors(self.session, self.accept_prediction)(component=voxel)
 
-        self.layers.on_next_click(clicked)
+        self.layers.call_on_next_click(on_click)
         self.session.message.emit("info", "Click the predicted piece to accept.")
 
-    def _accept_by_brush(self) -> None:
+    def _accept_with_brush(self) -> None:
         self.layers.accept_with_brush()
         self.session.message.emit(
             "info", "Paint over what is right. Choose Paint under Annotate to paint freely again."

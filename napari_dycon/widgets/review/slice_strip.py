@@ -14,15 +14,19 @@ from napari_dycon.application.slice_profile import SliceProfile, compute_slice_p
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
-HEIGHT = 68
-BAR = 0.16  # of the strip's height, for the annotated slices
-UNSURE = "#f0a030"
-DONE, BEGUN, OPEN = (42, 143, 208), (127, 184, 220), (128, 128, 128, 85)
+HEIGHT_PX = 68
+BAR_FRACTION = 0.16  # of the strip's height, for the annotated slices
+UNCERTAIN_COLOR = "#f0a030"
+COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR = (
+    (42, 143, 208),
+    (127, 184, 220),
+    (128, 128, 128, 85),
+)
 TIP = (
     "Curve: how unsure the network is in each slice. Bar: which slices are annotated (blue: "
     "finished, light blue: begun, gray: not yet). Click to go there."
 )
-AXES = ("feet to head", "front to back", "right to left")
+AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")
 
 
 class SliceStrip(QWidget):
@@ -33,25 +37,32 @@ class SliceStrip(QWidget):
         self.session = session
         self.layers = layers
         self.profile: SliceProfile | None = None
-        self._asked = 0
-        self._brushes = {color: pg.mkBrush(QColor(*color)) for color in (DONE, BEGUN, OPEN)}
+        self._request_id = 0
+        self._brushes = {
+            color: pg.mkBrush(QColor(*color))
+            for color in (COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR)
+        }
         self.plot = pg.PlotWidget()
         self.plot.setMenuEnabled(False)
         self.plot.hideButtons()
         self.plot.setMouseEnabled(False, False)
-        self.plot.setFixedHeight(HEIGHT)
+        self.plot.setFixedHeight(HEIGHT_PX)
         self.plot.hideAxis("left")
         self.plot.setYRange(0, 1, padding=0)
         self.plot.setToolTip(TIP)
         self.curve = self.plot.plot(
-            [], [], pen=pg.mkPen(UNSURE, width=1.5), fillLevel=BAR, brush=QColor(240, 160, 48, 90)
+            [],
+            [],
+            pen=pg.mkPen(UNCERTAIN_COLOR, width=1.5),
+            fillLevel=BAR_FRACTION,
+            brush=QColor(240, 160, 48, 90),
         )
         self.bars: Any = pg.BarGraphItem(x=[], height=[], width=1.0, y0=0, pen=None)
         self.plot.addItem(self.bars)
-        self.here = pg.InfiniteLine(movable=True, pen=pg.mkPen("#e04040", width=2))
-        self.here.sigDragged.connect(lambda line: self._go(line.value()))
-        self.plot.addItem(self.here)
-        self.plot.scene().sigMouseClicked.connect(self._clicked)
+        self.position_line = pg.InfiniteLine(movable=True, pen=pg.mkPen("#e04040", width=2))
+        self.position_line.sigDragged.connect(lambda line: self._go_to(line.value()))
+        self.plot.addItem(self.position_line)
+        self.plot.scene().sigMouseClicked.connect(self._on_click)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.plot)
@@ -60,17 +71,17 @@ class SliceStrip(QWidget):
         session.label_saved.connect(self.refresh)
         session.label_edited.connect(self.refresh)
         layers.viewer.dims.events.order.connect(self.refresh)
-        layers.viewer.dims.events.point.connect(self._move)
+        layers.viewer.dims.events.point.connect(self._move_position_line)
         self.refresh()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """As low as it can be read."""
-        return QSize(400, HEIGHT)
+        return QSize(400, HEIGHT_PX)
 
-    def release(self) -> None:
+    def disconnect_events(self) -> None:
         """Let go of the viewer."""
         self.layers.viewer.dims.events.order.disconnect(self.refresh)
-        self.layers.viewer.dims.events.point.disconnect(self._move)
+        self.layers.viewer.dims.events.point.disconnect(self._move_position_line)
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Follow the theme of the window."""
@@ -81,20 +92,22 @@ class SliceStrip(QWidget):
 
     def refresh(self, *_: object) -> None:
         """Work the profile out anew, in the background."""
-        view = self.session.case
-        self._asked += 1
-        if view is None:
+        case = self.session.case
+        self._request_id += 1
+        if case is None:
             self._draw(None)
             return
-        axis, asked = self.layers.axis, self._asked
-        label, uncertainty = view.label.copy(), view.uncertainty
+        axis, request_id = self.layers.axis, self._request_id
+        label, uncertainty = case.label.copy(), case.uncertainty
 
-        def done(profile: SliceProfile) -> None:
-            if asked == self._asked:
+        def on_done(profile: SliceProfile) -> None:
+            if request_id == self._request_id:
                 self._draw(profile)
 
         self.session.task_runner.submit(
-            lambda: compute_slice_profile(label, uncertainty, axis), done, self.session.report_error
+            lambda: compute_slice_profile(label, uncertainty, axis),
+            on_done,
+            self.session.report_error,
         )
 
     def _draw(self, profile: SliceProfile | None) -> None:
@@ -102,32 +115,40 @@ class SliceStrip(QWidget):
         if profile is None:
             self.curve.setData([], [])
             self.bars.setOpts(x=[], height=[], brushes=[])
-            self.here.hide()
+            self.position_line.hide()
             return
-        count = len(profile.annotated_fractions)
-        numbers = np.arange(count)
+        n_slices = len(profile.annotated_fractions)
+        slice_indices = np.arange(n_slices)
         if profile.uncertainty is None:
             self.curve.setData([], [])
         else:
-            self.curve.setData(numbers, BAR + (1 - BAR) * profile.uncertainty)
+            self.curve.setData(
+                slice_indices, BAR_FRACTION + (1 - BAR_FRACTION) * profile.uncertainty
+            )
         brushes = [
-            self._brushes[DONE if share == 1.0 else BEGUN if share > 0 else OPEN]
+            self._brushes[
+                COMPLETE_COLOR
+                if share == 1.0
+                else PARTIAL_COLOR
+                if share > 0
+                else UNANNOTATED_COLOR
+            ]
             for share in profile.annotated_fractions.tolist()
         ]
-        self.bars.setOpts(x=numbers, height=np.full(count, BAR), brushes=brushes)
-        self.plot.setXRange(-0.5, count - 0.5, padding=0)
-        self.plot.setToolTip(f"{TIP}\nSlices run {AXES[profile.axis]}.")
-        self.here.show()
-        self._move()
+        self.bars.setOpts(x=slice_indices, height=np.full(n_slices, BAR_FRACTION), brushes=brushes)
+        self.plot.setXRange(-0.5, n_slices - 0.5, padding=0)
+        self.plot.setToolTip(f"{TIP}\nSlices run {AXIS_DIRECTIONS[profile.axis]}.")
+        self.position_line.show()
+        self._move_position_line()
 
-    def _move(self, *_: object) -> None:
+    def _move_position_line(self, *_: object) -> None:
         if self.profile is not None and self.profile.axis == self.layers.axis:
-            self.here.setValue(self.layers.slice_index)
+            self.position_line.setValue(self.layers.slice_index)
 
-    def _clicked(self, event: Any) -> None:
-        place = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos())
-        self._go(place.x())
+    def _on_click(self, event: Any) -> None:
+        position = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos())
+        self._go_to(position.x())
 
-    def _go(self, number: float) -> None:
+    def _go_to(self, position: float) -> None:
         if self.profile is not None:
-            self.layers.go_to_slice(round(number), self.profile.axis)
+            self.layers.go_to_slice(round(position), self.profile.axis)

@@ -10,23 +10,23 @@ import pyqtgraph as pg
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 Event = dict[str, Any]
-MOST_POINTS = 4000
-MEASURES = (("loss", "#e69f00", "loss (labeled)"), ("dice", "#56b4e9", "validation Dice"))
+MAX_POINTS = 4000
+CURVES = (("loss", "#e69f00", "loss (labeled)"), ("dice", "#56b4e9", "validation Dice"))
 
 
-class Curves(QWidget):
+class LearningCurves(QWidget):
     """Two small plots that share their axis of steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.points: dict[str, tuple[list[float], list[float]]] = {}
-        self._items: dict[str, Any] = {}
-        self._changed: set[str] = set()
-        self._run = ""
+        self._plot_items: dict[str, Any] = {}
+        self._changed_curves: set[str] = set()
+        self._run_id = ""
         self._plots: list[Any] = []
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for name, color, title in MEASURES:
+        for name, color, title in CURVES:
             plot = pg.PlotWidget()
             plot.setMinimumHeight(95)
             plot.setMenuEnabled(False)
@@ -36,7 +36,9 @@ class Curves(QWidget):
             plot.getAxis("left").setWidth(48)
             pen = pg.mkPen(color, width=2)
             symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}
-            self._items[name] = plot.plot([], [], pen=pen, **(symbol if name == "dice" else {}))
+            self._plot_items[name] = plot.plot(
+                [], [], pen=pen, **(symbol if name == "dice" else {})
+            )
             self._plots.append(plot)
             layout.addWidget(plot)
         self._plots[1].setXLink(self._plots[0])
@@ -47,26 +49,26 @@ class Curves(QWidget):
 
     def clear(self) -> None:
         """Start anew."""
-        self.points = {name: ([], []) for name, _, _ in MEASURES}
-        for item in self._items.values():
+        self.points = {name: ([], []) for name, _, _ in CURVES}
+        for item in self._plot_items.values():
             item.setData([], [])
         self._plots[1].hide()
 
-    def add(self, event: Event) -> None:
+    def add_event(self, event: Event) -> None:
         """Take over what an event of the engine says."""
-        self._take(event)
+        self._record_event(event)
         self._draw()
 
-    def add_all(self, events: Iterable[Event]) -> None:
+    def add_events(self, events: Iterable[Event]) -> None:
         """Take over many events and draw once."""
         for event in events:
-            self._take(event)
+            self._record_event(event)
         self._draw()
 
-    def _take(self, event: Event) -> None:
+    def _record_event(self, event: Event) -> None:
         kind = event.get("event")
         if kind == "started":
-            self._begin(str(event["run"]), event.get("from_step"))
+            self._start_run(str(event["run"]), event.get("from_step"))
         elif kind == "step" and (loss := event["parts"].get("supervised")) is not None:
             # Of the labeled patches: the whole loss jumps when the unlabeled ones come in.
             self._append("loss", event["step"], loss)
@@ -83,27 +85,27 @@ class Curves(QWidget):
                 axis.setPen(foreground)
                 axis.setTextPen(foreground)
 
-    def _begin(self, run: str, step: object) -> None:
+    def _start_run(self, run: str, step: object) -> None:
         """Begin a run anew, or go on with it where its last checkpoint is."""
-        if run != self._run or not isinstance(step, int) or step < 1:
+        if run != self._run_id or not isinstance(step, int) or step < 1:
             self.clear()
         else:  # steps after the checkpoint are made again
             for name, (steps, values) in self.points.items():
-                kept = bisect.bisect_right(steps, step)
-                self.points[name] = (steps[:kept], values[:kept])
-        self._run = run
+                n_kept = bisect.bisect_right(steps, step)
+                self.points[name] = (steps[:n_kept], values[:n_kept])
+        self._run_id = run
 
     def _append(self, name: str, step: float, value: float) -> None:
         steps, values = self.points[name]
         steps.append(float(step))
         values.append(float(value))
-        if len(steps) > MOST_POINTS:  # every second of the older half is enough
-            half = MOST_POINTS // 2
+        if len(steps) > MAX_POINTS:  # every second of the older half is enough
+            half = MAX_POINTS // 2
             steps[:half] = steps[:half:2]
             values[:half] = values[:half:2]
-        self._changed.add(name)
+        self._changed_curves.add(name)
 
     def _draw(self) -> None:
-        for name in self._changed:
-            self._items[name].setData(*self.points[name])
-        self._changed.clear()
+        for name in self._changed_curves:
+            self._plot_items[name].setData(*self.points[name])
+        self._changed_curves.clear()

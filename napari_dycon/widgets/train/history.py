@@ -16,20 +16,20 @@ from napari_dycon.application.training_history import (
 )
 from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
-from napari_dycon.widgets.window.helpers import plain_label
+from napari_dycon.widgets.window.helpers import make_plain_label
 
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
 COLUMNS = ("Round", "Labels", "Steps", "Dice")
-SHOWN = len(COLORS)  # of the newest rounds
+MAX_RUNS_SHOWN = len(COLORS)  # of the newest rounds
 
 
-class Rounds(QWidget):
+class TrainingHistory(QWidget):
     """Table and curves of the newest rounds; a click into the table makes a curve stand out."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.history: list[RunSummary] = []
+        self.runs: list[RunSummary] = []
         self.table = QTreeWidget()
         self.table.setHeaderLabels(list(COLUMNS))
         self.table.setRootIsDecorated(False)
@@ -44,7 +44,7 @@ class Rounds(QWidget):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
         header.setStretchLastSection(False)
         self.table.currentItemChanged.connect(self._draw)
-        self.verdict = plain_label()
+        self.summary_label = make_plain_label()
         self.plot = pg.PlotWidget()
         self.plot.setMinimumHeight(110)
         self.plot.setMenuEnabled(False)
@@ -54,7 +54,7 @@ class Rounds(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.table)
-        layout.addWidget(self.verdict)
+        layout.addWidget(self.summary_label)
         layout.addWidget(self.plot)
         session.project_changed.connect(self.refresh)
         session.runs_changed.connect(self.refresh)
@@ -75,45 +75,45 @@ class Rounds(QWidget):
             self._fill([])
             return
 
-        def done(history: list[RunSummary]) -> None:
+        def on_done(history: list[RunSummary]) -> None:
             if self.session.project is project:
                 self._fill(history)
 
         self.session.task_runner.submit(
-            lambda: read_training_history(project), done, lambda _: None
+            lambda: read_training_history(project), on_done, lambda _: None
         )
 
-    def _fill(self, history: list[RunSummary]) -> None:
-        self.history = history[-SHOWN:]
+    def _fill(self, runs: list[RunSummary]) -> None:
+        self.runs = runs[-MAX_RUNS_SHOWN:]
         self.table.clear()
-        for number, one in enumerate(self.history):
-            dice = "–" if one.dice is None else f"{one.dice:.3f}"
-            item = QTreeWidgetItem([one.run, str(one.n_labeled), str(one.steps), dice])
+        for number, run in enumerate(self.runs):
+            dice = "–" if run.dice is None else f"{run.dice:.3f}"
+            item = QTreeWidgetItem([run.run, str(run.n_labeled), str(run.steps), dice])
             pixmap = QPixmap(10, 10)
             pixmap.fill(QColor(COLORS[number]))
             item.setIcon(0, QIcon(pixmap))
-            started = f", going on from {one.init_from}" if one.init_from else ""
-            tip = f"{one.method}, {one.outcome or 'not ended'}{started}"
+            origin = f", going on from {run.init_from}" if run.init_from else ""
+            tip = f"{run.method}, {run.outcome or 'not ended'}{origin}"
             item.setToolTip(0, escape_rich_text(tip))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)
             self.table.addTopLevelItem(item)
-        text = label_gain_summary(history)
-        self.verdict.setText(text)
-        self.verdict.setVisible(bool(text))
+        text = label_gain_summary(runs)
+        self.summary_label.setText(text)
+        self.summary_label.setVisible(bool(text))
         self._draw()
 
     def _draw(self, *_: object) -> None:
         """Validation Dice of all rounds where there is any, their losses otherwise."""
         self.plot.clear()
-        measured = any(one.validation for one in self.history)
-        self.plot.setLabel("left", "validation Dice" if measured else "loss (labeled)")
+        has_validation = any(one.validation for one in self.runs)
+        self.plot.setLabel("left", "validation Dice" if has_validation else "loss (labeled)")
         self.plot.setLabel("bottom", "step")
-        chosen = self.table.indexOfTopLevelItem(self.table.currentItem())
-        for number, one in enumerate(self.history):
-            curve = one.validation if measured else one.loss
-            pen = pg.mkPen(COLORS[number], width=3.5 if number == chosen else 1.5)
-            dots: dict[str, Any] = {}
-            if measured:
-                dots = {"symbol": "o", "symbolSize": 5, "symbolBrush": COLORS[number]}
-            self.plot.plot([x for x, _ in curve], [y for _, y in curve], pen=pen, **dots)
+        selected_row = self.table.indexOfTopLevelItem(self.table.currentItem())
+        for number, one in enumerate(self.runs):
+            curve = one.validation if has_validation else one.loss
+            pen = pg.mkPen(COLORS[number], width=3.5 if number == selected_row else 1.5)
+            markers: dict[str, Any] = {}
+            if has_validation:
+                markers = {"symbol": "o", "symbolSize": 5, "symbolBrush": COLORS[number]}
+            self.plot.plot([x for x, _ in curve], [y for _, y in curve], pen=pen, **markers)

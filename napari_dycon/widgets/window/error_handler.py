@@ -17,39 +17,42 @@ from napari.utils.notifications import notification_manager
 from napari_dycon.core.crash_report import raised_in_package
 from napari_dycon.session import Session
 
-Hook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
+ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], Any]
 
 
-class Mishaps:
+class ErrorHandler:
     """Stands before napari's handler of errors while a panel is there."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._before: Hook | None = None
-        self._released = False
+        self._previous_hook: ExceptHook | None = None
+        self._is_uninstalled = False
 
-    def watch(self) -> None:
+    def install(self) -> None:
         """Begin; napari puts its own handler in place when its event loop starts, so after that."""
-        handler = sys.excepthook
-        if not self._released and getattr(handler, "__self__", None) is notification_manager:
-            self._before = handler
+        current_hook = sys.excepthook
+        if (
+            not self._is_uninstalled
+            and getattr(current_hook, "__self__", None) is notification_manager
+        ):
+            self._previous_hook = current_hook
             sys.excepthook = self.handle
 
-    def release(self) -> None:
+    def uninstall(self) -> None:
         """Give napari its handler back."""
-        self._released = True
-        if self._before is not None and sys.excepthook == self.handle:
-            sys.excepthook = self._before
-        self._before = None
+        self._is_uninstalled = True
+        if self._previous_hook is not None and sys.excepthook == self.handle:
+            sys.excepthook = self._previous_hook
+        self._previous_hook = None
 
     def handle(
         self,
-        kind: type[BaseException],
+        error_type: type[BaseException],
         error: BaseException,
-        trace: TracebackType | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
         """Tell of an error of ours in a sentence; hand on everything else."""
-        if isinstance(error, Exception) and raised_in_package(trace):
+        if isinstance(error, Exception) and raised_in_package(traceback):
             self._session.report_error(error)
-        elif self._before is not None:
-            self._before(kind, error, trace)
+        elif self._previous_hook is not None:
+            self._previous_hook(error_type, error, traceback)

@@ -13,26 +13,37 @@ from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.errors import DyconError
 from napari_dycon.session import Session
 
-__all__ = ["button", "guarded", "hint", "plain_label", "set_enabled", "signals_blocked", "slider"]
+__all__ = [
+    "make_button",
+    "make_hint_label",
+    "make_plain_label",
+    "make_slider",
+    "report_errors",
+    "set_enabled",
+    "signals_blocked",
+]
 
 
-def button(text: str, tip: str, clicked: Callable[[], Any]) -> QPushButton:
+def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton:
     """Push button with a tooltip."""
     result = QPushButton(text)
     result.setToolTip(tip)
     result.setProperty("dycon_tip", tip)
-    result.clicked.connect(lambda _checked=False: clicked())
+    result.clicked.connect(lambda _checked=False: on_click())
     return result
 
 
-def set_enabled(widget: QWidget, why_not: str) -> None:
-    """Enable a control when ``why_not`` is empty; otherwise its tooltip says why it is off."""
+def set_enabled(widget: QWidget, disabled_reason: str) -> None:
+    """Enable a control when ``disabled_reason`` is empty; otherwise its tooltip says why it is
+    off."""
     tip = str(widget.property("dycon_tip") or "")
-    widget.setEnabled(not why_not)
-    widget.setToolTip(f"{tip}\nNot now: {escape_rich_text(why_not)}" if why_not else tip)
+    widget.setEnabled(not disabled_reason)
+    widget.setToolTip(
+        f"{tip}\nNot now: {escape_rich_text(disabled_reason)}" if disabled_reason else tip
+    )
 
 
-def plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
+def make_plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
     """Label that shows text as it stands: names of anybody in it are no HTML."""
     label = QLabel()
     label.setTextFormat(Qt.TextFormat.PlainText)
@@ -41,27 +52,27 @@ def plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
     return label
 
 
-def hint(text: str) -> QLabel:
+def make_hint_label(text: str) -> QLabel:
     """Wrapped explanatory text."""
-    return plain_label(text)
+    return make_plain_label(text)
 
 
-def slider(value: float, tip: str, changed: Callable[[float], None]) -> QSlider:
+def make_slider(value: float, tip: str, on_change: Callable[[float], None]) -> QSlider:
     """Horizontal slider from 0 to 1."""
     result = QSlider(Qt.Orientation.Horizontal)
     result.setRange(0, 100)
     result.setValue(round(value * 100))
     result.setToolTip(tip)
-    result.valueChanged.connect(lambda v: changed(v / 100))
+    result.valueChanged.connect(lambda v: on_change(v / 100))
     return result
 
 
-def guarded(session: Session, work: Callable[..., Any]) -> Callable[..., Any]:
+def report_errors(session: Session, action: Callable[..., Any]) -> Callable[..., Any]:
     """Turn errors of a command into a message; buttons keep working."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
-            return work(*args, **kwargs)
+            return action(*args, **kwargs)
         except DyconError as error:
             session.message.emit("error", str(error))
             return None

@@ -7,6 +7,6 @@ from typing import Any
 from napari.settings import get_plugin_settings
 
 
-def preferences() -> Any:
+def get_preferences() -> Any:
     """Settings of this plugin: ``annotate``, ``review`` and ``train``."""
     return get_plugin_settings("napari-dycon")

@@ -11,13 +11,13 @@ from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_dycon.widgets.annotate.structure_list import KEYS
-from napari_dycon.widgets.window.helpers import guarded
+from napari_dycon.widgets.annotate.structure_list import NUMBER_KEYS
+from napari_dycon.widgets.window.helpers import report_errors
 
 if TYPE_CHECKING:
     from napari_dycon.widgets.panel import DyconPanel
 
-NAPARI_KEYS = (
+NAPARI_SHORTCUTS = (
     ("2, P / 1, E / 4, F", "brush / eraser (paints background) / bucket"),
     ("3", "polygon; a double click closes it, Esc drops it"),
     ("[ and ]", "smaller and larger brush"),
@@ -30,93 +30,103 @@ NAPARI_KEYS = (
 
 
 @dataclass(frozen=True)
-class Key:
+class Shortcut:
     """A key in napari's spelling, what it does in words, and in code."""
 
     key: str
-    text: str
-    work: Callable[[], object]
+    description: str
+    action: Callable[[], object]
 
 
-def keys_of(panel: DyconPanel) -> list[Key]:
+def build_shortcuts(panel: DyconPanel) -> list[Shortcut]:
     """All keys of a panel, in the order of work."""
     tools, brush, review = panel.annotate.tools, panel.annotate.brush, panel.review
-    drawing = panel.session.annotation
+    annotation = panel.session.annotation
     viewer = panel.viewer
-    found = [
-        Key("I", "fill the structure between annotated slices", tools.fill_between),
-        Key("W", "copy the structure from the slice before", lambda: tools.copy_neighbor(-1)),
-        Key("Shift-W", "copy it from the slice after", lambda: tools.copy_neighbor(1)),
-        Key("G", "grow from strokes", tools.grow_strokes),
-        Key("Shift-G", "box to grow in: draw, change, back to the brush", panel.layers.box.toggle),
-        Key("A", "accept what was grown", drawing.accept_proposal),
-        Key("D", "discard what was grown", drawing.discard_proposal),
-        Key(
+    shortcuts = [
+        Shortcut("I", "fill the structure between annotated slices", tools.fill_between),
+        Shortcut(
+            "W", "copy the structure from the slice before", lambda: tools.copy_neighbor_slice(-1)
+        ),
+        Shortcut("Shift-W", "copy it from the slice after", lambda: tools.copy_neighbor_slice(1)),
+        Shortcut("G", "grow from strokes", tools.grow_from_scribbles),
+        Shortcut(
+            "Shift-G",
+            "box to grow in: draw, change, back to the brush",
+            panel.layers.roi.toggle_editing,
+        ),
+        Shortcut("A", "accept what was grown", annotation.accept_proposal),
+        Shortcut("D", "discard what was grown", annotation.discard_proposal),
+        Shortcut(
             "R",
             "paint only gray values like those under the mouse",
             lambda: brush.pick_at(viewer.cursor.position),
         ),
-        Key("Shift-R", "paint all gray values", lambda: drawing.set_paint_range(None)),
-        Key("S", "this slice is done", panel.annotate.finish_slice),
-        Key("N", "next uncertain place", review.next_place),
-        Key("Shift-N", "uncertain place before", review.previous_place),
-        Key("J", "next case worth labeling", review.next_case),
-        Key("T", "show or hide the prediction", lambda: review.toggle("prediction")),
-        Key("H", "show or hide the heat map", lambda: review.toggle("uncertainty")),
-        Key("K", "show or hide the label", lambda: review.toggle("label")),
-        Key("F1", "this card", lambda: show_card(panel)),
+        Shortcut("Shift-R", "paint all gray values", lambda: annotation.set_paint_range(None)),
+        Shortcut("S", "this slice is done", panel.annotate.mark_slice_complete),
+        Shortcut("N", "next uncertain place", review.next_uncertain_region),
+        Shortcut("Shift-N", "uncertain place before", review.previous_uncertain_region),
+        Shortcut("J", "next case worth labeling", review.next_case),
+        Shortcut("T", "show or hide the prediction", lambda: review.toggle_layer("prediction")),
+        Shortcut("H", "show or hide the heat map", lambda: review.toggle_layer("uncertainty")),
+        Shortcut("K", "show or hide the label", lambda: review.toggle_layer("label")),
+        Shortcut("F1", "this card", lambda: show_shortcuts(panel)),
     ]
-    for number in range(1, KEYS + 1):
-        found.append(
-            Key(
+    for number in range(1, NUMBER_KEYS + 1):
+        shortcuts.append(
+            Shortcut(
                 f"Control-{number}",
                 f"structure {number} of the list",
                 lambda number=number: panel.annotate.structures.choose_number(number),  # type: ignore[misc]
             )
         )
-    return found
+    return shortcuts
 
 
-def bind(provider: Viewer | Layer, keys: list[Key], panel: DyconPanel) -> None:
+def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], panel: DyconPanel) -> None:
     """Bind keys to a viewer, or to a layer before its own keys; errors become messages."""
-    for key in keys:
-        work = guarded(panel.session, key.work)
+    for shortcut in shortcuts:
+        action = report_errors(panel.session, shortcut.action)
 
-        def pressed(_: Any, work: Callable[[], object] = work) -> None:
-            work()
+        def pressed(_: Any, action: Callable[[], object] = action) -> None:
+            action()
 
-        provider.bind_key(key.key, pressed, overwrite=True)
+        provider.bind_key(shortcut.key, pressed, overwrite=True)
 
 
-def unbind(viewer: Viewer, keys: list[Key]) -> None:
+def unbind_shortcuts(viewer: Viewer, shortcuts: list[Shortcut]) -> None:
     """Give the keys back."""
-    for key in keys:
-        viewer.bind_key(key.key, None, overwrite=True)
+    for shortcut in shortcuts:
+        viewer.bind_key(shortcut.key, None, overwrite=True)
 
 
-def show_card(panel: DyconPanel) -> None:
+def show_shortcuts(panel: DyconPanel) -> None:
     """Show the card; it does not block the window."""
-    card = KeyCard(panel, keys_of(panel))
-    card.show()
+    dialog = ShortcutsDialog(panel, build_shortcuts(panel))
+    dialog.show()
 
 
-class KeyCard(QDialog):
+class ShortcutsDialog(QDialog):
     """All keys on a page, napari's frequent ones below."""
 
-    def __init__(self, parent: QWidget, keys: list[Key]) -> None:
+    def __init__(self, parent: QWidget, shortcuts: list[Shortcut]) -> None:
         super().__init__(parent)
         self.setWindowTitle("Keys")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         grid = QGridLayout()
         grid.setVerticalSpacing(2)
         grid.setHorizontalSpacing(18)
-        rows = [(readable(k.key), k.text) for k in keys if not k.key.startswith("Control-")]
-        rows.append((f"Ctrl+1 … Ctrl+{KEYS}", "structure of that place in the list"))
-        for place, (title, part) in enumerate((("DyCON", rows), ("napari", NAPARI_KEYS))):
-            grid.addWidget(QLabel(f"<b>{title}</b>"), 0, 2 * place, 1, 2)
-            for number, (key, text) in enumerate(part, start=1):
-                grid.addWidget(QLabel(f"<b>{key}</b>"), number, 2 * place)
-                grid.addWidget(QLabel(text), number, 2 * place + 1)
+        rows = [
+            (format_key(k.key), k.description)
+            for k in shortcuts
+            if not k.key.startswith("Control-")
+        ]
+        rows.append((f"Ctrl+1 … Ctrl+{NUMBER_KEYS}", "structure of that place in the list"))
+        for column, (title, entries) in enumerate((("DyCON", rows), ("napari", NAPARI_SHORTCUTS))):
+            grid.addWidget(QLabel(f"<b>{title}</b>"), 0, 2 * column, 1, 2)
+            for row, (key, text) in enumerate(entries, start=1):
+                grid.addWidget(QLabel(f"<b>{key}</b>"), row, 2 * column)
+                grid.addWidget(QLabel(text), row, 2 * column + 1)
         layout = QVBoxLayout(self)
         layout.addLayout(grid)
         layout.addWidget(QLabel("Keys work while the canvas is in focus: click into it once."))
@@ -125,6 +135,6 @@ class KeyCard(QDialog):
         layout.addWidget(buttons)
 
 
-def readable(key: str) -> str:
+def format_key(key: str) -> str:
     """``Shift-N`` as people write it."""
     return key.replace("Control", "Ctrl").replace("-", "+")

@@ -20,10 +20,10 @@ from napari_dycon.project.importing.case_import import OnProgress
 
 T = TypeVar("T")
 Event = dict[str, Any]
-PARTS = 1000  # steps of a progress bar
-SPINNER_PERCENT = 8
-LEAST_THREADS = 4
-LOOK_MS = 100  # between looks at how far a work is
+PROGRESS_STEPS = 1000  # steps of a progress bar
+SPINNER_SPEED_PERCENT = 8
+MIN_THREADS = 4
+POLL_MS = 100  # between looks at how far a work is
 
 
 class NapariTaskRunner:
@@ -32,10 +32,10 @@ class NapariTaskRunner:
     def __init__(self) -> None:
         self._workers: set[WorkerBase[Any]] = set()
         self._bars: set[progress] = set()
-        self._closed = False
+        self._is_closed = False
         # Threads of this pool also serve Qt itself and napari.
         pool = QThreadPool.globalInstance()
-        pool.setMaxThreadCount(max(pool.maxThreadCount(), LEAST_THREADS))
+        pool.setMaxThreadCount(max(pool.maxThreadCount(), MIN_THREADS))
 
     def submit(
         self,
@@ -43,17 +43,17 @@ class NapariTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Run ``work`` in a thread; ``done`` or ``failed`` is called on the main thread."""
+        """Run ``task`` in a thread; ``on_done`` or ``on_error`` is called on the main thread."""
 
         # Errors travel as values: superqt's workers lose a RuntimeError.
-        def guarded() -> tuple[T | None, Exception | None]:
+        def call_task() -> tuple[T | None, Exception | None]:
             try:
                 return task(), None
             except Exception as error:
                 return None, error
 
-        def returned(answer: tuple[T, Exception | None]) -> None:
-            if self._closed:
+        def on_returned(answer: tuple[T, Exception | None]) -> None:
+            if self._is_closed:
                 return
             result, error = answer
             if error is not None:
@@ -61,7 +61,7 @@ class NapariTaskRunner:
             else:
                 on_done(result)
 
-        worker = create_worker(guarded, _start_thread=False, _connect={"returned": returned})
+        worker = create_worker(call_task, _start_thread=False, _connect={"returned": on_returned})
         self._workers.add(worker)
         worker.finished.connect(lambda *_: self._workers.discard(worker))
         worker.start()
@@ -74,24 +74,26 @@ class NapariTaskRunner:
         on_error: Callable[[Exception], None],
     ) -> None:
         """As ``submit``; a bar in the activity dock shows how far the work is."""
-        bar = progress(total=PARTS, desc=title)
-        calm_spinner()
+        bar = progress(total=PROGRESS_STEPS, desc=title)
+        slow_spinner()
         self._bars.add(bar)
-        told: deque[tuple[int, int, str]] = deque(maxlen=1)  # by the thread; the last counts
+        latest_progress: deque[tuple[int, int, str]] = deque(
+            maxlen=1
+        )  # by the thread; the last counts
         timer = QTimer()
 
-        def look() -> None:
-            if self._closed:
+        def poll() -> None:
+            if self._is_closed:
                 timer.stop()
-            elif told:
+            elif latest_progress:
                 timer.stop()  # the bar handles Qt events while it is updated
-                number, total, name = told.pop()
+                number, total, name = latest_progress.pop()
                 bar.set_description(f"{title}: {name}")
-                bar.update(int(PARTS * number / max(total, 1)) - bar.n)
+                bar.update(int(PROGRESS_STEPS * number / max(total, 1)) - bar.n)
                 if bar in self._bars:  # else the work ended meanwhile
                     timer.start()
 
-        def ended(then: Callable[[Any], None]) -> Callable[[Any], None]:
+        def close_bar_then(then: Callable[[Any], None]) -> Callable[[Any], None]:
             def call(answer: Any) -> None:
                 timer.stop()
                 self._bars.discard(bar)
@@ -100,21 +102,21 @@ class NapariTaskRunner:
 
             return call
 
-        timer.setInterval(LOOK_MS)
-        timer.timeout.connect(look)
+        timer.setInterval(POLL_MS)
+        timer.timeout.connect(poll)
         timer.start()
         self.submit(
-            lambda: task(lambda number, total, name: told.append((number, total, name))),
-            ended(on_done),
-            ended(on_error),
+            lambda: task(lambda number, total, name: latest_progress.append((number, total, name))),
+            close_bar_then(on_done),
+            close_bar_then(on_error),
         )
 
     def stream(
         self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
         """Relay events of an engine process; a bar in the activity dock shows how far it is."""
-        bar = progress(total=PARTS, desc=title)
-        calm_spinner()
+        bar = progress(total=PROGRESS_STEPS, desc=title)
+        slow_spinner()
         self._bars.add(bar)
 
         def relay() -> Iterator[Event]:
@@ -129,30 +131,30 @@ class NapariTaskRunner:
 
         # napari's progress bar handles Qt events while it is updated, and so does many a slot: the
         # next event may arrive before this one is done with, and has to wait its turn.
-        waiting: deque[Event] = deque()
-        busy = False
+        pending_events: deque[Event] = deque()
+        is_handling = False
 
-        def yielded(event: Event) -> None:
-            nonlocal busy
-            waiting.append(event)
-            if busy:
+        def handle_event(event: Event) -> None:
+            nonlocal is_handling
+            pending_events.append(event)
+            if is_handling:
                 return
-            busy = True
+            is_handling = True
             try:
-                while waiting and not self._closed:
-                    first = waiting.popleft()
+                while pending_events and not self._is_closed:
+                    first = pending_events.popleft()
                     on_event(first)
-                    advance(bar, title, first)
+                    update_progress(bar, title, first)
             finally:
-                busy = False
+                is_handling = False
 
-        def finished() -> None:
+        def close_bar() -> None:
             self._workers.discard(worker)
             self._bars.discard(bar)
             bar.close()
 
         worker = create_worker(
-            relay, _start_thread=False, _connect={"yielded": yielded, "finished": finished}
+            relay, _start_thread=False, _connect={"yielded": handle_event, "finished": close_bar}
         )
         assert isinstance(worker, GeneratorWorker)
         self._workers.add(worker)
@@ -160,20 +162,20 @@ class NapariTaskRunner:
         return worker.quit
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no thread is at work."""
         return not self._workers
 
     def close(self) -> None:
         """Follow nothing any longer; the engine processes go on by themselves."""
-        self._closed = True
+        self._is_closed = True
         for worker in list(self._workers):
             worker.quit()
         for bar in list(self._bars):
             bar.close()
 
 
-def calm_spinner() -> None:
+def slow_spinner() -> None:
     """Slow down the spinning sign that napari shows while something is in the activity dock.
 
     Each of its pictures redraws the whole window with the canvas; without a graphics card that took
@@ -182,36 +184,36 @@ def calm_spinner() -> None:
     for window in QApplication.topLevelWidgets():
         for label in window.findChildren(QLabel):
             if (movie := label.movie()) is not None:
-                movie.setSpeed(SPINNER_PERCENT)
+                movie.setSpeed(SPINNER_SPEED_PERCENT)
 
 
-def advance(bar: progress, title: str, event: Event) -> None:
+def update_progress(bar: progress, title: str, event: Event) -> None:
     """Move a bar to where an event says the work is."""
     kind = event.get("event")
     if kind == "step":
-        share = float(event["progress"])
-        left = event.get("remaining")
-        rest = f", {remaining_text(left)} left" if left is not None else ""
-        bar.set_description(f"{title}{rest}")
+        fraction = float(event["progress"])
+        remaining_s = event.get("remaining")
+        suffix = f", {format_duration(remaining_s)} left" if remaining_s is not None else ""
+        bar.set_description(f"{title}{suffix}")
     elif kind == "predicting":
-        share = event["done"] / max(event["total"], 1)
-        left = event.get("remaining")
-        rest = f", {remaining_text(left)} left" if left is not None else ""
-        bar.set_description(f"{title}: {event['case']}{rest}")
+        fraction = event["done"] / max(event["total"], 1)
+        remaining_s = event.get("remaining")
+        suffix = f", {format_duration(remaining_s)} left" if remaining_s is not None else ""
+        bar.set_description(f"{title}: {event['case']}{suffix}")
     elif kind in ("preparing", "warps"):
-        share = event["done"] / max(event["total"], 1)
-        doing = "matching shapes" if kind == "warps" else "preparing scans"
-        bar.set_description(f"{title}: {doing}")
-        if share >= 1.0:
-            share = 0.0
+        fraction = event["done"] / max(event["total"], 1)
+        activity = "matching shapes" if kind == "warps" else "preparing scans"
+        bar.set_description(f"{title}: {activity}")
+        if fraction >= 1.0:
+            fraction = 0.0
     else:
         return
-    target = int(share * PARTS)
+    target = int(fraction * PROGRESS_STEPS)
     if target != bar.n:
         bar.update(target - bar.n)
 
 
-def remaining_text(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Seconds as people say them: "45 s", "12 min", "1 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -28,11 +28,11 @@ from qtpy.QtWidgets import (
 from napari_dycon.errors import FileFormatError, IrregularSlicesError
 from napari_dycon.io import read_volume, write_volume
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.dialogs.progress import CancelledError, main_window, wait_for
+from napari_dycon.widgets.dialogs.progress import CancelledError, find_main_window, run_with_dialog
 from napari_dycon.widgets.dialogs.series_selection import SeriesDialog
 from napari_dycon.widgets.panel import DyconPanel
 from napari_dycon.widgets.plugin import open_scans
-from napari_dycon.widgets.plugin.readers import get_reader, holds_dicom
+from napari_dycon.widgets.plugin.readers import contains_dicom, get_reader
 
 PLUGIN = "napari-dycon"
 
@@ -104,10 +104,10 @@ def test_dicom_is_found_without_names_and_below_folders(tmp_path: Path) -> None:
     files = save_series(tmp_path / "a" / "b" / "c", values())
     for file in files:
         file.rename(file.with_suffix(""))
-    assert holds_dicom(tmp_path / "a" / "b" / "c")
-    assert holds_dicom(tmp_path / "a" / "b")
-    assert holds_dicom(tmp_path / "a")
-    assert not holds_dicom(tmp_path)  # further down than anybody looks
+    assert contains_dicom(tmp_path / "a" / "b" / "c")
+    assert contains_dicom(tmp_path / "a" / "b")
+    assert contains_dicom(tmp_path / "a")
+    assert not contains_dicom(tmp_path)  # further down than anybody looks
     assert get_reader(str(tmp_path / "a")) is not None
 
 
@@ -127,12 +127,12 @@ def test_uneven_series_are_an_error(tmp_path: Path) -> None:
 def test_gray_range_leaves_out_few_odd_voxels() -> None:
     array = np.random.default_rng(0).normal(100, 10, (60, 200, 200)).astype(np.float32)
     array[5, 5, 5] = 1e6
-    low, high = open_scans.gray_range(array)
+    low, high = open_scans.compute_intensity_range(array)
     assert 60 < low < 90
     assert 110 < high < 140
     dark = np.zeros((8, 8, 8), np.uint8)
     dark[1, 2, 3] = 7
-    assert open_scans.gray_range(dark) == (0.0, 7.0)
+    assert open_scans.compute_intensity_range(dark) == (0.0, 7.0)
 
 
 # ---- In a window -----------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def test_gray_range_leaves_out_few_odd_voxels() -> None:
 def viewer(needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any) -> Any:
     made = make_napari_viewer(show=True)
     made.window._qt_window.resize(1000, 700)
-    qtbot.waitUntil(lambda: main_window() is not None)
+    qtbot.waitUntil(lambda: find_main_window() is not None)
     notification_manager.records.clear()
     return made
 
@@ -197,7 +197,7 @@ def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Pat
             [table.topLevelItem(row).text(c) for c in range(5)]
             for row in range(table.topLevelItemCount())
         ]
-        seen["first"] = [len(s.slices) for s in dialog.chosen]
+        seen["first"] = [len(s.slices) for s in dialog.selected_series]
         dialog.grab().save(str(pictures / "series.png"))
         open_button = buttons.button(QDialogButtonBox.StandardButton.Open)
         table.topLevelItem(1).setCheckState(0, Qt.CheckState.Unchecked)
@@ -305,7 +305,7 @@ def test_a_project_folder_opens_the_panel(viewer: Any, project: Project, qtbot: 
     scan = save_nifti(project.path.parent / "mine.nii", values().astype(np.int16))
     (mine,) = viewer.open(scan, plugin=PLUGIN)
     panel.release()
-    qtbot.waitUntil(lambda: panel.background.idle, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
     assert list(viewer.layers) == [mine]
 
 
@@ -326,7 +326,7 @@ def test_the_window_lives_while_something_takes_long(viewer: Any, pictures: Path
         dialog.grab().save(str(pictures / "progress.png"))
 
     met = when_shown(QProgressDialog, grab)
-    assert wait_for("Opening scan", work, main_window()) == "done"
+    assert run_with_dialog("Opening scan", work, find_main_window()) == "done"
     timer.stop()
     assert met
     assert max(np.diff(ticks)) < 0.5
@@ -348,7 +348,7 @@ def test_waiting_can_be_left(viewer: Any) -> None:
     when_shown(QProgressDialog, lambda dialog: dialog.findChild(QPushButton).click())
     begun = time.perf_counter()
     with pytest.raises(CancelledError):
-        wait_for("Opening scan", work, main_window())
+        run_with_dialog("Opening scan", work, find_main_window())
     assert time.perf_counter() - begun < 10
     time.sleep(0.1)
     assert ended
@@ -360,4 +360,4 @@ def test_errors_of_the_work_come_back(viewer: Any) -> None:
         raise FileFormatError("damaged")
 
     with pytest.raises(FileFormatError, match="damaged"):
-        wait_for("Opening scan", work, main_window())
+        run_with_dialog("Opening scan", work, find_main_window())

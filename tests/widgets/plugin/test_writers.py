@@ -21,7 +21,7 @@ from npe2 import PluginManager
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import read_volume
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.dialogs.progress import main_window
+from napari_dycon.widgets.dialogs.progress import find_main_window
 from napari_dycon.widgets.plugin.writers import write_image, write_labels
 
 PLUGIN = "napari-dycon"
@@ -231,7 +231,7 @@ def test_a_folder_that_is_missing_is_said(tmp_path: Path) -> None:
 @pytest.fixture
 def viewer(needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: Any) -> Any:
     made = make_napari_viewer(show=True)
-    qtbot.waitUntil(lambda: main_window() is not None)
+    qtbot.waitUntil(lambda: find_main_window() is not None)
     return made
 
 
@@ -282,7 +282,11 @@ def test_layers_of_the_panel_are_written_on_the_grid_of_their_scan(
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-1")
     qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
+<<<<<<< HEAD
     label = panel.layers.layer("label")
+=======
+    label = panel.layers.find_layer("label")
+>>>>>>> main
     assert set(label.metadata["napari_dycon"]) == {"case", "role", "source"}
     viewer.layers.selection = {label}
     viewer.layers.save(str(tmp_path / "mask.nii.gz"), selected=True, plugin=PLUGIN)

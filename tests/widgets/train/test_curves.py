@@ -18,14 +18,14 @@ def step(number: int, loss: float = 1.0) -> dict[str, Any]:
 
 
 def test_a_resumed_run_goes_on_where_its_checkpoint_is(needs_display: None, qtbot: Any) -> None:
-    from napari_dycon.widgets.train.curves import Curves
+    from napari_dycon.widgets.train.curves import LearningCurves
 
-    curves = Curves()
+    curves = LearningCurves()
     qtbot.addWidget(curves)
-    curves.add_all([started("001", 0), *(step(n) for n in (1, 2, 3))])
-    curves.add_all([started("001", 2), step(3, 0.5), step(4, 0.4)])
+    curves.add_events([started("001", 0), *(step(n) for n in (1, 2, 3))])
+    curves.add_events([started("001", 2), step(3, 0.5), step(4, 0.4)])
     assert curves.points["loss"] == ([1, 2, 3, 4], [1.0, 1.0, 0.5, 0.4])
-    curves.add_all([started("002", 0), step(1)])
+    curves.add_events([started("002", 0), step(1)])
     assert curves.points["loss"][0] == [1]
-    curves.add_all([started("001", 2), step(3)])  # another run's curve is no beginning of it
+    curves.add_events([started("001", 2), step(3)])  # another run's curve is no beginning of it
     assert curves.points["loss"][0] == [3]

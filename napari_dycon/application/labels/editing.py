@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.annotation.regions import Box, bounding_box
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.state import AppState
 from napari_dycon.errors import UserError
 from napari_dycon.project.models import UNANNOTATED

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_dycon import io
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.autosave_state import AutosaveState, Label
+from napari_dycon.application.labels.autosave_state import AutosaveState, Label
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import DyconError

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_dycon.application import case_cache
-from napari_dycon.application.case_cache import CaseCache
+from napari_dycon.application.cases import cache as cache_module
+from napari_dycon.application.cases.cache import CaseCache
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -17,13 +17,13 @@ from napari_dycon.session import Session
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of cases that are read from files."""
     found: list[str] = []
-    real = case_cache.load_case
+    real = cache_module.load_case
 
     def counted(project: Project, case_id: str) -> Any:
         found.append(case_id)
         return real(project, case_id)
 
-    monkeypatch.setattr(case_cache, "load_case", counted)
+    monkeypatch.setattr(cache_module, "load_case", counted)
     return found
 
 
@@ -73,7 +73,7 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
 
 
 def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
-    size = case_cache._count_bytes(case_cache.load_case(project, "scan-0").case)
+    size = cache_module._count_bytes(cache_module.load_case(project, "scan-0").case)
     reads.clear()
     cache = CaseCache(max_bytes=2 * size + 1)
     for case in ("scan-0", "scan-1", "scan-2", "scan-2", "scan-0"):

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from napari_dycon.application import autosave_state
-from napari_dycon.application.autosave_state import AutosavePhase, AutosaveState
+from napari_dycon.application.labels import autosave_state
+from napari_dycon.application.labels.autosave_state import AutosavePhase, AutosaveState
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.autosave_state import AutosaveState
 from napari_dycon.application.hotspots import find_hotspots
+from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.errors import UserError
 from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import PredictionKind, Project

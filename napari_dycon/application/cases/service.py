@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from napari_dycon.application.case_cache import CaseCache
-from napari_dycon.application.case_loading import LoadedCase
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.cases.cache import CaseCache
+from napari_dycon.application.cases.loading import LoadedCase
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.messages import report_notes
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner

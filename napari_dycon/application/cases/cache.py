@@ -14,8 +14,8 @@ import psutil
 
 from napari_dycon import io
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.autosave_state import AutosaveState
-from napari_dycon.application.case_loading import PREDICTION_KINDS, LoadedCase, load_case
+from napari_dycon.application.cases.loading import PREDICTION_KINDS, LoadedCase, load_case
+from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 

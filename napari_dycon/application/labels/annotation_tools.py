@@ -23,7 +23,7 @@ from napari_dycon.annotation.regions import (
     update_box,
 )
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.label_editing import LabelEditor
+from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import BusyError, UserError
