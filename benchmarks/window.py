@@ -156,11 +156,7 @@ def measure_many(panel: Any, path: Path) -> Values:
 
 def is_calm(panel: Any) -> bool:
     """Whether nothing is at work any longer."""
-<<<<<<< HEAD
-    return bool(panel.background.idle and not panel.session.annotation.operation)
-=======
     return bool(panel.task_runner.is_idle and not panel.session.annotation.operation)
->>>>>>> main
 
 
 # ---- Showing a case ----------------------------------------------------------------------------
@@ -235,11 +231,7 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
     settle(2.0)
 
     def paint() -> None:
-<<<<<<< HEAD
-        label = layers.layer("label")
-=======
         label = layers.find_layer("label")
->>>>>>> main
         z, y, x = (n // 2 for n in session.require_case().label.shape)
         with label.block_history():
             for shift in range(0, 40, 2):

@@ -74,11 +74,7 @@ def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
 def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     session, layers = panel.session, panel.layers
-<<<<<<< HEAD
-    label = layers.layer("label")
-=======
     label = layers.find_layer("label")
->>>>>>> main
     view = session.case
     label.data_setitem(np.nonzero(box(view.label.shape, 4)), 1)
     label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
@@ -120,21 +116,12 @@ def box(shape: tuple[int, ...], number: int) -> np.ndarray:
 
 def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     _viewer, panel = opened
-<<<<<<< HEAD
-    view, label = panel.session.case, panel.layers.layer("label")
-    bright = np.argwhere(view.image.array > 150)
-    z, y, x = (int(c) for c in bright.mean(axis=0).round())
-    panel.session.annotation.set_paint_range((140.0, 1e4))
-    assert panel.annotate.brush.limited.isChecked()
-    panel.annotate.brush.size.setValue(40.0)
-=======
     view, label = panel.session.case, panel.layers.find_layer("label")
     bright = np.argwhere(view.image.array > 150)
     z, y, x = (int(c) for c in bright.mean(axis=0).round())
     panel.session.annotation.set_paint_range((140.0, 1e4))
     assert panel.annotate.brush.limit_checkbox.isChecked()
     panel.annotate.brush.diameter.setValue(40.0)
->>>>>>> main
     layer_slice = view.image.array[z]
     label.paint((z, y, x), 1)
     painted = view.label[z] == 1
@@ -144,21 +131,13 @@ def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     assert not (view.label == 1).any()
     label.paint((z, y, x), 0)  # background and removal are never limited
     assert (view.label[z] == 0).sum() > painted.sum()
-<<<<<<< HEAD
-    panel.annotate.brush.limited.setChecked(False)
-=======
     panel.annotate.brush.limit_checkbox.setChecked(False)
->>>>>>> main
     assert panel.session.annotation.paint_range is None
 
 
 def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) -> None:
     _viewer, panel = opened
-<<<<<<< HEAD
-    label, size = panel.layers.layer("label"), panel.annotate.brush.size
-=======
     label, size = panel.layers.find_layer("label"), panel.annotate.brush.diameter
->>>>>>> main
     finest = min(panel.session.case.image.spacing_mm[1:])
     size.setValue(11 * finest)
     before = panel.session.case.label.copy()
@@ -178,11 +157,7 @@ def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) ->
 
 def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any) -> None:
     _viewer, panel = opened
-<<<<<<< HEAD
-    view, label = panel.session.case, panel.layers.layer("label")
-=======
     view, label = panel.session.case, panel.layers.find_layer("label")
->>>>>>> main
     before = view.label.copy()
     panel.layers.go_to_slice(6, 0)
     panel.layers.set_brush_mm(12.0)
@@ -208,11 +183,7 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     panel.session.show_case("scan-4")
     qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
     view = panel.session.case
-<<<<<<< HEAD
-    assert {role: panel.layers.layer(role) for role in before} == before
-=======
     assert {role: panel.layers.find_layer(role) for role in before} == before
->>>>>>> main
     assert label.mode == "paint"  # whoever paints goes on painting
     assert before["image"].data is view.image.array
     assert before["image"].name == "scan-4"
@@ -274,11 +245,7 @@ def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
     assert panel.layers.slice_index == 17
     viewer.dims.order = (1, 0, 2)
     qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=20_000)
-<<<<<<< HEAD
-    assert len(panel.strip.profile.annotated) == panel.session.case.image.shape[1]
-=======
     assert len(panel.strip.profile.annotated_fractions) == panel.session.case.image.shape[1]
->>>>>>> main
     press(viewer, Qt.Key.Key_H)
     assert not panel.layers.find_layer("uncertainty").visible
 
@@ -298,13 +265,8 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
 def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     panel.review.toggles["difference"].setChecked(True)
-<<<<<<< HEAD
-    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=20_000)
-    shown = panel.layers.layer("difference")
-=======
     qtbot.waitUntil(lambda: panel.layers.find_layer("difference") is not None, timeout=20_000)
     shown = panel.layers.find_layer("difference")
->>>>>>> main
     assert (shown.data > 0).sum() == (panel.session.case.prediction > 0).sum()
     panel.session.accept_prediction()
     qtbot.waitUntil(lambda: not shown.data.any(), timeout=20_000)

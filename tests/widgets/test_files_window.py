@@ -67,11 +67,7 @@ def test_dicom_series_join_a_project_and_uneven_ones_by_consent(
     assert session.project.read_image("bert").shape == (7, 6, 7)
     session.show_case("bert")
     qtbot.waitUntil(lambda: session.case.id == "bert", timeout=20_000)
-<<<<<<< HEAD
-    panel.layers.layer("label").data[3] = 1
-=======
     panel.layers.find_layer("label").data[3] = 1
->>>>>>> main
     session.flush()
     session.show_case("anna")
     qtbot.waitUntil(lambda: session.case.id == "anna", timeout=20_000)
@@ -177,16 +173,9 @@ def test_ct_is_looked_at_in_windows(
     picture(viewer, "ct-window")
     session.show_case("mr")
     qtbot.waitUntil(lambda: session.case.id == "mr", timeout=20_000)
-<<<<<<< HEAD
-    assert tuple(panel.layers.layer("image").contrast_limits) == session.case.intensity_ranges[0]
-    session.show_case("ct")
-    qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
-    assert tuple(panel.layers.layer("image").contrast_limits) == (0, 80)
-=======
     assert (
         tuple(panel.layers.find_layer("image").contrast_limits) == session.case.intensity_ranges[0]
     )
     session.show_case("ct")
     qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
     assert tuple(panel.layers.find_layer("image").contrast_limits) == (0, 80)
->>>>>>> main

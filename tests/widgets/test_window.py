@@ -65,11 +65,7 @@ def test_open_paint_train_accept_reopen(
     assert panel.data.case_list.topLevelItemCount() == 10
 
     # Show: a click on a case brings its registered layers.
-<<<<<<< HEAD
-    panel.data.list.setCurrentItem(panel.data.list.topLevelItem(4))
-=======
     panel.data.case_list.setCurrentItem(panel.data.case_list.topLevelItem(4))
->>>>>>> main
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     shown = session.case.id
     assert shown == ids[4]
@@ -90,11 +86,7 @@ def test_open_paint_train_accept_reopen(
     viewer.dims.point = tuple(
         m * s for m, s in zip(middle, session.case.image.spacing_mm, strict=True)
     )
-<<<<<<< HEAD
-    panel.annotate.slice_done.click()
-=======
     panel.annotate.complete_slice_button.click()
->>>>>>> main
     assert (session.case.label[middle[0]] != 255).all()
     assert (session.case.label[middle[0] + 1] == 255).all()
     picture(viewer, "annotate")
@@ -134,11 +126,7 @@ def test_open_paint_train_accept_reopen(
     before = session.case.label.copy()
     panel.review.accept_button.click()
     assert np.array_equal(session.case.label, session.case.prediction)
-<<<<<<< HEAD
     assert session.project.get_case(shown).status == "labeled"
-=======
-    assert session.project.case(shown).status == "labeled"
->>>>>>> main
     label.undo()
     assert np.array_equal(session.case.label, before)
     label.redo()

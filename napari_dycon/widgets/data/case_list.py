@@ -70,17 +70,10 @@ class CaseList(QTreeWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-<<<<<<< HEAD
         self.summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
-        self._rows: dict[str, CaseItem] = {}
-        self._told: dict[str, object] = {}  # what the rows say
-        self.sorted_by = NAME
-=======
-        self.summaries = CaseSummaries(session)
         self._items: dict[str, CaseItem] = {}
         self._displayed: dict[str, object] = {}  # what the rows say
         self.sort_column = NAME
->>>>>>> main
         # Pictures are drawn of what is in view, once it stays there for a moment.
         self._thumbnail_timer = QTimer(self)
         self._thumbnail_timer.setSingleShot(True)

@@ -119,13 +119,8 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
         return lambda tell: _prepare(read_series(series, resample=resample, progress=tell))
 
     try:
-<<<<<<< HEAD
-        read = wait_for(f"Opening {name}", work(False), window)
-    except IrregularSlicesError as error:
-=======
         loaded = run_with_dialog(f"Opening {name}", make_task(False), window)
-    except UnevenSlicesError as error:
->>>>>>> main
+    except IrregularSlicesError as error:
         if not ask_to_resample(error, window):
             return []
         loaded = run_with_dialog(f"Resampling {name}", make_task(True), window)

@@ -89,11 +89,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert tools.draw_button.isChecked()
     hand.drag((10, 4, 3), (10, 16, 14))
     assert near(session.annotation.roi, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
-<<<<<<< HEAD
-    assert not box.editing
-=======
     assert not roi.is_editing
->>>>>>> main
     assert viewer.layers.selection.active.name == "label"
     layer = roi.layer
     assert layer.metadata["napari_dycon"]["case"] == "scan-3"
@@ -102,13 +98,8 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
     assert viewer.dims.nsteps == hand.panel.session.case.label.shape
 
-<<<<<<< HEAD
-    tools.first.setValue(8)
-    tools.last.setValue(12)
-=======
     tools.first_slice.setValue(8)
     tools.last_slice.setValue(12)
->>>>>>> main
     assert session.annotation.roi[0] == slice(8, 13)
     for index, shown in ((8, 1), (12, 1), (13, 0), (7, 0)):
         hand.panel.layers.go_to_slice(index, 0)
@@ -122,11 +113,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
 
     viewer.dims.order = (1, 0, 2)
     hand.panel.layers.go_to_slice(10, 1)
-<<<<<<< HEAD
-    assert (tools.first.value(), tools.last.value()) == (
-=======
     assert (tools.first_slice.value(), tools.last_slice.value()) == (
->>>>>>> main
         session.annotation.roi[1].start,
         session.annotation.roi[1].stop - 1,
     )
@@ -153,11 +140,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
 
 
 def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
-<<<<<<< HEAD
-    session, label = hand.session, hand.panel.layers.layer("label")
-=======
     session, label = hand.session, hand.panel.layers.find_layer("label")
->>>>>>> main
     before = session.case.label.copy()
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
@@ -182,13 +165,8 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
     hand.qtbot.wait(50)
     assert hand.session.annotation.roi is None
-<<<<<<< HEAD
-    assert "no rectangle" in hand.panel.message.text()
-    assert hand.box.editing  # the next drag draws
-=======
     assert "no rectangle" in hand.panel.message_label.text()
     assert hand.roi.is_editing  # the next drag draws
->>>>>>> main
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
 
@@ -241,11 +219,7 @@ def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
     side = manager.right_widget.vm_container.viewer_model
     assert len(side.layers["Box"].data) == 0
     hand.panel.layers.go_to_slice(11, 0)
-<<<<<<< HEAD
-    assert len(hand.box.layer.data) == 1
-=======
     assert len(hand.roi.layer.data) == 1
->>>>>>> main
     hand.session.annotation.set_roi(None)
     hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=20_000)
     toggle_views(hand.viewer)
