@@ -92,7 +92,7 @@ def label(panel: Any, case: str) -> None:
     session.fill_background(depth // 2)
     session.save_label()
     wait(lambda: not session.require_case().has_unsaved_changes)
-    wait(lambda: session.require_project().case(case).status != "unlabeled")
+    wait(lambda: session.require_project().get_case(case).status != "unlabeled")
 
 
 def counts(viewer: Any) -> dict[str, int]:

@@ -157,7 +157,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
         "import sys, numpy as np\n"
         "from napari_dycon.project.store import Project\n"
         "project = Project.open(sys.argv[1])\n"
-        "shape = project.grid(sys.argv[2]).shape\n"
+        "shape = project.read_grid(sys.argv[2]).shape\n"
         "for number in range(20):\n"
         "    label = np.full(shape, 255 if number % 2 else 1, np.uint8)\n"
         "    label[0] = 1\n"
