@@ -100,7 +100,7 @@ def measure_without_window(path: Path) -> Values:
     found["open_ms"], project = timed(lambda: Project.open(path))
     session = Session()
     found["session_open_ms"], _ = timed(lambda: session.open_project(path))
-    found["list_unlabeled_ms"], _ = timed(project.unlabeled)
+    found["list_unlabeled_ms"], _ = timed(project.unlabeled_cases)
     case = project.cases[1].id
     found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in progress"))
     found["suggest_next_ms"], _ = timed(session.suggest_next)
@@ -169,7 +169,7 @@ def measure_showing(panel: Any, path: Path, repeats: int) -> list[Values]:
     found = []
     for kind in ("atrium", "large"):
         pair = [f"{kind}-0", f"{kind}-1"]
-        shape = "x".join(map(str, panel.session.require_project().grid(pair[0]).shape[::-1]))
+        shape = "x".join(map(str, panel.session.require_project().read_grid(pair[0]).shape[::-1]))
         # The scans lie in the disk's cache; the very first of a window also makes its layers.
         for name, cases in (
             ("first", pair),

@@ -243,8 +243,8 @@ def test_one_export_at_a_time_with_progress(
     session = panel.session
     go_on = threading.Event()
 
-    def slow(*_: Any, progress: Any, **__: Any) -> list[Path]:
-        progress(1, 4, "zoe")
+    def slow(*_: Any, on_progress: Any, **__: Any) -> list[Path]:
+        on_progress(1, 4, "zoe")
         assert go_on.wait(20)
         return [tmp_path / "out" / "zoe.nii.gz"]
 
