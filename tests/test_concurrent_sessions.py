@@ -87,7 +87,7 @@ def test_a_person_is_offered_to_look_only(
     session.open_project(project.path)
     assert session.project is None  # until there is an answer
     (question,) = asked
-    assert [text for text, _ in question.choices] == ["Only look", "Work on it too"]
+    assert [text for text, _ in question.choices] == ["Open read-only", "Open for editing"]
     question.choices[0][1]()
     assert session.project is not None
     assert session.project.read_only_reason

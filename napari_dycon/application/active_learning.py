@@ -229,11 +229,11 @@ def compute_mean_uncertainty(project: Project, run: str, case_id: str) -> float 
 
 def _describe_reason(uncertainty_rank: float, novelty_rank: float) -> str:
     confidence = (
-        "the network is unsure of it"
+        "the network is uncertain about it"
         if uncertainty_rank >= HIGH_RANK
-        else "the network is fairly sure of it"
+        else "the network is fairly certain about it"
         if uncertainty_rank < 1 - HIGH_RANK
-        else "the network is moderately sure of it"
+        else "the network is moderately certain about it"
     )
     if novelty_rank >= HIGH_RANK:
         return f"{confidence}, and it is unlike the labeled scans"

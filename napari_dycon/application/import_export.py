@@ -192,7 +192,7 @@ class ImportExport:
     def check_export(self) -> None:
         """Refuse a second export while one is at work."""
         if self.is_exporting:
-            raise BusyError("An export is at work already; wait until it is done.")
+            raise BusyError("An export is already running. Wait until it has finished.")
 
     def _report_skipped(self, project: Project, skipped: Sequence[SkippedScan]) -> None:
         """Report what was left out; offer to resample irregular slices where a window can ask."""

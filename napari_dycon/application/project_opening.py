@@ -163,11 +163,11 @@ class ProjectOpener:
         state.prompt_requested.emit(
             UserPrompt(
                 "Project in use",
-                f"{text}\n\nYou can look at it without changing anything. Work on it too only when "
+                f"{text}\n\nYou can open it read-only. Open it for editing only when "
                 "you agree who labels which case; what both draw in one case is merged.",
                 (
-                    ("Only look", open_read_only),
-                    ("Work on it too", functools.partial(self.set_project, project)),
+                    ("Open read-only", open_read_only),
+                    ("Open for editing", functools.partial(self.set_project, project)),
                 ),
             )
         )

@@ -54,7 +54,7 @@ class Review:
         project = state.require_project()
         project.require_writable()
         if self.is_predicting:
-            raise BusyError("A prediction is at work already; wait until it is done.")
+            raise BusyError("A prediction is already running. Wait until it has finished.")
         if not ids:
             raise UserError("There is no case to predict: every one is labeled.")
         chosen = project.get_run(run)
@@ -190,7 +190,7 @@ def _component_at(
     is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
     value = int(prediction[voxel]) if is_inside else 0
     if not value:
-        raise UserError("There is no predicted structure at that place. Point at one.")
+        raise UserError("There is no predicted structure at that position. Click on one.")
     components, _ = ndimage.label(prediction == value, structure=np.ones((3, 3, 3)))
     component: npt.NDArray[np.bool_] = components == components[voxel]
     return component

@@ -49,7 +49,7 @@ class RunController:
             self.detach()  # it goes on there, and is no reason not to train here
         if state.run_status.phase != "idle":
             raise BusyError(
-                f"Run {state.run_status.run} is at work; stop it before starting another."
+                f"Run {state.run_status.run} is running. Stop it before starting another."
             )
         self._autosaver.flush()
         config = config or make_config("dycon")
@@ -75,7 +75,7 @@ class RunController:
     def send_command(self, command: str) -> None:
         """Write "run", "pause" or "stop" where the engine looks for it."""
         if self._run is None:
-            raise UserError("No run is at work.")
+            raise UserError("No run is active.")
         self._state.require_project().require_writable()
         self._run.write_control(command=command)
         if command == "stop":
@@ -93,7 +93,7 @@ class RunController:
             if timeout_s is not None and time.monotonic() - start_time > timeout_s:
                 run_id = state.run_status.run
                 subject = f"Run {run_id}" if run_id else "A prediction"
-                raise DyconError(f"{subject} was still at work after {timeout_s} s.")
+                raise DyconError(f"{subject} was still running after {timeout_s} s.")
             time.sleep(0.05)
 
     def attach(self) -> None:
@@ -110,7 +110,7 @@ class RunController:
         )  # this machine's newest one last
         for run in running[-1:]:
             self._run, self.remote_host = run, engine_process.remote_host(run)
-            text = f"Attached to a run at work{self.remote_host}"
+            text = f"Attached to the running training{self.remote_host}"
             self._state.set_run_status(RunStatus("starting", run.id, text=text))
             self._follow_run(run)
 

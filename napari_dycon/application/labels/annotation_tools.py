@@ -85,7 +85,7 @@ class AnnotationTools:
             if not slices:
                 raise UserError(
                     "There is nothing to fill: the structure has to be painted in two slices with "
-                    "slices between them that nobody annotated."
+                    "unannotated slices between them."
                 )
             if refine_to_edges:
                 new = random_walker.refine_to_edges(image, label, new, axis, spacing)
@@ -120,7 +120,7 @@ class AnnotationTools:
     def keep_largest_component(self, value: int) -> None:
         """Keep the largest connected piece of a structure."""
         self._apply_operation(
-            "Keeping the largest piece",
+            "Keeping the largest component",
             lambda label: morphology.keep_largest_component(label, value),
         )
 
@@ -143,7 +143,7 @@ class AnnotationTools:
     def accept_proposal(self) -> int:
         """Make the proposal part of the label, as one undo step; returns its voxels."""
         if self._proposal is None:
-            raise UserError("There is no proposal to accept. Grow from strokes first.")
+            raise UserError("There is no proposal to accept. Grow from scribbles first.")
         edit, self._proposal = self._proposal, None
         self.proposal_changed.emit(None)
         return self._apply_edit(edit)
@@ -204,7 +204,7 @@ class AnnotationTools:
         case = self._state.require_case()
         image = _get_channel(case, channel)
         if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
-            raise UserError("That place lies outside the scan.")
+            raise UserError("That position lies outside the scan.")
         radius = [max(round(PICK_RADIUS_MM / s), 1) for s in case.image.spacing_mm]
         neighborhood = image[
             tuple(slice(max(v - r, 0), v + r + 1) for v, r in zip(voxel, radius, strict=True))
@@ -237,7 +237,7 @@ class AnnotationTools:
     ) -> None:
         """Run on a copy of the label in view; the answer counts while that case stays in view."""
         if self.operation:
-            raise BusyError(f"{self.operation} is still at work; wait a moment.")
+            raise BusyError(f"{self.operation} is still running. Wait a moment.")
         case = self._state.require_case()
         snapshot = case.label.copy()
 

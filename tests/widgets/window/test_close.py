@@ -110,7 +110,7 @@ def test_a_project_in_use_can_be_looked_at(
 ) -> None:
     other = Session()
     other.open_project(project.path)
-    asked = answers("Only look")
+    asked = answers("Open read-only")
     viewer, panel = window()
     session = panel.session
     session.open_project(project.path)
