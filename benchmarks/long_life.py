@@ -91,7 +91,7 @@ def label(panel: Any, case: str) -> None:
     layer.paint((depth // 2 + 1, height // 2, width // 2), value)
     session.fill_background(depth // 2)
     session.save_label()
-    wait(lambda: not session.require_case().has_unsaved_changes)
+    wait(lambda: not session.has_unsaved_changes)
     wait(lambda: session.require_project().get_case(case).status != "unlabeled")
 
 

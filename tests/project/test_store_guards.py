@@ -189,7 +189,7 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     def full(mask: np.ndarray, *, reference: object, path: Path) -> None:
         if path.name == "b.nii.gz":
             raise ProjectError("the disk is full")
-        write(mask, reference=like, path=path)
+        write(mask, reference=reference, path=path)
 
     monkeypatch.setattr(io, "write_mask", full)
     with pytest.raises(ProjectError, match="disk is full"):
