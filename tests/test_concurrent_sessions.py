@@ -87,10 +87,10 @@ def test_a_person_is_offered_to_look_only(
     session.open_project(project.path)
     assert session.project is None  # until there is an answer
     (question,) = asked
-    assert [text for text, _ in question.choices] == ["Only look", "Work on it too"]
+    assert [text for text, _ in question.choices] == ["Open read-only", "Open for editing"]
     question.choices[0][1]()
     assert session.project is not None
-    assert session.project.read_only
+    assert session.project.read_only_reason
     session.show_case("scan-0")
     with pytest.raises(ProjectError, match="only shown"):
         session.set_label(np.ones_like(session.require_case().label))
@@ -157,7 +157,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
         "import sys, numpy as np\n"
         "from napari_dycon.project.store import Project\n"
         "project = Project.open(sys.argv[1])\n"
-        "shape = project.grid(sys.argv[2]).shape\n"
+        "shape = project.read_grid(sys.argv[2]).shape\n"
         "for number in range(20):\n"
         "    label = np.full(shape, 255 if number % 2 else 1, np.uint8)\n"
         "    label[0] = 1\n"

@@ -71,7 +71,7 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
         series; of a 4D NIfTI file a channel by its number from 0, as in ``scan.nii.gz#2``
     check_values : refuse voxels that are not finite and scans of one single value
     resample : where slices of a DICOM series are uneven or tilted, interpolate them to even ones
-        instead of raising ``UnevenSlicesError``
+        instead of raising ``IrregularSlicesError``
 
     Returns
     -------

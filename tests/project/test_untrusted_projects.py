@@ -16,7 +16,7 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
-from napari_dycon.application.case_summaries import _load_thumbnails
+from napari_dycon.application.cases.summaries import _load_thumbnails
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import FileFormatError, ProjectError, UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_dycon.core.types import ProgressCallback
-from napari_dycon.errors import FileFormatError, UnevenSlicesError
+from napari_dycon.errors import FileFormatError, IrregularSlicesError
 from napari_dycon.io.dicom.discovery import (
     Series,
     find_series,
@@ -29,7 +29,7 @@ def read(path: Path, *, resample: bool = False) -> LoadedImage:
     ------
     FileFormatError
         There is none, there are several, or its pixels cannot be read.
-    GeometryError, UnevenSlicesError
+    GeometryError, IrregularSlicesError
         Its slices are no even grid; see ``slice_geometry.check_regular_spacing``.
     """
     if path.is_dir():
@@ -53,7 +53,7 @@ def read_series(
 
     Raises
     ------
-    FileFormatError, GeometryError, UnevenSlicesError
+    FileFormatError, GeometryError, IrregularSlicesError
         As ``read``.
     """
     slices = series.slices
@@ -74,10 +74,10 @@ def read_series(
     check_memory(path, slices[0].rows * slices[0].columns * len(slices) * pixels.dtype.itemsize)
     try:
         check_regular_spacing(slices, name)
-    except UnevenSlicesError as error:
+    except IrregularSlicesError as error:
         if not resample:
             raise
-        notes += (f"{error.problem}. It was resampled.",)
+        notes += (f"{error.finding}. It was resampled.",)
         return _read_resampled(series, path, pixels, notes)
     shape = slices[0].columns, slices[0].rows, len(slices)
     files = tuple(dict.fromkeys(s.path for s in slices))

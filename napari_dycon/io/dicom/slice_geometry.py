@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import GeometryError, UnevenSlicesError
+from napari_dycon.errors import GeometryError, IrregularSlicesError
 from napari_dycon.io.volume import LPS_TO_RAS
 
 Vector = npt.NDArray[np.float64]
@@ -88,7 +88,7 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
 
     Raises
     ------
-    UnevenSlicesError
+    IrregularSlicesError
         They are uneven, some are missing, or they are tilted; resampling helps.
     GeometryError
         Some lie in the same place, and nobody knows which one is meant.
@@ -105,10 +105,11 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
         )
     tilt = _measure_tilt(slices)
     if tilt is not None:
-        raise UnevenSlicesError(
+        raise IrregularSlicesError(
             f"{series} was taken with a tilted gantry: from {slices[0].name} to {slices[-1].name} "
             f"the slices move {tilt[1]:.1f} mm sideways ({tilt[0]:.1f}°)"
-            f"{_describe_irregular_gaps(gaps, spacing)}. {RESAMPLE_HINT}"
+            f"{_describe_irregular_gaps(gaps, spacing)}",
+            RESAMPLE_HINT,
         )
     irregular = np.flatnonzero(
         np.abs(gaps - spacing) > max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)
@@ -120,21 +121,24 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
         if np.all(missing >= 1) and np.allclose(
             gaps[irregular] / spacing, missing + 1, atol=2 * SPACING_TOLERANCE_FRACTION
         ):
-            raise UnevenSlicesError(
+            raise IrregularSlicesError(
                 f"{series} lacks {int(missing.sum())} slice(s), the first between {pair}: they lie "
-                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm. {RESAMPLE_HINT}"
+                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm",
+                RESAMPLE_HINT,
             )
-        raise UnevenSlicesError(
+        raise IrregularSlicesError(
             f"{series} has uneven slices: {gaps.min():.2f} to {gaps.max():.2f} mm apart, such as "
-            f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm. {RESAMPLE_HINT}"
+            f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm",
+            RESAMPLE_HINT,
         )
     lateral_offsets = _compute_lateral_offsets(slices, locations)
     if (max_offset := float(lateral_offsets.max())) > TILT_TOLERANCE_PIXELS * min(
         slices[0].pixel_mm
     ):
-        raise UnevenSlicesError(
+        raise IrregularSlicesError(
             f"{series} has slices that lie up to {max_offset:.1f} mm beside the others, such as "
-            f"{slices[int(lateral_offsets.argmax())].name}. {RESAMPLE_HINT}"
+            f"{slices[int(lateral_offsets.argmax())].name}",
+            RESAMPLE_HINT,
         )
 
 

@@ -34,7 +34,7 @@ class CaseLabels(Labels):
     Parameters
     ----------
     image : (D, H, W), the channel whose gray values count
-    only_shown : the label is only looked at
+    read_only : the label is only looked at
     """
 
     def __init__(

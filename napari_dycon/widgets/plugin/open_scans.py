@@ -12,7 +12,7 @@ from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.core.text import escape_rich_text
-from napari_dycon.errors import FileFormatError, UnevenSlicesError, UserError
+from napari_dycon.errors import FileFormatError, IrregularSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
 from napari_dycon.io.dicom.discovery import (
     Series,
@@ -118,7 +118,7 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
 
     try:
         loaded = run_with_dialog(f"Opening {name}", make_task(False), window)
-    except UnevenSlicesError as error:
+    except IrregularSlicesError as error:
         if not ask_to_resample(error, window):
             return []
         loaded = run_with_dialog(f"Resampling {name}", make_task(True), window)
@@ -182,7 +182,7 @@ class _FileGroup:
 
     Attributes
     ----------
-    beside : the series of the folders that were looked through for them
+    sibling_series : the series of the folders that were looked through for them
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ class NapariTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Run ``work`` in a thread; ``done`` or ``failed`` is called on the main thread."""
+        """Run ``task`` in a thread; ``on_done`` or ``on_error`` is called on the main thread."""
 
         # Errors travel as values: superqt's workers lose a RuntimeError.
         def call_task() -> tuple[T | None, Exception | None]:
