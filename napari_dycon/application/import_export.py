@@ -12,8 +12,8 @@ from napari_dycon.application.project_opening import ProjectOpener
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-from napari_dycon.errors import BusyError, IrregularSlicesError
 from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.errors import BusyError, IrregularSlicesError
 from napari_dycon.project.importing.case_import import SkippedScan
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.importing.discovery import Scan

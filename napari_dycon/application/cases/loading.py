@@ -9,9 +9,9 @@ import numpy as np
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.application.labels.autosave_state import AutosaveState
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
 from napari_dycon.io.volume import intensity_range
-from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.project.store import PredictionKind, Project
 
 # Uncertainty everywhere would hide the scan: at most this share of a map's voxels is tinted, and

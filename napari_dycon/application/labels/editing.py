@@ -11,8 +11,8 @@ import numpy.typing as npt
 from napari_dycon.annotation.regions import Box, bounding_box
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.state import AppState
-from napari_dycon.errors import UserError
 from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.errors import UserError
 
 Array = npt.NDArray[Any]
 LabelWriter = Callable[[Box, Array], None]
