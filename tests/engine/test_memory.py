@@ -33,7 +33,7 @@ from napari_dycon.engine.memory import (
     shrink_patch,
     split_batch,
 )
-from napari_dycon.engine.methods import StepInputs
+from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training import run as train_module
 from napari_dycon.engine.training.run import train

@@ -27,7 +27,7 @@ from napari_dycon.engine.atlas.pseudo_labels import (
     select_most_confident,
 )
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair, plan_pairs, register_pairs
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preparation import TrainingData, has_foreground
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory

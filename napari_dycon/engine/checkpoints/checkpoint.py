@@ -33,7 +33,7 @@ from napari_dycon.errors import ConfigError, EngineError
 from napari_dycon.io.volume import MAX_CHANNELS
 
 if TYPE_CHECKING:
-    from napari_dycon.engine.data.patches import LabeledCase
+    from napari_dycon.engine.data.cases import LabeledCase
 
 FORMAT = "napari-dycon"
 FORMAT_VERSION = 1

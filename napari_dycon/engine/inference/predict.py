@@ -26,7 +26,7 @@ from napari_dycon.engine.inference.embedding import FeatureSum
 from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.inference.windows import plan_windows, predict_windows
-from napari_dycon.engine.losses.segmentation import upcast
+from napari_dycon.engine.losses.probability import upcast
 from napari_dycon.engine.memory import get_free_bytes, retry_with_less_memory
 from napari_dycon.engine.network import SegmentationNetwork
 from napari_dycon.io.volume import Volume

@@ -27,8 +27,8 @@ from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
 from napari_dycon.engine.checkpoints.checkpoint import Snapshot, take_snapshot, write_snapshot
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.cases import UnlabeledCase
 from napari_dycon.engine.data.loader import BatchLoader
-from napari_dycon.engine.data.patches import UnlabeledCase
 from napari_dycon.engine.data.planning import plan_network
 from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
 from napari_dycon.engine.data.splits import cases_trained_on, load_case_split, split_cases
