@@ -25,7 +25,7 @@ from gpu_lab import (
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data import loader
 from napari_dycon.engine.data.loader import BatchLoader

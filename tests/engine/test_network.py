@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.planning import PATCH_VOXELS, Fingerprint, plan_training
 from napari_dycon.engine.inference.predict_scans import predict_cases

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.atlas.segmentation import segment_with_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.patches import LEFT_RIGHT_AXIS
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.device import disable_cudnn_benchmark, use_single_thread

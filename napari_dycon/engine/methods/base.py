@@ -14,8 +14,8 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch, UnlabeledBatch
+from napari_dycon.engine.methods.schedules import sigmoid_rampup
 from napari_dycon.engine.network import NetworkOutput, SegmentationNetwork
-from napari_dycon.engine.training.schedules import sigmoid_rampup
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,8 @@ from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.losses.probability import compute_log_probabilities
 from napari_dycon.engine.losses.supervised import supervised_from_log_probabilities
 from napari_dycon.engine.methods.base import StepInputs, TeacherStudentMethod
+from napari_dycon.engine.methods.schedules import adaptive_beta, teacher_threshold
 from napari_dycon.engine.network import NetworkOutput, flatten_spatial
-from napari_dycon.engine.training.schedules import (
-    adaptive_beta,
-    teacher_threshold,
-)
 
 
 class DyCON(TeacherStudentMethod):

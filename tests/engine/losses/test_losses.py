@@ -19,14 +19,8 @@ from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.losses.probability import compute_log_probabilities
 from napari_dycon.engine.losses.secl import secl
 from napari_dycon.engine.losses.supervised import supervised_loss
-from napari_dycon.engine.training.schedules import (
-    adaptive_beta,
-    ema_decay,
-    learning_rate_factor,
-    rescale_progress,
-    sigmoid_rampup,
-    teacher_threshold,
-)
+from napari_dycon.engine.methods.schedules import adaptive_beta, sigmoid_rampup, teacher_threshold
+from napari_dycon.engine.training.schedules import ema_decay, learning_rate_factor, rescale_progress
 
 
 def supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:

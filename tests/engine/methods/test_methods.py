@@ -116,7 +116,7 @@ def test_a_step_of_dycon_is_its_formula() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["fecl_negative_gamma", "fecl_teacher_weight", "gamma"])
+@pytest.mark.parametrize("name", ["fecl.negative_gamma", "fecl.teacher_weight", "fecl.focal_gamma"])
 def test_weights_of_fecl_are_not_negative(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
         config_for("dycon", **{name: -1.0})

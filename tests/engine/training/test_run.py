@@ -18,7 +18,7 @@ from helpers.tiny_runs import TINY
 from safetensors.torch import load_file
 
 from napari_dycon import io
-from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
