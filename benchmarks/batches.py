@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.patches import LabeledCase, PatchBatchDataset, UnlabeledCase
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.patches import PatchBatchDataset
 
 
 def main() -> None:

@@ -34,7 +34,7 @@ LAST = "last"  # file of the input that is tried
 MOST_INPUT = 4096  # bytes of an input
 SECONDS, MEGABYTES = 10, 2048  # for one input
 MODULES = (
-    "napari_dycon.engine.checkpoints.checkpoint",
+    "napari_dycon.engine.checkpoints",
     "napari_dycon.project.runs.events",
     "napari_dycon.io",
     "napari_dycon.project.store",
@@ -46,7 +46,7 @@ Target = Callable[[bytes], object]
 def targets(folder: Path) -> dict[str, Target]:
     """What is tried: each takes the bytes of a file."""
     from napari_dycon.application.run_status import RunStatus, apply_event
-    from napari_dycon.engine.checkpoints.safetensors_io import read_header
+    from napari_dycon.engine.checkpoints.safetensors_io import open_untrusted_safetensors
     from napari_dycon.errors import DyconError
     from napari_dycon.io import read_volume
     from napari_dycon.project.runs.events import parse_event
@@ -68,10 +68,11 @@ def targets(folder: Path) -> dict[str, Target]:
     def weights(data: bytes) -> None:
         path = folder / "weights.safetensors"
         path.write_bytes(data)
-        header = read_header(path)
-        from napari_dycon.engine.checkpoints.checkpoint import load_model
+        with open_untrusted_safetensors(path) as file:
+            metadata = file.metadata
+        from napari_dycon.engine.checkpoints.model_file import load_model
 
-        if header.metadata:
+        if metadata:
             load_model(path)
 
     def scan(name: str) -> Target:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from gpu_scans import Shape, make_project
 
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
 from napari_dycon.engine.data.splits import split_cases

@@ -23,7 +23,7 @@ from napari_dycon.engine.atlas.label_fusion import label_probabilities
 from napari_dycon.engine.atlas.registered_cases import resize_to_grid, warp_case
 from napari_dycon.engine.atlas.registration import register, registration_shape
 from napari_dycon.engine.atlas.segmentation import segment_with_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.preprocessing import prepare_image, read_image_array, read_label_array

@@ -12,7 +12,7 @@ import torch
 from gpu_lab import Lab, Measures, Task, build_model, build_stepper, skip_without_cuda
 from safetensors.torch import load_file
 
-from napari_dycon.engine.checkpoints.checkpoint import read_training_progress
+from napari_dycon.engine.checkpoints.training_state import read_training_progress
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.inference.predict import predict_probabilities

@@ -25,7 +25,7 @@ from gpu_lab import (
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data import loader
 from napari_dycon.engine.data.loader import BatchLoader
@@ -33,7 +33,8 @@ from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.volumes import ResidentVolumes
 from napari_dycon.engine.device import tune_for_training
-from napari_dycon.engine.methods import StepInputs, build_method, compute_losses
+from napari_dycon.engine.methods import build_method
+from napari_dycon.engine.methods.base import StepInputs, compute_losses
 from napari_dycon.engine.training.stepper import Stepper
 
 MAX_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of losses; float32 also of gradients

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig, make_config, parse_overrides
 from napari_dycon.engine.losses.feature_grid import downsample_labels
-from napari_dycon.engine.methods import Method, StepInputs, build_method
+from napari_dycon.engine.methods import build_method
+from napari_dycon.engine.methods.base import Method, StepInputs
 from napari_dycon.engine.network import flatten_spatial
 from napari_dycon.engine.training import run as loop
 from napari_dycon.project.importing.create_project import create_project

@@ -47,7 +47,7 @@ from torch import Tensor
 
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.atlas.templates import attach_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.inference import predict
 from napari_dycon.engine.inference.window_choice import LARGER_SIDE

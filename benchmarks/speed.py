@@ -38,14 +38,8 @@ import torch
 from _plain_reference import PUBLISHED_STRIDE, PUBLISHED_WINDOW, PlainStepper, forward
 
 from napari_dycon.engine.config import TrainConfig, make_config
-from napari_dycon.engine.data.patches import (
-    Batch,
-    LabeledBatch,
-    LabeledCase,
-    PatchBatchDataset,
-    UnlabeledBatch,
-    UnlabeledCase,
-)
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.patches import Batch, LabeledBatch, PatchBatchDataset, UnlabeledBatch
 from napari_dycon.engine.device import is_bfloat16_faster, reset_glibc_malloc, tune_glibc_malloc
 from napari_dycon.engine.inference.windows import plan_windows
 from napari_dycon.engine.methods import build_method

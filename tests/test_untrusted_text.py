@@ -182,7 +182,7 @@ def test_qt_takes_no_name_for_html(text: str) -> None:
 
 @pytest.mark.parametrize("format_", ["nifti", "nrrd", "nnunet", "monai-bundle", "dicom-seg"])
 def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path) -> None:
-    from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, save_weights
+    from napari_dycon.engine.checkpoints.model_file import TrainedModel, save_weights
     from napari_dycon.engine.config import make_config
     from napari_dycon.engine.network import build_network
 

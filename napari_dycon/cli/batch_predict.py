@@ -20,7 +20,7 @@ from napari_dycon.project.store import Project
 if TYPE_CHECKING:
     import torch
 
-    from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+    from napari_dycon.engine.checkpoints.model_file import TrainedModel
     from napari_dycon.engine.inference.progress import PredictionProgress
 
 Event = dict[str, Any]

@@ -27,7 +27,7 @@ from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import DyconError, UserError
 
 if TYPE_CHECKING:
-    from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+    from napari_dycon.engine.checkpoints.model_file import TrainedModel
     from napari_dycon.project.importing.case_import import OnSkip
     from napari_dycon.project.importing.discovery import Scan
 
@@ -90,7 +90,7 @@ def predict(
     if images is not None:
         check_output_folder(files, folder, opened)
     from napari_dycon.engine.atlas.templates import attach_atlases
-    from napari_dycon.engine.checkpoints.checkpoint import load_model
+    from napari_dycon.engine.checkpoints.model_file import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.inference.progress import PredictionProgress
 

@@ -76,7 +76,7 @@ def create_demo_project(out: Path, on_event: OnEvent) -> Project:
 
 def _run_headless(project: Project, config: TrainConfig, on_event: OnEvent) -> None:
     from napari_dycon.engine.atlas.templates import attach_atlases
-    from napari_dycon.engine.checkpoints.checkpoint import load_model
+    from napari_dycon.engine.checkpoints.model_file import load_model
     from napari_dycon.engine.device import choose_device, choose_precision
     from napari_dycon.engine.inference.predict_scans import predict_cases
     from napari_dycon.engine.inference.progress import PredictionProgress

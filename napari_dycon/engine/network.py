@@ -295,6 +295,7 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     Buffers are copied.
     """
     teacher_params: list[Tensor] = list(teacher.parameters())
+    # No public multi-tensor operation has the same rounding; AveragedModel calls this one as well.
     torch._foreach_lerp_(teacher_params, list(student.parameters()), 1.0 - decay)
     for teacher_buffer, student_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
         teacher_buffer.copy_(student_buffer)

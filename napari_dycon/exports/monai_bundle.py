@@ -27,7 +27,7 @@ from napari_dycon.core.atomic import (
 )
 from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.engine import network
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.inference import uncertainty, windows
 from napari_dycon.errors import ConfigError, ProjectError

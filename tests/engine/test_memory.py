@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from napari_dycon.core import available_memory
 from napari_dycon.engine import memory
-from napari_dycon.engine.checkpoints.checkpoint import load_model, read_training_progress
+from napari_dycon.engine.checkpoints.model_file import load_model
+from napari_dycon.engine.checkpoints.training_state import read_training_progress
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.planning import Fingerprint, estimate_patch_bytes, plan_training
@@ -33,7 +34,7 @@ from napari_dycon.engine.memory import (
     shrink_patch,
     split_batch,
 )
-from napari_dycon.engine.methods import StepInputs
+from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training import run as train_module
 from napari_dycon.engine.training.run import train

@@ -10,12 +10,12 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.planning import PATCH_VOXELS, Fingerprint, plan_training
 from napari_dycon.engine.inference.predict_scans import predict_cases
-from napari_dycon.engine.losses.contrastive import fecl
 from napari_dycon.engine.losses.feature_grid import block_mean, downsample_labels
+from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.network import FullResolutionHead, build_network, flatten_spatial
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError

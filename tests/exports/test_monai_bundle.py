@@ -20,7 +20,7 @@ from helpers.tiny_runs import TINY
 from safetensors import safe_open
 
 from napari_dycon.engine import network
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model, save_weights
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model, save_weights
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference import uncertainty
 from napari_dycon.engine.inference.predict import predict_volume

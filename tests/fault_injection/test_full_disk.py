@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from napari_dycon import io
 from napari_dycon.application.labels import autosave_state
 from napari_dycon.core.atomic import write_bytes
-from napari_dycon.engine.checkpoints import checkpoint
+from napari_dycon.engine.checkpoints import safetensors_io
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.preprocessing import save_array
 from napari_dycon.engine.training import side_jobs
@@ -143,7 +143,7 @@ def test_files_are_whole_or_as_before(disk: Disk, project: Project, ending: str)
         elif ending == ".json":
             write_bytes(path, array.tobytes())
         elif ending == ".st":
-            checkpoint._write_tensors(path, {"a": torch.from_numpy(array)}, {})
+            safetensors_io.write_tensors(path, {"a": torch.from_numpy(array)}, {})
         else:
             io.write_map(array, reference=like, path=path)
 
@@ -262,7 +262,7 @@ def test_no_room_in_the_middle_of_a_checkpoint(
             break
     run = project.runs()[-1]
     kept = {p: p.read_bytes() for p in (run.weights_path, run.state_folder / "state.safetensors")}
-    monkeypatch.setattr(checkpoint, "save_file", half)
+    monkeypatch.setattr(safetensors_io, "save_file", half)
     with pytest.raises(ProjectError, match=r"safetensors could not .*: No space left on device\."):
         list(events)
     assert {path: path.read_bytes() for path in kept} == kept

@@ -21,7 +21,7 @@ from helpers.tiny_runs import TINY
 from napari_dycon import io
 from napari_dycon.core.cleanup import TEMPORARY_NAME, clean_project
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.engine.checkpoints import checkpoint
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, save_weights
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
 from napari_dycon.project.importing.create_project import create_project
@@ -56,8 +56,8 @@ def add_run(project: Project) -> str:
     config = config.with_changes({"preprocessing.normalization": "zscore"})
     run = project.create_run("dycon", config.to_dict())
     networks = [build_network(config, 1, 2) for _ in range(2)]
-    model = checkpoint.TrainedModel(networks[0], networks[1], config, (1,), 1)
-    checkpoint.save_weights(run.weights_path, model, 1)
+    model = TrainedModel(networks[0], networks[1], config, (1,), 1)
+    save_weights(run.weights_path, model, 1)
     return run.id
 
 

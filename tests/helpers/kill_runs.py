@@ -19,7 +19,8 @@ from safetensors import safe_open
 from helpers.kill_loops import Outcome
 from helpers.tiny_runs import TINY
 from napari_dycon.application import engine_process
-from napari_dycon.engine.checkpoints import checkpoint
+from napari_dycon.engine.checkpoints.model_file import load_model
+from napari_dycon.engine.checkpoints.training_state import read_training_progress
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
@@ -115,12 +116,12 @@ class RunKills:
         assert session.status.phase == "idle"
         assert not engine_process.is_running(run), "a dead process counts as alive"
         state = run.state_folder / "state.safetensors"
-        loop = checkpoint.read_training_progress(state) if state.exists() else {}
+        loop = read_training_progress(state) if state.exists() else {}
         events = run.read_events()[0]
         saved = [event["step"] for event in events if event["event"] == "checkpoint"]
         assert max(saved, default=0) <= loop.get("step", 0)
         if state.exists() or run.has_weights:
-            checkpoint.load_model(run.weights_path)
+            load_model(run.weights_path)
         check_curve(run)
         session.show_case(self.project.cases[4].id)
         session.close_project()

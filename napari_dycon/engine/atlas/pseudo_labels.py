@@ -25,7 +25,7 @@ from napari_dycon.core.types import UNANNOTATED, Array, LabelArray
 from napari_dycon.engine.atlas.label_fusion import CPU, bounding_box, fuse_labels, label_values
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair
 from napari_dycon.engine.atlas.registration import registration_shape
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array, save_array
 from napari_dycon.engine.device import choose_sampling_device
 

@@ -28,7 +28,7 @@ from napari_dycon.engine.atlas.registration import (
     warp,
 )
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array, save_array
 from napari_dycon.engine.device import choose_sampling_device
 from napari_dycon.project.runs.events import Event

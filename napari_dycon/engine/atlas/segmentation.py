@@ -35,7 +35,7 @@ from napari_dycon.engine.atlas.registration import (
     registration_shape,
 )
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
     prepare_image,

@@ -26,8 +26,8 @@ import torch
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.types import Array
 from napari_dycon.engine.atlas.segmentation import can_atlases_agree, is_valid_atlas, load_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
     prepare_image,

@@ -1,7 +1,7 @@
-"""What a run borrows from unlabeled scans before it starts: deformed labeled scans, and votes.
+"""Registered cases and atlas pseudo-labels, made before a run starts.
 
-Both are extras: where they cannot be made, the run goes on without them. Their files are large and
-removed when the run ends; which there were is kept, so that a resumed run learns from the same.
+Both are optional: where they cannot be made, the run continues without them. Their files are large
+and removed when the run ends; a record of them is kept, so that a resumed run learns from the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from napari_dycon.engine.atlas.pseudo_labels import (
     select_most_confident,
 )
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair, plan_pairs, register_pairs
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preparation import TrainingData, has_foreground
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
@@ -45,6 +45,16 @@ class RegistrationRecord:
     pseudo_labeled: list[int]
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Pairs to register, and which of them complete the atlases of an unlabeled scan."""
+
+    pairs: list[RegistrationPair]
+    fusion_groups: dict[int, list[RegistrationPair]]  # number of the last pair -> its group
+    n_atlases: int
+    folder: Path
+
+
 def build_atlas_training_set(
     data: TrainingData,
     folder: Path,
@@ -53,66 +63,78 @@ def build_atlas_training_set(
     is_resumed: bool,
     should_stop: Callable[[], bool],
 ) -> Iterator[Event]:
-    """Fill ``data.warped`` and ``data.voted``; yields events.
+    """Fill ``data.registered_cases`` and ``data.pseudo_labeled_cases``; yields events.
 
     Parameters
     ----------
     folder : where files are written
-    resumed : whether the run has learned from them already; it gets the same again
-    enough : asked after each pair and within votes; a run goes on with what was made until then
+    is_resumed : whether the run has learned from them already; it gets the same again
+    should_stop : called after each pair and during fusion; a run continues with what exists then
     """
-    labeled = [case for case in data.labeled if has_foreground(case)]  # others lend nothing
-    uses_pseudo_labels = data.config.atlas.pseudo_label_fraction > 0 and can_propagate_labels(
-        labeled
+    plan = _plan(data, folder)
+    record_path = folder.with_suffix(".json")
+    previous = _load_record(record_path) if is_resumed else None
+    if previous and _reuse_existing(previous, data, plan.pairs, plan.fusion_groups, folder):
+        return
+    data.registered_cases, data.pseudo_labeled_cases = [], []
+    pseudo_labels = yield from _register_and_fuse(plan, previous, data, device, should_stop)
+    selected = (
+        select_most_confident(pseudo_labels)
+        if plan.n_atlases > 1 and not previous
+        else sorted(pseudo_labels)
     )
-    n_atlases = min(MAX_ATLASES, len(labeled)) if uses_pseudo_labels else 1
+    data.pseudo_labeled_cases = [pseudo_labels[number].case for number in selected]
+    if not previous:
+        with contextlib.suppress(ProjectError, OSError):
+            write_json(
+                record_path, asdict(RegistrationRecord(len(data.registered_cases), selected))
+            )
+
+
+def _plan(data: TrainingData, folder: Path) -> _Plan:
+    """Choose the pairs of labeled and unlabeled scans."""
+    labeled = [case for case in data.labeled if has_foreground(case)]  # others have no structure
     config = data.config
-    if (
-        not uses_pseudo_labels
-    ):  # each pair costs time, and shapes alone are seen the less the more is labeled
+    uses_pseudo_labels = config.atlas.pseudo_label_fraction > 0 and can_propagate_labels(labeled)
+    n_atlases = min(MAX_ATLASES, len(labeled)) if uses_pseudo_labels else 1
+    if not uses_pseudo_labels:
+        # Each pair costs time, and registered cases are drawn less often the more is labeled.
         fraction = min(1.0, config.atlas.registration_augmentation_probability(len(labeled)))
-        config = config.with_changes(
-            **{
-                "atlas.max_registration_pairs": math.ceil(
-                    config.atlas.max_registration_pairs * fraction
-                )
-            }
-        )
+        n_pairs = math.ceil(config.atlas.max_registration_pairs * fraction)
+        config = config.with_changes(**{"atlas.max_registration_pairs": n_pairs})
     pairs = plan_pairs(labeled, data.unlabeled, config, folder, n_atlases)
     fusion_groups = (
         {pairs.index(g[-1]): g for g in group_by_target(pairs, n_atlases)}
         if uses_pseudo_labels
         else {}
     )
-    record_path = folder.with_suffix(".json")
-    previous = _load_record(record_path) if is_resumed else None
-    if previous and _reuse_existing(previous, data, pairs, fusion_groups, folder):
-        return
+    return _Plan(pairs, fusion_groups, n_atlases, folder)
+
+
+def _register_and_fuse(
+    plan: _Plan,
+    previous: RegistrationRecord | None,
+    data: TrainingData,
+    device: torch.device,
+    should_stop: Callable[[], bool],
+) -> Generator[Event, None, dict[int, PseudoLabel]]:
+    """Fill ``data.registered_cases``; yields events, returns pseudo-labels by number of a pair."""
     pseudo_labels: dict[int, PseudoLabel] = {}
-    data.registered_cases, data.pseudo_labeled_cases = [], []
-
-    def add_pair(number: int) -> None:
-        data.registered_cases.append(pairs[number].registered)
-        if number not in fusion_groups or (previous and number not in previous.pseudo_labeled):
-            return
-        try:
-            pseudo_label = fuse_pseudo_label(
-                fusion_groups[number], _pseudo_label_path(folder, number), should_stop, device
-            )
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            pseudo_label = None
-        if pseudo_label:
-            pseudo_labels[number] = pseudo_label
-
+    cases = data.registered_cases
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        ensure_dir(folder, existing_root=folder.parent)
-        for event in register_pairs(pairs, device) if not previous or previous.registered else ():
-            add_pair(len(data.registered_cases))
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        ensure_dir(plan.folder, existing_root=plan.folder.parent)
+        if previous and not previous.registered:
+            return pseudo_labels
+        for event in register_pairs(plan.pairs, device):
+            number = len(cases)
+            cases.append(plan.pairs[number].registered)
+            if number in plan.fusion_groups and (not previous or number in previous.pseudo_labeled):
+                pseudo_label = _fuse(plan, number, device, should_stop)
+                if pseudo_label:
+                    pseudo_labels[number] = pseudo_label
             yield event
-            if (previous and len(data.registered_cases) == previous.registered) or should_stop():
+            if (previous and len(cases) == previous.registered) or should_stop():
                 break
     except (ProjectError, OSError, RuntimeError, MemoryError) as error:  # a full disk, for instance
         if not isinstance(error, (ProjectError, OSError)) and not is_out_of_memory(error):
@@ -122,17 +144,21 @@ def build_atlas_training_set(
             "event": "warning",
             "message": f"Not all shapes of unlabeled scans could be borrowed: {reason}",
         }
-    selected = (
-        select_most_confident(pseudo_labels)
-        if n_atlases > 1 and not previous
-        else sorted(pseudo_labels)
-    )
-    data.pseudo_labeled_cases = [pseudo_labels[number].case for number in selected]
-    if not previous:
-        with contextlib.suppress(ProjectError, OSError):
-            write_json(
-                record_path, asdict(RegistrationRecord(len(data.registered_cases), selected))
-            )
+    return pseudo_labels
+
+
+def _fuse(
+    plan: _Plan, number: int, device: torch.device, should_stop: Callable[[], bool]
+) -> PseudoLabel | None:
+    """Fuse the atlases of a scan; ``None`` where there is no pseudo-label or memory ran out."""
+    try:
+        return fuse_pseudo_label(
+            plan.fusion_groups[number], _pseudo_label_path(plan.folder, number), should_stop, device
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def _reuse_existing(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from napari_dycon.engine.checkpoints.checkpoint import Snapshot, write_snapshot
+from napari_dycon.engine.checkpoints.training_state import Snapshot, write_snapshot
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.runs.events import Event

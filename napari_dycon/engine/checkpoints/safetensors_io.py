@@ -1,19 +1,29 @@
-"""The header of a safetensors file, checked before anything is allocated for it.
+"""Safetensors files: written atomically, and opened although they may come from anywhere.
 
-The format is a length (8 bytes), a JSON header of that length with the name, type, shape and place
-of each tensor, and the tensors. Whoever made a file decides about all of these, so all of them are
-compared with the file and with each other here, and with the network that they are for in
-``checkpoint.py``. Nothing here imports torch.
+Before safetensors sees a file, pickles and other kinds of files are refused with a message of
+their own, and the size of the header is limited. Its Rust core then validates shapes, types and
+offsets against each other and the file. The tensors themselves are read only on demand, after the
+caller has compared their types and shapes with those of the network that they are for.
 """
 
 from __future__ import annotations
 
-import math
+import json
+import re
 import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from napari_dycon.core.atomic import atomic_write
+from napari_dycon.core.text import escape_control_characters
 from napari_dycon.core.untrusted import (
     CODE_EXECUTION_WARNING,
     PICKLE_SUFFIXES,
@@ -23,9 +33,12 @@ from napari_dycon.core.untrusted import (
 )
 from napari_dycon.errors import ConfigError
 
-MAX_HEADER_BYTES = 2**23  # bytes; a network of a thousand layers needs a fiftieth
-MAX_DIMENSIONS = 8
-DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+FORMAT = "napari-dycon"
+FORMAT_VERSION = 1
+MAX_HEADER_BYTES = 2**23  # a network of a thousand layers needs a fiftieth
+MAX_REASON_CHARACTERS = 200
+TENSOR_KEYS = {"dtype", "shape", "data_offsets"}
+DTYPE_NAMES = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"})
 RETRAIN_HINT = (
     "Expected the safetensors file that a training run wrote. Choose another run or train again."
 )
@@ -40,15 +53,33 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class SafetensorsHeader:
-    """Tensors by name, and what stands beside them."""
+class SafetensorsFile:
+    """An open file: types and shapes of its tensors, its metadata, and the tensors on demand."""
 
+    path: Path
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
+    _file: Any  # safe_open has no types
+
+    def read_tensors(self, names: Collection[str]) -> dict[str, Tensor]:
+        """Read tensors; numbers that are not finite are refused with a ``ConfigError``."""
+        try:
+            result: dict[str, Tensor] = {name: self._file.get_tensor(name) for name in names}
+        except (SafetensorError, OSError, ValueError) as error:
+            raise _damaged_file_error(self.path, str(error)) from None
+        for name, tensor in result.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ConfigError(
+                    f"{self.path.name} holds numbers that are not finite (NaN or infinity) in "
+                    f"{name}; with them every prediction would be empty. Choose another run or "
+                    "train again."
+                )
+        return result
 
 
-def read_header(path: Path) -> SafetensorsHeader:
-    """Read and check the header alone; the tensors are not touched.
+@contextmanager
+def open_untrusted_safetensors(path: Path) -> Iterator[SafetensorsFile]:
+    """Open a file that may come from anywhere; no tensor is read yet.
 
     Raises
     ------
@@ -56,6 +87,18 @@ def read_header(path: Path) -> SafetensorsHeader:
         In one line: the file is missing, something else (a pickle, a zip archive, ...), damaged, or
         made to mislead.
     """
+    _check_header(path)
+    try:
+        file = safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _damaged_file_error(path, str(error)) from None
+    with file:
+        metadata = file.metadata() or {}  # type: ignore[no-untyped-call]
+        yield SafetensorsFile(path, _read_tensor_infos(path, file), metadata, file)
+
+
+def _check_header(path: Path) -> None:
+    """Refuse other kinds of files and headers that are too large or ambiguous."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise ConfigError(
             f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}. {RETRAIN_HINT}"
@@ -81,87 +124,81 @@ def read_header(path: Path) -> SafetensorsHeader:
         raise ConfigError(f"There are no weights at {path}; train first.") from None
     except OSError as error:
         raise _damaged_file_error(path, error.strerror or str(error)) from None
-    return parse_header(path, text, state.st_size - 8 - length)
-
-
-def parse_header(path: Path, text: bytes, data_bytes: int) -> SafetensorsHeader:
-    """Check the text of a header.
-
-    Parameters
-    ----------
-    path : of the file, to tell a person
-    room : bytes of the file behind the header
-
-    Raises
-    ------
-    ConfigError
-        As ``read_header``.
-    """
+    # safetensors takes the last of two equal names and ignores unknown keys.
     try:
         values = parse_json(text)
     except ValueError as error:
         raise _damaged_file_error(path, f"its header is no JSON: {error}") from None
-    if not isinstance(values, dict):
-        raise _damaged_file_error(path, "its header is no JSON object")
-    metadata = values.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise _damaged_file_error(path, "its metadata are no texts")
-    tensors, extents = {}, []
     for name, description in values.items():
-        tensors[name], extent = _parse_tensor_info(path, name, description)
-        extents.append((*extent, name))
-    end = 0
-    for begin, stop, name in sorted(extents):
-        if begin != end:
-            problem = "overlaps another" if begin < end else "does not follow the one before"
-            raise _damaged_file_error(path, f"its tensor {_truncate(name)} {problem}")
-        end = stop
-    if end != data_bytes:
-        raise _damaged_file_error(
-            path, f"its tensors take {end} bytes, but it has {data_bytes} for them"
-        )
-    return SafetensorsHeader(tensors, metadata)
+        if name != "__metadata__" and not (
+            isinstance(description, dict) and set(description) == TENSOR_KEYS
+        ):
+            raise _damaged_file_error(
+                path, f"its tensor {repr(name)[:60]} is not described as tensors are"
+            )
 
 
-def _parse_tensor_info(
-    path: Path, name: str, description: Any
-) -> tuple[TensorInfo, tuple[int, int]]:
-    """Type, shape and place of a tensor, which have to agree."""
-    if not isinstance(description, dict) or set(description) != {"dtype", "shape", "data_offsets"}:
-        raise _damaged_file_error(
-            path, f"its tensor {_truncate(name)} is not described as tensors are"
-        )
-    dtype, shape, extent = description["dtype"], description["shape"], description["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-        raise _damaged_file_error(
-            path, f"its tensor {_truncate(name)} has the unknown type {_truncate(dtype)}"
-        )
-    if (
-        not _is_size_list(shape)
-        or len(shape) > MAX_DIMENSIONS
-        or not _is_size_list(extent)
-        or len(extent) != 2
-    ):
-        raise _damaged_file_error(
-            path, f"its tensor {_truncate(name)} has no usable shape or place"
-        )
-    # Python's whole numbers do not overflow.
-    if extent[1] - extent[0] != math.prod(shape) * DTYPE_BYTES[dtype]:
-        raise _damaged_file_error(
-            path, f"its tensor {_truncate(name)} has another size than its shape"
-        )
-    return TensorInfo(dtype, tuple(shape)), (extent[0], extent[1])
-
-
-def _is_size_list(values: Any) -> bool:
-    return isinstance(values, list) and all(type(n) is int and 0 <= n < 2**48 for n in values)
-
-
-def _truncate(text: Any) -> str:
-    return repr(text)[:60]
+def _read_tensor_infos(path: Path, file: Any) -> dict[str, TensorInfo]:
+    """Types and shapes from the header alone."""
+    infos = {}
+    for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+        tensor = file.get_slice(name)
+        infos[name] = TensorInfo(tensor.get_dtype(), tuple(tensor.get_shape()))
+        if infos[name].dtype not in DTYPE_NAMES:
+            raise _damaged_file_error(
+                path, f"its tensor {repr(name)[:60]} has the unknown type {infos[name].dtype}"
+            )
+    return infos
 
 
 def _damaged_file_error(path: Path, reason: str) -> ConfigError:
+    # What safetensors reports may quote the file.
+    reason = " ".join(escape_control_characters(reason).split())[:MAX_REASON_CHARACTERS]
     return ConfigError(
         f"{path.name} cannot be read as weights: {reason}; it may be damaged. {RETRAIN_HINT}"
     )
+
+
+def parse_description(file: SafetensorsFile) -> dict[str, Any]:
+    """Return the JSON object that ``write_tensors`` was given as ``description``."""
+    path = file.path
+    if file.metadata.get("format") != FORMAT:
+        raise ConfigError(
+            f"{path.name} holds no weights of this program; expected a file that a "
+            "training run wrote."
+        )
+    version = file.metadata.get("version", "")
+    if not re.fullmatch(r"[0-9]{1,6}", version):
+        raise incompatible_error(path, "it does not say its version")
+    if int(version) > FORMAT_VERSION:
+        raise ConfigError(f"{path.name} was written by a newer version; update to open it.")
+    try:
+        description = parse_json(file.metadata["about"])
+    except (KeyError, ValueError):
+        description = None
+    if not isinstance(description, dict):
+        raise incompatible_error(path, "it does not say what it is")
+    return description
+
+
+def incompatible_error(path: Path, reason: str) -> ConfigError:
+    """Build the error of a sound file that does not fit this version."""
+    return ConfigError(
+        f"The weights at {path} do not fit this version: {reason}. Choose another run or train "
+        "again."
+    )
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
+    """Write tensors that share no memory, in C order, and a JSON description of them."""
+    metadata = {"format": FORMAT, "version": str(FORMAT_VERSION), "about": json.dumps(description)}
+    with atomic_write(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # its type does not tell that a disk is full
+            raise OSError(_extract_reason(error)) from error
+
+
+def _extract_reason(error: Exception) -> str:
+    """Why safetensors could not write, in the system's words alone."""
+    return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from napari_dycon.engine.data.patches import Batch, CropBatch, PatchBatchDataset, UnlabeledCase
+from napari_dycon.engine.data.cases import UnlabeledCase
+from napari_dycon.engine.data.patches import Batch, CropBatch, PatchBatchDataset
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.sampling import ClassVoxels
 from napari_dycon.engine.data.volumes import (

@@ -1,18 +1,17 @@
-"""Patches of labeled and unlabeled cases; the honest setting made of types.
+"""Patches of labeled and unlabeled cases, with types that rule out label leakage.
 
 A step's batch is a pure function of the run's seed and the step's number, so that a resumed run
-sees exactly what an uninterrupted one would have seen. An unlabeled case is a type without a
-label: nothing downstream can read what it never carries. Patches keep their place in the volume.
+sees exactly what an uninterrupted one would have seen. An unlabeled batch is a type without a
+label: nothing downstream can read what it never carries. Patches keep their position in the volume.
 
-A batch is made in two parts: ``PatchBatchDataset`` chooses cases and places and copies crops,
-larger than
-a patch, as they are stored; ``CropBatch.augmented`` makes patches of them on the training device.
+A batch is made in two parts: ``PatchBatchDataset`` chooses cases and positions and copies crops,
+larger than a patch, as they are stored; ``CropBatch.augment`` makes patches of them on the training
+device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from napari_dycon.engine.data.augmentation import (
     compute_crop_shape,
     draw_augmentation,
 )
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.preprocessing import read_label_array
 from napari_dycon.engine.data.sampling import (
     ClassVoxels,
@@ -40,27 +40,6 @@ from napari_dycon.engine.data.sampling import (
 from napari_dycon.engine.data.volumes import MappedVolumes, Volumes
 
 LEFT_RIGHT_AXIS = 2  # axis of canonical voxels (D, H, W)
-
-
-@dataclass(frozen=True)
-class UnlabeledCase:
-    """A preprocessed scan: path of a float32 or float16 ``.npy``, ``(C, D, H, W)``."""
-
-    id: str
-    image: Path
-
-
-@dataclass(frozen=True)
-class LabeledCase:
-    """A preprocessed scan with its label: paths of ``.npy`` files.
-
-    The image is float32 or float16, ``(C, D, H, W)``; the label is uint8 ``(D, H, W)``, 255 where
-    nobody annotated.
-    """
-
-    id: str
-    image: Path
-    label: Path
 
 
 class LabeledBatch(NamedTuple):

@@ -23,7 +23,7 @@ from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, plan_training
 from napari_dycon.engine.data.preprocessing import (
     cache_path,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from napari_dycon.engine.atlas.segmentation import segment_with_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.patches import LEFT_RIGHT_AXIS
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.device import disable_cudnn_benchmark, use_single_thread
@@ -26,7 +26,7 @@ from napari_dycon.engine.inference.embedding import FeatureSum
 from napari_dycon.engine.inference.slabs import Slab, plan_slabs, resize_slab
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.inference.windows import plan_windows, predict_windows
-from napari_dycon.engine.losses.segmentation import upcast
+from napari_dycon.engine.losses.probability import upcast
 from napari_dycon.engine.memory import get_free_bytes, retry_with_less_memory
 from napari_dycon.engine.network import SegmentationNetwork
 from napari_dycon.io.volume import Volume

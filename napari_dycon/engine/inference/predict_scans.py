@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from napari_dycon.core.atomic import atomic_write_many, ensure_dir
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
     compute_grid_shape,

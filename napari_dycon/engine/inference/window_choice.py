@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class

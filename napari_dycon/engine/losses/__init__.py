@@ -1,6 +1,8 @@
 """The losses: supervised cross-entropy and Dice, UnCL, FeCL and SECL, with their feature grids."""
 
-from napari_dycon.engine.losses.contrastive import fecl, secl
-from napari_dycon.engine.losses.segmentation import supervised_loss, uncl
+from napari_dycon.engine.losses.consistency import uncl
+from napari_dycon.engine.losses.fecl import fecl
+from napari_dycon.engine.losses.secl import secl
+from napari_dycon.engine.losses.supervised import supervised_loss
 
 __all__ = ["fecl", "secl", "supervised_loss", "uncl"]

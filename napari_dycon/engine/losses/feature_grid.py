@@ -1,6 +1,7 @@
-"""What class, region or doubt each cell of an embedding map stands for.
+"""Class, region or entropy of each location of a feature map.
 
-A patch of ``(D, H, W)`` voxels has a coarse grid of ``(d, h, w)`` cells, ``N = d h w``.
+A patch of ``(D, H, W)`` voxels has a coarse grid of ``(d, h, w)`` feature-map locations,
+``N = d h w``.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from napari_dycon.engine.losses.segmentation import predictive_entropy
+from napari_dycon.engine.losses.probability import predictive_entropy
 
 IGNORE_INDEX = -1
-MIN_ANNOTATED_FRACTION = 0.1  # of a cell; every fifth slice is an eighth of a cell of eight slices
-FeatureShape = tuple[int, int, int]  # cells (d, h, w) of a patch
+MIN_ANNOTATED_FRACTION = 0.1  # of a location; with every fifth slice annotated, 1/8 of 8 slices
+# Pair entries (rows x locations) held at once; beyond it the contrastive losses work in row blocks
+# with recomputation.
+PAIR_BUDGET = 2**24
+FeatureShape = tuple[int, int, int]  # feature-map locations (d, h, w) of a patch
 
 
 def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
-    """Majority class of each cell: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
+    """Majority class of each location: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
 
-    Only annotated voxels vote; a cell of which less than ``MIN_ANNOTATED_FRACTION`` is annotated
-    is -1.
+    Only annotated voxels count; a location of which less than ``MIN_ANNOTATED_FRACTION`` is
+    annotated is -1.
     """
     fractions = _class_fractions(label, classes, feature_shape)
     labels = fractions.argmax(dim=1)
@@ -33,10 +37,10 @@ def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) 
 def downsample_pseudo_labels(
     teacher_probabilities: Tensor, feature_shape: FeatureShape, min_confidence: float
 ) -> Tensor:
-    """Majority class of the teacher's prediction in each cell, ``(B, C, D, H, W)`` to ``(B, N)``.
+    """Majority class of a teacher's prediction at each location: ``(B, C, D, H, W)`` to ``(B, N)``.
 
-    A cell in which the teacher's mean confidence (its largest probability) is under ``confidence``
-    is -1.
+    A location at which the teacher's mean confidence (its largest probability) is under
+    ``min_confidence`` is -1.
     """
     confidence, labels = teacher_probabilities.max(dim=1)
     return _select_majority(
@@ -67,7 +71,7 @@ def _select_majority(
 
 
 def _class_fractions(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
-    """Share of each class in each cell, ``(B, D, H, W)`` to ``(B, C, d, h, w)``.
+    """Fraction of each class at each location, ``(B, D, H, W)`` to ``(B, C, d, h, w)``.
 
     A class at a time instead of a one-hot label, which would be as large as the logits.
     """
@@ -76,7 +80,7 @@ def _class_fractions(label: Tensor, classes: int, feature_shape: FeatureShape) -
 
 
 def downsample_entropy_from_log_p(log_probabilities: Tensor, feature_shape: FeatureShape) -> Tensor:
-    """Mean entropy of each cell divided by log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
+    """Mean entropy of each location / log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
     return downsample_entropy(
         predictive_entropy(log_probabilities), log_probabilities.shape[1], feature_shape
     )
@@ -90,10 +94,10 @@ def downsample_entropy(entropy: Tensor, classes: int, feature_shape: FeatureShap
 
 
 def block_mean(values: Tensor, feature_shape: FeatureShape) -> Tensor:
-    """Mean over each cell, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``.
+    """Mean over each location, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``.
 
-    Where cells do not divide the patch, those at the end reach over its border, at which values are
-    repeated. torch's adaptive pooling, which does much the same, is not there on Apple's GPUs.
+    Where the locations do not divide the patch, those at the end extend past its border, where
+    values are repeated. torch's adaptive pooling, which is similar, is missing on Apple's GPUs.
     """
     (d, h, w), sides = feature_shape, values.shape[2:]
     a, b, c = (-(-side // count) for side, count in zip(sides, feature_shape, strict=True))
@@ -111,23 +115,23 @@ def region_indices(
     feature_shape: FeatureShape,
     region_grid: tuple[int, int, int],
 ) -> Tensor:
-    """Region of each cell in a grid over the normalized volume, ``(B, N)``.
+    """Region of each location in a grid over the normalized volume, ``(B, N)``.
 
-    Scans of one organ share their structure, so cells of one region show about the same anatomy in
-    every scan. Cells outside the volume are -1.
+    Scans of one organ share their structure, so locations of one region show about the same anatomy
+    in every scan. Locations outside the volume are -1.
 
     Parameters
     ----------
-    position : (B, 3), center of each patch, 0 to 1 along each axis of its volume
-    extent : (B, 3), size of each patch in the same unit, negative along a mirrored axis
-    grid : cells (d, h, w) of a patch
-    regions : how many regions there are along each axis
+    patch_center : (B, 3), center of each patch, 0 to 1 along each axis of its volume
+    patch_size : (B, 3), size of each patch in the same unit, negative along a mirrored axis
+    feature_shape : locations (d, h, w) of a patch
+    region_grid : number of regions along each axis
     """
     index = torch.zeros((), dtype=torch.long, device=patch_center.device)
     is_inside = torch.ones((), dtype=torch.bool, device=patch_center.device)
     for axis, (n_locations, n_regions) in enumerate(zip(feature_shape, region_grid, strict=True)):
         offset = (torch.arange(n_locations, device=patch_center.device) + 0.5) / n_locations - 0.5
-        coordinate = patch_center[:, axis, None] + offset * patch_size[:, axis, None]  # (B, cells)
+        coordinate = patch_center[:, axis, None] + offset * patch_size[:, axis, None]  # (B, n)
         view = [len(coordinate), *(n_locations if a == axis else 1 for a in range(3))]
         index = index * n_regions + (coordinate * n_regions).floor().long().view(view)
         is_inside = is_inside & ((coordinate >= 0) & (coordinate < 1)).view(view)

@@ -11,34 +11,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.losses.contrastive import fecl
+from napari_dycon.engine.losses.consistency import (
+    compare,
+    consistency_from_distance,
+    uncl_from_comparison,
+)
 from napari_dycon.engine.losses.feature_grid import (
     downsample_entropy,
     downsample_labels,
     downsample_pseudo_labels_from_log_p,
 )
-from napari_dycon.engine.losses.segmentation import (
-    compare,
-    compute_log_probabilities,
-    consistency_from_distance,
-    supervised_from_log_probabilities,
-    uncl_from_comparison,
-)
-from napari_dycon.engine.methods import StepInputs, add_input_noise
+from napari_dycon.engine.losses.fecl import fecl
+from napari_dycon.engine.losses.probability import compute_log_probabilities
+from napari_dycon.engine.losses.supervised import supervised_from_log_probabilities
+from napari_dycon.engine.methods.base import StepInputs, TeacherStudentMethod
+from napari_dycon.engine.methods.schedules import adaptive_beta, teacher_threshold
 from napari_dycon.engine.network import NetworkOutput, flatten_spatial
-from napari_dycon.engine.training.schedules import (
-    adaptive_beta,
-    sigmoid_rampup,
-    teacher_threshold,
-)
 
 
-class DyCON:
-    """The whole step of the paper in the honest setting."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
+class DyCON(TeacherStudentMethod):
+    """The step of the paper without label leakage."""
 
     def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return ``supervised``, ``uncl``, ``fecl`` and ``consistency``, each weighted."""
@@ -46,21 +38,12 @@ class DyCON:
         labeled, unlabeled = step.batch.labeled, step.unlabeled
         n_labeled = len(labeled.image)
         image = torch.cat([labeled.image, unlabeled.image])
-        with torch.no_grad():  # first, while memory holds nothing of the student yet
-            teacher: NetworkOutput = step.teacher(
-                add_input_noise(image, step.noise_generator, c.semi_supervised.teacher_noise_std),
-                embed=True,
-            )
+        teacher = self.run_teacher(image, step, embed=True)
         student: NetworkOutput = step.student(image, embed=True)
-        # Once a step; every part of the loss takes from these.
+        # Computed once a step; all terms of the loss use them.
         log_p, teacher_log_p = (compute_log_probabilities(x.logits) for x in (student, teacher))
         comparison = compare(log_p, teacher_log_p)
         beta = adaptive_beta(step.progress, c.uncl.beta_max, c.uncl.beta_min)
-        weight = sigmoid_rampup(
-            step.progress,
-            c.semi_supervised.consistency_rampup,
-            c.semi_supervised.consistency_weight,
-        )
         uncl = uncl_from_comparison(comparison, beta, entropy_weight=c.uncl.entropy_weight)
         contrast = self._compute_fecl(
             step,
@@ -75,7 +58,7 @@ class DyCON:
             "supervised": supervised_from_log_probabilities(log_p[:n_labeled], labeled.label),
             "uncl": u * c.uncl.weight * uncl,
             "fecl": u * c.fecl.weight * contrast,
-            "consistency": weight * consistency,
+            "consistency": self.compute_consistency_weight(step) * consistency,
         }
 
     def _compute_fecl(
@@ -87,7 +70,7 @@ class DyCON:
         unlabeled_log_p: Tensor,
         entropy: Tensor,
     ) -> Tensor:
-        """FeCL over all patches: the labeled ones, then those whose classes the teacher tells."""
+        """FeCL over all patches: the labeled ones, then those with the teacher's pseudo-labels."""
         c = self.config
         assert student is not None
         assert teacher is not None
@@ -106,7 +89,7 @@ class DyCON:
             if not c.fecl.entropy_weighting:
                 location_entropy = torch.zeros_like(location_entropy)
         z, z_t = flatten_spatial(student), flatten_spatial(teacher)
-        if c.fecl.cross_patch:  # all cells of the batch as if they were one patch
+        if c.fecl.cross_patch:  # all locations of the batch as one patch
             z, z_t, labels, location_entropy = (
                 x.flatten(0, 1)[None] for x in (z, z_t, labels, location_entropy)
             )

@@ -1,12 +1,12 @@
-"""The honest baseline: the labeled half alone, with the same network and augmentation."""
+"""The baseline: the labeled half alone, with the same network and augmentation."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from napari_dycon.engine.config import TrainConfig
-from napari_dycon.engine.losses.segmentation import supervised_loss
-from napari_dycon.engine.methods import StepInputs
+from napari_dycon.engine.losses.supervised import supervised_loss
+from napari_dycon.engine.methods.base import StepInputs
 
 
 class Supervised:

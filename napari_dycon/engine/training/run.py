@@ -23,12 +23,19 @@ import torch
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.engine.atlas.training_set import build_atlas_training_set
-from napari_dycon.engine.checkpoints import checkpoint
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
-from napari_dycon.engine.checkpoints.checkpoint import Snapshot, take_snapshot, write_snapshot
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, save_weights
+from napari_dycon.engine.checkpoints.training_state import (
+    Snapshot,
+    load_training_state,
+    read_training_progress,
+    take_snapshot,
+    write_snapshot,
+)
+from napari_dycon.engine.checkpoints.transfer import load_matching_weights
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.cases import UnlabeledCase
 from napari_dycon.engine.data.loader import BatchLoader
-from napari_dycon.engine.data.patches import UnlabeledCase
 from napari_dycon.engine.data.planning import plan_network
 from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
 from napari_dycon.engine.data.splits import cases_trained_on, load_case_split, split_cases
@@ -45,16 +52,13 @@ from napari_dycon.engine.inference.temperature_scaling import CalibrationSample,
 from napari_dycon.engine.inference.window_choice import choose_window_side
 from napari_dycon.engine.memory import MemoryPlan, fit_to_memory, get_free_bytes
 from napari_dycon.engine.methods import build_method
+from napari_dycon.engine.methods.schedules import adaptive_beta
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network
 from napari_dycon.engine.training.control import RunControlReader
 from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
-from napari_dycon.engine.training.schedules import (
-    adaptive_beta,
-    learning_rate_factor,
-    rescale_progress,
-)
+from napari_dycon.engine.training.schedules import learning_rate_factor, rescale_progress
 from napari_dycon.engine.training.side_jobs import (
     PreparedScans,
     preview,
@@ -134,7 +138,7 @@ def _loop(
     begin = time.monotonic()
     device, reason = choose_device(config.device)
     state_path = run.state_folder / "state.safetensors"
-    loop = checkpoint.read_training_progress(state_path) if state_path.exists() else {}
+    loop = read_training_progress(state_path) if state_path.exists() else {}
     # A timed trial may come out differently the next time, and the run would not be the same.
     known = loop.get("precision", {}).get(device.type, "auto")
     wanted = known if config.precision == "auto" else config.precision
@@ -203,7 +207,7 @@ def _loop(
     if device.type in ("cpu", "cuda"):  # measured on a CPU: a step takes 15 to 25 % less
         student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     teacher = copy.deepcopy(student).requires_grad_(False)
-    model = checkpoint.TrainedModel(student, teacher, config, data.class_values, data.channels)
+    model = TrainedModel(student, teacher, config, data.class_values, data.channels)
     optimizer = build_optimizer(config, student)
     allocate_state(optimizer)
     stepper = Stepper(student, teacher, optimizer, device, dtype)
@@ -211,12 +215,12 @@ def _loop(
     method, without_unlabeled = build_method(config), Supervised(config)
     step, spent, skipped_total = 0, 0.0, 0
     if loop:
-        loop = checkpoint.load_training_state(state_path, model, optimizer)
+        loop = load_training_state(state_path, model, optimizer)
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
         stepper.restore_loss_scale(loop.get("loss_scale"))
     elif config.init_from:
         source = project.get_run(config.init_from).weights_path
-        fitted = checkpoint.load_matching_weights(model, source)
+        fitted = load_matching_weights(model, source)
         if fitted < MIN_MATCHING_FRACTION:
             rest = f"{fitted:.0%} of it could be taken, the rest" if fitted else "this run"
             yield {
@@ -348,7 +352,7 @@ def _loop(
         if not state_path.exists():
             raise MemoryError("out of memory before the first checkpoint")
         stepper.read_step_outcomes(wait=True)
-        loop = checkpoint.load_training_state(state_path, model, optimizer)
+        loop = load_training_state(state_path, model, optimizer)
         step, skipped, skipped_total = loop["step"], 0, loop["skipped"]
         stepper.restore_loss_scale(loop.get("loss_scale"))
         yield {"event": "resumed", "step": step, "from_step": step}
@@ -461,9 +465,7 @@ def _loop(
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
         yield {"event": "calibrated", "temperature": model.temperature}
     if model.window_side != 1.0 or model.temperature != 1.0:
-        yield from retry_on_full_disk(
-            lambda: checkpoint.save_weights(run.weights_path, model, step)
-        )
+        yield from retry_on_full_disk(lambda: save_weights(run.weights_path, model, step))
     if outcome == "finished" and step < MIN_USEFUL_STEPS <= config.steps:
         yield {
             "event": "warning",

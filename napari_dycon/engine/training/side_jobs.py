@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from napari_dycon.engine.checkpoints import checkpoint
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.preparation import TrainingData, values_to_indices
 from napari_dycon.engine.data.preprocessing import (
@@ -104,7 +104,7 @@ def preview(
     project: Project,
     scans: PreparedScans,
     run: Run,
-    model: checkpoint.TrainedModel,
+    model: TrainedModel,
     case: str,
     step: int,
     device: torch.device,
@@ -141,7 +141,7 @@ def validate(
     project: Project,
     scans: PreparedScans,
     data: TrainingData,
-    model: checkpoint.TrainedModel,
+    model: TrainedModel,
     device: torch.device,
     dtype: torch.dtype,
     samples: list[CalibrationSample] | None = None,

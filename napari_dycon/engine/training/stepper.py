@@ -17,7 +17,7 @@ from torch import Tensor
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch
 from napari_dycon.engine.memory import split_batch
-from napari_dycon.engine.methods import Method, StepInputs, compute_losses
+from napari_dycon.engine.methods.base import Method, StepInputs, compute_losses
 from napari_dycon.engine.network import SegmentationNetwork, update_ema
 from napari_dycon.engine.training.schedules import ema_decay
 

@@ -26,7 +26,7 @@ from napari_dycon.engine.atlas.pseudo_labels import (
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair, plan_pairs
 from napari_dycon.engine.atlas.training_set import build_atlas_training_set
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.runs.events import Event

@@ -22,7 +22,7 @@ from napari_dycon.engine.atlas.registration import (
     warp,
 )
 from napari_dycon.engine.config import TrainConfig, make_config
-from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project

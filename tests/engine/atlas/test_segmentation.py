@@ -13,9 +13,9 @@ from helpers.tiny_runs import TINY
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.atlas.registered_cases import warp_case
 from napari_dycon.engine.atlas.segmentation import load_atlases, segment_with_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps, normalized_entropy

@@ -12,7 +12,7 @@ import torch
 from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.atlas.templates import attach_atlases
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.inference.predict import predict_volume

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 
 from napari_dycon.engine.checkpoints import background_writer
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
-from napari_dycon.engine.checkpoints.checkpoint import (
+from napari_dycon.engine.checkpoints.model_file import TrainedModel
+from napari_dycon.engine.checkpoints.training_state import (
     Snapshot,
-    TrainedModel,
     load_training_state,
     read_training_progress,
     take_snapshot,

@@ -21,20 +21,17 @@ import torch
 from helpers.tiny_runs import TINY
 from safetensors.torch import load_file, save_file
 
-from napari_dycon.engine.checkpoints.checkpoint import (
-    TrainedModel,
-    load_matching_weights,
-    load_model,
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model, save_weights
+from napari_dycon.engine.checkpoints.safetensors_io import (
+    MAX_HEADER_BYTES,
+    open_untrusted_safetensors,
+)
+from napari_dycon.engine.checkpoints.training_state import (
     load_training_state,
-    save_weights,
     take_snapshot,
     write_snapshot,
 )
-from napari_dycon.engine.checkpoints.safetensors_io import (
-    MAX_HEADER_BYTES,
-    parse_header,
-    read_header,
-)
+from napari_dycon.engine.checkpoints.transfer import load_matching_weights
 from napari_dycon.engine.config import TrainConfig, make_config, merge_settings
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
@@ -91,7 +88,8 @@ def put(path: Path, header: Any, body: bytes) -> Path:
 def test_whole_weights_still_load(weights: Path) -> None:
     loaded = load_model(weights)
     assert loaded.class_values == (1,)
-    assert len(read_header(weights).tensors) == len(loaded.student.state_dict()) * 2
+    with open_untrusted_safetensors(weights) as file:
+        assert len(file.tensors) == len(loaded.student.state_dict()) * 2
 
 
 # ---- Something else in the place of weights ------------------------------------------------------
@@ -196,23 +194,23 @@ def setting(header: dict[str, Any], **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda h: first(h).update(shape=[10**12]), "another size than its shape"),
-        (lambda h: first(h).update(shape=[2**32, 2**32]), "another size than its shape"),
-        (lambda h: first(h).update(shape=[-1, -108]), "no usable shape"),
-        (lambda h: first(h).update(shape=[1.5]), "no usable shape"),
-        (lambda h: first(h).update(shape=[1] * 9), "no usable shape"),
-        (lambda h: first(h).update(shape="a"), "no usable shape"),
-        (lambda h: first(h).update(dtype="F128"), "unknown type"),
-        (lambda h: first(h).update(dtype=["F32"]), "unknown type"),
-        (lambda h: first(h).update(data_offsets=[2**63, 2**64]), "no usable shape"),
-        (lambda h: first(h).update(data_offsets=[0]), "no usable shape"),
+        (lambda h: first(h).update(shape=[10**12]), "invalid shape"),
+        (lambda h: first(h).update(shape=[2**32, 2**32]), "overflow"),
+        (lambda h: first(h).update(shape=[-1, -108]), "invalid value: integer `-1`"),
+        (lambda h: first(h).update(shape=[1.5]), "invalid type"),
+        (lambda h: first(h).update(shape=[1] * 9), "invalid shape"),
+        (lambda h: first(h).update(shape="a"), "invalid type"),
+        (lambda h: first(h).update(dtype="F128"), "unknown variant"),
+        (lambda h: first(h).update(dtype=["F32"]), "invalid type"),
+        (lambda h: first(h).update(data_offsets=[2**63, 2**64]), "invalid type"),
+        (lambda h: first(h).update(data_offsets=[0]), "invalid length"),
         (lambda h: first(h).update(extra=1), "not described as tensors are"),
         (lambda h: h.update(a=[]), "not described as tensors are"),
-        (lambda h: h.update(a={**first(h)}), "overlaps another"),
-        (lambda h: h.pop(next(n for n in h if n != "__metadata__")), "does not follow"),
-        (lambda h: h.update(a=dict(EMPTY)), "overlaps|follow"),
-        (lambda h: h.update(__metadata__={"format": 1}), "metadata are no texts"),
-        (lambda h: h.update(__metadata__=[]), "metadata are no texts"),
+        (lambda h: h.update(a={**first(h)}), "invalid offset"),
+        (lambda h: h.pop(next(n for n in h if n != "__metadata__")), "invalid offset"),
+        (lambda h: h.update(a=dict(EMPTY)), "invalid offset"),
+        (lambda h: h.update(__metadata__={"format": 1}), "expected a string"),
+        (lambda h: h.update(__metadata__=[]), "expected a map"),
         (lambda h: h["__metadata__"].update(format="pt"), "no weights of this program"),
         (lambda h: h["__metadata__"].update(version="9" * 5), "newer version"),
         (lambda h: h["__metadata__"].update(version="-1"), "does not say its version"),
@@ -238,7 +236,7 @@ def setting(header: dict[str, Any], **changes: Any) -> None:
         (lambda h: setting(h, **{"network.filters": [4] * 10**4}), "expected at most 8"),
         (lambda h: setting(h, **{"network.filters": None}), "does not say its filters"),
         (lambda h: setting(h, **{"network.filters": [0, 8, 8]}), "filters is 0"),
-        (lambda h: setting(h, **{"batch.patch_size": [10**6] * 3}), "patch is 1000000; expected 1 to 1,024"),
+        (lambda h: setting(h, **{"batch.patch_size": [10**6] * 3}), "patch_size is 1000000; expected 1 to 1,024"),
         (lambda h: setting(h, **{"batch.patch_size": [1024] * 3}), "more than 134,217,728 voxels"),
         (lambda h: setting(h, **{"network.projection_hidden": 10**9}), "projection_hidden is 1000000000"),
         (lambda h: setting(h, **{"network.projection_dim": 10**5000}), "digits|damaged|what it is"),
@@ -297,7 +295,7 @@ def test_lengths_of_headers_are_bounded(length: int, tmp_path: Path) -> None:
 def test_files_that_end_too_early_or_late(cut: int, weights: Path) -> None:
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] if cut < 0 else data + b"x")
-    with pytest.raises(ConfigError, match="its tensors take"):
+    with pytest.raises(ConfigError, match="file not fully covered"):
         load_model(weights)
 
 
@@ -320,7 +318,7 @@ def test_absurd_claims_take_no_memory(weights: Path) -> None:
     put(weights, header, body)
     code = (
         "import resource, sys, psutil\n"
-        "from napari_dycon.engine.checkpoints.checkpoint import load_model\n"
+        "from napari_dycon.engine.checkpoints.model_file import load_model\n"
         "from napari_dycon.errors import ConfigError\n"
         "from pathlib import Path\n"
         "most = psutil.Process().memory_info().vms + 2**30\n"
@@ -509,8 +507,3 @@ def test_the_check_above_finds_what_it_looks_for() -> None:
     code = "import pickle\nfrom torch import load\ntorch.load(x)\nnp.load(p, allow_pickle=True)"
     found = set(calls(ast.parse(code)))
     assert {"import pickle", "import torch.load", "torch.load", "np.load"} <= found
-
-
-def test_headers_are_parsed_without_a_file() -> None:
-    text = b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'
-    assert parse_header(Path("w"), text, 8).tensors["a"].shape == (2,)

@@ -16,8 +16,9 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.core import crash_report
 from napari_dycon.engine.config import make_config
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.loader import BatchLoader
-from napari_dycon.engine.data.patches import Batch, LabeledCase, PatchBatchDataset, UnlabeledCase
+from napari_dycon.engine.data.patches import Batch, PatchBatchDataset
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.data.sampling import crop, voxels_by_class
 from napari_dycon.engine.data.volumes import MappedVolumes, ResidentVolumes, reserve_on_device

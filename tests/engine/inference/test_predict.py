@@ -14,7 +14,7 @@ from helpers.nifti_files import save_nifti
 from helpers.tiny_runs import TINY
 
 from napari_dycon import io
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.inference import predict, predict_scans

@@ -11,9 +11,9 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model, save_weights
+from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model, save_weights
 from napari_dycon.engine.config import make_config
-from napari_dycon.engine.data.patches import LabeledCase
+from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.inference import window_choice
 from napari_dycon.engine.inference.window_choice import LARGER_SIDE, choose_window_side
 from napari_dycon.engine.network import build_network

@@ -9,26 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from napari_dycon.engine.losses.contrastive import fecl, secl
+from napari_dycon.engine.losses.consistency import consistency_mse, uncl
 from napari_dycon.engine.losses.feature_grid import (
     downsample_entropy_from_log_p,
     downsample_labels,
     downsample_pseudo_labels,
 )
-from napari_dycon.engine.losses.segmentation import (
-    compute_log_probabilities,
-    consistency_mse,
-    supervised_loss,
-    uncl,
-)
-from napari_dycon.engine.training.schedules import (
-    adaptive_beta,
-    ema_decay,
-    learning_rate_factor,
-    rescale_progress,
-    sigmoid_rampup,
-    teacher_threshold,
-)
+from napari_dycon.engine.losses.fecl import fecl
+from napari_dycon.engine.losses.probability import compute_log_probabilities
+from napari_dycon.engine.losses.secl import secl
+from napari_dycon.engine.losses.supervised import supervised_loss
+from napari_dycon.engine.methods.schedules import adaptive_beta, sigmoid_rampup, teacher_threshold
+from napari_dycon.engine.training.schedules import ema_decay, learning_rate_factor, rescale_progress
 
 
 def supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_dycon.engine.losses.contrastive import secl
 from napari_dycon.engine.losses.feature_grid import region_indices
+from napari_dycon.engine.losses.secl import secl
 
 
 def secl_reference(

@@ -14,22 +14,20 @@ from helpers.tiny_runs import TINY
 from torch import Tensor, nn
 
 from napari_dycon.engine.config import TrainConfig, list_presets, make_config
-from napari_dycon.engine.data.patches import (
-    Batch,
-    LabeledBatch,
-    LabeledCase,
-    PatchBatchDataset,
-    UnlabeledBatch,
-)
-from napari_dycon.engine.losses.contrastive import fecl, secl
+from napari_dycon.engine.data.cases import LabeledCase
+from napari_dycon.engine.data.patches import Batch, LabeledBatch, PatchBatchDataset, UnlabeledBatch
+from napari_dycon.engine.losses.consistency import consistency_mse, uncl
 from napari_dycon.engine.losses.feature_grid import (
     downsample_entropy_from_log_p,
     downsample_labels,
     downsample_pseudo_labels,
     region_indices,
 )
-from napari_dycon.engine.losses.segmentation import consistency_mse, supervised_loss, uncl
-from napari_dycon.engine.methods import StepInputs, add_input_noise, build_method
+from napari_dycon.engine.losses.fecl import fecl
+from napari_dycon.engine.losses.secl import secl
+from napari_dycon.engine.losses.supervised import supervised_loss
+from napari_dycon.engine.methods import build_method
+from napari_dycon.engine.methods.base import StepInputs, add_input_noise
 from napari_dycon.engine.network import NetworkOutput, update_ema
 from napari_dycon.errors import ConfigError
 
@@ -118,7 +116,7 @@ def test_a_step_of_dycon_is_its_formula() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["fecl_negative_gamma", "fecl_teacher_weight", "gamma"])
+@pytest.mark.parametrize("name", ["fecl.negative_gamma", "fecl.teacher_weight", "fecl.focal_gamma"])
 def test_weights_of_fecl_are_not_negative(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
         config_for("dycon", **{name: -1.0})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class

@@ -18,7 +18,7 @@ from helpers.tiny_runs import TINY
 from safetensors.torch import load_file
 
 from napari_dycon import io
-from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
@@ -27,19 +27,15 @@ from napari_dycon.engine.config import (
     parse_overrides,
 )
 from napari_dycon.engine.data import preparation
-from napari_dycon.engine.data.patches import (
-    LabeledCase,
-    PatchBatchDataset,
-    UnlabeledBatch,
-    UnlabeledCase,
-)
+from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
+from napari_dycon.engine.data.patches import PatchBatchDataset, UnlabeledBatch
 from napari_dycon.engine.data.preparation import TrainingData, prepare_training_data
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.data.splits import split_cases
 from napari_dycon.engine.device import choose_device
 from napari_dycon.engine.inference.predict import predict_members
 from napari_dycon.engine.inference.predict_scans import predict_cases
-from napari_dycon.engine.methods import StepInputs
+from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.device import is_out_of_memory
-from napari_dycon.engine.methods import StepInputs
+from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.mean_teacher import MeanTeacher
 from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.network import build_network

@@ -19,7 +19,7 @@ from helpers.dicom_files import CORONAL, OBLIQUE, save_series, values
 from helpers.nifti_files import save_nifti
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.checkpoints.checkpoint import load_model
+from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.training.run import train
