@@ -156,18 +156,18 @@ class ImportExport:
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Write what others can use; see ``Session.export``."""
+        from napari_dycon.exports.options import ExportOptions
         from napari_dycon.exports.registry import export
 
         session = self._session
         project = session.require_project()
         self.check_export()
+        chosen = ExportOptions(**options)
         session.flush()
         notes: list[str] = []
 
         def write_export(progress: OnProgress) -> list[Path]:
-            return export(
-                project, format_, out, on_note=notes.append, on_progress=progress, **options
-            )
+            return export(project, format_, out, chosen, on_note=notes.append, on_progress=progress)
 
         def on_done(written: list[Path]) -> None:
             self.is_exporting = False

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from helpers.nifti_files import save_nifti
 
+from napari_dycon.demo.sample import sample_case
 from napari_dycon.io import read_volume
-from napari_dycon.widgets.plugin.readers import get_reader, sample_case
+from napari_dycon.widgets.plugin.readers import get_reader
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,7 @@ def test_manifest_is_valid_in_a_wheel(tmp_path: Path) -> None:
         file.extractall(site)
     assert "napari_dycon/napari.yaml" in names
     assert "napari_dycon/resources/presets/default.json" in names
+    assert "napari_dycon/exports/report/report.html.jinja" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
     found = run("-m", "npe2", "validate", "napari-dycon", cwd=tmp_path, path=site)
     assert "valid" in found.lower()

@@ -31,7 +31,7 @@ from napari_dycon.widgets.window.helpers import hint, plain_label
 
 MOST_HEIGHT = 480  # pixels without the buttons, to fit a small screen with its bars
 WHAT = {
-    "best": "labels, completed by predictions",
+    "auto": "labels, completed by predictions",
     "labels": "labels alone",
     "predictions": "predictions alone",
 }
@@ -105,7 +105,7 @@ class ExportDialog(QDialog):
         name = str(self.format_.currentData())
         options: dict[str, Any] = {}
         if name in FILE_SUFFIXES:
-            options["what"] = self.what.currentData()
+            options["source"] = self.what.currentData()
             options["uncertainty"] = self.uncertainty.isChecked()
         if name == "dicom-seg":
             options["keep_identity"] = self.identity.isChecked()

@@ -1,4 +1,4 @@
-"""What the manifest contributes besides the panel: a reader of scans and a synthetic scan."""
+"""The reader of scans and projects that the manifest contributes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from napari import current_viewer
 
 from napari_dycon.errors import FileFormatError
@@ -17,7 +16,6 @@ from napari_dycon.io import is_scan
 from napari_dycon.io.dicom.files import is_dicom
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.progress import main_window
-from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
 from napari_dycon.widgets.plugin.open_scans import LayerData, open_scans
 
 NOTHING: list[Any] = [(None,)]  # npe2's word for: done, and no layer has to be added
@@ -58,22 +56,6 @@ def open_project(path: Paths) -> list[LayerData]:
     return NOTHING
 
 
-def sample_case() -> list[LayerData]:
-    """One synthetic scan with its truth: an organ and small lesions."""
-    from napari_dycon.demo.synthetic import CLASSES, make_case
-
-    volume, truth = make_case(1)
-    low, high = (float(v) for v in np.quantile(volume.array, (0.005, 0.995)))
-    return [
-        (
-            volume.array,
-            _placed("synthetic scan", volume.spacing_mm) | {"contrast_limits": (low, high)},
-            "image",
-        ),
-        (truth, _placed(f"truth ({', '.join(CLASSES)})", volume.spacing_mm), "labels"),
-    ]
-
-
 def _paths(path: Paths) -> list[Path]:
     return [Path(path)] if isinstance(path, str | os.PathLike) else [Path(p) for p in path]
 
@@ -108,12 +90,3 @@ def holds_dicom(folder: Path) -> bool:
         if level < LEVELS:
             folders.extend((Path(e.path), level + 1) for e in below)
     return False
-
-
-def _placed(name: str, spacing: tuple[float, float, float]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "scale": spacing,
-        "units": ("mm",) * 3,
-        "axis_labels": AXIS_LABELS,
-    }
