@@ -72,8 +72,8 @@ def with_process_record(
                 and (new_owner := get_takeover()) is not None
             ):
                 raise BusyError(
-                    f"Run {run.id} was taken over on {new_owner.host} while this computer was away; "
-                    "it goes on there, and ends here."
+                    f"Run {run.id} was taken over on {new_owner.host} while this computer was "
+                    "away; it goes on there, and ends here."
                 )
     finally:
         signal.signal(signal.SIGINT, previous_handler)

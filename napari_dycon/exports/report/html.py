@@ -22,7 +22,6 @@ from napari_dycon.project.models import STATUSES
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 METRIC_TITLES = ("label ml", "prediction ml", "Dice", "Jaccard", "HD95 mm", "ASD mm")
 LABEL_USE_TITLES = {
     "validation": "Kept for validation",
@@ -51,7 +50,6 @@ def render_page(
     structures = [row for stats in statistics for row in stats.structures]
     return _load_template().render(
         version=__version__,
-        content_security_policy=CONTENT_SECURITY_POLICY,
         style=_read_style(),
         project=project,
         run_description=_describe_run(run),
