@@ -18,7 +18,7 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.application import engine_process
 from napari_dycon.application.prompts import UserPrompt
-from napari_dycon.cli.options import acquire_run, with_process_record
+from napari_dycon.cli.run_lock import acquire_run, with_process_record
 from napari_dycon.core import heartbeat
 from napari_dycon.core.heartbeat import HEARTBEAT_TIMEOUT_S, ProcessIdentity, is_recent
 from napari_dycon.core.locks import folder_lock

@@ -165,17 +165,17 @@ class ImportExport:
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Write what others can use; see ``Session.export``."""
+        from napari_dycon.exports.options import ExportOptions
         from napari_dycon.exports.registry import export
 
         project = self._state.require_project()
         self.check_export()
+        chosen = ExportOptions(**options)
         self._autosaver.flush()
         notes: list[str] = []
 
         def write_export(progress: ItemProgressCallback) -> list[Path]:
-            return export(
-                project, format_, out, on_note=notes.append, on_progress=progress, **options
-            )
+            return export(project, format_, out, chosen, on_note=notes.append, on_progress=progress)
 
         def on_done(written: list[Path]) -> None:
             self.is_exporting = False

@@ -177,8 +177,8 @@ def _get_dataset_folder(out: Path, dataset_id: int, name: str) -> Path:
     prefix = f"Dataset{dataset_id:03d}"
     if existing := sorted(path.name for path in out.glob(f"{prefix}*")):
         raise UserError(
-            f"{out} holds {existing[0]} already, and nnU-Net tells data sets apart by their number. "
-            "Choose another number or another folder."
+            f"{out} holds {existing[0]} already, and nnU-Net tells data sets apart by their "
+            "number. Choose another number or another folder."
         )
     return out / f"{prefix}_{_ascii_name(name).strip('_-') or 'project'}"
 

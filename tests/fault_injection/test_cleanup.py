@@ -20,7 +20,7 @@ from helpers.tiny_runs import TINY
 from napari_dycon import io
 from napari_dycon.application import engine_process
 from napari_dycon.application.training_history import read_training_history
-from napari_dycon.cli.options import _stop_on_interrupt
+from napari_dycon.cli.run_lock import stop_on_interrupt
 from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.core.heartbeat import ProcessIdentity
@@ -263,7 +263,7 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
     monkeypatch.setattr(Run, "write_control", refuse)
     before = signal.getsignal(signal.SIGINT)
     try:
-        _stop_on_interrupt(project.create_run("dycon", {}))
+        stop_on_interrupt(project.create_run("dycon", {}))
         signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

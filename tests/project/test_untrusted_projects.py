@@ -20,6 +20,7 @@ from napari_dycon.application.cases.summaries import _load_thumbnails
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import export
 from napari_dycon.io.dicom import reader
 from napari_dycon.project import external_images, trusted_projects
@@ -108,7 +109,7 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
     label.symlink_to(secret)
     for attempt in (
         lambda: project.label_path("scan-0"),
-        lambda: export(project, "nifti", tmp_path / "out", source="labels"),
+        lambda: export(project, "nifti", tmp_path / "out", ExportOptions(source="labels")),
         lambda: project.read_label("scan-0"),
         lambda: project.save_label("scan-0", np.zeros(project.read_grid("scan-0").shape, np.uint8)),
     ):

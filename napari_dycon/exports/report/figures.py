@@ -222,8 +222,8 @@ def _encode_png(image: Image.Image) -> bytes:
 def _svg_image(png: bytes, size: tuple[float, float], attributes: str = "") -> str:
     text = base64.b64encode(png).decode("ascii")
     return (
-        f'<image{attributes} width="{size[0]:.2f}" height="{size[1]:.2f}" preserveAspectRatio="none" '
-        f'href="data:image/png;base64,{text}"/>'
+        f'<image{attributes} width="{size[0]:.2f}" height="{size[1]:.2f}" '
+        f'preserveAspectRatio="none" href="data:image/png;base64,{text}"/>'
     )
 
 
@@ -248,8 +248,8 @@ def _draw_outlines(
             if path := _trace_outline(plane == info.value, mm):
                 yield (
                     f'<path d="{path}" fill="{info.color}" fill-opacity="0.2" '
-                    f'fill-rule="evenodd" stroke="{PREDICTION_COLOR}" stroke-width="{1.5 * unit:.3f}" '
-                    f"{dashes}/>"
+                    f'fill-rule="evenodd" stroke="{PREDICTION_COLOR}" '
+                    f'stroke-width="{1.5 * unit:.3f}" {dashes}/>'
                 )
     if data.label is not None:
         plane = view.extract_slice(data.label, position, box)

@@ -31,7 +31,7 @@ from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_labe
 
 MAX_HEIGHT_PX = 480  # pixels without the buttons, to fit a small screen with its bars
 MASK_SOURCES = {
-    "best": "labels, completed by predictions",
+    "auto": "labels, completed by predictions",
     "labels": "labels alone",
     "predictions": "predictions alone",
 }

@@ -14,7 +14,6 @@ from napari import current_viewer
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io import is_scan
 from napari_dycon.io.dicom.files import is_dicom
-from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.progress import find_main_window
 from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
@@ -56,22 +55,6 @@ def open_project(path: PathOrPaths) -> list[LayerData]:
         panel = get_panel(viewer)
         report_errors(panel.session, panel.session.open_project)(_to_paths(path)[0])
     return NO_LAYERS
-
-
-def make_sample_case() -> list[LayerData]:
-    """One synthetic scan with its truth: an organ and small lesions."""
-    from napari_dycon.demo.synthetic import CLASSES, make_case
-
-    volume, truth = make_case(1)
-    low, high = intensity_range(volume.array)
-    return [
-        (
-            volume.array,
-            _layer_settings("synthetic scan", volume.spacing_mm) | {"contrast_limits": (low, high)},
-            "image",
-        ),
-        (truth, _layer_settings(f"truth ({', '.join(CLASSES)})", volume.spacing_mm), "labels"),
-    ]
 
 
 def _to_paths(path: PathOrPaths) -> list[Path]:

@@ -203,7 +203,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
         save_nifti(tmp_path / "images" / f"s{number}.nii.gz", voxels)
         save_nifti(tmp_path / "labels" / f"s{number}.nii.gz", label)
     folders = ("--images", tmp_path / "images", "--labels", tmp_path / "labels")
-    code, out, _ = run("new", tmp_path / "p", *folders, "--labeled", 2, "--json")
+    code, out, _ = run("new", tmp_path / "p", *folders, "--max-labels", 2, "--json")
     assert code == 0
     assert len(json.loads(out)["cases"]) == 3
     project = Project.open(tmp_path / "p")
