@@ -16,7 +16,7 @@ from napari_dycon.errors import UserError
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
 from napari_dycon.io.dicom.references import read_reference
-from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
+from napari_dycon.io.dicom.segmentation import Segment, write_dicom_seg, write_parametric_map
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.store import Project
 

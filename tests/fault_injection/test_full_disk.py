@@ -23,7 +23,7 @@ from napari_dycon.core.atomic import write_bytes
 from napari_dycon.engine.checkpoints import safetensors_io
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.preprocessing import save_array
-from napari_dycon.engine.training import side_jobs
+from napari_dycon.engine.training import retry
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import DyconError, EngineError, ProjectError
 from napari_dycon.exports.registry import export
@@ -39,8 +39,8 @@ def tiny(**changes: Any) -> TrainConfig:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_jobs, "RETRY_TIMEOUT_S", 0.3)
-    monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.05)
+    monkeypatch.setattr(retry, "RETRY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(retry, "RETRY_PAUSE_S", 0.05)
     monkeypatch.setattr(autosave_state, "RETRY_INTERVAL_S", 0.0)
 
 
@@ -230,7 +230,7 @@ def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) ->
 def test_the_end_of_a_run_waits_for_room(
     on_disk: Project, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.01)
+    monkeypatch.setattr(retry, "RETRY_PAUSE_S", 0.01)
     events = train(on_disk, tiny(steps=3, **{"intervals.checkpoint_s": 600.0}))
     for event in events:
         if event["event"] == "step":
@@ -247,7 +247,7 @@ def test_no_room_in_the_middle_of_a_checkpoint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What safetensors raises is no OSError; without a disk of its own, this is what it does."""
-    monkeypatch.setattr(side_jobs, "RETRY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(retry, "RETRY_TIMEOUT_S", 0.0)
 
     def half(tensors: Any, path: Path, metadata: Any) -> None:
         save_file(tensors, path, metadata)

@@ -28,7 +28,7 @@ from napari_dycon.session import Session
 
 # As the command, but every step is told of, so that curves can be compared step by step.
 EVERY_STEP = (
-    "import napari_dycon.engine.training.run as t; t.STEP_EVENT_INTERVAL = 0.0; "
+    "import napari_dycon.engine.training.run as t; t.STEP_EVENT_INTERVAL_S = 0.0; "
     "from napari_dycon.cli.app import main; main()"
 )
 PATIENCE = 300.0  # seconds for one event

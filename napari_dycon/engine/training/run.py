@@ -58,15 +58,12 @@ from napari_dycon.engine.network import build_network
 from napari_dycon.engine.training.control import RunControlReader
 from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
+from napari_dycon.engine.training.prepared_scans import PreparedScans
+from napari_dycon.engine.training.preview import preview
+from napari_dycon.engine.training.retry import retry_on_full_disk
 from napari_dycon.engine.training.schedules import learning_rate_factor, rescale_progress
-from napari_dycon.engine.training.side_jobs import (
-    PreparedScans,
-    preview,
-    retry_on_full_disk,
-    validate,
-    warn_about_skipped_cases,
-)
 from napari_dycon.engine.training.stepper import PartialUpdateError, Stepper
+from napari_dycon.engine.training.validation import validate, warn_about_skipped_cases
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.runs.events import Event, EventLog
 

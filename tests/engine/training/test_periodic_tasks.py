@@ -15,7 +15,8 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class
 from napari_dycon.engine.inference.predict import predict_volume
-from napari_dycon.engine.training import side_jobs
+from napari_dycon.engine.training import preview, validation
+from napari_dycon.engine.training.prepared_scans import PreparedScans
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 
@@ -29,7 +30,7 @@ def test_a_picture_that_is_too_large_does_not_end_the_run(
     def refuse(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(side_jobs, "predict_volume", refuse)
+    monkeypatch.setattr(preview, "predict_volume", refuse)
     config = make_config("supervised", **(TINY | {"steps": 30, "intervals.preview_s": 0.0}))
     events = []
     for event in train(project, config):
@@ -51,7 +52,7 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
         raise error
         yield
 
-    monkeypatch.setattr(side_jobs, "predict_members", refuse)
+    monkeypatch.setattr(validation, "predict_members", refuse)
     config = make_config("supervised", **(TINY | {"steps": 8, "intervals.validation_s": 0.0}))
     events = list(train(project, config))
     told = [e["message"] for e in events if e["event"] == "warning"]
@@ -84,7 +85,7 @@ def test_other_errors_end_it_with_a_reason(
         raise RuntimeError("the driver is gone")
         yield
 
-    monkeypatch.setattr(side_jobs, "predict_members", refuse)
+    monkeypatch.setattr(validation, "predict_members", refuse)
     config = make_config("supervised", **(TINY | {"steps": 8, "intervals.validation_s": 0.0}))
     with pytest.raises(Exception, match="the driver is gone"):
         list(train(project, config))
@@ -109,7 +110,7 @@ def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
     read: list[str] = []
     usual = Project.read_image
     monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
-    scans = side_jobs.PreparedScans(project)
+    scans = PreparedScans(project)
     first, again = (scans.read("scan-2", model.config) for _ in range(2))
     assert read == ["scan-2"]
     for grid, prepared in (first, again):
