@@ -33,7 +33,7 @@ from napari_dycon.core.crash_report import describe_error
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.importing.discovery import Scan
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.project.models import UNANNOTATED, Status
 from napari_dycon.project.store import Project
 
 Array = npt.NDArray[Any]
@@ -305,10 +305,10 @@ class Session:
         new[selection] = np.where(part == UNANNOTATED, 0, part)
         return self.set_label(new)
 
-    def set_case_status(self, case_id: str, status: str) -> None:
+    def set_case_status(self, case_id: str, status: Status) -> None:
         """Set a case's status; "labeled" and "reviewed" make the rest of it background."""
         project = self.require_project()
-        if status in ("labeled", "reviewed"):
+        if status in (Status.LABELED, Status.REVIEWED):
             if self.case is None or self.case.id != case_id:
                 raise UserError(f"Show case {case_id} first, then mark it as {status}.")
             if not np.any((self.case.label != UNANNOTATED) & (self.case.label != 0)):
@@ -318,7 +318,7 @@ class Session:
                 )
             self.fill_background()
             self.flush()
-        project.set_status(case_id, status)  # type: ignore[arg-type]
+        project.set_status(case_id, status)
         self.cases_changed.emit()
 
     # ---- Train -----------------------------------------------------------------------------
@@ -356,7 +356,7 @@ class Session:
 
     def list_run_ids(self) -> list[str]:
         """Ids of the open project's runs, the oldest first."""
-        return [run.id for run in self.project.runs()] if self.project is not None else []
+        return [run.id for run in self.project.runs.list()] if self.project is not None else []
 
     # ---- Review ----------------------------------------------------------------------------
 
@@ -429,7 +429,7 @@ class Session:
         """Why nothing can be drawn just now, to stand beside a button; empty when it can."""
         if self.project is None or self.case is None:
             return "choose a case in the list first"
-        return self.project.read_only_reason
+        return self.project.read_only_reason or ""
 
     def follow_process(
         self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]

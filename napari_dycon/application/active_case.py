@@ -11,7 +11,8 @@ from napari_dycon.application.hotspots import Hotspot, find_hotspots
 from napari_dycon.errors import UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.models import UNANNOTATED
-from napari_dycon.project.store import PredictionKind, Project
+from napari_dycon.project.prediction_store import PredictionKind
+from napari_dycon.project.store import Project
 
 # What is unsure everywhere would hide the scan: at most this share of a map's voxels is tinted, and
 # ``display_thresholds`` holds the value that this takes.
@@ -63,8 +64,8 @@ class ActiveCase:
 def load_case(project: Project, case_id: str) -> ActiveCase:
     """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
     image = project.read_image(case_id)
-    label_version = project.label_version(case_id)
-    label = project.read_label(case_id, reference=image)
+    label_version = project.labels.version(case_id)
+    label = project.labels.read(case_id, reference=image)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)
@@ -84,11 +85,11 @@ def load_case(project: Project, case_id: str) -> ActiveCase:
 
 def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
     """Fill a view with the newest prediction of its case, as far as there is one."""
-    for run in project.predictions(case.id)[:1]:
+    for run in project.predictions.list_run_ids(case.id)[:1]:
         reference = case.image
         try:
             mask, uncertainty, disagreement = (
-                project.read_prediction(run, case.id, k, reference=reference)
+                project.predictions.read(run, case.id, k, reference=reference)
                 for k in PREDICTION_KINDS
             )
         except UserError as error:  # the scan and what was drawn are shown all the same

@@ -106,7 +106,7 @@ class LabelAutosaver:
         What was drawn here is what differs from ``view.saved``, the copy that was saved last: what
         came from others since then may be on the disk before it is in the window.
         """
-        with self._write_lock, project.lock_labels():
+        with self._write_lock, project.labels.lock():
             if save_number != case.save_count:
                 return None
             label, remote_label = snapshot, self._read_remote_label(project, case)
@@ -115,11 +115,11 @@ class LabelAutosaver:
                 if np.array_equal(label, snapshot):
                     label = snapshot
             try:
-                project.save_label(case.id, label, reference=case.image)
+                project.labels.save(case.id, label, reference=case.image)
             except DyconError:
                 self._record_version(project, case, label, remote_label)
                 raise
-            case.label_version = project.label_version(case.id)
+            case.label_version = project.labels.version(case.id)
             case.saved_label = snapshot
             case.remote_label = label if label is not snapshot else None
             return label
@@ -127,9 +127,9 @@ class LabelAutosaver:
     @staticmethod
     def _read_remote_label(project: Project, case: ActiveCase) -> Label | None:
         """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
-        if project.label_version(case.id) == case.label_version:
+        if project.labels.version(case.id) == case.label_version:
             return case.remote_label
-        remote_label = project.read_label(case.id)
+        remote_label = project.labels.read(case.id)
         return (
             remote_label
             if remote_label is not None and remote_label.shape == case.saved_label.shape
@@ -144,11 +144,11 @@ class LabelAutosaver:
 
         Taken for another window's, it would bring back what is erased here before the next try.
         """
-        label_version = project.label_version(case.id)
+        label_version = project.labels.version(case.id)
         if label_version is None or label_version == case.label_version:
             return
         with contextlib.suppress(DyconError):
-            if np.array_equal(project.read_label(case.id), label):  # type: ignore[arg-type]
+            if np.array_equal(project.labels.read(case.id), label):  # type: ignore[arg-type]
                 case.label_version, case.remote_label = label_version, remote_label
 
     def _finish_save(self, case: ActiveCase, snapshot: Label, written: Label | None) -> None:

@@ -41,7 +41,7 @@ class Review:
             raise BusyError("A prediction is at work already; wait until it is done.")
         if not ids:
             raise UserError("There is no case to predict: every one is labeled.")
-        chosen = project.get_run(run)
+        chosen = project.runs.get(run)
 
         def on_event(event: Event) -> None:
             if session.project is not project:

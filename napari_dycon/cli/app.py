@@ -234,7 +234,7 @@ def train(
     opened = open_project(project)
     run: Run | None = None
     if resume is not None:
-        run = opened.get_run(resume)
+        run = opened.runs.get(resume)
         reject_conflicting_options(context)
         context.with_resource(acquire_run(run))
         extended_limits: Event = {"steps": steps} if steps is not None else {}
@@ -244,7 +244,7 @@ def train(
     else:
         changes: Event = {"device": device, "seed": seed, "init_from": start_from}
         if start_from is not None:
-            source = opened.get_run(start_from)
+            source = opened.runs.get(start_from)
             if not source.has_weights:
                 raise UserError(f"Run {source.id} has no weights to start from. Choose another.")
             changes["init_from"] = source.id
@@ -260,7 +260,7 @@ def train(
                 f"Expected --{name} {parsed_overrides[name]} instead of --set {name}={parsed_overrides[name]}."
             )
         config = make_config(method, preset, **(changes | parsed_overrides))
-        for other in opened.runs():
+        for other in opened.runs.list():
             if is_running(other) and not remote_host(other):
                 print_status(f"Run {other.id} is being trained too; each will slow the other down.")
     from napari_dycon.engine.training.run import train as train_events

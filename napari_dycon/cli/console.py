@@ -204,9 +204,9 @@ def show_cases(
     table = Table(title=plain_cell(title))
     for column in ("case", "status", "use", "scan"):
         table.add_column(column, no_wrap=True)
-    for row in rows:
+    for case, row in zip(project.cases, rows, strict=True):
         scan = str(row["images"][0])
-        table.add_row(*map(plain_cell, (row["id"], row["status"], row["split"], scan)))
+        table.add_row(*map(plain_cell, (case.id, case.status.display_name, case.split, scan)))
     print_table(table)
 
 

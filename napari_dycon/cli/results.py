@@ -61,7 +61,7 @@ def predict(
     from napari_dycon.core.containment import ensure_within
 
     opened = open_project(project)
-    chosen = opened.get_run(run)
+    chosen = opened.runs.get(run)
     if not chosen.has_weights:
         raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
     if images is not None and cases is not None:

@@ -20,7 +20,7 @@ from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric
 from napari_dycon.io.dicom.terminology import Code
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.importing.case_import import OnProgress
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.project.models import UNANNOTATED, Status
 from napari_dycon.project.store import Project
 
 Mask = npt.NDArray[np.uint8]
@@ -143,12 +143,12 @@ def _find_sources(
     project: Project, case: str, source: MaskSource, run: str | None
 ) -> tuple[Path | None, str | None]:
     """Label of a case, and the run with its prediction, as far as they are wanted and there."""
-    label_path = project.label_path(case)
-    has_label = project.get_case(case).status != "unlabeled" and label_path.exists()
+    label_path = project.labels.path(case)
+    has_label = project.get_case(case).status != Status.UNLABELED and label_path.exists()
     label = label_path if has_label and source != "predictions" else None
     if source == "labels":
         return label, None
-    runs = project.predictions(case)
+    runs = project.predictions.list_run_ids(case)
     return label, run if run in runs else None if run is not None else next(iter(runs), None)
 
 
@@ -160,7 +160,7 @@ def _combine_masks(
     if run is None:
         assert label_mask is not None
         return label_mask, "label"
-    prediction = io.read_label(project.prediction_path(run, case), reference=grid).array
+    prediction = io.read_label(project.predictions.path(run, case), reference=grid).array
     if label_mask is None:
         return prediction, "prediction"
     is_unannotated = label_mask == UNANNOTATED
@@ -178,7 +178,7 @@ def _write_uncertainty(
     format_: str,
     keep_identity: bool,
 ) -> None:
-    uncertainty: Any = project.read_prediction(run, case, "uncertainty")
+    uncertainty: Any = project.predictions.read(run, case, "uncertainty")
     if uncertainty is None:
         return
     if format_ == "dicom-seg":

@@ -55,7 +55,7 @@ def export(
             out,
             format_,
             source=source,  # type: ignore[arg-type]
-            run=project.get_run(run).id if run else None,
+            run=project.runs.get(run).id if run else None,
             cases=cases,
             uncertainty=uncertainty,
             keep_identity=keep_identity,
@@ -76,7 +76,7 @@ def export(
     if format_ == "monai-bundle":
         from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
 
-        chosen = project.get_run(run)
+        chosen = project.runs.get(run)
         if not chosen.has_weights:
             raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
         return [

@@ -21,7 +21,7 @@ FIRST: dict[str, Any] = {
     "cases": [
         {"id": f"scan-{n}", "images": [f"../scans/images/scan-{n}.nii.gz"], "split": "train",
          "status": status}
-        for n, status in enumerate(("unlabeled", "in progress", "labeled", "reviewed"))
+        for n, status in enumerate(("unlabeled", "in_progress", "labeled", "reviewed"))
     ],
 }  # fmt: skip
 

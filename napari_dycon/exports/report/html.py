@@ -20,7 +20,7 @@ from napari_dycon.exports.report.statistics import (
     CaseStatistics,
     StructureStatistics,
 )
-from napari_dycon.project.models import STATUSES, ClassInfo
+from napari_dycon.project.models import ClassInfo, Status
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -100,7 +100,8 @@ def _describe_run(run: Run | None) -> str:
 def _render_project_tables(project: Project, statistics: Sequence[CaseStatistics]) -> str:
     counts = Counter(stats.case.status for stats in statistics)
     by_status = [
-        [_render_text_cell(status), _render_number_cell(str(counts[status]))] for status in STATUSES
+        [_render_text_cell(status.display_name), _render_number_cell(str(counts[status]))]
+        for status in Status
     ]
     classes = [
         [
@@ -166,7 +167,7 @@ def _render_cases(statistics: Sequence[CaseStatistics], pictures: Mapping[str, s
         label = EXTENT_LABELS[stats.extent] + (f", {stats.use}" if stats.use else "")
         shared = [
             f'<td class="text" rowspan="{n_rows}">{name}</td>',
-            f'<td rowspan="{n_rows}">{html.escape(stats.case.status)}</td>',
+            f'<td rowspan="{n_rows}">{html.escape(stats.case.status.display_name)}</td>',
             f'<td rowspan="{n_rows}">{html.escape(label)}</td>',
         ]
         score = f'<td class="number" rowspan="{n_rows}">{_format_number(stats.score, ".3f")}</td>'
