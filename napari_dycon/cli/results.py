@@ -150,8 +150,8 @@ def find_scans_to_predict(images: Path, channels: Sequence[str], skip: OnSkip) -
 
     ``skip`` is given patients who lack a channel.
     """
-    from napari_dycon.project.importing.create_project import scans_from_layout
     from napari_dycon.project.importing.discovery import contains_scans, find_scans
+    from napari_dycon.project.importing.import_plan import scans_from_layout
     from napari_dycon.project.importing.patient_folders import find_patient_folders
 
     dataset = scans_from_layout(images, channels, on_skip=skip)

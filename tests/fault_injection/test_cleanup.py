@@ -273,12 +273,12 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
 def test_a_run_that_cannot_begin_leaves_no_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_dycon.project.runs import run as runs
+    from napari_dycon.project.runs import run_store
 
     def refuse(*_: Any) -> None:
         raise ProjectError("The disk is full.")
 
-    monkeypatch.setattr(runs, "write_json", refuse)
+    monkeypatch.setattr(run_store, "write_json", refuse)
     with pytest.raises(DyconError, match="full"):
         project.runs.create("dycon", {})
     assert list((project.path / "runs").iterdir()) == []

@@ -186,10 +186,10 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     labels = {n: save_nifti(tmp_path / f"{n}.nii.gz", np.ones(SHAPE, np.uint8)) for n in "ab"}
     write = io.write_mask
 
-    def full(mask: np.ndarray, *, like: object, path: Path) -> None:
+    def full(mask: np.ndarray, *, reference: object, path: Path) -> None:
         if path.name == "b.nii.gz":
             raise ProjectError("the disk is full")
-        write(mask, reference=like, path=path)
+        write(mask, reference=reference, path=path)
 
     monkeypatch.setattr(io, "write_mask", full)
     with pytest.raises(ProjectError, match="disk is full"):

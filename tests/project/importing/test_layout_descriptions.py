@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.nifti_files import SHAPE, label_of, save_nifti, scan
-from napari_dycon.project.importing.layouts.registry import detect_layout
 
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.importing.layouts.registry import detect_layout
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]

@@ -15,12 +15,12 @@ import SimpleITK as sitk  # noqa: N813
 from helpers.dicom_files import save_series, values
 from helpers.nifti_files import SHAPE, label_of, save_nifti, scan
 from helpers.tiny_runs import TINY
-from napari_dycon.project.importing.layouts.registry import detect_layout
 
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.importing.layouts.registry import detect_layout
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
