@@ -24,8 +24,9 @@ def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -
     known = {c.value for c in classes}
     if present - known:
         names = ", ".join(f"{c.value} ({c.name})" for c in classes)
+        unknown = ", ".join(map(str, sorted(present - known)))
         raise LabelError(
-            f"{description} holds the unknown class {', '.join(map(str, sorted(present - known)))}; "
+            f"{description} holds the unknown class {unknown}; "
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
             "project, or correct the label."
         )

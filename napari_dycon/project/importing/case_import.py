@@ -143,7 +143,8 @@ def load_new_cases(
     if not new_cases and duplicates:
         more = f" So were {len(duplicates) - 1} more." if len(duplicates) > 1 else ""
         raise UserError(
-            f"Nothing was added. {duplicates[0]}{more} Choose scans that the project does not hold yet."
+            f"Nothing was added. {duplicates[0]}{more} Choose scans that the project "
+            "does not hold yet."
         )
     if on_skip:
         for one in skipped:

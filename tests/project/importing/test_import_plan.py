@@ -12,8 +12,9 @@ from napari_dycon.project.importing.import_plan import plan_import
 
 
 def test_a_plan_writes_nothing_and_can_be_carried_out(tmp_path: Path) -> None:
-    for name in "ab":
-        scan(tmp_path / "images" / f"{name}.nii.gz")
+    (tmp_path / "images").mkdir()
+    for seed, name in enumerate("ab"):
+        scan(tmp_path / "images" / f"{name}.nii.gz", seed)
     label = np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 3
     (tmp_path / "labels").mkdir()
