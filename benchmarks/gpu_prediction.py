@@ -87,7 +87,7 @@ def _default(lab: Lab, model: TrainedModel, volume: Volume) -> Measures:
     predict = partial(predict_volume, model, volume, lab.device, dtype, prepared_image=image)
     for name in ("first s", "second s"):
         measures[name] = lab.milliseconds(predict) / 1e3
-    quick = partial(predict, quick=True)
+    quick = partial(predict, fast=True)
     measures["one view s"] = lab.milliseconds(quick) / 1e3
     measures["preparing s"] = lab.milliseconds(lambda: prepare_image(volume, model.config)) / 1e3
     return measures

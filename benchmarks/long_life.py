@@ -83,7 +83,7 @@ def label(panel: Any, case: str) -> None:
     session.show_case(case)
     wait(lambda: session.case is not None and session.case.id == case)
     settle(0.2)
-    layer = panel.layers.layer("label")
+    layer = panel.layers.find_layer("label")
     depth, height, width = layer.data.shape
     value = 1 if layer.data[depth // 2, height // 2, width // 2] != 1 else 0
     layer.brush_size = 6
@@ -91,8 +91,8 @@ def label(panel: Any, case: str) -> None:
     layer.paint((depth // 2 + 1, height // 2, width // 2), value)
     session.fill_background(depth // 2)
     session.save_label()
-    wait(lambda: not session.require_case().has_unsaved_changes)
-    wait(lambda: session.require_project().case(case).status != "unlabeled")
+    wait(lambda: not session.has_unsaved_changes)
+    wait(lambda: session.require_project().get_case(case).status != "unlabeled")
 
 
 def counts(viewer: Any) -> dict[str, int]:

@@ -100,7 +100,7 @@ def measure_without_window(path: Path) -> Values:
     found["open_ms"], project = timed(lambda: Project.open(path))
     session = Session()
     found["session_open_ms"], _ = timed(lambda: session.open_project(path))
-    found["list_unlabeled_ms"], _ = timed(project.unlabeled)
+    found["list_unlabeled_ms"], _ = timed(project.unlabeled_cases)
     case = project.cases[1].id
     found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in_progress"))
     found["suggest_next_ms"], _ = timed(session.suggest_next)
@@ -114,7 +114,7 @@ def measure_many(panel: Any, path: Path) -> Values:
 
     ``all_known_ms`` includes comparing every label with its prediction, in the background.
     """
-    session, rows, beat = panel.session, panel.data.list, Heartbeat()
+    session, rows, beat = panel.session, panel.data.case_list, Heartbeat()
     count = len(Project.open(path).cases)
     found: Values = {}
     begun, worked = time.perf_counter(), time.process_time()
@@ -139,8 +139,8 @@ def measure_many(panel: Any, path: Path) -> Values:
         settle(0.3)
         found[f"{name}_longest_gap_ms"] = round(beat.longest_ms(), 1)
 
-    measured("filter", lambda: panel.data.filter.setCurrentText("To label"))
-    measured("filter_off", lambda: panel.data.filter.setCurrentIndex(0))
+    measured("filter", lambda: panel.data.filter_box.setCurrentText("To label"))
+    measured("filter_off", lambda: panel.data.filter_box.setCurrentIndex(0))
     measured("sort", lambda: rows.sortByColumn(2, rows.header().sortIndicatorOrder()))
     rows.sortByColumn(0, rows.header().sortIndicatorOrder())
     measured("scroll_to_end", rows.scrollToBottom)
@@ -156,7 +156,7 @@ def measure_many(panel: Any, path: Path) -> Values:
 
 def is_calm(panel: Any) -> bool:
     """Whether nothing is at work any longer."""
-    return bool(panel.background.idle and not panel.session.annotation.operation)
+    return bool(panel.task_runner.is_idle and not panel.session.annotation.operation)
 
 
 # ---- Showing a case ----------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def measure_showing(panel: Any, path: Path, repeats: int) -> list[Values]:
     found = []
     for kind in ("atrium", "large"):
         pair = [f"{kind}-0", f"{kind}-1"]
-        shape = "x".join(map(str, panel.session.require_project().grid(pair[0]).shape[::-1]))
+        shape = "x".join(map(str, panel.session.require_project().read_grid(pair[0]).shape[::-1]))
         # The scans lie in the disk's cache; the very first of a window also makes its layers.
         for name, cases in (
             ("first", pair),
@@ -206,7 +206,7 @@ def _show(panel: Any, beat: Heartbeat, case: str) -> tuple[float, float, float, 
     panel.viewer.window._qt_viewer.canvas.native.repaint()  # not whenever Qt finds the time
     drawn = ms_since(begun)
     processor = round(1000 * (time.process_time() - worked), 1)
-    wait(lambda: not panel.layers._turns._steps)
+    wait(lambda: not panel.layers._deferred_steps._steps)
     complete = ms_since(begun)
     return drawn, processor, complete, beat.longest_ms()
 
@@ -231,7 +231,7 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
     settle(2.0)
 
     def paint() -> None:
-        label = layers.layer("label")
+        label = layers.find_layer("label")
         z, y, x = (n // 2 for n in session.require_case().label.shape)
         with label.block_history():
             for shift in range(0, 40, 2):
@@ -239,7 +239,7 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
                 QApplication.processEvents()
 
     def undo() -> None:
-        layers.layer("label").undo()
+        layers.find_layer("label").undo()
 
     def grown() -> None:
         session.annotation.grow()
@@ -272,11 +272,11 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
             undo,
         ),
         ("grow from strokes, to the proposal", nothing, drawing.grow, drawing.discard_proposal),
-        ("accept what was grown", grown, drawing.accept_proposal, undo),
+        ("accept the proposal", grown, drawing.accept_proposal, undo),
         ("smooth", nothing, lambda: drawing.smooth(1, 1.0), undo),
         ("keep the largest piece", nothing, lambda: drawing.keep_largest_component(1), undo),
-        ("next uncertain place", nothing, review.next_place, nothing),
-        ("accept a slice", nothing, review.accept_this_slice, undo),
+        ("next uncertain region", nothing, review.next_uncertain_region, nothing),
+        ("accept a slice", nothing, review.accept_slice, undo),
         ("accept the whole prediction", nothing, session.accept_prediction, undo),
         ("show the difference", nothing, lambda: review.toggles["difference"].toggle(), nothing),
         (

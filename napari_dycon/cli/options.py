@@ -85,7 +85,7 @@ def acquire_run(run: Run) -> Iterator[None]:
     The lock is the system's: it ends with the process that holds it, however that ends.
     """
     from napari_dycon.application.engine_process import is_running, remote_host
-    from napari_dycon.core.atomic import folder_lock
+    from napari_dycon.core.locks import folder_lock
 
     busy_error = BusyError(
         f"Run {run.id} is being trained already{remote_host(run)}. Stop it first, or wait."
@@ -124,7 +124,7 @@ def with_process_record(
     A new run is held from here on, as ``acquire_run`` holds one that is gone on with (``held``).
     """
     from napari_dycon.application.engine_process import mark_process_alive
-    from napari_dycon.core.atomic import folder_lock
+    from napari_dycon.core.locks import folder_lock
 
     run: Run | None = None
     get_takeover: Callable[[], ProcessIdentity | None] | None = None

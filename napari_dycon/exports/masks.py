@@ -8,22 +8,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.cleanup import remove_stale_temporaries
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
 from napari_dycon.errors import UserError
 from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
 from napari_dycon.io.dicom.references import read_reference
-from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
+from napari_dycon.io.dicom.segmentation import Segment, write_dicom_seg, write_parametric_map
 from napari_dycon.io.dicom.terminology import Code
 from napari_dycon.io.volume import Volume
-from napari_dycon.project.importing.case_import import OnProgress
-from napari_dycon.project.models import UNANNOTATED, Status
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 
-Mask = npt.NDArray[np.uint8]
 MaskSource = Literal["best", "labels", "predictions"]
 FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
 
@@ -48,7 +46,7 @@ def export_masks(
     uncertainty: bool = False,
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ItemProgressCallback | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[ExportedMask]:
     """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case that has something to write.
@@ -79,13 +77,16 @@ def export_masks(
     """
     check_folder(out, project)
     scans = list_scan_files(project)
+    segments = [
+        Segment(c.value, c.name, c.color, (codes or {}).get(c.value)) for c in project.classes
+    ]
     remove_stale_temporaries(out)
     case_ids = [project.get_case(i).id for i in cases] if cases else [c.id for c in project.cases]
     exported: list[ExportedMask] = []
     left_out: list[str] = []
     for number, case in enumerate(case_ids, start=1):
         label, prediction_run = _find_sources(project, case, source, run)
-        mask: Mask | None = None
+        mask: LabelArray | None = None
         if label is not None or prediction_run is not None:
             grid = project.read_grid(case)
             mask, mask_source = _combine_masks(project, case, label, prediction_run, grid)
@@ -104,10 +105,7 @@ def export_masks(
             path = out / f"{case}{FILE_SUFFIXES[format_]}"
             check_target(path, scans)
             if format_ == "dicom-seg":
-                write_dicom_seg(
-                    mask, grid, path, classes=project.classes, codes=codes,
-                    keep_identity=keep_identity,
-                )  # fmt: skip
+                write_dicom_seg(mask, grid, path, segments=segments, keep_identity=keep_identity)
             else:
                 io.write_mask(mask, reference=grid, path=path)
             exported.append(ExportedMask(case, path, mask_source))
@@ -154,7 +152,7 @@ def _find_sources(
 
 def _combine_masks(
     project: Project, case: str, label: Path | None, run: str | None, grid: Volume
-) -> tuple[Mask, str]:
+) -> tuple[LabelArray, str]:
     """Mask of a case, and what it is made of."""
     label_mask = None if label is None else io.read_label(label, reference=grid).array
     if run is None:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
 from napari_dycon.exports.masks import FILE_SUFFIXES, MaskSource, export_masks
 from napari_dycon.exports.nnunet import write_nnunet
 from napari_dycon.exports.report.write import write_report
 from napari_dycon.io.dicom.terminology import Code, search
-from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.store import Project
 
 FORMATS = {
@@ -35,7 +35,7 @@ def export(
     uncertainty: bool = False,
     keep_identity: bool = False,
     codes: Mapping[int, Code] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ItemProgressCallback | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Export a project's work; see ``FORMATS``, and ``export_masks`` for the parameters.

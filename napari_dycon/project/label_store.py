@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import ensure_dir, folder_lock
+from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.containment import ensure_links_within, ensure_within
+from napari_dycon.core.locks import folder_lock
+from napari_dycon.core.types import Array
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_images import read_grid
@@ -20,7 +21,6 @@ from napari_dycon.project.label_rules import check_values, compute_label_status,
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.models import Status
 
-Array = npt.NDArray[Any]
 LABEL_SUFFIX = ".nii.gz"  # how the names of label files end
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.atomic import folder_lock, temporary_path, write_json
+from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.containment import ensure_within
+from napari_dycon.core.locks import folder_lock
 from napari_dycon.core.untrusted import read_bytes
 from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.models import Case, ProjectManifest, parse_manifest, validate_manifest

@@ -18,7 +18,6 @@ from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.external_images import path_error
 from napari_dycon.project.schema_version import check_schema_version
 
-UNANNOTATED = 255
 Split = Literal["train", "validation"]
 
 # Okabe and Ito's colors, told apart by nearly everybody, without the black; those that look like

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy.typing as npt
-
 from napari_dycon import io
 from napari_dycon.core.atomic import atomic_write_many, ensure_dir, write_json
 from napari_dycon.core.containment import ensure_links_within, ensure_within
+from napari_dycon.core.types import Array
 from napari_dycon.core.untrusted import parse_number, read_json
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
@@ -17,7 +16,6 @@ from napari_dycon.project.case_images import read_grid
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.runs.run_store import RunStore
 
-Array = npt.NDArray[Any]
 PredictionKind = Literal["mask", "uncertainty", "disagreement"]
 MAX_FEATURES = 10_000
 

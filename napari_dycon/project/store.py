@@ -13,12 +13,12 @@ from typing import Any
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.containment import ensure_within
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import case_images, manifest
 from napari_dycon.project.external_images import external_folders
 from napari_dycon.project.importing.case_import import (
-    OnProgress,
     OnSkip,
     TargetProject,
     commit_cases,
@@ -27,7 +27,6 @@ from napari_dycon.project.importing.case_import import (
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.label_store import LabelStore
 from napari_dycon.project.models import (
-    UNANNOTATED,
     Case,
     ClassInfo,
     Split,
@@ -197,7 +196,7 @@ class Project:
         images: Sequence[Path | Sequence[Path]],
         *,
         labels: Mapping[str, Path] | None = None,
-        progress: OnProgress | None = None,
+        progress: ItemProgressCallback | None = None,
         ids: Sequence[str] | None = None,
         value_map: Mapping[int, int] | None = None,
         resample: bool = False,

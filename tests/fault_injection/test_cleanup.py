@@ -151,7 +151,7 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
 def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from napari_dycon.core.atomic import folder_lock\n"
+        "from napari_dycon.core.locks import folder_lock\n"
         "with folder_lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(

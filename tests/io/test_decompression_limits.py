@@ -233,7 +233,7 @@ def test_reading_needs_no_psutil() -> None:
     code = (
         "import sys; sys.modules['psutil'] = None\n"
         "from napari_dycon.core import available_memory\n"
-        "available_memory.OWN_CGROUPS = available_memory.OWN_CGROUPS / 'none'\n"
+        "available_memory.PROCESS_CGROUPS = available_memory.PROCESS_CGROUPS / 'none'\n"
         "assert available_memory.available_memory() is None"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

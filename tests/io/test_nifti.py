@@ -165,7 +165,7 @@ def test_nothing_that_names_a_patient_is_passed_on(tmp_path: Path) -> None:
     nib.save(image, tmp_path / "MUSTERMANN.nii.gz")
     volume = read_volume(tmp_path / "MUSTERMANN.nii.gz")
     for write in (write_mask, write_map):
-        write(volume.array, like=volume, path=tmp_path / "out.nii.gz")
+        write(volume.array, reference=volume, path=tmp_path / "out.nii.gz")
         raw = (tmp_path / "out.nii.gz").read_bytes()
         assert b"MUSTERMANN" not in raw
         assert b"MUSTERMANN" not in gzip.decompress(raw)

@@ -34,5 +34,5 @@ def test_next_status(current: Status, label_status: Status) -> None:
 def test_statuses_are_shown_with_a_space() -> None:
     assert Status.IN_PROGRESS == "in_progress"
     assert [status.display_name for status in Status] == [
-        "unlabeled", "in progress", "labeled", "reviewed",
+        "unlabeled", "in_progress", "labeled", "reviewed",
     ]  # fmt: skip

@@ -37,7 +37,7 @@ def window(
     yield make
     for panel in panels:
         panel.release()
-        qtbot.waitUntil(lambda panel=panel: panel.background.idle, timeout=20_000)
+        qtbot.waitUntil(lambda panel=panel: panel.task_runner.is_idle, timeout=20_000)
 
 
 @pytest.fixture

@@ -38,12 +38,12 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
     qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
     qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
     # Overlays come one a turn of the event loop, this one last.
-    qtbot.waitUntil(lambda: panel.layers.layer("disagreement") is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.layers.find_layer("disagreement") is not None, timeout=20_000)
     return viewer, panel
 
 
 def proposed(layers: Any) -> bool:
-    layer = layers.layer("proposal")
+    layer = layers.find_layer("proposal")
     return layer is not None and layer.visible
 
 
@@ -57,7 +57,7 @@ def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
     from napari.utils.shortcuts import default_shortcuts
 
     _viewer, panel = opened
-    active = panel.layers.layer("label")
+    active = panel.layers.find_layer("label")
     theirs = set()
     for name, keys in default_shortcuts.items():
         kind = name.split(":")[1]
@@ -74,7 +74,7 @@ def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
 def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     session, layers = panel.session, panel.layers
-    label = layers.layer("label")
+    label = layers.find_layer("label")
     view = session.case
     label.data_setitem(np.nonzero(box(view.label.shape, 4)), 1)
     label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
@@ -95,7 +95,7 @@ def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
     before = view.label.copy()
     press(viewer, Qt.Key.Key_G)
     qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
-    assert panel.annotate.tools.accept.isVisibleTo(panel)
+    assert panel.annotate.tools.accept_button.isVisibleTo(panel)
     assert np.array_equal(view.label, before)
     press(viewer, Qt.Key.Key_D)
     assert not proposed(layers)
@@ -116,12 +116,12 @@ def box(shape: tuple[int, ...], number: int) -> np.ndarray:
 
 def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     _viewer, panel = opened
-    view, label = panel.session.case, panel.layers.layer("label")
+    view, label = panel.session.case, panel.layers.find_layer("label")
     bright = np.argwhere(view.image.array > 150)
     z, y, x = (int(c) for c in bright.mean(axis=0).round())
     panel.session.annotation.set_paint_range((140.0, 1e4))
-    assert panel.annotate.brush.limited.isChecked()
-    panel.annotate.brush.size.setValue(40.0)
+    assert panel.annotate.brush.limit_checkbox.isChecked()
+    panel.annotate.brush.diameter.setValue(40.0)
     layer_slice = view.image.array[z]
     label.paint((z, y, x), 1)
     painted = view.label[z] == 1
@@ -131,13 +131,13 @@ def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
     assert not (view.label == 1).any()
     label.paint((z, y, x), 0)  # background and removal are never limited
     assert (view.label[z] == 0).sum() > painted.sum()
-    panel.annotate.brush.limited.setChecked(False)
+    panel.annotate.brush.limit_checkbox.setChecked(False)
     assert panel.session.annotation.paint_range is None
 
 
 def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) -> None:
     _viewer, panel = opened
-    label, size = panel.layers.layer("label"), panel.annotate.brush.size
+    label, size = panel.layers.find_layer("label"), panel.annotate.brush.diameter
     finest = min(panel.session.case.image.spacing_mm[1:])
     size.setValue(11 * finest)
     before = panel.session.case.label.copy()
@@ -147,7 +147,7 @@ def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) ->
     assert abs(width.max() + finest - 11 * finest) <= finest
     assert set(changed[:, 0]) == {8}
     label.undo()
-    panel.annotate.brush.ball.setChecked(True)
+    panel.annotate.brush.ball_checkbox.setChecked(True)
     label.paint((8, 10, 9), 1)
     assert len(set(np.argwhere(panel.session.case.label == 1)[:, 0])) > 3
     label.undo()
@@ -157,11 +157,11 @@ def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) ->
 
 def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any) -> None:
     _viewer, panel = opened
-    view, label = panel.session.case, panel.layers.layer("label")
+    view, label = panel.session.case, panel.layers.find_layer("label")
     before = view.label.copy()
     panel.layers.go_to_slice(6, 0)
     panel.layers.set_brush_mm(12.0)
-    panel.review.accept_brush.click()
+    panel.review.accept_brush_button.click()
     label.paint((6, 8, 8), 1)
     touched = view.label[6] != 255
     assert touched.any()
@@ -169,21 +169,21 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any)
     assert {0, 1} <= set(np.unique(view.label[6][touched]).tolist())
     label.undo()
     assert np.array_equal(view.label, before)
-    panel.annotate.brush.paint.click()  # paints freely again
+    panel.annotate.brush.paint_button.click()  # paints freely again
     label.paint((6, 20, 2), 1)
     assert view.label[6, 20, 2] == 1
 
 
 def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
-    before = {role: panel.layers.layer(role) for role in ("image", "label")}
+    before = {role: panel.layers.find_layer(role) for role in ("image", "label")}
     label = before["label"]
     label.mode = "paint"
     label.paint((8, 8, 8), 1)
     panel.session.show_case("scan-4")
     qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
     view = panel.session.case
-    assert {role: panel.layers.layer(role) for role in before} == before
+    assert {role: panel.layers.find_layer(role) for role in before} == before
     assert label.mode == "paint"  # whoever paints goes on painting
     assert before["image"].data is view.image.array
     assert before["image"].name == "scan-4"
@@ -216,38 +216,38 @@ def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
     seen: list[list[float]] = []
 
     def shown(_: object) -> None:  # after the layers, which listen first
-        seen.append([layers.layer(role).opacity for role in roles])
+        seen.append([layers.find_layer(role).opacity for role in roles])
         layers.go_to_slice(3, 0)
 
     session.case_shown.connect(shown)
     session.show_case("scan-4")
     qtbot.waitUntil(lambda: bool(seen), timeout=20_000)
     session.case_shown.disconnect(shown)
-    qtbot.waitUntil(lambda: layers.layer("disagreement").opacity > 0, timeout=20_000)
+    qtbot.waitUntil(lambda: layers.find_layer("disagreement").opacity > 0, timeout=20_000)
     assert seen == [[0.0, 0.0, 0.0]]
-    assert [layers.layer(role).opacity for role in roles] == [layers.opacity[r] for r in roles]
-    assert (layers.layer("prediction").data == 1).all()
+    assert [layers.find_layer(role).opacity for role in roles] == [layers.opacity[r] for r in roles]
+    assert (layers.find_layer("prediction").data == 1).all()
     assert layers.slice_index == 3
 
 
 def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     press(viewer, Qt.Key.Key_N)
-    assert panel.review.places.text() == "Place 1 of 2, 1 seen"
+    assert panel.review.hotspot_label.text() == "Place 1 of 2, 1 seen"
     first = panel.layers.slice_index
-    assert panel.strip.here.value() == first
+    assert panel.strip.position_line.value() == first
     press(viewer, Qt.Key.Key_N)
-    assert panel.review.places.text() == "Place 2 of 2, 2 seen"
+    assert panel.review.hotspot_label.text() == "Place 2 of 2, 2 seen"
     assert panel.layers.slice_index != first
     press(viewer, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
     assert panel.layers.slice_index == first
-    panel.strip._go(17.2)
+    panel.strip._go_to(17.2)
     assert panel.layers.slice_index == 17
     viewer.dims.order = (1, 0, 2)
     qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=20_000)
     assert len(panel.strip.profile.annotated_fractions) == panel.session.case.image.shape[1]
     press(viewer, Qt.Key.Key_H)
-    assert not panel.layers.layer("uncertainty").visible
+    assert not panel.layers.find_layer("uncertainty").visible
 
 
 def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
@@ -265,8 +265,8 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
 def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     panel.review.toggles["difference"].setChecked(True)
-    qtbot.waitUntil(lambda: panel.layers.layer("difference") is not None, timeout=20_000)
-    shown = panel.layers.layer("difference")
+    qtbot.waitUntil(lambda: panel.layers.find_layer("difference") is not None, timeout=20_000)
+    shown = panel.layers.find_layer("difference")
     assert (shown.data > 0).sum() == (panel.session.case.prediction > 0).sum()
     panel.session.accept_prediction()
     qtbot.waitUntil(lambda: not shown.data.any(), timeout=20_000)
@@ -284,7 +284,7 @@ def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot
     panel.session.project.add_class("second")
     panel.session.cases_changed.emit()
     press(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
-    assert panel.layers.layer("label").selected_label == 2
+    assert panel.layers.find_layer("label").selected_label == 2
     assert panel.annotate.structures.value == 2
     card = ShortcutsDialog(panel, build_shortcuts(panel))
     qtbot.addWidget(card)
@@ -294,16 +294,16 @@ def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot
 
 def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) -> None:
     _viewer, panel = opened
-    rows = panel.data.list
+    rows = panel.data.case_list
     qtbot.waitUntil(lambda: rows.summaries.get("scan-3").suggestion is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: rows._rows["scan-3"].text(2) == "1", timeout=20_000)
-    assert "network" in rows._rows["scan-3"].toolTip(2)
+    qtbot.waitUntil(lambda: rows._items["scan-3"].text(2) == "1", timeout=20_000)
+    assert "network" in rows._items["scan-3"].toolTip(2)
     rows.sortByColumn(2, Qt.SortOrder.AscendingOrder)
     assert rows.topLevelItem(0).text(0) == "scan-3"
-    panel.data.filter.setCurrentText("Labeled")
+    panel.data.filter_box.setCurrentText("Labeled")
     shown = [rows.topLevelItem(i) for i in range(rows.topLevelItemCount())]
     assert sorted(i.text(0) for i in shown if not i.isHidden()) == ["scan-0", "scan-1", "scan-2"]
-    qtbot.waitUntil(lambda: not rows._rows["scan-5"].icon(0).isNull(), timeout=20_000)
+    qtbot.waitUntil(lambda: not rows._items["scan-5"].icon(0).isNull(), timeout=20_000)
 
 
 def test_keys_and_strip_go_with_the_panel(opened: Any) -> None:
@@ -317,7 +317,7 @@ def test_keys_and_strip_go_with_the_panel(opened: Any) -> None:
 
 def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
-    panel.annotate.brush.paint.click()
+    panel.annotate.brush.paint_button.click()
     panel.session.close_project()
     qtbot.wait(200)  # drawn without any layer
     assert not viewer.layers
@@ -331,12 +331,12 @@ def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> N
     known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
     assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known
     app.commands.execute_command("napari-dycon.next_place").result()
-    assert panel.review.places.text().startswith("Place 1 of 2")
+    assert panel.review.hotspot_label.text().startswith("Place 1 of 2")
     app.commands.execute_command("napari-dycon.accept_slice").result()
     index = panel.layers.slice_index
     assert np.array_equal(panel.session.case.label[index], panel.session.case.prediction[index])
     app.commands.execute_command("napari-dycon.accept_grown").result()  # tells, raises nothing
-    assert "no proposal" in panel.message.text()
+    assert "no proposal" in panel.message_label.text()
 
 
 def test_preferences_decide_what_a_window_starts_with(
@@ -351,7 +351,7 @@ def test_preferences_decide_what_a_window_starts_with(
         settings.annotate.brush_mm, settings.review.show_above = 3.0, 0.5
         settings.train.minutes = 25
         _, panel = window()
-        assert panel.annotate.brush.size.value() == 3.0
+        assert panel.annotate.brush.diameter.value() == 3.0
         assert panel.layers.overlays.threshold == 0.5
         assert panel.train.minutes.value() == 25
         with pytest.raises(ValueError, match="greater than or equal"):
@@ -398,7 +398,7 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     viewer, panel = opened
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
-        run = project.new_run("dycon", {"method": "dycon"})
+        run = project.runs.create("dycon", {"method": "dycon"})
         run.append_event({"event": "started", "labeled": labeled})
         for step in range(1, 20):
             loss = {"supervised": 1 / step}
@@ -407,10 +407,10 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
             run.append_event({"event": "validation", "step": step, "mean": mean})
         run.append_event({"event": "finished", "step": 19})
     panel.session.runs_changed.emit()
-    rounds = panel.train.rounds
+    rounds = panel.train.history
     qtbot.waitUntil(lambda: rounds.table.topLevelItemCount() == 2, timeout=20_000)
     assert rounds.table.topLevelItem(1).text(1) == "4"
-    assert "still help" in rounds.verdict.text()
+    assert "still help" in rounds.summary_label.text()
     rounds.table.setCurrentItem(rounds.table.topLevelItem(0))
     assert len(rounds.plot.listDataItems()) == 2
     panel.tabs.setCurrentIndex(1)
@@ -419,13 +419,13 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
 
 def test_asking_for_a_click_twice_gets_one_click(opened: Any) -> None:
     viewer, panel = opened
-    label = panel.layers.layer("label")
+    label = panel.layers.find_layer("label")
     label.mode = "paint"
     waiting = len(viewer.mouse_drag_callbacks)
-    panel.annotate.brush.pick.click()
-    panel.review.accept_piece.click()
+    panel.annotate.brush.pick_button.click()
+    panel.review.accept_component_button.click()
     assert len(viewer.mouse_drag_callbacks) == waiting + 1
-    panel.layers._awaited()
+    panel.layers._cancel_click()
     assert (len(viewer.mouse_drag_callbacks), label.mode) == (waiting, "paint")
 
 

@@ -138,8 +138,8 @@ def test_files_are_added_with_their_channels(
 
     def fill(dialog: Any) -> None:
         assert not dialog.buttons.button(OK).isEnabled()
-        dialog.choose(1, 0, chosen[3])
-        dialog.choose(1, 1, chosen[2])
+        dialog.assign_image(1, 0, chosen[3])
+        dialog.assign_image(1, 1, chosen[2])
         picture(viewer, "add-channels")
         dialog.buttons.button(OK).click()
 
@@ -212,10 +212,10 @@ def test_a_new_project_of_files_sorted_by_hand(
 
     def fill(dialog: Any) -> None:
         dialog.channels.setText("dwi")
-        assert not dialog.by_hand
-        assert not dialog._assign.isEnabled()
+        assert not dialog.should_assign_channels
+        assert not dialog._assign_checkbox.isEnabled()
         dialog.channels.setText("dwi, adc")
-        dialog._assign.setChecked(True)
+        dialog._assign_checkbox.setChecked(True)
         dialog.grab().save(str(pictures / "new-project-by-hand.png"))
         answer(assign, ChannelDialog)
         dialog.buttons.button(OK).click()
@@ -223,7 +223,7 @@ def test_a_new_project_of_files_sorted_by_hand(
     def assign(dialog: Any) -> None:
         dialog.add_button.click()
         for n, path in enumerate(found):
-            dialog.choose(n // 2, n % 2, path)
+            dialog.assign_image(n // 2, n % 2, path)
         dialog.table.item(0, 0).setText("first")
         dialog.buttons.button(OK).click()
 
@@ -243,8 +243,8 @@ def test_one_export_at_a_time_with_progress(
     session = panel.session
     go_on = threading.Event()
 
-    def slow(*_: Any, progress: Any, **__: Any) -> list[Path]:
-        progress(1, 4, "zoe")
+    def slow(*_: Any, on_progress: Any, **__: Any) -> list[Path]:
+        on_progress(1, 4, "zoe")
         assert go_on.wait(20)
         return [tmp_path / "out" / "zoe.nii.gz"]
 
@@ -252,13 +252,13 @@ def test_one_export_at_a_time_with_progress(
     said: list[tuple[str, str]] = []
     session.message.connect(lambda *message: said.append(message))
     session.export("nifti", tmp_path / "out")
-    qtbot.waitUntil(lambda: [bar.n for bar in panel.background._bars] == [250], timeout=20_000)
-    assert [bar.desc for bar in panel.background._bars] == ["Exporting: zoe: "]
+    qtbot.waitUntil(lambda: [bar.n for bar in panel.task_runner._bars] == [250], timeout=20_000)
+    assert [bar.desc for bar in panel.task_runner._bars] == ["Exporting: zoe: "]
     panel.data.export_button.click()  # no dialog that is filled in for nothing
-    assert said[-1] == ("error", "An export is at work already; wait until it is done.")
+    assert said[-1] == ("error", "An export is already running. Wait until it has finished.")
     go_on.set()
     qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=20_000)
-    assert not panel.background._bars
+    assert not panel.task_runner._bars
     go_on.clear()
     monkeypatch.undo()
     session.export("nifti", tmp_path / "out")  # nothing to export: the next one may start

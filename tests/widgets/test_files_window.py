@@ -67,7 +67,7 @@ def test_dicom_series_join_a_project_and_uneven_ones_by_consent(
     assert session.project.read_image("bert").shape == (7, 6, 7)
     session.show_case("bert")
     qtbot.waitUntil(lambda: session.case.id == "bert", timeout=20_000)
-    panel.layers.layer("label").data[3] = 1
+    panel.layers.find_layer("label").data[3] = 1
     session.flush()
     session.show_case("anna")
     qtbot.waitUntil(lambda: session.case.id == "anna", timeout=20_000)
@@ -103,13 +103,13 @@ def test_export_asks_what_the_format_needs_and_writes(
 
     def fill(dialog: Any) -> None:
         dialog.out.setText(str(tmp_path / "out"))
-        dialog.what.setCurrentIndex(1)
+        dialog.mask_source.setCurrentIndex(1)
         picture(viewer, "export")
         dialog.buttons.button(QDialogButtonBox.StandardButton.Ok).click()
 
     answer(fill, ExportDialog)
     panel.data.export_button.click()
-    qtbot.waitUntil(lambda: "Exported" in panel.message.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: "Exported" in panel.message_label.text(), timeout=20_000)
     written = sorted((tmp_path / "out").glob("*.nii.gz"))
     assert written
     case = written[0].name.split(".")[0]
@@ -158,7 +158,7 @@ def test_ct_is_looked_at_in_windows(
     save_series(tmp_path / "scans" / "ct", values(), change=hounsfield)
     save_series(tmp_path / "scans" / "mr", values())
     viewer, panel = window()
-    session, chooser = panel.session, panel.annotate.gray_window
+    session, chooser = panel.session, panel.annotate.ct_window
     session.create_project(tmp_path / "p", tmp_path / "scans")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("mr")
@@ -167,13 +167,15 @@ def test_ct_is_looked_at_in_windows(
     session.show_case("ct")
     qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
     assert chooser.isVisibleTo(panel)
-    scan = panel.layers.layer("image")
+    scan = panel.layers.find_layer("image")
     chooser.choice.setCurrentText("brain")
     assert tuple(scan.contrast_limits) == (0, 80)
     picture(viewer, "ct-window")
     session.show_case("mr")
     qtbot.waitUntil(lambda: session.case.id == "mr", timeout=20_000)
-    assert tuple(panel.layers.layer("image").contrast_limits) == session.case.intensity_ranges[0]
+    assert (
+        tuple(panel.layers.find_layer("image").contrast_limits) == session.case.intensity_ranges[0]
+    )
     session.show_case("ct")
     qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
-    assert tuple(panel.layers.layer("image").contrast_limits) == (0, 80)
+    assert tuple(panel.layers.find_layer("image").contrast_limits) == (0, 80)

@@ -8,7 +8,7 @@ from napari_dycon.widgets.window.task_runner import PROGRESS_STEPS, update_progr
 
 
 class Bar:
-    """What ``advance`` needs of napari's progress bar."""
+    """What ``update_progress`` needs of napari's progress bar."""
 
     def __init__(self) -> None:
         self.n, self.text = 0, ""

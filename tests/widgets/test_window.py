@@ -62,10 +62,10 @@ def test_open_paint_train_accept_reopen(
     )
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     ids = [case.id for case in session.project.cases]
-    assert panel.data.list.topLevelItemCount() == 10
+    assert panel.data.case_list.topLevelItemCount() == 10
 
     # Show: a click on a case brings its registered layers.
-    panel.data.list.setCurrentItem(panel.data.list.topLevelItem(4))
+    panel.data.case_list.setCurrentItem(panel.data.case_list.topLevelItem(4))
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     shown = session.case.id
     assert shown == ids[4]
@@ -73,20 +73,20 @@ def test_open_paint_train_accept_reopen(
 
     # Paint with napari's brush; the label saves itself, undo is napari's own.
     label = roles(viewer)["label"]
-    panel.annotate.brush.paint.click()
+    panel.annotate.brush.paint_button.click()
     assert (label.mode, label.selected_label) == ("paint", 1)
     middle = tuple(n // 2 for n in session.case.image.shape)
     with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
         label.paint(middle, 1)
     assert session.project.labels.read(shown)[middle] == 1
-    assert session.project.case(shown).status == "in_progress"
+    assert session.project.get_case(shown).status == "in_progress"
     label.paint((2, 2, 2), 2)
     label.undo()
     assert session.case.label[2, 2, 2] == 255
     viewer.dims.point = tuple(
         m * s for m, s in zip(middle, session.case.image.spacing_mm, strict=True)
     )
-    panel.annotate.slice_done.click()
+    panel.annotate.complete_slice_button.click()
     assert (session.case.label[middle[0]] != 255).all()
     assert (session.case.label[middle[0] + 1] == 255).all()
     picture(viewer, "annotate")
@@ -126,7 +126,7 @@ def test_open_paint_train_accept_reopen(
     before = session.case.label.copy()
     panel.review.accept_button.click()
     assert np.array_equal(session.case.label, session.case.prediction)
-    assert session.project.case(shown).status == "labeled"
+    assert session.project.get_case(shown).status == "labeled"
     label.undo()
     assert np.array_equal(session.case.label, before)
     label.redo()
@@ -141,8 +141,8 @@ def test_open_paint_train_accept_reopen(
     session = panel.session
     session.open_project(hippocampus / "project")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    assert session.project.case(shown).status == "labeled"
-    assert session.project.run().id == run
+    assert session.project.get_case(shown).status == "labeled"
+    assert session.project.runs.get().id == run
     session.show_case(shown)
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
     assert np.array_equal(session.case.label, accepted)
@@ -228,10 +228,10 @@ def test_a_cancelled_close_leaves_the_panel_alive(
             event.ignore()
             return True
 
-    main, cancel = panel._watch.main, Cancel()
-    main.removeEventFilter(panel._watch)
+    main, cancel = panel._close_handler.main_window, Cancel()
+    main.removeEventFilter(panel._close_handler)
     main.installEventFilter(cancel)
-    main.installEventFilter(panel._watch)  # the last one is asked first
+    main.installEventFilter(panel._close_handler)  # the last one is asked first
     roles(viewer)["label"].paint((5, 5, 5), 1)
     main.close()
     assert main.isVisible()
@@ -273,9 +273,9 @@ def test_a_removed_label_layer_comes_back_with_a_click(
 ) -> None:
     viewer, panel = shown(window, project, qtbot)
     viewer.layers.remove(roles(viewer)["label"])
-    item = panel.data.list.topLevelItem(3)
+    item = panel.data.case_list.topLevelItem(3)
     for _ in range(2):
-        panel.data.list.itemClicked.emit(item, 0)
+        panel.data.case_list.itemClicked.emit(item, 0)
     qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=20_000)
 
 
@@ -308,15 +308,15 @@ def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any)
             yield {"event": "waiting"}
 
     for number in range(QThreadPool.globalInstance().maxThreadCount() + 1):
-        panel.background.stream(f"job {number}", events(), lambda _: None)
+        panel.task_runner.stream(f"job {number}", events(), lambda _: None)
     qtbot.wait(300)
     image = QImage(QSize(2000, 2000), QImage.Format.Format_ARGB32)
     assert image.scaled(900, 900).width() == 900
     answers: list[int] = []
-    panel.background.submit(lambda: 1, answers.append, print)
+    panel.task_runner.submit(lambda: 1, answers.append, print)
     qtbot.waitUntil(lambda: answers == [1], timeout=20_000)
     go_on[0] = False
-    qtbot.waitUntil(lambda: panel.background.idle, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
 
 
 def test_no_section_is_wider_than_the_panel(window: Callable[[], Any], qtbot: Any) -> None:
@@ -347,7 +347,7 @@ def test_events_keep_their_order(window: Callable[[], Any], qtbot: Any) -> None:
     steps = [
         {"event": "step", "step": i, "progress": i / 200, "remaining": 1.0} for i in range(200)
     ]
-    panel.background.stream("job", iter(steps), slow)
+    panel.task_runner.stream("job", iter(steps), slow)
     qtbot.waitUntil(lambda: len(seen) == 200, timeout=20_000)
     assert seen == sorted(seen)
 

@@ -13,18 +13,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.core.types import UNANNOTATED, Array
 from napari_dycon.engine.atlas.box_filter import local_mean, local_sum
 from napari_dycon.engine.device import use_single_thread
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
-Array = npt.NDArray[Any]
 ArrayOrTensor = Array | Tensor
 
 SEARCH_RADIUS = 1  # voxels around a place that are asked as well

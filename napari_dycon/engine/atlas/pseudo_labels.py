@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_dycon.core.types import UNANNOTATED, Array, LabelArray
 from napari_dycon.engine.atlas.label_fusion import CPU, bounding_box, fuse_labels, label_values
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair
 from napari_dycon.engine.atlas.registration import registration_shape
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array, save_array
 from napari_dycon.engine.device import choose_sampling_device
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
 MAX_ATLASES = 4  # of one scan at most
 # Registration is as exact as its grid: a structure has to be large on it for votes to know more
@@ -40,8 +40,6 @@ MIN_CONTRAST_RATIO = 0.4  # share of that contrast which what it votes for needs
 KEPT_FRACTION = 2 / 3  # share of the votes that is learned from
 CONTRAST_RING_VOXELS = 4  # voxels around a structure that count as its surroundings
 
-Array = npt.NDArray[Any]
-LabelArray = npt.NDArray[np.uint8]
 LabelArrays = Sequence[LabelArray]
 
 

@@ -13,13 +13,13 @@ import contextlib
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.core.types import UNANNOTATED, Array
 from napari_dycon.engine.atlas.label_fusion import label_probabilities
 from napari_dycon.engine.atlas.pseudo_labels import (
     MAX_ATLASES,
@@ -45,14 +45,12 @@ from napari_dycon.engine.data.preprocessing import (
 )
 from napari_dycon.engine.data.splits import label_snapshot_path, load_case_split
 from napari_dycon.engine.device import choose_sampling_device
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
-Array = npt.NDArray[Any]
 
 SAME_SCAN_TOLERANCE = (
     0.02  # deviations by which a scan differs at most from itself, prepared another time

@@ -17,13 +17,14 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from napari_dycon.core.containment import ensure_within
+from napari_dycon.core.types import Array
 from napari_dycon.engine.atlas.segmentation import can_atlases_agree, is_valid_atlas, load_atlases
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.patches import LabeledCase
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
-Array = npt.NDArray[Any]
 
 MAX_REJECTED = 2  # scans without a vote, after which no other is tried
 MAX_TEMPLATE_AGE_S = 3600.0  # seconds that templates of earlier weights are kept

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from napari_dycon.core.atomic import ensure_dir, write_json
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.core.untrusted import parse_integer, read_json
 from napari_dycon.engine.atlas.pseudo_labels import (
     MAX_ATLASES,
@@ -30,7 +31,6 @@ from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preparation import TrainingData, has_foreground
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.runs.events import Event
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.augmentation import (
     Augmentation,
@@ -37,7 +38,6 @@ from napari_dycon.engine.data.sampling import (
     voxels_by_class,
 )
 from napari_dycon.engine.data.volumes import MappedVolumes, Volumes
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
 LEFT_RIGHT_AXIS = 2  # axis of canonical voxels (D, H, W)
 

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.atomic import ensure_dir, write_json
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import LabeledCase, UnlabeledCase
@@ -33,7 +34,6 @@ from napari_dycon.engine.data.preprocessing import (
     save_array,
 )
 from napari_dycon.engine.data.splits import CaseSplit, label_snapshot_path, save_case_split
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError, ProjectError, UserError
 from napari_dycon.project.runs.events import Event
 

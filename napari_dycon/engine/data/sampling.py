@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED, Array
 
-Array = npt.NDArray[Any]
 ClassVoxels = tuple[int, Array]  # value of a class, some of its voxels (n, 3)
 
 

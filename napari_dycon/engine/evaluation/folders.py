@@ -6,31 +6,25 @@ once, and every case is scored on the same classes. Only one pair is in memory a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.engine.evaluation.segmentation_metrics import (
-    UNANNOTATED,
-    evaluate_case,
-    summarize,
-)
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback
+from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case, summarize
 from napari_dycon.errors import GeometryError, LabelError, UserError
 from napari_dycon.io import is_scan, read_label, read_volume, scan_name
 from napari_dycon.io.volume import Volume, grid_difference
 
 MAP_SUFFIXES = ("_uncertainty", "_disagreement")
 
-ProgressCallback = Callable[[int, int, str], None]
-
 
 def evaluate_folders(
     predictions: Path,
     references: Path,
-    on_progress: ProgressCallback | None = None,
+    on_progress: ItemProgressCallback | None = None,
     *,
     n_structures: int | None = None,
 ) -> dict[str, Any]:

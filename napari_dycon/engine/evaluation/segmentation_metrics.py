@@ -12,17 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from napari_dycon.core.types import UNANNOTATED, Array, Mask
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.uncertainty_metrics import evaluate_uncertainty, spearman
 from napari_dycon.errors import GeometryError, LabelError
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-
-UNANNOTATED = 255
 SEGMENTATION_METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
 UNCERTAINTY_METRICS = ("auroc", "auroc_foreground", "ece", "aurc", "error_rate")
 

@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.types import Array, Mask
 from napari_dycon.engine.evaluation.foreground_margin import dilate_mm
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 N_CALIBRATION_BINS = 15

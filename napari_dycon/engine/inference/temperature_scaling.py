@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.evaluation.foreground_margin import dilate_mm
 from napari_dycon.engine.inference.uncertainty import ensemble_mean
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
 MAX_SAMPLED_VOXELS = 20_000  # of a case at most
 TEMPERATURES = torch.from_numpy(np.geomspace(0.25, 4.0, 97))

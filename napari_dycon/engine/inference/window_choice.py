@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel
 from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
@@ -24,7 +25,6 @@ from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class
 from napari_dycon.engine.inference.predict import predict_probabilities
 from napari_dycon.engine.inference.windows import plan_windows
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.errors import DyconError
 
 LARGER_SIDE = 1.25  # of a window, in sides of a patch

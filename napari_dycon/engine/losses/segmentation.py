@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-UNANNOTATED = 255
+from napari_dycon.core.types import UNANNOTATED
 
 
 def upcast(x: Tensor) -> Tensor:

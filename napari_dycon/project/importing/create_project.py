@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_dycon.project.importing.case_import import OnProgress, OnSkip
+from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.project.importing.case_import import OnSkip
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.importing.import_plan import ImportPlan, OnNote, plan_import
 from napari_dycon.project.manifest import check_target_folder
@@ -19,7 +20,7 @@ def create_project(
     images: Path | str,
     labels: Path | str | None = None,
     classes: Sequence[str] | None = None,
-    progress: OnProgress | None = None,
+    progress: ItemProgressCallback | None = None,
     *,
     n_labeled: int | None = None,
     channels: Sequence[str] | None = None,
@@ -61,7 +62,7 @@ def create_project(
 def create_from_plan(
     path: Path,
     plan: ImportPlan,
-    progress: OnProgress | None = None,
+    progress: ItemProgressCallback | None = None,
     *,
     resample: bool = False,
     on_note: OnNote | None = None,

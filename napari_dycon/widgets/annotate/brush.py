@@ -12,7 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -37,25 +37,27 @@ class BrushControls(QWidget):
             lambda: self.select_value(structures.value),
         )
         self.background_button = make_button(
-            "Background", "Paint what is surely not the structure", lambda: self.select_value(0)
+            "Background",
+            "Paint background: certainly not the structure",
+            lambda: self.select_value(0),
         )
         self.erase_button = make_button(
-            "Unmark",
+            "Erase annotation",
             "Take annotations away: what is painted over counts as not annotated again",
             lambda: self.select_value(UNANNOTATED),
         )
-        self.size = QDoubleSpinBox()
-        self.size.setRange(0.1, 200.0)
-        self.size.setDecimals(1)
-        self.size.setSuffix(" mm")
-        self.size.setToolTip("Diameter of the brush; also the keys [ and ]")
-        self.size.valueChanged.connect(layers.set_brush_mm)
+        self.diameter = QDoubleSpinBox()
+        self.diameter.setRange(0.1, 200.0)
+        self.diameter.setDecimals(1)
+        self.diameter.setSuffix(" mm")
+        self.diameter.setToolTip("Diameter of the brush; also the keys [ and ]")
+        self.diameter.valueChanged.connect(layers.set_brush_mm)
         self.ball_checkbox = QCheckBox("3D")
         self.ball_checkbox.setToolTip(
             "Paint balls that reach into the neighboring slices, not discs"
         )
         self.ball_checkbox.toggled.connect(layers.set_brush_3d)
-        self.limit_checkbox = QCheckBox("Only gray values")
+        self.limit_checkbox = QCheckBox("Limit to intensities")
         self.limit_checkbox.setProperty(
             "dycon_tip", "The brush reaches only voxels of the scan within this range"
         )
@@ -68,7 +70,7 @@ class BrushControls(QWidget):
             spin_box.valueChanged.connect(self._on_range_edited)
         self.pick_button = make_button(
             "Pick",
-            "Click into the scan: its gray values there become the range (key R over the scan)",
+            "Click into the scan: the intensities there become the range (R over the scan)",
             report_errors(session, self._pick_on_next_click),
         )
         tools = QHBoxLayout()
@@ -76,7 +78,7 @@ class BrushControls(QWidget):
             tools.addWidget(item)
         grid = QGridLayout()
         grid.addWidget(QLabel("Size"), 0, 0)
-        grid.addWidget(self.size, 0, 1)
+        grid.addWidget(self.diameter, 0, 1)
         grid.addWidget(self.ball_checkbox, 0, 2)
         grid.addWidget(self.limit_checkbox, 1, 0, 1, 2)
         grid.addWidget(self.pick_button, 1, 2)
@@ -98,7 +100,7 @@ class BrushControls(QWidget):
         if layer is not None:
             self.layers.viewer.layers.selection.active = layer
             layer.visible = True
-            layer.limits.template = None
+            layer.limits.reference_label = None
             layer.selected_label = value
             layer.mode = "paint"
 
@@ -129,8 +131,8 @@ class BrushControls(QWidget):
                 self.high.setValue(high)
 
     def _show_diameter(self) -> None:
-        with signals_blocked(self.size), signals_blocked(self.ball_checkbox):
-            self.size.setValue(self.layers.brush_mm)
+        with signals_blocked(self.diameter), signals_blocked(self.ball_checkbox):
+            self.diameter.setValue(self.layers.brush_mm)
             self.ball_checkbox.setChecked(self.layers.brush_3d)
 
     def _apply_limit(self, enabled: bool) -> None:
@@ -161,8 +163,8 @@ class BrushControls(QWidget):
             report_errors(self.session, self._pick_range)(voxel)
 
         self.layers.call_on_next_click(on_click)
-        self.session.message.emit("info", "Click into the scan to pick the range of gray values.")
+        self.session.message.emit("info", "Click into the scan to pick the range of intensities.")
 
     def _pick_range(self, voxel: tuple[int, int, int]) -> None:
         low, high = self.session.annotation.pick_intensity_range(voxel)
-        self.session.message.emit("info", f"Painting gray values {low:.1f} to {high:.1f} only.")
+        self.session.message.emit("info", f"Painting only intensities {low:.1f} to {high:.1f}.")

@@ -111,8 +111,9 @@ class ChannelDialog(QDialog):
     Parameters
     ----------
     channels : names of at least two
-    pieces : images to choose from
-    examples : files of cases that are known, one a channel; see ``matching.arrange``
+    candidates : images to choose from
+    examples : files of cases that are known, one a channel; see
+    ``channel_matching.assign_channels``
     """
 
     def __init__(
@@ -282,8 +283,8 @@ class ChannelDialog(QDialog):
                 if path in owner:
                     users = name if owner[path] == name else f"{owner[path]} and for {name}"
                     return (
-                        f"{self._candidates[path].display_name} is chosen twice, for {users}. Choose another "
-                        "for one of them."
+                        f"{self._candidates[path].display_name} is chosen twice, for {users}. "
+                        "Choose another for one of them."
                     )
                 owner[path] = name
         return ""

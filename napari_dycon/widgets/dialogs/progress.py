@@ -39,13 +39,13 @@ def find_main_window() -> QWidget | None:
 def run_with_dialog(
     title: str, task: Callable[[OnProgress], T], window: QWidget | None, *, can_cancel: bool = True
 ) -> T:
-    """Do ``work`` in a thread and return what it returns, or raise what it raises.
+    """Do ``task`` in a thread and return what it returns, or raise what it raises.
 
     Parameters
     ----------
     title : what takes long, to be read by a person
-    work : is called with a function that takes how much is done, and of how much
-    window : over which progress is shown; without one, ``work`` is simply done
+    task : is called with a function that takes how much is done, and of how much
+    window : over which progress is shown; without one, ``task`` is simply done
     can_cancel : offer a person to leave it; work that changes nothing may be left
 
     Raises

@@ -166,7 +166,7 @@ class CaseLayers(PaintedLayers):
             label = self.find_layer("label")
             if label.data is not case.label:  # whatever napari made of it is what gets painted
                 case.label = label.data
-            self.session.label_writer = label.write
+            self.session.label_writer = label.write_region
             self.viewer.layers.selection.active = label
             self.overlays.hide_until_loaded()
         self._orient_camera()
@@ -225,7 +225,7 @@ class CaseLayers(PaintedLayers):
             layer.contrast_limits = self._contrast_limits(case, index)
         label = self.find_layer("label")
         self.assign_to_case(label, case, "label")
-        label.show(case.label, _get_channel(case, 0))
+        label.show_case(case.label, _get_channel(case, 0))
         label.brush_mm = self.brush_mm
 
     def _format_image_name(self, case: ActiveCase, index: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from napari.layers import Labels
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 
 
 @dataclasses.dataclass
@@ -34,7 +34,7 @@ class CaseLabels(Labels):
     Parameters
     ----------
     image : (D, H, W), the channel whose gray values count
-    only_shown : the label is only looked at
+    read_only : the label is only looked at
     """
 
     def __init__(

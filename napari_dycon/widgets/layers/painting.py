@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.layer_stack import LayerStack
@@ -55,7 +55,7 @@ class PaintedLayers(LayerStack):
                 layer.brush_mm = self.brush_mm
 
     def call_on_next_click(self, callback: Callable[[tuple[int, int, int]], None]) -> None:
-        """Call ``work`` with the voxel that is clicked next; the click does not paint."""
+        """Call ``callback`` with the voxel that is clicked next; the click does not paint."""
         layer = self.find_layer("label")
         if layer is None:
             return
@@ -85,7 +85,7 @@ class PaintedLayers(LayerStack):
         if layer is not None and case is not None:
             self.viewer.layers.selection.active = layer
             layer.visible = True
-            layer.limits.template = case.prediction
+            layer.limits.reference_label = case.prediction
             layer.mode = "paint"
 
     # ---- For those who show a case ----------------------------------------------------------
@@ -142,4 +142,4 @@ class PaintedLayers(LayerStack):
 
     def _apply_paint_range(self, intensity_range: tuple[float, float] | None) -> None:
         if (layer := self.find_layer("label")) is not None:
-            layer.limits.gray_range = intensity_range
+            layer.limits.intensity_range = intensity_range

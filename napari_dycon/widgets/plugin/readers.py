@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from napari import current_viewer
 
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io import is_scan
 from napari_dycon.io.dicom.files import is_dicom
+from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.progress import find_main_window
 from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
@@ -63,7 +63,7 @@ def make_sample_case() -> list[LayerData]:
     from napari_dycon.demo.synthetic import CLASSES, make_case
 
     volume, truth = make_case(1)
-    low, high = (float(v) for v in np.quantile(volume.array, (0.005, 0.995)))
+    low, high = intensity_range(volume.array)
     return [
         (
             volume.array,

@@ -23,7 +23,7 @@ COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR = (
     (128, 128, 128, 85),
 )
 TIP = (
-    "Curve: how unsure the network is in each slice. Bar: which slices are annotated (blue: "
+    "Curve: uncertainty of the network in each slice. Bar: which slices are annotated (blue: "
     "finished, light blue: begun, gray: not yet). Click to go there."
 )
 AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")
@@ -60,7 +60,7 @@ class SliceStrip(QWidget):
         self.bars: Any = pg.BarGraphItem(x=[], height=[], width=1.0, y0=0, pen=None)
         self.plot.addItem(self.bars)
         self.position_line = pg.InfiniteLine(movable=True, pen=pg.mkPen("#e04040", width=2))
-        self.position_line.sigDragged.connect(lambda line: self._go(line.value()))
+        self.position_line.sigDragged.connect(lambda line: self._go_to(line.value()))
         self.plot.addItem(self.position_line)
         self.plot.scene().sigMouseClicked.connect(self._on_click)
         layout = QVBoxLayout(self)

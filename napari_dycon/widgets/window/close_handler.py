@@ -22,7 +22,7 @@ class CloseHandler(QObject):
 
     Parameters
     ----------
-    closed : called once the window has really gone; a close can be cancelled
+    on_closed : called once the window has really gone; a close can be cancelled
     """
 
     def __init__(
@@ -103,9 +103,10 @@ class CloseHandler(QObject):
                 return False
             try:
                 session.save_recovery_copy()
-            except DyconError as failed:
+            except DyconError as rescue_error:
                 session.message.emit(
-                    "error", f"Not closed, your last strokes could not be kept anywhere: {failed}"
+                    "error",
+                    f"Not closed, your last strokes could not be kept anywhere: {rescue_error}",
                 )
                 return False
         return True
@@ -119,8 +120,8 @@ class CloseHandler(QObject):
                 session.stop()
 
         prompt = UserPrompt(
-            "Training is at work",
-            f"Run {session.status.run} is being trained. It can go on without this window: open "
+            "Training is running",
+            f"Run {session.status.run} is being trained. It can continue without this window: open "
             "the project again, and you see how far it is.",
             (("Keep training", lambda: None), ("Stop and keep what it learned", stop)),
         )

@@ -34,7 +34,8 @@ def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton
 
 
 def set_enabled(widget: QWidget, disabled_reason: str | None) -> None:
-    """Enable a control when ``why_not`` is empty; otherwise its tooltip says why it is off."""
+    """Enable a control when ``disabled_reason`` is empty; otherwise its tooltip says why it is
+    off."""
     tip = str(widget.property("dycon_tip") or "")
     widget.setEnabled(not disabled_reason)
     widget.setToolTip(

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.task_runner import errors_as_events
-from napari_dycon.project.importing.case_import import OnProgress
+from napari_dycon.core.types import ItemProgressCallback
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -43,7 +43,7 @@ class NapariTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Run ``work`` in a thread; ``done`` or ``failed`` is called on the main thread."""
+        """Run ``task`` in a thread; ``on_done`` or ``on_error`` is called on the main thread."""
 
         # Errors travel as values: superqt's workers lose a RuntimeError.
         def call_task() -> tuple[T | None, Exception | None]:
@@ -69,7 +69,7 @@ class NapariTaskRunner:
     def submit_with_progress(
         self,
         title: str,
-        task: Callable[[OnProgress], T],
+        task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:

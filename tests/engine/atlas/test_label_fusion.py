@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.atlas import label_fusion
 from napari_dycon.engine.atlas.label_fusion import (
     CONTRAST_RADIUS,
@@ -22,7 +23,6 @@ from napari_dycon.engine.atlas.label_fusion import (
     label_probabilities,
     normalize_local_contrast,
 )
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 
 Image = npt.NDArray[np.float32]
 Labels = list[npt.NDArray[np.uint8]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.atlas.registered_cases import warp_case
 from napari_dycon.engine.atlas.segmentation import load_atlases, segment_with_atlases
 from napari_dycon.engine.checkpoints.checkpoint import TrainedModel, load_model
@@ -18,7 +19,6 @@ from napari_dycon.engine.data.patches import LabeledCase
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps, normalized_entropy
-from napari_dycon.engine.losses.segmentation import UNANNOTATED
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project

@@ -25,7 +25,7 @@ class Hand:
 
     def __init__(self, viewer: Any, panel: Any, qtbot: Any) -> None:
         self.viewer, self.panel, self.qtbot = viewer, panel, qtbot
-        self.session, self.box = panel.session, panel.layers.box
+        self.session, self.roi = panel.session, panel.layers.roi
         self.canvas = viewer.window._qt_viewer.canvas
 
     def press(self, key: Any, modifier: Any = NONE) -> None:
@@ -81,39 +81,39 @@ def near(box: Any, *wanted: tuple[int, int]) -> bool:
 
 
 def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> None:
-    viewer, session, box = hand.viewer, hand.session, hand.box
-    tools = hand.panel.annotate.tools.box
-    assert tools.draw.text() == "Draw box"
-    assert "no box is drawn" in tools.remove.toolTip()
+    viewer, session, roi = hand.viewer, hand.session, hand.roi
+    tools = hand.panel.annotate.tools.roi_controls
+    assert tools.draw_button.text() == "Draw region"
+    assert "no box is drawn" in tools.remove_button.toolTip()
     hand.press(Qt.Key.Key_G, SHIFT)
-    assert tools.draw.isChecked()
+    assert tools.draw_button.isChecked()
     hand.drag((10, 4, 3), (10, 16, 14))
     assert near(session.annotation.roi, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
-    assert not box.editing
+    assert not roi.is_editing
     assert viewer.layers.selection.active.name == "label"
-    layer = box.layer
+    layer = roi.layer
     assert layer.metadata["napari_dycon"]["case"] == "scan-3"
     assert layer.metadata["napari_dycon"]["role"] == "box"
     assert tuple(layer.scale) == tuple(viewer.layers["label"].scale)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
     assert viewer.dims.nsteps == hand.panel.session.case.label.shape
 
-    tools.first.setValue(8)
-    tools.last.setValue(12)
+    tools.first_slice.setValue(8)
+    tools.last_slice.setValue(12)
     assert session.annotation.roi[0] == slice(8, 13)
     for index, shown in ((8, 1), (12, 1), (13, 0), (7, 0)):
         hand.panel.layers.go_to_slice(index, 0)
         assert len(layer.data) == shown
         assert layer.bounding_box.visible == bool(shown)
         assert not any(layer.edge_width)  # the outline is drawn otherwise
-    assert "slices 8 to 12" in hand.panel.message.text()
+    assert "slices 8 to 12" in hand.panel.message_label.text()
     hand.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
     hand.drag((7, 8, 8), (7, 18, 12))
     assert near(session.annotation.roi, (7, 13), (4, 19), (3, 15))
 
     viewer.dims.order = (1, 0, 2)
     hand.panel.layers.go_to_slice(10, 1)
-    assert (tools.first.value(), tools.last.value()) == (
+    assert (tools.first_slice.value(), tools.last_slice.value()) == (
         session.annotation.roi[1].start,
         session.annotation.roi[1].stop - 1,
     )
@@ -121,7 +121,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     viewer.dims.order = (0, 1, 2)
     hand.panel.layers.go_to_slice(10, 0)
 
-    tools.draw.click()
+    tools.draw_button.click()
     assert str(layer.mode) == "select"
     before = session.annotation.roi
     middle = (before[1].start + 3, before[2].start + 3)
@@ -132,7 +132,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
         (before[1].start - 2, before[1].stop - 2),
         (before[2].start + 2, before[2].stop + 2),
     )
-    assert box.editing
+    assert roi.is_editing
     hand.press(Qt.Key.Key_Delete)
     assert session.annotation.roi is None
     hand.qtbot.waitUntil(lambda: "Box" not in viewer.layers, timeout=20_000)
@@ -140,7 +140,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
 
 
 def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
-    session, label = hand.session, hand.panel.layers.layer("label")
+    session, label = hand.session, hand.panel.layers.find_layer("label")
     before = session.case.label.copy()
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
@@ -148,7 +148,7 @@ def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
     hand.qtbot.waitUntil(lambda: session.annotation.has_proposal, timeout=20_000)
     assert np.array_equal(session.case.label, before)
     hand.press(Qt.Key.Key_G, SHIFT)  # with the box in hand, too
-    assert hand.box.editing
+    assert hand.roi.is_editing
     hand.press(Qt.Key.Key_A)
     changed = session.case.label != before
     assert changed.sum() > 20
@@ -165,8 +165,8 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
     hand.qtbot.wait(50)
     assert hand.session.annotation.roi is None
-    assert "no rectangle" in hand.panel.message.text()
-    assert hand.box.editing  # the next drag draws
+    assert "no rectangle" in hand.panel.message_label.text()
+    assert hand.roi.is_editing  # the next drag draws
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
 
@@ -193,16 +193,16 @@ def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
 def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None:
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
-    tools = hand.panel.annotate.tools.box
+    tools = hand.panel.annotate.tools.roi_controls
     hand.viewer.dims.ndisplay = 3
-    assert not tools.draw.isEnabled()
-    assert "switch to the 2D view" in tools.draw.toolTip()
-    assert len(hand.box.layer.data) == 2
+    assert not tools.draw_button.isEnabled()
+    assert "switch to the 2D view" in tools.draw_button.toolTip()
+    assert len(hand.roi.layer.data) == 2
     hand.press(Qt.Key.Key_G, SHIFT)
-    assert "2D view" in hand.panel.message.text()
+    assert "2D view" in hand.panel.message_label.text()
     hand.viewer.dims.ndisplay = 2
-    assert tools.draw.isEnabled()
-    assert len(hand.box.layer.data) == 1
+    assert tools.draw_button.isEnabled()
+    assert len(hand.roi.layer.data) == 1
 
 
 def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
@@ -219,7 +219,7 @@ def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
     side = manager.right_widget.vm_container.viewer_model
     assert len(side.layers["Box"].data) == 0
     hand.panel.layers.go_to_slice(11, 0)
-    assert len(hand.box.layer.data) == 1
+    assert len(hand.roi.layer.data) == 1
     hand.session.annotation.set_roi(None)
     hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=20_000)
     toggle_views(hand.viewer)

@@ -282,7 +282,7 @@ def test_layers_of_the_panel_are_written_on_the_grid_of_their_scan(
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-1")
     qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
-    label = panel.layers.layer("label")
+    label = panel.layers.find_layer("label")
     assert set(label.metadata["napari_dycon"]) == {"case", "role", "source"}
     viewer.layers.selection = {label}
     viewer.layers.save(str(tmp_path / "mask.nii.gz"), selected=True, plugin=PLUGIN)

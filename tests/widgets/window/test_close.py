@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_runs import TINY
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.label_store import LabelStore
@@ -111,7 +111,7 @@ def test_a_project_in_use_can_be_looked_at(
 ) -> None:
     other = Session()
     other.open_project(project.path)
-    asked = answers("Only look")
+    asked = answers("Open read-only")
     viewer, panel = window()
     session = panel.session
     session.open_project(project.path)
@@ -123,7 +123,11 @@ def test_a_project_in_use_can_be_looked_at(
     assert not label.editable
     label.mode = "paint"
     assert str(label.mode) == "pan_zoom"
-    for button in (panel.train.start_button, panel.data.add_button, panel.annotate.case_done):
+    for button in (
+        panel.train.start_button,
+        panel.data.add_button,
+        panel.annotate.complete_case_button,
+    ):
         assert not button.isEnabled()
         assert "only to look" in button.toolTip()
     session.show_case("scan-1")
@@ -145,7 +149,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
     assert any(level == "error" and "ended" in text for level, text in said), said
     assert "Traceback" not in str(said)
-    qtbot.waitUntil(lambda: not panel.background._bars, timeout=20_000)
+    qtbot.waitUntil(lambda: not panel.task_runner._bars, timeout=20_000)
     assert panel.train.start_button.isEnabled()
     assert not panel.train.stop_button.isEnabled()
     session.start_training(make_config("supervised", **TINY))

@@ -12,11 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.discovery import contains_scans, find_labels, find_scans
 from napari_dycon.project.importing.layouts.layout import Layout, LayoutCase
-from napari_dycon.project.models import UNANNOTATED
 
 MAX_DESCRIPTION_BYTES = 2**24  # of dataset.json
 

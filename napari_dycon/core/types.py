@@ -1,0 +1,16 @@
+"""Types and constants that every package shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+LabelArray = npt.NDArray[np.uint8]  # class values; 0 is background
+ProgressCallback = Callable[[int, int], None]  # how many items are done, and of how many
+ItemProgressCallback = Callable[[int, int, str], None]  # the same, and the name of the item
+UNANNOTATED = 255  # value of voxels in a label that nothing is known of
