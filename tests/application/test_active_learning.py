@@ -63,7 +63,7 @@ def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: An
         read.append(case_id)
         return real(run_id, case_id)
 
-    monkeypatch.setattr(project, "load_case_metadata", counted)
+    monkeypatch.setattr(project.predictions, "read_metadata", counted)
     assert suggester.suggest(project) == first
     assert read == []
     project.predictions.write_metadata(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})

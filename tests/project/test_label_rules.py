@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.project.label_rules import compute_label_status, get_next_status
-from napari_dycon.project.models import UNANNOTATED, Status
+from napari_dycon.project.models import Status
 
 
 @pytest.mark.parametrize(
@@ -34,5 +35,5 @@ def test_next_status(current: Status, label_status: Status) -> None:
 def test_statuses_are_shown_with_a_space() -> None:
     assert Status.IN_PROGRESS == "in_progress"
     assert [status.display_name for status in Status] == [
-        "unlabeled", "in_progress", "labeled", "reviewed",
+        "unlabeled", "in progress", "labeled", "reviewed",
     ]  # fmt: skip
