@@ -59,7 +59,7 @@ def _train_with_half(lab: Lab) -> Measures:
     needed = _peak_of_steps(lab, config)
     with _limited(needed // 2):
         events = list(train(lab.project, config))
-    run = lab.project.runs()[-1]
+    run = lab.project.runs.list()[-1]
     kinds = [event["event"] for event in events]
     told = [event["message"] for event in events if event["event"] == "warning"]
     about = [message for message in told if "too little memory" in message]
@@ -136,7 +136,7 @@ def _resume(lab: Lab, precision: str) -> Measures:
 
 def _weights(lab: Lab, config: TrainConfig) -> dict[str, torch.Tensor]:
     list(train(lab.project, config))
-    return load_file(lab.project.runs()[-1].weights_path)
+    return load_file(lab.project.runs.list()[-1].weights_path)
 
 
 def _interrupted(lab: Lab, config: TrainConfig, step: int) -> tuple[Run, object]:
@@ -146,7 +146,7 @@ def _interrupted(lab: Lab, config: TrainConfig, step: int) -> tuple[Run, object]
         if event["event"] == "checkpoint" and event["step"] >= step:
             running.close()  # type: ignore[attr-defined]
             break
-    run = lab.project.runs()[-1]
+    run = lab.project.runs.list()[-1]
     return run, read_training_progress(run.state_folder / "state.safetensors").get("loss_scale")
 
 
@@ -188,7 +188,9 @@ def _learn(lab: Lab) -> Measures:
     good = last["event"] == "finished" and bool(known)
     if not lab.quick:
         good = good and known[-1] >= LEAST_DICE and known[-1] >= known[0] - 0.02
-    size = sum(path.stat().st_size for path in Path(lab.project.runs()[-1].folder).rglob("*.*"))
+    size = sum(
+        path.stat().st_size for path in Path(lab.project.runs.list()[-1].folder).rglob("*.*")
+    )
     return {
         "ok": good,
         "steps": last["step"],

@@ -135,13 +135,13 @@ def source(arguments: argparse.Namespace, seed: int) -> tuple[Path, Path, list[s
 
 def train(arguments: argparse.Namespace, project: Project, seed: int) -> Any:
     """The finished run of a seed, trained in a process of its own where it is missing."""
-    finished = [run for run in project.runs() if run.metrics_path.exists()]
+    finished = [run for run in project.runs.list() if run.metrics_path.exists()]
     if not finished:
         words = [sys.executable, "-m", "napari_dycon", "train", project.path, "--json"]
         words += ["--steps", arguments.steps, "--seed", seed, "--device", "cpu"]
         words += [f"--set={pair}" for pair in arguments.set]
         subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
-        finished = [run for run in project.runs() if run.metrics_path.exists()]
+        finished = [run for run in project.runs.list() if run.metrics_path.exists()]
     return finished[-1]
 
 

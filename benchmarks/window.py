@@ -102,7 +102,7 @@ def measure_without_window(path: Path) -> Values:
     found["session_open_ms"], _ = timed(lambda: session.open_project(path))
     found["list_unlabeled_ms"], _ = timed(project.unlabeled_cases)
     case = project.cases[1].id
-    found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in progress"))
+    found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in_progress"))
     found["suggest_next_ms"], _ = timed(session.suggest_next)
     session.set_case_status(case, "unlabeled")
     session.close_project()
@@ -147,7 +147,7 @@ def measure_many(panel: Any, path: Path) -> Values:
     session.show_case("case-00001")
     wait(lambda: session.case is not None and is_calm(panel), 600)
     settle(2.0)  # the first layers of a window
-    measured("set_status", lambda: session.set_case_status("case-00001", "in progress"))
+    measured("set_status", lambda: session.set_case_status("case-00001", "in_progress"))
     measured("back", lambda: session.set_case_status("case-00001", "unlabeled"))
     session.close_project()
     settle(0.5)

@@ -55,7 +55,7 @@ def make_many(folder: Path, count: int) -> Path:
         cases.append({"id": name, "images": [path], "status": status})
     manifest.edit_manifest(project.path, lambda values: values["cases"].extend(cases))
     for _ in range(RUNS):
-        run = project.create_run("dycon", {"method": "dycon"})
+        run = project.runs.create("dycon", {"method": "dycon"})
         predictions = project.path / "predictions" / run.id
         predictions.mkdir(parents=True)
         for number in range(count):
@@ -93,17 +93,17 @@ def make_typical(folder: Path, data: Path | None, large: tuple[int, int, int]) -
         name = f"large-{number}.nii.gz"
         _write_blob(images / name, labels / name, large, 0.7, number)
     project = create_project(folder / "typical", images, classes=["atrium"])
-    run = project.create_run("dycon", {"method": "dycon"})
+    run = project.runs.create("dycon", {"method": "dycon"})
     for case in project.cases:
         if case.id == "atrium-2":
             continue
         truth = (io.read_label(labels / f"{case.id}.nii.gz").array > 0).astype(np.uint8)
         edge = ndimage.gaussian_filter(truth.astype(np.float32), 3)
         unsure = (4 * edge * (1 - edge)).astype(np.float32)
-        project.write_prediction(run.id, case.id, truth, unsure, unsure / 2)
+        project.predictions.write(run.id, case.id, truth, unsure, unsure / 2)
         label = np.full(truth.shape, 255, np.uint8)
         label[::12] = truth[::12]
-        project.save_label(case.id, label)
+        project.labels.save(case.id, label)
     return project.path
 
 

@@ -31,6 +31,7 @@ from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 
 Array = npt.NDArray[Any]
@@ -95,11 +96,11 @@ class Session:
         """Why nothing can be drawn just now, to be shown beside a button; empty when it can."""
         if self.project is None or self.case is None:
             return "choose a case in the list first"
-        return self.project.read_only_reason
+        return self.project.read_only_reason or ""
 
     def list_run_ids(self) -> list[str]:
         """Ids of the open project's runs, the oldest first."""
-        return [run.id for run in self.project.runs()] if self.project is not None else []
+        return [run.id for run in self.project.runs.list()] if self.project is not None else []
 
     def report_error(self, error: Exception) -> None:
         """Show an error as a message."""
@@ -217,7 +218,7 @@ class Session:
         """Make unannotated voxels background, in one slice or everywhere."""
         return self._editor.fill_background(slice_index, axis)
 
-    def set_case_status(self, case_id: str, status: str) -> None:
+    def set_case_status(self, case_id: str, status: Status) -> None:
         """Set a case's status; "labeled" and "reviewed" make the rest of it background."""
         self._editor.set_case_status(case_id, status)
 

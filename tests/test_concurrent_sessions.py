@@ -161,7 +161,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
         "for number in range(20):\n"
         "    label = np.full(shape, 255 if number % 2 else 1, np.uint8)\n"
         "    label[0] = 1\n"
-        "    project.save_label(sys.argv[2], label)\n"
+        "    project.labels.save(sys.argv[2], label)\n"
     )
     cases = [case.id for case in project.cases][-2:]
     processes = [
@@ -170,10 +170,10 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
     assert [process.wait(timeout=120) for process in processes] == [0, 0]
     opened = Project.open(project.path)
     for case in cases:
-        label = opened.read_label(case)
+        label = opened.labels.read(case)
         assert label is not None
         assert label[0].min() == label[0].max() == 1
-        assert opened.get_case(case).status == "in progress"
+        assert opened.get_case(case).status == "in_progress"
 
 
 def test_commands_tell_who_has_the_project(
@@ -188,7 +188,7 @@ def test_commands_tell_who_has_the_project(
 
 
 def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, str, str]]) -> None:
-    made = project.create_run("supervised", make_config("supervised", **TINY).to_dict())
+    made = project.runs.create("supervised", make_config("supervised", **TINY).to_dict())
     with folder_lock(made.folder):  # as the process that trains it does
         code, _, err = run("train", project.path, "--resume", made.id)
     assert code == 2
@@ -249,11 +249,11 @@ def test_a_new_run_is_held_as_well(project: Project) -> None:
         train(project, make_config("supervised", **TINY)), project, is_acquired=False
     ):
         if event["event"] == "step":
-            with pytest.raises(BusyError), acquire_run(project.runs()[-1]):
+            with pytest.raises(BusyError), acquire_run(project.runs.list()[-1]):
                 pass
             held.append(event)
     assert held
-    with acquire_run(project.runs()[-1]):
+    with acquire_run(project.runs.list()[-1]):
         pass
 
 
@@ -301,7 +301,7 @@ def test_a_drive_that_hangs_holds_up_no_window(
 def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = project.create_run("dycon", make_config("dycon").to_dict())
+    run = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     assert engine_process.is_running(run)
     assert engine_process.is_running(run, read_only=True)
@@ -325,7 +325,7 @@ def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
 
 @pytest.mark.parametrize("seconds", [-HEARTBEAT_TIMEOUT_S - 5, 3600.0, 10 * 365 * 86400.0])
 def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds: float) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     date = time.time() + seconds
     os.utime(run.folder / "process.json", (date, date))
@@ -333,7 +333,7 @@ def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds
 
 
 def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -> None:
-    run = project.create_run("dycon", make_config("dycon").to_dict())
+    run = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     before = run.folder.stat().st_mtime_ns
     session = Session()
@@ -347,7 +347,7 @@ def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -
 def test_ones_own_run_comes_before_a_colleagues(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    own, theirs = (project.create_run("dycon", make_config("dycon").to_dict()) for _ in range(2))
+    own, theirs = (project.runs.create("dycon", make_config("dycon").to_dict()) for _ in range(2))
     engine_process.write_identity(own, ProcessIdentity.from_pid(other_process.pid))
     engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
@@ -357,21 +357,21 @@ def test_ones_own_run_comes_before_a_colleagues(
 
 
 def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
-    theirs = project.create_run("dycon", make_config("dycon").to_dict())
+    theirs = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
     session.open_project(project.path)
     assert session.status.run == theirs.id
     own = session.start_training(make_config("supervised", **(TINY | {"steps": 2})))
     session.wait(120)
-    assert project.get_run(own).read_metrics()["outcome"] == "finished"
+    assert project.runs.get(own).read_metrics()["outcome"] == "finished"
     assert theirs.read_control() == {}
 
 
 def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    run = project.create_run("dycon", make_config("dycon").to_dict())
+    run = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events)["event"] == "waiting"
@@ -387,7 +387,7 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
 def test_a_run_that_has_just_ended_is_not_told_to_have_died(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    run = project.create_run("dycon", make_config("dycon").to_dict())
+    run = project.runs.create("dycon", make_config("dycon").to_dict())
     for event in ("started", "finished"):
         run.append_event({"event": event})
     engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
@@ -403,7 +403,7 @@ def test_signs_of_life_are_given_while_there_is_work(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     file = run.folder / "process.json"
     with engine_process.mark_process_alive(run) as taken_over:
         os.utime(file, (0, 0))
@@ -429,7 +429,7 @@ def test_a_run_that_another_machine_took_over_ends_here(
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
     config = make_config("supervised", **(TINY | {"steps": 10_000}))
     events = with_process_record(train(project, config), project, is_acquired=False)
-    run = project.get_run(next(e for e in events if e["event"] == "started")["run"])
+    run = project.runs.get(next(e for e in events if e["event"] == "started")["run"])
     with pytest.raises(BusyError, match="taken over on ward-3"):  # noqa: PT012
         for _ in events:
             engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", 1.0))

@@ -35,14 +35,14 @@ def predicted(session: Session, case: str, level: float) -> str:
     """Write a made-up prediction of a case with two uncertain places."""
     project = session.project
     assert project is not None
-    run = project.runs()[0] if project.runs() else project.create_run("dycon", {})
+    run = project.runs.list()[0] if project.runs.list() else project.runs.create("dycon", {})
     shape = project.read_image(case).shape
     mask = np.zeros(shape, np.uint8)
     mask[4:12, 4:12, 4:12] = 1
     uncertainty = np.full(shape, 0.01, np.float32)
     uncertainty[4:6, 4:6, 4:6] = level
     uncertainty[9:12, 9:12, 9:12] = level
-    project.write_prediction(run.id, case, mask, uncertainty, uncertainty / 2)
+    project.predictions.write(run.id, case, mask, uncertainty, uncertainty / 2)
     return run.id
 
 
@@ -56,7 +56,7 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
     assert session.has_unsaved_changes
     session.show_case("scan-4")
     assert saved == ["scan-3"]
-    assert session.project.read_label("scan-3")[3, 3, 3] == 1
+    assert session.project.labels.read("scan-3")[3, 3, 3] == 1
 
 
 def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
@@ -65,7 +65,7 @@ def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
         session.set_case_status("scan-3", "labeled")
     session.case.label[3:6, 3:6, 3:6] = 1
     session.set_case_status("scan-3", "labeled")
-    label = session.project.read_label("scan-3")
+    label = session.project.labels.read("scan-3")
     assert (np.count_nonzero(label == 1), np.count_nonzero(label == 255)) == (27, 0)
     assert session.project.get_case("scan-3").status == "labeled"
 
@@ -75,9 +75,9 @@ def test_accept_whole_or_by_class(session: Session) -> None:
     session.show_case("scan-3")
     session.case.label[0] = 0
     assert session.accept_prediction([1]) == 8**3
-    assert session.project.get_case("scan-3").status == "in progress"
+    assert session.project.get_case("scan-3").status == "in_progress"
     session.accept_prediction()
-    assert np.array_equal(session.project.read_label("scan-3"), session.case.prediction)
+    assert np.array_equal(session.project.labels.read("scan-3"), session.case.prediction)
     session.show_case("scan-4")
     with pytest.raises(UserError, match="no prediction yet"):
         session.accept_prediction()
@@ -117,10 +117,10 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     session.wait(60)
     assert seen[-1]["event"] == "stopped"
     other.wait(10)
-    assert session.project.get_run().id == run
+    assert session.project.runs.get().id == run
     session.predict(["scan-5"])
     wait_for(lambda: session.case.prediction is not None)
-    assert session.project.predictions("scan-5") == [run]
+    assert session.project.predictions.list_run_ids("scan-5") == [run]
 
 
 def test_a_run_that_dies_is_told_of(session: Session) -> None:

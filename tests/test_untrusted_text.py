@@ -80,7 +80,7 @@ class Page(HTMLParser):
 
 def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
     project = named(project)
-    run = project.create_run("dycon", {"method": NAMES[1]})
+    run = project.runs.create("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
     run.config_path.write_text(json.dumps({"method": NAMES[1], "init_from": NAMES[0]}), "utf-8")
     (out,) = export(project, "report", tmp_path / "out", ExportOptions(run=run.id))
@@ -197,9 +197,9 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
         (case,) = project.cases
         label = np.zeros(project.read_grid(case.id).shape, np.uint8)
         label[2:5] = 1
-        project.save_label(case.id, label)
+        project.labels.save(case.id, label)
     project = named(project)
-    run = project.create_run("dycon", {"method": "dycon"})
+    run = project.runs.create("dycon", {"method": "dycon"})
     planned = {
         "preprocessing.spacing": [1, 1, 1],
         "network.half_resolution": False,

@@ -63,7 +63,7 @@ class Suggester:
             candidates = [
                 c.id for c in project.cases if c.split == "train" and c.id not in labeled_ids
             ]
-            newest_runs = project.newest_predictions()
+            newest_runs = project.predictions.newest_run_ids()
             scores = {
                 case: self._read_score(project, newest_runs.get(case), case) for case in candidates
             }
@@ -108,7 +108,7 @@ class Suggester:
         self, project: Project, cases: Sequence[str], labeled: Sequence[str]
     ) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64]]:
         """Features of cases and of labeled ones as one run saw them, the newest that saw all."""
-        for run in reversed(project.runs()):
+        for run in reversed(project.runs.list()):
             rows: list[npt.NDArray[np.float64]] = []
             for case in cases:
                 row = self._read_metadata(project, run.id, case).features
@@ -129,7 +129,7 @@ class Suggester:
         return None, np.zeros((0, 0))
 
     def _read_metadata(self, project: Project, run: str, case_id: str) -> CaseMetadata:
-        path = project.case_metadata_path(run, case_id)
+        path = project.predictions.metadata_path(run, case_id)
         try:
             file_stat = path.stat()
         except OSError:
@@ -138,7 +138,7 @@ class Suggester:
         cached = self._metadata.get(path)
         if cached is not None and cached[0] == file_version:
             return cached[1]
-        metadata = _parse_metadata(project.load_case_metadata(run, case_id))
+        metadata = _parse_metadata(project.predictions.read_metadata(run, case_id))
         self._metadata[path] = file_version, metadata
         return metadata
 
@@ -211,19 +211,19 @@ def suggest_cases(project: Project) -> list[Suggestion]:
 
 def read_case_score(project: Project, case_id: str) -> float | None:
     """Score of a case's newest prediction, the same that ``evaluate`` reports."""
-    runs = project.predictions(case_id)
+    runs = project.predictions.list_run_ids(case_id)
     if not runs:
         return None
-    score = _parse_metadata(project.load_case_metadata(runs[0], case_id)).score
+    score = _parse_metadata(project.predictions.read_metadata(runs[0], case_id)).score
     return compute_mean_uncertainty(project, runs[0], case_id) if score is None else score
 
 
 def compute_mean_uncertainty(project: Project, run: str, case_id: str) -> float | None:
     """Score of a prediction by its files, where the run did not write it down."""
-    uncertainty = project.read_prediction(run, case_id, "uncertainty")
+    uncertainty = project.predictions.read(run, case_id, "uncertainty")
     if uncertainty is None:
         return None
-    mask = io.read_label(project.prediction_path(run, case_id))
+    mask = io.read_label(project.predictions.path(run, case_id))
     return foreground_margin.mean_foreground_uncertainty(mask.array, uncertainty, mask.spacing_mm)
 
 

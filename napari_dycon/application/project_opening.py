@@ -51,7 +51,7 @@ class ProjectOpener:
         """Open a project; see ``Session.open_project``."""
 
         def read_project() -> OpenRequest:
-            project = Project.open(path, read_only_reason=READ_ONLY_REASON if read_only else "")
+            project = Project.open(path, read_only_reason=READ_ONLY_REASON if read_only else None)
             if not project.read_only_reason:
                 clean_project(project.path)
             external_folders = [] if is_trusted(project.path) else project.external_folders()

@@ -57,7 +57,7 @@ class Review:
             raise BusyError("A prediction is already running. Wait until it has finished.")
         if not ids:
             raise UserError("There is no case to predict: every one is labeled.")
-        chosen = project.get_run(run)
+        chosen = project.runs.get(run)
 
         def on_event(event: Event) -> None:
             if state.project is not project:

@@ -59,7 +59,7 @@ class RunController:
                 "No case is labeled yet, and training needs at least one. Choose a case, paint "
                 "the structure, then mark the case as labeled."
             )
-        run = project.create_run(config.method, config.to_dict())
+        run = project.runs.create(config.method, config.to_dict())
         run.write_control(command="run", preview=state.case.id if state.case else None)
         state.runs_changed.emit()
         state.set_run_status(RunStatus("starting", run.id, text="Starting the engine"))
@@ -103,7 +103,9 @@ class RunController:
             return
         read_only = bool(project.read_only_reason)
         running = [
-            run for run in project.runs() if engine_process.is_running(run, read_only=read_only)
+            run
+            for run in project.runs.list()
+            if engine_process.is_running(run, read_only=read_only)
         ]
         running.sort(
             key=lambda run: not engine_process.remote_host(run)

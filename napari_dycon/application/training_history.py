@@ -28,7 +28,7 @@ class RunSummary:
 
 def read_training_history(project: Project) -> list[RunSummary]:
     """All runs of a project that got as far as a step, the oldest first."""
-    summaries = [_summarize_run(run) for run in project.runs()]
+    summaries = [_summarize_run(run) for run in project.runs.list()]
     return [summary for summary in summaries if summary.steps]
 
 

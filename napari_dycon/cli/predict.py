@@ -93,7 +93,7 @@ def predict(
     from napari_dycon.cli.batch_predict import summarize_failures
 
     opened = open_project(project)
-    chosen = opened.get_run(run)
+    chosen = opened.runs.get(run)
     inputs = _resolve_inputs(opened, chosen, images, cases, out)
     network = _load_network(chosen, device)
     failures: list[FailedPrediction] = []
@@ -205,8 +205,8 @@ def find_scans_to_predict(images: Path, channels: Sequence[str], on_skip: OnSkip
 
     ``on_skip`` is called with patients who lack a channel.
     """
-    from napari_dycon.project.importing.create_project import scans_from_layout
     from napari_dycon.project.importing.discovery import contains_scans, find_scans
+    from napari_dycon.project.importing.import_plan import scans_from_layout
     from napari_dycon.project.importing.patient_folders import find_patient_folders
 
     dataset = scans_from_layout(images, channels, on_skip=on_skip)

@@ -60,7 +60,7 @@ def with_process_record(
     try:
         for event in events:
             if event["event"] == "started":
-                run = project.get_run(event["run"])
+                run = project.runs.get(event["run"])
                 if not is_acquired:
                     resources.enter_context(folder_lock(run.folder, timeout_s=0.0))
                 get_takeover = resources.enter_context(mark_process_alive(run))

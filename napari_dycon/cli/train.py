@@ -73,7 +73,7 @@ class TrainOptions:
     def _find_initial_run(self, project: Project) -> str | None:
         if self.init_from is None:
             return None
-        source = project.get_run(self.init_from)
+        source = project.runs.get(self.init_from)
         if not source.has_weights:
             raise UserError(f"Run {source.id} has no weights to start from. Choose another.")
         return source.id
@@ -120,7 +120,7 @@ def train(
     given, another --steps or --time-limit.
     """
     opened = open_project(project)
-    run = None if resume is None else opened.get_run(resume)
+    run = None if resume is None else opened.runs.get(resume)
     if run is not None:
         _reject_conflicting_options(context)
         context.with_resource(acquire_run(run))
@@ -161,7 +161,7 @@ def _reject_conflicting_options(context: typer.Context) -> None:
 def _report_running(project: Project) -> None:
     from napari_dycon.application.engine_process import is_running, remote_host
 
-    for run in project.runs():
+    for run in project.runs.list():
         if is_running(run) and not remote_host(run):
             print_status(f"Run {run.id} is being trained too; each will slow the other down.")
 

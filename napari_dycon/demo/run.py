@@ -82,7 +82,7 @@ def _train_and_predict(project: Project, config: TrainConfig, on_event: OnEvent)
 
     for event in train(project, config):
         on_event(event)
-    run = project.get_run()
+    run = project.runs.get()
     device = choose_device(config.device).device
     dtype = choose_precision("auto", device)
     model = load_model(run.weights_path, device)
@@ -99,7 +99,7 @@ def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
     from napari_dycon.demo.summary import write_markdown_report
     from napari_dycon.engine.evaluation.folders import evaluate_folders
 
-    run = project.get_run()
+    run = project.runs.get()
     prediction_folder = project.path / "predictions" / run.id
     # Cases that were only previewed while they were looked at belong to other groups.
     unlabeled_ids = {case.id for case in project.unlabeled_cases()}

@@ -18,6 +18,7 @@ from napari_dycon.exports.overwrite_guard import check_folder, check_target, lis
 from napari_dycon.io.dicom.references import read_reference
 from napari_dycon.io.dicom.segmentation import Segment, write_dicom_seg, write_parametric_map
 from napari_dycon.io.volume import Volume
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 
 FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
@@ -81,7 +82,7 @@ def export_masks(
     GeometryError
         A label or prediction does not lie on the grid of its scan.
     """
-    run = project.get_run(options.run).id if options.run else None
+    run = project.runs.get(options.run).id if options.run else None
     check_folder(out, project)
     scans = list_scan_files(project)
     remove_stale_temporaries(out)
@@ -126,8 +127,8 @@ def export_masks(
 
 def _make_mask(project: Project, case: str, source: str, run: str | None) -> CaseMask | None:
     """Read label and prediction of a case as far as they are wanted; ``None`` without either."""
-    label_path = project.label_path(case)
-    has_label = project.get_case(case).status != "unlabeled" and label_path.exists()
+    label_path = project.labels.path(case)
+    has_label = project.get_case(case).status != Status.UNLABELED and label_path.exists()
     label = label_path if has_label and source != "predictions" else None
     prediction_run = None if source == "labels" else _choose_run(project, case, run)
     if label is None and prediction_run is None:
@@ -139,7 +140,7 @@ def _make_mask(project: Project, case: str, source: str, run: str | None) -> Cas
 
 def _choose_run(project: Project, case: str, run: str | None) -> str | None:
     """The run whose prediction of a case is taken: the wanted one or else the newest."""
-    runs = project.predictions(case)
+    runs = project.predictions.list_run_ids(case)
     if run is not None:
         return run if run in runs else None
     return next(iter(runs), None)
@@ -153,7 +154,7 @@ def _combine_masks(
     if run is None:
         assert label_mask is not None
         return label_mask, "label"
-    prediction = io.read_label(project.prediction_path(run, case), reference=grid).array
+    prediction = io.read_label(project.predictions.path(run, case), reference=grid).array
     if label_mask is None:
         return prediction, "prediction"
     is_unannotated = label_mask == UNANNOTATED
@@ -197,7 +198,7 @@ def _write_mask(
 def _write_uncertainty(
     project: Project, mask: CaseMask, run: str, path: Path, format_: str, options: ExportOptions
 ) -> None:
-    uncertainty = project.read_prediction(run, mask.case, "uncertainty")
+    uncertainty = project.predictions.read(run, mask.case, "uncertainty")
     if uncertainty is None:
         return
     if format_ == "dicom-seg":

@@ -26,7 +26,7 @@ from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_ids import unique_case_id
 from napari_dycon.project.label_rules import check_values, compute_label_status
-from napari_dycon.project.models import Case, ClassInfo
+from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.store import Project
 
 FILE_SUFFIX = ".nii.gz"
@@ -93,7 +93,7 @@ def _write_cases(
     labels = {
         case.id: path
         for case in cases
-        if case.status != "unlabeled" and (path := project.label_path(case.id)).exists()
+        if case.status != Status.UNLABELED and (path := project.labels.path(case.id)).exists()
     }
     if not labels:
         raise UserError(
@@ -208,7 +208,7 @@ def _read_label(project: Project, case: Case, path: Path | None, scan: Volume) -
         return None
     label = io.read_label(path, reference=scan).array
     check_values(label, project.classes, f"The label of {case.id}")
-    return None if compute_label_status(label) == "unlabeled" else label
+    return None if compute_label_status(label) == Status.UNLABELED else label
 
 
 def _check_scans(project: Project, cases: Sequence[Case]) -> None:

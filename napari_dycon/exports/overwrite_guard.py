@@ -18,7 +18,7 @@ def check_folder(folder: Path, project: Project) -> None:
     """Refuse a folder for results in which the project itself keeps files of the same names."""
     project_folders = [
         project.path / "labels",
-        *(project.path / "predictions" / r.id for r in project.runs()),
+        *(project.path / "predictions" / r.id for r in project.runs.list()),
     ]
     if folder.exists() and any(
         project_folder.exists() and folder.samefile(project_folder)

@@ -20,7 +20,9 @@ OnNote = Callable[[str], None]
 
 
 # Writes a project in one format; returns the files or the folder that were written.
-WriteExport = Callable[[Project, Path, ExportOptions, ItemProgressCallback | None, OnNote | None], list[Path]]
+WriteExport = Callable[
+    [Project, Path, ExportOptions, ItemProgressCallback | None, OnNote | None], list[Path]
+]
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def _export_bundle(
 ) -> list[Path]:
     from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
 
-    run = project.get_run(options.run)
+    run = project.runs.get(options.run)
     if not run.has_weights:
         raise UserError(f"Run {run.id} has no weights yet. Train it first.")
     folder = export_monai_bundle(

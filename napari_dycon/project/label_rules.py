@@ -21,8 +21,9 @@ def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -
     known = {c.value for c in classes}
     if present - known:
         names = ", ".join(f"{c.value} ({c.name})" for c in classes)
+        unknown = ", ".join(map(str, sorted(present - known)))
         raise LabelError(
-            f"{description} holds the unknown class {', '.join(map(str, sorted(present - known)))}; "
+            f"{description} holds the unknown class {unknown}; "
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
             "project, or correct the label."
         )
@@ -41,8 +42,30 @@ def compute_label_status(array: Array) -> Status:
     """Status that follows from a label: nothing, some or all of it annotated."""
     is_unannotated = array == UNANNOTATED
     if is_unannotated.all():
-        return "unlabeled"
-    return "in progress" if is_unannotated.any() else "labeled"
+        return Status.UNLABELED
+    return Status.IN_PROGRESS if is_unannotated.any() else Status.LABELED
+
+
+def get_next_status(
+    current: Status, label_status: Status, explicit_status: Status | None = None
+) -> Status:
+    """Status of a case after its label is saved.
+
+    Parameters
+    ----------
+    current : status of the case in ``project.json``
+    label_status : status that follows from the label, see ``compute_label_status``
+    explicit_status : status that the caller asks for; it takes precedence
+
+    Returns
+    -------
+    A reviewed case stays reviewed as long as all of it is annotated.
+    """
+    if explicit_status is not None:
+        return explicit_status
+    if current is Status.REVIEWED and label_status is Status.LABELED:
+        return Status.REVIEWED
+    return label_status
 
 
 def present_values(files: Sequence[Path]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,8 @@ from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.locks import folder_lock
 from napari_dycon.core.untrusted import read_bytes
-from napari_dycon.errors import ProjectError
-from napari_dycon.project.migrations import back_up
-from napari_dycon.project.models import ProjectManifest, parse_manifest, validate_manifest
+from napari_dycon.errors import ProjectError, UserError
+from napari_dycon.project.models import Case, ProjectManifest, parse_manifest, validate_manifest
 
 FILE = "project.json"
 MAX_MANIFEST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
@@ -71,10 +71,64 @@ def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> Pro
     """Read, change, check and write it under the lock; returns what it holds now."""
     ensure_within(folder, folder / "labels")  # what is changed may write there
     with folder_lock(folder):
-        text = _read_text(folder)
-        values = parse_manifest(text, folder / FILE).model_dump()
+        values = read(folder).model_dump()
         edit(values)
         file = validate_manifest(values, folder / FILE, "Nothing was changed.")
-        back_up(folder / FILE, text)
         write_json(folder / FILE, file.model_dump())
         return file
+
+
+class ManifestStore:
+    """Manifest of an open project: its content as last read, and changes to it.
+
+    Attributes
+    ----------
+    folder : folder of the project
+    content : what ``project.json`` held when it was last read or written
+    read_only_reason : why nothing may be changed; ``None`` when it may
+    """
+
+    def __init__(
+        self, folder: Path, content: ProjectManifest, read_only_reason: str | None = None
+    ) -> None:
+        self.folder = folder
+        self.content = content
+        self.read_only_reason = read_only_reason
+
+    def get_case(self, case_id: str) -> Case:
+        """Find a case by its id."""
+        if (match := self.content.cases_by_id.get(case_id)) is not None:
+            return match
+        ids = [case.id for case in self.content.cases]
+        close = difflib.get_close_matches(case_id, ids, 3)
+        hint = f" Did you mean {', '.join(close)}?" if close else " List them with `cases`."
+        raise UserError(f"There is no case '{case_id}' in {self.content.name}.{hint}")
+
+    def require_writable(self) -> None:
+        """Raise ``ProjectError`` where the project is read-only."""
+        if self.read_only_reason is not None:
+            raise ProjectError(
+                f"{self.content.name} is only shown, and nothing of it is changed: "
+                f"{self.read_only_reason}. To "
+                "work on it, open it again, or a copy of its folder that you may write to."
+            )
+
+    def reload(self) -> None:
+        """Read ``project.json`` again, which another window may have changed."""
+        self.content = read(self.folder)
+
+    def edit(self, edit: Callable[[dict[str, Any]], object]) -> None:
+        """Read, change, check and write ``project.json`` under the lock."""
+        self.require_writable()
+        self.content = edit_manifest(self.folder, edit)
+
+    def update_case(self, case_id: str, **changes: Any) -> None:
+        """Change fields of one case."""
+        self.get_case(case_id)
+
+        def change(values: dict[str, Any]) -> None:
+            for item in values["cases"]:
+                if item["id"] == case_id:
+                    item.update(changes)
+
+        self.edit(change)

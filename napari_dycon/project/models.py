@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections import Counter
 from collections.abc import Sequence
@@ -15,15 +16,27 @@ from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.io.volume import MAX_CHANNELS
 from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.external_images import path_error
-from napari_dycon.project.migrations import migrate
+from napari_dycon.project.schema_version import check_schema_version
 
-Status = Literal["unlabeled", "in progress", "labeled", "reviewed"]
 Split = Literal["train", "validation"]
-STATUSES: tuple[Status, ...] = ("unlabeled", "in progress", "labeled", "reviewed")
 
 # Okabe and Ito's colors, told apart by nearly everybody, without the black; those that look like
 # the heat map of the uncertainty come last.
 PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
+
+
+class Status(enum.StrEnum):
+    """How far a case is annotated, as it stands in ``project.json``."""
+
+    UNLABELED = "unlabeled"
+    IN_PROGRESS = "in_progress"
+    LABELED = "labeled"
+    REVIEWED = "reviewed"
+
+    @property
+    def display_name(self) -> str:
+        """The status as the window and the command line show it."""
+        return self.value.replace("_", " ")
 
 
 class _StrictModel(BaseModel):
@@ -48,7 +61,7 @@ class Case(_StrictModel):
     id: str
     images: Annotated[list[str], Field(min_length=1)]
     split: Split = "train"
-    status: Status = "unlabeled"
+    status: Status = Status.UNLABELED
     resampled: bool = False
 
     @field_validator("id")
@@ -111,7 +124,8 @@ def parse_manifest(text: str, path: Path) -> ProjectManifest:
         ) from None
     if not isinstance(values, dict):
         raise ProjectError(f"{path} is not a project; expected a JSON object.")
-    return validate_manifest(migrate(values, path), path)
+    check_schema_version(values, path)
+    return validate_manifest(values, path)
 
 
 def validate_manifest(

@@ -44,32 +44,32 @@ def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None
 
 
 def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: Any) -> None:
-    run = project.create_run("dycon", {})
-    label = project.read_label("scan-0")
+    run = project.runs.create("dycon", {})
+    label = project.labels.read("scan-0")
     assert label is not None
     cases = [case.id for case in project.unlabeled_cases()]
     for number, case in enumerate(cases):
         shape = project.read_image(case).shape
         empty = np.zeros(shape, np.float32)
-        project.write_prediction(run.id, case, np.zeros(shape, np.uint8), empty, empty)
+        project.predictions.write(run.id, case, np.zeros(shape, np.uint8), empty, empty)
         facts = {"score": 0.1 * (number + 1), "features": [float(number), 1.0]}
-        project.save_case_metadata(run.id, case, facts)
+        project.predictions.write_metadata(run.id, case, facts)
     suggester = Suggester()
     first = suggester.suggest(project)
     read: list[str] = []
-    real = project.load_case_metadata
+    real = project.predictions.read_metadata
 
     def counted(run_id: str, case_id: str) -> dict[str, Any]:
         read.append(case_id)
         return real(run_id, case_id)
 
-    monkeypatch.setattr(project, "load_case_metadata", counted)
+    monkeypatch.setattr(project.predictions, "read_metadata", counted)
     assert suggester.suggest(project) == first
     assert read == []
-    project.save_case_metadata(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
+    project.predictions.write_metadata(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
     assert suggester.suggest(project)[0].case == cases[0]
     assert read == cases[:1]
-    assert project.newest_predictions() == dict.fromkeys(cases, run.id)
+    assert project.predictions.newest_run_ids() == dict.fromkeys(cases, run.id)
 
 
 def test_a_scan_like_the_labeled_ones_comes_later() -> None:
@@ -80,13 +80,13 @@ def test_a_scan_like_the_labeled_ones_comes_later() -> None:
 
 def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> None:
     list(train(project, make_config("dycon", **TINY)))
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     model, cpu = load_model(run.weights_path, torch.device("cpu")), torch.device("cpu")
     open_cases = [case.id for case in project.unlabeled_cases()]
     list(predict_cases(project, run.id, model, open_cases, cpu, torch.float32))
     widths = set()
     for case in [*open_cases, *(c.id for c in project.labeled_cases("train"))]:
-        features = project.load_case_metadata(run.id, case)["features"]
+        features = project.predictions.read_metadata(run.id, case)["features"]
         assert np.isfinite(features).all()
         widths.add(len(features))
     assert widths == {16}  # mean over the scan and over the foreground, of eight channels
@@ -103,11 +103,11 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
     summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
-    run = project.create_run("dycon", {})
-    label = project.read_label("scan-0")
+    run = project.runs.create("dycon", {})
+    label = project.labels.read("scan-0")
     assert label is not None
     empty = np.zeros(label.shape, np.float32)
-    project.write_prediction(run.id, "scan-0", label, empty, empty)
+    project.predictions.write(run.id, "scan-0", label, empty, empty)
     summaries.refresh()
     assert summaries.get("scan-0").dice == pytest.approx(1.0)
     assert summaries.get("scan-3").dice is None
@@ -125,7 +125,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     again = CaseSummaries(session.state, session.task_runner, session.active_learning)
     again.request_thumbnails(["scan-5"])
     assert np.array_equal(again.get("scan-5").thumbnail, picture)
-    project.save_label("scan-0", np.zeros_like(label))
+    project.labels.save("scan-0", np.zeros_like(label))
     summaries.refresh()
     assert summaries.get("scan-0").dice is None  # nothing of the structure is drawn any more
 

@@ -35,7 +35,7 @@ def test_a_project_of_many_cases_is_made_and_worked_with(projects: Any, tmp_path
     suggested = session.list_suggestions()
     assert sorted(found.case for found in suggested) == [c.id for c in project.unlabeled_cases()]
     assert all(found.score is not None for found in suggested)
-    newest = project.newest_predictions()
-    assert newest == {c.id: project.predictions(c.id)[0] for c in project.cases}
+    newest = project.predictions.newest_run_ids()
+    assert newest == {c.id: project.predictions.list_run_ids(c.id)[0] for c in project.cases}
     session.show_case("case-00001")
     assert session.require_case().prediction is not None

@@ -22,8 +22,8 @@ def test_a_history_tells_what_each_run_learned_from(project: Project) -> None:
     project.set_split("scan-2", "validation")
     config = make_config("dycon", **TINY)
     list(train(project, config))
-    first = project.runs()[-1]
-    project.create_run("dycon", config.to_dict())  # never started: no round
+    first = project.runs.list()[-1]
+    project.runs.create("dycon", config.to_dict())  # never started: no round
     list(train(project, config.with_changes(init_from=first.id)))
     history = read_training_history(project)
     assert [r.n_labeled for r in history] == [2, 2]

@@ -230,7 +230,7 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
         "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
         "voxels now; training goes on."
     )
-    run = project.get_run()
+    run = project.runs.get()
     kept = TrainConfig.from_dict(run.read_config())
     assert MemoryPlan.from_config(kept) == MemoryPlan((40, 40, 44), 2, True)
     assert load_model(run.weights_path).config == kept
@@ -264,7 +264,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
                     assert event["step"] == 3
                     events.close()
                     break
-        run = project.runs()[-1]
+        run = project.runs.list()[-1]
         if interrupt:
             state = read_training_progress(run.state_folder / "state.safetensors")
             assert MemoryPlan.from_json(state["memory"]) == MemoryPlan((40, 40, 44), 2, True)
@@ -279,7 +279,7 @@ def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> Non
     with pytest.raises(EngineError, match="ran out of memory, also with the smallest") as told:
         list(train(project, make_config("supervised", **LARGE)))
     assert "--" not in str(told.value)
-    last = project.runs()[-1].read_events()[0][-1]
+    last = project.runs.list()[-1].read_events()[0][-1]
     assert last["event"] == "failed"
 
 
@@ -305,7 +305,7 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
     assert (events[-1]["event"], events[-1]["step"]) == ("finished", 6)
     (told,) = [e["message"] for e in events if e["event"] == "warning"]
     assert "each step is computed in 2 parts now" in told
-    steps = [e["step"] for e in project.get_run().read_history() if e["event"] == "step"]
+    steps = [e["step"] for e in project.runs.get().read_history() if e["event"] == "step"]
     assert steps == sorted(set(steps))
 
 
@@ -313,7 +313,7 @@ def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(train(project, make_config("supervised", **(TINY | {"batch.patch_size": [24, 24, 24]}))))
-    model = load_model(project.get_run().weights_path)
+    model = load_model(project.runs.get().weights_path)
     volume = project.read_image("scan-4")
     usual, seen = predict.predict_windows, []
 
@@ -392,4 +392,4 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     (told,) = warned
     assert told.startswith("This computer has too little memory for this plan, so ")
     assert told.endswith("; training goes on.")
-    assert load_model(project.get_run().weights_path).config.batch.accumulation_steps == 2
+    assert load_model(project.runs.get().weights_path).config.batch.accumulation_steps == 2

@@ -332,7 +332,7 @@ def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) 
         if event["event"] == "checkpoint" and event["step"] == 2:
             interrupted.close()
             break
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (events[-1]["event"], events[-1]["step"]) == ("finished", 3)
     model = load_model(run.weights_path, torch.device("cpu"))
@@ -340,7 +340,7 @@ def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) 
     cpu = torch.device("cpu")
     done = list(predict_cases(project, run.id, model, ["scan-1"], cpu, torch.float32))
     assert done[0]["event"] == "predicted"
-    assert project.read_prediction(run.id, "scan-1") is not None
+    assert project.predictions.read(run.id, "scan-1") is not None
 
 
 @pytest.mark.parametrize("half", [False, True])

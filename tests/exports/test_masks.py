@@ -34,15 +34,15 @@ def dicom_project(tmp_path: Path) -> Project:
     whole = np.zeros(shape, np.uint8)
     whole[1:3, 2:4, 1:5] = 1
     whole[3, 3, 3] = 2
-    project.save_label("anna", whole)
+    project.labels.save("anna", whole)
     part = np.full(shape, 255, np.uint8)
     part[2] = 0
     part[2, 2:4, 2:4] = 1
-    project.save_label("bert", part)
+    project.labels.save("bert", part)
     predicted = np.full(shape, 2, np.uint8)
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     unsure = np.linspace(0, 1, predicted.size, dtype=np.float32).reshape(shape)
-    project.write_prediction(run.id, "bert", predicted, unsure, unsure)
+    project.predictions.write(run.id, "bert", predicted, unsure, unsure)
     return project
 
 
@@ -55,7 +55,7 @@ def test_labels_are_completed_by_predictions_on_the_scans_grid(
     assert [p.name for p in written] == [f"anna{ending}", f"bert{ending}"]
     scan = dicom_project.read_image("bert")
     mask = io.read_label(tmp_path / "out" / f"bert{ending}", reference=scan).array
-    label = dicom_project.read_label("bert")
+    label = dicom_project.labels.read("bert")
     assert np.array_equal(mask, np.where(label == 255, 2, label))
     unsure = io.read_volume(tmp_path / "out" / f"bert_uncertainty{ending}")
     assert unsure.array.dtype == np.float32
@@ -78,7 +78,7 @@ def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) 
     assert np.all(nib.load(only).get_fdata() == 2)
     export(dicom_project, "nifti", tmp_path / "l", ExportOptions(source="labels", cases=["bert"]))
     label = io.read_label(tmp_path / "l" / "bert.nii.gz").array
-    assert np.array_equal(label, dicom_project.read_label("bert"))
+    assert np.array_equal(label, dicom_project.labels.read("bert"))
     options = ExportOptions(source="predictions", cases=["anna"])
     with pytest.raises(UserError, match="None of these cases has a prediction"):
         export(dicom_project, "nifti", tmp_path / "n", options)
@@ -155,10 +155,10 @@ def test_nothing_of_the_project_or_another_case_is_replaced(tmp_path: Path) -> N
     project.add_cases(files)  # as scan and scan-2
     part = np.full((7, 6, 5), 255, np.uint8)
     part[0] = 1
-    project.save_label("scan", part)
-    run = project.create_run("dycon", {})
+    project.labels.save("scan", part)
+    run = project.runs.create("dycon", {})
     zeros = np.zeros(part.shape, np.float32)
-    project.write_prediction(run.id, "scan", zeros.astype(np.uint8), zeros, zeros)
+    project.predictions.write(run.id, "scan", zeros.astype(np.uint8), zeros, zeros)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
     with pytest.raises(UserError, match="would replace the scan"):
         export(project, "nifti", tmp_path / "two")
@@ -188,9 +188,9 @@ def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> No
     project = Project.create(tmp_path / "p")
     project.add_cases([file])
     mask = np.ones((7, 6, 5), np.uint8)
-    project.save_label("scan", mask)
-    run = project.create_run("dycon", {})
-    project.write_prediction(run.id, "scan", mask, mask, mask)
+    project.labels.save("scan", mask)
+    run = project.runs.create("dycon", {})
+    project.predictions.write(run.id, "scan", mask, mask, mask)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="different places"):
         export(project, "nifti", tmp_path / "out", ExportOptions(source=what))
@@ -200,7 +200,7 @@ def test_cases_without_a_structure_are_left_out_of_dicom(
     dicom_project: Project, tmp_path: Path
 ) -> None:
     healthy = np.zeros(dicom_project.read_image("anna").shape, np.uint8)
-    dicom_project.save_label("anna", healthy)
+    dicom_project.labels.save("anna", healthy)
     written = export(dicom_project, "dicom-seg", tmp_path / "out")
     assert [path.name for path in written] == ["bert.dcm"]
     with pytest.raises(UserError, match="with a voxel of a structure"):
@@ -230,7 +230,7 @@ def test_cases_that_are_no_series_are_left_out_aloud(
     (case,) = dicom_project.add_cases([scan])
     label = np.zeros(dicom_project.read_image(case.id).shape, np.uint8)
     label[2:4, 2:4, 2:4] = 1
-    dicom_project.save_label(case.id, label)
+    dicom_project.labels.save(case.id, label)
     said: list[str] = []
     written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=said.append)
     assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]

@@ -105,7 +105,7 @@ def test_gaps_in_values_are_closed_and_recorded(tmp_path: Path, scans: Path) -> 
     project.add_cases(sorted((scans / "images").iterdir())[:2])
     label = np.zeros(project.read_image("scan-0").shape, np.uint8)
     label[3:6], label[6:8] = 2, 4
-    project.save_label("scan-0", label)
+    project.labels.save("scan-0", label)
     folder = write_nnunet(project, tmp_path / "raw")
     about = read(folder)
     assert about["labels"] == {"background": 0, "early": 1, "late": 2}
@@ -119,10 +119,10 @@ def test_gaps_in_values_are_closed_and_recorded(tmp_path: Path, scans: Path) -> 
 
 def test_what_nobody_annotated_is_ignored(project: Project, tmp_path: Path) -> None:
     label = np.full(project.read_image("scan-3").shape, 255, np.uint8)
-    project.save_label("scan-4", label)  # opened, nothing drawn
+    project.labels.save("scan-4", label)  # opened, nothing drawn
     label[5] = 0
     label[5, 4:8, 4:8] = 1
-    project.save_label("scan-3", label)
+    project.labels.save("scan-3", label)
     folder = write_nnunet(project, tmp_path / "raw")
     assert read(folder)["labels"] == {"background": 0, "box": 1, "ignore": 2}
     written = np.asarray(nib.load(folder / "labelsTr" / "scan-3.nii.gz").dataobj)
@@ -153,7 +153,7 @@ def test_several_channels_on_one_grid_and_no_free_text(tmp_path: Path) -> None:
     project.add_cases([files, files[::-1]], ids=["a b.c_seg", "a_b_c_seg_"])
     label = np.zeros(project.read_image("a b.c_seg").shape, np.uint8)
     label[2:4, 2:4, 2:4] = 1
-    project.save_label("a b.c_seg", label)
+    project.labels.save("a b.c_seg", label)
     folder = write_nnunet(project, tmp_path / "raw", name="Two: channels/..")
     assert folder.name == "Dataset001_Two__channels"
     assert names(folder / "imagesTr") == ["a_b_c_seg__0000.nii.gz", "a_b_c_seg__0001.nii.gz"]
@@ -191,7 +191,7 @@ def test_without_a_label_there_is_nothing_to_train_on(scans: Path, tmp_path: Pat
     with pytest.raises(UserError, match="has no annotated case"):
         write_nnunet(project, tmp_path / "raw")
     label = np.full(project.read_image("scan-0").shape, 255, np.uint8)
-    project.save_label("scan-0", label, status="in progress")
+    project.labels.save("scan-0", label, status="in_progress")
     with pytest.raises(UserError, match="no voxel in them is annotated"):
         write_nnunet(project, tmp_path / "raw")
     assert names(tmp_path / "raw") == []

@@ -100,17 +100,17 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
     """A run, and of some cases a prediction: the labels of the first case, moved."""
-    run = project.create_run("dycon", {"method": "dycon"})
+    run = project.runs.create("dycon", {"method": "dycon"})
     write_json(run.metrics_path, {"step": 12, "labeled": ["scan-0", "scan-1"]})
     for case in cases:
-        known = project.read_label(case)
+        known = project.labels.read(case)
         mask = np.zeros(project.read_image(case).shape, np.uint8)
         if known is None:
             mask[5:9, 5:9, 5:9] = 1
         else:
             mask = np.roll(np.where(known == 255, 0, known), shift, 0).astype(np.uint8)
         heat = np.full(mask.shape, 0.25, np.float32)
-        project.write_prediction(run.id, case, mask, heat, heat)
+        project.predictions.write(run.id, case, mask, heat, heat)
     return run
 
 
@@ -134,10 +134,10 @@ def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -
     run = predict(project, [f"scan-{i}" for i in range(5)])
     page = read(write_report(project, tmp_path / "out"))
     found = {row["case"]: row for row in rows(tmp_path / "out")}
-    label = project.read_label("scan-2")
+    label = project.labels.read("scan-2")
     assert label is not None
     spacing = project.read_image("scan-2").spacing_mm
-    wanted = evaluate_case(project.read_prediction(run.id, "scan-2"), label, spacing, [1])
+    wanted = evaluate_case(project.predictions.read(run.id, "scan-2"), label, spacing, [1])
     for name in ("dice", "jaccard", "hd95_mm", "asd_mm"):
         assert float(found["scan-2"][name]) == pytest.approx(wanted["classes"]["1"][name], rel=1e-4)
     assert found["scan-2"]["use"] == "validation"
@@ -156,15 +156,15 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     project: Project, tmp_path: Path
 ) -> None:
     run = predict(project, ["scan-0", "scan-1"])
-    label = project.read_label("scan-0")
+    label = project.labels.read("scan-0")
     assert label is not None
     middle = int(label.sum((1, 2)).argmax())
     sparse = np.full_like(label, 255)
     sparse[middle] = label[middle]
-    project.save_label("scan-0", sparse)
+    project.labels.save("scan-0", sparse)
     page = read(write_report(project, tmp_path / "out"))
     row = rows(tmp_path / "out")[0]
-    guess = project.read_prediction(run.id, "scan-0")
+    guess = project.predictions.read(run.id, "scan-0")
     common = 2 * int((guess[middle] & label[middle]).sum())
     assert float(row["dice"]) == pytest.approx(
         common / int(guess[middle].sum() + label[middle].sum())
@@ -175,7 +175,7 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     assert "Learned from 1 box" in page.text  # scan-1 alone
 
     sparse[middle] = 0  # annotated, and nothing of the structure in it
-    project.save_label("scan-0", sparse)
+    project.labels.save("scan-0", sparse)
     write_report(project, tmp_path / "out", cases=["scan-0"])
     (row,) = rows(tmp_path / "out")
     assert (row["dice"], row["label_ml"]) == ("", "")
@@ -185,7 +185,7 @@ def test_a_structure_in_only_one_of_both_is_marked(project: Project, tmp_path: P
     run = predict(project, ["scan-0"])
     shape = project.read_image("scan-0").shape
     nothing = np.zeros(shape, np.float32)
-    project.write_prediction(run.id, "scan-0", nothing.astype(np.uint8), nothing, nothing)
+    project.predictions.write(run.id, "scan-0", nothing.astype(np.uint8), nothing, nothing)
     page = read(write_report(project, tmp_path / "out", cases=["scan-0"]))
     (row,) = rows(tmp_path / "out")
     assert (row["missed"], float(row["dice"]), row["prediction_ml"]) == ("1", 0.0, "0")
@@ -205,7 +205,7 @@ def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
     case = project.cases[0].id
     label = np.zeros(project.read_image(case).shape, np.uint8)
     label[4:9, 4:9, 4:9] = 1
-    project.save_label(case, label)
+    project.labels.save(case, label)
     path = write_report(project, tmp_path / "out")
     page = read(path)
     assert "<script" not in path.read_text(encoding="utf-8")
@@ -219,10 +219,10 @@ def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
 def test_what_is_missing_is_told_in_its_row(project: Project, tmp_path: Path) -> None:
     run = predict(project, ["scan-0", "scan-1", "scan-2", "scan-4"])
     project.image_paths("scan-0")[0].unlink()
-    project.label_path("scan-1").write_bytes(b"nothing")
-    save_nifti(project.prediction_path(run.id, "scan-2"), np.ones((5, 5, 5), np.uint8))
+    project.labels.path("scan-1").write_bytes(b"nothing")
+    save_nifti(project.predictions.path(run.id, "scan-2"), np.ones((5, 5, 5), np.uint8))
     project.image_paths("scan-3")[0].write_bytes(b"nothing")
-    project.prediction_path(run.id, "scan-4").write_bytes(b"nothing")
+    project.predictions.path(run.id, "scan-4").write_bytes(b"nothing")
     path = write_report(project, tmp_path / "out")
     page = read(path)
     found = {row["case"]: row for row in rows(tmp_path / "out")}
@@ -281,7 +281,7 @@ def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
 def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
     old = predict(project, ["scan-0"], shift=3)
     new = predict(project, ["scan-0"], shift=0)
-    project.create_run("dycon", {"method": "dycon"})  # has not predicted anything
+    project.runs.create("dycon", {"method": "dycon"})  # has not predicted anything
     out = tmp_path / "out"
     assert new.id in read(write_report(project, out, cases=["scan-0"])).text
     assert float(rows(out)[0]["dice"]) == 1.0
@@ -290,9 +290,9 @@ def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
 
 
 def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project) -> None:
-    first = project.create_run("dycon", {"method": "dycon"})
+    first = project.runs.create("dycon", {"method": "dycon"})
     write_json(first.metrics_path, {"labeled": ["scan-0"]})
-    second = project.create_run("dycon", {"method": "dycon", "init_from": first.id})
+    second = project.runs.create("dycon", {"method": "dycon", "init_from": first.id})
     write_json(second.metrics_path, {"labeled": ["scan-1"]})
     project.set_split("scan-0", "validation")
     project.set_split("scan-3", "validation")
@@ -300,7 +300,7 @@ def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project)
     assert [uses[f"scan-{i}"] for i in range(4)] == [
         *("learned from", "learned from", "labeled since", "validation")
     ]
-    at_work = project.create_run("dycon", {"method": "dycon"})
+    at_work = project.runs.create("dycon", {"method": "dycon"})
     assert classify_label_use(project, at_work)["scan-2"] == "learned from"
 
 

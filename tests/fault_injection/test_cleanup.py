@@ -27,6 +27,7 @@ from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import DyconError, ProjectError
+from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -69,7 +70,7 @@ def test_an_event_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_steps_that_were_made_again_count_once(project: Project) -> None:
-    run = project.create_run("dycon", make_config("dycon").to_dict())
+    run = project.runs.create("dycon", make_config("dycon").to_dict())
 
     def step(number: int, loss: float) -> dict[str, Any]:
         return {"event": "step", "step": number, "parts": {"supervised": loss}}
@@ -86,7 +87,7 @@ def test_steps_that_were_made_again_count_once(project: Project) -> None:
 
 
 def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     (run.state_folder / "labels").mkdir(parents=True)
     places = [
         project.path / "project.json",
@@ -115,7 +116,7 @@ def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> 
     assert not any(path.exists() for path in (*old, folder))
     assert all(path.exists() for path in (*young, *foreign, outside))
     assert outside.read_text() == "mine"
-    assert project.label_path("scan-0").exists()
+    assert project.labels.path("scan-0").exists()
     make_old(young)
     (folder).mkdir()
     make_old([folder])
@@ -133,18 +134,18 @@ def make_only_old(folder: Path) -> None:
 def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path: Path) -> None:
     from napari_dycon.exports.registry import export
 
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     mask = np.ones(project.read_grid("scan-4").shape, np.uint8)
-    project.write_prediction(run.id, "scan-4", mask, mask * 0.5, mask * 0.5)
-    for path in (project.label_path("scan-5"), project.prediction_path(run.id, "scan-5")):
+    project.predictions.write(run.id, "scan-4", mask, mask * 0.5, mask * 0.5)
+    for path in (project.labels.path("scan-5"), project.predictions.path(run.id, "scan-5")):
         temporary_path(path).write_bytes(b"half")
     (project.path / "runs" / ".12345678.tmp.002-dycon").mkdir()
     (project.path / "runs" / "003-dycon").mkdir()  # killed before its settings were there
-    assert [r.id for r in project.runs()] == [run.id]
-    assert project.predictions("scan-5") == []
+    assert [r.id for r in project.runs.list()] == [run.id]
+    assert project.predictions.list_run_ids("scan-5") == []
     names = {path.name for path in export(project, "nifti", tmp_path / "out")}
     assert names == {f"scan-{n}.nii.gz" for n in (0, 1, 2, 4)}
-    assert project.create_run("dycon", {}).id == "004-dycon"
+    assert project.runs.create("dycon", {}).id == "004-dycon"
 
 
 def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
@@ -166,7 +167,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
 
 
 def test_a_number_that_another_process_has_by_now(project: Project) -> None:
-    run = project.create_run("dycon", make_config("dycon", **TINY).to_dict())
+    run = project.runs.create("dycon", make_config("dycon", **TINY).to_dict())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         real = ProcessIdentity.from_pid(other.pid)
@@ -194,14 +195,14 @@ def test_a_stroke_that_was_erased_stays_erased(
         raise ProjectError("The disk is full.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Project, "set_status", refuse)
+        patch.setattr(ManifestStore, "update_case", refuse)
         with pytest.raises(ProjectError, match="full"):
             session.flush()
-    assert project.read_label("scan-0")[0, 0, 0] == 255
+    assert project.labels.read("scan-0")[0, 0, 0] == 255
     session.case.label[0, 0, :2] = 0
     session.case.label[0, 0, 1] = 1
     session.flush()
-    assert project.read_label("scan-0")[0, 0, :2].tolist() == [0, 1]
+    assert project.labels.read("scan-0")[0, 0, :2].tolist() == [0, 1]
     assert not any("another window" in text for text in told)
 
 
@@ -217,7 +218,7 @@ def test_a_first_label_is_never_without_its_status(
         write(*arguments, **named)
 
     monkeypatch.setattr(io, "write_mask", watched)
-    project.save_label("scan-4", label)
+    project.labels.save("scan-4", label)
     assert states == ["labeled"]
     assert Project.open(project.path).get_case("scan-4").status == "labeled"
 
@@ -228,11 +229,11 @@ def test_a_first_label_does_not_wait_for_its_status(
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("locked")
 
-    monkeypatch.setattr(Project, "set_status", refuse)
+    monkeypatch.setattr(ManifestStore, "update_case", refuse)
     label = np.ones(project.read_grid("scan-4").shape, np.uint8)
     with pytest.raises(ProjectError, match="locked"):
-        project.save_label("scan-4", label)
-    assert np.array_equal(project.read_label("scan-4"), label)
+        project.labels.save("scan-4", label)
+    assert np.array_equal(project.labels.read("scan-4"), label)
 
 
 def test_a_case_is_shown_when_no_preview_can_be_asked_for(
@@ -240,7 +241,7 @@ def test_a_case_is_shown_when_no_preview_can_be_asked_for(
 ) -> None:
     session = Session()
     session.open_project(project.path)
-    session.run_controller._run = project.create_run("dycon", {})
+    session.run_controller._run = project.runs.create("dycon", {})
 
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
@@ -263,7 +264,7 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
     monkeypatch.setattr(Run, "write_control", refuse)
     before = signal.getsignal(signal.SIGINT)
     try:
-        stop_on_interrupt(project.create_run("dycon", {}))
+        stop_on_interrupt(project.runs.create("dycon", {}))
         signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -272,14 +273,14 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
 def test_a_run_that_cannot_begin_leaves_no_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_dycon.project.runs import run as runs
+    from napari_dycon.project.runs import run_store
 
     def refuse(*_: Any) -> None:
         raise ProjectError("The disk is full.")
 
-    monkeypatch.setattr(runs, "write_json", refuse)
+    monkeypatch.setattr(run_store, "write_json", refuse)
     with pytest.raises(DyconError, match="full"):
-        project.create_run("dycon", {})
+        project.runs.create("dycon", {})
     assert list((project.path / "runs").iterdir()) == []
 
 
@@ -296,7 +297,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
             events.close()
             break
     monkeypatch.setattr(device, "is_bfloat16_faster", lambda: True)
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert again[0]["precision"] == "float32"
 

@@ -56,7 +56,7 @@ def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], obje
     """Saving fails with a reason and harms nothing; once there is room, it comes by itself."""
     told: list[str] = []
     session.message.connect(lambda _, text: told.append(text))
-    path = session.project.label_path("scan-0")
+    path = session.project.labels.path("scan-0")
     before = path.read_bytes() if path.exists() else None
     for save in (session.save_label, session.flush):
         with pytest.raises(ProjectError, match=trouble):
@@ -67,7 +67,7 @@ def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], obje
     mend()
     session.save_label()
     assert "saved now" in told[-1]
-    kept = Project.open(session.project.path).read_label("scan-0")
+    kept = Project.open(session.project.path).labels.read("scan-0")
     assert np.array_equal(kept, drawn(1, kept.shape))
 
 
@@ -184,7 +184,7 @@ def filled_after_a_checkpoint(project: Project, disk: Disk, leave: int) -> Any:
     for event in events:
         if event["event"] == "checkpoint" and event["step"] == 2:
             break
-    state = project.runs()[-1].state_folder / "state.safetensors"
+    state = project.runs.list()[-1].state_folder / "state.safetensors"
     before = state.read_bytes()
     disk.fill(leave)
     return events, state, before
@@ -200,7 +200,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
     with pytest.raises(ProjectError, match=r"could not be written in .*No space left"):
         told += list(events)
     assert state.read_bytes() == before
-    run = on_disk.runs()[-1]
+    run = on_disk.runs.list()[-1]
     if leave:
         last = run.read_events()[0][-1]
         assert last["event"] == "failed"
@@ -222,7 +222,7 @@ def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) ->
             disk.empty()
     assert len(warned) == 1
     assert "No checkpoint at step 3" in warned[0]
-    written = on_disk.runs()[-1].read_events()[0]
+    written = on_disk.runs.list()[-1].read_events()[0]
     assert written[-1]["event"] == "finished"
     assert warned[0] in [event.get("message") for event in written]  # had to wait
 
@@ -240,7 +240,7 @@ def test_the_end_of_a_run_waits_for_room(
         if event["event"] == "warning" and "tried again" in event["message"]:
             disk.empty()
     assert event["event"] == "finished"
-    assert on_disk.get_run().read_metrics()["step"] == 3
+    assert on_disk.runs.get().read_metrics()["step"] == 3
 
 
 def test_no_room_in_the_middle_of_a_checkpoint(
@@ -260,7 +260,7 @@ def test_no_room_in_the_middle_of_a_checkpoint(
     for event in events:
         if event["event"] == "checkpoint" and event["step"] == 2:
             break
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     kept = {p: p.read_bytes() for p in (run.weights_path, run.state_folder / "state.safetensors")}
     monkeypatch.setattr(safetensors_io, "save_file", half)
     with pytest.raises(ProjectError, match=r"safetensors could not .*: No space left on device\."):
@@ -286,21 +286,21 @@ def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> Non
         list(events)
     assert not project.path.exists(), "begun anew where the folder comes back"
     away.rename(project.path)
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (again[0]["from_step"], again[-1]["event"]) == (3, "finished")
 
 
 def test_a_prediction_that_does_not_fit_leaves_the_old_one(on_disk: Project, disk: Disk) -> None:
-    run = on_disk.create_run("dycon", {}).id
+    run = on_disk.runs.create("dycon", {}).id
     shape = on_disk.read_grid("scan-0").shape
     old = np.ones(shape, np.uint8)
-    on_disk.write_prediction(run, "scan-0", old, old * 0.5, old * 0.5)
+    on_disk.predictions.write(run, "scan-0", old, old * 0.5, old * 0.5)
     before = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}
     noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     disk.fill(16 * 4096)  # for one map, not for all
     with pytest.raises(ProjectError, match=r"^scan-0.nii.gz and what belongs to it .*No space"):
-        on_disk.write_prediction(run, "scan-0", 0 * old, noise, noise)
+        on_disk.predictions.write(run, "scan-0", 0 * old, noise, noise)
     disk.empty()
     after = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}
     assert after == before

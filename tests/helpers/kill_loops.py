@@ -54,7 +54,7 @@ def add_run(project: Project) -> str:
         "dycon", **(TINY | {"batch.patch_size": patch, "preprocessing.spacing": spacing})
     )
     config = config.with_changes({"preprocessing.normalization": "zscore"})
-    run = project.create_run("dycon", config.to_dict())
+    run = project.runs.create("dycon", config.to_dict())
     networks = [build_network(config, 1, 2) for _ in range(2)]
     model = TrainedModel(networks[0], networks[1], config, (1,), 1)
     save_weights(run.weights_path, model, 1)
@@ -109,7 +109,7 @@ class Kills:
         first = max((number for _, number, _ in work.Notes(notes).read()), default=0) + 1
         case = self.random.randrange(6)
         fresh = self.project.cases[case].id  # also the first save of a case that had no label
-        self.project.label_path(fresh).unlink(missing_ok=True)
+        self.project.labels.path(fresh).unlink(missing_ok=True)
         self.project.set_status(fresh, "unlabeled")
         since = len(work.Notes(notes).read())
         arguments = (self.path, notes, first, case, tick)
@@ -119,7 +119,7 @@ class Kills:
         lost = 0.0
         for place in {what for what, _, _ in made}:
             id_ = self.project.cases[place].id
-            label = session.require_project().read_label(id_)
+            label = session.require_project().labels.read(id_)
             kept = 0 if label is None else work.number_of(label)
             missing = [t for what, number, t in made if what == place and number > kept]
             lost = max([lost, *(moment - t for t in missing)])
@@ -138,13 +138,16 @@ class Kills:
         killed(work.predict, (self.path, notes, first), self.random.uniform(0, 0.4))
         done = max(number for _, number, _ in work.Notes(notes).read())
         session = self.reopened()
-        run, case = self.project.runs()[0].id, self.project.cases[0].id
+        run, case = self.project.runs.list()[0].id, self.project.cases[0].id
         found = []
         for kind, scale in (("mask", 1), ("uncertainty", 2), ("disagreement", 4)):
-            array = session.require_project().read_prediction(run, case, kind)
+            array = session.require_project().predictions.read(run, case, kind)
             found.append(work.number_of(np.asarray(array * scale).astype(np.uint8)) // 2)
         assert set(found) <= {done, done + 1}
-        assert session.require_project().load_case_metadata(run, case)["score"] in (done, done + 1)
+        assert session.require_project().predictions.read_metadata(run, case)["score"] in (
+            done,
+            done + 1,
+        )
         session.show_case(case)
         view = session.require_case()
         assert view.prediction is not None
@@ -178,7 +181,7 @@ class Kills:
         for format_ in ("nifti", "nrrd"):
             for file in visible(out / format_):
                 mask = io.read_label(file).array
-                label = project.read_label(io.scan_name(file))
+                label = project.labels.read(io.scan_name(file))
                 if label is not None:  # where nobody annotated, the prediction fills it
                     annotated = label != UNANNOTATED
                     assert np.array_equal(mask[annotated], label[annotated])

@@ -93,7 +93,7 @@ class RunKills:
                 "atlas.max_registration_pairs": 6,
             }
             config = make_config("dycon", **(TINY | many | {"intervals.validation_s": 1.0}))
-            self.run = self.project.create_run("dycon", config.to_dict())
+            self.run = self.project.runs.create("dycon", config.to_dict())
             self.run.write_control(command="run", preview=self.project.cases[4].id)
         self.kills += 1
         run = self.run
@@ -170,9 +170,9 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
     -------
     steps, kills, how many steps were made twice, and whether anything differed.
     """
-    whole = project.create_run(config.method, config.to_dict())
+    whole = project.runs.create(config.method, config.to_dict())
     ends_well(project, whole)
-    parts = project.create_run(config.method, config.to_dict())
+    parts = project.runs.create(config.method, config.to_dict())
     rng = random.Random(seed)
     # Each between the same number of steps from the last one's end; the first also while preparing.
     share = config.steps / (kills + 1)

@@ -87,13 +87,13 @@ def paint(path: Path, notes: Path, first: int, case: int, tick: float) -> None:
 def predict(path: Path, notes: Path, first: int) -> None:
     """Write predictions of one run and case without an end."""
     project, log = Project.open(path), Notes(notes)
-    run = project.runs()[0].id
+    run = project.runs.list()[0].id
     case = project.cases[0].id
     shape = project.read_grid(case).shape
     for number in range(first, 2**30):
         mask = drawn(number * 2, shape)
-        project.write_prediction(run, case, mask, mask * 0.5, mask * 0.25)
-        project.save_case_metadata(run, case, {"score": float(number)})
+        project.predictions.write(run, case, mask, mask * 0.5, mask * 0.25)
+        project.predictions.write_metadata(run, case, {"score": float(number)})
         log.add(0, number)
 
 
@@ -104,7 +104,7 @@ def change(path: Path, notes: Path, first: int, scans: Path) -> None:
     for number in range(first, 2**30):
         project.update_class(value, name=f"box {number}")
         log.add(0, number)
-        project.set_status(project.cases[0].id, ("in progress", "labeled")[number % 2])
+        project.set_status(project.cases[0].id, ("in_progress", "labeled")[number % 2])
         project.set_split(case, ("train", "validation")[number % 2])
         if number % 10 == 0:
             scan = scans / f"added-{number}.nii.gz"  # one that the project does not hold yet

@@ -65,11 +65,11 @@ def peak(read: Callable[[], object]) -> int:
 def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
     place: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     path = {
         "scan": tmp_path / "scans" / "images" / "scan-0.nii.gz",
-        "label": project.label_path("scan-0"),
-        "prediction": project.prediction_path(run.id, "scan-0"),
+        "label": project.labels.path("scan-0"),
+        "prediction": project.predictions.path(run.id, "scan-0"),
     }[place]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(zeros(256 * MB, header((512, 512, 512)) + bytes(4)))
@@ -77,8 +77,8 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(validation, "available_memory", lambda: 128 * MB)
     reads = {
         "scan": lambda: project.read_image("scan-0"),
-        "label": lambda: project.read_label("scan-0"),
-        "prediction": lambda: project.read_prediction(run.id, "scan-0"),
+        "label": lambda: project.labels.read("scan-0"),
+        "prediction": lambda: project.predictions.read(run.id, "scan-0"),
     }
     assert peak(reads[place]) < 20 * MB
     with pytest.raises(FileFormatError, match="does not fit into this computer's memory: its vox"):

@@ -29,28 +29,28 @@ def test_labeled_and_unlabeled(project: Project) -> None:
 
 def test_status_follows_from_the_label(project: Project) -> None:
     label = np.full(project.read_image("scan-4").shape, 255, np.uint8)
-    project.save_label("scan-4", label)
+    project.labels.save("scan-4", label)
     assert project.get_case("scan-4").status == "unlabeled"
     label[3] = 0
     label[3, 4:8, 4:8] = 1
-    project.save_label("scan-4", label)
-    assert project.get_case("scan-4").status == "in progress"
-    assert np.array_equal(project.read_label("scan-4"), label)
+    project.labels.save("scan-4", label)
+    assert project.get_case("scan-4").status == "in_progress"
+    assert np.array_equal(project.labels.read("scan-4"), label)
     label[label == 255] = 0
-    project.save_label("scan-4", label)
+    project.labels.save("scan-4", label)
     assert project.get_case("scan-4").status == "labeled"
     project.set_status("scan-4", "reviewed")
-    project.save_label("scan-4", label)
+    project.labels.save("scan-4", label)
     assert Project.open(project.path).get_case("scan-4").status == "reviewed"
 
 
 def test_a_label_that_does_not_fit_is_refused(project: Project) -> None:
-    before = project.read_label("scan-0")
+    before = project.labels.read("scan-0")
     with pytest.raises(GeometryError, match="does not fit case scan-0"):
-        project.save_label("scan-0", np.zeros((2, 2, 2), np.uint8))
+        project.labels.save("scan-0", np.zeros((2, 2, 2), np.uint8))
     with pytest.raises(LabelError, match=r"unknown class 7; expected 0 .background., 1 .box."):
-        project.save_label("scan-0", np.full(before.shape, 7, np.uint8))
-    assert np.array_equal(project.read_label("scan-0"), before)
+        project.labels.save("scan-0", np.full(before.shape, 7, np.uint8))
+    assert np.array_equal(project.labels.read("scan-0"), before)
 
 
 def test_two_windows_keep_each_others_changes(project: Project) -> None:
@@ -131,27 +131,27 @@ def test_a_folder_that_cannot_be_written_keeps_the_old_file(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(atomic.os, "replace", refuse)
-    label = project.read_label("scan-0")
+    label = project.labels.read("scan-0")
     with pytest.raises(ProjectError, match=r"Permission denied.*old file is unchanged"):
-        project.save_label("scan-0", 1 - label)
+        project.labels.save("scan-0", 1 - label)
     assert (project.path / "labels" / "scan-0.nii.gz").read_bytes() == before
     assert [p.name for p in (project.path / "labels").iterdir() if ".tmp." in p.name] == []
 
 
 def test_runs_are_numbered_and_found(project: Project) -> None:
-    first, second = (project.create_run("dycon", {"method": "dycon"}) for _ in range(2))
-    assert [r.id for r in project.runs()] == ["001-dycon", "002-dycon"]
+    first, second = (project.runs.create("dycon", {"method": "dycon"}) for _ in range(2))
+    assert [r.id for r in project.runs.list()] == ["001-dycon", "002-dycon"]
     with pytest.raises(ProjectError, match="no trained weights"):
-        project.get_run()
+        project.runs.get()
     first.weights_path.write_bytes(b"x")
-    assert project.get_run().id == first.id
+    assert project.runs.get().id == first.id
     with pytest.raises(ProjectError, match=r"no run 'nope'.*001-dycon, 002-dycon"):
-        project.get_run("nope")
+        project.runs.get("nope")
     assert second.method == "dycon"
 
 
 def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     run.append_event({"event": "step", "step": 1})
     events, offset = run.read_events()
     assert [e["step"] for e in events] == [1]
@@ -164,7 +164,7 @@ def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
 
 
 def test_control_is_merged(project: Project) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     assert run.read_control() == {}
     run.write_control(command="pause")
     run.write_control(preview="scan-0")

@@ -46,7 +46,7 @@ def test_a_label_of_no_case_is_neither_replaced_nor_taken(project: Project, tmp_
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
     (added,) = project.add_cases([scan(tmp_path / "new.nii.gz")], labels={"new": label})
     assert added.id == "new-2"
-    assert project.label_path("new-2").exists()
+    assert project.labels.path("new-2").exists()
     assert stray.read_bytes() == b"drawn by somebody"
 
 
@@ -79,7 +79,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
     again = Project.open(tmp_path / "a" / "b")
     assert (again.name, again.channels, again.cases) == ("Lesions", ["flair", "t1"], [])
     assert [(c.value, c.name) for c in made.classes] == [(1, "structure")]
-    assert again.labeled_cases() == again.unlabeled_cases() == again.runs() == []
+    assert again.labeled_cases() == again.unlabeled_cases() == again.runs.list() == []
     assert Project.is_project(tmp_path / "a" / "b")
     assert not Project.is_project(tmp_path)
     with pytest.raises(ProjectError, match="is a project already"):
@@ -102,7 +102,7 @@ def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
     assert [(c.value, c.name) for c in project.classes] == [(1, "class 1"), (3, "class 3")]
     assert len({c.color for c in project.classes}) == 2
     # 255 is no class: it says that the case is not annotated everywhere.
-    assert [c.status for c in project.cases[:3]] == ["labeled", "in progress", "labeled"]
+    assert [c.status for c in project.cases[:3]] == ["labeled", "in_progress", "labeled"]
 
 
 def test_names_of_classes_are_free_text(scans: Path, tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
         project.add_cases([scan(tmp_path / "more" / "a.nii.gz")], labels={"a": label})
     again = Project.open(project.path)
     assert again.get_case("a").status == "labeled"
-    assert again.read_label("a").all()
+    assert again.labels.read("a").all()
 
 
 def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> None:
@@ -246,10 +246,10 @@ def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> Non
 def test_scans_are_never_written_to(project: Project, scans: Path) -> None:
     before = tree(scans)
     shape = project.read_image("scan-4").shape
-    project.save_label("scan-4", np.ones(shape, np.uint8))
-    run = project.create_run("dycon", {})
+    project.labels.save("scan-4", np.ones(shape, np.uint8))
+    run = project.runs.create("dycon", {})
     flat = np.zeros(shape, np.float32)
-    project.write_prediction(run.id, "scan-4", np.zeros(shape, np.uint8), flat, flat)
+    project.predictions.write(run.id, "scan-4", np.zeros(shape, np.uint8), flat, flat)
     assert tree(scans) == before
 
 
@@ -264,8 +264,8 @@ def test_a_stale_window_does_not_replace_a_label(project: Project, tmp_path: Pat
     project.add_cases([scan(tmp_path / "a" / "new.nii.gz")], labels={"new": one})
     added = other.add_cases([scan(tmp_path / "b" / "new.nii.gz", 1)], labels={"new": none})
     assert [c.id for c in added] == ["new-2"]
-    assert other.read_label("new").all()
-    assert not other.read_label("new-2").any()
+    assert other.labels.read("new").all()
+    assert not other.labels.read("new-2").any()
 
 
 def test_adding_at_the_same_moment_is_told(
@@ -281,16 +281,16 @@ def test_adding_at_the_same_moment_is_told(
 
     with pytest.raises(BusyError, match="added new at the same moment"):
         other.add_cases([file], labels={"new": none}, progress=meanwhile)
-    assert project.read_label("new").all()
+    assert project.labels.read("new").all()
     assert [c.id for c in Project.open(project.path).cases].count("new") == 1
 
 
 def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
     other = Project.open(project.path)
     shape = other.read_image("scan-0").shape
-    project.save_label("scan-0", np.full(shape, 255, np.uint8))
+    project.labels.save("scan-0", np.full(shape, 255, np.uint8))
     assert Project.open(project.path).get_case("scan-0").status == "unlabeled"
-    other.save_label("scan-0", np.ones(shape, np.uint8))  # thinks it still is "labeled"
+    other.labels.save("scan-0", np.ones(shape, np.uint8))  # thinks it still is "labeled"
     assert Project.open(project.path).get_case("scan-0").status == "labeled"
 
 
@@ -326,13 +326,13 @@ def test_what_is_no_label_array(project: Project) -> None:
         (np.full(shape, 257), "unknown class 257"),
     ):
         with pytest.raises(LabelError, match=words):
-            project.save_label("scan-0", array)
+            project.labels.save("scan-0", array)
     with pytest.raises(UserError, match=r"no case 'scan-O'.*Did you mean scan-"):
-        project.save_label("scan-O", np.ones(shape))
+        project.labels.save("scan-O", np.ones(shape))
     assert tree(project.path) == before
-    project.save_label("scan-5", np.ones(shape, bool), status="reviewed")
+    project.labels.save("scan-5", np.ones(shape, bool), status="reviewed")
     assert project.get_case("scan-5").status == "reviewed"
-    assert project.read_label("scan-5").dtype == np.uint8
+    assert project.labels.read("scan-5").dtype == np.uint8
 
 
 def test_classes_can_be_added_and_changed(project: Project) -> None:
@@ -358,24 +358,24 @@ def test_classes_can_be_added_and_changed(project: Project) -> None:
 
 
 def test_predictions_are_kept_by_run(project: Project) -> None:
-    first, second = project.create_run("dycon", {}), project.create_run("supervised", {})
+    first, second = project.runs.create("dycon", {}), project.runs.create("supervised", {})
     shape = project.read_image("scan-0").shape
     mask = np.random.default_rng(0).integers(0, 2, shape).astype(np.uint8)
     maps = [np.random.default_rng(n).random(shape, np.float32) for n in (1, 2)]
-    assert project.read_prediction(first.id, "scan-0") is None
+    assert project.predictions.read(first.id, "scan-0") is None
     for run in (first, second):
-        project.write_prediction(run.id, "scan-0", mask, *maps)
-    assert project.predictions("scan-0") == [second.id, first.id]
-    assert project.predictions("scan-1") == []
-    assert np.array_equal(project.read_prediction(first.id, "scan-0"), mask)
-    assert np.array_equal(project.read_prediction(first.id, "scan-0", "uncertainty"), maps[0])
-    assert np.array_equal(project.read_prediction(first.id, "scan-0", "disagreement"), maps[1])
+        project.predictions.write(run.id, "scan-0", mask, *maps)
+    assert project.predictions.list_run_ids("scan-0") == [second.id, first.id]
+    assert project.predictions.list_run_ids("scan-1") == []
+    assert np.array_equal(project.predictions.read(first.id, "scan-0"), mask)
+    assert np.array_equal(project.predictions.read(first.id, "scan-0", "uncertainty"), maps[0])
+    assert np.array_equal(project.predictions.read(first.id, "scan-0", "disagreement"), maps[1])
     for run_id in ("..", "../../elsewhere", "009-dycon"):
         with pytest.raises(ProjectError, match="There is no run"):
-            project.write_prediction(run_id, "scan-0", mask, *maps)
+            project.predictions.write(run_id, "scan-0", mask, *maps)
     (project.path / "predictions" / "001-dycon.bak").write_text("")
     project.add_class("other")
-    assert Project.open(project.path).predictions("scan-0") == [second.id, first.id]
+    assert Project.open(project.path).predictions.list_run_ids("scan-0") == [second.id, first.id]
 
 
 # ---- Names -----------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ def test_a_read_only_folder_is_told_in_words(
     error: OSError, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = project.read_image("scan-4").shape
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     file = scan(tmp_path / "new.nii.gz")
     before = tree(project.path)
 
@@ -477,11 +477,11 @@ def test_a_read_only_folder_is_told_in_words(
 
     flat = np.zeros(shape, np.float32)
     attempts: list[Callable[[], object]] = [
-        lambda: project.save_label("scan-4", np.ones(shape, np.uint8)),
+        lambda: project.labels.save("scan-4", np.ones(shape, np.uint8)),
         lambda: project.set_status("scan-0", "reviewed"),
         lambda: project.add_cases([file]),
-        lambda: project.write_prediction(run.id, "scan-4", flat, flat, flat),
-        lambda: project.create_run("dycon", {}),
+        lambda: project.predictions.write(run.id, "scan-4", flat, flat, flat),
+        lambda: project.runs.create("dycon", {}),
         lambda: Project.create(tmp_path / "p"),
     ]
     monkeypatch.setattr("pathlib.Path.mkdir", refuse)

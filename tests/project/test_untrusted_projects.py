@@ -59,7 +59,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 def test_folders_that_lead_out_are_not_written_to(
     name: str, project: Project, tmp_path: Path
 ) -> None:
-    run = project.create_run("dycon", {"method": "dycon"})
+    run = project.runs.create("dycon", {"method": "dycon"})
     outside = tmp_path / "outside"
     place = project.path / name
     if place.exists():
@@ -73,21 +73,21 @@ def test_folders_that_lead_out_are_not_written_to(
     flat = mask.astype(np.float32)
     attempts: dict[str, list[Callable[[], object]]] = {
         "labels": [
-            lambda: project.save_label("scan-0", mask),
-            lambda: project.read_label("scan-0"),
+            lambda: project.labels.save("scan-0", mask),
+            lambda: project.labels.read("scan-0"),
             lambda: project.add_cases(
                 [save_nifti(tmp_path / "new.nii.gz", np.arange(7920).reshape(SHAPE).astype("i2"))],
                 labels={"new": save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))},
             ),
         ],
         "predictions": [
-            lambda: project.write_prediction(run.id, "scan-0", mask, flat, flat),
-            lambda: project.save_case_metadata(run.id, "scan-0", {"score": 1}),
+            lambda: project.predictions.write(run.id, "scan-0", mask, flat, flat),
+            lambda: project.predictions.write_metadata(run.id, "scan-0", {"score": 1}),
         ],
         "runs": [
-            lambda: project.create_run("dycon", {}),
-            lambda: project.get_run(run.id),
-            lambda: project.write_prediction(run.id, "scan-0", mask, flat, flat),
+            lambda: project.runs.create("dycon", {}),
+            lambda: project.runs.get(run.id),
+            lambda: project.predictions.write(run.id, "scan-0", mask, flat, flat),
         ],
         "cache": [lambda: project.cache_folder / "x"],
     }
@@ -104,26 +104,28 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
 ) -> None:
     secret = save_nifti(tmp_path / "secret.nii.gz", np.ones(SHAPE, np.uint8))
     before = secret.read_bytes()
-    label = project.label_path("scan-0")
+    label = project.labels.path("scan-0")
     label.unlink()
     label.symlink_to(secret)
     for attempt in (
-        lambda: project.label_path("scan-0"),
+        lambda: project.labels.path("scan-0"),
         lambda: export(project, "nifti", tmp_path / "out", ExportOptions(source="labels")),
-        lambda: project.read_label("scan-0"),
-        lambda: project.save_label("scan-0", np.zeros(project.read_grid("scan-0").shape, np.uint8)),
+        lambda: project.labels.read("scan-0"),
+        lambda: project.labels.save(
+            "scan-0", np.zeros(project.read_grid("scan-0").shape, np.uint8)
+        ),
     ):
         with pytest.raises(ProjectError, match="leads out of"):
             attempt()
-    run = project.create_run("dycon", {})
-    mask = project.prediction_path(run.id, "scan-0")
+    run = project.runs.create("dycon", {})
+    mask = project.predictions.path(run.id, "scan-0")
     mask.parent.mkdir(parents=True)
     mask.symlink_to(secret)
     with pytest.raises(ProjectError, match="leads out of"):
-        project.read_prediction(run.id, "scan-0")
+        project.predictions.read(run.id, "scan-0")
     (mask.parent / "scan-0.json").symlink_to(tmp_path / "project" / "project.json")
     assert (
-        project.load_case_metadata(run.id, "scan-0") != {}
+        project.predictions.read_metadata(run.id, "scan-0") != {}
     )  # a link that stays inside does no harm
     assert secret.read_bytes() == before
 
@@ -133,14 +135,14 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
 def test_a_run_with_links_out_is_not_gone_on_with(
     name: str, project: Project, run: Command, tmp_path: Path
 ) -> None:
-    made = project.create_run("dycon", {"method": "dycon"})
+    made = project.runs.create("dycon", {"method": "dycon"})
     outside = tmp_path / "outside"
     outside.mkdir()
     path = made.folder / name
     path.parent.mkdir(exist_ok=True)
     path.symlink_to(outside, target_is_directory=True)
     with pytest.raises(ProjectError, match="leads out of"):
-        project.get_run(made.id)
+        project.runs.get(made.id)
     code, _, said = run("train", project.path, "--resume", made.id)
     assert (code, list(outside.iterdir())) == (2, [])
     assert "leads out of" in said
@@ -166,7 +168,7 @@ def test_a_project_may_be_reached_by_a_link(project: Project, tmp_path: Path) ->
     (tmp_path / "door").symlink_to(project.path, target_is_directory=True)
     reached = Project.open(tmp_path / "door")
     reached.set_split("scan-0", "validation")
-    assert reached.read_label("scan-1") is not None
+    assert reached.labels.read("scan-1") is not None
 
 
 def test_inside(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ def test_runs_are_folders_with_names_of_runs(project: Project, tmp_path: Path) -
     other.mkdir()
     (other / "config.json").write_text("{}")
     (project.path / "runs" / "001-dycon").symlink_to(other, target_is_directory=True)
-    assert project.runs() == []
+    assert project.runs.list() == []
 
 
 # ---- What is read --------------------------------------------------------------------------------
@@ -255,16 +257,16 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
             with pytest.raises(FileFormatError, match=r"and no scan|There is no file"):
                 io.read_volume(tmp_path / name)
     assert len(scans_from_paths([tmp_path / "pipe.nii.gz"])) == 1  # named, and not opened
-    label = project.label_path("scan-0")
+    label = project.labels.path("scan-0")
     label.unlink()
     os.mkfifo(label)
     with pytest.raises(FileFormatError, match="is a pipe and no scan"):
-        project.read_label("scan-0")
+        project.labels.read("scan-0")
     picture = project.path / "cache" / "pictures" / "scan-1.npy"
     picture.parent.mkdir(parents=True)
     os.mkfifo(picture)
     assert _load_thumbnails(project, ["scan-1"])["scan-1"].any()
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     for path in (run.events_path, run.control_path, run.metrics_path):
         os.mkfifo(path)
     assert run.read_events() == ([], 0)
@@ -521,7 +523,7 @@ def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
     from napari_dycon.application.run_status import RunStatus, apply_event
     from napari_dycon.application.training_history import read_training_history
 
-    run = project.create_run("dycon", {"method": "dycon"})
+    run = project.runs.create("dycon", {"method": "dycon"})
     kinds = ("started", "preparing", "warps", "step", "validation", "warning", "preview", "failed")
     status = RunStatus("starting", run.id)
     for kind in (*kinds, "finished", "stopped", "of tomorrow"):
@@ -536,7 +538,7 @@ def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
 def test_of_endless_events_the_last_are_read(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     for step in range(1000):
         run.append_event({"event": "step", "step": step})
     monkeypatch.setattr("napari_dycon.project.runs.run.MAX_EVENTS_BYTES", 500)

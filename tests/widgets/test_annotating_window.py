@@ -22,7 +22,7 @@ Window = Callable[[], Any]
 @pytest.fixture
 def opened(window: Window, project: Project, qtbot: Any) -> Any:
     """Window on a project with a made-up prediction of scan-3, which is in view."""
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape
     mask = np.zeros(shape, np.uint8)
     mask[4:12, 4:12, 4:12] = 1
@@ -30,7 +30,7 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
     uncertainty = np.full(shape, 0.01, np.float32)
     uncertainty[4:6, 4:6, 4:8] = 0.9
     uncertainty[14:16, 14:16, 14:16] = 0.9
-    project.write_prediction(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
+    project.predictions.write(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
     viewer, panel = window()
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
@@ -191,7 +191,7 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     label.undo()
     label.redo()
     assert (view.label == 255).all()
-    assert panel.session.project.read_label("scan-3")[8, 8, 8] == 1
+    assert panel.session.project.labels.read("scan-3")[8, 8, 8] == 1
     qtbot.waitUntil(lambda: len(viewer.layers) == 2, timeout=20_000)  # scan-4 has no prediction
     assert all(
         layer.metadata["napari_dycon"]["case"] == "scan-4"
@@ -200,7 +200,7 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     )
     label.paint((3, 3, 3), 1)
     panel.session.flush()
-    assert panel.session.project.read_label("scan-4")[3, 3, 3] == 1
+    assert panel.session.project.labels.read("scan-4")[3, 3, 3] == 1
 
 
 def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
@@ -211,7 +211,7 @@ def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
     shape = project.read_image("scan-4").shape
     mask = np.ones(shape, np.uint8)
     nothing = np.zeros(shape, np.float32)
-    project.write_prediction(project.runs()[0].id, "scan-4", mask, nothing, nothing)
+    project.predictions.write(project.runs.list()[0].id, "scan-4", mask, nothing, nothing)
     roles = ("prediction", "uncertainty", "disagreement")
     seen: list[list[float]] = []
 
@@ -388,7 +388,7 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     qtbot.waitUntil(lambda: saved == ["scan-3"], timeout=20_000)
     panel.session.show_case("scan-4")
     qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
-    assert panel.session.project.read_label("scan-3")[place] == 1
+    assert panel.session.project.labels.read("scan-3")[place] == 1
     toggle_views(viewer)
     qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
     views.delete_and_cleanup(viewer)
@@ -398,7 +398,7 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     viewer, panel = opened
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
-        run = project.create_run("dycon", {"method": "dycon"})
+        run = project.runs.create("dycon", {"method": "dycon"})
         run.append_event({"event": "started", "labeled": labeled})
         for step in range(1, 20):
             loss = {"supervised": 1 / step}

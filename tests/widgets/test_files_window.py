@@ -116,7 +116,7 @@ def test_export_asks_what_the_format_needs_and_writes(
     project = panel.session.project
     assert np.array_equal(
         io.read_label(written[0], reference=project.read_image(case)).array,
-        project.read_label(case),
+        project.labels.read(case),
     )
 
 

@@ -78,8 +78,8 @@ def test_open_paint_train_accept_reopen(
     middle = tuple(n // 2 for n in session.case.image.shape)
     with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
         label.paint(middle, 1)
-    assert session.project.read_label(shown)[middle] == 1
-    assert session.project.get_case(shown).status == "in progress"
+    assert session.project.labels.read(shown)[middle] == 1
+    assert session.project.get_case(shown).status == "in_progress"
     label.paint((2, 2, 2), 2)
     label.undo()
     assert session.case.label[2, 2, 2] == 255
@@ -142,7 +142,7 @@ def test_open_paint_train_accept_reopen(
     session.open_project(hippocampus / "project")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     assert session.project.get_case(shown).status == "labeled"
-    assert session.project.get_run().id == run
+    assert session.project.runs.get().id == run
     session.show_case(shown)
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
     assert np.array_equal(session.case.label, accepted)
@@ -183,13 +183,13 @@ def test_a_label_survives_switching_and_removing_its_layer(
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     roles(viewer)["label"].paint((5, 5, 5), 1)
     session.show_case("scan-4")
-    assert project.read_label("scan-3")[5, 5, 5] == 1
+    assert project.labels.read("scan-3")[5, 5, 5] == 1
     qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
     label = roles(viewer)["label"]
     label.paint((6, 6, 6), 1)
     viewer.layers.remove(label)
-    qtbot.waitUntil(lambda: project.read_label("scan-4") is not None, timeout=20_000)
-    assert project.read_label("scan-4")[6, 6, 6] == 1
+    qtbot.waitUntil(lambda: project.labels.read("scan-4") is not None, timeout=20_000)
+    assert project.labels.read("scan-4")[6, 6, 6] == 1
 
 
 def test_closing_the_window_saves_the_last_stroke(
@@ -202,7 +202,7 @@ def test_closing_the_window_saves_the_last_stroke(
     qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=20_000)
     roles(viewer)["label"].paint((5, 5, 5), 1)
     viewer.close()
-    assert project.read_label("scan-3")[5, 5, 5] == 1
+    assert project.labels.read("scan-3")[5, 5, 5] == 1
 
 
 def shown(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
@@ -235,9 +235,9 @@ def test_a_cancelled_close_leaves_the_panel_alive(
     roles(viewer)["label"].paint((5, 5, 5), 1)
     main.close()
     assert main.isVisible()
-    assert project.read_label("scan-3")[5, 5, 5] == 1
+    assert project.labels.read("scan-3")[5, 5, 5] == 1
     roles(viewer)["label"].paint((9, 9, 9), 1)
-    qtbot.waitUntil(lambda: project.read_label("scan-3")[9, 9, 9] == 1, timeout=5_000)
+    qtbot.waitUntil(lambda: project.labels.read("scan-3")[9, 9, 9] == 1, timeout=5_000)
     main.removeEventFilter(cancel)
 
 
@@ -247,7 +247,7 @@ def test_closing_the_panel_saves_and_takes_its_layers_along(
     viewer, panel = shown(window, project, qtbot)
     roles(viewer)["label"].paint((5, 5, 5), 1)
     panel.parentWidget().destroyOnClose()
-    assert project.read_label("scan-3")[5, 5, 5] == 1
+    assert project.labels.read("scan-3")[5, 5, 5] == 1
     assert roles(viewer) == {}
 
 
@@ -284,10 +284,10 @@ def test_the_heat_map_can_be_shown_above_everything(
 ) -> None:
     viewer, panel = shown(window, project, qtbot)
     panel.layers.overlays.set_threshold(1.0)
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape
     zeros = np.zeros(shape, np.float32)
-    project.write_prediction(run.id, "scan-3", zeros.astype(np.uint8), zeros, zeros)
+    project.predictions.write(run.id, "scan-3", zeros.astype(np.uint8), zeros, zeros)
     panel.session.refresh_prediction("scan-3")
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
 

@@ -78,10 +78,10 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
         scan_fingerprints = tuple(
             io.scan_fingerprint(path) for path in project.image_paths(case_id)
         )
-        run = next(iter(project.predictions(case_id)), None)
+        run = next(iter(project.predictions.list_run_ids(case_id)), None)
         prediction_states: list[object] = []
         for path in (
-            [project.prediction_path(run, case_id, kind) for kind in PREDICTION_KINDS]
+            [project.predictions.path(run, case_id, kind) for kind in PREDICTION_KINDS]
             if run
             else ()
         ):
@@ -91,7 +91,7 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
             )
     except (OSError, DyconError):
         return None
-    label = project.label_version(case_id)
+    label = project.labels.version(case_id)
     return (case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states))
 
 

@@ -12,7 +12,8 @@ from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
 from napari_dycon.io.volume import intensity_range
-from napari_dycon.project.store import PredictionKind, Project
+from napari_dycon.project.prediction_store import PredictionKind
+from napari_dycon.project.store import Project
 
 # Uncertainty everywhere would hide the scan: at most this share of a map's voxels is tinted, and
 # ``display_thresholds`` holds the value from which on they are.
@@ -31,8 +32,8 @@ class LoadedCase:
 def load_case(project: Project, case_id: str) -> LoadedCase:
     """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
     image = project.read_image(case_id)
-    label_version = project.label_version(case_id)  # before the label, which may change meanwhile
-    label = project.read_label(case_id, reference=image)
+    label_version = project.labels.version(case_id)  # before the label, which may change meanwhile
+    label = project.labels.read(case_id, reference=image)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
     label = np.ascontiguousarray(label)
@@ -45,11 +46,11 @@ def load_case(project: Project, case_id: str) -> LoadedCase:
 
 def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
     """Fill in the newest prediction of a case, as far as there is one."""
-    for run in project.predictions(case.id)[:1]:
+    for run in project.predictions.list_run_ids(case.id)[:1]:
         reference = case.image
         try:
             mask, uncertainty, disagreement = (
-                project.read_prediction(run, case.id, k, reference=reference)
+                project.predictions.read(run, case.id, k, reference=reference)
                 for k in PREDICTION_KINDS
             )
         except UserError as error:  # the scan and what was drawn are shown all the same

@@ -29,6 +29,7 @@ from napari_dycon.core.containment import ensure_within
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.io.volume import intensity_range
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 
 Thumbnail = npt.NDArray[np.uint8]
@@ -216,14 +217,16 @@ class _Pair:
 
 
 def _find_pairs(project: Project) -> dict[str, _Pair]:
-    newest = project.newest_predictions()
+    newest = project.predictions.newest_run_ids()
     pairs = {}
     for case in project.cases:
         run = newest.get(case.id)
-        if run is None or case.status == "unlabeled":
+        if run is None or case.status == Status.UNLABELED:
             continue
-        path = project.prediction_path(run, case.id)
-        pairs[case.id] = _Pair(run, (project.label_version(case.id), path, path.stat().st_mtime_ns))
+        path = project.predictions.path(run, case.id)
+        pairs[case.id] = _Pair(
+            run, (project.labels.version(case.id), path, path.stat().st_mtime_ns)
+        )
     return pairs
 
 
@@ -236,8 +239,8 @@ def _compute_mean_dice(
     project: Project, case: str, run: str, values: Sequence[int]
 ) -> float | None:
     try:
-        mask = image_io.read_label(project.prediction_path(run, case))
-        label = project.read_label(case, reference=mask)
+        mask = image_io.read_label(project.predictions.path(run, case))
+        label = project.labels.read(case, reference=mask)
     except DyconError:  # missing, damaged, or on different grids
         return None
     if label is None:

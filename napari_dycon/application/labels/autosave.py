@@ -145,7 +145,7 @@ class LabelAutosaver:
         came from others since then may be on the disk before it is in the window.
         """
         project, case, autosave, snapshot = save.project, save.case, save.autosave, save.snapshot
-        with self._write_lock, project.lock_labels():
+        with self._write_lock, project.labels.lock():
             if save.is_superseded:
                 return None
             label, remote_label = snapshot, _read_remote_label(save)
@@ -154,11 +154,11 @@ class LabelAutosaver:
                 if np.array_equal(label, snapshot):
                     label = snapshot
             try:
-                project.save_label(case.id, label, reference=case.image)
+                project.labels.save(case.id, label, reference=case.image)
             except DyconError:
                 _record_version(save, label, remote_label)
                 raise
-            autosave.label_version = project.label_version(case.id)
+            autosave.label_version = project.labels.version(case.id)
             autosave.saved_label = snapshot
             autosave.remote_label = label if label is not snapshot else None
             return label
@@ -200,9 +200,9 @@ class LabelAutosaver:
 def _read_remote_label(save: _Save) -> Label | None:
     """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
     project, case_id, autosave = save.project, save.case.id, save.autosave
-    if project.label_version(case_id) == autosave.label_version:
+    if project.labels.version(case_id) == autosave.label_version:
         return autosave.remote_label
-    remote_label = project.read_label(case_id)
+    remote_label = project.labels.read(case_id)
     if remote_label is None or remote_label.shape != autosave.saved_label.shape:
         return None
     return remote_label
@@ -214,9 +214,9 @@ def _record_version(save: _Save, label: Label, remote_label: Label | None) -> No
     Taken for another window's, it would bring back what is erased here before the next try.
     """
     project, case_id, autosave = save.project, save.case.id, save.autosave
-    label_version = project.label_version(case_id)
+    label_version = project.labels.version(case_id)
     if label_version is None or label_version == autosave.label_version:
         return
     with contextlib.suppress(DyconError):
-        if np.array_equal(project.read_label(case_id), label):  # type: ignore[arg-type]
+        if np.array_equal(project.labels.read(case_id), label):  # type: ignore[arg-type]
             autosave.label_version, autosave.remote_label = label_version, remote_label

@@ -13,6 +13,7 @@ from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.state import AppState
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
+from napari_dycon.project.models import Status
 
 Array = npt.NDArray[Any]
 LabelWriter = Callable[[Box, Array], None]
@@ -72,10 +73,10 @@ class LabelEditor:
         new[selection] = np.where(part == UNANNOTATED, 0, part)
         return self.set_label(new)
 
-    def set_case_status(self, case_id: str, status: str) -> None:
+    def set_case_status(self, case_id: str, status: Status) -> None:
         """Set a case's status; "labeled" and "reviewed" make the rest of it background."""
         project, case = self._state.require_project(), self._state.case
-        if status in ("labeled", "reviewed"):
+        if status in (Status.LABELED, Status.REVIEWED):
             if case is None or case.id != case_id:
                 raise UserError(f"Show case {case_id} first, then mark it as {status}.")
             if not np.any((case.label != UNANNOTATED) & (case.label != 0)):
@@ -85,7 +86,7 @@ class LabelEditor:
                 )
             self.fill_background()
             self._autosaver.flush()
-        project.set_status(case_id, status)  # type: ignore[arg-type]
+        project.set_status(case_id, status)
         self._state.cases_changed.emit()
 
     def _on_case_shown(self, _: object) -> None:

@@ -146,7 +146,7 @@ def _prepare_case(
             data.labeled.append(LabeledCase(case, image_path, label_path))
     else:
         volume = volume or project.read_image(case)
-        label = project.read_label(case, reference=volume)
+        label = project.labels.read(case, reference=volume)
         assert label is not None
         indices = values_to_indices(prepare_label(label, volume, data.config), data.class_values)
         values = set(np.unique(indices).tolist())

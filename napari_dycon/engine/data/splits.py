@@ -83,7 +83,7 @@ def cases_trained_on(project: Project, run_id: str | None) -> set[str]:
     while isinstance(run_id, str) and run_id not in visited_runs:
         visited_runs.add(run_id)
         try:
-            run = project.get_run(run_id)
+            run = project.runs.get(run_id)
         except DyconError:  # deleted since
             break
         labeled_ids = run.read_metrics().get("labeled")

@@ -180,9 +180,7 @@ def _evaluate_pair(
     )
 
 
-def _read_pair(
-    prediction: Path, reference: Path
-) -> tuple[LabelArray, LabelArray]:
+def _read_pair(prediction: Path, reference: Path) -> tuple[LabelArray, LabelArray]:
     """Prediction and reference (D, H, W), checked against each other."""
     truth = read_label(reference)
     mask = read_label(prediction, reference=truth)

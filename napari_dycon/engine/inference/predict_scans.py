@@ -92,13 +92,15 @@ def predict_cases(
         )
 
     def write(case: str, grid: Volume, result: Prediction) -> None:
-        project.write_prediction(
+        project.predictions.write(
             run_id, case, result.mask, result.uncertainty, result.disagreement, reference=grid
         )
         score = foreground_margin.mean_foreground_uncertainty(
             result.mask, result.uncertainty, grid.spacing_mm
         )
-        project.save_case_metadata(run_id, case, {"score": score, "features": result.features})
+        project.predictions.write_metadata(
+            run_id, case, {"score": score, "features": result.features}
+        )
 
     yield from _predict_scans(
         cases, read, compute, write, get_name=str, progress=progress, on_error=on_error
@@ -116,7 +118,7 @@ def _write_labeled_features(
 ) -> None:
     """Write the features of labeled scans down, of which that was not done."""
     case_metadata = {
-        case.id: project.load_case_metadata(run_id, case.id)
+        case.id: project.predictions.read_metadata(run_id, case.id)
         for case in project.labeled_cases("train")
     }
 
@@ -132,7 +134,9 @@ def _write_labeled_features(
         return extract_features(model, image, device, dtype)
 
     def write(case: str, features: list[float]) -> None:
-        project.save_case_metadata(run_id, case, {**case_metadata[case], "features": features})
+        project.predictions.write_metadata(
+            run_id, case, {**case_metadata[case], "features": features}
+        )
 
     missing = [case for case, facts in case_metadata.items() if not facts.get("features")]
     for step in run_pipeline(missing, read, compute, write, can_read_ahead=_has_memory_for_next):

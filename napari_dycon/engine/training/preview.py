@@ -33,13 +33,13 @@ def preview(
     try:
         volume, prepared = scans.read(case, model.config)
         result = predict_volume(model, volume, device, dtype, fast=True, prepared_image=prepared)
-        project.write_prediction(
+        project.predictions.write(
             run.id, case, result.mask, result.uncertainty, result.disagreement, reference=volume
         )
         score = foreground_margin.mean_foreground_uncertainty(
             result.mask, result.uncertainty, volume.spacing_mm
         )
-        project.save_case_metadata(run.id, case, {"score": score})
+        project.predictions.write_metadata(run.id, case, {"score": score})
     except DyconError as error:
         return {"event": "warning", "message": f"No preview of {case}: {error}"}
     except (MemoryError, RuntimeError) as error:  # the run must not end for a picture
@@ -51,6 +51,6 @@ def preview(
         "event": "preview",
         "case": case,
         "step": step,
-        "mask": str(project.prediction_path(run.id, case, "mask")),
-        "uncertainty": str(project.prediction_path(run.id, case, "uncertainty")),
+        "mask": str(project.predictions.path(run.id, case, "mask")),
+        "uncertainty": str(project.predictions.path(run.id, case, "uncertainty")),
     }

@@ -107,7 +107,7 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     device, _ = choose_device(config.device)
     if run is None:
         plan_network(config, device.type)  # likewise a patch that does not fit
-    run = run or project.create_run(config.method, config.to_dict())
+    run = run or project.runs.create(config.method, config.to_dict())
     clean_project(project.path)
     log = EventLog(run)
     has_checkpoint = run.has_weights  # asked now: its folder may be what goes away
@@ -216,7 +216,7 @@ def _loop(
         step, spent, skipped_total = loop["step"], loop["elapsed"], loop["skipped"]
         stepper.restore_loss_scale(loop.get("loss_scale"))
     elif config.init_from:
-        source = project.get_run(config.init_from).weights_path
+        source = project.runs.get(config.init_from).weights_path
         fitted = load_matching_weights(model, source)
         if fitted < MIN_MATCHING_FRACTION:
             rest = f"{fitted:.0%} of it could be taken, the rest" if fitted else "this run"

@@ -47,7 +47,7 @@ def validate(
     for case in data.validation:
         try:
             volume, prepared = scans.read(case, model.config)
-            label = project.read_label(case, reference=volume)
+            label = project.labels.read(case, reference=volume)
             if label is None:
                 continue
             members = list(predict_members(model, prepared, volume.shape, device, dtype, fast=True))

@@ -18,7 +18,7 @@ from napari_dycon import __version__
 from napari_dycon.core.colormaps import UNCERTAINTY_COLORMAP
 from napari_dycon.exports.report.figures import UNCERTAINTY_OPACITY
 from napari_dycon.exports.report.statistics import EXTENT_LABELS, CaseStatistics
-from napari_dycon.project.models import STATUSES
+from napari_dycon.project.models import Status
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -56,7 +56,7 @@ def render_page(
         statistics=statistics,
         case_numbers={stats.case.id: number for number, stats in enumerate(statistics)},
         pictures=pictures,
-        status_counts={status: status_counts[status] for status in STATUSES},
+        status_counts={status.display_name: status_counts[status] for status in Status},
         summaries=[
             (title, summaries[use]) for use, title in LABEL_USE_TITLES.items() if use in summaries
         ],

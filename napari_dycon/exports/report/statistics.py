@@ -23,7 +23,7 @@ from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_unc
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.io.volume import Volume, grid_difference
-from napari_dycon.project.models import Case, ClassInfo
+from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -99,9 +99,9 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
         except DyconError:
             notes.append("Its scan cannot be read.")
     label: Volume | None = None
-    if case.status != "unlabeled":
+    if case.status != Status.UNLABELED:
         try:
-            if (path := project.label_path(case.id)).exists():
+            if (path := project.labels.path(case.id)).exists():
                 label = image_io.read_label(path)
         except DyconError:
             notes.append("Its label cannot be read.")
@@ -113,10 +113,10 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
     uncertainty: npt.NDArray[np.float32] | None = None
     if run is not None:
         try:
-            if (path := project.prediction_path(run.id, case.id)).exists():
+            if (path := project.predictions.path(run.id, case.id)).exists():
                 prediction = image_io.read_label(path)
             if prediction is not None:
-                uncertainty = project.read_prediction(run.id, case.id, "uncertainty")
+                uncertainty = project.predictions.read(run.id, case.id, "uncertainty")
         except DyconError:
             notes.append("Its prediction cannot be read.")
             prediction = None

@@ -59,7 +59,7 @@ def write_report(
     selected = project.cases if cases is None else [project.get_case(case_id) for case_id in cases]
     if not selected:
         raise UserError(f"{project.name} has no case to report on. Add scans first.")
-    used_run = project.get_run(run) if run is not None else _find_newest_run(project, selected)
+    used_run = project.runs.get(run) if run is not None else _find_newest_run(project, selected)
     uses = {} if used_run is None else classify_label_use(project, used_run)
     statistics: list[CaseStatistics] = []
     pictures: dict[str, str] = {}
@@ -81,8 +81,8 @@ def write_report(
 
 
 def _find_newest_run(project: Project, cases: Sequence[Case]) -> Run | None:
-    for run in reversed(project.runs()):
-        if any(project.prediction_path(run.id, case.id).exists() for case in cases):
+    for run in reversed(project.runs.list()):
+        if any(project.predictions.path(run.id, case.id).exists() for case in cases):
             return run
     return None
 

@@ -21,11 +21,11 @@ from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.case_ids import unique_case_id
+from napari_dycon.project.case_images import channel_paths
 from napari_dycon.project.importing.discovery import Scan, read_scan
 from napari_dycon.project.label_rules import check_values, compute_label_status, remap_values
+from napari_dycon.project.label_store import LABEL_SUFFIX, label_file_path
 from napari_dycon.project.models import Case, ClassInfo
-
-LABEL_SUFFIX = ".nii.gz"  # how the names of label files end
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ def load_new_cases(
     if not new_cases and duplicates:
         more = f" So were {len(duplicates) - 1} more." if len(duplicates) > 1 else ""
         raise UserError(
-            f"Nothing was added. {duplicates[0]}{more} Choose scans that the project does not hold yet."
+            f"Nothing was added. {duplicates[0]}{more} Choose scans that the project "
+            "does not hold yet."
         )
     if on_skip:
         for one in skipped:
@@ -190,16 +191,6 @@ def commit_cases(
                     with contextlib.suppress(OSError):
                         path.unlink(missing_ok=True)
         raise
-
-
-def label_file_path(folder: Path, case_id: str) -> Path:
-    """Where the label of a case lies in a project's folder."""
-    return folder / "labels" / f"{case_id}{LABEL_SUFFIX}"
-
-
-def channel_paths(folder: Path, images: Sequence[str]) -> list[Path]:
-    """Where the channels of a case lie, by what ``project.json`` in ``folder`` says of them."""
-    return [Path(os.path.normpath(folder / image)) for image in images]
 
 
 def _existing_labels(folder: Path) -> set[str]:

@@ -1,6 +1,6 @@
-"""Which image is which channel of which case, told by names: a guess for a person to correct.
+"""Assign images to channels and cases by their names: a proposal that the user may correct.
 
-Words decide, not parts of words: a patient without t1 must not have t1ce in its place.
+Words decide, not parts of words: a patient without t1 must not get t1ce instead.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ImageCandidate:
 
     Attributes
     ----------
-    path : as ``formats.read_volume`` takes it
-    text : tells it from the others, for a person
+    path : as ``io.read_volume`` takes it
+    display_name : distinguishes it from the others
     name : in which the words of a channel may occur
-    place : folder of what belongs together
-    stem : what is left of a name when the channel is taken away, where ``name`` does not tell
+    group_folder : folder of images that may belong to one case
+    stem : name of the case, where it does not follow from ``name``
     channel : number in a 4D file, from 0
-    of : how many channels this file has
+    channel_count : how many channels this file has
     """
 
     path: Path
@@ -45,9 +45,13 @@ class ImageCandidate:
     channel_count: int = 1
 
 
+ImageGroup = dict[int, list[ImageCandidate]]  # images of a case by channel
+GroupKey = tuple[str, Path | None]  # name of a case, and its folder where that distinguishes it
+
+
 @dataclass(frozen=True)
 class CaseDraft:
-    """A case as far as it could be told: an image a channel, ``None`` where there is none."""
+    """A case as far as recognized: an image a channel, ``None`` where there is none."""
 
     name: str
     images: tuple[Path | None, ...]
@@ -148,28 +152,51 @@ def assign_channels(
     examples: Sequence[Sequence[Path]] = (),
     strict: bool = False,
 ) -> list[CaseDraft]:
-    """Put images together to cases.
+    """Group images into cases and assign them to channels.
 
-    A channel is told by its place in a 4D file, by nnU-Net's suffix ``_0000``, by its words in the
-    file's name, its folder's name or a series' description, or by those that files of this channel
-    have in common in other cases.
+    A channel is recognized by its position in a 4D file, by nnU-Net's suffix ``_0000``, by its
+    words in the name of the file, of its folder or in a series' description, or by the words that
+    files of this channel have in common in other cases.
 
     Parameters
     ----------
-    examples : files of cases that are known, one a channel
-    sure : do nothing that only seems right: channels by elimination, and cases made of names alone
-        or passed over for theirs
+    examples : files of known cases, one a channel
+    strict : assign by names alone: no channels by elimination, no cases of unmatched images
 
     Returns
     -------
-    Rows by name; with several images for a channel, or none, it is ``None``.
+    Cases by name; a channel with several images, or none, is ``None``.
     """
     channel_tokens = [[tokenize(channel)] for channel in channels]
-    for channel, common in enumerate(_common_tokens(examples, len(channels))):
+    for tokens, common in zip(channel_tokens, _common_tokens(examples, len(channels)), strict=True):
         if common:
-            channel_tokens[channel].append(common)
-    assigned: dict[tuple[str, Path | None], dict[int, list[ImageCandidate]]] = {}
-    unassigned = []
+            tokens.append(common)
+    groups, unassigned = _group_by_name(candidates, channel_tokens)
+    drafts = [
+        CaseDraft(
+            stem if folder is None else folder.name,
+            tuple(_shortest_name(group.get(n, ())) for n in range(len(channels))),
+        )
+        for (stem, folder), group in groups.items()
+    ]
+    if not strict:
+        drafts = [
+            _assign_by_elimination(draft, stem, group, unassigned)
+            for draft, ((stem, _), group) in zip(drafts, groups.items(), strict=True)
+        ]
+        drafts = _add_unassigned_cases(drafts, unassigned, len(channels))
+    return sorted(drafts, key=lambda draft: draft.name)
+
+
+def _group_by_name(
+    candidates: Sequence[ImageCandidate], channel_tokens: Sequence[Sequence[Tokens]]
+) -> tuple[dict[GroupKey, ImageGroup], list[ImageCandidate]]:
+    """First pass: group the images whose names tell the channel; return also the other images.
+
+    Images with the same rest of the name are a case. Where that is empty or would give a channel
+    twice, as for files of one name in many folders, those in the same folder are.
+    """
+    unassigned: list[ImageCandidate] = []
     stems: dict[str, list[tuple[int, ImageCandidate]]] = defaultdict(list)
     for candidate in candidates:
         number, stem = _match_channel(candidate, channel_tokens)
@@ -177,43 +204,46 @@ def assign_channels(
             unassigned.append(candidate)
         else:
             stems[stem].append((number, candidate))
+    groups: dict[GroupKey, ImageGroup] = {}
     for stem, members in stems.items():
-        numbers = [channel for channel, _ in members]
-        is_per_folder = not stem or len(set(numbers)) < len(
-            numbers
-        )  # files of one name in many folders
+        is_per_folder = not stem or len({channel for channel, _ in members}) < len(members)
         for channel, candidate in members:
             key = (stem, candidate.group_folder if is_per_folder else None)
-            assigned.setdefault(key, {}).setdefault(channel, []).append(candidate)
-    drafts = {
-        key: CaseDraft(
-            key[0] if key[1] is None else key[1].name,
-            tuple(_shortest_name(found.get(n, ())) for n in range(len(channels))),
-        )
-        for key, found in assigned.items()
-    }
-    if not strict:
-        for key, draft in list(drafts.items()):
-            drafts[key] = _assign_by_elimination(draft, key, assigned[key], unassigned)
-    used = {path for draft in drafts.values() for path in draft.images}
-    result = list(drafts.values())
-    if not strict:
-        remaining = [candidate for candidate in unassigned if candidate.path not in used]
-        known = {draft.name for draft in result}
-        result += [
-            draft
-            for draft in _unassigned_cases(remaining, len(channels))
-            if draft.name not in known
-        ]
-        # Of p1_t1, p1_flair and p1_t1_post the last one seems to be no case of its own.
-        complete_names = [tokenize(draft.name) for draft in result if draft.is_complete]
-        result = [
-            draft
-            for draft in result
-            if draft.is_complete
-            or not any(words <= tokenize(draft.name) for words in complete_names)
-        ]
-    return sorted(result, key=lambda draft: draft.name)
+            groups.setdefault(key, {}).setdefault(channel, []).append(candidate)
+    return groups, unassigned
+
+
+def _assign_by_elimination(
+    draft: CaseDraft, stem: str, group: ImageGroup, unassigned: Sequence[ImageCandidate]
+) -> CaseDraft:
+    """Second pass: one remaining image in the folder of a case is its one missing channel."""
+    missing = [n for n in range(len(draft.images)) if n not in group]
+    folders = {candidate.group_folder for members in group.values() for candidate in members}
+    remaining = [p for p in unassigned if p.group_folder in folders and p.name.startswith(stem)]
+    if len(missing) != 1 or len(remaining) != 1:
+        return draft
+    images = tuple(remaining[0].path if n == missing[0] else p for n, p in enumerate(draft.images))
+    return CaseDraft(draft.name, images)
+
+
+def _add_unassigned_cases(
+    drafts: Sequence[CaseDraft], unassigned: Sequence[ImageCandidate], n_channels: int
+) -> list[CaseDraft]:
+    """Third pass: add cases without images for the rest, unless a complete case explains them."""
+    used = {path for draft in drafts for path in draft.images}
+    known_names = {draft.name for draft in drafts}
+    remaining = [candidate for candidate in unassigned if candidate.path not in used]
+    drafts = [
+        *drafts,
+        *(d for d in _unassigned_cases(remaining, n_channels) if d.name not in known_names),
+    ]
+    # Of p1_t1, p1_flair and p1_t1_post the last one seems to be no case of its own.
+    complete_names = [tokenize(draft.name) for draft in drafts if draft.is_complete]
+    return [
+        draft
+        for draft in drafts
+        if draft.is_complete or not any(words <= tokenize(draft.name) for words in complete_names)
+    ]
 
 
 def _common_tokens(examples: Sequence[Sequence[Path]], count: int) -> list[Tokens]:
@@ -268,22 +298,6 @@ def _shortest_name(candidates: Sequence[ImageCandidate]) -> Path | None:
         p for p, own in zip(candidates, tokens, strict=True) if all(own <= w for w in tokens)
     ]
     return shortest[0].path if len(shortest) == 1 else None
-
-
-def _assign_by_elimination(
-    draft: CaseDraft,
-    key: tuple[str, Path | None],
-    assigned: dict[int, list[ImageCandidate]],
-    unassigned: Sequence[ImageCandidate],
-) -> CaseDraft:
-    """Where one channel is missing and one image is left over in the same place, it is that."""
-    missing = [n for n in range(len(draft.images)) if n not in assigned]
-    folders = {candidate.group_folder for pieces in assigned.values() for candidate in pieces}
-    remaining = [p for p in unassigned if p.group_folder in folders and p.name.startswith(key[0])]
-    if len(missing) != 1 or len(remaining) != 1:
-        return draft
-    images = tuple(remaining[0].path if n == missing[0] else p for n, p in enumerate(draft.images))
-    return CaseDraft(draft.name, images)
 
 
 def _unassigned_cases(candidates: Sequence[ImageCandidate], count: int) -> list[CaseDraft]:

@@ -131,8 +131,8 @@ def _resample_channel(
     low, high = corners[:3].min(axis=1), corners[:3].max(axis=1)
     if np.any(high < 0) or np.any(low > np.array(volume.shape) - 1):
         raise GeometryError(
-            f"{description} does not overlap with the first channel at all. Expected scans of the same "
-            "place; are they of the same patient and session?"
+            f"{description} does not overlap with the first channel at all. Expected scans of "
+            "the same place; are they of the same patient and session?"
         )
     array: Any = volume.array.astype(np.float32)
     result: npt.NDArray[np.float32] = ndimage.affine_transform(
@@ -253,8 +253,9 @@ def _find_series(folder: Path) -> list[Scan]:
             other = known.setdefault(series.image_uids, subfolder)
             if other != subfolder:
                 raise UserError(
-                    f"{folder} holds the same series twice, in {other} and {subfolder}; expected each "
-                    "scan once, since a copy would be counted as another patient. Move one away."
+                    f"{folder} holds the same series twice, in {other} and {subfolder}; expected "
+                    "each scan once, since a copy would be counted as another patient. Move one "
+                    "away."
                 )
         groups[subfolder.parts[0] if subfolder.parts else folder.absolute().name].append(series)
     scans = []

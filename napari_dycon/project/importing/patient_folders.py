@@ -128,9 +128,10 @@ def _match_by_name(
     candidates = candidates_from(files) if files else []
     drafts = assign_channels(candidates, channels, examples=examples, strict=True)
     if not any(draft.is_complete for draft in drafts):
+        named_paths = [(candidate.display_name, candidate.path) for candidate in candidates]
         raise UserError(
-            f"{source} has no case with all channels of this project ({', '.join(channels)}). Found: "
-            f"{_format_names([(candidate.display_name, candidate.path) for candidate in candidates]) or 'no single images'}. "
+            f"{source} has no case with all channels of this project ({', '.join(channels)}). "
+            f"Found: {_format_names(named_paths) or 'no single images'}. "
             "Expected a folder for each patient, or files NAME_0000, NAME_0001 and so on, or the "
             "channels' names in those of the files. Add > Scan files lets you say which is which."
         )

@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import write_json
-from napari_dycon.core.containment import ensure_within, is_external_link
 from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.case_ids import is_case_id
 from napari_dycon.project.runs.event_lines import parse_event
 
 MAX_EVENTS_BYTES = 2**26  # bytes that are read at once
-MAX_FEATURES = 10_000
 MAX_METRICS_BYTES = 2**24  # of the file that lists the cases a run learned from
 
 
@@ -33,23 +30,6 @@ def _is_text_list(value: object) -> bool:
 
 def _is_score_or_none(value: object) -> bool:
     return value is None or parse_number(value, 0, 1) is not None
-
-
-def validate_case_metadata(values: object) -> dict[str, Any]:
-    """Keep what a run can have found out about a scan: its score, and its features."""
-    if not isinstance(values, dict):
-        return {}
-    score, features = values.get("score"), values.get("features")
-    metadata = {k: v for k, v in values.items() if k not in ("score", "features")}
-    if parse_number(score, 0, 1e6) is not None:
-        metadata["score"] = score
-    if (
-        isinstance(features, list)
-        and len(features) <= MAX_FEATURES
-        and all(parse_number(value, -1e30, 1e30) is not None for value in features)
-    ):
-        metadata["features"] = features
-    return metadata
 
 
 METRIC_VALIDATORS: dict[str, Callable[[object], bool]] = {
@@ -229,56 +209,3 @@ def merge_resumed_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _is_superseded(event: dict[str, Any], resumed_from: int) -> bool:
     event_step = event.get("step")
     return isinstance(event_step, int) and event_step > resumed_from
-
-
-def list_runs(folder: Path) -> list[Run]:
-    """All runs of a project's ``runs`` folder, the oldest first.
-
-    Folders that lie elsewhere by a link, or are named as no run is, are none of the project's.
-    """
-    if not folder.is_dir() or is_external_link(folder.parent, folder):
-        return []
-    runs = [
-        Run(place)
-        for place in folder.iterdir()
-        if is_case_id(place.name)
-        and not is_external_link(folder.parent, place)
-        and (place / "config.json").is_file()
-    ]
-    return sorted(runs, key=lambda run: (len(run.id.split("-")[0]), run.id))
-
-
-def check_run(run: Run, folder: Path) -> Run:
-    """Refuse a run in whose folder a link leads out of the project's: the engine writes there."""
-    for root, folders, files in os.walk(run.folder):
-        for path in (Path(root, name) for name in (*folders, *files)):
-            if is_external_link(folder, path):
-                ensure_within(folder, path)  # raises, in words
-    return run
-
-
-def create_run(folder: Path, method: str, config: dict[str, Any]) -> Run:
-    """Make the folder of a new run in a project's ``runs`` folder and write its settings."""
-    ensure_within(folder.parent, folder)
-    try:
-        folder.mkdir(exist_ok=True)
-        last = max((int(p.name[:3]) for p in folder.iterdir() if p.name[:3].isdecimal()), default=0)
-        for run_number in range(last + 1, last + 100):
-            run = Run(folder / f"{run_number:03d}-{method}")
-            try:
-                run.folder.mkdir()
-            except FileExistsError:
-                continue
-            try:
-                write_json(run.config_path, config)
-            except ProjectError:
-                with contextlib.suppress(OSError):
-                    run.folder.rmdir()
-                raise
-            return run
-    except OSError as error:
-        raise ProjectError(
-            f"No run can be started in {folder}: {error.strerror}. Check that the project's "
-            "folder can be written to."
-        ) from error
-    raise ProjectError(f"No free name for a run was found in {folder}.")

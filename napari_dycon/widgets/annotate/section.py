@@ -5,6 +5,7 @@ from __future__ import annotations
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from napari_dycon.project.models import Status
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.brush import BrushControls
 from napari_dycon.widgets.annotate.ct_window import CtWindow
@@ -39,12 +40,12 @@ class AnnotateSection(QWidget):
         self.complete_case_button = make_button(
             "Mark scan complete",
             "Everything not painted in this scan is background; the case counts as labeled",
-            report_errors(session, lambda: self._set_status("labeled")),
+            report_errors(session, lambda: self._set_status(Status.LABELED)),
         )
         self.reviewed_button = make_button(
             "Mark as reviewed",
             "The label of this scan was checked and is final",
-            report_errors(session, lambda: self._set_status("reviewed")),
+            report_errors(session, lambda: self._set_status(Status.REVIEWED)),
         )
         self.unannotated_checkbox = QCheckBox("Highlight unannotated voxels")
         self.unannotated_checkbox.setToolTip("Tint the voxels that training will ignore")
@@ -97,7 +98,7 @@ class AnnotateSection(QWidget):
         for item in (self.complete_slice_button, self.complete_case_button, self.reviewed_button):
             set_enabled(item, blocked_reason)
 
-    def _set_status(self, status: str) -> None:
+    def _set_status(self, status: Status) -> None:
         if self.session.case is not None:
             self.session.set_case_status(self.session.case.id, status)
 

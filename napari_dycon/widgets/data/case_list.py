@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWid
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.cases.summaries import CaseSummaries, CaseSummary, Thumbnail
-from napari_dycon.project.models import Case
+from napari_dycon.project.models import Case, Status
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import signals_blocked
 
@@ -26,17 +26,17 @@ HEADER_TIPS = (
 )
 # Dots that differ in shape as well as in color.
 STATUS_MARKS = {
-    "unlabeled": ("○", ""),
-    "in progress": ("◐", "#d08a00"),
-    "labeled": ("●", "#2a8fd0"),
-    "reviewed": ("✔", "#0a9a74"),
+    Status.UNLABELED: ("○", ""),
+    Status.IN_PROGRESS: ("◐", "#d08a00"),
+    Status.LABELED: ("●", "#2a8fd0"),
+    Status.REVIEWED: ("✔", "#0a9a74"),
 }
 STATUS_ORDER = list(STATUS_MARKS)
 FILTERS: dict[str, Callable[[Case], bool]] = {
     "All cases": lambda case: bool(case.id),
-    "To label": lambda case: case.status in ("unlabeled", "in progress"),
-    "Labeled": lambda case: case.status == "labeled",
-    "Reviewed": lambda case: case.status == "reviewed",
+    "To label": lambda case: case.status in (Status.UNLABELED, Status.IN_PROGRESS),
+    "Labeled": lambda case: case.status == Status.LABELED,
+    "Reviewed": lambda case: case.status == Status.REVIEWED,
     "Validation": lambda case: case.split == "validation",
 }
 ICON_SIZE_PX = 26  # pixels
@@ -236,7 +236,7 @@ def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
     """Write what is known of a case into its row."""
     mark, color = STATUS_MARKS[case.status]
     is_validation, suggestion = case.split == "validation", summary.suggestion
-    item.setText(STATUS, f"{mark} {case.status}{', valid.' if is_validation else ''}")
+    item.setText(STATUS, f"{mark} {case.status.display_name}{', valid.' if is_validation else ''}")
     item.setForeground(STATUS, QColor(color) if color else item.foreground(NAME))
     tip = "kept for validation: not used for training" if is_validation else ""
     item.setToolTip(STATUS, tip)

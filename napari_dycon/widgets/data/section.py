@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
 from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.data.case_list import FILTERS, CaseList
@@ -186,7 +187,7 @@ class DataSection(QWidget):
     def _update_title(self, *_: object) -> None:
         if (project := self.session.project) is not None:
             cases = project.cases
-            n_labeled = sum(case.status in ("labeled", "reviewed") for case in cases)
+            n_labeled = sum(case.status in (Status.LABELED, Status.REVIEWED) for case in cases)
             hint = "" if self.session.case else "; click a case to show it"
             read_only_note = " (only shown)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)

@@ -156,11 +156,11 @@ class ReviewSection(QWidget):
 
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
-        has_weights = bool(project and any(run.has_weights for run in project.runs()))
+        has_weights = bool(project and any(run.has_weights for run in project.runs.list()))
         no_view = "" if case else "choose a case in the list first"
         no_weights = "" if has_weights else "train first"
         if project and project.read_only_reason:
-            no_weights = project.read_only_reason
+            no_weights = project.read_only_reason or ""
         no_prediction = (
             "" if case and case.prediction is not None else "this case has no prediction"
         )

@@ -167,7 +167,7 @@ class TrainSection(QWidget):
 
     def _find_last_run(self) -> str | None:
         project = self.session.project
-        usable = [run.id for run in project.runs() if run.has_weights] if project else []
+        usable = [run.id for run in project.runs.list() if run.has_weights] if project else []
         return usable[-1] if usable else None
 
     def _toggle_pause(self) -> None:
@@ -182,7 +182,7 @@ class TrainSection(QWidget):
         self.progress_bar.setValue(0)
         self.status_label.setText("")
         self._refresh()
-        runs = project.runs() if project is not None else []
+        runs = project.runs.list() if project is not None else []
         if not runs:
             return
         last_run = runs[-1]
@@ -213,7 +213,7 @@ class TrainSection(QWidget):
         if project is None:
             start_blocked_reason = "open a project first"
         elif project.read_only_reason:
-            start_blocked_reason = project.read_only_reason
+            start_blocked_reason = project.read_only_reason or ""
         elif not is_idle:
             start_blocked_reason = f"run {status.run} is at work"
         elif not project.has_labeled_cases():

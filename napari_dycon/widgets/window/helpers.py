@@ -33,7 +33,7 @@ def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton
     return result
 
 
-def set_enabled(widget: QWidget, disabled_reason: str) -> None:
+def set_enabled(widget: QWidget, disabled_reason: str | None) -> None:
     """Enable a control when ``disabled_reason`` is empty; otherwise its tooltip says why it is
     off."""
     tip = str(widget.property("dycon_tip") or "")

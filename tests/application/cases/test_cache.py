@@ -58,12 +58,12 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
     assert len(reads) == 1
     shape = project.read_image("scan-3").shape
     mask, empty = np.ones(shape, np.uint8), np.zeros(shape, np.float32)
-    run = project.create_run("dycon", {})
-    project.write_prediction(run.id, "scan-3", mask, empty, empty)
+    run = project.runs.create("dycon", {})
+    project.predictions.write(run.id, "scan-3", mask, empty, empty)
     assert cache.load(project, "scan-3").case.run == run.id
-    project.write_prediction(run.id, "scan-3", 0 * mask, empty, empty)
+    project.predictions.write(run.id, "scan-3", 0 * mask, empty, empty)
     assert not np.any(cache.load(project, "scan-3").case.prediction)
-    project.save_label("scan-3", mask)
+    project.labels.save("scan-3", mask)
     assert np.all(cache.load(project, "scan-3").case.label == 1)
     assert len(reads) == 4
     scan = project.image_paths("scan-3")[0]

@@ -201,11 +201,11 @@ def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: S
 
 def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
     project = session.require_project()
-    run = project.runs()[0] if project.runs() else project.create_run("dycon", {})
+    run = project.runs.list()[0] if project.runs.list() else project.runs.create("dycon", {})
     uncertainty = np.full(mask.shape, 0.01, np.float32)
     for number, (d, h, w) in enumerate(spots):
         uncertainty[d : d + 2, h : h + 2, w : w + 2 + number] = 0.9
-    project.write_prediction(run.id, session.require_case().id, mask, uncertainty, uncertainty)
+    project.predictions.write(run.id, session.require_case().id, mask, uncertainty, uncertainty)
     session.show_case(session.require_case().id)
 
 

@@ -25,6 +25,7 @@ from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
+from napari_dycon.project.label_store import LabelStore
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -63,7 +64,7 @@ def test_strokes_made_while_the_next_case_loads_are_saved(
     session.case.label[1, 1, 1] = 1
     background.late.pop()()
     assert session.case.id == "scan-4"
-    assert session.project.read_label("scan-3")[1, 1, 1] == 1
+    assert session.project.labels.read("scan-3")[1, 1, 1] == 1
 
 
 def test_the_same_case_shown_again_keeps_newer_strokes(
@@ -80,7 +81,7 @@ def test_the_same_case_shown_again_keeps_newer_strokes(
     assert session.case.label[1, 1, 1] == 1
     session.case.label[2, 2, 2] = 1
     session.save_label()
-    saved = session.project.read_label("scan-3")
+    saved = session.project.labels.read("scan-3")
     assert (saved[1, 1, 1], saved[2, 2, 2]) == (1, 1)
 
 
@@ -96,7 +97,7 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     two.flush()
     one.case.label[7, 7, 7] = 1
     one.flush()
-    both = project.read_label("scan-3")
+    both = project.labels.read("scan-3")
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
     assert np.array_equal(one.case.label, both)
     assert "changed in another window too" in told[-1]
@@ -125,14 +126,14 @@ def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
     two.case.label[5, 5, 5] = 1
     two.flush()
     others[0].join()
-    both = project.read_label("scan-3")
+    both = project.labels.read("scan-3")
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
     one.case.label[9, 9, 9] = 1
     one.flush()
     assert one.case.label[7, 7, 7] == one.case.label[5, 5, 5] == 1
     two.case.label[3, 3, 3] = 1
     two.flush()
-    both = project.read_label("scan-3")
+    both = project.labels.read("scan-3")
     assert [both[n, n, n] for n in (3, 5, 7, 9)] == [1, 1, 1, 1]
     assert np.array_equal(two.case.label, both)
 
@@ -165,7 +166,7 @@ def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
     one.case.label[4, 4, 4] = 1
     one.close_project()
     arrive()
-    both = project.read_label("scan-3")
+    both = project.labels.read("scan-3")
     assert [both[n, n, n] for n in (4, 5, 7)] == [1, 1, 1]
     two.case.label[9, 9, 9] = 1
     two.flush()
@@ -179,7 +180,7 @@ def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Pr
     assert one.case.label[7, 7, 7] == 1
     one.case.label[7, 7, 7] = 0  # seen, and not wanted
     one.save_label()
-    saved = project.read_label("scan-3")
+    saved = project.labels.read("scan-3")
     assert (saved[5, 5, 5], saved[7, 7, 7]) == (0, 0)
     assert not one.has_unsaved_changes
 
@@ -195,7 +196,7 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
     def refuse(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
 
-    monkeypatch.setattr(Project, "save_label", refuse)
+    monkeypatch.setattr(LabelStore, "save", refuse)
     told: list[str] = []
     session.message.connect(lambda _, text: told.append(text))
     with pytest.raises(ProjectError, match="disk is full"):
@@ -216,7 +217,7 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
 
 
 def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
-    run = project.create_run("dycon", make_config("dycon").to_dict())
+    run = project.runs.create("dycon", make_config("dycon").to_dict())
     run.append_event({"event": "started"})
     for step in (1, 2, 3):
         run.append_event({"event": "step", "step": step, "progress": 0.1})
@@ -240,7 +241,7 @@ def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
 
 
 def test_a_process_does_not_take_itself_for_another_one(project: Project) -> None:
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     engine_process.write_identity(run, ProcessIdentity.current())
     assert not engine_process.is_running(run)
 
@@ -248,7 +249,7 @@ def test_a_process_does_not_take_itself_for_another_one(project: Project) -> Non
 def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     session.run_controller._run = run
     session.close_project()
     session.run_controller._on_event(
@@ -262,7 +263,7 @@ def test_a_prediction_that_cannot_start_leaves_the_button_alive(
 ) -> None:
     session = Session()
     session.open_project(project.path)
-    (project.create_run("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
+    (project.runs.create("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
     ended: list[dict[str, Any]] = []
     session.event.connect(ended.append)
 
@@ -315,7 +316,7 @@ def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
     assert json.loads(out.splitlines()[-1])["event"] == "stopped"
     assert b"Stopping: saving the weights" in err
     assert process.returncode == 0
-    assert project.get_run().has_weights
+    assert project.runs.get().has_weights
 
 
 def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
@@ -323,7 +324,7 @@ def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
     project.add_cases([file])
-    project.save_label("scan", np.ones((7, 6, 5), np.uint8))
+    project.labels.save("scan", np.ones((7, 6, 5), np.uint8))
     assert load_case(project, "scan").case.label.all()
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="does not fit"):
@@ -335,9 +336,9 @@ def test_a_prediction_of_a_scan_that_moved_is_not_shown_and_told(tmp_path: Path)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
     project.add_cases([file])
-    run = project.create_run("dycon", {})
+    run = project.runs.create("dycon", {})
     heat = np.zeros((7, 6, 5), np.float32)
-    project.write_prediction(run.id, "scan", heat.astype(np.uint8), heat, heat)
+    project.predictions.write(run.id, "scan", heat.astype(np.uint8), heat, heat)
     assert load_case(project, "scan").case.prediction is not None
     save_nifti(file, noise, np.diag([1.0, 1.0, 3.0, 1.0]))
     view = load_case(project, "scan").case
@@ -352,7 +353,7 @@ def test_nothing_is_learned_from_a_label_of_a_scan_that_moved(tmp_path: Path) ->
     project.add_cases([file])
     label = np.zeros((12, 12, 12), np.uint8)
     label[3:8, 3:8, 3:8] = 1
-    project.save_label("scan", label)
+    project.labels.save("scan", label)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="does not fit"):
         list(train(project, make_config("dycon", device="cpu", steps=1)))
@@ -370,7 +371,7 @@ def test_the_same_case_shown_again_takes_over_a_save_that_is_under_way(
     saved()
     session.case.label[1, 1, 1] = 255  # erased again
     session.save_label()
-    assert session.project.read_label("scan-3")[1, 1, 1] == 255
+    assert session.project.labels.read("scan-3")[1, 1, 1] == 255
     assert session.case.label[1, 1, 1] == 255
 
 
@@ -386,7 +387,7 @@ def test_a_failure_of_one_case_delays_no_save_of_another(
         raise ProjectError("The disk is full.")
 
     with monkeypatch.context() as full:
-        full.setattr(Project, "save_label", refuse)
+        full.setattr(LabelStore, "save", refuse)
         with pytest.raises(ProjectError, match="disk is full"):
             session.save_label()
     told: list[str] = []
@@ -395,4 +396,4 @@ def test_a_failure_of_one_case_delays_no_save_of_another(
     assert "The label of scan-3 is saved now; nothing was lost." in told
     session.case.label[2, 2, 2] = 1
     session.save_label()
-    assert project.read_label("scan-4")[2, 2, 2] == 1
+    assert project.labels.read("scan-4")[2, 2, 2] == 1

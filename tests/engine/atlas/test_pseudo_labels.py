@@ -358,7 +358,7 @@ def test_votes_are_only_used_where_the_structure_is_large(
         image = project.cache_folder / f"{case.id}.npy"
         image.parent.mkdir(exist_ok=True)
         np.save(image, project.read_image(case.id).array[None].astype(np.float32))
-        label = project.read_label(case.id)
+        label = project.labels.read(case.id)
         if label is None:
             data.unlabeled.append(UnlabeledCase(case.id, image))
         else:

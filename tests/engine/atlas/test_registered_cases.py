@@ -178,22 +178,22 @@ def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> Non
     events = list(train(project, settings()))
     assert events[-1]["event"] == "finished"
     assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3]
-    assert not (project.get_run().state_folder / "borrowed").exists()
-    with_warps = load_file(project.get_run().weights_path)
+    assert not (project.runs.get().state_folder / "borrowed").exists()
+    with_warps = load_file(project.runs.get().weights_path)
     list(train(project, settings(**{"atlas.max_registration_pairs": 0})))
-    without = load_file(project.get_run().weights_path)
+    without = load_file(project.runs.get().weights_path)
     assert any(not torch.equal(with_warps[key], without[key]) for key in with_warps)
 
 
 def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None:
     list(train(project, settings()))
-    whole = load_file(project.get_run().weights_path)
+    whole = load_file(project.runs.get().weights_path)
     interrupted = train(project, settings(**{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 2:
             interrupted.close()
             break
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert not [e for e in events if e["event"] == "warps"]  # they lay there already
     resumed = load_file(run.weights_path)
@@ -201,7 +201,7 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
 
 
 def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project) -> None:
-    run = project.create_run("dycon", settings(steps=10_000).to_dict())
+    run = project.runs.create("dycon", settings(steps=10_000).to_dict())
     for event in train(project, settings(steps=10_000), run):
         if (event["event"], event.get("done")) == ("warps", 3):
             first = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]

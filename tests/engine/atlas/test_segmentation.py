@@ -163,7 +163,7 @@ def test_their_say_has_a_weight() -> None:
 def trained(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
     config = make_config("dycon", **(TINY | {"steps": 2} | changes))
     list(train(project, config))
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     return run, load_model(run.weights_path)
 
 

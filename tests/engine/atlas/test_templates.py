@@ -19,6 +19,7 @@ from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError
+from napari_dycon.project.label_store import LabelStore
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -28,7 +29,7 @@ CPU = torch.device("cpu")
 def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
     settings = TINY | {"steps": 2, "atlas.weight": 0.4, "atlas.templates": 2}
     list(train(project, make_config(method, **(settings | changes))))
-    return project.runs()[-1]
+    return project.runs.list()[-1]
 
 
 def ready(project: Project, run: Run) -> tuple[TrainedModel, list[dict[str, Any]]]:
@@ -76,7 +77,7 @@ def test_they_are_predicted_once(project: Project) -> None:
 
 def test_no_label_of_theirs_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(project)
-    monkeypatch.setattr(Project, "read_label", lambda *_, **__: pytest.fail("a label was read"))
+    monkeypatch.setattr(LabelStore, "read", lambda *_, **__: pytest.fail("a label was read"))
     model, _ = ready(project, run)
     assert len(model.atlases[1]) == 2
 
@@ -114,7 +115,7 @@ def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> 
 
 def test_in_a_project_that_is_only_shown_none_is_made(project: Project) -> None:
     run = trained(project)
-    project.read_only_reason = "it is looked at"
+    project = Project.open(project.path, read_only_reason="it is looked at")
     model, events = ready(project, run)
     assert (model.atlases[1], events) == ((), [])
     assert not list(run.state_folder.glob("templates-*"))

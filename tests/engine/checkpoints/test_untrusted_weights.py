@@ -36,7 +36,8 @@ from napari_dycon.engine.config import TrainConfig, make_config, merge_settings
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
 from napari_dycon.errors import ConfigError, EngineError, ProjectError
-from napari_dycon.project.runs.run import Run, validate_case_metadata
+from napari_dycon.project.prediction_store import validate_case_metadata
+from napari_dycon.project.runs.run import Run
 
 PACKAGE = Path(preprocessing.__file__).parents[2]
 

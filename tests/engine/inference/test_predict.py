@@ -35,7 +35,7 @@ SETTINGS: dict[str, Any] = TINY | {"steps": 2, "atlas.weight": 0.0}
 @pytest.fixture
 def model(project: Project) -> TrainedModel:
     list(train(project, make_config("supervised", **SETTINGS)))
-    return load_model(project.get_run().weights_path)
+    return load_model(project.runs.get().weights_path)
 
 
 def scan_files(folder: Path, *shapes: tuple[int, int, int]) -> list[Scan]:
@@ -67,7 +67,7 @@ def test_each_scan_is_read_once(
     assert sorted(seen) == ["s0.nii.gz", "s1.nii.gz"]
     assert len(list((tmp_path / "out").iterdir())) == 6
     seen.clear()
-    (event,) = predict_cases(project, project.get_run().id, model, ["scan-4"], CPU, torch.float32)
+    (event,) = predict_cases(project, project.runs.get().id, model, ["scan-4"], CPU, torch.float32)
     assert event["case"] == "scan-4"
     assert seen == ["scan-4.nii.gz"]  # labeled ones are looked at as they were prepared
 

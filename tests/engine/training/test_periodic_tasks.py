@@ -36,7 +36,7 @@ def test_a_picture_that_is_too_large_does_not_end_the_run(
     for event in train(project, config):
         events.append(event)
         if event["event"] == "started":
-            project.get_run(event["run"]).write_control(preview="scan-4")
+            project.runs.get(event["run"]).write_control(preview="scan-4")
     told = [e["message"] for e in events if e["event"] == "warning"]
     assert any(text == "No preview of scan-4: memory ran out for it." for text in told)
     assert events[-1]["event"] == "finished"
@@ -97,13 +97,13 @@ def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
     project.set_split("scan-2", "validation")
     config = make_config("supervised", **(TINY | {"steps": 12, "optimizer.learning_rate": 0.02}))
     *_, data = (e for e in train(project, config) if e["event"] == "validation")
-    run = project.get_run()
+    run = project.runs.get()
     model = load_model(run.weights_path)
     assert model.config.batch.patch_size is not None
     volume = project.read_image("scan-2")
     model = dataclasses.replace(model, temperature=1.0)  # it is fitted after the scores
     fresh = predict_volume(model, volume, torch.device("cpu"), fast=True)
-    label = project.read_label("scan-2")
+    label = project.labels.read("scan-2")
     dice = dice_per_class(fresh.mask, label, [1])[1]
     assert data["mean"] == pytest.approx(dice, abs=1e-5)
 

@@ -54,7 +54,7 @@ def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> N
     assert events[0]["event"] == "started"
     assert events[0]["unlabeled"] == (0 if method == "supervised" else 3)
     assert [e["step"] for e in events if e["event"] == "finished"] == [4]
-    run = project.get_run()
+    run = project.runs.get()
     assert run.id == events[0]["run"]
     assert [e["event"] for e in run.read_events()[0]] == [e["event"] for e in events]
     for line in run.events_path.read_text(encoding="utf-8").splitlines():
@@ -63,14 +63,14 @@ def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> N
 
 def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
     list(train(project, tiny()))
-    run = project.get_run()
+    run = project.runs.get()
     device = choose_device("cpu").device
     model = load_model(run.weights_path, device)
     events = list(predict_cases(project, run.id, model, ["scan-4"], device, torch.float32))
     assert [e["case"] for e in events] == ["scan-4"]
     scan = nib.load(project.image_paths("scan-4")[0])
     for kind in ("mask", "uncertainty", "disagreement"):
-        found = nib.load(project.prediction_path(run.id, "scan-4", kind))
+        found = nib.load(project.predictions.path(run.id, "scan-4", kind))
         assert found.shape == scan.shape
         assert np.array_equal(found.affine, scan.affine)
         assert np.asarray(found.dataobj).max() <= 1
@@ -86,7 +86,7 @@ def test_a_mirrored_view_is_turned_back(project: Project) -> None:
             ),
         )
     )
-    model = load_model(project.get_run().weights_path)
+    model = load_model(project.runs.get().weights_path)
     volume = project.read_image("scan-4")
     turned = dataclasses.replace(volume, array=volume.array[..., ::-1].copy())
     one, other_way = (prepare_image(scan, model.config) for scan in (volume, turned))
@@ -149,20 +149,20 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     project: Project, changes: dict[str, Any]
 ) -> None:
     list(train(project, tiny(steps=6, **changes)))
-    whole = load_file(project.get_run().weights_path)
+    whole = load_file(project.runs.get().weights_path)
     interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}, **changes))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
             interrupted.close()
             break
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     list(train(project, TrainConfig.from_dict(run.read_config()), run))
     resumed = load_file(run.weights_path)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def test_stop_keeps_the_weights(project: Project) -> None:
-    run = project.create_run("dycon", tiny(steps=10_000).to_dict())
+    run = project.runs.create("dycon", tiny(steps=10_000).to_dict())
     events = []
     for event in train(project, tiny(steps=10_000), run):
         events.append(event)
@@ -189,8 +189,8 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
     dice = [e["mean"] for e in first if e["event"] == "validation"][-1]
     assert dice > 0.6
     (temperature,) = [e["temperature"] for e in first if e["event"] == "calibrated"]
-    assert load_model(project.get_run().weights_path).temperature == temperature != 1.0
-    again = list(train(project, config.with_changes(steps=1, init_from=project.get_run().id)))
+    assert load_model(project.runs.get().weights_path).temperature == temperature != 1.0
+    again = list(train(project, config.with_changes(steps=1, init_from=project.runs.get().id)))
     assert not [e for e in again if e["event"] == "warning"]
     assert [e["mean"] for e in again if e["event"] == "validation"][-1] > 0.5
 
@@ -199,7 +199,7 @@ def test_no_labeled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Pat
     bare = create_project(tmp_path / "bare", scans / "images")
     with pytest.raises(UserError, match="No case is labeled yet"):
         list(train(bare, tiny()))
-    assert bare.runs() == []
+    assert bare.runs.list() == []
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -230,15 +230,15 @@ def test_a_label_of_one_value_is_left_out_with_a_reason(
 ) -> None:
     only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     only[5:8, 5:8, 5:8] = value
-    project.save_label("scan-3", only)
+    project.labels.save("scan-3", only)
     events = list(train(project, tiny("supervised")))
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert len(warned) == 1
     assert f"scan-3 is left out: {what} is annotated in it" in warned[0]
     # Once it is complete, nobody says that the earlier run had learned from it.
-    project.save_label("scan-3", np.where(only == 255, 1 - value, only).astype(np.uint8))
+    project.labels.save("scan-3", np.where(only == 255, 1 - value, only).astype(np.uint8))
     project.set_split("scan-3", "validation")
-    events = list(train(project, tiny("supervised", init_from=project.runs()[-1].id)))
+    events = list(train(project, tiny("supervised", init_from=project.runs.list()[-1].id)))
     assert not [e["message"] for e in events if e["event"] == "warning"]
 
 
@@ -246,21 +246,21 @@ def test_two_structures_without_background_are_learned_from(project: Project) ->
     project.add_class("two")
     two = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     two[5:8, 5:8, 5:8], two[5:8, 5:8, 8:11] = 1, 2
-    project.save_label("scan-3", two)
+    project.labels.save("scan-3", two)
     events = list(train(project, tiny("supervised")))
     assert not [e["message"] for e in events if e["event"] == "warning"]
-    assert "scan-3" in project.runs()[-1].read_metrics()["labeled"]
+    assert "scan-3" in project.runs.list()[-1].read_metrics()["labeled"]
 
 
 def test_scans_without_a_structure_are_learned_from_beside_others(project: Project) -> None:
     shape = project.read_image("scan-3").shape
-    project.save_label("scan-3", np.zeros(shape, np.uint8))
+    project.labels.save("scan-3", np.zeros(shape, np.uint8))
     events = list(train(project, tiny("dycon", **{"atlas.max_registration_pairs": 4})))
     assert not [e["message"] for e in events if e["event"] == "warning"]
     labeled = [case.id for case in project.labeled_cases()]
-    assert "scan-3" in project.runs()[-1].read_metrics()["labeled"]
+    assert "scan-3" in project.runs.list()[-1].read_metrics()["labeled"]
     for case in labeled:
-        project.save_label(case, np.zeros(shape, np.uint8))
+        project.labels.save(case, np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match="none of them shows a structure"):
         list(train(project, tiny("supervised")))
 
@@ -287,10 +287,10 @@ def test_lack_of_memory_advises_what_can_be_done(
 def test_what_earlier_runs_learned_from_is_told(project: Project) -> None:
     first, second = (case.id for case in project.labeled_cases()[:2])
     list(train(project, tiny("supervised")))
-    (project.runs()[-1].metrics_path).unlink()  # as if it had been killed
+    (project.runs.list()[-1].metrics_path).unlink()  # as if it had been killed
     project.set_split(first, "validation")
-    for before in (project.runs()[-1].id, None):
-        before = before or project.runs()[-1].id  # a run that started from the first one
+    for before in (project.runs.list()[-1].id, None):
+        before = before or project.runs.list()[-1].id  # a run that started from the first one
         events = list(train(project, tiny("supervised", init_from=before)))
         (message,) = [e["message"] for e in events if e["event"] == "warning"]
         assert f"learned from 1 case(s) that are kept for validation now ({first})" in message
@@ -369,12 +369,12 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
     config = tiny("supervised", steps=1, **{"batch.patch_size": None})
     list(train(project, config))
-    first = project.get_run().read_config()
+    first = project.runs.get().read_config()
     assert set(read) == {f"scan-{n}" for n in range(6)}
     read.clear()
     list(train(project, config))
     assert read == ["scan-0", "scan-1", "scan-2"]  # for the labels' grids
-    assert project.get_run().read_config() == first
+    assert project.runs.get().read_config() == first
     # What lies there may be damaged, or made to mislead.
     kept = sorted(project.cache_folder.glob("*.json"))
     for path, text in zip(
@@ -382,7 +382,7 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
     ):
         path.write_text(text)
     list(train(project, config))
-    assert project.get_run().read_config() == first
+    assert project.runs.get().read_config() == first
 
 
 def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
@@ -420,7 +420,7 @@ def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     events = []
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
         events += train(project, tiny("supervised", steps=200, **{"intervals.checkpoint_s": 0.0}))
-    run = project.get_run()
+    run = project.runs.get()
     warned = [e["message"] for e in run.read_events()[0] if e["event"] == "warning"]
     assert warned[0].startswith("Step 2 gave a loss that is not a finite number")
     assert len(warned) == 51
@@ -444,7 +444,7 @@ def test_the_papers_recipe_trains(project: Project) -> None:
 
 
 def test_stop_before_the_first_step_leaves_no_weights(project: Project) -> None:
-    run = project.create_run("dycon", tiny().to_dict())
+    run = project.runs.create("dycon", tiny().to_dict())
     run.write_control(command="stop")
     events = list(train(project, tiny(), run))
     assert events[-1]["event"] == "stopped"
@@ -457,11 +457,11 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
         if event["event"] == "checkpoint" and event["step"] == 3:
             interrupted.close()
             break
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     before = {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
     label = np.zeros(project.read_image("scan-4").shape, np.uint8)
     label[2:5, 2:5, 2:5] = 1
-    project.save_label("scan-4", label)
+    project.labels.save("scan-4", label)
     project.add_class("another")
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (events[0]["labeled"], events[0]["unlabeled"]) == (3, 3)
@@ -471,7 +471,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
 
 def test_weights_of_a_network_that_fits_in_part_are_told(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
-    first = project.get_run().id
+    first = project.runs.get().id
     deeper = tiny("supervised", steps=1, **{"network.filters": [4, 8, 8, 8]}, init_from=first)
     warned = [e["message"] for e in train(project, deeper) if e["event"] == "warning"]
     assert f"Run {first} has another kind of network" in warned[0]
@@ -497,7 +497,7 @@ def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
     before = looked.copy()
     label = np.zeros(project.read_image("scan-5").shape, np.uint8)
     label[2:5, 2:5, 2:5] = 1
-    project.save_label("scan-5", label)
+    project.labels.save("scan-5", label)
     looked.clear()
     list(train(project, tiny("supervised", steps=1)))
     assert looked == before == ["scan-0", "scan-5"]
@@ -506,7 +506,7 @@ def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
 def test_validation_cases_that_were_learned_from_are_told(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
     project.set_split("scan-2", "validation")
-    events = list(train(project, tiny("supervised", steps=1, init_from=project.get_run().id)))
+    events = list(train(project, tiny("supervised", steps=1, init_from=project.runs.get().id)))
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert "(scan-2)" in warned[0]
 
@@ -546,9 +546,9 @@ def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: st
     drawn = np.zeros((4, *label.shape[1:]), np.uint8)
     drawn[:, 4:10, 4:10] = rng.integers(1, classes + 1, (4, 6, 6))
     label[::5][:4] = drawn
-    project.save_label("a", label)
+    project.labels.save("a", label)
     events = list(train(project, tiny(method, steps=2, **{"secl.weight": 1.0})))
     assert events[-1]["event"] == "finished"
     assert events[-1]["skipped"] == 0
-    model = load_model(project.get_run().weights_path)
+    model = load_model(project.runs.get().weights_path)
     assert (model.channels, len(model.class_values)) == (channels, classes)

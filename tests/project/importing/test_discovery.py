@@ -104,8 +104,8 @@ def test_odd_and_unicode_names(tmp_path: Path) -> None:
     assert len({case.id for case in project.cases}) == len(odd) - 1
     assert len(project.labeled_cases()) == 3
     for case in project.cases:
-        assert project.label_path(case.id).parent == project.path / "labels"
-        project.save_label(case.id, np.ones(project.read_image(case.id).shape, np.uint8))
+        assert project.labels.path(case.id).parent == project.path / "labels"
+        project.labels.save(case.id, np.ones(project.read_image(case.id).shape, np.uint8))
     assert len(Project.open(project.path).labeled_cases()) == len(odd) - 1
 
 
@@ -240,12 +240,12 @@ def trained_and_predicted(project: Project, case: str) -> None:
     settings = TINY | {"steps": 2}
     events = list(train(project, make_config("dycon", **settings)))
     assert events[-1]["event"] == "finished"
-    run = project.get_run()
+    run = project.runs.get()
     model = load_model(run.weights_path, torch.device("cpu"))
     cpu = torch.device("cpu")
     (event,) = predict_cases(project, run.id, model, [case], cpu, torch.float32)
     assert event["case"] == case
-    mask = project.read_prediction(run.id, case)
+    mask = project.predictions.read(run.id, case)
     assert mask.shape == project.read_image(case).shape
 
 
@@ -426,7 +426,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", tmp_path / "in", tmp_path / "labels")
     assert [c.status for c in project.cases] == ["labeled", "labeled", "unlabeled"]
     for case in ("p1", "p2"):
-        inside = project.read_label(case) == 1
+        inside = project.labels.read(case) == 1
         image = project.read_image(case).array
         assert image[inside].mean() > image[~inside].mean() + 70
 
@@ -434,9 +434,9 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     mask = np.zeros(project.read_image("p3").shape, np.uint8)
     mask[2:5, 3:9, 1:7] = 1
     image = project.read_image("p3").array
-    project.save_label("p3", mask)
+    project.labels.save("p3", mask)
     theirs = series_by_itk(tmp_path / "in" / "p3" / "st" / "se")
-    ours = sitk.ReadImage(str(project.label_path("p3")))
+    ours = sitk.ReadImage(str(project.labels.path("p3")))
     for corner in np.ndindex(2, 2, 2):
         index = [int(c * (n - 1)) for c, n in zip(corner, ours.GetSize(), strict=True)]
         place = ours.TransformIndexToPhysicalPoint(index)
@@ -447,8 +447,8 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     inside = sitk.GetArrayFromImage(on_scan) == 1
     assert sorted(sitk.GetArrayFromImage(theirs)[inside]) == sorted(image[mask == 1])
     reopened = Project.open(project.path)
-    assert np.array_equal(reopened.read_label("p3"), mask)
-    project.save_label("p3", np.full(mask.shape, 255, np.uint8))
+    assert np.array_equal(reopened.labels.read("p3"), mask)
+    project.labels.save("p3", np.full(mask.shape, 255, np.uint8))
     trained_and_predicted(project, "p3")
 
     shifted = nib.load(tmp_path / "labels" / "p1.nii.gz")
@@ -483,11 +483,11 @@ def test_a_tilted_series_is_a_case_on_request(
     volume = project.read_image("p1")
     mask = np.zeros(volume.shape, np.uint8)
     mask[3:9, 100:200, 50:70] = 1
-    project.save_label("p1", mask)
+    project.labels.save("p1", mask)
     again = Project.open(tmp_path / "p")
-    assert np.array_equal(again.read_label("p1"), mask)
+    assert np.array_equal(again.labels.read("p1"), mask)
     assert again.get_case("p1").status == "labeled"
-    label = read_volume(again.label_path("p1"))
+    label = read_volume(again.labels.path("p1"))
     assert np.allclose(label.affine, volume.affine, atol=1e-4)
 
 

@@ -14,7 +14,7 @@ from helpers.nifti_files import SHAPE, label_of, save_nifti, scan
 
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.create_project import create_project
-from napari_dycon.project.importing.layouts import detect_layout
+from napari_dycon.project.importing.layouts.registry import detect_layout
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -91,9 +91,9 @@ def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
     save_nifti(root / "labelsTr" / "b.nii.gz", label_of(1, 2, 3, 3))
     project = create_project(tmp_path / "p", root)
     assert [c.value for c in project.classes] == [1, 2]
-    assert {int(v): int(n) for v, n in zip(*np.unique(project.read_label("b"), return_counts=True),
+    assert {int(v): int(n) for v, n in zip(*np.unique(project.labels.read("b"), return_counts=True),
                                            strict=True)}[255] == 2  # fmt: skip
-    assert project.get_case("b").status == "in progress"
+    assert project.get_case("b").status == "in_progress"
     save_nifti(root / "labelsTr" / "b.nii.gz", label_of(4))
     with pytest.raises(UserError, match=r"Label b.nii.gz holds the unknown class 4"):
         create_project(tmp_path / "q", root)
@@ -206,7 +206,7 @@ def test_decathlon_with_channels_in_one_file(tmp_path: Path) -> None:
     assert both.shape[0] == 2
     adc = create_project(tmp_path / "q", root, channels=["ADC"])
     assert np.array_equal(adc.read_image("la_003").array, both[1])
-    assert np.array_equal(adc.read_label("la_003"), project.read_label("la_003"))
+    assert np.array_equal(adc.labels.read("la_003"), project.labels.read("la_003"))
     describe(root, modality={"0": "MRI"}, labels={"0": "background", "1": "x"})
     with pytest.raises(UserError, match=r"Case la_0005 has 2 channel\(s\); expected 1, "):
         create_project(tmp_path / "r", root)
@@ -225,7 +225,7 @@ def test_a_real_dataset_of_four_channels(
     assert project.channels == ["FLAIR", "T1", "T1 post contrast", "T2"]
     volume = project.read_image("MS_007")
     assert volume.array.shape == (4, 182, 218, 182)
-    label = project.read_label("MS_007")
+    label = project.labels.read("MS_007")
     assert label is not None
     millilitres = float((label == 1).sum()) * np.prod(volume.spacing_mm) / 1000
     assert min(abs(millilitres - v) for v in (1.3, 49.8)) < 0.1

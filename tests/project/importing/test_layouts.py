@@ -20,7 +20,7 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.create_project import create_project
-from napari_dycon.project.importing.layouts import detect_layout
+from napari_dycon.project.importing.layouts.registry import detect_layout
 from napari_dycon.project.store import Project
 
 Run = Callable[..., tuple[int, str, str]]
@@ -47,7 +47,7 @@ def test_brats(run: Run, tmp_path: Path) -> None:
     assert [(c.value, c.name) for c in project.classes][-1] == (4, "enhancing tumor")
     assert [case.status for case in project.cases] == ["labeled", "labeled", "unlabeled"]
     assert project.read_image("BraTS19_C_1").array.shape[0] == 4
-    assert set(np.unique(project.read_label("BraTS19_A_1"))) == {0, 1, 2, 4}
+    assert set(np.unique(project.labels.read("BraTS19_A_1"))) == {0, 1, 2, 4}
     (folder / "HGG/BraTS19_B_1/BraTS19_B_1_t1ce.nii.gz").unlink()
     with pytest.raises(UserError, match="Case BraTS19_B_1 has no t1ce image"):
         create_project(tmp_path / "q", folder)
@@ -105,7 +105,7 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
     assert run("predict", project.path)[0] == 0
     for case in project.cases:
         (there,) = own.glob(f"*-BraTS/{case.id}.nii.gz")
-        here = own / project.get_run().id / f"{case.id}.nii.gz"
+        here = own / project.runs.get().id / f"{case.id}.nii.gz"
         assert np.array_equal(nib.load(there).dataobj, nib.load(here).dataobj)
     (folder / "HGG/BraTS19_A_1/BraTS19_A_1_t2.nii.gz").unlink()  # not wanted
     (folder / "HGG/BraTS19_B_1/BraTS19_B_1_t1.nii.gz").unlink()
@@ -155,7 +155,7 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
         ("1D7CUD17", "labeled"),
     ]
     project = Project.open(tmp_path / "p")
-    assert np.unique(project.read_label("0RZDK210"), return_counts=True)[1].tolist() == [334, 2]
+    assert np.unique(project.labels.read("0RZDK210"), return_counts=True)[1].tolist() == [334, 2]
     inner = create_project(tmp_path / "q", root / "Training Set", n_labeled=1)
     assert [c.status for c in inner.cases] == ["labeled", "unlabeled"]
     tests = create_project(tmp_path / "r", root / "Testing Set")
@@ -189,7 +189,7 @@ def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
         ("PANCREAS_0002", "labeled"),
     ]
     project = Project.open(tmp_path / "p")
-    image, drawn = project.read_image("PANCREAS_0002"), project.read_label("PANCREAS_0002")
+    image, drawn = project.read_image("PANCREAS_0002"), project.labels.read("PANCREAS_0002")
     assert np.all((image.array[drawn == 1] + 1024) % 7 == 0)
     assert project.channels == ["CT"]
     # Labels without a place, as they once were handed out, are not put anywhere by guess.

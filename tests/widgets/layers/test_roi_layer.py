@@ -157,7 +157,7 @@ def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
     label.undo()
     assert np.array_equal(session.case.label, before)
     session.flush()
-    assert set(np.unique(session.project.read_label("scan-3"))) == {1, 255}
+    assert set(np.unique(session.project.labels.read("scan-3"))) == {1, 255}
 
 
 def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:

@@ -13,6 +13,7 @@ from napari_dycon.application import engine_process
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import ProjectError
+from napari_dycon.project.label_store import LabelStore
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -65,7 +66,7 @@ def test_a_person_who_closes_the_window_decides_about_the_run(
 ) -> None:
     viewer, _panel = training(window, project, qtbot)
     main, asked = viewer.window._qt_window, answers(answer)
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     main.close(confirm_need=True)  # as Ctrl+W and the menu do
     assert len(asked) == 1
     assert main.isVisible() is not closes
@@ -87,7 +88,7 @@ def test_a_program_that_closes_the_window_is_not_asked(
 ) -> None:
     viewer, panel = training(window, project, qtbot)
     asked = answers("Cancel")
-    run = project.runs()[-1]
+    run = project.runs.list()[-1]
     viewer.close()
     assert not asked
     assert engine_process.is_running(run)
@@ -142,7 +143,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     _, panel = training(window, project, qtbot)
     session, said = panel.session, []
     session.message.connect(lambda level, text: said.append((level, text)))
-    identity = engine_process.read_identity(project.runs()[-1])
+    identity = engine_process.read_identity(project.runs.list()[-1])
     assert identity is not None
     psutil.Process(identity.pid).kill()
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
@@ -153,7 +154,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     assert not panel.train.stop_button.isEnabled()
     session.start_training(make_config("supervised", **TINY))
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=120_000)
-    assert project.runs()[-1].has_weights
+    assert project.runs.list()[-1].has_weights
 
 
 def test_a_label_that_nothing_can_keep_keeps_the_window_open(
@@ -169,7 +170,7 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
     def full(*_: Any, **__: Any) -> None:
         raise ProjectError("The disk is full.")
 
-    monkeypatch.setattr(Project, "save_label", full)
+    monkeypatch.setattr(LabelStore, "save", full)
     monkeypatch.setattr(LabelAutosaver, "write_recovery_copy", full)
     session.message.connect(lambda _, text: said.append(text))
     session.case.label[0] = 1
@@ -182,4 +183,4 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
     main.close()
     assert not main.isVisible()
     del viewer.window._qt_window
-    assert project.read_label("scan-3")[0].all()
+    assert project.labels.read("scan-3")[0].all()

@@ -1,0 +1,1 @@
+"""Folder layouts in which public benchmark datasets are distributed, read as cases."""

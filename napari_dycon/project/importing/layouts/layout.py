@@ -1,0 +1,43 @@
+"""A dataset in a known folder layout: its channels, classes and cases."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from napari_dycon.errors import UserError
+
+
+@dataclass(frozen=True)
+class LayoutCase:
+    """One case of a layout: a file a channel where there is one, and its label if there is one."""
+
+    id: str
+    images: Sequence[Path | None]
+    label: Path | None
+    is_test: bool = False  # of the test set of the benchmark
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A dataset that was recognized."""
+
+    name: str
+    channels: tuple[str, ...]
+    classes: dict[int, str]
+    cases: list[LayoutCase]
+    # values in label files that are replaced by others
+    value_map: dict[int, int] = field(default_factory=dict)
+
+    def select_images(self, case: LayoutCase, channels: Sequence[int]) -> list[Path]:
+        """Files of a case for these channels; ``UserError`` names those that are missing."""
+        images = [case.images[n] for n in channels]
+        missing = [self.channels[n] for n in channels if case.images[n] is None]
+        if missing:
+            wanted = ", ".join(self.channels[n] for n in channels)
+            raise UserError(
+                f"Case {case.id} has no {' and no '.join(missing)} image; expected one file each "
+                f"for {wanted}. Complete the case or move it away."
+            )
+        return [path for path in images if path is not None]

@@ -1,0 +1,143 @@
+"""Predictions of a project: ``predictions/RUN/CASE.nii.gz``, maps and metadata beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from napari_dycon import io
+from napari_dycon.core.atomic import atomic_write_many, ensure_dir, write_json
+from napari_dycon.core.containment import ensure_links_within, ensure_within
+from napari_dycon.core.types import Array
+from napari_dycon.core.untrusted import parse_number, read_json
+from napari_dycon.errors import ProjectError
+from napari_dycon.io.volume import Volume
+from napari_dycon.project.case_images import read_grid
+from napari_dycon.project.manifest import ManifestStore
+from napari_dycon.project.runs.run_store import RunStore
+
+PredictionKind = Literal["mask", "uncertainty", "disagreement"]
+MAX_FEATURES = 10_000
+
+
+class PredictionStore:
+    """Predictions of the cases of one project by its runs."""
+
+    def __init__(self, manifest: ManifestStore, runs: RunStore) -> None:
+        self._manifest = manifest
+        self._runs = runs
+
+    @property
+    def _folder(self) -> Path:
+        return self._manifest.folder / "predictions"
+
+    def path(self, run_id: str, case_id: str, kind: PredictionKind = "mask") -> Path:
+        """Path of a prediction; ``ProjectError`` where links lead out of the project."""
+        suffix = "" if kind == "mask" else f"_{kind}"
+        name = f"{self._manifest.get_case(case_id).id}{suffix}.nii.gz"
+        return ensure_links_within(self._manifest.folder, self._folder / run_id / name)
+
+    def read(
+        self,
+        run_id: str,
+        case_id: str,
+        kind: PredictionKind = "mask",
+        *,
+        reference: Volume | None = None,
+    ) -> Any:
+        """Read a mask (uint8) or a map (float32), ``(D, H, W)``; ``None`` if there is none.
+
+        With ``reference``, the case's scan, one on another grid raises ``GeometryError``.
+        """
+        path = self.path(run_id, case_id, kind)
+        if not path.exists():
+            return None
+        if kind == "mask":
+            return io.read_label(path, reference=reference).array
+        return io.read_map(path, reference=reference)
+
+    def write(
+        self,
+        run_id: str,
+        case_id: str,
+        mask: Array,
+        uncertainty: Array,
+        disagreement: Array,
+        *,
+        reference: Volume | None = None,
+    ) -> None:
+        """Write arrays ``(D, H, W)`` in RAS+ orientation on the scan's own grid.
+
+        ``reference`` is the case's scan, where it was read already; its voxels are not needed.
+        """
+        self._manifest.require_writable()
+        if reference is None:
+            reference = read_grid(self._manifest.folder, self._manifest.get_case(case_id))
+        self._runs.get(run_id)  # no folder for a run that does not exist
+        # The mask last: who sees it finds maps of the same prediction.
+        kinds: tuple[PredictionKind, ...] = ("uncertainty", "disagreement", "mask")
+        targets = [self.path(run_id, case_id, kind) for kind in kinds]
+        ensure_dir(targets[0].parent, existing_root=self._manifest.folder)
+        with atomic_write_many(targets) as files:
+            io.write_map(uncertainty, reference=reference, path=files[0])
+            io.write_map(disagreement, reference=reference, path=files[1])
+            io.write_mask(mask, reference=reference, path=files[2])
+
+    def metadata_path(self, run_id: str, case_id: str) -> Path:
+        """Path of a case's metadata, wherever links lead; to read them use ``read_metadata``."""
+        return self._folder / run_id / f"{self._manifest.get_case(case_id).id}.json"
+
+    def write_metadata(self, run_id: str, case_id: str, metadata: dict[str, Any]) -> None:
+        """Write what a run computed for a scan, as JSON beside its prediction."""
+        self._manifest.require_writable()
+        self._runs.get(run_id)
+        root = self._manifest.folder
+        path = ensure_within(root, self.metadata_path(run_id, case_id))
+        ensure_dir(path.parent, existing_root=root)
+        write_json(path, metadata)
+
+    def read_metadata(self, run_id: str, case_id: str) -> dict[str, Any]:
+        """Read what a run computed for a scan; empty when there is nothing."""
+        try:
+            path = ensure_links_within(self._manifest.folder, self.metadata_path(run_id, case_id))
+            return validate_case_metadata(read_json(path))
+        except (OSError, ValueError, ProjectError):
+            return {}
+
+    def list_run_ids(self, case_id: str) -> list[str]:
+        """List the runs that predicted a case, the newest run first."""
+        return [run.id for run in reversed(self._runs.list()) if self._exists(run.id, case_id)]
+
+    def newest_run_ids(self) -> dict[str, str]:
+        """Newest run that predicted each case, by case id."""
+        runs = [run.id for run in reversed(self._runs.list())]
+        newest: dict[str, str] = {}
+        for case in self._manifest.content.cases:
+            for run in runs:
+                if self._exists(run, case.id):
+                    newest[case.id] = run
+                    break
+        return newest
+
+    def _exists(self, run_id: str, case_id: str) -> bool:
+        try:
+            return self.path(run_id, case_id).exists()
+        except ProjectError:  # one behind a link out of the project counts as none
+            return False
+
+
+def validate_case_metadata(values: object) -> dict[str, Any]:
+    """Keep what a run can have computed for a scan: its score, and its features."""
+    if not isinstance(values, dict):
+        return {}
+    score, features = values.get("score"), values.get("features")
+    metadata = {k: v for k, v in values.items() if k not in ("score", "features")}
+    if parse_number(score, 0, 1e6) is not None:
+        metadata["score"] = score
+    if (
+        isinstance(features, list)
+        and len(features) <= MAX_FEATURES
+        and all(parse_number(value, -1e30, 1e30) is not None for value in features)
+    ):
+        metadata["features"] = features
+    return metadata

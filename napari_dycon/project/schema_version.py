@@ -1,0 +1,30 @@
+"""Version of the schema of ``project.json``.
+
+A field that is added with a default needs no new version: files without it are valid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from napari_dycon.core.untrusted import parse_integer
+from napari_dycon.errors import ProjectError
+
+SCHEMA_VERSION = 1
+
+
+def check_schema_version(values: Mapping[str, Any], path: Path) -> None:
+    """Raise ``ProjectError`` unless a ``project.json`` has the schema of this version."""
+    version = parse_integer(values.get("schema_version", SCHEMA_VERSION), -(10**9), 10**9)
+    if version is not None and version > SCHEMA_VERSION:
+        raise ProjectError(
+            f"{path.parent.name} was made by a newer version of napari-dycon (schema {version}, "
+            f"this one knows {SCHEMA_VERSION}). Update napari-dycon to open it."
+        )
+    if version != SCHEMA_VERSION:
+        raise ProjectError(
+            f"{path}: schema_version is wrong: expected {SCHEMA_VERSION} (found "
+            f"{repr(values.get('schema_version'))[:40]}). Mend it by hand or restore a backup."
+        )
