@@ -36,7 +36,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 
 COMMAND = [sys.executable, "-m", "napari_dycon"]
 QUALITIES = ("auroc", "auroc_foreground", "ece", "rank_correlation")

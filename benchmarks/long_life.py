@@ -91,8 +91,8 @@ def label(panel: Any, case: str) -> None:
     layer.paint((depth // 2 + 1, height // 2, width // 2), value)
     session.fill_background(depth // 2)
     session.save_label()
-    wait(lambda: not session.require_case().has_unsaved_changes)
-    wait(lambda: session.require_project().case(case).status != "unlabeled")
+    wait(lambda: not session.has_unsaved_changes)
+    wait(lambda: session.require_project().get_case(case).status != "unlabeled")
 
 
 def counts(viewer: Any) -> dict[str, int]:

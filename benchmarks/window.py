@@ -100,7 +100,7 @@ def measure_without_window(path: Path) -> Values:
     found["open_ms"], project = timed(lambda: Project.open(path))
     session = Session()
     found["session_open_ms"], _ = timed(lambda: session.open_project(path))
-    found["list_unlabeled_ms"], _ = timed(project.unlabeled)
+    found["list_unlabeled_ms"], _ = timed(project.unlabeled_cases)
     case = project.cases[1].id
     found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in progress"))
     found["suggest_next_ms"], _ = timed(session.suggest_next)
@@ -169,7 +169,7 @@ def measure_showing(panel: Any, path: Path, repeats: int) -> list[Values]:
     found = []
     for kind in ("atrium", "large"):
         pair = [f"{kind}-0", f"{kind}-1"]
-        shape = "x".join(map(str, panel.session.require_project().grid(pair[0]).shape[::-1]))
+        shape = "x".join(map(str, panel.session.require_project().read_grid(pair[0]).shape[::-1]))
         # The scans lie in the disk's cache; the very first of a window also makes its layers.
         for name, cases in (
             ("first", pair),
@@ -272,10 +272,10 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
             undo,
         ),
         ("grow from strokes, to the proposal", nothing, drawing.grow, drawing.discard_proposal),
-        ("accept what was grown", grown, drawing.accept_proposal, undo),
+        ("accept the proposal", grown, drawing.accept_proposal, undo),
         ("smooth", nothing, lambda: drawing.smooth(1, 1.0), undo),
         ("keep the largest piece", nothing, lambda: drawing.keep_largest_component(1), undo),
-        ("next uncertain place", nothing, review.next_uncertain_region, nothing),
+        ("next uncertain region", nothing, review.next_uncertain_region, nothing),
         ("accept a slice", nothing, review.accept_slice, undo),
         ("accept the whole prediction", nothing, session.accept_prediction, undo),
         ("show the difference", nothing, lambda: review.toggles["difference"].toggle(), nothing),

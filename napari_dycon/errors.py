@@ -12,7 +12,7 @@ swallow that one.
     │   ├── ProjectError     the project folder: missing, damaged, newer, read-only
     │   ├── FileFormatError  a scan or label file that cannot be read as one
     │   ├── GeometryError    grids that do not fit each other or are unusable
-    │   │   └── UnevenSlicesError   slices that only fit an even grid when they are resampled
+    │   │   └── IrregularSlicesError   slices that only fit an even grid when they are resampled
     │   ├── LabelError       label values that do not fit the project's classes
     │   ├── ConfigError      settings that are unknown or out of range
     │   └── BusyError        somebody else is using it at this moment
@@ -46,13 +46,22 @@ class GeometryError(UserError):
     """Two grids do not fit each other, or one cannot be used."""
 
 
-class UnevenSlicesError(GeometryError):
-    """Slices of a series are uneven, missing or tilted; reading may resample them if asked to."""
+class IrregularSlicesError(GeometryError):
+    """Slices of a series are uneven, missing or tilted; reading may resample them if asked to.
 
-    @property
-    def problem(self) -> str:
-        """What was found, without what to do about it; no full stop."""
-        return str(self).split(". Expected")[0]
+    Attributes
+    ----------
+    finding : what was found, without a full stop
+    advice : what was expected and what to do, as whole sentences
+    """
+
+    def __init__(self, finding: str, advice: str) -> None:
+        super().__init__(finding, advice)  # both, so that it can be pickled
+        self.finding = finding
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.finding}. {self.advice}"
 
 
 class LabelError(UserError):

@@ -18,10 +18,10 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.application import engine_process
 from napari_dycon.application.prompts import UserPrompt
-from napari_dycon.cli.options import acquire_run, with_process_record
+from napari_dycon.cli.run_lock import acquire_run, with_process_record
 from napari_dycon.core import heartbeat
-from napari_dycon.core.atomic import folder_lock
 from napari_dycon.core.heartbeat import HEARTBEAT_TIMEOUT_S, ProcessIdentity, is_recent
+from napari_dycon.core.locks import folder_lock
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import BusyError, ProjectError
@@ -87,7 +87,7 @@ def test_a_person_is_offered_to_look_only(
     session.open_project(project.path)
     assert session.project is None  # until there is an answer
     (question,) = asked
-    assert [text for text, _ in question.choices] == ["Only look", "Work on it too"]
+    assert [text for text, _ in question.choices] == ["Open read-only", "Open for editing"]
     question.choices[0][1]()
     assert session.project is not None
     assert session.project.read_only_reason
@@ -157,7 +157,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
         "import sys, numpy as np\n"
         "from napari_dycon.project.store import Project\n"
         "project = Project.open(sys.argv[1])\n"
-        "shape = project.grid(sys.argv[2]).shape\n"
+        "shape = project.read_grid(sys.argv[2]).shape\n"
         "for number in range(20):\n"
         "    label = np.full(shape, 255 if number % 2 else 1, np.uint8)\n"
         "    label[0] = 1\n"

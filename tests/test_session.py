@@ -53,7 +53,7 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
     session.save_label()
     assert saved == []  # nothing was drawn, nothing is written
     session.case.label[3, 3, 3] = 1
-    assert session.case.has_unsaved_changes
+    assert session.has_unsaved_changes
     session.show_case("scan-4")
     assert saved == ["scan-3"]
     assert session.project.read_label("scan-3")[3, 3, 3] == 1

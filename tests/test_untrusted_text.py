@@ -20,9 +20,12 @@ from rich.console import Console
 
 from napari_dycon import io as image_io
 from napari_dycon.cli import console as terminal
+from napari_dycon.cli.demo import show_demo
+from napari_dycon.cli.tables import build_evaluation_table
+from napari_dycon.cli.train import show_training
 from napari_dycon.core import text as plain_text
 from napari_dycon.core.text import escape_control_characters, escape_json, escape_rich_text
-from napari_dycon.demo.summary import build_evaluation_table
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import FORMATS, export
 from napari_dycon.exports.report.html import render_page
 from napari_dycon.project.importing.create_project import create_project
@@ -80,7 +83,7 @@ def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
     run = project.create_run("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
     run.config_path.write_text(json.dumps({"method": NAMES[1], "init_from": NAMES[0]}), "utf-8")
-    (out,) = export(project, "report", tmp_path / "out", run=run.id)
+    (out,) = export(project, "report", tmp_path / "out", ExportOptions(run=run.id))
     text = out.read_text("utf-8")
     found = Page()
     found.feed(text)
@@ -133,7 +136,7 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
         task = bar.add_task(name)
         console.print(column(bar.tasks[task]))
         terminal.print_status(name)
-        with terminal.show_demo(as_json=False) as show:
+        with show_demo(as_json=False) as show:
             show({"event": "demo", "message": name})
     events: list[dict[str, Any]] = [
         {"event": "started", "run": NAMES[2], "labeled": 1, "unlabeled": 1,
@@ -141,7 +144,7 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
         {"event": "warning", "message": NAMES[2]},
         {"event": "finished", "step": 1, "elapsed": 1.0, "dice": None},
     ]  # fmt: skip
-    terminal.show_training(iter(events), False)
+    show_training(iter(events), False)
     scores = {"dice": 1.0, "jaccard": 1.0, "hd95_mm": 0.0, "asd_mm": 0.0, "volume_ml": 1.0,
               "reference_volume_ml": 1.0, "missed": 0}  # fmt: skip
     summary = {"cases": 1, "mean_dice": 1.0, "sd_dice": 0.0,
@@ -206,8 +209,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
     network = build_network(config, 1, len(NAMES) + 1)
     values = tuple(range(1, len(NAMES) + 1))
     save_weights(run.weights_path, TrainedModel(network, network, config, values, 1), 1)
-    written = export(project, format_, tmp_path / "out", source="labels") if format_ in (
-        "nifti", "nrrd", "dicom-seg") else export(project, format_, tmp_path / "out")  # fmt: skip
+    written = export(project, format_, tmp_path / "out", ExportOptions(source="labels"))
     assert written
     assert all(path.resolve().is_relative_to((tmp_path / "out").resolve()) for path in written)
     for path in (tmp_path / "out").rglob("*"):
@@ -260,7 +262,7 @@ def fixed(node: ast.expr | None) -> bool:
 def test_labels_of_windows_are_plain_unless_their_text_is_fixed() -> None:
     """A ``QLabel`` guesses whether its text is HTML; ``make_plain_label`` does not."""
     known = {"keys.py"}  # bold titles, from a table in the same file
-    for path in sorted((PACKAGE / "widgets").glob("*.py")):
+    for path in sorted((PACKAGE / "widgets").rglob("*.py")):
         if path.name in known:
             continue
         tree = path.read_text("utf-8")

@@ -15,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED, LabelArray
 
-Label = npt.NDArray[np.uint8]
 Distances = npt.NDArray[np.float32]
 MARGIN_VOXELS = 2  # voxels around two outlines in which is computed
 
 
 def fill_between(
-    label: Label, values: Sequence[int], axis: int, spacing: Sequence[float]
-) -> tuple[Label, int]:
+    label: LabelArray, values: Sequence[int], axis: int, spacing: Sequence[float]
+) -> tuple[LabelArray, int]:
     """Fill the slices between annotated ones; returns the new label and how many slices it filled.
 
     Only voxels that nobody annotated are written, never another structure or background that was
@@ -46,7 +45,7 @@ def fill_between(
     masks = {v: [slices[i] == v for i in range(len(slices))] for v in values}
     has_structure = {v: np.array([part.any() for part in masks[v]]) for v in values}
     best_distance: dict[int, Distances] = {}  # slice -> largest distance so far
-    best_value: dict[int, Label] = {}
+    best_value: dict[int, LabelArray] = {}
     for value in values:
         key_slices = np.flatnonzero(has_structure[value] | is_complete)
         for first, last in itertools.pairwise(key_slices.tolist()):
@@ -73,7 +72,7 @@ def fill_between(
     return result, len(best_value)
 
 
-def copy_slice(label: Label, value: int, axis: int, source: int, target: int) -> Label:
+def copy_slice(label: LabelArray, value: int, axis: int, source: int, target: int) -> LabelArray:
     """Copy a structure from one slice into what nobody annotated in another."""
     result = label.copy()
     slices = np.moveaxis(result, axis, 0)
@@ -83,7 +82,7 @@ def copy_slice(label: Label, value: int, axis: int, source: int, target: int) ->
 
 
 def _is_closed_gap(
-    number: int, is_complete: npt.NDArray[np.bool_], slices: Label, values: Sequence[int]
+    number: int, is_complete: npt.NDArray[np.bool_], slices: LabelArray, values: Sequence[int]
 ) -> bool:
     """Whether the next complete slices on both sides show no structure but ``values``."""
     before, after = np.flatnonzero(is_complete[:number]), np.flatnonzero(is_complete[number + 1 :])

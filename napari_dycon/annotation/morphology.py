@@ -10,16 +10,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from napari_dycon.project.models import UNANNOTATED
-
-Label = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
+from napari_dycon.core.types import UNANNOTATED, LabelArray, Mask
 
 
-def smooth(label: Label, value: int, spacing: Sequence[float], sigma_mm: float) -> Label:
+def smooth(label: LabelArray, value: int, spacing: Sequence[float], sigma_mm: float) -> LabelArray:
     """Smooth a structure's surface with a Gaussian of ``width_mm`` (standard deviation).
 
     Its volume stays about the same: the threshold that keeps it is chosen.
@@ -37,7 +33,7 @@ def smooth(label: Label, value: int, spacing: Sequence[float], sigma_mm: float) 
     return _apply_to_structure(label, value, smooth_mask, margin)
 
 
-def fill_holes(label: Label, value: int) -> Label:
+def fill_holes(label: LabelArray, value: int) -> LabelArray:
     """Fill what a structure encloses on all sides and nobody gave to another one."""
 
     def fill_mask(mask: Mask) -> Mask:
@@ -47,7 +43,7 @@ def fill_holes(label: Label, value: int) -> Label:
     return _apply_to_structure(label, value, fill_mask, [1, 1, 1])
 
 
-def keep_largest_component(label: Label, value: int) -> Label:
+def keep_largest_component(label: LabelArray, value: int) -> LabelArray:
     """Keep the largest connected piece (26 neighbors) of a structure."""
 
     def select_largest(mask: Mask) -> Mask:
@@ -61,8 +57,8 @@ def keep_largest_component(label: Label, value: int) -> Label:
 
 
 def _apply_to_structure(
-    label: Label, value: int, operation: Callable[[Mask], Mask], margin: Sequence[int]
-) -> Label:
+    label: LabelArray, value: int, operation: Callable[[Mask], Mask], margin: Sequence[int]
+) -> LabelArray:
     """Apply a change of a mask in the box of the structure; other structures stay as they are."""
     result = label.copy()
     extents: Any = ndimage.find_objects((label == value).astype(np.uint8))

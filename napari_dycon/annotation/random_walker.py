@@ -19,10 +19,9 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import random_walker
 
+from napari_dycon.core.types import UNANNOTATED, LabelArray
 from napari_dycon.errors import UserError
-from napari_dycon.project.models import UNANNOTATED
 
-Label = npt.NDArray[np.uint8]
 Slices = tuple[slice, slice, slice]
 MAX_SUPERVOXELS = 300_000  # about a second on one core
 BETA = 500.0  # how much differences of gray values slow the walker; 130 to 4,000 were measured
@@ -40,11 +39,11 @@ NOISE_SCALE_MM = 0.7  # differences narrower than this are noise
 class GrowResult:
     """A proposal: ``label (D, H, W)`` with what grew, and how many voxels that is."""
 
-    label: Label
+    label: LabelArray
     voxels: int
 
 
-def find_scribble_box(label: Label, spacing: Sequence[float], margin_mm: float) -> Slices:
+def find_scribble_box(label: LabelArray, spacing: Sequence[float], margin_mm: float) -> Slices:
     """Box around everything annotated as a structure, with a margin."""
     extents: Any = ndimage.find_objects(((label > 0) & (label != UNANNOTATED)).astype(np.uint8))
     if not extents:
@@ -61,7 +60,7 @@ def find_scribble_box(label: Label, spacing: Sequence[float], margin_mm: float) 
 
 def grow(
     image: npt.NDArray[np.floating[Any]],
-    label: Label,
+    label: LabelArray,
     box: Slices,
     spacing: Sequence[float],
 ) -> GrowResult:
@@ -117,11 +116,11 @@ def grow(
 
 def refine_to_edges(
     image: npt.NDArray[np.floating[Any]],
-    label: Label,
-    filled: Label,
+    label: LabelArray,
+    filled: LabelArray,
     axis: int,
     spacing: Sequence[float],
-) -> Label:
+) -> LabelArray:
     """Let what was filled between slices far apart follow the scan.
 
     Within ``REFINE_MARGIN_MM`` of a border of what was filled, the scan decides; everything else
@@ -170,7 +169,7 @@ def refine_to_edges(
     return result
 
 
-def _gap_mask(label: Label, axis: int, spacing: float) -> npt.NDArray[np.bool_]:
+def _gap_mask(label: LabelArray, axis: int, spacing: float) -> npt.NDArray[np.bool_]:
     """Voxels of slices whose annotated neighbors on both sides are ``MIN_GAP_MM`` apart or more."""
     other_axes = tuple(a for a in range(3) if a != axis)
     annotated = np.flatnonzero((label != UNANNOTATED).any(axis=other_axes))
@@ -202,7 +201,7 @@ def _split_blocks(array: npt.NDArray[Any], factor: Sequence[int]) -> npt.NDArray
     return blocks.reshape(*blocks.shape[:3], -1)
 
 
-def _downsample_seeds(label: Label, factor: Sequence[int]) -> Label:
+def _downsample_seeds(label: LabelArray, factor: Sequence[int]) -> LabelArray:
     """The stroke in each cell, the thinner kind first, so that none is lost; 255 without any."""
     blocks = _split_blocks(label, factor)
     seeds = np.full(blocks.shape[:3], UNANNOTATED, np.uint8)
@@ -224,7 +223,7 @@ def _downsample_image(
     return mean
 
 
-def _seed_box_faces(seeds: Label, gray: npt.NDArray[np.float64]) -> None:
+def _seed_box_faces(seeds: LabelArray, gray: npt.NDArray[np.float64]) -> None:
     """Make the faces of the box background, except where they look like a structure's strokes."""
     strokes = gray[(seeds > 0) & (seeds != UNANNOTATED)]
     median, deviation = _robust_statistics(strokes)

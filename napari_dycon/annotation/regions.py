@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
-from napari_dycon.project.models import UNANNOTATED
 
 Box = tuple[slice, slice, slice]
 

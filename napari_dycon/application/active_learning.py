@@ -16,17 +16,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import cdist
 
 from napari_dycon import io
+from napari_dycon.application.candidate_ranking import compute_ranks, rank_candidates
+from napari_dycon.application.state import AppState
 from napari_dycon.engine.evaluation import foreground_margin
 from napari_dycon.project.store import Project
 
-NOVELTY_WEIGHT = 1.0  # of the novelty's rank beside the uncertainty's
 HIGH_RANK = 2 / 3  # ranks from here on are worth a word
-MAX_GREEDY_CASES = 100  # cases; for those after them one look at what was chosen has to do
-
-BLOCK_CASES = 256  # labeled cases that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ class Suggester:
         if last is not None and last.matches(cases, uncertainty, features, labeled_features):
             return last.suggestions
         order, novelty = rank_candidates(uncertainty, features, labeled_features)
-        uncertainty_ranks = _compute_ranks(uncertainty)
+        uncertainty_ranks = compute_ranks(uncertainty)
         suggestions = [
             Suggestion(
                 cases[i], rank, scores[i], _describe_reason(uncertainty_ranks[i], novelty[i])
@@ -182,6 +179,31 @@ def _parse_metadata(values: dict[str, Any]) -> CaseMetadata:
     )
 
 
+class ActiveLearning:
+    """Suggestions for the open project.
+
+    Attributes
+    ----------
+    suggester : of the open project; another project gets one of its own
+    """
+
+    def __init__(self, state: AppState) -> None:
+        self._state = state
+        self.suggester = Suggester()
+        state.project_closed.connect(self._on_project_closed)
+
+    def list_suggestions(self) -> list[Suggestion]:
+        """Cases without a label, the one most worth labeling first, with scores and reasons."""
+        return self.suggester.suggest(self._state.require_project())
+
+    def get_case_score(self, case_id: str) -> float | None:
+        """Mean uncertainty of a case's newest prediction; ``None`` while there is none."""
+        return read_case_score(self._state.require_project(), case_id)
+
+    def _on_project_closed(self) -> None:
+        self.suggester = Suggester()
+
+
 def suggest_cases(project: Project) -> list[Suggestion]:
     """Suggest once, as ``Suggester.suggest``."""
     return Suggester().suggest(project)
@@ -205,74 +227,13 @@ def compute_mean_uncertainty(project: Project, run: str, case_id: str) -> float 
     return foreground_margin.mean_foreground_uncertainty(mask.array, uncertainty, mask.spacing_mm)
 
 
-def rank_candidates(
-    uncertainty: npt.NDArray[np.float64],
-    features: npt.NDArray[np.float64] | None,
-    labeled_features: npt.NDArray[np.float64],
-) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """Order in which to label, and how unlike the labeled ones each case is, as a rank.
-
-    The first ``MAX_GREEDY_CASES`` are chosen one after the other; the rest follow by what is then
-    known of them, so that thousands of cases do not take the square of their number.
-
-    Parameters
-    ----------
-    uncertainty : (N,)
-    features : (N, F), or ``None`` where they are not known of all
-    labeled : (L, F), of the cases that are labeled already
-    """
-    count = len(uncertainty)
-    uncertainty_ranks = _compute_ranks(uncertainty)
-    novelty = np.zeros(count)
-    if features is None:
-        return np.argsort(-uncertainty, kind="stable").tolist(), novelty
-    all_features = np.concatenate([features, labeled_features])
-    scale = all_features.std(axis=0) + 1e-9
-    scaled, scaled_labeled = features / scale, labeled_features / scale
-    nearest = np.full(count, np.inf)
-    for start in range(0, len(scaled_labeled), BLOCK_CASES):
-        distances = cdist(scaled, scaled_labeled[start : start + BLOCK_CASES])
-        nearest = np.minimum(nearest, distances.min(axis=1))
-    if np.isfinite(nearest).all():
-        novelty = _compute_ranks(nearest)
-    is_remaining, order = np.ones(count, dtype=bool), []
-    for _ in range(min(count, MAX_GREEDY_CASES)):
-        ranking = _sort_by_rank_sum(uncertainty_ranks, nearest, np.flatnonzero(is_remaining))
-        order.append(int(ranking[0]))
-        is_remaining[order[-1]] = False
-        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[order[-1]], axis=1))
-    order += _sort_by_rank_sum(uncertainty_ranks, nearest, np.flatnonzero(is_remaining)).tolist()
-    return order, novelty
-
-
-def _sort_by_rank_sum(
-    uncertainty_ranks: npt.NDArray[np.float64],
-    nearest: npt.NDArray[np.float64],
-    remaining: npt.NDArray[np.intp],
-) -> npt.NDArray[np.intp]:
-    """Those that are left by the sum of both ranks, the unsure first where that is equal."""
-    novelty_ranks = np.zeros(len(remaining))
-    if np.isfinite(nearest[remaining]).all():
-        novelty_ranks = _compute_ranks(nearest[remaining])
-    rank_sums = uncertainty_ranks[remaining] + NOVELTY_WEIGHT * novelty_ranks
-    return remaining[np.lexsort((remaining, -uncertainty_ranks[remaining], -rank_sums))]
-
-
-def _compute_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """0 for the smallest to 1 for the largest."""
-    if len(values) < 2:
-        return np.ones(len(values))
-    ranks: npt.NDArray[np.float64] = np.argsort(np.argsort(values)) / (len(values) - 1)
-    return ranks
-
-
 def _describe_reason(uncertainty_rank: float, novelty_rank: float) -> str:
     confidence = (
-        "the network is unsure of it"
+        "the network is uncertain about it"
         if uncertainty_rank >= HIGH_RANK
-        else "the network is fairly sure of it"
+        else "the network is fairly certain about it"
         if uncertainty_rank < 1 - HIGH_RANK
-        else "the network is moderately sure of it"
+        else "the network is moderately certain about it"
     )
     if novelty_rank >= HIGH_RANK:
         return f"{confidence}, and it is unlike the labeled scans"

@@ -1,37 +1,48 @@
-"""Scans into a project, and its work out of it: what the session does beside the person."""
+"""Imports scans into projects, and exports results from them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.messages import report_messages, report_notes
+from napari_dycon.application.project_opening import ProjectOpener
 from napari_dycon.application.prompts import UserPrompt
-from napari_dycon.errors import BusyError, UnevenSlicesError
-from napari_dycon.project.importing.case_import import OnProgress, SkippedScan
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.errors import BusyError, IrregularSlicesError
+from napari_dycon.project.importing.case_import import SkippedScan
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.importing.patient_folders import resolve_scans
 from napari_dycon.project.models import Case
 from napari_dycon.project.store import Project
 
-if TYPE_CHECKING:
-    from napari_dycon.session import Session
-
-MAX_MESSAGES = 3  # one by one
 MAX_EXAMPLES = 20
 
 
 class ImportExport:
-    """What the session does with scans that come and files that go.
+    """Makes projects, adds scans to the open one, and exports from it.
 
     Attributes
     ----------
-    exporting : whether an export is at work; there is one at a time
+    is_exporting : whether an export is running; there is one at a time
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self,
+        state: AppState,
+        task_runner: TaskRunner,
+        opener: ProjectOpener,
+        autosaver: LabelAutosaver,
+    ) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._opener = opener
+        self._autosaver = autosaver
         self.is_exporting = False
 
     def create(
@@ -49,21 +60,21 @@ class ImportExport:
         notes: list[str] = []
         skipped: list[SkippedScan] = []
 
-        def import_scans(progress: OnProgress) -> Project:
+        def import_scans(progress: ItemProgressCallback) -> Project:
             return create_project(
                 path, images, labels, classes, progress, channels=channels, resample=resample,
                 on_note=notes.append, on_skip=skipped.append, scans=scans,
             )  # fmt: skip
 
         def on_done(project: Project) -> None:
-            self._session.set_project(project)
-            self.report_notes(notes)
+            self._opener.set_project(project)
+            report_notes(self._state, notes)
             self._report_skipped(project, skipped)
 
         def retry_resampled() -> None:
             self.create(path, images, labels, classes, channels, scans=scans, resample=True)
 
-        self._session.task_runner.submit_with_progress(
+        self._task_runner.submit_with_progress(
             "Making the project",
             import_scans,
             on_done,
@@ -72,7 +83,7 @@ class ImportExport:
 
     def add_paths(self, paths: Sequence[Path | str], *, resample: bool) -> None:
         """Add what lies in files and folders; see ``Session.add_cases``."""
-        project = self._session.require_project()
+        project = self._state.require_project()
         examples = self.list_example_files()
         skipped: list[SkippedScan] = []
 
@@ -91,7 +102,7 @@ class ImportExport:
 
     def list_example_files(self) -> list[list[Path]]:
         """Files of some cases, a channel each, to tell by them what files of a channel are like."""
-        project = self._session.require_project()
+        project = self._state.require_project()
         return [project.image_paths(case.id) for case in project.cases[:MAX_EXAMPLES]]
 
     def add_scans(
@@ -109,7 +120,7 @@ class ImportExport:
             self.add_scans(scans, resample=True, labels=labels, value_map=value_map)
 
         self._add_found(
-            self._session.require_project(),
+            self._state.require_project(),
             lambda: scans,
             [],
             retry_resampled,
@@ -127,7 +138,7 @@ class ImportExport:
     ) -> None:
         notes: list[str] = []
 
-        def import_scans(progress: OnProgress) -> list[Case]:
+        def import_scans(progress: ItemProgressCallback) -> list[Case]:
             scans = find_new_scans()
             return project.add_cases(
                 [list(scan.images) for scan in scans],
@@ -139,71 +150,66 @@ class ImportExport:
             )
 
         def on_done(added: list[Case]) -> None:
-            if self._session.project is not project:  # another one was opened meanwhile
+            if self._state.project is not project:  # another one was opened meanwhile
                 return
-            self._session.message.emit("info", f"{len(added)} case(s) added.")
-            self._session.cases_changed.emit()
-            self.report_notes(notes)
+            self._state.message.emit("info", f"{len(added)} case(s) added.")
+            self._state.cases_changed.emit()
+            report_notes(self._state, notes)
             self._report_skipped(project, skipped)
 
         def on_error(error: Exception) -> None:
-            if self._session.project is project:
+            if self._state.project is project:
                 self._handle_error(error, retry_resampled)
 
-        self._session.task_runner.submit_with_progress(
-            "Adding scans", import_scans, on_done, on_error
-        )
+        self._task_runner.submit_with_progress("Adding scans", import_scans, on_done, on_error)
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
         """Write what others can use; see ``Session.export``."""
+        from napari_dycon.exports.options import ExportOptions
         from napari_dycon.exports.registry import export
 
-        session = self._session
-        project = session.require_project()
+        project = self._state.require_project()
         self.check_export()
-        session.flush()
+        chosen = ExportOptions(**options)
+        self._autosaver.flush()
         notes: list[str] = []
 
-        def write_export(progress: OnProgress) -> list[Path]:
-            return export(
-                project, format_, out, on_note=notes.append, on_progress=progress, **options
-            )
+        def write_export(progress: ItemProgressCallback) -> list[Path]:
+            return export(project, format_, out, chosen, on_note=notes.append, on_progress=progress)
 
         def on_done(written: list[Path]) -> None:
             self.is_exporting = False
-            self.report_notes(notes)
+            report_notes(self._state, notes)
             names = written[0].name if len(written) == 1 else f"{len(written)} files"
-            session.message.emit("info", f"Exported: {names} in {out}.")
+            self._state.message.emit("info", f"Exported: {names} in {out}.")
 
         def on_error(error: Exception) -> None:
             self.is_exporting = False
-            session.report_error(error)
+            self._state.report_error(error)
 
         self.is_exporting = True
-        session.task_runner.submit_with_progress("Exporting", write_export, on_done, on_error)
+        self._task_runner.submit_with_progress("Exporting", write_export, on_done, on_error)
 
     def check_export(self) -> None:
         """Refuse a second export while one is at work."""
         if self.is_exporting:
-            raise BusyError("An export is at work already; wait until it is done.")
-
-    def report_notes(self, notes: Sequence[str]) -> None:
-        """Tell the first of many notes, and how many there are."""
-        self._report("info", notes, "more notes like these")
+            raise BusyError("An export is already running. Wait until it has finished.")
 
     def _report_skipped(self, project: Project, skipped: Sequence[SkippedScan]) -> None:
-        """Tell what was left out; of uneven slices ask, where somebody is there to be asked."""
-        can_prompt = len(self._session.prompt_requested) > 0
-        irregular = [
-            skip for skip in skipped if can_prompt and isinstance(skip.error, UnevenSlicesError)
-        ]
-        messages = [skip.message for skip in skipped if skip not in irregular]
-        self._report("warning", messages, "more scans were left out")
+        """Report what was left out; offer to resample irregular slices where a window can ask."""
+        irregular, findings, messages = [], [], []
+        for skip in skipped:
+            if self._state.can_prompt and isinstance(skip.error, IrregularSlicesError):
+                irregular.append(skip)
+                findings.append(f"{skip.scan.name} was left out: {skip.error.finding}")
+            else:
+                messages.append(skip.message)
+        report_messages(self._state, "warning", messages, "more scans were left out")
         if not irregular:
             return
 
         def resample() -> None:
-            if self._session.project is project:
+            if self._state.project is project:
                 self.add_scans(
                     [skip.scan for skip in irregular],
                     resample=True,
@@ -214,29 +220,26 @@ class ImportExport:
                 )
 
         prefix = f"{len(irregular)} scans were left out. " if len(irregular) > 1 else ""
-        self._session.prompt_requested.emit(
-            resample_prompt(f"{prefix}{irregular[0].message}", resample)
-        )
-
-    def _report(self, level: str, texts: Sequence[str], remainder: str) -> None:
-        for text in texts[:MAX_MESSAGES]:
-            self._session.message.emit(level, text)
-        if len(texts) > MAX_MESSAGES:
-            self._session.message.emit(level, f"{len(texts) - MAX_MESSAGES} {remainder}.")
+        self._state.prompt_requested.emit(resample_prompt(f"{prefix}{findings[0]}", resample))
 
     def _handle_error(self, error: Exception, retry_resampled: Callable[[], None]) -> None:
-        """Let a person decide about uneven slices where one is there to be asked."""
-        if isinstance(error, UnevenSlicesError) and len(self._session.prompt_requested):
-            self._session.prompt_requested.emit(resample_prompt(str(error), retry_resampled))
+        """Offer to resample irregular slices where a window can ask; report other errors."""
+        if isinstance(error, IrregularSlicesError) and self._state.can_prompt:
+            self._state.prompt_requested.emit(resample_prompt(error.finding, retry_resampled))
         else:
-            self._session.report_error(error)
+            self._state.report_error(error)
 
 
-def resample_prompt(reason: str, resample: Callable[[], object]) -> UserPrompt:
-    """Ask whether slices that are no even grid shall be interpolated to one."""
+def resample_prompt(finding: str, resample: Callable[[], object]) -> UserPrompt:
+    """Ask whether slices that are no even grid shall be interpolated to one.
+
+    Parameters
+    ----------
+    finding : what is wrong with them, without a full stop
+    """
     return UserPrompt(
         "Uneven slices",
-        f"{reason.split(' Have them resampled')[0]}\n\nShall they be resampled to even ones? Labels "
+        f"{finding}.\n\nShall they be resampled to even ones? Labels "
         "then lie on the resampled scan.",
         (("Resample", resample),),
     )

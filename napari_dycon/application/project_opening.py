@@ -6,16 +6,17 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.prompts import UserPrompt
+from napari_dycon.application.run_controller import RunController
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.cleanup import clean_project
+from napari_dycon.errors import DyconError
 from napari_dycon.project.open_sessions import OpenSession, SessionMarker, list_open_sessions
 from napari_dycon.project.store import Project
 from napari_dycon.project.trusted_projects import is_trusted, trust
-
-if TYPE_CHECKING:
-    from napari_dycon.session import Session
 
 MAX_NAMED = 3
 READ_ONLY_REASON = "you opened it only to look"
@@ -31,10 +32,19 @@ class OpenRequest:
 
 
 class ProjectOpener:
-    """Opens projects for a session, and tells others that it has one open."""
+    """Opens and closes projects, and marks the open one for other sessions."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self,
+        state: AppState,
+        task_runner: TaskRunner,
+        autosaver: LabelAutosaver,
+        run_controller: RunController,
+    ) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._autosaver = autosaver
+        self._run_controller = run_controller
         self._marker: SessionMarker | None = None
 
     def open(self, path: Path | str, *, read_only: bool) -> None:
@@ -51,15 +61,51 @@ class ProjectOpener:
                 external_folders,
             )
 
-        self._session.task_runner.submit(
-            read_project, self._confirm_untrusted, self._session.report_error
-        )
+        self._task_runner.submit(read_project, self._confirm_untrusted, self._state.report_error)
+
+    def set_project(self, project: Project) -> None:
+        """Close the open project and take over one that was opened or made elsewhere."""
+        state = self._state
+        try:
+            self.close()
+        except DyconError as error:  # reported; a drive that is gone must not block the user
+            if not state.can_prompt:
+                raise
+
+            def recover_and_continue() -> None:
+                self._autosaver.save_recovery_copy()
+                self.set_project(project)
+
+            state.prompt_requested.emit(
+                UserPrompt(
+                    "A label is not saved",
+                    f"{error}\n\nIt can be kept in your home folder, to be put back later.",
+                    (("Keep it there and go on", recover_and_continue),),
+                )
+            )
+            return
+        state.project = project
+        self.register(project)
+        state.project_changed.emit(project)
+        state.cases_changed.emit()
+        self._run_controller.attach()
+
+    def close(self) -> None:
+        """Save what was drawn and close the project; see ``Session.close_project``."""
+        state = self._state
+        self._autosaver.flush()
+        state.project = state.case = None
+        state.project_closed.emit()
+        self.unregister()
+        state.message.emit("info", "")  # clears messages about another project
+        state.case_shown.emit(None)
+        state.project_changed.emit(None)
 
     def register(self, project: Project) -> None:
         """Tell others that the project is open here, or the person that it is only shown."""
         if project.read_only_reason:
             text = f"{project.name} is only shown: {project.read_only_reason}."
-            self._session.message.emit("warning", text)
+            self._state.message.emit("warning", text)
         else:
             self._marker = SessionMarker(project.path)
             self._marker.create()
@@ -72,24 +118,24 @@ class ProjectOpener:
 
     def _confirm_untrusted(self, request: OpenRequest) -> None:
         """Ask before a project that came from elsewhere reads scans from outside its folder."""
-        session, project = self._session, request.project
+        state, project = self._state, request.project
         if not request.external_folders:
             self._confirm_shared(request)
             return
         text = external_folders_message(project, request.external_folders)
-        if not len(session.prompt_requested):
-            session.message.emit("warning", text)
+        if not state.can_prompt:
+            state.message.emit("warning", text)
             self._confirm_shared(request)
             return
 
         def accept() -> None:
-            session.task_runner.submit(
+            self._task_runner.submit(
                 lambda: trust(project.path),
                 lambda _: self._confirm_shared(request),
-                session.report_error,
+                state.report_error,
             )
 
-        session.prompt_requested.emit(
+        state.prompt_requested.emit(
             UserPrompt(
                 "A project from elsewhere",
                 f"{text}\n\nThey are read when a case is shown. Open it when you know where it "
@@ -100,28 +146,28 @@ class ProjectOpener:
 
     def _confirm_shared(self, request: OpenRequest) -> None:
         """Ask whether only to look at a project that somebody else has open."""
-        session, project = self._session, request.project
+        state, project = self._state, request.project
         is_open_here = self._marker is not None and self._marker.belongs_to(project.path)
         if is_open_here or project.read_only_reason or not request.other_sessions:
-            session.set_project(project)
+            self.set_project(project)
             return
         open_sessions = "; ".join(
             str(open_session) for open_session in request.other_sessions[:MAX_NAMED]
         )
         text = f"{project.name} is open already: {open_sessions}."
-        if not len(session.prompt_requested):
-            session.set_project(project)
-            session.message.emit("warning", f"{text} What both of you draw is merged.")
+        if not state.can_prompt:
+            self.set_project(project)
+            state.message.emit("warning", f"{text} What both of you draw is merged.")
             return
         open_read_only = functools.partial(self.open, project.path, read_only=True)
-        session.prompt_requested.emit(
+        state.prompt_requested.emit(
             UserPrompt(
                 "Project in use",
-                f"{text}\n\nYou can look at it without changing anything. Work on it too only when "
+                f"{text}\n\nYou can open it read-only. Open it for editing only when "
                 "you agree who labels which case; what both draw in one case is merged.",
                 (
-                    ("Only look", open_read_only),
-                    ("Work on it too", functools.partial(session.set_project, project)),
+                    ("Open read-only", open_read_only),
+                    ("Open for editing", functools.partial(self.set_project, project)),
                 ),
             )
         )

@@ -4,72 +4,88 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.active_case import ActiveCase, load_prediction
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.cases.loading import load_prediction
+from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.labels.editing import LabelEditor
+from napari_dycon.application.messages import report_notes
+from napari_dycon.application.process_followers import ProcessFollowers
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import BusyError, UserError
-
-if TYPE_CHECKING:
-    from napari_dycon.session import Session
 
 Event = dict[str, Any]
 Position = tuple[float, float, float]
 
 
 class Review:
-    """What the session does with predictions."""
+    """Requests, shows, walks through and accepts predictions."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self,
+        state: AppState,
+        task_runner: TaskRunner,
+        followers: ProcessFollowers,
+        editor: LabelEditor,
+        autosaver: LabelAutosaver,
+    ) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._followers = followers
+        self._editor = editor
+        self._autosaver = autosaver
         self.is_predicting = False
         # Places that were looked at, of each case's prediction by each run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
         self._hotspot_index = -1  # number of the place in view
-        session.case_shown.connect(self._on_case_changed)
+        state.case_shown.connect(self._on_case_changed)
+        state.project_closed.connect(self._on_project_closed)
 
     def predict(self, ids: Sequence[str], run: str | None) -> None:
         """Predict cases; see ``Session.predict``."""
-        session = self._session
-        project = session.require_project()
+        state = self._state
+        project = state.require_project()
         project.require_writable()
         if self.is_predicting:
-            raise BusyError("A prediction is at work already; wait until it is done.")
+            raise BusyError("A prediction is already running. Wait until it has finished.")
         if not ids:
             raise UserError("There is no case to predict: every one is labeled.")
         chosen = project.get_run(run)
 
         def on_event(event: Event) -> None:
-            if session.project is not project:
+            if state.project is not project:
                 return
-            session.event.emit(event)
+            state.event.emit(event)
             if event.get("event") == "predicted":
                 self.refresh(str(event["case"]))
             elif event.get("event") in ("failed", "predicted all"):
                 self.is_predicting = False
-                session.cases_changed.emit()
+                state.cases_changed.emit()
                 if event["event"] == "failed":
-                    session.message.emit("error", str(event["message"]))
+                    state.message.emit("error", str(event["message"]))
 
         self.is_predicting = True
         events = engine_process.run_prediction(
             project.path, chosen.id, [project.get_case(i).id for i in ids]
         )
-        session.follow_process(f"Predicting with {chosen.id}", events, on_event)
+        self._followers.follow(f"Predicting with {chosen.id}", events, on_event)
 
     def refresh(self, case_id: str) -> None:
         """Read the newest prediction of the case in view again."""
-        session = self._session
-        case, project = session.case, session.project
+        state = self._state
+        case, project = state.case, state.project
         if case is None or project is None or case.id != case_id:
             return
 
         def on_done(updated: ActiveCase) -> None:
-            if session.case is case:
+            if state.case is case:
                 case.run, case.prediction = updated.run, updated.prediction
                 case.uncertainty, case.disagreement = updated.uncertainty, updated.disagreement
                 case.hotspots, case.display_thresholds = (
@@ -77,12 +93,12 @@ class Review:
                     updated.display_thresholds,
                 )
                 self._hotspot_index = -1
-                session.import_export.report_notes(updated.notes)
-                session.prediction_changed.emit(case)
+                report_notes(state, updated.notes)
+                state.prediction_changed.emit(case)
 
         snapshot = dataclasses.replace(case, notes=[])
-        session.task_runner.submit(
-            lambda: load_prediction(project, snapshot), on_done, session.report_error
+        self._task_runner.submit(
+            lambda: load_prediction(project, snapshot), on_done, state.report_error
         )
 
     # ---- Uncertain places --------------------------------------------------------------------
@@ -92,7 +108,7 @@ class Review:
 
         Places are ranked by their mass. Once all were seen, they come again in order.
         """
-        case = self._session.require_case()
+        case = self._state.require_case()
         count = len(case.hotspots)
         if not count:
             return None
@@ -108,12 +124,12 @@ class Review:
         z, y, x = (
             c * s for c, s in zip(case.hotspots[index].center, case.image.spacing_mm, strict=True)
         )
-        self._session.hotspot_visited.emit(index)
+        self._state.hotspot_visited.emit(index)
         return z, y, x
 
     def hotspot_progress(self) -> tuple[int, int, int]:
         """Number of the place in view (1 for the first, 0 for none), how many, how many seen."""
-        case = self._session.case
+        case = self._state.case
         if case is None:
             return 0, 0, 0
         visited = self._get_visited(case)
@@ -130,6 +146,9 @@ class Review:
     def _on_case_changed(self, _: object) -> None:
         self._hotspot_index = -1
 
+    def _on_project_closed(self) -> None:
+        self.is_predicting = False
+
     # ---- Accepting ---------------------------------------------------------------------------
 
     def accept(
@@ -139,8 +158,7 @@ class Review:
         component: tuple[int, int, int] | None,
     ) -> int:
         """Make the prediction the label; see ``Session.accept_prediction``."""
-        session = self._session
-        case = session.require_case()
+        case = self._state.require_case()
         prediction = case.prediction
         if prediction is None:
             raise UserError(f"Case {case.id} has no prediction yet. Train, or press Predict first.")
@@ -160,8 +178,8 @@ class Review:
             is_accepted = np.isin(predicted_part, classes)
         new_part[is_accepted] = predicted_part[is_accepted]
         new[selection] = new_part
-        changed = session.set_label(new)
-        session.flush()
+        changed = self._editor.set_label(new)
+        self._autosaver.flush()
         return changed
 
 
@@ -172,7 +190,7 @@ def _component_at(
     is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
     value = int(prediction[voxel]) if is_inside else 0
     if not value:
-        raise UserError("There is no predicted structure at that place. Point at one.")
+        raise UserError("There is no predicted structure at that position. Click on one.")
     components, _ = ndimage.label(prediction == value, structure=np.ones((3, 3, 3)))
     component: npt.NDArray[np.bool_] = components == components[voxel]
     return component

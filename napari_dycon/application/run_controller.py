@@ -7,38 +7,51 @@ import dataclasses
 import functools
 import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari_dycon.application import engine_process
+from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.process_followers import ProcessFollowers
+from napari_dycon.application.review import Review
 from napari_dycon.application.run_status import RunStatus, apply_event
+from napari_dycon.application.state import AppState
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
 from napari_dycon.project.runs.run import Run
-
-if TYPE_CHECKING:
-    from napari_dycon.session import Session
 
 Event = dict[str, Any]
 
 
 class RunController:
-    """At most one run at work of the session's project."""
+    """Starts, follows and commands at most one run of the open project."""
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self.status = RunStatus()
+    def __init__(
+        self,
+        state: AppState,
+        followers: ProcessFollowers,
+        autosaver: LabelAutosaver,
+        review: Review,
+    ) -> None:
+        self._state = state
+        self._followers = followers
+        self._autosaver = autosaver
+        self._review = review
         self._run: Run | None = None
         self.remote_host = ""  # which other machine the run is at work on, as in " on ward-3"
+        state.project_closed.connect(self.detach)
+        state.case_shown.connect(self.request_preview)
 
     def start(self, config: TrainConfig | None, **changes: Any) -> str:
         """Start a run; see ``Session.start_training``."""
-        session = self._session
-        project = session.require_project()
+        state = self._state
+        project = state.require_project()
         if self.remote_host:
             self.detach()  # it goes on there, and is no reason not to train here
-        if self.status.phase != "idle":
-            raise BusyError(f"Run {self.status.run} is at work; stop it before starting another.")
-        session.flush()
+        if state.run_status.phase != "idle":
+            raise BusyError(
+                f"Run {state.run_status.run} is running. Stop it before starting another."
+            )
+        self._autosaver.flush()
         config = config or make_config("dycon")
         config = config.with_changes(**changes) if changes else config
         if not project.has_labeled_cases():
@@ -47,13 +60,13 @@ class RunController:
                 "the structure, then mark the case as labeled."
             )
         run = project.create_run(config.method, config.to_dict())
-        run.write_control(command="run", preview=session.case.id if session.case else None)
-        session.runs_changed.emit()
-        self._set_status(RunStatus("starting", run.id, text="Starting the engine"))
+        run.write_control(command="run", preview=state.case.id if state.case else None)
+        state.runs_changed.emit()
+        state.set_run_status(RunStatus("starting", run.id, text="Starting the engine"))
         try:
             process = engine_process.launch_training(project.path, run)
         except OSError as error:
-            self._set_status(RunStatus())
+            state.set_run_status(RunStatus())
             raise DyconError(f"The engine could not be started: {error}") from error
         self._run = run
         self._follow_run(run, process)
@@ -62,26 +75,30 @@ class RunController:
     def send_command(self, command: str) -> None:
         """Write "run", "pause" or "stop" where the engine looks for it."""
         if self._run is None:
-            raise UserError("No run is at work.")
-        self._session.require_project().require_writable()
+            raise UserError("No run is active.")
+        self._state.require_project().require_writable()
         self._run.write_control(command=command)
         if command == "stop":
-            self._set_status(
-                dataclasses.replace(self.status, phase="stopping", text="Stopping: saving weights")
+            self._state.set_run_status(
+                dataclasses.replace(
+                    self._state.run_status, phase="stopping", text="Stopping: saving weights"
+                )
             )
 
     def wait(self, timeout_s: float | None) -> None:
         """Block until no run and no prediction is at work."""
         start_time = time.monotonic()
-        while self.status.phase != "idle" or self._session.review.is_predicting:
+        state = self._state
+        while state.run_status.phase != "idle" or self._review.is_predicting:
             if timeout_s is not None and time.monotonic() - start_time > timeout_s:
-                subject = f"Run {self.status.run}" if self.status.run else "A prediction"
-                raise DyconError(f"{subject} was still at work after {timeout_s} s.")
+                run_id = state.run_status.run
+                subject = f"Run {run_id}" if run_id else "A prediction"
+                raise DyconError(f"{subject} was still running after {timeout_s} s.")
             time.sleep(0.05)
 
     def attach(self) -> None:
         """Follow a run of the project that is still at work, from its first event."""
-        project = self._session.project
+        project = self._state.project
         if project is None:
             return
         read_only = bool(project.read_only_reason)
@@ -93,50 +110,43 @@ class RunController:
         )  # this machine's newest one last
         for run in running[-1:]:
             self._run, self.remote_host = run, engine_process.remote_host(run)
-            text = f"Attached to a run at work{self.remote_host}"
-            self._set_status(RunStatus("starting", run.id, text=text))
+            text = f"Attached to the running training{self.remote_host}"
+            self._state.set_run_status(RunStatus("starting", run.id, text=text))
             self._follow_run(run)
 
     def detach(self) -> None:
         """Let go of the run; it goes on by itself."""
         self._run, self.remote_host = None, ""
-        self._set_status(RunStatus())
+        self._state.set_run_status(RunStatus())
 
-    def request_preview(self) -> None:
-        """Ask the run at work for pictures of the case in view."""
-        session = self._session
-        if self._run is None or session.case is None or session.project is None:
+    def request_preview(self, *_: object) -> None:
+        """Ask the run for previews of the case in view."""
+        project, case = self._state.project, self._state.case
+        if self._run is None or case is None or project is None:
             return
-        if not session.project.read_only_reason:
+        if not project.read_only_reason:
             # A full disk must not keep the case from being shown: strokes would go to the old one.
             with contextlib.suppress(DyconError):
-                self._run.write_control(preview=session.case.id)
+                self._run.write_control(preview=case.id)
 
     def _follow_run(self, run: Run, process: subprocess.Popen[bytes] | None = None) -> None:
         events = engine_process.follow_training(run, process)
-        self._session.follow_process(
-            f"Training {run.id}", events, functools.partial(self._on_event, run)
-        )
+        self._followers.follow(f"Training {run.id}", events, functools.partial(self._on_event, run))
 
     def _on_event(self, run: Run, event: Event) -> None:
-        session, kind = self._session, event.get("event")
+        state, kind = self._state, event.get("event")
         # "waiting" is only there so that a worker can be ended between events.
         if kind == "waiting" or self._run is None or run != self._run:
             return
         if kind in engine_process.FINAL_EVENTS:
             self._run, self.remote_host = None, ""
-        self._set_status(apply_event(self.status, event))
-        session.event.emit(event)
+        state.set_run_status(apply_event(state.run_status, event))
+        state.event.emit(event)
         if kind == "preview":
-            session.refresh_prediction(str(event["case"]))
+            self._review.refresh(str(event["case"]))
         elif kind == "warning":
-            session.message.emit("warning", str(event["message"]))
+            state.message.emit("warning", str(event["message"]))
         elif kind == "failed":
-            session.message.emit("error", str(event["message"]))
+            state.message.emit("error", str(event["message"]))
         if kind in engine_process.FINAL_EVENTS:
-            session.runs_changed.emit()
-
-    def _set_status(self, status: RunStatus) -> None:
-        if status != self.status:
-            self.status = status
-            self._session.run_changed.emit(status)
+            state.runs_changed.emit()

@@ -39,7 +39,7 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
             text = "Making the first step, which takes longest"
         status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
     elif kind == "warps":
-        text = f"Matching shapes of scans, {event['done']} of {event['total']}"
+        text = f"Registering scans: {event['done']} of {event['total']}"
         status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
     elif kind == "step":
         status = dataclasses.replace(

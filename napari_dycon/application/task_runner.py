@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from napari_dycon.core.crash_report import describe_error
-from napari_dycon.project.importing.case_import import OnProgress
+from napari_dycon.core.types import ItemProgressCallback
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -32,7 +32,7 @@ class TaskRunner(Protocol):
     def submit_with_progress(
         self,
         title: str,
-        task: Callable[[OnProgress], T],
+        task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
@@ -66,7 +66,7 @@ class InlineTaskRunner:
     def submit_with_progress(
         self,
         title: str,  # noqa: ARG002 (of the protocol)
-        task: Callable[[OnProgress], T],
+        task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:

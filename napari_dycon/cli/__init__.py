@@ -1,4 +1,5 @@
 """The ``napari-dycon`` command line program.
 
-A module for each group of commands, and the options, tables and progress displays they share.
+A module for each command or group of commands, and the options, tables and progress displays that
+they share.
 """

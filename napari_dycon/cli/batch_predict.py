@@ -1,6 +1,6 @@
-"""Many scans predicted by a command, one by one: one that cannot be does not stop the others.
+"""Predict many scans one by one; a scan that cannot be predicted does not stop the others.
 
-What concerns them all, such as a disk that is full, ends the work at once.
+An error that concerns all scans, such as a full disk, ends the command at once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ OnNote = Callable[[str], None]
 
 @dataclass(frozen=True)
 class FailedPrediction:
-    """A scan that could not be predicted, and why."""
+    """A scan that could not be predicted, with the reason."""
 
     name: str
     error: DyconError
 
     def to_event(self) -> Event:
-        """Return what a program is told."""
+        """Return the event for JSON output."""
         return {"event": "skipped", "case": self.name, "reason": str(self.error)}
 
 
@@ -51,12 +51,12 @@ def predict_case_batch(
     on_note: OnNote,
     progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
-    """Predict cases as ``predict_cases`` does; those that cannot be are added to ``missed``.
+    """Predict cases as ``predict_cases`` does; those that cannot be are added to ``failures``.
 
     Raises
     ------
     DyconError
-        No case could be predicted; what was wrong with the first.
+        No case could be predicted; the error of the first.
     """
 
     def report_labeled_failure(case: str, error: Exception) -> None:
@@ -85,14 +85,14 @@ def predict_file_batch(
     on_note: OnNote,
     progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
-    """Predict scans as ``predict_files`` does; those that cannot be are added to ``missed``.
+    """Predict scans as ``predict_files`` does; those that cannot be are added to ``failures``.
 
     Nothing is written when none can be predicted.
 
     Raises
     ------
     DyconError
-        No scan could be predicted; what was wrong with the first.
+        No scan could be predicted; the error of the first.
     """
     yield from predict_files(
         scans, out, model, device, dtype, resample=resample, on_note=on_note, progress=progress,
@@ -103,7 +103,7 @@ def predict_file_batch(
 
 
 def summarize_failures(failures: Sequence[FailedPrediction], total: int) -> DyconError:
-    """Sum up what was missed of so many scans: an error of the user only if all of them are."""
+    """Summarize failures as one error: a ``UserError`` if all of them are, else an engine error."""
     first = failures[0]
     error_type = (
         UserError
@@ -117,9 +117,9 @@ def summarize_failures(failures: Sequence[FailedPrediction], total: int) -> Dyco
 
 
 def build_failure_or_raise(name: str, error: Exception) -> FailedPrediction:
-    """Return what is told of a scan that cannot be predicted; raise what concerns all scans."""
+    """Return the failure of a single scan; raise an error that concerns all scans."""
     if isinstance(error, UserError) and is_scan_specific(error):
-        # Where it came from would keep the scan in memory.
+        # A traceback would keep the scan in memory.
         return FailedPrediction(name, error.with_traceback(None))
     if is_out_of_memory(error):
         advice = "Close other programs, choose --device cpu, or crop the scan."

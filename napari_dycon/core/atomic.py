@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and one writer at a time.
+"""Write files atomically: each is whole or not there at all.
 
 Write beside the target, flush to the disk, rename: a reader sees the old file or the new one, never
 half of one.
@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.errors import BusyError, ProjectError
+from napari_dycon.errors import ProjectError
 
 RENAME_TIMEOUT_S = 3.0  # seconds
 MISSING_FOLDER_MESSAGE = "The folder {} is gone. Plug its drive in, or look where it went."
@@ -26,7 +26,7 @@ def temporary_path(path: Path) -> Path:
     """Name for a file or folder that is being made and takes the place of ``path`` at the end.
 
     It keeps the suffixes (writers look at them) and begins with a dot, so that it is never taken
-    for a result; ``leftovers.sweep`` removes what a killed process left under such names.
+    for a result; ``cleanup`` removes what a killed process left under such names.
     """
     return path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
 
@@ -140,8 +140,8 @@ def write_json(path: Path, value: Any) -> None:
 def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
     """Make a folder and those above it where they are missing.
 
-    ``within`` has to be there already: a project on a drive that was unplugged must not begin anew,
-    empty, in the place where the drive comes back.
+    ``existing_root`` has to exist already: a project on a drive that was unplugged must not be
+    created again, empty, in the place where the drive comes back.
     """
     if existing_root is not None and not existing_root.is_dir():
         raise ProjectError(MISSING_FOLDER_MESSAGE.format(existing_root))
@@ -152,32 +152,3 @@ def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
             f"The folder {folder} cannot be made: {error.strerror or error}. Choose a place that "
             "you may write to."
         ) from error
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path, timeout_s: float = 10.0) -> Iterator[None]:
-    """Hold a folder for a short read-change-write; others wait, then get a ``BusyError``."""
-    from filelock import FileLock, Timeout
-
-    if not folder.is_dir():  # a drive that was unplugged; the lock would make the folder anew
-        raise ProjectError(MISSING_FOLDER_MESSAGE.format(folder))
-    lock_path = folder / ".lock"
-    if lock_path.is_symlink():  # old locks follow it and empty what they find
-        raise ProjectError(f"{lock_path} is a link; expected a file of its own. Delete it.")
-    file_lock = FileLock(lock_path, timeout=timeout_s)
-    try:
-        file_lock.acquire()
-    except Timeout:
-        raise BusyError(
-            f"Another window or command is changing {folder.name} and has not finished within "
-            f"{timeout_s:.0f} s. Close it, or try again."
-        ) from None
-    except OSError as error:
-        raise ProjectError(
-            f"{folder} cannot be written to ({error.strerror or error}). Choose a folder of your "
-            "own, or ask for the right to change this one."
-        ) from error
-    try:
-        yield
-    finally:
-        file_lock.release()

@@ -38,8 +38,8 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(
-            f"it has {state.st_size / 2**20:.1f} MB, and {max_bytes / 2**20:g} MB are the most it can "
-            "have"
+            f"it has {state.st_size / 2**20:.1f} MB, and {max_bytes / 2**20:g} MB are the most it "
+            "can have"
         )
     return data
 

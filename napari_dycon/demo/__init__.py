@@ -1,1 +1,1 @@
-"""The demo: made-up scans with true labels, the loop on them without a window, its report."""
+"""The demo: synthetic scans with true labels, the loop on them, and its report."""

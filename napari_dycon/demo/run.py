@@ -1,7 +1,7 @@
-"""The whole loop on the built-in cohort: make scans, train on four labels, predict, compare.
+"""The whole loop on the built-in cohort: create scans, train on four labels, predict, evaluate.
 
 Four of sixteen synthetic scans are labeled, two more are kept for validation, the rest has no
-label that anything could learn from; the report compares with the truth that only it reads.
+label to learn from; only the report reads their true labels, to compare predictions with them.
 """
 
 from __future__ import annotations
@@ -23,34 +23,32 @@ Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 DEMO_MARKER = ".napari-dycon-demo"
 N_CASES, N_LABELED, N_VALIDATION = 16, 4, 2
-TIME_LIMIT_S = 240.0  # seconds, when no number of steps is given
+TIME_LIMIT_S = 240.0  # when no number of steps is given
 
 
-def run_demo(out: Path, *, window: bool, close: bool, steps: int | None, on_event: OnEvent) -> None:
-    """Make everything below ``out``; with a window, live in it.
+def run_headless(out: Path, *, steps: int | None, on_event: OnEvent) -> None:
+    """Create everything below ``out``, in this process and without a display.
 
     Parameters
     ----------
-    window : train in napari; otherwise in this process, without a display
-    close : with a window: save pictures when all is done, then close it
-    say : told of every event of the engine, and of ``demo`` events with a message for people
+    out : folder of the demo
+    steps : of training; without it, it ends after ``TIME_LIMIT_S``
+    on_event : called with every event of the engine, and with ``demo`` events that hold a message
     """
     project = create_demo_project(out, on_event)
-    if steps is not None:
-        config = make_config("dycon", steps=steps)
-    else:
-        config = make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT_S)
-    if window:
-        from napari_dycon.demo.window import run_in_window
+    _train_and_predict(project, make_demo_config(steps), on_event)
+    write_demo_report(project, out, on_event)
 
-        run_in_window(project, config, out, close=close, on_event=on_event)
-    else:
-        _run_headless(project, config, on_event)
-        write_demo_report(project, out, on_event)
+
+def make_demo_config(steps: int | None) -> TrainConfig:
+    """Make the settings of the demo's run, limited by steps or else by time."""
+    if steps is not None:
+        return make_config("dycon", steps=steps)
+    return make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT_S)
 
 
 def create_demo_project(out: Path, on_event: OnEvent) -> Project:
-    """Write the cohort and make a project in which only some cases have labels."""
+    """Write the cohort and create a project in which only some cases have labels."""
     out = Path(out)
     if (out / "project").exists():
         raise UserError(
@@ -58,7 +56,7 @@ def create_demo_project(out: Path, on_event: OnEvent) -> Project:
             "choose another folder with --out."
         )
     ensure_dir(out)
-    write_text(out / DEMO_MARKER, "Made by the demo; `make demo` makes it anew.\n")
+    write_text(out / DEMO_MARKER, "Made by the demo; `make demo` regenerates it.\n")
     on_event({"event": "demo", "message": f"Making {N_CASES} synthetic scans in {out / 'cohort'}"})
     write_cohort(out / "cohort", cases=N_CASES)
     truth = sorted((out / "cohort" / "truth").iterdir())
@@ -74,7 +72,7 @@ def create_demo_project(out: Path, on_event: OnEvent) -> Project:
     return project
 
 
-def _run_headless(project: Project, config: TrainConfig, on_event: OnEvent) -> None:
+def _train_and_predict(project: Project, config: TrainConfig, on_event: OnEvent) -> None:
     from napari_dycon.engine.atlas.templates import attach_atlases
     from napari_dycon.engine.checkpoints.model_file import load_model
     from napari_dycon.engine.device import choose_device, choose_precision

@@ -1,8 +1,7 @@
-"""The demo in the real window: train, watch, predict, report, and pictures of it."""
+"""The demo in napari: train, watch, predict, report, and screenshots."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,12 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.demo.run import write_demo_report
-from napari_dycon.engine.config import TrainConfig
+from napari_dycon.demo.run import (
+    OnEvent,
+    create_demo_project,
+    make_demo_config,
+    write_demo_report,
+)
 from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -20,17 +23,21 @@ from napari_dycon.widgets.app import make_window
 from napari_dycon.widgets.panel import DyconPanel
 
 Event = dict[str, Any]
-OnEvent = Callable[[Event], None]
 WINDOW_SIZE = (1500, 950)
 
 
-def run_in_window(
-    project: Project, config: TrainConfig, out: Path, *, close: bool, on_event: OnEvent
-) -> None:
-    """Open the project, train in the background, predict, write the report.
+def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEvent) -> None:
+    """Create everything below ``out`` in napari: train in the background, predict, report.
 
-    With ``close`` pictures of the window are saved at the end and it closes itself.
+    Parameters
+    ----------
+    out : folder of the demo
+    steps : of training; without it, it ends after ``TIME_LIMIT_S``
+    close : save pictures of the window at the end and close it
+    on_event : called with every event of the engine, and with ``demo`` events that hold a message
     """
+    project = create_demo_project(out, on_event)
+    config = make_demo_config(steps)
     viewer, panel = make_window()
     viewer.window.resize(*WINDOW_SIZE)
     session = panel.session
@@ -83,7 +90,7 @@ def _save_and_close(viewer: napari.Viewer, panel: DyconPanel, out: Path, on_even
 
 
 def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> list[Path]:
-    """Go to the most uncertain place and save the whole window in both themes."""
+    """Center the most uncertain region and save the whole window in both themes."""
     session: Session = panel.session
     try:
         position = session.next_uncertain()
@@ -91,8 +98,8 @@ def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> lis
             panel.layers.center_on(position)
             viewer.reset_view()
     except DyconError:
-        pass  # nothing shown or predicted: the picture shows just that
-    for widget in QApplication.allWidgets():  # notes that came long ago would hide the scan
+        pass  # nothing is shown or predicted, and the picture shows that
+    for widget in QApplication.allWidgets():  # earlier notifications would hide the scan
         if type(widget).__name__ == "NapariQtNotification":
             widget.close()
     paths = []

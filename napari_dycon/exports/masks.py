@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.cleanup import remove_stale_temporaries
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
 from napari_dycon.errors import UserError
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
 from napari_dycon.io.dicom.references import read_reference
 from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
-from napari_dycon.io.dicom.terminology import Code
 from napari_dycon.io.volume import Volume
-from napari_dycon.project.importing.case_import import OnProgress
-from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 
-Mask = npt.NDArray[np.uint8]
-MaskSource = Literal["best", "labels", "predictions"]
 FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
 
 
@@ -37,32 +32,41 @@ class ExportedMask:
     source: str  # "label", "prediction" or "label and prediction"
 
 
+@dataclass(frozen=True)
+class CaseMask:
+    """A mask to be written, on the grid of its scan.
+
+    Attributes
+    ----------
+    run : whose prediction of the case there is; ``None`` without one
+    """
+
+    case: str
+    array: LabelArray
+    grid: Volume
+    source: str
+    run: str | None
+
+
 def export_masks(
     project: Project,
     out: Path,
     format_: str,
+    options: ExportOptions,
     *,
-    source: MaskSource = "best",
-    run: str | None = None,
-    cases: Sequence[str] | None = None,
-    uncertainty: bool = False,
-    keep_identity: bool = False,
-    codes: Mapping[int, Code] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ItemProgressCallback | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[ExportedMask]:
     """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case that has something to write.
 
+    NIfTI and NRRD files hold 255 where nothing is annotated and nothing is predicted.
+
     Parameters
     ----------
     format_ : "nifti", "nrrd" or "dicom-seg"
-    what : "labels", "predictions", or "best": what people drew, and the prediction where nobody
-        did. NIfTI and NRRD hold 255 where nobody annotated and nothing is predicted
-    run : whose predictions; by default the newest one of each case
-    uncertainty : also ``ID_uncertainty``, where there is a prediction
-    keep_identity : of DICOM, take over the patient's name and dates from the series
-    codes : of DICOM, terms by class value; by default those that the classes' names suggest
-    note : is told which masks are those of labels in part
+    options : with ``uncertainty``, ``ID_uncertainty`` is written where there is a prediction
+    on_progress : called after each case with cases done, cases in all, and the case's id
+    on_note : called with sentences on masks that are annotated in part, or were left out
 
     Returns
     -------
@@ -77,84 +81,73 @@ def export_masks(
     GeometryError
         A label or prediction does not lie on the grid of its scan.
     """
+    run = project.get_run(options.run).id if options.run else None
     check_folder(out, project)
     scans = list_scan_files(project)
     remove_stale_temporaries(out)
-    case_ids = [project.get_case(i).id for i in cases] if cases else [c.id for c in project.cases]
+    chosen = options.cases
+    case_ids = [project.get_case(i).id for i in chosen] if chosen else [c.id for c in project.cases]
     exported: list[ExportedMask] = []
-    left_out: list[str] = []
+    skipped: list[str] = []
     for number, case in enumerate(case_ids, start=1):
-        label, prediction_run = _find_sources(project, case, source, run)
-        mask: Mask | None = None
-        if label is not None or prediction_run is not None:
-            grid = project.read_grid(case)
-            mask, mask_source = _combine_masks(project, case, label, prediction_run, grid)
-            if format_ == "dicom-seg" and np.isin(mask, (0, UNANNOTATED)).all():
+        mask = _make_mask(project, case, options.source, run)
+        if mask is not None and format_ == "dicom-seg":
+            if np.isin(mask.array, (0, UNANNOTATED)).all():
                 mask = None  # DICOM cannot hold a segmentation of nothing
+            elif error := _find_reference_error(mask, options):
+                if chosen:
+                    raise UserError(f"{case}: {error}") from None
+                skipped.append(f"{case} was left out: {error}")
+                continue
         if mask is not None:
-            if format_ == "dicom-seg" and not grid.source.files:
-                try:
-                    read_reference(grid.source, keep_identity=keep_identity)  # says what is missing
-                except UserError as error:
-                    if cases:
-                        raise UserError(f"{case}: {error}") from None
-                    left_out.append(f"{case} was left out: {error}")
-                    continue
             ensure_dir(out)
             path = out / f"{case}{FILE_SUFFIXES[format_]}"
             check_target(path, scans)
-            if format_ == "dicom-seg":
-                write_dicom_seg(
-                    mask, grid, path, classes=project.classes, codes=codes,
-                    keep_identity=keep_identity,
-                )  # fmt: skip
-            else:
-                io.write_mask(mask, reference=grid, path=path)
-            exported.append(ExportedMask(case, path, mask_source))
-            if on_note and format_ != "dicom-seg" and (mask == UNANNOTATED).any():
+            _write_mask(project, mask, path, format_, options)
+            exported.append(ExportedMask(case, path, mask.source))
+            if on_note and format_ != "dicom-seg" and (mask.array == UNANNOTATED).any():
                 on_note(
-                    f"{case} is annotated in part: what nobody annotated is {UNANNOTATED} there."
+                    f"{case} is annotated in part: voxels without annotation are {UNANNOTATED} "
+                    "there."
                 )
-            if uncertainty and prediction_run is not None:
+            if options.uncertainty and mask.run is not None:
                 path = out / f"{case}_uncertainty{FILE_SUFFIXES[format_]}"
                 check_target(path, scans)
-                _write_uncertainty(
-                    project, case, prediction_run, grid, path, format_, keep_identity
-                )
+                _write_uncertainty(project, mask, mask.run, path, format_, options)
         if on_progress:
             on_progress(number, len(case_ids), case)
-    if left_out and not exported:
-        raise UserError(left_out[0].replace(" was left out", "", 1))
-    if on_note:
-        for text in left_out:
-            on_note(text)
     if not exported:
-        missing = {"labels": "label", "predictions": "prediction"}.get(
-            source, "label or prediction"
-        )
-        condition = " with a voxel of a structure" if format_ == "dicom-seg" else ""
-        raise UserError(
-            f"None of these cases has a {missing}{condition} to export. Label or predict some first."
-        )
+        raise _make_nothing_error(skipped, format_, options.source)
+    if on_note:
+        for text in skipped:
+            on_note(text)
     return exported
 
 
-def _find_sources(
-    project: Project, case: str, source: MaskSource, run: str | None
-) -> tuple[Path | None, str | None]:
-    """Label of a case, and the run with its prediction, as far as they are wanted and there."""
+def _make_mask(project: Project, case: str, source: str, run: str | None) -> CaseMask | None:
+    """Read label and prediction of a case as far as they are wanted; ``None`` without either."""
     label_path = project.label_path(case)
     has_label = project.get_case(case).status != "unlabeled" and label_path.exists()
     label = label_path if has_label and source != "predictions" else None
-    if source == "labels":
-        return label, None
+    prediction_run = None if source == "labels" else _choose_run(project, case, run)
+    if label is None and prediction_run is None:
+        return None
+    grid = project.read_grid(case)
+    array, made_of = _combine_masks(project, case, label, prediction_run, grid)
+    return CaseMask(case, array, grid, made_of, prediction_run)
+
+
+def _choose_run(project: Project, case: str, run: str | None) -> str | None:
+    """The run whose prediction of a case is taken: the wanted one or else the newest."""
     runs = project.predictions(case)
-    return label, run if run in runs else None if run is not None else next(iter(runs), None)
+    if run is not None:
+        return run if run in runs else None
+    return next(iter(runs), None)
 
 
 def _combine_masks(
     project: Project, case: str, label: Path | None, run: str | None, grid: Volume
-) -> tuple[Mask, str]:
+) -> tuple[LabelArray, str]:
     """Mask of a case, and what it is made of."""
     label_mask = None if label is None else io.read_label(label, reference=grid).array
     if run is None:
@@ -169,21 +162,58 @@ def _combine_masks(
     return np.where(is_unannotated, prediction, label_mask), "label and prediction"
 
 
-def _write_uncertainty(
-    project: Project,
-    case: str,
-    run: str,
-    grid: Volume,
-    path: Path,
-    format_: str,
-    keep_identity: bool,
+def _find_reference_error(mask: CaseMask, options: ExportOptions) -> str | None:
+    """Why a DICOM file cannot refer to the series of a scan; ``None`` where it can."""
+    if mask.grid.source.files:
+        return None
+    try:
+        read_reference(mask.grid.source, keep_identity=options.keep_identity)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _list_segments(project: Project, options: ExportOptions) -> list[Segment]:
+    """Segments of a DICOM file, one for each structure of the project."""
+    codes = options.codes or {}
+    return [Segment(c.value, c.name, c.color, codes.get(c.value)) for c in project.classes]
+
+
+def _write_mask(
+    project: Project, mask: CaseMask, path: Path, format_: str, options: ExportOptions
 ) -> None:
-    uncertainty: Any = project.read_prediction(run, case, "uncertainty")
+    if format_ == "dicom-seg":
+        write_dicom_seg(
+            mask.array,
+            mask.grid,
+            path,
+            segments=_list_segments(project, options),
+            keep_identity=options.keep_identity,
+        )
+    else:
+        io.write_mask(mask.array, reference=mask.grid, path=path)
+
+
+def _write_uncertainty(
+    project: Project, mask: CaseMask, run: str, path: Path, format_: str, options: ExportOptions
+) -> None:
+    uncertainty = project.read_prediction(run, mask.case, "uncertainty")
     if uncertainty is None:
         return
     if format_ == "dicom-seg":
         write_parametric_map(
-            uncertainty, grid, path, name="Uncertainty", keep_identity=keep_identity
+            uncertainty, mask.grid, path, name="Uncertainty", keep_identity=options.keep_identity
         )
     else:
-        io.write_map(uncertainty, reference=grid, path=path)
+        io.write_map(uncertainty, reference=mask.grid, path=path)
+
+
+def _make_nothing_error(skipped: list[str], format_: str, source: str) -> UserError:
+    """Make the error for an export without any file."""
+    if skipped:
+        return UserError(skipped[0].replace(" was left out", "", 1))
+    missing = {"labels": "label", "predictions": "prediction"}.get(source, "label or prediction")
+    condition = " with a voxel of a structure" if format_ == "dicom-seg" else ""
+    return UserError(
+        f"None of these cases has a {missing}{condition} to export. Label or predict some first."
+    )

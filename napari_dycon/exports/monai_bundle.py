@@ -31,6 +31,7 @@ from napari_dycon.engine.checkpoints.model_file import TrainedModel, load_model
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.inference import uncertainty, windows
 from napari_dycon.errors import ConfigError, ProjectError
+from napari_dycon.io.volume import INTENSITY_QUANTILES
 from napari_dycon.project.models import ClassInfo
 
 METADATA_SCHEMA_URL = (
@@ -175,8 +176,8 @@ def _build_normalization(config: TrainConfig) -> dict[str, Any]:
     clip = {
         "_target_": "ScaleIntensityRangePercentilesd",
         "keys": "image",
-        "lower": 0.5,
-        "upper": 99.5,
+        "lower": 100 * INTENSITY_QUANTILES[0],
+        "upper": 100 * INTENSITY_QUANTILES[1],
         "b_min": 0.0,
         "b_max": 1.0,
         "clip": True,

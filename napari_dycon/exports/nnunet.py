@@ -16,23 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir, temporary_path, write_json
 from napari_dycon.core.cleanup import remove_stale_temporaries
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, is_probably_ct
 from napari_dycon.errors import ConfigError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_ids import unique_case_id
-from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.label_rules import check_values, compute_label_status
-from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
+from napari_dycon.project.models import Case, ClassInfo
 from napari_dycon.project.store import Project
 
 FILE_SUFFIX = ".nii.gz"
 RESERVED_LABELS = ("background", "ignore")  # label names with a meaning of their own in nnU-Net
-Mask = npt.NDArray[np.uint8]
 
 
 def write_nnunet(
@@ -41,7 +39,7 @@ def write_nnunet(
     *,
     dataset_id: int = 1,
     name: str | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ItemProgressCallback | None = None,
 ) -> Path:
     """Write ``DatasetXXX_Name`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json``.
 
@@ -89,7 +87,7 @@ def write_nnunet(
 
 
 def _write_cases(
-    folder: Path, project: Project, values: dict[int, int], on_progress: OnProgress | None
+    folder: Path, project: Project, values: dict[int, int], on_progress: ItemProgressCallback | None
 ) -> None:
     cases = project.cases
     labels = {
@@ -179,8 +177,8 @@ def _get_dataset_folder(out: Path, dataset_id: int, name: str) -> Path:
     prefix = f"Dataset{dataset_id:03d}"
     if existing := sorted(path.name for path in out.glob(f"{prefix}*")):
         raise UserError(
-            f"{out} holds {existing[0]} already, and nnU-Net tells data sets apart by their number. "
-            "Choose another number or another folder."
+            f"{out} holds {existing[0]} already, and nnU-Net tells data sets apart by their "
+            "number. Choose another number or another folder."
         )
     return out / f"{prefix}_{_ascii_name(name).strip('_-') or 'project'}"
 
@@ -196,7 +194,7 @@ def _consecutive_values(classes: Sequence[ClassInfo]) -> dict[int, int]:
     return {value: i for i, value in enumerate(sorted(c.value for c in classes), start=1)}
 
 
-def _remap_label(label: Mask, values: dict[int, int], ignore_value: int) -> Mask:
+def _remap_label(label: LabelArray, values: dict[int, int], ignore_value: int) -> LabelArray:
     lookup = np.zeros(256, np.uint8)
     for value, new in values.items():
         lookup[value] = new
@@ -204,7 +202,7 @@ def _remap_label(label: Mask, values: dict[int, int], ignore_value: int) -> Mask
     return np.asarray(lookup[label], np.uint8)
 
 
-def _read_label(project: Project, case: Case, path: Path | None, scan: Volume) -> Mask | None:
+def _read_label(project: Project, case: Case, path: Path | None, scan: Volume) -> LabelArray | None:
     """Label of a case, checked; ``None`` where nothing of it is annotated."""
     if path is None:
         return None

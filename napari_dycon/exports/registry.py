@@ -1,105 +1,158 @@
-"""Every way out of a project, by the name of its format."""
+"""Every format that a project can be exported to, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import get_args
 
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
-from napari_dycon.exports.masks import FILE_SUFFIXES, MaskSource, export_masks
+from napari_dycon.exports.masks import export_masks
 from napari_dycon.exports.nnunet import write_nnunet
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.report.write import write_report
 from napari_dycon.io.dicom.terminology import Code, search
-from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.store import Project
 
-FORMATS = {
-    "nifti": "a mask a case, NIfTI",
-    "nrrd": "a mask a case, NRRD",
-    "dicom-seg": "a mask a case, DICOM segmentation beside its series",
-    "nnunet": "the data set in nnU-Net's raw layout",
-    "monai-bundle": "the trained network as a MONAI bundle",
-    "report": "a report to read (HTML) and its figures (CSV)",
-}
+OnNote = Callable[[str], None]
+
+
+# Writes a project in one format; returns the files or the folder that were written.
+WriteExport = Callable[[Project, Path, ExportOptions, ItemProgressCallback | None, OnNote | None], list[Path]]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A format: what it is, how it is written, and whether single cases can be chosen."""
+
+    description: str
+    write: WriteExport
+    selects_cases: bool = True
 
 
 def export(
     project: Project,
     format_: str,
     out: Path | str,
+    options: ExportOptions | None = None,
     *,
-    source: str = "best",
-    run: str | None = None,
-    cases: Sequence[str] | None = None,
-    uncertainty: bool = False,
-    keep_identity: bool = False,
-    codes: Mapping[int, Code] | None = None,
-    on_progress: OnProgress | None = None,
-    on_note: Callable[[str], None] | None = None,
+    on_progress: ItemProgressCallback | None = None,
+    on_note: OnNote | None = None,
 ) -> list[Path]:
-    """Export a project's work; see ``FORMATS``, and ``export_masks`` for the parameters.
+    """Export a project.
+
+    Parameters
+    ----------
+    format_ : one of ``EXPORTERS``
+    out : folder; made if it is missing
+    on_progress : called after each case with cases done, cases in all, and the case's id
+    on_note : called with sentences that the user should read
 
     Returns
     -------
     The files or the folder that were written.
     """
+    options = options or ExportOptions()
     out = Path(out).absolute()
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; expected a folder to write to.")
-    if format_ in FILE_SUFFIXES:
-        if source not in get_args(MaskSource):
-            raise UserError(f"'{source}' cannot be exported; expected best, labels or predictions.")
-        exported = export_masks(
-            project,
-            out,
-            format_,
-            source=source,  # type: ignore[arg-type]
-            run=project.get_run(run).id if run else None,
-            cases=cases,
-            uncertainty=uncertainty,
-            keep_identity=keep_identity,
-            codes=codes,
-            on_progress=on_progress,
-            on_note=on_note,
-        )
-        return [item.path for item in exported]
-    if cases is not None and format_ in ("nnunet", "monai-bundle"):
+    exporter = EXPORTERS.get(format_)
+    if exporter is None:
+        raise UserError(f"There is no format '{format_}'; expected one of: {', '.join(EXPORTERS)}.")
+    if options.cases is not None and not exporter.selects_cases:
         raise UserError(
             f"The format {format_} is of the whole project; single cases cannot be chosen. Leave "
             "the list of cases out, or choose another format."
         )
-    if format_ == "nnunet":
-        return [write_nnunet(project, out, on_progress=on_progress)]
-    if format_ == "report":
-        return [write_report(project, out, run=run, cases=cases, on_progress=on_progress)]
-    if format_ == "monai-bundle":
-        from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
+    return exporter.write(project, out, options, on_progress, on_note)
 
-        chosen = project.get_run(run)
-        if not chosen.has_weights:
-            raise UserError(f"Run {chosen.id} has no weights yet. Train it first.")
-        return [
-            export_monai_bundle(
-                chosen.weights_path,
-                out,
-                name=project.name,
-                classes=project.classes,
-                channels=project.channels,
-            )
-        ]
-    raise UserError(f"There is no format '{format_}'; expected one of: {', '.join(FORMATS)}.")
+
+def _export_masks(
+    project: Project,
+    out: Path,
+    options: ExportOptions,
+    on_progress: ItemProgressCallback | None,
+    on_note: OnNote | None,
+    *,
+    format_: str,
+) -> list[Path]:
+    exported = export_masks(
+        project, out, format_, options, on_progress=on_progress, on_note=on_note
+    )
+    return [mask.path for mask in exported]
+
+
+def _export_nnunet(
+    project: Project,
+    out: Path,
+    _options: ExportOptions,
+    on_progress: ItemProgressCallback | None,
+    _on_note: OnNote | None,
+) -> list[Path]:
+    return [write_nnunet(project, out, on_progress=on_progress)]
+
+
+def _export_bundle(
+    project: Project,
+    out: Path,
+    options: ExportOptions,
+    _on_progress: ItemProgressCallback | None,
+    _on_note: OnNote | None,
+) -> list[Path]:
+    from napari_dycon.exports.monai_bundle import export_monai_bundle  # imports torch
+
+    run = project.get_run(options.run)
+    if not run.has_weights:
+        raise UserError(f"Run {run.id} has no weights yet. Train it first.")
+    folder = export_monai_bundle(
+        run.weights_path,
+        out,
+        name=project.name,
+        classes=project.classes,
+        channels=project.channels,
+    )
+    return [folder]
+
+
+def _export_report(
+    project: Project,
+    out: Path,
+    options: ExportOptions,
+    on_progress: ItemProgressCallback | None,
+    _on_note: OnNote | None,
+) -> list[Path]:
+    return [
+        write_report(project, out, run=options.run, cases=options.cases, on_progress=on_progress)
+    ]
+
+
+EXPORTERS: dict[str, Exporter] = {
+    "nifti": Exporter("a mask a case, NIfTI", partial(_export_masks, format_="nifti")),
+    "nrrd": Exporter("a mask a case, NRRD", partial(_export_masks, format_="nrrd")),
+    "dicom-seg": Exporter(
+        "a mask a case, DICOM segmentation beside its series",
+        partial(_export_masks, format_="dicom-seg"),
+    ),
+    "nnunet": Exporter("the data set in nnU-Net's raw layout", _export_nnunet, selects_cases=False),
+    "monai-bundle": Exporter(
+        "the trained network as a MONAI bundle", _export_bundle, selects_cases=False
+    ),
+    "report": Exporter("a report to read (HTML) and its figures (CSV)", _export_report),
+}
+FORMATS = {name: exporter.description for name, exporter in EXPORTERS.items()}
 
 
 def parse_codes(project: Project, pairs: Sequence[str]) -> dict[int, Code]:
-    """Coded terms for classes from ``NAME=WORDS``, the first that is found for the words."""
+    """Find coded terms for classes from ``NAME=TERM``: the first that is found for the term."""
     values_by_name = {info.name.casefold(): info.value for info in project.classes}
     codes = {}
     for pair in pairs:
         name, separator, words = pair.partition("=")
         if not separator or name.strip().casefold() not in values_by_name:
             raise UserError(
-                f"'{pair}' names no structure and term; expected NAME=WORDS with one of: "
+                f"'{pair}' names no structure and term; expected NAME=TERM with one of: "
                 f"{', '.join(info.name for info in project.classes)}."
             )
         matches = search(words)

@@ -10,9 +10,11 @@ from napari_dycon.io.reading import (
     scan_fingerprint,
     scan_name,
 )
+from napari_dycon.io.volume import Volume
 from napari_dycon.io.writing import write_map, write_mask, write_volume
 
 __all__ = [
+    "Volume",
     "get_scan_file",
     "is_scan",
     "read_label",

@@ -73,8 +73,8 @@ def find_files(folder: Path, max_files: int | None = None) -> list[Path]:
             paths += (Path(place, name) for name in files if not name.startswith("."))
             if max_files is not None and len(paths) > max_files:
                 raise FileFormatError(
-                    f"{folder} holds more than {max_files:,} files; expected those of one scan. Choose "
-                    "the folder that they lie in."
+                    f"{folder} holds more than {max_files:,} files; expected those of one scan. "
+                    "Choose the folder that they lie in."
                 )
     return sorted(p for p in paths if p.is_file() and not (p.is_symlink() and _is_virtual(p)))
 

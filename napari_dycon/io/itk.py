@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.atomic import atomic_write
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.validation import (
     MAX_DEFLATE_RATIO,
@@ -24,9 +25,8 @@ from napari_dycon.io.validation import (
     check_shape,
     to_native_dtype,
 )
-from napari_dycon.io.volume import Source
+from napari_dycon.io.volume import LPS_TO_RAS, Source
 
-Array = npt.NDArray[Any]
 READERS = {
     ".nrrd": "NrrdImageIO",
     ".nhdr": "NrrdImageIO",
@@ -34,7 +34,6 @@ READERS = {
     ".mhd": "MetaImageIO",
 }
 SUFFIXES = tuple(READERS)
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # to RAS and back
 MAX_HEADER_BYTES = 2**16
 # Where a header says that its voxels are in another file.
 _DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$", re.I | re.M)
@@ -218,7 +217,8 @@ def _check_header(path: Path, header: str) -> None:
 def _unreadable_file_error(path: Path, problem: str) -> FileFormatError:
     kind = "NRRD" if "Nrrd" in READERS[path.suffix.lower()] else "MetaImage"
     return FileFormatError(
-        f"{path.name} cannot be read: {problem}. Expected a 3D {kind} scan; copy or export it again."
+        f"{path.name} cannot be read: {problem}. Expected a 3D {kind} scan; copy or export it "
+        "again."
     )
 
 

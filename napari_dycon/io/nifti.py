@@ -23,6 +23,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
 from napari_dycon.core.atomic import atomic_write
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.files import check_path_type
 from napari_dycon.io.gzip import DECOMPRESSION_ERRORS, open_gzip_writer, read_gzip_voxels
@@ -37,7 +38,6 @@ from napari_dycon.io.validation import (
 )
 from napari_dycon.io.volume import Source
 
-Array = npt.NDArray[Any]
 SUFFIXES = (".nii.gz", ".nii")
 # By the first four bytes, which are the header's length.
 IMAGE_CLASSES = {
@@ -231,7 +231,8 @@ def _read_geometry(
             distance_mm = compute_corner_distance(affine, q_form, shape)
             if distance_mm > max(TOLERANCE_MM, 1e-6 * float(np.abs(affine).max())):
                 notes.append(
-                    f"{path.name}: its q form and its s form differ by up to {distance_mm:.3g} mm. The s "
+                    f"{path.name}: its q form and its s form differ by up to {distance_mm:.3g} mm. "
+                    "The s "
                     "form is used, as by most programs, since it can also hold what a registration "
                     "found."
                 )

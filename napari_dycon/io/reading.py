@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.types import ProgressCallback
 from napari_dycon.core.untrusted import CODE_EXECUTION_WARNING, PICKLE_SUFFIXES
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.io import itk, nifti
-from napari_dycon.io.dicom import discovery
+from napari_dycon.io.dicom import reader as dicom
+from napari_dycon.io.dicom.discovery import Series
 from napari_dycon.io.dicom.files import is_dicom
 from napari_dycon.io.files import check_path_type, folder_fingerprint
 from napari_dycon.io.validation import LoadedImage
 from napari_dycon.io.validation import check_values as _check_values
 from napari_dycon.io.volume import Volume, grid_difference, to_canonical, to_contiguous
 
-Array = npt.NDArray[Any]
 SUFFIXES = (*nifti.SUFFIXES, *itk.SUFFIXES)
 SUPPORTED_FORMATS = "NIfTI (.nii, .nii.gz), NRRD (.nrrd, .nhdr), MetaImage (.mha, .mhd) or DICOM"
 _CHANNEL_ADDRESS = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE)  # scan.nii.gz#2
@@ -28,7 +28,7 @@ _CHANNEL_ADDRESS = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE) 
 def is_scan(path: Path | str) -> bool:
     """Whether a file by itself is a scan by its name; hidden files are not.
 
-    Files of DICOM series are not: only together are they one; see ``dicom.find_series``.
+    Files of DICOM series are not: only together are they one; see ``dicom.discovery.find_series``.
     """
     name = Path(path).name.lower()
     return name.endswith(SUFFIXES) and not name.startswith(".")
@@ -71,7 +71,7 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
         series; of a 4D NIfTI file a channel by its number from 0, as in ``scan.nii.gz#2``
     check_values : refuse voxels that are not finite and scans of one single value
     resample : where slices of a DICOM series are uneven or tilted, interpolate them to even ones
-        instead of raising ``UnevenSlicesError``
+        instead of raising ``IrregularSlicesError``
 
     Returns
     -------
@@ -91,16 +91,16 @@ def read_volume(path: Path | str, *, check_values: bool = True, resample: bool =
 
 
 def read_series(
-    series: discovery.Series,
+    series: Series,
     *,
     resample: bool = False,
-    progress: discovery.OnProgress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Volume:
-    """Read one of the series that ``dicom.find_series`` found, as ``read_volume`` does.
+    """Read one of the series that ``dicom.discovery.find_series`` found, as ``read_volume`` does.
 
     ``progress`` is called with how many images are read, and of how many.
     """
-    image = discovery.read_series(series, series.path, resample=resample, progress=progress)
+    image = dicom.read_series(series, series.path, resample=resample, progress=progress)
     _check_values(series.path, image.array)
     return _to_volume(image)
 
@@ -115,25 +115,26 @@ def _load_image(path: Path, channel: int | None, resample: bool) -> LoadedImage:
     check_path_type(path)
     try:
         if path.is_dir():
-            return discovery.read(path, resample=resample)
+            return dicom.read(path, resample=resample)
         name = path.name.lower()
         if name.endswith(nifti.SUFFIXES):
             return nifti.read(path, channel)
         if name.endswith(itk.SUFFIXES):
             return itk.read(path)
         if is_dicom(path):
-            return discovery.read(path, resample=resample)
+            return dicom.read(path, resample=resample)
     except PermissionError:
         raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise FileFormatError(
-            f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}; expected {SUPPORTED_FORMATS}."
+            f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}; expected "
+            f"{SUPPORTED_FORMATS}."
         )
     raise FileFormatError(f"{path.name} is no scan by its name; expected {SUPPORTED_FORMATS}.")
 
 
 def read_label(path: Path | str, *, reference: Volume | None = None) -> Volume:
-    """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``like``.
+    """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``reference``.
 
     Values must be whole numbers from 0 to 255; 255 means that nobody annotated this voxel.
     """
@@ -158,7 +159,7 @@ def read_label(path: Path | str, *, reference: Volume | None = None) -> Volume:
 
 
 def read_map(path: Path | str, *, reference: Volume | None = None) -> npt.NDArray[np.float32]:
-    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``like``."""
+    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``reference``."""
     volume = read_volume(path, check_values=False)
     _check_grid(volume, reference, f"Map {Path(path).name}")
     return volume.array.astype(np.float32, copy=False)
@@ -168,6 +169,6 @@ def _check_grid(volume: Volume, reference: Volume | None, description: str) -> N
     if reference is not None and (difference := grid_difference(volume, reference)):
         scan = reference.source.path.name if reference.source.path else "its scan"
         raise GeometryError(
-            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; make it "
-            "again from there."
+            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; make "
+            "it again from there."
         )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.core.available_memory import available_memory
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, GeometryError
 from napari_dycon.io.volume import Source
 
-Array = npt.NDArray[Any]
 MAX_VOXELS = 2**33
 MAX_DEFLATE_RATIO = 1032  # nothing that gzip or zip packs shrinks by more
 
@@ -60,8 +59,8 @@ def check_memory(path: Path, needed_bytes: int) -> None:
     if free_bytes is not None and needed_bytes > free_bytes:
         raise FileFormatError(
             f"{path.name} does not fit into this computer's memory: its voxels take "
-            f"{needed_bytes / 2**30:.1f} GB, and {free_bytes / 2**30:.1f} GB are free. Close other programs, "
-            "or crop the scan; if it should be small, its header is damaged."
+            f"{needed_bytes / 2**30:.1f} GB, and {free_bytes / 2**30:.1f} GB are free. Close other "
+            "programs, or crop the scan; if it should be small, its header is damaged."
         )
 
 

@@ -17,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from nibabel import orientations
 
-Array = npt.NDArray[Any]
+from napari_dycon.core.types import Array
+
 AXES = ("S", "P", "L")
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back; DICOM and ITK use LPS
 GRID_TOLERANCE_MM = 1e-3
+INTENSITY_QUANTILES = (0.005, 0.995)  # of voxels; a few bright ones must not set the range
 MAX_CHANNELS = 8  # of a scan; more in one file are time points
 
 
@@ -125,6 +128,14 @@ def allocate_like(source: Source, dtype: npt.DTypeLike) -> Array:
     """Room for voxels ``(i, j, k)`` that ``to_canonical`` turns without moving them in memory."""
     canonical, _ = to_canonical(np.broadcast_to(np.uint8(0), source.shape), source.affine)
     return from_canonical(np.empty(canonical.shape, dtype), source)
+
+
+def intensity_range(
+    array: Array, quantiles: tuple[float, float] = INTENSITY_QUANTILES
+) -> tuple[float, float]:
+    """Return the intensities between which a scan is displayed and clipped: two quantiles."""
+    low, high = np.quantile(array, quantiles)
+    return float(low), float(high)
 
 
 def grid_difference(a: Volume, b: Volume) -> str | None:

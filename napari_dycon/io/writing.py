@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.io import itk, nifti
 from napari_dycon.io.volume import Volume, from_canonical
 
-Array = npt.NDArray[Any]
 WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxels in one file
 
 
 def write_mask(mask: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``like``'s file.
+    """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``reference``'s file.
 
     The name's ending chooses the format: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``.
     """
@@ -29,12 +27,12 @@ def write_mask(mask: Array, *, reference: Volume, path: Path | str) -> None:
 
 
 def write_map(array: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write a canonical map ``(D, H, W)`` as float32 on the grid of ``like``'s file."""
+    """Write a canonical map ``(D, H, W)`` as float32 on the grid of ``reference``'s file."""
     write_volume(array.astype(np.float32), reference=reference, path=path)
 
 
 def write_volume(array: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write canonical voxels ``(D, H, W)`` in their own type on the grid of ``like``'s file."""
+    """Write canonical voxels ``(D, H, W)``, of the type they have, on ``reference``'s grid."""
     path = Path(path)
     if array.shape != reference.shape:
         raise GeometryError(

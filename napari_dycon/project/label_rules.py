@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import io
+from napari_dycon.core.types import UNANNOTATED, Array
 from napari_dycon.errors import LabelError
-from napari_dycon.project.models import UNANNOTATED, ClassInfo, Status
-
-Array = npt.NDArray[Any]
+from napari_dycon.project.models import ClassInfo, Status
 
 
 def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_dycon.core.atomic import folder_lock, temporary_path, write_json
+from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.containment import ensure_within
+from napari_dycon.core.locks import folder_lock
 from napari_dycon.core.untrusted import read_bytes
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.migrations import back_up

@@ -17,7 +17,6 @@ from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.external_images import path_error
 from napari_dycon.project.migrations import migrate
 
-UNANNOTATED = 255
 Status = Literal["unlabeled", "in progress", "labeled", "reviewed"]
 Split = Literal["train", "validation"]
 STATUSES: tuple[Status, ...] = ("unlabeled", "in progress", "labeled", "reviewed")

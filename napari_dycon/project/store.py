@@ -16,15 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io
-from napari_dycon.core.atomic import atomic_write_many, ensure_dir, folder_lock, write_json
+from napari_dycon.core.atomic import atomic_write_many, ensure_dir, write_json
 from napari_dycon.core.containment import ensure_links_within, ensure_within
+from napari_dycon.core.locks import folder_lock
+from napari_dycon.core.types import UNANNOTATED, Array, ItemProgressCallback
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import DyconError, GeometryError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
 from napari_dycon.project.external_images import external_folders, reject_network_path
 from napari_dycon.project.importing.case_import import (
-    OnProgress,
     OnSkip,
     TargetProject,
     channel_paths,
@@ -36,7 +37,6 @@ from napari_dycon.project.importing.discovery import Scan, read_scan
 from napari_dycon.project.label_rules import check_values, compute_label_status
 from napari_dycon.project.migrations import SCHEMA_VERSION
 from napari_dycon.project.models import (
-    UNANNOTATED,
     Case,
     ClassInfo,
     ProjectManifest,
@@ -55,7 +55,6 @@ from napari_dycon.project.runs.run import (
 )
 from napari_dycon.project.trusted_projects import trust
 
-Array = npt.NDArray[Any]
 PredictionKind = Literal["mask", "uncertainty", "disagreement"]
 
 
@@ -238,7 +237,7 @@ class Project:
         images: Sequence[Path | Sequence[Path]],
         *,
         labels: Mapping[str, Path] | None = None,
-        progress: OnProgress | None = None,
+        progress: ItemProgressCallback | None = None,
         ids: Sequence[str] | None = None,
         value_map: Mapping[int, int] | None = None,
         resample: bool = False,

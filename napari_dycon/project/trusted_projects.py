@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from napari_dycon.core.atomic import ensure_dir, folder_lock, write_json
+from napari_dycon.core.atomic import ensure_dir, write_json
+from napari_dycon.core.locks import folder_lock
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import UserError

@@ -84,7 +84,7 @@ class DyconPanel(QWidget):
         splitter.setSizes([270, 470])
         help_button = QToolButton()
         help_button.setText("?")
-        help_button.setToolTip("All keys on a card (F1)")
+        help_button.setToolTip("Keyboard shortcuts (F1)")
         help_button.clicked.connect(lambda: show_shortcuts(self))
         corner = QWidget()
         corner_layout = QHBoxLayout(corner)

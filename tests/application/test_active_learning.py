@@ -9,8 +9,9 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.application.active_learning import Suggester, rank_candidates, suggest_cases
-from napari_dycon.application.case_summaries import CaseSummaries, draw_thumbnail
+from napari_dycon.application.active_learning import Suggester, suggest_cases
+from napari_dycon.application.candidate_ranking import rank_candidates
+from napari_dycon.application.cases.summaries import CaseSummaries, draw_thumbnail
 from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference.predict_scans import predict_cases
@@ -101,7 +102,7 @@ def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> Non
 def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
-    summaries = CaseSummaries(session)
+    summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
     run = project.create_run("dycon", {})
     label = project.read_label("scan-0")
     assert label is not None
@@ -121,7 +122,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     assert picture.max() > 200
     kept = project.path / "cache" / "pictures" / "scan-5.npy"
     kept.write_bytes(b"no picture")  # a damaged one is drawn again
-    again = CaseSummaries(session)
+    again = CaseSummaries(session.state, session.task_runner, session.active_learning)
     again.request_thumbnails(["scan-5"])
     assert np.array_equal(again.get("scan-5").thumbnail, picture)
     project.save_label("scan-0", np.zeros_like(label))

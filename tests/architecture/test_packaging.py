@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from helpers.nifti_files import save_nifti
 
+from napari_dycon.demo.sample import sample_case
 from napari_dycon.io import read_volume
-from napari_dycon.widgets.plugin.readers import get_reader, make_sample_case
+from napari_dycon.widgets.plugin.readers import get_reader
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +41,7 @@ def test_manifest_is_valid_in_a_wheel(tmp_path: Path) -> None:
         file.extractall(site)
     assert "napari_dycon/napari.yaml" in names
     assert "napari_dycon/resources/presets/default.json" in names
+    assert "napari_dycon/exports/report/report.html.jinja" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
     found = run("-m", "npe2", "validate", "napari-dycon", cwd=tmp_path, path=site)
     assert "valid" in found.lower()
@@ -62,7 +64,7 @@ def test_reader_gives_the_scan_in_millimeters(tmp_path: Path) -> None:
 
 
 def test_sample_is_a_scan_with_its_truth() -> None:
-    (image, _, _), (truth, about, kind) = make_sample_case()
+    (image, _, _), (truth, about, kind) = sample_case()
     assert image.shape == truth.shape
     assert kind == "labels"
     assert set(np.unique(truth)) == {0, 1, 2}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from napari_dycon.cli import console
+from napari_dycon.cli.demo import show_demo
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
 
@@ -15,7 +16,7 @@ from napari_dycon.errors import UserError
 def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "N_CASES", 8)  # two of them without a label
     said: list[dict[str, Any]] = []
-    demo.run_demo(tmp_path / "out", window=False, close=False, steps=1, on_event=said.append)
+    demo.run_headless(tmp_path / "out", steps=1, on_event=said.append)
     results = sorted(p.name for p in (tmp_path / "out" / "results").iterdir())
     assert results == [
         f"case-0{number}{kind}.nii.gz"
@@ -29,14 +30,14 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kinds.index("started") < kinds.index("finished") < kinds.index("predicted")
     assert 0 <= said[-1]["mean_dice"] <= 1
     with pytest.raises(UserError, match="holds a demo already"):
-        demo.run_demo(tmp_path / "out", window=False, close=False, steps=1, on_event=said.append)
+        demo.run_headless(tmp_path / "out", steps=1, on_event=said.append)
 
 
 def test_without_a_terminal_the_demo_says_now_and_then_how_far_it_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(console, "STATUS_INTERVAL_S", -1.0)
-    with console.show_demo(False) as show:
+    with show_demo(False) as show:
         show({"event": "step", "step": 7, "progress": 0.25})
         show({"event": "predicting", "case": "case-07", "done": 1, "total": 4})
     told = capsys.readouterr().err

@@ -15,8 +15,9 @@ from helpers.dicom_files import OBLIQUE, save_series, values
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
-from napari_dycon.cli.options import check_output_folder
+from napari_dycon.cli.predict import check_output_folder
 from napari_dycon.errors import GeometryError, UserError
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import FORMATS, export, parse_codes
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
@@ -49,7 +50,7 @@ def dicom_project(tmp_path: Path) -> Project:
 def test_labels_are_completed_by_predictions_on_the_scans_grid(
     format_: str, dicom_project: Project, tmp_path: Path
 ) -> None:
-    written = export(dicom_project, format_, tmp_path / "out", uncertainty=True)
+    written = export(dicom_project, format_, tmp_path / "out", ExportOptions(uncertainty=True))
     ending = {"nifti": ".nii.gz", "nrrd": ".nrrd"}[format_]
     assert [p.name for p in written] == [f"anna{ending}", f"bert{ending}"]
     scan = dicom_project.read_image("bert")
@@ -73,25 +74,27 @@ def test_labels_are_completed_by_predictions_on_the_scans_grid(
 
 
 def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) -> None:
-    (only,) = export(dicom_project, "nifti", tmp_path / "p", source="predictions")
+    (only,) = export(dicom_project, "nifti", tmp_path / "p", ExportOptions(source="predictions"))
     assert np.all(nib.load(only).get_fdata() == 2)
-    export(dicom_project, "nifti", tmp_path / "l", source="labels", cases=["bert"])
+    export(dicom_project, "nifti", tmp_path / "l", ExportOptions(source="labels", cases=["bert"]))
     label = io.read_label(tmp_path / "l" / "bert.nii.gz").array
     assert np.array_equal(label, dicom_project.read_label("bert"))
+    options = ExportOptions(source="predictions", cases=["anna"])
     with pytest.raises(UserError, match="None of these cases has a prediction"):
-        export(dicom_project, "nifti", tmp_path / "n", source="predictions", cases=["anna"])
+        export(dicom_project, "nifti", tmp_path / "n", options)
     assert not (tmp_path / "n").exists()
     with pytest.raises(UserError, match="expected one of: nifti, nrrd"):
         export(dicom_project, "pdf", tmp_path / "n")
-    with pytest.raises(UserError, match="expected best, labels"):
-        export(dicom_project, "nifti", tmp_path / "n", source="all")
+    with pytest.raises(UserError, match="expected auto, labels"):
+        ExportOptions(source="all")
 
 
 def test_dicom_segmentations_name_terms_and_nobody(dicom_project: Project, tmp_path: Path) -> None:
     import pydicom
 
     codes = parse_codes(dicom_project, ["cyst=neoplasm"])
-    export(dicom_project, "dicom-seg", tmp_path / "out", uncertainty=True, codes=codes)
+    options = ExportOptions(uncertainty=True, codes=codes)
+    export(dicom_project, "dicom-seg", tmp_path / "out", options)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "anna.dcm", "bert.dcm", "bert_uncertainty.dcm",
     ]  # fmt: skip
@@ -190,7 +193,7 @@ def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> No
     project.write_prediction(run.id, "scan", mask, mask, mask)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="different places"):
-        export(project, "nifti", tmp_path / "out", source=what)
+        export(project, "nifti", tmp_path / "out", ExportOptions(source=what))
 
 
 def test_cases_without_a_structure_are_left_out_of_dicom(
@@ -201,7 +204,7 @@ def test_cases_without_a_structure_are_left_out_of_dicom(
     written = export(dicom_project, "dicom-seg", tmp_path / "out")
     assert [path.name for path in written] == ["bert.dcm"]
     with pytest.raises(UserError, match="with a voxel of a structure"):
-        export(dicom_project, "dicom-seg", tmp_path / "none", cases=["anna"])
+        export(dicom_project, "dicom-seg", tmp_path / "none", ExportOptions(cases=["anna"]))
 
 
 @pytest.mark.parametrize("format_", ["nnunet", "monai-bundle"])
@@ -209,13 +212,13 @@ def test_cases_cannot_be_chosen_where_all_are_written(
     format_: str, project: Project, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="is of the whole project"):
-        export(project, format_, tmp_path / "out", cases=[project.cases[0].id])
+        export(project, format_, tmp_path / "out", ExportOptions(cases=[project.cases[0].id]))
     assert not (tmp_path / "out").exists()
 
 
 def test_results_beside_a_series_are_no_scans(dicom_project: Project) -> None:
     folder = dicom_project.image_paths("bert")[0].parent
-    export(dicom_project, "dicom-seg", folder, cases=["bert"], uncertainty=True)
+    export(dicom_project, "dicom-seg", folder, ExportOptions(cases=["bert"], uncertainty=True))
     assert (folder / "bert_uncertainty.dcm").exists()
     assert io.read_volume(folder).shape == dicom_project.read_image("bert").shape
 
@@ -233,4 +236,4 @@ def test_cases_that_are_no_series_are_left_out_aloud(
     assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
     assert said[-1].startswith(f"{case.id} was left out: ")
     with pytest.raises(UserError, match=f"{case.id}: .* is no DICOM series"):
-        export(dicom_project, "dicom-seg", tmp_path / "out", cases=[case.id])
+        export(dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(cases=[case.id]))

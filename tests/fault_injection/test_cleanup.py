@@ -20,7 +20,7 @@ from helpers.tiny_runs import TINY
 from napari_dycon import io
 from napari_dycon.application import engine_process
 from napari_dycon.application.training_history import read_training_history
-from napari_dycon.cli.options import _stop_on_interrupt
+from napari_dycon.cli.run_lock import stop_on_interrupt
 from napari_dycon.core.atomic import temporary_path, write_json
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.core.heartbeat import ProcessIdentity
@@ -150,7 +150,7 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
 def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
-        "from napari_dycon.core.atomic import folder_lock\n"
+        "from napari_dycon.core.locks import folder_lock\n"
         "with folder_lock(Path(sys.argv[1])):\n    print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
@@ -263,7 +263,7 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
     monkeypatch.setattr(Run, "write_control", refuse)
     before = signal.getsignal(signal.SIGINT)
     try:
-        _stop_on_interrupt(project.create_run("dycon", {}))
+        stop_on_interrupt(project.create_run("dycon", {}))
         signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)

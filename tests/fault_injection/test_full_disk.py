@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from napari_dycon import io
-from napari_dycon.application import label_autosave
+from napari_dycon.application.labels import autosave_state
 from napari_dycon.core.atomic import write_bytes
 from napari_dycon.engine.checkpoints import safetensors_io
 from napari_dycon.engine.config import TrainConfig, make_config
@@ -41,7 +41,7 @@ def tiny(**changes: Any) -> TrainConfig:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(side_jobs, "RETRY_TIMEOUT_S", 0.3)
     monkeypatch.setattr(side_jobs, "RETRY_PAUSE_S", 0.05)
-    monkeypatch.setattr(label_autosave, "RETRY_INTERVAL_S", 0.0)
+    monkeypatch.setattr(autosave_state, "RETRY_INTERVAL_S", 0.0)
 
 
 def painted(project: Project) -> Session:
@@ -61,7 +61,7 @@ def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], obje
     for save in (session.save_label, session.flush):
         with pytest.raises(ProjectError, match=trouble):
             save()
-    assert session.case.has_unsaved_changes
+    assert session.has_unsaved_changes
     if before is not None and path.exists():
         assert path.read_bytes() == before
     mend()

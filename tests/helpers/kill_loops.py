@@ -20,11 +20,11 @@ from helpers.nifti_files import save_nifti
 from helpers.tiny_runs import TINY
 from napari_dycon import io
 from napari_dycon.core.cleanup import TEMPORARY_NAME, clean_project
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.checkpoints.model_file import TrainedModel, save_weights
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
 from napari_dycon.project.importing.create_project import create_project
-from napari_dycon.project.models import UNANNOTATED
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 

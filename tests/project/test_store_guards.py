@@ -12,7 +12,7 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
-from napari_dycon.core import atomic
+from napari_dycon.core import locks
 from napari_dycon.errors import BusyError, GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.io.volume import from_canonical
 from napari_dycon.project import manifest
@@ -189,7 +189,7 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     def full(mask: np.ndarray, *, reference: object, path: Path) -> None:
         if path.name == "b.nii.gz":
             raise ProjectError("the disk is full")
-        write(mask, reference=like, path=path)
+        write(mask, reference=reference, path=path)
 
     monkeypatch.setattr(io, "write_mask", full)
     with pytest.raises(ProjectError, match="disk is full"):
@@ -304,10 +304,10 @@ def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
 
 
 def test_a_lock_that_is_held_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = atomic.folder_lock
+    short = locks.folder_lock
     monkeypatch.setattr(manifest, "folder_lock", lambda folder: short(folder, 0.05))
     with (
-        atomic.folder_lock(project.path),
+        locks.folder_lock(project.path),
         pytest.raises(BusyError, match="Another window or command is changing project"),
     ):
         project.set_split("scan-0", "validation")

@@ -16,12 +16,13 @@ import pytest
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
-from napari_dycon.application.case_summaries import _load_thumbnails
+from napari_dycon.application.cases.summaries import _load_thumbnails
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
+from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import export
-from napari_dycon.io.dicom import discovery
+from napari_dycon.io.dicom import reader
 from napari_dycon.project import external_images, trusted_projects
 from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.importing.discovery import scans_from_paths
@@ -108,7 +109,7 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
     label.symlink_to(secret)
     for attempt in (
         lambda: project.label_path("scan-0"),
-        lambda: export(project, "nifti", tmp_path / "out", source="labels"),
+        lambda: export(project, "nifti", tmp_path / "out", ExportOptions(source="labels")),
         lambda: project.read_label("scan-0"),
         lambda: project.save_label("scan-0", np.zeros(project.read_grid("scan-0").shape, np.uint8)),
     ):
@@ -287,7 +288,7 @@ def test_folders_in_a_circle_and_without_end(
     (folder / "kmsg").symlink_to("/proc/kmsg")
     with pytest.raises(FileFormatError, match="no DICOM images"):
         io.read_volume(folder)
-    monkeypatch.setattr(discovery, "MAX_FILES", 10)
+    monkeypatch.setattr(reader, "MAX_FILES", 10)
     for number in range(11):
         (folder / f"f{number}").write_bytes(b"")
     with pytest.raises(FileFormatError, match="more than 10 files"):

@@ -398,7 +398,7 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     viewer, panel = opened
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
-        run = project.new_run("dycon", {"method": "dycon"})
+        run = project.create_run("dycon", {"method": "dycon"})
         run.append_event({"event": "started", "labeled": labeled})
         for step in range(1, 20):
             loss = {"supervised": 1 / step}

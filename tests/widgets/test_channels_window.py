@@ -243,8 +243,8 @@ def test_one_export_at_a_time_with_progress(
     session = panel.session
     go_on = threading.Event()
 
-    def slow(*_: Any, progress: Any, **__: Any) -> list[Path]:
-        progress(1, 4, "zoe")
+    def slow(*_: Any, on_progress: Any, **__: Any) -> list[Path]:
+        on_progress(1, 4, "zoe")
         assert go_on.wait(20)
         return [tmp_path / "out" / "zoe.nii.gz"]
 
@@ -255,7 +255,7 @@ def test_one_export_at_a_time_with_progress(
     qtbot.waitUntil(lambda: [bar.n for bar in panel.task_runner._bars] == [250], timeout=20_000)
     assert [bar.desc for bar in panel.task_runner._bars] == ["Exporting: zoe: "]
     panel.data.export_button.click()  # no dialog that is filled in for nothing
-    assert said[-1] == ("error", "An export is at work already; wait until it is done.")
+    assert said[-1] == ("error", "An export is already running. Wait until it has finished.")
     go_on.set()
     qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=20_000)
     assert not panel.task_runner._bars

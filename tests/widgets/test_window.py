@@ -79,7 +79,7 @@ def test_open_paint_train_accept_reopen(
     with qtbot.waitSignal(panel_signal(session.label_saved, qtbot), timeout=5_000):
         label.paint(middle, 1)
     assert session.project.read_label(shown)[middle] == 1
-    assert session.project.case(shown).status == "in progress"
+    assert session.project.get_case(shown).status == "in progress"
     label.paint((2, 2, 2), 2)
     label.undo()
     assert session.case.label[2, 2, 2] == 255
@@ -126,7 +126,7 @@ def test_open_paint_train_accept_reopen(
     before = session.case.label.copy()
     panel.review.accept_button.click()
     assert np.array_equal(session.case.label, session.case.prediction)
-    assert session.project.case(shown).status == "labeled"
+    assert session.project.get_case(shown).status == "labeled"
     label.undo()
     assert np.array_equal(session.case.label, before)
     label.redo()
@@ -141,8 +141,8 @@ def test_open_paint_train_accept_reopen(
     session = panel.session
     session.open_project(hippocampus / "project")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    assert session.project.case(shown).status == "labeled"
-    assert session.project.run().id == run
+    assert session.project.get_case(shown).status == "labeled"
+    assert session.project.get_run().id == run
     session.show_case(shown)
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
     assert np.array_equal(session.case.label, accepted)

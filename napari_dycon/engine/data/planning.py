@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.engine.config import TrainConfig
+from napari_dycon.io.volume import intensity_range
 
 # Voxels of a patch and filters of the first level, by what the machine can carry.
 PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
@@ -56,9 +57,7 @@ def compute_fingerprint(
 ) -> Fingerprint:
     """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
     channels = array if array.ndim == 4 else array[None]
-    low, high = np.max(
-        [np.quantile(channel[::2, ::2, ::2], (0.005, 0.995)) for channel in channels], axis=0
-    )
+    low, high = np.max([intensity_range(channel[::2, ::2, ::2]) for channel in channels], axis=0)
     d, h, w = channels.shape[1:]
     return Fingerprint((d, h, w), spacing, float(low), float(high))
 

@@ -22,7 +22,7 @@ from napari_dycon.core.types import UNANNOTATED, Array
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import ProjectError
 from napari_dycon.io import scan_fingerprint
-from napari_dycon.io.volume import Volume
+from napari_dycon.io.volume import Volume, intensity_range
 
 RETRY_HINT = "Delete it (what is in the folder cache is made again), or start a new run."
 
@@ -65,7 +65,7 @@ def normalize(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
         center, half = (low + high) / 2, max(high - low, 1e-6) / 2
         return ((np.clip(array, low, high) - center) / half).astype(np.float32)
     for channel in array:
-        low, high = np.quantile(channel, (0.005, 0.995))
+        low, high = intensity_range(channel)
         if high > low:
             np.clip(channel, low, high, out=channel)
         channel -= channel.mean()

@@ -6,31 +6,44 @@ once, and every case is scored on the same classes. Only one pair is in memory a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.engine.evaluation.segmentation_metrics import (
-    UNANNOTATED,
-    evaluate_case,
-    summarize,
-)
+from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
+from napari_dycon.engine.evaluation.segmentation_metrics import evaluate_case, summarize
 from napari_dycon.errors import GeometryError, LabelError, UserError
 from napari_dycon.io import is_scan, read_label, read_volume, scan_name
 from napari_dycon.io.volume import Volume, grid_difference
 
 MAP_SUFFIXES = ("_uncertainty", "_disagreement")
 
-ProgressCallback = Callable[[int, int, str], None]
+Pairs = dict[str, tuple[Path, Path]]  # prediction and reference by name
+
+
+@dataclass(frozen=True)
+class MatchedFiles:
+    """Files of two folders, matched by name.
+
+    Attributes
+    ----------
+    pairs : prediction and reference by name, sorted
+    missing : references without a prediction
+    warnings : sentences on files without a counterpart
+    """
+
+    pairs: Pairs
+    missing: list[str]
+    warnings: list[str]
 
 
 def evaluate_folders(
     predictions: Path,
     references: Path,
-    on_progress: ProgressCallback | None = None,
+    on_progress: ItemProgressCallback | None = None,
     *,
     n_structures: int | None = None,
 ) -> dict[str, Any]:
@@ -42,14 +55,14 @@ def evaluate_folders(
     Parameters
     ----------
     predictions, references : folders of ``NAME.nii.gz`` or ``NAME.nii``, on the same grids
-    progress : called after each case with cases done, cases in all, and its name
-    structures : how many the network tells apart, background not counted, where some of them occur
-        in no file; uncertainty maps are relative to it, so that the calibration error depends on it
+    on_progress : called after each case with cases done, cases in all, and its name
+    n_structures : number of classes the network predicts, without background, where some of them
+        occur in no file; uncertainty maps are relative to it, and so is the calibration error
 
     Returns
     -------
-    ``"cases"``: name to what ``metrics.evaluate_case`` returns; ``"summary"``: see
-    ``metrics.summarize``; ``"classes"``: all values but 0 in any of the files; ``"missing"``:
+    ``"cases"``: name to what ``evaluate_case`` returns; ``"summary"``: see ``summarize``;
+    ``"classes"``: all values but 0 in any of the files; ``"missing"``:
     references without a prediction, not part of any mean; ``"warnings"``: sentences for people
 
     Raises
@@ -61,69 +74,94 @@ def evaluate_folders(
     LabelError
         A prediction holds 255, or there is nothing to score.
     """
+    matched = match_files(predictions, references)
+    warnings = list(matched.warnings)
+    annotated, classes = _check_pairs(matched.pairs)
+    unannotated = sorted(set(matched.pairs) - set(annotated))
+    if unannotated:
+        warnings.append(
+            f"{_pluralize(unannotated, 'reference')} without an annotated voxel (all are 255), "
+            f"left out: {_list_some(unannotated)}."
+        )
+    if not annotated:
+        raise LabelError(f"No reference in {references} has an annotated voxel: all are 255.")
+    if not classes:
+        raise LabelError(
+            f"Predictions in {predictions} and references in {references} are all 0: there is no "
+            "class to score. Check that these are label files."
+        )
+    cases = evaluate_pairs(annotated, classes, max(n_structures or 0, len(classes)), on_progress)
+    return {
+        "cases": cases,
+        "summary": summarize(cases),
+        "classes": classes,
+        "missing": matched.missing,
+        "warnings": warnings,
+    }
+
+
+def match_files(predictions: Path, references: Path) -> MatchedFiles:
+    """Match predictions with references by name.
+
+    Raises
+    ------
+    UserError
+        A folder is missing or empty, or no prediction has a reference.
+    """
     prediction_paths = _find_label_files(predictions, "predictions")
     reference_paths = _find_label_files(references, "references")
     unmatched = sorted(set(prediction_paths) - set(reference_paths))
-    if len(unmatched) == len(prediction_paths):
+    missing = sorted(set(reference_paths) - set(prediction_paths))
+    pairs = {
+        name: (prediction_paths[name], reference_paths[name])
+        for name in sorted(set(prediction_paths) & set(reference_paths))
+    }
+    if not pairs:
         raise UserError(
             f"No prediction in {predictions} has a reference of the same name in {references}; "
-            f"found for instance {_list_some(unmatched, 1)} and {_list_some(sorted(reference_paths), 1)}. Expected files "
-            "named alike."
+            f"found for instance {_list_some(unmatched, 1)} and "
+            f"{_list_some(sorted(reference_paths), 1)}. Expected files named alike."
         )
-    missing = sorted(set(reference_paths) - set(prediction_paths))
     warnings = []
-    if unmatched:  # usual where only some scans have a true mask
+    if unmatched:  # usual where only some scans have a reference mask
         warnings.append(
-            f"{_pluralize(unmatched, 'prediction')} without a reference, left out: {_list_some(unmatched)}."
+            f"{_pluralize(unmatched, 'prediction')} without a reference, left out: "
+            f"{_list_some(unmatched)}."
         )
-        prediction_paths = {
-            name: path for name, path in prediction_paths.items() if name in reference_paths
-        }
     if missing:
         warnings.append(
             f"{_pluralize(missing, 'reference')} without a prediction, not part of any mean: "
             f"{_list_some(missing)}."
         )
+    return MatchedFiles(pairs, missing, warnings)
 
-    classes: set[int] = set()
-    unannotated: list[str] = []
-    for name in sorted(prediction_paths):
-        prediction, reference = _read_pair(prediction_paths[name], reference_paths[name])
-        if (reference == UNANNOTATED).all():
-            unannotated.append(name)
-            continue
-        classes.update(int(v) for array in (prediction, reference) for v in np.unique(array))
-    classes -= {0, UNANNOTATED}
-    if unannotated:
-        warnings.append(
-            f"{_pluralize(unannotated, 'reference')} without an annotated voxel (all are 255), left out: "
-            f"{_list_some(unannotated)}."
-        )
-    names = sorted(set(prediction_paths) - set(unannotated))
-    if not names:
-        raise LabelError(f"No reference in {references} has an annotated voxel: all are 255.")
 
-    values = sorted(classes)
-    if not values:
-        raise LabelError(
-            f"Predictions in {predictions} and references in {references} are all 0: there is no "
-            "class to score. Check that these are label files."
-        )
-    n_structures = max(n_structures or 0, len(values))
+def evaluate_pairs(
+    pairs: Pairs,
+    classes: list[int],
+    n_structures: int,
+    on_progress: ItemProgressCallback | None = None,
+) -> dict[str, Any]:
+    """Score pairs one by one, all on the same classes; see ``evaluate_case``."""
     cases: dict[str, Any] = {}
-    for number, name in enumerate(names, start=1):
-        cases[name] = _evaluate_pair(
-            prediction_paths[name], reference_paths[name], values, n_structures
-        )
+    for number, (name, (prediction, reference)) in enumerate(pairs.items(), start=1):
+        cases[name] = _evaluate_pair(prediction, reference, classes, n_structures)
         if on_progress is not None:
-            on_progress(number, len(names), name)
-    return {
-        "cases": cases,
-        "summary": summarize(cases),
-        "classes": values,
-        "missing": missing,
-        "warnings": warnings,
-    }
+            on_progress(number, len(pairs), name)
+    return cases
+
+
+def _check_pairs(pairs: Pairs) -> tuple[Pairs, list[int]]:
+    """Read and check all pairs; return those that are annotated, and the classes in any of them."""
+    classes: set[int] = set()
+    annotated: Pairs = {}
+    for name, paths in pairs.items():
+        prediction, reference = _read_pair(*paths)
+        if (reference == UNANNOTATED).all():
+            continue
+        annotated[name] = paths
+        classes.update(int(v) for array in (prediction, reference) for v in np.unique(array))
+    return annotated, sorted(classes - {0, UNANNOTATED})
 
 
 def _evaluate_pair(
@@ -144,7 +182,7 @@ def _evaluate_pair(
 
 def _read_pair(
     prediction: Path, reference: Path
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+) -> tuple[LabelArray, LabelArray]:
     """Prediction and reference (D, H, W), checked against each other."""
     truth = read_label(reference)
     mask = read_label(prediction, reference=truth)

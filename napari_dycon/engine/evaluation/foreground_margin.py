@@ -6,13 +6,10 @@ Over a whole image, countless easy background voxels would drown what matters.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
+from napari_dycon.core.types import Array, Mask
 
 MARGIN_MM = (
     3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis

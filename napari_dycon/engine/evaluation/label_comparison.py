@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED, LabelArray
 
-LabelArray = npt.NDArray[np.uint8]
 ADDED, MISSED, OTHER_STRUCTURE = 1, 2, 3  # values of a difference
 
 

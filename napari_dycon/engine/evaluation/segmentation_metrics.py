@@ -1,4 +1,4 @@
-"""How good a prediction is: overlap, surface distances, volumes, and how honest its uncertainty is.
+"""How good a prediction is: overlap, surface distances, volumes, and its uncertainty.
 
 Notable: nothing is ever NaN or silently left out of a mean. A structure that is in only one of
 prediction and reference scores Dice 0 and the image's diagonal as its distances; one that is in
@@ -9,22 +9,40 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from napari_dycon.core.types import UNANNOTATED, Array, Mask
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.uncertainty_metrics import evaluate_uncertainty, spearman
 from napari_dycon.errors import GeometryError, LabelError
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-
-UNANNOTATED = 255
 SEGMENTATION_METRICS = ("dice", "jaccard", "hd95_mm", "asd_mm", "volume_ml", "reference_volume_ml")
 UNCERTAINTY_METRICS = ("auroc", "auroc_foreground", "ece", "aurc", "error_rate")
+
+
+@dataclass(frozen=True)
+class StructureScores:
+    """How well one structure was segmented, over annotated voxels only.
+
+    Attributes
+    ----------
+    hd95_mm : 95th percentile of surface distances, the larger of both directions
+    asd_mm : mean surface distance, both directions together
+    volume_ml, reference_volume_ml : of prediction and reference
+    missed : in one of the two only, so that distances are the diagonal of the image
+    """
+
+    dice: float
+    jaccard: float
+    hd95_mm: float
+    asd_mm: float
+    volume_ml: float
+    reference_volume_ml: float
+    missed: bool
 
 
 def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) -> dict[int, float]:
@@ -69,18 +87,15 @@ def evaluate_case(
     classes : values to score, without background
     uncertainty : (D, H, W) in [0, 1], entropy of the prediction divided by log(number of classes)
     confidence : (D, H, W) in [0, 1], probability of the predicted class; without it the
-        calibration error comes from ``uncertainty``, see ``reliability.confidence_from_entropy``
+        calibration error comes from ``uncertainty``, see ``confidence_from_entropy``
     n_classes : of the network, with background, by whose logarithm the entropy was divided; without
         it as many as there are to score
 
     Returns
     -------
-    ``"classes"``: for each value (as text, as in JSON) ``dice``, ``jaccard``, ``hd95_mm`` (95th
-    percentile of surface distances, the larger of both directions), ``asd_mm`` (mean surface
-    distance, both directions together), ``volume_ml``, ``reference_volume_ml`` (annotated voxels
-    only) and ``missed`` (in one of the two only, so that distances are the penalty);
+    JSON values. ``"classes"``: for each value (as text) the fields of ``StructureScores``;
     ``"mean_dice"`` over the classes; with an uncertainty map also ``"uncertainty"``, see
-    ``reliability.uncertainty_quality``, and in it ``"score"``, the case's own score.
+    ``evaluate_uncertainty``, and in it ``"score"``, the mean uncertainty around the prediction.
 
     Raises
     ------
@@ -97,13 +112,17 @@ def evaluate_case(
             "The reference has no annotated voxel (all are 255). Score against a reference that "
             "somebody has drawn."
         )
-    class_scores = {
-        str(int(v)): _score_class(prediction, reference, annotation_mask, v, spacing_mm)
-        for v in classes
+    structures = {
+        int(value): score_structure(
+            (prediction == value) & annotation_mask,
+            (reference == value) & annotation_mask,
+            spacing_mm,
+        )
+        for value in classes
     }
     result: dict[str, Any] = {
-        "classes": class_scores,
-        "mean_dice": float(np.mean([scores["dice"] for scores in class_scores.values()])),
+        "classes": {str(value): asdict(scores) for value, scores in structures.items()},
+        "mean_dice": float(np.mean([scores.dice for scores in structures.values()])),
     }
     if uncertainty is not None:
         _check_same_shape(uncertainty, reference, "uncertainty map")
@@ -175,37 +194,30 @@ def _mean_sd(values: Sequence[float]) -> dict[str, float]:
     return {"mean": float(np.mean(values)), "sd": deviation}
 
 
-def _score_class(
-    prediction: Array,
-    reference: Array,
-    annotation_mask: Mask,
-    value: int,
-    spacing_mm: Sequence[float],
-) -> dict[str, Any]:
-    predicted_mask, reference_mask = (
-        (prediction == value) & annotation_mask,
-        (reference == value) & annotation_mask,
-    )
+def score_structure(
+    predicted_mask: Mask, reference_mask: Mask, spacing_mm: Sequence[float]
+) -> StructureScores:
+    """Score one structure from its masks (D, H, W) of annotated voxels."""
     dice, jaccard = _dice_and_jaccard(predicted_mask, reference_mask)
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
-    counts = int(predicted_mask.sum()), int(reference_mask.sum())
-    missed = (counts[0] == 0) != (counts[1] == 0)
+    n_predicted, n_reference = int(predicted_mask.sum()), int(reference_mask.sum())
+    missed = (n_predicted == 0) != (n_reference == 0)
     if missed:
-        diagonal = float(np.linalg.norm(np.array(reference.shape) * np.array(spacing_mm)))
-        hd95, asd = diagonal, diagonal
-    elif counts[0] == 0:
-        hd95, asd = 0.0, 0.0
+        shape_mm = np.array(reference_mask.shape) * np.array(spacing_mm)
+        hd95 = asd = float(np.linalg.norm(shape_mm))
+    elif n_predicted == 0:
+        hd95 = asd = 0.0
     else:
         hd95, asd = _surface_distances(predicted_mask, reference_mask, spacing_mm)
-    return {
-        "dice": dice,
-        "jaccard": jaccard,
-        "hd95_mm": hd95,
-        "asd_mm": asd,
-        "volume_ml": counts[0] * voxel_ml,
-        "reference_volume_ml": counts[1] * voxel_ml,
-        "missed": missed,
-    }
+    return StructureScores(
+        dice=dice,
+        jaccard=jaccard,
+        hd95_mm=hd95,
+        asd_mm=asd,
+        volume_ml=n_predicted * voxel_ml,
+        reference_volume_ml=n_reference * voxel_ml,
+        missed=missed,
+    )
 
 
 def _dice_and_jaccard(predicted_mask: Mask, reference_mask: Mask) -> tuple[float, float]:

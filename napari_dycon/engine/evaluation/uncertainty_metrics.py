@@ -1,11 +1,10 @@
 """How far an uncertainty map can be trusted: does it point at errors, and is it calibrated?
 
-Calibration and coverage are judged in a band: foreground of prediction or reference, widened by a
-few millimeters, since countless easy background voxels would make any map look excellent there.
-Whether a map points at errors is judged twice: over the whole image, as others report it and as a
-person meets it who scrolls through a scan, and in the band, where it is harder. Ties count as
-half, as in any rank statistic, so a constant map has AUROC 0.5 and no order of voxels changes a
-result.
+Calibration and coverage are measured in the foreground margin: foreground of prediction or
+reference, dilated by a few millimeters, since easy background voxels would make any map look
+excellent there. Whether a map points at errors is measured twice: over the whole image, as usually
+reported, and in the margin, where it is harder. Ties count as half, as in any rank statistic, so a
+constant map has AUROC 0.5 and no order of voxels changes a result.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata, spearmanr
 
+from napari_dycon.core.types import Array, Mask
 from napari_dycon.engine.evaluation.foreground_margin import dilate_mm
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[np.float64]
 
 N_CALIBRATION_BINS = 15
@@ -36,19 +35,19 @@ def evaluate_uncertainty(
     spacing_mm: Sequence[float],
     n_classes: int,
 ) -> dict[str, Any]:
-    """Measures of one case over its annotated voxels; all but ``auroc`` over those of the band.
+    """Measure the map of one case over its annotated voxels; all but ``auroc`` in the margin.
 
     Parameters
     ----------
     prediction, reference : integers (D, H, W)
-    known : (D, H, W), which voxels are annotated
+    annotation_mask : (D, H, W), which voxels are annotated
     uncertainty, confidence : (D, H, W) in [0, 1]; without a confidence map it is derived
     n_classes : with background
 
     Returns
     -------
     ``auroc``: probability that a wrong voxel is more uncertain than a right one, None unless
-    there are both; ``auroc_foreground``: the same inside the band; ``ece``: expected calibration
+    there are both; ``auroc_foreground``: the same in the margin; ``ece``: expected calibration
     error;
     ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: share of wrong voxels,
     which is also the AURC of an uninformative map; ``foreground_voxels``; ``confidence_from``:
@@ -82,7 +81,7 @@ def confidence_from_entropy(uncertainty: Array, n_classes: int) -> Values:
     """Probability of the predicted class, from the entropy divided by log(n_classes).
 
     Exact for two classes, where entropy and largest probability determine each other. With more
-    it takes the likeliest shape of doubt, two classes sharing all the probability, and beyond
+    it assumes the likeliest distribution, two classes sharing all the probability, and beyond
     log 2 nats, which two classes cannot reach, exp(-H): exact for k equally likely classes and
     never more than the true value.
     """
@@ -100,8 +99,8 @@ def auroc(score: Values, is_positive: Mask) -> float | None:
 
     Parameters
     ----------
-    score, positive : (N,); above a million voxels, scores in [0, 1] are rounded to 65,536 levels,
-        which sorting a whole scan would not be worth
+    score, is_positive : (N,); above a million voxels, scores in [0, 1] are rounded to 65,536
+        levels, which sorting a whole scan would not be worth
     """
     if len(score) > MAX_SORTED_VOXELS:
         return _auroc_from_histogram(score, is_positive)
@@ -109,7 +108,8 @@ def auroc(score: Values, is_positive: Mask) -> float | None:
     n_negative = len(is_positive) - n_positive
     if n_positive == 0 or n_negative == 0:
         return None
-    above = float(_ranks(score)[is_positive].sum()) - n_positive * (n_positive + 1) / 2.0
+    ranks = np.asarray(rankdata(score), np.float64)  # ties share their average
+    above = float(ranks[is_positive].sum()) - n_positive * (n_positive + 1) / 2.0
     return above / n_positive / n_negative
 
 
@@ -133,7 +133,7 @@ def expected_calibration_error(
 
     Parameters
     ----------
-    confidence, right : (N,), N at least 1
+    confidence, is_correct : (N,), N at least 1
     """
     number = np.clip((confidence * n_bins).astype(np.int64), 0, n_bins - 1)
     gap = np.bincount(number, weights=is_correct.astype(np.float64) - confidence, minlength=n_bins)
@@ -145,7 +145,7 @@ def aurc(score: Values, is_error: Mask) -> float:
 
     Parameters
     ----------
-    score, wrong : (N,), N at least 1
+    score, is_error : (N,), N at least 1
     """
     _, group, size = np.unique(score, return_inverse=True, return_counts=True)
     # In a random order of its ties, each voxel is wrong as often as its group is.
@@ -158,12 +158,4 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     """Rank correlation with average ranks; None below three pairs or if either is constant."""
     if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
         return None
-    ranks = _ranks(np.asarray(a, np.float64)), _ranks(np.asarray(b, np.float64))
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: Values) -> Values:
-    """Ranks from 1, ties share their average."""
-    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(size)
-    return np.asarray((last - (size - 1) / 2.0)[group], np.float64)
+    return float(spearmanr(a, b).statistic)

@@ -21,10 +21,11 @@ from skimage.measure import approximate_polygon, find_contours
 from skimage.transform import resize
 
 from napari_dycon.core.colormaps import apply_colormap
+from napari_dycon.core.types import UNANNOTATED, Array
 from napari_dycon.exports.report.statistics import CaseData
-from napari_dycon.project.models import UNANNOTATED, ClassInfo
+from napari_dycon.io.volume import intensity_range
+from napari_dycon.project.models import ClassInfo
 
-Array = npt.NDArray[Any]
 Box = tuple[slice, slice, slice]
 MAX_PIXELS = 200  # of a view's longer side; a scan's finer voxels are averaged
 GRAY_LEVELS, UNCERTAINTY_LEVELS = (
@@ -184,7 +185,7 @@ def _make_box(limits: Sequence[tuple[int, int]]) -> Box:
 def _display_range(voxels: Array) -> tuple[float, float]:
     stride = max(1, round((voxels.size / 1e6) ** (1 / 3)))
     sample = voxels[::stride, ::stride, ::stride].astype(np.float32)
-    low, high = (float(v) for v in np.quantile(sample, (0.005, 0.995)))
+    low, high = intensity_range(sample)
     return low, max(high, low + 1e-6)
 
 
@@ -221,8 +222,8 @@ def _encode_png(image: Image.Image) -> bytes:
 def _svg_image(png: bytes, size: tuple[float, float], attributes: str = "") -> str:
     text = base64.b64encode(png).decode("ascii")
     return (
-        f'<image{attributes} width="{size[0]:.2f}" height="{size[1]:.2f}" preserveAspectRatio="none" '
-        f'href="data:image/png;base64,{text}"/>'
+        f'<image{attributes} width="{size[0]:.2f}" height="{size[1]:.2f}" '
+        f'preserveAspectRatio="none" href="data:image/png;base64,{text}"/>'
     )
 
 
@@ -247,8 +248,8 @@ def _draw_outlines(
             if path := _trace_outline(plane == info.value, mm):
                 yield (
                     f'<path d="{path}" fill="{info.color}" fill-opacity="0.2" '
-                    f'fill-rule="evenodd" stroke="{PREDICTION_COLOR}" stroke-width="{1.5 * unit:.3f}" '
-                    f"{dashes}/>"
+                    f'fill-rule="evenodd" stroke="{PREDICTION_COLOR}" '
+                    f'stroke-width="{1.5 * unit:.3f}" {dashes}/>'
                 )
     if data.label is not None:
         plane = view.extract_slice(data.label, position, box)

@@ -17,16 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon import io as image_io
+from napari_dycon.core.types import UNANNOTATED, LabelArray
 from napari_dycon.engine.data.splits import cases_trained_on
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
 from napari_dycon.io.volume import Volume, grid_difference
-from napari_dycon.project.models import UNANNOTATED, Case, ClassInfo
+from napari_dycon.project.models import Case, ClassInfo
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-Mask = npt.NDArray[np.uint8]
 AnnotationExtent = Literal["none", "part", "complete"]
 LabelUse = Literal["learned from", "validation", "labeled since"]
 EXTENT_LABELS: dict[AnnotationExtent, str] = {
@@ -80,8 +80,8 @@ class CaseData:
 
     case: Case
     scan: Volume | None
-    label: Mask | None
-    prediction: Mask | None
+    label: LabelArray | None
+    prediction: LabelArray | None
     uncertainty: npt.NDArray[np.float32] | None
     spacing_mm: tuple[float, float, float]
     notes: list[str]
@@ -232,7 +232,7 @@ def _format_number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-def _classify_extent(label: Mask | None) -> AnnotationExtent:
+def _classify_extent(label: LabelArray | None) -> AnnotationExtent:
     if label is None:
         return "none"
     return "part" if (label == UNANNOTATED).any() else "complete"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import ensure_dir, write_bytes, write_text
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
 from napari_dycon.exports.report.figures import draw_case
 from napari_dycon.exports.report.html import render_page
@@ -17,7 +18,6 @@ from napari_dycon.exports.report.statistics import (
     load_case_data,
     to_csv,
 )
-from napari_dycon.project.importing.case_import import OnProgress
 from napari_dycon.project.models import Case
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
@@ -29,7 +29,7 @@ def write_report(
     *,
     run: str | None = None,
     cases: Sequence[str] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: ItemProgressCallback | None = None,
 ) -> Path:
     """Write ``report.html`` and ``cases.csv``; what cannot be read of a case is told in its row.
 

@@ -1,74 +1,25 @@
-"""DICOM series in: found in folders, told apart, and read as one volume.
+"""DICOM series in folders: walk, group images into series, choose one.
 
-Neither pydicom nor SimpleITK is imported before a DICOM file is met. Names, ids and dates of
-patients are not asked for.
+Neither pydicom nor SimpleITK is imported before a DICOM file is met.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_dycon.errors import FileFormatError, UnevenSlicesError
-from napari_dycon.io.dicom.files import (
-    damaged_file_error,
-    header_text,
-    is_dicom,
-    read_file,
-    suppress_warnings,
-)
-from napari_dycon.io.dicom.pixels import (
-    SCALE_TAGS,
-    PixelReader,
-    get_functional_group,
-    read_value_encodings,
-)
-from napari_dycon.io.dicom.slice_geometry import (
-    MIN_SLICE_DISTANCE_MM,
-    Slice,
-    check_regular_spacing,
-    compute_affine,
-    compute_slice_spacing,
-    resample_slices,
-    sort_slices,
-)
+from napari_dycon.core.types import ProgressCallback
+from napari_dycon.errors import FileFormatError
+from napari_dycon.io.dicom.files import header_text, is_dicom, suppress_warnings
+from napari_dycon.io.dicom.headers import read_header
+from napari_dycon.io.dicom.series_volumes import get_grid_key, read_slices, split_volumes
+from napari_dycon.io.dicom.slice_geometry import Slice, compute_slice_spacing, sort_slices
 from napari_dycon.io.files import find_files, folder_fingerprint
-from napari_dycon.io.validation import MAX_VOXELS, LoadedImage, check_memory
-from napari_dycon.io.volume import Source, allocate_like
 
-Array = npt.NDArray[Any]
-OnProgress = Callable[[int, int], None]
-NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "FID")
-PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"  # a result, such as the uncertainty written here
-# What may tell images of one place apart, the first that does so wins.
-FRAME_DIMENSIONS = (
-    "EchoNumbers",
-    "TemporalPositionIdentifier",
-    "DiffusionBValue",
-    "AcquisitionNumber",
-    "ImageType",
-    "TriggerTime",
-)
-# Where a slice lies: of plain files in the header itself, of multi-frame ones in these groups.
-POSITION_TAGS = {
-    "ImagePositionPatient": "PlanePositionSequence",
-    "ImageOrientationPatient": "PlaneOrientationSequence",
-    "PixelSpacing": "PixelMeasuresSequence",
-}
-HEADER_TAGS = [
-    "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID", "SeriesNumber",
-    "SeriesDescription", "Rows", "Columns", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SamplesPerPixel", "NumberOfFrames", *SCALE_TAGS, *FRAME_DIMENSIONS,
-]  # fmt: skip
-MAX_FILES = 100_000  # in a folder that stands for one scan
-MAX_IMAGE_PIXELS = 2**26  # of one image
 SeriesKey = tuple[Any, ...]
 
 
@@ -84,7 +35,7 @@ class Series:
 
     @property
     def path(self) -> Path:
-        """One of its files, by which ``read`` finds the series again."""
+        """One of its files, by which ``reader.read`` finds the series again."""
         return min(s.path for s in self.slices)
 
     @property
@@ -111,26 +62,43 @@ class Series:
         )
 
 
+@dataclass
+class _ImageGroup:
+    """Images of one folder, series and grid; one volume, or several in the same place."""
+
+    description: str = ""
+    modality: str = ""
+    slices: list[Slice] = field(default_factory=list)
+    image_uids: dict[Path, str] = field(default_factory=dict)
+
+
 def find_series(
     folder: Path,
     *,
     recursive: bool = True,
-    progress: OnProgress | None = None,
+    progress: ProgressCallback | None = None,
     max_files: int | None = None,
 ) -> list[Series]:
-    """Series of a folder, and with ``deep`` of all folders in it.
+    """Find the series of a folder, and with ``recursive`` of all folders in it.
 
     Images of one series that cannot be one volume (other directions, sizes, echoes, times) come as
     several; screenshots and other images without a place in space are left out. A file or folder
-    that may not be read raises ``FileFormatError``, and so do more than ``most`` files.
+    that may not be read raises ``FileFormatError``, and so do more than ``max_files`` files.
     """
     if recursive:
         files = find_files(folder, max_files)
     else:
         files = sorted(p for p in folder.iterdir() if p.name[0] != "." and p.is_file())
-    groups: dict[SeriesKey, list[Slice]] = defaultdict(list)
-    names: dict[SeriesKey, tuple[str, str]] = {}
-    uids: dict[Path, str] = {}
+    groups, damaged_files = _group_images(files, progress)
+    series = [one for group in groups for one in _build_series(group, damaged_files)]
+    return sorted(series, key=lambda s: (str(s.path), s.slices[0].dimension_values))
+
+
+def _group_images(
+    files: Sequence[Path], progress: ProgressCallback | None
+) -> tuple[Iterable[_ImageGroup], dict[Path, list[str]]]:
+    """Group the images of files; and the names of damaged files by folder."""
+    groups: dict[SeriesKey, _ImageGroup] = defaultdict(_ImageGroup)
     damaged_files: dict[Path, list[str]] = defaultdict(list)
     for number, file in enumerate(files):
         if progress:
@@ -138,115 +106,49 @@ def find_series(
         if not is_dicom(file):
             continue
         try:
-            header = _read_header(file)
+            header = read_header(file)
         except FileFormatError:
             damaged_files[file.parent].append(file.name)
             continue
         if header is None:
             continue
         with suppress_warnings():
-            uid, uids[file], *description_modality = (
-                header_text(header, n)
-                for n in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Modality")
+            uid, image_uid, description, modality = (
+                header_text(header, name)
+                for name in ("SeriesInstanceUID", "SOPInstanceUID", "SeriesDescription", "Modality")
             )
-        for image in _read_slices(file, header):
-            key = (
-                file.parent,
-                uid,
-                image.rows,
-                image.columns,
-                *np.round(
-                    np.concatenate([image.row_direction, image.column_direction]), 3
-                ).tolist(),
-                *np.round(image.pixel_mm, 3).tolist(),
-            )
-            groups[key].append(image)
-            names[key] = description_modality[0], description_modality[1]
-    series = []
-    for key, slices in groups.items():
-        description, modality = names[key]
-        for label, volume_slices in _split_volumes(sort_slices(slices)):
-            name = f"{description} {label}".strip()
-            image_uids = frozenset(uids[image.path] for image in volume_slices) - {""}
-            damaged_siblings = tuple(damaged_files[volume_slices[0].path.parent])
-            series.append(
-                Series(name, modality, tuple(volume_slices), image_uids, damaged_siblings)
-            )
-    return sorted(series, key=lambda s: (str(s.path), s.slices[0].dimension_values))
+        for image in read_slices(file, header):
+            group = groups[(file.parent, uid, *get_grid_key(image))]
+            group.description, group.modality = description, modality
+            group.slices.append(image)
+            group.image_uids[file] = image_uid
+    return groups.values(), damaged_files
 
 
-def read(path: Path, *, resample: bool = False) -> LoadedImage:
-    """Read the series of a folder, or the one that a file belongs to.
-
-    Raises
-    ------
-    FileFormatError
-        There is none, there are several, or its pixels cannot be read.
-    GeometryError, UnevenSlicesError
-        Its slices are no even grid; see ``slices.check_even``.
-    """
-    if path.is_dir():
-        candidates = find_series(path, max_files=MAX_FILES)
-    else:
-        path = path.absolute()
-        siblings = _sibling_series(path.parent, folder_fingerprint(path.parent))
-        candidates = series_containing(path, siblings)
-    series, notes = select_single_series(path, candidates)
-    return read_series(series, path, notes, resample=resample)
-
-
-def read_series(
-    series: Series,
-    path: Path,
-    notes: tuple[str, ...] = (),
-    *,
-    resample: bool = False,
-    progress: OnProgress | None = None,
-) -> LoadedImage:
-    """Read a series that was found; ``path`` is where a person knows it from.
-
-    Raises
-    ------
-    FileFormatError, GeometryError, UnevenSlicesError
-        As ``read``.
-    """
-    slices = series.slices
-    name = f"Series {series.description}" if series.description else "The series"
-    name = f"{name} in {path.name if path.is_dir() else path.parent.name}"
-    if len(slices) < 2:
-        raise FileFormatError(
-            f"{name} has one image; expected a scan with several slices. Choose another series."
+def _build_series(group: _ImageGroup, damaged_files: dict[Path, list[str]]) -> list[Series]:
+    return [
+        Series(
+            f"{group.description} {label}".strip(),
+            group.modality,
+            tuple(slices),
+            frozenset(group.image_uids[image.path] for image in slices) - {""},
+            tuple(damaged_files.get(slices[0].path.parent, ())),
         )
-    if (number := float(len(slices)) * slices[0].rows * slices[0].columns) > MAX_VOXELS:
-        raise FileFormatError(f"{name} claims {number:.3g} voxels, which no scan has.")
-    if series.damaged_files:
-        notes += (
-            f"{len(series.damaged_files)} damaged file(s) beside the series were left out, such as "
-            f"{series.damaged_files[0]}; slices may be missing at its ends.",
-        )
-    pixels = PixelReader(slices)
-    check_memory(path, slices[0].rows * slices[0].columns * len(slices) * pixels.dtype.itemsize)
-    is_regular = True
-    try:
-        check_regular_spacing(slices, name)
-    except UnevenSlicesError as error:
-        if not resample:
-            raise
-        is_regular = False
-        notes += (f"{error.problem}. It was resampled.",)
-    if not is_regular:
-        stack, affine = resample_slices(slices, pixels.read_frame, pixels.dtype)
-        k, j, i = stack.shape
-        return LoadedImage(stack.transpose(2, 1, 0), Source(path, (i, j, k), affine), notes, False)
-    shape = slices[0].columns, slices[0].rows, len(slices)
-    files = tuple(dict.fromkeys(s.path for s in slices))
-    source = Source(path, shape, compute_affine(slices), None, files)
-    array = allocate_like(source, pixels.dtype)
-    for number, plane in enumerate(pixels.read_all()):
-        array[:, :, number] = plane.T
-        if progress:
-            progress(number + 1, len(slices))
-    return LoadedImage(array, source, notes, shares_memory=False)
+        for label, slices in split_volumes(sort_slices(group.slices))
+    ]
+
+
+def find_sibling_series(path: Path) -> list[Series]:
+    """Find the series in the folder of a file; kept until a file of the folder changes.
+
+    Many scans may be read from one folder, one after the other.
+    """
+    return _find_series_cached(path.parent, folder_fingerprint(path.parent))
+
+
+@functools.lru_cache(maxsize=2)
+def _find_series_cached(folder: Path, _fingerprint: object) -> list[Series]:
+    return find_series(folder, recursive=False)
 
 
 def series_containing(path: Path, candidates: Sequence[Series]) -> list[Series]:
@@ -276,121 +178,6 @@ def select_single_series(
         )
     summaries = "; ".join(series.summary for series in volumes[:6])
     raise FileFormatError(
-        f"{path.name} holds {len(volumes)} series: {summaries}. Expected one; choose one of them, by "
-        "one of its files or by a folder of its own."
+        f"{path.name} holds {len(volumes)} series: {summaries}. Expected one; choose one of them, "
+        "by one of its files or by a folder of its own."
     )
-
-
-@functools.lru_cache(maxsize=2)
-def _sibling_series(folder: Path, _fingerprint: object) -> list[Series]:
-    """Series of a folder in one state; many scans may be read from it, one after the other."""
-    return find_series(folder, recursive=False)
-
-
-def _is_image_header(header: Any) -> bool:
-    """Whether a file's own preface says that it holds images, and not screenshots."""
-    try:
-        name = str(header.file_meta.MediaStorageSOPClassUID.name)
-    except AttributeError:
-        return False
-    except Exception:  # a damaged preface: pydicom parses elements when they are asked for
-        return True
-    return name.endswith("Image Storage") and "Secondary Capture" not in name
-
-
-def _read_slices(path: Path, header: Any) -> list[Slice]:
-    """Images of a file that have a place in space."""
-    try:
-        with suppress_warnings():
-            return list(_parse_frames(path, header))
-    except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
-        return []
-
-
-def _parse_frames(path: Path, header: Any) -> Iterator[Slice]:
-    rows, columns = int(header.Rows), int(header.Columns)
-    if rows * columns > MAX_IMAGE_PIXELS:
-        return
-    frames = header.get("PerFrameFunctionalGroupsSequence")
-    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
-    values = read_value_encodings(header)
-    for number, groups in enumerate([(f, shared) for f in frames] if frames else [()]):
-        position, directions, spacing = (
-            np.array([float(v) for v in source.get(name)])
-            for name, source in (
-                (name, get_functional_group(groups, sequence) if frames else header)
-                for name, sequence in POSITION_TAGS.items()
-            )
-        )
-        row, column = directions[:3], directions[3:]
-        lengths = np.linalg.norm(row), np.linalg.norm(column)
-        if not (
-            (len(position), len(directions), len(spacing)) == (3, 6, 2)
-            and np.all(np.isfinite(np.concatenate([position, directions, spacing])))
-            and np.all(spacing > 0)
-            and np.allclose(lengths, 1, atol=1e-2)
-            and abs(float(row @ column)) < 1e-2
-        ):
-            continue
-        yield Slice(
-            path,
-            position,
-            row / lengths[0],
-            column / lengths[1],
-            (float(spacing[1]), float(spacing[0])),
-            columns,
-            rows,
-            number if frames else None,
-            _dimension_indices(groups)
-            if frames
-            else tuple(header_text(header, name) for name in FRAME_DIMENSIONS),
-            values[min(number, len(values) - 1)] if values else None,
-        )
-
-
-def _dimension_indices(groups: Sequence[Any]) -> tuple[str, ...]:
-    """What tells a frame of a multi-frame file from others in its place."""
-    content = groups[0].get("FrameContentSequence")
-    if not content:
-        return ()
-    return (
-        str(content[0].get("TemporalPositionIndex", "")),
-        str(content[0].get("FrameAcquisitionNumber", "")),
-    )
-
-
-def _split_volumes(slices: list[Slice]) -> Iterator[tuple[str, list[Slice]]]:
-    """Split images that lie in the same places by what differs between them."""
-    if not _positions_overlap(slices):
-        yield "", slices
-        return
-    for index in range(max((len(s.dimension_values) for s in slices), default=0)):
-        volumes: dict[str, list[Slice]] = defaultdict(list)
-        for image in slices:
-            volumes[
-                image.dimension_values[index] if index < len(image.dimension_values) else ""
-            ].append(image)
-        if len(volumes) > 1 and not any(_positions_overlap(part) for part in volumes.values()):
-            for number, (_, volume) in enumerate(sorted(volumes.items()), start=1):
-                yield f"({number} of {len(volumes)})", volume
-            return
-    yield "", slices
-
-
-def _positions_overlap(slices: Sequence[Slice]) -> bool:
-    return len(slices) > 1 and bool(
-        np.any(np.diff([s.location_mm for s in slices]) < MIN_SLICE_DISTANCE_MM)
-    )
-
-
-def _read_header(path: Path) -> Any:
-    """Header of a DICOM image; ``None`` for other DICOM files, an error for a damaged one."""
-    header = read_file(path, include_pixels=False, tags=HEADER_TAGS)
-    with suppress_warnings():
-        if "Rows" not in header and _is_image_header(header):
-            raise damaged_file_error(path)  # an image that ends before its size
-        if "Rows" not in header or header_text(header, "Modality") in NON_IMAGE_MODALITIES:
-            return None
-        if header_text(header, "SOPClassUID") == PARAMETRIC_MAP:
-            return None
-    return header

@@ -46,8 +46,8 @@ def read_file(path: Path, *, include_pixels: bool, tags: list[str] | None = None
             )
     except _TooLargeError:
         raise FileFormatError(
-            f"{path.name} unpacks to more than {MAX_INFLATED_BYTES / 2**30:g} GB, which no image of one "
-            "file does; it was not opened. Choose another series, or export it again."
+            f"{path.name} unpacks to more than {MAX_INFLATED_BYTES / 2**30:g} GB, which no image "
+            "of one file does; it was not opened. Choose another series, or export it again."
         ) from None
     except Exception:  # pydicom raises whatever its parsing meets
         raise damaged_file_error(path) from None

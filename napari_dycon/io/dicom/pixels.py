@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.dicom.codestream import jpeg_dimensions
 from napari_dycon.io.dicom.files import damaged_file_error, read_file, suppress_warnings
 from napari_dycon.io.dicom.slice_geometry import Slice
 
-Array = npt.NDArray[Any]
 PIXEL_MODULE = (
     "SamplesPerPixel",
     "NumberOfFrames",

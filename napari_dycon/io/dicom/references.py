@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io.dicom.files import suppress_warnings
-from napari_dycon.io.volume import Source
+from napari_dycon.io.volume import LPS_TO_RAS, Source
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -140,7 +140,8 @@ def _check_source(source: Source) -> None:
     missing = [path.name for path in source.files if not path.is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are gone, {missing[0]} "
+            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are gone, "
+            f"{missing[0]} "
             "first. Put them back where the scan was read from, or export NIfTI instead."
         )
 
@@ -211,7 +212,7 @@ def _match_slices(
     if slice_sizes != {(columns, rows)}:
         sizes = " and ".join(f"{i} × {j}" for i, j in sorted(slice_sizes))
         raise _position_mismatch_error(source, f"slices of {sizes} voxels", f"{columns} × {rows}")
-    to_index = np.linalg.inv(np.diag([-1.0, -1.0, 1.0, 1.0]) @ source.affine)
+    to_index = np.linalg.inv(LPS_TO_RAS @ source.affine)
     corners = np.stack([frame.compute_corners(columns, rows) for frame in frames])  # (N, 3, 3)
     index = corners @ to_index[:3, :3].T + to_index[:3, 3]
     slices: npt.NDArray[np.intp] = np.rint(index[:, 0, 2]).astype(np.intp)

@@ -7,31 +7,44 @@ over the scan. By default they name neither the patient nor any date.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import __version__
 from napari_dycon.core.atomic import atomic_write
+from napari_dycon.core.types import UNANNOTATED, Array, LabelArray
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
 from napari_dycon.io.dicom.files import suppress_warnings
 from napari_dycon.io.dicom.references import Reference, read_reference
 from napari_dycon.io.dicom.terminology import Code, suggest
 from napari_dycon.io.volume import Volume, from_canonical
-from napari_dycon.project.models import UNANNOTATED, ClassInfo
 
 if TYPE_CHECKING:
     from highdicom.seg import SegmentDescription
     from pydicom import DataElement, Dataset
 
-Array = npt.NDArray[Any]
 SOFTWARE = "napari-dycon"
 SERIES_NUMBERS = {"segmentation": 9001, "map": 9002}
 NEUTRAL_VALUES = {"ContentDate": "19000101", "ContentTime": "000000"}  # neither may be empty
 DATE_VRS = ("DA", "TM", "DT")
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A structure of a mask, and how a DICOM segmentation describes it.
+
+    ``value`` is the structure's in the mask; ``color`` is ``#rrggbb``; ``code`` is the coded term,
+    by default the one that ``terminology.suggest`` finds for the name.
+    """
+
+    value: int
+    name: str
+    color: str
+    code: Code | None = None
 
 
 def write_dicom_seg(
@@ -39,25 +52,22 @@ def write_dicom_seg(
     reference: Volume,
     path: Path | str,
     *,
-    classes: Sequence[ClassInfo],
-    codes: Mapping[int, Code] | None = None,
+    segments: Sequence[Segment],
     keep_identity: bool = False,
 ) -> None:
     """Write a mask as a DICOM segmentation that refers to the series it was drawn on.
 
-    Every class with voxels becomes one binary segment: numbered from 1 in the order of
-    ``classes``, with the class' name, color and code. Classes without voxels are left out, since
+    Every structure with voxels becomes one binary segment: numbered from 1 in the order of
+    ``segments``, with its name, color and code. Structures without voxels are left out, since
     a segment must have frames; so are slices in which nothing is segmented.
 
     Parameters
     ----------
-    mask : ``(D, H, W)`` whole numbers on the canonical grid of ``like``; 0 is background, 255 is
-        not annotated, and both belong to no segment
-    like : a scan that was read from a DICOM series
+    mask : ``(D, H, W)`` whole numbers on the canonical grid of ``reference``; 0 is background,
+        255 is not annotated, and both belong to no segment
+    reference : a scan that was read from a DICOM series
     path : the file to write, usually ``NAME.dcm``
-    classes : the project's classes
-    codes : the coded term of a class by the class' value; where missing, the one that
-        ``terminology.suggest`` finds for its name
+    segments : the structures that the mask may hold
     keep_identity : whether to say who the patient is. The standard has a segmentation repeat the
         patient and study of its images. By default all of that stays empty: name, id, birth
         date, sex, age, size and weight, comments, accession number, study id and description,
@@ -76,14 +86,14 @@ def write_dicom_seg(
     GeometryError
         The mask does not lie on the grid of the scan, or the files not where the scan does.
     """
-    labels, present = _check_mask(mask, reference, classes)
+    labels, present = _check_mask(mask, reference, segments)
     if not present:
         raise UserError(
             "The mask has no voxel of any class, and a DICOM segmentation needs one at least. "
             "Label the case or predict it first, or export NIfTI instead."
         )
     segment_numbers = np.zeros(256, np.uint8)
-    segment_numbers[[c.value for c in present]] = np.arange(1, len(present) + 1)
+    segment_numbers[[s.value for s in present]] = np.arange(1, len(present) + 1)
 
     def build_dataset(frames: Array, images: list[Dataset], common: dict[str, Any]) -> Dataset:
         from highdicom.seg import Segmentation, SegmentationTypeValues
@@ -93,8 +103,8 @@ def write_dicom_seg(
             pixel_array=segment_numbers[frames],
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[
-                _describe_segment(n, c, (codes or {}).get(c.value) or suggest(c.name))
-                for n, c in enumerate(present, start=1)
+                _describe_segment(number, segment)
+                for number, segment in enumerate(present, start=1)
             ],
             series_number=SERIES_NUMBERS["segmentation"],
             series_description=f"{SOFTWARE} segmentation",
@@ -114,9 +124,9 @@ def write_parametric_map(
 
     Parameters
     ----------
-    array : ``(D, H, W)`` numbers from 0 to 1 on the canonical grid of ``like``; written as
+    array : ``(D, H, W)`` numbers from 0 to 1 on the canonical grid of ``reference``; written as
         float32 that are the real-world values, without a unit
-    like : a scan that was read from a DICOM series
+    reference : a scan that was read from a DICOM series
     path : the file to write, usually ``NAME.dcm``
     name : what the values are, such as ``uncertainty``; at most 50 letters are written
     keep_identity : whether to say who the patient is, as for ``write_dicom_seg``
@@ -170,19 +180,19 @@ def write_parametric_map(
 
 
 def _check_mask(
-    mask: Array, reference: Volume, classes: Sequence[ClassInfo]
-) -> tuple[npt.NDArray[np.uint8], list[ClassInfo]]:
-    """Mask as uint8, and the classes that have voxels in it."""
+    mask: Array, reference: Volume, segments: Sequence[Segment]
+) -> tuple[LabelArray, list[Segment]]:
+    """Return the mask as uint8, and the segments that have voxels in it."""
     _check_shape(mask, reference)
     values = set(np.unique(mask).tolist())
-    unknown = sorted(values - {0, UNANNOTATED, *(c.value for c in classes)})
+    unknown = sorted(values - {0, UNANNOTATED, *(s.value for s in segments)})
     if unknown:
         raise LabelError(
             f"The mask holds the value {unknown[0]:g}, which is no class of the project; expected "
-            f"{', '.join(str(c.value) for c in classes)}, 0 or {UNANNOTATED}. Add the class, or "
+            f"{', '.join(str(s.value) for s in segments)}, 0 or {UNANNOTATED}. Add the class, or "
             "correct the mask."
         )
-    return mask.astype(np.uint8), [c for c in classes if c.value in values]
+    return mask.astype(np.uint8), [s for s in segments if s.value in values]
 
 
 def _check_shape(array: Array, reference: Volume) -> None:
@@ -192,13 +202,14 @@ def _check_shape(array: Array, reference: Volume) -> None:
         )
 
 
-def _describe_segment(number: int, info: ClassInfo, code: Code) -> SegmentDescription:
+def _describe_segment(number: int, segment: Segment) -> SegmentDescription:
     import highdicom as hd
     from pydicom.sr.codedict import codes
 
+    code = segment.code or suggest(segment.name)
     return hd.seg.SegmentDescription(
         segment_number=number,
-        segment_label=_sanitize_text(info.name, 64),
+        segment_label=_sanitize_text(segment.name, 64),
         segmented_property_category=hd.sr.CodedConcept(
             code.category_value, code.category_scheme, code.category_meaning
         ),
@@ -207,7 +218,7 @@ def _describe_segment(number: int, info: ClassInfo, code: Code) -> SegmentDescri
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=SOFTWARE, family=codes.DCM.ArtificialIntelligence, version=__version__
         ),
-        display_color=hd.color.CIELabColor.from_string(info.color),
+        display_color=hd.color.CIELabColor.from_string(segment.color),
     )
 
 
@@ -255,8 +266,8 @@ def _write_dataset(
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             # What the libraries say may quote the headers.
             raise FileFormatError(
-                f"{path.name} cannot be made from the headers of {reference.source.files[0].name} and "
-                f"the files beside it ({type(error).__name__}): they are not those of a DICOM "
+                f"{path.name} cannot be made from the headers of {reference.source.files[0].name} "
+                f"and the files beside it ({type(error).__name__}): they are not those of a DICOM "
                 "series by the standard. Export NIfTI instead."
             ) from (None if keep_identity else error)
 

@@ -1,23 +1,21 @@
-"""Slices of a series in space: whether they make an even grid, and how they are made into one.
+"""Slices of a series in space: whether they make a regular grid, and its affine.
 
 Positions and directions are DICOM's, LPS in mm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.errors import GeometryError, UnevenSlicesError
+from napari_dycon.errors import GeometryError, IrregularSlicesError
+from napari_dycon.io.volume import LPS_TO_RAS
 
-Array = npt.NDArray[Any]
 Vector = npt.NDArray[np.float64]
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 MIN_SLICE_DISTANCE_MM = 0.01  # slices closer than this lie in one place
 # Positions are written with two or three decimals; more than this is uneven.
 SPACING_TOLERANCE_FRACTION, SPACING_TOLERANCE_MM = 0.02, 0.02  # of the spacing, and at least
@@ -90,7 +88,7 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
 
     Raises
     ------
-    UnevenSlicesError
+    IrregularSlicesError
         They are uneven, some are missing, or they are tilted; resampling helps.
     GeometryError
         Some lie in the same place, and nobody knows which one is meant.
@@ -101,15 +99,17 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
     if (duplicates := np.flatnonzero(gaps < MIN_SLICE_DISTANCE_MM)).size:
         one, other = slices[duplicates[0]], slices[duplicates[0] + 1]
         raise GeometryError(
-            f"{series} has {len(duplicates) + 1} or more images in the same place, such as {one.name} "
+            f"{series} has {len(duplicates) + 1} or more images in the same place, such as "
+            f"{one.name} "
             f"and {other.name}; expected one image a slice. Move copies and other series away."
         )
     tilt = _measure_tilt(slices)
     if tilt is not None:
-        raise UnevenSlicesError(
+        raise IrregularSlicesError(
             f"{series} was taken with a tilted gantry: from {slices[0].name} to {slices[-1].name} "
             f"the slices move {tilt[1]:.1f} mm sideways ({tilt[0]:.1f}°)"
-            f"{_describe_irregular_gaps(gaps, spacing)}. {RESAMPLE_HINT}"
+            f"{_describe_irregular_gaps(gaps, spacing)}",
+            RESAMPLE_HINT,
         )
     irregular = np.flatnonzero(
         np.abs(gaps - spacing) > max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)
@@ -121,21 +121,24 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
         if np.all(missing >= 1) and np.allclose(
             gaps[irregular] / spacing, missing + 1, atol=2 * SPACING_TOLERANCE_FRACTION
         ):
-            raise UnevenSlicesError(
+            raise IrregularSlicesError(
                 f"{series} lacks {int(missing.sum())} slice(s), the first between {pair}: they lie "
-                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm. {RESAMPLE_HINT}"
+                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm",
+                RESAMPLE_HINT,
             )
-        raise UnevenSlicesError(
+        raise IrregularSlicesError(
             f"{series} has uneven slices: {gaps.min():.2f} to {gaps.max():.2f} mm apart, such as "
-            f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm. {RESAMPLE_HINT}"
+            f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm",
+            RESAMPLE_HINT,
         )
     lateral_offsets = _compute_lateral_offsets(slices, locations)
     if (max_offset := float(lateral_offsets.max())) > TILT_TOLERANCE_PIXELS * min(
         slices[0].pixel_mm
     ):
-        raise UnevenSlicesError(
+        raise IrregularSlicesError(
             f"{series} has slices that lie up to {max_offset:.1f} mm beside the others, such as "
-            f"{slices[int(lateral_offsets.argmax())].name}. {RESAMPLE_HINT}"
+            f"{slices[int(lateral_offsets.argmax())].name}",
+            RESAMPLE_HINT,
         )
 
 
@@ -176,10 +179,11 @@ def compute_affine(slices: Sequence[Slice]) -> Vector:
     """Index (column, row, slice) to RAS+ mm of even slices in order."""
     first, last = slices[0], slices[-1]
     step = (last.position - first.position) / (len(slices) - 1)
-    return _build_affine(first, first.position, step)
+    return build_affine(first, first.position, step)
 
 
-def _build_affine(first: Slice, origin: Vector, step: Vector) -> Vector:
+def build_affine(first: Slice, origin: Vector, step: Vector) -> Vector:
+    """Index to RAS+ mm of a grid with the rows and columns of a slice; arguments are in LPS mm."""
     affine = np.eye(4)
     affine[:3, 0] = first.row_direction * first.pixel_mm[0]
     affine[:3, 1] = first.column_direction * first.pixel_mm[1]
@@ -187,70 +191,3 @@ def _build_affine(first: Slice, origin: Vector, step: Vector) -> Vector:
     affine[:3, 3] = origin
     ras: Vector = LPS_TO_RAS @ affine
     return ras
-
-
-def resample_slices(
-    slices: Sequence[Slice], read_slice: Callable[[int], Array], dtype: np.dtype[Any]
-) -> tuple[Array, Vector]:
-    """Interpolate slices in order to an even, upright grid, linearly.
-
-    Parameters
-    ----------
-    read : gives slice number n as (rows, columns)
-    dtype : of the result
-
-    Returns
-    -------
-    Voxels (slices, rows, columns), wide enough for slices that move sideways, and the affine from
-    (column, row, slice) to RAS+ mm. What no slice covers has the lowest value of the first slice.
-    """
-    from scipy import ndimage  # a bare machine to train on has none
-
-    first = slices[0]
-    locations = np.array([s.location_mm for s in slices]) - first.location_mm
-    count = max(round(float(locations[-1]) / compute_slice_spacing(slices)), 1) + 1
-    spacing = float(locations[-1]) / (count - 1)  # from the first slice to the last one, both whole
-    offsets = np.array(
-        [
-            [
-                (s.position - first.position) @ first.row_direction / first.pixel_mm[0],
-                (s.position - first.position) @ first.column_direction / first.pixel_mm[1],
-            ]
-            for s in slices
-        ]
-    )
-    # Less than what counts as moved is how positions are written; it must not cost an edge.
-    offsets[:, np.ptp(offsets, axis=0) <= TILT_TOLERANCE_PIXELS] = 0
-    min_offset = np.floor(offsets.min(axis=0))
-    padding = np.ceil(offsets.max(axis=0) - min_offset).astype(int)
-    shape = (first.rows + int(padding[1]), first.columns + int(padding[0]))
-    fill = float(read_slice(0).min())
-    cache: dict[int, Array] = {}
-
-    def load_shifted(number: int) -> Array:
-        if number not in cache:
-            plane = np.full(shape, np.nan, np.float32)
-            plane[: first.rows, : first.columns] = read_slice(number)
-            shift = offsets[number, ::-1] - min_offset[::-1]
-            cache[number] = ndimage.shift(plane, shift, order=1, mode="constant", cval=np.nan)
-            for old in [n for n in cache if n < number - 1]:
-                del cache[old]
-        return cache[number]
-
-    result = np.empty((count, *shape), dtype)
-    for target in range(count):
-        location = min(target * spacing, float(locations[-1]))
-        lower = int(np.clip(np.searchsorted(locations, location, "right") - 1, 0, len(slices) - 2))
-        weight = (location - locations[lower]) / (locations[lower + 1] - locations[lower])
-        lower_plane, upper_plane = load_shifted(lower), load_shifted(lower + 1)
-        plane = (1 - weight) * lower_plane + weight * upper_plane
-        is_missing = np.isnan(plane)  # where only one of two tilted slices reaches, or none
-        plane[is_missing] = np.where(np.isnan(lower_plane), upper_plane, lower_plane)[is_missing]
-        plane[np.isnan(plane)] = fill
-        result[target] = plane if dtype.kind == "f" else np.rint(plane)
-    origin = (
-        first.position
-        + min_offset[0] * first.pixel_mm[0] * first.row_direction
-        + min_offset[1] * first.pixel_mm[1] * first.column_direction
-    )
-    return result, _build_affine(first, origin, spacing * first.normal)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-import numpy.typing as npt
-
 from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
+from napari_dycon.core.types import Array, ItemProgressCallback
 from napari_dycon.errors import BusyError, ProjectError, UserError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project import manifest
@@ -26,8 +25,6 @@ from napari_dycon.project.importing.discovery import Scan, read_scan
 from napari_dycon.project.label_rules import check_values, compute_label_status, remap_values
 from napari_dycon.project.models import Case, ClassInfo
 
-Array = npt.NDArray[Any]
-OnProgress = Callable[[int, int, str], None]
 LABEL_SUFFIX = ".nii.gz"  # how the names of label files end
 
 
@@ -84,7 +81,7 @@ def load_new_cases(
     labels: Mapping[str, Path] | None = None,
     value_map: Mapping[int, int] | None = None,
     resample: bool = False,
-    progress: OnProgress | None = None,
+    progress: ItemProgressCallback | None = None,
     on_note: Callable[[str], None] | None = None,
     on_skip: OnSkip | None = None,
 ) -> list[NewCase]:

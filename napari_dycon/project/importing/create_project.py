@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
-from napari_dycon.project.importing.case_import import OnProgress, OnSkip, SkippedScan
+from napari_dycon.project.importing.case_import import OnSkip, SkippedScan
 from napari_dycon.project.importing.discovery import Scan, contains_scans, find_labels, find_scans
 from napari_dycon.project.importing.layouts import Layout, LayoutCase, detect_layout
 from napari_dycon.project.importing.patient_folders import find_patient_folders
@@ -24,7 +25,7 @@ def create_project(
     images: Path | str,
     labels: Path | str | None = None,
     classes: Sequence[str] | None = None,
-    progress: OnProgress | None = None,
+    progress: ItemProgressCallback | None = None,
     *,
     n_labeled: int | None = None,
     channels: Sequence[str] | None = None,
@@ -230,7 +231,7 @@ def _create_with_cases(
     channels: Sequence[str],
     scans: Sequence[list[Path]],
     labels: dict[str, Path],
-    progress: OnProgress | None,
+    progress: ItemProgressCallback | None,
     **options: Any,
 ) -> Project:
     """Make a project and add all its cases, or leave nothing behind."""

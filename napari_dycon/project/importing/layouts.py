@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import UserError
 from napari_dycon.io import get_scan_file
 from napari_dycon.project.importing.discovery import contains_scans, find_labels, find_scans
-from napari_dycon.project.models import UNANNOTATED
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -37,10 +37,12 @@ class BrushControls(QWidget):
             lambda: self.select_value(structures.value),
         )
         self.background_button = make_button(
-            "Background", "Paint what is surely not the structure", lambda: self.select_value(0)
+            "Background",
+            "Paint background: certainly not the structure",
+            lambda: self.select_value(0),
         )
         self.erase_button = make_button(
-            "Unmark",
+            "Erase annotation",
             "Take annotations away: what is painted over counts as not annotated again",
             lambda: self.select_value(UNANNOTATED),
         )
@@ -55,7 +57,7 @@ class BrushControls(QWidget):
             "Paint balls that reach into the neighboring slices, not discs"
         )
         self.ball_checkbox.toggled.connect(layers.set_brush_3d)
-        self.limit_checkbox = QCheckBox("Only gray values")
+        self.limit_checkbox = QCheckBox("Limit to intensities")
         self.limit_checkbox.setProperty(
             "dycon_tip", "The brush reaches only voxels of the scan within this range"
         )
@@ -68,7 +70,7 @@ class BrushControls(QWidget):
             spin_box.valueChanged.connect(self._on_range_edited)
         self.pick_button = make_button(
             "Pick",
-            "Click into the scan: its gray values there become the range (key R over the scan)",
+            "Click into the scan: the intensities there become the range (R over the scan)",
             report_errors(session, self._pick_on_next_click),
         )
         tools = QHBoxLayout()
@@ -161,8 +163,8 @@ class BrushControls(QWidget):
             report_errors(self.session, self._pick_range)(voxel)
 
         self.layers.call_on_next_click(on_click)
-        self.session.message.emit("info", "Click into the scan to pick the range of gray values.")
+        self.session.message.emit("info", "Click into the scan to pick the range of intensities.")
 
     def _pick_range(self, voxel: tuple[int, int, int]) -> None:
         low, high = self.session.annotation.pick_intensity_range(voxel)
-        self.session.message.emit("info", f"Painting gray values {low:.1f} to {high:.1f} only.")
+        self.session.message.emit("info", f"Painting only intensities {low:.1f} to {high:.1f}.")

@@ -23,7 +23,7 @@ class RoiControls(QWidget):
         self.session = session
         self.layers = layers
         self.draw_button = make_button(
-            "Draw box",
+            "Draw region",
             "Draw a rectangle in the slice in view: growing stays inside it, from the first to the "
             "last slice with strokes and a little further. Press it again to move the box or its "
             "corners, or to draw it in a further slice (Shift+G)",
@@ -36,7 +36,7 @@ class RoiControls(QWidget):
             spin_box.setKeyboardTracking(False)
             spin_box.valueChanged.connect(self._on_slices_edited)
         self.remove_button = make_button(
-            "Remove box",
+            "Clear region",
             "Take the box away; growing then reaches as far around strokes as the preferences say",
             report_errors(session, lambda: session.annotation.set_roi(None)),
         )
@@ -69,7 +69,7 @@ class RoiControls(QWidget):
             blocked_reason = "switch to the 2D view, a rectangle lies in a slice"
         set_enabled(self.draw_button, blocked_reason)
         set_enabled(self.remove_button, "" if roi is not None else "no box is drawn")
-        self.draw_button.setText("Draw box" if roi is None else "Change box")
+        self.draw_button.setText("Draw region" if roi is None else "Edit region")
         self.draw_button.setChecked(self.layers.roi.is_editing)
         self.setVisible(roi is not None)
         if roi is not None and case is not None:

@@ -31,13 +31,13 @@ class AnnotateSection(QWidget):
         self.brush = BrushControls(session, layers, self.structures)
         self.tools = DrawTools(session, layers, self.structures)
         self.complete_slice_button = make_button(
-            "This slice is done",
+            "Mark slice complete",
             "Everything not painted in the shown slice is background; training learns from it "
             "(key S)",
             report_errors(session, self.mark_slice_complete),
         )
         self.complete_case_button = make_button(
-            "Whole scan is done",
+            "Mark scan complete",
             "Everything not painted in this scan is background; the case counts as labeled",
             report_errors(session, lambda: self._set_status("labeled")),
         )
@@ -46,7 +46,7 @@ class AnnotateSection(QWidget):
             "The label of this scan was checked and is final",
             report_errors(session, lambda: self._set_status("reviewed")),
         )
-        self.unannotated_checkbox = QCheckBox("Show what nobody annotated yet")
+        self.unannotated_checkbox = QCheckBox("Highlight unannotated voxels")
         self.unannotated_checkbox.setToolTip("Tint the voxels that training will ignore")
         self.unannotated_checkbox.toggled.connect(layers.set_show_unannotated)
         self.saved_label = make_plain_label(wrap=False)

@@ -23,7 +23,7 @@ class DrawTools(QWidget):
         self.structures = structures
         annotation = session.annotation
         self.fill_button = make_button(
-            "Fill between slices",
+            "Interpolate slices",
             "Fill the chosen structure between the slices it is painted in, across the axis in "
             "view (key I)",
             report_errors(session, self.fill_between),
@@ -38,17 +38,17 @@ class DrawTools(QWidget):
             "Where annotated slices lie 6 mm apart or more, borders between them follow the scan"
         )
         self.copy_previous_button = make_button(
-            "Copy slice before",
+            "Copy from previous slice",
             "Copy the chosen structure from the slice before the one in view (key W)",
             report_errors(session, lambda: self.copy_neighbor_slice(-1)),
         )
         self.copy_next_button = make_button(
-            "Copy slice after",
+            "Copy from next slice",
             "Copy the chosen structure from the slice after the one in view (Shift+W)",
             report_errors(session, lambda: self.copy_neighbor_slice(1)),
         )
         self.grow_button = make_button(
-            "Grow from strokes",
+            "Grow from scribbles",
             "Propose what all painted structures grow to; paint some background beside them "
             "first (key G)",
             report_errors(session, self.grow_from_scribbles),
@@ -82,8 +82,8 @@ class DrawTools(QWidget):
             report_errors(session, lambda: annotation.fill_holes(structures.value)),
         )
         self.keep_largest_button = make_button(
-            "Largest piece",
-            "Keep the largest connected piece of the chosen structure; others become background",
+            "Keep largest component",
+            "Keep the largest connected component of the selected structure; the others become background",
             report_errors(session, lambda: annotation.keep_largest_component(structures.value)),
         )
         self.busy_label = QLabel("")

@@ -10,7 +10,7 @@ from qtpy.QtGui import QColor, QIcon, QImage, QPixmap, QResizeEvent
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTreeWidget, QTreeWidgetItem
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.case_summaries import CaseSummaries, CaseSummary, Thumbnail
+from napari_dycon.application.cases.summaries import CaseSummaries, CaseSummary, Thumbnail
 from napari_dycon.project.models import Case
 from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import signals_blocked
@@ -20,7 +20,7 @@ HEADERS = ("Case", "Status", "Next", "Dice")
 HEADER_TIPS = (
     "Scans of the project",
     'How far a case is annotated; "valid.": kept for validation, never learned from',
-    "Which unlabeled cases to label next, 1 first: those the network is unsure of and that are "
+    "Which unlabeled cases to label next, 1 first: cases the network is uncertain about and that are "
     "unlike the labeled ones",
     "Dice between label and newest prediction, mean over structures",
 )
@@ -70,7 +70,7 @@ class CaseList(QTreeWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.summaries = CaseSummaries(session)
+        self.summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
         self._items: dict[str, CaseItem] = {}
         self._displayed: dict[str, object] = {}  # what the rows say
         self.sort_column = NAME
@@ -238,7 +238,7 @@ def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
     is_validation, suggestion = case.split == "validation", summary.suggestion
     item.setText(STATUS, f"{mark} {case.status}{', valid.' if is_validation else ''}")
     item.setForeground(STATUS, QColor(color) if color else item.foreground(NAME))
-    tip = "kept for validation: never learned from, used to measure" if is_validation else ""
+    tip = "kept for validation: not used for training" if is_validation else ""
     item.setToolTip(STATUS, tip)
     item.setText(
         PRIORITY, str(suggestion.rank) if suggestion and suggestion.score is not None else ""

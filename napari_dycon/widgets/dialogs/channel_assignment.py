@@ -283,8 +283,8 @@ class ChannelDialog(QDialog):
                 if path in owner:
                     users = name if owner[path] == name else f"{owner[path]} and for {name}"
                     return (
-                        f"{self._candidates[path].display_name} is chosen twice, for {users}. Choose another "
-                        "for one of them."
+                        f"{self._candidates[path].display_name} is chosen twice, for {users}. "
+                        "Choose another for one of them."
                     )
                 owner[path] = name
         return ""

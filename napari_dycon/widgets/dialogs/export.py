@@ -31,7 +31,7 @@ from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_labe
 
 MAX_HEIGHT_PX = 480  # pixels without the buttons, to fit a small screen with its bars
 MASK_SOURCES = {
-    "best": "labels, completed by predictions",
+    "auto": "labels, completed by predictions",
     "labels": "labels alone",
     "predictions": "predictions alone",
 }
@@ -60,7 +60,7 @@ class ExportDialog(QDialog):
         self.uncertainty = QCheckBox("also the uncertainty of each prediction")
         self.keep_identity = QCheckBox("keep the patient's name and dates in the files")
         self.keep_identity.setToolTip(
-            "Archives may refuse files without a patient; without this tick nobody is named"
+            "Archives may refuse files without a patient; without this option names are left out"
         )
         self.terms: dict[int, QComboBox] = {}
         self._format_hint = make_hint_label("")

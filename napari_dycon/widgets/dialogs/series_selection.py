@@ -17,7 +17,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
-from napari_dycon.errors import UnevenSlicesError
+from napari_dycon.errors import IrregularSlicesError
 from napari_dycon.io.dicom.discovery import Series
 from napari_dycon.widgets.window.helpers import make_hint_label
 
@@ -134,14 +134,14 @@ def choose_series(
     return selected
 
 
-def ask_to_resample(error: UnevenSlicesError, parent: QWidget | None) -> bool:
+def ask_to_resample(error: IrregularSlicesError, parent: QWidget | None) -> bool:
     """Ask whether a series with uneven or tilted slices is to be resampled."""
     box = QMessageBox(parent)
     box.setObjectName("dycon-uneven")
     box.setWindowTitle("Uneven slices")
     box.setIcon(QMessageBox.Icon.Question)
     box.setTextFormat(Qt.TextFormat.PlainText)
-    box.setText(f"{escape_control_characters(error.problem)}.")
+    box.setText(f"{escape_control_characters(error.finding)}.")
     box.setInformativeText(
         "Resample interpolates even, upright slices from them; the files stay as they are. Small "
         "structures between slices that lie far apart can be lost or invented."

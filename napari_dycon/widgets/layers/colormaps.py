@@ -9,8 +9,9 @@ import numpy as np
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 
 from napari_dycon.core.colormaps import DISAGREEMENT_COLORMAP, UNCERTAINTY_COLORMAP
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.evaluation.label_comparison import ADDED, MISSED, OTHER_STRUCTURE
-from napari_dycon.project.models import UNANNOTATED, ClassInfo
+from napari_dycon.project.models import ClassInfo
 
 TRANSPARENT = (0.0, 0.0, 0.0, 0.0)
 UNANNOTATED_TINT = (0.5, 0.5, 0.5, 0.45)

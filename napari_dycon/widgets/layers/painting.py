@@ -9,7 +9,7 @@ from napari.components import ViewerModel
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Signal
 
-from napari_dycon.project.models import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.label_layer import CaseLabels
 from napari_dycon.widgets.layers.layer_stack import LayerStack

@@ -29,49 +29,49 @@ def show_keyboard_shortcuts(viewer: Viewer) -> None:
 
 
 def fill_between(viewer: Viewer) -> None:
-    """Fill the structure between annotated slices."""
+    """Interpolate the structure between annotated slices."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.annotate.tools.fill_between)()
 
 
 def copy_from_previous_slice(viewer: Viewer) -> None:
-    """Copy the structure from the slice before."""
+    """Copy the structure from the previous slice."""
     panel = get_panel(viewer)
     report_errors(panel.session, lambda: panel.annotate.tools.copy_neighbor_slice(-1))()
 
 
 def copy_from_next_slice(viewer: Viewer) -> None:
-    """Copy the structure from the slice after."""
+    """Copy the structure from the next slice."""
     panel = get_panel(viewer)
     report_errors(panel.session, lambda: panel.annotate.tools.copy_neighbor_slice(1))()
 
 
 def grow_from_scribbles(viewer: Viewer) -> None:
-    """Grow structures from strokes."""
+    """Grow structures from scribbles."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.annotate.tools.grow_from_scribbles)()
 
 
 def edit_roi(viewer: Viewer) -> None:
-    """Draw or change the box that growing stays in."""
+    """Edit growth region."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.layers.roi.toggle_editing)()
 
 
 def accept_proposal(viewer: Viewer) -> None:
-    """Accept what was grown."""
+    """Accept proposal."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.session.annotation.accept_proposal)()
 
 
 def discard_proposal(viewer: Viewer) -> None:
-    """Discard what was grown."""
+    """Discard proposal."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.session.annotation.discard_proposal)()
 
 
 def mark_slice_complete(viewer: Viewer) -> None:
-    """This slice is done."""
+    """Mark slice complete."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.annotate.mark_slice_complete)()
 
@@ -89,7 +89,7 @@ def previous_uncertain_region(viewer: Viewer) -> None:
 
 
 def next_case(viewer: Viewer) -> None:
-    """Next case worth labeling."""
+    """Next suggested case."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.review.next_case)()
 

@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.core.text import escape_rich_text
-from napari_dycon.errors import FileFormatError, UnevenSlicesError, UserError
+from napari_dycon.errors import FileFormatError, IrregularSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
 from napari_dycon.io.dicom.discovery import (
     Series,
@@ -21,15 +20,14 @@ from napari_dycon.io.dicom.discovery import (
     select_single_series,
     series_containing,
 )
-from napari_dycon.io.volume import Volume
+from napari_dycon.io.volume import Volume, intensity_range
 from napari_dycon.widgets.dialogs.progress import CancelledError, OnProgress, run_with_dialog
 from napari_dycon.widgets.dialogs.series_selection import ask_to_resample, choose_series
 from napari_dycon.widgets.layers.case_layers import AXIS_LABELS, METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 _LoadedVolume = tuple[Volume, tuple[float, float]]
-INTENSITY_QUANTILES = (0.005, 0.995)  # shares of voxels that are darker than black and white
-MAX_QUANTILE_VOXELS = 2**20  # that are looked at for it
+MAX_QUANTILE_VOXELS = 2**20  # that the displayed range is estimated from
 GROUPING_WINDOW_S = 5.0
 
 
@@ -120,7 +118,7 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
 
     try:
         loaded = run_with_dialog(f"Opening {name}", make_task(False), window)
-    except UnevenSlicesError as error:
+    except IrregularSlicesError as error:
         if not ask_to_resample(error, window):
             return []
         loaded = run_with_dialog(f"Resampling {name}", make_task(True), window)
@@ -160,7 +158,7 @@ def compute_intensity_range(array: npt.NDArray[Any]) -> tuple[float, float]:
     """Gray values to show as black and white, of voxels ``(D, H, W)`` spread over the scan."""
     step = max(1, round((array.size / MAX_QUANTILE_VOXELS) ** (1 / 3)))
     sampled = array[::step, ::step, ::step]
-    low, high = (float(v) for v in np.quantile(sampled, INTENSITY_QUANTILES))
+    low, high = intensity_range(sampled)
     if low == high:  # a few bright voxels in a dark scan
         low, high = float(array.min()), float(array.max())
     return low, high if high > low else low + 1.0

@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from napari import current_viewer
 
 from napari_dycon.errors import FileFormatError
@@ -56,22 +55,6 @@ def open_project(path: PathOrPaths) -> list[LayerData]:
         panel = get_panel(viewer)
         report_errors(panel.session, panel.session.open_project)(_to_paths(path)[0])
     return NO_LAYERS
-
-
-def make_sample_case() -> list[LayerData]:
-    """One synthetic scan with its truth: an organ and small lesions."""
-    from napari_dycon.demo.synthetic import CLASSES, make_case
-
-    volume, truth = make_case(1)
-    low, high = (float(v) for v in np.quantile(volume.array, (0.005, 0.995)))
-    return [
-        (
-            volume.array,
-            _layer_settings("synthetic scan", volume.spacing_mm) | {"contrast_limits": (low, high)},
-            "image",
-        ),
-        (truth, _layer_settings(f"truth ({', '.join(CLASSES)})", volume.spacing_mm), "labels"),
-    ]
 
 
 def _to_paths(path: PathOrPaths) -> list[Path]:

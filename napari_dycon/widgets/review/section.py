@@ -25,7 +25,7 @@ from napari_dycon.widgets.window.helpers import (
 ROLE_TEXTS = {
     "label": ("Label", "What people drew"),
     "prediction": ("Prediction", "What the network suggests"),
-    "uncertainty": ("Uncertainty", "Entropy of the prediction: where the network is unsure"),
+    "uncertainty": ("Uncertainty", "Entropy of the prediction: where the network is uncertain"),
     "disagreement": ("Disagreement", "Where student and teacher network differ"),
     "difference": (
         "Difference",
@@ -58,7 +58,7 @@ class ReviewSection(QWidget):
                 partial(layers.set_opacity, role),
             )
             grid.addWidget(opacity, row, 1)
-        grid.addWidget(QLabel("Show above"), len(ROLE_TEXTS), 0)
+        grid.addWidget(QLabel("Threshold"), len(ROLE_TEXTS), 0)
         grid.addWidget(
             make_slider(
                 layers.overlays.threshold,
@@ -75,19 +75,19 @@ class ReviewSection(QWidget):
         )
         self.predict_all_button = make_button(
             "Predict all unlabeled",
-            "Predict every case that nobody labeled yet",
+            "Predict every unlabeled case",
             report_errors(session, self._predict_all),
         )
         self.hotspot_label = QLabel("")
         self.previous_region_button = make_button(
             "◀",
-            "The uncertain place before (Shift+N)",
+            "Previous uncertain region (Shift+N)",
             report_errors(session, self.previous_uncertain_region),
         )
         self.previous_region_button.setMaximumWidth(34)
         self.next_region_button = make_button(
-            "Next uncertain place",
-            "Go to the next place of this case where the network is unsure (key N)",
+            "Next uncertain region",
+            "Go to the next region of this case where the network is uncertain (N)",
             report_errors(session, self.next_uncertain_region),
         )
         self.next_case_button = make_button(
@@ -96,27 +96,27 @@ class ReviewSection(QWidget):
             report_errors(session, self.next_case),
         )
         self.accept_button = make_button(
-            "Accept whole case",
+            "Accept all",
             "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
             report_errors(session, self.accept_prediction),
         )
         self.accept_structure_button = make_button(
-            "… structure",
+            "Structure",
             "Accept the structure that is chosen under Annotate, in the whole scan",
             report_errors(session, lambda: self.accept_prediction(classes=[layers.brush_value])),
         )
         self.accept_slice_button = make_button(
-            "… this slice",
+            "Slice",
             "Accept the prediction in the slice in view",
             report_errors(session, self.accept_slice),
         )
         self.accept_component_button = make_button(
-            "… one piece",
-            "Click a predicted piece in the scan: all of it becomes part of the label",
+            "Component",
+            "Click a predicted component in the scan to add all of it to the label",
             report_errors(session, self._accept_on_next_click),
         )
         self.accept_brush_button = make_button(
-            "… by brush",
+            "Brush",
             "Paint over what is right: the brush takes the prediction over into the label",
             report_errors(session, self._accept_with_brush),
         )
@@ -139,7 +139,7 @@ class ReviewSection(QWidget):
             layout.addLayout(line)
         layout.addWidget(
             make_hint_label(
-                "Go to the uncertain places, accept, correct with the brush, then train again."
+                "Go to the uncertain regions, accept or correct the prediction, then train again."
             )
         )
         layout.addStretch(1)
@@ -178,7 +178,7 @@ class ReviewSection(QWidget):
         ):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
         number, count, seen = self.session.review.hotspot_progress()
-        count_text = f"{count} uncertain place{'s' if count > 1 else ''}"
+        count_text = f"{count} uncertain region{'s' if count > 1 else ''}"
         position_text = f"Place {number} of {count}" if number else count_text
         self.hotspot_label.setText(f"{position_text}, {seen} seen" if count else "")
         self.source_label.setText(self._describe(case))
@@ -253,7 +253,7 @@ class ReviewSection(QWidget):
             report_errors(self.session, self.accept_prediction)(component=voxel)
 
         self.layers.call_on_next_click(on_click)
-        self.session.message.emit("info", "Click the predicted piece to accept.")
+        self.session.message.emit("info", "Click the predicted component to accept.")
 
     def _accept_with_brush(self) -> None:
         self.layers.accept_with_brush()

@@ -23,7 +23,7 @@ COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR = (
     (128, 128, 128, 85),
 )
 TIP = (
-    "Curve: how unsure the network is in each slice. Bar: which slices are annotated (blue: "
+    "Curve: uncertainty of the network in each slice. Bar: which slices are annotated (blue: "
     "finished, light blue: begun, gray: not yet). Click to go there."
 )
 AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")

@@ -79,17 +79,17 @@ class TrainSection(QWidget):
             "How long to train, whatever steps the recipe speaks of; you can stop earlier and keep "
             "the result"
         )
-        self.init_checkbox = QCheckBox("Start from the last weights")
+        self.init_checkbox = QCheckBox("Initialize from previous run")
         self.init_checkbox.setToolTip(
             "Go on from what the previous run learned instead of from scratch"
         )
         self.start_button = make_button(
             "Train",
-            "Train in the background; you can go on working",
+            "Train in the background; you can keep working",
             report_errors(session, self.start),
         )
         self.pause_button = make_button(
-            "Pause", "Let the training wait, or go on", report_errors(session, self._toggle_pause)
+            "Pause", "Pause or resume training", report_errors(session, self._toggle_pause)
         )
         self.stop_button = make_button(
             "Stop",
@@ -110,7 +110,7 @@ class TrainSection(QWidget):
         preset_row = QHBoxLayout()  # two to a row: a laptop's screen has little height
         preset_row.addWidget(self.preset, 1)
         preset_row.addWidget(self.minutes)
-        form.addRow("Recipe", preset_row)
+        form.addRow("Preset", preset_row)
         form.addRow("Device", self.device)
         buttons = QHBoxLayout()
         for item in (self.start_button, self.pause_button, self.stop_button):
@@ -123,7 +123,7 @@ class TrainSection(QWidget):
         layout.addWidget(self.status_label)
         layout.addWidget(self.device_label)
         layout.addWidget(self.curves, 1)
-        collapsible = QCollapsible("Rounds so far")
+        collapsible = QCollapsible("Training history")
         collapsible.layout().setContentsMargins(0, 0, 0, 0)
         collapsible.addWidget(self.history)
         layout.addWidget(collapsible)
@@ -220,7 +220,7 @@ class TrainSection(QWidget):
             start_blocked_reason = "no case is labeled yet"
         set_enabled(self.start_button, start_blocked_reason)
         control_blocked_reason = (
-            "no run is at work" if is_idle else project.read_only_reason if project else ""
+            "no run is active" if is_idle else project.read_only_reason if project else ""
         )
         set_enabled(self.pause_button, control_blocked_reason)
         set_enabled(self.stop_button, control_blocked_reason)

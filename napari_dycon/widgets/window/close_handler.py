@@ -120,8 +120,8 @@ class CloseHandler(QObject):
                 session.stop()
 
         prompt = UserPrompt(
-            "Training is at work",
-            f"Run {session.status.run} is being trained. It can go on without this window: open "
+            "Training is running",
+            f"Run {session.status.run} is being trained. It can continue without this window: open "
             "the project again, and you see how far it is.",
             (("Keep training", lambda: None), ("Stop and keep what it learned", stop)),
         )

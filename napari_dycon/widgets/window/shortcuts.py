@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 NAPARI_SHORTCUTS = (
     ("2, P / 1, E / 4, F", "brush / eraser (paints background) / bucket"),
-    ("3", "polygon; a double click closes it, Esc drops it"),
+    ("3", "polygon; a double click closes it, Esc cancels it"),
     ("[ and ]", "smaller and larger brush"),
     ("Ctrl+Z, Ctrl+Shift+Z", "undo, redo"),
     ("Space (held)", "move and zoom while painting"),
-    ("← →", "slice before and after"),
-    ("Ctrl+E", "slices across the next axis"),
+    ("← →", "previous and next slice"),
+    ("Ctrl+E", "change the slicing axis"),
     ("Ctrl+Y", "3D view and back"),
 )
 
@@ -44,33 +44,33 @@ def build_shortcuts(panel: DyconPanel) -> list[Shortcut]:
     annotation = panel.session.annotation
     viewer = panel.viewer
     shortcuts = [
-        Shortcut("I", "fill the structure between annotated slices", tools.fill_between),
+        Shortcut("I", "interpolate the structure between annotated slices", tools.fill_between),
         Shortcut(
-            "W", "copy the structure from the slice before", lambda: tools.copy_neighbor_slice(-1)
+            "W", "copy the structure from the previous slice", lambda: tools.copy_neighbor_slice(-1)
         ),
-        Shortcut("Shift-W", "copy it from the slice after", lambda: tools.copy_neighbor_slice(1)),
-        Shortcut("G", "grow from strokes", tools.grow_from_scribbles),
+        Shortcut("Shift-W", "copy it from the next slice", lambda: tools.copy_neighbor_slice(1)),
+        Shortcut("G", "grow from scribbles", tools.grow_from_scribbles),
         Shortcut(
             "Shift-G",
-            "box to grow in: draw, change, back to the brush",
+            "growth region: draw, edit, back to the brush",
             panel.layers.roi.toggle_editing,
         ),
-        Shortcut("A", "accept what was grown", annotation.accept_proposal),
-        Shortcut("D", "discard what was grown", annotation.discard_proposal),
+        Shortcut("A", "accept the proposal", annotation.accept_proposal),
+        Shortcut("D", "discard the proposal", annotation.discard_proposal),
         Shortcut(
             "R",
-            "paint only gray values like those under the mouse",
+            "limit the brush to intensities like those under the mouse",
             lambda: brush.pick_at(viewer.cursor.position),
         ),
-        Shortcut("Shift-R", "paint all gray values", lambda: annotation.set_paint_range(None)),
-        Shortcut("S", "this slice is done", panel.annotate.mark_slice_complete),
-        Shortcut("N", "next uncertain place", review.next_uncertain_region),
-        Shortcut("Shift-N", "uncertain place before", review.previous_uncertain_region),
-        Shortcut("J", "next case worth labeling", review.next_case),
+        Shortcut("Shift-R", "paint all intensities", lambda: annotation.set_paint_range(None)),
+        Shortcut("S", "mark slice complete", panel.annotate.mark_slice_complete),
+        Shortcut("N", "next uncertain region", review.next_uncertain_region),
+        Shortcut("Shift-N", "previous uncertain region", review.previous_uncertain_region),
+        Shortcut("J", "next suggested case", review.next_case),
         Shortcut("T", "show or hide the prediction", lambda: review.toggle_layer("prediction")),
-        Shortcut("H", "show or hide the heat map", lambda: review.toggle_layer("uncertainty")),
+        Shortcut("H", "show or hide the uncertainty", lambda: review.toggle_layer("uncertainty")),
         Shortcut("K", "show or hide the label", lambda: review.toggle_layer("label")),
-        Shortcut("F1", "this card", lambda: show_shortcuts(panel)),
+        Shortcut("F1", "keyboard shortcuts", lambda: show_shortcuts(panel)),
     ]
     for number in range(1, NUMBER_KEYS + 1):
         shortcuts.append(
@@ -111,7 +111,7 @@ class ShortcutsDialog(QDialog):
 
     def __init__(self, parent: QWidget, shortcuts: list[Shortcut]) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Keys")
+        self.setWindowTitle("Keyboard shortcuts")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         grid = QGridLayout()
         grid.setVerticalSpacing(2)
@@ -121,7 +121,7 @@ class ShortcutsDialog(QDialog):
             for k in shortcuts
             if not k.key.startswith("Control-")
         ]
-        rows.append((f"Ctrl+1 … Ctrl+{NUMBER_KEYS}", "structure of that place in the list"))
+        rows.append((f"Ctrl+1 … Ctrl+{NUMBER_KEYS}", "structure at that position in the list"))
         for column, (title, entries) in enumerate((("DyCON", rows), ("napari", NAPARI_SHORTCUTS))):
             grid.addWidget(QLabel(f"<b>{title}</b>"), 0, 2 * column, 1, 2)
             for row, (key, text) in enumerate(entries, start=1):
@@ -129,7 +129,9 @@ class ShortcutsDialog(QDialog):
                 grid.addWidget(QLabel(text), row, 2 * column + 1)
         layout = QVBoxLayout(self)
         layout.addLayout(grid)
-        layout.addWidget(QLabel("Keys work while the canvas is in focus: click into it once."))
+        layout.addWidget(
+            QLabel("Shortcuts work while the canvas has the focus: click into it once.")
+        )
         buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
         buttons.rejected.connect(self.close)
         layout.addWidget(buttons)

@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.task_runner import errors_as_events
-from napari_dycon.project.importing.case_import import OnProgress
+from napari_dycon.core.types import ItemProgressCallback
 
 T = TypeVar("T")
 Event = dict[str, Any]
@@ -69,7 +69,7 @@ class NapariTaskRunner:
     def submit_with_progress(
         self,
         title: str,
-        task: Callable[[OnProgress], T],
+        task: Callable[[ItemProgressCallback], T],
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:

@@ -91,6 +91,25 @@ def test_rank_correlation():
     assert spearman([1, 2], [1, 2]) is None
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rank_statistics_agree_with_ranks_by_definition(seed):
+    """Of each value: one more than those below it, and half of the others that are equal."""
+
+    def ranks(values):
+        below = (values[:, None] > values).sum(axis=1)
+        equal = (values[:, None] == values).sum(axis=1)
+        return 1.0 + below + (equal - 1) / 2.0
+
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 9, 40) / 8.0, rng.random(40).round(1)
+    wanted = np.corrcoef(ranks(a), ranks(b))[0, 1]
+    assert spearman(a.tolist(), b.tolist()) == pytest.approx(wanted, rel=1e-14, abs=1e-15)
+    positive = rng.random(40) < 0.4
+    n = int(positive.sum())
+    area = (ranks(a)[positive].sum() - n * (n + 1) / 2.0) / n / (40 - n)
+    assert auroc(a, positive) == area
+
+
 def test_the_band_reaches_three_millimeters_along_each_axis():
     mask = np.zeros((11, 11, 11), bool)
     mask[5, 5, 5] = True

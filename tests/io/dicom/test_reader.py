@@ -26,10 +26,11 @@ from pydicom import uid as uids
 from pydicom.encaps import encapsulate
 from pydicom.uid import generate_uid
 
-from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError
+from napari_dycon.errors import FileFormatError, GeometryError, IrregularSlicesError
 from napari_dycon.io import read_volume, scan_name
 from napari_dycon.io.dicom.discovery import find_series
-from napari_dycon.io.dicom.slice_geometry import Slice, resample_slices
+from napari_dycon.io.dicom.resampling import resample_slices
+from napari_dycon.io.dicom.slice_geometry import Slice
 from napari_dycon.io.volume import Volume, from_canonical
 
 PLANES = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": OBLIQUE}
@@ -89,7 +90,7 @@ def test_real_series_lie_where_simpleitk_puts_them(
 
 def test_a_tilted_gantry_is_told_and_resampled_on_demand(real_data: Callable[[str], Path]) -> None:
     folder = real_data("dicom/ct-gantry-tilt")
-    with pytest.raises(UnevenSlicesError, match=r"tilted gantry: from 01.dcm to 28.dcm .*18.5°"):
+    with pytest.raises(IrregularSlicesError, match=r"tilted gantry: from 01.dcm to 28.dcm .*18.5°"):
         read_volume(folder)
     volume = read_volume(folder, resample=True)
     assert "It was resampled" in volume.notes[0]
@@ -134,7 +135,7 @@ def test_resampling_puts_a_ramp_back(tmp_path: Path) -> None:
 
 def test_missing_uneven_and_doubled_slices_are_named(tmp_path: Path) -> None:
     save_series(tmp_path / "missing", values())[2].unlink()
-    with pytest.raises(UnevenSlicesError, match=r"lacks 1 slice.*IM0002.dcm and IM0004.dcm"):
+    with pytest.raises(IrregularSlicesError, match=r"lacks 1 slice.*IM0002.dcm and IM0004.dcm"):
         read_volume(tmp_path / "missing")
 
     def uneven(data: Any, number: int) -> None:
@@ -142,7 +143,7 @@ def test_missing_uneven_and_doubled_slices_are_named(tmp_path: Path) -> None:
             data.ImagePositionPatient[2] += 0.8
 
     save_series(tmp_path / "uneven", values(), change=uneven)
-    with pytest.raises(UnevenSlicesError, match=r"2.50 to 3.30 mm.*IM0004.dcm and IM0005.dcm"):
+    with pytest.raises(IrregularSlicesError, match=r"2.50 to 3.30 mm.*IM0004.dcm and IM0005.dcm"):
         read_volume(tmp_path / "uneven")
     (copy,) = save_series(tmp_path / "double", values())[:1]
     (tmp_path / "double" / "copy.dcm").write_bytes(copy.read_bytes())
@@ -349,7 +350,7 @@ def test_what_is_no_scan_is_refused_in_words(tmp_path: Path) -> None:
 
 def test_messages_hold_no_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_series(tmp_path / "s", values())[2].unlink()
-    with caplog.at_level(logging.DEBUG), pytest.raises(UnevenSlicesError) as error:
+    with caplog.at_level(logging.DEBUG), pytest.raises(IrregularSlicesError) as error:
         read_volume(tmp_path / "s")
     volume = read_volume(tmp_path / "s", resample=True)
     said = " ".join([str(error.value), *volume.notes, caplog.text])
@@ -384,7 +385,9 @@ def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
             data.ImagePositionPatient = [place[0] + 20, *place[1:]]
 
     save_series(tmp_path / "s", values(), change=moved)
-    with pytest.raises(UnevenSlicesError, match=r"up to 20.0 mm beside the others, such as IM0003"):
+    with pytest.raises(
+        IrregularSlicesError, match=r"up to 20.0 mm beside the others, such as IM0003"
+    ):
         read_volume(tmp_path / "s")
     assert read_volume(tmp_path / "s", resample=True).shape[0] == 5
 

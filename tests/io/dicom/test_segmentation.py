@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -34,15 +35,14 @@ from scipy.spatial import cKDTree
 
 from napari_dycon import __version__
 from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
-from napari_dycon.io.dicom.segmentation import write_dicom_seg, write_parametric_map
+from napari_dycon.io.dicom.segmentation import Segment, write_dicom_seg, write_parametric_map
 from napari_dycon.io.dicom.terminology import search
 from napari_dycon.io.volume import Source, Volume
-from napari_dycon.project.models import ClassInfo, classes_from_names
 
-CLASSES = [
-    ClassInfo(value=2, name="left atrium", color="#d55e00"),
-    ClassInfo(value=7, name="empty", color="#0072b2"),
-    ClassInfo(value=5, name="Läsion 左\\b", color="#009e73"),
+SEGMENTS = [
+    Segment(value=2, name="left atrium", color="#d55e00"),
+    Segment(value=7, name="empty", color="#0072b2"),
+    Segment(value=5, name="Läsion 左\\b", color="#009e73"),
 ]
 VALUES = {1: 2, 2: 5}  # segment number: class value
 ORIENTATIONS = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": OBLIQUE}
@@ -148,7 +148,7 @@ def assert_on_its_images(path: Path, mask: np.ndarray, like: Volume) -> None:
 def test_every_voxel_lies_where_it_was_drawn(name: str, descending: bool, tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan", ORIENTATIONS[name], descending=descending)
     mask = two_classes(volume)
-    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES)
+    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
     assert_in_place(tmp_path / "seg.dcm", mask, volume, VALUES)
     assert_on_its_images(tmp_path / "seg.dcm", mask, volume)
     assert not list(tmp_path.glob(".*")), "a temporary file was left"
@@ -162,7 +162,7 @@ def test_a_multi_frame_source_with_its_frames_out_of_order(
 ) -> None:
     volume = write_enhanced(tmp_path / "scan.dcm", ORIENTATIONS[name], shared=shared)
     mask = two_classes(volume)
-    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES, keep_identity=keep)
+    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS, keep_identity=keep)
     assert_in_place(tmp_path / "seg.dcm", mask, volume, VALUES)
     source = dcmread(volume.source.files[0]).PerFrameFunctionalGroupsSequence
     for group in dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence:
@@ -180,7 +180,7 @@ def test_a_real_oblique_series(real_data: Callable[[str], Path], tmp_path: Path)
     mask[d // 3 : d // 2, h // 4 : h // 2, w // 3 : w // 2] = 2
     mask[d // 2 : d - 2, h // 2 : h - 40, w // 2 : w - 30] = 5
     mask[::2, ::3][mask[::2, ::3] > 0] = 0
-    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES)
+    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
     assert_in_place(tmp_path / "seg.dcm", mask, volume, VALUES)
     assert_on_its_images(tmp_path / "seg.dcm", mask, volume)
     result, source = dcmread(tmp_path / "seg.dcm"), dcmread(volume.source.files[0])
@@ -194,8 +194,9 @@ def test_a_real_oblique_series(real_data: Callable[[str], Path], tmp_path: Path)
 def test_what_a_segment_says(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan")
     cyst = search("cyst")[0]
+    segments = [*SEGMENTS[:2], replace(SEGMENTS[2], code=cyst)]
     path = tmp_path / "seg.dcm"
-    write_dicom_seg(two_classes(volume), volume, path, classes=CLASSES, codes={5: cyst})
+    write_dicom_seg(two_classes(volume), volume, path, segments=segments)
     result = hd.seg.segread(path)
     assert result.SegmentationType == "BINARY"
     assert result.SeriesDescription == "napari-dycon segmentation"
@@ -206,7 +207,7 @@ def test_what_a_segment_says(tmp_path: Path) -> None:
     assert first.segmented_property_category.meaning == "Anatomical Structure"
     assert second.segmented_property_type.meaning == "Cyst"
     assert second.segmented_property_category.value == cyst.category_value
-    for segment, wanted in ((first, CLASSES[0]), (second, CLASSES[2])):
+    for segment, wanted in ((first, SEGMENTS[0]), (second, SEGMENTS[2])):
         assert segment.SegmentAlgorithmType == "SEMIAUTOMATIC"
         algorithm = segment.SegmentationAlgorithmIdentificationSequence[0]
         assert (algorithm.AlgorithmName, algorithm.AlgorithmVersion) == (
@@ -224,7 +225,7 @@ def test_what_a_segment_says(tmp_path: Path) -> None:
     assert series.SeriesInstanceUID == f"{ROOT}.2" != result.SeriesInstanceUID
     assert len(series.ReferencedInstanceSequence) == SHAPE[2]
     again = tmp_path / "again.dcm"
-    write_dicom_seg(two_classes(volume), volume, again, classes=CLASSES)
+    write_dicom_seg(two_classes(volume), volume, again, segments=SEGMENTS)
     assert dcmread(again).SOPInstanceUID != result.SOPInstanceUID
 
 
@@ -258,7 +259,7 @@ def written(kind: str, volume: Volume, path: Path, keep: bool) -> Dataset:
         array = np.full(volume.shape, 0.5, np.float32)
         write_parametric_map(array, volume, path, name="uncertainty", keep_identity=keep)
     else:
-        write_dicom_seg(two_classes(volume), volume, path, classes=CLASSES, keep_identity=keep)
+        write_dicom_seg(two_classes(volume), volume, path, segments=SEGMENTS, keep_identity=keep)
     return dcmread(path)
 
 
@@ -341,7 +342,7 @@ def test_headers_that_break_the_standard_still_work(
     mask = two_classes(volume)
     path = tmp_path / "seg.dcm"
     caplog.clear()
-    write_dicom_seg(mask, volume, path, classes=CLASSES, keep_identity=keep)
+    write_dicom_seg(mask, volume, path, segments=SEGMENTS, keep_identity=keep)
     assert_in_place(path, mask, volume, VALUES)
     assert str(dcmread(path).PatientName) == ("OnlyOneName" if keep else "")
     assert "OnlyOneName" not in caplog.text + "".join(capfd.readouterr())
@@ -352,9 +353,9 @@ def test_a_mask_without_voxels_of_a_class(tmp_path: Path) -> None:
     mask = np.full(volume.shape, 255, np.uint8)
     mask[0] = 0
     with pytest.raises(UserError, match=r"no voxel of any class.*Label the case"):
-        write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES)
+        write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
     mask[1, 1, 1] = 5
-    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES)
+    write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
     result = dcmread(tmp_path / "seg.dcm")
     assert len(result.SegmentSequence) == result.NumberOfFrames == 1
     assert_in_place(tmp_path / "seg.dcm", mask, volume, {1: 5})
@@ -365,9 +366,9 @@ def test_values_and_shapes_that_do_not_fit(tmp_path: Path) -> None:
     mask = two_classes(volume)
     mask[0, 0, 0] = 9
     with pytest.raises(LabelError, match=r"holds the value 9.*expected 2, 7, 5, 0 or 255"):
-        write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES)
+        write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
     with pytest.raises(GeometryError, match="cannot be written on a grid of"):
-        write_dicom_seg(mask[1:], volume, tmp_path / "seg.dcm", classes=CLASSES)
+        write_dicom_seg(mask[1:], volume, tmp_path / "seg.dcm", segments=SEGMENTS)
     for bad in (1.5, -0.1, np.nan):
         values = np.full(volume.shape, 0.5)
         values[0, 0, 0] = bad
@@ -390,7 +391,7 @@ def test_a_scan_that_is_no_series_as_acquired(
     volume = Volume(np.zeros(SHAPE), np.eye(4), Source(path, SHAPE, np.eye(4)))
     mask = np.ones(SHAPE, np.uint8)
     with pytest.raises(UserError, match=message):
-        write_dicom_seg(mask, volume, tmp_path / "o.dcm", classes=classes_from_names(["a"]))
+        write_dicom_seg(mask, volume, tmp_path / "o.dcm", segments=[Segment(1, "a", "#d55e00")])
     with pytest.raises(UserError, match=message):
         write_parametric_map(mask / 2, volume, tmp_path / "o.dcm", name="uncertainty")
 
@@ -402,7 +403,7 @@ def test_files_that_are_gone_moved_or_damaged(tmp_path: Path) -> None:
     before = file.read_bytes()
 
     def export() -> None:
-        write_dicom_seg(mask, volume, tmp_path / "seg.dcm", classes=CLASSES)
+        write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
 
     image = dcmread(file)
     image.ImagePositionPatient = [0, 0, 500]
@@ -436,6 +437,6 @@ def test_slices_in_another_order_than_the_files_are_found_by_their_place(tmp_pat
         Source(source.path, source.shape, source.affine, files=source.files[::-1]),
     )
     mask = two_classes(volume)
-    write_dicom_seg(mask, shuffled, tmp_path / "seg.dcm", classes=CLASSES)
+    write_dicom_seg(mask, shuffled, tmp_path / "seg.dcm", segments=SEGMENTS)
     assert_in_place(tmp_path / "seg.dcm", mask, volume, VALUES)
     assert_on_its_images(tmp_path / "seg.dcm", mask, volume)

@@ -23,7 +23,7 @@ from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.training.run import train
-from napari_dycon.errors import FileFormatError, GeometryError, UnevenSlicesError, UserError
+from napari_dycon.errors import FileFormatError, GeometryError, IrregularSlicesError, UserError
 from napari_dycon.io import read_volume, write_mask
 from napari_dycon.io.dicom.discovery import find_series
 from napari_dycon.project.importing.create_project import create_project
@@ -203,7 +203,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
         save_nifti(tmp_path / "images" / f"s{number}.nii.gz", voxels)
         save_nifti(tmp_path / "labels" / f"s{number}.nii.gz", label)
     folders = ("--images", tmp_path / "images", "--labels", tmp_path / "labels")
-    code, out, _ = run("new", tmp_path / "p", *folders, "--labeled", 2, "--json")
+    code, out, _ = run("new", tmp_path / "p", *folders, "--max-labels", 2, "--json")
     assert code == 0
     assert len(json.loads(out)["cases"]) == 3
     project = Project.open(tmp_path / "p")
@@ -515,7 +515,7 @@ def test_files_that_are_added_or_changed_are_seen(tmp_path: Path) -> None:
     data = pydicom.dcmread(paths[1])
     data.ImagePositionPatient[2] += 0.8
     data.save_as(paths[1])
-    with pytest.raises(UnevenSlicesError):
+    with pytest.raises(IrregularSlicesError):
         read_volume(paths[0])
 
 

@@ -48,7 +48,7 @@ def nnunet(root: Path, channels: int = 2, **about: Any) -> Path:
 
 def test_nnunet_raw(run: Run, tmp_path: Path) -> None:
     root = nnunet(tmp_path / "nnUNet_raw" / "Dataset042_Tumors")
-    code, out, _ = run("new", tmp_path / "p", "--images", root, "--labeled", 2, "--json")
+    code, out, _ = run("new", tmp_path / "p", "--images", root, "--max-labels", 2, "--json")
     assert code == 0
     made = json.loads(out)
     assert [(c["id"], c["status"], len(c["images"])) for c in made["cases"]] == [

@@ -52,7 +52,7 @@ def test_brats(run: Run, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Case BraTS19_B_1 has no t1ce image"):
         create_project(tmp_path / "q", folder)
     assert not (tmp_path / "q").exists()
-    code, out, err = run("new", tmp_path / "q", "--images", folder, "--labeled", "1", "--json")
+    code, out, err = run("new", tmp_path / "q", "--images", folder, "--max-labels", "1", "--json")
     assert code == 0
     assert "BraTS19_B_1 was left out: Case BraTS19_B_1 has no t1ce image" in err.replace("\n", " ")
     assert [c["id"] for c in json.loads(out)["cases"]] == ["BraTS19_A_1", "BraTS19_C_1"]

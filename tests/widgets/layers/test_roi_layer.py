@@ -83,7 +83,7 @@ def near(box: Any, *wanted: tuple[int, int]) -> bool:
 def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> None:
     viewer, session, roi = hand.viewer, hand.session, hand.roi
     tools = hand.panel.annotate.tools.roi_controls
-    assert tools.draw_button.text() == "Draw box"
+    assert tools.draw_button.text() == "Draw region"
     assert "no box is drawn" in tools.remove_button.toolTip()
     hand.press(Qt.Key.Key_G, SHIFT)
     assert tools.draw_button.isChecked()

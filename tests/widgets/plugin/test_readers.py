@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_dycon.errors import FileFormatError, UnevenSlicesError
+from napari_dycon.errors import FileFormatError, IrregularSlicesError
 from napari_dycon.io import read_volume, write_volume
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.progress import CancelledError, find_main_window, run_with_dialog
@@ -120,7 +120,7 @@ def test_several_series_are_listed_in_the_error(tmp_path: Path) -> None:
 
 def test_uneven_series_are_an_error(tmp_path: Path) -> None:
     save_series(tmp_path, values((8, 6, 7)), change=grown)
-    with pytest.raises(UnevenSlicesError, match="uneven slices"):
+    with pytest.raises(IrregularSlicesError, match="uneven slices"):
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
 

@@ -10,7 +10,7 @@ import pytest
 from helpers.tiny_runs import TINY
 
 from napari_dycon.application import engine_process
-from napari_dycon.application.label_autosave import LabelAutosaver
+from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.store import Project
@@ -110,7 +110,7 @@ def test_a_project_in_use_can_be_looked_at(
 ) -> None:
     other = Session()
     other.open_project(project.path)
-    asked = answers("Only look")
+    asked = answers("Open read-only")
     viewer, panel = window()
     session = panel.session
     session.open_project(project.path)

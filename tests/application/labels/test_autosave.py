@@ -18,7 +18,7 @@ from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
 from napari_dycon.application import engine_process
-from napari_dycon.application.active_case import load_case
+from napari_dycon.application.cases.loading import load_case
 from napari_dycon.application.run_status import RunStatus, apply_event
 from napari_dycon.application.task_runner import InlineTaskRunner
 from napari_dycon.core.heartbeat import ProcessIdentity
@@ -100,7 +100,7 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
     assert np.array_equal(one.case.label, both)
     assert "changed in another window too" in told[-1]
-    assert not one.case.has_unsaved_changes
+    assert not one.has_unsaved_changes
 
 
 def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
@@ -181,7 +181,7 @@ def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Pr
     one.save_label()
     saved = project.read_label("scan-3")
     assert (saved[5, 5, 5], saved[7, 7, 7]) == (0, 0)
-    assert not one.case.has_unsaved_changes
+    assert not one.has_unsaved_changes
 
 
 def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
@@ -324,7 +324,7 @@ def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     project.add_cases([file])
     project.save_label("scan", np.ones((7, 6, 5), np.uint8))
-    assert load_case(project, "scan").label.all()
+    assert load_case(project, "scan").case.label.all()
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="does not fit"):
         load_case(project, "scan")
@@ -338,9 +338,9 @@ def test_a_prediction_of_a_scan_that_moved_is_not_shown_and_told(tmp_path: Path)
     run = project.create_run("dycon", {})
     heat = np.zeros((7, 6, 5), np.float32)
     project.write_prediction(run.id, "scan", heat.astype(np.uint8), heat, heat)
-    assert load_case(project, "scan").prediction is not None
+    assert load_case(project, "scan").case.prediction is not None
     save_nifti(file, noise, np.diag([1.0, 1.0, 3.0, 1.0]))
-    view = load_case(project, "scan")
+    view = load_case(project, "scan").case
     assert view.prediction is None
     assert "does not fit scan.nii.gz" in view.notes[-1]
 
@@ -356,3 +356,43 @@ def test_nothing_is_learned_from_a_label_of_a_scan_that_moved(tmp_path: Path) ->
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
     with pytest.raises(GeometryError, match="does not fit"):
         list(train(project, make_config("dycon", device="cpu", steps=1)))
+
+
+def test_the_same_case_shown_again_takes_over_a_save_that_is_under_way(
+    slow: tuple[Session, LateTaskRunner],
+) -> None:
+    session, background = slow
+    session.case.label[1, 1, 1] = 1
+    background.late = []
+    session.save_label()  # written; its answer waits
+    (saved,), background.late = background.late, None
+    session.show_case("scan-3")
+    saved()
+    session.case.label[1, 1, 1] = 255  # erased again
+    session.save_label()
+    assert session.project.read_label("scan-3")[1, 1, 1] == 255
+    assert session.case.label[1, 1, 1] == 255
+
+
+def test_a_failure_of_one_case_delays_no_save_of_another(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session()
+    session.open_project(project.path)
+    session.show_case("scan-3")
+    session.case.label[1, 1, 1] = 1
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ProjectError("The disk is full.")
+
+    with monkeypatch.context() as full:
+        full.setattr(Project, "save_label", refuse)
+        with pytest.raises(ProjectError, match="disk is full"):
+            session.save_label()
+    told: list[str] = []
+    session.message.connect(lambda _, text: told.append(text))
+    session.show_case("scan-4")  # saves the first one
+    assert "The label of scan-3 is saved now; nothing was lost." in told
+    session.case.label[2, 2, 2] = 1
+    session.save_label()
+    assert project.read_label("scan-4")[2, 2, 2] == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.application.slice_profile import compute_slice_profile
+from napari_dycon.application.task_runner import InlineTaskRunner
 from napari_dycon.engine.evaluation.label_comparison import (
     ADDED,
     MISSED,
@@ -21,21 +22,18 @@ from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
 
-@pytest.fixture
-def session(project: Project) -> Session:
-    made = Session()
-    made.open_project(project.path)
-    made.show_case("scan-3")
-    return made
-
-
-class LateTaskRunner:
-    """Background whose answers wait until the test asks for them."""
+class LateTaskRunner(InlineTaskRunner):
+    """Task runner whose answers wait, while ``is_late``, until the test asks for them."""
 
     def __init__(self) -> None:
+        self.is_late = False
         self.waiting: list[Callable[[], None]] = []
 
     def submit(self, task: Any, on_done: Any, on_error: Any) -> None:
+        if not self.is_late:
+            super().submit(task, on_done, on_error)
+            return
+
         def finish() -> None:
             try:
                 result = task()
@@ -45,6 +43,19 @@ class LateTaskRunner:
                 on_done(result)
 
         self.waiting.append(finish)
+
+
+@pytest.fixture
+def task_runner() -> LateTaskRunner:
+    return LateTaskRunner()
+
+
+@pytest.fixture
+def session(project: Project, task_runner: LateTaskRunner) -> Session:
+    made = Session(task_runner)
+    made.open_project(project.path)
+    made.show_case("scan-3")
+    return made
 
 
 def strokes(session: Session) -> np.ndarray:
@@ -76,28 +87,31 @@ def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
     assert calls == [560]
 
 
-def test_what_is_painted_while_it_computes_stays(session: Session) -> None:
+def test_what_is_painted_while_it_computes_stays(
+    session: Session, task_runner: LateTaskRunner
+) -> None:
     label = strokes(session)
-    session.task_runner = later = LateTaskRunner()  # type: ignore[assignment]
+    task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
     label[8, 7, 7] = 0
     with pytest.raises(BusyError, match="still at work"):
         session.annotation.smooth(1, 1.0)
-    later.waiting.pop()()
+    task_runner.waiting.pop()()
     assert label[8, 7, 7] == 0
     assert label[8, 8, 8] == 1
     session.annotation.fill_holes(1)  # free again
-    assert len(later.waiting) == 1
+    assert len(task_runner.waiting) == 1
 
 
-def test_an_answer_for_another_case_is_dropped(session: Session) -> None:
+def test_an_answer_for_another_case_is_dropped(
+    session: Session, task_runner: LateTaskRunner
+) -> None:
     strokes(session)
-    before = session.task_runner
-    session.task_runner = later = LateTaskRunner()  # type: ignore[assignment]
+    task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
-    session.task_runner = before
+    task_runner.is_late = False
     session.show_case("scan-4")
-    later.waiting.pop()()
+    task_runner.waiting.pop()()
     assert (session.require_case().label == 255).all()
     session.require_case().label[1, 1, 1] = 1
     session.annotation.keep_largest_component(1)  # not busy for ever

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_dycon.application import case_cache
-from napari_dycon.application.case_cache import CaseCache
+from napari_dycon.application.cases import cache as cache_module
+from napari_dycon.application.cases.cache import CaseCache
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -17,13 +17,13 @@ from napari_dycon.session import Session
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of cases that are read from files."""
     found: list[str] = []
-    real = case_cache.load_case
+    real = cache_module.load_case
 
     def counted(project: Project, case_id: str) -> Any:
         found.append(case_id)
         return real(project, case_id)
 
-    monkeypatch.setattr(case_cache, "load_case", counted)
+    monkeypatch.setattr(cache_module, "load_case", counted)
     return found
 
 
@@ -45,7 +45,9 @@ def test_a_case_is_read_once_and_its_label_can_be_edited(
     assert reads == ["scan-0", "scan-1", "scan-0"]
     assert np.array_equal(session.case.label, new)
     session.case.label[1] = 0  # not saved by anybody
-    assert np.array_equal(session._cache.load(session.require_project(), "scan-0").label, new)
+    assert np.array_equal(
+        session.case_service.cache.load(session.require_project(), "scan-0").case.label, new
+    )
     assert reads == ["scan-0", "scan-1", "scan-0"]
 
 
@@ -58,20 +60,20 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
     mask, empty = np.ones(shape, np.uint8), np.zeros(shape, np.float32)
     run = project.create_run("dycon", {})
     project.write_prediction(run.id, "scan-3", mask, empty, empty)
-    assert cache.load(project, "scan-3").run == run.id
+    assert cache.load(project, "scan-3").case.run == run.id
     project.write_prediction(run.id, "scan-3", 0 * mask, empty, empty)
-    assert not np.any(cache.load(project, "scan-3").prediction)
+    assert not np.any(cache.load(project, "scan-3").case.prediction)
     project.save_label("scan-3", mask)
-    assert np.all(cache.load(project, "scan-3").label == 1)
+    assert np.all(cache.load(project, "scan-3").case.label == 1)
     assert len(reads) == 4
     scan = project.image_paths("scan-3")[0]
     scan.write_bytes(project.image_paths("scan-4")[0].read_bytes())
-    again = cache.load(project, "scan-3").image.array
+    again = cache.load(project, "scan-3").case.image.array
     assert np.array_equal(again, project.read_image("scan-4").array)
 
 
 def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
-    size = case_cache._count_bytes(case_cache.load_case(project, "scan-0"))
+    size = cache_module._count_bytes(cache_module.load_case(project, "scan-0").case)
     reads.clear()
     cache = CaseCache(max_bytes=2 * size + 1)
     for case in ("scan-0", "scan-1", "scan-2", "scan-2", "scan-0"):
@@ -87,10 +89,10 @@ def test_cases_too_large_to_be_kept_are_not_read_ahead(project: Project, reads: 
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-0")
-    session._cache = CaseCache(max_bytes=1)
+    session.case_service.cache = CaseCache(max_bytes=1)
     reads.clear()
     session.preload_cases(["scan-1", "scan-2"])
     assert reads == []
-    session._cache = CaseCache()
+    session.case_service.cache = CaseCache()
     session.preload_cases(["scan-1", "scan-2"])
     assert reads == ["scan-1", "scan-2"]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,15 +21,15 @@ from psygnal import Signal
 from scipy import ndimage
 
 from napari_dycon import io as image_io
-from napari_dycon.application.active_learning import Suggestion
+from napari_dycon.application.active_learning import ActiveLearning, Suggestion
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.core.atomic import ensure_dir, write_bytes
 from napari_dycon.core.containment import ensure_within
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
+from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.store import Project
-
-if TYPE_CHECKING:
-    from napari_dycon.session import Session
 
 Thumbnail = npt.NDArray[np.uint8]
 THUMBNAIL_PIXELS = 48  # pixels of the longer side
@@ -52,16 +52,20 @@ class CaseSummaries:
 
     changed = Signal(frozenset)  # ids of the cases of which something else is known now
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(
+        self, state: AppState, task_runner: TaskRunner, active_learning: ActiveLearning
+    ) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._active_learning = active_learning
         self._summaries: dict[str, CaseSummary] = {}
         self._dice: dict[str, tuple[FileVersion, float | None]] = {}
         self._stale_pairs: dict[str, _Pair] = {}  # labels and predictions to compare
         self._requested: list[str] = []  # pictures
         self._is_refreshing = self._needs_refresh = self._is_comparing = self._is_drawing = False
-        session.project_changed.connect(self._on_project_changed)
-        session.cases_changed.connect(self.refresh)
-        session.runs_changed.connect(self.refresh)
+        state.project_changed.connect(self._on_project_changed)
+        state.cases_changed.connect(self.refresh)
+        state.runs_changed.connect(self.refresh)
 
     def get(self, case_id: str) -> CaseSummary:
         """Return what is known of a case so far."""
@@ -74,21 +78,21 @@ class CaseSummaries:
 
     def refresh(self, *_: object) -> None:
         """Read again what may have changed; one reading at a time."""
-        project = self._session.project
+        project = self._state.project
         if project is None:
             return
         if self._is_refreshing:
             self._needs_refresh = True
             return
         self._is_refreshing = True
-        suggester = self._session.suggester
+        suggester = self._active_learning.suggester
 
         def read_summaries() -> tuple[list[Suggestion], dict[str, _Pair]]:
             return suggester.suggest(project), _find_pairs(project)
 
         def on_done(result: tuple[list[Suggestion], dict[str, _Pair]]) -> None:
             self._is_refreshing = False
-            if self._session.project is project:
+            if self._state.project is project:
                 suggestions, pairs = result
                 self._store_suggestions(project, suggestions)
                 self._stale_pairs = {
@@ -110,7 +114,7 @@ class CaseSummaries:
             self._is_refreshing = False
             self._needs_refresh = False
 
-        self._session.task_runner.submit(read_summaries, on_done, on_error)
+        self._task_runner.submit(read_summaries, on_done, on_error)
 
     def _schedule_refresh(self) -> None:
         if self._needs_refresh:
@@ -149,7 +153,7 @@ class CaseSummaries:
 
     def _compare_labels(self) -> None:
         """Compare labels and predictions that changed, for a moment at a time."""
-        project = self._session.project
+        project = self._state.project
         if project is None or not self._stale_pairs or self._is_comparing:
             return
         self._is_comparing = True
@@ -165,7 +169,7 @@ class CaseSummaries:
 
         def on_done(dice_by_case: dict[str, float | None]) -> None:
             self._is_comparing = False
-            if self._session.project is project:
+            if self._state.project is project:
                 for case, dice in dice_by_case.items():
                     self._dice[case] = pairs[case].version, dice
                     if self._stale_pairs.get(case) == pairs[case]:
@@ -176,11 +180,11 @@ class CaseSummaries:
         def on_error(_: Exception) -> None:
             self._is_comparing = False
 
-        self._session.task_runner.submit(compare_batch, on_done, on_error)
+        self._task_runner.submit(compare_batch, on_done, on_error)
 
     def _draw_thumbnails(self) -> None:
         """Make the pictures that are asked for, a few at a time."""
-        project = self._session.project
+        project = self._state.project
         if project is None or not self._requested or self._is_drawing:
             return
         self._is_drawing = True
@@ -191,7 +195,7 @@ class CaseSummaries:
 
         def on_done(thumbnails: dict[str, Thumbnail]) -> None:
             self._is_drawing = False
-            if self._session.project is project:
+            if self._state.project is project:
                 self._update(
                     {case: {"thumbnail": thumbnail} for case, thumbnail in thumbnails.items()}
                 )
@@ -200,9 +204,7 @@ class CaseSummaries:
         def on_error(_: Exception) -> None:
             self._is_drawing = False
 
-        self._session.task_runner.submit(
-            lambda: _load_thumbnails(project, batch), on_done, on_error
-        )
+        self._task_runner.submit(lambda: _load_thumbnails(project, batch), on_done, on_error)
 
 
 @dataclass(frozen=True)
@@ -286,11 +288,11 @@ def draw_thumbnail(project: Project, case: str) -> Thumbnail:
         return np.zeros((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), np.uint8)
     channel = volume.array if volume.array.ndim == 3 else volume.array[0]
     middle_slice = np.asarray(channel[len(channel) // 2], dtype=np.float32)
-    low, high = np.quantile(middle_slice, (0.005, 0.995))
+    low, high = intensity_range(middle_slice)
     size_mm = np.multiply(middle_slice.shape, volume.spacing_mm[1:])
     shape = np.maximum(np.round(size_mm / size_mm.max() * THUMBNAIL_PIXELS), 1)
     resized = ndimage.zoom(middle_slice, shape / middle_slice.shape, order=1)[
         :THUMBNAIL_PIXELS, :THUMBNAIL_PIXELS
-    ]
-    scaled = np.clip((resized - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    ].astype(np.float64)
+    scaled = np.clip((resized - low) / max(high - low, 1e-6), 0, 1) * 255
     return np.asarray(scaled, dtype=np.uint8)

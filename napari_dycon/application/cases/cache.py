@@ -13,7 +13,9 @@ from collections import OrderedDict
 import psutil
 
 from napari_dycon import io
-from napari_dycon.application.active_case import PREDICTION_KINDS, ActiveCase, load_case
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.cases.loading import PREDICTION_KINDS, LoadedCase, load_case
+from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
@@ -27,17 +29,17 @@ class CaseCache:
 
     Parameters
     ----------
-    most : bytes that may be kept; by default 1 GB, and at most an eighth of the memory
+    max_bytes : bytes that may be kept; by default 1 GB, and at most an eighth of the memory
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
         limit = min(MAX_CACHE_BYTES, int(MAX_MEMORY_FRACTION * psutil.virtual_memory().total))
         self._max_bytes = limit if max_bytes is None else max_bytes
-        self._cases: OrderedDict[str, tuple[State, ActiveCase]] = OrderedDict()
+        self._cases: OrderedDict[str, tuple[State, LoadedCase]] = OrderedDict()
         self._lock = threading.Lock()  # of the dictionary
         self._case_locks: dict[str, threading.Lock] = {}
 
-    def load(self, project: Project, case_id: str) -> ActiveCase:
+    def load(self, project: Project, case_id: str) -> LoadedCase:
         """Read a case as ``load_case`` does, or take what was read before."""
         with self._lock:
             case_lock = self._case_locks.setdefault(case_id, threading.Lock())
@@ -48,23 +50,24 @@ class CaseCache:
                 if cached is not None and state is not None and cached[0] == state:
                     self._cases.move_to_end(case_id)
                     return _copy_cached(cached[1])
-            case = load_case(project, case_id)
+            loaded = load_case(project, case_id)
             if state is not None:
-                self._store(case_id, state, case)
-            return case
+                self._store(case_id, state, loaded)
+            return loaded
 
     def has_room_for(self, case: ActiveCase) -> bool:
         """Whether a case of this size is kept: a larger one would push out all others."""
         return _count_bytes(case) <= self._max_bytes // 2
 
-    def _store(self, case_id: str, state: State, case: ActiveCase) -> None:
-        cached = dataclasses.replace(case, label=case.saved_label)
-        if not self.has_room_for(cached):
+    def _store(self, case_id: str, state: State, loaded: LoadedCase) -> None:
+        if not self.has_room_for(loaded.case):
             return
+        case = dataclasses.replace(loaded.case, label=loaded.autosave.saved_label)
+        cached = LoadedCase(case, dataclasses.replace(loaded.autosave))
         with self._lock:
             self._cases[case_id] = state, cached
             self._cases.move_to_end(case_id)
-            while sum(_count_bytes(old) for _, old in self._cases.values()) > self._max_bytes:
+            while sum(_count_bytes(old.case) for _, old in self._cases.values()) > self._max_bytes:
                 self._cases.popitem(last=False)
 
 
@@ -92,19 +95,23 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
     return (case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states))
 
 
-def _copy_cached(cached: ActiveCase) -> ActiveCase:
-    return dataclasses.replace(
-        cached,
-        label=cached.saved_label.copy(),
-        notes=list(cached.notes),
-        intensity_ranges=list(cached.intensity_ranges),
+def _copy_cached(cached: LoadedCase) -> LoadedCase:
+    case, autosave = cached.case, cached.autosave
+    return LoadedCase(
+        dataclasses.replace(
+            case,
+            label=autosave.saved_label.copy(),
+            notes=list(case.notes),
+            intensity_ranges=list(case.intensity_ranges),
+        ),
+        AutosaveState(autosave.saved_label, autosave.label_version),
     )
 
 
 def _count_bytes(case: ActiveCase) -> int:
     arrays = (
         case.image.array,
-        case.saved_label,
+        case.label,
         case.prediction,
         case.uncertainty,
         case.disagreement,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +23,10 @@ from napari_dycon.annotation.regions import (
     update_box,
 )
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.labels.editing import LabelEditor
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import BusyError, UserError
-
-if TYPE_CHECKING:
-    from napari_dycon.session import Session
 
 Label = npt.NDArray[np.uint8]
 GROW_MARGIN_MM = 25.0
@@ -44,21 +44,23 @@ class LabelEdit:
 
 
 class AnnotationTools:
-    """Drawing commands of a session; a proposal waits until it is accepted or discarded."""
+    """Drawing commands for the case in view; a proposal waits until accepted or discarded."""
 
     proposal_changed = Signal(object)  # (D, H, W) uint8 of what would be added, or None
     operation_changed = Signal(str)  # what is being computed, "" when nothing is
     paint_range_changed = Signal(object)  # (low, high) that painting is limited to, or None
     roi_changed = Signal(object)  # Box that growing stays in, or None
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, state: AppState, task_runner: TaskRunner, editor: LabelEditor) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._editor = editor
         self.operation = ""
         self._proposal: LabelEdit | None = None
         self.paint_range: tuple[float, float] | None = None
         self.roi: Box | None = None
         self._roi_case_id = ""  # whose box that is
-        session.case_shown.connect(self._on_case_changed)
+        state.case_shown.connect(self._on_case_changed)
 
     # ---- At once ---------------------------------------------------------------------------
 
@@ -75,7 +77,7 @@ class AnnotationTools:
         With ``refine_to_edges`` the borders of what is filled follow the scan where slices lie far
         apart.
         """
-        case = self._session.require_case()
+        case = self._state.require_case()
         image, spacing = _get_channel(case, channel), case.image.spacing_mm
 
         def compute(label: Label) -> Label:
@@ -83,7 +85,7 @@ class AnnotationTools:
             if not slices:
                 raise UserError(
                     "There is nothing to fill: the structure has to be painted in two slices with "
-                    "slices between them that nobody annotated."
+                    "unannotated slices between them."
                 )
             if refine_to_edges:
                 new = random_walker.refine_to_edges(image, label, new, axis, spacing)
@@ -93,7 +95,7 @@ class AnnotationTools:
 
     def copy_slice(self, value: int, axis: int, source: int, target: int) -> None:
         """Copy a structure from a slice into another one, where nobody annotated that."""
-        n_slices = self._session.require_case().label.shape[axis]
+        n_slices = self._state.require_case().label.shape[axis]
         if not (0 <= source < n_slices and 0 <= target < n_slices):
             raise UserError("There is no slice there to copy from.")
 
@@ -106,7 +108,7 @@ class AnnotationTools:
 
     def smooth(self, value: int, sigma_mm: float) -> None:
         """Smooth a structure's surface."""
-        spacing = self._session.require_case().image.spacing_mm
+        spacing = self._state.require_case().image.spacing_mm
         self._apply_operation(
             "Smoothing", lambda label: morphology.smooth(label, value, spacing, sigma_mm)
         )
@@ -118,7 +120,7 @@ class AnnotationTools:
     def keep_largest_component(self, value: int) -> None:
         """Keep the largest connected piece of a structure."""
         self._apply_operation(
-            "Keeping the largest piece",
+            "Keeping the largest component",
             lambda label: morphology.keep_largest_component(label, value),
         )
 
@@ -129,7 +131,7 @@ class AnnotationTools:
 
         They stay inside the box that was drawn, or, without one, within a margin of the strokes.
         """
-        case = self._session.require_case()
+        case = self._state.require_case()
         image, roi = _get_channel(case, channel), self.roi
 
         def compute(label: Label) -> Label:
@@ -141,7 +143,7 @@ class AnnotationTools:
     def accept_proposal(self) -> int:
         """Make the proposal part of the label, as one undo step; returns its voxels."""
         if self._proposal is None:
-            raise UserError("There is no proposal to accept. Grow from strokes first.")
+            raise UserError("There is no proposal to accept. Grow from scribbles first.")
         edit, self._proposal = self._proposal, None
         self.proposal_changed.emit(None)
         return self._apply_edit(edit)
@@ -168,7 +170,7 @@ class AnnotationTools:
         corners : (N, 3), in voxels
         axis : across which the slice lies
         """
-        case = self._session.require_case()
+        case = self._state.require_case()
         rectangle = rectangle_to_box(corners, axis, case.label.shape)
         if self.roi is None:
             roi = extrude_rectangle(rectangle, axis, case.label, case.image.spacing_mm, margin_mm)
@@ -179,7 +181,7 @@ class AnnotationTools:
 
     def set_roi(self, roi: Box | None) -> None:
         """Let growing stay in a box of the case in view; ``None`` for a margin around strokes."""
-        case = self._session.require_case() if roi is not None else self._session.case
+        case = self._state.require_case() if roi is not None else self._state.case
         if roi is not None and case is not None:
             spans = zip(roi, case.label.shape, strict=True)
             if not all(0 <= s.start < s.stop <= n for s, n in spans):
@@ -199,10 +201,10 @@ class AnnotationTools:
 
     def pick_intensity_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
         """Limit painting to gray values like those around a voxel ``(d, h, w)``."""
-        case = self._session.require_case()
+        case = self._state.require_case()
         image = _get_channel(case, channel)
         if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
-            raise UserError("That place lies outside the scan.")
+            raise UserError("That position lies outside the scan.")
         radius = [max(round(PICK_RADIUS_MM / s), 1) for s in case.image.spacing_mm]
         neighborhood = image[
             tuple(slice(max(v - r, 0), v + r + 1) for v, r in zip(voxel, radius, strict=True))
@@ -223,7 +225,7 @@ class AnnotationTools:
             text = (
                 f"{title}: {n_changed} voxels changed." if n_changed else f"{title}: nothing to do."
             )
-            self._session.message.emit("info", text)
+            self._state.message.emit("info", text)
 
         self._compute(title, compute, apply_edit)
 
@@ -235,8 +237,8 @@ class AnnotationTools:
     ) -> None:
         """Run on a copy of the label in view; the answer counts while that case stays in view."""
         if self.operation:
-            raise BusyError(f"{self.operation} is still at work; wait a moment.")
-        case = self._session.require_case()
+            raise BusyError(f"{self.operation} is still running. Wait a moment.")
+        case = self._state.require_case()
         snapshot = case.label.copy()
 
         def compute_edit() -> LabelEdit | None:
@@ -246,33 +248,33 @@ class AnnotationTools:
 
         def finish(edit: LabelEdit | None) -> None:
             self._set_operation("")
-            if self._session.case is case:
+            if self._state.case is case:
                 on_done(edit)
 
         def on_error(error: Exception) -> None:
             self._set_operation("")
-            self._session.report_error(error)
+            self._state.report_error(error)
 
         self._set_operation(title)
-        self._session.task_runner.submit(compute_edit, finish, on_error)
+        self._task_runner.submit(compute_edit, finish, on_error)
 
     def _set_proposal(self, edit: LabelEdit | None) -> None:
         if edit is None:
-            self._session.message.emit(
+            self._state.message.emit(
                 "info", "Nothing grew: everything around the strokes is annotated already."
             )
             return
         self._proposal = edit
-        proposed = np.zeros(self._session.require_case().label.shape, np.uint8)
+        proposed = np.zeros(self._state.require_case().label.shape, np.uint8)
         proposed[edit.box] = np.where(edit.after != edit.before, edit.after, 0)
         self.proposal_changed.emit(proposed)
 
     def _apply_edit(self, edit: LabelEdit | None) -> int:
         if edit is None:
             return 0
-        current = self._session.require_case().label[edit.box]
+        current = self._state.require_case().label[edit.box]
         is_untouched = current == edit.before
-        return self._session.write_label(edit.box, np.where(is_untouched, edit.after, current))
+        return self._editor.write_label(edit.box, np.where(is_untouched, edit.after, current))
 
     def _on_case_changed(self, case: ActiveCase | None) -> None:
         if self._proposal is not None:

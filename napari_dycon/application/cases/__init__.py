@@ -1,0 +1,1 @@
+"""Cases of the open project: read, cached, shown and summarized."""

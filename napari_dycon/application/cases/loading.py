@@ -1,0 +1,74 @@
+"""Reads a case with its label and newest prediction, ready to be shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.hotspots import find_hotspots
+from napari_dycon.application.labels.autosave_state import AutosaveState
+from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.errors import UserError
+from napari_dycon.io.volume import intensity_range
+from napari_dycon.project.store import PredictionKind, Project
+
+# Uncertainty everywhere would hide the scan: at most this share of a map's voxels is tinted, and
+# ``display_thresholds`` holds the value from which on they are.
+MAX_TINTED_FRACTION = 0.1
+PREDICTION_KINDS: tuple[PredictionKind, ...] = ("mask", "uncertainty", "disagreement")
+
+
+@dataclass(frozen=True)
+class LoadedCase:
+    """A case as it was read, and the state from which its label is saved."""
+
+    case: ActiveCase
+    autosave: AutosaveState
+
+
+def load_case(project: Project, case_id: str) -> LoadedCase:
+    """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
+    image = project.read_image(case_id)
+    label_version = project.label_version(case_id)  # before the label, which may change meanwhile
+    label = project.read_label(case_id, reference=image)
+    if label is None:
+        label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
+    label = np.ascontiguousarray(label)
+    case = ActiveCase(case_id, image, label, notes=list(image.notes))
+    for channel in image.array if image.array.ndim == 4 else image.array[None]:
+        low, high = intensity_range(channel[::2, ::2, ::2])
+        case.intensity_ranges.append((low, max(high, low + 1e-6)))
+    return LoadedCase(load_prediction(project, case), AutosaveState(label.copy(), label_version))
+
+
+def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
+    """Fill in the newest prediction of a case, as far as there is one."""
+    for run in project.predictions(case.id)[:1]:
+        reference = case.image
+        try:
+            mask, uncertainty, disagreement = (
+                project.read_prediction(run, case.id, k, reference=reference)
+                for k in PREDICTION_KINDS
+            )
+        except UserError as error:  # the scan and what was drawn are shown all the same
+            case.notes.append(f"What run {run} predicted is not shown: {error}")
+            break
+        case.run, case.prediction, case.uncertainty, case.disagreement = (
+            run,
+            mask,
+            uncertainty,
+            disagreement,
+        )
+        case.display_thresholds = {
+            kind: float(np.quantile(array[::2, ::2, ::2], 1.0 - MAX_TINTED_FRACTION))
+            for kind in ("uncertainty", "disagreement")
+            if (array := getattr(case, kind)) is not None
+        }
+        case.hotspots = (
+            []
+            if case.uncertainty is None
+            else find_hotspots(case.uncertainty, case.image.spacing_mm)
+        )
+    return case

@@ -1,0 +1,86 @@
+"""Shows cases of the open project, and reads ahead those that may be shown next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from napari_dycon.application.cases.cache import CaseCache
+from napari_dycon.application.cases.loading import LoadedCase
+from napari_dycon.application.labels.autosave import LabelAutosaver
+from napari_dycon.application.messages import report_notes
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.errors import DyconError
+
+
+class CaseService:
+    """Makes a case the one in view.
+
+    Cases are read in the background; the answer to a request that another one followed is dropped.
+
+    Attributes
+    ----------
+    cache : cases of the open project that were read lately
+    """
+
+    def __init__(self, state: AppState, task_runner: TaskRunner, autosaver: LabelAutosaver) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._autosaver = autosaver
+        self.cache = CaseCache()
+        self._generation = 0  # number of the request in view, by which late answers are told
+        state.project_closed.connect(self._release)
+
+    def show(self, case_id: str) -> None:
+        """Load a case and make it the one in view; see ``Session.show_case``."""
+        project, cache = self._state.require_project(), self.cache
+        project.get_case(case_id)  # an unknown name is refused before anything changes
+        self._autosaver.flush()
+        self._generation += 1
+        generation = self._generation
+        self._state.message.emit("info", "")  # clears messages about another case
+
+        def on_done(loaded: LoadedCase) -> None:
+            # A later click wins over a slower earlier one.
+            if generation == self._generation:
+                self._replace_case(loaded)
+
+        def on_error(error: Exception) -> None:
+            self._state.report_error(error)
+            self._state.cases_changed.emit()  # the list goes back to the case in view
+
+        self._task_runner.submit(lambda: cache.load(project, case_id), on_done, on_error)
+
+    def preload(self, case_ids: Sequence[str]) -> None:
+        """Read cases that may be shown next; see ``Session.preload_cases``."""
+        project, cache, generation = self._state.project, self.cache, self._generation
+        if project is None or not case_ids:
+            return
+        if self._state.case is not None and not cache.has_room_for(self._state.case):
+            return  # others of the project are as large: they would be read in vain
+        first, *rest = case_ids
+
+        def preload_rest(_: object) -> None:
+            if generation == self._generation:
+                self.preload(rest)
+
+        self._task_runner.submit(lambda: cache.load(project, first), preload_rest, preload_rest)
+
+    def _replace_case(self, loaded: LoadedCase) -> None:
+        try:
+            self._autosaver.flush()  # strokes made while the case was being read
+        except DyconError:
+            self._state.cases_changed.emit()  # the old case stays in view, and in the list
+            return
+        old, case = self._state.case, loaded.case
+        if old is not None and old.id == case.id:  # newer than what was just read
+            case.label = old.label
+        else:
+            self._autosaver.track(loaded.autosave)
+        self._state.case = case
+        self._state.case_shown.emit(case)
+        report_notes(self._state, case.notes)
+
+    def _release(self) -> None:
+        self._generation += 1
+        self.cache = CaseCache()

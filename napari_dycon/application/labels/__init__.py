@@ -1,0 +1,1 @@
+"""The label in view: edited, drawn by commands and saved."""

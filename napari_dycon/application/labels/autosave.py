@@ -1,0 +1,222 @@
+"""Saves labels in the background, merged with what other sessions saved.
+
+A save works on a copy of the label, and one window or machine writes at a time. When another one
+changed the same label in the meantime, what was drawn here is laid over what was drawn there, so
+that neither is lost. What cannot be saved at all can be kept in the user's home folder. The phases
+of a label between these are described in ``autosave_state.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_dycon import io
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.labels.autosave_state import AutosaveState, Label
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.errors import DyconError
+from napari_dycon.project.store import Project
+
+RECOVERY_FOLDER = "napari-dycon-unsaved"
+
+
+@dataclass(frozen=True)
+class _Save:
+    """One save: a copy of a label, the ``number``-th of its case."""
+
+    project: Project
+    case: ActiveCase
+    autosave: AutosaveState
+    snapshot: Label
+    number: int
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a newer save of the same label was started since."""
+        return self.number != self.autosave.save_count
+
+
+class LabelAutosaver:
+    """Saves the label of the case in view.
+
+    A save that was started is finished with the state of its own case, whichever is in view then.
+    """
+
+    def __init__(self, state: AppState, task_runner: TaskRunner) -> None:
+        self._state = state
+        self._task_runner = task_runner
+        self._autosave: AutosaveState | None = None  # of the case in view
+        self._write_lock = threading.Lock()
+        state.project_closed.connect(self._on_project_closed)
+
+    def track(self, autosave: AutosaveState) -> None:
+        """Save the case that is shown from now on, which was read together with this state."""
+        self._autosave = autosave
+
+    @property
+    def has_unsaved_changes(self) -> bool:
+        """Whether the label in view was changed since its last save."""
+        case, autosave = self._state.case, self._autosave
+        return (
+            case is not None and autosave is not None and autosave.has_unsaved_changes(case.label)
+        )
+
+    # ---- Three ways to keep a label ----------------------------------------------------------
+
+    def save(self) -> None:
+        """Save when something changed, without making the caller wait; failures are reported."""
+        if self._autosave is None or not self._autosave.can_try():
+            return
+        save = self._start_save()
+        if save is None:
+            return
+
+        def on_error(error: Exception) -> None:
+            save.autosave.mark_failed(retry_later=True)
+            self._state.report_error(error)
+
+        self._task_runner.submit(
+            lambda: self._write(save), lambda written: self._finish_save(save, written), on_error
+        )
+
+    def flush(self) -> None:
+        """Save before returning, also shortly after a save that failed.
+
+        Raises
+        ------
+        DyconError
+            It could not be saved; this was reported, and nothing is dropped.
+        """
+        save = self._start_save()
+        if save is None:
+            return
+        try:
+            written = self._write(save)
+        except DyconError as error:
+            save.autosave.mark_failed(retry_later=False)
+            self._state.report_error(error)
+            raise
+        self._finish_save(save, written)
+
+    def save_recovery_copy(self) -> None:
+        """Keep a label that cannot be saved in the user's home folder, and report where."""
+        case, autosave = self._state.case, self._autosave
+        if case is None or autosave is None or not self.has_unsaved_changes:
+            return
+        path = self.write_recovery_copy(case)
+        autosave.mark_recovered(case.label)
+        self._state.message.emit("warning", f"The label of {case.id} was kept in {path}.")
+
+    def write_recovery_copy(self, case: ActiveCase) -> Path:
+        """Write a label that could not be saved into a folder in the user's home."""
+        folder = Path.home() / RECOVERY_FOLDER
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DyconError(f"{folder} cannot be made: {error.strerror}.") from error
+        path = folder / f"{case.id}-{time.strftime('%Y%m%d-%H%M%S')}.nii.gz"
+        io.write_mask(case.label.copy(), reference=case.image, path=path)
+        return path
+
+    # ---- One save ----------------------------------------------------------------------------
+
+    def _start_save(self) -> _Save | None:
+        """Copy the label in view; ``None`` where nothing is to be saved."""
+        project, case, autosave = self._state.project, self._state.case, self._autosave
+        if project is None or case is None or autosave is None or project.read_only_reason:
+            return None
+        if not autosave.has_unsaved_changes(case.label):
+            return None
+        autosave.save_count += 1
+        return _Save(project, case, autosave, case.label.copy(), autosave.save_count)
+
+    def _write(self, save: _Save) -> Label | None:
+        """Write one copy; returns what the disk holds now, or ``None`` if a newer one follows.
+
+        What was drawn here is what differs from ``saved_label``, the copy that was saved last: what
+        came from others since then may be on the disk before it is in the window.
+        """
+        project, case, autosave, snapshot = save.project, save.case, save.autosave, save.snapshot
+        with self._write_lock, project.lock_labels():
+            if save.is_superseded:
+                return None
+            label, remote_label = snapshot, _read_remote_label(save)
+            if remote_label is not None:
+                label = np.where(snapshot != autosave.saved_label, snapshot, remote_label)
+                if np.array_equal(label, snapshot):
+                    label = snapshot
+            try:
+                project.save_label(case.id, label, reference=case.image)
+            except DyconError:
+                _record_version(save, label, remote_label)
+                raise
+            autosave.label_version = project.label_version(case.id)
+            autosave.saved_label = snapshot
+            autosave.remote_label = label if label is not snapshot else None
+            return label
+
+    def _finish_save(self, save: _Save, written: Label | None) -> None:
+        """Take over what others drew, and report; on the caller's thread."""
+        if written is None:
+            return
+        had_failed = save.autosave.mark_saved()
+        # A later save that began before this answer came has laid the same in, or newer.
+        is_merged = written is not save.snapshot and save.autosave.saved_label is save.snapshot
+        if is_merged:
+            self._merge_remote_edits(save, written)
+            self._state.label_edited.emit(save.case.id)
+            self._state.message.emit(
+                "warning",
+                f"The label of {save.case.id} was changed in another window too; the work of both "
+                "is kept.",
+            )
+        if had_failed:
+            self._state.message.emit(
+                "info", f"The label of {save.case.id} is saved now; nothing was lost."
+            )
+        self._state.label_saved.emit(save.case.id)
+        self._state.cases_changed.emit()
+
+    @staticmethod
+    def _merge_remote_edits(save: _Save, written: Label) -> None:
+        """Lay what others drew into the label, except where it was painted on meanwhile."""
+        snapshot, label = save.snapshot, save.case.label
+        is_remote_edit: npt.NDArray[np.bool_] = (written != snapshot) & (label == snapshot)
+        label[is_remote_edit] = written[is_remote_edit]
+        save.autosave.saved_label = np.where(is_remote_edit, written, snapshot)
+
+    def _on_project_closed(self) -> None:
+        self._autosave = None
+
+
+def _read_remote_label(save: _Save) -> Label | None:
+    """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
+    project, case_id, autosave = save.project, save.case.id, save.autosave
+    if project.label_version(case_id) == autosave.label_version:
+        return autosave.remote_label
+    remote_label = project.read_label(case_id)
+    if remote_label is None or remote_label.shape != autosave.saved_label.shape:
+        return None
+    return remote_label
+
+
+def _record_version(save: _Save, label: Label, remote_label: Label | None) -> None:
+    """After a failed save: a label that came to the disk without its status is our own.
+
+    Taken for another window's, it would bring back what is erased here before the next try.
+    """
+    project, case_id, autosave = save.project, save.case.id, save.autosave
+    label_version = project.label_version(case_id)
+    if label_version is None or label_version == autosave.label_version:
+        return
+    with contextlib.suppress(DyconError):
+        if np.array_equal(project.read_label(case_id), label):  # type: ignore[arg-type]
+            autosave.label_version, autosave.remote_label = label_version, remote_label

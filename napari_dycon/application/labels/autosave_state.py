@@ -1,0 +1,80 @@
+"""What saving the label of one case has to know: the last saved copy, the disk, and failures.
+
+A label passes through three phases::
+
+    SAVED      everything is on the disk, or will be at the next save
+    FAILED     a save failed, and the user was told; nothing is dropped. Saves in the background
+               wait for ``RETRY_INTERVAL_S`` after one of them failed; ``flush`` tries at once
+    RECOVERED  a copy of what could not be saved lies in the user's home folder
+
+    SAVED, FAILED, RECOVERED -- a save fails ----------> FAILED
+    SAVED, FAILED, RECOVERED -- a save succeeds -------> SAVED   (reported after a failure)
+    FAILED                   -- a copy was recovered --> RECOVERED
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+RETRY_INTERVAL_S = 30.0  # until a save in the background that failed is tried again
+Label = npt.NDArray[np.uint8]
+LabelVersion = tuple[int, int, int]
+
+
+class AutosavePhase(enum.Enum):
+    """How saving the label of a case stands."""
+
+    SAVED = "saved"
+    FAILED = "failed"
+    RECOVERED = "recovered"
+
+
+@dataclass
+class AutosaveState:
+    """State of saving one label.
+
+    Attributes
+    ----------
+    saved_label : copy of the label as it was read or saved last; replaced, never edited
+    label_version : state of the label's file when it was last read or written
+    remote_label : what the file holds where others drew too; ``None`` where it is ``saved_label``
+    save_count : saves started so far, so that a slow older one never overwrites a newer one
+    retry_time : when a save in the background may be tried again, on the monotonic clock in s
+    """
+
+    saved_label: Label
+    label_version: LabelVersion | None
+    remote_label: Label | None = None
+    save_count: int = 0
+    phase: AutosavePhase = AutosavePhase.SAVED
+    retry_time: float = 0.0
+
+    def has_unsaved_changes(self, label: Label) -> bool:
+        """Whether something was drawn, undone or erased since the last save."""
+        return not np.array_equal(label, self.saved_label)
+
+    def can_try(self) -> bool:
+        """Whether a save in the background may be tried: none of them failed just now."""
+        return time.monotonic() >= self.retry_time
+
+    def mark_saved(self) -> bool:
+        """Enter ``SAVED``; returns whether a failure came before, which the user was told."""
+        had_failed = self.phase is not AutosavePhase.SAVED
+        self.phase, self.retry_time = AutosavePhase.SAVED, 0.0
+        return had_failed
+
+    def mark_failed(self, *, retry_later: bool) -> None:
+        """Enter ``FAILED``; with ``retry_later`` the next save in the background has to wait."""
+        self.phase = AutosavePhase.FAILED
+        if retry_later:
+            self.retry_time = time.monotonic() + RETRY_INTERVAL_S
+
+    def mark_recovered(self, label: Label) -> None:
+        """Enter ``RECOVERED``: this label is kept elsewhere, and need not be saved as it is."""
+        self.phase = AutosavePhase.RECOVERED
+        self.saved_label, self.remote_label = label.copy(), None

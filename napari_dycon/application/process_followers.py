@@ -1,0 +1,47 @@
+"""Engine processes that are followed for the open project, until they end or it is closed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from napari_dycon.application.state import AppState
+from napari_dycon.application.task_runner import TaskRunner
+
+Event = dict[str, Any]
+
+
+class ProcessFollowers:
+    """Follows engine processes; those of a closed project are followed no longer."""
+
+    def __init__(self, state: AppState, task_runner: TaskRunner) -> None:
+        self._task_runner = task_runner
+        # What stops following a process, and whether its events have ended already.
+        self._followers: list[tuple[Callable[[], None], threading.Event]] = []
+        state.project_closed.connect(self.stop_all)
+
+    def follow(
+        self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
+    ) -> None:
+        """Follow an engine process until it ends or the project is closed."""
+        ended = threading.Event()
+
+        def relay_events() -> Iterator[Event]:
+            try:
+                yield from events
+            finally:
+                ended.set()
+
+        self._followers = [
+            (stop_following, has_ended)
+            for stop_following, has_ended in self._followers
+            if not has_ended.is_set()
+        ]
+        self._followers.append((self._task_runner.stream(title, relay_events(), on_event), ended))
+
+    def stop_all(self) -> None:
+        """Follow none of them any longer; the processes continue."""
+        for stop_following, _ in self._followers:
+            stop_following()
+        self._followers.clear()

@@ -1,0 +1,68 @@
+"""The state that all services share, and signals that say what changed in it.
+
+Services read and set it and listen to each other's signals; none of them knows the session that
+composes them. It knows no Qt and imports no torch.
+"""
+
+from __future__ import annotations
+
+from psygnal import Signal
+
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.application.run_status import RunStatus
+from napari_dycon.core.crash_report import describe_error
+from napari_dycon.errors import UserError
+from napari_dycon.project.store import Project
+
+
+class AppState:
+    """One project, one case in view, at most one run.
+
+    Services set ``project`` and ``case`` and emit the signals once their own part is done.
+    """
+
+    project_changed = Signal(object)  # Project | None
+    project_closed = Signal()  # services release what belongs to it; before project_changed(None)
+    cases_changed = Signal()  # list, status, classes or scores
+    case_shown = Signal(object)  # ActiveCase | None
+    label_saved = Signal(str)  # case id
+    label_edited = Signal(str)  # case id; changed by a command, not by the brush
+    prediction_changed = Signal(object)  # ActiveCase, after a preview or a prediction
+    run_changed = Signal(object)  # RunStatus
+    event = Signal(dict)  # every event of the engine
+    runs_changed = Signal()
+    hotspot_visited = Signal(int)  # index of the uncertain region now in view
+    message = Signal(str, str)  # level ("info", "warning" or "error"), text for the user
+    prompt_requested = Signal(object)  # UserPrompt
+
+    def __init__(self) -> None:
+        self.project: Project | None = None
+        self.case: ActiveCase | None = None
+        self.run_status = RunStatus()
+
+    def set_run_status(self, status: RunStatus) -> None:
+        """Set the status of the run and emit it when it is another one."""
+        if status != self.run_status:
+            self.run_status = status
+            self.run_changed.emit(status)
+
+    @property
+    def can_prompt(self) -> bool:
+        """Whether a window listens that can ask the user."""
+        return len(self.prompt_requested) > 0
+
+    def require_project(self) -> Project:
+        """Return the open project, or raise what tells the user to open one."""
+        if self.project is None:
+            raise UserError("No project is open. Open one, or make one from a folder of scans.")
+        return self.project
+
+    def require_case(self) -> ActiveCase:
+        """Return the case in view, or raise what tells the user to choose one."""
+        if self.case is None:
+            raise UserError("No case is shown. Choose one in the list of cases first.")
+        return self.case
+
+    def report_error(self, error: Exception) -> None:
+        """Emit an error as a message."""
+        self.message.emit("error", describe_error(error))

@@ -1,0 +1,78 @@
+"""The command ``demo``: run the whole loop on synthetic scans, in napari or without a window."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_dycon.cli.console import (
+    MAX_SCAN_DURATION_S,
+    StatusPrinter,
+    make_progress_bar,
+    print_json,
+    print_status,
+)
+from napari_dycon.cli.options import JsonOption
+
+Event = dict[str, Any]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = Path(
+        "dycon-demo"
+    ),
+    headless: Annotated[bool, typer.Option("--headless", help="Open no window.")] = False,
+    screenshot: Annotated[
+        bool, typer.Option("--screenshot", help="Run in the window, save pictures, close.")
+    ] = False,
+    steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the whole loop on a built-in synthetic cohort."""
+    with show_demo(as_json) as show:
+        if headless:
+            from napari_dycon.demo.run import run_headless
+
+            run_headless(out, steps=steps, on_event=show)
+        else:
+            from napari_dycon.demo.window import run_in_window
+
+            run_in_window(out, steps=steps, close=screenshot, on_event=show)
+
+
+@contextlib.contextmanager
+def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the progress of the demo; yield the function that shows an event."""
+    with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
+        task = progress.add_task("Making scans", total=1.0)
+        phase, print_occasionally = "", StatusPrinter()
+
+        def update_progress(name: str, done: float, total: float, text: str) -> None:
+            nonlocal phase
+            if phase != name:  # training and predictions differ in speed
+                phase = name
+                progress.reset(task)
+            progress.update(task, completed=done, total=total, description=text)
+            print_occasionally(f"{text}, {done / max(total, 1e-9):.0%}")
+
+        def show_event(event: Event) -> None:
+            kind = event["event"]
+            if as_json:
+                print_json(event)
+            elif kind == "demo":
+                print_status(event["message"])
+            elif kind == "templates":
+                print_status(f"Predicted {event['case']}, to compare the others to")
+            elif kind == "step":
+                update_progress(
+                    "training", event["progress"], 1.0, f"Training, step {event['step']}"
+                )
+            elif kind == "predicting":
+                text = f"Predicting {event['case']}"
+                update_progress("predictions", event["done"], event["total"], text)
+
+        yield show_event

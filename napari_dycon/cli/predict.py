@@ -1,0 +1,254 @@
+"""The command ``predict``: masks and uncertainty of a project's cases or of other scans."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from napari_dycon.cli.console import (
+    MAX_SCAN_DURATION_S,
+    is_interactive,
+    make_progress_bar,
+    print_json,
+    print_status,
+)
+from napari_dycon.cli.options import (
+    CasesOption,
+    DeviceOption,
+    JsonOption,
+    ProjectPath,
+    ResampleOption,
+    open_project,
+    parse_case_ids,
+)
+from napari_dycon.core.text import escape_control_characters
+from napari_dycon.errors import DyconError, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from napari_dycon.cli.batch_predict import FailedPrediction
+    from napari_dycon.engine.checkpoints.model_file import TrainedModel
+    from napari_dycon.project.importing.case_import import OnSkip
+    from napari_dycon.project.importing.discovery import Scan
+    from napari_dycon.project.runs.run import Run
+    from napari_dycon.project.store import Project
+
+Event = dict[str, Any]
+
+
+class LoadedNetwork(NamedTuple):
+    """A trained network, and where and how precisely it computes."""
+
+    model: TrainedModel
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class PredictionInputs:
+    """What is predicted, and where results go.
+
+    Attributes
+    ----------
+    scans : files to predict; ``None`` where the project's cases are predicted
+    case_ids : cases of the project
+    folder : of the results
+    incomplete : patients of whom a channel is missing
+    """
+
+    scans: list[Scan] | None
+    case_ids: list[str]
+    folder: Path
+    incomplete: list[FailedPrediction] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """Number of scans to predict."""
+        return len(self.case_ids if self.scans is None else self.scans)
+
+
+def predict(
+    project: ProjectPath,
+    run: Annotated[
+        str | None, typer.Option(help="Run to predict with. Default: newest with weights.")
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
+    cases: CasesOption = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
+    resample: ResampleOption = False,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
+
+    Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
+    2 then, or 1 where memory did not suffice for one.
+    """
+    from napari_dycon.cli.batch_predict import summarize_failures
+
+    opened = open_project(project)
+    chosen = opened.get_run(run)
+    inputs = _resolve_inputs(opened, chosen, images, cases, out)
+    network = _load_network(chosen, device)
+    failures: list[FailedPrediction] = []
+    try:
+        _predict_inputs(opened, chosen, inputs, network, failures, resample, as_json)
+    except DyconError:
+        _report_failures(inputs.incomplete + failures, as_json)
+        raise
+    if not as_json:
+        count = inputs.count - len(failures)
+        text = f"{count} prediction(s) of run {chosen.id} in {inputs.folder}"
+        typer.echo(escape_control_characters(text))
+    all_failures = inputs.incomplete + failures
+    _report_failures(all_failures, as_json)
+    if all_failures:
+        raise summarize_failures(all_failures, inputs.count + len(inputs.incomplete))
+
+
+def _resolve_inputs(
+    project: Project, run: Run, images: Path | None, cases: str | None, out: Path | None
+) -> PredictionInputs:
+    """Find what to predict, and refuse what cannot be before anything is computed."""
+    from napari_dycon.cli.batch_predict import FailedPrediction
+    from napari_dycon.core.containment import ensure_within
+
+    if not run.has_weights:
+        raise UserError(f"Run {run.id} has no weights yet. Train it first.")
+    if images is not None and cases is not None:
+        raise UserError("Give either --images or --cases, not both.")
+    if out is not None and images is None:
+        raise UserError(
+            "--out is for --images; a project's own cases go to its predictions folder."
+        )
+    if out is None:
+        project.require_writable()
+    incomplete: list[FailedPrediction] = []
+    scans = (
+        None
+        if images is None
+        else find_scans_to_predict(
+            images,
+            project.channels,
+            lambda skip: incomplete.append(FailedPrediction(skip.scan.name, skip.error)),
+        )
+    )
+    ids = parse_case_ids(cases) if cases else [case.id for case in project.cases]
+    ids = [project.get_case(case_id).id for case_id in ids]
+    predictions = project.path / "predictions"
+    if scans is None:
+        return PredictionInputs(None, ids, ensure_within(project.path, predictions / run.id))
+    assert images is not None
+    default_folder = predictions / f"{run.id}-{images.resolve().name}"
+    folder = out or ensure_within(project.path, default_folder)
+    check_output_folder(scans, folder, project)
+    return PredictionInputs(scans, ids, folder, incomplete)
+
+
+def _load_network(run: Run, device: str) -> LoadedNetwork:
+    from napari_dycon.engine.checkpoints.model_file import load_model
+    from napari_dycon.engine.device import choose_device, choose_precision
+
+    chosen_device = choose_device(device).device
+    dtype = choose_precision("auto", chosen_device)
+    return LoadedNetwork(load_model(run.weights_path, chosen_device), chosen_device, dtype)
+
+
+def _predict_inputs(
+    project: Project,
+    run: Run,
+    inputs: PredictionInputs,
+    network: LoadedNetwork,
+    failures: list[FailedPrediction],
+    resample: bool,
+    as_json: bool,
+) -> None:
+    """Predict and show the progress; what cannot be predicted is added to ``failures``."""
+    from napari_dycon.cli.batch_predict import predict_case_batch, predict_file_batch
+    from napari_dycon.engine.atlas.templates import attach_atlases
+    from napari_dycon.engine.inference.progress import PredictionProgress
+
+    model, device, dtype = network
+    progress = PredictionProgress(inputs.count)
+    with show_predictions(inputs.count, str(device.type), as_json) as show:
+        model = attach_atlases(project, run, model, device, dtype, show, progress=progress)
+        if inputs.scans is not None:
+            events = predict_file_batch(
+                inputs.scans, inputs.folder, model, device, dtype, resample=resample,
+                failures=failures, on_note=print_status, progress=progress,
+            )  # fmt: skip
+        else:
+            events = predict_case_batch(
+                project, run.id, model, inputs.case_ids, device, dtype, failures=failures,
+                on_note=print_status, progress=progress,
+            )  # fmt: skip
+        for event in events:
+            show(event)
+
+
+def _report_failures(failures: Sequence[FailedPrediction], as_json: bool) -> None:
+    for failure in failures:
+        if as_json:
+            print_json(failure.to_event())
+        elif len(failures) > 1:  # a single one is in the final error
+            print_status(f"{failure.name} was left out: {failure.error}")
+
+
+def find_scans_to_predict(images: Path, channels: Sequence[str], on_skip: OnSkip) -> list[Scan]:
+    """Find the scans to predict in a data set, in folders of patients or in one of files.
+
+    ``on_skip`` is called with patients who lack a channel.
+    """
+    from napari_dycon.project.importing.create_project import scans_from_layout
+    from napari_dycon.project.importing.discovery import contains_scans, find_scans
+    from napari_dycon.project.importing.patient_folders import find_patient_folders
+
+    dataset = scans_from_layout(images, channels, on_skip=on_skip)
+    if dataset:
+        return dataset
+    if len(channels) > 1 and not contains_scans(images):
+        return find_patient_folders(images, channels, on_skip=on_skip)
+    return find_scans(images, "images")
+
+
+def check_output_folder(scans: list[Scan], folder: Path, project: Project) -> None:
+    """Refuse a folder in which results would replace scans, labels or predictions."""
+    from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
+    from napari_dycon.io import get_scan_file
+
+    check_folder(folder, project)
+    scan_paths = list_scan_files(project) | {
+        get_scan_file(path).resolve() for scan in scans for path in scan.images
+    }
+    for scan in scans:
+        check_target(folder / f"{scan.name}.nii.gz", scan_paths)
+
+
+@contextlib.contextmanager
+def show_predictions(total: int, device: str, as_json: bool) -> Iterator[Callable[[Event], None]]:
+    """Show the progress of ``total`` predictions; yield the function that shows an event."""
+    with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
+        task = progress.add_task(f"Predicting on {device}", total=total)
+        if not as_json and not is_interactive():  # a scan takes minutes, and no bar shows it
+            print_status(f"Predicting {total} scan(s) on {device}")
+
+        def show_event(event: Event) -> None:
+            kind = event["event"]
+            if kind == "templates":  # standard output is for the requested predictions
+                print_status(f"Predicted {event['case']}, to compare the others to")
+            elif as_json:
+                print_json(event)
+            elif kind == "predicting":
+                text = f"Predicting {event['case']}"
+                done, count = event["done"], event["total"]
+                progress.update(task, completed=done, total=count, description=text)
+            elif kind == "predicted" and not is_interactive():
+                print_status(f"Predicted {event['case']}")
+
+        yield show_event

@@ -1,0 +1,90 @@
+"""Commands for a project as a whole: create it, list its cases, open it in napari."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from napari_dycon.cli.console import make_progress_bar, print_status
+from napari_dycon.cli.options import (
+    JsonOption,
+    ProjectPath,
+    ResampleOption,
+    open_project,
+    split_names,
+)
+from napari_dycon.cli.tables import show_cases
+
+if TYPE_CHECKING:
+    from napari_dycon.project.importing.case_import import SkippedScan
+
+
+def gui(
+    project: Annotated[Path | None, typer.Argument(help="Project to open.")] = None,
+) -> None:
+    """Open napari with the DyCON panel."""
+    if project is not None:
+        open_project(project)  # a mistake is reported here and not in a window
+    from napari_dycon.widgets.app import open_window
+
+    open_window(project)
+
+
+def new(
+    project: ProjectPath,
+    images: Annotated[
+        Path, typer.Option(help="Folder of scans: NIfTI, NRRD, MetaImage or DICOM series.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option(help="Folder of labels with the same file names as their scans.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of classes 1, 2, ..., separated by commas.")
+    ] = None,
+    max_labels: Annotated[
+        int | None,
+        typer.Option(min=0, help="Maximum number of labels to import, in order of case names."),
+    ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(help="Channels to find in each patient's folder, separated by commas."),
+    ] = None,
+    resample: ResampleOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Create a project from a folder of scans; scans without a label are unlabeled.
+
+    Scans that cannot be used are left out and listed at the end.
+
+    The layouts of nnU-Net raw, the Medical Segmentation Decathlon, BraTS 2019, ISLES 2022, the left
+    atrium challenge and Pancreas-CT are recognized, with their channels and labels.
+    """
+    from napari_dycon.project.importing.create_project import create_project
+
+    skipped: list[SkippedScan] = []
+    with make_progress_bar(as_json) as progress:
+        task = progress.add_task("Reading scans", total=None)
+        created = create_project(
+            project,
+            images,
+            labels,
+            None if classes is None else split_names(classes),
+            lambda done, total, name: progress.update(
+                task, completed=done, total=total, description=f"Reading {name}"
+            ),
+            n_labeled=max_labels,
+            channels=None if channels is None else split_names(channels),
+            resample=resample,
+            on_note=print_status,
+            on_skip=skipped.append,
+        )
+    show_cases(created, as_json, [scan.to_dict() for scan in skipped])
+    for scan in skipped:
+        print_status(scan.message)
+
+
+def cases(project: ProjectPath, as_json: JsonOption = False) -> None:
+    """List the cases of a project."""
+    show_cases(open_project(project), as_json)

@@ -1,0 +1,75 @@
+"""Tables of the commands: the cases of a project, and the measures of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from napari_dycon.cli.console import plain_cell, print_json, print_table
+from napari_dycon.engine.evaluation.formatting import (
+    CASE_COLUMNS,
+    METRIC_COLUMNS,
+    describe_uncertainty,
+    format_evaluation_rows,
+)
+
+if TYPE_CHECKING:
+    from napari_dycon.project.store import Project
+
+
+def show_cases(
+    project: Project, as_json: bool, skipped: Sequence[dict[str, str]] | None = None
+) -> None:
+    """List the cases of a project, in JSON also which scans were left out of it, and why."""
+    rows = [
+        {
+            "id": case.id,
+            "status": case.status,
+            "split": case.split,
+            "images": [str(path) for path in project.image_paths(case.id)],
+        }
+        for case in project.cases
+    ]
+    if as_json:
+        print_json(
+            {
+                "project": project.name,
+                "path": str(project.path),
+                "classes": [c.model_dump() for c in project.classes],
+                "channels": project.channels,
+                "cases": rows,
+                **({} if skipped is None else {"skipped": list(skipped)}),
+            }
+        )
+        return
+    names = ", ".join(f"{c.value} {c.name}" for c in project.classes)
+    title = f"{project.name}: {len(rows)} cases; classes {names}"
+    if len(project.channels) > 1:
+        title += f"; channels {', '.join(project.channels)}"
+    table = Table(title=plain_cell(title))
+    for column in ("case", "status", "use", "scan"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        scan = str(row["images"][0])
+        table.add_row(*map(plain_cell, (row["id"], row["status"], row["split"], scan)))
+    print_table(table)
+
+
+def build_evaluation_table(result: Mapping[str, Any]) -> Table:
+    """Build the table of what ``evaluate_folders`` returned."""
+    summary = result["summary"]
+    table = Table(
+        title=f"{summary['cases']} cases, mean foreground Dice {summary['mean_dice']:.4f} "
+        f"± {summary['sd_dice']:.4f}"
+    )
+    for column in CASE_COLUMNS:
+        table.add_column(column, justify="left", no_wrap=True)
+    for metric in METRIC_COLUMNS:
+        table.add_column(metric.title, justify="right", no_wrap=True)
+    for row in format_evaluation_rows(result):
+        table.add_row(*map(plain_cell, row), style="bold" if row[0] == "mean" else None)
+    if lines := describe_uncertainty(summary):
+        table.caption = "\n".join(lines)
+    return table

@@ -1,0 +1,89 @@
+"""Measures of an evaluation as formatted text, for terminals and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class MetricColumn(NamedTuple):
+    """A column of a table of measures; ``key`` as in the result of an evaluation."""
+
+    key: str
+    title: str
+    format_spec: str
+
+
+CASE_COLUMNS = ("case", "class")
+METRIC_COLUMNS = (
+    MetricColumn("dice", "Dice", ".3f"),
+    MetricColumn("jaccard", "Jaccard", ".3f"),
+    MetricColumn("hd95_mm", "HD95 mm", ".2f"),
+    MetricColumn("asd_mm", "ASD mm", ".2f"),
+    MetricColumn("volume_ml", "volume ml", ".2f"),
+    MetricColumn("reference_volume_ml", "true ml", ".2f"),
+)
+UNCERTAINTY_DESCRIPTIONS = {
+    "auroc": "Errors found by uncertainty, AUROC over the scan (0.5 = chance, 1 = all)",
+    "auroc_foreground": "The same around the structures only",
+    "ece": "Calibration error, ECE (0 is best)",
+    "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
+}
+MISSED_NOTE = (
+    "A structure marked (missed) was not found at all, or found where there is none: its Dice is 0 "
+    "and its distances are the diagonal of the scan."
+)
+
+
+def has_missed_structures(result: Mapping[str, Any]) -> bool:
+    """Whether a structure is marked as missed in any case."""
+    return any(
+        scores["missed"] for case in result["cases"].values() for scores in case["classes"].values()
+    )
+
+
+def format_evaluation_rows(
+    result: Mapping[str, Any], names: Mapping[int, str] | None = None
+) -> list[list[str]]:
+    """Format one row for each case and class, then the mean of each class.
+
+    Parameters
+    ----------
+    result : what ``evaluate_folders`` returned
+    names : names of classes by their values; without one the value is written
+
+    Returns
+    -------
+    Cells in the order of ``CASE_COLUMNS`` and ``METRIC_COLUMNS``.
+    """
+    names = names or {}
+    rows = []
+    for case, case_scores in result["cases"].items():
+        for value, scores in case_scores["classes"].items():
+            missed = " (missed)" if scores["missed"] else ""
+            rows.append([case, _get_class_name(value, names) + missed, *_format_metrics(scores)])
+    for value, statistics in result["summary"]["classes"].items():
+        means = {column.key: statistics[column.key]["mean"] for column in METRIC_COLUMNS}
+        rows.append(["mean", _get_class_name(value, names), *_format_metrics(means)])
+    return rows
+
+
+def describe_uncertainty(summary: Mapping[str, Any]) -> list[str]:
+    """Describe how good the uncertainty maps were, one line for each measure."""
+    measures = summary.get("uncertainty") or {}
+    return [
+        f"{text}: {measures[key]:.3f}"
+        for key, text in UNCERTAINTY_DESCRIPTIONS.items()
+        if measures.get(key) is not None
+    ]
+
+
+def _get_class_name(value: object, names: Mapping[int, str]) -> str:
+    return names.get(int(str(value)), str(value))
+
+
+def _format_metrics(scores: Mapping[str, Any]) -> list[str]:
+    return [
+        "–" if scores[column.key] is None else format(scores[column.key], column.format_spec)
+        for column in METRIC_COLUMNS
+    ]
