@@ -275,8 +275,8 @@ class AtlasConfig(_Settings):
     )
     registration_augmentation_fraction: Fraction = Field(
         default=0.5,
-        description="Fraction of the other labeled patches that come from registered scans, divided "
-        "by the root of the number of labeled cases.",
+        description="Fraction of the other labeled patches that come from registered scans, "
+        "divided by the root of the number of labeled cases.",
     )
     weight: Fraction = Field(
         default=0.0,

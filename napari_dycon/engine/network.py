@@ -19,6 +19,7 @@ from monai.networks.blocks import SimpleASPP
 from monai.networks.blocks.dynunet_block import UnetUpBlock
 from monai.networks.nets import DynUNet
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
@@ -294,8 +295,7 @@ def update_ema(teacher: nn.Module, student: nn.Module, decay: float) -> None:
 
     Buffers are copied.
     """
-    teacher_params: list[Tensor] = list(teacher.parameters())
-    # No public multi-tensor operation has the same rounding; AveragedModel calls this one as well.
-    torch._foreach_lerp_(teacher_params, list(student.parameters()), 1.0 - decay)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    average(list(teacher.parameters()), list(student.parameters()), None)
     for teacher_buffer, student_buffer in zip(teacher.buffers(), student.buffers(), strict=True):
         teacher_buffer.copy_(student_buffer)

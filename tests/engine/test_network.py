@@ -275,7 +275,7 @@ def test_a_network_of_six_levels_gets_cells_enough_for_its_norm(norm: str) -> No
     network = build_network(config, channels=1, classes=2)
     assert network(torch.randn(1, 1, *config.batch.patch_size)).logits.isfinite().all()
     if norm != "group":
-        with pytest.raises(ConfigError, match="single cell of the coarsest level"):
+        with pytest.raises(ConfigError, match="single location of the coarsest level"):
             config.with_changes({"batch.patch_size": (32, 32, 32)})
 
 

@@ -166,7 +166,8 @@ def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
         ) from None
     if array.ndim != dimensions or array.dtype.kind != kind or min(array.shape) < 1:
         raise ProjectError(
-            f"{_describe_file(path)} holds {array.dtype} {array.shape}, which no run prepared. {RETRY_HINT}"
+            f"{_describe_file(path)} holds {array.dtype} {array.shape}, which no run prepared. "
+            f"{RETRY_HINT}"
         )
     return array if mapped else np.array(array)
 

@@ -33,9 +33,11 @@ class FeatureSum:
         d, h, w = bottleneck.shape[2:]
         foreground_fraction = block_mean(foreground[:, None], (d, h, w))
         self._accumulate(
-            (foreground_fraction * bottleneck).sum(dim=(0, 2, 3, 4)), bottleneck.sum(dim=(0, 2, 3, 4)),
-            foreground_fraction.sum(), foreground_fraction.numel(),
-        )  # fmt: skip
+            (foreground_fraction * bottleneck).sum(dim=(0, 2, 3, 4)),
+            bottleneck.sum(dim=(0, 2, 3, 4)),
+            foreground_fraction.sum(),
+            foreground_fraction.numel(),
+        )
 
     def merge(self, other: FeatureSum) -> None:
         """Add the windows of another sum."""

@@ -242,7 +242,7 @@ def setting(header: dict[str, Any], **changes: Any) -> None:
         (lambda h: setting(h, **{"network.projection_hidden": 10**9}), "projection_hidden is 1000000000"),
         (lambda h: setting(h, **{"network.projection_dim": 10**5000}), "digits|damaged|what it is"),
         (lambda h: setting(h, **{"preprocessing.spacing": [0, 1, 1]}), "spacing is 0"),
-        (lambda h: setting(h, **{"optimizer.learning_rate": 10**400}), "learning_rate is out of range"),
+        (lambda h: setting(h, **{"optimizer.learning_rate": 10**400}), "learning_rate cannot be a number of more than 12"),
         (lambda h: setting(h, **{"inference.tta_scales": [1.0] * 10**5}), "expected at most 8"),
         (lambda h: setting(h, surprise=1), "Unknown setting surprise"),
     ],

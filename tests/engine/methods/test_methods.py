@@ -158,20 +158,20 @@ def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "part"),
     [
-        ("uncl_weight", 0.0, "uncl"),
-        ("entropy_weight", 0.0, "uncl"),
-        ("beta_max", 2.0, "uncl"),
-        ("beta_min", 2.0, "uncl"),
-        ("fecl_weight", 0.0, "fecl"),
-        ("fecl_entropy", False, "fecl"),
-        ("fecl_negative_gamma", 1.0, "fecl"),
-        ("fecl_teacher_weight", 1.0, "fecl"),
-        ("cross_volume", True, "fecl"),
-        ("gamma", 0.0, "fecl"),
-        ("temperature", 0.3, "fecl"),
-        ("teacher_confidence", 1.0, "fecl"),
-        ("consistency_weight", 0.0, "consistency"),
-        ("consistency_ramp", 1.0, "consistency"),
+        ("uncl.weight", 0.0, "uncl"),
+        ("uncl.entropy_weight", 0.0, "uncl"),
+        ("uncl.beta_max", 2.0, "uncl"),
+        ("uncl.beta_min", 2.0, "uncl"),
+        ("fecl.weight", 0.0, "fecl"),
+        ("fecl.entropy_weighting", False, "fecl"),
+        ("fecl.negative_gamma", 1.0, "fecl"),
+        ("fecl.teacher_weight", 1.0, "fecl"),
+        ("fecl.cross_patch", True, "fecl"),
+        ("fecl.focal_gamma", 0.0, "fecl"),
+        ("fecl.temperature", 0.3, "fecl"),
+        ("semi_supervised.pseudo_label_threshold", 1.0, "fecl"),
+        ("semi_supervised.consistency_weight", 0.0, "consistency"),
+        ("semi_supervised.consistency_rampup", 1.0, "consistency"),
     ],
 )
 def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, part: str) -> None:
@@ -180,7 +180,7 @@ def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, p
         parts_of(config_for("dycon", **{setting: value})),
     )
     assert [name for name in usual if usual[name] != switched[name]] == [part]
-    if value == 0.0 and setting == f"{part}_weight":
+    if value == 0.0 and setting in (f"{part}.weight", f"semi_supervised.{part}_weight"):
         assert switched[part] == 0.0
 
 
