@@ -86,8 +86,11 @@ def document_commands() -> str:
 def _describe_option_type(option: Any) -> str:
     if option.is_flag:
         return "flag"
-    words = {"integer range": "integer", "path": "path", "file": "path"}
-    name = words.get(option.type.name, option.type.name)
+    annotation = option.type_descriptor.annotation
+    text = str(getattr(annotation, "__name__", annotation))
+    words = {"str": "text", "int": "integer", "float": "number", "path": "path"}
+    found = re.search(r"[a-z]+$|(str|int|float|Path)", text.replace("list", ""), re.IGNORECASE)
+    name = words.get(found[0].lower(), "value") if found else "value"
     return f"{name}, repeatable" if option.multiple else name
 
 
