@@ -57,18 +57,12 @@ def document_commands() -> str:
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         options = [p for p in command.params if p.param_type_name == "option"]
         usage = [f"napari-dycon {name}"]
-        usage += [
-            p.human_readable_name.upper() if p.required else f"[{p.human_readable_name.upper()}]"
-            for p in arguments
-        ]
+        usage += [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
         usage += [f"{p.opts[-1]} {p.name.upper()}" for p in options if p.required]
         parts += [f"## {name}", inspect.cleandoc(command.help or ""), ""]
         parts += ["```text", " ".join([*usage, "[OPTIONS]"]), "```", ""]
         if arguments:
-            rows = [
-                (f"`{p.human_readable_name.upper()}`", getattr(p, "help", "") or "")
-                for p in arguments
-            ]
+            rows = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
             parts += [make_table(["argument", "meaning"], rows), ""]
         rows = [
             (
@@ -186,8 +180,7 @@ def document_shortcuts() -> str:
     theirs = next(
         ast.literal_eval(node.value)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        and getattr(node.targets[0], "id", "") == "NAPARI_SHORTCUTS"
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NAPARI_SHORTCUTS"
     )
     return "\n".join(
         [
