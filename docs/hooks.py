@@ -73,7 +73,8 @@ def document_commands() -> str:
             )
             for p in options
         ]
-        parts += [make_table(["option", "value", "default", "meaning"], rows), ""]
+        if rows:
+            parts += [make_table(["option", "value", "default", "meaning"], rows), ""]
     return "\n".join(parts)
 
 
@@ -222,16 +223,13 @@ def document_events() -> str:
     if rows:
         return make_table(["event", "meaning", "keys"], rows)
     for line in (module.__doc__ or "").splitlines():
-        kind, text = line[:12].strip(), line[12:].strip()
-        if line.startswith("=") or not text or kind == "kind" or line[11:13] not in ("  ",):
-            if rows and line.startswith(" " * 13) and text:
-                rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}")
-            if not re.match(r"^[a-z]+ {2,}\S", line):
-                continue
-        if kind == "kind":
+        kind, text = line[:13].strip(), line[13:].strip()
+        if not text or kind == "kind" or "=" in kind or " " in kind.replace("predicted all", ""):
             continue
-        if re.match(r"^[a-z_]+ {1,}\S", line) and line[:13].rstrip() == kind:
+        if kind:
             rows.append((f"`{kind}`", text))
+        elif rows:
+            rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}")
     return make_table(["event", "keys"], rows)
 
 
@@ -278,8 +276,11 @@ def _describe_origin(result: dict[str, Any]) -> str:
 
 
 def _table_of_rows(result: dict[str, Any]) -> str:
-    rows = [row for row in result.get("rows", []) if isinstance(row, dict)]
-    keys = [key for key in (rows[0] if rows else {}) if not isinstance(rows[0][key], list | dict)]
+    rows = [dict(_flatten(row)) for row in result.get("rows", []) if isinstance(row, dict)]
+    keys = list(dict.fromkeys(key for row in rows for key, _ in row.items()))
+    keys = [key for key in keys if not any(isinstance(row.get(key), list) for row in rows)]
+    if not rows or not keys:
+        return ""
     return make_table(
         [key.replace("_", " ") for key in keys],
         [[_format_figure(row.get(key, "")) for key in keys] for row in rows],
