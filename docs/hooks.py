@@ -264,7 +264,14 @@ def document_speed_results() -> str:
 def document_window_results() -> str:
     """Return how long the window is blocked by common actions."""
     result = json.loads((RESULTS / "window.json").read_text(encoding="utf-8"))
-    return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
+    figures = _flatten({key: result.get(key, {}) for key in ("no_window", "many_cases")})
+    rows = [
+        (key.replace("_", " "), _format_figure(value))
+        for key, value in figures
+        if not isinstance(value, list)
+    ]
+    origin = _describe_origin({**result, **result.get("machine", {}), "machine": result["machine"]})
+    return f"Project of 2,000 cases. {origin}\n\n{make_table(['measure', 'value'], rows)}"
 
 
 def _describe_origin(result: dict[str, Any]) -> str:
@@ -278,7 +285,6 @@ def _describe_origin(result: dict[str, Any]) -> str:
 def _table_of_rows(result: dict[str, Any]) -> str:
     rows = [dict(_flatten(row)) for row in result.get("rows", []) if isinstance(row, dict)]
     keys = list(dict.fromkeys(key for row in rows for key, _ in row.items()))
-    keys = [key for key in keys if not any(isinstance(row.get(key), list) for row in rows)]
     if not rows or not keys:
         return ""
     return make_table(
@@ -288,6 +294,10 @@ def _table_of_rows(result: dict[str, Any]) -> str:
 
 
 def _format_figure(value: object) -> str:
+    if isinstance(value, list) and len(value) == 3:  # Dice, gain and its standard error
+        return f"{value[0]:.4f} ({value[1]:+.4f} ± {value[2]:.4f})"
+    if isinstance(value, list):
+        return ", ".join(map(_format_figure, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
