@@ -1,6 +1,7 @@
 # make demo   the whole loop on a synthetic cohort; leaves pictures, masks and a report in demo-output
 # make test   all checks and tests; what continuous integration runs
 # make lint   ruff and mypy alone
+# make docs   the documentation in site/; warnings are errors
 # Both set everything up on a fresh machine: a virtual environment with pinned packages and, as root
 # on Debian or Ubuntu, the system libraries that a window needs.
 
@@ -17,7 +18,7 @@ SYSTEM_PACKAGES := xvfb xauth libgl1 libegl1 libgl1-mesa-dri libglib2.0-0 libxkb
 	libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0 libxcb-render-util0 libxcb-xinerama0 \
 	libxcb-shape0 libxcb-cursor0 libdbus-1-3 libfontconfig1 fonts-dejavu-core
 
-.PHONY: demo test lint format system clean
+.PHONY: demo test lint format docs system clean
 
 demo: $(VENV)/.installed system
 	test ! -e $(DEMO_OUT)/.napari-dycon-demo || rm -rf $(addprefix $(DEMO_OUT)/,cohort project results)
@@ -37,6 +38,9 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 # torch first and alone: its pin decides which build everything after it is resolved against.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; none was found." >&2; exit 2; }
@@ -47,6 +51,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all,dev]"
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[all,docs]"
 	touch $@
 
 system:
@@ -60,4 +68,4 @@ system:
 	fi
 
 clean:
-	rm -rf $(VENV) $(DEMO_OUT) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(DEMO_OUT) build dist site .pytest_cache .mypy_cache .ruff_cache

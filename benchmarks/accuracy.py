@@ -40,7 +40,7 @@ from napari_dycon.core.types import UNANNOTATED
 
 COMMAND = [sys.executable, "-m", "napari_dycon"]
 QUALITIES = ("auroc", "auroc_foreground", "ece", "rank_correlation")
-RESULTS = Path(__file__).with_name("RESULTS.md")
+RESULTS = Path(__file__).with_name("results")
 Row = dict[str, Any]
 BASELINE = "supervised"
 
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--every", type=int, default=1, help="only every Nth slice is annotated")
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--record", action="store_true", help="append the table to RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="also write results/accuracy-*.json")
     arguments = parser.parse_args()
     if arguments.every < 1:
         parser.error("--every takes 1 or more")
@@ -90,8 +90,18 @@ def main() -> None:
     table = summary(arguments, rows, [row for row in beside if row is not None])
     print("\n" + table)
     if arguments.record:
-        with RESULTS.open("a", encoding="utf-8") as file:
-            file.write("\n" + table + "\n")
+        record(arguments, rows)
+
+
+def record(arguments: argparse.Namespace, rows: list[Row]) -> None:
+    """Write the rows and the arguments to a file of their own in ``results/``."""
+    RESULTS.mkdir(exist_ok=True)
+    options = {name: str(value) for name, value in vars(arguments).items() if name != "work"}
+    options["data"] = arguments.data.name
+    result = {"benchmark": "accuracy", "commit": commit(), "arguments": options, "rows": rows}
+    budget = arguments.time_limit or f"{arguments.steps}steps"
+    name = f"accuracy-{arguments.data.name}-{arguments.labeled}-{arguments.preset}-{budget}.json"
+    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def finished_rows(store: Path) -> dict[str, Row]:

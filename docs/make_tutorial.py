@@ -1,4 +1,4 @@
-"""Makes the pictures of ``tutorial.md`` by doing what it tells, in the real window.
+"""Makes the pictures of ``tutorials/annotate-and-train.md`` by doing what it describes, in the real window.
 
 ``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_tutorial.py [--minutes 4]``
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FULL_RES_FILTERS = 8  # of the one layer at full resolution of a network at half resolution
 # So few filters can all come to speak against a class. Cut off below zero they could then not speak
-# for it either: the network was unsure of it everywhere (see benchmarks/RESULTS.md).
+# for it either: the network was unsure of it everywhere (see benchmarks/NOTES.md).
 FULL_RES_SLOPE = 0.2
 # Of an embedding before it is divided by its length (usually the root of its channels). Where all
 # cells of a patch are the same, they stay near 0 instead of pointing wherever rounding leads.

@@ -34,9 +34,9 @@ from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.helpers import make_plain_label
 from napari_dycon.widgets.window.orthogonal import make_orthogonal_button
 from napari_dycon.widgets.window.shortcuts import (
+    ShortcutsDialog,
     bind_shortcuts,
     build_shortcuts,
-    show_shortcuts,
     unbind_shortcuts,
 )
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
@@ -85,7 +85,7 @@ class DyconPanel(QWidget):
         help_button = QToolButton()
         help_button.setText("?")
         help_button.setToolTip("Keyboard shortcuts (F1)")
-        help_button.clicked.connect(lambda: show_shortcuts(self))
+        help_button.clicked.connect(self.show_shortcuts)
         corner = QWidget()
         corner_layout = QHBoxLayout(corner)
         corner_layout.setContentsMargins(0, 0, 0, 0)
@@ -98,15 +98,21 @@ class DyconPanel(QWidget):
         self.setMinimumWidth(345)
 
         self.session.message.connect(self._notify)
-        self.shortcuts = build_shortcuts(self)
-        bind_shortcuts(self.viewer, self.shortcuts, self)
+        self.shortcuts = build_shortcuts(
+            self.session, self.viewer, self.annotate, self.review, self.show_shortcuts
+        )
+        bind_shortcuts(self.viewer, self.shortcuts, self.session)
         # Layers of rectangles have keys A and D of their own; people expect those of the card.
         self.layers.roi.layer_created.connect(
-            lambda layer: bind_shortcuts(layer, self.shortcuts, self)
+            lambda layer: bind_shortcuts(layer, self.shortcuts, self.session)
         )
         self.viewer.events.theme.connect(self._apply_theme)
         self._apply_theme()
         self.destroyed.connect(self.task_runner.close)
+
+    def show_shortcuts(self) -> None:
+        """Show the keyboard shortcuts in a dialog that does not block the window."""
+        ShortcutsDialog(self, self.shortcuts).show()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
         """Narrow enough to leave the canvas most of a small screen."""

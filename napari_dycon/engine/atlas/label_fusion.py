@@ -5,7 +5,7 @@ NeuroImage 2011, on scans that were registered first: a voxel asks the voxels ne
 deformed scan, and each answers with the weight of how alike their neighborhoods are. So a
 registration that is a voxel off, or a scan that matches badly in one place, does little harm: on
 unlabeled scans of the hippocampus and of the left atrium the fused label is right by two to four
-points of Dice more than the label most voters give (benchmarks/RESULTS.md).
+points of Dice more than the label most voters give (docs/benchmarks.md).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A few of them, those that look most like the scan, are deformed into it (``registration.py``), and
 what their labels say there is fused (``fusion.py``): multi-atlas segmentation, which errs in other
 places than a network does. The mean of both is right more often than either, and knows better how
-sure it is (benchmarks/RESULTS.md). Only labels that the run learned from take part, those predicted
+sure it is (docs/benchmarks.md). Only labels that the run learned from take part, those predicted
 in unlabeled scans (``templates.py``), and never that of the scan itself.
 """
 

@@ -24,7 +24,7 @@ FILTERS = {
     "mps": (16, 32, 64, 128, 256),
     "cuda": (32, 64, 128, 256, 320),
 }
-# Layers at full resolution take most of a CPU's time and add the least: see benchmarks/RESULTS.md.
+# Layers at full resolution take most of a CPU's time and add the least: see benchmarks/NOTES.md.
 HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
 # A graphics card with less free memory gets fewer filters, and patches that fit into what it has.
 SMALL_CARD_BYTES = 10 * 2**30

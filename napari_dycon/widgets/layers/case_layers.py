@@ -108,20 +108,6 @@ class CaseLayers(PaintedLayers):
             return self.ct_window
         return case.intensity_ranges[index]
 
-    @property
-    def axis(self) -> int:
-        """Axis across which the slices in view lie; the first one in 3D."""
-        return next(iter(self.viewer.dims.not_displayed), 0)
-
-    @property
-    def slice_index(self) -> int:
-        """Number of the slice in view across ``axis``."""
-        case = self.session.case
-        if case is None:
-            return 0
-        index = self.viewer.dims.point[self.axis] / case.image.spacing_mm[self.axis]
-        return int(np.clip(round(index), 0, case.image.shape[self.axis] - 1))
-
     def go_to_slice(self, index: int, axis: int) -> None:
         """Show a slice across an axis."""
         case = self.session.case

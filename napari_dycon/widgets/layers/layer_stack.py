@@ -131,6 +131,20 @@ class LayerStack(QObject):
         return self.session.project.classes if self.session.project is not None else []
 
     @property
+    def axis(self) -> int:
+        """Axis across which the slices in view lie; the first one in 3D."""
+        return next(iter(self.viewer.dims.not_displayed), 0)
+
+    @property
+    def slice_index(self) -> int:
+        """Number of the slice in view across ``axis``."""
+        case = self.session.case
+        if case is None:
+            return 0
+        index = self.viewer.dims.point[self.axis] / case.image.spacing_mm[self.axis]
+        return int(np.clip(round(index), 0, case.image.shape[self.axis] - 1))
+
+    @property
     def is_suppressed(self) -> bool:
         """Whether the program itself is changing layers."""
         return self._is_suppressed

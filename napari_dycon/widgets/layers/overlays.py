@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -23,10 +22,8 @@ from napari_dycon.widgets.layers.colormaps import (
     build_difference_colormap,
     build_label_colormap,
 )
+from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.preferences import get_preferences
-
-if TYPE_CHECKING:
-    from napari_dycon.widgets.layers.case_layers import CaseLayers
 
 Mask = npt.NDArray[np.uint8]
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
@@ -38,7 +35,7 @@ KEPT_ROLES = ("difference", "proposal")
 class Overlays:
     """Overlays of the case in view; existing layers get new data, so nothing flickers."""
 
-    def __init__(self, layers: CaseLayers) -> None:
+    def __init__(self, layers: LayerStack) -> None:
         self._layers = layers
         self._session = layers.session
         self.threshold = float(get_preferences().review.show_above)  # below it maps are clear

@@ -7,7 +7,7 @@ box is cut by the slice in view. What a person makes of that rectangle becomes t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,11 +17,9 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_dycon.annotation.regions import Box, with_slice_extent
 from napari_dycon.errors import UserError
+from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.helpers import report_errors
 from napari_dycon.widgets.window.preferences import get_preferences
-
-if TYPE_CHECKING:
-    from napari_dycon.widgets.layers.case_layers import CaseLayers
 
 ROI_COLOR = "#35d0ff"
 LINE_WIDTH_PX = 2
@@ -43,7 +41,7 @@ class RoiController(QObject):
     editing_changed = Signal()
     layer_created = Signal(object)  # a new layer of the box
 
-    def __init__(self, layers: CaseLayers) -> None:
+    def __init__(self, layers: LayerStack) -> None:
         super().__init__(layers)
         self._layers = layers
         self._session = layers.session

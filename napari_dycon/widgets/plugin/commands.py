@@ -10,7 +10,6 @@ from napari.viewer import Viewer
 from napari_dycon.widgets.panel import DyconPanel
 from napari_dycon.widgets.window.helpers import report_errors
 from napari_dycon.widgets.window.orthogonal import INSTALL_HINT, is_installed, toggle_views
-from napari_dycon.widgets.window.shortcuts import show_shortcuts
 
 
 def get_panel(viewer: Viewer) -> DyconPanel:
@@ -25,7 +24,7 @@ def get_panel(viewer: Viewer) -> DyconPanel:
 
 def show_keyboard_shortcuts(viewer: Viewer) -> None:
     """Show the card of all keys."""
-    show_shortcuts(get_panel(viewer))
+    get_panel(viewer).show_shortcuts()
 
 
 def fill_between(viewer: Viewer) -> None:

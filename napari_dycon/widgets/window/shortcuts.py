@@ -1,21 +1,21 @@
-"""Keys of everything frequent, free of napari's own, and the card that lists them."""
+"""Keyboard shortcuts that do not collide with napari's own, and the dialog that lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QDialogButtonBox, QGridLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_dycon.session import Session
+from napari_dycon.widgets.annotate.section import AnnotateSection
 from napari_dycon.widgets.annotate.structure_list import NUMBER_KEYS
+from napari_dycon.widgets.review.section import ReviewSection
 from napari_dycon.widgets.window.helpers import report_errors
-
-if TYPE_CHECKING:
-    from napari_dycon.widgets.panel import DyconPanel
 
 NAPARI_SHORTCUTS = (
     ("2, P / 1, E / 4, F", "brush / eraser (paints background) / bucket"),
@@ -38,11 +38,15 @@ class Shortcut:
     action: Callable[[], object]
 
 
-def build_shortcuts(panel: DyconPanel) -> list[Shortcut]:
-    """All keys of a panel, in the order of work."""
-    tools, brush, review = panel.annotate.tools, panel.annotate.brush, panel.review
-    annotation = panel.session.annotation
-    viewer = panel.viewer
+def build_shortcuts(
+    session: Session,
+    viewer: Viewer,
+    annotate: AnnotateSection,
+    review: ReviewSection,
+    show_help: Callable[[], None],
+) -> list[Shortcut]:
+    """Build all shortcuts of the panel, in the order of work."""
+    tools, brush, annotation = annotate.tools, annotate.brush, session.annotation
     shortcuts = [
         Shortcut("I", "interpolate the structure between annotated slices", tools.fill_between),
         Shortcut(
@@ -53,7 +57,7 @@ def build_shortcuts(panel: DyconPanel) -> list[Shortcut]:
         Shortcut(
             "Shift-G",
             "growth region: draw, edit, back to the brush",
-            panel.layers.roi.toggle_editing,
+            annotate.layers.roi.toggle_editing,
         ),
         Shortcut("A", "accept the proposal", annotation.accept_proposal),
         Shortcut("D", "discard the proposal", annotation.discard_proposal),
@@ -63,30 +67,30 @@ def build_shortcuts(panel: DyconPanel) -> list[Shortcut]:
             lambda: brush.pick_at(viewer.cursor.position),
         ),
         Shortcut("Shift-R", "paint all intensities", lambda: annotation.set_paint_range(None)),
-        Shortcut("S", "mark slice complete", panel.annotate.mark_slice_complete),
+        Shortcut("S", "mark slice complete", annotate.mark_slice_complete),
         Shortcut("N", "next uncertain region", review.next_uncertain_region),
         Shortcut("Shift-N", "previous uncertain region", review.previous_uncertain_region),
         Shortcut("J", "next suggested case", review.next_case),
         Shortcut("T", "show or hide the prediction", lambda: review.toggle_layer("prediction")),
         Shortcut("H", "show or hide the uncertainty", lambda: review.toggle_layer("uncertainty")),
         Shortcut("K", "show or hide the label", lambda: review.toggle_layer("label")),
-        Shortcut("F1", "keyboard shortcuts", lambda: show_shortcuts(panel)),
+        Shortcut("F1", "keyboard shortcuts", show_help),
     ]
     for number in range(1, NUMBER_KEYS + 1):
         shortcuts.append(
             Shortcut(
                 f"Control-{number}",
                 f"structure {number} of the list",
-                lambda number=number: panel.annotate.structures.choose_number(number),  # type: ignore[misc]
+                lambda number=number: annotate.structures.choose_number(number),  # type: ignore[misc]
             )
         )
     return shortcuts
 
 
-def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], panel: DyconPanel) -> None:
+def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], session: Session) -> None:
     """Bind keys to a viewer, or to a layer before its own keys; errors become messages."""
     for shortcut in shortcuts:
-        action = report_errors(panel.session, shortcut.action)
+        action = report_errors(session, shortcut.action)
 
         def pressed(_: Any, action: Callable[[], object] = action) -> None:
             action()
@@ -98,12 +102,6 @@ def unbind_shortcuts(viewer: Viewer, shortcuts: list[Shortcut]) -> None:
     """Give the keys back."""
     for shortcut in shortcuts:
         viewer.bind_key(shortcut.key, None, overwrite=True)
-
-
-def show_shortcuts(panel: DyconPanel) -> None:
-    """Show the card; it does not block the window."""
-    dialog = ShortcutsDialog(panel, build_shortcuts(panel))
-    dialog.show()
 
 
 class ShortcutsDialog(QDialog):

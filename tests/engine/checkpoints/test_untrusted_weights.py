@@ -262,13 +262,6 @@ def test_misleading_headers_are_refused(
     assert len(str(caught.value)) < 2500
 
 
-def test_weights_with_settings_of_earlier_versions_still_predict(weights: Path) -> None:
-    header, body = parts(weights)
-    setting(header, top_k=32, teacher_negatives=True)
-    put(weights, header, body)
-    assert load_model(weights).config.fecl.teacher_weight == 0.0
-
-
 @pytest.mark.parametrize(
     ("text", "found"),
     [

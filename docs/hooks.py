@@ -1,0 +1,316 @@
+"""MkDocs hook: fill pages with what the code and the benchmark files say.
+
+A line ``<!-- generated: NAME -->`` in a page is replaced by the Markdown that ``GENERATORS[NAME]``
+returns, so that the reference cannot drift from the program.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+
+# Links of the files at the top of the repository, as the site's pages name their targets.
+LINKS = {
+    "ARCHITECTURE.md": "architecture.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changelog.md",
+    "SECURITY.md": "concepts/data-safety.md",
+    "docs/": "",
+}
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace the markers of a page; called by MkDocs."""
+    return MARKER.sub(lambda match: GENERATORS[match[1]](), markdown)
+
+
+def make_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        cells = [str(cell).replace("|", "\\|").replace("\n", " ") for cell in row]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def document_commands() -> str:
+    """Return every command with its arguments and options."""
+    import typer
+
+    from napari_dycon.cli.app import app
+
+    root: Any = typer.main.get_command(app)
+    parts = []
+    for name, command in root.commands.items():
+        if command.hidden:
+            continue
+        arguments = [p for p in command.params if p.param_type_name == "argument"]
+        options = [p for p in command.params if p.param_type_name == "option"]
+        usage = [f"napari-dycon {name}"]
+        usage += [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
+        usage += [f"{p.opts[-1]} {p.name.upper()}" for p in options if p.required]
+        parts += [f"## {name}", inspect.cleandoc(command.help or ""), ""]
+        parts += ["```text", " ".join([*usage, "[OPTIONS]"]), "```", ""]
+        if arguments:
+            rows = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
+            parts += [make_table(["argument", "meaning"], rows), ""]
+        rows = [
+            (
+                ", ".join(f"`{word}`" for word in p.opts),
+                _describe_option_type(p),
+                _describe_option_default(p),
+                p.help or "",
+            )
+            for p in options
+        ]
+        if rows:
+            parts += [make_table(["option", "value", "default", "meaning"], rows), ""]
+    return "\n".join(parts)
+
+
+def _describe_option_type(option: Any) -> str:
+    if option.is_flag:
+        return "flag"
+    annotation = option.type_descriptor.annotation
+    text = str(getattr(annotation, "__name__", annotation))
+    words = {"str": "text", "int": "integer", "float": "number", "path": "path"}
+    found = re.search(r"[a-z]+$|(str|int|float|Path)", text.replace("list", ""), re.IGNORECASE)
+    name = words.get(found[0].lower(), "value") if found else "value"
+    return f"{name}, repeatable" if option.multiple else name
+
+
+def _describe_option_default(option: Any) -> str:
+    if option.required:
+        return "required"
+    if option.is_flag or option.default is None or callable(option.default):
+        return ""
+    return f"`{option.default}`" if str(option.default) not in ("()", "[]", "") else ""
+
+
+def document_settings() -> str:
+    """Return every setting of a run, by group."""
+    from napari_dycon.engine import config
+
+    titles = {
+        name: inspect.cleandoc(field.annotation.__doc__ or "")
+        for name, field in config.TrainConfig.model_fields.items()
+        if inspect.isclass(field.annotation) and hasattr(field.annotation, "model_fields")
+    }
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for name, field in config.iterate_settings():
+        group = name.partition(".")[0] if "." in name else ""
+        default = json.dumps(field.default, ensure_ascii=False)
+        groups.setdefault(group, []).append(
+            (
+                f"`{name}`",
+                f"`{default}`",
+                config.describe_type(field),
+                config.describe_range(field),
+                field.description or "",
+            )
+        )
+    parts = []
+    for group, rows in groups.items():
+        parts += [f"## {group or 'Run'}", titles.get(group, "The run itself."), ""]
+        parts += [make_table(["setting", "default", "value", "range", "meaning"], rows), ""]
+    return "\n".join(parts)
+
+
+def document_presets() -> str:
+    """Return every preset with the settings it changes."""
+    from napari_dycon.engine import config
+
+    defaults = {name: field.default for name, field in config.iterate_settings()}
+    parts = []
+    for name in config.list_presets():
+        values = config.load_preset(name)
+        methods = values.pop("methods", {})
+        parts += [f"## {name}", config.describe_preset(name).rstrip(".") + ".", ""]
+        rows = [
+            (f"`{key}`", f"`{json.dumps(value)}`", f"`{json.dumps(defaults.get(key))}`", "all")
+            for key, value in _flatten(values)
+        ]
+        for method, settings in methods.items():
+            rows += [
+                (
+                    f"`{key}`",
+                    f"`{json.dumps(value)}`",
+                    f"`{json.dumps(defaults.get(key))}`",
+                    f"`{method}`",
+                )
+                for key, value in _flatten(settings)
+            ]
+        parts += [make_table(["setting", "value", "built-in default", "methods"], rows), ""]
+    return "\n".join(parts)
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    flat: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat += _flatten(value, f"{prefix}{key}.")
+        else:
+            flat.append((f"{prefix}{key}", value))
+    return flat
+
+
+def document_shortcuts() -> str:
+    """Return the keyboard shortcuts; the module is parsed, since importing it needs a display."""
+    source = (ROOT / "napari_dycon/widgets/window/shortcuts.py").read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    ours = [
+        (f"`{_format_key(node.args[0].value)}`", node.args[1].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "id", "") == "Shortcut"
+        and len(node.args) > 1
+        and isinstance(node.args[0], ast.Constant)
+        and isinstance(node.args[1], ast.Constant)
+    ]
+    ours.append(("`Ctrl+1`, `Ctrl+2`, …", "select a structure by its number in the list"))
+    theirs = next(
+        ast.literal_eval(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "NAPARI_SHORTCUTS"
+    )
+    return "\n".join(
+        [
+            "## napari-dycon",
+            "",
+            make_table(["key", "action"], ours),
+            "",
+            "## napari",
+            "",
+            make_table(["key", "action"], [(f"`{key}`", text) for key, text in theirs]),
+        ]
+    )
+
+
+def _format_key(key: str) -> str:
+    return key.replace("Control", "Ctrl").replace("-", "+")
+
+
+def document_events() -> str:
+    """Return the events of a run: from typed events if the module has them, else its docstring."""
+    module = importlib.import_module("napari_dycon.project.runs.events")
+    typed = [
+        one
+        for one in vars(module).values()
+        if inspect.isclass(one) and "event" in getattr(one, "model_fields", {})
+    ]
+    rows = []
+    for one in typed:
+        kinds = get_args(one.model_fields["event"].annotation)
+        if not kinds:
+            continue
+        keys = [
+            f"`{name}`" + (f" ({field.description})" if field.description else "")
+            for name, field in one.model_fields.items()
+            if name not in ("event", "time")
+        ]
+        about = inspect.cleandoc(one.__doc__ or "").split("\n\n")[0]
+        rows.append((", ".join(f"`{kind}`" for kind in kinds), about, ", ".join(keys)))
+    if rows:
+        return make_table(["event", "meaning", "keys"], rows)
+    for line in (module.__doc__ or "").splitlines():
+        kind, text = line[:13].strip(), line[13:].strip()
+        if not text or kind == "kind" or "=" in kind or " " in kind.replace("predicted all", ""):
+            continue
+        if kind:
+            rows.append((f"`{kind}`", text))
+        elif rows:
+            rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}")
+    return make_table(["event", "keys"], rows)
+
+
+def include_file(name: str) -> Callable[[], str]:
+    """Return a generator of a file at the top of the repository, with links of the site."""
+
+    def read() -> str:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for old, new in LINKS.items():
+            text = text.replace(f"]({old}", f"]({new}")
+        return text
+
+    return read
+
+
+def document_prediction_results() -> str:
+    """Return the comparison of ways to predict, a table for each data set."""
+    parts = []
+    for file in sorted(RESULTS.glob("predict-*.json")):
+        result = json.loads(file.read_text(encoding="utf-8"))
+        parts += [f"**{file.stem.removeprefix('predict-')}** ({_describe_origin(result)})", ""]
+        parts += [_table_of_rows(result), ""]
+    return "\n".join(parts)
+
+
+def document_speed_results() -> str:
+    """Return the time and memory of training steps."""
+    result = json.loads((RESULTS / "speed.json").read_text(encoding="utf-8"))
+    return f"{_describe_origin(result)}\n\n{_table_of_rows(result)}"
+
+
+def document_window_results() -> str:
+    """Return how long the window is blocked by common actions."""
+    result = json.loads((RESULTS / "window.json").read_text(encoding="utf-8"))
+    figures = _flatten({key: result.get(key, {}) for key in ("no_window", "many_cases")})
+    rows = [
+        (key.replace("_", " "), _format_figure(value))
+        for key, value in figures
+        if not isinstance(value, list)
+    ]
+    origin = _describe_origin({**result, **result.get("machine", {}), "machine": result["machine"]})
+    return f"Project of 2,000 cases. {origin}\n\n{make_table(['measure', 'value'], rows)}"
+
+
+def _describe_origin(result: dict[str, Any]) -> str:
+    machine = result.get("machine", "")
+    if isinstance(machine, dict):
+        machine = f"{machine.get('processor', '')}, {machine.get('cores', '?')} cores"
+    command = str(result.get("command", "")).removeprefix("python ")
+    return f"`python {command}`, commit {result.get('commit', 'unknown')}, {machine}"
+
+
+def _table_of_rows(result: dict[str, Any]) -> str:
+    rows = [dict(_flatten(row)) for row in result.get("rows", []) if isinstance(row, dict)]
+    keys = list(dict.fromkeys(key for row in rows for key, _ in row.items()))
+    if not rows or not keys:
+        return ""
+    return make_table(
+        [key.replace("_", " ") for key in keys],
+        [[_format_figure(row.get(key, "")) for key in keys] for row in rows],
+    )
+
+
+def _format_figure(value: object) -> str:
+    if isinstance(value, list) and len(value) == 3:  # Dice, gain and its standard error
+        return f"{value[0]:.4f} ({value[1]:+.4f} ± {value[2]:.4f})"
+    if isinstance(value, list):
+        return ", ".join(map(_format_figure, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+GENERATORS: dict[str, Callable[[], str]] = {
+    "commands": document_commands,
+    "settings": document_settings,
+    "presets": document_presets,
+    "shortcuts": document_shortcuts,
+    "events": document_events,
+    "contributing": include_file("CONTRIBUTING.md"),
+    "architecture": include_file("ARCHITECTURE.md"),
+    "changelog": include_file("CHANGELOG.md"),
+    "predict": document_prediction_results,
+    "speed": document_speed_results,
+    "window": document_window_results,
+}
