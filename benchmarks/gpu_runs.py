@@ -113,7 +113,8 @@ def _resume(lab: Lab, precision: str) -> Measures:
     patch = {} if lab.quick else {"batch.patch_size": [32, 48, 48]}
     steps, stop_at = (6, 3) if lab.quick else (RESUME_STEPS, STOP_AT)
     config = lab.config(
-        "dycon", steps=steps, **{"semi_supervised.start": 0.3, "intervals.validation_s": 3600.0}, precision=precision,
+        "dycon", steps=steps, precision=precision,
+        **{"semi_supervised.start": 0.3, "intervals.validation_s": 3600.0},
         **{"intervals.checkpoint_s": 0.0}, **patch,
     )  # fmt: skip
     whole = _weights(lab, config)

@@ -124,7 +124,8 @@ def compare(work: Path, steps: int, kills: int) -> int:
     folder = work / f"exact-{steps}-{kills}"
     shutil.rmtree(folder, ignore_errors=True)
     config = make_config(
-        "dycon", device="cpu", precision="float32", steps=steps, **{"intervals.checkpoint_s": 2.0, "batch.patch_size": [32, 32, 32]},
+        "dycon", device="cpu", precision="float32", steps=steps,
+        **{"intervals.checkpoint_s": 2.0, "batch.patch_size": [32, 32, 32]},
     )  # fmt: skip
     begin = time.monotonic()
     found = exact(make_project(folder, 40, 8), config, kills)

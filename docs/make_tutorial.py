@@ -1,4 +1,5 @@
-"""Makes the pictures of ``tutorials/annotate-and-train.md`` by doing what it describes, in the real window.
+"""Makes the pictures of ``tutorials/annotate-and-train.md`` by doing what it describes, in the
+real window.
 
 ``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_tutorial.py [--minutes 4]``
 
@@ -26,7 +27,7 @@ from napari_dycon import io
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import make_config
 from napari_dycon.widgets.app import make_window
-from napari_dycon.widgets.window.shortcuts import ShortcutsDialog, build_shortcuts
+from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 PICTURES = Path(__file__).with_name("pictures")
 SIZE = (1366, 768)
@@ -151,7 +152,7 @@ def walk(folder: Path, minutes: float) -> None:
     take(viewer, "07-difference")
     panel.review.toggles["difference"].setChecked(False)
     panel.review.toggles["uncertainty"].setChecked(True)
-    card = ShortcutsDialog(panel, build_shortcuts(panel))
+    card = ShortcutsDialog(panel, panel.shortcuts)
     card.show()
     settle(1)
     card.grab().save(str(PICTURES / "08-keys.png"))

@@ -11,7 +11,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_dycon.project.store import Project
-from napari_dycon.widgets.window.shortcuts import ShortcutsDialog, build_shortcuts
+from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 pytestmark = pytest.mark.gui
 # In names of actions of layers that nobody labels on.
@@ -65,7 +65,7 @@ def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
             continue  # of layers that nobody labels on
         theirs |= {str(key) for key in keys}
     layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
-    for key in build_shortcuts(panel):
+    for key in panel.shortcuts:
         wanted = key.key.replace("-", "+").replace("Control", "Ctrl")
         assert wanted not in layer_keys, key.key
         assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
@@ -286,7 +286,7 @@ def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot
     press(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
     assert panel.layers.find_layer("label").selected_label == 2
     assert panel.annotate.structures.value == 2
-    card = ShortcutsDialog(panel, build_shortcuts(panel))
+    card = ShortcutsDialog(panel, panel.shortcuts)
     qtbot.addWidget(card)
     card.show()
     assert card.height() < 700

@@ -83,7 +83,8 @@ class DrawTools(QWidget):
         )
         self.keep_largest_button = make_button(
             "Keep largest component",
-            "Keep the largest connected component of the selected structure; the others become background",
+            "Keep the largest connected component of the selected structure; "
+            "the others become background",
             report_errors(session, lambda: annotation.keep_largest_component(structures.value)),
         )
         self.busy_label = QLabel("")

@@ -20,7 +20,8 @@ HEADERS = ("Case", "Status", "Next", "Dice")
 HEADER_TIPS = (
     "Scans of the project",
     'How far a case is annotated; "valid.": kept for validation, never learned from',
-    "Which unlabeled cases to label next, 1 first: cases the network is uncertain about and that are "
+    "Which unlabeled cases to label next, 1 first: cases the network is uncertain about and that "
+    "are "
     "unlike the labeled ones",
     "Dice between label and newest prediction, mean over structures",
 )

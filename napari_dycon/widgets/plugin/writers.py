@@ -70,7 +70,8 @@ def write_labels(path: str, data: Any, attributes: Mapping[str, Any]) -> list[st
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return _write_layer(path, array.astype(dtype), data, attributes)
     raise FileFormatError(
-        f"{_layer_name(attributes)} holds labels up to {high}; expected numbers that a file can hold."
+        f"{_layer_name(attributes)} holds labels up to {high}; "
+        "expected numbers that a file can hold."
     )
 
 
@@ -94,7 +95,8 @@ def _output_path(path: Path) -> Path:
     target = path.with_name(path.name + WRITABLE_SUFFIXES[0])
     if target.exists():
         raise UserError(
-            f"{target.name} is there already. Save under its whole name, with {WRITABLE_SUFFIXES[0]}, to "
+            f"{target.name} is there already. Save under its whole name, with "
+            f"{WRITABLE_SUFFIXES[0]}, to "
             "replace it, or under another name."
         )
     return target
@@ -136,7 +138,8 @@ def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any])
     for other_name, candidate in others:
         if not np.allclose(_window_to_world(grid), _window_to_world(candidate), atol=TOLERANCE_MM):
             raise GeometryError(
-                f"{_layer_name(attributes)} lies over {first_name} and over {other_name}, which are in different "
+                f"{_layer_name(attributes)} lies over {first_name} and over {other_name}, "
+                "which are in different "
                 "places of the patient. Remove the scan it does not belong to, then save again."
             )
     return grid if matching else _create_grid(shape, _window_to_world(grid) @ layer_affine)
@@ -155,7 +158,8 @@ def _compute_layer_affine(attributes: Mapping[str, Any]) -> Affine:
         or np.any(scale * np.diag(affine)[:3] <= 0)
     ):
         raise GeometryError(
-            f"{_layer_name(attributes)} is turned, mirrored or sheared by its own settings; expected "
+            f"{_layer_name(attributes)} is turned, mirrored or sheared by its own settings; "
+            "expected "
             "scale and translate alone. Reset its transform (rotate, shear, affine), then save."
         )
     scale_translate = np.diag([*scale, 1.0])
