@@ -1,6 +1,6 @@
 # make demo   the whole loop on a synthetic cohort; leaves pictures, masks and a report in demo-output
 # make test   all checks and tests; what continuous integration runs
-# make lint   ruff and mypy alone
+# make lint   ruff, mypy and codespell alone
 # make docs   the documentation in site/; warnings are errors
 # Both set everything up on a fresh machine: a virtual environment with pinned packages and, as root
 # on Debian or Ubuntu, the system libraries that a window needs.
@@ -33,6 +33,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
