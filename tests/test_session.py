@@ -108,7 +108,7 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     seen: list[dict[str, Any]] = []
     session.event.connect(seen.append)
     run = session.start_training(make_config("dycon", **TINY), steps=10_000)
-    with pytest.raises(BusyError, match=f"Run {run} is at work"):
+    with pytest.raises(BusyError, match=f"Run {run} is running"):
         session.start_training()
     other = Session()
     other.open_project(session.project.path)  # a second window finds the run
@@ -136,5 +136,5 @@ def test_errors_reach_the_caller_of_a_script(session: Session) -> None:
         session.open_project("/nowhere/at/all")
     with pytest.raises(UserError, match="no case 'x'"):
         session.show_case("x")
-    with pytest.raises(UserError, match="No run is at work"):
+    with pytest.raises(UserError, match="No run is active"):
         session.pause()

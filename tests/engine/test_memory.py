@@ -78,7 +78,7 @@ def test_features_normed_over_batches_are_never_computed_twice() -> None:
     while (lower := plan.reduce(config)) is not None:
         plan = lower
     assert plan == MemoryPlan((32, 32, 32), 2, False)
-    with pytest.raises(ConfigError, match="activation_checkpointing needs another norm"):
+    with pytest.raises(ConfigError, match="activation_checkpointing needs another network.norm"):
         make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
@@ -110,7 +110,7 @@ def test_a_plan_is_made_to_fit(share: float) -> None:
     config = make_config(
         "dycon", **{"batch.patch_size": [64, 64, 64], "network.filters": [24, 48, 96, 128, 128]}
     )
-    settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": True}
+    settings: dict[str, Any] = {"channels": 1, "classes": 2, "has_unlabeled": True}
     need = MemoryPlan.from_config(config).estimate_bytes(config, **settings)
     free = int(need * share / memory.USABLE_FRACTION) + 1
     fitted = fit_to_memory(config, free, **settings)
@@ -367,7 +367,7 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
             }
         ),
     )
-    settings: dict[str, Any] = {"channels": 1, "classes": 2, "unlabeled": False}
+    settings: dict[str, Any] = {"channels": 1, "classes": 2, "has_unlabeled": False}
     need = MemoryPlan.from_config(config).estimate_bytes(config, **settings)
     done = subprocess.run(
         [

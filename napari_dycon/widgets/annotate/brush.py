@@ -42,7 +42,7 @@ class BrushControls(QWidget):
             lambda: self.select_value(0),
         )
         self.erase_button = make_button(
-            "Erase annotation",
+            "Erase",
             "Take annotations away: what is painted over counts as not annotated again",
             lambda: self.select_value(UNANNOTATED),
         )

@@ -57,14 +57,14 @@ class AnnotateSection(QWidget):
         layout.addWidget(self.ct_window)
         layout.addWidget(self.structures)
         layout.addWidget(self.brush)
-        collapsible = QCollapsible("Fill, grow, tidy")
+        collapsible = QCollapsible("Tools")
         collapsible.layout().setContentsMargins(0, 0, 0, 0)
         collapsible.addWidget(self.tools)
         collapsible.expand(animate=False)
         layout.addWidget(collapsible)
         for row in (
-            (self.complete_slice_button, self.complete_case_button),
-            (self.reviewed_button,),
+            (self.complete_slice_button,),
+            (self.complete_case_button, self.reviewed_button),
         ):
             line = QHBoxLayout()
             for item in row:

@@ -38,12 +38,12 @@ class DrawTools(QWidget):
             "Where annotated slices lie 6 mm apart or more, borders between them follow the scan"
         )
         self.copy_previous_button = make_button(
-            "Copy from previous slice",
+            "Copy previous slice",
             "Copy the chosen structure from the slice before the one in view (key W)",
             report_errors(session, lambda: self.copy_neighbor_slice(-1)),
         )
         self.copy_next_button = make_button(
-            "Copy from next slice",
+            "Copy next slice",
             "Copy the chosen structure from the slice after the one in view (Shift+W)",
             report_errors(session, lambda: self.copy_neighbor_slice(1)),
         )
@@ -100,7 +100,8 @@ class DrawTools(QWidget):
                 (self.roi_controls, None),
                 (self.accept_button, self.discard_button),
                 (self.smooth_button, self.smoothing_sigma),
-                (self.fill_holes_button, self.keep_largest_button),
+                (self.fill_holes_button, None),
+                (self.keep_largest_button, None),
                 (self.busy_label, None),
             )
         ):

@@ -94,7 +94,7 @@ def test_what_is_painted_while_it_computes_stays(
     task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
     label[8, 7, 7] = 0
-    with pytest.raises(BusyError, match="still at work"):
+    with pytest.raises(BusyError, match="still running"):
         session.annotation.smooth(1, 1.0)
     task_runner.waiting.pop()()
     assert label[8, 7, 7] == 0
@@ -242,9 +242,9 @@ def test_accepting_a_slice_or_a_piece_leaves_the_rest(session: Session) -> None:
     assert changed == 64
     assert (label[10:14, 10:14, 10:14] == 1).all()
     assert label[2, 2, 2] == 255
-    with pytest.raises(UserError, match="no predicted structure at that place"):
+    with pytest.raises(UserError, match="no predicted structure at that position"):
         session.accept_prediction(component=(8, 8, 8))
-    with pytest.raises(UserError, match="no predicted structure at that place"):
+    with pytest.raises(UserError, match="no predicted structure at that position"):
         session.accept_prediction(component=(99, 8, 8))
 
 

@@ -138,7 +138,7 @@ def test_no_label_of_an_unlabeled_case_is_even_opened(project: Project, method: 
 
 
 def test_an_unlabeled_batch_has_no_label() -> None:
-    assert UnlabeledBatch._fields == ("image", "position", "extent")
+    assert UnlabeledBatch._fields == ("image", "patch_center", "patch_size")
     assert set(UnlabeledCase.__dataclass_fields__) == {"id", "image"}
 
 
