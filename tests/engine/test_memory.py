@@ -78,7 +78,7 @@ def test_features_normed_over_batches_are_never_computed_twice() -> None:
     while (lower := plan.reduce(config)) is not None:
         plan = lower
     assert plan == MemoryPlan((32, 32, 32), 2, False)
-    with pytest.raises(ConfigError, match="activation_checkpointing needs another network.norm"):
+    with pytest.raises(ConfigError, match=r"activation_checkpointing needs another network\.norm"):
         make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
