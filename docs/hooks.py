@@ -99,7 +99,7 @@ def _describe_option_default(option: Any) -> str:
 
 def document_settings() -> str:
     """Return every setting of a run, by group."""
-    from napari_dycon.engine import config
+    from napari_dycon.engine import config, config_errors
 
     titles = {
         name: inspect.cleandoc(field.annotation.__doc__ or "")
@@ -114,8 +114,8 @@ def document_settings() -> str:
             (
                 f"`{name}`",
                 f"`{default}`",
-                config.describe_type(field),
-                config.describe_range(field),
+                config_errors.describe_type(field),
+                config_errors.describe_range(field),
                 field.description or "",
             )
         )
@@ -128,14 +128,14 @@ def document_settings() -> str:
 
 def document_presets() -> str:
     """Return every preset with the settings it changes."""
-    from napari_dycon.engine import config
+    from napari_dycon.engine import config, presets
 
     defaults = {name: field.default for name, field in config.iterate_settings()}
     parts = []
-    for name in config.list_presets():
-        values = config.load_preset(name)
+    for name in presets.list_presets():
+        values = presets.load_preset(name)
         methods = values.pop("methods", {})
-        parts += [f"## {name}", config.describe_preset(name).rstrip(".") + ".", ""]
+        parts += [f"## {name}", presets.describe_preset(name).rstrip(".") + ".", ""]
         rows = [
             (f"`{key}`", f"`{json.dumps(value)}`", f"`{json.dumps(defaults.get(key))}`", "all")
             for key, value in _flatten(values)

@@ -64,7 +64,7 @@ def grow(
     box: Slices,
     spacing: Sequence[float],
 ) -> GrowResult:
-    """Grow all structures inside a box; only what nobody annotated is written.
+    """Grow all structures inside a box; only unannotated voxels are written.
 
     What is outside the box counts as background, and so do the box's outermost voxels where
     nobody painted and that are not as bright as the strokes: a structure may be larger than the

@@ -191,7 +191,7 @@ class ImportExport:
         self._task_runner.submit_with_progress("Exporting", write_export, on_done, on_error)
 
     def check_export(self) -> None:
-        """Refuse a second export while one is at work."""
+        """Refuse a second export while one is running."""
         if self.is_exporting:
             raise BusyError("An export is already running. Wait until it has finished.")
 

@@ -20,10 +20,10 @@ from napari_dycon.cli.run_lock import acquire_run, with_process_record
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
-    list_presets,
     make_config,
     parse_overrides,
 )
+from napari_dycon.engine.presets import list_presets
 from napari_dycon.errors import UserError
 
 if TYPE_CHECKING:

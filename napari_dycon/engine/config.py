@@ -9,14 +9,11 @@ so that a window can prepare a run without loading it.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from importlib import resources
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
-import annotated_types
 from pydantic import (
     AllowInfNan,
     BaseModel,
@@ -28,8 +25,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
+from napari_dycon.engine.config_errors import MAX_NUMBER, describe_error
+from napari_dycon.engine.presets import load_preset
 from napari_dycon.errors import ConfigError
 
 Method = Literal["dycon", "secl-region", "secl-anatomical", "mean-teacher", "supervised"]
@@ -38,7 +36,6 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 METHODS: tuple[str, ...] = get_args(Method)
 DEVICES: tuple[str, ...] = get_args(Device)
 
-MAX_NUMBER = 1e30
 MAX_LEVELS = 8
 MAX_PATCH_VOXELS = 512**3
 MAX_TTA_SCALES = 8
@@ -384,7 +381,7 @@ class TrainConfig(_Settings):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise ConfigError(_describe_error(error.errors()[0])) from None
+            raise ConfigError(describe_error(error.errors()[0], dict(iterate_settings()))) from None
 
 
 def iterate_settings() -> Iterator[tuple[str, FieldInfo]]:
@@ -411,33 +408,6 @@ def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dic
         else:
             merged[name] = value
     return merged
-
-
-def list_presets() -> list[str]:
-    """Names of the presets that ship with the package."""
-    folder = resources.files("napari_dycon") / "resources" / "presets"
-    return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith("json"))
-
-
-def describe_preset(name: str) -> str:
-    """What a preset is for, in a sentence."""
-    return str(_read_preset(name).get("description", ""))
-
-
-def load_preset(name: str) -> dict[str, Any]:
-    """Settings of a preset, nested."""
-    values = _read_preset(name)
-    values.pop("description", None)
-    return values
-
-
-def _read_preset(name: str) -> dict[str, Any]:
-    if name not in list_presets():
-        raise ConfigError(
-            f"There is no preset '{name}'. Choose one of: {', '.join(list_presets())}."
-        )
-    file = resources.files("napari_dycon") / "resources" / "presets" / f"{name}.json"
-    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def make_config(
@@ -476,104 +446,3 @@ def parse_overrides(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             result[key.strip()] = text
     return result
-
-
-def _describe_error(error: ErrorDetails) -> str:
-    """A sentence about the first thing that is wrong, with what was found and expected."""
-    fields = dict(iterate_settings())
-    names = [str(part) for part in error["loc"]]
-    name = next(
-        (n for n in (".".join(names[:2]), ".".join(names[:1])) if n in fields), ".".join(names)
-    )
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(name, fields, n=1, cutoff=0.5) or [
-            known for known in fields if known.rpartition(".")[2] == names[-1]
-        ]
-        known = f"Did you mean {near[0]}? " if near else ""
-        return f"Unknown setting {name}. {known}Known settings: {', '.join(sorted(fields))}."
-    if kind == "value_error":
-        text = str(error["ctx"]["error"])
-        subject = "Setting" if not names or name not in fields else f"Setting {name}"
-        return f"{subject} {text}."
-    found = _shorten(error["input"])
-    context = error.get("ctx", {})
-    if kind == "literal_error":
-        choices = ", ".join(get_choices(fields[name]))
-        return f"Setting {name} is {found}; expected one of: {choices}."
-    if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-        return f"Setting {name} is {found}; expected {describe_range(fields[name]) or context}."
-    if kind in ("too_long", "too_short"):
-        limit = context.get("max_length", context.get("min_length"))
-        bound = "at most" if kind == "too_long" else "at least"
-        return f"Setting {name} has {context['actual_length']} values; expected {bound} {limit}."
-    if kind == "finite_number":
-        return f"Setting {name} is out of range; expected a finite number."
-    if name in fields:
-        return f"Setting {name} cannot be {found}; expected {describe_type(fields[name])}."
-    return f"Setting {name} cannot be {found}; expected its settings by name."
-
-
-def get_choices(field: FieldInfo) -> list[str]:
-    """Words that a setting may be; empty for one that is no choice of words."""
-    for part in _iterate_types(field.annotation):
-        if get_origin(part) is Literal:
-            return [str(choice) for choice in get_args(part)]
-    return []
-
-
-def describe_range(field: FieldInfo) -> str:
-    """The numbers a setting may be, such as "0 to 1"; empty where any number will do."""
-    bounds = [*field.metadata]
-    for part in _iterate_types(field.annotation):
-        if get_origin(part) is Annotated:
-            bounds += [*get_args(part)[1:]]
-    bounds += [
-        inner for bound in bounds if isinstance(bound, FieldInfo) for inner in bound.metadata
-    ]
-    low = [b.ge for b in bounds if isinstance(b, annotated_types.Ge) and b.ge != -MAX_NUMBER]
-    high = [b.le for b in bounds if isinstance(b, annotated_types.Le) and b.le != MAX_NUMBER]
-    above = [b.gt for b in bounds if isinstance(b, annotated_types.Gt)]
-    if above:
-        return f"more than {above[-1]:,}" + (f", at most {high[-1]:,}" if high else "")
-    if low and high:
-        return f"{low[-1]:,} to {high[-1]:,}"
-    return f"{low[-1]:,} or more" if low else ""
-
-
-def describe_type(field: FieldInfo) -> str:
-    """What may be written for a setting, such as "a list of 3 numbers such as [1,1,1]"."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
-    examples = {int: "1", float: "0.5"}
-    found = []
-    for part in _iterate_types(field.annotation):
-        if get_origin(part) is tuple:
-            kinds = get_args(part)
-            item = next(kind for kind in _iterate_types(kinds[0]) if kind in examples)
-            count = 2 if kinds[-1] is Ellipsis else len(kinds)
-            size = "" if kinds[-1] is Ellipsis else f"{count} "
-            found.append(f"a list of {size}numbers such as [{','.join([examples[item]] * count)}]")
-            break
-        if get_origin(part) is Literal:
-            found.append(f"one of: {', '.join(get_choices(field))}")
-        elif part in words:
-            found.append(words[part])
-    if type(None) in _iterate_types(field.annotation):
-        found.append("null")
-    return " or ".join(found)
-
-
-def _iterate_types(annotation: Any) -> Iterator[Any]:
-    """An annotation and everything that it is made of."""
-    yield annotation
-    if get_origin(annotation) is not Literal:
-        for part in get_args(annotation):
-            yield from _iterate_types(part)
-
-
-def _shorten(value: Any) -> str:
-    """A value from anywhere in at most 80 characters."""
-    if isinstance(value, int) and abs(value) >= 10**12:
-        return "a number of more than 12 digits"
-    text = repr(value)
-    return text if len(text) < 80 else f"{text[:77]}..."

@@ -34,8 +34,8 @@ from napari_dycon.project.store import Project
 
 Thumbnail = npt.NDArray[np.uint8]
 THUMBNAIL_PIXELS = 48  # pixels of the longer side
-THUMBNAIL_BATCH = 6  # pictures made before the list is told
-BATCH_S = 0.5  # of reading labels and predictions, before the list is told
+THUMBNAIL_BATCH = 6  # thumbnails drawn before the list is updated
+BATCH_S = 0.5  # of reading labels and predictions, before the list is updated
 FileVersion = tuple[object, ...]
 
 
@@ -111,7 +111,7 @@ class CaseSummaries:
                 self._compare_labels()
             self._schedule_refresh()
 
-        def on_error(_: Exception) -> None:  # of files that somebody else is changing; next time
+        def on_error(_: Exception) -> None:  # the files are being changed elsewhere; try again later
             self._is_refreshing = False
             self._needs_refresh = False
 
@@ -269,7 +269,7 @@ def _load_thumbnail(project: Project, case: str) -> Thumbnail:
             and 0 < max(cached.shape) <= THUMBNAIL_PIXELS
         ):
             return np.array(cached, dtype=np.uint8)
-    except Exception:  # NumPy raises whatever parsing a header meets; drawn anew
+    except Exception:  # NumPy raises many types for a damaged header; redrawn
         pass
     thumbnail = draw_thumbnail(project, case)
     if project.read_only_reason:

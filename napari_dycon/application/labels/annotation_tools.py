@@ -1,7 +1,7 @@
 """Commands that draw for a person: fill, grow, tidy. One undo step each, never on the main thread.
 
 A command works on a copy of the label in the background. When its answer comes, it is laid over the
-label voxel by voxel, and where somebody painted in the meantime the painting stays.
+label voxel by voxel, and voxels painted in the meantime are kept.
 """
 
 from __future__ import annotations

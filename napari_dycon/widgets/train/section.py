@@ -18,7 +18,8 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible
 
 from napari_dycon.application.run_status import RunStatus
-from napari_dycon.engine.config import TrainConfig, describe_preset, list_presets, make_config
+from napari_dycon.engine.config import TrainConfig, make_config
+from napari_dycon.engine.presets import describe_preset, list_presets
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.train.curves import LearningCurves

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from helpers.tiny_runs import TINY
 from torch import Tensor, nn
 
-from napari_dycon.engine.config import TrainConfig, list_presets, make_config
+from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, PatchBatchDataset, UnlabeledBatch
 from napari_dycon.engine.losses.consistency import consistency_mse, uncl
@@ -29,6 +29,7 @@ from napari_dycon.engine.losses.supervised import supervised_loss
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.methods.base import StepInputs, add_input_noise
 from napari_dycon.engine.network import NetworkOutput, update_ema
+from napari_dycon.engine.presets import list_presets
 from napari_dycon.errors import ConfigError
 
 CLASSES, GRID = 3, (4, 4, 4)
