@@ -111,7 +111,7 @@ class CaseSummaries:
                 self._compare_labels()
             self._schedule_refresh()
 
-        def on_error(_: Exception) -> None:  # the files are being changed elsewhere; try again later
+        def on_error(_: Exception) -> None:  # files are changed elsewhere; try again later
             self._is_refreshing = False
             self._needs_refresh = False
 
