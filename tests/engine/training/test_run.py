@@ -22,7 +22,6 @@ from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import (
     METHODS,
     TrainConfig,
-    list_presets,
     make_config,
     parse_overrides,
 )
@@ -37,6 +36,7 @@ from napari_dycon.engine.inference.predict import predict_members
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
+from napari_dycon.engine.presets import list_presets
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, DyconError, EngineError, UserError
 from napari_dycon.project.importing.create_project import create_project
