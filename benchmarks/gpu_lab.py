@@ -101,10 +101,15 @@ class Lab:
         state = self.work / f"state-{os.getpid()}"
         card = get_free_bytes(self.device) if self.cuda else None
         found = split_cases(self.project, config)
-        items = prepare_training_data(
+        preparation = prepare_training_data(
             self.project, config, self.device.type, state, found, False, card
         )
-        return next(item for item in items if isinstance(item, TrainingData))
+        while True:
+            try:
+                next(preparation)
+            except StopIteration as end:
+                data: TrainingData = end.value
+                return data
 
     def synchronize(self) -> None:
         """Wait for the GPU."""

@@ -123,15 +123,15 @@ def _resume(lab: Lab, precision: str) -> Measures:
     list(train(lab.project, TrainConfig.from_dict(run.read_config()), run))
     resumed = load_file(run.weights_path)
     error, noise = _difference(resumed, whole), _difference(again, whole)
-    loop = read_training_progress(run.state_folder / "state.safetensors")
+    progress = read_training_progress(run.state_folder / "state.safetensors")
     wanted = precision == "float16" and not lab.quick
     return {
         # The same run twice is not the same to the bit on a GPU.
-        "ok": error <= 5 * noise + 1e-4 * lab.cuda and loop["step"] == steps
-        and (bool(scale) and bool(loop["loss_scale"])) == wanted,
+        "ok": error <= 5 * noise + 1e-4 * lab.cuda and progress.step == steps
+        and (bool(scale) and bool(progress.loss_scale)) == wanted,
         "difference": error,
         "of the same run twice": noise,
-        "loss scale": [scale, loop.get("loss_scale")],
+        "loss scale": [scale, progress.loss_scale],
     }  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def _interrupted(lab: Lab, config: TrainConfig, step: int) -> tuple[Run, object]
             running.close()  # type: ignore[attr-defined]
             break
     run = lab.project.runs.list()[-1]
-    return run, read_training_progress(run.state_folder / "state.safetensors").get("loss_scale")
+    return run, read_training_progress(run.state_folder / "state.safetensors").loss_scale
 
 
 def _difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -26,7 +26,8 @@ from napari_dycon.engine.losses.feature_grid import downsample_labels
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.methods.base import Method, StepInputs
 from napari_dycon.engine.network import flatten_spatial
-from napari_dycon.engine.training import run as loop
+from napari_dycon.engine.training import setup
+from napari_dycon.engine.training.run import train
 from napari_dycon.project.importing.create_project import create_project
 
 LABELED, CASES, EVERY = 4, 60, 15
@@ -114,8 +115,8 @@ def main() -> None:
         project = create_project(
             Path(folder) / "project", Path(folder) / "images", Path(folder) / "labels"
         )
-        with mock.patch.object(loop, "build_method", watched):
-            for _ in loop.train(project, config):
+        with mock.patch.object(setup, "build_method", watched):
+            for _ in train(project, config):
                 pass
 
 

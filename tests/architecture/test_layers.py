@@ -81,6 +81,13 @@ def test_imports_go_down_only() -> None:
     assert upward == []
 
 
+def test_training_does_not_know_the_project() -> None:
+    """Below ``run.py``, which prepares the data, training works on prepared cases alone."""
+    for module, imported in read_imports().items():
+        if module.startswith("napari_dycon.engine.training.") and not module.endswith(".run"):
+            assert "napari_dycon.project.store" not in imported, module
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     graph = read_imports()
     circles = []

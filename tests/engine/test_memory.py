@@ -36,7 +36,7 @@ from napari_dycon.engine.memory import (
 )
 from napari_dycon.engine.methods.base import StepInputs
 from napari_dycon.engine.methods.supervised import Supervised
-from napari_dycon.engine.training import run as train_module
+from napari_dycon.engine.training import trainer
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, EngineError
 from napari_dycon.project.store import Project
@@ -256,7 +256,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
     for interrupt in (False, True):
         card.voxels, card.refused = 10**9, 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(train_module, "STEP_EVENT_INTERVAL_S", 0.0)
+            patch.setattr(trainer, "STEP_EVENT_INTERVAL_S", 0.0)
             events = limited(train(project, make_config("supervised", **settings)))
             for event in events:
                 # Written at once when the plan was lowered, and not only minutes later.
@@ -267,7 +267,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
         run = project.runs.list()[-1]
         if interrupt:
             state = read_training_progress(run.state_folder / "state.safetensors")
-            assert MemoryPlan.from_json(state["memory"]) == MemoryPlan((40, 40, 44), 2, True)
+            assert MemoryPlan.from_json(state.memory) == MemoryPlan((40, 40, 44), 2, True)
             list(train(project, TrainConfig.from_dict(run.read_config()), run))
         assert card.refused == 3
         results.append(load_file(run.weights_path))
@@ -276,7 +276,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
 
 def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> None:
     card.voxels = 0
-    with pytest.raises(EngineError, match="ran out of memory, also with the smallest") as told:
+    with pytest.raises(EngineError, match="ran out of memory, even with the smallest") as told:
         list(train(project, make_config("supervised", **LARGE)))
     assert "--" not in str(told.value)
     last = project.runs.list()[-1].read_events()[0][-1]

@@ -28,7 +28,7 @@ from napari_dycon.session import Session
 
 # As the command, but every step is told of, so that curves can be compared step by step.
 EVERY_STEP = (
-    "import napari_dycon.engine.training.run as t; t.STEP_EVENT_INTERVAL_S = 0.0; "
+    "import napari_dycon.engine.training.trainer as t; t.STEP_EVENT_INTERVAL_S = 0.0; "
     "from napari_dycon.cli.app import main; main()"
 )
 PATIENCE = 300.0  # seconds for one event
@@ -104,30 +104,30 @@ class RunKills:
                 wait_for(run, process, begin, phase)
             time.sleep(self.random.uniform(0, 2))
             assert process.poll() is None, (run.folder / "log.txt").read_text(encoding="utf-8")
-        loop = self.look(run)
+        step = self.look(run)
         if self.kills % self.each == 0:
-            self.go_on(run, loop)
-        return {"step": loop.get("step", 0)}
+            self.go_on(run, step)
+        return {"step": step}
 
-    def look(self, run: Run) -> Outcome:
-        """Check what a killed run left; returns what its checkpoint says."""
+    def look(self, run: Run) -> int:
+        """Check what a killed run left; returns the step of its checkpoint."""
         session = Session()
         session.open_project(self.project.path)
         assert session.status.phase == "idle"
         assert not engine_process.is_running(run), "a dead process counts as alive"
         state = run.state_folder / "state.safetensors"
-        loop = read_training_progress(state) if state.exists() else {}
+        step = read_training_progress(state).step if state.exists() else 0
         events = run.read_events()[0]
         saved = [event["step"] for event in events if event["event"] == "checkpoint"]
-        assert max(saved, default=0) <= loop.get("step", 0)
+        assert max(saved, default=0) <= step
         if state.exists() or run.has_weights:
             load_model(run.weights_path)
         check_curve(run)
         session.show_case(self.project.cases[4].id)
         session.close_project()
-        return loop
+        return step
 
-    def go_on(self, run: Run, loop: Outcome) -> None:
+    def go_on(self, run: Run, step: int) -> None:
         """Resume a run, let it work and stop it; it goes on from its checkpoint."""
         begin = size(run.events_path)
         with engine(self.project, run) as process:
@@ -137,9 +137,9 @@ class RunKills:
         events = run.read_events(begin)[0]
         assert process.returncode == 0, events[-1:]
         assert events[0]["event"] == "started", events[0]
-        assert events[0]["from_step"] == loop.get("step", 0)
+        assert events[0]["from_step"] == step
         assert events[-1]["event"] == "stopped"
-        assert events[-1]["step"] > loop.get("step", 0)
+        assert events[-1]["step"] > step
         check_curve(run)
 
 

@@ -10,13 +10,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from napari_dycon.core.atomic import ensure_dir
-from napari_dycon.core.untrusted import parse_integer, parse_number
 from napari_dycon.engine.checkpoints.model_file import (
     TrainedModel,
     build_tensor_infos,
@@ -34,7 +34,23 @@ from napari_dycon.engine.checkpoints.safetensors_io import (
 )
 from napari_dycon.errors import EngineError
 
+Precision = Literal["float32", "bfloat16", "float16"]
 OPTIMIZER_STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # of AdamW and SGD
+
+
+class TrainingProgress(BaseModel):
+    """How far a run has come, kept with its networks."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    step: Annotated[int, Field(ge=0, le=10**9)]
+    elapsed_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
+    skipped_steps: Annotated[int, Field(ge=0, le=10**9)]
+    # Precision on each device: a timed trial may choose another one the next time.
+    precision: dict[str, Precision] = {}
+    # Parsed by ``MemoryPlan.from_json`` and ``LossScale.from_json``, which accept anything.
+    memory: Any = None
+    loss_scale: Any = None
 
 
 @dataclass(frozen=True)
@@ -53,24 +69,20 @@ class Snapshot:
 
 
 def take_snapshot(
-    model: TrainedModel,
-    step: int,
-    optimizer: torch.optim.Optimizer | None,
-    progress: dict[str, Any],
+    model: TrainedModel, optimizer: torch.optim.Optimizer, progress: TrainingProgress
 ) -> Snapshot:
-    """Copy networks and optimizer to the host; ``progress`` is JSON (step, elapsed, ...)."""
+    """Copy networks and optimizer to the host."""
     networks, optimizer_tensors = collect_network_tensors(model), {}
-    if optimizer is not None:
-        for index, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
-                if isinstance(value, Tensor):
-                    optimizer_tensors[f"optimizer.{index}.{name}"] = value
+    for index, state in optimizer.state_dict()["state"].items():
+        for name, value in state.items():
+            if isinstance(value, Tensor):
+                optimizer_tensors[f"optimizer.{index}.{name}"] = value
     copies, wait_until_copied = copy_to_host(networks | optimizer_tensors)
     return Snapshot(
         {name: copies[name] for name in networks},
         {name: copies[name] for name in optimizer_tensors},
-        describe_model(model, step),
-        {"loop": progress, "config": model.config.to_dict()},
+        describe_model(model, progress.step),
+        {"progress": progress.model_dump(mode="json"), "config": model.config.to_dict()},
         wait_until_copied,
     )
 
@@ -83,8 +95,14 @@ def write_snapshot(snapshot: Snapshot, weights: Path, state: Path) -> None:
     write_tensors(state, snapshot.networks | snapshot.optimizer, snapshot.state_metadata)
 
 
-def read_training_progress(path: Path) -> dict[str, Any]:
-    """Return the ``progress`` given to ``take_snapshot``, without reading the tensors."""
+def read_training_progress(path: Path) -> TrainingProgress:
+    """Return the ``progress`` given to ``take_snapshot``, without reading the tensors.
+
+    Raises
+    ------
+    ConfigError
+        The file is not a training state of this program, or does not hold a valid progress.
+    """
     with open_untrusted_safetensors(path) as file:
         progress = _parse_progress(parse_description(file))
     if progress is None:
@@ -94,8 +112,8 @@ def read_training_progress(path: Path) -> dict[str, Any]:
 
 def load_training_state(
     path: Path, model: TrainedModel, optimizer: torch.optim.Optimizer
-) -> dict[str, Any]:
-    """Restore networks and optimizer in place; return its ``progress``.
+) -> TrainingProgress:
+    """Restore networks and optimizer in place; return the progress of the run.
 
     Raises
     ------
@@ -149,17 +167,12 @@ def _match_tensors(
     return optimizer_keys
 
 
-def _parse_progress(description: dict[str, Any]) -> dict[str, Any] | None:
+def _parse_progress(description: dict[str, Any]) -> TrainingProgress | None:
     """Progress of a run; ``None`` where it is missing or invalid."""
-    progress = description.get("loop")
-    if (
-        not isinstance(progress, dict)
-        or parse_integer(progress.get("step"), 0, 10**9) is None
-        or parse_number(progress.get("elapsed"), 0, 10**9) is None
-        or parse_integer(progress.get("skipped"), 0, 10**9) is None
-    ):
+    try:
+        return TrainingProgress.model_validate(description.get("progress"))
+    except ValidationError:
         return None
-    return progress
 
 
 def _parse_optimizer_key(

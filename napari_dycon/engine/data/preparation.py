@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,18 +70,23 @@ def prepare_training_data(
     split: CaseSplit,
     is_resumed: bool,
     card_bytes: int | None = None,
-) -> Iterator[Event | TrainingData]:
-    """Plan the run and prepare its scans; yields ``preparing`` events, then the data.
+) -> Generator[Event, None, TrainingData]:
+    """Plan the run and prepare its scans; yields ``preparing`` events and returns the data.
 
-    There is an event for each scan, and at least one a second while a large one takes its time.
+    There is an event for each scan, and at least one a second while a large scan is prepared.
 
     Parameters
     ----------
     device : "cuda", "mps" or "cpu"
-    state : folder of the run, where groups and labels of this moment are frozen for the run
-    found : the cases
-    resumed : whether the run goes on, with the labels it was started with
+    state : folder of the run, where the split and the current labels are frozen for the run
+    split : cases of the run
+    is_resumed : whether the run continues with the labels it was started with
     card_bytes : free memory of the graphics card, where it is known
+
+    Raises
+    ------
+    UserError
+        There is no label that a network could learn from.
     """
     labeled, unlabeled = split.labeled, split.unlabeled
     ids = [*labeled, *unlabeled]
@@ -124,7 +129,7 @@ def prepare_training_data(
             f"No case is unlabeled, so {config.method} learns from labels alone, as supervised "
             "does. Add scans without labels for it to learn from."
         )
-    yield data
+    return data
 
 
 def _prepare_case(

@@ -76,6 +76,16 @@ class Run:
         return self.folder / "state"
 
     @property
+    def state_path(self) -> Path:
+        """Training state of the last checkpoint."""
+        return self.state_folder / "state.safetensors"
+
+    @property
+    def registrations_folder(self) -> Path:
+        """Registered cases and pseudo-labels, while the run trains."""
+        return self.state_folder / "borrowed"
+
+    @property
     def metrics_path(self) -> Path:
         """How the run ended."""
         return self.folder / "metrics.json"

@@ -16,6 +16,7 @@ from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.checkpoints.training_state import (
     Snapshot,
+    TrainingProgress,
     load_training_state,
     read_training_progress,
     take_snapshot,
@@ -55,8 +56,8 @@ def model() -> TrainedModel:
 def snapshot(model: TrainedModel, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
     optimizer = build_optimizer(model.config, model.student)
     allocate_state(optimizer)
-    loop = {"step": step, "elapsed": 1.0, "skipped": 0}
-    return take_snapshot(model, step, optimizer, loop), optimizer
+    progress = TrainingProgress(step=step, elapsed_s=1.0, skipped_steps=0)
+    return take_snapshot(model, optimizer, progress), optimizer
 
 
 def test_training_goes_on_while_a_checkpoint_is_written(
@@ -81,7 +82,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     assert list(writer.poll_events(wait=True)) == []
     written = load_file(weights)
     assert all(torch.equal(written[f"student.{name}"], value) for name, value in kept.items())
-    assert read_training_progress(state)["step"] == 7
+    assert read_training_progress(state).step == 7
     load_training_state(state, model, optimizer)
     assert all(torch.equal(model.student.state_dict()[name], kept[name]) for name in kept)
     for parameter, slots in optimizer.state.items():

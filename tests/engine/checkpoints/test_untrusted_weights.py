@@ -27,6 +27,7 @@ from napari_dycon.engine.checkpoints.safetensors_io import (
     open_untrusted_safetensors,
 )
 from napari_dycon.engine.checkpoints.training_state import (
+    TrainingProgress,
     load_training_state,
     take_snapshot,
     write_snapshot,
@@ -353,23 +354,25 @@ def stepped(settings: TrainedModel) -> torch.optim.Optimizer:
 def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
     path, made = tmp_path / "state.safetensors", model()
     optimizer = stepped(made)
-    loop = {"step": 3, "elapsed": 1.5, "skipped": 0}
-    snapshot = take_snapshot(made, 3, optimizer, loop)
+    progress = TrainingProgress(step=3, elapsed_s=1.5, skipped_steps=0)
+    snapshot = take_snapshot(made, optimizer, progress)
     write_snapshot(snapshot, tmp_path / "weights.safetensors", path)
-    assert load_training_state(path, made, optimizer) == loop
+    assert load_training_state(path, made, optimizer) == progress
     header, body = parts(path)
     name = next(n for n in header if n.startswith("optimizer.") and n.endswith("exp_avg"))
     for other in ("optimizer.99999.exp_avg", "optimizer.0.surprise", "optimizer.x", "student.x"):
         put(path, {(other if n == name else n): v for n, v in header.items()}, body)
         with pytest.raises(EngineError, match="does not fit its settings"):
             load_training_state(path, made, optimizer)
-    for wrong in (None, {}, {"step": -1, "elapsed": 0, "skipped": 0}, {**loop, "elapsed": "1"}):
+    valid = progress.model_dump()
+    invalid = ({"step": -1}, {"step": True}, {"elapsed_s": "1"}, {"precision": {"cpu": "float8"}})
+    for wrong in (None, {}, *({**valid, **changes} for changes in invalid)):
         changed = json.loads(json.dumps(header))
-        about(changed, loop=wrong)
+        about(changed, progress=wrong)
         put(path, changed, body)
         with pytest.raises(EngineError, match="does not fit its settings"):
             load_training_state(path, made, optimizer)
-    path.write_bytes(pickle.dumps(loop))
+    path.write_bytes(pickle.dumps(valid))
     with pytest.raises(ConfigError, match="is a Python pickle"):
         load_training_state(path, made, optimizer)
 

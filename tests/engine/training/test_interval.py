@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from napari_dycon.engine.training.interval import Interval
-from napari_dycon.engine.training.run import PREVIEW_TIME_FRACTION, VALIDATION_TIME_FRACTION
+from napari_dycon.engine.training.preview import PREVIEW_TIME_FRACTION
+from napari_dycon.engine.training.validation import VALIDATION_TIME_FRACTION
 
 
 def share(preview_s: float, validation_s: float, run_s: float, step_s: float) -> tuple[float, int]:

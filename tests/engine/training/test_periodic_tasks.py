@@ -12,11 +12,11 @@ from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
+from napari_dycon.engine.data.prepared_scans import PreparedScans
 from napari_dycon.engine.data.preprocessing import prepare_image
 from napari_dycon.engine.evaluation.segmentation_metrics import dice_per_class
 from napari_dycon.engine.inference.predict import predict_volume
 from napari_dycon.engine.training import preview, validation
-from napari_dycon.engine.training.prepared_scans import PreparedScans
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 

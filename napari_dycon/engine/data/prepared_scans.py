@@ -1,4 +1,4 @@
-"""Scans as the network sees them, read from the cache for validation and previews."""
+"""Preprocessed scans and reference labels for validation and previews."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from napari_dycon.core.types import LabelArray
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.preprocessing import (
     cache_path,
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class PreparedScans:
-    """Scans as the network sees them, from the cache; only their grids are kept in memory.
+    """Preprocessed scans of a project, read from its cache; only their grids stay in memory.
 
-    Reading and normalizing a scan anew for every score would take longer than predicting it.
+    Reading and normalizing a scan for every validation would take longer than predicting it.
     """
 
     def __init__(self, project: Project) -> None:
@@ -36,20 +37,24 @@ class PreparedScans:
     def read(self, case: str, config: TrainConfig) -> tuple[Volume, npt.NDArray[np.float32]]:
         """Return the grid of a scan without its voxels, and the prepared scan ``(C, D, H, W)``."""
         path = None
-        with contextlib.suppress(OSError):  # reading the scan tells in words what is wrong
+        with contextlib.suppress(OSError):  # reading the scan below reports what is wrong
             images = self._project.image_paths(case)
             path = cache_path(self._project.cache_folder, case, images, config)
         if path is not None and path in self._cached_grids:
             grid, shape = self._cached_grids[path]
-            with contextlib.suppress(ProjectError, OSError):  # deleted or damaged since
+            with contextlib.suppress(ProjectError, OSError):  # deleted or damaged meanwhile
                 prepared = read_image_array(path, mapped=False)
                 if prepared.shape == shape:
                     return grid, prepared
         volume = self._project.read_image(case)
         prepared = prepare_image(volume, config)
         if path is not None:
-            with contextlib.suppress(ProjectError, OSError):  # it only saves time
+            with contextlib.suppress(ProjectError, OSError):  # the cache only saves time
                 if not path.exists():
                     save_array(path, prepared)
                 self._cached_grids[path] = volume.grid_only(), prepared.shape
         return volume, prepared
+
+    def read_label(self, case: str, grid: Volume) -> LabelArray | None:
+        """Read the current label of a case, uint8 ``(D, H, W)``; ``None`` if it has none."""
+        return self._project.labels.read(case, reference=grid)

@@ -1,0 +1,379 @@
+"""The training loop of every method.
+
+``Trainer.run`` yields events, and can be paused and stopped from outside through the run's
+``control.json``. Batches, the teacher's noise and schedules are functions of seed, step and
+progress, so no random state is saved: on a CPU, a resumed run is bit-identical to one that was
+never interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from napari_dycon.core.atomic import write_json
+from napari_dycon.engine.atlas.training_set import build_atlas_training_set
+from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
+from napari_dycon.engine.checkpoints.training_state import (
+    Snapshot,
+    TrainingProgress,
+    load_training_state,
+    take_snapshot,
+    write_snapshot,
+)
+from napari_dycon.engine.config import TrainConfig
+from napari_dycon.engine.data.cases import UnlabeledCase
+from napari_dycon.engine.data.loader import BatchLoader
+from napari_dycon.engine.data.preparation import TrainingData
+from napari_dycon.engine.data.prepared_scans import PreparedScans
+from napari_dycon.engine.device import empty_cache, is_out_of_memory, reset_glibc_malloc
+from napari_dycon.engine.memory import MemoryPlan
+from napari_dycon.engine.methods.schedules import adaptive_beta
+from napari_dycon.engine.training.clock import TrainingClock
+from napari_dycon.engine.training.control import RunControlReader
+from napari_dycon.engine.training.failures import NonFiniteGuard
+from napari_dycon.engine.training.finalize import (
+    Outcome,
+    RunSummary,
+    calibrate,
+    finish_run,
+    save_calibration,
+)
+from napari_dycon.engine.training.preview import Previewer
+from napari_dycon.engine.training.retry import retry_on_full_disk
+from napari_dycon.engine.training.schedules import learning_rate_factor, rescale_progress
+from napari_dycon.engine.training.setup import Components, Compute
+from napari_dycon.engine.training.stepper import PartialUpdateError
+from napari_dycon.engine.training.validation import Validator
+from napari_dycon.project.prediction_store import PredictionStore
+from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.run import Run
+
+STEP_EVENT_INTERVAL_S = 0.5
+MIN_WARMUP_STEPS = 20  # over which the learning rate rises, however much time preparation took
+REGISTRATION_TIME_FRACTION = 0.2  # of a time limit; after it no more scans are registered
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Losses of one optimization step, and the values of the schedules it was taken with."""
+
+    loss: torch.Tensor
+    loss_terms: dict[str, torch.Tensor]
+    beta: float
+    learning_rate: float
+
+
+class Trainer:
+    """Trains the networks of one run.
+
+    Parameters
+    ----------
+    run : folder of the run
+    data : cases to learn from; ``data.config`` are the settings, and follow lack of memory
+    scans, predictions : source of validation cases, and where previews are written
+    reported_memory : memory plan that the user knows of; a change is reported and saved
+    progress : where the run starts
+    clock : time of the run, started
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        data: TrainingData,
+        components: Components,
+        compute: Compute,
+        *,
+        scans: PreparedScans,
+        predictions: PredictionStore,
+        writer: CheckpointWriter,
+        control: RunControlReader,
+        reported_memory: MemoryPlan,
+        progress: TrainingProgress,
+        clock: TrainingClock,
+    ) -> None:
+        self._run, self._data, self._compute = run, data, compute
+        self._model, self._optimizer = components.model, components.optimizer
+        self._stepper, self._components = components.stepper, components
+        self._writer, self._control, self._clock = writer, control, clock
+        self._validator = Validator(scans, data, compute, clock)
+        self._previewer = Previewer(
+            run.id, data.config, compute, scans, predictions, control, clock
+        )
+        self._reported_memory = reported_memory
+        self._step = progress.step
+        self._guard = NonFiniteGuard(progress.skipped_steps)
+        self._batches = BatchLoader(data, compute.device)
+        self._no_unlabeled: list[UnlabeledCase] = []
+        self._step_reported_at = self._saved_at = time.monotonic()
+
+    @property
+    def _config(self) -> TrainConfig:
+        return self._data.config
+
+    def run(self) -> Iterator[Event]:
+        """Train until the run is finished or stopped; yields events.
+
+        Raises
+        ------
+        EngineError
+            Too many steps in a row gave no finite loss.
+        MemoryError
+            Memory ran out even for the smallest steps.
+        """
+        yield from self._build_atlas_training_set()
+        self._model.student.train()
+        self._model.teacher.train()
+        self._fit_unlabeled_step_to_memory()
+        while (outcome := self._outcome()) is None:
+            if self._control.pause_requested():
+                yield from self._pause()
+                continue
+            result = yield from self._take_step()
+            if result is None:  # memory ran out; the next step is smaller
+                continue
+            yield from self._report_step(result)
+            yield from self._save_periodically()
+            yield from self._previewer.preview_if_due(self._model, self._step)
+            yield from self._validator.validate_if_due(self._model, self._step)
+        yield from self._finish(outcome)
+
+    def _outcome(self) -> Outcome | None:
+        """How the run ends now; ``None`` while it continues."""
+        if self._control.stop_requested():
+            return "stopped"
+        if not self._control.pause_requested() and self._progress() >= 1.0:
+            return "finished"
+        return None
+
+    def _progress(self) -> float:
+        return self._clock.progress(self._step)
+
+    def _build_atlas_training_set(self) -> Iterator[Event]:
+        """Register labeled scans to unlabeled ones and fuse pseudo-labels."""
+        config, data = self._config, self._data
+        if not (config.atlas.max_registration_pairs and data.unlabeled and self._progress() < 1.0):
+            return
+        is_resumed = self._step > 0
+        max_elapsed_s = REGISTRATION_TIME_FRACTION * (config.time_limit or math.inf)
+
+        def should_stop() -> bool:
+            is_late = not is_resumed and self._clock.elapsed() > max_elapsed_s
+            return self._control.stop_requested() or is_late
+
+        # Repeating what an interrupted run had done does not count as its time.
+        with self._clock.paused() if is_resumed else contextlib.nullcontext():
+            for event in build_atlas_training_set(
+                data,
+                self._run.registrations_folder,
+                self._compute.device,
+                is_resumed=is_resumed,
+                should_stop=should_stop,
+            ):
+                yield event
+                if self._control.pause_requested():
+                    yield from self._pause()
+
+    def _fit_unlabeled_step_to_memory(self) -> None:
+        """Try a step with unlabeled scans on a GPU, and make steps smaller until one fits.
+
+        Unlabeled scans may join late in a run and take twice the memory: lack of it must show at
+        the start, not at the end of a night.
+        """
+        device, start = self._compute.device, self._config.semi_supervised.start
+        joins_later = self._data.unlabeled and self._progress() < start < 1.0
+        while device.type != "cpu" and joins_later and not self._control.stop_requested():
+            if self._try_unlabeled_step():
+                break
+            self._reduce_memory()
+        empty_cache(device)
+
+    def _try_unlabeled_step(self) -> bool:
+        """Whether memory suffices for a step with unlabeled scans."""
+        try:
+            batch = self._batches.load_single(self._step, self._data.unlabeled)
+            self._stepper.dry_run(self._config, self._components.method, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _take_step(self) -> Generator[Event, None, StepResult | None]:
+        """Take one optimization step; returns ``None`` if memory ran out for it."""
+        result, is_half_updated = self._try_step()
+        if result is None:  # the error is gone by now, and the tensors that it referred to
+            self._reduce_memory()
+            if is_half_updated:
+                yield from self._restore_checkpoint()
+            return None
+        yield from self._guard.count(self._stepper.read_step_outcomes())
+        self._step += 1
+        return result
+
+    def _try_step(self) -> tuple[StepResult | None, bool]:
+        """Result of a step, ``None`` if memory ran out; and whether it was half updated."""
+        config, progress = self._config, self._progress()
+        uses_unlabeled = progress >= config.semi_supervised.start
+        rate = config.optimizer.learning_rate * learning_rate_factor(
+            progress, config.optimizer.warmup_fraction
+        )
+        # Registration may have used up the time of the warm-up.
+        rate *= min(1.0, (self._step + 1) / MIN_WARMUP_STEPS)
+        unlabeled_progress = rescale_progress(progress, config.semi_supervised.start)
+        try:
+            batch = self._batches.get(
+                self._step, self._data.unlabeled if uses_unlabeled else self._no_unlabeled
+            )
+            has_unlabeled = batch.unlabeled is not None
+            method = self._components.method if has_unlabeled else self._components.supervised
+            loss_terms, loss = self._stepper.step(
+                self._step, config, method, batch, unlabeled_progress, rate
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None, isinstance(error, PartialUpdateError)
+        beta = adaptive_beta(unlabeled_progress, config.uncl.beta_max, config.uncl.beta_min)
+        return StepResult(loss, loss_terms, beta, rate), False
+
+    def _reduce_memory(self) -> None:
+        """Make the following steps smaller after memory ran out for one."""
+        device = self._compute.device
+        if device.type == "cpu":
+            reset_glibc_malloc()
+        self._batches.close()  # with the scans that it moved to the device
+        smaller = MemoryPlan.from_config(self._config).reduce(self._config)
+        if smaller is None:
+            raise MemoryError("out of memory for the smallest steps")
+        self._data.config = smaller.apply(self._config)
+        self._model = dataclasses.replace(self._model, config=self._config)
+        self._batches = BatchLoader(self._data, device)
+        empty_cache(device)
+
+    def _restore_checkpoint(self) -> Iterator[Event]:
+        """Return to the last checkpoint after an update that failed half way."""
+        yield from self._writer.poll_events(wait=True)
+        if not self._run.state_path.exists():
+            raise MemoryError("out of memory before the first checkpoint")
+        self._stepper.read_step_outcomes(wait=True)
+        progress = load_training_state(self._run.state_path, self._model, self._optimizer)
+        self._stepper.restore_loss_scale(progress.loss_scale)
+        self._guard.restore(progress.skipped_steps)
+        self._step = progress.step
+        yield {"event": "resumed", "step": self._step, "from_step": self._step}
+
+    def _report_step(self, result: StepResult) -> Iterator[Event]:
+        """Yield a ``step`` event, a few times a second at most."""
+        now = time.monotonic()
+        if self._step > 1 and now - self._step_reported_at < STEP_EVENT_INTERVAL_S:
+            return
+        self._step_reported_at = now
+        yield build_step_event(self._step, self._config, self._clock, result)
+
+    def _save_periodically(self) -> Iterator[Event]:
+        """Write a checkpoint when one is due, and at once after a change of the memory plan."""
+        yield from self._writer.poll_events()
+        now = time.monotonic()
+        plan = MemoryPlan.from_config(self._config)
+        if plan != self._reported_memory:
+            message = plan.describe_change(self._reported_memory, self._compute.device.type)
+            yield {"event": "warning", "message": message}
+            self._reported_memory, self._saved_at = plan, now
+            yield from self._start_checkpoint()
+            write_json(self._run.config_path, self._config.to_dict())
+        elif now - self._saved_at >= self._config.intervals.checkpoint_s:
+            self._saved_at = now
+            yield from self._start_checkpoint()
+
+    def _pause(self) -> Iterator[Event]:
+        """Wait until the user resumes or stops the run, with a checkpoint written."""
+        yield {"event": "paused", "step": self._step}
+        with self._clock.paused():
+            if self._step:
+                yield from self._start_checkpoint()
+                yield from self._writer.poll_events(wait=True)
+            while self._control.pause_requested():
+                self._control.wait()
+        yield {"event": "resumed", "step": self._step}
+
+    def _start_checkpoint(self) -> Iterator[Event]:
+        """Start to write a checkpoint in the background, after the previous one."""
+        yield from self._writer.poll_events(wait=True)
+        yield from self._guard.count(self._stepper.read_step_outcomes(wait=True))
+        try:
+            self._writer.start(self._take_snapshot(), self._step)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            message = f"No checkpoint at step {self._step}: memory ran out."
+            yield {"event": "warning", "message": message}
+
+    def _take_snapshot(self) -> Snapshot:
+        scale = self._stepper.loss_scale
+        progress = TrainingProgress(
+            step=self._step,
+            elapsed_s=self._clock.elapsed(),
+            skipped_steps=self._guard.total,
+            precision={self._compute.device.type: self._compute.precision},
+            memory=dataclasses.asdict(MemoryPlan.from_config(self._config)),
+            loss_scale=scale and scale.to_json(),
+        )
+        return take_snapshot(self._model, self._optimizer, progress)
+
+    def _finish(self, outcome: Outcome) -> Iterator[Event]:
+        """Save and calibrate the model, and write the metrics of the run."""
+        yield from self._writer.poll_events(wait=True)
+        yield from self._guard.count(self._stepper.read_step_outcomes(wait=True))
+        run, step = self._run, self._step
+        if step:  # weights of an untrained network must not be used for prediction
+            yield from retry_on_full_disk(
+                lambda: write_snapshot(self._take_snapshot(), run.weights_path, run.state_path)
+            )
+            yield {"event": "checkpoint", "step": step}
+        self._batches.close()  # on some systems open files cannot be removed
+        shutil.rmtree(run.registrations_folder, ignore_errors=True)  # large; can be made again
+        if step:
+            self._model = yield from calibrate(
+                self._model, step, self._data, self._compute, self._validator
+            )
+            yield from save_calibration(run, self._model, step)
+        summary = RunSummary(
+            outcome, step, self._clock.elapsed(), self._guard.total, self._validator.result
+        )
+        yield from finish_run(run, summary, self._model, self._data)
+
+
+def build_step_event(
+    step: int, config: TrainConfig, clock: TrainingClock, result: StepResult
+) -> Event:
+    """Build the event that tells how a step went and how long the run still takes."""
+    progress, elapsed_s = clock.progress(step), clock.elapsed()
+    remaining_s = elapsed_s * (1.0 - progress) / progress if progress > 0 else math.inf
+    if config.time_limit:
+        remaining_s = min(remaining_s, config.time_limit - elapsed_s)
+    return {
+        "event": "step",
+        "step": step,
+        "steps": config.steps,
+        "progress": round(progress, 5),
+        "loss": _to_json_number(result.loss),
+        "parts": {name: _to_json_number(term) for name, term in result.loss_terms.items()},
+        "beta": round(result.beta, 4),
+        "learning_rate": result.learning_rate,
+        "elapsed": round(elapsed_s, 2),
+        "remaining": round(max(remaining_s, 0.0), 1) if math.isfinite(remaining_s) else None,
+    }
+
+
+def _to_json_number(value: torch.Tensor) -> float | None:
+    """A rounded number; ``None`` for what JSON cannot hold."""
+    number = float(value.detach())
+    return round(number, 6) if math.isfinite(number) else None
