@@ -122,7 +122,7 @@ def walk(folder: Path, minutes: float) -> None:
     # Training
     session.project.set_split(session.project.cases[1].id, "validation")
     panel.tabs.setCurrentIndex(1)
-    config = make_config("dycon", steps=10_000_000, time_limit=60 * minutes)
+    config = make_config("dycon", time_limit=60 * minutes)
     session.start_training(config)
     wait(lambda: layers.find_layer("prediction") is not None, 60 * minutes + 120)
     wait(lambda: session.status.progress > 0.6, 60 * minutes + 120)
