@@ -7,13 +7,13 @@ returns, so that the reference cannot drift from the program.
 from __future__ import annotations
 
 import ast
-import importlib
 import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -201,36 +201,36 @@ def _format_key(key: str) -> str:
 
 
 def document_events() -> str:
-    """Return the events of a run: from typed events if the module has them, else its docstring."""
-    module = importlib.import_module("napari_dycon.project.runs.events")
-    typed = [
-        one
-        for one in vars(module).values()
-        if inspect.isclass(one) and "event" in getattr(one, "model_fields", {})
-    ]
-    rows = []
-    for one in typed:
-        kinds = get_args(one.model_fields["event"].annotation)
-        if not kinds:
-            continue
-        keys = [
-            f"`{name}`" + (f" ({field.description})" if field.description else "")
-            for name, field in one.model_fields.items()
+    """Return the events of runs and predictions, each with a table of its fields."""
+    from napari_dycon.project.runs import events
+
+    parts = []
+    for model in events.EVENT_TYPES:
+        parts += [f"## {model.model_fields['event'].default}", ""]
+        parts += [inspect.cleandoc(model.__doc__ or ""), ""]
+        rows = [
+            (f"`{name}`", _describe_json_type(field.annotation), field.description or "")
+            for name, field in model.model_fields.items()
             if name not in ("event", "time")
         ]
-        about = inspect.cleandoc(one.__doc__ or "").split("\n\n")[0]
-        rows.append((", ".join(f"`{kind}`" for kind in kinds), about, ", ".join(keys)))
-    if rows:
-        return make_table(["event", "meaning", "keys"], rows)
-    for line in (module.__doc__ or "").splitlines():
-        kind, text = line[:13].strip(), line[13:].strip()
-        if not text or kind == "kind" or "=" in kind or " " in kind.replace("predicted all", ""):
-            continue
-        if kind:
-            rows.append((f"`{kind}`", text))
-        elif rows:
-            rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}")
-    return make_table(["event", "keys"], rows)
+        if rows:
+            parts += [make_table(["key", "type", "meaning"], rows), ""]
+    return "\n".join(parts)
+
+
+def _describe_json_type(annotation: Any) -> str:
+    """Return the JSON type of a field in words."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _describe_json_type(arguments[0])
+    if origin in (Union, UnionType):
+        return " or ".join(map(_describe_json_type, arguments))
+    if origin is Literal:
+        return "text"
+    if origin is dict:
+        return f"object of {_describe_json_type(arguments[1])}"
+    words = {str: "text", int: "integer", float: "number", type(None): "null"}
+    return words[annotation]
 
 
 def include_file(name: str) -> Callable[[], str]:

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from napari_dycon import io
 from napari_dycon.application.candidate_ranking import compute_ranks, rank_candidates
 from napari_dycon.application.state import AppState
 from napari_dycon.engine.evaluation import foreground_margin
+from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.store import Project
 
 HIGH_RANK = 2 / 3  # ranks from here on are worth a word
@@ -138,7 +138,7 @@ class Suggester:
         cached = self._metadata.get(path)
         if cached is not None and cached[0] == file_version:
             return cached[1]
-        metadata = _parse_metadata(project.predictions.read_metadata(run, case_id))
+        metadata = _convert_metadata(project.predictions.read_metadata(run, case_id))
         self._metadata[path] = file_version, metadata
         return metadata
 
@@ -171,12 +171,9 @@ class _Ranking:
 NO_METADATA = CaseMetadata(None, None)
 
 
-def _parse_metadata(values: dict[str, Any]) -> CaseMetadata:
-    score, features = values.get("score"), values.get("features")
-    return CaseMetadata(
-        float(score) if isinstance(score, (int, float)) else None,
-        np.array(features, dtype=np.float64) if features else None,
-    )
+def _convert_metadata(metadata: PredictionMetadata) -> CaseMetadata:
+    features = metadata.features
+    return CaseMetadata(metadata.score, np.array(features, dtype=np.float64) if features else None)
 
 
 class ActiveLearning:
@@ -214,7 +211,7 @@ def read_case_score(project: Project, case_id: str) -> float | None:
     runs = project.predictions.list_run_ids(case_id)
     if not runs:
         return None
-    score = _parse_metadata(project.predictions.read_metadata(runs[0], case_id)).score
+    score = project.predictions.read_metadata(runs[0], case_id).score
     return compute_mean_uncertainty(project, runs[0], case_id) if score is None else score
 
 

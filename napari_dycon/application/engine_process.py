@@ -9,7 +9,6 @@ opened later attaches in the same way.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -29,10 +28,19 @@ from napari_dycon.core.heartbeat import (
 )
 from napari_dycon.core.untrusted import read_bytes, read_json
 from napari_dycon.errors import DyconError
+from napari_dycon.project.runs.events import (
+    Event,
+    FailedEvent,
+    FinalEvent,
+    IdleEvent,
+    PredictionFinishedEvent,
+    StartedEvent,
+    StepEvent,
+    ValidationEvent,
+    parse_event,
+)
 from napari_dycon.project.runs.run import Run, merge_resumed_events
 
-Event = dict[str, Any]
-FINAL_EVENTS = frozenset({"finished", "stopped", "failed"})
 MAX_REPLAYED_STEPS = 500  # of an earlier part of a run that are told again
 SIGKILL_RETURN_CODE = -9  # return code of a process that got SIGKILL; Windows has none such
 MAX_LOG_BYTES = 2**24  # bytes of a run's messages
@@ -148,7 +156,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     """Yield a run's events as they are written, until its last one.
 
     When the process ends without a last event, a ``failed`` one is made up from its messages.
-    ``waiting`` is yielded whenever there is nothing new.
+    ``idle`` is yielded whenever there is nothing new.
 
     Parameters
     ----------
@@ -159,11 +167,11 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
     identity, watch = read_identity(run), HeartbeatMonitor(_identity_path(run))
     recorded, offset = run.read_events() if process is None else ([], 0)
     history = merge_resumed_events(recorded)
-    start_index = max((i for i, e in enumerate(history) if e.get("event") == "started"), default=0)
-    final_events = [event for event in history[start_index:] if event.get("event") in FINAL_EVENTS]
+    start_index = max((i for i, e in enumerate(history) if isinstance(e, StartedEvent)), default=0)
+    final_events = [event for event in history[start_index:] if isinstance(event, FinalEvent)]
     if not final_events:
         curve_events = [
-            e for e in history[:start_index] if e.get("event") in ("step", "validation")
+            e for e in history[:start_index] if isinstance(e, (StepEvent, ValidationEvent))
         ]
         yield from history[start_index : start_index + 1]
         yield from _subsample_steps([*curve_events, *history[start_index + 1 :]])
@@ -181,26 +189,28 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
         for event in events:
             final_events = []
             yield event
-            if event.get("event") in FINAL_EVENTS:
+            if isinstance(event, FinalEvent):
                 if process is not None:
                     process.wait()
                 return
         if has_ended:
             code = process.returncode if process is not None else None
-            failure = {"event": "failed", "message": _failure_message(run, code)}
+            # The run may have ended by itself just before it was found.
             yield (
-                final_events[-1] if final_events else failure
-            )  # it had just ended by itself when it was found
+                final_events[-1]
+                if final_events
+                else FailedEvent(message=_failure_message(run, code))
+            )
             return
-        yield {"event": "waiting"}
+        yield IdleEvent()
         time.sleep(EVENT_INTERVAL_S)
 
 
 def _subsample_steps(events: list[Event]) -> list[Event]:
     """Leave out most of many step events: who comes later needs the shape of the curve."""
-    steps = [i for i, event in enumerate(events) if event.get("event") == "step"]
+    steps = [i for i, event in enumerate(events) if isinstance(event, StepEvent)]
     kept_indices = set(steps[:: -(-len(steps) // MAX_REPLAYED_STEPS) or 1]) | set(steps[-1:])
-    return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept_indices]
+    return [e for i, e in enumerate(events) if not isinstance(e, StepEvent) or i in kept_indices]
 
 
 def _failure_message(run: Run, code: int | None) -> str:
@@ -224,7 +234,7 @@ def _killed_message(task: str, advice: str) -> str:
 
 
 def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
-    """Predict cases in a process; its events end with ``predicted all`` or ``failed``."""
+    """Predict cases in a process; its events end with ``prediction_finished`` or ``failed``."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
     # Their names may be too many for a command line.
     with tempfile.NamedTemporaryFile(
@@ -240,21 +250,17 @@ def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator
         )
         assert process.stdout is not None
         for line in process.stdout:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict):
+            if (event := parse_event(line)) is not None:
                 yield event
         if process.wait() == 0:
-            yield {"event": "predicted all"}
+            yield PredictionFinishedEvent()
         else:
             errors.seek(0)
             error_lines = errors.read().decode(errors="replace").strip().splitlines()
             message = error_lines[-1] if error_lines else "The prediction ended unexpectedly."
             if process.returncode == SIGKILL_RETURN_CODE:
                 message = _killed_message("prediction", "predict again; what was written is kept")
-            yield {"event": "failed", "message": message}
+            yield FailedEvent(message=message)
     finally:
         if process is not None:
             if process.poll() is None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
-
-Event = dict[str, Any]
+from napari_dycon.project.runs.events import Event
 
 
 class ProcessFollowers:

@@ -20,8 +20,13 @@ from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import BusyError, UserError
+from napari_dycon.project.runs.events import (
+    Event,
+    FailedEvent,
+    PredictedEvent,
+    PredictionFinishedEvent,
+)
 
-Event = dict[str, Any]
 Position = tuple[float, float, float]
 
 
@@ -63,13 +68,13 @@ class Review:
             if state.project is not project:
                 return
             state.event.emit(event)
-            if event.get("event") == "predicted":
-                self.refresh(str(event["case"]))
-            elif event.get("event") in ("failed", "predicted all"):
+            if isinstance(event, PredictedEvent):
+                self.refresh(event.case)
+            elif isinstance(event, (FailedEvent, PredictionFinishedEvent)):
                 self.is_predicting = False
                 state.cases_changed.emit()
-                if event["event"] == "failed":
-                    state.message.emit("error", str(event["message"]))
+                if isinstance(event, FailedEvent):
+                    state.message.emit("error", event.message)
 
         self.is_predicting = True
         events = engine_process.run_prediction(

@@ -17,9 +17,16 @@ from napari_dycon.application.run_status import RunStatus, apply_event
 from napari_dycon.application.state import AppState
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import BusyError, DyconError, UserError
+from napari_dycon.project.runs.events import (
+    Event,
+    FailedEvent,
+    FinalEvent,
+    IdleEvent,
+    PreviewEvent,
+    WarningEvent,
+)
+from napari_dycon.project.runs.metadata import Command
 from napari_dycon.project.runs.run import Run
-
-Event = dict[str, Any]
 
 
 class RunController:
@@ -74,7 +81,7 @@ class RunController:
         self._follow_run(run, process)
         return run.id
 
-    def send_command(self, command: str) -> None:
+    def send_command(self, command: Command) -> None:
         """Write "run", "pause" or "stop" where the engine looks for it."""
         if self._run is None:
             raise UserError("No run is active.")
@@ -138,19 +145,18 @@ class RunController:
         self._followers.follow(f"Training {run.id}", events, functools.partial(self._on_event, run))
 
     def _on_event(self, run: Run, event: Event) -> None:
-        state, kind = self._state, event.get("event")
-        # "waiting" is only there so that a worker can be ended between events.
-        if kind == "waiting" or self._run is None or run != self._run:
+        state = self._state
+        if isinstance(event, IdleEvent) or self._run is None or run != self._run:
             return
-        if kind in engine_process.FINAL_EVENTS:
+        if isinstance(event, FinalEvent):
             self._run, self.remote_host = None, ""
         state.set_run_status(apply_event(state.run_status, event))
         state.event.emit(event)
-        if kind == "preview":
-            self._review.refresh(str(event["case"]))
-        elif kind == "warning":
-            state.message.emit("warning", str(event["message"]))
-        elif kind == "failed":
-            state.message.emit("error", str(event["message"]))
-        if kind in engine_process.FINAL_EVENTS:
+        if isinstance(event, PreviewEvent):
+            self._review.refresh(event.case)
+        elif isinstance(event, WarningEvent):
+            state.message.emit("warning", event.message)
+        elif isinstance(event, FailedEvent):
+            state.message.emit("error", event.message)
+        if isinstance(event, FinalEvent):
             state.runs_changed.emit()

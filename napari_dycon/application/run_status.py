@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
-from napari_dycon.application.engine_process import FINAL_EVENTS
+from napari_dycon.project.runs.events import (
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    PausedEvent,
+    PreparingEvent,
+    RegistrationEvent,
+    ResumedEvent,
+    StartedEvent,
+    StepEvent,
+    StoppedEvent,
+)
 
-Event = dict[str, Any]
 RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopping"]
 
 
@@ -25,36 +35,36 @@ class RunStatus:
 
 def apply_event(status: RunStatus, event: Event) -> RunStatus:
     """Return the status after an event; unknown events change nothing."""
-    kind = event.get("event")
-    if kind == "started":
-        status = dataclasses.replace(
-            status,
-            phase=_resolve_phase(status, "preparing"),
-            device=event["device_reason"],
-            text="Reading the scans",
-        )
-    elif kind == "preparing":
-        text = f"Preparing scan {event['done']} of {event['total']}"
-        if event["done"] == event["total"]:
-            text = "Making the first step, which takes longest"
-        status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
-    elif kind == "warps":
-        text = f"Registering scans: {event['done']} of {event['total']}"
-        status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
-    elif kind == "step":
-        status = dataclasses.replace(
-            status,
-            phase=_resolve_phase(status, "training"),
-            progress=float(event["progress"]),
-            remaining_s=event["remaining"],
-            text=f"Step {event['step']}, loss {_format_loss(event['loss'])}",
-        )
-    elif kind == "paused":
-        status = dataclasses.replace(status, phase="paused", text="Paused")
-    elif kind == "resumed":
-        status = dataclasses.replace(status, phase="training", text="Training")
-    elif kind in FINAL_EVENTS:
-        status = RunStatus()
+    match event:
+        case StartedEvent():
+            return dataclasses.replace(
+                status,
+                phase=_resolve_phase(status, "preparing"),
+                device=event.device_reason,
+                text="Reading the scans",
+            )
+        case PreparingEvent():
+            text = f"Preparing scan {event.done} of {event.total}"
+            if event.done == event.total:
+                text = "Making the first step, which takes longest"
+            return dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
+        case RegistrationEvent():
+            text = f"Registering scans: {event.done} of {event.total}"
+            return dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
+        case StepEvent():
+            return dataclasses.replace(
+                status,
+                phase=_resolve_phase(status, "training"),
+                progress=event.progress,
+                remaining_s=event.remaining_s,
+                text=f"Step {event.step}, loss {_format_loss(event.loss)}",
+            )
+        case PausedEvent():
+            return dataclasses.replace(status, phase="paused", text="Paused")
+        case ResumedEvent():
+            return dataclasses.replace(status, phase="training", text="Training")
+        case FinishedEvent() | StoppedEvent() | FailedEvent():
+            return RunStatus()
     return status
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from napari_dycon.core.crash_report import describe_error
 from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.project.runs.events import Event, FailedEvent
 
 T = TypeVar("T")
-Event = dict[str, Any]
 
 
 class TaskRunner(Protocol):
@@ -94,6 +94,6 @@ def errors_as_events(events: Iterator[Event]) -> Iterator[Event]:
     try:
         yield from events
     except OSError as error:  # no mistake of ours: the system says why
-        yield {"event": "failed", "message": str(error)}
+        yield FailedEvent(message=str(error))
     except Exception as error:
-        yield {"event": "failed", "message": describe_error(error)}
+        yield FailedEvent(message=describe_error(error))

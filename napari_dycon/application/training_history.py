@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_dycon.project.runs.events import (
+    FailedEvent,
+    FinishedEvent,
+    StartedEvent,
+    StepEvent,
+    StoppedEvent,
+    ValidationEvent,
+)
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -41,20 +49,20 @@ def _summarize_run(run: Run) -> RunSummary:
     loss: Curve = []
     validation: Curve = []
     for event in events:
-        kind = event.get("event")
-        if kind == "started":
-            n_labeled, outcome = int(event.get("labeled", 0)), ""
-        elif kind == "step":
-            steps = int(event["step"])
-            value = (event.get("parts") or {}).get("supervised")
-            if value is not None:
-                loss.append((float(steps), float(value)))
-        elif kind == "validation" and event.get("mean") is not None:
-            dice = float(event["mean"])
-            validation.append((float(event["step"]), dice))
-        elif kind in ("finished", "stopped", "failed"):
-            outcome = str(kind)
-            steps = int(event.get("step", steps))
+        match event:
+            case StartedEvent():
+                n_labeled, outcome = event.labeled, ""
+            case StepEvent():
+                steps = event.step
+                if (value := event.loss_terms.get("supervised")) is not None:
+                    loss.append((float(steps), value))
+            case ValidationEvent(mean=float(mean)):
+                dice = mean
+                validation.append((float(event.step), mean))
+            case FinishedEvent() | StoppedEvent():
+                outcome, steps = event.event, event.step
+            case FailedEvent():
+                outcome = event.event
     return RunSummary(
         run.id,
         str(config.get("method", "")),

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.engine.inference.predict_scans import predict_cases, predict_files
 from napari_dycon.errors import DyconError, EngineError, UserError
 from napari_dycon.project.importing.case_import import is_scan_specific
 from napari_dycon.project.importing.discovery import Scan
+from napari_dycon.project.runs.events import Event, SkippedEvent
 from napari_dycon.project.store import Project
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from napari_dycon.engine.checkpoints.model_file import TrainedModel
     from napari_dycon.engine.inference.progress import PredictionProgress
 
-Event = dict[str, Any]
 OnNote = Callable[[str], None]
 
 
@@ -34,9 +34,9 @@ class FailedPrediction:
     name: str
     error: DyconError
 
-    def to_event(self) -> Event:
+    def to_event(self) -> SkippedEvent:
         """Return the event for JSON output."""
-        return {"event": "skipped", "case": self.name, "reason": str(self.error)}
+        return SkippedEvent(case=self.name, reason=str(self.error))
 
 
 def predict_case_batch(

@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from napari_dycon.core.text import escape_control_characters, escape_json
+from napari_dycon.project.runs.events import Event, format_event
 
 MAX_SCAN_DURATION_S = 12 * 3600.0  # of one scan, by which the remaining time is estimated
 STATUS_INTERVAL_S = 20.0  # between lines where no progress bar can be drawn
@@ -72,8 +73,18 @@ def _make_console(table: Table) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Write one line of JSON and flush it, so that a program can follow."""
-    sys.stdout.write(escape_json(json.dumps(value, ensure_ascii=False)) + "\n")
+    """Write one line of JSON to standard output."""
+    _print_json_line(json.dumps(value, ensure_ascii=False))
+
+
+def print_event(event: Event) -> None:
+    """Write the line of an event to standard output."""
+    _print_json_line(format_event(event))
+
+
+def _print_json_line(line: str) -> None:
+    """Write a line and flush it, so that a program can follow."""
+    sys.stdout.write(escape_json(line) + "\n")
     sys.stdout.flush()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,12 +13,17 @@ from napari_dycon.cli.console import (
     MAX_SCAN_DURATION_S,
     StatusPrinter,
     make_progress_bar,
-    print_json,
+    print_event,
     print_status,
 )
 from napari_dycon.cli.options import JsonOption
-
-Event = dict[str, Any]
+from napari_dycon.project.runs.events import (
+    DemoEvent,
+    Event,
+    PredictingEvent,
+    StepEvent,
+    TemplatesEvent,
+)
 
 
 def demo(
@@ -60,19 +65,19 @@ def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
             print_occasionally(f"{text}, {done / max(total, 1e-9):.0%}")
 
         def show_event(event: Event) -> None:
-            kind = event["event"]
             if as_json:
-                print_json(event)
-            elif kind == "demo":
-                print_status(event["message"])
-            elif kind == "templates":
-                print_status(f"Predicted {event['case']}, to compare the others to")
-            elif kind == "step":
-                update_progress(
-                    "training", event["progress"], 1.0, f"Training, step {event['step']}"
-                )
-            elif kind == "predicting":
-                text = f"Predicting {event['case']}"
-                update_progress("predictions", event["done"], event["total"], text)
+                print_event(event)
+                return
+            match event:
+                case DemoEvent():
+                    print_status(event.message)
+                case TemplatesEvent():
+                    print_status(f"Predicted {event.case}, to compare the others to")
+                case StepEvent():
+                    text = f"Training, step {event.step}"
+                    update_progress("training", event.progress, 1.0, text)
+                case PredictingEvent():
+                    text = f"Predicting {event.case}"
+                    update_progress("predictions", event.done, event.total, text)
 
         yield show_event

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -14,7 +14,7 @@ from napari_dycon.cli.console import (
     MAX_SCAN_DURATION_S,
     is_interactive,
     make_progress_bar,
-    print_json,
+    print_event,
     print_status,
 )
 from napari_dycon.cli.options import (
@@ -28,6 +28,7 @@ from napari_dycon.cli.options import (
 )
 from napari_dycon.core.text import escape_control_characters
 from napari_dycon.errors import DyconError, UserError
+from napari_dycon.project.runs.events import Event, PredictedEvent, PredictingEvent, TemplatesEvent
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from napari_dycon.project.importing.discovery import Scan
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
-
-Event = dict[str, Any]
 
 
 class LoadedNetwork(NamedTuple):
@@ -195,7 +194,7 @@ def _predict_inputs(
 def _report_failures(failures: Sequence[FailedPrediction], as_json: bool) -> None:
     for failure in failures:
         if as_json:
-            print_json(failure.to_event())
+            print_event(failure.to_event())
         elif len(failures) > 1:  # a single one is in the final error
             print_status(f"{failure.name} was left out: {failure.error}")
 
@@ -239,16 +238,15 @@ def show_predictions(total: int, device: str, as_json: bool) -> Iterator[Callabl
             print_status(f"Predicting {total} scan(s) on {device}")
 
         def show_event(event: Event) -> None:
-            kind = event["event"]
-            if kind == "templates":  # standard output is for the requested predictions
-                print_status(f"Predicted {event['case']}, to compare the others to")
+            if isinstance(event, TemplatesEvent):
+                # Standard output is for the requested predictions.
+                print_status(f"Predicted {event.case}, to compare the others to")
             elif as_json:
-                print_json(event)
-            elif kind == "predicting":
-                text = f"Predicting {event['case']}"
-                done, count = event["done"], event["total"]
-                progress.update(task, completed=done, total=count, description=text)
-            elif kind == "predicted" and not is_interactive():
-                print_status(f"Predicted {event['case']}")
+                print_event(event)
+            elif isinstance(event, PredictingEvent):
+                text = f"Predicting {event.case}"
+                progress.update(task, completed=event.done, total=event.total, description=text)
+            elif isinstance(event, PredictedEvent) and not is_interactive():
+                print_status(f"Predicted {event.case}")
 
         yield show_event

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_dycon.cli.console import print_status
 from napari_dycon.errors import BusyError, UserError
+from napari_dycon.project.runs.events import Event, StartedEvent
 
 if TYPE_CHECKING:
     from napari_dycon.core.heartbeat import ProcessIdentity
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
-
-Event = dict[str, Any]
 
 
 @contextlib.contextmanager
@@ -59,8 +58,8 @@ def with_process_record(
     resources = contextlib.ExitStack()
     try:
         for event in events:
-            if event["event"] == "started":
-                run = project.runs.get(event["run"])
+            if isinstance(event, StartedEvent):
+                run = project.runs.get(event.run)
                 if not is_acquired:
                     resources.enter_context(folder_lock(run.folder, timeout_s=0.0))
                 get_takeover = resources.enter_context(mark_process_alive(run))

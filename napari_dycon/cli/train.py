@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_dycon.cli.console import StatusPrinter, make_progress_bar, print_json, print_status
+from napari_dycon.cli.console import StatusPrinter, make_progress_bar, print_event, print_status
 from napari_dycon.cli.options import (
     DeviceOption,
     JsonOption,
@@ -25,12 +25,21 @@ from napari_dycon.engine.config import (
 )
 from napari_dycon.engine.presets import list_presets
 from napari_dycon.errors import UserError
+from napari_dycon.project.runs.events import (
+    Event,
+    FinishedEvent,
+    PreparingEvent,
+    RegistrationEvent,
+    StartedEvent,
+    StepEvent,
+    StoppedEvent,
+    ValidationEvent,
+    WarningEvent,
+)
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
-
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -168,52 +177,53 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
     """Show the progress of a run."""
     if as_json:
         for event in events:
-            print_json(event)
+            print_event(event)
         return
     run, print_occasionally = "", StatusPrinter()
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Starting", total=1.0)
         for event in events:
-            kind = event["event"]
-            run = event.get("run", run)
-            if kind in ("preparing", "warps"):
-                verb = "Preparing" if kind == "preparing" else "Registering scans:"
-                text = f"{verb} {event['done']}/{event['total']}"
+            if isinstance(event, StartedEvent):
+                run = event.run
+            if isinstance(event, (PreparingEvent, RegistrationEvent)):
+                is_preparing = isinstance(event, PreparingEvent)
+                verb = "Preparing" if is_preparing else "Registering scans:"
+                text = f"{verb} {event.done}/{event.total}"
                 progress.update(task, description=text)
                 print_occasionally(text)
-            elif kind == "step":
-                text = f"Step {event['step']}  loss {event['loss'] or float('nan'):.3f}"
-                progress.update(task, completed=event["progress"], description=text)
-                print_occasionally(f"{text}, {event['progress']:.0%}")
+            elif isinstance(event, StepEvent):
+                text = f"Step {event.step}  loss {event.loss or float('nan'):.3f}"
+                progress.update(task, completed=event.progress, description=text)
+                print_occasionally(f"{text}, {event.progress:.0%}")
             elif message := _describe_event(event, run):
                 print_status(message)
 
 
 def _describe_event(event: Event, run: str) -> str | None:
     """Describe an event that is worth a line of its own."""
-    kind = event["event"]
-    if kind == "started":
-        return (
-            f"Run {event['run']}: {event['labeled']} labeled and {event['unlabeled']} "
-            f"unlabeled cases, {event['device_reason']}, {event['precision']}"
-        )
-    if kind == "validation":
-        return f"Validation at step {event['step']}: Dice {event['mean']}"
-    if kind == "warning":
-        return str(event["message"])
-    if kind in ("finished", "stopped"):
-        dice = f", validation Dice {event['dice']:.4f}" if event["dice"] else ""
-        return (
-            f"{kind.capitalize()} at step {event['step']} after {event['elapsed']:.0f} s"
-            f"{dice}. Run {run}{_next_step_hint(kind, event)}"
-        )
+    match event:
+        case StartedEvent():
+            return (
+                f"Run {event.run}: {event.labeled} labeled and {event.unlabeled} "
+                f"unlabeled cases, {event.device_reason}, {event.precision}"
+            )
+        case ValidationEvent():
+            return f"Validation at step {event.step}: Dice {event.mean}"
+        case WarningEvent():
+            return event.message
+        case FinishedEvent() | StoppedEvent():
+            dice = f", validation Dice {event.dice:.4f}" if event.dice else ""
+            return (
+                f"{event.event.capitalize()} at step {event.step} after {event.elapsed_s:.0f} s"
+                f"{dice}. Run {run}{_next_step_hint(event)}"
+            )
     return None
 
 
-def _next_step_hint(kind: str, event: Event) -> str:
-    if not event["step"]:
+def _next_step_hint(event: FinishedEvent | StoppedEvent) -> str:
+    if not event.step:
         return " has learned nothing yet."
-    if kind == "stopped":
+    if isinstance(event, StoppedEvent):
         return " can be continued with --resume, or used to predict as it is."
     return (
         " is ready to predict; to train it longer, use --resume with a larger --time-limit or "

@@ -52,7 +52,7 @@ def clean_project(folder: Path) -> list[Path]:
     """Sweep the folders of a project in which this program writes; returns what was removed."""
     folders = [
         folder,
-        folder / ".open",
+        folder / ".sessions",
         folder / "labels",
         folder / "cache",
         folder / "cache" / "pictures",
@@ -62,7 +62,7 @@ def clean_project(folder: Path) -> list[Path]:
             folders += [path for path in (folder / parent).iterdir() if path.is_dir()]
     for run in [path for path in folders if path.parent.name == "runs"]:
         state = run / "state"
-        folders += [state, state / "labels", state / "borrowed"]
+        folders += [state, state / "labels", state / "registrations"]
     root = folder.resolve()
     contained = [
         place for place in folders if place.resolve().is_relative_to(root)

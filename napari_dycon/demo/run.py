@@ -6,20 +6,18 @@ label to learn from; only the report reads their true labels, to compare predict
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from napari_dycon.core.atomic import ensure_dir, write_json, write_text
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.runs.events import DemoEvent, Event
 from napari_dycon.project.store import Project
 
-Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 DEMO_MARKER = ".napari-dycon-demo"
 N_CASES, N_LABELED, N_VALIDATION = 16, 4, 2
@@ -57,7 +55,7 @@ def create_demo_project(out: Path, on_event: OnEvent) -> Project:
         )
     ensure_dir(out)
     write_text(out / DEMO_MARKER, "Made by the demo; `make demo` regenerates it.\n")
-    on_event({"event": "demo", "message": f"Making {N_CASES} synthetic scans in {out / 'cohort'}"})
+    on_event(DemoEvent(message=f"Making {N_CASES} synthetic scans in {out / 'cohort'}"))
     write_cohort(out / "cohort", cases=N_CASES)
     truth = sorted((out / "cohort" / "truth").iterdir())
     label_folder = out / "cohort" / "labels"
@@ -111,11 +109,11 @@ def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
             shutil.copyfile(file, results_folder / file.name)
     result = evaluate_folders(results_folder, out / "cohort" / "truth")
     write_json(out / "report.json", result)
-    metrics = json.loads(run.metrics_path.read_text(encoding="utf-8"))
+    metrics = run.read_metrics()
     introduction = [
         f"Of {N_CASES} synthetic scans {N_LABELED} were labeled to learn from, {N_VALIDATION} more "
         f"were labeled and kept for validation, {N_CASES - N_LABELED - N_VALIDATION} had no label. "
-        f"Run {run.id} took {metrics['step']} steps in {metrics['elapsed']:.0f} s. "
+        f"Run {run.id} took {metrics.step} steps in {metrics.elapsed_s or 0:.0f} s. "
         "The figures are of the scans that had no label.",
         "",
         f"Masks, uncertainty and disagreement maps: `{results_folder.name}/`; project: `project/`.",
@@ -125,11 +123,10 @@ def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
     write_markdown_report(path, "DyCON on the built-in cohort", introduction, result, names)
     dice = result["summary"]["mean_dice"]
     on_event(
-        {
-            "event": "demo",
-            "message": f"Mean Dice {dice:.3f} on unlabeled scans; report in {path}",
-            "mean_dice": dice,
-            "report": str(path),
-        }
+        DemoEvent(
+            message=f"Mean Dice {dice:.3f} on unlabeled scans; report in {path}",
+            mean_dice=dice,
+            report=str(path),
+        )
     )
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import napari
 from qtpy.QtCore import QTimer
@@ -17,12 +16,19 @@ from napari_dycon.demo.run import (
     write_demo_report,
 )
 from napari_dycon.errors import DyconError, EngineError
+from napari_dycon.project.runs.events import (
+    DemoEvent,
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    PredictionFinishedEvent,
+    StoppedEvent,
+)
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
 from napari_dycon.widgets.panel import DyconPanel
 
-Event = dict[str, Any]
 WINDOW_SIZE = (1500, 950)
 
 
@@ -55,13 +61,12 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
 
     def relay_event(event: Event) -> None:
         on_event(event)
-        kind = event.get("event")
-        if kind in ("finished", "stopped"):
+        if isinstance(event, (FinishedEvent, StoppedEvent)):
             session.predict([case.id for case in project.unlabeled_cases()])
-        elif kind == "predicted all":
+        elif isinstance(event, PredictionFinishedEvent):
             finish()
-        elif kind == "failed":
-            failures.append(str(event["message"]))
+        elif isinstance(event, FailedEvent):
+            failures.append(event.message)
             if close:
                 QTimer.singleShot(0, viewer.close)
 
@@ -84,7 +89,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
 def _save_and_close(viewer: napari.Viewer, panel: DyconPanel, out: Path, on_event: OnEvent) -> None:
     try:
         for path in save_screenshots(viewer, panel, out):
-            on_event({"event": "demo", "message": f"Picture: {path}", "picture": str(path)})
+            on_event(DemoEvent(message=f"Picture: {path}", picture=str(path)))
     finally:
         viewer.close()
 

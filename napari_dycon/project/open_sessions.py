@@ -27,7 +27,7 @@ from napari_dycon.core.heartbeat import (
 from napari_dycon.core.untrusted import parse_number, read_json
 from napari_dycon.errors import DyconError, ProjectError
 
-FOLDER = ".open"
+FOLDER = ".sessions"
 REMOVE_TIMEOUT_S = 0.5  # seconds that a window waits for a slow drive
 MAX_SESSIONS = 100
 MAX_MARKER_BYTES = 2**14

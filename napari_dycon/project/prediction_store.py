@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
 
 from napari_dycon import io
 from napari_dycon.core.atomic import atomic_write_many, ensure_dir, write_json
 from napari_dycon.core.containment import ensure_links_within, ensure_within
 from napari_dycon.core.types import Array
-from napari_dycon.core.untrusted import parse_number, read_json
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import ProjectError
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.case_images import read_grid
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.runs.run_store import RunStore
+from napari_dycon.project.untrusted_model import UntrustedModel
 
 PredictionKind = Literal["mask", "uncertainty", "disagreement"]
 MAX_FEATURES = 10_000
+Feature = Annotated[float, Field(ge=-1e30, le=1e30)]
+
+
+class PredictionMetadata(UntrustedModel):
+    """What a run computed for a case; a field is ``None`` if it is missing or invalid."""
+
+    model_config = ConfigDict(extra="allow")
+
+    score: Annotated[float, Field(ge=0, le=1e6)] | None = Field(
+        default=None, description="Mean uncertainty of the predicted foreground."
+    )
+    features: Annotated[list[Feature], Field(max_length=MAX_FEATURES)] | None = Field(
+        default=None, description="Features of the scan, for active learning."
+    )
 
 
 class PredictionStore:
@@ -87,22 +104,22 @@ class PredictionStore:
         """Path of a case's metadata, wherever links lead; to read them use ``read_metadata``."""
         return self._folder / run_id / f"{self._manifest.get_case(case_id).id}.json"
 
-    def write_metadata(self, run_id: str, case_id: str, metadata: dict[str, Any]) -> None:
+    def write_metadata(self, run_id: str, case_id: str, metadata: PredictionMetadata) -> None:
         """Write what a run computed for a scan, as JSON beside its prediction."""
         self._manifest.require_writable()
         self._runs.get(run_id)
         root = self._manifest.folder
         path = ensure_within(root, self.metadata_path(run_id, case_id))
         ensure_dir(path.parent, existing_root=root)
-        write_json(path, metadata)
+        write_json(path, metadata.model_dump(mode="json", exclude_unset=True))
 
-    def read_metadata(self, run_id: str, case_id: str) -> dict[str, Any]:
-        """Read what a run computed for a scan; empty when there is nothing."""
+    def read_metadata(self, run_id: str, case_id: str) -> PredictionMetadata:
+        """Read what a run computed for a scan; without values when there is nothing."""
         try:
             path = ensure_links_within(self._manifest.folder, self.metadata_path(run_id, case_id))
-            return validate_case_metadata(read_json(path))
+            return PredictionMetadata.model_validate(read_json(path))
         except (OSError, ValueError, ProjectError):
-            return {}
+            return PredictionMetadata()
 
     def list_run_ids(self, case_id: str) -> list[str]:
         """List the runs that predicted a case, the newest run first."""
@@ -124,20 +141,3 @@ class PredictionStore:
             return self.path(run_id, case_id).exists()
         except ProjectError:  # one behind a link out of the project counts as none
             return False
-
-
-def validate_case_metadata(values: object) -> dict[str, Any]:
-    """Keep what a run can have computed for a scan: its score, and its features."""
-    if not isinstance(values, dict):
-        return {}
-    score, features = values.get("score"), values.get("features")
-    metadata = {k: v for k, v in values.items() if k not in ("score", "features")}
-    if parse_number(score, 0, 1e6) is not None:
-        metadata["score"] = score
-    if (
-        isinstance(features, list)
-        and len(features) <= MAX_FEATURES
-        and all(parse_number(value, -1e30, 1e30) is not None for value in features)
-    ):
-        metadata["features"] = features
-    return metadata

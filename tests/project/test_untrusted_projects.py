@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
+from napari_dycon.project.runs.event_lines import parse_event
 
 from napari_dycon import io
 from napari_dycon.application.cases.summaries import _load_thumbnails
@@ -27,7 +28,6 @@ from napari_dycon.project import external_images, trusted_projects
 from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.importing.discovery import scans_from_paths
 from napari_dycon.project.manifest import MAX_MANIFEST_BYTES
-from napari_dycon.project.runs.event_lines import parse_event
 from napari_dycon.project.store import Project
 
 Command = Callable[..., tuple[int, str, str]]

@@ -25,7 +25,7 @@ from napari_dycon.application.task_runner import TaskRunner
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
-RECOVERY_FOLDER = "napari-dycon-unsaved"
+RECOVERY_FOLDER = "napari-dycon-recovered-labels"
 
 
 @dataclass(frozen=True)

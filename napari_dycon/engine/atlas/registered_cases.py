@@ -31,7 +31,7 @@ from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array, save_array
 from napari_dycon.engine.device import choose_sampling_device
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, RegistrationEvent
 
 BATCH_SIZE = 8  # pairs registered together
 MAX_DISK_BYTES = 2**32  # of all warped scans of a run on the disk
@@ -103,7 +103,7 @@ def register_pairs(pairs: Sequence[RegistrationPair], device: torch.device) -> I
         displacements = register(moving, fixed)
         for number, pair in enumerate(group):
             _write_pair(pair, displacements[number : number + 1])
-            yield {"event": "warps", "done": start + number + 1, "total": len(pairs)}
+            yield RegistrationEvent(done=start + number + 1, total=len(pairs))
 
 
 def _write_pair(pair: RegistrationPair, displacement: Tensor) -> None:

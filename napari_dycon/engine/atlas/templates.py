@@ -46,7 +46,7 @@ from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.inference.uncertainty import compute_uncertainty_maps
 from napari_dycon.engine.memory import retry_with_less_memory
 from napari_dycon.errors import DyconError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, TemplatesEvent
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
@@ -128,7 +128,7 @@ def attach_atlases(
             if not is_written:
                 continue
             number = chosen.index(case) + 1
-            on_event({"event": "templates", "case": case, "done": number, "total": len(chosen)})
+            on_event(TemplatesEvent(case=case, done=number, total=len(chosen)))
         templates.append(template)
     return dataclasses.replace(model, atlases=(*model.atlases, tuple(templates)))
 

@@ -32,7 +32,7 @@ from napari_dycon.engine.data.preparation import TrainingData, has_foreground
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.errors import DyconError, ProjectError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, WarningEvent
 
 MAX_RECORD_PAIRS = 10**6  # pairs that a record may speak of
 
@@ -140,10 +140,9 @@ def _register_and_fuse(
         if not isinstance(error, (ProjectError, OSError)) and not is_out_of_memory(error):
             raise
         reason = "memory ran out." if is_out_of_memory(error) else str(error)
-        yield {
-            "event": "warning",
-            "message": f"Not all shapes of unlabeled scans could be borrowed: {reason}",
-        }
+        yield WarningEvent(
+            message=f"Not all labeled scans could be registered to unlabeled ones: {reason}"
+        )
     return pseudo_labels
 
 

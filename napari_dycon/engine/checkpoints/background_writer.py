@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_dycon.engine.checkpoints.training_state import Snapshot, write_snapshot
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import CheckpointEvent, Event, WarningEvent
 
 
 class CheckpointWriter:
@@ -41,12 +41,12 @@ class CheckpointWriter:
         error = future.exception()
         self._pending = None
         if error is None:
-            yield {"event": "checkpoint", "step": step}
+            yield CheckpointEvent(step=step)
         elif isinstance(error, ProjectError):  # a full disk may have room again the next time
-            yield {"event": "warning", "message": f"No checkpoint at step {step}: {error}"}
+            yield WarningEvent(message=f"No checkpoint at step {step}: {error}")
         elif is_out_of_memory(error):
             message = f"No checkpoint at step {step}: memory ran out."
-            yield {"event": "warning", "message": message}
+            yield WarningEvent(message=message)
         else:
             raise error
 

@@ -35,7 +35,7 @@ from napari_dycon.engine.data.preprocessing import (
 )
 from napari_dycon.engine.data.splits import CaseSplit, label_snapshot_path, save_case_split
 from napari_dycon.errors import DyconError, ProjectError, UserError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, PreparingEvent
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
@@ -90,7 +90,7 @@ def prepare_training_data(
     """
     labeled, unlabeled = split.labeled, split.unlabeled
     ids = [*labeled, *unlabeled]
-    preparing_event: Event = {"event": "preparing", "done": 0, "total": len(ids)}
+    preparing_event = PreparingEvent(done=0, total=len(ids))
     fingerprints = yield from _run_with_heartbeat(
         lambda: _load_fingerprints(project, split), preparing_event
     )
@@ -114,8 +114,8 @@ def prepare_training_data(
         task = functools.partial(
             _prepare_case, project, data, case, state, index <= len(labeled), is_resumed
         )
-        yield from _run_with_heartbeat(task, {**preparing_event, "done": index - 1})
-        yield {**preparing_event, "done": index}
+        yield from _run_with_heartbeat(task, PreparingEvent(done=index - 1, total=len(ids)))
+        yield PreparingEvent(done=index, total=len(ids))
     if not data.labeled:
         reason = data.warnings[0] if data.warnings else "The state of this run is damaged."
         raise UserError(f"No label can be learned from yet. {reason}")
@@ -169,11 +169,11 @@ def _prepare_case(
 
 
 def _run_with_heartbeat(task: Callable[[], T], event: Event) -> Generator[Event, None, T]:
-    """Do work in a thread and yield a copy of the event every ``HEARTBEAT_S``."""
+    """Do work in a thread and yield the event every ``HEARTBEAT_S``."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(task)
         while not wait([future], timeout=HEARTBEAT_S).done:
-            yield dict(event)
+            yield event
         return future.result()
 
 

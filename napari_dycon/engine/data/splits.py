@@ -86,7 +86,7 @@ def cases_trained_on(project: Project, run_id: str | None) -> set[str]:
             run = project.runs.get(run_id)
         except DyconError:  # deleted since
             break
-        labeled_ids = run.read_metrics().get("labeled")
+        labeled_ids = run.read_metrics().labeled
         split = load_case_split(run.state_folder)
         if labeled_ids is not None:
             cases |= set(labeled_ids)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,8 @@ from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.io import write_map, write_mask
 from napari_dycon.io.volume import Volume
 from napari_dycon.project.importing.discovery import Scan, read_scan
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.prediction_store import PredictionMetadata
+from napari_dycon.project.runs.events import Event, PredictedEvent
 
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
@@ -99,7 +100,7 @@ def predict_cases(
             result.mask, result.uncertainty, grid.spacing_mm
         )
         project.predictions.write_metadata(
-            run_id, case, {"score": score, "features": result.features}
+            run_id, case, PredictionMetadata(score=score, features=result.features)
         )
 
     yield from _predict_scans(
@@ -134,11 +135,10 @@ def _write_labeled_features(
         return extract_features(model, image, device, dtype)
 
     def write(case: str, features: list[float]) -> None:
-        project.predictions.write_metadata(
-            run_id, case, {**case_metadata[case], "features": features}
-        )
+        metadata = case_metadata[case].model_copy(update={"features": features})
+        project.predictions.write_metadata(run_id, case, metadata)
 
-    missing = [case for case, facts in case_metadata.items() if not facts.get("features")]
+    missing = [case for case, known in case_metadata.items() if not known.features]
     for step in run_pipeline(missing, read, compute, write, can_read_ahead=_has_memory_for_next):
         if isinstance(step, FailedItem):
             _raise_or_report(step.item, step.error, on_error)
@@ -281,16 +281,18 @@ def check_channels(volume: Volume, model: TrainedModel, name: str) -> None:
 
 def _prediction_event(
     name: str, number: int, total: int, result: Prediction, volume: Volume
-) -> dict[str, Any]:
+) -> PredictedEvent:
     voxel_ml = float(np.prod(volume.spacing_mm)) / 1000.0
     values, counts = np.unique(result.mask, return_counts=True)
-    volumes = {int(v): round(float(n) * voxel_ml, 4) for v, n in zip(values, counts, strict=True)}
-    volumes.pop(0, None)
-    return {
-        "event": "predicted",
-        "case": name,
-        "done": number,
-        "total": total,
-        "volume_ml": volumes,
-        "mean_uncertainty": round(float(result.uncertainty.mean()), 6),
+    volume_ml = {
+        str(value): round(float(count) * voxel_ml, 4)
+        for value, count in zip(values, counts, strict=True)
+        if value
     }
+    return PredictedEvent(
+        case=name,
+        done=number,
+        total=total,
+        volume_ml=volume_ml,
+        mean_uncertainty=round(float(result.uncertainty.mean()), 6),
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import PredictingEvent
 
 
 class PredictionProgress:
@@ -24,19 +24,16 @@ class PredictionProgress:
         """Count more scans to predict; fewer, where negative."""
         self.total += count
 
-    def start(self, case: str) -> Event:
+    def start(self, case: str) -> PredictingEvent:
         """Return the event that tells that a case is predicted next."""
         elapsed = time.monotonic() - self._start_time
         time_per_scan = elapsed / self.n_finished if self.n_finished else None
-        return {
-            "event": "predicting",
-            "case": case,
-            "done": self.n_finished,
-            "total": self.total,
-            "remaining": None
-            if time_per_scan is None
-            else round(time_per_scan * (self.total - self.n_finished), 1),
-        }
+        remaining_s = None
+        if time_per_scan is not None:
+            remaining_s = round(time_per_scan * (self.total - self.n_finished), 1)
+        return PredictingEvent(
+            case=case, done=self.n_finished, total=self.total, remaining_s=remaining_s
+        )
 
     def finish(self) -> None:
         """Count one more scan as done, whether or not it could be predicted."""

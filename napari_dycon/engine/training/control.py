@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from napari_dycon.errors import ProjectError
+from napari_dycon.project.runs.metadata import RunControl
 from napari_dycon.project.runs.run import Run
 
 
@@ -15,35 +16,32 @@ class RunControlReader:
         self._run = run
         self._interval_s = interval_s
         self._next_read = 0.0
-        self._command = "run"
-        self._preview_case: str | None = None
+        self._control = RunControl()
 
     def _refresh(self) -> None:
         now = time.monotonic()
         if now >= self._next_read:
             self._next_read = now + self._interval_s
             try:
-                values = self._run.read_control()
+                control = self._run.read_control()
             except ProjectError:  # being replaced just now (Windows): what was asked still holds
                 return
-            self._command = str(values.get("command", "run"))
-            preview = values.get("preview")
-            self._preview_case = preview if isinstance(preview, str) else None
+            self._control = control
 
     def stop_requested(self) -> bool:
         """The person asked to end the run and keep what it learned."""
         self._refresh()
-        return self._command == "stop"
+        return self._control.command == "stop"
 
     def pause_requested(self) -> bool:
         """The person asked to wait."""
         self._refresh()
-        return self._command == "pause"
+        return self._control.command == "pause"
 
     def preview_case(self) -> str | None:
         """Case whose prediction the person is looking at."""
         self._refresh()
-        return self._preview_case
+        return self._control.preview
 
     def wait(self) -> None:
         """Sleep until it is worth looking again."""

@@ -8,7 +8,7 @@ import torch
 
 from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.errors import EngineError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, WarningEvent
 
 MAX_NONFINITE_STEPS = 50  # in a row; after these a run has failed
 
@@ -47,11 +47,10 @@ class NonFiniteGuard:
                 continue
             self._consecutive += 1
             self.total += 1
-            yield {
-                "event": "warning",
-                "message": f"Step {step + 1} was skipped because its loss was not a finite number "
-                f"({self.total} skipped so far).",
-            }
+            yield WarningEvent(
+                message=f"Step {step + 1} was skipped because its loss was not a finite number "
+                f"({self.total} skipped so far)."
+            )
             if self._consecutive >= MAX_NONFINITE_STEPS:
                 raise EngineError(
                     f"{self._consecutive} steps in a row gave no finite loss. Lower the learning "

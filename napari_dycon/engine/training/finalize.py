@@ -7,7 +7,6 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from napari_dycon.core.atomic import write_json
 from napari_dycon.engine.checkpoints.model_file import TrainedModel, save_weights
 from napari_dycon.engine.data.preparation import TrainingData
 from napari_dycon.engine.inference.temperature_scaling import CalibrationSample, fit_temperature
@@ -15,10 +14,16 @@ from napari_dycon.engine.inference.window_choice import choose_window_side
 from napari_dycon.engine.training.retry import retry_on_full_disk
 from napari_dycon.engine.training.setup import Compute
 from napari_dycon.engine.training.validation import ValidationResult, Validator
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import (
+    CalibratedEvent,
+    Event,
+    FinishedEvent,
+    StoppedEvent,
+    WarningEvent,
+)
+from napari_dycon.project.runs.metadata import Outcome, RunMetrics
 from napari_dycon.project.runs.run import Run
 
-Outcome = Literal["finished", "stopped"]
 MIN_USEFUL_STEPS = 100  # fewer steps hardly train a network
 
 
@@ -33,10 +38,10 @@ class RunSummary:
     validation: ValidationResult
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of the last event."""
+        """Return the fields of the last event and of the metrics."""
         return {
             "step": self.step,
-            "elapsed": round(self.elapsed_s, 2),
+            "elapsed_s": round(self.elapsed_s, 2),
             "skipped": self.skipped_steps,
             "dice": self.validation.mean,
         }
@@ -52,7 +57,7 @@ def calibrate(
         samples: list[CalibrationSample] = []
         yield from validator.validate(model, step, samples)
         model = dataclasses.replace(model, temperature=fit_temperature(samples))
-        yield {"event": "calibrated", "temperature": model.temperature}
+        yield CalibratedEvent(temperature=model.temperature)
     return model
 
 
@@ -68,24 +73,24 @@ def finish_run(
     """Write the metrics of a run and yield its last event."""
     max_steps = data.config.steps
     if summary.outcome == "finished" and summary.step < MIN_USEFUL_STEPS <= max_steps:
-        yield {
-            "event": "warning",
-            "message": f"Only {summary.step} training steps fitted into the time limit, so the "
-            "networks have hardly learned anything. Increase the time limit, or use a GPU.",
-        }
-    metrics = {
+        yield WarningEvent(
+            message=f"Only {summary.step} training steps fitted into the time limit, so the "
+            "networks have hardly learned anything. Increase the time limit, or use a GPU."
+        )
+    metrics = RunMetrics(
         **summary.to_json(),
-        "outcome": summary.outcome,
-        "validation": summary.validation.to_json(),
-        "temperature": model.temperature,
-        "window_side": model.window_side,
-        "labeled": [case.id for case in data.labeled],
-        "unlabeled": len(data.unlabeled),
-    }
-    yield from retry_on_full_disk(lambda: write_json(run.metrics_path, metrics))
-    reason = "steps" if summary.step >= max_steps else "time limit"
-    yield {
-        "event": summary.outcome,
-        **summary.to_json(),
-        **({"reason": reason} if summary.outcome == "finished" else {}),
-    }
+        outcome=summary.outcome,
+        validation=summary.validation.to_json(),
+        temperature=model.temperature,
+        window_side=model.window_side,
+        labeled=[case.id for case in data.labeled],
+        unlabeled=len(data.unlabeled),
+    )
+    yield from retry_on_full_disk(lambda: run.write_metrics(metrics))
+    if summary.outcome == "stopped":
+        yield StoppedEvent(**summary.to_json())
+    else:
+        reason: Literal["steps", "time limit"] = (
+            "steps" if summary.step >= max_steps else "time limit"
+        )
+        yield FinishedEvent(**summary.to_json(), reason=reason)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from napari_dycon.engine.checkpoints.model_file import TrainedModel
 from napari_dycon.engine.checkpoints.transfer import load_matching_weights
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, WarningEvent
 
 # Fraction of the tensors of the earlier run; other classes alone leave more than this matching.
 MIN_MATCHING_FRACTION = 0.75
@@ -30,16 +30,14 @@ def initialize_weights(
     fraction = load_matching_weights(model, initial.path)
     if fraction < MIN_MATCHING_FRACTION:
         matching = f"only {fraction:.0%} of its weights match" if fraction else "no weights match"
-        yield {
-            "event": "warning",
-            "message": f"Run {initial.run_id} has a different network: {matching}, and the rest "
+        yield WarningEvent(
+            message=f"Run {initial.run_id} has a different network: {matching}, and the rest "
             "starts from random weights. To reuse more, start from a run with the same network "
-            "settings.",
-        }
+            "settings."
+        )
     if overlap := sorted(initial.trained_cases & set(validation_cases)):
-        yield {
-            "event": "warning",
-            "message": f"Run {initial.run_id}, or a run it started from, was trained on "
+        yield WarningEvent(
+            message=f"Run {initial.run_id}, or a run it started from, was trained on "
             f"{len(overlap)} case(s) that are now used for validation ({overlap[0]}); their Dice "
-            "is too optimistic.",
-        }
+            "is too optimistic."
+        )

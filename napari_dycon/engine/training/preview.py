@@ -16,8 +16,8 @@ from napari_dycon.engine.training.control import RunControlReader
 from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.setup import Compute
 from napari_dycon.errors import DyconError
-from napari_dycon.project.prediction_store import PredictionStore
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.prediction_store import PredictionMetadata, PredictionStore
+from napari_dycon.project.runs.events import Event, PreviewEvent, WarningEvent
 
 MIN_PREVIEW_STEP = 10  # before this step a prediction shows nothing useful
 PREVIEW_TIME_FRACTION = 0.0125  # of a run's time, at most
@@ -76,18 +76,17 @@ class Previewer:
             score = foreground_margin.mean_foreground_uncertainty(
                 result.mask, result.uncertainty, volume.spacing_mm
             )
-            predictions.write_metadata(run_id, case, {"score": score})
+            predictions.write_metadata(run_id, case, PredictionMetadata(score=score))
         except DyconError as error:
-            return {"event": "warning", "message": f"No preview of {case}: {error}"}
+            return WarningEvent(message=f"No preview of {case}: {error}")
         except (MemoryError, RuntimeError) as error:  # a failed preview must not end the run
             if not is_out_of_memory(error):
                 raise
             empty_cache(device)
-            return {"event": "warning", "message": f"No preview of {case}: memory ran out for it."}
-        return {
-            "event": "preview",
-            "case": case,
-            "step": step,
-            "mask": str(predictions.path(run_id, case, "mask")),
-            "uncertainty": str(predictions.path(run_id, case, "uncertainty")),
-        }
+            return WarningEvent(message=f"No preview of {case}: memory ran out for it.")
+        return PreviewEvent(
+            case=case,
+            step=step,
+            mask=str(predictions.path(run_id, case, "mask")),
+            uncertainty=str(predictions.path(run_id, case, "uncertainty")),
+        )

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, WarningEvent
 
 RETRY_TIMEOUT_S, RETRY_PAUSE_S = 600.0, 2.0  # seconds to try the last saves for, and between tries
 
@@ -30,9 +30,8 @@ def retry_on_full_disk(write: Callable[[], None]) -> Iterator[Event]:
                 raise
             if not has_warned:
                 has_warned = True
-                yield {
-                    "event": "warning",
-                    "message": f"The end of the run cannot be saved: {error} It is tried again for "
-                    f"{RETRY_TIMEOUT_S / 60:.0f} minutes.",
-                }
+                yield WarningEvent(
+                    message=f"The end of the run cannot be saved: {error} It is tried again for "
+                    f"{RETRY_TIMEOUT_S / 60:.0f} minutes."
+                )
         time.sleep(RETRY_PAUSE_S)

@@ -37,7 +37,15 @@ from napari_dycon.engine.training.setup import (
 )
 from napari_dycon.engine.training.trainer import Trainer
 from napari_dycon.errors import DyconError
-from napari_dycon.project.runs.events import Event, EventLog
+from napari_dycon.project.runs.event_log import EventLog
+from napari_dycon.project.runs.events import (
+    CheckpointEvent,
+    Event,
+    FailedEvent,
+    StartedEvent,
+    StoppedEvent,
+    WarningEvent,
+)
 
 if TYPE_CHECKING:
     from napari_dycon.project.runs.run import Run
@@ -76,8 +84,8 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     try:
         with contextlib.closing(writer):
             for event in _train_run(project, config, run, writer):
-                has_checkpoint = has_checkpoint or event["event"] == "checkpoint"
-                event["time"] = round(time.time(), 3)
+                has_checkpoint = has_checkpoint or isinstance(event, CheckpointEvent)
+                event = event.model_copy(update={"time": _now()})
                 log.write(event)
                 yield event
     except DyconError as error:
@@ -112,14 +120,14 @@ def _train_run(
         preparation, lambda: not is_resumed and control.stop_requested()
     )
     if data is None:
-        yield {"event": "stopped", "step": 0, "elapsed": 0.0, "skipped": 0, "dice": None}
+        yield StoppedEvent(step=0, elapsed_s=0.0, skipped=0, dice=None)
         return
     initial = None if progress else _find_initial_weights(project, config.init_from)
 
     reported_memory = set_up_memory(data, compute.device, progress)
     write_json(run.config_path, data.config.to_dict())
     for warning in data.warnings:
-        yield {"event": "warning", "message": warning}
+        yield WarningEvent(message=warning)
     components = build_components(data, compute)
     is_new = progress is None
     progress = yield from resume_or_initialize(
@@ -174,23 +182,27 @@ def _build_started_event(
     split: CaseSplit,
     progress: TrainingProgress | None,
 ) -> Event:
-    return {
-        "event": "started",
-        "run": run.id,
-        "method": config.method,
-        "preset": config.preset,
-        "device": compute.device.type,
-        "device_reason": compute.reason,
-        "precision": compute.precision,
-        "labeled": len(split.labeled),
-        "unlabeled": len(split.unlabeled),
-        "validation": len(split.validation),
-        "steps": config.steps,
-        "time_limit": config.time_limit,
-        "pid": os.getpid(),
-        "from_step": progress.step if progress else 0,
-    }
+    return StartedEvent(
+        run=run.id,
+        method=config.method,
+        preset=config.preset,
+        device=compute.device.type,
+        device_reason=compute.reason,
+        precision=compute.precision,
+        labeled=len(split.labeled),
+        unlabeled=len(split.unlabeled),
+        validation=len(split.validation),
+        steps=config.steps,
+        time_limit=config.time_limit,
+        pid=os.getpid(),
+        resumed_from_step=progress.step if progress else 0,
+    )
 
 
-def _build_failed_event(error: DyconError) -> Event:
-    return {"event": "failed", "message": str(error), "time": round(time.time(), 3)}
+def _build_failed_event(error: DyconError) -> FailedEvent:
+    return FailedEvent(message=str(error), time=_now())
+
+
+def _now() -> float:
+    """Seconds since the epoch."""
+    return round(time.time(), 3)

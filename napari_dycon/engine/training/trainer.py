@@ -40,7 +40,6 @@ from napari_dycon.engine.training.clock import TrainingClock
 from napari_dycon.engine.training.control import RunControlReader
 from napari_dycon.engine.training.failures import NonFiniteGuard
 from napari_dycon.engine.training.finalize import (
-    Outcome,
     RunSummary,
     calibrate,
     finish_run,
@@ -53,7 +52,16 @@ from napari_dycon.engine.training.setup import Components, Compute
 from napari_dycon.engine.training.stepper import PartialUpdateError
 from napari_dycon.engine.training.validation import Validator
 from napari_dycon.project.prediction_store import PredictionStore
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import (
+    MAX_NUMBER,
+    CheckpointEvent,
+    Event,
+    PausedEvent,
+    ResumedEvent,
+    StepEvent,
+    WarningEvent,
+)
+from napari_dycon.project.runs.metadata import Outcome
 from napari_dycon.project.runs.run import Run
 
 STEP_EVENT_INTERVAL_S = 0.5
@@ -268,7 +276,7 @@ class Trainer:
         self._stepper.restore_loss_scale(progress.loss_scale)
         self._guard.restore(progress.skipped_steps)
         self._step = progress.step
-        yield {"event": "resumed", "step": self._step, "from_step": self._step}
+        yield ResumedEvent(step=self._step, resumed_from_step=self._step)
 
     def _report_step(self, result: StepResult) -> Iterator[Event]:
         """Yield a ``step`` event, a few times a second at most."""
@@ -285,7 +293,7 @@ class Trainer:
         plan = MemoryPlan.from_config(self._config)
         if plan != self._reported_memory:
             message = plan.describe_change(self._reported_memory, self._compute.device.type)
-            yield {"event": "warning", "message": message}
+            yield WarningEvent(message=message)
             self._reported_memory, self._saved_at = plan, now
             yield from self._start_checkpoint()
             write_json(self._run.config_path, self._config.to_dict())
@@ -295,14 +303,14 @@ class Trainer:
 
     def _pause(self) -> Iterator[Event]:
         """Wait until the user resumes or stops the run, with a checkpoint written."""
-        yield {"event": "paused", "step": self._step}
+        yield PausedEvent(step=self._step)
         with self._clock.paused():
             if self._step:
                 yield from self._start_checkpoint()
                 yield from self._writer.poll_events(wait=True)
             while self._control.pause_requested():
                 self._control.wait()
-        yield {"event": "resumed", "step": self._step}
+        yield ResumedEvent(step=self._step)
 
     def _start_checkpoint(self) -> Iterator[Event]:
         """Start to write a checkpoint in the background, after the previous one."""
@@ -314,7 +322,7 @@ class Trainer:
             if not is_out_of_memory(error):
                 raise
             message = f"No checkpoint at step {self._step}: memory ran out."
-            yield {"event": "warning", "message": message}
+            yield WarningEvent(message=message)
 
     def _take_snapshot(self) -> Snapshot:
         scale = self._stepper.loss_scale
@@ -337,7 +345,7 @@ class Trainer:
             yield from retry_on_full_disk(
                 lambda: write_snapshot(self._take_snapshot(), run.weights_path, run.state_path)
             )
-            yield {"event": "checkpoint", "step": step}
+            yield CheckpointEvent(step=step)
         self._batches.close()  # on some systems open files cannot be removed
         shutil.rmtree(run.registrations_folder, ignore_errors=True)  # large; can be made again
         if step:
@@ -353,27 +361,26 @@ class Trainer:
 
 def build_step_event(
     step: int, config: TrainConfig, clock: TrainingClock, result: StepResult
-) -> Event:
+) -> StepEvent:
     """Build the event that tells how a step went and how long the run still takes."""
     progress, elapsed_s = clock.progress(step), clock.elapsed()
     remaining_s = elapsed_s * (1.0 - progress) / progress if progress > 0 else math.inf
     if config.time_limit:
         remaining_s = min(remaining_s, config.time_limit - elapsed_s)
-    return {
-        "event": "step",
-        "step": step,
-        "steps": config.steps,
-        "progress": round(progress, 5),
-        "loss": _to_json_number(result.loss),
-        "parts": {name: _to_json_number(term) for name, term in result.loss_terms.items()},
-        "beta": round(result.beta, 4),
-        "learning_rate": result.learning_rate,
-        "elapsed": round(elapsed_s, 2),
-        "remaining": round(max(remaining_s, 0.0), 1) if math.isfinite(remaining_s) else None,
-    }
+    return StepEvent(
+        step=step,
+        steps=config.steps,
+        progress=round(progress, 5),
+        loss=_to_json_number(result.loss),
+        loss_terms={name: _to_json_number(term) for name, term in result.loss_terms.items()},
+        beta=round(result.beta, 4),
+        learning_rate=result.learning_rate,
+        elapsed_s=round(elapsed_s, 2),
+        remaining_s=round(max(remaining_s, 0.0), 1) if math.isfinite(remaining_s) else None,
+    )
 
 
 def _to_json_number(value: torch.Tensor) -> float | None:
-    """A rounded number; ``None`` for what JSON cannot hold."""
+    """Return a rounded number; ``None`` if it is not finite, or too large for an event."""
     number = float(value.detach())
-    return round(number, 6) if math.isfinite(number) else None
+    return round(number, 6) if abs(number) <= MAX_NUMBER else None

@@ -24,7 +24,7 @@ from napari_dycon.engine.training.clock import TrainingClock
 from napari_dycon.engine.training.interval import Interval
 from napari_dycon.engine.training.setup import Compute
 from napari_dycon.errors import DyconError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, ValidationEvent, WarningEvent
 
 VALIDATION_TIME_FRACTION = 0.015  # of a run's time, at most
 
@@ -38,9 +38,8 @@ class ValidationResult:
     skipped_cases: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields of a ``validation`` event."""
-        skipped = {"missed": self.skipped_cases} if self.skipped_cases else {}
-        return {"dice": self.dice, "mean": self.mean, **skipped}
+        """Return JSON values."""
+        return {"dice": self.dice, "mean": self.mean, "skipped_cases": self.skipped_cases}
 
 
 class Validator:
@@ -71,7 +70,7 @@ class Validator:
         """
         previous, self.result = self.result, self._evaluate(model, samples)
         progress = self._clock.progress(step)
-        yield {"event": "validation", "step": step, "progress": progress, **self.result.to_json()}
+        yield ValidationEvent(step=step, progress=progress, **self.result.to_json())
         if self.result.skipped_cases != previous.skipped_cases:
             yield from _warn_about_skipped_cases(self.result)
 
@@ -128,7 +127,6 @@ def _warn_about_skipped_cases(result: ValidationResult) -> Iterator[Event]:
     rest = "and the Dice is of the rest"
     if result.mean is None:
         rest = "so that there is no Dice, and the uncertainty is not calibrated"
-    yield {
-        "event": "warning",
-        "message": f"Validation case {name}{more} could not be scored, {rest}. {reason}",
-    }
+    yield WarningEvent(
+        message=f"Validation case {name}{more} could not be scored, {rest}. {reason}"
+    )

@@ -88,8 +88,8 @@ def _describe_run(run: Run | None) -> str:
         return "No predictions: this report is of the labels alone."
     config, metrics = run.read_config(), run.read_metrics()
     text = f"Predictions of run {run.id}, method {run.method}"
-    if (steps := metrics.get("step")) is not None:
-        text += f", {int(steps)} steps"
+    if metrics.step is not None:
+        text += f", {metrics.step} steps"
     if start := config.get("init_from"):
         text += f", continued from {start}"
     return text + "."

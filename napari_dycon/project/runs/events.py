@@ -1,73 +1,343 @@
-"""What an engine says while it works: one JSON object a line.
+"""Events that report the progress of runs and predictions.
 
-Every event has ``event`` (its kind), those of a run also ``time`` (seconds since the epoch). Those
-from ``predicting`` on are told by predictions.
-
-===========  =====================================================================
-kind         further keys
-===========  =====================================================================
-started      run, method, device, device_reason, precision, labeled, unlabeled,
-             validation (numbers of cases), steps, time_limit, pid, from_step (0, or where
-             the checkpoint lies from which a run goes on: later steps are made again)
-preparing    done, total (scans); at least one a second
-warps        done, total (labeled scans deformed into the shapes of unlabeled ones)
-step         step, steps, progress (0 to 1), loss, parts {name: value}, beta,
-             learning_rate, elapsed, remaining (seconds)
-validation   step, progress, dice {class value: mean Dice}, mean (None without any); missed
-             {case: why} where cases could not be scored
-preview      case, step, mask, uncertainty (paths of files)
-checkpoint   step
-warning      message
-paused       step
-resumed      step; from_step where a run went back to its last checkpoint: later steps are
-             made again
-finished     step, elapsed, reason ("steps" or "time limit"), dice (mean or null)
-stopped      step, elapsed: asked to stop; the weights are saved
-failed       message, advice
-predicting   case, done, total (scans with templates), remaining (seconds; null at first): a
-             scan, or an unlabeled one as a template, is predicted next. It may come before
-             ``predicted`` of the scan before, whose files are still being written
-templates    case, done, total: an unlabeled scan was predicted as a template
-predicted    case, done, total, volume_ml {class value: ml}, mean_uncertainty: the files of the
-             scan are in place
-skipped      case, reason: a scan that could not be predicted
-===========  =====================================================================
-
-``parse_event`` reads one such line of a file, which may come from anywhere.
+An event is a small model. In ``events.jsonl`` and on standard output it is a line with one JSON
+object: ``event`` is its kind, ``time`` is present in the events of a run. ``format_event`` writes
+such a line and ``parse_event`` reads one, within limits: a project can come from anywhere, and a
+crash can leave half a line.
 """
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+import json
+from typing import Annotated, Any, Literal, get_args
 
-from napari_dycon.project.runs.event_lines import Event, parse_event
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-if TYPE_CHECKING:
-    from napari_dycon.project.runs.run import Run
+from napari_dycon.core.untrusted import parse_json
 
-__all__ = ["FINAL_EVENTS", "Event", "parse_event"]
-
-FINAL_EVENTS = frozenset({"finished", "stopped", "failed"})
-MAX_PENDING_EVENTS = 10_000  # events; then the steps among them are given up
+MAX_LINE_BYTES = 2**18
+MAX_TEXT_LENGTH = 4000
+MAX_NUMBER = 10**12
 
 
-class EventLog:
-    """Writes events to ``events.jsonl``; what finds no room there waits for the next time.
+def _shorten_message(value: object) -> object:
+    """Shorten a message to the limit: an event must not be lost because of a long error message.
 
-    A night's training must not end because the disk was full, or the network away, for a moment.
+    Half surrogate pairs, as in names of files that are not valid UTF-8, are replaced.
+    """
+    if not isinstance(value, str):
+        return value
+    return value[:MAX_TEXT_LENGTH].encode("utf-8", errors="replace").decode("utf-8")
+
+
+Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
+Message = Annotated[str, BeforeValidator(_shorten_message)]
+Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class BaseEvent(BaseModel):
+    """Fields and behavior that all events share.
+
+    Fields that are missing in a line have their defaults; keys of newer versions are ignored.
     """
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._pending: list[Event] = []
+    model_config = ConfigDict(frozen=True, strict=True)
 
-    def write(self, event: Event) -> None:
-        """Write what waits and this event, as far as that is possible now."""
-        self._pending.append(event)
-        with contextlib.suppress(OSError):
-            while self._pending:
-                self._run.append_event(self._pending[0])
-                del self._pending[0]
-        if len(self._pending) > MAX_PENDING_EVENTS:
-            self._pending = [one for one in self._pending if one.get("event") != "step"]
+    event: str
+    time: Number | None = Field(
+        default=None, description="Seconds since the epoch; null in events of a prediction."
+    )
+
+
+class StartedEvent(BaseEvent):
+    """A run was started or resumed. This is the first event of each part of a run."""
+
+    event: Literal["started"] = "started"
+    run: Text = Field(default="", description="Id of the run, such as 001-dycon.")
+    method: Text = Field(default="", description="Training method.")
+    preset: Text | None = Field(default=None, description="Preset of the settings.")
+    device: Text = Field(default="", description="Type of the device: cuda, mps or cpu.")
+    device_reason: Text = Field(default="", description="Why this device was chosen.")
+    precision: Text = Field(default="", description="float32, bfloat16 or float16.")
+    labeled: Count = Field(default=0, description="Number of labeled training cases.")
+    unlabeled: Count = Field(default=0, description="Number of unlabeled training cases.")
+    validation: Count = Field(default=0, description="Number of validation cases.")
+    steps: Count | None = Field(default=None, description="Maximum number of steps.")
+    time_limit: Number | None = Field(default=None, description="Maximum training time in seconds.")
+    pid: Count | None = Field(default=None, description="Id of the training process.")
+    resumed_from_step: Count | None = Field(
+        default=None,
+        description="Step of the checkpoint that the run continues from; 0 in a new run. Later "
+        "steps are repeated.",
+    )
+
+
+class PreparingEvent(BaseEvent):
+    """Scans are being prepared. It is sent at least once a second."""
+
+    event: Literal["preparing"] = "preparing"
+    done: Count = Field(default=0, description="Number of prepared scans.")
+    total: Count = Field(default=0, description="Number of scans to prepare.")
+
+
+class RegistrationEvent(BaseEvent):
+    """A labeled scan was registered to an unlabeled one."""
+
+    event: Literal["registration"] = "registration"
+    done: Count = Field(default=0, description="Number of registered pairs.")
+    total: Count = Field(default=0, description="Number of pairs to register.")
+
+
+class StepEvent(BaseEvent):
+    """An optimization step was taken. It is sent at most twice a second."""
+
+    event: Literal["step"] = "step"
+    step: Count = Field(default=0, description="Number of steps taken.")
+    steps: Count | None = Field(default=None, description="Maximum number of steps.")
+    progress: Fraction = Field(default=0.0, description="Progress of the run, from 0 to 1.")
+    loss: Number | None = Field(default=None, description="Total loss; null if not finite.")
+    loss_terms: dict[str, Number | None] = Field(
+        default_factory=dict, description="Terms of the loss by name; null if not finite."
+    )
+    beta: Number | None = Field(default=None, description="Weight of the entropy in the UnCL loss.")
+    learning_rate: Number | None = Field(default=None, description="Learning rate of the step.")
+    elapsed_s: Number | None = Field(default=None, description="Training time so far in seconds.")
+    remaining_s: Number | None = Field(
+        default=None, description="Estimated remaining time in seconds; null if unknown."
+    )
+
+
+class ValidationEvent(BaseEvent):
+    """The validation cases were evaluated."""
+
+    event: Literal["validation"] = "validation"
+    step: Count = Field(default=0, description="Number of steps taken.")
+    progress: Fraction = Field(default=0.0, description="Progress of the run, from 0 to 1.")
+    dice: dict[str, Number | None] = Field(
+        default_factory=dict, description="Mean Dice over the cases by class value."
+    )
+    mean: Number | None = Field(
+        default=None, description="Mean Dice over the classes; null if no case was evaluated."
+    )
+    skipped_cases: dict[str, Message] = Field(
+        default_factory=dict, description="Cases that could not be evaluated, each with a reason."
+    )
+
+
+class PreviewEvent(BaseEvent):
+    """The displayed case was predicted during training."""
+
+    event: Literal["preview"] = "preview"
+    case: Text = Field(default="", description="Id of the case.")
+    step: Count = Field(default=0, description="Number of steps taken.")
+    mask: str = Field(default="", description="Path of the predicted mask.")
+    uncertainty: str = Field(default="", description="Path of the uncertainty map.")
+
+
+class CheckpointEvent(BaseEvent):
+    """A checkpoint was written: weights and training state are on the disk."""
+
+    event: Literal["checkpoint"] = "checkpoint"
+    step: Count = Field(default=0, description="Number of steps taken.")
+
+
+class WarningEvent(BaseEvent):
+    """Something went wrong, and the run continues."""
+
+    event: Literal["warning"] = "warning"
+    message: Message = Field(default="", description="Problem and consequence, for people.")
+
+
+class PausedEvent(BaseEvent):
+    """The user paused the run."""
+
+    event: Literal["paused"] = "paused"
+    step: Count = Field(default=0, description="Number of steps taken.")
+
+
+class ResumedEvent(BaseEvent):
+    """The run continues after a pause, or from a checkpoint after memory ran out."""
+
+    event: Literal["resumed"] = "resumed"
+    step: Count = Field(default=0, description="Number of steps taken.")
+    resumed_from_step: Count | None = Field(
+        default=None,
+        description="Step of the checkpoint that was restored; null after a pause. Later steps "
+        "are repeated.",
+    )
+
+
+class CalibratedEvent(BaseEvent):
+    """The temperature was fitted to the validation cases."""
+
+    event: Literal["calibrated"] = "calibrated"
+    temperature: Number = Field(default=1.0, description="Divisor of the logits.")
+
+
+class _RunEndEvent(BaseEvent):
+    step: Count = Field(default=0, description="Number of steps taken.")
+    elapsed_s: Number = Field(default=0.0, description="Training time in seconds.")
+    skipped: Count = Field(
+        default=0, description="Number of steps skipped because their loss was not finite."
+    )
+    dice: Number | None = Field(
+        default=None, description="Mean validation Dice; null without validation."
+    )
+
+
+class FinishedEvent(_RunEndEvent):
+    """The run is complete. This is its last event."""
+
+    event: Literal["finished"] = "finished"
+    reason: Literal["steps", "time limit"] | None = Field(
+        default=None, description="Limit that ended the run: steps or time limit."
+    )
+
+
+class StoppedEvent(_RunEndEvent):
+    """The user stopped the run; its weights are saved. This is its last event."""
+
+    event: Literal["stopped"] = "stopped"
+
+
+class FailedEvent(BaseEvent):
+    """The run or prediction failed. This is its last event."""
+
+    event: Literal["failed"] = "failed"
+    message: Message = Field(default="", description="Reason and advice, for people.")
+
+
+class PredictingEvent(BaseEvent):
+    """A scan is predicted next.
+
+    It may precede the ``predicted`` event of the scan before, whose files are still being written.
+    """
+
+    event: Literal["predicting"] = "predicting"
+    case: Text = Field(default="", description="Id of the case, or name of the file.")
+    done: Count = Field(default=0, description="Number of predicted scans, with templates.")
+    total: Count = Field(default=0, description="Number of scans to predict, with templates.")
+    remaining_s: Number | None = Field(
+        default=None, description="Estimated remaining time in seconds; null for the first scan."
+    )
+
+
+class TemplatesEvent(BaseEvent):
+    """An unlabeled scan was predicted as a template, an atlas for the other predictions."""
+
+    event: Literal["templates"] = "templates"
+    case: Text = Field(default="", description="Id of the case.")
+    done: Count = Field(default=0, description="Number of the template.")
+    total: Count = Field(default=0, description="Number of templates.")
+
+
+class PredictedEvent(BaseEvent):
+    """A scan was predicted, and its files are written."""
+
+    event: Literal["predicted"] = "predicted"
+    case: Text = Field(default="", description="Id of the case, or name of the file.")
+    done: Count = Field(default=0, description="Number of processed scans.")
+    total: Count = Field(default=0, description="Number of scans to predict.")
+    volume_ml: dict[str, Number] = Field(
+        default_factory=dict, description="Volume of each class value in milliliters."
+    )
+    mean_uncertainty: Number | None = Field(
+        default=None, description="Mean of the uncertainty map over the scan."
+    )
+
+
+class SkippedEvent(BaseEvent):
+    """A scan could not be predicted; the others are."""
+
+    event: Literal["skipped"] = "skipped"
+    case: Text = Field(default="", description="Id of the case, or name of the file.")
+    reason: Message = Field(default="", description="Reason and advice, for people.")
+
+
+class PredictionFinishedEvent(BaseEvent):
+    """All requested scans are predicted. It is sent by ``Session`` only."""
+
+    event: Literal["prediction_finished"] = "prediction_finished"
+
+
+class DemoEvent(BaseEvent):
+    """A part of the demo is done."""
+
+    event: Literal["demo"] = "demo"
+    message: Message = Field(default="", description="What was done, for people.")
+    picture: str | None = Field(default=None, description="Path of a screenshot.")
+    mean_dice: Number | None = Field(default=None, description="Mean Dice of the predictions.")
+    report: str | None = Field(default=None, description="Path of the report.")
+
+
+class IdleEvent(BaseEvent):
+    """There is no new event. It lets a thread that follows a run end, and is never written."""
+
+    event: Literal["idle"] = "idle"
+
+
+class UnknownEvent(BaseEvent):
+    """An event of a kind that a newer version writes, with all of its keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event: Text
+
+
+KnownEvent = Annotated[
+    StartedEvent
+    | PreparingEvent
+    | RegistrationEvent
+    | StepEvent
+    | ValidationEvent
+    | PreviewEvent
+    | CheckpointEvent
+    | WarningEvent
+    | PausedEvent
+    | ResumedEvent
+    | CalibratedEvent
+    | FinishedEvent
+    | StoppedEvent
+    | FailedEvent
+    | PredictingEvent
+    | TemplatesEvent
+    | PredictedEvent
+    | SkippedEvent
+    | PredictionFinishedEvent
+    | DemoEvent
+    | IdleEvent,
+    Field(discriminator="event"),
+]
+Event = KnownEvent | UnknownEvent
+EVENT_TYPES: tuple[type[BaseEvent], ...] = get_args(get_args(KnownEvent)[0])
+KINDS = frozenset(str(one.model_fields["event"].default) for one in EVENT_TYPES)
+# The last event of a run; for ``isinstance``.
+FinalEvent = FinishedEvent | StoppedEvent | FailedEvent
+_KNOWN_EVENT: TypeAdapter[KnownEvent] = TypeAdapter(KnownEvent)
+
+
+def format_event(event: Event) -> str:
+    """Return the line of an event, without a newline; fields that were not set are left out."""
+    values: dict[str, Any] = {
+        "event": event.event,
+        **event.model_dump(mode="json", exclude_unset=True),
+    }
+    return json.dumps(values, ensure_ascii=False)
+
+
+def parse_event(line: bytes) -> Event | None:
+    """Return the event of a line; ``None`` if it is no event, or one beyond the limits."""
+    if len(line) > MAX_LINE_BYTES:
+        return None
+    try:
+        values = parse_json(line)
+        if not isinstance(values, dict):
+            return None
+        kind = values.get("event")
+        if isinstance(kind, str) and kind in KINDS:
+            return _KNOWN_EVENT.validate_python(values)
+        return UnknownEvent.model_validate(values)
+    except (ValueError, ValidationError):
+        return None

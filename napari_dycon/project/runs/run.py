@@ -1,47 +1,28 @@
-"""The folder of one training run: settings, events, weights, control; standard library only."""
+"""The folder of one training run: settings, events, weights, metrics and control."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from napari_dycon.core.atomic import write_json
-from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.errors import ProjectError
-from napari_dycon.project.runs.event_lines import parse_event
+from napari_dycon.project.runs.events import (
+    Event,
+    ResumedEvent,
+    StartedEvent,
+    format_event,
+    parse_event,
+)
+from napari_dycon.project.runs.metadata import RunControl, RunMetrics
 
 MAX_EVENTS_BYTES = 2**26  # bytes that are read at once
 MAX_METRICS_BYTES = 2**24  # of the file that lists the cases a run learned from
-
-
-def _accept_any(_: object) -> bool:
-    return True
-
-
-def _is_text_list(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_score_or_none(value: object) -> bool:
-    return value is None or parse_number(value, 0, 1) is not None
-
-
-METRIC_VALIDATORS: dict[str, Callable[[object], bool]] = {
-    "step": lambda value: parse_integer(value, 0, 10**12) is not None,
-    "elapsed": lambda value: parse_number(value, 0, 1e12) is not None,
-    "skipped": lambda value: parse_integer(value, 0, 10**12) is not None,
-    "dice": _is_score_or_none,
-    "outcome": lambda value: isinstance(value, str),
-    "validation": lambda value: isinstance(value, dict),
-    "temperature": lambda value: parse_number(value, 0, 1e6) is not None,
-    "labeled": _is_text_list,
-}
 
 
 @dataclass(frozen=True)
@@ -83,7 +64,7 @@ class Run:
     @property
     def registrations_folder(self) -> Path:
         """Registered cases and pseudo-labels, while the run trains."""
-        return self.state_folder / "borrowed"
+        return self.state_folder / "registrations"
 
     @property
     def metrics_path(self) -> Path:
@@ -118,40 +99,42 @@ class Run:
                 f"({error}). Choose another run or train again."
             ) from None
 
-    def read_metrics(self) -> dict[str, Any]:
-        """How the run ended; empty while it has not, and without what it can not have been."""
+    def read_metrics(self) -> RunMetrics:
+        """How the run ended; without values while it has not."""
         try:
-            values = read_json(self.metrics_path, MAX_METRICS_BYTES)
+            return RunMetrics.model_validate(read_json(self.metrics_path, MAX_METRICS_BYTES))
         except (OSError, ValueError):
-            return {}
-        if not isinstance(values, dict):
-            return {}
-        return {k: v for k, v in values.items() if METRIC_VALIDATORS.get(k, _accept_any)(v)}
+            return RunMetrics()
 
-    def read_control(self) -> dict[str, Any]:
-        """What was asked for; empty when nothing was.
+    def write_metrics(self, metrics: RunMetrics) -> None:
+        """Write how the run ended."""
+        write_json(self.metrics_path, metrics.model_dump(mode="json"))
+
+    def read_control(self) -> RunControl:
+        """Read what the user asks for; the defaults if nothing was written.
 
         Raises
         ------
         ProjectError
-            The file is there and cannot be read.
+            The file exists and cannot be read.
         """
         try:
             value = read_json(self.control_path)
         except FileNotFoundError:
-            return {}
+            return RunControl()
         except (OSError, ValueError) as error:
             raise ProjectError(
                 f"{self.control_path} cannot be read ({error}). Try again; if that does not help, "
                 "delete the file."
             ) from None
-        return value if isinstance(value, dict) else {}
+        return RunControl.model_validate(value) if isinstance(value, dict) else RunControl()
 
     def write_control(self, **changes: Any) -> None:
-        """Change what is asked for: ``command`` (run, pause, stop), ``preview`` (case or None)."""
-        write_json(self.control_path, {**self.read_control(), **changes})
+        """Change fields of ``RunControl``: ``command``, ``preview``."""
+        control = self.read_control().model_copy(update=changes)
+        write_json(self.control_path, control.model_dump(exclude_unset=True))
 
-    def append_event(self, event: dict[str, Any]) -> None:
+    def append_event(self, event: Event) -> None:
         """Add one line to ``events.jsonl``, or nothing where it cannot be written whole.
 
         A line that a killed process left half written is ended first: glued to it, the next event
@@ -162,7 +145,7 @@ class Run:
         OSError
             The disk is full, or the folder gone.
         """
-        line = (json.dumps(event, ensure_ascii=False) + "\n").encode("utf-8")
+        line = (format_event(event) + "\n").encode("utf-8")
         with self.events_path.open("ab+", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             if size:
@@ -177,7 +160,7 @@ class Run:
                     file.truncate(size)
                 raise
 
-    def read_events(self, offset: int = 0) -> tuple[list[dict[str, Any]], int]:
+    def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
         """Read the events from a byte offset on; returns them and the offset to go on from.
 
         A last line that is still being written is left for the next time. Lines that are no events
@@ -196,7 +179,7 @@ class Run:
         events = (parse_event(line) for line in data[:end].splitlines())
         return [event for event in events if event is not None], offset + end
 
-    def read_history(self) -> list[dict[str, Any]]:
+    def read_history(self) -> list[Event]:
         """Read the events of all parts of the run as if it had never been interrupted.
 
         A run that was killed goes on from its last checkpoint and makes the steps after it again;
@@ -205,17 +188,19 @@ class Run:
         return merge_resumed_events(self.read_events()[0])
 
 
-def merge_resumed_events(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Leave out of a run's events the steps that were made again; see ``Run.read_history``."""
-    history: list[dict[str, Any]] = []
+def merge_resumed_events(events: list[Event]) -> list[Event]:
+    """Leave out the events of steps that were repeated after a resume; see ``Run.read_history``."""
+    history: list[Event] = []
     for event in events:
-        resumed_from = event.get("from_step")
-        if event.get("event") in ("started", "resumed") and isinstance(resumed_from, int):
-            history = [old for old in history if not _is_superseded(old, resumed_from)]
+        if (
+            isinstance(event, (StartedEvent, ResumedEvent))
+            and (step := event.resumed_from_step) is not None
+        ):
+            history = [old for old in history if not _is_repeated(old, step)]
         history.append(event)
     return history
 
 
-def _is_superseded(event: dict[str, Any], resumed_from: int) -> bool:
-    event_step = event.get("step")
-    return isinstance(event_step, int) and event_step > resumed_from
+def _is_repeated(event: Event, resumed_from_step: int) -> bool:
+    step = getattr(event, "step", None)
+    return isinstance(step, int) and step > resumed_from_step

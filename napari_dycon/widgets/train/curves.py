@@ -9,7 +9,8 @@ from typing import Any
 import pyqtgraph as pg
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-Event = dict[str, Any]
+from napari_dycon.project.runs.events import Event, StartedEvent, StepEvent, ValidationEvent
+
 MAX_POINTS = 4000
 CURVES = (("loss", "#e69f00", "loss (labeled)"), ("dice", "#56b4e9", "validation Dice"))
 
@@ -66,15 +67,15 @@ class LearningCurves(QWidget):
         self._draw()
 
     def _record_event(self, event: Event) -> None:
-        kind = event.get("event")
-        if kind == "started":
-            self._start_run(str(event["run"]), event.get("from_step"))
-        elif kind == "step" and (loss := event["parts"].get("supervised")) is not None:
+        if isinstance(event, StartedEvent):
+            self._start_run(event.run, event.resumed_from_step or 0)
+        elif isinstance(event, StepEvent):
             # Of the labeled patches: the whole loss jumps when the unlabeled ones come in.
-            self._append("loss", event["step"], loss)
-        elif kind == "validation" and event.get("mean") is not None:
+            if (loss := event.loss_terms.get("supervised")) is not None:
+                self._append("loss", event.step, loss)
+        elif isinstance(event, ValidationEvent) and event.mean is not None:
             self._plots[1].show()
-            self._append("dice", event["step"], event["mean"])
+            self._append("dice", event.step, event.mean)
 
     def use_colors(self, background: str, foreground: str) -> None:
         """Follow the theme of the window."""
@@ -85,9 +86,9 @@ class LearningCurves(QWidget):
                 axis.setPen(foreground)
                 axis.setTextPen(foreground)
 
-    def _start_run(self, run: str, step: object) -> None:
+    def _start_run(self, run: str, step: int) -> None:
         """Begin a run anew, or go on with it where its last checkpoint is."""
-        if run != self._run_id or not isinstance(step, int) or step < 1:
+        if run != self._run_id or step < 1:
             self.clear()
         else:  # steps after the checkpoint are made again
             for name, (steps, values) in self.points.items():

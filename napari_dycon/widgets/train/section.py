@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -20,6 +18,13 @@ from superqt import QCollapsible
 from napari_dycon.application.run_status import RunStatus
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.presets import describe_preset, list_presets
+from napari_dycon.project.runs.events import (
+    Event,
+    FailedEvent,
+    FinishedEvent,
+    StartedEvent,
+    StoppedEvent,
+)
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.train.curves import LearningCurves
@@ -186,7 +191,7 @@ class TrainSection(QWidget):
             return
         last_run = runs[-1]
 
-        def show_history(events: list[dict[str, Any]]) -> None:
+        def show_history(events: list[Event]) -> None:
             if self.session.project is project and self.session.status.phase == "idle":
                 self.curves.add_events(events)
                 for event in events[-1:]:
@@ -238,30 +243,26 @@ class TrainSection(QWidget):
         self.status_label.setText(f"{status.run}: {status.text}{remaining}")
         self.device_label.setText(status.device)
 
-    def _on_event(self, event: dict[str, Any]) -> None:
+    def _on_event(self, event: Event) -> None:
         self.curves.add_event(event)
-        kind = event.get("event")
-        if kind == "started":  # perhaps by somebody else: show the settings it runs with
-            for combo_box, value in (
-                (self.method, event["method"]),
-                (self.preset, event.get("preset")),
-            ):
+        if isinstance(event, StartedEvent):  # show the settings of runs started elsewhere, too
+            for combo_box, value in ((self.method, event.method), (self.preset, event.preset)):
                 if (index := combo_box.findData(value)) >= 0:
                     combo_box.setCurrentIndex(index)
-            if event["time_limit"]:
-                self.minutes.setValue(max(1, round(event["time_limit"] / 60)))
+            if event.time_limit:
+                self.minutes.setValue(max(1, round(event.time_limit / 60)))
         self._show_outcome(event)
 
-    def _show_outcome(self, event: dict[str, Any]) -> None:
-        kind = event.get("event")
-        if kind in ("finished", "stopped"):
-            self.progress_bar.setValue(1000 if kind == "finished" else self.progress_bar.value())
-            dice = f", validation Dice {event['dice']:.3f}" if event.get("dice") else ""
+    def _show_outcome(self, event: Event) -> None:
+        if isinstance(event, (FinishedEvent, StoppedEvent)):
+            if isinstance(event, FinishedEvent):
+                self.progress_bar.setValue(1000)
+            dice = f", validation Dice {event.dice:.3f}" if event.dice else ""
             self.status_label.setText(
-                f"{kind.capitalize()} after {format_duration(event['elapsed'])}, "
-                f"{event['step']} steps{dice}"
+                f"{event.event.capitalize()} after {format_duration(event.elapsed_s)}, "
+                f"{event.step} steps{dice}"
             )
             self.init_checkbox.setChecked(True)
-        elif kind == "failed":
+        elif isinstance(event, FailedEvent):
             self.progress_bar.setValue(0)
-            self.status_label.setText(str(event["message"]))
+            self.status_label.setText(event.message)

@@ -17,9 +17,15 @@ from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.task_runner import errors_as_events
 from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.project.runs.events import (
+    Event,
+    PredictingEvent,
+    PreparingEvent,
+    RegistrationEvent,
+    StepEvent,
+)
 
 T = TypeVar("T")
-Event = dict[str, Any]
 PROGRESS_STEPS = 1000  # steps of a progress bar
 SPINNER_SPEED_PERCENT = 8
 MIN_THREADS = 4
@@ -189,21 +195,16 @@ def slow_spinner() -> None:
 
 def update_progress(bar: progress, title: str, event: Event) -> None:
     """Move a bar to where an event says the work is."""
-    kind = event.get("event")
-    if kind == "step":
-        fraction = float(event["progress"])
-        remaining_s = event.get("remaining")
-        suffix = f", {format_duration(remaining_s)} left" if remaining_s is not None else ""
-        bar.set_description(f"{title}{suffix}")
-    elif kind == "predicting":
-        fraction = event["done"] / max(event["total"], 1)
-        remaining_s = event.get("remaining")
-        suffix = f", {format_duration(remaining_s)} left" if remaining_s is not None else ""
-        bar.set_description(f"{title}: {event['case']}{suffix}")
-    elif kind in ("preparing", "warps"):
-        fraction = event["done"] / max(event["total"], 1)
-        activity = "matching shapes" if kind == "warps" else "preparing scans"
-        bar.set_description(f"{title}: {activity}")
+    if isinstance(event, StepEvent):
+        fraction = event.progress
+        bar.set_description(f"{title}{_format_remaining(event.remaining_s)}")
+    elif isinstance(event, PredictingEvent):
+        fraction = event.done / max(event.total, 1)
+        bar.set_description(f"{title}: {event.case}{_format_remaining(event.remaining_s)}")
+    elif isinstance(event, (PreparingEvent, RegistrationEvent)):
+        fraction = event.done / max(event.total, 1)
+        is_preparing = isinstance(event, PreparingEvent)
+        bar.set_description(f"{title}: {'preparing' if is_preparing else 'registering'} scans")
         if fraction >= 1.0:
             fraction = 0.0
     else:
@@ -211,6 +212,10 @@ def update_progress(bar: progress, title: str, event: Event) -> None:
     target = int(fraction * PROGRESS_STEPS)
     if target != bar.n:
         bar.update(target - bar.n)
+
+
+def _format_remaining(remaining_s: float | None) -> str:
+    return "" if remaining_s is None else f", {format_duration(remaining_s)} left"
 
 
 def format_duration(seconds: float) -> str:
