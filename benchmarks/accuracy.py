@@ -201,7 +201,7 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
         "method": method,
         "seed": seed,
         "steps": finished["step"],
-        "seconds": round(finished["elapsed"]),
+        "seconds": round(finished["elapsed_s"]),
         "scores": found["summary"],
         "dice": {case: scores["mean_dice"] for case, scores in found["cases"].items()},
     }

@@ -160,9 +160,15 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
             for event in (
                 {"event": "started", "run": "1", "method": "dycon", "device_reason": "cpu"},
                 {"event": "preparing", "done": 1, "total": 2},
-                {"event": "step", "step": 1, "progress": 0.5, "loss": None, "parts": {"a": 1.0}},
+                {
+                    "event": "step",
+                    "step": 1,
+                    "progress": 0.5,
+                    "loss": None,
+                    "loss_terms": {"a": 1.0},
+                },
                 {"event": "validation", "step": 1, "dice": {"1": 0.5}, "mean": 0.5},
-                {"event": "finished", "step": 2, "elapsed": 1.5, "dice": None},
+                {"event": "finished", "step": 2, "elapsed_s": 1.5, "dice": None},
             )
         )
     known = CORPUS / target
@@ -179,7 +185,7 @@ WORDS = {
     "nrrd": ["NRRD0004", "type: ", "dimension: ", "sizes: ", "encoding: ", "gzip", "raw", "hex",
              "ascii", "space directions: ", "space origin: ", "kinds: ", "endian: ", "byte skip: ",
              "line skip: ", "data file: ", "spacings: ", "none", "nan", "-1"],
-    "events": ["event", "step", "progress", "parts", "dice", "mean", "message", "elapsed", "loss"],
+    "events": ["event", "step", "progress", "loss_terms", "dice", "mean", "message", "elapsed_s", "loss"],
 }  # fmt: skip
 
 

@@ -60,8 +60,8 @@ def _train_with_half(lab: Lab) -> Measures:
     with _limited(needed // 2):
         events = list(train(lab.project, config))
     run = lab.project.runs.list()[-1]
-    kinds = [event["event"] for event in events]
-    told = [event["message"] for event in events if event["event"] == "warning"]
+    kinds = [event.event for event in events]
+    told = [event.message for event in events if event.event == "warning"]
     about = [message for message in told if "too little memory" in message]
     smaller = TrainConfig.from_dict(run.read_config())
     return {
@@ -144,7 +144,7 @@ def _interrupted(lab: Lab, config: TrainConfig, step: int) -> tuple[Run, object]
     """A run that was ended after a checkpoint, and the loss scale in it."""
     running = train(lab.project, config)
     for event in running:
-        if event["event"] == "checkpoint" and event["step"] >= step:
+        if event.event == "checkpoint" and event.step >= step:
             running.close()  # type: ignore[attr-defined]
             break
     run = lab.project.runs.list()[-1]
@@ -183,10 +183,10 @@ def _learn(lab: Lab) -> Measures:
         "dycon", **{"intervals.validation_s": 5.0, "intervals.checkpoint_s": 20.0}, **limit
     )
     events: list[Event] = list(train(lab.project, config))
-    scores = [event["mean"] for event in events if event["event"] == "validation"]
+    scores = [event.mean for event in events if event.event == "validation"]
     last = events[-1]
     known = [score for score in scores if score is not None]
-    good = last["event"] == "finished" and bool(known)
+    good = last.event == "finished" and bool(known)
     if not lab.quick:
         good = good and known[-1] >= LEAST_DICE and known[-1] >= known[0] - 0.02
     size = sum(
@@ -194,12 +194,12 @@ def _learn(lab: Lab) -> Measures:
     )
     return {
         "ok": good,
-        "steps": last["step"],
-        "steps/s": last["step"] / max(last["elapsed"], 1e-9),
-        "skipped": last["skipped"],
+        "steps": last.step,
+        "steps/s": last.step / max(last.elapsed_s, 1e-9),
+        "skipped": last.skipped,
         "dice": scores[:1] + scores[-3:],
         "validations": len(scores),
         "run MB": size / 1e6,
-        "warnings": [e["message"][:120] for e in events if e["event"] == "warning"][:4],
-        "precision": next(e["precision"] for e in events if e["event"] == "started"),
+        "warnings": [e.message[:120] for e in events if e.event == "warning"][:4],
+        "precision": next(e.precision for e in events if e.event == "started"),
     }

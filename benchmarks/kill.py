@@ -132,7 +132,7 @@ def compare(work: Path, steps: int, kills: int) -> int:
     print("| steps | kills | made again | warped scans | tensors | weights | losses | s |")
     print("|---|---|---|---|---|---|---|---|")
     same = {True: "same to the bit", False: "DIFFERENT"}
-    cells = [found[name] for name in ("steps", "kills", "again", "warps", "tensors")]
+    cells = [found[name] for name in ("steps", "kills", "again", "registrations", "tensors")]
     cells += [same[found["weights"]], same[found["losses"]], round(time.monotonic() - begin)]
     print(f"| {' | '.join(map(str, cells))} |")
     return int(not (found["weights"] and found["losses"]))

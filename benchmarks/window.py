@@ -315,7 +315,7 @@ def measure_gaps(panel: Any, seconds: float, settings: Values) -> list[Values]:
     found = _gaps(panel, "nothing", seconds)
 
     steps: list[Values] = []
-    session.event.connect(lambda event: steps.append(event) if event["event"] == "step" else None)
+    session.event.connect(lambda event: steps.append(event) if event.event == "step" else None)
     config = make_config("dycon", device="cpu", time_limit=3600.0, steps=10_000_000, **settings)
     session.start_training(config)
     wait(lambda: bool(steps), 600)

@@ -31,6 +31,8 @@ from napari_dycon.project.open_sessions import (
     SessionMarker,
     list_open_sessions,
 )
+from napari_dycon.project.runs.events import FinishedEvent, StartedEvent
+from napari_dycon.project.runs.metadata import RunControl, RunMetrics
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -248,7 +250,7 @@ def test_a_new_run_is_held_as_well(project: Project) -> None:
     for event in with_process_record(
         train(project, make_config("supervised", **TINY)), project, is_acquired=False
     ):
-        if event["event"] == "step":
+        if event.event == "step":
             with pytest.raises(BusyError), acquire_run(project.runs.list()[-1]):
                 pass
             held.append(event)
@@ -279,7 +281,7 @@ def test_a_drive_that_is_gone_does_not_hold_a_person_back(
     assert asked[-1].choices[0][0] == "Keep it there and go on"
     asked[-1].choices[0][1]()
     assert session.require_project().path == other.path
-    assert list((tmp_path / "napari-dycon-unsaved").glob("scan-0-*.nii.gz"))
+    assert list((tmp_path / "napari-dycon-recovered-labels").glob("scan-0-*.nii.gz"))
 
 
 def test_a_drive_that_hangs_holds_up_no_window(
@@ -364,8 +366,8 @@ def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> No
     assert session.status.run == theirs.id
     own = session.start_training(make_config("supervised", **(TINY | {"steps": 2})))
     session.wait(120)
-    assert project.runs.get(own).read_metrics()["outcome"] == "finished"
-    assert theirs.read_control() == {}
+    assert project.runs.get(own).read_metrics().outcome == "finished"
+    assert theirs.read_control() == RunControl()
 
 
 def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
@@ -374,28 +376,28 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
     run = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
     events = engine_process.follow_training(run)
-    assert next(events)["event"] == "waiting"
+    assert next(events).event == "idle"
     away = project.path.rename(project.path.with_name("away"))
     end = time.monotonic() + 3 * engine_process.LIVENESS_INTERVAL_S
     while time.monotonic() < end:
-        assert next(events)["event"] == "waiting"
+        assert next(events).event == "idle"
     away.rename(project.path)
-    run.append_event({"event": "finished"})
-    wait(lambda: next(events)["event"] == "finished")
+    run.append_event(FinishedEvent())
+    wait(lambda: next(events).event == "finished")
 
 
 def test_a_run_that_has_just_ended_is_not_told_to_have_died(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
-    for event in ("started", "finished"):
-        run.append_event({"event": event})
+    run.append_event(StartedEvent())
+    run.append_event(FinishedEvent())
     engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
     events = engine_process.follow_training(run)
-    assert next(events)["event"] == "waiting"
+    assert next(events).event == "idle"
     other_process.kill()
     other_process.wait()
-    told = [event["event"] for event in events if event["event"] != "waiting"]
+    told = [event.event for event in events if event.event != "idle"]
     assert told == ["finished"]
 
 
@@ -429,8 +431,8 @@ def test_a_run_that_another_machine_took_over_ends_here(
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
     config = make_config("supervised", **(TINY | {"steps": 10_000}))
     events = with_process_record(train(project, config), project, is_acquired=False)
-    run = project.runs.get(next(e for e in events if e["event"] == "started")["run"])
+    run = project.runs.get(next(e for e in events if e.event == "started").run)
     with pytest.raises(BusyError, match="taken over on ward-3"):  # noqa: PT012
         for _ in events:
             engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", 1.0))
-    assert run.read_metrics() == {}
+    assert run.read_metrics() == RunMetrics()

@@ -112,10 +112,10 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
         session.start_training()
     other = Session()
     other.open_project(session.project.path)  # a second window finds the run
-    wait_for(lambda: any(e["event"] == "step" for e in seen))
+    wait_for(lambda: any(e.event == "step" for e in seen))
     session.stop()
     session.wait(60)
-    assert seen[-1]["event"] == "stopped"
+    assert seen[-1].event == "stopped"
     other.wait(10)
     assert session.project.runs.get().id == run
     session.predict(["scan-5"])

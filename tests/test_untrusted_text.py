@@ -29,6 +29,7 @@ from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import FORMATS, export
 from napari_dycon.exports.report.html import render_page
 from napari_dycon.project.importing.create_project import create_project
+from napari_dycon.project.runs.events import DemoEvent, FinishedEvent, StartedEvent, WarningEvent
 from napari_dycon.project.store import Project
 
 Command = Callable[..., tuple[int, str, str]]
@@ -137,12 +138,11 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
         console.print(column(bar.tasks[task]))
         terminal.print_status(name)
         with show_demo(as_json=False) as show:
-            show({"event": "demo", "message": name})
+            show(DemoEvent(message=name))
     events: list[dict[str, Any]] = [
-        {"event": "started", "run": NAMES[2], "labeled": 1, "unlabeled": 1,
-         "device_reason": NAMES[6], "precision": NAMES[2]},
-        {"event": "warning", "message": NAMES[2]},
-        {"event": "finished", "step": 1, "elapsed": 1.0, "dice": None},
+        StartedEvent(run=NAMES[2], labeled=1, unlabeled=1, device_reason=NAMES[6], precision=NAMES[2]),
+        WarningEvent(message=NAMES[2]),
+        FinishedEvent(step=1, elapsed_s=1.0, dice=None),
     ]  # fmt: skip
     show_training(iter(events), False)
     scores = {"dice": 1.0, "jaccard": 1.0, "hd95_mm": 0.0, "asd_mm": 0.0, "volume_ml": 1.0,

@@ -16,6 +16,7 @@ from napari_dycon.engine.checkpoints.model_file import load_model
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.inference.predict_scans import predict_cases
 from napari_dycon.engine.training.run import train
+from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -52,21 +53,23 @@ def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: An
         shape = project.read_image(case).shape
         empty = np.zeros(shape, np.float32)
         project.predictions.write(run.id, case, np.zeros(shape, np.uint8), empty, empty)
-        facts = {"score": 0.1 * (number + 1), "features": [float(number), 1.0]}
+        facts = PredictionMetadata(score=0.1 * (number + 1), features=[float(number), 1.0])
         project.predictions.write_metadata(run.id, case, facts)
     suggester = Suggester()
     first = suggester.suggest(project)
     read: list[str] = []
     real = project.predictions.read_metadata
 
-    def counted(run_id: str, case_id: str) -> dict[str, Any]:
+    def counted(run_id: str, case_id: str) -> PredictionMetadata:
         read.append(case_id)
         return real(run_id, case_id)
 
     monkeypatch.setattr(project.predictions, "read_metadata", counted)
     assert suggester.suggest(project) == first
     assert read == []
-    project.predictions.write_metadata(run.id, cases[0], {"score": 0.9, "features": [9.0, 1.0]})
+    project.predictions.write_metadata(
+        run.id, cases[0], PredictionMetadata(score=0.9, features=[9.0, 1.0])
+    )
     assert suggester.suggest(project)[0].case == cases[0]
     assert read == cases[:1]
     assert project.predictions.newest_run_ids() == dict.fromkeys(cases, run.id)
@@ -86,7 +89,7 @@ def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> Non
     list(predict_cases(project, run.id, model, open_cases, cpu, torch.float32))
     widths = set()
     for case in [*open_cases, *(c.id for c in project.labeled_cases("train"))]:
-        features = project.predictions.read_metadata(run.id, case)["features"]
+        features = project.predictions.read_metadata(run.id, case).features
         assert np.isfinite(features).all()
         widths.add(len(features))
     assert widths == {16}  # mean over the scan and over the foreground, of eight channels

@@ -11,6 +11,7 @@ from napari_dycon.cli import console
 from napari_dycon.cli.demo import show_demo
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
+from napari_dycon.project.runs.events import PredictingEvent, StepEvent
 
 
 def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,9 +27,9 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| case-07 | organ" in text
     assert "Of 8 synthetic scans 4 were labeled to learn from" in text
-    kinds = [event["event"] for event in said]
+    kinds = [event.event for event in said]
     assert kinds.index("started") < kinds.index("finished") < kinds.index("predicted")
-    assert 0 <= said[-1]["mean_dice"] <= 1
+    assert 0 <= said[-1].mean_dice <= 1
     with pytest.raises(UserError, match="holds a demo already"):
         demo.run_headless(tmp_path / "out", steps=1, on_event=said.append)
 
@@ -38,8 +39,8 @@ def test_without_a_terminal_the_demo_says_now_and_then_how_far_it_is(
 ) -> None:
     monkeypatch.setattr(console, "STATUS_INTERVAL_S", -1.0)
     with show_demo(False) as show:
-        show({"event": "step", "step": 7, "progress": 0.25})
-        show({"event": "predicting", "case": "case-07", "done": 1, "total": 4})
+        show(StepEvent(step=7, progress=0.25))
+        show(PredictingEvent(case="case-07", done=1, total=4))
     told = capsys.readouterr().err
     assert "Training, step 7, 25%" in told
     assert "Predicting case-07, 25%" in told

@@ -223,8 +223,8 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
 def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -> None:
     config = make_config("supervised", **LARGE)
     events = list(train(project, config))
-    assert (events[-1]["event"], events[-1]["step"]) == ("finished", 4)
-    (told,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert (events[-1].event, events[-1].step) == ("finished", 4)
+    (told,) = [e.message for e in events if e.event == "warning"]
     assert told == (
         "This computer has too little memory for this plan, so each step is computed in 2 parts, "
         "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
@@ -238,8 +238,8 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
     # The file of settings may be older than the last checkpoint, which knows better.
     run.config_path.write_text(json.dumps(config.with_changes(steps=6).to_dict()))
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert (again[0]["from_step"], again[-1]["step"]) == (4, 6)
-    assert not [e for e in again if e["event"] == "warning"]
+    assert (again[0].resumed_from_step, again[-1].step) == (4, 6)
+    assert not [e for e in again if e.event == "warning"]
     assert card.refused == 3
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
 
     def limited(events: Any) -> Any:
         for event in events:
-            if event["event"] == "step" and event["step"] == 2:
+            if event.event == "step" and event.step == 2:
                 card.voxels = 40 * 48 * 48  # another program takes the rest
             yield event
 
@@ -260,8 +260,8 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
             events = limited(train(project, make_config("supervised", **settings)))
             for event in events:
                 # Written at once when the plan was lowered, and not only minutes later.
-                if interrupt and event["event"] == "checkpoint":
-                    assert event["step"] == 3
+                if interrupt and event.event == "checkpoint":
+                    assert event.step == 3
                     events.close()
                     break
         run = project.runs.list()[-1]
@@ -280,7 +280,7 @@ def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> Non
         list(train(project, make_config("supervised", **LARGE)))
     assert "--" not in str(told.value)
     last = project.runs.list()[-1].read_events()[0][-1]
-    assert last["event"] == "failed"
+    assert last.event == "failed"
 
 
 def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
@@ -300,12 +300,12 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
     monkeypatch.setattr(torch.optim.AdamW, "step", update)
     changes = {"steps": 6, "intervals.checkpoint_s": 0.0, "batch.patch_size": [36, 32, 32]}
     events = list(train(project, make_config("supervised", **(LARGE | changes))))
-    (back,) = [e for e in events if e["event"] == "resumed"]
-    assert back["from_step"] == back["step"] == 3
-    assert (events[-1]["event"], events[-1]["step"]) == ("finished", 6)
-    (told,) = [e["message"] for e in events if e["event"] == "warning"]
+    (back,) = [e for e in events if e.event == "resumed"]
+    assert back.resumed_from_step == back.step == 3
+    assert (events[-1].event, events[-1].step) == ("finished", 6)
+    (told,) = [e.message for e in events if e.event == "warning"]
     assert "each step is computed in 2 parts now" in told
-    steps = [e["step"] for e in project.runs.get().read_history() if e["event"] == "step"]
+    steps = [e.step for e in project.runs.get().read_history() if e.event == "step"]
     assert steps == sorted(set(steps))
 
 
@@ -386,8 +386,8 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     )
     assert done.returncode == 0, done.stderr[-2000:]
     events = [json.loads(line) for line in done.stdout.splitlines()]
-    assert (events[-1]["event"], events[-1]["step"]) == ("finished", 2)
-    warned = [e["message"] for e in events if e["event"] == "warning"]
+    assert (events[-1].event, events[-1].step) == ("finished", 2)
+    warned = [e.message for e in events if e.event == "warning"]
     assert len(warned) == 1, warned
     (told,) = warned
     assert told.startswith("This computer has too little memory for this plan, so ")

@@ -329,17 +329,17 @@ def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) 
     settings = TINY | {"network.half_resolution": True, "steps": 3, "intervals.checkpoint_s": 0.0}
     interrupted = train(project, make_config("dycon", **settings))
     for event in interrupted:
-        if event["event"] == "checkpoint" and event["step"] == 2:
+        if event.event == "checkpoint" and event.step == 2:
             interrupted.close()
             break
     run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert (events[-1]["event"], events[-1]["step"]) == ("finished", 3)
+    assert (events[-1].event, events[-1].step) == ("finished", 3)
     model = load_model(run.weights_path, torch.device("cpu"))
     assert model.student.fine is not None
     cpu = torch.device("cpu")
     done = list(predict_cases(project, run.id, model, ["scan-1"], cpu, torch.float32))
-    assert done[0]["event"] == "predicted"
+    assert done[0].event == "predicted"
     assert project.predictions.read(run.id, "scan-1") is not None
 
 

@@ -28,6 +28,7 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.manifest import ManifestStore
+from napari_dycon.project.runs.events import CheckpointEvent, StartedEvent, StepEvent
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
@@ -36,16 +37,16 @@ from napari_dycon.session import Session
 @pytest.fixture
 def torn(tmp_path: Path) -> Run:
     run = Run(tmp_path)
-    run.append_event({"event": "step", "step": 1})
+    run.append_event(StepEvent(step=1))
     with run.events_path.open("ab") as file:
         file.write(b'{"event": "step", "st')
     return run
 
 
 def test_a_torn_line_does_not_swallow_the_next_event(torn: Run) -> None:
-    torn.append_event({"event": "started"})
-    torn.append_event({"event": "step", "step": 2})
-    assert [e["event"] for e in torn.read_events()[0]] == ["step", "started", "step"]
+    torn.append_event(StartedEvent())
+    torn.append_event(StepEvent(step=2))
+    assert [e.event for e in torn.read_events()[0]] == ["step", "started", "step"]
 
 
 @contextlib.contextmanager
@@ -62,23 +63,22 @@ def largest_file(size: int) -> Iterator[None]:
 
 def test_an_event_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     run = Run(tmp_path)
-    run.append_event({"event": "started"})
+    run.append_event(StartedEvent())
     before = run.events_path.read_bytes()
     with largest_file(len(before) + 5), pytest.raises(OSError, match=r"File too large|No space"):
-        run.append_event({"event": "step", "step": 1})
+        run.append_event(StepEvent(step=1))
     assert run.events_path.read_bytes() == before
 
 
 def test_steps_that_were_made_again_count_once(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
 
-    def step(number: int, loss: float) -> dict[str, Any]:
-        return {"event": "step", "step": number, "parts": {"supervised": loss}}
+    def step(number: int, loss: float) -> StepEvent:
+        return StepEvent(step=number, loss_terms={"supervised": loss})
 
-    begin = {"event": "started", "labeled": 3}
     for event in (
-        {**begin, "from_step": 0}, step(1, 1.0), {"event": "checkpoint", "step": 1}, step(2, 2.0),
-        step(3, 3.0), {**begin, "from_step": 1}, step(2, 2.5), step(3, 3.5),
+        StartedEvent(labeled=3, resumed_from_step=0), step(1, 1.0), CheckpointEvent(step=1), step(2, 2.0),
+        step(3, 3.0), StartedEvent(labeled=3, resumed_from_step=1), step(2, 2.5), step(3, 3.5),
     ):  # fmt: skip
         run.append_event(event)
     (found,) = read_training_history(project)
@@ -293,13 +293,13 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
     config = make_config("dycon", **(TINY | {"precision": "auto", "intervals.checkpoint_s": 0.0}))
     events = train(project, config)
     for event in events:
-        if event["event"] == "checkpoint":
+        if event.event == "checkpoint":
             events.close()
             break
     monkeypatch.setattr(device, "is_bfloat16_faster", lambda: True)
     run = project.runs.list()[-1]
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert again[0]["precision"] == "float32"
+    assert again[0].precision == "float32"
 
 
 def test_a_killed_change_leaves_the_old_project(project: Project) -> None:

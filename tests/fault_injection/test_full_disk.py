@@ -182,7 +182,7 @@ def filled_after_a_checkpoint(project: Project, disk: Disk, leave: int) -> Any:
     """A run at work on a disk that is full from its second checkpoint on; and its state then."""
     events = train(project, tiny(steps=5))
     for event in events:
-        if event["event"] == "checkpoint" and event["step"] == 2:
+        if event.event == "checkpoint" and event.step == 2:
             break
     state = project.runs.list()[-1].state_folder / "state.safetensors"
     before = state.read_bytes()
@@ -203,13 +203,13 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
     run = on_disk.runs.list()[-1]
     if leave:
         last = run.read_events()[0][-1]
-        assert last["event"] == "failed"
-        assert "No space left" in last["message"]
-    assert all(isinstance(event, dict) for event in run.read_events()[0])
+        assert last.event == "failed"
+        assert "No space left" in last.message
+    assert len(run.read_events()[0]) == run.events_path.read_bytes().count(b"\n")
     disk.empty()
     again = list(train(on_disk, TrainConfig.from_dict(run.read_config()), run))
-    assert again[-1]["event"] == "finished"
-    assert [e["step"] for e in run.read_history() if e["event"] == "checkpoint"][-1] == 5
+    assert again[-1].event == "finished"
+    assert [e.step for e in run.read_history() if e.event == "checkpoint"][-1] == 5
 
 
 @pytest.mark.usefixtures("impatient")
@@ -217,13 +217,13 @@ def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) ->
     events, _, _ = filled_after_a_checkpoint(on_disk, disk, 0)
     warned = []
     for event in events:
-        if event["event"] == "warning":
-            warned.append(event["message"])
+        if event.event == "warning":
+            warned.append(event.message)
             disk.empty()
     assert len(warned) == 1
     assert "No checkpoint at step 3" in warned[0]
     written = on_disk.runs.list()[-1].read_events()[0]
-    assert written[-1]["event"] == "finished"
+    assert written[-1].event == "finished"
     assert warned[0] in [event.get("message") for event in written]  # had to wait
 
 
@@ -233,14 +233,14 @@ def test_the_end_of_a_run_waits_for_room(
     monkeypatch.setattr(retry, "RETRY_PAUSE_S", 0.01)
     events = train(on_disk, tiny(steps=3, **{"intervals.checkpoint_s": 600.0}))
     for event in events:
-        if event["event"] == "step":
+        if event.event == "step":
             disk.fill()
             break
     for event in events:
-        if event["event"] == "warning" and "tried again" in event["message"]:
+        if event.event == "warning" and "tried again" in event.message:
             disk.empty()
-    assert event["event"] == "finished"
-    assert on_disk.runs.get().read_metrics()["step"] == 3
+    assert event.event == "finished"
+    assert on_disk.runs.get().read_metrics().step == 3
 
 
 def test_no_room_in_the_middle_of_a_checkpoint(
@@ -258,7 +258,7 @@ def test_no_room_in_the_middle_of_a_checkpoint(
 
     events = train(project, tiny(steps=4))
     for event in events:
-        if event["event"] == "checkpoint" and event["step"] == 2:
+        if event.event == "checkpoint" and event.step == 2:
             break
     run = project.runs.list()[-1]
     kept = {p: p.read_bytes() for p in (run.weights_path, run.state_folder / "state.safetensors")}
@@ -268,17 +268,17 @@ def test_no_room_in_the_middle_of_a_checkpoint(
     assert {path: path.read_bytes() for path in kept} == kept
     assert not list(run.folder.rglob(".*.tmp.*"))
     said = run.read_events()[0]
-    assert (said[-1]["event"], said[-2]["event"]) == ("failed", "warning")
+    assert (said[-1].event, said[-2].event) == ("failed", "warning")
     monkeypatch.undo()
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert (again[0]["from_step"], again[-1]["event"]) == (2, "finished")
+    assert (again[0].resumed_from_step, again[-1].event) == (2, "finished")
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> None:
     events = train(project, tiny(steps=5))
     for event in events:
-        if event["event"] == "checkpoint" and event["step"] == 3:
+        if event.event == "checkpoint" and event.step == 3:
             break
     away = project.path.with_name("away")
     project.path.rename(away)
@@ -288,7 +288,7 @@ def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> Non
     away.rename(project.path)
     run = project.runs.list()[-1]
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert (again[0]["from_step"], again[-1]["event"]) == (3, "finished")
+    assert (again[0].resumed_from_step, again[-1].event) == (3, "finished")
 
 
 def test_a_prediction_that_does_not_fit_leaves_the_old_one(on_disk: Project, disk: Disk) -> None:

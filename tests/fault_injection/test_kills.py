@@ -49,4 +49,4 @@ def test_resumed_runs_are_the_same_to_the_bit(project: Project, tmp_path: Path) 
     }
     found = exact(project, make_config("dycon", **(TINY | quick)), kills=2)
     assert (found["weights"], found["losses"]) == (True, True)
-    assert found["warps"] > 0
+    assert found["registrations"] > 0

@@ -144,7 +144,7 @@ class Kills:
             array = session.require_project().predictions.read(run, case, kind)
             found.append(work.number_of(np.asarray(array * scale).astype(np.uint8)) // 2)
         assert set(found) <= {done, done + 1}
-        assert session.require_project().predictions.read_metadata(run, case)["score"] in (
+        assert session.require_project().predictions.read_metadata(run, case).score in (
             done,
             done + 1,
         )

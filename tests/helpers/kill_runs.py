@@ -63,7 +63,7 @@ def wait_for(run: Run, process: Any, offset: int, *kinds: str, count: int = 1) -
     end = time.monotonic() + PATIENCE
     while process.poll() is None:
         events, _ = run.read_events(offset)
-        if sum(event.get("event") in kinds for event in events) >= count:
+        if sum(event.event in kinds for event in events) >= count:
             return
         assert time.monotonic() < end, f"no event {kinds} came"
         time.sleep(0.005)
@@ -118,7 +118,7 @@ class RunKills:
         state = run.state_folder / "state.safetensors"
         step = read_training_progress(state).step if state.exists() else 0
         events = run.read_events()[0]
-        saved = [event["step"] for event in events if event["event"] == "checkpoint"]
+        saved = [event.step for event in events if event.event == "checkpoint"]
         assert max(saved, default=0) <= step
         if state.exists() or run.has_weights:
             load_model(run.weights_path)
@@ -136,16 +136,16 @@ class RunKills:
             process.wait(PATIENCE)
         events = run.read_events(begin)[0]
         assert process.returncode == 0, events[-1:]
-        assert events[0]["event"] == "started", events[0]
-        assert events[0]["from_step"] == step
-        assert events[-1]["event"] == "stopped"
-        assert events[-1]["step"] > step
+        assert events[0].event == "started", events[0]
+        assert events[0].resumed_from_step == step
+        assert events[-1].event == "stopped"
+        assert events[-1].step > step
         check_curve(run)
 
 
 def check_curve(run: Run) -> None:
     """No step of the curve comes twice, also where it was made twice."""
-    steps = [event["step"] for event in run.read_history() if event["event"] == "step"]
+    steps = [event.step for event in run.read_history() if event.event == "step"]
     assert steps == sorted(set(steps)), steps
 
 
@@ -160,7 +160,7 @@ def digest(run: Run) -> dict[str, str]:
 
 def losses(run: Run) -> dict[int, float]:
     """Loss by step, as it counts in the end."""
-    return {e["step"]: e["loss"] for e in run.read_history() if e["event"] == "step"}
+    return {e.step: e.loss for e in run.read_history() if e.event == "step"}
 
 
 def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> Outcome:
@@ -182,13 +182,13 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
         with engine(project, parts, every_step=True) as process:
             while process.poll() is None:
                 new = parts.read_events(begin)[0]
-                if any(e["event"] == "step" and e["step"] >= target for e in new):
+                if any(e.event == "step" and e.step >= target for e in new):
                     break
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.1))  # also in the middle of a checkpoint
             assert process.poll() is None, "the run ended before it was killed"
     ends_well(project, parts)
-    made = [event["step"] for event in parts.read_events()[0] if event["event"] == "step"]
+    made = [event.step for event in parts.read_events()[0] if event.event == "step"]
     check_curve(parts)
     one, two = losses(whole), losses(parts)
     assert list(one) == list(range(1, config.steps + 1))
@@ -199,7 +199,7 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
         "tensors": len(digest(whole)),
         "weights": digest(whole) == digest(parts),
         "losses": one == two,
-        "warps": sum(event["event"] == "warps" for event in whole.read_events()[0]),
+        "registrations": sum(event.event == "registration" for event in whole.read_events()[0]),
         "about": json.dumps(
             {"batch.patch_size": config.batch.patch_size, "network.filters": config.network.filters}
         ),

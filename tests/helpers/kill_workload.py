@@ -18,6 +18,7 @@ import numpy.typing as npt
 from helpers.nifti_files import save_nifti
 from napari_dycon.exports.registry import export
 from napari_dycon.io import scan_name
+from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -93,7 +94,7 @@ def predict(path: Path, notes: Path, first: int) -> None:
     for number in range(first, 2**30):
         mask = drawn(number * 2, shape)
         project.predictions.write(run, case, mask, mask * 0.5, mask * 0.25)
-        project.predictions.write_metadata(run, case, {"score": float(number)})
+        project.predictions.write_metadata(run, case, PredictionMetadata(score=float(number)))
         log.add(0, number)
 
 

@@ -14,6 +14,8 @@ from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import is_case_id
+from napari_dycon.project.runs.events import StepEvent
+from napari_dycon.project.runs.metadata import RunControl
 from napari_dycon.project.store import Project
 
 
@@ -152,23 +154,23 @@ def test_runs_are_numbered_and_found(project: Project) -> None:
 
 def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
     run = project.runs.create("dycon", {})
-    run.append_event({"event": "step", "step": 1})
+    run.append_event(StepEvent(step=1))
     events, offset = run.read_events()
-    assert [e["step"] for e in events] == [1]
+    assert [e.step for e in events] == [1]
     with run.events_path.open("ab") as file:
         file.write(b'{"event": "step", "st')
     assert run.read_events(offset) == ([], offset)
     with run.events_path.open("ab") as file:
         file.write(b'ep": 2}\n')
-    assert [e["step"] for e in run.read_events(offset)[0]] == [2]
+    assert [e.step for e in run.read_events(offset)[0]] == [2]
 
 
 def test_control_is_merged(project: Project) -> None:
     run = project.runs.create("dycon", {})
-    assert run.read_control() == {}
+    assert run.read_control() == RunControl()
     run.write_control(command="pause")
     run.write_control(preview="scan-0")
-    assert run.read_control() == {"command": "pause", "preview": "scan-0"}
+    assert run.read_control() == RunControl(command="pause", preview="scan-0")
 
 
 def test_an_unknown_case_is_answered_with_close_names(project: Project) -> None:

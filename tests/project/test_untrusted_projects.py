@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
-from napari_dycon.project.runs.event_lines import parse_event
 
 from napari_dycon import io
 from napari_dycon.application.cases.summaries import _load_thumbnails
@@ -28,6 +27,9 @@ from napari_dycon.project import external_images, trusted_projects
 from napari_dycon.project.case_ids import is_case_id, normalize_name
 from napari_dycon.project.importing.discovery import scans_from_paths
 from napari_dycon.project.manifest import MAX_MANIFEST_BYTES
+from napari_dycon.project.prediction_store import PredictionMetadata
+from napari_dycon.project.runs.events import KINDS, StepEvent, UnknownEvent, parse_event
+from napari_dycon.project.runs.metadata import RunMetrics
 from napari_dycon.project.store import Project
 
 Command = Callable[..., tuple[int, str, str]]
@@ -82,7 +84,9 @@ def test_folders_that_lead_out_are_not_written_to(
         ],
         "predictions": [
             lambda: project.predictions.write(run.id, "scan-0", mask, flat, flat),
-            lambda: project.predictions.write_metadata(run.id, "scan-0", {"score": 1}),
+            lambda: project.predictions.write_metadata(
+                run.id, "scan-0", PredictionMetadata(score=1)
+            ),
         ],
         "runs": [
             lambda: project.runs.create("dycon", {}),
@@ -125,13 +129,13 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
         project.predictions.read(run.id, "scan-0")
     (mask.parent / "scan-0.json").symlink_to(tmp_path / "project" / "project.json")
     assert (
-        project.predictions.read_metadata(run.id, "scan-0") != {}
+        project.predictions.read_metadata(run.id, "scan-0") != PredictionMetadata()
     )  # a link that stays inside does no harm
     assert secret.read_bytes() == before
 
 
 @links
-@pytest.mark.parametrize("name", ["events.jsonl", "state", "log.txt", "state/borrowed"])
+@pytest.mark.parametrize("name", ["events.jsonl", "state", "log.txt", "state/registrations"])
 def test_a_run_with_links_out_is_not_gone_on_with(
     name: str, project: Project, run: Command, tmp_path: Path
 ) -> None:
@@ -270,7 +274,7 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
     for path in (run.events_path, run.control_path, run.metrics_path):
         os.mkfifo(path)
     assert run.read_events() == ([], 0)
-    assert run.read_metrics() == {}
+    assert run.read_metrics() == RunMetrics()
     with pytest.raises(ProjectError, match="is a pipe and no file"):
         run.read_control()
     (project.path / "project.json").unlink()
@@ -508,9 +512,13 @@ def test_commands_tell_where_a_strangers_project_reads(
         b"", b"[]", b"3", b"{}", b"\xff", b"{" * 9999, b'{"event": 3}',
         b'{"event": "step", "step": "x"}',
         b'{"event": "step", "progress": 7}',
-        b'{"event": "step", "parts": [1]}',
+        b'{"event": "step", "loss_terms": [1]}',
         b'{"event": "warning", "message": {}}',
-        b'{"event": "finished", "elapsed": 1e999}',
+        b'{"event": "finished", "elapsed_s": 1e999}',
+        b'{"event": "finished", "elapsed_s": 1e13}',
+        b'{"event": "started", "run": "' + b"x" * 5000 + b'"}',
+        b'{"event": "step", "step": -1}',
+        b'{"event": "step", "step": 1, "step": 2}',
         b'{"event": "step", "loss": true}',
         b'{"event": "' + b"x" * 300_000 + b'"}',
     ],
@@ -524,14 +532,15 @@ def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
     from napari_dycon.application.training_history import read_training_history
 
     run = project.runs.create("dycon", {"method": "dycon"})
-    kinds = ("started", "preparing", "warps", "step", "validation", "warning", "preview", "failed")
     status = RunStatus("starting", run.id)
-    for kind in (*kinds, "finished", "stopped", "of tomorrow"):
-        event = parse_event(json.dumps({"event": kind}).encode())
+    for kind in (*sorted(KINDS), "of tomorrow"):
+        event = parse_event(json.dumps({"event": kind, "key of tomorrow": [1]}).encode())
         assert event is not None
+        assert event.event == kind
+        assert isinstance(event, UnknownEvent) == (kind == "of tomorrow")
         status = apply_event(status, event)
-        run.append_event({"event": kind})
-    assert len(run.read_events()[0]) == 11
+        run.append_event(event)
+    assert [event.event for event in run.read_events()[0]] == [*sorted(KINDS), "of tomorrow"]
     assert [one.run for one in read_training_history(project)] == []
 
 
@@ -540,11 +549,11 @@ def test_of_endless_events_the_last_are_read(
 ) -> None:
     run = project.runs.create("dycon", {})
     for step in range(1000):
-        run.append_event({"event": "step", "step": step})
+        run.append_event(StepEvent(step=step))
     monkeypatch.setattr("napari_dycon.project.runs.run.MAX_EVENTS_BYTES", 500)
     events, offset = run.read_events()
     assert 5 < len(events) < 20
-    assert events[-1]["step"] == 999
+    assert events[-1].step == 999
     assert offset == run.events_path.stat().st_size
     assert run.read_events(offset) == ([], offset)
 

@@ -10,6 +10,7 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from napari_dycon.project.runs.events import FinishedEvent, StartedEvent, StepEvent, ValidationEvent
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
@@ -399,13 +400,13 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
         run = project.runs.create("dycon", {"method": "dycon"})
-        run.append_event({"event": "started", "labeled": labeled})
+        run.append_event(StartedEvent(labeled=labeled))
         for step in range(1, 20):
             loss = {"supervised": 1 / step}
-            run.append_event({"event": "step", "step": step, "parts": loss})
+            run.append_event(StepEvent(step=step, loss_terms=loss))
             mean = 0.7 + 0.1 * number - 0.5 / step
-            run.append_event({"event": "validation", "step": step, "mean": mean})
-        run.append_event({"event": "finished", "step": 19})
+            run.append_event(ValidationEvent(step=step, mean=mean))
+        run.append_event(FinishedEvent(step=19))
     panel.session.runs_changed.emit()
     rounds = panel.train.history
     qtbot.waitUntil(lambda: rounds.table.topLevelItemCount() == 2, timeout=20_000)

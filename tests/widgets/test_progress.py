@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_dycon.project.runs.events import PredictedEvent, PredictingEvent
 from napari_dycon.widgets.window.task_runner import PROGRESS_STEPS, update_progress
 
 
@@ -22,16 +23,16 @@ class Bar:
 
 def test_predictions_are_told_before_they_are_made_templates_too() -> None:
     bar: Any = Bar()
-    event = {"event": "predicting", "case": "scan-7", "done": 0, "total": 4, "remaining": None}
+    event = PredictingEvent(case="scan-7", done=0, total=4, remaining_s=None)
     update_progress(bar, "Predicting", event)
     assert (bar.n, bar.text) == (0, "Predicting: scan-7")
-    update_progress(bar, "Predicting", event | {"case": "scan-2", "done": 2, "remaining": 300.0})
+    update_progress(
+        bar,
+        "Predicting",
+        event.model_copy(update={"case": "scan-2", "done": 2, "remaining_s": 300.0}),
+    )
     assert (bar.n, bar.text) == (PROGRESS_STEPS // 2, "Predicting: scan-2, 5 min left")
     # Its numbers are those of the scans alone: the bar would go back.
-    update_progress(
-        bar, "Predicting", {"event": "predicted", "case": "scan-1", "done": 1, "total": 2}
-    )
-    update_progress(
-        bar, "Predicting", {"event": "predicted", "case": "scan-1", "done": 1, "total": 4}
-    )
+    update_progress(bar, "Predicting", PredictedEvent(case="scan-1", done=1, total=2))
+    update_progress(bar, "Predicting", PredictedEvent(case="scan-1", done=1, total=4))
     assert bar.n == PROGRESS_STEPS // 2

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.engine.config import make_config
+from napari_dycon.project.runs.events import IdleEvent, StepEvent
 from napari_dycon.project.store import Project
 
 pytestmark = pytest.mark.gui
@@ -109,7 +110,7 @@ def test_open_paint_train_accept_reopen(
     qtbot.waitUntil(lambda: session.status.phase == "training", timeout=30_000)
     panel.train.stop_button.click()
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=60_000)
-    assert seen[-1]["event"] == "stopped"
+    assert seen[-1].event == "stopped"
     assert panel.train.start_button.isEnabled()
     assert len(panel.train.curves.points["loss"][0]) > 0
 
@@ -305,7 +306,7 @@ def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any)
 
         while go_on[0]:
             time.sleep(0.02)
-            yield {"event": "waiting"}
+            yield IdleEvent()
 
     for number in range(QThreadPool.globalInstance().maxThreadCount() + 1):
         panel.task_runner.stream(f"job {number}", events(), lambda _: None)
@@ -340,13 +341,11 @@ def test_events_keep_their_order(window: Callable[[], Any], qtbot: Any) -> None:
     seen: list[int] = []
 
     def slow(event: dict[str, Any]) -> None:
-        if event["event"] == "step":
+        if event.event == "step":
             QApplication.processEvents()
-            seen.append(event["step"])
+            seen.append(event.step)
 
-    steps = [
-        {"event": "step", "step": i, "progress": i / 200, "remaining": 1.0} for i in range(200)
-    ]
+    steps = [StepEvent(step=i, progress=i / 200, remaining_s=1.0) for i in range(200)]
     panel.task_runner.stream("job", iter(steps), slow)
     qtbot.waitUntil(lambda: len(seen) == 200, timeout=20_000)
     assert seen == sorted(seen)

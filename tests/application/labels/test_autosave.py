@@ -26,6 +26,15 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
 from napari_dycon.project.label_store import LabelStore
+from napari_dycon.project.runs.events import (
+    FailedEvent,
+    FinishedEvent,
+    PreparingEvent,
+    RegistrationEvent,
+    StartedEvent,
+    StepEvent,
+    StoppedEvent,
+)
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -208,7 +217,7 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
     assert session.case.id == "scan-3"
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     session.save_recovery_copy()
-    (kept,) = (tmp_path / "napari-dycon-unsaved").iterdir()
+    (kept,) = (tmp_path / "napari-dycon-recovered-labels").iterdir()
     assert str(kept) in told[-1]
     monkeypatch.undo()
     from napari_dycon.io import read_label
@@ -218,22 +227,22 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
 
 def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
-    run.append_event({"event": "started"})
+    run.append_event(StartedEvent())
     for step in (1, 2, 3):
-        run.append_event({"event": "step", "step": step, "progress": 0.1})
-    run.append_event({"event": "stopped", "step": 3})
-    run.append_event({"event": "started", "from_step": 2})  # where its last checkpoint was
-    run.append_event({"event": "step", "step": 3, "progress": 0.1})
+        run.append_event(StepEvent(step=step, progress=0.1))
+    run.append_event(StoppedEvent(step=3))
+    run.append_event(StartedEvent(resumed_from_step=2))  # where its last checkpoint was
+    run.append_event(StepEvent(step=3, progress=0.1))
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
         engine_process.write_identity(run, ProcessIdentity.from_pid(process.pid))
         assert engine_process.is_running(run)
         events = engine_process.follow_training(run)
         told = [next(events) for _ in range(5)]
-        assert [e["event"] for e in told] == ["started", "step", "step", "step", "waiting"]
-        assert [e["step"] for e in told[1:4]] == [1, 2, 3]
-        run.append_event({"event": "finished"})
-        assert next(e for e in events if e["event"] != "waiting")["event"] == "finished"
+        assert [e.event for e in told] == ["started", "step", "step", "step", "idle"]
+        assert [e.step for e in told[1:4]] == [1, 2, 3]
+        run.append_event(FinishedEvent())
+        assert next(e for e in events if e.event != "idle").event == "finished"
     finally:
         process.kill()
         process.wait()
@@ -252,9 +261,7 @@ def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
     run = project.runs.create("dycon", {})
     session.run_controller._run = run
     session.close_project()
-    session.run_controller._on_event(
-        run, {"event": "step", "step": 1, "progress": 0.5, "loss": 1.0}
-    )
+    session.run_controller._on_event(run, StepEvent(step=1, progress=0.5, loss=1.0))
     assert session.status == RunStatus()
 
 
@@ -275,19 +282,19 @@ def test_a_prediction_that_cannot_start_leaves_the_button_alive(
         session.predict(["scan-3"])
         while len(ended) < number:
             pass
-        assert ended[-1] == {"event": "failed", "message": "no process can be made"}
+        assert ended[-1] == FailedEvent(message="no process can be made")
 
 
 def test_stopping_stays_shown_until_the_end() -> None:
     status = RunStatus("stopping", "001")
     for event in (
-        {"event": "preparing", "done": 1, "total": 2},
-        {"event": "warps", "done": 1, "total": 2},
-        {"event": "step", "step": 1, "progress": 0.1, "loss": None, "remaining": 1.0},
+        PreparingEvent(done=1, total=2),
+        RegistrationEvent(done=1, total=2),
+        StepEvent(step=1, progress=0.1, loss=None, remaining_s=1.0),
     ):
         status = apply_event(status, event)
         assert status.phase == "stopping"
-    assert apply_event(status, {"event": "stopped"}).phase == "idle"
+    assert apply_event(status, StoppedEvent()).phase == "idle"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl+C cannot be sent to one process there")

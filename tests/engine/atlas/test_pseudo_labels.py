@@ -263,13 +263,13 @@ def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: 
     np.save(image, scan(np.zeros_like(ORGAN), 9))
     np.save(label, np.zeros_like(ORGAN))
     data.labeled.append(LabeledCase("empty", image, label))
-    fill(data, tmp_path / "borrowed")
+    fill(data, tmp_path / "registrations")
     assert {case.id for case in data.registered_cases} == {f"l-as-u{n}" for n in (1, 2, 3)}
     assert len(data.pseudo_labeled_cases) == 3
 
 
 def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
-    fill(data, tmp_path / "borrowed")
+    fill(data, tmp_path / "registrations")
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 3)
     moves = {"u1-pseudo": (2, 1), "u2-pseudo": (-2, 2), "u3-pseudo": (1, -3)}
     for case in data.pseudo_labeled_cases:
@@ -280,7 +280,7 @@ def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, kept: bool) -> None:
-    folder = tmp_path / "borrowed"
+    folder = tmp_path / "registrations"
     fill(data, folder, most=2)
     first = held(data)
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 2)
@@ -297,7 +297,7 @@ def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, ke
 def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    folder = tmp_path / "borrowed"
+    folder = tmp_path / "registrations"
     real, calls = borrowing.fuse_pseudo_label, []
 
     def second_fails(*arguments: Any) -> PseudoLabel | None:
@@ -319,7 +319,7 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
 
 
 def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path) -> None:
-    folder = tmp_path / "borrowed"
+    folder = tmp_path / "registrations"
     fill(data, folder)
     first = held(data)
     voted = data.pseudo_labeled_cases[0].label
@@ -364,7 +364,7 @@ def test_votes_are_only_used_where_the_structure_is_large(
         else:
             np.save(image.with_suffix(".label.npy"), label)
             data.labeled.append(LabeledCase(case.id, image, image.with_suffix(".label.npy")))
-    folder = project.path / "borrowed"
+    folder = project.path / "registrations"
     list(
         build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False)
     )

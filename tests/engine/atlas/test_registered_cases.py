@@ -25,6 +25,7 @@ from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ProjectError
+from napari_dycon.project.runs.events import RegistrationEvent
 from napari_dycon.project.store import Project
 
 SHAPE = (20, 28, 20)
@@ -153,7 +154,7 @@ def test_warped_labels_fit_their_scans_and_stay_sparse(
         *files, make_config("dycon", **{"atlas.max_registration_pairs": 6}), tmp_path / "warps"
     )
     events = list(register_pairs(pairs, torch.device("cpu")))
-    assert events[-1]["done"] == events[-1]["total"] == 6
+    assert events[-1].done == events[-1].total == 6
     for pair in pairs:
         image, label = np.load(pair.registered.image), np.load(pair.registered.label)
         assert image.shape == np.load(pair.unlabeled.image).shape == (1, *label.shape)
@@ -176,9 +177,9 @@ def settings(**changes: Any) -> TrainConfig:
 
 def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
     events = list(train(project, settings()))
-    assert events[-1]["event"] == "finished"
-    assert [e["done"] for e in events if e["event"] == "warps"] == [1, 2, 3]
-    assert not (project.runs.get().state_folder / "borrowed").exists()
+    assert events[-1].event == "finished"
+    assert [e.done for e in events if e.event == "registration"] == [1, 2, 3]
+    assert not (project.runs.get().state_folder / "registrations").exists()
     with_warps = load_file(project.runs.get().weights_path)
     list(train(project, settings(**{"atlas.max_registration_pairs": 0})))
     without = load_file(project.runs.get().weights_path)
@@ -190,12 +191,12 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
     whole = load_file(project.runs.get().weights_path)
     interrupted = train(project, settings(**{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
-        if event["event"] == "checkpoint" and event["step"] == 2:
+        if event.event == "checkpoint" and event.step == 2:
             interrupted.close()
             break
     run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert not [e for e in events if e["event"] == "warps"]  # they lay there already
+    assert not [e for e in events if e.event == "registration"]  # they lay there already
     resumed = load_file(run.weights_path)
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
@@ -203,17 +204,17 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
 def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project) -> None:
     run = project.runs.create("dycon", settings(steps=10_000).to_dict())
     for event in train(project, settings(steps=10_000), run):
-        if (event["event"], event.get("done")) == ("warps", 3):
-            first = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
-        if event["event"] == "step":
+        if isinstance(event, RegistrationEvent) and event.done == 3:
+            first = [np.load(f) for f in sorted((run.state_folder / "registrations").glob("*.npy"))]
+        if event.event == "step":
             run.write_control(command="stop")
-    assert not (run.state_folder / "borrowed").exists()
+    assert not (run.state_folder / "registrations").exists()
     run.write_control(command="run")
     config = TrainConfig.from_dict(run.read_config())
-    step = int(run.read_metrics()["step"])
+    step = int(run.read_metrics().step)
     for event in train(project, config.with_changes(steps=step + 1), run):
-        if (event["event"], event.get("done")) == ("warps", 3):
-            again = [np.load(f) for f in sorted((run.state_folder / "borrowed").glob("*.npy"))]
+        if isinstance(event, RegistrationEvent) and event.done == 3:
+            again = [np.load(f) for f in sorted((run.state_folder / "registrations").glob("*.npy"))]
     assert len(first) == 6
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
@@ -230,11 +231,11 @@ def test_a_run_goes_on_without_what_cannot_be_borrowed(
 
     monkeypatch.setattr("napari_dycon.engine.atlas.registered_cases.save_array", full)
     events = list(train(project, settings()))
-    assert events[-1]["event"] == "finished"
-    (warning,) = [e["message"] for e in events if e["event"] == "warning"]
+    assert events[-1].event == "finished"
+    (warning,) = [e.message for e in events if e.event == "warning"]
     assert told in warning
 
 
 def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:
     events = list(train(project, settings().with_changes(method="supervised")))
-    assert not [e for e in events if e["event"] == "warps"]
+    assert not [e for e in events if e.event == "registration"]

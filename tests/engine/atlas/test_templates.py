@@ -43,9 +43,9 @@ def test_progress_is_told_before_each_of_them(project: Project) -> None:
     events: list[dict[str, Any]] = []
     model = load_model(run.weights_path)
     attach_atlases(project, run, model, CPU, torch.float32, events.append, progress=progress)
-    assert [e["event"] for e in events] == ["predicting", "templates"] * 2
-    assert [(e["done"], e["total"]) for e in events[::2]] == [(0, 5), (1, 5)]
-    assert [e["case"] for e in events[::2]] == [e["case"] for e in events[1::2]]
+    assert [e.event for e in events] == ["predicting", "templates"] * 2
+    assert [(e.done, e.total) for e in events[::2]] == [(0, 5), (1, 5)]
+    assert [e.case for e in events[::2]] == [e.case for e in events[1::2]]
     assert (progress.n_finished, progress.total) == (2, 5)
     events.clear()
     attach_atlases(project, run, model, CPU, torch.float32, events.append, progress=progress)
@@ -60,8 +60,8 @@ def test_they_are_predicted_once(project: Project) -> None:
     unlabeled = {case.id for case in project.unlabeled_cases()}
     assert len(templates) == 2
     assert {v.id for v in templates} <= unlabeled
-    assert [e["case"] for e in events] == [v.id for v in templates]
-    assert [(e["event"], e["done"], e["total"]) for e in events] == [
+    assert [e.case for e in events] == [v.id for v in templates]
+    assert [(e.event, e.done, e.total) for e in events] == [
         ("templates", 1, 2),
         ("templates", 2, 2),
     ]
@@ -109,7 +109,7 @@ def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> 
         first.label.write_bytes(damage)
         second.image.write_bytes(damage)
     model, events = ready(project, run)
-    assert [e["case"] for e in events] == [first.id, second.id]
+    assert [e.case for e in events] == [first.id, second.id]
     assert np.array_equal(predict_volume(model, volume, CPU).uncertainty, before.uncertainty)
 
 

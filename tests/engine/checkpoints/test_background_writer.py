@@ -25,6 +25,7 @@ from napari_dycon.engine.config import make_config
 from napari_dycon.engine.network import build_network
 from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
 from napari_dycon.errors import ProjectError
+from napari_dycon.project.runs.events import CheckpointEvent, WarningEvent
 
 
 class Slow:
@@ -78,7 +79,7 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     with pytest.raises(AssertionError, match="two checkpoints at once"):
         writer.start(made, 8)
     slow.go_on.set()
-    assert list(writer.poll_events(wait=True)) == [{"event": "checkpoint", "step": 7}]
+    assert list(writer.poll_events(wait=True)) == [CheckpointEvent(step=7)]
     assert list(writer.poll_events(wait=True)) == []
     written = load_file(weights)
     assert all(torch.equal(written[f"student.{name}"], value) for name, value in kept.items())
@@ -103,7 +104,7 @@ def test_what_cannot_be_written_is_a_warning_at_the_next_look(
     writer = CheckpointWriter(tmp_path / "w", tmp_path / "s")
     writer.start(snapshot(model, 3)[0], 3)
     (told,) = writer.poll_events(wait=True)
-    assert told == {"event": "warning", "message": "No checkpoint at step 3: The disk is full."}
+    assert told == WarningEvent(message="No checkpoint at step 3: The disk is full.")
     writer.start(snapshot(model, 4)[0], 4)
     with pytest.raises(RuntimeError, match="the driver"):
         list(writer.poll_events(wait=True))
@@ -131,5 +132,5 @@ def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
     writer = CheckpointWriter(tmp_path / "weights.safetensors", tmp_path / "state.safetensors")
     writer.start(snapshot(model, 3)[0], 3)
     (event,) = writer.poll_events(wait=True)
-    assert event == {"event": "warning", "message": "No checkpoint at step 3: memory ran out."}
+    assert event == WarningEvent(message="No checkpoint at step 3: memory ran out.")
     writer.close()

@@ -37,7 +37,8 @@ from napari_dycon.engine.config import TrainConfig, make_config, merge_settings
 from napari_dycon.engine.data import preprocessing, splits
 from napari_dycon.engine.network import build_network
 from napari_dycon.errors import ConfigError, EngineError, ProjectError
-from napari_dycon.project.prediction_store import validate_case_metadata
+from napari_dycon.project.prediction_store import PredictionMetadata
+from napari_dycon.project.runs.metadata import RunControl, RunMetrics
 from napari_dycon.project.runs.run import Run
 
 PACKAGE = Path(preprocessing.__file__).parents[2]
@@ -441,27 +442,38 @@ def test_settings_are_read_within_limits(text: bytes, found: str, tmp_path: Path
     for path, read in ((run.config_path, run.read_config), (run.control_path, run.read_control)):
         path.write_bytes(text)
         if path == run.control_path and text == b"[]":
-            assert read() == {}
+            assert read() == RunControl()
             continue
         with pytest.raises(ProjectError, match=found) as caught:
             read()
         assert len(str(caught.value)) < 500
     run.metrics_path.write_bytes(text * 17 if len(text) > 2**20 else text)
-    assert run.read_metrics() in ({}, {"step": 1})
+    assert run.read_metrics() in (RunMetrics(), RunMetrics(step=1))
 
 
 def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_path.write_text(
-        '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed": -1, "outcome": "finished"}'
+        '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed_s": -1, "outcome": "finished"}'
     )
-    assert run.read_metrics() == {"outcome": "finished"}
-    assert validate_case_metadata({"score": "high", "features": [1, "2"]}) == {}
-    assert validate_case_metadata({"score": 0.5, "features": [1.0]}) == {
-        "score": 0.5,
-        "features": [1.0],
-    }
-    assert validate_case_metadata([]) == {}
+    assert run.read_metrics() == RunMetrics(outcome="finished")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"score": "high", "features": [1, "2"]}', PredictionMetadata()),
+        ('{"score": 0.5, "features": [1.0]}', PredictionMetadata(score=0.5, features=[1.0])),
+        ("[]", PredictionMetadata()),
+    ],
+)
+def test_metadata_of_predictions_that_cannot_be_are_left_out(
+    text: str, expected: PredictionMetadata, project: Project
+) -> None:
+    run = project.runs.create("dycon", {})
+    project.predictions.write_metadata(run.id, "scan-0", PredictionMetadata())
+    project.predictions.metadata_path(run.id, "scan-0").write_text(text)
+    assert project.predictions.read_metadata(run.id, "scan-0") == expected
 
 
 @pytest.mark.parametrize(

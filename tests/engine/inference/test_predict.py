@@ -63,12 +63,12 @@ def test_each_scan_is_read_once(
     )
     scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     events = list(predict_files(scans, tmp_path / "out", model, CPU, torch.float32))
-    assert [e["case"] for e in events] == ["s0", "s1"]
+    assert [e.case for e in events] == ["s0", "s1"]
     assert sorted(seen) == ["s0.nii.gz", "s1.nii.gz"]
     assert len(list((tmp_path / "out").iterdir())) == 6
     seen.clear()
     (event,) = predict_cases(project, project.runs.get().id, model, ["scan-4"], CPU, torch.float32)
-    assert event["case"] == "scan-4"
+    assert event.case == "scan-4"
     assert seen == ["scan-4.nii.gz"]  # labeled ones are looked at as they were prepared
 
 
@@ -119,10 +119,10 @@ def test_progress_is_told_before_each_scan(model: TrainedModel, tmp_path: Path) 
             on_error=lambda *_: None,
         )
     )  # fmt: skip
-    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    told = [(e.case, e.done, e.total) for e in events if e.event == "predicting"]
     assert told == [("s0", 2, 5), ("s2", 4, 5)]
-    assert all(e["remaining"] >= 0 for e in events if e["event"] == "predicting")
-    done = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicted"]
+    assert all(e.remaining_s >= 0 for e in events if e.event == "predicting")
+    done = [(e.case, e.done, e.total) for e in events if e.event == "predicted"]
     assert done == [("s0", 1, 3), ("s2", 3, 3)]
 
 
@@ -150,7 +150,7 @@ def test_scans_of_any_size_are_predicted(
         model = dataclasses.replace(model, config=config, student=student, teacher=teacher)
     (scan,) = scan_files(tmp_path / "in", shape)
     (event,) = predict_files([scan], tmp_path / "out", model, CPU, torch.float32)
-    assert event["case"] == "s0"
+    assert event.case == "s0"
     found = io.read_volume(tmp_path / "out" / "s0_uncertainty.nii.gz").array
     assert np.isfinite(found).all()
 

@@ -128,4 +128,4 @@ def test_a_run_decides_when_it_ends(
     monkeypatch.setattr(window_choice, "MIN_DICE", 0.0)
     list(train(project, make_config("supervised", **TINY)))
     assert load_model(project.runs.get().weights_path).window_side == side
-    assert project.runs.get().read_metrics()["window_side"] == side
+    assert project.runs.get().read_metrics().window_side == side

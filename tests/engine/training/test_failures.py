@@ -18,8 +18,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 def test_each_skipped_step_is_a_warning_and_counts() -> None:
     guard = NonFiniteGuard(total=2)
     events = list(guard.count([(0, True), (1, False), (2, True), (3, False)]))
-    assert [event["event"] for event in events] == ["warning", "warning"]
-    assert events[0]["message"].startswith("Step 2 was skipped")
+    assert [event.event for event in events] == ["warning", "warning"]
+    assert events[0].message.startswith("Step 2 was skipped")
     assert guard.total == 4
 
 

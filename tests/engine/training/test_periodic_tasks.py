@@ -35,11 +35,11 @@ def test_a_picture_that_is_too_large_does_not_end_the_run(
     events = []
     for event in train(project, config):
         events.append(event)
-        if event["event"] == "started":
-            project.runs.get(event["run"]).write_control(preview="scan-4")
-    told = [e["message"] for e in events if e["event"] == "warning"]
+        if event.event == "started":
+            project.runs.get(event.run).write_control(preview="scan-4")
+    told = [e.message for e in events if e.event == "warning"]
     assert any(text == "No preview of scan-4: memory ran out for it." for text in told)
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -55,12 +55,12 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
     monkeypatch.setattr(validation, "predict_members", refuse)
     config = make_config("supervised", **(TINY | {"steps": 8, "intervals.validation_s": 0.0}))
     events = list(train(project, config))
-    told = [e["message"] for e in events if e["event"] == "warning"]
+    told = [e.message for e in events if e.event == "warning"]
     assert any(
         "Validation case scan-2 could not be scored" in text and text.endswith("Memory ran out.")
         for text in told
     )
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
 
 
 def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Project) -> None:
@@ -70,10 +70,10 @@ def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Pro
     events = [next(run)]
     project.image_paths("scan-2")[0].unlink()
     events += list(run)
-    told = [e["message"] for e in events if e["event"] == "warning"]
+    told = [e.message for e in events if e.event == "warning"]
     (text,) = [text for text in told if "Validation case scan-2 could not be scored" in text]
     assert "the uncertainty is not calibrated" in text
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
 
 
 def test_other_errors_end_it_with_a_reason(
@@ -96,7 +96,7 @@ def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
 ) -> None:
     project.set_split("scan-2", "validation")
     config = make_config("supervised", **(TINY | {"steps": 12, "optimizer.learning_rate": 0.02}))
-    *_, data = (e for e in train(project, config) if e["event"] == "validation")
+    *_, data = (e for e in train(project, config) if e.event == "validation")
     run = project.runs.get()
     model = load_model(run.weights_path)
     assert model.config.batch.patch_size is not None
@@ -105,7 +105,7 @@ def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
     fresh = predict_volume(model, volume, torch.device("cpu"), fast=True)
     label = project.labels.read("scan-2")
     dice = dice_per_class(fresh.mask, label, [1])[1]
-    assert data["mean"] == pytest.approx(dice, abs=1e-5)
+    assert data.mean == pytest.approx(dice, abs=1e-5)
 
     read: list[str] = []
     usual = Project.read_image

@@ -52,12 +52,12 @@ def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> None:
     events = list(train(project, tiny(method)))
-    assert events[0]["event"] == "started"
+    assert events[0].event == "started"
     assert events[0]["unlabeled"] == (0 if method == "supervised" else 3)
-    assert [e["step"] for e in events if e["event"] == "finished"] == [4]
+    assert [e.step for e in events if e.event == "finished"] == [4]
     run = project.runs.get()
-    assert run.id == events[0]["run"]
-    assert [e["event"] for e in run.read_events()[0]] == [e["event"] for e in events]
+    assert run.id == events[0].run
+    assert [e.event for e in run.read_events()[0]] == [e.event for e in events]
     for line in run.events_path.read_text(encoding="utf-8").splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
@@ -68,7 +68,7 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
     device = choose_device("cpu").device
     model = load_model(run.weights_path, device)
     events = list(predict_cases(project, run.id, model, ["scan-4"], device, torch.float32))
-    assert [e["case"] for e in events] == ["scan-4"]
+    assert [e.case for e in events] == ["scan-4"]
     scan = nib.load(project.image_paths("scan-4")[0])
     for kind in ("mask", "uncertainty", "disagreement"):
         found = nib.load(project.predictions.path(run.id, "scan-4", kind))
@@ -106,7 +106,7 @@ def test_labels_of_unlabeled_cases_are_never_read(project: Project) -> None:
     (project.path / "labels" / "scan-5.nii.gz").write_bytes(b"no label at all")
     assert "scan-5" in [case.id for case in project.unlabeled_cases()]
     events = list(train(project, tiny()))
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "supervised"])
@@ -131,7 +131,7 @@ def test_no_label_of_an_unlabeled_case_is_even_opened(project: Project, method: 
         events = list(train(project, tiny(method, **changes)))
     finally:
         watching[0] = False
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
     assert any("scan-5" in name for name in opened)  # its image was learned from
     labels = [name for name in opened if "labels" in Path(name).parts]
     assert any("scan-0" in name for name in labels)
@@ -153,7 +153,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     whole = load_file(project.runs.get().weights_path)
     interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}, **changes))
     for event in interrupted:
-        if event["event"] == "checkpoint" and event["step"] == 3:
+        if event.event == "checkpoint" and event.step == 3:
             interrupted.close()
             break
     run = project.runs.list()[-1]
@@ -167,9 +167,9 @@ def test_stop_keeps_the_weights(project: Project) -> None:
     events = []
     for event in train(project, tiny(steps=10_000), run):
         events.append(event)
-        if event["event"] == "step":
+        if event.event == "step":
             run.write_control(command="stop")
-    assert events[-1]["event"] == "stopped"
+    assert events[-1].event == "stopped"
     assert run.has_weights
 
 
@@ -187,13 +187,13 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
         seed=1,
     )
     first = list(train(project, config))
-    dice = [e["mean"] for e in first if e["event"] == "validation"][-1]
+    dice = [e.mean for e in first if e.event == "validation"][-1]
     assert dice > 0.6
-    (temperature,) = [e["temperature"] for e in first if e["event"] == "calibrated"]
+    (temperature,) = [e.temperature for e in first if e.event == "calibrated"]
     assert load_model(project.runs.get().weights_path).temperature == temperature != 1.0
     again = list(train(project, config.with_changes(steps=1, init_from=project.runs.get().id)))
-    assert not [e for e in again if e["event"] == "warning"]
-    assert [e["mean"] for e in again if e["event"] == "validation"][-1] > 0.5
+    assert not [e for e in again if e.event == "warning"]
+    assert [e.mean for e in again if e.event == "validation"][-1] > 0.5
 
 
 def test_no_labeled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Path) -> None:
@@ -206,8 +206,8 @@ def test_no_labeled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Pat
 @pytest.mark.parametrize("method", METHODS)
 def test_patches_of_any_size_train(project: Project, method: str) -> None:
     events = list(train(project, tiny(method, **{"batch.patch_size": [3, 17, 12]}, steps=2)))
-    assert events[-1]["event"] == "finished"
-    assert all(np.isfinite(e["loss"]) for e in events if e["event"] == "step")
+    assert events[-1].event == "finished"
+    assert all(np.isfinite(e.loss) for e in events if e.event == "step")
 
 
 def test_nothing_unlabeled_is_told(scans: Path, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_nothing_unlabeled_is_told(scans: Path, tmp_path: Path) -> None:
 
     def warned(method: str) -> list[str]:
         events = list(train(project, tiny(method)))
-        return [e["message"] for e in events if e["event"] == "warning"]
+        return [e.message for e in events if e.event == "warning"]
 
     (message,) = warned("mean-teacher")
     assert "No case is unlabeled" in message
@@ -233,14 +233,14 @@ def test_a_label_of_one_value_is_left_out_with_a_reason(
     only[5:8, 5:8, 5:8] = value
     project.labels.save("scan-3", only)
     events = list(train(project, tiny("supervised")))
-    warned = [e["message"] for e in events if e["event"] == "warning"]
+    warned = [e.message for e in events if e.event == "warning"]
     assert len(warned) == 1
     assert f"scan-3 is left out: {what} is annotated in it" in warned[0]
     # Once it is complete, nobody says that the earlier run had learned from it.
     project.labels.save("scan-3", np.where(only == 255, 1 - value, only).astype(np.uint8))
     project.set_split("scan-3", "validation")
     events = list(train(project, tiny("supervised", init_from=project.runs.list()[-1].id)))
-    assert not [e["message"] for e in events if e["event"] == "warning"]
+    assert not [e.message for e in events if e.event == "warning"]
 
 
 def test_two_structures_without_background_are_learned_from(project: Project) -> None:
@@ -249,17 +249,17 @@ def test_two_structures_without_background_are_learned_from(project: Project) ->
     two[5:8, 5:8, 5:8], two[5:8, 5:8, 8:11] = 1, 2
     project.labels.save("scan-3", two)
     events = list(train(project, tiny("supervised")))
-    assert not [e["message"] for e in events if e["event"] == "warning"]
-    assert "scan-3" in project.runs.list()[-1].read_metrics()["labeled"]
+    assert not [e.message for e in events if e.event == "warning"]
+    assert "scan-3" in project.runs.list()[-1].read_metrics().labeled
 
 
 def test_scans_without_a_structure_are_learned_from_beside_others(project: Project) -> None:
     shape = project.read_image("scan-3").shape
     project.labels.save("scan-3", np.zeros(shape, np.uint8))
     events = list(train(project, tiny("dycon", **{"atlas.max_registration_pairs": 4})))
-    assert not [e["message"] for e in events if e["event"] == "warning"]
+    assert not [e.message for e in events if e.event == "warning"]
     labeled = [case.id for case in project.labeled_cases()]
-    assert "scan-3" in project.runs.list()[-1].read_metrics()["labeled"]
+    assert "scan-3" in project.runs.list()[-1].read_metrics().labeled
     for case in labeled:
         project.labels.save(case, np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match="none of them shows a structure"):
@@ -293,7 +293,7 @@ def test_what_earlier_runs_learned_from_is_told(project: Project) -> None:
     for before in (project.runs.list()[-1].id, None):
         before = before or project.runs.list()[-1].id  # a run that started from the first one
         events = list(train(project, tiny("supervised", init_from=before)))
-        (message,) = [e["message"] for e in events if e["event"] == "warning"]
+        (message,) = [e.message for e in events if e.event == "warning"]
         assert f"trained on 1 case(s) that are now used for validation ({first})" in message
     assert second not in message
 
@@ -358,7 +358,7 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
 def test_a_scan_that_a_baseline_does_not_need_may_be_unreadable(project: Project) -> None:
     for path in project.image_paths("scan-4"):
         path.write_bytes(b"gone")
-    assert list(train(project, tiny("supervised", steps=1)))[-1]["event"] == "finished"
+    assert list(train(project, tiny("supervised", steps=1)))[-1].event == "finished"
     with pytest.raises(DyconError, match="scan-4"):
         list(train(project, tiny("dycon", steps=1)))
 
@@ -397,11 +397,11 @@ def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
     monkeypatch.setattr(preparation, "prepare_image", slow)
     monkeypatch.setattr(preparation, "HEARTBEAT_S", 0.1)
     events = list(train(project, tiny("supervised", steps=1)))
-    done = [e["done"] for e in events if e["event"] == "preparing"]
+    done = [e.done for e in events if e.event == "preparing"]
     assert done == sorted(done)
     assert all(done.count(number) >= 3 for number in range(3))
     assert done[-1] == 3
-    assert {e["total"] for e in events if e["event"] == "preparing"} == {3}
+    assert {e.total for e in events if e.event == "preparing"} == {3}
 
 
 def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
@@ -421,7 +421,7 @@ def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
         events += train(project, tiny("supervised", steps=200, **{"intervals.checkpoint_s": 0.0}))
     run = project.runs.get()
-    warned = [e["message"] for e in run.read_events()[0] if e["event"] == "warning"]
+    warned = [e.message for e in run.read_events()[0] if e.event == "warning"]
     assert warned[0].startswith("Step 2 was skipped because its loss was not a finite number")
     assert len(warned) == 51
     assert all(torch.isfinite(value).all() for value in load_file(run.weights_path).values())
@@ -440,21 +440,21 @@ def test_settings_that_make_no_sense_are_refused() -> None:
 def test_the_papers_recipe_trains(project: Project) -> None:
     config = make_config("dycon", "paper", **(TINY | {"steps": 1, "network.filters": [4, 8, 8]}))
     assert config.network.aspp
-    assert list(train(project, config))[-1]["event"] == "finished"
+    assert list(train(project, config))[-1].event == "finished"
 
 
 def test_stop_before_the_first_step_leaves_no_weights(project: Project) -> None:
     run = project.runs.create("dycon", tiny().to_dict())
     run.write_control(command="stop")
     events = list(train(project, tiny(), run))
-    assert events[-1]["event"] == "stopped"
+    assert events[-1].event == "stopped"
     assert not run.has_weights
 
 
 def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
-        if event["event"] == "checkpoint" and event["step"] == 3:
+        if event.event == "checkpoint" and event.step == 3:
             interrupted.close()
             break
     run = project.runs.list()[-1]
@@ -465,7 +465,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     project.add_class("another")
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (events[0]["labeled"], events[0]["unlabeled"]) == (3, 3)
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
     assert before == {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
 
 
@@ -473,11 +473,11 @@ def test_initial_weights_that_match_in_part_give_a_warning(project: Project) -> 
     list(train(project, tiny("supervised", steps=1)))
     first = project.runs.get().id
     deeper = tiny("supervised", steps=1, **{"network.filters": [4, 8, 8, 8]}, init_from=first)
-    warned = [e["message"] for e in train(project, deeper) if e["event"] == "warning"]
+    warned = [e.message for e in train(project, deeper) if e.event == "warning"]
     assert f"Run {first} has a different network: only 60% of its weights match" in warned[0]
     project.add_class("another")  # other classes change the last layer alone
     same = tiny("supervised", steps=1, init_from=first)
-    assert not [e for e in train(project, same) if e["event"] == "warning"]
+    assert not [e for e in train(project, same) if e.event == "warning"]
 
 
 def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
@@ -506,7 +506,7 @@ def test_validation_cases_that_were_learned_from_are_told(project: Project) -> N
     list(train(project, tiny("supervised", steps=1)))
     project.set_split("scan-2", "validation")
     events = list(train(project, tiny("supervised", steps=1, init_from=project.runs.get().id)))
-    warned = [e["message"] for e in events if e["event"] == "warning"]
+    warned = [e.message for e in events if e.event == "warning"]
     assert "(scan-2)" in warned[0]
 
 
@@ -547,7 +547,7 @@ def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: st
     label[::5][:4] = drawn
     project.labels.save("a", label)
     events = list(train(project, tiny(method, steps=2, **{"secl.weight": 1.0})))
-    assert events[-1]["event"] == "finished"
-    assert events[-1]["skipped"] == 0
+    assert events[-1].event == "finished"
+    assert events[-1].skipped == 0
     model = load_model(project.runs.get().weights_path)
     assert (model.channels, len(model.class_values)) == (channels, classes)

@@ -239,7 +239,7 @@ def trained_and_predicted(project: Project, case: str) -> None:
     """Train for two steps, predict a case, and find mask and map on the scan's grid."""
     settings = TINY | {"steps": 2}
     events = list(train(project, make_config("dycon", **settings)))
-    assert events[-1]["event"] == "finished"
+    assert events[-1].event == "finished"
     run = project.runs.get()
     model = load_model(run.weights_path, torch.device("cpu"))
     cpu = torch.device("cpu")

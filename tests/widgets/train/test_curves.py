@@ -6,15 +6,17 @@ from typing import Any
 
 import pytest
 
+from napari_dycon.project.runs.events import StartedEvent, StepEvent
+
 pytestmark = pytest.mark.gui
 
 
 def started(run: str, from_step: int) -> dict[str, Any]:
-    return {"event": "started", "run": run, "from_step": from_step}
+    return StartedEvent(run=run, resumed_from_step=from_step)
 
 
 def step(number: int, loss: float = 1.0) -> dict[str, Any]:
-    return {"event": "step", "step": number, "parts": {"supervised": loss}}
+    return StepEvent(step=number, loss_terms={"supervised": loss})
 
 
 def test_a_resumed_run_goes_on_where_its_checkpoint_is(needs_display: None, qtbot: Any) -> None:

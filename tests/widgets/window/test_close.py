@@ -77,7 +77,7 @@ def test_a_person_who_closes_the_window_decides_about_the_run(
         run.write_control(command="stop")
     qtbot.waitUntil(lambda: not engine_process.is_running(run), timeout=60_000)
     assert run.has_weights
-    assert run.read_events()[0][-1]["event"] == "stopped"
+    assert run.read_events()[0][-1].event == "stopped"
 
 
 def test_a_program_that_closes_the_window_is_not_asked(
