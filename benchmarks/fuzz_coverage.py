@@ -185,7 +185,8 @@ WORDS = {
     "nrrd": ["NRRD0004", "type: ", "dimension: ", "sizes: ", "encoding: ", "gzip", "raw", "hex",
              "ascii", "space directions: ", "space origin: ", "kinds: ", "endian: ", "byte skip: ",
              "line skip: ", "data file: ", "spacings: ", "none", "nan", "-1"],
-    "events": ["event", "step", "progress", "loss_terms", "dice", "mean", "message", "elapsed_s", "loss"],
+    "events": ["event", "step", "progress", "loss_terms", "dice", "mean", "message", "elapsed_s",
+               "loss"],
 }  # fmt: skip
 
 

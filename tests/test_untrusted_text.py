@@ -9,7 +9,6 @@ import json
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -139,11 +138,17 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
         terminal.print_status(name)
         with show_demo(as_json=False) as show:
             show(DemoEvent(message=name))
-    events: list[dict[str, Any]] = [
-        StartedEvent(run=NAMES[2], labeled=1, unlabeled=1, device_reason=NAMES[6], precision=NAMES[2]),
+    events = [
+        StartedEvent(
+            run=NAMES[2],
+            labeled=1,
+            unlabeled=1,
+            device_reason=NAMES[6],
+            precision=NAMES[2],
+        ),
         WarningEvent(message=NAMES[2]),
         FinishedEvent(step=1, elapsed_s=1.0, dice=None),
-    ]  # fmt: skip
+    ]
     show_training(iter(events), False)
     scores = {"dice": 1.0, "jaccard": 1.0, "hd95_mm": 0.0, "asd_mm": 0.0, "volume_ml": 1.0,
               "reference_volume_ml": 1.0, "missed": 0}  # fmt: skip

@@ -77,8 +77,9 @@ def test_steps_that_were_made_again_count_once(project: Project) -> None:
         return StepEvent(step=number, loss_terms={"supervised": loss})
 
     for event in (
-        StartedEvent(labeled=3, resumed_from_step=0), step(1, 1.0), CheckpointEvent(step=1), step(2, 2.0),
-        step(3, 3.0), StartedEvent(labeled=3, resumed_from_step=1), step(2, 2.5), step(3, 3.5),
+        StartedEvent(labeled=3, resumed_from_step=0), step(1, 1.0), CheckpointEvent(step=1),
+        step(2, 2.0), step(3, 3.0), StartedEvent(labeled=3, resumed_from_step=1), step(2, 2.5),
+        step(3, 3.5),
     ):  # fmt: skip
         run.append_event(event)
     (found,) = read_training_history(project)

@@ -40,6 +40,7 @@ from napari_dycon.errors import ConfigError, EngineError, ProjectError
 from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.runs.metadata import RunControl, RunMetrics
 from napari_dycon.project.runs.run import Run
+from napari_dycon.project.store import Project
 
 PACKAGE = Path(preprocessing.__file__).parents[2]
 
@@ -454,7 +455,8 @@ def test_settings_are_read_within_limits(text: bytes, found: str, tmp_path: Path
 def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_path.write_text(
-        '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed_s": -1, "outcome": "finished"}'
+        '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed_s": -1,'
+        ' "outcome": "finished"}'
     )
     assert run.read_metrics() == RunMetrics(outcome="finished")
 
