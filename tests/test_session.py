@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from helpers.tiny_runs import TINY
 from napari_dycon.application.hotspots import find_hotspots
 from napari_dycon.engine.config import make_config
 from napari_dycon.errors import BusyError, ProjectError, UserError
+from napari_dycon.project.runs.events import Event
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -105,7 +105,7 @@ def test_the_least_certain_case_is_suggested_first(session: Session) -> None:
 
 def test_train_and_predict_from_a_script(session: Session) -> None:
     session.show_case("scan-5")
-    seen: list[dict[str, Any]] = []
+    seen: list[Event] = []
     session.event.connect(seen.append)
     run = session.start_training(make_config("dycon", **TINY), steps=10_000)
     with pytest.raises(BusyError, match=f"Run {run} is running"):

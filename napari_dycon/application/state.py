@@ -29,7 +29,7 @@ class AppState:
     label_edited = Signal(str)  # case id; changed by a command, not by the brush
     prediction_changed = Signal(object)  # ActiveCase, after a preview or a prediction
     run_changed = Signal(object)  # RunStatus
-    event = Signal(dict)  # every event of the engine
+    event = Signal(object)  # Event; every event of the engine
     runs_changed = Signal()
     hotspot_visited = Signal(int)  # index of the uncertain region now in view
     message = Signal(str, str)  # level ("info", "warning" or "error"), text for the user

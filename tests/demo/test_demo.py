@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,12 +10,12 @@ from napari_dycon.cli import console
 from napari_dycon.cli.demo import show_demo
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
-from napari_dycon.project.runs.events import PredictingEvent, StepEvent
+from napari_dycon.project.runs.events import Event, PredictingEvent, StepEvent
 
 
 def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "N_CASES", 8)  # two of them without a label
-    said: list[dict[str, Any]] = []
+    said: list[Event] = []
     demo.run_headless(tmp_path / "out", steps=1, on_event=said.append)
     results = sorted(p.name for p in (tmp_path / "out" / "results").iterdir())
     assert results == [

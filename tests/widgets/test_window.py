@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from napari_dycon.engine.config import make_config
-from napari_dycon.project.runs.events import IdleEvent, StepEvent
+from napari_dycon.project.runs.events import Event, IdleEvent, StepEvent
 from napari_dycon.project.store import Project
 
 pytestmark = pytest.mark.gui
@@ -94,7 +94,7 @@ def test_open_paint_train_accept_reopen(
 
     # Train: the preview appears while training runs.
     panel.tabs.setCurrentIndex(1)
-    seen: list[dict[str, Any]] = []
+    seen: list[Event] = []
     session.event.connect(seen.append)
     run = session.start_training(make_config("dycon", **SMALL))
     assert not panel.train.start_button.isEnabled()
@@ -340,7 +340,7 @@ def test_events_keep_their_order(window: Callable[[], Any], qtbot: Any) -> None:
     _, panel = window()
     seen: list[int] = []
 
-    def slow(event: dict[str, Any]) -> None:
+    def slow(event: Event) -> None:
         if event.event == "step":
             QApplication.processEvents()
             seen.append(event.step)

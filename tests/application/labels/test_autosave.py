@@ -27,6 +27,7 @@ from napari_dycon.engine.training.run import train
 from napari_dycon.errors import DyconError, GeometryError, ProjectError
 from napari_dycon.project.label_store import LabelStore
 from napari_dycon.project.runs.events import (
+    Event,
     FailedEvent,
     FinishedEvent,
     PreparingEvent,
@@ -271,7 +272,7 @@ def test_a_prediction_that_cannot_start_leaves_the_button_alive(
     session = Session()
     session.open_project(project.path)
     (project.runs.create("dycon", {}).folder / "weights.safetensors").write_bytes(b"")
-    ended: list[dict[str, Any]] = []
+    ended: list[Event] = []
     session.event.connect(ended.append)
 
     def refuse(*_: Any) -> None:

@@ -11,11 +11,11 @@ from napari_dycon.project.runs.events import StartedEvent, StepEvent
 pytestmark = pytest.mark.gui
 
 
-def started(run: str, from_step: int) -> dict[str, Any]:
+def started(run: str, from_step: int) -> StartedEvent:
     return StartedEvent(run=run, resumed_from_step=from_step)
 
 
-def step(number: int, loss: float = 1.0) -> dict[str, Any]:
+def step(number: int, loss: float = 1.0) -> StepEvent:
     return StepEvent(step=number, loss_terms={"supervised": loss})
 
 
