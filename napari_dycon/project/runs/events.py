@@ -20,18 +20,21 @@ MAX_TEXT_LENGTH = 4000
 MAX_NUMBER = 10**12
 
 
-def _shorten_message(value: object) -> object:
-    """Shorten a message to the limit: an event must not be lost because of a long error message.
-
-    Half surrogate pairs, as in names of files that are not valid UTF-8, are replaced.
-    """
+def _escape_surrogates(value: object) -> object:
+    """Escape lone surrogates, as in names of files that are not valid UTF-8."""
     if not isinstance(value, str):
         return value
-    return value[:MAX_TEXT_LENGTH].encode("utf-8", errors="replace").decode("utf-8")
+    return value.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
-Text = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
-Message = Annotated[str, BeforeValidator(_shorten_message)]
+def _shorten(value: object) -> object:
+    """Shorten a message to the limit: an event must not be lost because of a long error message."""
+    return value[:MAX_TEXT_LENGTH] if isinstance(value, str) else value
+
+
+AnyText = Annotated[str, BeforeValidator(_escape_surrogates)]
+Text = Annotated[AnyText, Field(max_length=MAX_TEXT_LENGTH)]
+Message = Annotated[str, BeforeValidator(_shorten), BeforeValidator(_escape_surrogates)]
 Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
 Number = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -132,8 +135,8 @@ class PreviewEvent(BaseEvent):
     event: Literal["preview"] = "preview"
     case: Text = Field(default="", description="Id of the case.")
     step: Count = Field(default=0, description="Number of steps taken.")
-    mask: str = Field(default="", description="Path of the predicted mask.")
-    uncertainty: str = Field(default="", description="Path of the uncertainty map.")
+    mask: AnyText = Field(default="", description="Path of the predicted mask.")
+    uncertainty: AnyText = Field(default="", description="Path of the uncertainty map.")
 
 
 class CheckpointEvent(BaseEvent):
@@ -267,9 +270,9 @@ class DemoEvent(BaseEvent):
 
     event: Literal["demo"] = "demo"
     message: Message = Field(default="", description="What was done, for people.")
-    picture: str | None = Field(default=None, description="Path of a screenshot.")
+    picture: AnyText | None = Field(default=None, description="Path of a screenshot.")
     mean_dice: Number | None = Field(default=None, description="Mean Dice of the predictions.")
-    report: str | None = Field(default=None, description="Path of the report.")
+    report: AnyText | None = Field(default=None, description="Path of the report.")
 
 
 class IdleEvent(BaseEvent):
