@@ -224,7 +224,7 @@ def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) ->
     assert "No checkpoint at step 3" in warned[0]
     written = on_disk.runs.list()[-1].read_events()[0]
     assert written[-1].event == "finished"
-    assert warned[0] in [event.get("message") for event in written]  # had to wait
+    assert warned[0] in [getattr(event, "message", None) for event in written]  # had to wait
 
 
 def test_the_end_of_a_run_waits_for_room(

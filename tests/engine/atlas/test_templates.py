@@ -20,6 +20,7 @@ from napari_dycon.engine.inference.progress import PredictionProgress
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError
 from napari_dycon.project.label_store import LabelStore
+from napari_dycon.project.runs.events import Event
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -33,14 +34,14 @@ def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
 
 
 def ready(project: Project, run: Run) -> tuple[TrainedModel, list[dict[str, Any]]]:
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     model = load_model(run.weights_path)
     return attach_atlases(project, run, model, CPU, torch.float32, events.append), events
 
 
 def test_progress_is_told_before_each_of_them(project: Project) -> None:
     run, progress = trained(project), PredictionProgress(3)
-    events: list[dict[str, Any]] = []
+    events: list[Event] = []
     model = load_model(run.weights_path)
     attach_atlases(project, run, model, CPU, torch.float32, events.append, progress=progress)
     assert [e.event for e in events] == ["predicting", "templates"] * 2

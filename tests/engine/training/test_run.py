@@ -53,7 +53,7 @@ def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
 def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> None:
     events = list(train(project, tiny(method)))
     assert events[0].event == "started"
-    assert events[0]["unlabeled"] == (0 if method == "supervised" else 3)
+    assert events[0].unlabeled == (0 if method == "supervised" else 3)
     assert [e.step for e in events if e.event == "finished"] == [4]
     run = project.runs.get()
     assert run.id == events[0].run
@@ -464,7 +464,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     project.labels.save("scan-4", label)
     project.add_class("another")
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
-    assert (events[0]["labeled"], events[0]["unlabeled"]) == (3, 3)
+    assert (events[0].labeled, events[0].unlabeled) == (3, 3)
     assert events[-1].event == "finished"
     assert before == {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
 

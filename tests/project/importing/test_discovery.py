@@ -244,7 +244,7 @@ def trained_and_predicted(project: Project, case: str) -> None:
     model = load_model(run.weights_path, torch.device("cpu"))
     cpu = torch.device("cpu")
     (event,) = predict_cases(project, run.id, model, [case], cpu, torch.float32)
-    assert event["case"] == case
+    assert event.case == case
     mask = project.predictions.read(run.id, case)
     assert mask.shape == project.read_image(case).shape
 
