@@ -39,6 +39,7 @@ from napari_dycon.engine.methods.supervised import Supervised
 from napari_dycon.engine.training import trainer
 from napari_dycon.engine.training.run import train
 from napari_dycon.errors import ConfigError, EngineError
+from napari_dycon.project.runs.events import parse_event
 from napari_dycon.project.store import Project
 
 CPU = torch.device("cpu")
@@ -341,6 +342,7 @@ from pathlib import Path
 import psutil, torch
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.training.run import train
+from napari_dycon.project.runs.events import format_event
 from napari_dycon.project.store import Project
 
 torch.nn.functional.conv3d(torch.zeros(1, 4, 8, 8, 8), torch.zeros(4, 4, 3, 3, 3))
@@ -348,7 +350,7 @@ limit = psutil.Process().memory_info().vms + int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 config = TrainConfig.from_dict(json.loads(sys.argv[2]))
 for event in train(Project.open(Path(sys.argv[1])), config):
-    print(json.dumps(event), flush=True)
+    print(format_event(event), flush=True)
 """
 
 
@@ -385,7 +387,7 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    events = [parse_event(line.encode()) for line in done.stdout.splitlines()]
     assert (events[-1].event, events[-1].step) == ("finished", 2)
     warned = [e.message for e in events if e.event == "warning"]
     assert len(warned) == 1, warned

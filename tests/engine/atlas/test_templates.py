@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +32,7 @@ def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
     return project.runs.list()[-1]
 
 
-def ready(project: Project, run: Run) -> tuple[TrainedModel, list[dict[str, Any]]]:
+def ready(project: Project, run: Run) -> tuple[TrainedModel, list[Event]]:
     events: list[Event] = []
     model = load_model(run.weights_path)
     return attach_atlases(project, run, model, CPU, torch.float32, events.append), events
