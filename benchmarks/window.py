@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from event_loop import Heartbeat, settle, summarize_gaps, wait
+from _event_loop_latency import Heartbeat, settle, summarize_gaps, wait
 from qtpy.QtWidgets import QApplication
 from window_projects import make_many, make_typical
 

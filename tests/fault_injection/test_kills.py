@@ -1,6 +1,6 @@
 """Killed at moments of chance: nothing is torn, nothing old is lost, everything goes on.
 
-``benchmarks/kill.py`` does the same three hundred times.
+``benchmarks/crash_recovery.py`` does the same three hundred times.
 """
 
 from __future__ import annotations

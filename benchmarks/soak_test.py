@@ -1,6 +1,6 @@
 """Does a window that is used all day grow? Rounds of show, paint, save, predict, show another.
 
-``python benchmarks/long_life.py --data FOLDER --work DIR [--rounds 200] [--cases 6]``
+``python benchmarks/soak_test.py --data FOLDER --work DIR [--rounds 200] [--cases 6]``
 
 The real window, scans of ``FOLDER/images``, a tiny network trained first, and a prediction in an
 engine process every round. After the first twenty rounds memory, threads, processes, open files and
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from event_loop import settle, wait
+from _event_loop_latency import settle, wait
 
 from napari_dycon.engine.config import make_config
 from napari_dycon.project.importing.create_project import create_project

@@ -1,6 +1,6 @@
 """How long a large scan takes to open in the real window, and what it costs.
 
-``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/open_large.py``
+``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/large_scan_loading.py``
 
 A volume of noise (512 × 512 × 600 int16 voxels, 315 MB) is written in every format. Each is opened
 in a process and a window of its own. Printed are the seconds until the first slice is drawn (the
@@ -113,7 +113,7 @@ def measure(path: Path) -> None:
     """Open a scan in a window and print one row."""
     import napari
     import psutil
-    from event_loop import settle
+    from _event_loop_latency import settle
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 

@@ -1,7 +1,7 @@
 """Hundreds of kills: what a killed window, training, prediction or export leaves, and exact resume.
 
-``python benchmarks/kill.py --work DIR [--kills 60] [--kinds paint train predict export change]``
-``python benchmarks/kill.py --work DIR --exact [--steps 200] [--kills 5]``
+``python benchmarks/crash_recovery.py --work DIR [--kills 60] [--kinds paint train predict export change]``
+``python benchmarks/crash_recovery.py --work DIR --exact [--steps 200] [--kills 5]``
 
 Processes at real work are sent SIGKILL at random moments; after each kill the project is opened
 again and everything in it is read and compared to what was written (see

@@ -1,6 +1,6 @@
 """A first label from strokes on five slices: how good, after how many strokes.
 
-``python benchmarks/first_annotation.py --data shared/data/left-atrium [--cases 3] [--slices 5]``
+``python benchmarks/time_to_first_model.py --data shared/data/left-atrium [--cases 3] [--slices 5]``
 
 For each case a person's work is imitated with napari's own tool on the layer that the
 window uses. On each of the slices, evenly spread over the structure: every piece is outlined in one

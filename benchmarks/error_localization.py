@@ -1,6 +1,6 @@
 """Do the suggested places lead to the errors? Against random places in what was predicted.
 
-``python benchmarks/finding_errors.py PREDICTIONS REFERENCES [--places 10]``
+``python benchmarks/error_localization.py PREDICTIONS REFERENCES [--places 10]``
 
 ``PREDICTIONS`` holds ``NAME.nii.gz`` and ``NAME_uncertainty.nii.gz``, as ``napari-dycon predict``
 writes them, ``REFERENCES`` the true labels. Errors are the connected components of wrongly

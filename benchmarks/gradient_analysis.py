@@ -1,6 +1,6 @@
 """What each part of a method's loss pulls at while it trains, and whether its cells tell classes.
 
-``python benchmarks/gradients.py --data FOLDER --method dycon [--set gamma=0.0] [--steps 100]``
+``python benchmarks/gradient_analysis.py --data FOLDER --method dycon [--set gamma=0.0] [--steps 100]``
 
 ``FOLDER`` holds ``images/`` and ``labels/``; the first four cases by name are labeled, up to 56
 others are not. Every 15 steps in which unlabeled scans take part a row is printed: the norm of
