@@ -62,8 +62,8 @@ def document_commands() -> str:
         parts += [f"## {name}", inspect.cleandoc(command.help or ""), ""]
         parts += ["```text", " ".join([*usage, "[OPTIONS]"]), "```", ""]
         if arguments:
-            rows = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
-            parts += [make_table(["argument", "meaning"], rows), ""]
+            meanings = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
+            parts += [make_table(["argument", "meaning"], meanings), ""]
         rows = [
             (
                 ", ".join(f"`{word}`" for word in p.opts),
@@ -169,7 +169,7 @@ def document_shortcuts() -> str:
     source = (ROOT / "napari_dycon/widgets/window/shortcuts.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     ours = [
-        (f"`{_format_key(node.args[0].value)}`", node.args[1].value)
+        (f"`{_format_key(str(node.args[0].value))}`", str(node.args[1].value))
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") == "Shortcut"
@@ -203,7 +203,7 @@ def _format_key(key: str) -> str:
 def document_events() -> str:
     """Return the events of a run: from typed events if the module has them, else its docstring."""
     module = importlib.import_module("napari_dycon.project.runs.events")
-    typed = [
+    typed: list[Any] = [
         one
         for one in vars(module).values()
         if inspect.isclass(one) and "event" in getattr(one, "model_fields", {})
@@ -222,15 +222,16 @@ def document_events() -> str:
         rows.append((", ".join(f"`{kind}`" for kind in kinds), about, ", ".join(keys)))
     if rows:
         return make_table(["event", "meaning", "keys"], rows)
+    untyped: list[tuple[str, str]] = []
     for line in (module.__doc__ or "").splitlines():
         kind, text = line[:13].strip(), line[13:].strip()
         if not text or kind == "kind" or "=" in kind or " " in kind.replace("predicted all", ""):
             continue
         if kind:
-            rows.append((f"`{kind}`", text))
-        elif rows:
-            rows[-1] = (rows[-1][0], f"{rows[-1][1]} {text}")
-    return make_table(["event", "keys"], rows)
+            untyped.append((f"`{kind}`", text))
+        elif untyped:
+            untyped[-1] = (untyped[-1][0], f"{untyped[-1][1]} {text}")
+    return make_table(["event", "keys"], untyped)
 
 
 def include_file(name: str) -> Callable[[], str]:

@@ -315,7 +315,7 @@ def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
     list(train(project, make_config("supervised", **(TINY | {"batch.patch_size": [24, 24, 24]}))))
     model = load_model(project.runs.get().weights_path)
     volume = project.read_image("scan-4")
-    usual, seen = predict.predict_windows, []
+    usual, seen = predict.predict_windows, []  # type: ignore[attr-defined]
 
     def limited(image: torch.Tensor, predictor: Any, windows: Windows, **named: Any) -> Any:
         seen.append(windows.size)

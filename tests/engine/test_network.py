@@ -330,7 +330,7 @@ def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) 
     interrupted = train(project, make_config("dycon", **settings))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 2:
-            interrupted.close()
+            interrupted.close()  # type: ignore[attr-defined]
             break
     run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))

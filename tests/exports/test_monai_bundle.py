@@ -52,7 +52,9 @@ def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **sett
         with torch.no_grad():
             head.weight *= 5
             head.bias.zero_()
-    model = TrainedModel(*networks, config, (2, 7), channels, 1.3, window_side=window_side)
+    model = TrainedModel(
+        networks[0], networks[1], config, (2, 7), channels, 1.3, window_side=window_side
+    )
     save_weights(path, model, step=1)
     return path
 

@@ -294,7 +294,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
     events = train(project, config)
     for event in events:
         if event["event"] == "checkpoint":
-            events.close()
+            events.close()  # type: ignore[attr-defined]
             break
     monkeypatch.setattr(device, "is_bfloat16_faster", lambda: True)
     run = project.runs.list()[-1]

@@ -298,7 +298,7 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     folder = tmp_path / "borrowed"
-    real, calls = borrowing.fuse_pseudo_label, []
+    real, calls = borrowing.fuse_pseudo_label, []  # type: ignore[attr-defined]
 
     def second_fails(*arguments: Any) -> PseudoLabel | None:
         calls.append(arguments)

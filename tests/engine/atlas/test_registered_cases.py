@@ -191,7 +191,7 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
     interrupted = train(project, settings(**{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 2:
-            interrupted.close()
+            interrupted.close()  # type: ignore[attr-defined]
             break
     run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))

@@ -33,7 +33,7 @@ class Slow:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.go_on = threading.Event()
         self.at_work = self.most = 0
-        self._usual = background_writer.write_snapshot
+        self._usual = background_writer.write_snapshot  # type: ignore[attr-defined]
         monkeypatch.setattr(background_writer, "write_snapshot", self.write)
 
     def write(self, snapshot: Snapshot, weights: Path, state: Path) -> None:

@@ -154,7 +154,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(
     interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}, **changes))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
-            interrupted.close()
+            interrupted.close()  # type: ignore[attr-defined]
             break
     run = project.runs.list()[-1]
     list(train(project, TrainConfig.from_dict(run.read_config()), run))
@@ -388,7 +388,7 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
 def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usual = preparation.prepare_image
+    usual = preparation.prepare_image  # type: ignore[attr-defined]
 
     def slow(*arguments: Any) -> Any:
         time.sleep(0.5)
@@ -455,7 +455,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event["event"] == "checkpoint" and event["step"] == 3:
-            interrupted.close()
+            interrupted.close()  # type: ignore[attr-defined]
             break
     run = project.runs.list()[-1]
     before = {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}

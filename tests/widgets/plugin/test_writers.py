@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import nibabel.affines
+import nibabel.eulerangles
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
