@@ -152,7 +152,7 @@ class Tutorial:
         project.set_split(project.cases[1].id, "validation")
         self._panel.tabs.setCurrentIndex(1)
         time_limit_s = 60 * minutes
-        session.start_training(make_config("dycon", steps=10_000_000, time_limit=time_limit_s))
+        session.start_training(make_config("dycon", time_limit=time_limit_s))
         wait(lambda: self._layers.find_layer("prediction") is not None, time_limit_s + 120)
         wait(lambda: session.status.progress > 0.6, time_limit_s + 120)
         self._save_picture("05-train")

@@ -52,8 +52,10 @@ class RunController:
                 f"Run {state.run_status.run} is running. Stop it before starting another."
             )
         self._autosaver.flush()
-        config = config or make_config("dycon")
-        config = config.with_changes(**changes) if changes else config
+        if config is None:
+            config = make_config("dycon", **changes)
+        elif changes:
+            config = config.with_changes(**changes)
         if not project.has_labeled_cases():
             raise UserError(
                 "No case is labeled yet, and training needs at least one. Choose a case, paint "

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 Event = dict[str, Any]
-UNLIMITED_STEPS = 10_000_000  # with a time limit alone, steps must not end the run first
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,6 @@ class TrainOptions:
         }
         if self.time_limit_s is not None:
             changes["time_limit"] = self.time_limit_s
-            changes["steps"] = UNLIMITED_STEPS
         if self.steps is not None:
             changes["steps"] = self.steps
         return make_config(self.method, self.preset, **(changes | self._parse_overrides()))

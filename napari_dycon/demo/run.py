@@ -44,7 +44,7 @@ def make_demo_config(steps: int | None) -> TrainConfig:
     """Make the settings of the demo's run, limited by steps or else by time."""
     if steps is not None:
         return make_config("dycon", steps=steps)
-    return make_config("dycon", steps=10_000_000, time_limit=TIME_LIMIT_S)
+    return make_config("dycon", time_limit=TIME_LIMIT_S)
 
 
 def create_demo_project(out: Path, on_event: OnEvent) -> Project:

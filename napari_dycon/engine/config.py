@@ -39,6 +39,7 @@ DEVICES: tuple[str, ...] = get_args(Device)
 MAX_LEVELS = 8
 MAX_PATCH_VOXELS = 512**3
 MAX_TTA_SCALES = 8
+UNLIMITED_STEPS = 10_000_000  # for runs that only a time limit ends
 
 # Settings come with projects and weights from anywhere: bounds keep sizes within what memory holds.
 Bool = Annotated[bool, Strict()]
@@ -424,10 +425,15 @@ def make_config(
     preset : one of ``list_presets()``
     settings : values by ``group.field``, or nested mappings of groups
     more : likewise, for names without a dot
+
+    With a ``time_limit`` and no ``steps``, the time alone ends the run.
     """
     values = load_preset(preset)
     values = merge_settings(values, values.pop("methods", {}).get(method, {}))
-    values = merge_settings(values, {**(settings or {}), **more})
+    changes = {**(settings or {}), **more}
+    if changes.get("time_limit") is not None and "steps" not in changes:
+        changes["steps"] = UNLIMITED_STEPS
+    values = merge_settings(values, changes)
     return TrainConfig.from_dict({**values, "method": method, "preset": preset})
 
 

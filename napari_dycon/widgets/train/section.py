@@ -46,7 +46,6 @@ DEVICE_TEXTS = {
     "mps": "Apple GPU (MPS)",
     "cpu": "CPU",
 }
-UNLIMITED_STEPS = 10_000_000
 
 
 class TrainSection(QWidget):
@@ -144,7 +143,6 @@ class TrainSection(QWidget):
             self.preset.currentData(),
             device=self.device.currentData(),
             time_limit=60.0 * self.minutes.value(),
-            steps=UNLIMITED_STEPS,
             init_from=init_from,
         )
 

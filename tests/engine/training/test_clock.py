@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from napari_dycon.engine.config import UNLIMITED_STEPS, make_config
 from napari_dycon.engine.training.clock import TrainingClock
 
 
@@ -62,3 +63,9 @@ def test_without_a_time_limit_steps_alone_count(now: FakeTime) -> None:
     clock = TrainingClock(200, None, now=now)
     now.seconds += 1e6
     assert clock.progress(50) == 0.25
+
+
+def test_a_time_limit_alone_ends_a_run() -> None:
+    assert make_config("dycon", time_limit=60.0).steps == UNLIMITED_STEPS
+    assert make_config("dycon", time_limit=60.0, steps=50).steps == 50
+    assert make_config("dycon").steps < UNLIMITED_STEPS
