@@ -1,4 +1,4 @@
-"""What is old is told by the disk's clock, not by this machine's."""
+"""The age of files is measured with the clock of the disk, not of this machine."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_training(project: Project) -> None:
     RunKills(project, seed=1, each=1).kill()
 
 
-def test_resumed_runs_are_the_same_to_the_bit(project: Project, tmp_path: Path) -> None:
+def test_resumed_runs_are_bit_identical(project: Project, tmp_path: Path) -> None:
     quick: dict[str, Any] = {
         "steps": 12,
         "atlas.max_registration_pairs": 4,

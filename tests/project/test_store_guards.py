@@ -42,12 +42,12 @@ def scan(path: Path, seed: int = 0) -> Path:
 
 def test_a_label_of_no_case_is_neither_replaced_nor_taken(project: Project, tmp_path: Path) -> None:
     stray = project.path / "labels" / "New.nii.gz"
-    stray.write_bytes(b"drawn by somebody")
+    stray.write_bytes(b"drawn by a user")
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
     (added,) = project.add_cases([scan(tmp_path / "new.nii.gz")], labels={"new": label})
     assert added.id == "new-2"
     assert project.labels.path("new-2").exists()
-    assert stray.read_bytes() == b"drawn by somebody"
+    assert stray.read_bytes() == b"drawn by a user"
 
 
 def test_a_label_that_appears_meanwhile_stays(
@@ -65,9 +65,9 @@ def test_a_label_that_appears_meanwhile_stays(
     assert "new" not in {case.id for case in Project.open(project.path).cases}
 
 
-def test_nothing_is_read_for_a_project_that_is_only_shown(project: Project, tmp_path: Path) -> None:
-    shown = Project.open(project.path, read_only_reason="somebody works on it")
-    with pytest.raises(ProjectError, match="somebody works on it"):
+def test_a_read_only_project_is_not_indexed(project: Project, tmp_path: Path) -> None:
+    shown = Project.open(project.path, read_only_reason="open elsewhere")
+    with pytest.raises(ProjectError, match="open elsewhere"):
         shown.add_cases([tmp_path / "not there.nii.gz"])
 
 
@@ -101,7 +101,7 @@ def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", scans / "images", scans / "labels")
     assert [(c.value, c.name) for c in project.classes] == [(1, "class 1"), (3, "class 3")]
     assert len({c.color for c in project.classes}) == 2
-    # 255 is no class: it says that the case is not annotated everywhere.
+    # 255 is no class: it marks unannotated voxels.
     assert [c.status for c in project.cases[:3]] == ["labeled", "in_progress", "labeled"]
 
 
@@ -268,7 +268,7 @@ def test_a_stale_window_does_not_replace_a_label(project: Project, tmp_path: Pat
     assert not other.labels.read("new-2").any()
 
 
-def test_adding_at_the_same_moment_is_told(
+def test_concurrent_adding_is_reported(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Project.open(project.path)
@@ -303,7 +303,7 @@ def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
         assert (case.split, case.status) == ("validation", "reviewed")
 
 
-def test_a_lock_that_is_held_is_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_lock_is_reported(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     short = locks.folder_lock
     monkeypatch.setattr(manifest, "folder_lock", lambda folder: short(folder, 0.05))
     with (
@@ -449,7 +449,7 @@ def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
     assert tree(project.path) == before
 
 
-def test_a_folder_that_is_gone_is_not_made_anew(project: Project) -> None:
+def test_a_removed_folder_is_not_recreated(project: Project) -> None:
     gone = project.path.rename(project.path.with_name("elsewhere"))
     for change in (
         lambda: project.set_split("scan-0", "validation"),
@@ -464,7 +464,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(project: Project) -> None:
 @pytest.mark.parametrize(
     "error", [PermissionError(13, "Permission denied"), OSError(30, "Read-only")]
 )
-def test_a_read_only_folder_is_told_in_words(
+def test_a_read_only_folder_is_reported(
     error: OSError, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = project.read_image("scan-4").shape

@@ -56,7 +56,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 @links
 @pytest.mark.parametrize("name", ["labels", "predictions", "runs", "cache"])
-def test_folders_that_lead_out_are_not_written_to(
+def test_folders_that_escape_the_project_are_not_written_to(
     name: str, project: Project, tmp_path: Path
 ) -> None:
     run = project.runs.create("dycon", {"method": "dycon"})
@@ -99,7 +99,7 @@ def test_folders_that_lead_out_are_not_written_to(
 
 
 @links
-def test_files_that_lead_out_are_neither_read_nor_replaced(
+def test_files_that_escape_the_project_are_neither_read_nor_replaced(
     project: Project, tmp_path: Path
 ) -> None:
     secret = save_nifti(tmp_path / "secret.nii.gz", np.ones(SHAPE, np.uint8))
@@ -132,7 +132,7 @@ def test_files_that_lead_out_are_neither_read_nor_replaced(
 
 @links
 @pytest.mark.parametrize("name", ["events.jsonl", "state", "log.txt", "state/borrowed"])
-def test_a_run_with_links_out_is_not_gone_on_with(
+def test_a_run_with_escaping_links_is_not_resumed(
     name: str, project: Project, run: Command, tmp_path: Path
 ) -> None:
     made = project.runs.create("dycon", {"method": "dycon"})
@@ -143,9 +143,9 @@ def test_a_run_with_links_out_is_not_gone_on_with(
     path.symlink_to(outside, target_is_directory=True)
     with pytest.raises(ProjectError, match="leads out of"):
         project.runs.get(made.id)
-    code, _, said = run("train", project.path, "--resume", made.id)
+    code, _, err = run("train", project.path, "--resume", made.id)
     assert (code, list(outside.iterdir())) == (2, [])
-    assert "leads out of" in said
+    assert "leads out of" in err
 
 
 @links
@@ -315,7 +315,7 @@ def test_addresses_are_no_paths(image: str, project: Project) -> None:
         r"\\?\UNC\server\share\a",
     ],
 )
-def test_other_machines_are_not_called_for_strangers(image: str, tmp_path: Path) -> None:
+def test_untrusted_projects_contact_no_other_machine(image: str, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match=r"on another machine.*Nothing was read"):
         external_images.reject_network_path(image, tmp_path, is_windows=True)
     external_images.reject_network_path(image, tmp_path, is_windows=False)
@@ -369,7 +369,7 @@ def test_texts_that_are_no_project(text: str, found: str, tmp_path: Path) -> Non
         lambda v: v.update(schema_version=-(10**30)),
     ],
 )
-def test_values_out_of_range_are_told_in_a_line(
+def test_values_out_of_range_are_reported_in_one_line(
     change: Callable[[dict[str, Any]], object], project: Project
 ) -> None:
     with pytest.raises(ProjectError, match=r"project\.json") as caught:
@@ -433,7 +433,7 @@ def test_projects_made_here_are_known(project: Project, state_folder: Path, tmp_
         assert trusted_projects.is_trusted(project.path)
 
 
-def test_a_state_folder_that_cannot_be_used_hinders_nobody(
+def test_an_unusable_state_folder_is_ignored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -453,9 +453,7 @@ def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.Mon
 
 def test_pictures_of_a_project_that_is_only_shown_are_not_kept(project: Project) -> None:
     before = everything(project.path)
-    _load_thumbnails(
-        Project.open(project.path, read_only_reason="somebody works on it"), ["scan-0"]
-    )
+    _load_thumbnails(Project.open(project.path, read_only_reason="open elsewhere"), ["scan-0"])
     assert everything(project.path) == before
 
 
@@ -477,11 +475,11 @@ def test_folders_that_scans_are_read_from(project: Project, tmp_path: Path) -> N
     )
 
 
-def test_commands_tell_where_a_strangers_project_reads(
+def test_commands_report_the_external_folders_of_an_untrusted_project(
     project: Project, run: Command, state_folder: Path
 ) -> None:
-    code, out, said = run("cases", project.path, "--json")
-    assert (code, said) == (0, "")
+    code, out, err = run("cases", project.path, "--json")
+    assert (code, err) == (0, "")
     (state_folder / trusted_projects.FILE).unlink()
     rewrite(
         project,
@@ -489,14 +487,14 @@ def test_commands_tell_where_a_strangers_project_reads(
             c.update(images=[f"/x{n}/a\x1b[2Jb/s.nii.gz"]) for n, c in enumerate(v["cases"])
         ],
     )
-    code, out, said = run("cases", project.path, "--json")
+    code, out, err = run("cases", project.path, "--json")
     assert code == 0
     assert json.loads(out)["project"] == project.name
-    assert len(said.splitlines()) == 1
-    assert "was not made by you on this computer" in said
-    assert said.count(r"a\x1b[2Jb") == 3
-    assert "and 3 more" in said
-    assert "\x1b" not in said + out
+    assert len(err.splitlines()) == 1
+    assert "was not made by you on this computer" in err
+    assert err.count(r"a\x1b[2Jb") == 3
+    assert "and 3 more" in err
+    assert "\x1b" not in err + out
 
 
 # ---- Events --------------------------------------------------------------------------------------

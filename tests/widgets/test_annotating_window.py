@@ -14,7 +14,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 pytestmark = pytest.mark.gui
-# In names of actions of layers that nobody labels on.
+# In names of actions of other layers than labels.
 ELSEWHERE = ("points", "shape", "vertex", "plane", "_add_", "in_slice", "direct", "select_mode")
 Window = Callable[[], Any]
 
@@ -62,7 +62,7 @@ def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
     for name, keys in default_shortcuts.items():
         kind = name.split(":")[1]
         if any(word in kind for word in ELSEWHERE):
-            continue  # of layers that nobody labels on
+            continue  # of other layers than labels
         theirs |= {str(key) for key in keys}
     layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
     for key in panel.shortcuts:
@@ -114,7 +114,7 @@ def box(shape: tuple[int, ...], number: int) -> np.ndarray:
     return mask
 
 
-def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
+def test_the_brush_paints_only_the_picked_intensities(opened: Any) -> None:
     _viewer, panel = opened
     view, label = panel.session.case, panel.layers.find_layer("label")
     bright = np.argwhere(view.image.array > 150)
@@ -230,7 +230,7 @@ def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
     assert layers.slice_index == 3
 
 
-def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
+def test_regions_strip_and_table_are_consistent(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     press(viewer, Qt.Key.Key_N)
     assert panel.review.hotspot_label.text() == "Place 1 of 2, 1 seen"
@@ -417,7 +417,7 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     picture(viewer, "rounds")
 
 
-def test_asking_for_a_click_twice_gets_one_click(opened: Any) -> None:
+def test_a_repeated_pick_request_takes_one_click(opened: Any) -> None:
     viewer, panel = opened
     label = panel.layers.find_layer("label")
     label.mode = "paint"

@@ -1,4 +1,4 @@
-"""Weights, states and settings from anybody: told in words, and nothing is allocated or run."""
+"""Untrusted weights, states and settings: clear errors, no large allocation, no code execution."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def put(path: Path, header: Any, body: bytes) -> Path:
     return path
 
 
-def test_whole_weights_still_load(weights: Path) -> None:
+def test_valid_weights_load(weights: Path) -> None:
     loaded = load_model(weights)
     assert loaded.class_values == (1,)
     with open_untrusted_safetensors(weights) as file:
@@ -421,7 +421,7 @@ def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
         preprocessing.read_image_array(tmp_path / "case-0123.npy")
 
 
-# ---- Settings, figures, what a person asks for -------------------------------------------------
+# ---- Settings, metrics, control files ------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -147,10 +147,10 @@ def test_fecl_is_its_formula(
     assert {-1, 0, 1, 2} <= set(labels.flatten().tolist())
     labels[1].clamp_(max=0)  # a patch without negatives counts with zeros
     settings = {"negative_gamma": negative_gamma, "teacher_weight": teacher_weight or 0.0}
-    theirs = None if teacher_weight is None else z_t
+    teacher_embeddings = None if teacher_weight is None else z_t
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
-    loss = fecl(mine, labels, h, theirs, threshold=0.2, pair_budget=budget, **settings)
-    expected = fecl_reference(slow, labels, h, theirs, threshold=0.2, **settings)
+    loss = fecl(mine, labels, h, teacher_embeddings, threshold=0.2, pair_budget=budget, **settings)
+    expected = fecl_reference(slow, labels, h, teacher_embeddings, threshold=0.2, **settings)
     assert loss.dtype == torch.float64
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-8)
     loss.backward()
@@ -244,7 +244,7 @@ def test_the_gradient_of_fecl_is_right() -> None:
 @pytest.mark.parametrize("temperature", [0.6, 0.02, 0.01])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_fecl_of_one_class_is_an_exact_zero(temperature: float, dtype: torch.dtype) -> None:
-    """Nothing to be told apart from: D is the positive alone, and the logarithm that of 1."""
+    """Without negatives D is the positive alone, and the logarithm is that of 1."""
     z = F.normalize(torch.randn(1, 6, 4, dtype=dtype), dim=2).requires_grad_()
     same = torch.tensor([[1, 1, 1, -1, 1, 1]])
     loss = fecl(z, same, torch.rand(1, 6), z.detach(), temperature=temperature, teacher_weight=1.0)
@@ -315,7 +315,7 @@ def test_fecl_is_finite_at_the_edges(temperature: float) -> None:
     assert torch.isfinite(z.grad).all()
 
 
-def test_ignored_cells_change_nothing() -> None:
+def test_ignored_locations_change_nothing() -> None:
     z, z_t, labels, h = cells_for(7)
     labels[:, :3] = -1
     other = z.clone()
@@ -411,7 +411,7 @@ def test_a_perfect_prediction_costs_nearly_nothing() -> None:
     assert float(supervised_loss(-logits, label)) > 1.5
 
 
-def test_cells_take_the_majority_of_annotated_voxels() -> None:
+def test_locations_take_the_majority_of_annotated_voxels() -> None:
     label = torch.zeros(1, 4, 4, 4, dtype=torch.long)
     label[:, :2] = 2
     label[:, 2:] = 255
@@ -419,17 +419,17 @@ def test_cells_take_the_majority_of_annotated_voxels() -> None:
     label[:, 2, 0] = 1  # an eighth of the lower cell, as every fifth slice may be
     label[:, 2, 0, 0] = 0
     assert downsample_labels(label, 3, (2, 1, 1)).tolist() == [[2, 1]]
-    label[:, 2, 0, 2:] = 255  # too little to tell
+    label[:, 2, 0, 2:] = 255  # too few annotated voxels
     assert downsample_labels(label, 3, (2, 1, 1)).tolist() == [[2, -1]]
 
 
-def test_an_unsure_teacher_gives_no_class() -> None:
+def test_an_uncertain_teacher_gives_no_class() -> None:
     p = torch.tensor([0.9, 0.1]).view(1, 2, 1, 1, 1).expand(1, 2, 2, 2, 2).clone()
     p[:, :, 1] = 0.5
     assert downsample_pseudo_labels(p, (2, 1, 1), 0.8).tolist() == [[0, -1]]
 
 
-def test_entropy_of_cells_is_between_0_and_1() -> None:
+def test_entropy_of_locations_is_between_0_and_1() -> None:
     even = F.log_softmax(torch.zeros(1, 4, 4, 4, 4), dim=1)
     assert downsample_entropy_from_log_p(even, (2, 2, 2)).tolist() == [[pytest.approx(1.0)] * 8]
 

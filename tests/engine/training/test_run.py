@@ -50,7 +50,7 @@ def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_trains_and_tells_of_it(project: Project, method: str) -> None:
+def test_every_method_trains_and_emits_events(project: Project, method: str) -> None:
     events = list(train(project, tiny(method)))
     assert events[0]["event"] == "started"
     assert events[0]["unlabeled"] == (0 if method == "supervised" else 3)
@@ -146,7 +146,7 @@ def test_an_unlabeled_batch_has_no_label() -> None:
 @pytest.mark.parametrize(
     "changes", [{}, {"atlas.max_registration_pairs": 9, "semi_supervised.start": 0.3}]
 )
-def test_killed_and_resumed_is_the_same_to_the_bit(
+def test_killed_and_resumed_runs_are_bit_identical(
     project: Project, changes: dict[str, Any]
 ) -> None:
     list(train(project, tiny(steps=6, **changes)))
@@ -196,7 +196,7 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
     assert [e["mean"] for e in again if e["event"] == "validation"][-1] > 0.5
 
 
-def test_no_labeled_case_is_told_before_a_run_appears(scans: Path, tmp_path: Path) -> None:
+def test_missing_labels_are_reported_before_a_run_is_created(scans: Path, tmp_path: Path) -> None:
     bare = create_project(tmp_path / "bare", scans / "images")
     with pytest.raises(UserError, match="No case is labeled yet"):
         list(train(bare, tiny()))
@@ -210,7 +210,7 @@ def test_patches_of_any_size_train(project: Project, method: str) -> None:
     assert all(np.isfinite(e["loss"]) for e in events if e["event"] == "step")
 
 
-def test_nothing_unlabeled_is_told(scans: Path, tmp_path: Path) -> None:
+def test_missing_unlabeled_cases_are_reported(scans: Path, tmp_path: Path) -> None:
     for scan in (scans / "images").iterdir():
         if not (scans / "labels" / scan.name).exists():
             scan.unlink()
@@ -236,7 +236,7 @@ def test_a_label_of_one_value_is_left_out_with_a_reason(
     warned = [e["message"] for e in events if e["event"] == "warning"]
     assert len(warned) == 1
     assert f"scan-3 is left out: {what} is annotated in it" in warned[0]
-    # Once it is complete, nobody says that the earlier run had learned from it.
+    # Once it is complete, there is no warning that the earlier run was trained on it.
     project.labels.save("scan-3", np.where(only == 255, 1 - value, only).astype(np.uint8))
     project.set_split("scan-3", "validation")
     events = list(train(project, tiny("supervised", init_from=project.runs.list()[-1].id)))
@@ -253,7 +253,7 @@ def test_two_structures_without_background_are_learned_from(project: Project) ->
     assert "scan-3" in project.runs.list()[-1].read_metrics()["labeled"]
 
 
-def test_scans_without_a_structure_are_learned_from_beside_others(project: Project) -> None:
+def test_scans_without_a_structure_are_used_for_training(project: Project) -> None:
     shape = project.read_image("scan-3").shape
     project.labels.save("scan-3", np.zeros(shape, np.uint8))
     events = list(train(project, tiny("dycon", **{"atlas.max_registration_pairs": 4})))
@@ -279,13 +279,13 @@ def test_lack_of_memory_advises_what_can_be_done(
         return real(self, step)
 
     monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
-    with pytest.raises(EngineError, match="ran out of memory") as told:
+    with pytest.raises(EngineError, match="ran out of memory") as reported:
         list(train(project, tiny("supervised", **{"intervals.checkpoint_s": 0.0})))
-    assert "--" not in str(told.value)  # words for who works in the window
-    assert ("checkpoint is kept: the run can be resumed" in str(told.value)) is saved
+    assert "--" not in str(reported.value)  # no command line options
+    assert ("checkpoint is kept: the run can be resumed" in str(reported.value)) is saved
 
 
-def test_what_earlier_runs_learned_from_is_told(project: Project) -> None:
+def test_training_cases_of_earlier_runs_are_reported(project: Project) -> None:
     first, second = (case.id for case in project.labeled_cases()[:2])
     list(train(project, tiny("supervised")))
     (project.runs.list()[-1].metrics_path).unlink()  # as if it had been killed
@@ -385,7 +385,7 @@ def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPa
     assert project.runs.get().read_config() == first
 
 
-def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
+def test_preparation_emits_events_during_a_slow_scan(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = preparation.prepare_image  # type: ignore[attr-defined]
@@ -404,7 +404,7 @@ def test_preparing_gives_a_sign_while_a_scan_takes_its_time(
     assert {e["total"] for e in events if e["event"] == "preparing"} == {3}
 
 
-def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
+def test_nonfinite_steps_are_skipped_and_finally_end_the_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = Supervised.compute_loss_terms
@@ -427,7 +427,7 @@ def test_steps_that_are_no_numbers_are_skipped_and_end_the_run_when_they_go_on(
     assert all(torch.isfinite(value).all() for value in load_file(run.weights_path).values())
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="Unknown setting color"):
         make_config("dycon", color="red")
     with pytest.raises(ConfigError, match="cannot be 'fast'"):
@@ -437,7 +437,7 @@ def test_settings_that_make_no_sense_are_refused() -> None:
     assert parse_overrides(["a=1", "b=[1,2]", "c=x"]) == {"a": 1, "b": [1, 2], "c": "x"}
 
 
-def test_the_papers_recipe_trains(project: Project) -> None:
+def test_the_preset_of_the_paper_trains(project: Project) -> None:
     config = make_config("dycon", "paper", **(TINY | {"steps": 1, "network.filters": [4, 8, 8]}))
     assert config.network.aspp
     assert list(train(project, config))[-1]["event"] == "finished"
@@ -502,7 +502,7 @@ def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
     assert looked == before == ["scan-0", "scan-5"]
 
 
-def test_validation_cases_that_were_learned_from_are_told(project: Project) -> None:
+def test_validation_cases_that_were_trained_on_are_reported(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
     project.set_split("scan-2", "validation")
     events = list(train(project, tiny("supervised", steps=1, init_from=project.runs.get().id)))

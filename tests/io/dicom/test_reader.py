@@ -88,7 +88,9 @@ def test_real_series_lie_where_simpleitk_puts_them(
     assert np.array_equal(from_canonical(volume.array, volume.source), array)
 
 
-def test_a_tilted_gantry_is_told_and_resampled_on_demand(real_data: Callable[[str], Path]) -> None:
+def test_a_tilted_gantry_is_resampled_on_demand(
+    real_data: Callable[[str], Path],
+) -> None:
     folder = real_data("dicom/ct-gantry-tilt")
     with pytest.raises(IrregularSlicesError, match=r"tilted gantry: from 01.dcm to 28.dcm .*18.5°"):
         read_volume(folder)
@@ -133,7 +135,7 @@ def test_resampling_puts_a_ramp_back(tmp_path: Path) -> None:
     assert np.abs(own.reshape(-1)[covered] - wanted[covered]).max() <= 1  # rounded
 
 
-def test_missing_uneven_and_doubled_slices_are_named(tmp_path: Path) -> None:
+def test_missing_irregular_and_duplicate_slices_are_named(tmp_path: Path) -> None:
     save_series(tmp_path / "missing", values())[2].unlink()
     with pytest.raises(IrregularSlicesError, match=r"lacks 1 slice.*IM0002.dcm and IM0004.dcm"):
         read_volume(tmp_path / "missing")
@@ -151,7 +153,7 @@ def test_missing_uneven_and_doubled_slices_are_named(tmp_path: Path) -> None:
         read_volume(tmp_path / "double", resample=True)
 
 
-def test_several_series_are_told_apart(tmp_path: Path) -> None:
+def test_several_series_are_separated(tmp_path: Path) -> None:
     save_series(tmp_path / "a", values())
     with_other = save_series(tmp_path / "a", values((4, 8, 8)), uid=generate_uid())
     save_series(tmp_path / "b" / "deep", values((3, 6, 7)))
@@ -272,7 +274,7 @@ def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
         read_volume(tmp_path / "s")
 
 
-def test_a_damaged_list_of_packed_pieces_is_refused(tmp_path: Path) -> None:
+def test_a_damaged_list_of_compressed_fragments_is_refused(tmp_path: Path) -> None:
     """GDCM, which may search such a file without end, never sees it."""
     for path in save_series(tmp_path / "s", values((4, 20, 24))):
         compress(path, uids.JPEGLosslessSV1)
@@ -392,7 +394,7 @@ def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
     assert read_volume(tmp_path / "s", resample=True).shape[0] == 5
 
 
-def test_damaged_slices_at_the_ends_are_told(tmp_path: Path) -> None:
+def test_damaged_slices_at_the_ends_are_reported(tmp_path: Path) -> None:
     paths = save_series(tmp_path / "s", values())
     paths[-1].write_bytes(paths[-1].read_bytes()[:200] + b"\xff" * 300)
     volume = read_volume(tmp_path / "s")
@@ -403,7 +405,7 @@ def test_damaged_slices_at_the_ends_are_told(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_preface_is_told_like_any_damage(tmp_path: Path) -> None:
+def test_a_damaged_preamble_is_reported_like_any_damage(tmp_path: Path) -> None:
     paths = save_series(tmp_path / "s", values())
     data = bytearray(paths[-1].read_bytes())
     at = data.index(b"\x02\x00\x02\x00UI")  # which class of image the file says it is
@@ -414,7 +416,7 @@ def test_a_damaged_preface_is_told_like_any_damage(tmp_path: Path) -> None:
     assert "1 damaged file(s)" in volume.notes[0]
 
 
-def test_damaged_scaling_is_told_like_any_damage(tmp_path: Path) -> None:
+def test_damaged_scaling_is_reported_like_any_damage(tmp_path: Path) -> None:
     (path, *_) = save_series(tmp_path / "s", values())
     data = bytearray(path.read_bytes())
     at = data.index(b"\x28\x00\x01\x01US")  # how many bits a pixel has

@@ -79,7 +79,7 @@ def test_numbers_may_count_scans(tmp_path: Path) -> None:
     assert len(names(tmp_path / "many")) == 9
     for number in range(3):
         scan(tmp_path / "few" / f"scan_{number:04d}.nii.gz")
-    assert names(tmp_path / "few") == ["scan"]  # nothing tells otherwise
+    assert names(tmp_path / "few") == ["scan"]  # no evidence for channels
     label = np.zeros(SHAPE, np.uint8)
     label[2, 2] = 1
     save_nifti(tmp_path / "labels" / "scan_0001.nii.gz", label)
@@ -109,7 +109,7 @@ def test_odd_and_unicode_names(tmp_path: Path) -> None:
     assert len(Project.open(project.path).labeled_cases()) == len(odd) - 1
 
 
-def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path: Path) -> None:
+def test_folder_errors_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty" / "also").mkdir(parents=True)
     with pytest.raises(UserError, match=r"holds no scans; expected NIfTI files"):
         find_scans(tmp_path / "empty", "images")
@@ -322,7 +322,7 @@ def test_channels_of_dicom_patients(tmp_path: Path) -> None:
         find_patient_folders(tmp_path / "in", ["adc"])
 
 
-def test_a_channel_on_another_grid_is_resampled_aloud(run: Run, tmp_path: Path) -> None:
+def test_a_channel_on_another_grid_is_resampled_with_a_message(run: Run, tmp_path: Path) -> None:
     fine, coarse = np.diag([1.0, 1.0, 1.0, 1]), np.diag([2.0, 2.0, 2.0, 1])
     x, y, z = np.indices((8, 10, 12))
     save_nifti(tmp_path / "in" / "p1" / "t1.nii.gz", (x + 10 * y).astype(np.float32), fine)
@@ -435,17 +435,17 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     mask[2:5, 3:9, 1:7] = 1
     image = project.read_image("p3").array
     project.labels.save("p3", mask)
-    theirs = series_by_itk(tmp_path / "in" / "p3" / "st" / "se")
+    reference = series_by_itk(tmp_path / "in" / "p3" / "st" / "se")
     ours = sitk.ReadImage(str(project.labels.path("p3")))
     for corner in np.ndindex(2, 2, 2):
         index = [int(c * (n - 1)) for c, n in zip(corner, ours.GetSize(), strict=True)]
         place = ours.TransformIndexToPhysicalPoint(index)
-        assert all(float(v).is_integer() for v in theirs.TransformPhysicalPointToIndex(place))
-        back = theirs.TransformPhysicalPointToContinuousIndex(place)
+        assert all(float(v).is_integer() for v in reference.TransformPhysicalPointToIndex(place))
+        back = reference.TransformPhysicalPointToContinuousIndex(place)
         assert np.allclose(back, np.rint(back), atol=1e-3)
-    on_scan = sitk.Resample(ours, theirs, sitk.Transform(), sitk.sitkNearestNeighbor)
+    on_scan = sitk.Resample(ours, reference, sitk.Transform(), sitk.sitkNearestNeighbor)
     inside = sitk.GetArrayFromImage(on_scan) == 1
-    assert sorted(sitk.GetArrayFromImage(theirs)[inside]) == sorted(image[mask == 1])
+    assert sorted(sitk.GetArrayFromImage(reference)[inside]) == sorted(image[mask == 1])
     reopened = Project.open(project.path)
     assert np.array_equal(reopened.labels.read("p3"), mask)
     project.labels.save("p3", np.full(mask.shape, 255, np.uint8))

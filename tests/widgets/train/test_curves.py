@@ -17,7 +17,7 @@ def step(number: int, loss: float = 1.0) -> dict[str, Any]:
     return {"event": "step", "step": number, "parts": {"supervised": loss}}
 
 
-def test_a_resumed_run_goes_on_where_its_checkpoint_is(needs_display: None, qtbot: Any) -> None:
+def test_a_resumed_run_continues_from_its_checkpoint(needs_display: None, qtbot: Any) -> None:
     from napari_dycon.widgets.train.curves import LearningCurves
 
     curves = LearningCurves()
