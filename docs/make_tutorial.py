@@ -152,9 +152,24 @@ class Tutorial:
         project.set_split(project.cases[1].id, "validation")
         self._panel.tabs.setCurrentIndex(1)
         time_limit_s = 60 * minutes
+        previews: list[float] = []  # progress of the run at each preview
+
+        def record_preview(event: dict[str, Any]) -> None:
+            if event["event"] == "preview":
+                previews.append(session.status.progress)
+
+        session.event.connect(record_preview)
         session.start_training(make_config("dycon", time_limit=time_limit_s))
         wait(lambda: self._layers.find_layer("prediction") is not None, time_limit_s + 120)
-        wait(lambda: session.status.progress > 0.6, time_limit_s + 120)
+        # The first preview comes after a few steps and shows nothing useful.
+        wait(
+            lambda: (
+                session.status.progress > 0.6
+                and (max(previews, default=0.0) > 0.3 or session.status.progress > 0.9)
+            ),
+            time_limit_s + 120,
+        )
+        settle(1)
         self._save_picture("05-train")
         wait(lambda: session.status.phase == "idle", time_limit_s + 300)
         session.predict([case.id for case in project.unlabeled_cases()])
