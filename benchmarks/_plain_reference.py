@@ -1,9 +1,9 @@
-"""The training step and the prediction that ``speed.py`` compares with, written straightforwardly.
+"""Plain implementation of the training step and the prediction, to which ``speed.py`` compares.
 
-The same network, losses and optimizer as the package's, with the same parameters, as one would
-first write them: tensors in torch's default memory layout (contiguous ``NCDHW``) and in float32,
-MONAI's blocks called one after the other, student and then teacher, losses from dense matrices and
-one-hot labels, parameters updated in a loop.
+The same network, losses and optimizer as in the package, with the same parameters, in a
+straightforward implementation: tensors in the default memory layout of torch (contiguous ``NCDHW``)
+and in float32, MONAI's blocks called one after the other, student and then teacher, losses from
+dense matrices and one-hot labels, parameters updated in a loop.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class PlainStepper:
 
     Parameters
     ----------
-    network : whose parameters the steps start from; it stays as it is
-    config : loss weights and optimizer settings; the schedules are taken at their end
+    network : initial parameters; the network is copied
+    config : loss weights and optimizer settings; schedules have their final values
     """
 
     def __init__(self, network: SegmentationNetwork, config: TrainConfig) -> None:
         self.config = config
-        self.student = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+        self.student = copy.deepcopy(network).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.teacher = copy.deepcopy(self.student).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.student.parameters(),
@@ -44,7 +44,7 @@ class PlainStepper:
         )
 
     def step(self, batch: Batch, noise: Tensor | None) -> float:
-        """Take one step; returns the loss."""
+        """Take one step and return the loss."""
         c = self.config
         self.optimizer.zero_grad()
         loss = self.supervised(batch) if noise is None else self.dycon(batch, noise)
@@ -54,11 +54,11 @@ class PlainStepper:
         )
         self.optimizer.step()
         with torch.no_grad():
-            for own, theirs in zip(
+            for teacher, student in zip(
                 self.teacher.parameters(), self.student.parameters(), strict=True
             ):
-                own.mul_(c.semi_supervised.ema_decay).add_(
-                    theirs, alpha=1 - c.semi_supervised.ema_decay
+                teacher.mul_(c.semi_supervised.ema_decay).add_(
+                    student, alpha=1 - c.semi_supervised.ema_decay
                 )
         return loss.item()
 
@@ -68,7 +68,7 @@ class PlainStepper:
         return cross_entropy_and_dice(logits, batch.labeled.label)
 
     def dycon(self, batch: Batch, noise: Tensor) -> Tensor:
-        """Return the loss of a whole batch; ``noise`` is added to what the teacher sees."""
+        """Return the loss of a batch; ``noise`` is added to the input of the teacher."""
         c = self.config
         assert batch.unlabeled is not None
         count = len(batch.labeled.image)
@@ -80,7 +80,8 @@ class PlainStepper:
             teacher_embeddings = project(self.teacher.projection, bottleneck)
         supervised = cross_entropy_and_dice(logits[:count], batch.labeled.label)
         consistency = F.mse_loss(logits[count:].softmax(1), teacher_logits[count:].softmax(1))
-        grid = embeddings.shape[2:]
+        depth, height, width = embeddings.shape[2:]
+        grid = depth, height, width
         classes = logits.shape[1]
         with torch.no_grad():
             labels = torch.cat(
@@ -110,7 +111,7 @@ class PlainStepper:
 
 
 def forward(network: SegmentationNetwork, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and bottleneck features of a network at full resolution, as MONAI computes them."""
+    """Return logits and bottleneck features of a network at full resolution, computed by MONAI."""
     net = network.backbone
     skips = [net.input_block(image)]
     for block in net.downsamples:
@@ -122,20 +123,20 @@ def forward(network: SegmentationNetwork, image: Tensor) -> tuple[Tensor, Tensor
 
 
 def project(head: ProjectionHead, features: Tensor) -> Tensor:
-    """Embeddings of bottleneck features."""
+    """Return embeddings of bottleneck features."""
     features = head.aspp(features)
     features = F.interpolate(features, scale_factor=2, mode="trilinear")
     return F.normalize(head.spread(head.layers(features)), dim=1, eps=MIN_EMBEDDING_NORM)
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each voxel in nats, ``(B, D, H, W)``."""
+    """Return the entropy of each voxel in nats, ``(B, D, H, W)``."""
     p = logits.softmax(1)
     return -(p * logits.log_softmax(1)).sum(1)
 
 
 def cross_entropy_and_dice(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross-entropy plus the mean Dice loss of the foreground classes that occur."""
+    """Return cross-entropy plus the mean Dice loss of the foreground classes that occur."""
     annotated = label != UNANNOTATED
     target = F.one_hot(label * annotated, logits.shape[1]).movedim(-1, 1) * annotated[:, None]
     p = logits.softmax(1) * annotated[:, None]
@@ -147,23 +148,23 @@ def cross_entropy_and_dice(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def uncl(logits: Tensor, teacher_logits: Tensor, beta: float, weight: float) -> Tensor:
-    """Uncertainty-aware consistency, Eq. 1 of DyCON."""
+    """Return the uncertainty-aware consistency loss, Eq. 1 of DyCON."""
     h_s, h_t = entropy(logits), entropy(teacher_logits)
     distance = (logits.softmax(1) - teacher_logits.softmax(1)).square().sum(1)
-    faded = distance / ((beta * h_s).exp() + (beta * h_t).exp())
-    return (faded + weight * beta * (h_s + h_t)).mean()
+    weighted = distance / ((beta * h_s).exp() + (beta * h_t).exp())
+    return (weighted + weight * beta * (h_s + h_t)).mean()
 
 
-def label_grid(label: Tensor, classes: int, grid: torch.Size) -> Tensor:
-    """Most frequent class of each feature-map location, ``(B, N)``; -1 where hardly annotated."""
+def label_grid(label: Tensor, classes: int, grid: tuple[int, int, int]) -> Tensor:
+    """Return the most frequent class of each location, ``(B, N)``; -1 if hardly annotated."""
     annotated = label != UNANNOTATED
     one_hot = F.one_hot(label * annotated, classes).movedim(-1, 1) * annotated[:, None]
-    share = F.adaptive_avg_pool3d(one_hot.float(), grid)
-    return share.argmax(1).masked_fill(share.sum(1) < 0.1, -1).flatten(1)
+    fraction = F.adaptive_avg_pool3d(one_hot.float(), grid)
+    return fraction.argmax(1).masked_fill(fraction.sum(1) < 0.1, -1).flatten(1)
 
 
-def pseudo_label_grid(logits: Tensor, grid: torch.Size, confidence: float) -> Tensor:
-    """The same of a prediction, ``(B, N)``; -1 where it is not confident."""
+def pseudo_label_grid(logits: Tensor, grid: tuple[int, int, int], confidence: float) -> Tensor:
+    """Return the predicted class of each location, ``(B, N)``; -1 if not confident."""
     p = logits.softmax(1)
     best, label = p.max(1)
     y = label_grid(label, p.shape[1], grid)
@@ -173,9 +174,10 @@ def pseudo_label_grid(logits: Tensor, grid: torch.Size, confidence: float) -> Te
 def fecl(
     z: Tensor, z_teacher: Tensor, y: Tensor, h: Tensor, c: TrainConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Focal entropy-aware contrastive loss of one patch, from its dense matrices (Eqs. 3-6).
+    """Compute the focal entropy-aware contrastive loss of one patch from dense matrices (Eqs. 3-6).
 
-    Returned are the sum over anchors and their number, and the same of pairs with the teacher.
+    Returns the sum over anchors and their number, and the sum over pairs with the teacher and their
+    number.
     """
     s = (z @ z.T) / c.fecl.temperature
     known = y >= 0
@@ -196,7 +198,7 @@ def fecl(
 
 @torch.no_grad()
 def predict(network: SegmentationNetwork, image: Tensor) -> Tensor:
-    """Softmax output of a scan ``(C, D, H, W)`` by the published evaluation's sliding window."""
+    """Return the softmax output ``(C, D, H, W)`` with the published sliding window."""
     overlap = [1 - s / n for s, n in zip(PUBLISHED_STRIDE, PUBLISHED_WINDOW, strict=True)]
     output = sliding_window_inference(
         image[None],

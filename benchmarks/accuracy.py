@@ -1,27 +1,30 @@
-"""Accuracy on scans never seen: data set, labeled count, methods, seeds and budget to one table.
+"""Measure accuracy on held-out scans by method and seed, with the gain over supervised training.
 
 ``python benchmarks/accuracy.py --data FOLDER --labeled 4 --methods supervised dycon --seeds 0 1 2
---time-limit 10m --work DIR [--order listed] [--set spacing=[1.25,1.25,1.25]] [--record]``
+--time-limit 10m --work DIR [--order listed] [--set preprocessing.spacing=[1.25,1.25,1.25]]
+[--record]``
 
 ``FOLDER`` holds ``images/`` and ``labels/``. In random order the first ``--labeled`` cases of
-``numpy.random.default_rng(seed).permutation`` are labeled; listed order takes the first by name
-for every seed. The last ``--test`` cases are held out: they are no part of the project. All others
-are unlabeled. Everything goes through the command line alone, every method has the same budget,
-the last checkpoint counts.
+``numpy.random.default_rng(seed).permutation`` are labeled; in listed order the first by name, for
+every seed. The last ``--test`` cases are held out and are not part of the project. All others are
+unlabeled. Projects are created, trained, predicted and evaluated with the command line program;
+every method has the same budget, and the last checkpoint is evaluated.
 
-The gain of a method is that over ``supervised`` of the same seed, held-out case by held-out case:
-both see the same hard cases, so that the standard error of the difference is much smaller than that
-of either mean. It is that of these two networks: what another initialization would change comes on
-top, and shows between seeds.
+The gain of a method is the mean difference to ``supervised`` with the same seed over held-out
+cases. The differences are paired, so that their standard error is much smaller than that of either
+mean. It describes these two networks; the variation between initializations shows in the spread
+over seeds.
 
-Restartable: finished rows are kept in ``DIR/rows.jsonl`` and not run again; a run that was
-interrupted goes on where it was. ``OMP_NUM_THREADS=1`` keeps a run to one core, so that two methods
-can be compared side by side under the same conditions.
+Prints a Markdown table. Finished rows are stored in ``DIR/rows.jsonl`` and not computed again, and
+an interrupted run is resumed. ``--record`` also writes the rows to a file in
+``benchmarks/results/``, whose name is unique to the arguments. ``OMP_NUM_THREADS=1`` limits a run
+to one core, so that two methods can be compared side by side under the same conditions.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -39,14 +42,14 @@ import numpy as np
 from napari_dycon.core.types import UNANNOTATED
 
 COMMAND = [sys.executable, "-m", "napari_dycon"]
-QUALITIES = ("auroc", "auroc_foreground", "ece", "rank_correlation")
+UNCERTAINTY_METRICS = ("auroc", "auroc_foreground", "ece", "rank_correlation")
 RESULTS = Path(__file__).with_name("results")
 Row = dict[str, Any]
 BASELINE = "supervised"
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Compute missing rows and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -59,7 +62,7 @@ def main() -> None:
     parser.add_argument("--time-limit")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--every", type=int, default=1, help="only every Nth slice is annotated")
+    parser.add_argument("--every", type=int, default=1, help="annotate only every Nth slice")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--record", action="store_true", help="also write results/accuracy-*.json")
     arguments = parser.parse_args()
@@ -67,45 +70,72 @@ def main() -> None:
         parser.error("--every takes 1 or more")
     if arguments.test < 1 or arguments.labeled < 1:
         parser.error("--test and --labeled take 1 or more")
-    if not 0 < (cases := len(names_in(arguments.data))) >= arguments.labeled + arguments.test:
+    if (
+        not 0
+        < (cases := len(list_scan_names(arguments.data)))
+        >= arguments.labeled + arguments.test
+    ):
         parser.error(
             f"{arguments.data} has {cases} scan(s) NAME.nii.gz in images/; expected at least "
             f"--labeled {arguments.labeled} and --test {arguments.test} together"
         )
     arguments.work.mkdir(parents=True, exist_ok=True)
     store = arguments.work / "rows.jsonl"
-    done = finished_rows(store)
+    done = read_rows(store)
     rows = []
     for seed in arguments.seeds:  # seed by seed, so that methods can be compared early
         for method in arguments.methods:
-            key = key_of(arguments, method, seed)
+            key = make_key(arguments, method, seed)
             if key not in done:
                 done[key] = {"key": key, **measure(arguments, method, seed)}
-                keep(store, done[key])
-                shutil.rmtree(arguments.work / key)  # the row is safe, and nothing goes on there
+                append_row(store, done[key])
+                shutil.rmtree(arguments.work / key)  # the row is stored
             rows.append(done[key])
-            print(line_of(done[key]), flush=True)
-    done = finished_rows(store)  # of a call beside this one too
-    beside = [done.get(key_of(arguments, BASELINE, seed)) for seed in arguments.seeds]
-    table = summary(arguments, rows, [row for row in beside if row is not None])
+            print(format_row(done[key]), flush=True)
+    done = read_rows(store)  # including rows of a concurrent call
+    baseline = [done.get(make_key(arguments, BASELINE, seed)) for seed in arguments.seeds]
+    table = summarize(arguments, rows, [row for row in baseline if row is not None])
     print("\n" + table)
     if arguments.record:
         record(arguments, rows)
 
 
 def record(arguments: argparse.Namespace, rows: list[Row]) -> None:
-    """Write the rows and the arguments to a file of their own in ``results/``."""
+    """Write the rows and the arguments to a new file in ``results/``."""
     RESULTS.mkdir(exist_ok=True)
-    options = {name: str(value) for name, value in vars(arguments).items() if name != "work"}
-    options["data"] = arguments.data.name
-    result = {"benchmark": "accuracy", "commit": commit(), "arguments": options, "rows": rows}
+    options = describe_arguments(arguments)
+    result = {"benchmark": "accuracy", "commit": read_commit(), "arguments": options, "rows": rows}
+    path = RESULTS / make_record_name(arguments)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def describe_arguments(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return the arguments that determine the result, without folders of this machine."""
+    options = {
+        name: str(value)
+        for name, value in vars(arguments).items()
+        if name not in ("work", "record")
+    }
+    return options | {"data": arguments.data.name}
+
+
+def make_record_name(arguments: argparse.Namespace) -> str:
+    """Return a file name that differs whenever an argument does.
+
+    The main arguments are readable, a checksum covers all of them.
+    """
     budget = arguments.time_limit or f"{arguments.steps}steps"
-    name = f"accuracy-{arguments.data.name}-{arguments.labeled}-{arguments.preset}-{budget}.json"
-    (RESULTS / name).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    seeds = "-".join(map(str, arguments.seeds))
+    options = json.dumps(describe_arguments(arguments), sort_keys=True)
+    checksum = hashlib.sha256(options.encode()).hexdigest()[:8]
+    return (
+        f"accuracy-{arguments.data.name}-{arguments.labeled}labeled-{'-'.join(arguments.methods)}-"
+        f"{arguments.preset}-{budget}-seeds{seeds}-{checksum}.json"
+    )
 
 
-def finished_rows(store: Path) -> dict[str, Row]:
-    """Rows of earlier calls by key; a line that was cut off as it was written is no row."""
+def read_rows(store: Path) -> dict[str, Row]:
+    """Return the rows of earlier calls by key; ignore lines that are cut off."""
     rows = {}
     for line in store.read_text(encoding="utf-8").splitlines() if store.exists() else ():
         try:
@@ -116,8 +146,8 @@ def finished_rows(store: Path) -> dict[str, Row]:
     return rows
 
 
-def keep(store: Path, row: Row) -> None:
-    """Append a row, on a line of its own and safely on the disk."""
+def append_row(store: Path, row: Row) -> None:
+    """Append a row on its own line, and flush it to disk."""
     with store.open("a+b") as file:
         file.seek(0)
         text = file.read()
@@ -127,10 +157,10 @@ def keep(store: Path, row: Row) -> None:
         os.fsync(file.fileno())
 
 
-def commit() -> str:
-    """Return the commit that is checked out here, and whether the code differs from it."""
+def read_commit() -> str:
+    """Return the checked-out commit, and whether the code differs from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
-    code = ("../napari_dycon", "accuracy.py")  # not the results: --record writes there itself
+    code = ("../napari_dycon", "accuracy.py")  # without results/, to which --record writes
     name, changed = (
         subprocess.run([*git, *rest], capture_output=True, text=True, check=False).stdout.strip()
         for rest in (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--", *code))
@@ -138,13 +168,13 @@ def commit() -> str:
     return f"{name}, changed" if changed else name
 
 
-def names_in(data: Path) -> list[str]:
-    """File names of all scans, in order."""
+def list_scan_names(data: Path) -> list[str]:
+    """Return the sorted file names of all scans."""
     return sorted(path.name for path in (data / "images").glob("*.nii.gz"))
 
 
-def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
-    """Name of one run, the same whenever it would be the same run."""
+def make_key(arguments: argparse.Namespace, method: str, seed: int) -> str:
+    """Return a name that is unique to the arguments of one run."""
     settings = "_".join(sorted(arguments.set))
     parts = [arguments.data.name, f"{arguments.labeled}of", f"{arguments.test}test"]
     parts += [arguments.order, method, arguments.preset, f"seed{seed}"]
@@ -155,14 +185,14 @@ def key_of(arguments: argparse.Namespace, method: str, seed: int) -> str:
 
 def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
     """Train, predict and evaluate one run."""
-    names = names_in(arguments.data)
+    names = list_scan_names(arguments.data)
     order = np.arange(len(names))
     if arguments.order == "random":
         order = np.random.default_rng(seed).permutation(len(names))
-    folder = arguments.work / key_of(arguments, method, seed)
-    project, made = folder / "project", folder / "made"
-    if not made.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # what an interrupted preparation left
+    folder = arguments.work / make_key(arguments, method, seed)
+    project, commit_file = folder / "project", folder / "commit"
+    if not commit_file.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of an interrupted preparation
         groups = {
             "images": order[: -arguments.test],
             "labels": order[: arguments.labeled],
@@ -175,26 +205,26 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
             for index in indices:
                 shutil.copyfile(source / names[index], folder / group / names[index])
                 if group == "labels" and arguments.every > 1:
-                    keep_slices(folder / group / names[index], arguments.every)
-        call("new", project, "--images", folder / "images", "--labels", folder / "labels")
-        made.write_text(commit(), encoding="utf-8")  # as it was when the run began
+                    remove_annotations(folder / group / names[index], arguments.every)
+        run_command("new", project, "--images", folder / "images", "--labels", folder / "labels")
+        commit_file.write_text(read_commit(), encoding="utf-8")  # at the start of the run
     runs = sorted((project / "runs").glob("*/state/state.safetensors"))
     if runs:
-        events = call("train", project, "--resume", runs[-1].parents[1].name, "--json")
+        events = run_command("train", project, "--resume", runs[-1].parents[1].name, "--json")
     else:
         budget = ["--time-limit", arguments.time_limit] if arguments.time_limit else []
         budget += ["--steps", arguments.steps] if arguments.steps else []
-        events = call(
+        events = run_command(
             "train", project, "--method", method, "--preset", arguments.preset, *budget,
             "--device", arguments.device, "--seed", seed,
             *(f"--set={pair}" for pair in arguments.set), "--json",
         )  # fmt: skip
     started, finished = (json.loads(events.splitlines()[i]) for i in (0, -1))
-    call("predict", project, "--images", folder / "test", "--out", folder / "out")
-    found = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))
+    run_command("predict", project, "--images", folder / "test", "--out", folder / "out")
+    evaluation = json.loads(run_command("evaluate", folder / "out", folder / "truth", "--json"))
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": made.read_text(encoding="utf-8"),
+        "commit": commit_file.read_text(encoding="utf-8"),
         "machine": f"{os.environ.get('OMP_NUM_THREADS', os.cpu_count())} of {os.cpu_count()} cores "
         f"{platform.machine()}, torch {version('torch')}, "
         f"{started['device']} {started['precision']}",
@@ -202,13 +232,13 @@ def measure(arguments: argparse.Namespace, method: str, seed: int) -> Row:
         "seed": seed,
         "steps": finished["step"],
         "seconds": round(finished["elapsed_s"]),
-        "scores": found["summary"],
-        "dice": {case: scores["mean_dice"] for case, scores in found["cases"].items()},
+        "scores": evaluation["summary"],
+        "dice": {case: scores["mean_dice"] for case, scores in evaluation["cases"].items()},
     }
 
 
-def keep_slices(path: Path, every: int) -> None:
-    """Make a label sparse: all but every Nth slice of its last axis become 255, not annotated."""
+def remove_annotations(path: Path, every: int) -> None:
+    """Set all but every Nth slice along the last axis of a label to 255, unannotated."""
     label = nib.load(path)
     array = np.asarray(label.dataobj).astype(np.uint8)
     sparse = np.full_like(array, UNANNOTATED)
@@ -216,8 +246,8 @@ def keep_slices(path: Path, every: int) -> None:
     nib.save(nib.Nifti1Image(sparse, label.affine), path)
 
 
-def line_of(row: Row) -> str:
-    """One run as a row of a table."""
+def format_row(row: Row) -> str:
+    """Format one run as a row of the table."""
     scores, quality = row["scores"], row["scores"].get("uncertainty") or {}
     classes = scores["classes"].values()
 
@@ -235,34 +265,34 @@ def line_of(row: Row) -> str:
         " / ".join(f"{c['dice']['mean']:.4f}" for c in classes),
         over_cases("hd95_mm"),
         over_cases("asd_mm"),
-        *(_number(quality.get(name)) for name in QUALITIES),
+        *(_format_number(quality.get(name)) for name in UNCERTAINTY_METRICS),
     ]
     return "| " + " | ".join(cells) + " |"
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def summary(arguments: argparse.Namespace, rows: list[Row], supervised: list[Row]) -> str:
-    """Return all runs, then mean and spread over seeds of each method, and its gain."""
+def summarize(arguments: argparse.Namespace, rows: list[Row], supervised: list[Row]) -> str:
+    """Return a table of all runs, then mean and spread over seeds and the gain of each method."""
     budget = arguments.time_limit or f"{arguments.steps or rows[0]['steps']} steps"
     settings = f", {', '.join(arguments.set)}" if arguments.set else ""
     if arguments.every > 1:
         settings += f", every {arguments.every}th slice annotated"
     head = (
         "date", "commit", "method", "seed", "steps", "Dice ± sd over cases", "per class",
-        "HD95 mm", "ASD mm", "AUROC scan", "AUROC band", "ECE", "rank corr.",
+        "HD95 mm", "ASD mm", "AUROC scan", "AUROC foreground", "ECE", "rank corr.",
     )  # fmt: skip
     lines = [
         f"### {arguments.data.name}, {arguments.labeled} labeled, {arguments.test} held out, "
         f"{budget}, preset {arguments.preset}{settings}",
         "",
-        f"{', '.join(sorted({row['machine'] for row in rows}))}; `{command(arguments)}`",
+        f"{', '.join(sorted({row['machine'] for row in rows}))}; `{format_command(arguments)}`",
         "",
         "| " + " | ".join(head) + " |",
         "|" + "---|" * len(head),
-        *map(line_of, rows),
+        *map(format_row, rows),
         "",
     ]
     for method in arguments.methods:
@@ -271,46 +301,46 @@ def summary(arguments: argparse.Namespace, rows: list[Row], supervised: list[Row
             name: [np.mean([c[key]["mean"] for c in s["classes"].values()]) for s in scores]
             for name, key in (("HD95", "hd95_mm"), ("ASD", "asd_mm"))
         }
-        errors = [(s.get("uncertainty") or {}).get("ece") for s in scores]
+        errors: list[Any] = [(s.get("uncertainty") or {}).get("ece") for s in scores]
         lines.append(
             f"- {method}, over {len(scores)} seed(s): Dice "
-            f"{_over_seeds([s['mean_dice'] for s in scores], 4)}, "
-            + ", ".join(f"{name} {_over_seeds(v, 2)} mm" for name, v in distances.items())
-            + ("" if None in errors else f", ECE {_over_seeds(errors, 3)}")
+            f"{_format_mean([s['mean_dice'] for s in scores], 4)}, "
+            + ", ".join(f"{name} {_format_mean(v, 2)} mm" for name, v in distances.items())
+            + ("" if None in errors else f", ECE {_format_mean(errors, 3)}")
         )
-        if line := gain([*supervised, *rows], method):
+        if line := describe_gain([*supervised, *rows], method):
             lines.append(line)
     return "\n".join(lines)
 
 
-def gain(rows: list[Row], method: str) -> str | None:
-    """How far a method is above supervised, over the seeds that both have."""
+def describe_gain(rows: list[Row], method: str) -> str | None:
+    """Describe the gain over supervised training for the seeds of both."""
     dice = {(row["method"], row["seed"]): row.get("dice") for row in rows}
     means, seeds = [], []
-    for (name, seed), ours in dice.items():
-        theirs = dice.get((BASELINE, seed))
-        if name != method or method == BASELINE or not ours or not theirs:
+    for (name, seed), method_dice in dice.items():
+        baseline_dice = dice.get((BASELINE, seed))
+        if name != method or method == BASELINE or not method_dice or not baseline_dice:
             continue
-        if ours.keys() != theirs.keys():  # of other held-out cases
+        if method_dice.keys() != baseline_dice.keys():  # other held-out cases
             continue
-        gained = [ours[case] - theirs[case] for case in ours]
-        means.append(float(np.mean(gained)))
-        error = f" ± {np.std(gained, ddof=1) / len(gained) ** 0.5:.4f}" if len(gained) > 1 else ""
-        higher = f"higher in {np.sum(np.array(gained) > 0)} of {len(gained)} cases"
+        gains = [method_dice[case] - baseline_dice[case] for case in method_dice]
+        means.append(float(np.mean(gains)))
+        error = f" ± {np.std(gains, ddof=1) / len(gains) ** 0.5:.4f}" if len(gains) > 1 else ""
+        higher = f"higher in {np.sum(np.array(gains) > 0)} of {len(gains)} cases"
         seeds.append(f"{means[-1]:+.4f}{error} (seed {seed}, {higher})")
     if not means:
         return None
-    over = f", mean ± sd over seeds {_over_seeds(means, 4, sign='+')}" if len(means) > 1 else ""
+    over = f", mean ± sd over seeds {_format_mean(means, 4, sign='+')}" if len(means) > 1 else ""
     return f"- {method} above {BASELINE}, ± standard error over cases: {', '.join(seeds)}{over}"
 
 
-def _over_seeds(values: list[float], digits: int, sign: str = "") -> str:
+def _format_mean(values: list[float], digits: int, sign: str = "") -> str:
     spread = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
     return f"{np.mean(values):{sign}.{digits}f}{spread}"
 
 
-def command(arguments: argparse.Namespace) -> str:
-    """Return the command that gives a table again, without the folders of this machine."""
+def format_command(arguments: argparse.Namespace) -> str:
+    """Return the command that reproduces a table, without folders of this machine."""
     parts = ["python benchmarks/accuracy.py --data FOLDER --work DIR"]
     for name in ("labeled", "test", "order", "preset", "time_limit", "steps", "device", "every"):
         if (value := getattr(arguments, name)) is not None:
@@ -320,14 +350,14 @@ def command(arguments: argparse.Namespace) -> str:
     return " ".join([*parts, *(f"--set {pair}" for pair in arguments.set)])
 
 
-def call(*arguments: object) -> str:
-    """Run a command and return its standard output; what it says went wrong ends this one too."""
+def run_command(*arguments: object) -> str:
+    """Run a command and return its standard output; exit with its status if it fails."""
     process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
     try:
         output, _ = process.communicate()
-    except KeyboardInterrupt:  # the command got it too, saves what it has and ends by itself
+    except KeyboardInterrupt:  # the command receives it too, and ends after a checkpoint
         process.communicate()
-        sys.exit("Interrupted. The same command goes on from here.")
+        sys.exit("Interrupted. Run the same command to continue.")
     if process.returncode:
         sys.exit(process.returncode)
     return output

@@ -1,14 +1,14 @@
-"""Does it pay to label what is suggested? Replayed with true labels, against cases drawn at random.
+"""Compare labeling of suggested cases with labeling of random cases, by replay with true labels.
 
 ``python benchmarks/active_learning.py --data FOLDER --work DIR [--seeds 0 1 2] [--steps 800]``
 
 The first four cases of ``numpy.random.default_rng(seed).permutation`` are labeled, the last
-``--test`` are held out, ``--pool`` others may be chosen. Twice, two cases of the pool get their
-true labels: the first two of ``suggestions``, or two at random (``--draws`` times). Each round
-trains anew for the same number of steps with the same seed, so that only the cases differ. The
-last checkpoint's Dice on the held-out cases counts.
+``--test`` are held out, and ``--pool`` others may be chosen. Twice, two cases of the pool receive
+their true labels: the first two suggested ones, or two random ones (``--draws`` times). A new
+network is trained in each round for the same number of steps with the same seed, so that only the
+cases differ. Prints a Markdown table of the Dice of the last checkpoint on the held-out cases.
 
-Restartable: finished rounds are kept in ``DIR/rounds.jsonl``.
+Finished rounds are stored in ``DIR/rounds.jsonl`` and not computed again.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accuracy import call
+from accuracy import run_command
 
 from napari_dycon.application.active_learning import suggest_cases
 from napari_dycon.project.store import Project
 
-START, TWO = 4, 2
+N_INITIAL, N_ADDED = 4, 2
 
 
 def main() -> None:
-    """Run what is missing and print the table."""
+    """Compute missing rounds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 class Replay:
-    """Rounds of one seed; what was trained once is not trained again."""
+    """Rounds of one seed; finished rounds are not trained again."""
 
     def __init__(self, arguments: argparse.Namespace, seed: int) -> None:
         self._arguments, self._seed = arguments, seed
@@ -70,38 +70,39 @@ class Replay:
                 self._known[row["key"]] = row["dice"], row["suggested"]
 
     def run(self, draw: int | None) -> tuple[list[str], list[float]]:
-        """Return the chosen cases' names and the Dice with 4, 6 and 8 labeled, or with 8 alone.
+        """Return the names of the chosen cases and Dice with 4, 6 and 8 labels, or with 8 only.
 
-        Cases drawn at random need no network in between.
+        Random cases need no network in between.
         """
-        labeled = self._order[:START]
+        labeled = self._order[:N_INITIAL]
         figures = []
         if draw is not None:
-            at_random = np.random.default_rng((self._seed, draw))
-            drawn = at_random.choice(self._pool(), 2 * TWO, replace=False).tolist()
+            rng = np.random.default_rng((self._seed, draw))
+            drawn = rng.choice(self._pool(), 2 * N_ADDED, replace=False).tolist()
             labeled = labeled + drawn
         else:
             for _ in range(2):
-                dice, suggested = self._round(labeled, wanted=True)
+                dice, suggested = self._round(labeled, suggest=True)
                 figures.append(dice)
                 labeled = labeled + [self._names.index(name) for name in suggested]
-        figures.append(self._round(labeled, wanted=False)[0])
-        return [self._names[i].split(".")[0] for i in labeled[START:]], figures
+        figures.append(self._round(labeled, suggest=False)[0])
+        return [self._names[i].split(".")[0] for i in labeled[N_INITIAL:]], figures
 
     def _pool(self) -> list[int]:
-        return self._order[START : START + self._arguments.pool]
+        pool: list[int] = self._order[N_INITIAL : N_INITIAL + self._arguments.pool]
+        return pool
 
-    def _round(self, labeled: Sequence[int], *, wanted: bool) -> tuple[float, list[str]]:
-        """Train with these labels; Dice on the held-out cases and the next two suggested ones."""
+    def _round(self, labeled: Sequence[int], *, suggest: bool) -> tuple[float, list[str]]:
+        """Train with these labels; return Dice on held-out cases and the two suggested cases."""
         key = f"{self._seed}-{self._arguments.steps}-{'-'.join(map(str, sorted(labeled)))}"
         known = self._known.get(key)
-        if known is not None and (known[1] or not wanted):
+        if known is not None and (known[1] or not suggest):
             return known
         data, folder = self._arguments.data, self._arguments.work / key
         shutil.rmtree(folder, ignore_errors=True)
         held_out = self._order[-self._arguments.test :]
         groups = {
-            ("images", "images"): [*self._order[:START], *self._pool()],
+            ("images", "images"): [*self._order[:N_INITIAL], *self._pool()],
             ("labels", "labels"): labeled,
             ("images", "test"): held_out,
             ("labels", "truth"): held_out,
@@ -113,19 +114,19 @@ class Replay:
                     data / source / self._names[index], folder / group / self._names[index]
                 )
         project = folder / "project"
-        call("new", project, "--images", folder / "images", "--labels", folder / "labels")
-        call(
+        run_command("new", project, "--images", folder / "images", "--labels", folder / "labels")
+        run_command(
             "train", project, "--steps", self._arguments.steps, "--device", "cpu",
             "--seed", self._seed, "--json",
         )  # fmt: skip
-        call("predict", project, "--images", folder / "test", "--out", folder / "out")
-        scores = json.loads(call("evaluate", folder / "out", folder / "truth", "--json"))
+        run_command("predict", project, "--images", folder / "test", "--out", folder / "out")
+        scores = json.loads(run_command("evaluate", folder / "out", folder / "truth", "--json"))
         suggested: list[str] = []
-        if wanted:
-            call("predict", project)
+        if suggest:
+            run_command("predict", project)
             opened = Project.open(project)
             names = {case.id: opened.image_paths(case.id)[0].name for case in opened.cases}
-            suggested = [names[s.case] for s in suggest_cases(opened)[:TWO]]
+            suggested = [names[s.case] for s in suggest_cases(opened)[:N_ADDED]]
         self._known[key] = dice, _ = scores["summary"]["mean_dice"], suggested
         with self._store.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, "dice": dice, "suggested": suggested}) + "\n")

@@ -1,11 +1,11 @@
-"""What making a batch costs, and whether it costs more with many cases.
+"""Measure the processor time of making a batch, and whether it grows with the number of cases.
 
 ``python benchmarks/batches.py [--shape 88 140 180] [--patch 112 112 80] [--cases 10 1000]``
 
-Scans of noise in half precision are written to a temporary folder. Printed are milliseconds a batch
-of two labeled and two unlabeled patches, in processor time of one thread: of the crops, which is
-what the host does for a GPU, at first (places of structures are looked up then) and later, and of
-the augmentation on this CPU.
+Writes scans of noise in half precision to a temporary folder. Prints milliseconds of processor time
+of one thread for a batch of two labeled and two unlabeled patches: for the first crops (which look
+up the voxels of the structures), for later crops (which the host also makes for a GPU), and for the
+augmentation on the CPU.
 """
 
 from __future__ import annotations
@@ -37,9 +37,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         cases = _write(folder, tuple(arguments.shape), max(arguments.cases))
-        print(
-            "| cases | crops at first, ms | crops later, ms | augmentation, ms |\n|---|---|---|---|"
-        )
+        print("| cases | first crops, ms | later crops, ms | augmentation, ms |\n|---|---|---|---|")
         for count in arguments.cases:
             _measure(cases[:count], tuple(arguments.patch), arguments.steps)
     finally:
@@ -70,14 +68,14 @@ def _measure(cases: list[LabeledCase], patch: tuple[int, ...], steps: int) -> No
     batches[0].augment(cpu)
     first = _milliseconds(lambda step: batches[step], range(1, steps))
     later = _milliseconds(lambda step: batches[step], range(1, steps))
-    whole = _milliseconds(lambda step: batches[step].augment(cpu), range(1, steps))
-    print(f"| {len(cases)} | {first:.1f} | {later:.1f} | {whole - later:.1f} |", flush=True)
+    complete = _milliseconds(lambda step: batches[step].augment(cpu), range(1, steps))
+    print(f"| {len(cases)} | {first:.1f} | {later:.1f} | {complete - later:.1f} |", flush=True)
 
 
-def _milliseconds(work: Callable[[int], object], steps: range) -> float:
+def _milliseconds(call: Callable[[int], object], steps: range) -> float:
     begin = time.process_time()
     for step in steps:
-        work(step)
+        call(step)
     return (time.process_time() - begin) / len(steps) * 1e3
 
 

@@ -1,13 +1,13 @@
-"""Checksums of trainings, predictions and exports, to prove that a change alters no result.
+"""Record and compare checksums of trained weights, predictions and exports.
 
 ``python benchmarks/checksums.py record FILE [--code DIR]`` trains every method for 20 steps on a
 few synthetic scans (CPU, float32, one thread), predicts, exports in every format, and writes a
-checksum of each result to FILE. ``python benchmarks/checksums.py compare FILE [--code DIR]`` does
-so again and lists what differs.
+checksum of each result to FILE. ``python benchmarks/checksums.py compare FILE [--code DIR]``
+repeats this and lists the differences, to prove that a change alters no result.
 
-Checksums are of voxels, tensors and numbers, not of file names or wording. They depend on the
-processor and on the version of torch: record and compare on one machine. ``--code`` runs the
-program of another checkout. The whole set takes about five minutes on two cores.
+Checksums cover voxels, tensors and numbers, not file names or wording. They depend on the processor
+and on the version of torch: record and compare on the same machine. ``--code`` runs the program of
+another checkout. All runs together take about five minutes on two cores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[1]
 CASES, LABELED, STEPS = 6, 3, 20
 EXPORTED = "dycon"  # the run whose predictions and weights are exported
-# Name of a run: method and further options. Small networks; every part of the loss takes part.
+# Method and further settings of each run. Small networks; every loss term is used.
 SMALL = {"precision": "float32", "network.filters": [8, 16, 32], "batch.patch_size": [32, 32, 32]}
 RUNS: dict[str, tuple[str, dict[str, Any]]] = {
     "supervised": ("supervised", {}),
@@ -67,7 +67,7 @@ RUNS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def checksum(*arrays: np.ndarray | bytes) -> str:
-    """Checksum of values, types and shapes."""
+    """Return a checksum of values, types and shapes."""
     total = hashlib.sha256()
     for array in arrays:
         if isinstance(array, bytes):
@@ -79,13 +79,13 @@ def checksum(*arrays: np.ndarray | bytes) -> str:
 
 
 def weights_checksum(path: Path) -> str:
-    """Checksum of tensors by their values alone: modules may be renamed."""
+    """Return a checksum of the values of tensors; their names are ignored."""
     tensors = load_file(path).values()
     return checksum(*(one.encode() for one in sorted(checksum(tensor) for tensor in tensors)))
 
 
 def image_checksum(path: Path) -> str:
-    """Checksum of a mask or map in NIfTI or NRRD: voxels and geometry."""
+    """Return a checksum of a mask or map in NIfTI or NRRD: voxels and geometry."""
     if path.name.endswith((".nii", ".nii.gz")):
         image = nib.load(path)
         return checksum(np.asanyarray(image.dataobj), image.affine)
@@ -95,7 +95,7 @@ def image_checksum(path: Path) -> str:
 
 
 def segmentation_checksum(path: Path) -> str:
-    """Checksum of a DICOM segmentation: pixels, segments and positions of frames."""
+    """Return a checksum of a DICOM segmentation: pixels, segments and positions of frames."""
     data = dcmread(path)
     segments = [
         (s.SegmentNumber, s.SegmentLabel, s.SegmentedPropertyTypeCodeSequence[0].CodeValue)
@@ -109,10 +109,10 @@ def segmentation_checksum(path: Path) -> str:
 
 
 def report_checksum(folder: Path) -> str:
-    """Checksum of a report: the numbers of its tables and the pixels of its pictures."""
+    """Return a checksum of a report: numbers of its tables and pixels of its figures."""
     parts: list[bytes] = []
     for path in sorted(folder.rglob("*.csv")):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()[1:]  # words stand in the header
+        lines = path.read_text(encoding="utf-8-sig").splitlines()[1:]  # without the header
         parts.append(" ".join(re.findall(r"\d+\.\d+|\d+", "\n".join(lines))).encode())
     for path in sorted(folder.rglob("*.html")):
         found = re.findall(r"base64,([A-Za-z0-9+/=]+)", path.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ CHECKS: dict[str, Callable[[Path], str]] = {
 
 
 def folder_checksums(folder: Path) -> dict[str, str]:
-    """Checksums of the images and weights in a folder, by their paths in it."""
+    """Return the checksums of images and weights in a folder, by relative path."""
     found = {}
     for path in sorted(folder.rglob("*")):
         for ending, check in CHECKS.items():
@@ -149,13 +149,18 @@ class Program:
         self.cwd = state
 
     def call(self, *arguments: object) -> dict[str, Any]:
-        """Run a command; returns its last line of JSON."""
+        """Run a command and return its last line of JSON."""
         command = [sys.executable, "-m", "napari_dycon", *map(str, arguments), "--json"]
-        done = subprocess.run(command, env=self.env, cwd=self.cwd, capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"{' '.join(command)}:\n{done.stderr}")
-        text = done.stdout.strip()
-        return json.loads(text if text.startswith("{\n") else text.splitlines()[-1])
+        process = subprocess.run(
+            command, env=self.env, cwd=self.cwd, capture_output=True, text=True
+        )
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)}:\n{process.stderr}")
+        text = process.stdout.strip()
+        values: dict[str, Any] = json.loads(
+            text if text.startswith("{\n") else text.splitlines()[-1]
+        )
+        return values
 
     def python(self, code: str, *arguments: object) -> None:
         """Run Python code that imports the package."""
@@ -168,7 +173,7 @@ class Program:
 
 
 def write_scans(program: Program, folder: Path) -> None:
-    """Write synthetic scans; the truth of some of them is their label."""
+    """Write synthetic scans, and labels of some of them."""
     program.python(
         "import sys\n"
         "from pathlib import Path\n"
@@ -224,7 +229,7 @@ def write_dicom(folder: Path) -> None:
 
 
 def run_one(program: Program, scans: Path, folder: Path, name: str) -> dict[str, str]:
-    """Train one run and predict with it; each has a project of its own."""
+    """Train one run in a new project and predict with it."""
     method, settings = RUNS[name]
     project = folder / "projects" / name
     program.call(
@@ -238,7 +243,7 @@ def run_one(program: Program, scans: Path, folder: Path, name: str) -> dict[str,
         "train", project, "--method", method, "--preset", preset, "--steps", STEPS,
         "--device", "cpu", *options,
     )  # fmt: skip
-    # Every scan where exports follow, otherwise one that was trained on and one that was not.
+    # All scans for exports, otherwise one that was trained on and one that was not.
     chosen = [] if name == EXPORTED else ["--cases", "case-02,case-05"]
     program.call("predict", project, *chosen)
     (run,) = (project / "runs").iterdir()
@@ -250,7 +255,7 @@ def run_one(program: Program, scans: Path, folder: Path, name: str) -> dict[str,
 def export_all(program: Program, folder: Path) -> dict[str, str]:
     """Export a trained project and one of DICOM series in every format."""
     project = folder / "projects" / EXPORTED
-    found = {}
+    found: dict[str, str] = {}
     for format_ in ("nifti", "nrrd", "nnunet", "monai-bundle", "report"):
         out = folder / "exports" / format_
         program.call("export", project, "--format", format_, "--out", out)
@@ -287,6 +292,7 @@ def compute_all(code: Path) -> dict[str, str]:
 
 
 def main() -> None:
+    """Record or compare checksums."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("action", choices=("record", "compare"))
     parser.add_argument("file", type=Path)

@@ -1,14 +1,15 @@
-"""Inputs made to reach new branches: does anything but a clear error come of them?
+"""Fuzz parsers of untrusted files, guided by coverage: every input must give a result or a clear
+error.
 
 ``python benchmarks/fuzz_coverage.py TARGET --minutes 30``
 
 TARGET is one of ``project`` (project.json), ``weights`` (headers of safetensors), ``nifti``,
-``nrrd`` (headers of scans), ``events`` (lines of a run). Atheris, an extra of this package
-(``pip install "napari-dycon[fuzz]"``), changes whole inputs and keeps those that reach code not
-reached before. Any exception other than ``DyconError`` is a finding: it ends the search with exit
-code 1 and lies in ``--keep``. So are the death of the process and more than 10 s or 2 GB for one
-input, which lies there as ``last`` then. Findings that are mended stay in ``tests/io/corpus``,
-where a test reads them.
+``nrrd`` (headers of scans), ``events`` (lines of a run). Atheris, an extra of this package (``pip
+install "napari-dycon[fuzz]"``), mutates inputs and keeps those that reach new code. A finding is
+any exception other than ``DyconError``, the death of the process, or more than 10 s or 2 GB for one
+input. The search ends at the first finding with a nonzero exit status; its input is stored in the
+folder ``--keep``, as ``last`` if the process died. Inputs of fixed findings are kept in
+``tests/io/corpus``, where a test reads them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from pathlib import Path
 import numpy as np
 
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "io" / "corpus"
-LAST = "last"  # file of the input that is tried
-MOST_INPUT = 4096  # bytes of an input
-SECONDS, MEGABYTES = 10, 2048  # for one input
+LAST = "last"  # file of the current input
+MAX_INPUT_BYTES = 4096
+MAX_SECONDS, MAX_MEGABYTES = 10, 2048  # for one input
 MODULES = (
     "napari_dycon.engine.checkpoints",
     "napari_dycon.project.runs.events",
@@ -43,27 +44,28 @@ MODULES = (
 Target = Callable[[bytes], object]
 
 
-def targets(folder: Path) -> dict[str, Target]:
-    """What is tried: each takes the bytes of a file."""
+def make_targets(folder: Path) -> dict[str, Target]:
+    """Return the tested functions by name; each takes the bytes of a file."""
     from napari_dycon.application.run_status import RunStatus, apply_event
     from napari_dycon.engine.checkpoints.safetensors_io import open_untrusted_safetensors
     from napari_dycon.errors import DyconError
     from napari_dycon.io import read_volume
+    from napari_dycon.project.models import Status
     from napari_dycon.project.runs.events import parse_event
     from napari_dycon.project.runs.run import Run
     from napari_dycon.project.store import Project
 
     def project(data: bytes) -> None:
-        place = folder / "project"
-        place.mkdir(exist_ok=True)
-        (place / "project.json").write_bytes(data)
-        opened = Project.open(place)
+        path = folder / "project"
+        path.mkdir(exist_ok=True)
+        (path / "project.json").write_bytes(data)
+        opened = Project.open(path)
         opened.external_folders()
         for case in opened.cases[:2]:
             opened.image_paths(case.id)
             with contextlib.suppress(DyconError):
                 opened.read_image(case.id)
-            opened.set_status(case.id, "unlabeled")
+            opened.set_status(case.id, Status.UNLABELED)
 
     def weights(data: bytes) -> None:
         path = folder / "weights.safetensors"
@@ -107,8 +109,8 @@ def targets(folder: Path) -> dict[str, Target]:
     }
 
 
-def seeds(target: str, folder: Path) -> Iterator[bytes]:
-    """Whole inputs to start from."""
+def make_seeds(target: str, folder: Path) -> Iterator[bytes]:
+    """Yield valid inputs to start from."""
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     if target == "project":
         case = {"id": "a-1", "images": ["../a.nii.gz", "b.nii#1"], "status": "labeled"}
@@ -122,7 +124,7 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
             }
         ).encode()
     elif target == "weights":
-        about = json.dumps(
+        description = json.dumps(
             {
                 "config": {
                     "network.filters": [4, 8, 8],
@@ -135,7 +137,7 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
             }
         )
         header = {
-            "__metadata__": {"format": "napari-dycon", "version": "1", "about": about},
+            "__metadata__": {"format": "napari-dycon", "version": "1", "about": description},
             "student.a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
             "student.b": {"dtype": "I64", "shape": [], "data_offsets": [8, 16]},
         }
@@ -171,8 +173,8 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
                 {"event": "finished", "step": 2, "elapsed_s": 1.5, "dice": None},
             )
         )
-    known = CORPUS / target
-    for path in sorted(known.iterdir()) if known.is_dir() else ():
+    corpus = CORPUS / target
+    for path in sorted(corpus.iterdir()) if corpus.is_dir() else ():
         yield path.read_bytes()
 
 
@@ -191,7 +193,7 @@ WORDS = {
 
 
 def main() -> None:
-    """Search until the time is over (exit code 0) or something is found (another)."""
+    """Search until the time is over (exit status 0) or until the first finding (nonzero)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("target", choices=sorted(WORDS))
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -201,48 +203,49 @@ def main() -> None:
     import atheris
 
     with atheris.instrument_imports(include=["napari_dycon", "nibabel"]):
-        for module in MODULES:  # all that takes part, so that its branches count
+        for module in MODULES:  # so that their branches are counted
             importlib.import_module(module)
     from napari_dycon.errors import DyconError
 
     folder = Path(tempfile.mkdtemp())
     os.environ["NAPARI_DYCON_STATE"] = str(folder / "state")
-    attempt = targets(folder)[arguments.target]
+    target = make_targets(folder)[arguments.target]
 
     keep = arguments.keep / arguments.target
     keep.mkdir(parents=True, exist_ok=True)
 
-    def once(data: bytes) -> None:
-        (keep / LAST).write_bytes(data)  # what it was, should the process not come back
+    def test_input(data: bytes) -> None:
+        (keep / LAST).write_bytes(data)  # in case the process dies
         try:
-            attempt(data)
+            target(data)
         except DyconError:
             pass
         except BaseException:
             traceback.print_exc()
-            found = keep / hashlib.sha256(data).hexdigest()[:12]
-            (keep / LAST).replace(found)
-            print(f"found {found}", file=sys.stderr, flush=True)
+            finding = keep / hashlib.sha256(data).hexdigest()[:12]
+            (keep / LAST).replace(finding)
+            print(f"found {finding}", file=sys.stderr, flush=True)
             os._exit(1)
 
     inputs = folder / "inputs"
     inputs.mkdir()
-    for number, seed in enumerate(seeds(arguments.target, folder)):
-        once(seed)  # imports what reading needs, before time counts
+    for number, seed in enumerate(make_seeds(arguments.target, folder)):
+        test_input(seed)  # imports modules before times are limited
         (inputs / f"seed-{number}").write_bytes(seed)
     words = folder / "words"
     words.write_text("".join(f'"{word}"\n' for word in WORDS[arguments.target]))
     options = {
         "max_total_time": round(60 * arguments.minutes),
-        "max_len": MOST_INPUT,
-        "timeout": SECONDS,
-        "rss_limit_mb": MEGABYTES,
+        "max_len": MAX_INPUT_BYTES,
+        "timeout": MAX_SECONDS,
+        "rss_limit_mb": MAX_MEGABYTES,
         "seed": arguments.seed,
         "dict": words,
         "print_final_stats": 1,
     }
     atheris.Setup(
-        [sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(inputs)], once
+        [sys.argv[0], *(f"-{name}={value}" for name, value in options.items()), str(inputs)],
+        test_input,
     )
     atheris.Fuzz()
 

@@ -1,11 +1,12 @@
-"""Damaged scans by the hundred: a clear error or an answer, no crash, no hang, no flood of memory.
+"""Read hundreds of damaged scans: each must give a result or a clear error, without crash or hang.
 
 ``python benchmarks/fuzz_formats.py [--count 500] [--seed 0] [--formats .nii .nrrd dicom]``
 
-Small whole files of each format are damaged at random: bits flipped in the header or anywhere, ends
-cut off, numbers in text headers replaced by absurd ones, sizes in binary headers overwritten.
-Each is read in a process of its own kind that is started again when it dies. What counts: errors
-other than ``UserError``, deaths, more than ``--seconds`` for one file, more than 2 GB of memory.
+Small valid files of each format are damaged at random: flipped bits in the header or anywhere,
+truncation, extreme numbers in text headers, overwritten sizes in binary headers. Each is read in a
+separate process that is restarted when it dies. Prints one row for each format; the exit status is
+1 after errors other than ``UserError``, deaths of the process, more than ``--seconds`` for one
+file, or more than 2 GB of memory. Such files are copied to the temporary folder of the system.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import nibabel as nib
 import numpy as np
 
 FORMATS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", "dicom")
-MOST_BYTES = 2 * 2**30
-ABSURD = (
+MAX_MEMORY_BYTES = 2 * 2**30
+EXTREME_NUMBERS = (
     b"0",
     b"-1",
     b"65535",
@@ -40,71 +41,71 @@ ABSURD = (
 
 
 def main() -> None:
-    """Print one row a format; exit with 1 when anything went wrong."""
+    """Print one row for each format; exit with status 1 after a failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--formats", nargs="+", default=list(FORMATS))
     arguments = parser.parse_args()
-    print("| format | files | read | refused | errors | deaths | too slow | most MB | slowest s |")
+    print("| format | files | read | refused | errors | deaths | too slow | peak MB | slowest s |")
     print("|---|---|---|---|---|---|---|---|---|")
-    bad = 0
+    failures = 0
     for kind in arguments.formats:
-        bad += fuzz(kind, arguments.count, arguments.seed, arguments.seconds)
-    raise SystemExit(1 if bad else 0)
+        failures += fuzz(kind, arguments.count, arguments.seed, arguments.seconds)
+    raise SystemExit(1 if failures else 0)
 
 
 def fuzz(kind: str, count: int, seed: int, seconds: float) -> int:
-    """Damage and read files of one format; returns how many went wrong."""
+    """Damage and read files of one format; return the number of failures."""
     rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp())
     totals = dict.fromkeys(("read", "refused", "error", "death", "slow"), 0)
-    most, slowest = 0, 0.0
+    peak_bytes, slowest = 0, 0.0
     reader = Reader()
     try:
-        whole = folder / "whole"
-        target, others = make(whole, kind)
+        original = folder / "original"
+        target, others = write_files(original, kind)
         for number in range(count):
-            place = folder / "damaged"
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(whole, place)
-            damaged = place / (rng.choice(others) if others and rng.random() < 0.5 else target)
+            copy = folder / "damaged"
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(original, copy)
+            damaged = copy / (rng.choice(others) if others and rng.random() < 0.5 else target)
             damaged.write_bytes(damage(damaged.read_bytes(), damaged.name, rng))
-            path = place if kind == "dicom" else place / target
-            outcome, text, peak, took = reader.read(path, seconds)
+            path = copy if kind == "dicom" else copy / target
+            outcome, text, peak, seconds_taken = reader.read(path, seconds)
             totals[outcome] += 1
-            most, slowest = max(most, peak), max(slowest, took)
-            if outcome not in ("read", "refused") or peak > MOST_BYTES:
+            peak_bytes, slowest = max(peak_bytes, peak), max(slowest, seconds_taken)
+            if outcome not in ("read", "refused") or peak > MAX_MEMORY_BYTES:
                 kept = Path(tempfile.gettempdir()) / f"fuzz-{kind.strip('.')}-{seed}-{number}"
                 shutil.rmtree(kept, ignore_errors=True)
-                shutil.copytree(place, kept)
+                shutil.copytree(copy, kept)
                 print(f"{outcome} at {kept}: {text}", flush=True)
     finally:
         reader.close()
         shutil.rmtree(folder, ignore_errors=True)
     figures = (totals[name] for name in ("read", "refused", "error", "death", "slow"))
-    cells = (kind, count, *figures, round(most / 2**20), round(slowest, 2))
+    cells = (kind, count, *figures, round(peak_bytes / 2**20), round(slowest, 2))
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
-    return totals["error"] + totals["death"] + totals["slow"] + (most > MOST_BYTES)
+    return totals["error"] + totals["death"] + totals["slow"] + (peak_bytes > MAX_MEMORY_BYTES)
 
 
 class Reader:
-    """A process that reads scans; started anew when it dies or hangs."""
+    """A process that reads scans, restarted when it dies or hangs."""
 
     def __init__(self) -> None:
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
     def read(self, path: Path, seconds: float) -> tuple[str, str, int, float]:
-        """Outcome, what was said, the most memory so far in bytes, and how long it took."""
+        """Return outcome, message, peak memory in bytes so far, and seconds."""
         if self._process is None or not self._process.is_alive():
             context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=serve, args=(theirs,), daemon=True)
+            self._pipe, child_pipe = context.Pipe()
+            self._process = context.Process(target=serve_reads, args=(child_pipe,), daemon=True)
             self._process.start()
-            theirs.close()
-            self._pipe.recv()  # everything is imported
+            child_pipe.close()
+            self._pipe.recv()  # all modules are imported
         assert self._pipe is not None
         begin = time.perf_counter()
         self._pipe.send(str(path))
@@ -126,8 +127,8 @@ class Reader:
             self._process = None
 
 
-def serve(pipe: Connection) -> None:
-    """Read what is asked for, and tell how it went."""
+def serve_reads(pipe: Connection) -> None:
+    """Read the requested files and send the outcomes."""
     import pydicom
     import SimpleITK  # noqa: F401
 
@@ -152,8 +153,8 @@ def serve(pipe: Connection) -> None:
         pipe.send((outcome, text, peak))
 
 
-def make(folder: Path, kind: str) -> tuple[str, list[str]]:
-    """Whole files of a format: the one to read, and others that belong to it."""
+def write_files(folder: Path, kind: str) -> tuple[str, list[str]]:
+    """Write valid files of a format; return the one to read, and others that belong to it."""
     folder.mkdir()
     array = np.random.default_rng(0).integers(0, 900, (12, 11, 10)).astype(np.int16)
     if kind == "dicom":
@@ -166,7 +167,7 @@ def make(folder: Path, kind: str) -> tuple[str, list[str]]:
         paths = save_series(folder, array)
         for path in paths[::3]:
             compress(path)
-        for path in paths[1::3]:  # of those that another library decodes
+        for path in paths[1::3]:  # decoded by another library
             compress(path, JPEGLosslessSV1)
         return paths[0].name, [p.name for p in paths[1:]]
     if kind.startswith(".nii"):
@@ -181,30 +182,32 @@ def make(folder: Path, kind: str) -> tuple[str, list[str]]:
 
 
 def damage(data: bytes, name: str, rng: random.Random) -> bytes:
-    """One to four damages; those of packed NIfTI lie inside the packing half of the time."""
-    packed = name.endswith(".nii.gz") and rng.random() < 0.7
-    raw = bytearray(gzip.decompress(data) if packed else data)
+    """Damage bytes in one to four positions; of NIfTI, often inside the compressed stream."""
+    compressed = name.endswith(".nii.gz") and rng.random() < 0.7
+    raw = bytearray(gzip.decompress(data) if compressed else data)
     for _ in range(rng.randint(1, 4)):
-        way = rng.randrange(6)
+        kind = rng.randrange(6)
         head = min(len(raw), 700)
-        if way == 0 and raw:  # bits of the header
+        if kind == 0 and raw:  # bits of the header
             raw[rng.randrange(head)] ^= 1 << rng.randrange(8)
-        elif way == 1 and raw:  # bits anywhere
+        elif kind == 1 and raw:  # bits anywhere
             raw[rng.randrange(len(raw))] ^= 1 << rng.randrange(8)
-        elif way == 2 and raw:  # cut off
+        elif kind == 2 and raw:  # truncation
             del raw[rng.randrange(len(raw)) :]
-        elif way == 3 and head > 4:  # two bytes of the header, as sizes are kept
-            at = rng.randrange(head - 2)
-            raw[at : at + 2] = rng.choice((b"\xff\x7f", b"\xff\xff", b"\x00\x00", b"\x01\x80"))
-        elif way == 4:  # numbers of text headers
+        elif kind == 3 and head > 4:  # two bytes of the header, such as sizes
+            offset = rng.randrange(head - 2)
+            raw[offset : offset + 2] = rng.choice(
+                (b"\xff\x7f", b"\xff\xff", b"\x00\x00", b"\x01\x80")
+            )
+        elif kind == 4:  # numbers of text headers
             found = list(re.finditer(rb"\d+", bytes(raw[:head])))
             if found:
                 hit = rng.choice(found)
-                raw[hit.start() : hit.end()] = rng.choice(ABSURD)
-        else:  # something thrown in
-            at = rng.randrange(len(raw) + 1)
-            raw[at:at] = rng.randbytes(rng.randint(1, 40))
-    return gzip.compress(bytes(raw), 1) if packed else bytes(raw)
+                raw[hit.start() : hit.end()] = rng.choice(EXTREME_NUMBERS)
+        else:  # inserted bytes
+            offset = rng.randrange(len(raw) + 1)
+            raw[offset:offset] = rng.randbytes(rng.randint(1, 40))
+    return gzip.compress(bytes(raw), 1) if compressed else bytes(raw)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 ``python benchmarks/gpu.py --out FOLDER [--data DIR] [--budget-s 460] [--record NAME]``
 
-The machine needs a CUDA build of torch, with numpy, scipy, scikit-image and safetensors. What else
-the engine imports are wheels of a few megabytes: monai, nibabel, filelock and pydantic, and what
-these import. On a machine with a package index, for the GPU machine's version of Python:
+The machine needs a CUDA build of torch, with numpy, scipy, scikit-image and safetensors. The other
+dependencies of the engine are wheels of a few megabytes: monai, nibabel, filelock, pydantic and
+their dependencies. On a machine with a package index, for the GPU machine's version of Python:
 
     python -m pip download --dest wheels --no-deps --only-binary :all: --python-version 3.12 \\
         --constraint constraints.txt monai nibabel filelock pydantic pydantic_core \\
@@ -15,15 +15,16 @@ and on the GPU machine, from the root of the repository:
     python -m pip install --no-index --no-deps --target wheels/site wheels/*.whl
     PYTHONPATH=$PWD:$PWD/wheels/site python benchmarks/gpu.py --out gpu-results
 
-Every section runs in a process of its own, so that neither an error that CUDA does not recover from
-nor a standstill reaches the others. A failure is a row with its traceback. Results are written
-after each row: also a command that is cut off leaves ``gpu.json``, and one line per row in
-``SECTION.jsonl``. ``--device cpu --quick`` shows in less than two minutes, with tiny settings and
-in one process, that all sections run; what only CUDA can measure says so.
+Every section runs in its own process, so that neither an unrecoverable CUDA error nor a hang
+affects the others. A failure is a row with its traceback. Results are written to ``gpu.json`` and,
+one line per row, to ``SECTION.jsonl`` in FOLDER after each row, so that an interrupted command
+leaves them too. ``--device cpu --quick`` runs all sections in less than two minutes with tiny
+settings in one process; measurements that need CUDA are skipped. ``--record`` also writes
+``results/gpu-NAME.json``.
 
 Sections: environment, correctness (losses and gradients against float64 on the CPU), training
-(speed, memory, idle GPU, waits), memory (half of what is needed), resume, prediction, learning.
-The exit status is 1 where a check failed.
+(speed, memory, idle GPU, waits), memory (half of the required memory), resume, prediction,
+learning. The exit status is 1 where a check failed.
 """
 
 from __future__ import annotations
@@ -42,10 +43,9 @@ from typing import Any
 
 Row = dict[str, Any]
 
-# Seconds of each section, in the order in which they run, at a budget of 460 s; what one leaves is
-# for the next.
+# Seconds of each section in order of execution, for a budget of 460 s. Unused time is passed on.
 SECTIONS = {
-    "environment": 60,  # makes the scans
+    "environment": 60,  # creates the scans
     "correctness": 55,
     "training": 130,
     "memory": 40,
@@ -54,7 +54,7 @@ SECTIONS = {
     "learning": 85,
 }
 FULL_BUDGET_S = 460.0
-START_S = 15.0  # of a section's time that its process may take to start and to end
+START_S = 15.0  # part of a section's time for the start and end of its process
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -97,14 +97,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, help="folder of the results; a temporary one if none")
+    parser.add_argument("--out", type=Path, help="folder of the results (default: a temporary one)")
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/ (NIfTI)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--quick", action="store_true", help="tiny settings, one process")
     parser.add_argument("--budget-s", type=float, default=FULL_BUDGET_S)
     parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), default=list(SECTIONS))
-    parser.add_argument("--commit", default="", help="of the code, where git does not know it")
-    parser.add_argument("--isolate", action="store_true", help="processes also with --quick")
+    parser.add_argument("--commit", default="", help="commit of the code, if git is not available")
+    parser.add_argument("--isolate", action="store_true", help="use processes also with --quick")
     parser.add_argument("--record", metavar="NAME", help="also write results/gpu-NAME.json")
     parser.add_argument("--section", choices=tuple(SECTIONS), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -114,7 +114,7 @@ def parse_arguments() -> argparse.Namespace:
 def run_sections(
     arguments: argparse.Namespace, out: Path, work: Path, begin: float
 ) -> Iterator[Row]:
-    """Run every chosen section within its time and what those before it left of theirs."""
+    """Run every chosen section within its own time and the unused time of earlier ones."""
     isolated = arguments.isolate or not arguments.quick
     chosen = [name for name in SECTIONS if name in arguments.only]
     planned = 0.0
@@ -134,7 +134,7 @@ def run_sections(
 def run_process(
     arguments: argparse.Namespace, name: str, seconds: float, path: Path, work: Path
 ) -> Iterator[Row]:
-    """Run a section in a process, end it when its time is over, and read its rows."""
+    """Run a section in a process, terminate it when its time is over, and read its rows."""
     command = [sys.executable, __file__, "--section", name, "--work", str(work)]
     command += ["--out", str(path.parent), "--device", arguments.device]
     command += ["--budget-s", str(seconds - START_S)]
@@ -146,12 +146,12 @@ def run_process(
             status = subprocess.run(command, timeout=seconds, stdout=log, stderr=log).returncode
             failed = f"the process ended with status {status}" if status else None
         except subprocess.TimeoutExpired:
-            failed = f"ended after {seconds:.0f} s"
+            failed = f"terminated after {seconds:.0f} s"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     for line in lines:
         try:
             yield json.loads(line)
-        except ValueError:  # cut off while it was written
+        except ValueError:  # incomplete line
             continue
     if failed:
         tail = (path.parent / f"{name}.log").read_text(errors="replace")[-4000:]
@@ -169,7 +169,7 @@ def run_child(arguments: argparse.Namespace) -> int:
 def run_section(
     arguments: argparse.Namespace, name: str, seconds: float, path: Path, work: Path
 ) -> Iterator[Row]:
-    """Run the tasks of a section one by one; each gives a row, also if it fails."""
+    """Run the tasks of a section; yield a row for each, including failures."""
     deadline = time.monotonic() + seconds
     try:
         for task, compute in start_section(arguments, name, work, deadline):
@@ -184,29 +184,31 @@ def run_section(
 def start_section(
     arguments: argparse.Namespace, name: str, work: Path, deadline: float
 ) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Import the engine, prepare a section, and give its tasks."""
-    import gpu_lab
+    """Import the engine, prepare a section, and return its tasks."""
+    import gpu_context
     import gpu_prediction
     import gpu_runs
     import gpu_steps
 
-    lab = gpu_lab.Lab.make(arguments.device, arguments.quick, arguments.data, work, deadline)
-    sections: dict[str, Callable[[gpu_lab.Lab], Iterator[gpu_lab.Task]]] = {
-        "environment": gpu_lab.environment,
-        "correctness": gpu_steps.correctness,
-        "training": gpu_steps.training,
-        "memory": gpu_runs.memory,
-        "resume": gpu_runs.resume,
-        "prediction": gpu_prediction.prediction,
-        "learning": gpu_runs.learning,
+    context = gpu_context.SectionContext.make(
+        arguments.device, arguments.quick, arguments.data, work, deadline
+    )
+    sections: dict[str, Callable[[gpu_context.SectionContext], Iterator[gpu_context.Task]]] = {
+        "environment": gpu_context.yield_environment_tasks,
+        "correctness": gpu_steps.yield_correctness_tasks,
+        "training": gpu_steps.yield_training_tasks,
+        "memory": gpu_runs.yield_memory_tasks,
+        "resume": gpu_runs.yield_resume_tasks,
+        "prediction": gpu_prediction.yield_prediction_tasks,
+        "learning": gpu_runs.yield_learning_tasks,
     }
-    return sections[name](lab)
+    return sections[name](context)
 
 
 def run_task(
     section: str, task: str, compute: Callable[[], dict[str, Any]], deadline: float
 ) -> Row:
-    """Measure one thing; ``ok`` among its measures says whether a check passed."""
+    """Run one task; ``ok`` among its measures is the result of its check."""
     begin = time.monotonic()
     if begin >= deadline:
         return make_row(section, task, None, note="no time left")
@@ -220,7 +222,7 @@ def run_task(
 
 
 def make_row(section: str, task: str, ok: bool | None, **values: Any) -> Row:
-    """Make a row; ``ok`` is None where nothing was checked."""
+    """Make a row; ``ok`` is None without a check."""
     return {"section": section, "task": task, "ok": ok, "measures": {}, "note": "", **values}
 
 
@@ -245,19 +247,19 @@ def save_failure(path: Path, row: Row) -> Row:
 
 
 def write_result(out: Path, result: dict[str, Any]) -> None:
-    """Write what is known so far."""
+    """Write the rows so far."""
     write_json(out / "gpu.json", result)
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
     os.replace(temporary, path)
 
 
 def read_commit() -> str:
-    """Read the commit of the code, empty where it is not known."""
+    """Return the commit of the code, or an empty text if it is unknown."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -266,7 +268,7 @@ def read_commit() -> str:
 
 
 def describe(row: Row) -> str:
-    """Say a row in one line."""
+    """Format a row in one line."""
     word = {True: "ok", False: "FAILED", None: "-"}[row["ok"]]
     measures = ", ".join(f"{name} {format_value(v)}" for name, v in row["measures"].items())
     text = "; ".join(part for part in (measures, row["note"], row.get("error", "")) if part)
@@ -285,7 +287,7 @@ def make_table(rows: list[Row]) -> str:
 
 
 def format_value(value: object) -> str:
-    """Round numbers to what a reader needs."""
+    """Format a value with rounded numbers."""
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
     if isinstance(value, dict):

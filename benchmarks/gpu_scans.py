@@ -1,4 +1,4 @@
-"""Scans for the GPU benchmark: made up in a moment, or a folder of real ones, as a project."""
+"""Project of the GPU benchmark, from synthetic scans or from a folder of real ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Shape = tuple[int, int, int]
 
 
 def make_scan(seed: int, shape: Shape) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-    """Make a scan ``(D, H, W)`` with a bright chamber, its veins, and distractors as bright.
+    """Synthesize a scan ``(D, H, W)`` with a bright chamber, its veins, and bright distractors.
 
     Parameters
     ----------
-    seed : the same gives the same voxels
+    seed : seed of the random numbers
     shape : voxels (D, H, W)
 
     Returns
@@ -33,13 +33,13 @@ def make_scan(seed: int, shape: Shape) -> tuple[npt.NDArray[np.float32], npt.NDA
     """
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
-    bend = [
+    displacement = [
         ndimage.zoom(
             rng.normal(0, 0.1, (4, 4, 4)).astype(np.float32), [n / 4 for n in shape], order=1
         )
         for _ in range(3)
     ]
-    z, y, x = (axis + field for axis, field in zip(grid, bend, strict=True))
+    z, y, x = (axis + field for axis, field in zip(grid, displacement, strict=True))
 
     def ball(center: tuple[float, ...], radii: tuple[float, ...]) -> npt.NDArray[np.bool_]:
         scaled = [(axis - c) / r for axis, c, r in zip((z, y, x), center, radii, strict=True)]
@@ -59,7 +59,7 @@ def make_scan(seed: int, shape: Shape) -> tuple[npt.NDArray[np.float32], npt.NDA
 
 
 def write_scans(folder: Path, shape: Shape) -> None:
-    """Write made-up scans to ``images/`` and the labels of all of them to ``labels/``."""
+    """Write synthetic scans to ``images/`` and all their labels to ``labels/``."""
     affine = np.diag([SPACING_MM] * 3 + [1.0])
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
@@ -75,16 +75,16 @@ def write_scans(folder: Path, shape: Shape) -> None:
 
 
 def make_project(work: Path, data: Path | None, shape: Shape) -> Project:
-    """Make a project of the first scans of a folder, or of made-up ones.
+    """Make a project of the first scans of a folder, or of synthetic ones.
 
     Parameters
     ----------
-    work : folder that everything is written to
-    data : folder with ``images/`` and ``labels/``; None makes scans up
-    shape : voxels (D, H, W) of made-up scans
+    work : folder of the project and its scans
+    data : folder with ``images/`` and ``labels/``; None: synthetic scans
+    shape : voxels (D, H, W) of synthetic scans
     """
     if data is None:
-        data = work / "made-up"
+        data = work / "synthetic"
         write_scans(data, shape)
     names = sorted(path.name for path in (data / "images").glob("*.nii*"))
     names = names[: LABELED + VALIDATION + UNLABELED]

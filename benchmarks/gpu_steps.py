@@ -1,4 +1,4 @@
-"""Training steps of the GPU benchmark: right numbers, and how fast."""
+"""Training steps of the GPU benchmark: correctness and speed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from functools import partial
 from unittest import mock
 
 import torch
-from gpu_lab import (
+from gpu_context import (
     CPU,
     METHODS,
     PRECISIONS,
-    Lab,
     Measures,
+    SectionContext,
     Task,
     build_model,
     build_stepper,
@@ -31,86 +31,100 @@ from napari_dycon.engine.data import loader
 from napari_dycon.engine.data.loader import BatchLoader
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.preparation import TrainingData
-from napari_dycon.engine.data.volumes import ResidentVolumes
+from napari_dycon.engine.data.volumes import ResidentVolumes, reserve_on_device
 from napari_dycon.engine.device import tune_for_training
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.methods.base import StepInputs, compute_losses
 from napari_dycon.engine.training.stepper import Stepper
 
 MAX_ERROR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}  # of losses; float32 also of gradients
-CPU_ERRORS = 3  # or as many times what the CPU's own float32 errs by
-FIRST_STEPS = 30  # supervised ones, so that networks predict something
-WARM_UP, PROFILED, WATCHED = 8, 20, 5  # steps
-MAX_STEPS, FEW_STEPS = 400, 50  # measured at most; too few to expect a lower loss
-Result = tuple[dict[str, float], list[Tensor]]  # parts of a loss; gradients
+MAX_ERROR_RATIO = 3  # or this multiple of the float32 error of the CPU
+PRETRAINING_STEPS = 30  # supervised, so that predictions are not constant
+WARM_UP_STEPS, PROFILED_STEPS, CHECKED_STEPS = 8, 20, 5
+MAX_STEPS = 400  # measured
+MIN_STEPS_TO_LEARN = 50  # the loss need not fall in fewer steps
+Result = tuple[dict[str, float], list[Tensor]]  # loss terms; gradients
 
 
-def correctness(lab: Lab) -> Iterator[Task]:
-    """One step of each method in float64 on the CPU, and in other precisions on the device."""
-    patch = {} if lab.quick else {"batch.patch_size": [32, 48, 64]}
-    config = lab.config(
+def yield_correctness_tasks(context: SectionContext) -> Iterator[Task]:
+    """Yield comparisons of a step of each method with float64 on the CPU."""
+    patch = {} if context.quick else {"batch.patch_size": [32, 48, 64]}
+    config = context.config(
         "dycon",
         **{"semi_supervised.teacher_noise_std": 0.0, "semi_supervised.pseudo_label_threshold": 0.5},
         **patch,
     )
-    data = lab.data(config)
-    model = build_model(data, lab.device)
-    batches = BatchLoader(data, lab.device, read_ahead=0)
-    _learn_a_little(lab, data, model, batches)
+    data = context.data(config)
+    model = build_model(data, context.device)
+    batches = BatchLoader(data, context.device, read_ahead=0)
+    _pretrain(context, data, model, batches)
     batch = batches.load_single(1000, data.unlabeled)
     batches.close()
     for method in METHODS:
-        yield method, partial(_compare, lab, method, model, batch)
+        yield method, partial(_compare_with_float64, context, method, model, batch)
 
 
-def _learn_a_little(
-    lab: Lab, data: TrainingData, model: TrainedModel, batches: BatchLoader
+def _pretrain(
+    context: SectionContext, data: TrainingData, model: TrainedModel, batches: BatchLoader
 ) -> None:
-    stepper = build_stepper(model, lab.device, torch.float32)
+    stepper = build_stepper(model, context.device, torch.float32)
     method = build_method(data.config.with_changes(method="supervised"))
-    for step in range(4 if lab.quick else FIRST_STEPS):
+    for step in range(4 if context.quick else PRETRAINING_STEPS):
         stepper.step(step, data.config, method, batches.load_single(step, []), 0.0, 0.01)
     stepper.read_step_outcomes(wait=True)
 
 
-def _compare(lab: Lab, method: str, model: TrainedModel, batch: Batch) -> Measures:
-    """Errors relative to float64, of the CPU in float32 as well, which is what can be asked."""
+def _compare_with_float64(
+    context: SectionContext, method: str, model: TrainedModel, batch: Batch
+) -> Measures:
+    """Measure errors relative to float64; the float32 error of the CPU sets the tolerance."""
     config = model.config.with_changes(method=method)
-    exact = _one_step(config, model, batch, CPU, torch.float64)
+    exact = _compute_step(config, model, batch, CPU, torch.float64)
     measures: Measures = {"loss": round(sum(exact[0].values()), 5)}
     passed = True
     runs = [("cpu float32", CPU, torch.float32)]
-    runs += [(f"{lab.device.type} {str(t)[6:]}", lab.device, t) for t in MAX_ERROR if lab.cuda]
-    runs += [("cpu bfloat16", CPU, torch.bfloat16)] * (not lab.cuda)
-    most: dict[str, float] = {}
-    with _without_tf32():
+    runs += [
+        (f"{context.device.type} {str(t)[6:]}", context.device, t)
+        for t in MAX_ERROR
+        if context.cuda
+    ]
+    runs += [("cpu bfloat16", CPU, torch.bfloat16)] * (not context.cuda)
+    tolerance: dict[str, float] = {}
+    with _disable_tf32():
         for name, device, dtype in runs:
-            found = _one_step(config, model, batch, device, dtype)
-            errors = _loss_errors(found[0], exact[0])
-            gradient = _gradient_error(found[1], exact[1])
+            result = _compute_step(config, model, batch, device, dtype)
+            errors = _loss_errors(result[0], exact[0])
+            gradient = _gradient_error(result[1], exact[1])
             worst = max(errors.values())
             measures[name] = {"loss": worst, "gradient": gradient}
             if name == "cpu float32":
-                most = {"loss": CPU_ERRORS * worst, "gradient": CPU_ERRORS * gradient}
+                tolerance = {
+                    "loss": MAX_ERROR_RATIO * worst,
+                    "gradient": MAX_ERROR_RATIO * gradient,
+                }
                 continue
-            passed &= worst <= max(MAX_ERROR[dtype], most["loss"])
+            passed &= worst <= max(MAX_ERROR[dtype], tolerance["loss"])
             if dtype == torch.float32:
-                passed &= gradient <= max(MAX_ERROR[dtype], most["gradient"])
+                passed &= gradient <= max(MAX_ERROR[dtype], tolerance["gradient"])
             if not passed:
                 measures[f"{name} parts"] = errors
     return {**measures, "ok": bool(passed)}
 
 
-def _one_step(
+def _compute_step(
     config: TrainConfig, model: TrainedModel, batch: Batch, device: torch.device, dtype: torch.dtype
 ) -> Result:
-    """Parts of the loss, and the student's gradients in float64 on the CPU."""
+    """Return the loss terms, and the gradients of the student in float64 on the CPU."""
     stored = torch.float64 if dtype == torch.float64 else torch.float32
     student, teacher = (
         copy.deepcopy(network).to(device, stored) for network in (model.student, model.teacher)
     )
     inputs = StepInputs(
-        student, teacher, _moved(batch, device, stored), 0.5, torch.Generator(device).manual_seed(0)
+        student,
+        teacher,
+        _move_batch(batch, device, stored),
+        0.5,
+        torch.Generator(device).manual_seed(0),
     )
     method = build_method(config)
     if dtype == torch.float64:
@@ -118,7 +132,7 @@ def _one_step(
         loss = torch.stack([part.double() for part in parts.values()]).sum()
     else:
         parts, loss = compute_losses(method, inputs, device, dtype)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     gradients = [
         (torch.zeros_like(p) if p.grad is None else p.grad).cpu().double()
         for p in student.parameters()
@@ -126,21 +140,21 @@ def _one_step(
     return {name: float(part.detach()) for name, part in parts.items()}, gradients
 
 
-def _moved(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
-    def moved(part: LabeledBatch | UnlabeledBatch) -> dict[str, Tensor]:
-        # Positions stay as they are: rounded otherwise, they could fall into another region.
+def _move_batch(batch: Batch, device: torch.device, dtype: torch.dtype) -> Batch:
+    def move(part: LabeledBatch | UnlabeledBatch) -> dict[str, Tensor]:
+        # Positions keep their precision: rounded, they could be in another region.
         found = {name: tensor.to(device) for name, tensor in part._asdict().items()}
         return found | {"image": found["image"].to(dtype)}
 
     assert batch.unlabeled is not None
-    return Batch(LabeledBatch(**moved(batch.labeled)), UnlabeledBatch(**moved(batch.unlabeled)))
+    return Batch(LabeledBatch(**move(batch.labeled)), UnlabeledBatch(**move(batch.unlabeled)))
 
 
 def _loss_errors(found: dict[str, float], exact: dict[str, float]) -> dict[str, float]:
-    """Relative errors; of parts that are next to nothing, relative to a hundredth of the sum."""
-    least = 0.01 * abs(sum(exact.values())) + 1e-12
+    """Return relative errors; of small terms relative to a hundredth of the sum."""
+    floor = 0.01 * abs(sum(exact.values())) + 1e-12
     return {
-        name: _finite(abs(found[name] - value) / max(abs(value), least))
+        name: _finite(abs(found[name] - value) / max(abs(value), floor))
         for name, value in exact.items()
     }
 
@@ -152,12 +166,12 @@ def _gradient_error(found: list[Tensor], exact: list[Tensor]) -> float:
 
 
 def _finite(error: float) -> float:
-    """A number that JSON can hold and that no threshold lets pass."""
+    """Return the error, or a huge number that JSON can represent if it is not finite."""
     return float(f"{error:.3g}") if math.isfinite(error) else 1e9
 
 
 @contextlib.contextmanager
-def _without_tf32() -> Iterator[None]:
+def _disable_tf32() -> Iterator[None]:
     precision, allowed = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
@@ -168,57 +182,66 @@ def _without_tf32() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = allowed
 
 
-def training(lab: Lab) -> Iterator[Task]:
-    """Speed, memory, idle GPU and waits of runs at two plans."""
-    tune_for_training(lab.device)
+def yield_training_tasks(context: SectionContext) -> Iterator[Task]:
+    """Yield speed, memory, idle time and synchronizations of runs with two plans."""
+    tune_for_training(context.device)
     preset = {"left-atrium": "left-atrium", "default": "default"}
     runs = [("left-atrium", method, "bfloat16", "") for method in METHODS]
     runs += [("left-atrium", "dycon", name, "") for name in ("float32", "float16")]
     runs += [("default", "dycon", name, "") for name in PRECISIONS]
     runs += [("default", "supervised", "bfloat16", "")]
     runs += [("default", "dycon", "bfloat16", variant) for variant in ("contiguous", "mapped")]
-    if lab.quick:
+    if context.quick:
         runs = [run for run in runs if run[2] == "float32"] + runs[:2]
     plans = {
-        name: lab.data(lab.config("dycon", chosen, **{"semi_supervised.start": 0.0}))
+        name: context.data(context.config("dycon", chosen, **{"semi_supervised.start": 0.0}))
         for name, chosen in preset.items()
     }
     for number, (plan, method, precision, variant) in enumerate(runs):
         name = " ".join(filter(None, (plan, method, precision, variant)))
-        left = len(runs) - number
+        runs_left = len(runs) - number
         yield (
             name,
-            partial(_measure, lab, plans[plan], method, PRECISIONS[precision], variant, left),
+            partial(
+                _measure, context, plans[plan], method, PRECISIONS[precision], variant, runs_left
+            ),
         )
 
 
 def _measure(
-    lab: Lab, data: TrainingData, method: str, dtype: torch.dtype, variant: str, left: int
+    context: SectionContext,
+    data: TrainingData,
+    method: str,
+    dtype: torch.dtype,
+    variant: str,
+    runs_left: int,
 ) -> Measures:
-    """Take steps as a run does, for a share of the time: one of ``left`` runs to measure."""
-    seconds = 0.3 if lab.quick else min(0.6 * lab.left() / left, 20.0)
+    """Take steps as a run does, for a fraction of the remaining time."""
+    seconds = 0.3 if context.quick else min(0.6 * context.remaining_s() / runs_left, 20.0)
     config = data.config.with_changes(method=method)
-    nothing = variant == "mapped"
+    keep_mapped = variant == "mapped"
     with mock.patch.object(
-        loader, "reserve_on_device", (lambda *_: None) if nothing else loader.reserve_on_device
+        loader, "reserve_on_device", (lambda *_: None) if keep_mapped else reserve_on_device
     ):
-        if lab.cuda:
+        if context.cuda:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        model = build_model(data, lab.device, channels_last=variant != "contiguous")
-        trainer = Trainer(lab, data, config, model, build_stepper(model, lab.device, dtype))
+        model = build_model(data, context.device, channels_last=variant != "contiguous")
+        trainer = MeasuredTrainer(
+            context, data, config, model, build_stepper(model, context.device, dtype)
+        )
         try:
-            warm_up_ms = lab.milliseconds(lambda: trainer.take(WARM_UP))
+            warm_up_ms = context.milliseconds(lambda: trainer.take(WARM_UP_STEPS))
             flops = trainer.count_flops() if variant == "" else None
-            while lab.cuda and not nothing and trainer.step < 60 and not trainer.resident:
+            while context.cuda and not keep_mapped and trainer.step < 60 and not trainer.resident:
                 trainer.take(1)
             measures = trainer.run_for(seconds)
             measures["warm-up s"] = warm_up_ms / 1e3
             if flops:
                 measures["TFLOP per step"] = flops / 1e12
                 measures["TFLOP/s"] = flops / 1e12 * measures["steps/s"]
-            if lab.cuda:
-                measures |= trainer.watch()
+            if context.cuda:
+                measures |= trainer.measure_waits()
         finally:
             trainer.batches.close()
     return {
@@ -228,20 +251,20 @@ def _measure(
     }
 
 
-class Trainer:
-    """Takes steps and keeps what is measured of them."""
+class MeasuredTrainer:
+    """Takes steps and measures them."""
 
     def __init__(
         self,
-        lab: Lab,
+        context: SectionContext,
         data: TrainingData,
         config: TrainConfig,
         model: TrainedModel,
         stepper: Stepper,
     ) -> None:
-        self.lab, self.config, self.model, self.stepper = lab, config, model, stepper
+        self.context, self.config, self.model, self.stepper = context, config, model, stepper
         self.unlabeled = [] if config.method == "supervised" else data.unlabeled
-        self.batches = BatchLoader(data, lab.device)
+        self.batches = BatchLoader(data, context.device)
         self.method = build_method(config)
         self.step = 0
         self.losses: list[Tensor] = []
@@ -249,11 +272,11 @@ class Trainer:
 
     @property
     def resident(self) -> bool:
-        """Whether all scans lie on the GPU."""
+        """Whether all scans are in GPU memory."""
         return isinstance(self.batches._volumes, ResidentVolumes)
 
     def take(self, count: int) -> None:
-        """Take steps; the host goes ahead of the GPU as in a run."""
+        """Take steps; the host runs ahead of the GPU as in a run."""
         for _ in range(count):
             begin = time.perf_counter()
             batch = self.batches.get(self.step, self.unlabeled)
@@ -266,80 +289,83 @@ class Trainer:
 
     def run_for(self, seconds: float) -> Measures:
         """Measure steps for some seconds."""
-        lab, first = self.lab, self.step
+        context, first = self.context, self.step
         self.batch_s = 0.0
-        lab.synchronize()
+        context.synchronize()
         begin = time.perf_counter()
         while time.perf_counter() - begin < seconds and self.step - first < MAX_STEPS:
             self.take(1)
         launched = time.perf_counter()
-        lab.synchronize()
+        context.synchronize()
         end = time.perf_counter()
         count = self.step - first
         finite = [taken for _, taken in self.stepper.read_step_outcomes(wait=True)]
         losses = torch.stack(self.losses).float().tolist()
-        few = max(len(losses) // 10, 1)
-        start, stop = (sum(part) / few for part in (losses[:few], losses[-few:]))
-        good = all(map(math.isfinite, losses)) and (count < FEW_STEPS or stop < start)
+        count_averaged = max(len(losses) // 10, 1)
+        start, stop = (
+            sum(part) / count_averaged
+            for part in (losses[:count_averaged], losses[-count_averaged:])
+        )
+        good = all(map(math.isfinite, losses)) and (count < MIN_STEPS_TO_LEARN or stop < start)
         measures: Measures = {
             "ok": bool(good and all(finite)),
             "steps": count,
             "steps/s": count / (end - begin),
             "ms": (end - begin) / count * 1e3,
-            "host ahead ms": (end - launched) * 1e3,  # of the GPU, at the end; 0: the GPU waited
+            "host ahead ms": (end - launched) * 1e3,  # at the end; 0: the GPU was waiting
             "batch ms": self.batch_s / count * 1e3,
             "loss": [round(start, 4), round(stop, 4)],
             "volumes": "resident" if self.resident else "mapped",
         }
-        if lab.cuda:
+        if context.cuda:
             measures["peak GiB"] = torch.cuda.max_memory_allocated() / 2**30
             measures["reserved GiB"] = torch.cuda.max_memory_reserved() / 2**30
         return measures
 
     def count_flops(self) -> int:
-        """Operations of convolutions and matrix products in a step, forth and back."""
+        """Count the operations of convolutions and matrix products in a step."""
         with FlopCounterMode(display=False) as counter:
             self.take(1)
         return int(counter.get_total_flops())
 
-    def watch(self) -> Measures:
-        """Waits of the host for the GPU in a step, and the share of time without a kernel."""
+    def measure_waits(self) -> Measures:
+        """Measure waits of the host for the GPU per step, and the fraction of idle time."""
         measures: Measures = {}
-        self.lab.synchronize()
+        self.context.synchronize()
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
             try:
-                self.take(WATCHED)
+                self.take(CHECKED_STEPS)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
         waits = [w for w in found if "synchroniz" in str(w.message)]
-        places = {f"{w.filename.rsplit('/', 1)[-1]}:{w.lineno}" for w in waits}
-        measures["waits/step"] = len(waits) / WATCHED
-        if places:
-            measures["where"] = sorted(places)[:8]
+        locations = {f"{w.filename.rsplit('/', 1)[-1]}:{w.lineno}" for w in waits}
+        measures["waits/step"] = len(waits) / CHECKED_STEPS
+        if locations:
+            measures["locations"] = sorted(locations)[:8]
         try:
-            measures["GPU idle"] = self._idle_share()
-        except Exception as error:  # CUPTI may be missing, or not be allowed
+            measures["GPU idle"] = self._measure_idle_fraction()
+        except Exception as error:  # CUPTI may be missing or not permitted
             measures["GPU idle"] = f"not measured ({str(error).splitlines()[0][:80]})"
         return measures
 
-    def _idle_share(self) -> float:
-        """Time without a kernel, from the first to the last of some steps."""
-        self.lab.synchronize()
+    def _measure_idle_fraction(self) -> float:
+        """Return the fraction of time without a kernel, during some steps."""
+        self.context.synchronize()
         activities = [torch.profiler.ProfilerActivity.CUDA]
         with torch.profiler.profile(activities=activities) as profile:
-            self.take(PROFILED)
-            self.lab.synchronize()
+            self.take(PROFILED_STEPS)
+            self.context.synchronize()
         kernels = sorted(
             (event.time_range.start, event.time_range.end)
             for event in profile.events()
-            if event.device_type == torch.autograd.DeviceType.CUDA
+            if event.device_type == torch.autograd.DeviceType.CUDA  # type: ignore[attr-defined]
             and not getattr(event, "is_user_annotation", False)  # spans, not kernels
             and not event.name.startswith("Optimizer.")
         )
         if not kernels:
-            raise RuntimeError("the profiler saw no kernel")
+            raise RuntimeError("the profiler recorded no kernel")
         busy, end = 0.0, kernels[0][0]
         for start, stop in kernels:
             busy += max(stop - max(start, end), 0.0)

@@ -1,24 +1,24 @@
-"""Ways to predict a scan: processor seconds and Dice of each structure, same networks, same scans.
+"""Compare ways of predicting a scan: processor time and Dice with the same networks and scans.
 
 ``python benchmarks/predict.py --data demo|hippocampus|left-atrium --work DIR [--seeds 0 1 2]
-[--steps 1000] [--scans 10] [--precision float32] [--set spacing=[1.25,1.25,1.25]]``
+[--steps 1000] [--scans 10] [--precision float32] [--set preprocessing.spacing=[1.25,1.25,1.25]]``
 
-A network is trained for each seed (kept in ``DIR`` and not trained again), with four labeled cases.
-``demo`` is the synthetic cohort; the others are read from ``$NAPARI_DYCON_DATA``. Scans that
-predictions are made for take no part in training. Each way runs on one thread:
+One network is trained for each seed with four labeled cases, and kept in ``DIR``. ``demo`` is the
+synthetic cohort; the other datasets are read from ``$NAPARI_DYCON_DATA``. Predicted scans are not
+part of the training. Every method runs on one thread:
 
-- ``overlapping``: windows of the patch that overlap by half, edges repeated to fill the last ones,
-  both networks in three sizes each: what this program did before.
-- ``published``: student and teacher, windows of the patch, of which one follows the other after 18,
-  18 and 4 voxels (x, y, z), one at a time: how the left atrium's published figures are evaluated.
+- ``overlapping``: windows of the patch size that overlap by half, padded by replication, both
+  networks at three scales each; the previous method of this program.
+- ``published``: student and teacher, windows of the patch size with a stride of 18, 18 and 4 voxels
+  (x, y, z), one at a time; the published evaluation on the left atrium.
 - ``one size``, ``patch windows``, ``larger windows``, ``whole``: windows that overlap by a quarter
-  of a patch; student and teacher each see one size, the latter a smaller one but in ``one size``.
-  Windows are as large as patches, a quarter longer, or as the scan.
-- ``default``: as patch windows or larger ones, as was decided when the run ended.
-- ``with atlases``: the default with label fusion, where the preset has it.
+  of a patch; student and teacher each see one scale, the teacher a smaller one except in ``one
+  size``. Windows are as large as patches, a quarter longer, or as large as the scan.
+- ``default``: patch windows or larger windows, as chosen at the end of the run.
+- ``with atlases``: the default with atlas fusion, if the preset has it.
 
-Differences are paired: network by network and scan by scan, with their standard error. Printed are
-one table and one JSON line.
+Differences are paired by network and scan and given with their standard error. Prints a table and
+one line of JSON, which ``benchmarks/results/predict-*.json`` hold.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ CPU = torch.device("cpu")
 LABELED = 4
 PUBLISHED_STRIDE = (4, 18, 18)  # z, y, x
 REFERENCE = "overlapping"
-Way = Callable[[TrainedModel, Volume, torch.dtype], np.ndarray[Any, Any]]
+PredictionMethod = Callable[[TrainedModel, Volume, torch.dtype], np.ndarray[Any, Any]]
 
 
 def main() -> None:
-    """Train what is missing, predict, print."""
+    """Train missing networks, predict and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=("demo", "hippocampus", "left-atrium"), default="demo")
     parser.add_argument("--work", type=Path, required=True)
@@ -73,34 +73,38 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--scans", type=int, default=10)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--ways", nargs="+", default=[*WAYS, "with atlases"])
+    parser.add_argument(
+        "--prediction-methods", nargs="+", default=[*PREDICTION_METHODS, "with atlases"]
+    )
     parser.add_argument("--set", action="append", default=[])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dtype = getattr(torch, arguments.precision)
-    found: dict[str, list[Any]] = {way: [] for way in arguments.ways}
+    found: dict[str, list[Any]] = {name: [] for name in arguments.prediction_methods}
     names: list[str] = []
     for seed in arguments.seeds:
         project, scans = prepare(arguments, seed)
         run = train(arguments, project, seed)
         names = [c.name for c in project.classes]
         model = load_model(run.weights_path)
-        for way in arguments.ways:
+        for prediction_method in arguments.prediction_methods:
             used = model
-            if way == "with atlases":
+            if prediction_method == "with atlases":
                 used = attach_atlases(project, run, model, CPU, dtype, lambda _: None)
-            found[way].append([measure(used, way, *scan, dtype) for scan in scans])
-            print(f"seed {seed}, {way}: done", file=sys.stderr, flush=True)
+            found[prediction_method].append(
+                [measure(used, prediction_method, *scan, dtype) for scan in scans]
+            )
+            print(f"seed {seed}, {prediction_method}: done", file=sys.stderr, flush=True)
     report(arguments, names, found)
 
 
 def prepare(arguments: argparse.Namespace, seed: int) -> tuple[Project, list[tuple[Path, Path]]]:
-    """Project of a seed, and scans with their truth that it does not know."""
+    """Return the project of a seed, and held-out scans with their labels."""
     folder = arguments.work / f"{arguments.data}-{seed}"
     scans = folder / "scans"
     if not scans.exists():
         shutil.rmtree(folder, ignore_errors=True)
-        images, labels, names, classes = source(arguments, seed)
+        images, labels, names, classes = find_source(arguments, seed)
         groups = {"images": names[: -arguments.scans], "labels": names[:LABELED]}
         for group, chosen in groups.items():
             (folder / group).mkdir(parents=True, exist_ok=True)
@@ -117,8 +121,10 @@ def prepare(arguments: argparse.Namespace, seed: int) -> tuple[Project, list[tup
     return Project.open(folder / "project"), pairs
 
 
-def source(arguments: argparse.Namespace, seed: int) -> tuple[Path, Path, list[str], list[str]]:
-    """Folders of scans and of labels, names in the order of their use, and the structures."""
+def find_source(
+    arguments: argparse.Namespace, seed: int
+) -> tuple[Path, Path, list[str], list[str]]:
+    """Return the folders of scans and labels, file names in order of use, and class names."""
     if arguments.data == "demo":
         cohort = arguments.work / "cohort"
         if not (cohort / "truth").exists():
@@ -134,28 +140,30 @@ def source(arguments: argparse.Namespace, seed: int) -> tuple[Path, Path, list[s
 
 
 def train(arguments: argparse.Namespace, project: Project, seed: int) -> Any:
-    """The finished run of a seed, trained in a process of its own where it is missing."""
+    """Return the finished run of a seed; train it in a new process if it is missing."""
     finished = [run for run in project.runs.list() if run.metrics_path.exists()]
     if not finished:
-        words = [sys.executable, "-m", "napari_dycon", "train", project.path, "--json"]
-        words += ["--steps", arguments.steps, "--seed", seed, "--device", "cpu"]
-        words += [f"--set={pair}" for pair in arguments.set]
-        subprocess.run([str(word) for word in words], check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "napari_dycon", "train", project.path, "--json"]
+        command += ["--steps", arguments.steps, "--seed", seed, "--device", "cpu"]
+        command += [f"--set={pair}" for pair in arguments.set]
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
         finished = [run for run in project.runs.list() if run.metrics_path.exists()]
     return finished[-1]
 
 
 def measure(
-    model: TrainedModel, way: str, image: Path, truth: Path, dtype: torch.dtype
+    model: TrainedModel, prediction_method: str, image: Path, truth: Path, dtype: torch.dtype
 ) -> tuple[float, list[float]]:
-    """Processor seconds of one scan, and Dice of each structure."""
+    """Return the processor seconds of one scan, and Dice of each structure."""
     volume = read_scan([image], image.name)
     label = read_label(truth, reference=volume).array
     begin = time.process_time()
-    if way == "with atlases":
+    if prediction_method == "with atlases":
         mask = predict.predict_volume(model, volume, CPU, dtype).mask
     else:
-        mask = WAYS[way](dataclasses.replace(model, atlases=()), volume, dtype)
+        mask = PREDICTION_METHODS[prediction_method](
+            dataclasses.replace(model, atlases=()), volume, dtype
+        )
     seconds = time.process_time() - begin
     dice = []
     for value in model.class_values:
@@ -164,8 +172,10 @@ def measure(
     return seconds, dice
 
 
-def as_mask(model: TrainedModel, probabilities: Tensor, volume: Volume) -> np.ndarray[Any, Any]:
-    """Label values ``(D, H, W)`` of probabilities on any grid over the scan."""
+def resample_to_mask(
+    model: TrainedModel, probabilities: Tensor, volume: Volume
+) -> np.ndarray[Any, Any]:
+    """Return label values ``(D, H, W)`` of probabilities on any grid over the scan."""
     if tuple(probabilities.shape[1:]) != volume.shape:
         probabilities = F.interpolate(
             probabilities[None], size=volume.shape, mode="trilinear", align_corners=False
@@ -174,8 +184,8 @@ def as_mask(model: TrainedModel, probabilities: Tensor, volume: Volume) -> np.nd
     return np.asarray(values[probabilities.argmax(dim=0).numpy()])
 
 
-def both_networks(model: TrainedModel, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Student's and teacher's mean softmax output of a window."""
+def average_networks(model: TrainedModel, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return a function that computes the mean softmax output of student and teacher."""
 
     def compute(x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
@@ -189,7 +199,7 @@ def both_networks(model: TrainedModel, dtype: torch.dtype) -> Callable[[Tensor],
 def predict_overlapping(
     model: TrainedModel, volume: Volume, dtype: torch.dtype
 ) -> np.ndarray[Any, Any]:
-    """Windows of the patch overlapping by half, three sizes, both networks."""
+    """Predict with windows that overlap by half, at three scales, with both networks."""
     image = torch.from_numpy(prepare_image(volume, model.config))
     patch, stride = model.config.batch.patch_size, model.config.network.stride
     assert patch is not None
@@ -203,7 +213,7 @@ def predict_overlapping(
             view,
             roi_size=window,
             sw_batch_size=1,
-            predictor=both_networks(model, dtype),
+            predictor=average_networks(model, dtype),
             overlap=0.5,
             mode="gaussian",
             padding_mode="replicate",
@@ -211,14 +221,14 @@ def predict_overlapping(
         total = total + F.interpolate(
             stitched, size=volume.shape, mode="trilinear", align_corners=False
         )
-    return as_mask(model, total[0], volume)
+    return resample_to_mask(model, total[0], volume)
 
 
 @torch.inference_mode()
 def predict_published(
     model: TrainedModel, volume: Volume, dtype: torch.dtype
 ) -> np.ndarray[Any, Any]:
-    """Mean of dense windows of the patch, one at a time; edges of smaller scans are repeated."""
+    """Average dense windows, one at a time; smaller scans are padded by replication."""
     image = torch.from_numpy(prepare_image(volume, model.config))
     patch = model.config.batch.patch_size
     assert patch is not None
@@ -226,28 +236,32 @@ def predict_published(
     missing = [max(side - length, 0) for length, side in zip(shape, patch, strict=True)]
     padding = [n for length in reversed(missing) for n in (length // 2, length - length // 2)]
     padded = F.pad(image[None], padding, mode="replicate")
-    compute = both_networks(model, dtype)
+    compute = average_networks(model, dtype)
     total = torch.zeros(1, len(model.class_values) + 1, *padded.shape[2:])
     count = torch.zeros(padded.shape[2:])
     for window in dense_patch_slices(padded.shape[2:], patch, PUBLISHED_STRIDE):
         total[(..., *window)] += compute(padded[(..., *window)])
         count[window] += 1
-    inside = [slice(n // 2, n // 2 + length) for n, length in zip(missing, shape, strict=True)]
-    return as_mask(model, (total / count)[(0, slice(None), *inside)], volume)
+    crop: list[Any] = [
+        slice(n // 2, n // 2 + length) for n, length in zip(missing, shape, strict=True)
+    ]
+    return resample_to_mask(model, (total / count)[(0, slice(None), *crop)], volume)
 
 
-def predict_few_windows(scales: tuple[float, ...], side: float | None = None) -> Way:
-    """Student and teacher by turns over sizes, in windows of a side or of the model's own."""
+def predict_few_windows(scales: tuple[float, ...], side: float | None = None) -> PredictionMethod:
+    """Return a method with student and teacher at alternating scales, and a window side."""
 
-    def way(model: TrainedModel, volume: Volume, dtype: torch.dtype) -> np.ndarray[Any, Any]:
+    def predict_method(
+        model: TrainedModel, volume: Volume, dtype: torch.dtype
+    ) -> np.ndarray[Any, Any]:
         config = model.config.with_changes({"inference.tta_scales": scales})
         used = dataclasses.replace(model, config=config, window_side=side or model.window_side)
         return predict.predict_volume(used, volume, CPU, dtype).mask
 
-    return way
+    return predict_method
 
 
-WAYS: dict[str, Any] = {
+PREDICTION_METHODS: dict[str, Any] = {
     REFERENCE: predict_overlapping,
     "published": predict_published,
     "one size": predict_few_windows((1.0, 1.0), side=1.0),
@@ -259,25 +273,25 @@ WAYS: dict[str, Any] = {
 
 
 def report(arguments: argparse.Namespace, names: list[str], found: dict[str, list[Any]]) -> None:
-    """Print the table and the JSON line."""
+    """Print the table and the line of JSON."""
     seconds = {w: np.array([[s for s, _ in run] for run in runs]) for w, runs in found.items()}
     dice = {w: np.array([[d for _, d in run] for run in runs]) for w, runs in found.items()}
     reference = REFERENCE if REFERENCE in found else next(iter(found))
-    rows = list(table_rows(names, seconds, dice, reference))
+    rows = list(make_table_rows(names, seconds, dice, reference))
     print(f"{arguments.data}, {len(arguments.seeds)} networks, {arguments.scans} scans each")
-    print("| way | s a scan | times faster | " + " | ".join(f"Dice {n}" for n in names) + " |")
+    print("| method | s per scan | speedup | " + " | ".join(f"Dice {n}" for n in names) + " |")
     print("|" + "---|" * (3 + len(names)))
     for row in rows:
-        cells = [f"{row['seconds']:.2f}", f"{row['faster']:.1f}"]
+        cells = [f"{row['seconds']:.2f}", f"{row['speedup']:.1f}"]
         for name in names:
             mean, gain, error = row["dice"][name]
             cells.append(f"{mean:.4f} ({gain:+.4f} ± {error:.4f})")
-        print(f"| {row['way']} | " + " | ".join(cells) + " |")
+        print(f"| {row['method']} | " + " | ".join(cells) + " |")
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
     ).stdout.strip()  # fmt: skip
-    about = {
+    metadata = {
         "benchmark": "predict",
         "command": " ".join(["python", "benchmarks/predict.py", *sys.argv[1:]]),
         "commit": commit,
@@ -286,28 +300,30 @@ def report(arguments: argparse.Namespace, names: list[str], found: dict[str, lis
         "precision": arguments.precision,
         "steps": arguments.steps,
     }
-    print(json.dumps({**about, "rows": rows}))
+    print(json.dumps({**metadata, "rows": rows}))
 
 
-def table_rows(
+def make_table_rows(
     names: list[str],
     seconds: dict[str, np.ndarray[Any, Any]],
     dice: dict[str, np.ndarray[Any, Any]],
     reference: str,
 ) -> Iterator[dict[str, Any]]:
-    """One row a way: median seconds, ratio, and mean Dice with the paired difference."""
-    for way in seconds:
+    """Yield one row for each method: median seconds, speedup, mean Dice and paired gain."""
+    for prediction_method in seconds:
         row: dict[str, Any] = {
-            "way": way,
-            "seconds": round(float(np.median(seconds[way])), 3),
-            "faster": round(float(seconds[reference].mean() / seconds[way].mean()), 2),
+            "method": prediction_method,
+            "seconds": round(float(np.median(seconds[prediction_method])), 3),
+            "speedup": round(
+                float(seconds[reference].mean() / seconds[prediction_method].mean()), 2
+            ),
             "dice": {},
         }
         for number, name in enumerate(names):
-            gained = (dice[way] - dice[reference])[:, :, number].ravel()
-            error = float(gained.std(ddof=1) / len(gained) ** 0.5) if len(gained) > 1 else 0.0
-            mean = float(dice[way][:, :, number].mean())
-            row["dice"][name] = [round(v, 4) for v in (mean, float(gained.mean()), error)]
+            gains = (dice[prediction_method] - dice[reference])[:, :, number].ravel()
+            error = float(gains.std(ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else 0.0
+            mean = float(dice[prediction_method][:, :, number].mean())
+            row["dice"][name] = [round(v, 4) for v in (mean, float(gains.mean()), error)]
         yield row
 
 

@@ -1,25 +1,28 @@
-"""Time and memory of a training step and of a prediction, against a plain reference.
+"""Measure time and memory of a training step and of a prediction, compared with a plain reference.
 
 ``python benchmarks/speed.py [--threads N] [--pairs N] [--norm group|instance] [--quick]``
 
-The reference (``_plain_reference.py``) computes the same network and losses straightforwardly, and
-predicts with the sliding window of the published evaluation (112 x 112 x 80 voxels, stride
-18 x 18 x 4). Each variant runs in a process of its own, with the memory settings that it would have
-in a training; the processes take their steps in turn, and medians are shown.
+The reference (``_plain_reference.py``) computes the same network and losses in a straightforward
+way, and predicts with the sliding window of the published evaluation (112 x 112 x 80 voxels, stride
+18 x 18 x 4). Each variant runs in its own process with the memory settings of a training run; the
+processes take steps in turn, and medians are reported.
 
-Seconds are processor seconds of all threads, which compare on a machine that has other work; with
-more than one thread they contain waiting for each other there. Memory is the highest resident size
-(``VmHWM``) above that before the first step; Linux alone tells it. Where memory is short, trainings
-give freed memory back at once (*least memory*), and compute features twice (*checkpointing*).
+Seconds are processor seconds of all threads, which are comparable on a machine that runs other
+programs; with more than one thread they include waiting times between threads. Memory is the peak
+resident size (``VmHWM``) above the size before the first step, available on Linux only. If memory
+is short, training runs return freed memory at once (*least memory*) and compute features twice
+(*checkpointing*).
 
-Of a prediction one window is timed in each way, and the time of a scan is that times the number of
-its windows. Scans a minute are those of the processor seconds divided by the threads.
+For a prediction one window is timed, and multiplied by the number of windows of a scan. Scans per
+minute are computed from the processor seconds divided by the threads. Prints a table and one line
+of JSON, which ``benchmarks/results/speed.json`` holds.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import math
 import os
@@ -47,29 +50,29 @@ from napari_dycon.engine.network import SegmentationNetwork, build_network
 from napari_dycon.engine.training.optimizer import allocate_state, build_optimizer
 from napari_dycon.engine.training.stepper import Stepper
 
-SCAN = (96, 160, 160)  # voxels of the scan that is predicted
+SCAN = (96, 160, 160)  # voxels of the predicted scan
 METHODS = ("supervised", "dycon")
 Step = Callable[[], object]
 
 
 def main() -> None:
-    """Print a table and a line of JSON, or serve as the process of one variant."""
+    """Print a table and a line of JSON, or run the worker process of one variant."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=5, help="measured steps of each variant")
     parser.add_argument("--norm", choices=("group", "instance"), default="group")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--quick", action="store_true", help="a small network, to try this file")
+    parser.add_argument("--quick", action="store_true", help="a small network, to test this script")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.worker:
-        serve(arguments)
+        run_worker(arguments)
         return
     rows = [row for method in arguments.methods for row in measure_steps(arguments, method)]
     rows += measure_prediction(arguments)
     batch_seconds = measure_batches(make_settings(arguments, "dycon"))
-    print("| | variant | seconds | times as fast | peak, MB | share | scans/min |")
+    print("| | variant | seconds | speedup | peak, MB | relative memory | scans/min |")
     print("|---|---|---|---|---|---|---|")
     for row in rows:
         values = [row["task"], row["variant"], f"{row['seconds']:.3f}", f"{row['speedup']:.2f}"]
@@ -121,28 +124,28 @@ def prepare(config: TrainConfig, variant: str) -> Step:
     dtype, _, saving = variant.partition("-")
     reset_glibc_malloc() if saving else tune_glibc_malloc()
     config = config.with_changes({"batch.activation_checkpointing": saving == "checkpointing"})
-    return prepare_own(config, network, batch, getattr(torch, dtype))
+    return prepare_package_step(config, network, batch, getattr(torch, dtype))
 
 
-def prepare_own(
+def prepare_package_step(
     config: TrainConfig, student: SegmentationNetwork, batch: Batch, dtype: torch.dtype
 ) -> Step:
-    """Return a function that takes one step of this package."""
+    """Return a function that takes one step with this package."""
     student.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     teacher = copy.deepcopy(student).requires_grad_(False)
     optimizer = build_optimizer(config, student)
     allocate_state(optimizer)
-    own = Stepper(student, teacher, optimizer, torch.device("cpu"), dtype)
+    stepper = Stepper(student, teacher, optimizer, torch.device("cpu"), dtype)
     method = build_method(config)
-    return lambda: own.step(100, config, method, batch, 1.0, config.optimizer.learning_rate)
+    return lambda: stepper.step(100, config, method, batch, 1.0, config.optimizer.learning_rate)
 
 
-def serve(arguments: argparse.Namespace) -> None:
-    """Take a step for every line of the input, and print its processor seconds and the peak."""
+def run_worker(arguments: argparse.Namespace) -> None:
+    """Take a step for every line of standard input; print its processor seconds and the peak."""
     method, variant = arguments.worker.split(":")
     step = prepare(make_settings(arguments, method), variant)
     before = read_status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the highest size starts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     for _ in sys.stdin:
         begin = time.process_time()
         step()
@@ -159,7 +162,7 @@ def read_status(name: str) -> float:
 
 
 def measure_steps(arguments: argparse.Namespace, method: str) -> list[dict[str, object]]:
-    """Let all variants take steps in turn, the first of each unmeasured."""
+    """Measure steps of all variants in turn, without the first of each."""
     variants = ["plain", "float32", "float32-least memory", "float32-checkpointing"]
     variants += ["bfloat16"] if is_bfloat16_faster() else []
     command = [sys.executable, *sys.argv, "--worker"]
@@ -186,10 +189,10 @@ def measure_steps(arguments: argparse.Namespace, method: str) -> list[dict[str, 
     plain_peak = taken[0][-1][1]
     rows = []
     for variant, steps in zip(variants, taken, strict=True):
-        own = [seconds for seconds, _ in steps[1:]]
-        ratios = [a / b for a, b in zip(plain, own, strict=True)]
+        measured = [seconds for seconds, _ in steps[1:]]
+        ratios = [a / b for a, b in zip(plain, measured, strict=True)]
         row: dict[str, object] = {"task": f"{method} step", "variant": variant}
-        row |= {"seconds": statistics.median(own), "speedup": statistics.median(ratios)}
+        row |= {"seconds": statistics.median(measured), "speedup": statistics.median(ratios)}
         row |= {"peak_mb": steps[-1][1], "memory_share": steps[-1][1] / plain_peak}
         rows.append(row)
     return rows
@@ -197,11 +200,11 @@ def measure_steps(arguments: argparse.Namespace, method: str) -> list[dict[str, 
 
 @torch.no_grad()
 def measure_prediction(arguments: argparse.Namespace) -> list[dict[str, object]]:
-    """Time one window in both ways, in turn, and multiply by the windows of a scan."""
+    """Time one window of both kinds in turn, and multiply by the windows of a scan."""
     config = make_settings(arguments, "dycon")
     assert config.batch.patch_size is not None
     plain = build_network(config, 1, 2).eval()
-    own = copy.deepcopy(plain).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = copy.deepcopy(plain).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     windows = plan_windows(SCAN, config.batch.patch_size, side=1.0)
     published = torch.randn(1, 1, *PUBLISHED_WINDOW)
     window = torch.randn(1, 1, *windows.size)
@@ -210,7 +213,7 @@ def measure_prediction(arguments: argparse.Namespace) -> list[dict[str, object]]
     pairs = [
         (
             count * measure(lambda: forward(plain, published)[0].softmax(1)),
-            math.prod(windows.counts) * measure(lambda: own(window).logits.softmax(1)),
+            math.prod(windows.counts) * measure(lambda: network(window).logits.softmax(1)),
         )
         for _ in range(1 + min(arguments.pairs, 3))
     ][1:]
@@ -226,7 +229,7 @@ def measure_prediction(arguments: argparse.Namespace) -> list[dict[str, object]]
 
 
 def measure_batches(config: TrainConfig, steps: int = 10) -> float:
-    """Median processor seconds of a batch, from scans of noise in a temporary folder."""
+    """Return the median processor seconds of a batch, from scans of noise."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:
         image, label = Path(folder) / "image.npy", Path(folder) / "label.npy"
@@ -237,19 +240,25 @@ def measure_batches(config: TrainConfig, steps: int = 10) -> float:
         cases = [LabeledCase(str(i), image, label) for i in range(4)]
         batches = PatchBatchDataset(cases, [UnlabeledCase(c.id, c.image) for c in cases], config)
         cpu = torch.device("cpu")
-        return statistics.median(measure(lambda i=i: batches[i].augment(cpu)) for i in range(steps))
+        return statistics.median(
+            measure(functools.partial(_make_batch, batches, i, cpu)) for i in range(steps)
+        )
 
 
-def measure(work: Callable[[], object]) -> float:
-    """Processor seconds of a call."""
+def _make_batch(batches: PatchBatchDataset, index: int, device: torch.device) -> Batch:
+    return batches[index].augment(device)
+
+
+def measure(call: Callable[[], object]) -> float:
+    """Return the processor seconds of a call."""
     begin = time.process_time()
-    work()
+    call()
     return time.process_time() - begin
 
 
 def describe_run(arguments: argparse.Namespace) -> dict[str, object]:
-    """Machine, versions, commit and command."""
-    found = subprocess.run(
+    """Return machine, versions, commit and command."""
+    git = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,
         text=True,
@@ -262,7 +271,7 @@ def describe_run(arguments: argparse.Namespace) -> dict[str, object]:
         "machine": {"processor": model, "cores": os.cpu_count(), "system": platform.platform()},
         "threads": arguments.threads,
         "versions": {n: metadata.version(n) for n in ("napari-dycon", "torch", "monai")},
-        "commit": found.stdout.strip(),
+        "commit": git.stdout.strip(),
         "command": " ".join(sys.argv),
     }
 

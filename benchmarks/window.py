@@ -1,18 +1,18 @@
-"""How the real window feels: its event loop, a project of 2,000 cases, showing a case, every tool.
+"""Measure the responsiveness of the real window: event loop, many cases, every tool.
 
 ``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/window.py [--data FOLDER] [--quick]``
 
-A timer of the window's event loop ticks every 2 ms, and the gaps between its ticks are how long the
-window stood still. They are taken while it is left alone and while somebody scrolls, each with
-nothing else at work, with a training and with a prediction in the engine's own process. ``FOLDER``
-holds ``images`` and ``labels`` of a left atrium; without it a scan of that size is made. A scan of
-512 x 512 x 100 voxels is always made. Drawing by software, as under Xvfb, is part of all of it.
+A timer in the event loop ticks every 2 ms; the gaps between its ticks are the times for which the
+window is blocked. They are measured while the window is idle and while a user scrolls, each without
+the engine, during a training and during a prediction in the engine's own process. ``FOLDER`` holds
+``images`` and ``labels`` of left atria; without it scans of that size are synthesized. A scan of
+512 x 512 x 100 voxels is always synthesized. Times include software rendering, as under Xvfb.
 
-Processor milliseconds count what all threads of the window worked: on a machine that has other
-things to do they are comparable, and times are not.
+Processor milliseconds count the work of all threads of the window: they are comparable on a machine
+that runs other programs, times are not. The first repetition of an interaction includes the
+creation of layers and usually is the worst one.
 
-Printed are tables for people and, as the last line, one JSON object with everything in it. The
-first time of an interaction counts as its worst one: layers are made then.
+Prints tables and, as the last line, one JSON object with all figures.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from event_loop import Heartbeat, settle, summarize_gaps, wait
+from _event_loop_latency import LatencyMonitor, settle, summarize_gaps, wait
 from qtpy.QtWidgets import QApplication
 from window_projects import make_many, make_typical
 
 from napari_dycon.engine.config import make_config
+from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
@@ -52,11 +53,13 @@ Values = dict[str, Any]
 
 
 def main() -> None:
-    """Print the tables and the line."""
+    """Print the tables and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder with images/ and labels/")
     parser.add_argument("--cases", type=int, default=2000)
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each look at the gaps")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="duration of each measurement of the gaps"
+    )
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a short check, not a measurement")
     arguments = parser.parse_args()
@@ -66,7 +69,7 @@ def main() -> None:
         large = (20, 128, 128)
     folder = Path(tempfile.mkdtemp(prefix="dycon-window-"))
     os.environ["NAPARI_DYCON_STATE"] = str(folder / "state")
-    results: Values = {"machine": machine(), "load_before": round(os.getloadavg()[0], 2)}
+    results: Values = {"machine": describe_machine(), "load_before": round(os.getloadavg()[0], 2)}
     try:
         many = make_many(folder, arguments.cases)
         typical = make_typical(folder, arguments.data, large)
@@ -80,7 +83,7 @@ def main() -> None:
         results["show_case"] = measure_showing(panel, typical, arguments.repeats)
         print_rows("Showing a case", results["show_case"])
         results["interactions"] = measure_interactions(panel, arguments.repeats)
-        print_rows("Longest standstill of an interaction", results["interactions"])
+        print_rows("Longest blocking by an interaction", results["interactions"])
         settings = dict(TINY) if arguments.quick else {}
         results["gaps"] = measure_gaps(panel, arguments.seconds, settings)
         print_rows("Gaps of the event loop", results["gaps"])
@@ -95,67 +98,67 @@ def main() -> None:
 
 
 def measure_without_window(path: Path) -> Values:
-    """Measure what a script does with a large project; milliseconds."""
+    """Measure operations of a script on a large project, in milliseconds."""
     found: Values = {}
-    found["open_ms"], project = timed(lambda: Project.open(path))
+    found["open_ms"], project = time_call(lambda: Project.open(path))
     session = Session()
-    found["session_open_ms"], _ = timed(lambda: session.open_project(path))
-    found["list_unlabeled_ms"], _ = timed(project.unlabeled_cases)
+    found["session_open_ms"], _ = time_call(lambda: session.open_project(path))
+    found["list_unlabeled_ms"], _ = time_call(project.unlabeled_cases)
     case = project.cases[1].id
-    found["set_status_ms"], _ = timed(lambda: session.set_case_status(case, "in_progress"))
-    found["suggest_next_ms"], _ = timed(session.suggest_next)
-    session.set_case_status(case, "unlabeled")
+    found["set_status_ms"], _ = time_call(lambda: session.set_case_status(case, Status.IN_PROGRESS))
+    found["suggest_next_ms"], _ = time_call(session.suggest_next)
+    session.set_case_status(case, Status.UNLABELED)
     session.close_project()
     return found
 
 
 def measure_many(panel: Any, path: Path) -> Values:
-    """Measure a large project in the window; milliseconds.
+    """Measure a large project in the window, in milliseconds.
 
-    ``all_known_ms`` includes comparing every label with its prediction, in the background.
+    ``all_known_ms`` includes the comparison of every label with its prediction in the background.
     """
-    session, rows, beat = panel.session, panel.data.case_list, Heartbeat()
+    session, rows, monitor = panel.session, panel.data.case_list, LatencyMonitor()
     count = len(Project.open(path).cases)
     found: Values = {}
-    begun, worked = time.perf_counter(), time.process_time()
+    start, worked = time.perf_counter(), time.process_time()
     session.open_project(path)
     wait(lambda: rows.topLevelItemCount() == count)
     QApplication.processEvents()
-    found["list_filled_ms"] = ms_since(begun)
+    found["list_filled_ms"] = ms_since(start)
     found["list_filled_processor_ms"] = round(1000 * (time.process_time() - worked), 1)
-    wait(lambda: is_calm(panel) and rows.summaries.get("case-00001").suggestion is not None, 600)
-    found["all_known_ms"] = ms_since(begun)
+    wait(lambda: is_idle(panel) and rows.summaries.get("case-00001").suggestion is not None, 600)
+    found["all_known_ms"] = ms_since(start)
     found["all_known_processor_ms"] = round(1000 * (time.process_time() - worked), 1)
-    found["longest_gap_ms"] = round(beat.longest_ms(), 1)
+    found["longest_gap_ms"] = round(monitor.longest_ms(), 1)
 
-    def measured(name: str, work: Callable[[], object]) -> None:
+    def measure_call(name: str, call: Callable[[], object]) -> None:
         settle(0.3)
-        beat.reset()
+        monitor.reset()
         started = time.perf_counter()
-        work()
+        call()
         QApplication.processEvents()
         found[f"{name}_ms"] = ms_since(started)
-        wait(lambda: is_calm(panel), 600)
+        wait(lambda: is_idle(panel), 600)
         settle(0.3)
-        found[f"{name}_longest_gap_ms"] = round(beat.longest_ms(), 1)
+        found[f"{name}_longest_gap_ms"] = round(monitor.longest_ms(), 1)
 
-    measured("filter", lambda: panel.data.filter_box.setCurrentText("To label"))
-    measured("filter_off", lambda: panel.data.filter_box.setCurrentIndex(0))
-    measured("sort", lambda: rows.sortByColumn(2, rows.header().sortIndicatorOrder()))
+    measure_call("filter", lambda: panel.data.filter_box.setCurrentText("To label"))
+    measure_call("filter_off", lambda: panel.data.filter_box.setCurrentIndex(0))
+    measure_call("sort", lambda: rows.sortByColumn(2, rows.header().sortIndicatorOrder()))
     rows.sortByColumn(0, rows.header().sortIndicatorOrder())
-    measured("scroll_to_end", rows.scrollToBottom)
+    measure_call("scroll_to_end", rows.scrollToBottom)
     session.show_case("case-00001")
-    wait(lambda: session.case is not None and is_calm(panel), 600)
+    wait(lambda: session.case is not None and is_idle(panel), 600)
     settle(2.0)  # the first layers of a window
-    measured("set_status", lambda: session.set_case_status("case-00001", "in_progress"))
-    measured("back", lambda: session.set_case_status("case-00001", "unlabeled"))
+    measure_call("set_status", lambda: session.set_case_status("case-00001", Status.IN_PROGRESS))
+    measure_call("back", lambda: session.set_case_status("case-00001", Status.UNLABELED))
     session.close_project()
     settle(0.5)
     return found
 
 
-def is_calm(panel: Any) -> bool:
-    """Whether nothing is at work any longer."""
+def is_idle(panel: Any) -> bool:
+    """Return whether no background task is running."""
     return bool(panel.task_runner.is_idle and not panel.session.annotation.operation)
 
 
@@ -163,19 +166,19 @@ def is_calm(panel: Any) -> bool:
 
 
 def measure_showing(panel: Any, path: Path, repeats: int) -> list[Values]:
-    """Measure how long a case takes from the click until its scan is drawn, and all of it."""
+    """Measure the time from the click on a case until its scan and until all layers are drawn."""
     open_typical(panel, path)
-    beat = Heartbeat()
+    monitor = LatencyMonitor()
     found = []
     for kind in ("atrium", "large"):
         pair = [f"{kind}-0", f"{kind}-1"]
         shape = "x".join(map(str, panel.session.require_project().read_grid(pair[0]).shape[::-1]))
-        # The scans lie in the disk's cache; the very first of a window also makes its layers.
+        # The scans are in the page cache; the first case of a window also creates its layers.
         for name, cases in (
             ("first", pair),
-            ("again", [pair[turn % 2] for turn in range(2 * repeats)]),
+            ("again", [pair[index % 2] for index in range(2 * repeats)]),
         ):
-            rows = [_show(panel, beat, case) for case in cases]
+            rows = [_measure_showing_case(panel, monitor, case) for case in cases]
             found.append(
                 {
                     "scan": f"{kind} {shape}",
@@ -190,25 +193,30 @@ def measure_showing(panel: Any, path: Path, repeats: int) -> list[Values]:
     return found
 
 
-def _show(panel: Any, beat: Heartbeat, case: str) -> tuple[float, float, float, float]:
-    """Show a case: milliseconds until its scan is drawn, of processor for that, until all is there.
+def _measure_showing_case(
+    panel: Any, monitor: LatencyMonitor, case: str
+) -> tuple[float, float, float, float]:
+    """Show a case after a second, in which it may have been read ahead.
 
-    The last one is the longest gap. Before, the case shown was looked at for a second, in which the
-    next may be read ahead.
+    Returns
+    -------
+    drawn_ms, processor_ms, complete_ms, longest_gap_ms
+        Time and processor time until the scan is drawn, time until all layers are complete, and the
+        longest gap of the event loop
     """
     session = panel.session
     settle(1.0)
-    wait(lambda: is_calm(panel))
-    beat.reset()
-    begun, worked = time.perf_counter(), time.process_time()
+    wait(lambda: is_idle(panel))
+    monitor.reset()
+    start, worked = time.perf_counter(), time.process_time()
     session.show_case(case)
     wait(lambda: session.case is not None and session.case.id == case)
-    panel.viewer.window._qt_viewer.canvas.native.repaint()  # not whenever Qt finds the time
-    drawn = ms_since(begun)
+    panel.viewer.window._qt_viewer.canvas.native.repaint()  # draw now
+    drawn = ms_since(start)
     processor = round(1000 * (time.process_time() - worked), 1)
     wait(lambda: not panel.layers._deferred_steps._steps)
-    complete = ms_since(begun)
-    return drawn, processor, complete, beat.longest_ms()
+    complete = ms_since(start)
+    return drawn, processor, complete, monitor.longest_ms()
 
 
 def open_typical(panel: Any, path: Path) -> None:
@@ -216,15 +224,15 @@ def open_typical(panel: Any, path: Path) -> None:
     session = panel.session
     session.open_project(path)
     wait(lambda: session.project is not None and session.project.path == path)
-    wait(lambda: is_calm(panel))
+    wait(lambda: is_idle(panel))
 
 
 # ---- Every tool --------------------------------------------------------------------------------
 
 
 def measure_interactions(panel: Any, repeats: int) -> list[Values]:
-    """Measure how long the window stands still at most while an interaction and its effects run."""
-    session, layers, beat = panel.session, panel.layers, Heartbeat()
+    """Measure the longest gap of the event loop during an interaction and its effects."""
+    session, layers, monitor = panel.session, panel.layers, LatencyMonitor()
     session.show_case("atrium-0")
     wait(lambda: session.case is not None and session.case.id == "atrium-0")
     wait(lambda: panel.strip.profile is not None)
@@ -238,121 +246,135 @@ def measure_interactions(panel: Any, repeats: int) -> list[Values]:
                 label.paint((z, y, x + shift), 1)
                 QApplication.processEvents()
 
+    def paint_and_save() -> None:
+        paint()
+        session.save_label()
+
     def undo() -> None:
         layers.find_layer("label").undo()
 
-    def grown() -> None:
+    def wait_for_proposal() -> None:
         session.annotation.grow()
         wait(lambda: session.annotation.has_proposal)
 
-    def switch() -> None:
+    def show_other_case() -> None:
         session.show_case("atrium-1" if session.require_case().id == "atrium-0" else "atrium-0")
 
-    def nothing() -> None:
+    def do_nothing() -> None:
         pass
 
     index = iter(range(10_000))
     drawing, review = session.annotation, panel.review
-    # Name, what to do before, what is measured, what to do afterwards.
+    # Name, preparation, measured interaction, cleanup.
     steps: list[tuple[str, Callable[[], Any], Callable[[], Any], Callable[[], Any]]] = [
-        ("idle", nothing, nothing, nothing),
+        ("idle", do_nothing, do_nothing, do_nothing),
         (
             "scroll by a slice",
-            nothing,
+            do_nothing,
             lambda: layers.go_to_slice(30 + next(index) % 20, 0),
-            nothing,
+            do_nothing,
         ),
-        ("a stroke of 20 positions", nothing, paint, undo),
-        ("save what was painted", nothing, lambda: (paint(), session.save_label()), undo),
-        ("fill between slices", nothing, lambda: drawing.fill_between([1], 0), undo),
+        ("stroke of 20 positions", do_nothing, paint, undo),
+        ("save the label", do_nothing, paint_and_save, undo),
+        ("interpolate slices", do_nothing, lambda: drawing.fill_between([1], 0), undo),
         (
-            "the same, following edges",
-            nothing,
+            "interpolate slices, following edges",
+            do_nothing,
             lambda: drawing.fill_between([1], 0, refine_to_edges=True),
             undo,
         ),
-        ("grow from strokes, to the proposal", nothing, drawing.grow, drawing.discard_proposal),
-        ("accept the proposal", grown, drawing.accept_proposal, undo),
-        ("smooth", nothing, lambda: drawing.smooth(1, 1.0), undo),
-        ("keep the largest piece", nothing, lambda: drawing.keep_largest_component(1), undo),
-        ("next uncertain region", nothing, review.next_uncertain_region, nothing),
-        ("accept a slice", nothing, review.accept_slice, undo),
-        ("accept the whole prediction", nothing, session.accept_prediction, undo),
-        ("show the difference", nothing, lambda: review.toggles["difference"].toggle(), nothing),
         (
-            "threshold of the heat map",
-            nothing,
-            lambda: layers.overlays.set_threshold(0.5),
-            nothing,
+            "grow from scribbles, to the proposal",
+            do_nothing,
+            drawing.grow,
+            drawing.discard_proposal,
         ),
-        ("show another case", nothing, switch, nothing),
+        ("accept the proposal", wait_for_proposal, drawing.accept_proposal, undo),
+        ("smooth", do_nothing, lambda: drawing.smooth(1, 1.0), undo),
+        ("keep the largest component", do_nothing, lambda: drawing.keep_largest_component(1), undo),
+        ("next uncertain region", do_nothing, review.next_uncertain_region, do_nothing),
+        ("accept a slice", do_nothing, review.accept_slice, undo),
+        ("accept the whole prediction", do_nothing, session.accept_prediction, undo),
+        (
+            "show the difference",
+            do_nothing,
+            lambda: review.toggles["difference"].toggle(),
+            do_nothing,
+        ),
+        (
+            "threshold of the uncertainty overlay",
+            do_nothing,
+            lambda: layers.overlays.set_threshold(0.5),
+            do_nothing,
+        ),
+        ("show another case", do_nothing, show_other_case, do_nothing),
     ]
     found = []
-    for name, before, work, after in steps:
+    for name, prepare, interact, clean_up in steps:
         gaps = []
         for _ in range(repeats):
-            before()
+            prepare()
             settle(0.3)
-            beat.reset()
-            work()
-            wait(lambda: is_calm(panel))
+            monitor.reset()
+            interact()
+            wait(lambda: is_idle(panel))
             settle(0.3)
-            gaps.append(beat.longest_ms())
-            after()
-            wait(lambda: is_calm(panel))
+            gaps.append(monitor.longest_ms())
+            clean_up()
+            wait(lambda: is_idle(panel))
         row = {"interaction": name, "median_ms": round(float(np.median(gaps)), 1)}
         found.append(row | {"worst_ms": round(max(gaps), 1)})
     return found
 
 
-# ---- While the engine works --------------------------------------------------------------------
+# ---- While the engine runs ---------------------------------------------------------------------
 
 
 def measure_gaps(panel: Any, seconds: float, settings: Values) -> list[Values]:
-    """Measure the event loop alone, beside a training, and beside a prediction."""
+    """Measure the event loop without the engine, during a training, and during a prediction."""
     session = panel.session
     project = session.require_project()
-    found = _gaps(panel, "nothing", seconds)
+    found = _measure_gaps(panel, "nothing", seconds)
 
     steps: list[Values] = []
     session.event.connect(lambda event: steps.append(event) if event.event == "step" else None)
     config = make_config("dycon", device="cpu", time_limit=3600.0, steps=10_000_000, **settings)
     session.start_training(config)
     wait(lambda: bool(steps), 600)
-    found += _gaps(panel, "training", seconds)
+    found += _measure_gaps(panel, "training", seconds)
     session.stop()
     wait(lambda: session.status.phase == "idle", 600)
 
     session.predict([case.id for case in project.cases] * 3)
-    settle(min(seconds, 5.0))  # its start
-    found += _gaps(panel, "prediction", seconds, lambda: session.review.is_predicting)
+    settle(min(seconds, 5.0))  # start of the engine process
+    found += _measure_gaps(panel, "prediction", seconds, lambda: session.review.is_predicting)
     return found
 
 
-def _gaps(
-    panel: Any, work: str, seconds: float, going: Callable[[], bool] = lambda: True
+def _measure_gaps(
+    panel: Any, engine_task: str, seconds: float, is_running: Callable[[], bool] = lambda: True
 ) -> list[Values]:
-    """Gaps of the window left alone, and of one in which somebody scrolls ten slices a second."""
-    beat, index, found = Heartbeat(), 0, []
-    for person in ("looks", "scrolls"):
+    """Measure gaps of the idle window, and of one that is scrolled by ten slices a second."""
+    monitor, index, found = LatencyMonitor(), 0, []
+    for user in ("idle", "scrolling"):
         settle(0.5)
-        beat.reset()
+        monitor.reset()
         end = time.perf_counter() + seconds
-        while time.perf_counter() < end and going():
-            if person == "scrolls":
+        while time.perf_counter() < end and is_running():
+            if user == "scrolling":
                 index += 1
                 panel.layers.go_to_slice(30 + index % 20, 0)
             settle(0.1)
-        row = {"engine": work, "person": person, **summarize_gaps(beat.gaps_ms())}
-        found.append(row | {"still_at_work_at_the_end": going()})
+        row = {"engine": engine_task, "user": user, **summarize_gaps(monitor.gaps_ms())}
+        found.append(row | {"engine_running_at_end": is_running()})
     return found
 
 
-# ---- Told --------------------------------------------------------------------------------------
+# ---- Output ------------------------------------------------------------------------------------
 
 
-def machine() -> Values:
-    """What the figures depend on."""
+def describe_machine() -> Values:
+    """Return the processor, versions, commit and command."""
     model = platform.processor()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         model = next((line.split(":")[1].strip() for line in file if "model name" in line), model)
@@ -378,21 +400,21 @@ def machine() -> Values:
     }
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Milliseconds, and what the work returned."""
-    begun = time.perf_counter()
-    result = work()
-    return ms_since(begun), result
+def time_call(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the milliseconds of a call, and its result."""
+    start = time.perf_counter()
+    result = call()
+    return ms_since(start), result
 
 
-def ms_since(begun: float) -> float:
-    """Milliseconds since a time of ``perf_counter``."""
-    return round(1000 * (time.perf_counter() - begun), 1)
+def ms_since(start: float) -> float:
+    """Return the milliseconds since a time of ``perf_counter``."""
+    return round(1000 * (time.perf_counter() - start), 1)
 
 
 def print_values(title: str, values: Values) -> None:
-    """Print values one a row."""
-    print_rows(title, [{"what": name, "value": value} for name, value in values.items()])
+    """Print one value in each row."""
+    print_rows(title, [{"measurement": name, "value": value} for name, value in values.items()])
 
 
 def print_rows(title: str, rows: Sequence[Values]) -> None:

@@ -1,4 +1,4 @@
-"""Projects for the benchmark of the window: one of many small cases, and one of typical scans."""
+"""Projects for ``window.py``: one of many small cases, and one of typical scans."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.models import classes_from_names
 from napari_dycon.project.store import Project
 
-DISTINCT = 8  # files that the cases of a large project share
+DISTINCT = 8  # files, shared by the cases of the large project
 RUNS = 3
-FEATURES = 128  # that a run finds of a scan
+FEATURES = 128  # length of the embedding of a scan
 
 
 def make_many(folder: Path, count: int) -> Path:
-    """Project of ``count`` tiny scans: a quarter labeled, the rest predicted by three runs."""
+    """Create a project of ``count`` tiny scans: a quarter labeled, all predicted by three runs."""
     rng = np.random.default_rng(0)
     project = Project.create(folder / "many", classes=classes_from_names(["structure"]))
     pool, images = folder / "pool", folder / "many-images"
@@ -33,7 +33,7 @@ def make_many(folder: Path, count: int) -> Path:
     images.mkdir()
     scans, labels, maps = [], [], []
     for number in range(DISTINCT):
-        volume = volume_of(rng.normal(100, 20, (16, 24, 24)).astype(np.int16), (2.0, 1.0, 1.0))
+        volume = make_volume(rng.normal(100, 20, (16, 24, 24)).astype(np.int16), (2.0, 1.0, 1.0))
         label = np.zeros(volume.shape, np.uint8)
         label[4:12, 6:18, 6:18] = 1
         scans.append(pool / f"scan-{number}.nii.gz")
@@ -64,19 +64,19 @@ def make_many(folder: Path, count: int) -> Path:
             for kind in ("uncertainty", "disagreement"):
                 os.link(maps[number % DISTINCT], predictions / f"{name}_{kind}.nii.gz")
             features = [round(float(value), 5) for value in rng.normal(0, 1, FEATURES)]
-            facts = {"score": float(rng.uniform(0.1, 0.6)), "features": features}
-            (predictions / f"{name}.json").write_text(json.dumps(facts), encoding="utf-8")
+            metadata = {"score": float(rng.uniform(0.1, 0.6)), "features": features}
+            (predictions / f"{name}.json").write_text(json.dumps(metadata), encoding="utf-8")
     return project.path
 
 
 def make_typical(folder: Path, data: Path | None, large: tuple[int, int, int]) -> Path:
-    """Project of three scans of a left atrium, or alike, and two of ``large`` voxels.
+    """Create a project of three scans of left atria, or similar ones, and two of ``large`` voxels.
 
-    The first two of each kind have strokes and a prediction with a wide uncertain shell.
+    The first two of each kind have scribbles and a prediction with a wide uncertain margin.
 
     Parameters
     ----------
-    data : folder with ``images`` and ``labels``; without it both are made
+    data : folder with ``images`` and ``labels``; without it both are synthesized
     """
     images, labels = folder / "images", folder / "labels"
     images.mkdir()
@@ -99,16 +99,16 @@ def make_typical(folder: Path, data: Path | None, large: tuple[int, int, int]) -
             continue
         truth = (io.read_label(labels / f"{case.id}.nii.gz").array > 0).astype(np.uint8)
         edge = ndimage.gaussian_filter(truth.astype(np.float32), 3)
-        unsure = (4 * edge * (1 - edge)).astype(np.float32)
-        project.predictions.write(run.id, case.id, truth, unsure, unsure / 2)
+        uncertainty_map = (4 * edge * (1 - edge)).astype(np.float32)
+        project.predictions.write(run.id, case.id, truth, uncertainty_map, uncertainty_map / 2)
         label = np.full(truth.shape, 255, np.uint8)
         label[::12] = truth[::12]
         project.labels.save(case.id, label)
     return project.path
 
 
-def volume_of(array: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> Volume:
-    """Volume ``(D, H, W)`` of a plain grid."""
+def make_volume(array: npt.NDArray[Any], spacing_mm: tuple[float, float, float]) -> Volume:
+    """Return a volume ``(D, H, W)`` on an axis-aligned grid."""
     depth, height, width = spacing_mm
     affine = np.diag([-width, -height, depth, 1.0])
     return Volume(array, affine, Source(None, array.shape[::-1], affine))
@@ -120,8 +120,8 @@ def _write_blob(
     """Write a noisy ellipsoid and its mask."""
     rng = np.random.default_rng(seed)
     axes = np.ogrid[tuple(slice(-1, 1, complex(0, n)) for n in shape)]
-    mask = (sum(axis**2 for axis in axes) < 0.3).astype(np.uint8)
+    mask = np.asarray(sum(axis**2 for axis in axes) < 0.3).astype(np.uint8)
     array = (rng.normal(100, 25, shape) + 60 * mask).astype(np.int16)
-    volume = volume_of(array, (spacing, spacing, spacing))
+    volume = make_volume(array, (spacing, spacing, spacing))
     io.write_volume(array, reference=volume, path=image)
     io.write_mask(mask, reference=volume, path=label)

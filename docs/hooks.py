@@ -62,8 +62,8 @@ def document_commands() -> str:
         parts += [f"## {name}", inspect.cleandoc(command.help or ""), ""]
         parts += ["```text", " ".join([*usage, "[OPTIONS]"]), "```", ""]
         if arguments:
-            rows = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
-            parts += [make_table(["argument", "meaning"], rows), ""]
+            meanings = [(f"`{p.name.upper()}`", getattr(p, "help", "") or "") for p in arguments]
+            parts += [make_table(["argument", "meaning"], meanings), ""]
         rows = [
             (
                 ", ".join(f"`{word}`" for word in p.opts),
@@ -169,7 +169,7 @@ def document_shortcuts() -> str:
     source = (ROOT / "napari_dycon/widgets/window/shortcuts.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     ours = [
-        (f"`{_format_key(node.args[0].value)}`", node.args[1].value)
+        (f"`{_format_key(str(node.args[0].value))}`", str(node.args[1].value))
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") == "Shortcut"

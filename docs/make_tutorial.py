@@ -1,10 +1,10 @@
-"""Makes the pictures of ``tutorials/annotate-and-train.md`` by doing what it describes, in the
-real window.
+"""Make the pictures of ``tutorials/annotate-and-train.md`` by following it in the real window.
 
-``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_tutorial.py [--minutes 4]``
+``xvfb-run -a -s "-screen 0 1600x1000x24" python docs/make_tutorial.py [--minutes 4] [--out DIR]``
 
-Scans are the built-in synthetic ones, so that the pictures may go anywhere. A person's strokes are
-imitated along the true outlines. Pictures go to ``docs/pictures/``.
+Scans are the built-in synthetic ones, so that the pictures are free to publish. The annotator is
+simulated with strokes along the true outlines. Pictures are written to ``docs/pictures/``, or to
+``DIR``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import napari
 import numpy as np
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
@@ -26,148 +25,218 @@ from skimage.measure import approximate_polygon, find_contours
 from napari_dycon import io
 from napari_dycon.demo.synthetic import CLASSES, write_cohort
 from napari_dycon.engine.config import make_config
+from napari_dycon.project.runs.events import Event
 from napari_dycon.widgets.app import make_window
 from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 PICTURES = Path(__file__).with_name("pictures")
-SIZE = (1366, 768)
-CASES, READY = 8, 2  # scans, and how many of them have labels already
-SLICES = 5
+WINDOW_SIZE = (1366, 768)
+CASES, LABELED_CASES = 8, 2
+ANNOTATED_SLICES = 5
 
 
 def main() -> None:
-    """Make the cohort, then all pictures."""
+    """Write the synthetic scans, then make all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=4.0, help="of training")
-    minutes = parser.parse_args().minutes
-    PICTURES.mkdir(exist_ok=True)
+    parser.add_argument("--minutes", type=float, default=4.0, help="duration of the training")
+    parser.add_argument("--out", type=Path, default=PICTURES, help="folder of the pictures")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp())
     try:
         write_cohort(folder / "cohort", cases=CASES)
         labels = folder / "labels"
         labels.mkdir()
-        for file in sorted((folder / "cohort" / "truth").iterdir())[:READY]:
+        for file in sorted((folder / "cohort" / "truth").iterdir())[:LABELED_CASES]:
             shutil.copyfile(file, labels / file.name)
-        walk(folder, minutes)
+        Tutorial(folder, arguments.out).run(arguments.minutes)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def walk(folder: Path, minutes: float) -> None:
-    """Do what the tutorial tells, and take a picture at every stop."""
-    viewer, panel = make_window()
-    viewer.window.resize(*SIZE)
-    session, layers = panel.session, panel.layers
-    session.create_project(
-        folder / "project", folder / "cohort" / "images", folder / "labels", list(CLASSES)
-    )
-    wait(lambda: session.project is not None)
-    case = session.project.unlabeled_cases()[0].id
-    truth = io.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
-    session.show_case(case)
-    wait(lambda: session.case is not None and panel.strip.profile is not None)
-    settle(2)
-    take(viewer, "01-open")
+class Tutorial:
+    """The steps of the tutorial, each of which saves pictures of the window.
 
-    # A few slices by hand
-    shown = np.flatnonzero((truth > 0).any(axis=(1, 2)))
-    numbers = np.linspace(shown[0] + 1, shown[-1] - 1, SLICES).round().astype(int).tolist()
-    label = layers.find_layer("label")
-    for number in numbers:
-        layers.go_to_slice(number, 0)
-        outline(label, truth, number)
-        panel.annotate.mark_slice_complete()
-    for number in (shown[0] - 1, shown[-1] + 1):
-        layers.go_to_slice(int(number), 0)
-        panel.annotate.mark_slice_complete()
-    layers.go_to_slice(numbers[2], 0)
-    settle(2)
-    take(viewer, "02-strokes")
+    Parameters
+    ----------
+    folder : holds ``cohort`` and ``labels``; the project is created in it
+    pictures : folder of the pictures
+    """
 
-    # The program fills the rest in
-    panel.annotate.tools.all_checkbox.setChecked(True)
-    panel.annotate.tools.fill_button.click()
-    wait(lambda: not session.annotation.operation)
-    layers.go_to_slice((numbers[1] + numbers[2]) // 2, 0)
-    settle(2)
-    take(viewer, "03-filled")
-    panel.annotate.complete_case_button.click()
+    def __init__(self, folder: Path, pictures: Path) -> None:
+        self._folder, self._pictures = folder, pictures
+        self._viewer, self._panel = make_window()
+        self._viewer.window.resize(*WINDOW_SIZE)
+        self._session, self._layers = self._panel.session, self._panel.layers
 
-    # Growing in another case
-    other = session.project.unlabeled_cases()[0].id
-    other_truth = io.read_label(folder / "cohort" / "truth" / f"{other}.nii.gz").array
-    session.show_case(other)
-    wait(lambda: session.case.id == other)
-    middle = int(np.argmax((other_truth == 1).sum(axis=(1, 2))))
-    layers.go_to_slice(middle, 0)
-    stroke(layers.find_layer("label"), other_truth, middle)
-    panel.annotate.tools.grow_button.click()
-    wait(lambda: session.annotation.has_proposal)
-    settle(1)
-    take(viewer, "04-grow")
-    panel.annotate.tools.discard_button.click()
+    def run(self, minutes: float) -> None:
+        """Run all steps; training takes some minutes."""
+        self._open_project()
+        self._annotate_slices()
+        self._interpolate()
+        self._grow()
+        self._train(minutes)
+        self._review_uncertain_region()
+        self._correct_prediction()
+        self._show_shortcuts()
+        self._panel.release()
+        self._viewer.close()
 
-    # Growing that stops at a box
-    panel.annotate.tools.roi_controls.draw_button.click()
-    layers.roi.layer.add(rectangle(other_truth, middle))
-    settle(0.5)
-    layers.roi.finish_editing()
-    panel.annotate.tools.grow_button.click()
-    wait(lambda: session.annotation.has_proposal)
-    settle(1)
-    take(viewer, "04-box")
-    panel.annotate.tools.discard_button.click()
-    panel.annotate.tools.roi_controls.remove_button.click()
+    def _open_project(self) -> None:
+        images = self._folder / "cohort" / "images"
+        labels = self._folder / "labels"
+        self._session.create_project(self._folder / "project", images, labels, list(CLASSES))
+        wait(lambda: self._session.project is not None)
+        self._show_case(self._session.require_project().unlabeled_cases()[0].id)
+        wait(lambda: self._panel.strip.profile is not None)
+        settle(2)
+        self._save_picture("01-open")
 
-    # Training
-    session.project.set_split(session.project.cases[1].id, "validation")
-    panel.tabs.setCurrentIndex(1)
-    config = make_config("dycon", time_limit=60 * minutes)
-    session.start_training(config)
-    wait(lambda: layers.find_layer("prediction") is not None, 60 * minutes + 120)
-    wait(lambda: session.status.progress > 0.6, 60 * minutes + 120)
-    take(viewer, "05-train")
-    wait(lambda: session.status.phase == "idle", 60 * minutes + 300)
-    session.predict([c.id for c in session.project.unlabeled_cases()])
-    wait(lambda: not session.review.is_predicting, 600)
-    settle(2)
+    def _annotate_slices(self) -> None:
+        """Outline the structures in some slices, and mark the slices beyond them as empty."""
+        truth = self._read_truth()
+        with_structure = np.flatnonzero((truth > 0).any(axis=(1, 2)))
+        first, last = int(with_structure[0]), int(with_structure[-1])
+        for number in self._list_annotated_slices():
+            self._layers.go_to_slice(number, 0)
+            outline(self._layers.find_layer("label"), truth, number)
+            self._panel.annotate.mark_slice_complete()
+        for number in (first - 1, last + 1):
+            self._layers.go_to_slice(number, 0)
+            self._panel.annotate.mark_slice_complete()
+        self._layers.go_to_slice(self._list_annotated_slices()[2], 0)
+        settle(2)
+        self._save_picture("02-strokes")
 
-    # Review
-    panel.tabs.setCurrentIndex(2)
-    session.show_case(session.suggest_next()[0])
-    wait(lambda: session.case.prediction is not None)
-    settle(1)
-    panel.review.next_region_button.click()
-    settle(2)
-    take(viewer, "06-uncertain")
-    panel.review.accept_button.click()
-    truth = truth_of(folder, session.case.id)
-    wrong = (truth != session.case.prediction) & (truth > 0)
-    layers.go_to_slice(int(np.argmax(wrong.sum(axis=(1, 2)))), 0)
-    viewer.reset_view()
-    outline(layers.find_layer("label"), truth, layers.slice_index)
-    panel.review.toggles["uncertainty"].setChecked(False)
-    panel.review.toggles["difference"].setChecked(True)
-    settle(2)
-    take(viewer, "07-difference")
-    panel.review.toggles["difference"].setChecked(False)
-    panel.review.toggles["uncertainty"].setChecked(True)
-    card = ShortcutsDialog(panel, panel.shortcuts)
-    card.show()
-    settle(1)
-    card.grab().save(str(PICTURES / "08-keys.png"))
-    card.close()
-    panel.release()
-    viewer.close()
+    def _interpolate(self) -> None:
+        """Complete the label between the annotated slices."""
+        numbers = self._list_annotated_slices()
+        tools = self._panel.annotate.tools
+        tools.all_checkbox.setChecked(True)
+        tools.fill_button.click()
+        wait(lambda: not self._session.annotation.operation)
+        self._layers.go_to_slice((numbers[1] + numbers[2]) // 2, 0)
+        settle(2)
+        self._save_picture("03-filled")
+        self._panel.annotate.complete_case_button.click()
 
+    def _grow(self) -> None:
+        """Grow from scribbles in another case, without and with a region of interest."""
+        self._show_case(self._session.require_project().unlabeled_cases()[0].id)
+        truth = self._read_truth()
+        middle = int(np.argmax((truth == 1).sum(axis=(1, 2))))
+        self._layers.go_to_slice(middle, 0)
+        scribble(self._layers.find_layer("label"), truth, middle)
+        self._propose_and_discard("04-grow")
 
-def truth_of(folder: Path, case: str) -> Any:
-    """True label of a synthetic scan."""
-    return io.read_label(folder / "cohort" / "truth" / f"{case}.nii.gz").array
+        roi_controls = self._panel.annotate.tools.roi_controls
+        roi_controls.draw_button.click()
+        roi_layer: Any = self._layers.roi.layer
+        roi_layer.add(make_rectangle(truth, middle))
+        settle(0.5)
+        self._layers.roi.finish_editing()
+        self._propose_and_discard("04-box")
+        roi_controls.remove_button.click()
+
+    def _propose_and_discard(self, name: str) -> None:
+        tools = self._panel.annotate.tools
+        tools.grow_button.click()
+        wait(lambda: self._session.annotation.has_proposal)
+        settle(1)
+        self._save_picture(name)
+        tools.discard_button.click()
+
+    def _train(self, minutes: float) -> None:
+        """Train, and predict all unlabeled cases."""
+        session = self._session
+        project = session.require_project()
+        project.set_split(project.cases[1].id, "validation")
+        self._panel.tabs.setCurrentIndex(1)
+        time_limit_s = 60 * minutes
+        previews: list[float] = []  # progress of the run at each preview
+
+        def record_preview(event: Event) -> None:
+            if event.event == "preview":
+                previews.append(session.status.progress)
+
+        session.event.connect(record_preview)
+        session.start_training(make_config("dycon", time_limit=time_limit_s))
+        wait(lambda: self._layers.find_layer("prediction") is not None, time_limit_s + 120)
+        # The first preview comes after a few steps and shows nothing useful.
+        wait(
+            lambda: (
+                session.status.progress > 0.6
+                and (max(previews, default=0.0) > 0.3 or session.status.progress > 0.9)
+            ),
+            time_limit_s + 120,
+        )
+        settle(1)
+        self._save_picture("05-train")
+        wait(lambda: session.status.phase == "idle", time_limit_s + 300)
+        session.predict([case.id for case in project.unlabeled_cases()])
+        wait(lambda: not session.review.is_predicting, 600)
+        settle(2)
+
+    def _review_uncertain_region(self) -> None:
+        self._panel.tabs.setCurrentIndex(2)
+        self._show_case(self._session.suggest_next()[0])
+        wait(lambda: self._session.require_case().prediction is not None)
+        settle(1)
+        self._panel.review.next_region_button.click()
+        settle(2)
+        self._save_picture("06-uncertain")
+
+    def _correct_prediction(self) -> None:
+        """Accept the prediction, and correct the slice with the largest error."""
+        review = self._panel.review
+        review.accept_button.click()
+        truth = self._read_truth()
+        is_missed = (truth != self._session.require_case().prediction) & (truth > 0)
+        self._layers.go_to_slice(int(np.argmax(is_missed.sum(axis=(1, 2)))), 0)
+        self._viewer.reset_view()
+        outline(self._layers.find_layer("label"), truth, self._layers.slice_index)
+        review.toggles["uncertainty"].setChecked(False)
+        review.toggles["difference"].setChecked(True)
+        settle(2)
+        self._save_picture("07-difference")
+        review.toggles["difference"].setChecked(False)
+        review.toggles["uncertainty"].setChecked(True)
+
+    def _show_shortcuts(self) -> None:
+        dialog = ShortcutsDialog(self._panel, self._panel.shortcuts)
+        dialog.show()
+        settle(1)
+        dialog.grab().save(str(self._pictures / "08-keys.png"))
+        dialog.close()
+
+    def _show_case(self, case_id: str) -> None:
+        self._session.show_case(case_id)
+        wait(lambda: self._session.case is not None and self._session.case.id == case_id)
+
+    def _read_truth(self) -> Any:
+        """Return the true label ``(D, H, W)`` of the case that is shown."""
+        name = f"{self._session.require_case().id}.nii.gz"
+        return io.read_label(self._folder / "cohort" / "truth" / name).array
+
+    def _list_annotated_slices(self) -> list[int]:
+        """Return slices spread evenly over the structures of the case that is shown."""
+        with_structure = np.flatnonzero((self._read_truth() > 0).any(axis=(1, 2)))
+        first, last = with_structure[0] + 1, with_structure[-1] - 1
+        numbers: list[int] = np.linspace(first, last, ANNOTATED_SLICES).round().astype(int).tolist()
+        return numbers
+
+    def _save_picture(self, name: str) -> None:
+        """Save a picture of the window."""
+        for widget in QApplication.allWidgets():  # notifications would cover the scan
+            if type(widget).__name__ == "NapariQtNotification":
+                widget.close()
+        QApplication.processEvents()
+        path = self._pictures / f"{name}.png"
+        self._viewer.screenshot(str(path), canvas_only=False, flash=False)
 
 
 def outline(label: Any, truth: Any, number: int) -> None:
-    """Outline every structure of a slice, as with the polygon tool, the larger one first."""
+    """Outline every structure in a slice as with the polygon tool, the larger one first."""
     for value in (1, 2):
         mask = np.pad(truth[number] == value if value > 1 else truth[number] > 0, 1)
         for contour in find_contours(mask.astype(float), 0.5):
@@ -176,15 +245,15 @@ def outline(label: Any, truth: Any, number: int) -> None:
                 label.paint_polygon([np.array([number, *corner]) for corner in corners], value)
 
 
-def rectangle(truth: Any, number: int) -> Any:
-    """Corners of a box around the upper half of the organ in a slice, as dragged with the mouse."""
+def make_rectangle(truth: Any, number: int) -> list[list[int]]:
+    """Return the corners of a rectangle around the upper half of the organ in a slice."""
     rows, columns = np.nonzero(truth[number] > 0)
     top, bottom = rows.min() - 2, (rows.min() + rows.max()) // 2
     left, right = columns.min() - 2, columns.max() + 2
     return [[number, y, x] for y, x in ((top, left), (top, right), (bottom, right), (bottom, left))]
 
 
-def stroke(label: Any, truth: Any, number: int) -> None:
+def scribble(label: Any, truth: Any, number: int) -> None:
     """Paint over most of the organ in a slice, and background around it."""
     label.brush_mm = 8.0
     organ = truth[number] > 0
@@ -197,17 +266,8 @@ def stroke(label: Any, truth: Any, number: int) -> None:
             label.paint((number, y, x), value)
 
 
-def take(viewer: napari.Viewer, name: str) -> None:
-    """Save the whole window."""
-    for widget in QApplication.allWidgets():  # notes that came long ago would hide the scan
-        if type(widget).__name__ == "NapariQtNotification":
-            widget.close()
-    QApplication.processEvents()
-    viewer.screenshot(str(PICTURES / f"{name}.png"), canvas_only=False, flash=False)
-
-
 def settle(seconds: float) -> None:
-    """Let the window live for a while."""
+    """Run the event loop for some seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()
@@ -215,11 +275,11 @@ def settle(seconds: float) -> None:
 
 
 def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Let the window live until something is the case."""
+    """Run the event loop until a condition holds; exit after ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit("waited in vain")
+            raise SystemExit(f"the condition did not hold within {seconds:g} s")
         settle(0.05)
 
 

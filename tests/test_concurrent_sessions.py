@@ -1,4 +1,4 @@
-"""Two windows, commands or machines on one project: told of each other, nothing destroyed."""
+"""Two windows, commands or machines with one project: they are shown, and no work is lost."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from helpers.tiny_runs import TINY
 from napari_dycon.application import engine_process
 from napari_dycon.application.prompts import UserPrompt
 from napari_dycon.cli.run_lock import acquire_run, with_process_record
-from napari_dycon.core import heartbeat
-from napari_dycon.core.heartbeat import HEARTBEAT_TIMEOUT_S, ProcessIdentity, is_recent
+from napari_dycon.core.heartbeat import HEARTBEAT_TIMEOUT_S, ProcessIdentity
 from napari_dycon.core.locks import folder_lock
 from napari_dycon.engine.config import make_config
 from napari_dycon.engine.training.run import train
@@ -32,7 +31,6 @@ from napari_dycon.project.open_sessions import (
     list_open_sessions,
 )
 from napari_dycon.project.runs.events import FinishedEvent, StartedEvent
-from napari_dycon.project.runs.metadata import RunControl, RunMetrics
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
@@ -55,7 +53,7 @@ def wait(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def other_process(project: Project) -> subprocess.Popen[bytes]:
-    """Somebody else, who has the project open and is killed at the end."""
+    """Another process that has the project open and is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(project.path)], stdout=subprocess.PIPE
     )
@@ -67,20 +65,20 @@ def other_process(project: Project) -> subprocess.Popen[bytes]:
     process.stdout.close()
 
 
-def test_a_second_session_is_told_who_has_the_project(
+def test_a_second_session_shows_who_has_the_project_open(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    session, said = Session(), []
-    session.message.connect(lambda level, text: said.append((level, text)))
+    session, messages = Session(), []
+    session.message.connect(lambda level, text: messages.append((level, text)))
     session.open_project(project.path)
     assert session.project is not None
     assert any(
         level == "warning" and "is open already" in text and "on this computer, since" in text
-        for level, text in said
+        for level, text in messages
     )
 
 
-def test_a_person_is_offered_to_look_only(
+def test_read_only_opening_is_offered(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     session = Session()
@@ -100,7 +98,7 @@ def test_a_person_is_offered_to_look_only(
         session.set_case_status("scan-0", "unlabeled")
     with pytest.raises(ProjectError, match="only shown"):
         session.start_training()
-    assert len(list_open_sessions(project.path)) == 1  # who looks on is in nobody's way
+    assert len(list_open_sessions(project.path)) == 1  # read-only sessions have no marker
     question.choices[1][1]()
     assert not session.require_project().read_only_reason
     assert len(list_open_sessions(project.path)) == 2
@@ -108,7 +106,7 @@ def test_a_person_is_offered_to_look_only(
     assert len(list_open_sessions(project.path)) == 1
 
 
-def test_a_window_that_was_killed_holds_nothing(
+def test_a_killed_window_does_not_block_the_project(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     other_process.kill()
@@ -118,7 +116,7 @@ def test_a_window_that_was_killed_holds_nothing(
     assert not list((project.path / FOLDER).glob("*.json"))
 
 
-def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> None:
+def test_another_machine_counts_while_its_marker_is_recent(project: Project) -> None:
     presence = SessionMarker(project.path)
     presence._values["process"]["host"] = "ward-3"
     presence._values["user"] = "anna"
@@ -136,14 +134,14 @@ def test_another_machine_counts_while_its_file_is_fresh(project: Project) -> Non
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"process": 3}', '{"process": {"pid": "x"}, "user": 1, "since": null}']
 )
-def test_a_damaged_file_of_a_holder_hinders_nobody(project: Project, text: str) -> None:
+def test_a_damaged_session_marker_blocks_no_session(project: Project, text: str) -> None:
     (project.path / FOLDER).mkdir()
     (project.path / FOLDER / "x.json").write_text(text)
     assert list_open_sessions(project.path) == []
     Session().open_project(project.path)
 
 
-def test_presence_makes_no_folder_anew_that_is_gone(project: Project) -> None:
+def test_session_markers_do_not_recreate_a_removed_folder(project: Project) -> None:
     presence = SessionMarker(project.path)
     shutil.rmtree(project.path)
     presence.create()
@@ -178,7 +176,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
         assert opened.get_case(case).status == "in_progress"
 
 
-def test_commands_tell_who_has_the_project(
+def test_commands_report_who_has_the_project_open(
     project: Project,
     other_process: subprocess.Popen[bytes],
     run: Callable[..., tuple[int, str, str]],
@@ -189,7 +187,7 @@ def test_commands_tell_who_has_the_project(
     assert len(json.loads(out)["cases"]) == len(project.cases)
 
 
-def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_run_is_acquired_once(project: Project, run: Callable[..., tuple[int, str, str]]) -> None:
     made = project.runs.create("supervised", make_config("supervised", **TINY).to_dict())
     with folder_lock(made.folder):  # as the process that trains it does
         code, _, err = run("train", project.path, "--resume", made.id)
@@ -203,7 +201,9 @@ def test_a_run_is_taken_up_once(project: Project, run: Callable[..., tuple[int, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
-def test_presence_follows_no_link_out_of_the_project(project: Project, tmp_path: Path) -> None:
+def test_session_markers_follow_no_link_out_of_the_project(
+    project: Project, tmp_path: Path
+) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     kept = outside / "x.json"
@@ -218,7 +218,7 @@ def test_presence_follows_no_link_out_of_the_project(project: Project, tmp_path:
 
 
 @pytest.mark.parametrize("since", ["1e300", "-5", '"now"', "null"])
-def test_absurd_times_of_holders_hinder_nobody(project: Project, since: str) -> None:
+def test_invalid_times_of_session_markers_block_no_session(project: Project, since: str) -> None:
     (project.path / FOLDER).mkdir()
     me = json.dumps(ProcessIdentity.current().to_dict())
     (project.path / FOLDER / "x.json").write_text(
@@ -245,7 +245,7 @@ def test_looking_changes_nothing(project: Project, other_process: subprocess.Pop
         )
 
 
-def test_a_new_run_is_held_as_well(project: Project) -> None:
+def test_a_new_run_is_locked_too(project: Project) -> None:
     held = []
     for event in with_process_record(
         train(project, make_config("supervised", **TINY)), project, is_acquired=False
@@ -266,7 +266,7 @@ def test_what_happens_while_a_lock_is_held_is_not_the_locks_trouble(project: Pro
         pass
 
 
-def test_a_drive_that_is_gone_does_not_hold_a_person_back(
+def test_a_missing_drive_does_not_block_closing(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
@@ -284,7 +284,7 @@ def test_a_drive_that_is_gone_does_not_hold_a_person_back(
     assert list((tmp_path / "napari-dycon-recovered-labels").glob("scan-0-*.nii.gz"))
 
 
-def test_a_drive_that_hangs_holds_up_no_window(
+def test_a_hanging_drive_blocks_no_window(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = threading.Event()
@@ -300,74 +300,18 @@ def test_a_drive_that_hangs_holds_up_no_window(
     assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back
 
 
-def test_a_run_on_another_machine_is_at_work_while_it_gives_signs_of_life(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = project.runs.create("dycon", make_config("dycon").to_dict())
-    engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
-    assert engine_process.is_running(run)
-    assert engine_process.is_running(run, read_only=True)
-    with pytest.raises(BusyError, match="trained already on ward-3"), acquire_run(run):
-        pass
-    session = Session()
-    session.open_project(project.path)
-    assert "on ward-3" in session.status.text
-    monkeypatch.setattr(heartbeat, "HEARTBEAT_TIMEOUT_S", 1.0)
-    monkeypatch.setattr(engine_process, "LIVENESS_INTERVAL_S", 0.05)
-    end = time.monotonic() + 3
-    while time.monotonic() < end:  # as long as it gives them
-        engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
-        time.sleep(0.05)
-    assert session.status.phase != "idle"
-    wait(lambda: session.status.phase == "idle")  # told that it ended, without a last word
-    assert not engine_process.is_running(run)
-    with acquire_run(run):
-        pass
-
-
-@pytest.mark.parametrize("seconds", [-HEARTBEAT_TIMEOUT_S - 5, 3600.0, 10 * 365 * 86400.0])
-def test_a_date_long_ago_or_to_come_is_no_sign_of_life(project: Project, seconds: float) -> None:
-    run = project.runs.create("dycon", {})
-    engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
-    date = time.time() + seconds
-    os.utime(run.folder / "process.json", (date, date))
-    assert not engine_process.is_running(run)
-
-
-def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -> None:
-    run = project.runs.create("dycon", make_config("dycon").to_dict())
-    engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
-    before = run.folder.stat().st_mtime_ns
-    session = Session()
-    session.open_project(project.path, read_only=True)
-    assert "on ward-3" in session.status.text
-    time.sleep(2 * engine_process.LIVENESS_INTERVAL_S)
-    session.close_project()
-    assert run.folder.stat().st_mtime_ns == before
-
-
 def test_ones_own_run_comes_before_a_colleagues(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
-    own, theirs = (project.runs.create("dycon", make_config("dycon").to_dict()) for _ in range(2))
+    own, other_run = (
+        project.runs.create("dycon", make_config("dycon").to_dict()) for _ in range(2)
+    )
     engine_process.write_identity(own, ProcessIdentity.from_pid(other_process.pid))
-    engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
+    engine_process.write_identity(other_run, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
     session.open_project(project.path)
     assert session.status.run == own.id
     assert not session.run_controller.remote_host
-
-
-def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
-    theirs = project.runs.create("dycon", make_config("dycon").to_dict())
-    engine_process.write_identity(theirs, ProcessIdentity(4711, "ward-3", time.time()))
-    session = Session()
-    session.open_project(project.path)
-    assert session.status.run == theirs.id
-    own = session.start_training(make_config("supervised", **(TINY | {"steps": 2})))
-    session.wait(120)
-    assert project.runs.get(own).read_metrics().outcome == "finished"
-    assert theirs.read_control() == RunControl()
 
 
 def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
@@ -386,7 +330,7 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
     wait(lambda: next(events).event == "finished")
 
 
-def test_a_run_that_has_just_ended_is_not_told_to_have_died(
+def test_a_run_that_has_just_ended_is_not_reported_as_dead(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
@@ -397,42 +341,5 @@ def test_a_run_that_has_just_ended_is_not_told_to_have_died(
     assert next(events).event == "idle"
     other_process.kill()
     other_process.wait()
-    told = [event.event for event in events if event.event != "idle"]
-    assert told == ["finished"]
-
-
-def test_signs_of_life_are_given_while_there_is_work(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
-    run = project.runs.create("dycon", {})
-    file = run.folder / "process.json"
-    with engine_process.mark_process_alive(run) as taken_over:
-        os.utime(file, (0, 0))
-        wait(lambda: is_recent(file, time.time()))
-        file.unlink()  # by somebody's hand
-        wait(file.exists)
-        other = ProcessIdentity(4711, "ward-3", 1.0)
-
-        def other_gives_a_sign() -> bool:
-            engine_process.write_identity(
-                run, other
-            )  # again and again: one of ours may be on its way
-            return taken_over() == other
-
-        wait(other_gives_a_sign)
-    assert engine_process.read_identity(run) == other  # its file is left to it
-    wait(lambda: not any(t.name == "signs of life" for t in threading.enumerate()))
-
-
-def test_a_run_that_another_machine_took_over_ends_here(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
-    config = make_config("supervised", **(TINY | {"steps": 10_000}))
-    events = with_process_record(train(project, config), project, is_acquired=False)
-    run = project.runs.get(next(e for e in events if e.event == "started").run)
-    with pytest.raises(BusyError, match="taken over on ward-3"):  # noqa: PT012
-        for _ in events:
-            engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", 1.0))
-    assert run.read_metrics() == RunMetrics()
+    reported = [event.event for event in events if event.event != "idle"]
+    assert reported == ["finished"]

@@ -7,7 +7,7 @@ import pickle
 from napari_dycon.errors import IrregularSlicesError
 
 
-def test_irregular_slices_tell_what_was_found_apart_from_what_to_do() -> None:
+def test_irregular_slices_separate_finding_and_advice() -> None:
     error = IrregularSlicesError("The series lacks 1 slice", "Expected all. Get them.")
     copy = pickle.loads(pickle.dumps(error))
     for same in (error, copy):

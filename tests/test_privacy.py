@@ -1,4 +1,4 @@
-"""From DICOM to every export: nobody is named unless asked, and no other machine is called."""
+"""Exports of DICOM scans contain no patient names, and no other machine is contacted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from napari_dycon import io
 
-# What can occur by chance (a sex, a size, a time of day) tells nothing.
+# Values that can occur by chance (a sex, a size, a time of day) are not searched for.
 SECRETS = [
     value
     for name, value in IDENTITY.items()
@@ -68,7 +68,7 @@ run("export", f"{place}/p", "--format", "dicom-seg", "--out", f"{place}/named", 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that the commands make of DICOM scans; what they say is in ``said``."""
+    """Folder with all files that commands make from DICOM scans; ``output``: what they print."""
     place = tmp_path_factory.mktemp("work")
     for number in range(3):
         voxels = np.random.default_rng(number).integers(0, 900, (20, 22, 24)).astype(np.int16)
@@ -94,7 +94,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-c", WORK, str(place)],
         env=environment, capture_output=True, check=False, cwd=place,
     )  # fmt: skip
-    (place / "said").write_bytes(done.stdout + done.stderr)
+    (place / "output").write_bytes(done.stdout + done.stderr)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()[-3000:]
     return place
 
@@ -125,27 +125,27 @@ def named_in(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["p", "out", "state"])
-def test_nobody_is_named(place: str, work: Path) -> None:
+def test_no_patient_is_named(place: str, work: Path) -> None:
     assert any((work / place).iterdir())
     assert named_in(work / place) == set()
 
 
 @pytest.mark.slow
-def test_nobody_is_named_in_what_is_said(work: Path) -> None:
-    said = (work / "said").read_bytes()
-    assert b'"event": "finished"' in said
+def test_no_name_is_in_the_output(work: Path) -> None:
+    output = (work / "output").read_bytes()
+    assert b'"event": "finished"' in output
     for secret in SECRETS:
-        assert secret.encode() not in said
+        assert secret.encode() not in output
 
 
 @pytest.mark.slow
-def test_the_search_finds_what_was_asked_for(work: Path) -> None:
+def test_the_search_finds_requested_names(work: Path) -> None:
     assert {IDENTITY["PatientName"], IDENTITY["PatientID"]} <= named_in(work / "named")
     assert len(named_in(work / "dicom")) > len(SECRETS) - 4
 
 
 @pytest.mark.slow
-def test_every_kind_of_file_was_looked_into(work: Path) -> None:
+def test_every_kind_of_file_was_searched(work: Path) -> None:
     names = " ".join(path.name for path in work.rglob("*") if path.is_file())
     for ending in ("weights.safetensors", "state.safetensors", "events.jsonl", "metrics.json",
                    ".npy", "project.json", "_uncertainty.nii.gz", ".nrrd", ".dcm", "dataset.json",
@@ -154,12 +154,12 @@ def test_every_kind_of_file_was_looked_into(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_other_machine_was_called(work: Path) -> None:
+def test_no_other_machine_was_contacted(work: Path) -> None:
     called = work / "called"
     assert not called.exists(), called.read_text()
 
 
-def test_the_watch_sees_a_call(tmp_path: Path) -> None:
+def test_the_watch_detects_a_connection(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(AUDIT)
     code = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CALLED": str(tmp_path / "called")}
@@ -167,7 +167,7 @@ def test_the_watch_sees_a_call(tmp_path: Path) -> None:
     assert "socket.connect" in (tmp_path / "called").read_text()
 
 
-def test_a_weights_header_tells_of_no_scan(work: Path) -> None:
+def test_a_weights_header_contains_no_scan_names(work: Path) -> None:
     data = (work / "p" / "runs" / "001-dycon" / "weights.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     about = json.loads(header["__metadata__"]["about"])

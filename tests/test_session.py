@@ -59,7 +59,7 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
     assert session.project.labels.read("scan-3")[3, 3, 3] == 1
 
 
-def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
+def test_completing_a_case_makes_the_rest_background(session: Session) -> None:
     session.show_case("scan-3")
     with pytest.raises(UserError, match="has no annotation yet"):
         session.set_case_status("scan-3", "labeled")
@@ -70,7 +70,7 @@ def test_whole_scan_done_makes_the_rest_background(session: Session) -> None:
     assert session.project.get_case("scan-3").status == "labeled"
 
 
-def test_accept_whole_or_by_class(session: Session) -> None:
+def test_predictions_are_accepted_completely_or_by_class(session: Session) -> None:
     predicted(session, "scan-3", 0.9)
     session.show_case("scan-3")
     session.case.label[0] = 0
@@ -83,7 +83,7 @@ def test_accept_whole_or_by_class(session: Session) -> None:
         session.accept_prediction()
 
 
-def test_uncertain_places_come_heaviest_first_and_round_again(session: Session) -> None:
+def test_uncertain_regions_are_visited_by_uncertainty_in_a_cycle(session: Session) -> None:
     predicted(session, "scan-3", 0.9)
     session.show_case("scan-3")
     first, second, third = (session.next_uncertain() for _ in range(3))
@@ -93,7 +93,7 @@ def test_uncertain_places_come_heaviest_first_and_round_again(session: Session) 
     assert third == first
 
 
-def test_hot_spots_of_a_calm_map_are_none() -> None:
+def test_a_flat_map_has_no_hotspots() -> None:
     assert find_hotspots(np.full((8, 8, 8), 0.02, np.float32)) == []
 
 
@@ -123,12 +123,12 @@ def test_train_and_predict_from_a_script(session: Session) -> None:
     assert session.project.predictions.list_run_ids("scan-5") == [run]
 
 
-def test_a_run_that_dies_is_told_of(session: Session) -> None:
-    told: list[str] = []
-    session.message.connect(lambda _, text: told.append(text))
+def test_a_run_that_dies_is_reported(session: Session) -> None:
+    reported: list[str] = []
+    session.message.connect(lambda _, text: reported.append(text))
     session.start_training(make_config("dycon", **TINY), init_from="999-none")
     session.wait(60)
-    assert "no run '999-none'" in told[-1]
+    assert "no run '999-none'" in reported[-1]
 
 
 def test_errors_reach_the_caller_of_a_script(session: Session) -> None:

@@ -102,14 +102,14 @@ def test_a_page_of_another_project_is_no_different(project: Project) -> None:
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_terminal_is_not_commanded(
+def test_terminal_control_sequences_are_escaped(
     as_json: bool, project: Project, run: Command, state_folder: Path
 ) -> None:
     project = named(project)
-    code, out, said = run("cases", project.path, *(["--json"] if as_json else []))
+    code, out, err = run("cases", project.path, *(["--json"] if as_json else []))
     assert code == 0
     for character in "\x1b\x9b\x07\r\u202e":
-        assert character not in out + said
+        assert character not in out + err
     if as_json:
         assert [c["name"] for c in json.loads(out)["classes"]] == [name[:60] for name in NAMES]
     else:
@@ -117,13 +117,13 @@ def test_a_terminal_is_not_commanded(
         for name in ("[bold]x[/bold]", "%s%n%(name)s", "{0.__class__}", ":smile:", r"\x1b[31m"):
             assert name in flat
     for name in NAMES:
-        code, out, said = run("predict", project.path, "--cases", name)
+        code, out, err = run("predict", project.path, "--cases", name)
         assert code == 2
-        assert len(said.splitlines()) == 1
-        assert "\x1b" not in said
-        code, out, said = run("cases", project.path / name.replace("/", "_").strip())
+        assert len(err.splitlines()) == 1
+        assert "\x1b" not in err
+        code, out, err = run("cases", project.path / name.replace("/", "_").strip())
         assert code == 2
-        assert "\x1b" not in said
+        assert "\x1b" not in err
 
 
 def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,14 +160,14 @@ def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.Monkey
                 {"summary": summary, "cases": {name: {"classes": {"1": scores}}}}
             )
         )
-    said = written.getvalue()
-    assert "\x1b" not in said
-    assert said.count("[bold]x[/bold]") >= 6
-    assert ":smile:" in said
-    assert "\U0001f604" not in said
+    err = written.getvalue()
+    assert "\x1b" not in err
+    assert err.count("[bold]x[/bold]") >= 6
+    assert ":smile:" in err
+    assert "\U0001f604" not in err
 
 
-def test_characters_that_command_are_written_out() -> None:
+def test_control_characters_are_escaped() -> None:
     assert (
         escape_control_characters("a\x1b[0m\x9b\x07\r\u202e\ud800")
         == r"a\x1b[0m\x9b\x07\r\u202e\ud800"

@@ -196,7 +196,7 @@ def test_holes_are_filled_but_not_over_another_structure() -> None:
     assert filled[9, 9, 9] == 2
 
 
-def test_only_the_largest_piece_stays_and_the_rest_becomes_background() -> None:
+def test_only_the_largest_component_is_kept() -> None:
     label = np.full((20, 20, 20), 255, np.uint8)
     label[2:10, 2:10, 2:10] = 1
     label[15:17, 15:17, 15:17] = 1

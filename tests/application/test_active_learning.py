@@ -117,7 +117,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     suggestion = summaries.get("scan-3").suggestion
     assert suggestion is not None
     assert suggestion.reason == "nothing is predicted for it yet"
-    assert summaries.get("scan-5").thumbnail is None  # nobody asked for it
+    assert summaries.get("scan-5").thumbnail is None  # it was not requested
     summaries.request_thumbnails(["scan-5"])
     picture = summaries.get("scan-5").thumbnail
     assert picture is not None

@@ -26,17 +26,17 @@ class LateTaskRunner(InlineTaskRunner):
         )
 
 
-def test_nothing_is_told_of_a_project_that_was_left(project: Project, tmp_path: Path) -> None:
+def test_nothing_is_reported_of_a_closed_project(project: Project, tmp_path: Path) -> None:
     background = LateTaskRunner()
     session = Session(background)
     session.open_project(project.path)
     voxels = np.random.default_rng(0).normal(size=(20, 22, 18)).astype(np.float32)
     session.add_cases([save_nifti(tmp_path / "new.nii.gz", voxels)])
     session.open_project(Project.create(tmp_path / "other").path)
-    told: list[object] = []
-    session.message.connect(lambda *what: told.append(what))
-    session.cases_changed.connect(lambda: told.append("cases"))
+    reported: list[object] = []
+    session.message.connect(lambda *what: reported.append(what))
+    session.cases_changed.connect(lambda: reported.append("cases"))
     (end,) = background.ends
     end()
-    assert told == []
+    assert reported == []
     assert "new" in {case.id for case in Project.open(project.path).cases}

@@ -18,7 +18,7 @@ def one(labeled: int, dice: float | None) -> RunSummary:
     return RunSummary("001", "dycon", labeled, 100, dice, None, "finished", [], [])
 
 
-def test_a_history_tells_what_each_run_learned_from(project: Project) -> None:
+def test_the_history_lists_the_training_cases_of_each_run(project: Project) -> None:
     project.set_split("scan-2", "validation")
     config = make_config("dycon", **TINY)
     list(train(project, config))

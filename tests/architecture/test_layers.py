@@ -88,7 +88,7 @@ def test_training_does_not_know_the_project() -> None:
             assert "napari_dycon.project.store" not in imported, module
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_are_no_import_cycles() -> None:
     graph = read_imports()
     circles = []
     for start in graph:
@@ -122,13 +122,13 @@ def test_imports_stay_light(module: str) -> None:
     assert [name for name in ABSENT[module] if name in loaded] == []
 
 
-def test_every_package_says_what_it_holds() -> None:
+def test_every_package_has_a_docstring() -> None:
     for folder in sorted(PACKAGE.rglob("__init__.py")):
         text = ast.get_docstring(ast.parse(folder.read_text(encoding="utf-8")))
         assert text, f"{folder} has no docstring"
 
 
-def test_folders_can_be_grasped() -> None:
+def test_folders_have_few_modules() -> None:
     for folder in PACKAGE.rglob("*"):
         if folder.is_dir():
             count = len(list(folder.glob("*.py")))

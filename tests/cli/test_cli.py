@@ -1,4 +1,4 @@
-"""The command line as a person and as a script meet it."""
+"""Tests of the command line program, for users and for scripts."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
     assert code == 0
     events = [json.loads(line) for line in out.splitlines()]
     assert [e["case"] for e in events if e["event"] == "predicted"] == ["scan-3", "scan-4"]
-    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
-    total = told[-1][-1]  # with the templates that were predicted before
-    assert told[-2:] == [("scan-3", total - 2, total), ("scan-4", total - 1, total)]
-    assert [done for _, done, _ in told] == list(range(total))
+    progress = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    total = progress[-1][-1]  # with the templates that were predicted before
+    assert progress[-2:] == [("scan-3", total - 2, total), ("scan-4", total - 1, total)]
+    assert [done for _, done, _ in progress] == list(range(total))
 
     code, _, _ = run("predict", project, "--images", scans / "images", "--out", tmp_path / "out")
     assert code == 0
     names = {p.name for p in (tmp_path / "out").iterdir()}
     assert {"scan-0.nii.gz", "scan-0_uncertainty.nii.gz"} <= names
 
-    # Only the first three have a reference; the rest is told of, not scored.
+    # Only the first three have a reference; the others are reported as skipped.
     for file in (tmp_path / "out").iterdir():
         if file.name[5] not in "012":
             file.unlink()
@@ -120,9 +120,9 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     )
     assert code == 2
     events = [json.loads(line) for line in out.splitlines()]
-    told = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
-    assert [total - done for _, done, total in told[-6:]] == [7, 6, 4, 3, 2, 1]
-    assert "scan-1b" not in [case for case, *_ in told]
+    progress = [(e["case"], e["done"], e["total"]) for e in events if e["event"] == "predicting"]
+    assert [total - done for _, done, total in progress[-6:]] == [7, 6, 4, 3, 2, 1]
+    assert "scan-1b" not in [case for case, *_ in progress]
     events = [e for e in events if e["event"] != "predicting"]
     assert [e["event"] for e in events] == ["predicted"] * 6 + ["skipped"]
     assert [(e["done"], e["total"]) for e in events[:6]] == [(n, 7) for n in (1, 2, 4, 5, 6, 7)]
@@ -136,10 +136,10 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     assert code == 2
     assert out.startswith("4 prediction(s) of run 001-dycon")
     assert "Traceback" not in err
-    said = err.splitlines()
-    assert said[-3].startswith("scan-0 was left out: There is no file")
-    assert said[-2].startswith("scan-4 was left out: ")
-    assert said[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
+    lines = err.splitlines()
+    assert lines[-3].startswith("scan-0 was left out: There is no file")
+    assert lines[-2].startswith("scan-4 was left out: ")
+    assert lines[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
 
     code, out, err = run("predict", project, "--cases", "scan-4,scan-0", "--json")
     assert code == 2
@@ -149,7 +149,7 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     assert err.splitlines()[-1].startswith("scan-4.nii.gz")
 
 
-def test_patients_who_lack_a_channel_are_told_with_the_others(run: Run, tmp_path: Path) -> None:
+def test_patients_without_a_channel_are_reported_together(run: Run, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for patient in ("p1", "p2", "p3"):
         for channel in ("t1", "flair"):
@@ -166,8 +166,8 @@ def test_patients_who_lack_a_channel_are_told_with_the_others(run: Run, tmp_path
     command = ("predict", project.path, "--images", tmp_path / "in", "--json")
     code, out, err = run(*command)
     assert code == 2
-    told = [json.loads(line) for line in out.splitlines()]
-    events = [(e["event"], e["case"]) for e in told if e["event"] != "predicting"]
+    events = [json.loads(line) for line in out.splitlines()]
+    events = [(e["event"], e["case"]) for e in events if e["event"] != "predicting"]
     assert events == [("predicted", "p1"), ("predicted", "p3"), ("skipped", "p2")]
     assert "1 of 3 scans could not be predicted" in err
 
@@ -180,7 +180,7 @@ def test_patients_who_lack_a_channel_are_told_with_the_others(run: Run, tmp_path
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_uneven_slices_wait_for_consent_while_others_go_on(run: Run, tmp_path: Path) -> None:
+def test_irregular_slices_wait_for_consent_while_others_are_added(run: Run, tmp_path: Path) -> None:
     save_series(tmp_path / "in" / "anna", values())
     save_series(tmp_path / "in" / "bert", values((7, 6, 7)))[3].unlink()
     code, out, err = run("new", tmp_path / "p", "--images", tmp_path / "in", "--json")

@@ -1,4 +1,4 @@
-"""What is old is told by the disk's clock, not by this machine's."""
+"""The age of files is measured with the clock of the disk, not of this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_a_disk_whose_clock_is_behind_loses_nothing_young(
     half = tmp_path / ".0123abcd.tmp.label.nii.gz"
     half.write_bytes(b"half")
     now = time.time()
-    monkeypatch.setattr(heartbeat.time, "time", lambda: now + 2 * cleanup.STALE_AFTER_S)
+    monkeypatch.setattr(heartbeat.time, "time", lambda: now + 2 * cleanup.STALE_AFTER_S)  # type: ignore[attr-defined]
     assert cleanup.remove_stale_temporaries(tmp_path) == []
     os.utime(half, (now - 2 * cleanup.STALE_AFTER_S,) * 2)
     assert cleanup.remove_stale_temporaries(tmp_path) == [half]

@@ -48,7 +48,7 @@ def raised(text: str) -> Exception:
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_a_report_names_nobody(own: Path, text: str) -> None:
+def test_a_report_contains_no_names(own: Path, text: str) -> None:
     said = crash_report.describe_error(raised(text))
     (report,) = (own / "reports").iterdir()
     assert str(report) in said
@@ -77,12 +77,12 @@ def test_few_reports_are_kept(own: Path) -> None:
     assert len(list((own / "reports").iterdir())) <= crash_report.MAX_REPORTS
 
 
-def test_where_no_report_can_be_saved_the_person_is_told_all_the_same(own: Path) -> None:
+def test_the_error_is_shown_if_no_report_can_be_saved(own: Path) -> None:
     own.write_text("a file in the way")
     assert "no report of it could be saved" in crash_report.describe_error(raised("x"))
 
 
-def test_telling_of_an_error_never_fails(own: Path) -> None:
+def test_describing_an_error_never_fails(own: Path) -> None:
     class OddError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -90,12 +90,12 @@ def test_telling_of_an_error_never_fails(own: Path) -> None:
     assert "OddError" in crash_report.describe_error(OddError())
 
 
-def test_errors_of_our_own_are_told_as_they_are(own: Path) -> None:
+def test_user_errors_are_shown_unchanged(own: Path) -> None:
     assert crash_report.describe_error(UserError("Choose a case.")) == "Choose a case."
     assert not own.exists()
 
 
-def test_a_command_that_fails_unexpectedly_says_where_its_report_is(
+def test_a_command_that_fails_unexpectedly_prints_the_path_of_its_report(
     own: Path,
     project: Project,
     run: Callable[..., tuple[int, str, str]],
@@ -113,7 +113,7 @@ def test_a_command_that_fails_unexpectedly_says_where_its_report_is(
     assert "ZeroDivisionError: in case …" in report.read_text(encoding="utf-8")
 
 
-def test_a_session_tells_of_what_nobody_expected(own: Path, project: Project) -> None:
+def test_a_session_reports_unexpected_errors(own: Path, project: Project) -> None:
     class Broken(InlineTaskRunner):
         def submit(self, work: Any, done: Any, failed: Any) -> None:
             failed(RuntimeError("Jane_Doe.nii"))

@@ -43,7 +43,7 @@ def test_a_case_is_a_small_scan_with_classes_in_realistic_shares(cases):
         assert 0.005 < lesion / organ < 0.035
 
 
-def test_the_organ_is_one_piece_and_lesions_are_few_and_inside_it(cases):
+def test_the_organ_is_one_component_with_few_lesions_inside(cases):
     for volume, truth in cases:
         assert ndimage.label(truth > 0)[1] == 1
         parts, number = ndimage.label(truth == 2)

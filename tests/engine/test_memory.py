@@ -1,4 +1,4 @@
-"""When memory is short the plan becomes smaller, training goes on, and one sentence says so."""
+"""When memory is short the plan becomes smaller, training continues, and a warning explains it."""
 
 from __future__ import annotations
 
@@ -221,12 +221,12 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     return made
 
 
-def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -> None:
+def test_a_too_large_run_continues_with_a_smaller_plan(project: Project, card: Card) -> None:
     config = make_config("supervised", **LARGE)
     events = list(train(project, config))
     assert (events[-1].event, events[-1].step) == ("finished", 4)
-    (told,) = [e.message for e in events if e.event == "warning"]
-    assert told == (
+    (reported,) = [e.message for e in events if e.event == "warning"]
+    assert reported == (
         "This computer has too little memory for this plan, so each step is computed in 2 parts, "
         "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
         "voxels now; training goes on."
@@ -244,7 +244,7 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
     assert card.refused == 3
 
 
-def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card: Card) -> None:
+def test_a_run_with_a_smaller_plan_resumes_bit_identically(project: Project, card: Card) -> None:
     settings = LARGE | {"steps": 5, "intervals.checkpoint_s": 600.0}
 
     def limited(events: Any) -> Any:
@@ -277,9 +277,9 @@ def test_a_run_that_became_smaller_is_resumed_to_the_bit(project: Project, card:
 
 def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> None:
     card.voxels = 0
-    with pytest.raises(EngineError, match="ran out of memory, even with the smallest") as told:
+    with pytest.raises(EngineError, match="ran out of memory, even with the smallest") as reported:
         list(train(project, make_config("supervised", **LARGE)))
-    assert "--" not in str(told.value)
+    assert "--" not in str(reported.value)
     last = project.runs.list()[-1].read_events()[0][-1]
     assert last.event == "failed"
 
@@ -304,8 +304,8 @@ def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
     (back,) = [e for e in events if e.event == "resumed"]
     assert back.resumed_from_step == back.step == 3
     assert (events[-1].event, events[-1].step) == ("finished", 6)
-    (told,) = [e.message for e in events if e.event == "warning"]
-    assert "each step is computed in 2 parts now" in told
+    (reported,) = [e.message for e in events if e.event == "warning"]
+    assert "each step is computed in 2 parts now" in reported
     steps = [e.step for e in project.runs.get().read_history() if e.event == "step"]
     assert steps == sorted(set(steps))
 
@@ -316,7 +316,7 @@ def test_a_scan_is_predicted_in_smaller_windows_when_memory_is_short(
     list(train(project, make_config("supervised", **(TINY | {"batch.patch_size": [24, 24, 24]}))))
     model = load_model(project.runs.get().weights_path)
     volume = project.read_image("scan-4")
-    usual, seen = predict.predict_windows, []
+    usual, seen = predict.predict_windows, []  # type: ignore[attr-defined]
 
     def limited(image: torch.Tensor, predictor: Any, windows: Windows, **named: Any) -> Any:
         seen.append(windows.size)
@@ -391,7 +391,7 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     assert (events[-1].event, events[-1].step) == ("finished", 2)
     warned = [e.message for e in events if e.event == "warning"]
     assert len(warned) == 1, warned
-    (told,) = warned
-    assert told.startswith("This computer has too little memory for this plan, so ")
-    assert told.endswith("; training goes on.")
+    (reported,) = warned
+    assert reported.startswith("This computer has too little memory for this plan, so ")
+    assert reported.endswith("; training goes on.")
     assert load_model(project.runs.get().weights_path).config.batch.accumulation_steps == 2

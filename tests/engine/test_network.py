@@ -86,7 +86,7 @@ def test_features_computed_twice_give_the_same_gradients(half: bool, dtype: torc
 
 
 @pytest.mark.parametrize("norm", ["instance", "group"])
-def test_cells_do_not_depend_on_the_other_patches_of_a_batch(norm: str) -> None:
+def test_embeddings_do_not_depend_on_other_patches_of_a_batch(norm: str) -> None:
     """Otherwise what a teacher embeds would hang on what it happens to see beside it."""
     config = make_config(
         "dycon",
@@ -105,7 +105,7 @@ def test_cells_do_not_depend_on_the_other_patches_of_a_batch(norm: str) -> None:
 
 
 @pytest.mark.parametrize("negative_gamma", [0.0, 1.0])
-def test_cells_of_different_classes_come_apart(negative_gamma: float) -> None:
+def test_embeddings_of_different_classes_are_separated(negative_gamma: float) -> None:
     """Bright balls in noise: their cells end up alike, and far from those around them."""
     torch.manual_seed(0)
     config = make_config(
@@ -157,7 +157,7 @@ def test_a_head_whose_features_are_nearly_alike_still_learns() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None:
+def test_a_patch_with_equal_embeddings_gives_finite_gradients(value: float) -> None:
     """A bottleneck of a single cell: eight embeddings of one vector have no direction at all."""
     config = make_config(
         "dycon",
@@ -177,7 +177,7 @@ def test_a_patch_whose_cells_are_all_the_same_does_no_harm(value: float) -> None
     assert sum(float(p.grad.norm()) for p in head.parameters() if p.grad is not None) < 1.0
 
 
-def test_half_resolution_still_tells_neighboring_voxels_apart() -> None:
+def test_half_resolution_separates_neighboring_voxels() -> None:
     """Single voxels at random places are lost at half the resolution; the last layer sees them."""
     torch.manual_seed(0)
     config = make_config(
@@ -220,7 +220,7 @@ def test_every_parameter_learns() -> None:
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
 
 
-def test_a_cpu_gets_half_resolution_unless_a_person_chose_the_network() -> None:
+def test_a_cpu_gets_half_resolution_unless_the_network_is_set() -> None:
     assert planned("cpu").network.half_resolution is True
     assert planned("cuda").network.half_resolution is False
     assert planned("cpu", **{"network.filters": [8, 16, 32]}).network.half_resolution is False
@@ -237,7 +237,7 @@ def test_a_cpu_gets_half_resolution_unless_a_person_chose_the_network() -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 @pytest.mark.parametrize("shape", [(36, 50, 35), (12, 320, 320), (300, 20, 40), (200, 200, 200)])
-def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
+def test_coarsest_features_are_16_voxels_and_patches_are_multiples(
     device: str, shape: tuple[int, int, int]
 ) -> None:
     scans = [Fingerprint(shape, (1.0, 1.0, 1.0), 0.0, 900.0)]
@@ -251,7 +251,7 @@ def test_coarsest_cells_are_16_voxels_and_patches_hold_them(
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 @pytest.mark.parametrize("half", [True, False])
-def test_cells_stay_16_voxels_when_a_person_chooses_the_resolution(device: str, half: bool) -> None:
+def test_coarsest_features_stay_16_voxels_at_a_set_resolution(device: str, half: bool) -> None:
     config = planned(device, **{"network.half_resolution": half})
     assert (config.network.half_resolution, config.network.stride) == (half, 16)
 
@@ -269,7 +269,7 @@ def test_patches_of_flat_scans_stay_within_the_budget(
 
 
 @pytest.mark.parametrize("norm", ["instance", "group", "batch"])
-def test_a_network_of_six_levels_gets_cells_enough_for_its_norm(norm: str) -> None:
+def test_a_network_of_six_levels_gets_enough_locations_for_its_norm(norm: str) -> None:
     config = planned("cpu", **{"network.filters": [8, 8, 8, 8, 8, 8], "network.norm": norm})
     assert config.batch.patch_size == (36, 50, 35)  # all that the scans have
     network = build_network(config, channels=1, classes=2)
@@ -279,7 +279,7 @@ def test_a_network_of_six_levels_gets_cells_enough_for_its_norm(norm: str) -> No
             config.with_changes({"batch.patch_size": (32, 32, 32)})
 
 
-def test_small_scans_get_cells_enough_for_their_norm() -> None:
+def test_small_scans_get_enough_locations_for_their_norm() -> None:
     scans = [Fingerprint((12, 16, 9), (1.0, 1.0, 1.0), 0.0, 900.0)]
     assert plan_training(make_config("dycon"), scans, "cpu").batch.patch_size == (12, 16, 9)
     assert plan_training(
@@ -289,7 +289,7 @@ def test_small_scans_get_cells_enough_for_their_norm() -> None:
 
 @pytest.mark.parametrize("half", [True, False])
 @pytest.mark.parametrize("shape", [(3, 40, 19), (1, 1, 1), (16, 17, 33)])
-def test_embeddings_are_those_of_cells_in_the_image(
+def test_embeddings_keep_their_position_in_the_image(
     half: bool, shape: tuple[int, int, int]
 ) -> None:
     config = make_config(
@@ -325,12 +325,12 @@ def test_patches_fit_the_stride_of_half_resolution() -> None:
     assert all(side % 8 == 0 for side in patch)
 
 
-def test_a_run_at_half_resolution_trains_goes_on_and_predicts(project: Project) -> None:
+def test_a_run_at_half_resolution_trains_resumes_and_predicts(project: Project) -> None:
     settings = TINY | {"network.half_resolution": True, "steps": 3, "intervals.checkpoint_s": 0.0}
     interrupted = train(project, make_config("dycon", **settings))
     for event in interrupted:
         if event.event == "checkpoint" and event.step == 2:
-            interrupted.close()
+            interrupted.close()  # type: ignore[attr-defined]
             break
     run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
@@ -374,7 +374,7 @@ def test_a_scan_of_odd_size_is_seen_as_its_padded_self_away_from_the_border() ->
 
 
 def test_gradients_in_bfloat16_hold_nothing_of_memory_that_was_freed() -> None:
-    """Convolutions over two voxels read memory that nobody wrote, on some processors."""
+    """Convolutions over two voxels read uninitialized memory on some processors."""
     torch.manual_seed(0)
     config = make_config(
         "supervised", **{"network.filters": [8, 16, 32, 32], "network.half_resolution": True}

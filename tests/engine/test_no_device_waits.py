@@ -116,7 +116,7 @@ def test_registration_and_sampling() -> None:
         assert warp(torch.empty(2, 1, 30, 31, 32, device=META), field).device == META
 
 
-def test_the_shares_of_a_tile() -> None:
+def test_label_probabilities_of_a_tile() -> None:
     reach = label_fusion.TILE_MARGIN + label_fusion.CONTRAST_RADIUS
     level = label_fusion.ChannelStatistics(
         *(torch.empty(1, 1, 1, 1, device=META) for _ in range(2))

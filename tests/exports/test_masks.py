@@ -89,7 +89,9 @@ def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) 
         ExportOptions(source="all")
 
 
-def test_dicom_segmentations_name_terms_and_nobody(dicom_project: Project, tmp_path: Path) -> None:
+def test_dicom_segmentations_have_terms_but_no_patient_names(
+    dicom_project: Project, tmp_path: Path
+) -> None:
     import pydicom
 
     codes = parse_codes(dicom_project, ["cyst=neoplasm"])
@@ -141,10 +143,10 @@ def test_every_format_through_the_command_and_the_session(project: Project, tmp_
             assert all(Path(path).exists() for path in json.loads(done.stdout)["written"])
     session = Session()
     session.open_project(project.path)
-    said: list[str] = []
-    session.message.connect(lambda level, text: said.append(text))
+    messages: list[str] = []
+    session.message.connect(lambda level, text: messages.append(text))
     session.export("nifti", tmp_path / "session", source="labels")
-    assert said[-1].startswith("Exported: ")
+    assert messages[-1].startswith("Exported: ")
     assert list((tmp_path / "session").glob("*.nii.gz"))
 
 
@@ -223,7 +225,7 @@ def test_results_beside_a_series_are_no_scans(dicom_project: Project) -> None:
     assert io.read_volume(folder).shape == dicom_project.read_image("bert").shape
 
 
-def test_cases_that_are_no_series_are_left_out_aloud(
+def test_cases_without_a_series_are_skipped_with_a_message(
     dicom_project: Project, scans: Path, tmp_path: Path
 ) -> None:
     (scan, *_) = sorted((scans / "images").iterdir())
@@ -231,9 +233,9 @@ def test_cases_that_are_no_series_are_left_out_aloud(
     label = np.zeros(dicom_project.read_image(case.id).shape, np.uint8)
     label[2:4, 2:4, 2:4] = 1
     dicom_project.labels.save(case.id, label)
-    said: list[str] = []
-    written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=said.append)
+    messages: list[str] = []
+    written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=messages.append)
     assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
-    assert said[-1].startswith(f"{case.id} was left out: ")
+    assert messages[-1].startswith(f"{case.id} was left out: ")
     with pytest.raises(UserError, match=f"{case.id}: .* is no DICOM series"):
         export(dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(cases=[case.id]))

@@ -38,7 +38,7 @@ CLASSES = [
 
 
 def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **settings: Any) -> Path:
-    """Weights of two networks that nobody trained but that tell voxels apart."""
+    """Write weights of two untrained networks whose output depends on the voxels."""
     planned = {
         "preprocessing.spacing": [1.5, 1.2, 1.0],
         "preprocessing.normalization": "zscore",
@@ -52,7 +52,9 @@ def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **sett
         with torch.no_grad():
             head.weight *= 5
             head.bias.zero_()
-    model = TrainedModel(*networks, config, (2, 7), channels, 1.3, window_side=window_side)
+    model = TrainedModel(
+        networks[0], networks[1], config, (2, 7), channels, 1.3, window_side=window_side
+    )
     save_weights(path, model, step=1)
     return path
 
@@ -182,7 +184,7 @@ def test_a_fixed_window_an_affine_that_contradicts_the_header_and_what_monai_che
     check_agreement(weights, [path], tmp_path / "out", "b")
 
 
-def test_the_folder_tells_all_that_is_needed_and_nothing_more(tmp_path: Path) -> None:
+def test_the_folder_contains_only_the_required_metadata(tmp_path: Path) -> None:
     weights = make_weights(tmp_path / "w.safetensors", init_from="001-dycon")
     bundle = export(weights, tmp_path / "new" / "bundle", ["CT"])
     texts = {

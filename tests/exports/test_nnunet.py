@@ -63,9 +63,9 @@ def check(folder: Path) -> None:
 
 
 def test_layout(project: Project, tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+    reported: list[tuple[int, int, str]] = []
     folder = write_nnunet(
-        project, tmp_path / "raw", dataset_id=7, on_progress=lambda *values: told.append(values)
+        project, tmp_path / "raw", dataset_id=7, on_progress=lambda *values: reported.append(values)
     )
     assert folder == tmp_path / "raw" / "Dataset007_project"
     assert names(folder) == ["dataset.json", "imagesTr", "imagesTs", "labelsTr"]
@@ -75,7 +75,7 @@ def test_layout(project: Project, tmp_path: Path) -> None:
     about = read(folder)
     assert about["labels"] == {"background": 0, "box": 1}
     assert about["channel_names"] == {"0": "image"}
-    assert told[-1] == (6, 6, "scan-5")
+    assert reported[-1] == (6, 6, "scan-5")
     check(folder)
 
 
@@ -117,7 +117,7 @@ def test_gaps_in_values_are_closed_and_recorded(tmp_path: Path, scans: Path) -> 
     check(folder)
 
 
-def test_what_nobody_annotated_is_ignored(project: Project, tmp_path: Path) -> None:
+def test_unannotated_voxels_are_ignored(project: Project, tmp_path: Path) -> None:
     label = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     project.labels.save("scan-4", label)  # opened, nothing drawn
     label[5] = 0
@@ -131,7 +131,7 @@ def test_what_nobody_annotated_is_ignored(project: Project, tmp_path: Path) -> N
     check(folder)
 
 
-def test_the_split_goes_along(project: Project, tmp_path: Path) -> None:
+def test_the_split_is_exported(project: Project, tmp_path: Path) -> None:
     project.set_split("scan-1", "validation")
     folder = write_nnunet(project, tmp_path / "raw")
     splits = json.loads((folder / "splits_final.json").read_text(encoding="utf-8"))
@@ -167,9 +167,7 @@ def test_several_channels_on_one_grid_and_no_free_text(tmp_path: Path) -> None:
     check(folder)
 
 
-def test_what_cannot_be_exported_is_said_and_leaves_nothing(
-    project: Project, tmp_path: Path
-) -> None:
+def test_failed_exports_are_reported_and_leave_no_files(project: Project, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     with pytest.raises(ConfigError, match="is 1 to 999, found 0"):
         write_nnunet(project, raw, dataset_id=0)

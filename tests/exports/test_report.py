@@ -115,13 +115,15 @@ def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
 
 
 def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
-    path = write_report(project, tmp_path / "out", on_progress=lambda *values: told.append(values))
+    reported: list[tuple[int, int, str]] = []
+    path = write_report(
+        project, tmp_path / "out", on_progress=lambda *values: reported.append(values)
+    )
     assert path == tmp_path / "out" / "report.html"
     page = read(path)
     assert "of the labels alone" in page.text
     assert len(page.pictures) == 6 * 3
-    assert told[-1] == (6, 6, "scan-5")
+    assert reported[-1] == (6, 6, "scan-5")
     first, last = rows(tmp_path / "out")[0], rows(tmp_path / "out")[-1]
     # A box of 8 voxels a side, of 1 × 1.2 × 1.5 mm each.
     assert float(first["label_ml"]) == pytest.approx(8**3 * 1.8 / 1000)
@@ -216,7 +218,7 @@ def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
     assert found[0]["case"] == case
 
 
-def test_what_is_missing_is_told_in_its_row(project: Project, tmp_path: Path) -> None:
+def test_missing_values_are_explained_in_their_row(project: Project, tmp_path: Path) -> None:
     run = predict(project, ["scan-0", "scan-1", "scan-2", "scan-4"])
     project.image_paths("scan-0")[0].unlink()
     project.labels.path("scan-1").write_bytes(b"nothing")
@@ -289,7 +291,7 @@ def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
     assert float(rows(out)[0]["dice"]) < 1.0
 
 
-def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project) -> None:
+def test_training_cases_include_those_of_the_initial_weights(project: Project) -> None:
     first = project.runs.create("dycon", {"method": "dycon"})
     write_json(first.metrics_path, {"labeled": ["scan-0"]})
     second = project.runs.create("dycon", {"method": "dycon", "init_from": first.id})
@@ -304,9 +306,9 @@ def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project)
     assert classify_label_use(project, at_work)["scan-2"] == "learned from"
 
 
-def test_mistakes_are_said(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match="no run 'nobody'"):
-        write_report(project, tmp_path / "out", run="nobody")
+def test_mistakes_are_reported(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(ProjectError, match="no run 'missing'"):
+        write_report(project, tmp_path / "out", run="missing")
     with pytest.raises(UserError, match="no case 'scan-77'"):
         write_report(project, tmp_path / "out", cases=["scan-77"])
     with pytest.raises(UserError, match="no case to report on"):

@@ -45,7 +45,7 @@ def on_disk(disk: Disk) -> Project:
 
 @pytest.fixture
 def read_only(project: Project) -> Iterator[Project]:
-    """Project that nobody can write to, not even root."""
+    """Project on a read-only file system, which root cannot write to either."""
     if not MOUNTS:
         pytest.skip("only root on Linux can mount a folder read-only")
     _mounted("--bind", str(project.path), str(project.path))

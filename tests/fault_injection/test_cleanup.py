@@ -43,7 +43,7 @@ def torn(tmp_path: Path) -> Run:
     return run
 
 
-def test_a_torn_line_does_not_swallow_the_next_event(torn: Run) -> None:
+def test_an_incomplete_line_does_not_affect_the_next_event(torn: Run) -> None:
     torn.append_event(StartedEvent())
     torn.append_event(StepEvent(step=2))
     assert [e.event for e in torn.read_events()[0]] == ["step", "started", "step"]
@@ -61,7 +61,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_an_event_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_events_are_written_atomically(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.append_event(StartedEvent())
     before = run.events_path.read_bytes()
@@ -70,7 +70,7 @@ def test_an_event_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert run.events_path.read_bytes() == before
 
 
-def test_steps_that_were_made_again_count_once(project: Project) -> None:
+def test_repeated_steps_count_once(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
 
     def step(number: int, loss: float) -> StepEvent:
@@ -87,7 +87,7 @@ def test_steps_that_were_made_again_count_once(project: Project) -> None:
     assert len(run.read_events()[0]) == 8  # what happened stays on record
 
 
-def test_old_leftovers_go_and_nothing_else(project: Project, tmp_path: Path) -> None:
+def test_only_stale_temporary_files_are_removed(project: Project, tmp_path: Path) -> None:
     run = project.runs.create("dycon", {})
     (run.state_folder / "labels").mkdir(parents=True)
     places = [
@@ -167,7 +167,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
     assert time.monotonic() - begin < 5.0
 
 
-def test_a_number_that_another_process_has_by_now(project: Project) -> None:
+def test_a_reused_process_id_is_not_taken_for_the_old_process(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon", **TINY).to_dict())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -188,8 +188,8 @@ def test_a_stroke_that_was_erased_stays_erased(
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-0")
-    told: list[str] = []
-    session.message.connect(lambda _, text: told.append(text))
+    reported: list[str] = []
+    session.message.connect(lambda _, text: reported.append(text))
     session.case.label[0, 0, :2] = 255  # in progress from now on
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -204,7 +204,7 @@ def test_a_stroke_that_was_erased_stays_erased(
     session.case.label[0, 0, 1] = 1
     session.flush()
     assert project.labels.read("scan-0")[0, 0, :2].tolist() == [0, 1]
-    assert not any("another window" in text for text in told)
+    assert not any("another window" in text for text in reported)
 
 
 def test_a_first_label_is_never_without_its_status(
@@ -295,7 +295,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
     events = train(project, config)
     for event in events:
         if event.event == "checkpoint":
-            events.close()
+            events.close()  # type: ignore[attr-defined]
             break
     monkeypatch.setattr(device, "is_bfloat16_faster", lambda: True)
     run = project.runs.list()[-1]

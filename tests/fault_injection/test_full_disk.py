@@ -52,10 +52,10 @@ def painted(project: Project) -> Session:
     return session
 
 
-def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], object]) -> None:
+def kept_and_saved_later(session: Session, trouble: str, repair: Callable[[], object]) -> None:
     """Saving fails with a reason and harms nothing; once there is room, it comes by itself."""
-    told: list[str] = []
-    session.message.connect(lambda _, text: told.append(text))
+    reported: list[str] = []
+    session.message.connect(lambda _, text: reported.append(text))
     path = session.project.labels.path("scan-0")
     before = path.read_bytes() if path.exists() else None
     for save in (session.save_label, session.flush):
@@ -64,34 +64,34 @@ def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], obje
     assert session.has_unsaved_changes
     if before is not None and path.exists():
         assert path.read_bytes() == before
-    mend()
+    repair()
     session.save_label()
-    assert "saved now" in told[-1]
+    assert "saved now" in reported[-1]
     kept = Project.open(session.project.path).labels.read("scan-0")
     assert np.array_equal(kept, drawn(1, kept.shape))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_labels_outlive_a_full_disk(on_disk: Project, disk: Disk) -> None:
+def test_labels_survive_a_full_disk(on_disk: Project, disk: Disk) -> None:
     session = painted(on_disk)
     disk.fill()
     kept_and_saved_later(session, "No space left", disk.empty)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_labels_outlive_a_folder_that_goes_away(project: Project) -> None:
+def test_labels_survive_a_missing_folder(project: Project) -> None:
     session, away = painted(project), project.path.with_name("away")
     project.path.rename(away)
 
     def back() -> None:
-        assert not project.path.exists(), "begun anew where the folder comes back"
+        assert not project.path.exists(), "recreated when the folder is available again"
         away.rename(project.path)
 
     kept_and_saved_later(session, "is gone", back)
 
 
 @pytest.mark.usefixtures("impatient")
-def test_labels_outlive_a_folder_that_becomes_read_only(read_only: Project) -> None:
+def test_labels_survive_a_folder_that_becomes_read_only(read_only: Project) -> None:
     import subprocess
 
     def remount(how: str) -> None:
@@ -104,10 +104,10 @@ def test_labels_outlive_a_folder_that_becomes_read_only(read_only: Project) -> N
 
 
 def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
-    session, told = Session(), []
-    session.message.connect(lambda _, text: told.append(text))
+    session, reported = Session(), []
+    session.message.connect(lambda _, text: reported.append(text))
     session.open_project(read_only.path)
-    assert any("only shown: its folder cannot be written to" in text for text in told)
+    assert any("only shown: its folder cannot be written to" in text for text in reported)
     session.show_case("scan-0")
     assert session.edit_blocked_reason()
     session.save_label()
@@ -122,14 +122,14 @@ def test_a_read_only_project_can_be_looked_at_and_exported(
         ("train", read_only.path, "--steps", 1, "--device", "cpu"),
         ("export", read_only.path, "--format", "nrrd", "--out", read_only.path / "out"),
     ):
-        code, _, said = run(*command)
+        code, _, err = run(*command)
         assert code == 2
-        assert "Read-only" in said or "cannot be written to" in said
-        assert "Traceback" not in said
+        assert "Read-only" in err or "cannot be written to" in err
+        assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nrrd", ".mha", ".npy", ".json", ".st"])
-def test_files_are_whole_or_as_before(disk: Disk, project: Project, ending: str) -> None:
+def test_files_are_written_atomically(disk: Disk, project: Project, ending: str) -> None:
     """Also where the last bytes alone do not fit, which libraries are apt to overlook."""
     like = project.read_grid("scan-0")
     shape = (24, 40, 40)
@@ -196,9 +196,9 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
     on_disk: Project, disk: Disk, leave: int
 ) -> None:
     events, state, before = filled_after_a_checkpoint(on_disk, disk, leave)
-    told = []
+    reported = []
     with pytest.raises(ProjectError, match=r"could not be written in .*No space left"):
-        told += list(events)
+        reported += list(events)
     assert state.read_bytes() == before
     run = on_disk.runs.list()[-1]
     if leave:
@@ -213,7 +213,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) -> None:
+def test_a_run_continues_when_there_is_space_again(on_disk: Project, disk: Disk) -> None:
     events, _, _ = filled_after_a_checkpoint(on_disk, disk, 0)
     warned = []
     for event in events:
@@ -227,7 +227,7 @@ def test_a_run_goes_on_when_there_is_room_again(on_disk: Project, disk: Disk) ->
     assert warned[0] in [getattr(event, "message", None) for event in written]  # had to wait
 
 
-def test_the_end_of_a_run_waits_for_room(
+def test_the_end_of_a_run_waits_for_disk_space(
     on_disk: Project, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "RETRY_PAUSE_S", 0.01)
@@ -243,7 +243,7 @@ def test_the_end_of_a_run_waits_for_room(
     assert on_disk.runs.get().read_metrics().step == 3
 
 
-def test_no_room_in_the_middle_of_a_checkpoint(
+def test_a_disk_that_fills_up_during_a_checkpoint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What safetensors raises is no OSError; without a disk of its own, this is what it does."""
@@ -267,15 +267,15 @@ def test_no_room_in_the_middle_of_a_checkpoint(
         list(events)
     assert {path: path.read_bytes() for path in kept} == kept
     assert not list(run.folder.rglob(".*.tmp.*"))
-    said = run.read_events()[0]
-    assert (said[-1].event, said[-2].event) == ("failed", "warning")
+    err = run.read_events()[0]
+    assert (err[-1].event, err[-2].event) == ("failed", "warning")
     monkeypatch.undo()
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (again[0].resumed_from_step, again[-1].event) == (2, "finished")
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> None:
+def test_a_folder_that_disappears_during_a_run(project: Project) -> None:
     events = train(project, tiny(steps=5))
     for event in events:
         if event.event == "checkpoint" and event.step == 3:
@@ -284,7 +284,7 @@ def test_a_folder_that_goes_away_in_the_middle_of_a_run(project: Project) -> Non
     project.path.rename(away)
     with pytest.raises(EngineError, match="last checkpoint is kept"):
         list(events)
-    assert not project.path.exists(), "begun anew where the folder comes back"
+    assert not project.path.exists(), "recreated when the folder is available again"
     away.rename(project.path)
     run = project.runs.list()[-1]
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
@@ -307,7 +307,9 @@ def test_a_prediction_that_does_not_fit_leaves_the_old_one(on_disk: Project, dis
 
 
 @pytest.mark.parametrize("format_", ["nifti", "nrrd", "nnunet"])
-def test_an_export_that_does_not_fit_is_told(on_disk: Project, disk: Disk, format_: str) -> None:
+def test_an_export_that_does_not_fit_is_reported(
+    on_disk: Project, disk: Disk, format_: str
+) -> None:
     out = disk.path / "out"
     disk.fill(6 * 4096 if format_ == "nnunet" else 2 * 4096)
     with pytest.raises(DyconError, match="disk is not full"):

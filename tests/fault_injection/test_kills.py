@@ -1,6 +1,6 @@
 """Killed at moments of chance: nothing is torn, nothing old is lost, everything goes on.
 
-``benchmarks/kill.py`` does the same three hundred times.
+``benchmarks/crash_recovery.py`` does the same three hundred times.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def test_training(project: Project) -> None:
     RunKills(project, seed=1, each=1).kill()
 
 
-def test_resumed_runs_are_the_same_to_the_bit(project: Project, tmp_path: Path) -> None:
+def test_resumed_runs_are_bit_identical(project: Project, tmp_path: Path) -> None:
     quick: dict[str, Any] = {
         "steps": 12,
         "atlas.max_registration_pairs": 4,

@@ -1,4 +1,4 @@
-"""Dialogs that are answered in place of a person."""
+"""Automatic answers to dialogs."""
 
 from __future__ import annotations
 

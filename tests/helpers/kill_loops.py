@@ -29,7 +29,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
 PRELOAD = ["helpers.kill_workload", "napari_dycon.exports.monai_bundle"]
-MOST_LOST = 2.0  # seconds of strokes
+MAX_LOST_S = 2.0  # of strokes
 Outcome = dict[str, Any]
 
 
@@ -104,7 +104,7 @@ class Kills:
         self.path = self.project.path
 
     def paint(self, tick: float = work.TICK) -> Outcome:
-        """Kill painting: no edit older than ``MOST_LOST`` is missing, and no label is torn."""
+        """Kill painting: no edit older than ``MAX_LOST_S`` is missing, and no label is damaged."""
         notes = self.folder / "painted"
         first = max((number for _, number, _ in work.Notes(notes).read()), default=0) + 1
         case = self.random.randrange(6)
@@ -128,7 +128,7 @@ class Kills:
                 session.show_case(id_)
                 assert np.array_equal(session.require_case().label, label)
         # Between two saves lie a tick and the time that a save takes.
-        assert lost <= MOST_LOST, f"{lost:.2f} s of strokes are lost"
+        assert lost <= MAX_LOST_S, f"{lost:.2f} s of strokes are lost"
         return {"lost": lost}
 
     def predict(self) -> Outcome:
@@ -182,7 +182,7 @@ class Kills:
             for file in visible(out / format_):
                 mask = io.read_label(file).array
                 label = project.labels.read(io.scan_name(file))
-                if label is not None:  # where nobody annotated, the prediction fills it
+                if label is not None:  # predictions fill unannotated voxels
                     annotated = label != UNANNOTATED
                     assert np.array_equal(mask[annotated], label[annotated])
                 checked += 1
@@ -240,7 +240,7 @@ def check_nnunet(folder: Path, cases: int) -> int:
 
 def check_bundle(folder: Path) -> int:
     """A bundle that is there is there as a whole."""
-    if not visible(folder):  # made empty before, by a person
+    if not visible(folder):  # the user created it empty
         return 0
     with safe_open(folder / "models" / "model.safetensors", framework="pt") as file:
         assert all(torch.isfinite(file.get_tensor(key)).all() for key in file.keys())  # noqa: SIM118

@@ -26,7 +26,7 @@ from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
-# As the command, but every step is told of, so that curves can be compared step by step.
+# As the command, but with an event for every step, so that curves can be compared.
 EVERY_STEP = (
     "import napari_dycon.engine.training.trainer as t; t.STEP_EVENT_INTERVAL_S = 0.0; "
     "from napari_dycon.cli.app import main; main()"

@@ -30,14 +30,14 @@ def fuzzing() -> ModuleType:
     "path", sorted(CORPUS.glob("*/*")), ids=lambda p: f"{p.parent.name}-{p.name}"
 )
 @pytest.mark.timeout(60)
-def test_what_was_found_once_is_told_in_words(path: Path, tmp_path: Path) -> None:
+def test_inputs_of_earlier_findings_give_a_clear_error(path: Path, tmp_path: Path) -> None:
     attempt = fuzzing().targets(tmp_path)[path.parent.name]
     with pytest.raises(DyconError):
         attempt(path.read_bytes())
 
 
 @pytest.mark.parametrize("target", ["project", "weights", "nifti", "nrrd", "events"])
-def test_every_target_takes_its_whole_inputs(target: str, tmp_path: Path) -> None:
+def test_every_target_accepts_its_valid_inputs(target: str, tmp_path: Path) -> None:
     module = fuzzing()
     assert target in module.WORDS
     attempt = module.targets(tmp_path)[target]

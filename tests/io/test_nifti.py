@@ -1,11 +1,9 @@
-"""NIfTI beyond the everyday file: number types, header variants, privacy, damaged bytes."""
+"""NIfTI files: orientation, headers, writing."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import itertools
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -13,16 +11,15 @@ from typing import BinaryIO
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.stored_nifti import AFFINE, SHAPE, stored, voxels
 from nibabel import orientations
 
-from napari_dycon.errors import FileFormatError, GeometryError, LabelError, UserError
+from napari_dycon.errors import GeometryError, LabelError
 from napari_dycon.io import gzip as unpacking
 from napari_dycon.io import (
     is_scan,
-    nifti,
     read_label,
     read_volume,
-    scan_name,
     write_map,
     write_mask,
 )
@@ -33,36 +30,10 @@ ORIENTATIONS = [
     for order in itertools.permutations(("LR", "PA", "IS"))
     for codes in itertools.product(*order)
 ]
-SHAPE = (3, 4, 5)
-AFFINE = np.array([[0, 0, -0.7, 31.5], [1.1, 0, 0, -12.25], [0, 2.5, 0, 7.125], [0, 0, 0, 1.0]])
 GEOMETRY = (
     *("qform_code", "sform_code", "pixdim", "xyzt_units", "srow_x", "srow_y", "srow_z"),
     *("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
 )
-
-
-def stored(
-    path: Path,
-    array: np.ndarray,
-    affine: np.ndarray = AFFINE,
-    *,
-    codes: tuple[int, int] = (1, 1),
-    kind: type[nib.Nifti1Image] = nib.Nifti1Image,
-    endian: str = "<",
-) -> Path:
-    """Write a file with the q and s codes and the byte order asked for."""
-    header = kind.header_class(endianness=endian)
-    header.set_data_dtype(array.dtype)
-    image = kind(array, affine, header)
-    image.set_qform(affine, code=codes[0])
-    image.set_sform(affine, code=codes[1])
-    image.header.set_xyzt_units("mm", "sec")
-    nib.save(image, path)
-    return path
-
-
-def voxels(dtype: str, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
-    return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
 def assert_same_geometry(path: Path, other: Path) -> None:
@@ -218,127 +189,6 @@ def test_real_scans_are_read_where_nibabel_puts_them(
         assert_same_geometry(file, tmp_path / "m.nii.gz")
 
 
-# ---- What is refused -------------------------------------------------------------------------
-
-
-def refused(path: Path, words: str, error: type[UserError] = FileFormatError) -> None:
-    """Reading fails with one line that names the file."""
-    with pytest.raises(error, match=words) as caught:
-        read_volume(path)
-    assert "\n" not in str(caught.value)
-    assert path.name in str(caught.value)
-
-
-def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
-    path = tmp_path / "scan.nii"
-    path.write_text("not a scan, but long enough for a header. " * 20)
-    refused(path, "are not those of a NIfTI file")
-    path.write_bytes(b"")
-    refused(path, "it is empty")
-    whole = stored(tmp_path / "whole.nii", voxels("int16", (20, 20, 20))).read_bytes()
-    for size in (1, 100, 348, 352, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        refused(path, "cannot be read")
-    packed = gzip.compress(whole)
-    path = tmp_path / "scan.nii.gz"
-    for size in (1, 5, 30, len(packed) // 2, len(packed) - 20):
-        path.write_bytes(packed[:size])
-        refused(path, "cannot be read")
-    path.write_bytes(gzip.compress(b""))
-    refused(path, "ends too early")
-    path.write_bytes(gzip.compress(b"a diary in a compressed file. " * 50))
-    refused(path, "are not those of a NIfTI file")
-
-
-def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
-    path = tmp_path / "scan.txt"
-    path.write_bytes(b"NRRD0004")
-    refused(path, "expected NIfTI")
-    assert is_scan("A.NII.GZ")
-    assert not is_scan(".hidden.nii.gz")
-    assert scan_name("folder/a.b.Nii.Gz") == "a.b"
-    assert scan_name("a.nii") == "a"
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_no_numbers(value: float, tmp_path: Path) -> None:
-    array = voxels("float32")
-    array[1, 2] = value
-    refused(stored(tmp_path / "a.nii", array), "5 voxels that are not finite")
-    assert not np.isfinite(read_volume(tmp_path / "a.nii", check_values=False).array).all()
-
-
-@pytest.mark.parametrize(
-    ("shape", "words"),
-    [
-        ((4, 5), "is not 3D .4 × 5 voxels."),
-        ((4, 5, 1), "is not 3D"),
-        ((1, 4, 5), "is not 3D"),
-        ((3, 4, 5, 2), "is 4D .3 × 4 × 5 × 2.*one file a channel"),
-        ((3, 4, 5, 1, 3), "is not 3D"),
-    ],
-)
-def test_dimensions_that_are_no_volume(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
-    refused(stored(tmp_path / "a.nii.gz", voxels("int16", shape)), words)
-
-
-def test_color_and_complex_voxels(tmp_path: Path) -> None:
-    color = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(stored(tmp_path / "a.nii", color), "color or complex")
-    refused(stored(tmp_path / "b.nii", voxels("complex64")), "color or complex")
-
-
-@pytest.mark.parametrize("row", [[0, 0, 0, 0], [1, 0, 0, 0], [np.nan, 0, 0, 0], [np.inf, 0, 0, 0]])
-def test_an_affine_that_cannot_be_used(row: list[float], tmp_path: Path) -> None:
-    path = stored(tmp_path / "a.nii", voxels("uint8"), np.eye(4), codes=(0, 1))
-    raw = bytearray(path.read_bytes())
-    raw[280:296] = np.array([0, 1, 0, 0] if row[0] == 1 else row, "<f4").tobytes()  # "srow_x"
-    path.write_bytes(raw)
-    refused(path, "no usable geometry", GeometryError)
-
-
-def with_dim(path: Path, dim: list[int]) -> Path:
-    """Overwrite the field "dim" of a little-endian NIfTI-1 file."""
-    raw = bytearray(path.read_bytes())
-    raw[40:56] = np.array([*dim, *[1] * 8][:8], "<i2").tobytes()
-    path.write_bytes(raw)
-    return path
-
-
-@pytest.mark.parametrize(
-    ("dim", "words"),
-    [
-        ([3, 32767, 32767, 32767], "which no scan has"),
-        ([3, 4, 0, 5], "which no scan has|cannot be read"),
-        ([3, -4, 4, 5], "which no scan has|cannot be read"),
-        ([3, 2000, 2000, 2000], "ends too early"),
-        ([0, 3, 4, 5], "not 3D|cannot be read"),
-        ([99, 3, 4, 5], "cannot be read"),
-    ],
-)
-def test_absurd_dimensions_allocate_nothing(dim: list[int], words: str, tmp_path: Path) -> None:
-    refused(with_dim(stored(tmp_path / "a.nii", voxels("uint8")), dim), words)
-
-
-def test_a_scan_that_does_not_fit_into_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", full)
-    refused(stored(tmp_path / "a.nii", voxels("float32")), "memory")
-    monkeypatch.setattr(nifti, "read_gzip_voxels", full)
-    refused(stored(tmp_path / "a.nii.gz", voxels("float32")), "memory")
-
-
-def test_packed_voxels_are_compared_with_their_checksum(tmp_path: Path) -> None:
-    path = stored(tmp_path / "a.nii.gz", voxels("int16", (20, 20, 20)))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
-    refused(path, "cannot be read")
-
-
 @pytest.mark.parametrize("dtype", ["uint8", ">i2", "<f4", ">f8"])
 def test_unpacking_is_the_same_with_and_without_isal(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -370,26 +220,6 @@ def test_voxels_are_put_in_order_within_their_memory(
     other = to_contiguous(wanted.transpose(2, 0, 1))
     assert np.array_equal(other, wanted.transpose(2, 0, 1))
     assert other.flags.c_contiguous
-
-
-def test_damaged_headers_never_escape_as_other_errors(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = stored(tmp_path / "whole.nii", voxels("uint8")).read_bytes()
-    rng = random.Random(0)
-    path = tmp_path / "damaged.nii.gz"
-    for _ in range(300):
-        raw = bytearray(whole)
-        for _ in range(rng.randint(1, 3)):
-            raw[rng.randrange(348)] = rng.randrange(256)
-        path.write_bytes(gzip.compress(bytes(raw), 1))
-        with contextlib.suppress(UserError):
-            read_volume(path)
-    # nibabel's own notes on a header would stand before the one line that people read.
-    assert caplog.records == []
-
-
-# ---- Labels and writing ----------------------------------------------------------------------
 
 
 def test_labels_that_are_no_labels(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
+import nibabel.affines
+import nibabel.eulerangles
 import numpy as np
 import pytest
 

@@ -178,7 +178,7 @@ def test_detached_headers(tmp_path: Path) -> None:
             read_volume(folder / f"s{ending}")
 
 
-def test_what_the_q_and_s_forms_say_is_told(tmp_path: Path) -> None:
+def test_ambiguous_q_and_s_forms_are_reported(tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(SHAPE)
     image = nib.Nifti1Image(array, oblique())
     image.set_sform(oblique(), code=2)
@@ -237,7 +237,7 @@ def test_colors_and_4d_are_refused_in_words(ending: str, tmp_path: Path) -> None
         ("a.mha", "NDims = 3\nDimSize = 4 5 6\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"),
     ],
 )
-def test_a_file_without_orientation_is_told(name: str, head: str, tmp_path: Path) -> None:
+def test_a_file_without_orientation_is_reported(name: str, head: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(head.encode() + bytes(range(120)))
     found = read_volume(tmp_path / name)
     assert "Sides may be swapped" in found.notes[0]

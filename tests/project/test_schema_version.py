@@ -13,7 +13,7 @@ from napari_dycon.project import models
 from napari_dycon.project.schema_version import SCHEMA_VERSION
 from napari_dycon.project.store import Project
 
-# The first shape of the file: cases did not say whether their slices are resampled.
+# The first version of the file: cases had no field `resampled`.
 FIRST: dict[str, Any] = {
     "schema_version": 1,
     "name": "first",

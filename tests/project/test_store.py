@@ -12,8 +12,8 @@ from helpers.nifti_files import save_nifti
 from napari_dycon.core import atomic
 from napari_dycon.core.heartbeat import ProcessIdentity
 from napari_dycon.errors import GeometryError, LabelError, ProjectError, UserError
+from napari_dycon.project.case_ids import is_case_id
 from napari_dycon.project.importing.create_project import create_project
-from napari_dycon.project.models import is_case_id
 from napari_dycon.project.runs.events import StepEvent
 from napari_dycon.project.runs.metadata import RunControl
 from napari_dycon.project.store import Project
@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written_keeps_the_old_file(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(atomic.os, "replace", refuse)
+    monkeypatch.setattr(atomic.os, "replace", refuse)  # type: ignore[attr-defined]
     label = project.labels.read("scan-0")
     with pytest.raises(ProjectError, match=r"Permission denied.*old file is unchanged"):
         project.labels.save("scan-0", 1 - label)

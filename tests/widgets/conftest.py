@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from napari_dycon.project.store import Project
 
 PICTURES = Path(os.environ.get("NAPARI_DYCON_SCREENSHOTS", "screenshots"))
 
@@ -56,3 +59,26 @@ def picture() -> Callable[[Any, str], None]:
         viewer.screenshot(str(PICTURES / f"{name}.png"), canvas_only=False, flash=False)
 
     return save
+
+
+@pytest.fixture
+def opened(window: Callable[[], Any], project: Project, qtbot: Any) -> Any:
+    """Window on a project with a made-up prediction of scan-3, which is in view."""
+    run = project.runs.create("dycon", {})
+    shape = project.read_image("scan-3").shape
+    mask = np.zeros(shape, np.uint8)
+    mask[4:12, 4:12, 4:12] = 1
+    mask[15:18, 15:18, 14:17] = 1
+    uncertainty = np.full(shape, 0.01, np.float32)
+    uncertainty[4:6, 4:6, 4:8] = 0.9
+    uncertainty[14:16, 14:16, 14:16] = 0.9
+    project.predictions.write(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
+    viewer, panel = window()
+    panel.session.open_project(project.path)
+    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
+    panel.session.show_case("scan-3")
+    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
+    qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
+    # Overlays come one a turn of the event loop, this one last.
+    qtbot.waitUntil(lambda: panel.layers.find_layer("disagreement") is not None, timeout=20_000)
+    return viewer, panel

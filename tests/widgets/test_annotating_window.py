@@ -1,4 +1,4 @@
-"""Drawing, keys and navigation in the real window."""
+"""Annotation and review in the real window."""
 
 from __future__ import annotations
 
@@ -7,115 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.key_presses import press
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_dycon.project.runs.events import FinishedEvent, StartedEvent, StepEvent, ValidationEvent
-from napari_dycon.project.store import Project
-from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
 
 pytestmark = pytest.mark.gui
-# In names of actions of layers that nobody labels on.
-ELSEWHERE = ("points", "shape", "vertex", "plane", "_add_", "in_slice", "direct", "select_mode")
+
 Window = Callable[[], Any]
 
 
-@pytest.fixture
-def opened(window: Window, project: Project, qtbot: Any) -> Any:
-    """Window on a project with a made-up prediction of scan-3, which is in view."""
-    run = project.runs.create("dycon", {})
-    shape = project.read_image("scan-3").shape
-    mask = np.zeros(shape, np.uint8)
-    mask[4:12, 4:12, 4:12] = 1
-    mask[15:18, 15:18, 14:17] = 1
-    uncertainty = np.full(shape, 0.01, np.float32)
-    uncertainty[4:6, 4:6, 4:8] = 0.9
-    uncertainty[14:16, 14:16, 14:16] = 0.9
-    project.predictions.write(run.id, "scan-3", mask, uncertainty, uncertainty / 2)
-    viewer, panel = window()
-    panel.session.open_project(project.path)
-    qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
-    panel.session.show_case("scan-3")
-    qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
-    qtbot.waitUntil(lambda: panel.strip.profile is not None, timeout=20_000)
-    # Overlays come one a turn of the event loop, this one last.
-    qtbot.waitUntil(lambda: panel.layers.find_layer("disagreement") is not None, timeout=20_000)
-    return viewer, panel
-
-
-def proposed(layers: Any) -> bool:
-    layer = layers.find_layer("proposal")
-    return layer is not None and layer.visible
-
-
-def press(viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
-    canvas = viewer.window._qt_viewer.canvas.native
-    canvas.setFocus()
-    QTest.keyClick(canvas, key, modifier)
-
-
-def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
-    from napari.utils.shortcuts import default_shortcuts
-
-    _viewer, panel = opened
-    active = panel.layers.find_layer("label")
-    theirs = set()
-    for name, keys in default_shortcuts.items():
-        kind = name.split(":")[1]
-        if any(word in kind for word in ELSEWHERE):
-            continue  # of layers that nobody labels on
-        theirs |= {str(key) for key in keys}
-    layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
-    for key in panel.shortcuts:
-        wanted = key.key.replace("-", "+").replace("Control", "Ctrl")
-        assert wanted not in layer_keys, key.key
-        assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
-
-
-def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
-    session, layers = panel.session, panel.layers
-    label = layers.find_layer("label")
-    view = session.case
-    label.data_setitem(np.nonzero(box(view.label.shape, 4)), 1)
-    label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
-    before = view.label.copy()
-    press(viewer, Qt.Key.Key_I)
-    qtbot.waitUntil(lambda: (view.label[8] == 1).sum() > 40, timeout=20_000)
-    label.undo()  # one step
-    assert np.array_equal(view.label, before)
-
-    layers.go_to_slice(5, 0)
-    press(viewer, Qt.Key.Key_W)
-    qtbot.waitUntil(lambda: (view.label[5] == 1).any(), timeout=20_000)
-    assert np.array_equal(view.label[5], view.label[4])
-    layers.go_to_slice(11, 0)
-    press(viewer, Qt.Key.Key_W, Qt.KeyboardModifier.ShiftModifier)
-    qtbot.waitUntil(lambda: (view.label[11] == 1).any(), timeout=20_000)
-
-    before = view.label.copy()
-    press(viewer, Qt.Key.Key_G)
-    qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
-    assert panel.annotate.tools.accept_button.isVisibleTo(panel)
-    assert np.array_equal(view.label, before)
-    press(viewer, Qt.Key.Key_D)
-    assert not proposed(layers)
-    press(viewer, Qt.Key.Key_G)
-    qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
-    press(viewer, Qt.Key.Key_A)
-    assert not proposed(layers)
-    assert (view.label == 1).sum() > (before == 1).sum()
-    label.undo()
-    assert np.array_equal(view.label, before)
-
-
-def box(shape: tuple[int, ...], number: int) -> np.ndarray:
-    mask = np.zeros(shape, bool)
-    mask[number, 5:15, 5:13] = True
-    return mask
-
-
-def test_the_brush_reaches_only_the_picked_gray_values(opened: Any) -> None:
+def test_the_brush_paints_only_the_picked_intensities(opened: Any) -> None:
     _viewer, panel = opened
     view, label = panel.session.case, panel.layers.find_layer("label")
     bright = np.argwhere(view.image.array > 150)
@@ -231,7 +134,7 @@ def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
     assert layers.slice_index == 3
 
 
-def test_places_strip_and_numbers_go_together(opened: Any, qtbot: Any) -> None:
+def test_regions_strip_and_table_are_consistent(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     press(viewer, Qt.Key.Key_N)
     assert panel.review.hotspot_label.text() == "Place 1 of 2, 1 seen"
@@ -280,19 +183,6 @@ def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -
     assert panel.layers.visible == panel.layers.visible | {"difference": True, "uncertainty": False}
 
 
-def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
-    panel.session.project.add_class("second")
-    panel.session.cases_changed.emit()
-    press(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
-    assert panel.layers.find_layer("label").selected_label == 2
-    assert panel.annotate.structures.value == 2
-    card = ShortcutsDialog(panel, panel.shortcuts)
-    qtbot.addWidget(card)
-    card.show()
-    assert card.height() < 700
-
-
 def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) -> None:
     _viewer, panel = opened
     rows = panel.data.case_list
@@ -307,37 +197,12 @@ def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) 
     qtbot.waitUntil(lambda: not rows._items["scan-5"].icon(0).isNull(), timeout=20_000)
 
 
-def test_keys_and_strip_go_with_the_panel(opened: Any) -> None:
-    viewer, panel = opened
-    assert any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
-    assert any(str(key) == "N" for key in viewer.keymap)
-    panel.release()
-    assert not any(str(key) == "N" for key in viewer.keymap)
-    assert not any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
-
-
 def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     panel.annotate.brush.paint_button.click()
     panel.session.close_project()
     qtbot.wait(200)  # drawn without any layer
     assert not viewer.layers
-
-
-def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> None:
-    from napari._app_model import get_app_model
-
-    _viewer, panel = opened
-    app = get_app_model()
-    known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
-    assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known
-    app.commands.execute_command("napari-dycon.next_place").result()
-    assert panel.review.hotspot_label.text().startswith("Place 1 of 2")
-    app.commands.execute_command("napari-dycon.accept_slice").result()
-    index = panel.layers.slice_index
-    assert np.array_equal(panel.session.case.label[index], panel.session.case.prediction[index])
-    app.commands.execute_command("napari-dycon.accept_grown").result()  # tells, raises nothing
-    assert "no proposal" in panel.message_label.text()
 
 
 def test_preferences_decide_what_a_window_starts_with(
@@ -418,7 +283,7 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     picture(viewer, "rounds")
 
 
-def test_asking_for_a_click_twice_gets_one_click(opened: Any) -> None:
+def test_a_repeated_pick_request_takes_one_click(opened: Any) -> None:
     viewer, panel = opened
     label = panel.layers.find_layer("label")
     label.mode = "paint"

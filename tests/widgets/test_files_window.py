@@ -29,7 +29,7 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
     return viewer, panel
 
 
-def test_dicom_series_join_a_project_and_uneven_ones_by_consent(
+def test_irregular_dicom_series_are_added_after_consent(
     opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _viewer, panel = opened

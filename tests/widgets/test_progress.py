@@ -21,7 +21,7 @@ class Bar:
         self.text = text
 
 
-def test_predictions_are_told_before_they_are_made_templates_too() -> None:
+def test_predictions_and_templates_are_reported_before_they_start() -> None:
     bar: Any = Bar()
     event = PredictingEvent(case="scan-7", done=0, total=4, remaining_s=None)
     update_progress(bar, "Predicting", event)

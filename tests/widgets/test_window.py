@@ -154,12 +154,12 @@ def test_mistakes_are_notifications_and_buttons_stay_alive(
 ) -> None:
     _, panel = window()
     session = panel.session
-    told: list[tuple[str, str]] = []
-    session.message.connect(lambda level, text: told.append((level, text)))
+    reported: list[tuple[str, str]] = []
+    session.message.connect(lambda level, text: reported.append((level, text)))
     session.open_project(tmp_path / "nowhere")
-    qtbot.waitUntil(lambda: len(told) == 1, timeout=20_000)
-    assert told[0][0] == "error"
-    assert "There is no folder" in told[0][1]
+    qtbot.waitUntil(lambda: len(reported) == 1, timeout=20_000)
+    assert reported[0][0] == "error"
+    assert "There is no folder" in reported[0][1]
     assert panel.data.open_button.isEnabled()
     assert not panel.train.start_button.isEnabled()
     assert "open a project first" in panel.train.start_button.toolTip()
@@ -169,7 +169,7 @@ def test_mistakes_are_notifications_and_buttons_stay_alive(
     assert "no case is labeled yet" in panel.train.start_button.toolTip()
     panel.train.start_button.setEnabled(True)
     panel.train.start_button.click()
-    assert "No case is labeled yet" in told[-1][1]
+    assert "No case is labeled yet" in reported[-1][1]
     assert session.status.phase == "idle"
 
 
@@ -280,7 +280,7 @@ def test_a_removed_label_layer_comes_back_with_a_click(
     qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=20_000)
 
 
-def test_the_heat_map_can_be_shown_above_everything(
+def test_the_uncertainty_overlay_can_cover_the_complete_range(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     viewer, panel = shown(window, project, qtbot)

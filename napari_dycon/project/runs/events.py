@@ -53,6 +53,19 @@ class BaseEvent(BaseModel):
         default=None, description="Seconds since the epoch; null in events of a prediction."
     )
 
+    def __getitem__(self, key: str) -> Any:
+        """Return a field by its key, so that scripts read events like lines of ``events.jsonl``."""
+        if key not in type(self).model_fields and key not in (self.model_extra or {}):
+            raise KeyError(key)
+        return getattr(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a field by its key, or a default if this kind of event does not have it."""
+        try:
+            return self[key]
+        except KeyError:
+            return default
+
 
 class StartedEvent(BaseEvent):
     """A run was started or resumed. This is the first event of each part of a run."""

@@ -17,7 +17,7 @@ from napari_dycon.session import Session
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of cases that are read from files."""
     found: list[str] = []
-    real = cache_module.load_case
+    real = cache_module.load_case  # type: ignore[attr-defined]
 
     def counted(project: Project, case_id: str) -> Any:
         found.append(case_id)
@@ -73,7 +73,7 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
 
 
 def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
-    size = cache_module._count_bytes(cache_module.load_case(project, "scan-0").case)
+    size = cache_module._count_bytes(cache_module.load_case(project, "scan-0").case)  # type: ignore[attr-defined]
     reads.clear()
     cache = CaseCache(max_bytes=2 * size + 1)
     for case in ("scan-0", "scan-1", "scan-2", "scan-2", "scan-0"):

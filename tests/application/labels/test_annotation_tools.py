@@ -67,11 +67,11 @@ def strokes(session: Session) -> np.ndarray:
 
 def test_filling_changes_the_label_in_view_and_says_how_much(session: Session) -> None:
     label = strokes(session)
-    said: list[tuple[str, str]] = []
-    session.message.connect(lambda level, text: said.append((level, text)))
+    messages: list[tuple[str, str]] = []
+    session.message.connect(lambda level, text: messages.append((level, text)))
     session.annotation.fill_between([1], axis=0)
     assert (label[8, 6:14, 6:12] == 1).all()
-    assert said == [("info", "Filling between slices: 560 voxels changed.")]
+    assert messages == [("info", "Filling between slices: 560 voxels changed.")]
 
 
 def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
@@ -117,7 +117,7 @@ def test_an_answer_for_another_case_is_dropped(
     session.annotation.keep_largest_component(1)  # not busy for ever
 
 
-def test_errors_of_a_tool_are_told_and_leave_it_usable(session: Session) -> None:
+def test_errors_of_a_tool_are_reported_and_leave_it_usable(session: Session) -> None:
     with pytest.raises(UserError, match="nothing to fill"):
         session.annotation.fill_between([1], axis=0)
     with pytest.raises(UserError, match="Paint a little of the structure"):
@@ -161,12 +161,12 @@ def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> Non
     truth = view.image.array > 140
     z, y, x = (int(c) for c in np.argwhere(truth).mean(axis=0).round())
     view.label[z, y - 1 : y + 2, x - 1 : x + 2] = 1
-    told: list[Any] = []
-    drawing.roi_changed.connect(told.append)
+    reported: list[Any] = []
+    drawing.roi_changed.connect(reported.append)
     box = drawing.draw_roi([(z, y - 6, x - 6), (z, y, x + 6)], 0, margin_mm=1)
     assert box[0] == slice(z - 1, z + 2)
     assert box[1].stop == y + 1
-    assert told == [box]
+    assert reported == [box]
     drawing.grow()
     drawing.accept_proposal()
     grown = view.label == 1
@@ -178,11 +178,11 @@ def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> Non
     assert drawing.roi[0] == slice(z - 1, z + 6)
     with pytest.raises(UserError, match="reaches beyond the scan"):
         drawing.set_roi((slice(0, 999), slice(0, 4), slice(0, 4)))
-    session.show_case("scan-3")  # read anew
+    session.show_case("scan-3")  # read again
     assert drawing.roi is not None
     session.show_case("scan-4")
     assert drawing.roi is None
-    assert told[-1] is None
+    assert reported[-1] is None
 
 
 def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: Session) -> None:
@@ -231,7 +231,7 @@ def test_places_that_were_seen_are_remembered_through_other_cases(session: Sessi
     assert session.next_uncertain() == first  # all were seen
 
 
-def test_accepting_a_slice_or_a_piece_leaves_the_rest(session: Session) -> None:
+def test_accepting_a_slice_or_a_component_leaves_the_rest(session: Session) -> None:
     mask = two_boxes(session)
     predict(session, mask, [])
     label = session.require_case().label
@@ -267,7 +267,7 @@ def test_comparison_counts_only_what_is_annotated() -> None:
     assert difference_map(label, prediction)[1, 3, 5] == OTHER_STRUCTURE
 
 
-def test_the_profile_is_highest_where_the_network_is_least_sure() -> None:
+def test_the_profile_is_highest_where_the_network_is_most_uncertain() -> None:
     label = np.full((5, 6, 7), 255, np.uint8)
     label[2] = 0
     uncertainty = np.zeros(label.shape, np.float32)

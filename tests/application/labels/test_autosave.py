@@ -97,8 +97,8 @@ def test_the_same_case_shown_again_keeps_newer_strokes(
 
 def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> None:
     one, two = Session(), Session()
-    told: list[str] = []
-    one.message.connect(lambda _, text: told.append(text))
+    reported: list[str] = []
+    one.message.connect(lambda _, text: reported.append(text))
     for session in (one, two):
         session.open_project(project.path)
         session.show_case("scan-3")
@@ -110,7 +110,7 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     both = project.labels.read("scan-3")
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
     assert np.array_equal(one.case.label, both)
-    assert "changed in another window too" in told[-1]
+    assert "changed in another window too" in reported[-1]
     assert not one.has_unsaved_changes
 
 
@@ -195,7 +195,7 @@ def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Pr
     assert not one.has_unsaved_changes
 
 
-def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
+def test_an_unsaved_label_is_reported_once_and_recovered(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session()
@@ -207,19 +207,19 @@ def test_a_label_that_cannot_be_saved_is_told_once_and_rescued(
         raise ProjectError("The disk is full.")
 
     monkeypatch.setattr(LabelStore, "save", refuse)
-    told: list[str] = []
-    session.message.connect(lambda _, text: told.append(text))
+    reported: list[str] = []
+    session.message.connect(lambda _, text: reported.append(text))
     with pytest.raises(ProjectError, match="disk is full"):
         session.save_label()
     session.save_label()  # not again at every second
-    assert told == ["The disk is full."]
+    assert reported == ["The disk is full."]
     with pytest.raises(DyconError, match="disk is full"):
         session.show_case("scan-4")
     assert session.case.id == "scan-3"
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     session.save_recovery_copy()
     (kept,) = (tmp_path / "napari-dycon-recovered-labels").iterdir()
-    assert str(kept) in told[-1]
+    assert str(kept) in reported[-1]
     monkeypatch.undo()
     from napari_dycon.io import read_label
 
@@ -239,9 +239,9 @@ def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
         engine_process.write_identity(run, ProcessIdentity.from_pid(process.pid))
         assert engine_process.is_running(run)
         events = engine_process.follow_training(run)
-        told = [next(events) for _ in range(5)]
-        assert [e.event for e in told] == ["started", "step", "step", "step", "idle"]
-        assert [e.step for e in told[1:4]] == [1, 2, 3]
+        reported = [next(events) for _ in range(5)]
+        assert [e.event for e in reported] == ["started", "step", "step", "step", "idle"]
+        assert [e.step for e in reported[1:4]] == [1, 2, 3]
         run.append_event(FinishedEvent())
         assert next(e for e in events if e.event != "idle").event == "finished"
     finally:
@@ -339,7 +339,7 @@ def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
         load_case(project, "scan")
 
 
-def test_a_prediction_of_a_scan_that_moved_is_not_shown_and_told(tmp_path: Path) -> None:
+def test_a_prediction_of_a_scan_that_moved_is_not_shown_but_reported(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
@@ -398,10 +398,10 @@ def test_a_failure_of_one_case_delays_no_save_of_another(
         full.setattr(LabelStore, "save", refuse)
         with pytest.raises(ProjectError, match="disk is full"):
             session.save_label()
-    told: list[str] = []
-    session.message.connect(lambda _, text: told.append(text))
+    reported: list[str] = []
+    session.message.connect(lambda _, text: reported.append(text))
     session.show_case("scan-4")  # saves the first one
-    assert "The label of scan-3 is saved now; nothing was lost." in told
+    assert "The label of scan-3 is saved now; nothing was lost." in reported
     session.case.label[2, 2, 2] = 1
     session.save_label()
     assert project.labels.read("scan-4")[2, 2, 2] == 1

@@ -31,7 +31,7 @@ Labels = list[npt.NDArray[np.uint8]]
 def scans(
     count: int, shape: tuple[int, ...] = (8, 9, 10), channels: int = 1
 ) -> tuple[Image, list[Image], Labels]:
-    """A scan, others like it, and blocky labels with a part that nobody annotated."""
+    """A scan, others like it, and blocky labels with an unannotated part."""
     rng = np.random.default_rng(0)
     image = rng.normal(size=(channels, *shape)).astype(np.float32)
     images = [image + rng.normal(0, 0.5, image.shape).astype(np.float32) for _ in range(count)]
@@ -46,7 +46,7 @@ def scans(
 
 
 def one_by_one(
-    image: Image, images: list[Image], labels: Labels, agreement: float, voters: int
+    image: Image, images: list[Image], labels: Labels, agreement: float, atlases: int
 ) -> npt.NDArray[np.uint8]:
     """The definition, voxel by voxel in float64."""
 
@@ -78,16 +78,16 @@ def one_by_one(
         weight = np.exp(-(d - d.min()) / (d.min() + EPS)) * (v != UNANNOTATED)
         known = sum(label[voxel] != UNANNOTATED for label in labels)
         for value in set(v.tolist()) - {UNANNOTATED}:
-            if known >= voters and weight[v == value].sum() >= agreement * weight.sum() > 0:
+            if known >= atlases and weight[v == value].sum() >= agreement * weight.sum() > 0:
                 result[voxel] = value
     return result
 
 
-@pytest.mark.parametrize(("count", "channels", "voters"), [(1, 1, 1), (3, 1, 2), (2, 2, 1)])
-def test_fusion_is_what_its_definition_says(count: int, channels: int, voters: int) -> None:
+@pytest.mark.parametrize(("count", "channels", "atlases"), [(1, 1, 1), (3, 1, 2), (2, 2, 1)])
+def test_fusion_is_what_its_definition_says(count: int, channels: int, atlases: int) -> None:
     image, images, labels = scans(count, channels=channels)
-    found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=voters)
-    wanted = one_by_one(image, images, labels, 0.6, voters)
+    found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=atlases)
+    wanted = one_by_one(image, images, labels, 0.6, atlases)
     assert {0, 1, 2, UNANNOTATED} == set(np.unique(wanted).tolist())
     np.testing.assert_array_equal(found, wanted)
 
@@ -101,7 +101,7 @@ def test_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_a_shift_of_a_voxel_and_a_voter_that_looks_otherwise_do_no_harm() -> None:
+def test_a_shift_of_a_voxel_and_a_dissimilar_atlas_do_no_harm() -> None:
     truth = np.zeros((20, 24, 22), np.uint8)
     truth[6:14, 7:17, 6:16] = 1
     rng = np.random.default_rng(0)
@@ -130,7 +130,7 @@ def test_brightness_and_contrast_make_no_difference() -> None:
     assert (plain == other).mean() > 0.9
 
 
-def test_nothing_is_said_where_too_few_have_a_label() -> None:
+def test_nothing_is_fused_where_too_few_atlases_have_a_label() -> None:
     image, images, labels = scans(3)
     nothing = [np.full_like(label, UNANNOTATED) for label in labels]
     assert (
@@ -148,7 +148,7 @@ def test_nothing_is_said_where_too_few_have_a_label() -> None:
 
 
 @pytest.mark.parametrize("constant", [0.0, 7.0, 15.26, 61.04])
-def test_a_constant_channel_says_nothing(constant: float) -> None:
+def test_a_constant_channel_is_ignored(constant: float) -> None:
     image, images, labels = scans(2)
     plain = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     flat = np.full_like(image, constant)
@@ -159,7 +159,7 @@ def test_a_constant_channel_says_nothing(constant: float) -> None:
     assert (found == plain).mean() > 0.98  # voxels of half precision
 
 
-def test_numbers_that_are_none_say_nothing() -> None:
+def test_nonfinite_values_are_ignored() -> None:
     image, images, labels = scans(2)
     image[0, 4, 4, 4] = np.nan
     found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
@@ -181,7 +181,7 @@ def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -
     assert seen == [(1, *(n + 2 * PATCH_RADIUS for n in (4, 4, 3)))]
 
 
-def test_fusing_ends_when_it_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fusion_stops_when_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 3, 3))
     image, images, labels = scans(2)
     asked = iter([False, False, True])

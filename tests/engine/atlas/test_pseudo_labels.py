@@ -69,7 +69,7 @@ def write_label(pair: RegistrationPair, label: npt.NDArray[np.uint8]) -> None:
     np.save(pair.registered.label, label)
 
 
-def test_voters_find_the_organ_where_it_is(pairs: list[RegistrationPair], tmp_path: Path) -> None:
+def test_atlases_find_the_organ(pairs: list[RegistrationPair], tmp_path: Path) -> None:
     found = fuse_pseudo_label(pairs, tmp_path / "voted.npy", never)
     assert found is not None
     case = found.case
@@ -80,7 +80,7 @@ def test_voters_find_the_organ_where_it_is(pairs: list[RegistrationPair], tmp_pa
     assert (voted[known] != ORGAN[known]).sum() < 20
 
 
-def test_scans_on_which_nobody_agrees_are_left_out(
+def test_scans_without_agreement_are_left_out(
     pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
     for number, pair in enumerate(pairs):
@@ -91,7 +91,7 @@ def test_scans_on_which_nobody_agrees_are_left_out(
     assert fuse_pseudo_label(pairs, tmp_path / "nothing.npy", never) is None
 
 
-def test_more_than_half_of_the_voters_need_a_label(
+def test_more_than_half_of_the_atlases_need_a_label(
     pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
     for pair in pairs[:2]:
@@ -106,7 +106,7 @@ def test_more_than_half_of_the_voters_need_a_label(
     assert {0, 1} <= set(np.unique(voted[10:]).tolist())
 
 
-def test_a_single_voter_is_heard_where_its_organ_is_seen(
+def test_a_single_atlas_is_used_if_its_organ_is_visible(
     pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
     found = fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never)
@@ -118,14 +118,14 @@ def test_a_single_voter_is_heard_where_its_organ_is_seen(
 
 
 @pytest.mark.parametrize("brightness", [0.0, 0.1, -2.0])
-def test_a_tumor_of_one_person_is_not_voted_into_others(
+def test_a_tumor_of_one_patient_is_not_propagated_to_others(
     pairs: list[RegistrationPair], tmp_path: Path, brightness: float
 ) -> None:
     np.save(pairs[0].unlabeled.image, scan(ORGAN, 0, brightness))
     assert fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never) is None
 
 
-def test_only_large_structures_are_voted_on(tmp_path: Path) -> None:
+def test_only_large_structures_are_propagated(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
     np.save(case.image, scan(ORGAN, 1))
     np.save(case.label, ORGAN)
@@ -147,7 +147,7 @@ def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path
     assert can_propagate_labels([case])
 
 
-def test_a_single_voter_has_to_stand_out_and_several_need_not(tmp_path: Path) -> None:
+def test_a_single_atlas_needs_contrast_and_several_do_not(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
     np.save(case.image, scan(ORGAN, 1, 0.0))
     np.save(case.label, ORGAN)
@@ -155,7 +155,7 @@ def test_a_single_voter_has_to_stand_out_and_several_need_not(tmp_path: Path) ->
     assert can_propagate_labels([case, case])
 
 
-def test_what_lies_in_another_structure_stands_out_too(
+def test_a_structure_within_another_has_contrast_too(
     pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
     """A wall of six voxels and what it holds, as in a heart."""
@@ -173,7 +173,7 @@ def test_what_lies_in_another_structure_stands_out_too(
     assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
 
 
-def test_voters_of_two_minds_are_not_alike() -> None:
+def test_contradicting_atlases_do_not_agree() -> None:
     here, there = np.zeros((2, 4, 4, 4), np.uint8)
     here[:2], there[2:] = 1, 1
     assert atlases_agree([here, here, here])
@@ -188,16 +188,19 @@ def test_voters_of_two_minds_are_not_alike() -> None:
     assert atlases_agree([odd, even])  # nothing to compare
 
 
-def test_the_surest_votes_are_used() -> None:
+def test_the_most_confident_pseudo_labels_are_kept() -> None:
     case = LabeledCase("u", Path("i"), Path("l"))
-    doubts = {3: 0.5, 7: 0.1, 11: 0.9, 15: 0.2, 19: 0.5}
-    votes = {number: PseudoLabel(case, doubt) for number, doubt in doubts.items()}
-    assert select_most_confident(votes) == [3, 7, 15, 19]
+    undecided_ratios = {3: 0.5, 7: 0.1, 11: 0.9, 15: 0.2, 19: 0.5}
+    pseudo_labels = {
+        number: PseudoLabel(case, undecided_ratio)
+        for number, undecided_ratio in undecided_ratios.items()
+    }
+    assert select_most_confident(pseudo_labels) == [3, 7, 15, 19]
     assert select_most_confident({3: PseudoLabel(case, 0.5)}) == [3]
     assert select_most_confident({}) == []
 
 
-def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
+def test_every_scan_is_registered_to_its_first_atlases(tmp_path: Path) -> None:
     labeled = [LabeledCase(f"l{n}", tmp_path / "i.npy", tmp_path / "l.npy") for n in range(6)]
     unlabeled = [UnlabeledCase(f"u{n}", tmp_path / "u.npy") for n in range(3)]
     np.save(tmp_path / "u.npy", scan(ORGAN, 0))
@@ -217,7 +220,7 @@ def test_every_scan_has_its_first_voters(tmp_path: Path) -> None:
     )
     assert [len(group) for group in group_by_target(few, 3)] == [
         3
-    ]  # a scan with one voter has no vote
+    ]  # a scan with one atlas has no pseudo-label
 
 
 @pytest.fixture
@@ -239,7 +242,7 @@ def data(tmp_path: Path) -> TrainingData:
 
 
 def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int = 99) -> list[Event]:
-    """Borrow, with time for some pairs."""
+    """Build the training set with time for some pairs."""
     events: list[Event] = []
     for event in build_atlas_training_set(
         data,
@@ -258,18 +261,18 @@ def held(data: TrainingData) -> dict[str, bytes]:
     }
 
 
-def test_a_scan_without_a_structure_lends_nothing(data: TrainingData, tmp_path: Path) -> None:
+def test_a_scan_without_a_structure_is_not_registered(data: TrainingData, tmp_path: Path) -> None:
     image, label = tmp_path / "empty.npy", tmp_path / "empty-label.npy"
     np.save(image, scan(np.zeros_like(ORGAN), 9))
     np.save(label, np.zeros_like(ORGAN))
     data.labeled.append(LabeledCase("empty", image, label))
-    fill(data, tmp_path / "registrations")
+    fill(data, tmp_path / "registered")
     assert {case.id for case in data.registered_cases} == {f"l-as-u{n}" for n in (1, 2, 3)}
     assert len(data.pseudo_labeled_cases) == 3
 
 
-def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path) -> None:
-    fill(data, tmp_path / "registrations")
+def test_one_labeled_scan_is_enough_for_pseudo_labels(data: TrainingData, tmp_path: Path) -> None:
+    fill(data, tmp_path / "registered")
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 3)
     moves = {"u1-pseudo": (2, 1), "u2-pseudo": (-2, 2), "u3-pseudo": (1, -3)}
     for case in data.pseudo_labeled_cases:
@@ -279,8 +282,10 @@ def test_one_labeled_scan_is_enough_for_votes(data: TrainingData, tmp_path: Path
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, kept: bool) -> None:
-    folder = tmp_path / "registrations"
+def test_a_resumed_run_has_the_same_pseudo_labels(
+    data: TrainingData, tmp_path: Path, kept: bool
+) -> None:
+    folder = tmp_path / "registered"
     fill(data, folder, most=2)
     first = held(data)
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 2)
@@ -294,11 +299,11 @@ def test_a_resumed_run_has_the_same_votes(data: TrainingData, tmp_path: Path, ke
 @pytest.mark.parametrize(
     "error", [ProjectError("full"), MemoryError(), RuntimeError("out of memory")]
 )
-def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
+def test_a_run_resumes_identically_after_a_failed_fusion(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    folder = tmp_path / "registrations"
-    real, calls = borrowing.fuse_pseudo_label, []
+    folder = tmp_path / "registered"
+    real, calls = borrowing.fuse_pseudo_label, []  # type: ignore[attr-defined]
 
     def second_fails(*arguments: Any) -> PseudoLabel | None:
         calls.append(arguments)
@@ -319,7 +324,7 @@ def test_a_vote_that_fails_leaves_a_run_that_goes_on_the_same(
 
 
 def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path) -> None:
-    folder = tmp_path / "registrations"
+    folder = tmp_path / "registered"
     fill(data, folder)
     first = held(data)
     voted = data.pseudo_labeled_cases[0].label
@@ -335,7 +340,7 @@ def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 0)
 
 
-def test_votes_are_only_used_where_the_structure_is_large(
+def test_pseudo_labels_are_used_for_large_structures_only(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_dycon.engine.atlas.pseudo_labels.MIN_STRUCTURE_VOXELS", 400)
@@ -364,7 +369,7 @@ def test_votes_are_only_used_where_the_structure_is_large(
         else:
             np.save(image.with_suffix(".label.npy"), label)
             data.labeled.append(LabeledCase(case.id, image, image.with_suffix(".label.npy")))
-    folder = project.path / "registrations"
+    folder = project.path / "registered"
     list(
         build_atlas_training_set(data, folder, device, is_resumed=False, should_stop=lambda: False)
     )
@@ -386,4 +391,4 @@ def test_votes_are_only_used_where_the_structure_is_large(
     assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (
         3,
         0,
-    )  # without votes fewer: 9 x 0.5 / sqrt(3)
+    )  # fewer without pseudo-labels: 9 x 0.5 / sqrt(3)

@@ -56,19 +56,19 @@ def test_registration_finds_another_shape_and_place() -> None:
         assert dice(warped[number] > 0.8, wanted) > 0.9
 
 
-def test_likeness_is_the_local_cross_correlation_of_monai() -> None:
+def test_local_ncc_equals_that_of_monai() -> None:
     g = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 2, 3, 6, 9, 7, generator=g, dtype=torch.float64)
     b[:, 1] = 0.0  # nothing to match there
     monai = LocalNormalizedCrossCorrelationLoss(
         spatial_dims=3, kernel_size=5, smooth_nr=0.0, smooth_dr=1.0
     )
-    own, theirs = a.clone().requires_grad_(), a.clone().requires_grad_()
-    found, expected = -build_local_ncc(b)(own), monai(theirs, b)
+    own, reference = a.clone().requires_grad_(), a.clone().requires_grad_()
+    found, expected = -build_local_ncc(b)(own), monai(reference, b)
     torch.testing.assert_close(found, expected)
     found.backward()
     expected.backward()
-    torch.testing.assert_close(own.grad, theirs.grad)
+    torch.testing.assert_close(own.grad, reference.grad)
     assert torch.count_nonzero(own.grad) > 0
 
 
@@ -96,7 +96,7 @@ def test_a_flat_background_has_nothing_to_match() -> None:
     assert dice(warped > 0.8, fixed > 0.8) > 0.85
 
 
-def test_canvas_has_the_proportions_of_the_scans() -> None:
+def test_the_registration_grid_has_the_proportions_of_the_scans() -> None:
     assert registration_shape([(44, 70, 90)]) == (16, 24, 32)
     assert registration_shape([(44, 90, 70)]) == (16, 32, 24)
     assert registration_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
@@ -125,7 +125,7 @@ def files(tmp_path: Path) -> tuple[list[LabeledCase], list[UnlabeledCase]]:
     return labeled, unlabeled
 
 
-def test_every_unlabeled_scan_meets_several_labeled_ones(
+def test_every_unlabeled_scan_is_registered_to_several_labeled_ones(
     files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
     config = make_config("dycon", **{"atlas.max_registration_pairs": 5})
@@ -175,7 +175,7 @@ def settings(**changes: Any) -> TrainConfig:
     return make_config("dycon", **(TINY | own | changes))
 
 
-def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> None:
+def test_a_run_trains_on_registered_cases_and_removes_their_files(project: Project) -> None:
     events = list(train(project, settings()))
     assert events[-1].event == "finished"
     assert [e.done for e in events if e.event == "registration"] == [1, 2, 3]
@@ -186,13 +186,13 @@ def test_a_run_learns_from_warps_and_leaves_none_behind(project: Project) -> Non
     assert any(not torch.equal(with_warps[key], without[key]) for key in with_warps)
 
 
-def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None:
+def test_a_run_killed_during_registration_resumes_identically(project: Project) -> None:
     list(train(project, settings()))
     whole = load_file(project.runs.get().weights_path)
     interrupted = train(project, settings(**{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event.event == "checkpoint" and event.step == 2:
-            interrupted.close()
+            interrupted.close()  # type: ignore[attr-defined]
             break
     run = project.runs.list()[-1]
     events = list(train(project, TrainConfig.from_dict(run.read_config()), run))
@@ -201,7 +201,7 @@ def test_a_run_killed_among_its_warps_goes_on_the_same(project: Project) -> None
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project) -> None:
+def test_a_stopped_run_leaves_no_files_and_recomputes_the_same(project: Project) -> None:
     run = project.runs.create("dycon", settings(steps=10_000).to_dict())
     for event in train(project, settings(steps=10_000), run):
         if isinstance(event, RegistrationEvent) and event.done == 3:
@@ -220,11 +220,11 @@ def test_a_stopped_run_leaves_no_files_and_gets_the_same_again(project: Project)
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "reason"),
     [(ProjectError("The disk is full."), "disk is full"), (MemoryError(), "memory ran out")],
 )
-def test_a_run_goes_on_without_what_cannot_be_borrowed(
-    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+def test_a_run_continues_without_failed_registrations(
+    project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     def full(path: Path, array: object) -> None:
         raise error
@@ -233,9 +233,9 @@ def test_a_run_goes_on_without_what_cannot_be_borrowed(
     events = list(train(project, settings()))
     assert events[-1].event == "finished"
     (warning,) = [e.message for e in events if e.event == "warning"]
-    assert told in warning
+    assert reason in warning
 
 
-def test_a_supervised_run_has_no_shapes_to_borrow(project: Project) -> None:
+def test_a_supervised_run_uses_no_registration_augmentation(project: Project) -> None:
     events = list(train(project, settings().with_changes(method="supervised")))
     assert not [e for e in events if e.event == "registration"]

@@ -1,4 +1,4 @@
-"""Labeled scans that have a say when another one is predicted."""
+"""Atlas fusion at inference: labeled scans as atlases for another scan."""
 
 from __future__ import annotations
 
@@ -36,106 +36,106 @@ def organ(center: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarr
     return image[None].astype(np.float32), (r < 6).astype(np.uint8)
 
 
-def voter(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> LabeledCase:
+def make_atlas(folder: Path, name: str, image: np.ndarray, label: np.ndarray) -> LabeledCase:
     np.save(folder / f"{name}.npy", image)
     np.save(folder / f"{name}-label.npy", label)
     return LabeledCase(name, folder / f"{name}.npy", folder / f"{name}-label.npy")
 
 
 @pytest.fixture
-def voters(tmp_path: Path) -> list[LabeledCase]:
+def atlases(tmp_path: Path) -> list[LabeledCase]:
     centers = ((11, 11, 12), (13, 12, 14))
-    return [voter(tmp_path, f"v{n}", *organ(c, n)) for n, c in enumerate(centers)]
+    return [make_atlas(tmp_path, f"v{n}", *organ(c, n)) for n, c in enumerate(centers)]
 
 
-def dice(votes: torch.Tensor, label: np.ndarray) -> float:
-    found = votes.argmax(dim=0).numpy() == 1
+def dice(probabilities: torch.Tensor, label: np.ndarray) -> float:
+    found = probabilities.argmax(dim=0).numpy() == 1
     return float(2 * (found & (label == 1)).sum() / (found.sum() + (label == 1).sum()))
 
 
-def test_they_find_the_organ(voters: list[LabeledCase]) -> None:
+def test_atlases_segment_the_organ(atlases: list[LabeledCase]) -> None:
     image, label = organ((12, 14, 11), 9)
-    votes = segment_with_atlases(image, [voters], 2, CPU)
-    assert votes is not None
-    assert votes.shape == (2, *SHAPE)
-    torch.testing.assert_close(votes.sum(dim=0), torch.ones(SHAPE))
-    assert dice(votes, label) > 0.9
-    again = segment_with_atlases(image, [voters], 2, CPU)
+    probabilities = segment_with_atlases(image, [atlases], 2, CPU)
+    assert probabilities is not None
+    assert probabilities.shape == (2, *SHAPE)
+    torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(SHAPE))
+    assert dice(probabilities, label) > 0.9
+    again = segment_with_atlases(image, [atlases], 2, CPU)
     assert again is not None
-    assert torch.equal(votes, again)
+    assert torch.equal(probabilities, again)
 
 
-def test_the_most_alike_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None:
+def test_the_most_similar_atlases_are_used(atlases: list[LabeledCase], tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    for number in range(3):  # noise says nothing, and its labels lie anywhere
+    for number in range(3):  # noise, with labels anywhere
         noise = rng.normal(size=(1, *SHAPE)).astype(np.float32)
         label = np.zeros(SHAPE, np.uint8)
         label[2:6, 2:6, 2:6] = 1
-        voters.insert(0, voter(tmp_path, f"n{number}", noise, label))
+        atlases.insert(0, make_atlas(tmp_path, f"n{number}", noise, label))
     for number, center in enumerate(((12, 12, 13), (12, 13, 12))):
-        voters.append(voter(tmp_path, f"m{number}", *organ(center, 20 + number)))
+        atlases.append(make_atlas(tmp_path, f"m{number}", *organ(center, 20 + number)))
     image, label = organ((12, 14, 11), 9)
-    votes = segment_with_atlases(image, [voters], 2, CPU)
-    assert votes is not None
-    assert dice(votes, label) > 0.9
+    probabilities = segment_with_atlases(image, [atlases], 2, CPU)
+    assert probabilities is not None
+    assert dice(probabilities, label) > 0.9
 
 
-def test_those_who_do_not_see_the_same_are_not_heard(tmp_path: Path) -> None:
+def test_atlases_that_do_not_match_are_not_used(tmp_path: Path) -> None:
     image, _ = organ((12, 14, 11), 9)
     one, two = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     one[3:8, 3:8, 3:8], two[15:20, 15:20, 15:20] = 1, 1
     scan, _ = organ((12, 12, 12), 1)
-    voters = [voter(tmp_path, "a", scan, one), voter(tmp_path, "b", scan, two)]
-    assert segment_with_atlases(image, [voters], 2, CPU) is None
+    atlases = [make_atlas(tmp_path, "a", scan, one), make_atlas(tmp_path, "b", scan, two)]
+    assert segment_with_atlases(image, [atlases], 2, CPU) is None
     assert segment_with_atlases(image, [], 2, CPU) is None
     assert (
-        segment_with_atlases(np.concatenate([image, image]), [voters], 2, CPU) is None
+        segment_with_atlases(np.concatenate([image, image]), [atlases], 2, CPU) is None
     )  # other channels
 
 
-def test_what_nobody_annotated_has_no_vote(tmp_path: Path) -> None:
+def test_unannotated_voxels_of_an_atlas_are_not_used(tmp_path: Path) -> None:
     image, _ = organ((12, 12, 12), 1)
     scan, label = organ((12, 12, 12), 2)
     label[:12] = UNANNOTATED
-    votes = segment_with_atlases(image, [[voter(tmp_path, "a", scan, label)]], 2, CPU)
-    assert votes is not None
-    assert bool((votes[0, :8] == 1).all())
-    assert float(votes[1, 14].max()) == 1.0
+    probabilities = segment_with_atlases(image, [[make_atlas(tmp_path, "a", scan, label)]], 2, CPU)
+    assert probabilities is not None
+    assert bool((probabilities[0, :8] == 1).all())
+    assert float(probabilities[1, 14].max()) == 1.0
 
 
-def test_a_single_voter_is_heard_where_its_structure_stands_out(tmp_path: Path) -> None:
+def test_a_single_atlas_is_used_if_its_structure_has_contrast(tmp_path: Path) -> None:
     scan, label = organ((12, 12, 12), 2)
-    alone = [[voter(tmp_path, "a", scan, label)]]
+    alone = [[make_atlas(tmp_path, "a", scan, label)]]
     assert segment_with_atlases(organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
     dark, _ = organ((12, 13, 11), 4)
     assert segment_with_atlases(np.minimum(dark, 0.3), alone, 2, CPU) is None  # no such ball there
 
 
-def test_a_scan_is_never_asked_about_itself(voters: list[LabeledCase]) -> None:
-    image, label = organ((11, 11, 12), 0)  # the first voter's
-    own = segment_with_atlases(image, [voters], 2, CPU)
-    other = segment_with_atlases(image, [voters[1:]], 2, CPU)
+def test_a_scan_is_not_an_atlas_of_itself(atlases: list[LabeledCase]) -> None:
+    image, label = organ((11, 11, 12), 0)  # of the first atlas
+    own = segment_with_atlases(image, [atlases], 2, CPU)
+    other = segment_with_atlases(image, [atlases[1:]], 2, CPU)
     assert own is not None
     assert other is not None
     assert torch.equal(own, other)
-    assert segment_with_atlases(image, [voters[:1]], 2, CPU) is None
+    assert segment_with_atlases(image, [atlases[:1]], 2, CPU) is None
     assert (
-        segment_with_atlases(image, [voters[:1], voters], 2, CPU) is None
-    )  # nobody labeled another
-    rounded = segment_with_atlases(image.astype(np.float16).astype(np.float32), [voters], 2, CPU)
+        segment_with_atlases(image, [atlases[:1], atlases], 2, CPU) is None
+    )  # there is no other atlas
+    rounded = segment_with_atlases(image.astype(np.float16).astype(np.float32), [atlases], 2, CPU)
     assert rounded is not None
     assert float((rounded - own).abs().mean()) < 1e-3
     assert dice(other, label) < 1.0
 
 
-def test_all_groups_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None:
+def test_all_groups_of_atlases_are_used(atlases: list[LabeledCase], tmp_path: Path) -> None:
     image, _ = organ((12, 14, 11), 9)
-    wide = [voter(tmp_path, "w", *organ((12, 13, 12), 31))]
+    wide = [make_atlas(tmp_path, "w", *organ((12, 13, 12), 31))]
     label = np.load(wide[0].label)
-    np.save(wide[0].label, np.roll(label, 2, axis=2))  # says that all lies further right
+    np.save(wide[0].label, np.roll(label, 2, axis=2))  # shifted labels
     without, together = (
-        segment_with_atlases(image, [voters], 2, CPU),
-        segment_with_atlases(image, [voters, wide], 2, CPU),
+        segment_with_atlases(image, [atlases], 2, CPU),
+        segment_with_atlases(image, [atlases, wide], 2, CPU),
     )
     assert without is not None
     assert together is not None
@@ -144,7 +144,7 @@ def test_all_groups_are_asked(voters: list[LabeledCase], tmp_path: Path) -> None
     assert float(center[1] - center[0]) > 0.1
 
 
-def test_their_say_has_a_weight() -> None:
+def test_atlas_fusion_has_a_weight() -> None:
     g = torch.Generator().manual_seed(0)
     members = [torch.softmax(torch.randn(3, 2, 3, 4, generator=g), 0) for _ in range(2)]
     other = torch.softmax(torch.randn(3, 2, 3, 4, generator=g), 0)
@@ -167,7 +167,7 @@ def trained(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
     return run, load_model(run.weights_path)
 
 
-def test_a_run_knows_its_voters(project: Project) -> None:
+def test_a_run_stores_its_atlases(project: Project) -> None:
     run, model = trained(project, **{"atlas.weight": 0.3})
     labeled = [case.id for case in project.labeled_cases()]
     assert [v.id for v in load_atlases(project, run, model.config)] == labeled
@@ -203,12 +203,12 @@ def test_a_scan_is_not_predicted_by_its_own_label(
     assert asked[-1] == []  # previews do without
 
 
-def test_votes_change_a_prediction(project: Project) -> None:
+def test_atlas_fusion_changes_a_prediction(project: Project) -> None:
     run, model = trained(project, **{"atlas.weight": 0.9})
-    voters = load_atlases(project, run, model.config)
+    atlases = load_atlases(project, run, model.config)
     volume = project.read_image(project.unlabeled_cases()[0].id)
     alone = predict_volume(model, volume, CPU)
-    together = predict_volume(dataclasses.replace(model, atlases=(voters,)), volume, CPU)
+    together = predict_volume(dataclasses.replace(model, atlases=(atlases,)), volume, CPU)
     assert alone.mask.shape == together.mask.shape == volume.shape
     assert not np.array_equal(alone.uncertainty, together.uncertainty)
     assert together.uncertainty.mean() < alone.uncertainty.mean()  # voters know more than 2 steps

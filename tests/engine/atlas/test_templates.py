@@ -1,4 +1,4 @@
-"""Unlabeled scans that have a say in predictions, with what was predicted in them."""
+"""Automatically generated templates: unlabeled scans with predictions as additional atlases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def ready(project: Project, run: Run) -> tuple[TrainedModel, list[Event]]:
     return attach_atlases(project, run, model, CPU, torch.float32, events.append), events
 
 
-def test_progress_is_told_before_each_of_them(project: Project) -> None:
+def test_progress_is_reported_before_each_template(project: Project) -> None:
     run, progress = trained(project), PredictionProgress(3)
     events: list[Event] = []
     model = load_model(run.weights_path)
@@ -52,7 +52,7 @@ def test_progress_is_told_before_each_of_them(project: Project) -> None:
     assert (events, progress.total) == ([], 5)  # they are there
 
 
-def test_they_are_predicted_once(project: Project) -> None:
+def test_templates_are_predicted_once(project: Project) -> None:
     run = trained(project)
     model, events = ready(project, run)
     drawn, templates = model.atlases
@@ -65,38 +65,38 @@ def test_they_are_predicted_once(project: Project) -> None:
         ("templates", 1, 2),
         ("templates", 2, 2),
     ]
-    for voter in templates:
-        label = read_label_array(voter.label)
-        assert label.shape == read_image_array(voter.image).shape[1:]
+    for atlas in templates:
+        label = read_label_array(atlas.label)
+        assert label.shape == read_image_array(atlas.image).shape[1:]
         assert int(label.max()) <= len(model.class_values)
-    before = [voter.label.stat().st_mtime_ns for voter in templates]
+    before = [atlas.label.stat().st_mtime_ns for atlas in templates]
     model, events = ready(project, run)
     assert events == []
-    assert [voter.label.stat().st_mtime_ns for voter in model.atlases[1]] == before
+    assert [atlas.label.stat().st_mtime_ns for atlas in model.atlases[1]] == before
 
 
-def test_no_label_of_theirs_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_label_of_a_template_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     run = trained(project)
     monkeypatch.setattr(LabelStore, "read", lambda *_, **__: pytest.fail("a label was read"))
     model, _ = ready(project, run)
     assert len(model.atlases[1]) == 2
 
 
-def test_new_weights_want_new_ones(project: Project) -> None:
+def test_new_weights_need_new_templates(project: Project) -> None:
     run = trained(project)
     old = ready(project, run)[0].atlases[1]
     list(train(project, load_model(run.weights_path).config.with_changes(steps=4), run))
     model, events = ready(project, run)
     assert len(events) == 2
-    assert all(voter.label.exists() for voter in old)  # somebody may predict with these still
-    assert all(voter.label.exists() for voter in model.atlases[1])
+    assert all(atlas.label.exists() for atlas in old)  # another process may still use these
+    assert all(atlas.label.exists() for atlas in model.atlases[1])
     os.utime(old[0].label.parent, (0, 0))
     assert ready(project, run)[1] == []
-    assert not any(voter.label.exists() for voter in old)
+    assert not any(atlas.label.exists() for atlas in old)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None])
-def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> None:
+def test_damaged_templates_are_predicted_again(project: Project, damage: bytes | None) -> None:
     run = trained(project)
     model, _ = ready(project, run)
     first, second = model.atlases[1]
@@ -113,7 +113,7 @@ def test_damaged_ones_are_made_again(project: Project, damage: bytes | None) -> 
     assert np.array_equal(predict_volume(model, volume, CPU).uncertainty, before.uncertainty)
 
 
-def test_in_a_project_that_is_only_shown_none_is_made(project: Project) -> None:
+def test_a_read_only_project_gets_no_templates(project: Project) -> None:
     run = trained(project)
     project = Project.open(project.path, read_only_reason="it is looked at")
     model, events = ready(project, run)
@@ -121,7 +121,7 @@ def test_in_a_project_that_is_only_shown_none_is_made(project: Project) -> None:
     assert not list(run.state_folder.glob("templates-*"))
 
 
-def test_without_memory_for_votes_networks_predict_alone(
+def test_without_memory_for_fusion_networks_predict_alone(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = ready(project, trained(project))
@@ -147,7 +147,7 @@ def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
     assert ready(project, run)[0].atlases == ()
 
 
-def test_they_change_a_prediction(project: Project) -> None:
+def test_templates_change_a_prediction(project: Project) -> None:
     run = trained(project)
     model, _ = ready(project, run)
     volume = project.read_image(project.unlabeled_cases()[-1].id)
@@ -158,7 +158,7 @@ def test_they_change_a_prediction(project: Project) -> None:
     assert not np.array_equal(together.uncertainty, predict_volume(few, volume, CPU).uncertainty)
 
 
-def test_without_unlabeled_scans_there_are_none(project: Project) -> None:
+def test_without_unlabeled_scans_there_are_no_templates(project: Project) -> None:
     model, events = ready(project, trained(project, "supervised"))
     assert len(model.atlases[0]) == len(project.labeled_cases())
     assert model.atlases[1:] == ((),)
@@ -171,16 +171,16 @@ def test_without_unlabeled_scans_there_are_none(project: Project) -> None:
     assert events == []
 
 
-def test_a_scan_that_is_gone_is_left_out(project: Project) -> None:
+def test_a_missing_scan_is_no_template(project: Project) -> None:
     run = trained(project)
     gone = ready(project, run)[0].atlases[1][0].id
     project.image_paths(gone)[0].unlink()
     model, events = ready(project, run)
-    assert gone not in [voter.id for voter in model.atlases[1]]
+    assert gone not in [atlas.id for atlas in model.atlases[1]]
     assert len(model.atlases[1]) == 1
     assert events == []
 
 
-def test_their_number_has_bounds() -> None:
+def test_the_number_of_templates_has_bounds() -> None:
     with pytest.raises(ConfigError, match="templates is 101"):
         make_config("dycon", **{"atlas.templates": 101})

@@ -119,7 +119,7 @@ def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
     made[1][0].augment(CPU)
 
 
-def test_a_run_goes_over_to_volumes_on_the_device(
+def test_a_run_switches_to_volumes_on_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = data_in(tmp_path, 3)
@@ -224,10 +224,10 @@ def test_voxels_of_each_class_are_found() -> None:
 
 def test_what_goes_wrong_ahead_keeps_its_reason(ahead: BatchLoader, tmp_path: Path) -> None:
     (tmp_path / "i0.npy").unlink()
-    with pytest.raises(FileNotFoundError) as told:
+    with pytest.raises(FileNotFoundError) as reported:
         ahead.get(0, [])
-    assert "i0.npy" in str(told.value)
-    assert "patches.py:" in crash_report.format_report(told.value)
+    assert "i0.npy" in str(reported.value)
+    assert "patches.py:" in crash_report.format_report(reported.value)
 
 
 def test_lack_of_memory_ahead_is_known_as_such(
@@ -237,10 +237,10 @@ def test_lack_of_memory_ahead_is_known_as_such(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("napari_dycon.engine.data.patches.augment_patches", refuse)
-    with pytest.raises(RuntimeError) as told:
+    with pytest.raises(RuntimeError) as reported:
         ahead.get(0, [])
-    assert is_out_of_memory(told.value)
-    assert "patches.py:" in crash_report.format_report(told.value)
+    assert is_out_of_memory(reported.value)
+    assert "patches.py:" in crash_report.format_report(reported.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")

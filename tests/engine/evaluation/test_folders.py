@@ -1,4 +1,4 @@
-"""Folders of predictions against folders of references: pairing, refusals, and what is said."""
+"""Evaluation of folders of predictions: matching of files, refusals and messages."""
 
 from __future__ import annotations
 
@@ -68,9 +68,9 @@ def test_all_cases_share_the_classes_found_anywhere(folders):
 def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folders):
     predictions, references = folders
     for number, name in enumerate(("a", "b.1", "c")):
-        doubt = (cube(number) != cube()).astype(np.float32) * 0.8 + 0.1 * number
-        save(predictions / f"{name}_uncertainty.nii.gz", doubt)
-        save(predictions / f"{name}_disagreement.nii.gz", doubt)
+        uncertainty = (cube(number) != cube()).astype(np.float32) * 0.8 + 0.1 * number
+        save(predictions / f"{name}_uncertainty.nii.gz", uncertainty)
+        save(predictions / f"{name}_disagreement.nii.gz", uncertainty)
     result = evaluate_folders(predictions, references)
     assert list(result["cases"]) == ["a", "b.1", "c"]
     assert result["cases"]["a"]["uncertainty"]["auroc"] is None
@@ -86,17 +86,15 @@ def test_calibration_knows_of_structures_that_occur_in_no_file(folders):
         truth = np.random.default_rng(0).random(cube().shape) < 0.7
         save(path, truth.astype(np.uint8))
         save(predictions / path.name, np.ones(cube().shape, np.uint8))
-        doubt = np.full(cube().shape, entropy / np.log(3), np.float32)
-        save(predictions / path.name.replace(".nii", "_uncertainty.nii"), doubt)
+        uncertainty = np.full(cube().shape, entropy / np.log(3), np.float32)
+        save(predictions / path.name.replace(".nii", "_uncertainty.nii"), uncertainty)
     found = evaluate_folders(predictions, references)["summary"]["uncertainty"]["ece"]
     assert found > 0.1
-    told = evaluate_folders(predictions, references, n_structures=2)["summary"]["uncertainty"][
-        "ece"
-    ]
-    assert told < 0.02
+    ece = evaluate_folders(predictions, references, n_structures=2)["summary"]["uncertainty"]["ece"]
+    assert ece < 0.02
 
 
-def test_predictions_without_a_reference_are_left_out_and_said(folders):
+def test_predictions_without_a_reference_are_skipped_and_reported(folders):
     predictions, references = folders
     (references / "b.1.nii.gz").unlink()
     result = evaluate_folders(predictions, references)
@@ -108,7 +106,7 @@ def test_predictions_without_a_reference_are_left_out_and_said(folders):
         evaluate_folders(predictions, references)
 
 
-def test_a_reference_without_its_prediction_is_listed_and_said(folders):
+def test_a_reference_without_a_prediction_is_listed_and_reported(folders):
     predictions, references = folders
     (predictions / "c.nii.gz").unlink()
     result = evaluate_folders(predictions, references)
@@ -119,7 +117,7 @@ def test_a_reference_without_its_prediction_is_listed_and_said(folders):
     assert warning.endswith("c.")
 
 
-def test_a_reference_that_nobody_has_drawn_is_left_out_and_said(folders):
+def test_an_unannotated_reference_is_skipped_and_reported(folders):
     predictions, references = folders
     save(references / "a.nii.gz", np.full((10, 11, 12), 255, np.uint8))
     result = evaluate_folders(predictions, references)

@@ -132,7 +132,7 @@ def test_nothing_annotated_is_refused_or_skipped_and_never_perfect():
     assert dice_per_class(np.zeros_like(blank), blank, [1]) == {}
 
 
-def test_wrong_shapes_and_no_classes_are_said():
+def test_wrong_shapes_and_missing_classes_are_reported():
     with pytest.raises(GeometryError, match=r"\(3, 4, 5\) and the reference \(3, 4, 6\)"):
         evaluate_case(np.zeros((3, 4, 5)), np.zeros((3, 4, 6)), SPACING, [1])
     zeros = np.zeros((3, 4, 5))

@@ -110,7 +110,7 @@ def test_rank_statistics_agree_with_ranks_by_definition(seed):
     assert auroc(a, positive) == area
 
 
-def test_the_band_reaches_three_millimeters_along_each_axis():
+def test_the_margin_is_three_millimeters_along_each_axis():
     mask = np.zeros((11, 11, 11), bool)
     mask[5, 5, 5] = True
     band = dilate_mm(mask, (6.0, 1.0, 1.5))
@@ -126,9 +126,9 @@ def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
     prediction = np.roll(reference, 1, axis=0)
     wrong = prediction != reference
 
-    def judge(doubt, **kwargs):
+    def judge(uncertainty, **kwargs):
         return evaluate_case(
-            prediction, reference, (1.5, 1.5, 1.5), [1], uncertainty=doubt, **kwargs
+            prediction, reference, (1.5, 1.5, 1.5), [1], uncertainty=uncertainty, **kwargs
         )["uncertainty"]
 
     good, bad = judge(wrong.astype(float)), judge((~wrong).astype(float))
@@ -148,28 +148,32 @@ def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
 
 def test_the_case_score_needs_no_reference():
     prediction = np.zeros((9, 9, 9), np.uint8)
-    doubt = np.random.default_rng(2).random((9, 9, 9)).astype(np.float32)
-    assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(
-        doubt.mean()
+    uncertainty = np.random.default_rng(2).random((9, 9, 9)).astype(np.float32)
+    assert mean_foreground_uncertainty(prediction, uncertainty, (3.0, 3.0, 3.0)) == pytest.approx(
+        uncertainty.mean()
     )
     prediction[4, 4, 4] = 2
-    near = doubt[3:6, 3:6, 3:6].mean()
-    assert mean_foreground_uncertainty(prediction, doubt, (3.0, 3.0, 3.0)) == pytest.approx(near)
+    near = uncertainty[3:6, 3:6, 3:6].mean()
+    assert mean_foreground_uncertainty(prediction, uncertainty, (3.0, 3.0, 3.0)) == pytest.approx(
+        near
+    )
 
 
-def test_unannotated_voxels_are_left_out_of_the_band():
+def test_unannotated_voxels_are_excluded_from_the_margin():
     rng = np.random.default_rng(3)
     reference = np.zeros((8, 8, 8), np.uint8)
     reference[2:6, 2:6, 2:6] = 1
     prediction = np.roll(reference, 1, axis=1)
-    doubt = rng.random((8, 8, 8))
+    uncertainty = rng.random((8, 8, 8))
     sparse = reference.copy()
     sparse[4:] = 255
     scribbled = prediction.copy()
     scribbled[4:] = rng.integers(0, 2, (4, 8, 8))
     scribbled[4] = prediction[4]
-    found = evaluate_case(prediction, sparse, (9, 9, 9), [1], uncertainty=doubt)["uncertainty"]
-    again = evaluate_case(scribbled, sparse, (9, 9, 9), [1], uncertainty=doubt)["uncertainty"]
+    found = evaluate_case(prediction, sparse, (9, 9, 9), [1], uncertainty=uncertainty)[
+        "uncertainty"
+    ]
+    again = evaluate_case(scribbled, sparse, (9, 9, 9), [1], uncertainty=uncertainty)["uncertainty"]
     assert {k: v for k, v in found.items() if k != "score"} == {
         k: v for k, v in again.items() if k != "score"
     }

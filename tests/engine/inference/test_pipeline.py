@@ -116,7 +116,7 @@ def test_an_interrupted_pipeline_leaves_no_thread(error: type[BaseException]) ->
     assert max(read) <= 4
 
 
-def test_what_was_read_ahead_in_vain_is_read_again_alone() -> None:
+def test_items_that_fail_for_memory_are_retried_alone() -> None:
     """While one item is computed there may be no memory to read the next one."""
     computing = threading.Event()
     read: list[int] = []

@@ -106,7 +106,7 @@ def test_a_full_disk_ends_the_work(
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_progress_is_told_before_each_scan(model: TrainedModel, tmp_path: Path) -> None:
+def test_progress_is_reported_before_each_scan(model: TrainedModel, tmp_path: Path) -> None:
     scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 3)
     scans[1].images[0].write_bytes(b"no scan")
     progress = PredictionProgress(3)
@@ -119,8 +119,8 @@ def test_progress_is_told_before_each_scan(model: TrainedModel, tmp_path: Path) 
             on_error=lambda *_: None,
         )
     )  # fmt: skip
-    told = [(e.case, e.done, e.total) for e in events if e.event == "predicting"]
-    assert told == [("s0", 2, 5), ("s2", 4, 5)]
+    reported = [(e.case, e.done, e.total) for e in events if e.event == "predicting"]
+    assert reported == [("s0", 2, 5), ("s2", 4, 5)]
     assert all(e.remaining_s >= 0 for e in events if e.event == "predicting")
     done = [(e.case, e.done, e.total) for e in events if e.event == "predicted"]
     assert done == [("s0", 1, 3), ("s2", 3, 3)]

@@ -25,7 +25,7 @@ def test_without_a_sample_nothing_changes() -> None:
     assert fit_temperature([]) == 1.0
 
 
-def test_samples_lie_in_the_annotated_band() -> None:
+def test_samples_are_in_the_annotated_margin() -> None:
     p = torch.zeros(2, 12, 12, 12)
     p[0] = 1.0
     p[:, 5:7, 5:7, 5:7] = torch.tensor([0.2, 0.8])[:, None, None, None]

@@ -114,7 +114,7 @@ def test_without_evidence_windows_are_as_patches(
     assert choose_window_side(model, [case], CPU, torch.float32) == 1.0
 
 
-def test_weights_say_how_large_their_windows_are(model: TrainedModel, tmp_path: Path) -> None:
+def test_weights_store_their_window_size(model: TrainedModel, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     save_weights(path, dataclasses.replace(model, window_side=LARGER_SIDE), 3)
     assert load_model(path).window_side == LARGER_SIDE

@@ -36,7 +36,7 @@ def cells_for(seed: int, n: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 @pytest.mark.parametrize("tau", [0.1, 0.6])
 @pytest.mark.parametrize("budget", [2**24, 40])
-def test_secl_is_its_formula_whole_and_in_blocks(tau: float, budget: int) -> None:
+def test_secl_equals_its_formula_at_once_and_in_chunks(tau: float, budget: int) -> None:
     z, z_t, groups = cells_for(2)
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = secl(mine, z_t, groups, temperature=tau, pair_budget=budget)
@@ -70,7 +70,7 @@ def test_secl_edges() -> None:
         secl(z, teacher, groups[:, :3])
 
 
-def test_ignored_cells_change_nothing() -> None:
+def test_ignored_locations_change_nothing() -> None:
     z, z_t, groups = cells_for(5)
     groups[:, 2] = -1
     other = z_t.clone()
@@ -78,7 +78,7 @@ def test_ignored_cells_change_nothing() -> None:
     assert torch.equal(secl(z, z_t, groups), secl(z, other, groups))
 
 
-def test_regions_are_places_in_the_volume() -> None:
+def test_regions_are_positions_in_the_volume() -> None:
     position = torch.tensor([[0.25, 0.5, 0.5], [0.75, 0.5, 0.5]])
     extent = torch.tensor([[0.5, 1.0, 1.0]] * 2)
     found = region_indices(position, extent, (2, 2, 1), (4, 2, 1)).view(2, 2, 2, 1)

@@ -103,13 +103,13 @@ def test_a_step_of_dycon_is_its_formula() -> None:
             downsample_pseudo_labels(guess, GRID, 0.6),
         ]
     )
-    assert {-1, 0, 1} <= set(groups.flatten().tolist())  # something to tell apart
+    assert {-1, 0, 1} <= set(groups.flatten().tolist())  # both classes and ignored locations
     z, z_t = (out.embeddings.flatten(2).transpose(1, 2) for out in (student, teacher))
-    doubt = downsample_entropy_from_log_p(F.log_softmax(student.logits, dim=1), GRID)
+    normalized_entropy = downsample_entropy_from_log_p(F.log_softmax(student.logits, dim=1), GRID)
     expected = {
         "supervised": supervised_loss(student.logits[:2], labeled.label),
         "uncl": 0.5 * uncl(student.logits, teacher.logits, beta),
-        "fecl": 0.5 * 0.1 * fecl(z, groups, doubt, z_t),
+        "fecl": 0.5 * 0.1 * fecl(z, groups, normalized_entropy, z_t),
         "consistency": ramped * consistency_mse(student.logits[2:], teacher.logits[2:]),
     }
     assert parts_of(config_for("dycon"), progress) == {
@@ -134,7 +134,7 @@ def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> N
     )
 
 
-def test_the_teachers_cells_of_fecl_have_the_threshold_of_the_step() -> None:
+def test_fecl_uses_the_threshold_of_the_step_for_teacher_locations() -> None:
     """λ and θ(t) as published: more of the pairs count early in a run."""
     early, late = (
         parts_of(config_for("dycon", **{"fecl.weight": 1.0, "fecl.teacher_weight": 1.0}), progress)[
@@ -199,17 +199,19 @@ def test_mean_teacher_compares_the_unlabeled_half() -> None:
     step, progress = step_for(), 0.1
     labeled, unlabeled = step.batch.labeled, step.unlabeled
     mine = step.student(unlabeled.image).logits
-    theirs = step.teacher(seen(step, unlabeled.image)).logits
+    teacher_logits = step.teacher(seen(step, unlabeled.image)).logits
     ramped = 0.1 * math.exp(-5 * (1 - progress / 0.4) ** 2)
     own = supervised_loss(step.student(labeled.image).logits, labeled.label)
     assert parts_of(config_for("mean-teacher"), progress) == {
         "supervised": pytest.approx(float(own.detach()), rel=1e-5),
-        "consistency": pytest.approx(float(ramped * consistency_mse(mine, theirs).detach())),
+        "consistency": pytest.approx(
+            float(ramped * consistency_mse(mine, teacher_logits).detach())
+        ),
     }
 
 
 @pytest.mark.parametrize("method", ["secl-region", "secl-anatomical"])
-def test_secl_contrasts_unlabeled_cells(method: str) -> None:
+def test_secl_contrasts_unlabeled_locations(method: str) -> None:
     step = step_for()
     unlabeled = step.unlabeled
     view = seen(step, unlabeled.image)
@@ -230,7 +232,7 @@ def test_secl_contrasts_unlabeled_cells(method: str) -> None:
     )
 
 
-def test_cells_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
+def test_locations_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
     label = np.zeros((24, 24, 40), np.uint8)
     label[..., 20:] = 1  # the side of the larger coordinate
     np.save(tmp_path / "i.npy", np.random.default_rng(0).random((1, 24, 24, 40)).astype(np.float32))

@@ -37,8 +37,8 @@ def test_a_picture_that_is_too_large_does_not_end_the_run(
         events.append(event)
         if event.event == "started":
             project.runs.get(event.run).write_control(preview="scan-4")
-    told = [e.message for e in events if e.event == "warning"]
-    assert any(text == "No preview of scan-4: memory ran out for it." for text in told)
+    reported = [e.message for e in events if e.event == "warning"]
+    assert any(text == "No preview of scan-4: memory ran out for it." for text in reported)
     assert events[-1].event == "finished"
 
 
@@ -55,10 +55,10 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
     monkeypatch.setattr(validation, "predict_members", refuse)
     config = make_config("supervised", **(TINY | {"steps": 8, "intervals.validation_s": 0.0}))
     events = list(train(project, config))
-    told = [e.message for e in events if e.event == "warning"]
+    reported = [e.message for e in events if e.event == "warning"]
     assert any(
         "Validation case scan-2 could not be scored" in text and text.endswith("Memory ran out.")
-        for text in told
+        for text in reported
     )
     assert events[-1].event == "finished"
 
@@ -70,8 +70,8 @@ def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Pro
     events = [next(run)]
     project.image_paths("scan-2")[0].unlink()
     events += list(run)
-    told = [e.message for e in events if e.event == "warning"]
-    (text,) = [text for text in told if "Validation case scan-2 could not be scored" in text]
+    reported = [e.message for e in events if e.event == "warning"]
+    (text,) = [text for text in reported if "Validation case scan-2 could not be scored" in text]
     assert "the uncertainty is not calibrated" in text
     assert events[-1].event == "finished"
 

@@ -1,4 +1,4 @@
-"""Steps happen as a whole or not at all, also when the device alone decides."""
+"""Steps are atomic, also when the device decides whether they are taken."""
 
 from __future__ import annotations
 
@@ -196,16 +196,16 @@ def test_lack_of_memory_leaves_everything_as_it_was() -> None:
     assert same(before, everything(stepper))
 
 
-def test_an_update_that_fails_half_way_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_update_has_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, config = make_stepper(False)
 
     def refuse() -> None:
         raise RuntimeError("CUDA out of memory.")
 
     monkeypatch.setattr(stepper.optimizer, "step", refuse)
-    with pytest.raises(PartialUpdateError) as told:
+    with pytest.raises(PartialUpdateError) as reported:
         stepper.step(0, config, Supervised(config), make_batch(config), 0.5, 1e-2)
-    assert is_out_of_memory(told.value)
+    assert is_out_of_memory(reported.value)
 
 
 def test_the_scale_of_a_float16_loss_follows_its_overflows() -> None:
@@ -227,7 +227,7 @@ def test_the_scale_of_a_float16_loss_follows_its_overflows() -> None:
         assert LossScale.from_json(damaged, CPU).to_json() == [MAX_LOSS_SCALE, 0.0]
 
 
-def test_float16_overflows_are_left_out_and_not_told_of() -> None:
+def test_float16_overflows_are_skipped_without_a_warning() -> None:
     class Overflowing:
         """The loss is finite, the gradients scaled by 2**16 are not."""
 

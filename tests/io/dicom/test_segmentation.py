@@ -1,4 +1,4 @@
-"""DICOM results: every voxel in its place in the patient, and nobody named unless asked for.
+"""DICOM results: every voxel at its position in the patient, and no patient name by default.
 
 SimpleITK is no witness here: it reads the frames of a SEG as one stack, those of all segments
 behind each other and without their spacing, and cannot open a parametric map. The independent
@@ -155,7 +155,7 @@ def test_every_voxel_lies_where_it_was_drawn(name: str, descending: bool, tmp_pa
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per frame"])
-@pytest.mark.parametrize("keep", [False, True], ids=["nobody", "named"])
+@pytest.mark.parametrize("keep", [False, True], ids=["anonymous", "named"])
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_a_multi_frame_source_with_its_frames_out_of_order(
     name: str, keep: bool, shared: bool, tmp_path: Path
@@ -186,12 +186,14 @@ def test_a_real_oblique_series(real_data: Callable[[str], Path], tmp_path: Path)
     result, source = dcmread(tmp_path / "seg.dcm"), dcmread(volume.source.files[0])
     assert result.StudyInstanceUID == source.StudyInstanceUID
     assert result.FrameOfReferenceUID == source.FrameOfReferenceUID
-    told = {str(source.get(k)) for k in IDENTITY if len(str(source.get(k) or "")) > 4} - {"None"}
+    reported = {str(source.get(k)) for k in IDENTITY if len(str(source.get(k) or "")) > 4} - {
+        "None"
+    }
     text = str(result)
-    assert [value for value in told if value in text] == []
+    assert [value for value in reported if value in text] == []
 
 
-def test_what_a_segment_says(tmp_path: Path) -> None:
+def test_metadata_of_a_segment(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan")
     cyst = search("cyst")[0]
     segments = [*SEGMENTS[:2], replace(SEGMENTS[2], code=cyst)]
@@ -271,7 +273,7 @@ SOURCES = {
 
 @pytest.mark.parametrize("kind", ["segmentation", "map"])
 @pytest.mark.parametrize("source", SOURCES)
-def test_nobody_is_named(source: str, kind: str, tmp_path: Path) -> None:
+def test_no_patient_is_named(source: str, kind: str, tmp_path: Path) -> None:
     volume = SOURCES[source](tmp_path)
     result = written(kind, volume, tmp_path / "out.dcm", keep=False)
     names, dates, found = [], {}, []

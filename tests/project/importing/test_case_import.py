@@ -78,7 +78,7 @@ def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
 # ---- One bad scan -------------------------------------------------------------------------------
 
 
-def test_the_others_go_on_without_a_bad_scan(tmp_path: Path) -> None:
+def test_other_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
     two = scans_from_paths([save_nifti(tmp_path / "two.nii.gz", noise)])[0].images
@@ -107,7 +107,7 @@ def test_the_others_go_on_without_a_bad_scan(tmp_path: Path) -> None:
     assert "There is no file" in out[2].message
 
 
-def test_when_all_are_bad_the_first_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+def test_when_all_are_bad_the_first_is_reported_and_nothing_is_created(tmp_path: Path) -> None:
     for name in ("a", "b"):
         damaged(tmp_path / "in" / f"{name}.nii.gz")
     out: list[SkippedScan] = []

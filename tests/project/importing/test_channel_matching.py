@@ -37,7 +37,7 @@ def guessed(
         ),
         (("t1", "flair"), {"in": ["t1", "flair"]}),
         (("a_0000", "a_0001"), {"a": ["a_0000", "a_0001"]}),
-        # A name that says more is another image of the patient.
+        # A longer name is another image of the patient.
         (("p1_t1", "p1_t1_post", "p1_flair"), {"p1": ["p1_t1", "p1_flair"]}),
         # Parts of words do not count, what is left over does.
         (("p1_t1ce", "p1_flair"), {"p1": ["p1_t1ce", "p1_flair"]}),
@@ -47,7 +47,7 @@ def guessed(
         ),
         (("anna", "bert"), {"in": [None, None]}),
         (("p1_a", "p1_b", "p2_a"), {"p1": [None, None], "p2": [None, None]}),
-        (("p1_t1_flair",), {"p1_t1": [None, None]}),  # says both
+        (("p1_t1_flair",), {"p1_t1": [None, None]}),  # names both channels
     ],
 )
 def test_a_guess_for_a_person(
@@ -73,7 +73,7 @@ def test_a_folder_a_channel(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_other_cases_tell_what_files_of_a_channel_are_called(tmp_path: Path) -> None:
+def test_channels_are_inferred_from_file_names_of_other_cases(tmp_path: Path) -> None:
     known = [files(tmp_path / "old", f"s{n}_dwi_x", f"s{n}_adc_x") for n in (1, 2)]
     new = files(tmp_path / "in", "s3_adc_x", "s3_dwi_x")
     channels = ("channel 1", "channel 2")
@@ -85,11 +85,13 @@ def test_other_cases_tell_what_files_of_a_channel_are_called(tmp_path: Path) -> 
 
 def test_channels_of_a_4d_file(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a.nii.gz", NOISE)
-    pieces = candidates_from([path])
-    assert [piece.display_name for piece in pieces] == [f"a.nii.gz, channel {n}" for n in (1, 2, 3)]
-    (row,) = assign_channels(pieces, ["x", "y", "z"])
+    candidates = candidates_from([path])
+    assert [candidate.display_name for candidate in candidates] == [
+        f"a.nii.gz, channel {n}" for n in (1, 2, 3)
+    ]
+    (row,) = assign_channels(candidates, ["x", "y", "z"])
     assert row.images == tuple(path.with_name(f"a.nii.gz#{n}") for n in range(3))
-    (row,) = assign_channels(pieces, ["x", "y"])  # a person has to say which two
+    (row,) = assign_channels(candidates, ["x", "y"])  # the user has to choose two
     assert row.images == (None, None)
 
 
@@ -99,9 +101,12 @@ def test_series_by_their_descriptions(tmp_path: Path) -> None:
     flair = save_series(anna / "2", values() + 1, description="ax flair")
     save_series(anna / "3", values()[:1], description="localizer")
     for chosen in ([anna], [t1[2], flair[0]]):
-        pieces = candidates_from(chosen)
-        assert sorted(piece.display_name for piece in pieces) == ["1: T1 MPRAGE", "2: ax flair"]
-        (row,) = assign_channels(pieces, ["flair", "t1"], strict=True)
+        candidates = candidates_from(chosen)
+        assert sorted(candidate.display_name for candidate in candidates) == [
+            "1: T1 MPRAGE",
+            "2: ax flair",
+        ]
+        (row,) = assign_channels(candidates, ["flair", "t1"], strict=True)
         assert row.name == "anna"
         assert row.images == (min(flair), min(t1))
     text = tmp_path / "in" / "readme.txt"
@@ -138,7 +143,7 @@ def test_folders_for_a_project_of_several_channels(tmp_path: Path) -> None:
     assert [s.name for s in resolve_scans(many[0], ["image"])] == ["a_t1", "a_flair", "a_seg"]
 
 
-def test_what_does_not_fit_is_said_with_what_was_found(tmp_path: Path) -> None:
+def test_mismatches_are_reported_with_the_found_files(tmp_path: Path) -> None:
     files(tmp_path / "in", "anna", "bert")
     with pytest.raises(
         UserError,

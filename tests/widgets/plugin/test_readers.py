@@ -118,13 +118,13 @@ def test_several_series_are_listed_in_the_error(tmp_path: Path) -> None:
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
 
-def test_uneven_series_are_an_error(tmp_path: Path) -> None:
+def test_irregular_series_are_an_error(tmp_path: Path) -> None:
     save_series(tmp_path, values((8, 6, 7)), change=grown)
     with pytest.raises(IrregularSlicesError, match="uneven slices"):
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
 
-def test_gray_range_leaves_out_few_odd_voxels() -> None:
+def test_the_intensity_range_excludes_outliers() -> None:
     array = np.random.default_rng(0).normal(100, 10, (60, 200, 200)).astype(np.float32)
     array[5, 5, 5] = 1e6
     low, high = open_scans.compute_intensity_range(array)
@@ -165,7 +165,7 @@ def when_shown(kind: type[QWidget], act: Callable[[Any], None]) -> list[Any]:
     return met
 
 
-def told(severity: NotificationSeverity) -> list[str]:
+def reported(severity: NotificationSeverity) -> list[str]:
     return [n.message for n in notification_manager.records if n.severity == severity]
 
 
@@ -216,7 +216,7 @@ def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Pat
     assert (seen["first"], seen["empty"]) == ([24], False)
     assert [layer.name for layer in layers] == ["Thorax 5 mm", "3"]
     assert [layer.data.shape for layer in layers] == [(5, 6, 7), (6, 4, 4)]
-    assert not told(NotificationSeverity.ERROR)
+    assert not reported(NotificationSeverity.ERROR)
 
 
 @pytest.mark.gui
@@ -230,7 +230,7 @@ def test_cancelling_opens_nothing(viewer: Any, tmp_path: Path) -> None:
 
 @pytest.mark.gui
 @pytest.mark.parametrize("answer", ["Resample", "Cancel"])
-def test_uneven_series_are_asked_about(
+def test_irregular_series_need_consent(
     viewer: Any, tmp_path: Path, answer: str, pictures: Path
 ) -> None:
     save_series(tmp_path / "scan", values((8, 6, 7)), change=grown)
@@ -250,7 +250,7 @@ def test_uneven_series_are_asked_about(
     assert "--resample" not in seen["text"]
     assert seen["default"] == "Cancel"
     assert len(layers) == (answer == "Resample")
-    assert len(told(NotificationSeverity.WARNING)) == len(layers)  # that it was resampled
+    assert len(reported(NotificationSeverity.WARNING)) == len(layers)  # that it was resampled
     if layers:
         assert layers[0].metadata["napari_dycon"]["source"].files == ()
 
@@ -265,7 +265,7 @@ def test_errors_are_one_sentence_in_the_window(viewer: Any, tmp_path: Path) -> N
     for file in files[1:]:
         file.unlink()
     assert viewer.open(tmp_path / "gone", plugin=PLUGIN) == []
-    first, second = told(NotificationSeverity.ERROR)
+    first, second = reported(NotificationSeverity.ERROR)
     assert first.startswith("broken.nii.gz cannot be read")
     assert "has one image; expected a scan with several slices" in second
 
@@ -281,16 +281,16 @@ def test_files_of_a_series_chosen_all_at_once_open_it_once(viewer: Any, tmp_path
     mixed = [report, *(file for pair in zip(one, other, strict=False) for file in pair), other[-1]]
     layers = viewer.open([str(file) for file in mixed], plugin=PLUGIN)
     assert [layer.data.shape for layer in layers] == [(5, 6, 7), (6, 4, 4)]
-    assert len(told(NotificationSeverity.ERROR)) == 1  # of the report
+    assert len(reported(NotificationSeverity.ERROR)) == 1  # of the report
     assert len(viewer.open(str(one[0]), plugin=PLUGIN)) == 1  # meant as such
 
 
 @pytest.mark.gui
-def test_notes_on_a_scan_are_told(viewer: Any, tmp_path: Path) -> None:
+def test_notes_on_a_scan_are_shown(viewer: Any, tmp_path: Path) -> None:
     image = nib.Nifti1Image(values().astype(np.int16), None)
     nib.save(image, tmp_path / "a.nii")
     viewer.open(tmp_path / "a.nii", plugin=PLUGIN)
-    assert "says nothing of its orientation" in told(NotificationSeverity.WARNING)[0]
+    assert "says nothing of its orientation" in reported(NotificationSeverity.WARNING)[0]
 
 
 @pytest.mark.gui

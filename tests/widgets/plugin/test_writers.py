@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import nibabel.affines
+import nibabel.eulerangles
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -205,9 +207,7 @@ def test_the_save_dialog_offers_the_formats() -> None:
         (lambda: Labels(np.zeros((2, 4, 5, 6), int)), "is 4D; expected a 3D layer"),
     ],
 )
-def test_what_cannot_be_written_is_said(
-    make: Callable[[], Any], words: str, tmp_path: Path
-) -> None:
+def test_failed_writes_are_reported(make: Callable[[], Any], words: str, tmp_path: Path) -> None:
     layer = make()
     with pytest.raises(UserError, match=words) as met:
         save(layer, tmp_path / "a.nii.gz")
@@ -220,7 +220,7 @@ def test_complex_values_are_refused(tmp_path: Path) -> None:
         write_image(str(tmp_path / "a.nii"), np.zeros((4, 5, 6), complex), {"name": "T1"})
 
 
-def test_a_folder_that_is_missing_is_said(tmp_path: Path) -> None:
+def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.nii\.gz could not be written"):
         save(Image(values()), tmp_path / "no" / "a.nii.gz")
 

@@ -19,7 +19,7 @@ def step(number: int, loss: float = 1.0) -> StepEvent:
     return StepEvent(step=number, loss_terms={"supervised": loss})
 
 
-def test_a_resumed_run_goes_on_where_its_checkpoint_is(needs_display: None, qtbot: Any) -> None:
+def test_a_resumed_run_continues_from_its_checkpoint(needs_display: None, qtbot: Any) -> None:
     from napari_dycon.widgets.train.curves import LearningCurves
 
     curves = LearningCurves()

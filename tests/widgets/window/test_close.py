@@ -1,4 +1,4 @@
-"""Windows and runs that end before one another, and a project that somebody else has open."""
+"""Closing windows during runs, and projects that are open elsewhere."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""A first label from strokes on five slices: how good, after how many strokes.
+"""Measure the quality of a first label from strokes in five slices, and how many strokes it takes.
 
-``python benchmarks/first_annotation.py --data shared/data/left-atrium [--cases 3] [--slices 5]``
+``python benchmarks/time_to_first_model.py --data shared/data/left-atrium [--cases 3] [--slices 5]``
 
-For each case a person's work is imitated with napari's own tool on the layer that the
-window uses. On each of the slices, evenly spread over the structure: every piece is outlined in one
-stroke of the polygon tool, with corners off the true outline by up to ``WOBBLE_MM`` and joined by
-straight lines; then the slice is declared done with a click. The slices just beyond both ends are
-declared empty. Then the program fills between the slices, with and without following edges, or
-grows from them, through the same session commands as the buttons. The true label is used to draw
-the strokes and to measure, and for nothing else.
+Simulates an annotator with napari's own polygon tool on the label layer of the window. In slices
+spread evenly over the structure, every connected component is outlined in one stroke, with corners
+up to ``WOBBLE_MM`` off the true outline; then the slice is marked as complete with a click. The
+slices just beyond both ends are marked as complete and empty. Then the label is completed by
+interpolation between the slices, with and without following edges, or by growing, with the session
+commands of the buttons. The true label serves only to simulate the strokes and to compute Dice.
+Prints one row for each case.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from skimage.measure import approximate_polygon, find_contours
-from skimage.measure import label as pieces_of
+from skimage.measure import label as label_components
 
 from napari_dycon import io
 from napari_dycon.project.importing.create_project import create_project
@@ -31,8 +31,8 @@ from napari_dycon.widgets.layers.label_layer import CaseLabels
 
 Mask = npt.NDArray[np.bool_]
 WOBBLE_MM = 1.0
-WAYS = ("grown", "filled between", "following edges")
-LEAST_PIXELS = 30  # smaller pieces nobody would outline
+TOOLS = ("grow", "interpolate", "follow edges")
+MIN_OUTLINED_PIXELS = 30  # annotators would not outline smaller components
 
 
 def main() -> None:
@@ -44,38 +44,36 @@ def main() -> None:
     parser.add_argument("--value", type=int, default=1)
     arguments = parser.parse_args()
     files = sorted((arguments.data / "images").glob("*.nii.gz"))[-arguments.cases :]
-    print(f"| case | strokes | clicks | {' | '.join(f'Dice {way}' for way in WAYS)} | seconds |")
-    print("|" + "---|" * (len(WAYS) + 4))
+    print(f"| case | strokes | clicks | {' | '.join(f'Dice {tool}' for tool in TOOLS)} | seconds |")
+    print("|" + "---|" * (len(TOOLS) + 4))
     for file in files:
         truth = io.read_label(arguments.data / "labels" / file.name).array == arguments.value
         print(annotate(file, truth, arguments.slices))
 
 
 def annotate(file: Path, truth: Mask, count: int) -> str:
-    """Annotate one case in three ways; returns a row of the table."""
+    """Annotate one case with each tool; return a row of the table."""
     folder = Path(tempfile.mkdtemp())
     try:
         (folder / "images").mkdir()
         shutil.copyfile(file, folder / "images" / file.name)
         create_project(folder / "project", folder / "images", classes=["structure"])
         results = []
-        for way in WAYS:
+        for tool in TOOLS:
             session = Session()
             session.open_project(folder / "project")
             session.show_case(session.require_project().cases[0].id)
             view = session.require_case()
             view.label[:] = 255
-            strokes, clicks = draw(session, truth, count)
+            strokes, clicks = simulate_strokes(session, truth, count)
             begin = time.perf_counter()
-            if way == "grown":
+            if tool == "grow":
                 session.annotation.grow()
                 session.annotation.accept_proposal()
             else:
-                session.annotation.fill_between(
-                    [1], axis=0, refine_to_edges=way == "following edges"
-                )
+                session.annotation.fill_between([1], axis=0, refine_to_edges=tool == "follow edges")
             seconds = time.perf_counter() - begin
-            results.append((dice(view.label == 1, truth), seconds, strokes, clicks))
+            results.append((compute_dice(view.label == 1, truth), seconds, strokes, clicks))
             session.close_project()
         scores = " | ".join(f"{r[0]:.3f}" for r in results)
         _, seconds, strokes, clicks = results[-1]
@@ -84,24 +82,24 @@ def annotate(file: Path, truth: Mask, count: int) -> str:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def draw(session: Session, truth: Mask, count: int) -> tuple[int, int]:
-    """Outline and fill the structure on some slices; returns strokes and clicks."""
+def simulate_strokes(session: Session, truth: Mask, n_slices: int) -> tuple[int, int]:
+    """Outline and fill the structure in some slices; return the numbers of strokes and clicks."""
     view = session.require_case()
     layer = CaseLabels(view.label, image=view.image.array, scale=view.image.spacing_mm)
     session.label_writer = layer.write_region
     layer.brush_size = 1
     shown = np.flatnonzero(truth.any(axis=(1, 2)))
     first, last = int(shown[0]), int(shown[-1])
-    inset = 0.04 * (last - first)  # the outermost slices show hardly anything
-    numbers = np.unique(np.round(np.linspace(first + inset, last - inset, count)).astype(int))
+    inset = 0.04 * (last - first)  # the structure is tiny in the outermost slices
+    numbers = np.unique(np.round(np.linspace(first + inset, last - inset, n_slices)).astype(int))
     strokes = clicks = 0
     rng = np.random.default_rng(0)
     pixel = float(view.image.spacing_mm[1])
     for number in numbers.tolist():
-        pieces, found = pieces_of(truth[number], return_num=True)
-        for piece in range(1, found + 1):
-            inside = pieces == piece
-            if inside.sum() < LEAST_PIXELS:
+        components, count = label_components(truth[number], return_num=True)
+        for component in range(1, count + 1):
+            inside = components == component
+            if inside.sum() < MIN_OUTLINED_PIXELS:
                 continue
             outline = max(find_contours(np.pad(inside, 1).astype(float), 0.5), key=len) - 1
             corners = approximate_polygon(outline, WOBBLE_MM / pixel)
@@ -119,8 +117,8 @@ def draw(session: Session, truth: Mask, count: int) -> tuple[int, int]:
     return strokes, clicks
 
 
-def dice(mask: Mask, truth: Mask) -> float:
-    """Overlap of two masks."""
+def compute_dice(mask: Mask, truth: Mask) -> float:
+    """Return the Dice coefficient of two masks."""
     return float(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
 
 

@@ -39,8 +39,8 @@ CPU = torch.device("cpu")
 
 
 @dataclass
-class Lab:
-    """Where a section runs, with what, and until when.
+class SectionContext:
+    """Device, scans and deadline of a section.
 
     ``shape`` and ``large`` are voxels ``(D, H, W)`` of the scans.
     """
@@ -54,8 +54,10 @@ class Lab:
     large: Shape = (160, 320, 320)
 
     @classmethod
-    def make(cls, device: str, quick: bool, data: Path | None, work: Path, deadline: float) -> Lab:
-        """Settings of a section, tiny ones for ``--quick``."""
+    def make(
+        cls, device: str, quick: bool, data: Path | None, work: Path, deadline: float
+    ) -> SectionContext:
+        """Make the context of a section, with tiny scans for ``--quick``."""
         if device == "cuda" and not torch.cuda.is_available():
             raise RuntimeError(f"torch {torch.__version__} finds no CUDA device")
         shape = (28, 36, 40) if quick else cls.shape
@@ -64,25 +66,25 @@ class Lab:
 
     @cached_property
     def project(self) -> Project:
-        """The project of all sections, which the first one makes."""
-        known = self.work / "project.txt"  # written last: a section may be cut off before
-        if known.exists():
-            return Project.open(Path(known.read_text(encoding="utf-8")))
-        made = make_project(Path(tempfile.mkdtemp(dir=self.work)), self.data_folder, self.shape)
-        known.write_text(str(made.path), encoding="utf-8")
-        return made
+        """Project of all sections, created by the first one."""
+        path_file = self.work / "project.txt"  # written last: a section may be terminated before
+        if path_file.exists():
+            return Project.open(Path(path_file.read_text(encoding="utf-8")))
+        project = make_project(Path(tempfile.mkdtemp(dir=self.work)), self.data_folder, self.shape)
+        path_file.write_text(str(project.path), encoding="utf-8")
+        return project
 
     @property
     def cuda(self) -> bool:
         """Whether the device is a CUDA GPU."""
         return self.device.type == "cuda"
 
-    def left(self) -> float:
-        """Seconds until the section has to end."""
+    def remaining_s(self) -> float:
+        """Return the seconds until the deadline."""
         return max(self.deadline - time.monotonic(), 0.0)
 
-    def config(self, method: str, preset: str = "left-atrium", **changes: Any) -> TrainConfig:
-        """Settings of a preset on this device, tiny ones for ``--quick``."""
+    def config(self, method: str, preset: str = "left-atrium", /, **changes: Any) -> TrainConfig:
+        """Return the settings of a preset for this device, tiny ones for ``--quick``."""
         extra = {
             "device": self.device.type,
             "precision": "auto",
@@ -97,12 +99,12 @@ class Lab:
         return make_config(method, preset, **extra)
 
     def data(self, config: TrainConfig) -> TrainingData:
-        """Plan and prepare the project's scans as a run does; ``config`` is completed."""
+        """Plan and prepare the scans of the project as a run does."""
         state = self.work / f"state-{os.getpid()}"
         card = get_free_bytes(self.device) if self.cuda else None
-        found = split_cases(self.project, config)
+        split = split_cases(self.project, config)
         preparation = prepare_training_data(
-            self.project, config, self.device.type, state, found, False, card
+            self.project, config, self.device.type, state, split, False, card
         )
         while True:
             try:
@@ -117,7 +119,7 @@ class Lab:
             torch.cuda.synchronize()
 
     def milliseconds(self, compute: Callable[[], object], repeats: int = 1) -> float:
-        """Wall time of a computation, with all that it leaves to the GPU."""
+        """Return the wall time of a computation in milliseconds, including its work on the GPU."""
         self.synchronize()
         begin = time.perf_counter()
         for _ in range(repeats):
@@ -129,7 +131,7 @@ class Lab:
 def build_model(
     data: TrainingData, device: torch.device, *, channels_last: bool = True
 ) -> TrainedModel:
-    """Networks as a run makes them; the teacher is a little different from the student."""
+    """Build the networks of a run; the teacher differs slightly from the student."""
     torch.manual_seed(0)
     student = build_network(data.config, data.channels, len(data.class_values) + 1)
     teacher = copy.deepcopy(student).requires_grad_(False)
@@ -145,25 +147,25 @@ def build_model(
 
 
 def build_stepper(model: TrainedModel, device: torch.device, dtype: torch.dtype) -> Stepper:
-    """What takes the steps of a run."""
+    """Build the stepper of a run."""
     optimizer = build_optimizer(model.config, model.student)
     allocate_state(optimizer)
     return Stepper(model.student, model.teacher, optimizer, device, dtype)
 
 
 def skip_without_cuda() -> Measures:
-    """Say that a measurement is one of CUDA alone."""
+    """Return a note that a measurement needs CUDA."""
     return {"note": "not on this device"}
 
 
-def environment(lab: Lab) -> Iterator[Task]:
-    """Machine, driver, versions and scans."""
-    yield "machine", _machine
-    yield "GPU", _gpu if lab.cuda else skip_without_cuda
-    yield "scans", lambda: _scans(lab)
+def yield_environment_tasks(context: SectionContext) -> Iterator[Task]:
+    """Yield descriptions of machine, driver, versions and scans."""
+    yield "machine", _describe_machine
+    yield "GPU", _describe_gpu if context.cuda else skip_without_cuda
+    yield "scans", lambda: _describe_scans(context)
 
 
-def _machine() -> Measures:
+def _describe_machine() -> Measures:
     shared = os.statvfs("/dev/shm") if Path("/dev/shm").exists() else None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -175,14 +177,14 @@ def _machine() -> Measures:
     }
 
 
-def _scans(lab: Lab) -> Measures:
-    cases = lab.project.cases
-    shapes = sorted({lab.project.read_image(case.id).shape for case in cases})
-    made = "made up" if lab.data_folder is None else lab.data_folder.name
-    return {"scans": len(cases), "shapes": [list(shape) for shape in shapes[:3]], "of": made}
+def _describe_scans(context: SectionContext) -> Measures:
+    cases = context.project.cases
+    shapes = sorted({context.project.read_image(case.id).shape for case in cases})
+    origin = "synthetic" if context.data_folder is None else context.data_folder.name
+    return {"scans": len(cases), "shapes": [list(shape) for shape in shapes[:3]], "origin": origin}
 
 
-def _gpu() -> Measures:
+def _describe_gpu() -> Measures:
     card = torch.cuda.get_device_properties(0)
     driver = Path("/proc/driver/nvidia/version")
     lines = driver.read_text(encoding="utf-8").splitlines() if driver.exists() else [""]

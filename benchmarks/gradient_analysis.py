@@ -1,12 +1,14 @@
-"""What each part of a method's loss pulls at while it trains, and whether its cells tell classes.
+"""Print gradients of each loss term during training, and how well embeddings separate classes.
 
-``python benchmarks/gradients.py --data FOLDER --method dycon [--set gamma=0.0] [--steps 100]``
+``python benchmarks/gradient_analysis.py --data FOLDER --method dycon [--set fecl.focal_gamma=0.0]
+[--steps 100]``
 
 ``FOLDER`` holds ``images/`` and ``labels/``; the first four cases by name are labeled, up to 56
-others are not. Every 15 steps in which unlabeled scans take part a row is printed: the norm of
-each part's gradient in the backbone, its cosine with that of the supervised loss, and the mean
-cosines of a labeled patch's cells, of a structure among themselves (same) and with those of the
-background (other). Where both are near 1, all cells are alike and embeddings tell nothing.
+others are unlabeled. Every 15 semi-supervised steps one line is printed: value and gradient norm of
+each loss term in the backbone, its cosine with the gradient of the supervised loss, and mean
+cosines between embeddings of labeled patches, within a structure (same) and between a structure and
+the background (other). If both are near 1, the embeddings do not separate classes. Everything is in
+a temporary folder.
 """
 
 from __future__ import annotations
@@ -30,44 +32,47 @@ from napari_dycon.engine.training import setup
 from napari_dycon.engine.training.run import train
 from napari_dycon.project.importing.create_project import create_project
 
-LABELED, CASES, EVERY = 4, 60, 15
+LABELED, CASES, PRINT_INTERVAL_STEPS = 4, 60, 15
 
 
-class Watched:
-    """A method that tells of its gradients now and then."""
+class GradientPrinter:
+    """A method that prints the gradients of its loss terms in every few steps."""
 
     def __init__(self, method: Method) -> None:
         self.method = method
         self.count = 0
 
     def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
-        """Return what the method does."""
-        parts = self.method.compute_loss_terms(step)
-        if self.count % EVERY == 0:
-            print(f"{self.count:6d}  {_gradients(step, parts)}  {_cosines(step)}", flush=True)
+        """Return the loss terms of the method, and print their gradients."""
+        terms = self.method.compute_loss_terms(step)
+        if self.count % PRINT_INTERVAL_STEPS == 0:
+            print(
+                f"{self.count:6d}  {_describe_gradients(step, terms)}  {_describe_cosines(step)}",
+                flush=True,
+            )
         self.count += 1
-        return parts
+        return terms
 
 
-def _gradients(step: StepInputs, parts: dict[str, Tensor]) -> str:
+def _describe_gradients(step: StepInputs, terms: dict[str, Tensor]) -> str:
     weights = list(step.student.backbone.parameters())
     flat = {}
-    for name, part in parts.items():
-        found = torch.autograd.grad(part.float(), weights, retain_graph=True, allow_unused=True)
-        own = zip(found, weights, strict=True)
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term.float(), weights, retain_graph=True, allow_unused=True)
+        pairs = zip(gradients, weights, strict=True)
         flat[name] = torch.cat(
-            [(torch.zeros_like(w) if g is None else g).float().flatten() for g, w in own]
+            [(torch.zeros_like(w) if g is None else g).float().flatten() for g, w in pairs]
         )
-    told = []
+    descriptions = []
     for name, gradient in flat.items():
         cosine = torch.cosine_similarity(gradient, flat["supervised"], dim=0)
-        value, norm = float(parts[name].detach()), float(gradient.norm())
-        told.append(f"{name} {value:.4f} (gradient {norm:.4f}, {float(cosine):+.2f})")
-    return "; ".join(told)
+        value, norm = float(terms[name].detach()), float(gradient.norm())
+        descriptions.append(f"{name} {value:.4f} (gradient {norm:.4f}, {float(cosine):+.2f})")
+    return "; ".join(descriptions)
 
 
 @torch.no_grad()
-def _cosines(step: StepInputs) -> str:
+def _describe_cosines(step: StepInputs) -> str:
     labeled = step.batch.labeled
     embeddings = step.student.encode(labeled.image).float()
     depth, height, width = embeddings.shape[2:]
@@ -87,7 +92,7 @@ def _cosines(step: StepInputs) -> str:
 
 
 def main() -> None:
-    """Train for a moment and tell what happens."""
+    """Train for some steps in a temporary project."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--method", default="dycon")
@@ -104,8 +109,8 @@ def main() -> None:
     if len(names) < LABELED:
         parser.error(f"{arguments.data} has {len(names)} scan(s) NAME.nii.gz in images/, too few")
 
-    def watched(config: TrainConfig) -> Method:
-        return Watched(build_method(config))
+    def build_printing_method(config: TrainConfig) -> Method:
+        return GradientPrinter(build_method(config))
 
     with tempfile.TemporaryDirectory() as folder:
         for group, count in (("images", len(names)), ("labels", LABELED)):
@@ -115,7 +120,7 @@ def main() -> None:
         project = create_project(
             Path(folder) / "project", Path(folder) / "images", Path(folder) / "labels"
         )
-        with mock.patch.object(setup, "build_method", watched):
+        with mock.patch.object(setup, "build_method", build_printing_method):
             for _ in train(project, config):
                 pass
 

@@ -1,11 +1,13 @@
-"""Does a window that is used all day grow? Rounds of show, paint, save, predict, show another.
+"""Check that memory and resources of a window do not grow in a long session.
 
-``python benchmarks/long_life.py --data FOLDER --work DIR [--rounds 200] [--cases 6]``
+``python benchmarks/soak_test.py --data FOLDER --work DIR [--rounds 200] [--cases 6]``
 
-The real window, scans of ``FOLDER/images``, a tiny network trained first, and a prediction in an
-engine process every round. After the first twenty rounds memory, threads, processes, open files and
-napari's callbacks are counted as a base, then again at the end. Under 50 MB more and nothing else
-more is what is asked for.
+Opens the real window on scans of ``FOLDER/images``, trains a tiny network, and repeats: show a
+case, paint, save, predict in an engine process, go to an uncertain region. Memory, threads,
+processes, open files, callbacks, layers and objects are counted every ten rounds and printed as
+lines of JSON; at the end a table compares the last count with the one after the first twenty
+rounds, in which caches fill. Memory should grow by less than 50 MB, and nothing else should grow.
+``DIR`` must not hold an ``images`` folder yet.
 """
 
 from __future__ import annotations
@@ -19,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from event_loop import settle, wait
+from _event_loop_latency import settle, wait
 
 from napari_dycon.engine.config import make_config
 from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.widgets.app import make_window
 
-WARM = 20  # rounds in which caches fill
+WARM_UP_ROUNDS = 20  # caches fill in these
 TINY: dict[str, Any] = {
     "device": "cpu",
     "batch.patch_size": [16, 16, 16],
@@ -54,31 +56,31 @@ def main() -> None:
     session = panel.session
     wait(lambda: session.project is not None)
     ids = [case.id for case in session.require_project().cases]
-    label(panel, ids[0])
+    paint_and_save(panel, ids[0])
     session.start_training(make_config("supervised", **TINY))
     wait(lambda: session.status.phase == "idle", 300)
     table = []
     for number in range(1, arguments.rounds + 1):
         case = ids[number % len(ids)]
-        label(panel, case)
+        paint_and_save(panel, case)
         session.predict([case])
         wait(lambda: not session.review.is_predicting, 300)
         wait(lambda: session.require_case().prediction is not None)
         session.next_uncertain()
         if number % 10 == 0:
             settle(1.0)
-            table.append({"round": number, **counts(viewer)})
+            table.append({"round": number, **count_resources(viewer)})
             print(json.dumps(table[-1]), flush=True)
-    base = next(row for row in table if row["round"] >= min(WARM, arguments.rounds))
+    base = next(row for row in table if row["round"] >= min(WARM_UP_ROUNDS, arguments.rounds))
     last = table[-1]
-    print("| | after the first rounds | at the end | more |\n|---|---|---|---|")
+    print("| | after the first rounds | at the end | growth |\n|---|---|---|---|")
     for name in base:
         print(f"| {name} | {base[name]} | {last[name]} | {last[name] - base[name]} |")
     viewer.close()
 
 
-def label(panel: Any, case: str) -> None:
-    """Show a case, paint in it and wait until that is saved."""
+def paint_and_save(panel: Any, case: str) -> None:
+    """Show a case, paint in it and wait until the label is saved."""
     session = panel.session
     session.show_case(case)
     wait(lambda: session.case is not None and session.case.id == case)
@@ -95,8 +97,8 @@ def label(panel: Any, case: str) -> None:
     wait(lambda: session.require_project().get_case(case).status != "unlabeled")
 
 
-def counts(viewer: Any) -> dict[str, int]:
-    """What could grow, now."""
+def count_resources(viewer: Any) -> dict[str, int]:
+    """Return current counts of everything that could grow."""
     gc.collect()
     process = psutil.Process()
     return {
@@ -105,17 +107,17 @@ def counts(viewer: Any) -> dict[str, int]:
         "Python threads": threading.active_count(),
         "processes": len(process.children(recursive=True)),
         "open files": process.num_fds(),
-        "callbacks": sum(len(emitter.callbacks) for emitter in emitters(viewer)),
+        "callbacks": sum(len(emitter.callbacks) for emitter in iterate_emitters(viewer)),
         "layers": len(viewer.layers),
         "objects in thousands": len(gc.get_objects()) // 1000,
     }
 
 
-def emitters(viewer: Any) -> Iterator[Any]:
-    """All emitters of the viewer, its layers and its parts."""
-    parts = [viewer, viewer.layers, viewer.dims, viewer.cursor, viewer.scene.camera]
-    for part in [*parts, viewer.layers.selection, *viewer.layers]:
-        yield from part.events.emitters.values()
+def iterate_emitters(viewer: Any) -> Iterator[Any]:
+    """Yield all event emitters of the viewer and its layers."""
+    models = [viewer, viewer.layers, viewer.dims, viewer.cursor, viewer.scene.camera]
+    for model in [*models, viewer.layers.selection, *viewer.layers]:
+        yield from model.events.emitters.values()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What benchmarks of the window share: waiting while it lives, and how long it stood still."""
+"""Helpers of the window benchmarks: run the event loop, and measure how long it is blocked."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 TICK_MS = 2
-NOTICED_MS = 50  # a gap that a person notices
+NOTICEABLE_MS = 50  # shortest gap that users notice
 
 
 def settle(seconds: float) -> None:
-    """Let the event loop run."""
+    """Run the event loop for some seconds."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         QApplication.processEvents()
@@ -23,17 +23,17 @@ def settle(seconds: float) -> None:
 
 
 def wait(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Let the event loop run until something is the case."""
+    """Run the event loop until a condition holds; exit after ``seconds``."""
     end = time.perf_counter() + seconds
     while not condition():
         if time.perf_counter() > end:
-            raise SystemExit("waited in vain")
+            raise SystemExit(f"the condition did not hold within {seconds:g} s")
         QApplication.processEvents()
         time.sleep(0.0005)
 
 
-class Heartbeat:
-    """Gaps between the ticks of a timer in the window's event loop."""
+class LatencyMonitor:
+    """Gaps between the ticks of a timer in the event loop of the window."""
 
     def __init__(self) -> None:
         self._gaps: list[float] = []
@@ -48,11 +48,11 @@ class Heartbeat:
         self._gaps = []
 
     def gaps_ms(self) -> list[float]:
-        """Gaps since the reset, the one that has not ended yet included."""
+        """Return the gaps since the reset, including the current one."""
         return [1000 * gap for gap in (*self._gaps, time.perf_counter() - self._last)]
 
     def longest_ms(self) -> float:
-        """Longest gap since the reset."""
+        """Return the longest gap since the reset."""
         return max(self.gaps_ms())
 
     def _tick(self) -> None:
@@ -62,12 +62,12 @@ class Heartbeat:
 
 
 def summarize_gaps(gaps_ms: Sequence[float]) -> dict[str, Any]:
-    """Median, 95 %, longest, and the share of time in gaps that a person notices."""
+    """Return median, 95 % quantile, maximum, and the fraction of time in noticeable gaps."""
     gaps = np.asarray(gaps_ms)
-    noticed = gaps[gaps > NOTICED_MS].sum() / gaps.sum()
+    noticeable = gaps[gaps > NOTICEABLE_MS].sum() / gaps.sum()
     return {
         "median_ms": round(float(np.median(gaps)), 1),
         "p95_ms": round(float(np.quantile(gaps, 0.95)), 1),
         "longest_ms": round(float(gaps.max()), 1),
-        "share_over_50_ms": round(float(noticed), 4),
+        "share_over_50_ms": round(float(noticeable), 4),
     }

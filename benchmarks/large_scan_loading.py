@@ -1,13 +1,13 @@
-"""How long a large scan takes to open in the real window, and what it costs.
+"""Measure time and memory of opening a large scan in the real window.
 
-``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/open_large.py``
+``xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/large_scan_loading.py``
 
-A volume of noise (512 × 512 × 600 int16 voxels, 315 MB) is written in every format. Each is opened
-in a process and a window of its own. Printed are the seconds until the first slice is drawn (the
-DICOM series: without anybody choosing), the longest time the window stood still meanwhile (the
-longest gap between two ticks of a timer of 5 ms), and how much resident memory the process has more
-after opening, at the end and at most, over the bytes of the voxels. Files come from the disk's
-cache. Drawing by software, as under Xvfb, is part of it.
+Writes a volume of noise (512 x 512 x 600 int16 voxels, 315 MB) in every format to a temporary
+folder, and opens each file in its own process and window. Prints for each the seconds until the
+first slice is drawn (of the DICOM series without the selection dialog), the longest time that the
+event loop was blocked (the longest gap between two ticks of a timer of 5 ms), and the additional
+resident memory after opening and at its peak, relative to the bytes of the voxels. Files are in the
+page cache. Times include software rendering, as under Xvfb.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ TICK_MS = 5
 
 
 def main() -> None:
-    """Print a table, or with ``--open`` measure one file."""
+    """Print a table, or measure one file with ``--open``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=(600, 512, 512))
-    parser.add_argument("--open", type=Path, help="only open this file or folder, and print a row")
+    parser.add_argument("--open", type=Path, help="only open this file or folder and print a row")
     arguments = parser.parse_args()
     if arguments.open is not None:
         measure(arguments.open)
@@ -40,9 +40,9 @@ def main() -> None:
     try:
         files = write_all(folder, tuple(arguments.shape))
         cores = os.cpu_count() or 1
-        print(f"Load of the machine before: {os.getloadavg()[0]:.1f} on {cores} cores\n")
+        print(f"System load before: {os.getloadavg()[0]:.1f} on {cores} cores\n")
         print(
-            "| format | first slice, s | longest standstill, ms | memory after | at most |\n"
+            "| format | first slice, s | longest blocking, ms | memory after | peak |\n"
             "|---|---|---|---|---|"
         )
         for name, path in files.items():
@@ -64,7 +64,7 @@ def write_all(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
     for number in range(shape[0]):
         array[number] = rng.normal(40, 60, shape[1:])
     affine = np.diag([-0.7, -0.7, 1.0, 1.0])
-    like = Volume(array, affine, Source(None, (shape[2], shape[1], shape[0]), affine))
+    reference = Volume(array, affine, Source(None, (shape[2], shape[1], shape[0]), affine))
     files = {
         ".nii": folder / "a.nii",
         ".nii.gz": folder / "a.nii.gz",
@@ -74,7 +74,7 @@ def write_all(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
         "DICOM series": folder / "series",
     }
     for path in list(files.values())[:3]:
-        write_volume(array, reference=like, path=path)
+        write_volume(array, reference=reference, path=path)
     image = sitk.ReadImage(str(files[".nrrd, compressed"]))
     sitk.WriteImage(image, str(files[".nrrd"]), False)
     sitk.WriteImage(image, str(files[".mha"]), False)
@@ -83,7 +83,7 @@ def write_all(folder: Path, shape: tuple[int, int, int]) -> dict[str, Path]:
 
 
 def write_series(folder: Path, array: np.ndarray) -> None:
-    """Write CT-like files, one a slice."""
+    """Write one CT-like file for each slice."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
@@ -113,28 +113,28 @@ def measure(path: Path) -> None:
     """Open a scan in a window and print one row."""
     import napari
     import psutil
-    from event_loop import settle
+    from _event_loop_latency import settle
     from qtpy.QtCore import QTimer
     from qtpy.QtWidgets import QApplication
 
     viewer = napari.Viewer()
     viewer.window._qt_window.resize(1366, 768)
     small = np.random.default_rng(0).integers(0, 9, (9, 64, 64)).astype(np.int16)
-    viewer.add_image(small, scale=(1, 0.7, 0.7), units=("mm",) * 3)  # what any first image takes
+    viewer.add_image(small, scale=(1, 0.7, 0.7), units=("mm",) * 3)  # initialize the canvas
     settle(2.0)
     viewer.layers.clear()
     settle(1.0)
     process = psutil.Process()
     before = process.memory_info().rss
-    most, watching = before, True
+    peak, is_watching = before, True
 
-    def watch() -> None:
-        nonlocal most
-        while watching:
-            most = max(most, process.memory_info().rss)
+    def track_peak() -> None:
+        nonlocal peak
+        while is_watching:
+            peak = max(peak, process.memory_info().rss)
             time.sleep(0.01)
 
-    watcher = threading.Thread(target=watch)
+    watcher = threading.Thread(target=track_peak)
     watcher.start()
     ticks = [time.perf_counter()]
     timer = QTimer()
@@ -142,13 +142,13 @@ def measure(path: Path) -> None:
     timer.start(TICK_MS)
     begun = time.perf_counter()
     (layer,) = viewer.open(path, plugin="napari-dycon")
-    viewer.window._qt_viewer.canvas.native.repaint()  # not whenever Qt finds the time
+    viewer.window._qt_viewer.canvas.native.repaint()  # draw now
     QApplication.processEvents()
     drawn = time.perf_counter()
     ticks.append(drawn)
     timer.stop()
     settle(2.0)
-    watching = False
+    is_watching = False
     watcher.join()
     after = process.memory_info().rss
     times = [tick for tick in ticks if tick >= begun]
@@ -156,7 +156,7 @@ def measure(path: Path) -> None:
     size = layer.data.nbytes
     print(
         f"| {drawn - begun:.1f} | {1000 * longest:.0f} | {(after - before) / size:.2f} | "
-        f"{(most - before) / size:.2f} |",
+        f"{(peak - before) / size:.2f} |",
         flush=True,
     )
     viewer.close()

@@ -1,0 +1,46 @@
+"""Untrusted arrays in the cache of preprocessed scans."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.pickled_files import Bomb, arrays, object_array
+
+from napari_dycon.engine.data import preprocessing
+from napari_dycon.errors import ProjectError
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda p, t: object_array(p, t),
+        lambda p, t: arrays(p, t),
+        lambda p, t: p.write_bytes(pickle.dumps(t)),
+        lambda p, t: np.save(p, np.zeros((2, 2), np.float32)),
+        lambda p, t: np.save(p, np.zeros((1, 2, 2, 2), np.complex64)),
+        lambda p, t: p.write_bytes(
+            b"\x93NUMPY\x01\x00\x76\x00"
+            + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1, 9999999999999999999, 9, 9)}"
+            .ljust(117) + b"\n"
+        ),
+        lambda p, t: p.write_bytes(b"\x93NUMPY\x01\x00\x76\x00" + (b"(" * 117) + b"\n"),
+        lambda p, t: p.mkdir(),
+    ],
+)  # fmt: skip
+def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
+    make: Callable[[Path, object], None], tmp_path: Path
+) -> None:
+    path, trace = tmp_path / "case-0123.npy", tmp_path / "trace"
+    make(path, Bomb(trace))
+    with pytest.raises(ProjectError, match=r"The prepared scan case-0123\.npy"):
+        preprocessing.read_image_array(path)
+    assert not trace.exists()
+
+
+def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        preprocessing.read_image_array(tmp_path / "case-0123.npy")

@@ -1,0 +1,121 @@
+"""Keyboard shortcuts and commands of the window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.key_presses import press
+from qtpy.QtCore import Qt
+
+from napari_dycon.widgets.window.shortcuts import ShortcutsDialog
+
+pytestmark = pytest.mark.gui
+
+# In names of actions of other layers than labels.
+ELSEWHERE = ("points", "shape", "vertex", "plane", "_add_", "in_slice", "direct", "select_mode")
+
+
+def proposed(layers: Any) -> bool:
+    layer = layers.find_layer("proposal")
+    return layer is not None and layer.visible
+
+
+def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
+    from napari.utils.shortcuts import default_shortcuts
+
+    _viewer, panel = opened
+    active = panel.layers.find_layer("label")
+    theirs = set()
+    for name, keys in default_shortcuts.items():
+        kind = name.split(":")[1]
+        if any(word in kind for word in ELSEWHERE):
+            continue  # of other layers than labels
+        theirs |= {str(key) for key in keys}
+    layer_keys = {str(key) for key in type(active).class_keymap} | set(map(str, theirs))
+    for key in panel.shortcuts:
+        wanted = key.key.replace("-", "+").replace("Control", "Ctrl")
+        assert wanted not in layer_keys, key.key
+        assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
+
+
+def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    session, layers = panel.session, panel.layers
+    label = layers.find_layer("label")
+    view = session.case
+    label.data_setitem(np.nonzero(box(view.label.shape, 4)), 1)
+    label.data_setitem(np.nonzero(box(view.label.shape, 12)), 1)
+    before = view.label.copy()
+    press(viewer, Qt.Key.Key_I)
+    qtbot.waitUntil(lambda: (view.label[8] == 1).sum() > 40, timeout=20_000)
+    label.undo()  # one step
+    assert np.array_equal(view.label, before)
+
+    layers.go_to_slice(5, 0)
+    press(viewer, Qt.Key.Key_W)
+    qtbot.waitUntil(lambda: (view.label[5] == 1).any(), timeout=20_000)
+    assert np.array_equal(view.label[5], view.label[4])
+    layers.go_to_slice(11, 0)
+    press(viewer, Qt.Key.Key_W, Qt.KeyboardModifier.ShiftModifier)
+    qtbot.waitUntil(lambda: (view.label[11] == 1).any(), timeout=20_000)
+
+    before = view.label.copy()
+    press(viewer, Qt.Key.Key_G)
+    qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
+    assert panel.annotate.tools.accept_button.isVisibleTo(panel)
+    assert np.array_equal(view.label, before)
+    press(viewer, Qt.Key.Key_D)
+    assert not proposed(layers)
+    press(viewer, Qt.Key.Key_G)
+    qtbot.waitUntil(lambda: proposed(layers), timeout=20_000)
+    press(viewer, Qt.Key.Key_A)
+    assert not proposed(layers)
+    assert (view.label == 1).sum() > (before == 1).sum()
+    label.undo()
+    assert np.array_equal(view.label, before)
+
+
+def box(shape: tuple[int, ...], number: int) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[number, 5:15, 5:13] = True
+    return mask
+
+
+def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot: Any) -> None:
+    viewer, panel = opened
+    panel.session.project.add_class("second")
+    panel.session.cases_changed.emit()
+    press(viewer, Qt.Key.Key_2, Qt.KeyboardModifier.ControlModifier)
+    assert panel.layers.find_layer("label").selected_label == 2
+    assert panel.annotate.structures.value == 2
+    card = ShortcutsDialog(panel, panel.shortcuts)
+    qtbot.addWidget(card)
+    card.show()
+    assert card.height() < 700
+
+
+def test_keys_and_strip_go_with_the_panel(opened: Any) -> None:
+    viewer, panel = opened
+    assert any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
+    assert any(str(key) == "N" for key in viewer.keymap)
+    panel.release()
+    assert not any(str(key) == "N" for key in viewer.keymap)
+    assert not any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
+
+
+def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> None:
+    from napari._app_model import get_app_model
+
+    _viewer, panel = opened
+    app = get_app_model()
+    known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
+    assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known
+    app.commands.execute_command("napari-dycon.next_place").result()
+    assert panel.review.hotspot_label.text().startswith("Place 1 of 2")
+    app.commands.execute_command("napari-dycon.accept_slice").result()
+    index = panel.layers.slice_index
+    assert np.array_equal(panel.session.case.label[index], panel.session.case.prediction[index])
+    app.commands.execute_command("napari-dycon.accept_grown").result()  # tells, raises nothing
+    assert "no proposal" in panel.message_label.text()
