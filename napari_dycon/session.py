@@ -11,10 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_dycon.annotation.regions import Box
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
 from napari_dycon.application.cases.service import CaseService
@@ -29,12 +25,11 @@ from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.run_status import RunStatus
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
+from napari_dycon.core.types import Array, Box, LabelArray
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
-
-Array = npt.NDArray[Any]
 
 
 class Session:
@@ -206,7 +201,7 @@ class Session:
     def label_writer(self, writer: LabelWriter | None) -> None:
         self._editor.writer = writer
 
-    def set_label(self, new: npt.NDArray[np.uint8]) -> int:
+    def set_label(self, new: LabelArray) -> int:
         """Replace the label in view as one undoable step; returns how many voxels changed."""
         return self._editor.set_label(new)
 

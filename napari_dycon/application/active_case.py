@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.application.hotspots import Hotspot
+from napari_dycon.core.types import Array, LabelArray
 from napari_dycon.io.volume import Volume
 
 MAX_CT_MINIMUM_HU = -400.0
@@ -23,9 +24,9 @@ class ActiveCase:
 
     id: str
     image: Volume
-    label: npt.NDArray[np.uint8]
+    label: LabelArray
     run: str | None = None
-    prediction: npt.NDArray[np.uint8] | None = None
+    prediction: LabelArray | None = None
     uncertainty: npt.NDArray[np.float32] | None = None
     disagreement: npt.NDArray[np.float32] | None = None
     intensity_ranges: list[tuple[float, float]] = dataclasses.field(
@@ -35,6 +36,11 @@ class ActiveCase:
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
     notes: list[str] = dataclasses.field(default_factory=list)  # for the user who opened it
+
+    def get_channel(self, index: int) -> Array:
+        """Return one channel of the scan, ``(D, H, W)``."""
+        array: Array = self.image.array
+        return array if array.ndim == 3 else np.asarray(array[index])
 
     @property
     def is_ct(self) -> bool:

@@ -27,6 +27,7 @@ from napari_dycon.core.heartbeat import (
     is_recent,
     run_periodically,
 )
+from napari_dycon.core.sequences import subsample
 from napari_dycon.core.untrusted import read_bytes, read_json
 from napari_dycon.errors import DyconError
 from napari_dycon.project.runs.run import Run, merge_resumed_events
@@ -199,7 +200,7 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
 def _subsample_steps(events: list[Event]) -> list[Event]:
     """Leave out most of many step events: who comes later needs the shape of the curve."""
     steps = [i for i, event in enumerate(events) if event.get("event") == "step"]
-    kept_indices = set(steps[:: -(-len(steps) // MAX_REPLAYED_STEPS) or 1]) | set(steps[-1:])
+    kept_indices = set(subsample(steps, MAX_REPLAYED_STEPS)) | set(steps[-1:])
     return [e for i, e in enumerate(events) if e.get("event") != "step" or i in kept_indices]
 
 

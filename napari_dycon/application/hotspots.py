@@ -17,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import Box, Mask
+
 RADIUS_MM = 5.0  # radius of a place; 3 to 10 were measured
 MIN_VOXELS = 4  # voxels; single noisy voxels are no place to go to
 CELLS_PER_RADIUS = 4.0  # cells of the search grid to a radius
@@ -79,7 +82,7 @@ def find_hotspots(
     return sorted(hotspots, key=lambda spot: -spot.mass)
 
 
-def _smooth_box(values: Map, box: tuple[slice, ...]) -> Map:
+def _smooth_box(values: Map, box: Box) -> Map:
     """Means of 3 x 3 x 3 voxels in a box of a map.
 
     So a center lies in the thick of its region and not on one noisy voxel.
@@ -108,7 +111,7 @@ class _MassGrid:
         self.cell_sums = self._sum_cells(values)
         self.ball_sums = _sum_in_balls(self.cell_sums, self.ball)
 
-    def find_densest_ball(self) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
+    def find_densest_ball(self) -> tuple[Box, Mask]:
         """Box of voxels around the place that holds most, and which of them the ball holds."""
         index = np.unravel_index(int(np.argmax(self.ball_sums)), self.ball_sums.shape)
         center = [(int(c) + 0.5) * f - 0.5 for c, f in zip(index, self.cell_shape, strict=True)]
@@ -122,7 +125,7 @@ class _MassGrid:
         )
         return box, np.asarray(squared_distance <= RADIUS_MM**2)
 
-    def update(self, values: Map, box: tuple[slice, ...]) -> None:
+    def update(self, values: Map, box: Box) -> None:
         """Take over what changed inside a box of voxels."""
         changed_cells = tuple(
             slice(extent.start // f, -(-extent.stop // f))
@@ -159,13 +162,9 @@ def _sum_in_balls(cells: Map, ball: Map) -> npt.NDArray[np.float32]:
     where there is anything, which is an organ of a scan.
     """
     ball_sums = np.zeros(cells.shape, np.float32)
-    occupied = ndimage.find_objects(cells > 0, max_label=1)[0]
-    if occupied is None:
+    padded = bounding_box(cells > 0, [n // 2 for n in ball.shape])
+    if padded is None:
         return ball_sums
-    padded = tuple(
-        slice(max(extent.start - n // 2, 0), min(extent.stop + n // 2, size))
-        for extent, n, size in zip(occupied, ball.shape, cells.shape, strict=True)
-    )
     cropped = cells[padded]
     full_shape = [a + b - 1 for a, b in zip(cropped.shape, ball.shape, strict=True)]
     fft_shape = [fft.next_fast_len(n, real=True) for n in full_shape]

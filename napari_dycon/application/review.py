@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from napari_dycon.application import engine_process
@@ -19,6 +18,7 @@ from napari_dycon.application.messages import report_notes
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import BusyError, UserError
 
 Event = dict[str, Any]
@@ -183,14 +183,12 @@ class Review:
         return changed
 
 
-def _component_at(
-    prediction: npt.NDArray[np.uint8], voxel: tuple[int, int, int]
-) -> npt.NDArray[np.bool_]:
+def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:
     """Connected piece of the predicted structure that holds a voxel."""
     is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
     value = int(prediction[voxel]) if is_inside else 0
     if not value:
         raise UserError("There is no predicted structure at that position. Click on one.")
     components, _ = ndimage.label(prediction == value, structure=np.ones((3, 3, 3)))
-    component: npt.NDArray[np.bool_] = components == components[voxel]
+    component: Mask = components == components[voxel]
     return component

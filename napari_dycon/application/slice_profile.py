@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.annotation.coverage import annotated_fraction
+from napari_dycon.core.types import LabelArray
 
 MIN_UNCERTAINTY = 0.2  # lower entropies are the background's, and would drown the rest
 
@@ -22,7 +23,7 @@ class SliceProfile:
 
 
 def compute_slice_profile(
-    label: npt.NDArray[np.uint8], uncertainty: npt.NDArray[np.float32] | None, axis: int
+    label: LabelArray, uncertainty: npt.NDArray[np.float32] | None, axis: int
 ) -> SliceProfile:
     """Profile of a label and, where there is one, of a map ``(D, H, W)`` across an axis."""
     curve = None

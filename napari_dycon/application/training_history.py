@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_dycon.core.sequences import subsample
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
@@ -63,8 +64,8 @@ def _summarize_run(run: Run) -> RunSummary:
         dice,
         config.get("init_from"),
         outcome,
-        _subsample(loss),
-        _subsample(validation),
+        subsample(loss, MAX_CURVE_POINTS),
+        subsample(validation, MAX_CURVE_POINTS),
     )
 
 
@@ -90,8 +91,3 @@ def label_gain_summary(history: list[RunSummary]) -> str:
         f"Validation Dice fell by {-gain:.1f} points with {cases}: train longer, or look through "
         "the newest labels."
     )
-
-
-def _subsample(curve: Curve) -> Curve:
-    stride = -(-len(curve) // MAX_CURVE_POINTS)
-    return curve[:: max(stride, 1)]

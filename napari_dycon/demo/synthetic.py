@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.demo.phantom import Field, Scene
 from napari_dycon.io.volume import Source, Volume, from_canonical
 
@@ -29,7 +30,7 @@ LESION_VOLUME_ML = (0.1, 1.5)
 LESION_FRACTION = (0.011, 0.028)  # of the organ's volume, all lesions together
 
 
-def make_case(seed: int) -> tuple[Volume, npt.NDArray[np.uint8]]:
+def make_case(seed: int) -> tuple[Volume, LabelArray]:
     """Make one scan and its truth; the same seed gives the same voxels.
 
     Parameters
@@ -209,7 +210,7 @@ def _build_organ_level(scene: Scene, free_space: Field) -> Field:
     return np.where((components == largest) | (level <= 0), level, -level).astype(np.float32)
 
 
-def _add_organ(scene: Scene, organ: Field) -> npt.NDArray[np.bool_]:
+def _add_organ(scene: Scene, organ: Field) -> Mask:
     """Paint the organ with its vessels and lesions; return the mask of the lesions."""
     rng, u = scene.rng, scene.rng.uniform
     base = u(0.53, 0.58)

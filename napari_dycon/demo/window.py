@@ -20,6 +20,7 @@ from napari_dycon.errors import DyconError, EngineError
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
+from napari_dycon.widgets.layers.napari_internals import close_notifications
 from napari_dycon.widgets.panel import DyconPanel
 
 Event = dict[str, Any]
@@ -99,9 +100,7 @@ def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> lis
             viewer.reset_view()
     except DyconError:
         pass  # nothing is shown or predicted, and the picture shows that
-    for widget in QApplication.allWidgets():  # earlier notifications would hide the scan
-        if type(widget).__name__ == "NapariQtNotification":
-            widget.close()
+    close_notifications()  # they would hide the scan
     paths = []
     for theme, tab in (("dark", 2), ("light", 1)):
         viewer.theme = theme

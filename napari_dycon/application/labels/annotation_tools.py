@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,6 @@ from psygnal import Signal
 
 from napari_dycon.annotation import interpolation, morphology, random_walker
 from napari_dycon.annotation.regions import (
-    Box,
-    bounding_box,
     extrude_rectangle,
     rectangle_to_box,
     update_box,
@@ -26,9 +23,10 @@ from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import Box, LabelArray
 from napari_dycon.errors import BusyError, UserError
 
-Label = npt.NDArray[np.uint8]
 GROW_MARGIN_MM = 25.0
 PICK_RADIUS_MM = 2.0  # radius around a click whose gray values make a range
 PICK_STD_FACTOR = 2.0  # standard deviations to both sides
@@ -39,8 +37,8 @@ class LabelEdit:
     """What a command wants to change: a box of the label before and after."""
 
     box: Box
-    before: Label
-    after: Label
+    before: LabelArray
+    after: LabelArray
 
 
 class AnnotationTools:
@@ -78,9 +76,9 @@ class AnnotationTools:
         apart.
         """
         case = self._state.require_case()
-        image, spacing = _get_channel(case, channel), case.image.spacing_mm
+        image, spacing = case.get_channel(channel), case.image.spacing_mm
 
-        def compute(label: Label) -> Label:
+        def compute(label: LabelArray) -> LabelArray:
             new, slices = interpolation.fill_between(label, values, axis, spacing)
             if not slices:
                 raise UserError(
@@ -99,7 +97,7 @@ class AnnotationTools:
         if not (0 <= source < n_slices and 0 <= target < n_slices):
             raise UserError("There is no slice there to copy from.")
 
-        def compute(label: Label) -> Label:
+        def compute(label: LabelArray) -> LabelArray:
             if not (np.moveaxis(label, axis, 0)[source] == value).any():
                 raise UserError("The neighboring slice does not show this structure.")
             return interpolation.copy_slice(label, value, axis, source, target)
@@ -132,9 +130,9 @@ class AnnotationTools:
         They stay inside the box that was drawn, or, without one, within a margin of the strokes.
         """
         case = self._state.require_case()
-        image, roi = _get_channel(case, channel), self.roi
+        image, roi = case.get_channel(channel), self.roi
 
-        def compute(label: Label) -> Label:
+        def compute(label: LabelArray) -> LabelArray:
             box = roi or random_walker.find_scribble_box(label, case.image.spacing_mm, margin_mm)
             return random_walker.grow(image, label, box, case.image.spacing_mm).label
 
@@ -202,7 +200,7 @@ class AnnotationTools:
     def pick_intensity_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
         """Limit painting to gray values like those around a voxel ``(d, h, w)``."""
         case = self._state.require_case()
-        image = _get_channel(case, channel)
+        image = case.get_channel(channel)
         if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
             raise UserError("That position lies outside the scan.")
         radius = [max(round(PICK_RADIUS_MM / s), 1) for s in case.image.spacing_mm]
@@ -219,7 +217,7 @@ class AnnotationTools:
 
     # ---- Helpers ---------------------------------------------------------------------------
 
-    def _apply_operation(self, title: str, compute: Callable[[Label], Label]) -> None:
+    def _apply_operation(self, title: str, compute: Callable[[LabelArray], LabelArray]) -> None:
         def apply_edit(edit: LabelEdit | None) -> None:
             n_changed = self._apply_edit(edit)
             text = (
@@ -232,7 +230,7 @@ class AnnotationTools:
     def _compute(
         self,
         title: str,
-        compute: Callable[[Label], Label],
+        compute: Callable[[LabelArray], LabelArray],
         on_done: Callable[[LabelEdit | None], None],
     ) -> None:
         """Run on a copy of the label in view; the answer counts while that case stays in view."""
@@ -285,9 +283,3 @@ class AnnotationTools:
     def _set_operation(self, operation: str) -> None:
         self.operation = operation
         self.operation_changed.emit(operation)
-
-
-def _get_channel(case: ActiveCase, channel: int) -> npt.NDArray[Any]:
-    """One channel of the scan in view, (D, H, W)."""
-    array: npt.NDArray[Any] = case.image.array
-    return array if array.ndim == 3 else np.asarray(array[channel])

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import io
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.labels.autosave_state import AutosaveState, Label
+from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
@@ -35,7 +35,7 @@ class _Save:
     project: Project
     case: ActiveCase
     autosave: AutosaveState
-    snapshot: Label
+    snapshot: LabelArray
     number: int
 
     @property
@@ -138,7 +138,7 @@ class LabelAutosaver:
         autosave.save_count += 1
         return _Save(project, case, autosave, case.label.copy(), autosave.save_count)
 
-    def _write(self, save: _Save) -> Label | None:
+    def _write(self, save: _Save) -> LabelArray | None:
         """Write one copy; returns what the disk holds now, or ``None`` if a newer one follows.
 
         What was drawn here is what differs from ``saved_label``, the copy that was saved last: what
@@ -163,7 +163,7 @@ class LabelAutosaver:
             autosave.remote_label = label if label is not snapshot else None
             return label
 
-    def _finish_save(self, save: _Save, written: Label | None) -> None:
+    def _finish_save(self, save: _Save, written: LabelArray | None) -> None:
         """Take over what others drew, and report; on the caller's thread."""
         if written is None:
             return
@@ -186,10 +186,10 @@ class LabelAutosaver:
         self._state.cases_changed.emit()
 
     @staticmethod
-    def _merge_remote_edits(save: _Save, written: Label) -> None:
+    def _merge_remote_edits(save: _Save, written: LabelArray) -> None:
         """Lay what others drew into the label, except where it was painted on meanwhile."""
         snapshot, label = save.snapshot, save.case.label
-        is_remote_edit: npt.NDArray[np.bool_] = (written != snapshot) & (label == snapshot)
+        is_remote_edit: Mask = (written != snapshot) & (label == snapshot)
         label[is_remote_edit] = written[is_remote_edit]
         save.autosave.saved_label = np.where(is_remote_edit, written, snapshot)
 
@@ -197,7 +197,7 @@ class LabelAutosaver:
         self._autosave = None
 
 
-def _read_remote_label(save: _Save) -> Label | None:
+def _read_remote_label(save: _Save) -> LabelArray | None:
     """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
     project, case_id, autosave = save.project, save.case.id, save.autosave
     if project.labels.version(case_id) == autosave.label_version:
@@ -208,7 +208,7 @@ def _read_remote_label(save: _Save) -> Label | None:
     return remote_label
 
 
-def _record_version(save: _Save, label: Label, remote_label: Label | None) -> None:
+def _record_version(save: _Save, label: LabelArray, remote_label: LabelArray | None) -> None:
     """After a failed save: a label that came to the disk without its status is our own.
 
     Taken for another window's, it would bring back what is erased here before the next try.

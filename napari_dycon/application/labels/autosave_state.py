@@ -19,10 +19,10 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from napari_dycon.core.types import LabelArray
 
 RETRY_INTERVAL_S = 30.0  # until a save in the background that failed is tried again
-Label = npt.NDArray[np.uint8]
 LabelVersion = tuple[int, int, int]
 
 
@@ -47,14 +47,14 @@ class AutosaveState:
     retry_time : when a save in the background may be tried again, on the monotonic clock in s
     """
 
-    saved_label: Label
+    saved_label: LabelArray
     label_version: LabelVersion | None
-    remote_label: Label | None = None
+    remote_label: LabelArray | None = None
     save_count: int = 0
     phase: AutosavePhase = AutosavePhase.SAVED
     retry_time: float = 0.0
 
-    def has_unsaved_changes(self, label: Label) -> bool:
+    def has_unsaved_changes(self, label: LabelArray) -> bool:
         """Whether something was drawn, undone or erased since the last save."""
         return not np.array_equal(label, self.saved_label)
 
@@ -74,7 +74,7 @@ class AutosaveState:
         if retry_later:
             self.retry_time = time.monotonic() + RETRY_INTERVAL_S
 
-    def mark_recovered(self, label: Label) -> None:
+    def mark_recovered(self, label: LabelArray) -> None:
         """Enter ``RECOVERED``: this label is kept elsewhere, and need not be saved as it is."""
         self.phase = AutosavePhase.RECOVERED
         self.saved_label, self.remote_label = label.copy(), None

@@ -6,16 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_dycon.annotation.regions import Box, bounding_box
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.state import AppState
-from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray
 from napari_dycon.errors import UserError
 from napari_dycon.project.models import Status
 
-Array = npt.NDArray[Any]
 LabelWriter = Callable[[Box, Array], None]
 
 
@@ -34,7 +32,7 @@ class LabelEditor:
         self.writer: LabelWriter | None = None
         state.case_shown.connect(self._on_case_shown)
 
-    def set_label(self, new: npt.NDArray[np.uint8]) -> int:
+    def set_label(self, new: LabelArray) -> int:
         """Replace the label in view as one undoable step; returns how many voxels changed."""
         case = self._state.require_case()
         if new.shape != case.label.shape:

@@ -21,12 +21,22 @@ class DrawTools(QWidget):
         self.session = session
         self.layers = layers
         self.structures = structures
-        annotation = session.annotation
+        self._build_interpolation()
+        self._build_growing()
+        self._build_cleanup()
+        self.busy_label = QLabel("")
+        self._lay_out()
+        session.case_shown.connect(self._refresh)
+        session.annotation.operation_changed.connect(self._refresh)
+        session.annotation.proposal_changed.connect(self._refresh)
+        self._refresh()
+
+    def _build_interpolation(self) -> None:
         self.fill_button = make_button(
             "Interpolate slices",
             "Fill the chosen structure between the slices it is painted in, across the axis in "
             "view (key I)",
-            report_errors(session, self.fill_between),
+            report_errors(self.session, self.fill_between),
         )
         self.all_checkbox = QCheckBox("all structures")
         self.all_checkbox.setToolTip(
@@ -40,35 +50,39 @@ class DrawTools(QWidget):
         self.copy_previous_button = make_button(
             "Copy previous slice",
             "Copy the chosen structure from the slice before the one in view (key W)",
-            report_errors(session, lambda: self.copy_neighbor_slice(-1)),
+            report_errors(self.session, lambda: self.copy_neighbor_slice(-1)),
         )
         self.copy_next_button = make_button(
             "Copy next slice",
             "Copy the chosen structure from the slice after the one in view (Shift+W)",
-            report_errors(session, lambda: self.copy_neighbor_slice(1)),
+            report_errors(self.session, lambda: self.copy_neighbor_slice(1)),
         )
+
+    def _build_growing(self) -> None:
+        annotation = self.session.annotation
         self.grow_button = make_button(
             "Grow from scribbles",
             "Propose what all painted structures grow to; paint some background beside them "
             "first (key G)",
-            report_errors(session, self.grow_from_scribbles),
+            report_errors(self.session, self.grow_from_scribbles),
         )
-        self.roi_controls = RoiControls(session, layers)
+        self.roi_controls = RoiControls(self.session, self.layers)
         self.accept_button = make_button(
             "Accept", "Make the proposal part of the label (key A)",
-            report_errors(session, annotation.accept_proposal),
+            report_errors(self.session, annotation.accept_proposal),
         )  # fmt: skip
         self.discard_button = make_button(
             "Discard",
             "Forget the proposal (key D)",
-            report_errors(session, annotation.discard_proposal),
+            report_errors(self.session, annotation.discard_proposal),
         )
+
+    def _build_cleanup(self) -> None:
+        annotation, structures = self.session.annotation, self.structures
         self.smooth_button = make_button(
             "Smooth",
             "Smooth the surface of the chosen structure, in the whole scan",
-            report_errors(
-                session, lambda: annotation.smooth(structures.value, self.smoothing_sigma.value())
-            ),
+            report_errors(self.session, self.smooth),
         )
         self.smoothing_sigma = QDoubleSpinBox()
         self.smoothing_sigma.setRange(0.1, 20.0)
@@ -79,15 +93,18 @@ class DrawTools(QWidget):
         self.fill_holes_button = make_button(
             "Fill holes",
             "Fill what the chosen structure encloses",
-            report_errors(session, lambda: annotation.fill_holes(structures.value)),
+            report_errors(self.session, lambda: annotation.fill_holes(structures.value)),
         )
         self.keep_largest_button = make_button(
             "Keep largest component",
             "Keep the largest connected component of the selected structure; "
             "the others become background",
-            report_errors(session, lambda: annotation.keep_largest_component(structures.value)),
+            report_errors(
+                self.session, lambda: annotation.keep_largest_component(structures.value)
+            ),
         )
-        self.busy_label = QLabel("")
+
+    def _lay_out(self) -> None:
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for row, items in enumerate(
@@ -109,10 +126,6 @@ class DrawTools(QWidget):
                 if item is not None:
                     span = 2 if items[1] is None else 1
                     grid.addWidget(item, row, column, 1, span)
-        session.case_shown.connect(self._refresh)
-        annotation.operation_changed.connect(self._refresh)
-        annotation.proposal_changed.connect(self._refresh)
-        self._refresh()
 
     def fill_between(self) -> None:
         """Fill the chosen structure, or all of them, across the axis in view."""
@@ -123,6 +136,10 @@ class DrawTools(QWidget):
         self.session.annotation.fill_between(
             values, self.layers.axis, refine_to_edges=self.edges_checkbox.isChecked()
         )
+
+    def smooth(self) -> None:
+        """Smooth the selected structure by the width set in the panel."""
+        self.session.annotation.smooth(self.structures.value, self.smoothing_sigma.value())
 
     def grow_from_scribbles(self) -> None:
         """Propose what structures grow to from their strokes, inside the box if there is one."""

@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
@@ -24,12 +23,10 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.layers.colormaps import build_label_colormap, have_same_colors
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS, METADATA_KEY
 from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
 from napari_dycon.widgets.layers.roi_layer import RoiController
 
-__all__ = ["AXIS_LABELS", "METADATA_KEY", "CaseLayers"]
 AUTOSAVE_MS = 1000
 
 
@@ -181,7 +178,7 @@ class CaseLayers(PaintedLayers):
     def _add_layers(self, case: ActiveCase) -> None:
         for index in reversed(range(case.image.channels)):
             layer = Image(
-                _get_channel(case, index),
+                case.get_channel(index),
                 name=self._format_image_name(case, index),
                 contrast_limits=self._contrast_limits(case, index),
                 **self.build_settings(case, "image"),
@@ -190,7 +187,7 @@ class CaseLayers(PaintedLayers):
             self.viewer.add_layer(layer)
         label = CaseLabels(
             case.label,
-            image=_get_channel(case, 0),
+            image=case.get_channel(0),
             read_only=bool(self.session.edit_blocked_reason()),
             name="label",
             colormap=self._build_colormap(),
@@ -205,13 +202,13 @@ class CaseLayers(PaintedLayers):
         """Put another case into the layers that are there; brush, tool and visibility stay."""
         for index, layer in zip(reversed(range(case.image.channels)), image_layers, strict=True):
             self.assign_to_case(layer, case, "image")
-            layer.data = _get_channel(case, index)
+            layer.data = case.get_channel(index)
             layer.name = self._format_image_name(case, index)
             layer.reset_contrast_limits_range()
             layer.contrast_limits = self._contrast_limits(case, index)
         label = self.find_layer("label")
         self.assign_to_case(label, case, "label")
-        label.show_case(case.label, _get_channel(case, 0))
+        label.show_case(case.label, case.get_channel(0))
         label.brush_mm = self.brush_mm
 
     def _format_image_name(self, case: ActiveCase, index: int) -> str:
@@ -270,9 +267,3 @@ class CaseLayers(PaintedLayers):
         self.session.message.emit(
             "info", "The label layer was removed. Click the case again to bring it back."
         )
-
-
-def _get_channel(case: ActiveCase, index: int) -> npt.NDArray[Any]:
-    """One channel of a case's scan, (D, H, W)."""
-    array: npt.NDArray[Any] = case.image.array
-    return array if array.ndim == 3 else np.asarray(array[index])

@@ -25,7 +25,7 @@ ROLES = (
     "difference",
     "proposal",
     "label",
-    "box",
+    "roi",
 )
 HIDDEN_ROLES = ("disagreement", "difference")  # until somebody asks for them
 
@@ -47,7 +47,7 @@ class LayerStack(QObject):
             "image": 1.0,
             "prediction": 0.4,
             "proposal": 0.9,
-            "box": 1.0,
+            "roi": 1.0,
         }
         self._is_suppressed = False
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Image, Labels, Layer
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.core.types import LabelArray
 from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.widgets.layers.colormaps import (
     DISAGREEMENT_CMAP,
@@ -25,7 +25,6 @@ from napari_dycon.widgets.layers.colormaps import (
 from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.preferences import get_preferences
 
-Mask = npt.NDArray[np.uint8]
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
 
 
@@ -104,7 +103,7 @@ class Overlays:
             return
         label, prediction = case.label.copy(), case.prediction
 
-        def on_done(difference_labels: Mask) -> None:
+        def on_done(difference_labels: LabelArray) -> None:
             if self._session.case is case and self._layers.visible["difference"]:
                 self._show_labels("difference", difference_labels)
 
@@ -112,11 +111,11 @@ class Overlays:
             lambda: difference_map(label, prediction), on_done, self._session.report_error
         )
 
-    def show_proposal(self, proposal: Mask | None) -> None:
+    def show_proposal(self, proposal: LabelArray | None) -> None:
         """Show the outlines of what would be added, until that is decided."""
         self._show_labels("proposal", proposal)
 
-    def _show_labels(self, role: str, data: Mask | None) -> None:
+    def _show_labels(self, role: str, data: LabelArray | None) -> None:
         case, layer = self._session.case, self._layers.find_layer(role)
         with self._layers.suppress_events():
             if data is None or case is None:
@@ -133,7 +132,7 @@ class Overlays:
             else:
                 self._add_labels(role, case, data)
 
-    def _add_labels(self, role: str, case: ActiveCase, data: Mask) -> Labels:
+    def _add_labels(self, role: str, case: ActiveCase, data: LabelArray) -> Labels:
         is_difference = role == "difference"
         classes = self._session.project.classes if self._session.project else []
         layer = Labels(

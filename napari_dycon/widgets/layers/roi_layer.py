@@ -15,9 +15,11 @@ from napari.layers import Shapes
 from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_dycon.annotation.regions import Box, with_slice_extent
+from napari_dycon.annotation.regions import with_slice_extent
+from napari_dycon.core.types import Box
 from napari_dycon.errors import UserError
 from napari_dycon.widgets.layers.layer_stack import LayerStack
+from napari_dycon.widgets.layers.napari_internals import NapariTypeMixin
 from napari_dycon.widgets.window.helpers import report_errors
 from napari_dycon.widgets.window.preferences import get_preferences
 
@@ -27,12 +29,10 @@ FINISHED_ACTIONS = (ActionType.ADDED, ActionType.CHANGED, ActionType.REMOVED)
 Corners = npt.NDArray[np.float64]
 
 
-class RoiLayer(Shapes):
+class RoiLayer(NapariTypeMixin, Shapes):
     """Rectangles of the box; a class of its own for those who treat it apart."""
 
-    @property
-    def _type_string(self) -> str:
-        return "shapes"  # napari chooses writers and icons by it, not by class
+    napari_type = "shapes"
 
 
 class RoiController(QObject):
@@ -94,7 +94,7 @@ class RoiController(QObject):
         if self._viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to draw a box.")
         layer = self._ensure_layer()
-        self._layers.set_visible("box", True)
+        self._layers.set_visible("roi", True)
         self._viewer.layers.selection.active = layer
         self._removal_timer.stop()
         self._session.message.emit(
@@ -154,7 +154,7 @@ class RoiController(QObject):
         case, layer = self._session.require_case(), self.layer
         with self._layers.suppress_events():
             if layer is not None:
-                self._layers.assign_to_case(layer, case, "box")
+                self._layers.assign_to_case(layer, case, "roi")
                 return layer
             layer = RoiLayer(
                 ndim=3,
@@ -162,7 +162,7 @@ class RoiController(QObject):
                 edge_color=ROI_COLOR,
                 face_color="transparent",
                 edge_width=0,  # lines of shapes are as uneven as voxels; the outline's are even
-                **self._layers.build_settings(case, "box"),
+                **self._layers.build_settings(case, "roi"),
             )
             self._layer = layer
             outline = layer.bounding_box
@@ -257,7 +257,7 @@ class RoiController(QObject):
     def _on_layer_removed(self, event: Any) -> None:
         """The box goes with its layer when somebody removes that by hand."""
         metadata = event.value.metadata.get("napari_dycon", {})
-        if not self._layers.is_suppressed and metadata.get("role") == "box":
+        if not self._layers.is_suppressed and metadata.get("role") == "roi":
             self._session.annotation.set_roi(None)
 
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.core.text import escape_rich_text
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, IrregularSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
 from napari_dycon.io.dicom.discovery import (
@@ -23,7 +23,7 @@ from napari_dycon.io.dicom.discovery import (
 from napari_dycon.io.volume import Volume, intensity_range
 from napari_dycon.widgets.dialogs.progress import CancelledError, OnProgress, run_with_dialog
 from napari_dycon.widgets.dialogs.series_selection import ask_to_resample, choose_series
-from napari_dycon.widgets.layers.case_layers import AXIS_LABELS, METADATA_KEY
+from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS, METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 _LoadedVolume = tuple[Volume, tuple[float, float]]
@@ -154,7 +154,7 @@ def _show_notes(notes: Iterable[str]) -> None:
         show_warning(escape_rich_text(note))
 
 
-def compute_intensity_range(array: npt.NDArray[Any]) -> tuple[float, float]:
+def compute_intensity_range(array: Array) -> tuple[float, float]:
     """Gray values to show as black and white, of voxels ``(D, H, W)`` spread over the scan."""
     step = max(1, round((array.size / MAX_QUANTILE_VOXELS) ** (1 / 3)))
     sampled = array[::step, ::step, ::step]

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pint
 from napari import current_viewer
 
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import write_volume
 from napari_dycon.io.volume import Source, Volume, to_canonical
@@ -28,7 +29,6 @@ from napari_dycon.io.writing import WRITABLE_SUFFIXES
 from napari_dycon.widgets.dialogs.progress import find_main_window, run_with_dialog
 from napari_dycon.widgets.layers.layer_stack import METADATA_KEY
 
-Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 # Millimeters along Superior, Posterior, Left to RAS+.
 SPL_TO_RAS = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)

@@ -43,6 +43,26 @@ class ReviewSection(QWidget):
         self.session = session
         self.layers = layers
         self.source_label = make_plain_label()
+        overlay_grid = self._build_overlay_controls()
+        self.table = ComparisonTable(session)
+        self._build_prediction_buttons()
+        self._build_navigation()
+        self._build_accept_buttons()
+        self._lay_out(overlay_grid)
+        layers.visibility_toggled.connect(self._on_visibility_toggled)
+        for signal in (
+            session.project_changed,
+            session.cases_changed,
+            session.case_shown,
+            session.prediction_changed,
+            session.runs_changed,
+            session.hotspot_visited,
+        ):
+            signal.connect(self._refresh)
+        self._refresh()
+
+    def _build_overlay_controls(self) -> QGridLayout:
+        layers = self.layers
         grid = QGridLayout()
         self.toggles: dict[str, QCheckBox] = {}
         for row, (role, (text, tip)) in enumerate(ROLE_TEXTS.items()):
@@ -68,63 +88,72 @@ class ReviewSection(QWidget):
             len(ROLE_TEXTS),
             1,
         )
+        return grid
+
+    def _build_prediction_buttons(self) -> None:
         self.predict_button = make_button(
             "Predict this case",
             "Predict the shown case with the newest weights",
-            report_errors(session, self._predict_case),
+            report_errors(self.session, self._predict_case),
         )
         self.predict_all_button = make_button(
             "Predict all unlabeled",
             "Predict every unlabeled case",
-            report_errors(session, self._predict_all),
+            report_errors(self.session, self._predict_all),
         )
+
+    def _build_navigation(self) -> None:
         self.hotspot_label = QLabel("")
         self.previous_region_button = make_button(
             "◀",
             "Previous uncertain region (Shift+N)",
-            report_errors(session, self.previous_uncertain_region),
+            report_errors(self.session, self.previous_uncertain_region),
         )
         self.previous_region_button.setMaximumWidth(34)
         self.next_region_button = make_button(
             "Next uncertain region",
             "Go to the next region of this case where the network is uncertain (N)",
-            report_errors(session, self.next_uncertain_region),
+            report_errors(self.session, self.next_uncertain_region),
         )
         self.next_case_button = make_button(
             "Next case",
             "Show the unlabeled case most worth labeling next (key J)",
-            report_errors(session, self.next_case),
+            report_errors(self.session, self.next_case),
         )
+
+    def _build_accept_buttons(self) -> None:
         self.accept_button = make_button(
             "Accept all",
             "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
-            report_errors(session, self.accept_prediction),
+            report_errors(self.session, self.accept_prediction),
         )
         self.accept_structure_button = make_button(
             "Structure",
             "Accept the structure that is chosen under Annotate, in the whole scan",
-            report_errors(session, lambda: self.accept_prediction(classes=[layers.brush_value])),
+            report_errors(
+                self.session, lambda: self.accept_prediction(classes=[self.layers.brush_value])
+            ),
         )
         self.accept_slice_button = make_button(
             "Slice",
             "Accept the prediction in the slice in view",
-            report_errors(session, self.accept_slice),
+            report_errors(self.session, self.accept_slice),
         )
         self.accept_component_button = make_button(
             "Component",
             "Click a predicted component in the scan to add all of it to the label",
-            report_errors(session, self._accept_on_next_click),
+            report_errors(self.session, self._accept_on_next_click),
         )
         self.accept_brush_button = make_button(
             "Brush",
             "Paint over what is right: the brush takes the prediction over into the label",
-            report_errors(session, self._accept_with_brush),
+            report_errors(self.session, self._accept_with_brush),
         )
-        layers.visibility_toggled.connect(self._on_visibility_toggled)
-        self.table = ComparisonTable(session)
+
+    def _lay_out(self, overlay_grid: QGridLayout) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.source_label)
-        layout.addLayout(grid)
+        layout.addLayout(overlay_grid)
         layout.addWidget(self.table)
         for buttons in (
             (self.predict_button, self.predict_all_button),
@@ -143,16 +172,6 @@ class ReviewSection(QWidget):
             )
         )
         layout.addStretch(1)
-        for signal in (
-            session.project_changed,
-            session.cases_changed,
-            session.case_shown,
-            session.prediction_changed,
-            session.runs_changed,
-            session.hotspot_visited,
-        ):
-            signal.connect(self._refresh)
-        self._refresh()
 
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case

@@ -55,6 +55,25 @@ class TrainSection(QWidget):
         super().__init__()
         self.session = session
         self._phase = session.status.phase
+        self._build_settings()
+        self._build_buttons()
+        self.progress_bar = QProgressBar()
+        self.progress_bar.setRange(0, 1000)
+        self.status_label = make_plain_label()
+        self.status_label.setWordWrap(True)
+        self.device_label = make_plain_label()
+        self.device_label.setWordWrap(True)
+        self.curves = LearningCurves()
+        self.history = TrainingHistory(session)
+        self._lay_out()
+        session.project_changed.connect(self._on_project_changed)
+        session.cases_changed.connect(self._refresh)
+        session.runs_changed.connect(self._refresh)
+        session.run_changed.connect(self._on_run_changed)
+        session.event.connect(self._on_event)
+        self._refresh()
+
+    def _build_settings(self) -> None:
         self.method = self._make_combo_box(
             METHOD_TEXTS,
             "All but the last learn from labeled and unlabeled scans;\n"
@@ -67,22 +86,14 @@ class TrainSection(QWidget):
         self.device = self._make_combo_box(
             DEVICE_TEXTS, "Where to compute; automatic prefers a GPU"
         )
-        self.minutes = QSpinBox()
-        self.minutes.setRange(1, 10_000)
-        self.minutes.setValue(int(get_preferences().train.minutes))
-        self.minutes.setSuffix(" min")
-        arrow_width_px = 60  # pixels that napari's theme gives to them
-        self.minutes.setMinimumWidth(
-            self.minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px
-        )
-        self.minutes.setToolTip(
-            "How long to train, whatever steps the recipe speaks of; you can stop earlier and keep "
-            "the result"
-        )
+        self.minutes = _make_minutes_box()
         self.init_checkbox = QCheckBox("Initialize from previous run")
         self.init_checkbox.setToolTip(
             "Go on from what the previous run learned instead of from scratch"
         )
+
+    def _build_buttons(self) -> None:
+        session = self.session
         self.start_button = make_button(
             "Train",
             "Train in the background; you can keep working",
@@ -96,15 +107,8 @@ class TrainSection(QWidget):
             "End the training and keep what it learned",
             report_errors(session, session.stop),
         )
-        self.progress_bar = QProgressBar()
-        self.progress_bar.setRange(0, 1000)
-        self.status_label = make_plain_label()
-        self.status_label.setWordWrap(True)
-        self.device_label = make_plain_label()
-        self.device_label.setWordWrap(True)
-        self.curves = LearningCurves()
-        self.history = TrainingHistory(session)
 
+    def _lay_out(self) -> None:
         form = QFormLayout()
         form.addRow("Method", self.method)
         preset_row = QHBoxLayout()  # two to a row: a laptop's screen has little height
@@ -127,13 +131,6 @@ class TrainSection(QWidget):
         collapsible.layout().setContentsMargins(0, 0, 0, 0)
         collapsible.addWidget(self.history)
         layout.addWidget(collapsible)
-
-        session.project_changed.connect(self._on_project_changed)
-        session.cases_changed.connect(self._refresh)
-        session.runs_changed.connect(self._refresh)
-        session.run_changed.connect(self._on_run_changed)
-        session.event.connect(self._on_event)
-        self._refresh()
 
     def build_config(self) -> TrainConfig:
         """Settings as chosen in the panel."""
@@ -265,3 +262,17 @@ class TrainSection(QWidget):
         elif kind == "failed":
             self.progress_bar.setValue(0)
             self.status_label.setText(str(event["message"]))
+
+
+def _make_minutes_box() -> QSpinBox:
+    minutes = QSpinBox()
+    minutes.setRange(1, 10_000)
+    minutes.setValue(int(get_preferences().train.minutes))
+    minutes.setSuffix(" min")
+    arrow_width_px = 60  # pixels that napari's theme gives to them
+    minutes.setMinimumWidth(minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px)
+    minutes.setToolTip(
+        "How long to train, whatever steps the recipe speaks of; you can stop earlier and keep "
+        "the result"
+    )
+    return minutes

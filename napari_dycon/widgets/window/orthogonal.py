@@ -9,6 +9,7 @@ from napari.viewer import Viewer
 from qtpy.QtWidgets import QToolButton
 
 from napari_dycon.widgets.layers.label_layer import CaseLabels
+from napari_dycon.widgets.layers.napari_internals import get_orthogonal_manager, share_history
 from napari_dycon.widgets.layers.roi_layer import RoiLayer
 from napari_dycon.widgets.window.helpers import set_enabled
 
@@ -36,7 +37,7 @@ def toggle_views(viewer: Viewer) -> None:
     """Show or hide the views; in them the brush keeps its limits."""
     from napari_orthogonal_views import ortho_view_manager as views
 
-    manager = views._get_manager(viewer)
+    manager = get_orthogonal_manager(viewer)
     manager.set_copy_layer(copy_layer)
     manager.set_sync_filters({RoiLayer: {"forward_exclude": "*", "reverse_exclude": "*"}})
     views.toggle_orthogonal_views(viewer)
@@ -51,12 +52,9 @@ def copy_layer(layer: Layer, name: str = "") -> Layer:
     if not isinstance(layer, CaseLabels):
         layer_copy = Layer.create(data, settings, layer_type)
         if isinstance(layer, Labels) and isinstance(layer_copy, Labels):
-            layer_copy._undo_history, layer_copy._redo_history = (
-                layer._undo_history,
-                layer._redo_history,
-            )
+            share_history(layer, layer_copy)
         return layer_copy
     label_copy = CaseLabels(data, image=layer.limits.image, **settings)
-    label_copy._undo_history, label_copy._redo_history = layer._undo_history, layer._redo_history
+    share_history(layer, label_copy)
     label_copy.limits = layer.limits
     return label_copy

@@ -12,16 +12,15 @@ from typing import Any, TypeVar
 
 from napari.utils import progress
 from qtpy.QtCore import QThreadPool, QTimer
-from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.task_runner import errors_as_events
 from napari_dycon.core.types import ItemProgressCallback
+from napari_dycon.widgets.layers.napari_internals import slow_spinner
 
 T = TypeVar("T")
 Event = dict[str, Any]
 PROGRESS_STEPS = 1000  # steps of a progress bar
-SPINNER_SPEED_PERCENT = 8
 MIN_THREADS = 4
 POLL_MS = 100  # between looks at how far a work is
 
@@ -173,18 +172,6 @@ class NapariTaskRunner:
             worker.quit()
         for bar in list(self._bars):
             bar.close()
-
-
-def slow_spinner() -> None:
-    """Slow down the spinning sign that napari shows while something is in the activity dock.
-
-    Each of its pictures redraws the whole window with the canvas; without a graphics card that took
-    half a processor core from the training (measured).
-    """
-    for window in QApplication.topLevelWidgets():
-        for label in window.findChildren(QLabel):
-            if (movie := label.movie()) is not None:
-                movie.setSpeed(SPINNER_SPEED_PERCENT)
 
 
 def update_progress(bar: progress, title: str, event: Event) -> None:

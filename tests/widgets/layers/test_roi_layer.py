@@ -93,7 +93,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert viewer.layers.selection.active.name == "label"
     layer = roi.layer
     assert layer.metadata["napari_dycon"]["case"] == "scan-3"
-    assert layer.metadata["napari_dycon"]["role"] == "box"
+    assert layer.metadata["napari_dycon"]["role"] == "roi"
     assert tuple(layer.scale) == tuple(viewer.layers["label"].scale)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
     assert viewer.dims.nsteps == hand.panel.session.case.label.shape
