@@ -90,7 +90,7 @@ class Session:
     def edit_blocked_reason(self) -> str:
         """Why nothing can be drawn just now, to be shown beside a button; empty when it can."""
         if self.project is None or self.case is None:
-            return "choose a case in the list first"
+            return "select a case in the list first"
         return self.project.read_only_reason or ""
 
     def list_run_ids(self) -> list[str]:

@@ -49,8 +49,8 @@ def find_scribble_box(label: LabelArray, spacing: Sequence[float], margin_mm: fl
     box = bounding_box((label > 0) & (label != UNANNOTATED), margin)
     if box is None:
         raise UserError(
-            "There is no stroke to grow from. Paint a little of the structure first, and a little "
-            "background beside it."
+            "There is no scribble to grow from. Paint part of the structure and some background "
+            "beside it first."
         )
     return box
 

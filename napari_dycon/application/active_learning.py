@@ -75,7 +75,7 @@ class Suggester:
                 )
             unpredicted = [case for case in candidates if scores[case] is None]
             return suggestions + [
-                Suggestion(case, rank, None, "nothing is predicted for it yet")
+                Suggestion(case, rank, None, "no prediction yet")
                 for rank, case in enumerate(unpredicted, start=len(suggestions) + 1)
             ]
 
@@ -229,12 +229,12 @@ def compute_mean_uncertainty(project: Project, run: str, case_id: str) -> float 
 
 def _describe_reason(uncertainty_rank: float, novelty_rank: float) -> str:
     confidence = (
-        "the network is uncertain about it"
+        "high uncertainty"
         if uncertainty_rank >= HIGH_RANK
-        else "the network is fairly certain about it"
+        else "low uncertainty"
         if uncertainty_rank < 1 - HIGH_RANK
-        else "the network is moderately certain about it"
+        else "moderate uncertainty"
     )
     if novelty_rank >= HIGH_RANK:
-        return f"{confidence}, and it is unlike the labeled scans"
+        return f"{confidence}, unlike the labeled scans"
     return confidence

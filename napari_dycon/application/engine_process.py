@@ -213,13 +213,13 @@ def _failure_message(run: Run, code: int | None) -> str:
     except (OSError, ValueError):
         lines = []
     last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    detail = f" Its last words: {last_line}" if last_line else ""
+    detail = f" Last log line: {last_line}" if last_line else ""
     return f"The training process ended unexpectedly.{detail} The last checkpoint is kept."
 
 
 def _killed_message(task: str, advice: str) -> str:
     return (
-        f"The process of the {task} was ended by the system, most often because memory ran out. "
+        f"The {task} process was terminated by the system, most likely because memory ran out. "
         f"Close other programs and {advice}."
     )
 

@@ -75,7 +75,7 @@ class ImportExport:
             self.create(path, images, labels, classes, channels, scans=scans, resample=True)
 
         self._task_runner.submit_with_progress(
-            "Making the project",
+            "Creating the project",
             import_scans,
             on_done,
             lambda error: self._handle_error(error, retry_resampled),
@@ -181,7 +181,7 @@ class ImportExport:
             self.is_exporting = False
             report_notes(self._state, notes)
             names = written[0].name if len(written) == 1 else f"{len(written)} files"
-            self._state.message.emit("info", f"Exported: {names} in {out}.")
+            self._state.message.emit("info", f"Exported {names} to {out}.")
 
         def on_error(error: Exception) -> None:
             self.is_exporting = False
@@ -238,8 +238,7 @@ def resample_prompt(finding: str, resample: Callable[[], object]) -> UserPrompt:
     finding : what is wrong with them, without a full stop
     """
     return UserPrompt(
-        "Uneven slices",
-        f"{finding}.\n\nShall they be resampled to even ones? Labels "
-        "then lie on the resampled scan.",
+        "Irregular slices",
+        f"{finding}.\n\nResample to regular spacing? Labels will belong to the resampled scan.",
         (("Resample", resample),),
     )

@@ -19,4 +19,4 @@ def report_messages(state: AppState, level: str, texts: Sequence[str], remainder
 
 def report_notes(state: AppState, notes: Sequence[str]) -> None:
     """Emit the first of many notes, and how many there are."""
-    report_messages(state, "info", notes, "more notes like these")
+    report_messages(state, "info", notes, "more messages like these")

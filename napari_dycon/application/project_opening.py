@@ -19,7 +19,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.project.trusted_projects import is_trusted, trust
 
 MAX_NAMED = 3
-READ_ONLY_REASON = "you opened it only to look"
+READ_ONLY_REASON = "it was opened for viewing only"
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ class ProjectOpener:
 
             state.prompt_requested.emit(
                 UserPrompt(
-                    "A label is not saved",
-                    f"{error}\n\nIt can be kept in your home folder, to be put back later.",
-                    (("Keep it there and go on", recover_and_continue),),
+                    "Label could not be saved",
+                    f"{error}\n\nA recovery copy can be saved in your home folder.",
+                    (("Save a recovery copy and continue", recover_and_continue),),
                 )
             )
             return
@@ -104,7 +104,7 @@ class ProjectOpener:
     def register(self, project: Project) -> None:
         """Tell others that the project is open here, or the person that it is only shown."""
         if project.read_only_reason:
-            text = f"{project.name} is only shown: {project.read_only_reason}."
+            text = f"{project.name} is read-only: {project.read_only_reason}."
             self._state.message.emit("warning", text)
         else:
             self._marker = SessionMarker(project.path)
@@ -137,9 +137,9 @@ class ProjectOpener:
 
         state.prompt_requested.emit(
             UserPrompt(
-                "A project from elsewhere",
-                f"{text}\n\nThey are read when a case is shown. Open it when you know where it "
-                "comes from, and that these are its scans.",
+                "Untrusted project",
+                f"{text}\n\nThey are read when a case is shown. Open the project only if you "
+                "trust its source and these are its scans.",
                 (("Open", accept),),
             )
         )
@@ -154,17 +154,17 @@ class ProjectOpener:
         open_sessions = "; ".join(
             str(open_session) for open_session in request.other_sessions[:MAX_NAMED]
         )
-        text = f"{project.name} is open already: {open_sessions}."
+        text = f"{project.name} is already open: {open_sessions}."
         if not state.can_prompt:
             self.set_project(project)
-            state.message.emit("warning", f"{text} What both of you draw is merged.")
+            state.message.emit("warning", f"{text} Edits from both sessions are merged.")
             return
         open_read_only = functools.partial(self.open, project.path, read_only=True)
         state.prompt_requested.emit(
             UserPrompt(
                 "Project in use",
-                f"{text}\n\nYou can open it read-only. Open it for editing only when "
-                "you agree who labels which case; what both draw in one case is merged.",
+                f"{text}\n\nYou can open it read-only. Open it for editing only if you have "
+                "agreed who labels which case; edits of the same case are merged.",
                 (
                     ("Open read-only", open_read_only),
                     ("Open for editing", functools.partial(self.set_project, project)),
@@ -178,6 +178,6 @@ def external_folders_message(project: Project, folders: Sequence[Path]) -> str:
     names = ", ".join(map(str, folders[:MAX_NAMED]))
     more = f" and {len(folders) - MAX_NAMED} more" if len(folders) > MAX_NAMED else ""
     return (
-        f"{project.name} was not made by you on this computer, and reads scans from outside its "
-        f"folder: {names}{more}."
+        f"{project.name} was created by another user or on another computer and reads scans from "
+        f"outside its folder: {names}{more}."
     )

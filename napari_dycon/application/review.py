@@ -56,7 +56,7 @@ class Review:
         if self.is_predicting:
             raise BusyError("A prediction is already running. Wait until it has finished.")
         if not ids:
-            raise UserError("There is no case to predict: every one is labeled.")
+            raise UserError("There are no cases to predict: all are labeled.")
         chosen = project.runs.get(run)
 
         def on_event(event: Event) -> None:

@@ -64,12 +64,12 @@ class RunController:
         run = project.runs.create(config.method, config.to_dict())
         run.write_control(command="run", preview=state.case.id if state.case else None)
         state.runs_changed.emit()
-        state.set_run_status(RunStatus("starting", run.id, text="Starting the engine"))
+        state.set_run_status(RunStatus("starting", run.id, text="Starting training"))
         try:
             process = engine_process.launch_training(project.path, run)
         except OSError as error:
             state.set_run_status(RunStatus())
-            raise DyconError(f"The engine could not be started: {error}") from error
+            raise DyconError(f"Training could not be started: {error}") from error
         self._run = run
         self._follow_run(run, process)
         return run.id
@@ -83,7 +83,7 @@ class RunController:
         if command == "stop":
             self._state.set_run_status(
                 dataclasses.replace(
-                    self._state.run_status, phase="stopping", text="Stopping: saving weights"
+                    self._state.run_status, phase="stopping", text="Stopping: saving the model"
                 )
             )
 
@@ -114,7 +114,7 @@ class RunController:
         )  # this machine's newest one last
         for run in running[-1:]:
             self._run, self.remote_host = run, engine_process.remote_host(run)
-            text = f"Attached to the running training{self.remote_host}"
+            text = f"Attached to running training{self.remote_host}"
             self._state.set_run_status(RunStatus("starting", run.id, text=text))
             self._follow_run(run)
 

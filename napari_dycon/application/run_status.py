@@ -31,12 +31,12 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
             status,
             phase=_resolve_phase(status, "preparing"),
             device=event["device_reason"],
-            text="Reading the scans",
+            text="Reading scans",
         )
     elif kind == "preparing":
         text = f"Preparing scan {event['done']} of {event['total']}"
         if event["done"] == event["total"]:
-            text = "Making the first step, which takes longest"
+            text = "First training step (the slowest)"
         status = dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
     elif kind == "warps":
         text = f"Registering scans: {event['done']} of {event['total']}"

@@ -54,13 +54,13 @@ class AppState:
     def require_project(self) -> Project:
         """Return the open project, or raise what tells the user to open one."""
         if self.project is None:
-            raise UserError("No project is open. Open one, or make one from a folder of scans.")
+            raise UserError("No project is open. Open one, or create one from a folder of scans.")
         return self.project
 
     def require_case(self) -> ActiveCase:
         """Return the case in view, or raise what tells the user to choose one."""
         if self.case is None:
-            raise UserError("No case is shown. Choose one in the list of cases first.")
+            raise UserError("No case is selected. Select one in the list of cases first.")
         return self.case
 
     def report_error(self, error: Exception) -> None:

@@ -84,10 +84,10 @@ def label_gain_summary(history: list[RunSummary]) -> str:
     n_added = counts[-1] - counts[-2]
     cases = f"{n_added} more labeled case{'s' if n_added > 1 else ''}"
     if gain >= 1.0:
-        return f"{cases} brought {gain:.1f} points of validation Dice: more labels still help."
+        return f"{cases} raised validation Dice by {gain:.1f} points: more labels still help."
     if gain > -1.0:
-        return f"{cases} changed validation Dice by {gain:+.1f} points: more labels hardly help."
+        return f"{cases} changed validation Dice by {gain:+.1f} points: more labels help little."
     return (
-        f"Validation Dice fell by {-gain:.1f} points with {cases}: train longer, or look through "
-        "the newest labels."
+        f"Validation Dice fell by {-gain:.1f} points with {cases}: train longer or check the "
+        "newest labels."
     )

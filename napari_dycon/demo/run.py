@@ -52,12 +52,14 @@ def create_demo_project(out: Path, on_event: OnEvent) -> Project:
     out = Path(out)
     if (out / "project").exists():
         raise UserError(
-            f"{out} holds a demo already. Open it with `napari-dycon gui {out / 'project'}`, or "
-            "choose another folder with --out."
+            f"{out} already contains a demo. Open it with `napari-dycon gui {out / 'project'}`, "
+            "or choose another folder with --out."
         )
     ensure_dir(out)
     write_text(out / DEMO_MARKER, "Made by the demo; `make demo` regenerates it.\n")
-    on_event({"event": "demo", "message": f"Making {N_CASES} synthetic scans in {out / 'cohort'}"})
+    on_event(
+        {"event": "demo", "message": f"Creating {N_CASES} synthetic scans in {out / 'cohort'}"}
+    )
     write_cohort(out / "cohort", cases=N_CASES)
     truth = sorted((out / "cohort" / "truth").iterdir())
     label_folder = out / "cohort" / "labels"

@@ -69,7 +69,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
     def finish() -> None:
         path = write_demo_report(project, out, on_event)
         panel.tabs.setCurrentIndex(2)
-        session.message.emit("info", f"The demo is done; its report is {path}")
+        session.message.emit("info", f"The demo has finished; report: {path}")
         if close:
             QTimer.singleShot(1500, lambda: _save_and_close(viewer, panel, out, on_event))
 
@@ -85,7 +85,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
 def _save_and_close(viewer: napari.Viewer, panel: DyconPanel, out: Path, on_event: OnEvent) -> None:
     try:
         for path in save_screenshots(viewer, panel, out):
-            on_event({"event": "demo", "message": f"Picture: {path}", "picture": str(path)})
+            on_event({"event": "demo", "message": f"Screenshot: {path}", "picture": str(path)})
     finally:
         viewer.close()
 

@@ -133,7 +133,7 @@ class DyconPanel(QWidget):
             QTimer.singleShot(0, self._error_handler.install)  # once the event loop is at work
             if self._strip_dock is None:
                 self._strip_dock = self.viewer.window.add_dock_widget(
-                    self.strip, name="Slices of the case", area="bottom"
+                    self.strip, name="Slices", area="bottom"
                 )
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)

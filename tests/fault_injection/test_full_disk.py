@@ -66,7 +66,7 @@ def kept_and_saved_later(session: Session, trouble: str, mend: Callable[[], obje
         assert path.read_bytes() == before
     mend()
     session.save_label()
-    assert "saved now" in told[-1]
+    assert "now been saved" in told[-1]
     kept = Project.open(session.project.path).labels.read("scan-0")
     assert np.array_equal(kept, drawn(1, kept.shape))
 
@@ -107,7 +107,7 @@ def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
     session, told = Session(), []
     session.message.connect(lambda _, text: told.append(text))
     session.open_project(read_only.path)
-    assert any("only shown: its folder cannot be written to" in text for text in told)
+    assert any("read-only: its folder cannot be written to" in text for text in told)
     session.show_case("scan-0")
     assert session.edit_blocked_reason()
     session.save_label()

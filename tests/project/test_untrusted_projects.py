@@ -493,7 +493,7 @@ def test_commands_tell_where_a_strangers_project_reads(
     assert code == 0
     assert json.loads(out)["project"] == project.name
     assert len(said.splitlines()) == 1
-    assert "was not made by you on this computer" in said
+    assert "was created by another user" in said
     assert said.count(r"a\x1b[2Jb") == 3
     assert "and 3 more" in said
     assert "\x1b" not in said + out

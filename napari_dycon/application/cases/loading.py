@@ -54,7 +54,7 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
                 for k in PREDICTION_KINDS
             )
         except UserError as error:  # the scan and what was drawn are shown all the same
-            case.notes.append(f"What run {run} predicted is not shown: {error}")
+            case.notes.append(f"The prediction of run {run} is not shown: {error}")
             break
         case.run, case.prediction, case.uncertainty, case.disagreement = (
             run,

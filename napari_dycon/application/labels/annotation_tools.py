@@ -82,24 +82,24 @@ class AnnotationTools:
             new, slices = interpolation.fill_between(label, values, axis, spacing)
             if not slices:
                 raise UserError(
-                    "There is nothing to fill: the structure has to be painted in two slices with "
-                    "unannotated slices between them."
+                    "Nothing to interpolate: paint the structure in two slices with unannotated "
+                    "slices between them."
                 )
             if refine_to_edges:
                 new = random_walker.refine_to_edges(image, label, new, axis, spacing)
             return new
 
-        self._apply_operation("Filling between slices", compute)
+        self._apply_operation("Interpolating slices", compute)
 
     def copy_slice(self, value: int, axis: int, source: int, target: int) -> None:
         """Copy a structure from a slice into another one, where nobody annotated that."""
         n_slices = self._state.require_case().label.shape[axis]
         if not (0 <= source < n_slices and 0 <= target < n_slices):
-            raise UserError("There is no slice there to copy from.")
+            raise UserError("There is no neighboring slice to copy from.")
 
         def compute(label: LabelArray) -> LabelArray:
             if not (np.moveaxis(label, axis, 0)[source] == value).any():
-                raise UserError("The neighboring slice does not show this structure.")
+                raise UserError("The neighboring slice does not contain this structure.")
             return interpolation.copy_slice(label, value, axis, source, target)
 
         self._apply_operation("Copying a slice", compute)
@@ -136,7 +136,7 @@ class AnnotationTools:
             box = roi or random_walker.find_scribble_box(label, case.image.spacing_mm, margin_mm)
             return random_walker.grow(image, label, box, case.image.spacing_mm).label
 
-        self._compute("Growing from strokes", compute, self._set_proposal)
+        self._compute("Growing from scribbles", compute, self._set_proposal)
 
     def accept_proposal(self) -> int:
         """Make the proposal part of the label, as one undo step; returns its voxels."""
@@ -183,7 +183,7 @@ class AnnotationTools:
         if roi is not None and case is not None:
             spans = zip(roi, case.label.shape, strict=True)
             if not all(0 <= s.start < s.stop <= n for s, n in spans):
-                raise UserError("The box is empty, or reaches beyond the scan.")
+                raise UserError("The region is empty or extends beyond the scan.")
         self._roi_case_id = case.id if case is not None else ""
         self.roi = roi
         self.roi_changed.emit(roi)
@@ -259,7 +259,7 @@ class AnnotationTools:
     def _set_proposal(self, edit: LabelEdit | None) -> None:
         if edit is None:
             self._state.message.emit(
-                "info", "Nothing grew: everything around the strokes is annotated already."
+                "info", "Nothing to propose: everything around the scribbles is already annotated."
             )
             return
         self._proposal = edit

@@ -113,7 +113,9 @@ class LabelAutosaver:
             return
         path = self.write_recovery_copy(case)
         autosave.mark_recovered(case.label)
-        self._state.message.emit("warning", f"The label of {case.id} was kept in {path}.")
+        self._state.message.emit(
+            "warning", f"A recovery copy of the label of {case.id} was saved to {path}."
+        )
 
     def write_recovery_copy(self, case: ActiveCase) -> Path:
         """Write a label that could not be saved into a folder in the user's home."""
@@ -121,7 +123,7 @@ class LabelAutosaver:
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise DyconError(f"{folder} cannot be made: {error.strerror}.") from error
+            raise DyconError(f"{folder} cannot be created: {error.strerror}.") from error
         path = folder / f"{case.id}-{time.strftime('%Y%m%d-%H%M%S')}.nii.gz"
         io.write_mask(case.label.copy(), reference=case.image, path=path)
         return path
@@ -175,12 +177,12 @@ class LabelAutosaver:
             self._state.label_edited.emit(save.case.id)
             self._state.message.emit(
                 "warning",
-                f"The label of {save.case.id} was changed in another window too; the work of both "
-                "is kept.",
+                f"The label of {save.case.id} was also changed in another session; both edits "
+                "were merged.",
             )
         if had_failed:
             self._state.message.emit(
-                "info", f"The label of {save.case.id} is saved now; nothing was lost."
+                "info", f"The label of {save.case.id} has now been saved; nothing was lost."
             )
         self._state.label_saved.emit(save.case.id)
         self._state.cases_changed.emit()

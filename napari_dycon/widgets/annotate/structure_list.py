@@ -35,15 +35,15 @@ class StructureList(QWidget):
         self.list = QListWidget()
         self.list.setMaximumHeight(84)
         self.list.setToolTip(
-            "The structure to paint; Ctrl and its number chooses it, a double click its color"
+            "Structure to paint. Ctrl+number selects it; double-click to change its color"
         )
         self.list.currentRowChanged.connect(self._on_row_changed)
         self.list.itemDoubleClicked.connect(self._choose_color)
         self.add_button = make_button(
-            "Add structure…", "Add another structure to segment", report_errors(session, self._add)
+            "Add structure…", "Add a structure", report_errors(session, self._add)
         )
         self.rename_button = make_button(
-            "Rename…", "Rename the chosen structure", report_errors(session, self._rename)
+            "Rename…", "Rename the selected structure", report_errors(session, self._rename)
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -97,7 +97,7 @@ class StructureList(QWidget):
             layer.selected_label = self.value
 
     def _add(self) -> None:
-        name, accepted = QInputDialog.getText(self, "Add structure", "Name of the structure:")
+        name, accepted = QInputDialog.getText(self, "Add structure", "Name:")
         if accepted and name.strip() and self.session.project is not None:
             self.session.project.add_class(name)
             self.session.cases_changed.emit()

@@ -34,27 +34,29 @@ class DrawTools(QWidget):
     def _build_interpolation(self) -> None:
         self.fill_button = make_button(
             "Interpolate slices",
-            "Fill the chosen structure between the slices it is painted in, across the axis in "
-            "view (key I)",
+            "Interpolate the selected structure between annotated slices along the current axis "
+            "(I)",
             report_errors(self.session, self.fill_between),
         )
-        self.all_checkbox = QCheckBox("all structures")
+        self.all_checkbox = QCheckBox("All structures")
         self.all_checkbox.setToolTip(
-            "Fill all structures together; between finished slices the rest becomes background"
+            "Interpolate all structures; between complete slices, the remaining voxels become "
+            "background"
         )
-        self.edges_checkbox = QCheckBox("follow edges")
+        self.edges_checkbox = QCheckBox("Follow edges")
         self.edges_checkbox.setChecked(True)
         self.edges_checkbox.setToolTip(
-            "Where annotated slices lie 6 mm apart or more, borders between them follow the scan"
+            "Align interpolated borders with image edges where annotated slices are at least 6 "
+            "mm apart"
         )
         self.copy_previous_button = make_button(
             "Copy previous slice",
-            "Copy the chosen structure from the slice before the one in view (key W)",
+            "Copy the selected structure from the previous slice (W)",
             report_errors(self.session, lambda: self.copy_neighbor_slice(-1)),
         )
         self.copy_next_button = make_button(
             "Copy next slice",
-            "Copy the chosen structure from the slice after the one in view (Shift+W)",
+            "Copy the selected structure from the next slice (Shift+W)",
             report_errors(self.session, lambda: self.copy_neighbor_slice(1)),
         )
 
@@ -62,18 +64,18 @@ class DrawTools(QWidget):
         annotation = self.session.annotation
         self.grow_button = make_button(
             "Grow from scribbles",
-            "Propose what all painted structures grow to; paint some background beside them "
-            "first (key G)",
+            "Segment the painted structures from scribbles; also scribble some background nearby "
+            "first (G)",
             report_errors(self.session, self.grow_from_scribbles),
         )
         self.roi_controls = RoiControls(self.session, self.layers)
         self.accept_button = make_button(
-            "Accept", "Make the proposal part of the label (key A)",
+            "Accept", "Add the proposal to the label (A)",
             report_errors(self.session, annotation.accept_proposal),
         )  # fmt: skip
         self.discard_button = make_button(
             "Discard",
-            "Forget the proposal (key D)",
+            "Discard the proposal (D)",
             report_errors(self.session, annotation.discard_proposal),
         )
 
@@ -81,7 +83,7 @@ class DrawTools(QWidget):
         annotation, structures = self.session.annotation, self.structures
         self.smooth_button = make_button(
             "Smooth",
-            "Smooth the surface of the chosen structure, in the whole scan",
+            "Smooth the selected structure in the whole scan",
             report_errors(self.session, self.smooth),
         )
         self.smoothing_sigma = QDoubleSpinBox()
@@ -89,10 +91,10 @@ class DrawTools(QWidget):
         self.smoothing_sigma.setDecimals(1)
         self.smoothing_sigma.setValue(1.0)
         self.smoothing_sigma.setSuffix(" mm")
-        self.smoothing_sigma.setToolTip("How much is smoothed away")
+        self.smoothing_sigma.setToolTip("Standard deviation of the smoothing filter")
         self.fill_holes_button = make_button(
             "Fill holes",
-            "Fill what the chosen structure encloses",
+            "Fill holes inside the selected structure",
             report_errors(self.session, lambda: annotation.fill_holes(structures.value)),
         )
         self.keep_largest_button = make_button(
@@ -159,7 +161,7 @@ class DrawTools(QWidget):
         annotation = self.session.annotation
         blocked_reason = self.session.edit_blocked_reason()
         if annotation.operation:
-            blocked_reason = f"{annotation.operation.lower()} is at work"
+            blocked_reason = f"{annotation.operation.lower()} is running"
         for item in (
             self.fill_button,
             self.copy_previous_button,
@@ -171,7 +173,7 @@ class DrawTools(QWidget):
         ):
             set_enabled(item, blocked_reason)
         for item in (self.accept_button, self.discard_button):
-            set_enabled(item, "" if annotation.has_proposal else "nothing is proposed")
+            set_enabled(item, "" if annotation.has_proposal else "there is no proposal")
             item.setVisible(annotation.has_proposal)
         self.busy_label.setText(f"{annotation.operation}…" if annotation.operation else "")
         self.busy_label.setVisible(bool(annotation.operation))

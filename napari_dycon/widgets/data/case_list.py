@@ -16,14 +16,13 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import signals_blocked
 
 NAME, STATUS, PRIORITY, DICE = range(4)
-HEADERS = ("Case", "Status", "Next", "Dice")
+HEADERS = ("Case", "Status", "Priority", "Dice")
 HEADER_TIPS = (
-    "Scans of the project",
-    'How far a case is annotated; "valid.": kept for validation, never learned from',
-    "Which unlabeled cases to label next, 1 first: cases the network is uncertain about and that "
-    "are "
-    "unlike the labeled ones",
-    "Dice between label and newest prediction, mean over structures",
+    "Cases of the project",
+    'Annotation status; "val.": validation case, not used for training',
+    "Suggested labeling order, 1 first: cases with high uncertainty that differ from the labeled "
+    "ones",
+    "Dice of label and newest prediction, averaged over structures",
 )
 # Dots that differ in shape as well as in color.
 STATUS_MARKS = {
@@ -40,6 +39,7 @@ FILTERS: dict[str, Callable[[Case], bool]] = {
     "Reviewed": lambda case: case.status == Status.REVIEWED,
     "Validation": lambda case: case.split == "validation",
 }
+HEADER_MARGIN_PX = 22  # beside the text of narrow columns, to leave more room for names
 ICON_SIZE_PX = 26  # pixels
 MAX_SINGLE_UPDATES = 20  # rows that are written one after the other
 N_MEASURED_ROWS = 100  # rows by which the columns' widths are found
@@ -93,8 +93,11 @@ class CaseList(QTreeWidget):
         self.setMinimumHeight(110)
         header = self.header()
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        for column in (STATUS, PRIORITY, DICE):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(STATUS, QHeaderView.ResizeMode.ResizeToContents)
+        for column in (PRIORITY, DICE):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            text_width = header.fontMetrics().horizontalAdvance(HEADERS[column])
+            header.resizeSection(column, text_width + HEADER_MARGIN_PX)
         header.setStretchLastSection(False)
         header.setResizeContentsPrecision(N_MEASURED_ROWS)
         header.sortIndicatorChanged.connect(self._on_sort_changed)
@@ -237,9 +240,9 @@ def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
     """Write what is known of a case into its row."""
     mark, color = STATUS_MARKS[case.status]
     is_validation, suggestion = case.split == "validation", summary.suggestion
-    item.setText(STATUS, f"{mark} {case.status.display_name}{', valid.' if is_validation else ''}")
+    item.setText(STATUS, f"{mark} {case.status.display_name}{' (val.)' if is_validation else ''}")
     item.setForeground(STATUS, QColor(color) if color else item.foreground(NAME))
-    tip = "kept for validation: not used for training" if is_validation else ""
+    tip = "Validation case: not used for training" if is_validation else ""
     item.setToolTip(STATUS, tip)
     item.setText(
         PRIORITY, str(suggestion.rank) if suggestion and suggestion.score is not None else ""

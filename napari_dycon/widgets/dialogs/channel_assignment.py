@@ -40,7 +40,7 @@ from napari_dycon.widgets.window.helpers import make_button, make_hint_label
 ROW_HEIGHT_PX = 32
 MAX_ROWS_SHOWN = 12
 MARGIN_PX = 24
-NOT_CHOSEN = "choose…"
+NOT_CHOSEN = "select…"
 
 
 class ImageChoiceDelegate(QStyledItemDelegate):
@@ -124,7 +124,7 @@ class ChannelDialog(QDialog):
         examples: Sequence[Sequence[Path]] = (),
     ) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Which image is which channel?")
+        self.setWindowTitle("Assign channels")
         self._channels, self._examples = list(channels), examples
         self._candidates: dict[Path, ImageCandidate] = {}
         self._image_model = QStandardItemModel()
@@ -141,16 +141,16 @@ class ChannelDialog(QDialog):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.reason_label = make_hint_label("")
         self.add_button = make_button(
-            "Add a case", "One more row", lambda: self._add_row(CaseDraft("", ()))
+            "Add case", "Add a row", lambda: self._add_row(CaseDraft("", ()))
         )
         self.remove_button = make_button(
             "Remove",
-            "Leave the selected cases out; their files stay to be chosen",
+            "Remove the selected cases; their files can still be assigned",
             self._remove_rows,
         )
         self.more_button = make_button(
             "More files…",
-            "Add files to choose from, such as those of another folder",
+            "Add more files to choose from, e.g. from another folder",
             self._add_files,
         )
         self.buttons = QDialogButtonBox(
@@ -166,8 +166,8 @@ class ChannelDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.addWidget(
             make_hint_label(
-                "Each row becomes a case. What the names of the files tell is filled in; look "
-                "through it and correct what is wrong."
+                "Each row becomes a case. Channels were assigned by file name; check and correct "
+                "them."
             )
         )
         layout.addWidget(self.table, 1)
@@ -238,7 +238,7 @@ class ChannelDialog(QDialog):
         self._update_state()
 
     def _add_files(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileNames(self, "More files to choose from")
+        chosen, _ = QFileDialog.getOpenFileNames(self, "Add files")
         if chosen:
             candidates = inspect_files([Path(path) for path in chosen], self)
             self._add_candidates(candidates or ())
@@ -261,7 +261,7 @@ class ChannelDialog(QDialog):
         """What is missing, for a person; nothing when all is chosen."""
         rows = self._read_rows()
         if not rows:
-            return "There is no case yet. Add one, and choose an image for each channel."
+            return "There is no case yet. Add one and select an image for each channel."
         missing = [
             f"{name or 'A case'} has no image for {channel}"
             for name, images in rows
@@ -270,21 +270,21 @@ class ChannelDialog(QDialog):
         ]
         if missing:
             more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
-            return f"{missing[0]}{more}. Choose it, or remove the case."
+            return f"{missing[0]}{more}. Select it, or remove the case."
         if not all(name for name, _ in rows):
             return "A case has no name. Type one into its first column."
         names = [name.casefold() for name, _ in rows]
         if duplicates := [name for name, _ in rows if names.count(name.casefold()) > 1]:
-            return f"Two cases are called {duplicates[0]}. Change one of the names."
+            return f"Two cases are named {duplicates[0]}. Rename one of them."
         owner: dict[Path, str] = {}
         for name, images in rows:
             for path in images:
                 assert path is not None
                 if path in owner:
-                    users = name if owner[path] == name else f"{owner[path]} and for {name}"
+                    users = name if owner[path] == name else f"{owner[path]} and {name}"
                     return (
-                        f"{self._candidates[path].display_name} is chosen twice, for {users}. "
-                        "Choose another for one of them."
+                        f"{self._candidates[path].display_name} is assigned twice, to {users}. "
+                        "Select another image for one of them."
                     )
                 owner[path] = name
         return ""
@@ -299,9 +299,7 @@ class ChannelDialog(QDialog):
 def inspect_files(paths: Sequence[Path], window: QWidget) -> list[ImageCandidate] | None:
     """Look at files and folders in a thread; tell what is wrong, ``None`` when nothing came."""
     try:
-        return run_with_dialog(
-            "Looking at the files", lambda tell: candidates_from(paths, tell), window
-        )
+        return run_with_dialog("Reading files", lambda tell: candidates_from(paths, tell), window)
     except UserError as error:
         show_warning_box(window, "Files", str(error))
     except CancelledError:

@@ -43,7 +43,7 @@ class SeriesDialog(QDialog):
         self, series: Sequence[Series], n_single_images: int, parent: QWidget | None
     ) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Choose series")
+        self.setWindowTitle("Select series")
         self._series = list(series)
         self.table = QTreeWidget()
         self.table.setHeaderLabels(COLUMNS)
@@ -87,16 +87,16 @@ class SeriesDialog(QDialog):
 
         single_images_note = ""
         if n_single_images == 1:
-            single_images_note = " One single image is left out; it is no volume."
+            single_images_note = " One single image is ignored because it is not a volume."
         elif n_single_images:
             single_images_note = (
-                f" {n_single_images} single images are left out; they are no volumes."
+                f" {n_single_images} single images are ignored because they are not volumes."
             )
         layout = QVBoxLayout(self)
         layout.addWidget(
             make_hint_label(
-                f"This folder holds {len(self._series)} series. Tick those to open; each becomes a "
-                f"layer.{single_images_note}"
+                f"This folder contains {len(self._series)} series. Select those to open; each "
+                f"becomes a layer.{single_images_note}"
             )
         )
         layout.addWidget(self.table, 1)
@@ -138,13 +138,13 @@ def ask_to_resample(error: IrregularSlicesError, parent: QWidget | None) -> bool
     """Ask whether a series with uneven or tilted slices is to be resampled."""
     box = QMessageBox(parent)
     box.setObjectName("dycon-uneven")
-    box.setWindowTitle("Uneven slices")
+    box.setWindowTitle("Irregular slices")
     box.setIcon(QMessageBox.Icon.Question)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(f"{escape_control_characters(error.finding)}.")
     box.setInformativeText(
-        "Resample interpolates even, upright slices from them; the files stay as they are. Small "
-        "structures between slices that lie far apart can be lost or invented."
+        "Resampling interpolates regularly spaced, upright slices; the files are not changed. "
+        "Small structures between widely spaced slices may be lost or distorted."
     )
     resample = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
     cancel = box.addButton(QMessageBox.StandardButton.Cancel)

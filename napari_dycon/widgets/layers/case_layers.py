@@ -250,7 +250,7 @@ class CaseLayers(PaintedLayers):
             case.label = layer.data
         else:
             self.session.message.emit(
-                "warning", "The label layer was given other data; it is no longer saved from there."
+                "warning", "The data of the label layer was replaced; it is no longer saved."
             )
 
     def _on_layer_removed(self, event: Any) -> None:
@@ -265,5 +265,5 @@ class CaseLayers(PaintedLayers):
         self.session.save_label()
         self.session.label_writer = None
         self.session.message.emit(
-            "info", "The label layer was removed. Click the case again to bring it back."
+            "info", "The label layer was removed. Click the case again to restore it."
         )

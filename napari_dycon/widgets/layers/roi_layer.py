@@ -92,16 +92,16 @@ class RoiController(QObject):
         """Take the rectangle tool; where the box is in view, take hold of it."""
         self._session.require_case()
         if self._viewer.dims.ndisplay != 2:
-            raise UserError("Switch to the 2D view to draw a box.")
+            raise UserError("Switch to the 2D view to draw a region.")
         layer = self._ensure_layer()
         self._layers.set_visible("roi", True)
         self._viewer.layers.selection.active = layer
         self._removal_timer.stop()
         self._session.message.emit(
             "info",
-            "Drag a rectangle around what shall grow."
+            "Drag a rectangle around the region to grow in."
             if self._session.annotation.roi is None
-            else "Drag the box or its corners. Where a slice does not show it, draw it there.",
+            else "Drag the region or its corners, or draw it in a slice that does not show it.",
         )
 
     def finish_editing(self) -> None:
@@ -158,7 +158,7 @@ class RoiController(QObject):
                 return layer
             layer = RoiLayer(
                 ndim=3,
-                name="Box",
+                name="Region",
                 edge_color=ROI_COLOR,
                 face_color="transparent",
                 edge_width=0,  # lines of shapes are as uneven as voxels; the outline's are even
@@ -236,7 +236,7 @@ class RoiController(QObject):
     def _notify(self, roi: Box) -> None:
         slices = roi[self._layers.axis]
         self._session.message.emit(
-            "info", f"Growing stays inside the box, in slices {slices.start} to {slices.stop - 1}."
+            "info", f"Growing is limited to the region, slices {slices.start} to {slices.stop - 1}."
         )
 
     def _on_active_layer_changed(self, *_: object) -> None:

@@ -85,7 +85,7 @@ def _find_series(path: Path, window: QWidget) -> list[Series]:
 
     def search(folder: Path, deep: bool) -> list[Series]:
         return run_with_dialog(
-            "Looking for DICOM series",
+            "Searching for DICOM series",
             lambda tell: find_series(folder, recursive=deep, progress=tell),
             window,
         )
@@ -167,8 +167,7 @@ def compute_intensity_range(array: Array) -> tuple[float, float]:
 def _as_user_error(path: Path, error: Exception) -> UserError:
     if isinstance(error, MemoryError):
         return FileFormatError(
-            f"{path.name} does not fit into this computer's memory. Close other programs, or crop "
-            "the scan."
+            f"{path.name} does not fit into this computer's memory. Close other programs or crop the scan."
         )
     reason = getattr(error, "strerror", None) or "the disk or the network failed"
     return FileFormatError(f"{path.name} could not be read: {reason}. Is it still there?")

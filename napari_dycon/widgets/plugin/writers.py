@@ -51,7 +51,7 @@ def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str
         array = array.astype(np.uint8)
     elif array.dtype.kind not in "iuf":
         raise FileFormatError(
-            f"{_layer_name(attributes)} holds {array.dtype} values; expected plain numbers to save."
+            f"{_layer_name(attributes)} holds {array.dtype} values; expected numbers."
         )
     return _write_layer(path, array, data, attributes)
 
@@ -95,9 +95,8 @@ def _output_path(path: Path) -> Path:
     target = path.with_name(path.name + WRITABLE_SUFFIXES[0])
     if target.exists():
         raise UserError(
-            f"{target.name} is there already. Save under its whole name, with "
-            f"{WRITABLE_SUFFIXES[0]}, to "
-            "replace it, or under another name."
+            f"{target.name} already exists. To replace it, save under its full name with "
+            f"{WRITABLE_SUFFIXES[0]}; otherwise choose another name."
         )
     return target
 
@@ -106,18 +105,18 @@ def _require_3d(data: Any, attributes: Mapping[str, Any]) -> Array:
     name = _layer_name(attributes)
     if attributes.get("multiscale"):
         raise FileFormatError(
-            f"{name} holds the same image in several sizes (multiscale); expected one 3D array. "
-            "Save its full size as a layer of its own."
+            f"{name} is multiscale; expected one 3D array. Save its full resolution as a separate "
+            "layer."
         )
     if attributes.get("rgb"):
         raise FileFormatError(
-            f"{name} is in colors (RGB); expected one number a voxel. Split its channels first "
-            "(right click on the layer)."
+            f"{name} is an RGB image; expected one value per voxel. Split its channels first "
+            "(right-click the layer)."
         )
     if len(data.shape) != 3:
         raise FileFormatError(
-            f"{name} is {len(data.shape)}D; expected a 3D layer. Save each 3D part as a layer of "
-            "its own."
+            f"{name} is {len(data.shape)}D; expected a 3D layer. Save each 3D part as a separate "
+            "layer."
         )
     return np.asarray(data)
 
@@ -138,9 +137,9 @@ def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any])
     for other_name, candidate in others:
         if not np.allclose(_window_to_world(grid), _window_to_world(candidate), atol=TOLERANCE_MM):
             raise GeometryError(
-                f"{_layer_name(attributes)} lies over {first_name} and over {other_name}, "
-                "which are in different "
-                "places of the patient. Remove the scan it does not belong to, then save again."
+                f"{_layer_name(attributes)} overlaps {first_name} and {other_name}, which have "
+                "different positions in space. Remove the scan it does not belong to, then save "
+                "again."
             )
     return grid if matching else _create_grid(shape, _window_to_world(grid) @ layer_affine)
 
@@ -158,9 +157,8 @@ def _compute_layer_affine(attributes: Mapping[str, Any]) -> Affine:
         or np.any(scale * np.diag(affine)[:3] <= 0)
     ):
         raise GeometryError(
-            f"{_layer_name(attributes)} is turned, mirrored or sheared by its own settings; "
-            "expected "
-            "scale and translate alone. Reset its transform (rotate, shear, affine), then save."
+            f"{_layer_name(attributes)} is rotated, mirrored or sheared; expected scale and "
+            "translate only. Reset its transform (rotate, shear, affine), then save."
         )
     scale_translate = np.diag([*scale, 1.0])
     scale_translate[:3, 3] = np.asarray(attributes.get("translate", np.zeros(3)), dtype=np.float64)

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 from napari_dycon.engine.evaluation.label_comparison import StructureComparison, compare_structures
 from napari_dycon.session import Session
 
-COLUMNS = ("Structure", "Label ml", "Pred. ml", "Dice")
+COLUMNS = ("Structure", "Label (ml)", "Pred. (ml)", "Dice")
 ROW_HEIGHT_PX = 20  # pixels
 
 
@@ -23,8 +23,8 @@ class ComparisonTable(QTreeWidget):
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
         self.setToolTip(
-            "Volumes of label and prediction, and their Dice where somebody annotated.\n"
-            "While only some slices are annotated, the label's volume is that of what is painted"
+            "Volumes of label and prediction, and Dice over annotated voxels.\nIf only some "
+            "slices are annotated, the label volume is that of the painted voxels"
         )
         header = self.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)

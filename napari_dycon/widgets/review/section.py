@@ -23,14 +23,14 @@ from napari_dycon.widgets.window.helpers import (
 )
 
 ROLE_TEXTS = {
-    "label": ("Label", "What people drew"),
-    "prediction": ("Prediction", "What the network suggests"),
-    "uncertainty": ("Uncertainty", "Entropy of the prediction: where the network is uncertain"),
-    "disagreement": ("Disagreement", "Where student and teacher network differ"),
+    "label": ("Label", "Manual annotation"),
+    "prediction": ("Prediction", "Segmentation predicted by the network"),
+    "uncertainty": ("Uncertainty", "Entropy of the predicted probabilities"),
+    "disagreement": ("Disagreement", "Where the members of the ensemble disagree"),
     "difference": (
         "Difference",
-        "Where label and prediction part: green is added by the prediction, red missed by it, "
-        "yellow another structure",
+        "Where label and prediction differ. Green: only in the prediction, red: only in the "
+        "label, yellow: another structure",
     ),
 }
 
@@ -82,7 +82,7 @@ class ReviewSection(QWidget):
         grid.addWidget(
             make_slider(
                 layers.overlays.threshold,
-                "The heat maps show only what is more uncertain than this",
+                "Hide uncertainty and disagreement below this value",
                 layers.overlays.set_threshold,
             ),
             len(ROLE_TEXTS),
@@ -93,12 +93,12 @@ class ReviewSection(QWidget):
     def _build_prediction_buttons(self) -> None:
         self.predict_button = make_button(
             "Predict this case",
-            "Predict the shown case with the newest weights",
+            "Predict the current case with the newest model",
             report_errors(self.session, self._predict_case),
         )
         self.predict_all_button = make_button(
             "Predict all unlabeled",
-            "Predict every unlabeled case",
+            "Predict all unlabeled cases",
             report_errors(self.session, self._predict_all),
         )
 
@@ -117,26 +117,26 @@ class ReviewSection(QWidget):
         )
         self.next_case_button = make_button(
             "Next case",
-            "Show the unlabeled case most worth labeling next (key J)",
+            "Show the unlabeled case with the highest priority (J)",
             report_errors(self.session, self.next_case),
         )
 
     def _build_accept_buttons(self) -> None:
         self.accept_button = make_button(
-            "Accept all",
-            "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
+            "All",
+            "Replace the label of this case with the prediction; Ctrl+Z undoes it",
             report_errors(self.session, self.accept_prediction),
         )
         self.accept_structure_button = make_button(
             "Structure",
-            "Accept the structure that is chosen under Annotate, in the whole scan",
+            "Accept the structure selected under Annotate in the whole scan",
             report_errors(
                 self.session, lambda: self.accept_prediction(classes=[self.layers.brush_value])
             ),
         )
         self.accept_slice_button = make_button(
             "Slice",
-            "Accept the prediction in the slice in view",
+            "Accept the prediction in the current slice",
             report_errors(self.session, self.accept_slice),
         )
         self.accept_component_button = make_button(
@@ -146,7 +146,7 @@ class ReviewSection(QWidget):
         )
         self.accept_brush_button = make_button(
             "Brush",
-            "Paint over what is right: the brush takes the prediction over into the label",
+            "Copy the prediction to the label wherever you paint",
             report_errors(self.session, self._accept_with_brush),
         )
 
@@ -159,8 +159,13 @@ class ReviewSection(QWidget):
             (self.predict_button, self.predict_all_button),
             (self.previous_region_button, self.next_region_button, self.next_case_button),
             (self.hotspot_label,),
-            (self.accept_button, self.accept_structure_button),
-            (self.accept_slice_button, self.accept_component_button, self.accept_brush_button),
+            (
+                QLabel("Accept"),
+                self.accept_button,
+                self.accept_structure_button,
+                self.accept_slice_button,
+            ),
+            (self.accept_component_button, self.accept_brush_button),
         ):
             line = QHBoxLayout()
             for item in buttons:
@@ -176,7 +181,7 @@ class ReviewSection(QWidget):
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
         has_weights = bool(project and any(run.has_weights for run in project.runs.list()))
-        no_view = "" if case else "choose a case in the list first"
+        no_view = "" if case else "select a case in the list first"
         no_weights = "" if has_weights else "train first"
         if project and project.read_only_reason:
             no_weights = project.read_only_reason or ""
@@ -198,13 +203,13 @@ class ReviewSection(QWidget):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
         number, count, seen = self.session.review.hotspot_progress()
         count_text = f"{count} uncertain region{'s' if count > 1 else ''}"
-        position_text = f"Place {number} of {count}" if number else count_text
-        self.hotspot_label.setText(f"{position_text}, {seen} seen" if count else "")
+        position_text = f"Region {number} of {count}" if number else count_text
+        self.hotspot_label.setText(f"{position_text}, {seen} viewed" if count else "")
         self.source_label.setText(self._describe(case))
 
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:
-            return "No case is shown."
+            return "No case selected."
         if case.prediction is None:
             return f"{case.id} has no prediction yet."
         return f"Prediction of run {case.run} for {case.id}."
@@ -235,7 +240,7 @@ class ReviewSection(QWidget):
 
     def _show_hotspot(self, position_mm: tuple[float, float, float] | None) -> None:
         if position_mm is None:
-            self.session.message.emit("info", "Nothing in this case is notably uncertain.")
+            self.session.message.emit("info", "No uncertain regions in this case.")
         else:
             self.layers.center_on(position_mm)
 
@@ -248,7 +253,7 @@ class ReviewSection(QWidget):
                 report_errors(self.session, self.session.show_case)(candidates[0].case)
                 self.session.message.emit("info", f"{candidates[0].case}: {candidates[0].reason}.")
             else:
-                self.session.message.emit("info", "Every case of the training set is labeled.")
+                self.session.message.emit("info", "All training cases are labeled.")
 
         def on_error(error: Exception) -> None:
             self.session.message.emit("error", str(error))
@@ -277,5 +282,7 @@ class ReviewSection(QWidget):
     def _accept_with_brush(self) -> None:
         self.layers.accept_with_brush()
         self.session.message.emit(
-            "info", "Paint over what is right. Choose Paint under Annotate to paint freely again."
+            "info",
+            "Paint to copy the prediction to the label. Press Paint under Annotate to "
+            "paint normally again.",
         )

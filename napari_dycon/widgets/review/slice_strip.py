@@ -23,8 +23,8 @@ COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR = (
     (128, 128, 128, 85),
 )
 TIP = (
-    "Curve: uncertainty of the network in each slice. Bar: which slices are annotated (blue: "
-    "finished, light blue: begun, gray: not yet). Click to go there."
+    "Curve: uncertainty of each slice. Bar: annotation of each slice (blue: complete, light "
+    "blue: partial, gray: none). Click to go to a slice."
 )
 AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")
 

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 Event = dict[str, Any]
 MAX_POINTS = 4000
-CURVES = (("loss", "#e69f00", "loss (labeled)"), ("dice", "#56b4e9", "validation Dice"))
+CURVES = (("loss", "#e69f00", "Loss (labeled)"), ("dice", "#56b4e9", "Validation Dice"))
 
 
 class LearningCurves(QWidget):
@@ -42,7 +42,7 @@ class LearningCurves(QWidget):
             self._plots.append(plot)
             layout.addWidget(plot)
         self._plots[1].setXLink(self._plots[0])
-        self._plots[1].setLabel("bottom", "step")
+        self._plots[1].setLabel("bottom", "Step")
         self._plots[1].setYRange(0, 1, padding=0.02)
         self._plots[1].hide()
         self.clear()

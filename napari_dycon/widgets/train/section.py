@@ -76,27 +76,27 @@ class TrainSection(QWidget):
     def _build_settings(self) -> None:
         self.method = self._make_combo_box(
             METHOD_TEXTS,
-            "All but the last learn from labeled and unlabeled scans;\n"
-            "DyCON is the one this program is made for, the others are there to compare",
+            "All methods except the last also use unlabeled scans.\nDyCON is the default; the "
+            "others are provided for comparison",
         )
-        self.preset = self._make_combo_box({n: n for n in list_presets()}, "The recipe of settings")
+        self.preset = self._make_combo_box({n: n for n in list_presets()}, "Training settings")
         for index, name in enumerate(list_presets()):
             self.preset.setItemData(index, describe_preset(name), Qt.ItemDataRole.ToolTipRole)
         self.preset.setCurrentText("default")
         self.device = self._make_combo_box(
-            DEVICE_TEXTS, "Where to compute; automatic prefers a GPU"
+            DEVICE_TEXTS, "Device to train on; Automatic uses a GPU if available"
         )
         self.minutes = _make_minutes_box()
         self.init_checkbox = QCheckBox("Initialize from previous run")
         self.init_checkbox.setToolTip(
-            "Go on from what the previous run learned instead of from scratch"
+            "Start from the weights of the previous run instead of from scratch"
         )
 
     def _build_buttons(self) -> None:
         session = self.session
         self.start_button = make_button(
             "Train",
-            "Train in the background; you can keep working",
+            "Train in the background while you keep working",
             report_errors(session, self.start),
         )
         self.pause_button = make_button(
@@ -104,7 +104,7 @@ class TrainSection(QWidget):
         )
         self.stop_button = make_button(
             "Stop",
-            "End the training and keep what it learned",
+            "Stop training and save the model",
             report_errors(session, session.stop),
         )
 
@@ -211,7 +211,7 @@ class TrainSection(QWidget):
         elif project.read_only_reason:
             start_blocked_reason = project.read_only_reason or ""
         elif not is_idle:
-            start_blocked_reason = f"run {status.run} is at work"
+            start_blocked_reason = f"run {status.run} is running"
         elif not project.has_labeled_cases():
             start_blocked_reason = "no case is labeled yet"
         set_enabled(self.start_button, start_blocked_reason)
@@ -271,8 +271,5 @@ def _make_minutes_box() -> QSpinBox:
     minutes.setSuffix(" min")
     arrow_width_px = 60  # pixels that napari's theme gives to them
     minutes.setMinimumWidth(minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px)
-    minutes.setToolTip(
-        "How long to train, whatever steps the recipe speaks of; you can stop earlier and keep "
-        "the result"
-    )
+    minutes.setToolTip("Maximum training time. You can stop earlier and keep the model")
     return minutes

@@ -98,7 +98,8 @@ class CloseHandler(QObject):
             if not self._has_warned:
                 self._has_warned = True
                 session.message.emit(
-                    "error", f"Not closed, your last strokes are not saved: {error}"
+                    "error",
+                    f"The window stays open because your last edits could not be saved: {error}",
                 )
                 return False
             try:
@@ -106,7 +107,8 @@ class CloseHandler(QObject):
             except DyconError as rescue_error:
                 session.message.emit(
                     "error",
-                    f"Not closed, your last strokes could not be kept anywhere: {rescue_error}",
+                    "The window stays open because your last edits could not be saved anywhere: "
+                    f"{rescue_error}",
                 )
                 return False
         return True
@@ -121,9 +123,9 @@ class CloseHandler(QObject):
 
         prompt = UserPrompt(
             "Training is running",
-            f"Run {session.status.run} is being trained. It can continue without this window: open "
-            "the project again, and you see how far it is.",
-            (("Keep training", lambda: None), ("Stop and keep what it learned", stop)),
+            f"Run {session.status.run} is still training. It can continue after this window is "
+            "closed; reopen the project to see its progress.",
+            (("Keep training", lambda: None), ("Stop and save", stop)),
         )
         self._is_prompting = True
         try:

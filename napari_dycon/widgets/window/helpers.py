@@ -39,7 +39,7 @@ def set_enabled(widget: QWidget, disabled_reason: str | None) -> None:
     tip = str(widget.property("dycon_tip") or "")
     widget.setEnabled(not disabled_reason)
     widget.setToolTip(
-        f"{tip}\nNot now: {escape_rich_text(disabled_reason)}" if disabled_reason else tip
+        f"{tip}\nUnavailable: {escape_rich_text(disabled_reason)}" if disabled_reason else tip
     )
 
 

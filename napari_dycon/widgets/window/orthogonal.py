@@ -14,7 +14,7 @@ from napari_dycon.widgets.layers.roi_layer import RoiLayer
 from napari_dycon.widgets.window.helpers import set_enabled
 
 PACKAGE_NAME = "napari_orthogonal_views"
-BUTTON_TIP = "Slices from all three sides at once, where one can paint too"
+BUTTON_TIP = "Axial, coronal and sagittal views; you can paint in each"
 INSTALL_HINT = "napari-orthogonal-views is not installed; pip install napari-orthogonal-views"
 
 

@@ -52,7 +52,11 @@ def build_shortcuts(
         Shortcut(
             "W", "copy the structure from the previous slice", lambda: tools.copy_neighbor_slice(-1)
         ),
-        Shortcut("Shift-W", "copy it from the next slice", lambda: tools.copy_neighbor_slice(1)),
+        Shortcut(
+            "Shift-W",
+            "copy the structure from the next slice",
+            lambda: tools.copy_neighbor_slice(1),
+        ),
         Shortcut("G", "grow from scribbles", tools.grow_from_scribbles),
         Shortcut(
             "Shift-G",

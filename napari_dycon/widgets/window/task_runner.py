@@ -189,7 +189,7 @@ def update_progress(bar: progress, title: str, event: Event) -> None:
         bar.set_description(f"{title}: {event['case']}{suffix}")
     elif kind in ("preparing", "warps"):
         fraction = event["done"] / max(event["total"], 1)
-        activity = "matching shapes" if kind == "warps" else "preparing scans"
+        activity = "registering scans" if kind == "warps" else "preparing scans"
         bar.set_description(f"{title}: {activity}")
         if fraction >= 1.0:
             fraction = 0.0
