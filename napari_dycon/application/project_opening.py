@@ -1,4 +1,4 @@
-"""Opening a project: whose it is, who else has it open, and whether it is only looked at."""
+"""Opening of projects: trust, other open sessions, read-only access."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ READ_ONLY_REASON = "it was opened for viewing only"
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A project, who else has it open, and where a stranger's reads from outside its folder."""
+    """A project, other sessions that have it open, and external folders of an untrusted one."""
 
     project: Project
     other_sessions: list[OpenSession]
@@ -32,7 +32,7 @@ class OpenRequest:
 
 
 class ProjectOpener:
-    """Opens and closes projects, and marks the open one for other sessions."""
+    """Opens and closes projects, and maintains the session marker."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class ProjectOpener:
         self._task_runner.submit(read_project, self._confirm_untrusted, self._state.report_error)
 
     def set_project(self, project: Project) -> None:
-        """Close the open project and take over one that was opened or made elsewhere."""
+        """Close the open project and use one that is already loaded."""
         state = self._state
         try:
             self.close()
-        except DyconError as error:  # reported; a drive that is gone must not block the user
+        except DyconError as error:  # reported; a disconnected drive must not block the user
             if not state.can_prompt:
                 raise
 
@@ -91,7 +91,7 @@ class ProjectOpener:
         self._run_controller.attach()
 
     def close(self) -> None:
-        """Save what was drawn and close the project; see ``Session.close_project``."""
+        """Save the label and close the project; see ``Session.close_project``."""
         state = self._state
         self._autosaver.flush()
         state.project = state.case = None
@@ -102,7 +102,7 @@ class ProjectOpener:
         state.project_changed.emit(None)
 
     def register(self, project: Project) -> None:
-        """Tell others that the project is open here, or the person that it is only shown."""
+        """Create the session marker, or notify the user that the project is read-only."""
         if project.read_only_reason:
             text = f"{project.name} is read-only: {project.read_only_reason}."
             self._state.message.emit("warning", text)
@@ -111,13 +111,13 @@ class ProjectOpener:
             self._marker.create()
 
     def unregister(self) -> None:
-        """Tell others that the project is not open here any longer."""
+        """Remove the session marker."""
         if self._marker is not None:
             self._marker.remove()
             self._marker = None
 
     def _confirm_untrusted(self, request: OpenRequest) -> None:
-        """Ask before a project that came from elsewhere reads scans from outside its folder."""
+        """Ask before an untrusted project reads scans from outside its folder."""
         state, project = self._state, request.project
         if not request.external_folders:
             self._confirm_shared(request)
@@ -145,7 +145,7 @@ class ProjectOpener:
         )
 
     def _confirm_shared(self, request: OpenRequest) -> None:
-        """Ask whether only to look at a project that somebody else has open."""
+        """Ask whether to open a project read-only that is open in another session."""
         state, project = self._state, request.project
         is_open_here = self._marker is not None and self._marker.belongs_to(project.path)
         if is_open_here or project.read_only_reason or not request.other_sessions:
@@ -174,7 +174,7 @@ class ProjectOpener:
 
 
 def external_folders_message(project: Project, folders: Sequence[Path]) -> str:
-    """Say of a project that came from elsewhere where it reads from."""
+    """Describe the external folders of an untrusted project."""
     names = ", ".join(map(str, folders[:MAX_NAMED]))
     more = f" and {len(folders) - MAX_NAMED} more" if len(folders) > MAX_NAMED else ""
     return (

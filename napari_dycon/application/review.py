@@ -1,4 +1,4 @@
-"""Predictions of the case in view: made, read again, gone through, accepted."""
+"""Review of predictions: predict, reload, navigate hotspots, accept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Position = tuple[float, float, float]
 
 
 class Review:
-    """Requests, shows, walks through and accepts predictions."""
+    """Requests, reloads, navigates and accepts predictions."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Review:
         self._editor = editor
         self._autosaver = autosaver
         self.is_predicting = False
-        # Places that were looked at, of each case's prediction by each run.
+        # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
-        self._hotspot_index = -1  # number of the place in view
+        self._hotspot_index = -1  # index of the current hotspot
         state.case_shown.connect(self._on_case_changed)
         state.project_closed.connect(self._on_project_closed)
 
@@ -78,7 +78,7 @@ class Review:
         self._followers.follow(f"Predicting with {chosen.id}", events, on_event)
 
     def refresh(self, case_id: str) -> None:
-        """Read the newest prediction of the case in view again."""
+        """Reload the newest prediction of the active case."""
         state = self._state
         case, project = state.case, state.project
         if case is None or project is None or case.id != case_id:
@@ -101,12 +101,12 @@ class Review:
             lambda: load_prediction(project, snapshot), on_done, state.report_error
         )
 
-    # ---- Uncertain places --------------------------------------------------------------------
+    # ---- Uncertain regions -------------------------------------------------------------------
 
     def step_hotspot(self, direction: int) -> Position | None:
-        """Next place that was not looked at yet (``step`` 1), or the one before (-1), in mm.
+        """Return the next unviewed hotspot (``direction`` 1) or the previous one (-1), in mm.
 
-        Places are ranked by their mass. Once all were seen, they come again in order.
+        Hotspots are ranked by mass. Once all have been viewed, they repeat in order.
         """
         case = self._state.require_case()
         count = len(case.hotspots)
@@ -128,7 +128,7 @@ class Review:
         return z, y, x
 
     def hotspot_progress(self) -> tuple[int, int, int]:
-        """Number of the place in view (1 for the first, 0 for none), how many, how many seen."""
+        """Return the number of the current hotspot (0 for none), their count, and viewed ones."""
         case = self._state.case
         if case is None:
             return 0, 0, 0
@@ -157,7 +157,7 @@ class Review:
         slice_: tuple[int, int] | None,
         component: tuple[int, int, int] | None,
     ) -> int:
-        """Make the prediction the label; see ``Session.accept_prediction``."""
+        """Replace the label with the prediction; see ``Session.accept_prediction``."""
         case = self._state.require_case()
         prediction = case.prediction
         if prediction is None:
@@ -184,7 +184,7 @@ class Review:
 
 
 def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:
-    """Connected piece of the predicted structure that holds a voxel."""
+    """Return the connected component of the predicted structure that contains a voxel."""
     is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
     value = int(prediction[voxel]) if is_inside else 0
     if not value:

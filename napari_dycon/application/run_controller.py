@@ -1,4 +1,4 @@
-"""The run at work: started, attached to, paused, stopped, and followed through its events."""
+"""Control of the active run: start, attach, pause, stop, follow events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RunController:
         self._autosaver = autosaver
         self._review = review
         self._run: Run | None = None
-        self.remote_host = ""  # which other machine the run is at work on, as in " on ward-3"
+        self.remote_host = ""  # other machine that trains the run, as in " on ward-3"
         state.project_closed.connect(self.detach)
         state.case_shown.connect(self.request_preview)
 
@@ -46,7 +46,7 @@ class RunController:
         state = self._state
         project = state.require_project()
         if self.remote_host:
-            self.detach()  # it goes on there, and is no reason not to train here
+            self.detach()  # it continues there and does not prevent training here
         if state.run_status.phase != "idle":
             raise BusyError(
                 f"Run {state.run_status.run} is running. Stop it before starting another."
@@ -75,7 +75,7 @@ class RunController:
         return run.id
 
     def send_command(self, command: str) -> None:
-        """Write "run", "pause" or "stop" where the engine looks for it."""
+        """Send "run", "pause" or "stop" to the engine."""
         if self._run is None:
             raise UserError("No run is active.")
         self._state.require_project().require_writable()
@@ -88,7 +88,7 @@ class RunController:
             )
 
     def wait(self, timeout_s: float | None) -> None:
-        """Block until no run and no prediction is at work."""
+        """Block until no run and no prediction is active."""
         start_time = time.monotonic()
         state = self._state
         while state.run_status.phase != "idle" or self._review.is_predicting:
@@ -99,7 +99,7 @@ class RunController:
             time.sleep(0.05)
 
     def attach(self) -> None:
-        """Follow a run of the project that is still at work, from its first event."""
+        """Follow a run of the project that is still running, from its first event."""
         project = self._state.project
         if project is None:
             return
@@ -119,17 +119,17 @@ class RunController:
             self._follow_run(run)
 
     def detach(self) -> None:
-        """Let go of the run; it goes on by itself."""
+        """Stop following the run; it continues by itself."""
         self._run, self.remote_host = None, ""
         self._state.set_run_status(RunStatus())
 
     def request_preview(self, *_: object) -> None:
-        """Ask the run for previews of the case in view."""
+        """Request previews of the active case from the run."""
         project, case = self._state.project, self._state.case
         if self._run is None or case is None or project is None:
             return
         if not project.read_only_reason:
-            # A full disk must not keep the case from being shown: strokes would go to the old one.
+            # A full disk must not prevent the case from being shown.
             with contextlib.suppress(DyconError):
                 self._run.write_control(preview=case.id)
 
@@ -139,7 +139,7 @@ class RunController:
 
     def _on_event(self, run: Run, event: Event) -> None:
         state, kind = self._state, event.get("event")
-        # "waiting" is only there so that a worker can be ended between events.
+        # "waiting" only lets a worker stop between events.
         if kind == "waiting" or self._run is None or run != self._run:
             return
         if kind in engine_process.FINAL_EVENTS:

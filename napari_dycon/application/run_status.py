@@ -1,4 +1,4 @@
-"""How a run stands, worked out from the events it sent: a pure function, no state."""
+"""Status of a run, derived from its events by a pure function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopp
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """How the run at work stands; ``remaining_s`` in seconds."""
+    """Status of the active run; ``remaining_s`` in seconds."""
 
     phase: RunPhase = "idle"
     run: str | None = None
@@ -59,7 +59,7 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
 
 
 def _resolve_phase(status: RunStatus, phase: RunPhase) -> RunPhase:
-    """A run that was asked to stop shows that until it has ended."""
+    """A stopping run keeps that phase until it has ended."""
     return "stopping" if status.phase == "stopping" else phase
 
 

@@ -1,4 +1,4 @@
-"""The history of training rounds: what each learned from and how well it did."""
+"""Training history: labeled cases, steps and validation Dice of each run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from napari_dycon.core.sequences import subsample
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-MAX_CURVE_POINTS = 400  # of a curve; more cannot be seen
+MAX_CURVE_POINTS = 400  # more would not be visible
 Curve = list[tuple[float, float]]
 
 
@@ -22,13 +22,13 @@ class RunSummary:
     steps: int
     dice: float | None
     init_from: str | None
-    outcome: str  # "finished", "stopped", "failed", or "" while it is at work
+    outcome: str  # "finished", "stopped", "failed", or "" while it is running
     loss: Curve  # over steps, of the labeled patches
     validation: Curve  # Dice over steps
 
 
 def read_training_history(project: Project) -> list[RunSummary]:
-    """All runs of a project that got as far as a step, the oldest first."""
+    """Return all runs of a project with at least one step, the oldest first."""
     summaries = [_summarize_run(run) for run in project.runs.list()]
     return [summary for summary in summaries if summary.steps]
 
@@ -70,7 +70,7 @@ def _summarize_run(run: Run) -> RunSummary:
 
 
 def label_gain_summary(history: list[RunSummary]) -> str:
-    """In a sentence, whether more labels still help; empty while that cannot be said.
+    """Summarize in a sentence whether more labels still help; empty if unknown.
 
     The best Dice with the most labels is compared to the best with fewer.
     """

@@ -1,7 +1,7 @@
-"""The whole loop on the built-in cohort: create scans, train on four labels, predict, evaluate.
+"""The complete workflow on the built-in dataset: create scans, train, predict, evaluate.
 
-Four of sixteen synthetic scans are labeled, two more are kept for validation, the rest has no
-label to learn from; only the report reads their true labels, to compare predictions with them.
+Four of sixteen synthetic scans are labeled and two are used for validation. The rest are unlabeled;
+only the report reads their reference labels, to evaluate the predictions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Event = dict[str, Any]
 OnEvent = Callable[[Event], None]
 DEMO_MARKER = ".napari-dycon-demo"
 N_CASES, N_LABELED, N_VALIDATION = 16, 4, 2
-TIME_LIMIT_S = 240.0  # when no number of steps is given
+TIME_LIMIT_S = 240.0  # if no number of steps is given
 
 
 def run_headless(out: Path, *, steps: int | None, on_event: OnEvent) -> None:
@@ -41,7 +41,7 @@ def run_headless(out: Path, *, steps: int | None, on_event: OnEvent) -> None:
 
 
 def make_demo_config(steps: int | None) -> TrainConfig:
-    """Make the settings of the demo's run, limited by steps or else by time."""
+    """Create the configuration of the demo run, limited by steps or else by time."""
     if steps is not None:
         return make_config("dycon", steps=steps)
     return make_config("dycon", time_limit=TIME_LIMIT_S)
@@ -103,7 +103,7 @@ def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
 
     run = project.runs.get()
     prediction_folder = project.path / "predictions" / run.id
-    # Cases that were only previewed while they were looked at belong to other groups.
+    # Cases that were only previewed belong to other splits.
     unlabeled_ids = {case.id for case in project.unlabeled_cases()}
     results_folder = out / "results"
     results_folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The demo in napari: train, watch, predict, report, and screenshots."""
+"""The demo in napari: train, predict, report, screenshots."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
     ----------
     out : folder of the demo
     steps : of training; without it, it ends after ``TIME_LIMIT_S``
-    close : save pictures of the window at the end and close it
+    close : save screenshots at the end and close the window
     on_event : called with every event of the engine, and with ``demo`` events that hold a message
     """
     project = create_demo_project(out, on_event)
@@ -99,7 +99,7 @@ def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> lis
             panel.layers.center_on(position)
             viewer.reset_view()
     except DyconError:
-        pass  # nothing is shown or predicted, and the picture shows that
+        pass  # no case or prediction is shown
     close_notifications()  # they would hide the scan
     paths = []
     for theme, tab in (("dark", 2), ("light", 1)):

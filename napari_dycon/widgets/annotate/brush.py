@@ -1,4 +1,4 @@
-"""The brush: what it paints, its size in millimeters, and the gray values it may reach."""
+"""Controls of the brush: value, diameter in millimeters, and intensity limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class BrushControls(QWidget):
-    """Napari's brush in the terms of a person who labels."""
+    """Value, size and intensity limits of napari's brush."""
 
     def __init__(self, session: Session, layers: CaseLayers, structures: StructureList) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class BrushControls(QWidget):
         self._refresh()
 
     def select_value(self, value: int) -> None:
-        """Take the brush to paint a value."""
+        """Activate the brush to paint a value."""
         layer = self.layers.find_layer("label")
         if layer is not None:
             self.layers.viewer.layers.selection.active = layer
@@ -105,7 +105,7 @@ class BrushControls(QWidget):
             layer.mode = "paint"
 
     def pick_at(self, position_mm: tuple[float, ...]) -> None:
-        """Limit painting to gray values like those at a place in mm."""
+        """Limit painting to intensities like those at a position in mm."""
         case = self.session.case
         if case is not None:
             z, y, x = (
@@ -157,7 +157,7 @@ class BrushControls(QWidget):
                 self.high.setValue(intensity_range[1])
 
     def _pick_on_next_click(self) -> None:
-        """Let the next click into the canvas choose the range."""
+        """Set the range from the next click in the canvas."""
 
         def on_click(voxel: tuple[int, int, int]) -> None:
             report_errors(self.session, self._pick_range)(voxel)

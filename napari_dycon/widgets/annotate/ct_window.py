@@ -1,4 +1,4 @@
-"""Windows of Hounsfield units in which CT is looked at."""
+"""CT windows: ranges of Hounsfield units."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QWidget
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
-# Usual centers and widths of radiology, as lowest and highest value shown.
+# Usual radiology presets, as lowest and highest value shown.
 WINDOWS_HU: dict[str, tuple[float, float] | None] = {
     "Full range": None,
     "Soft tissue": (-160.0, 240.0),
@@ -19,7 +19,7 @@ DEFAULT = "Soft tissue"
 
 
 class CtWindow(QWidget):
-    """Choice of a window, there only while a CT is shown."""
+    """Selection of a CT window, visible only while a CT is shown."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()

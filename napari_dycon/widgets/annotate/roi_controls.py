@@ -1,4 +1,4 @@
-"""Buttons of the box that growing stays in, and the slices it reaches."""
+"""Controls of the region of interest that limits growing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class RoiControls(QWidget):
-    """First and last slice of the box; ``draw_button`` and ``remove_button`` are put elsewhere by
-    the caller."""
+    """First and last slice of the region; the caller places ``draw_button`` and
+    ``remove_button``."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class RoiControls(QWidget):
         self._refresh()
 
     def disconnect_events(self) -> None:
-        """Let go of the viewer."""
+        """Disconnect from the viewer."""
         self.layers.viewer.dims.events.order.disconnect(self._refresh)
         self.layers.viewer.dims.events.ndisplay.disconnect(self._refresh)
 

@@ -1,4 +1,4 @@
-"""Annotate: choose a structure, paint and let the tools draw, say what is finished."""
+"""The *Annotate* section: structures, brush, tools and completion status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class AnnotateSection(QWidget):
-    """Structures, brush, tools, and the three ways to say "done"."""
+    """Structures, brush, tools, and buttons that mark slices and scans as complete."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class AnnotateSection(QWidget):
         self._refresh()
 
     def mark_slice_complete(self) -> None:
-        """Declare the rest of the slice in view to be background."""
+        """Set unannotated voxels of the current slice to background."""
         if self.layers.viewer.dims.ndisplay != 2:
             self.session.message.emit("warning", "Switch to the 2D view to mark a slice complete.")
             return

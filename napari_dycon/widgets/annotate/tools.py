@@ -1,4 +1,4 @@
-"""Tools that draw for a person: fill between slices, grow, tidy."""
+"""Annotation tools: interpolation, growing from scribbles, morphological clean-up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 
 class DrawTools(QWidget):
-    """Buttons; each is one step of napari's undo, and growing shows a proposal first."""
+    """Buttons of the annotation tools. Each edit is one undo step; growing shows a proposal
+    first."""
 
     def __init__(self, session: Session, layers: CaseLayers, structures: StructureList) -> None:
         super().__init__()
@@ -130,7 +131,7 @@ class DrawTools(QWidget):
                     grid.addWidget(item, row, column, 1, span)
 
     def fill_between(self) -> None:
-        """Fill the chosen structure, or all of them, across the axis in view."""
+        """Interpolate the selected structure, or all of them, along the current axis."""
         project = self.session.project
         values = [self.structures.value]
         if self.all_checkbox.isChecked() and project is not None:
@@ -144,12 +145,12 @@ class DrawTools(QWidget):
         self.session.annotation.smooth(self.structures.value, self.smoothing_sigma.value())
 
     def grow_from_scribbles(self) -> None:
-        """Propose what structures grow to from their strokes, inside the box if there is one."""
+        """Propose a segmentation from scribbles, inside the region of interest if there is one."""
         self.layers.roi.finish_editing()
         self.session.annotation.grow(margin_mm=float(get_preferences().annotate.grow_margin_mm))
 
     def copy_neighbor_slice(self, step: int) -> None:
-        """Copy the chosen structure from a neighbor of the slice in view."""
+        """Copy the selected structure from a neighboring slice to the current one."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to copy a slice.")
         current_slice = self.layers.slice_index

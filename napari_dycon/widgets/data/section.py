@@ -1,4 +1,4 @@
-"""Data: open or make a project, and the list of its cases."""
+"""The *Data* section: open or create a project, and list its cases."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ NO_PROJECT_TEXT = "Open a project, or create one with New…"
 
 
 class DataSection(QWidget):
-    """Project buttons above a list of cases; a click on a case shows it."""
+    """Project buttons above the list of cases; clicking a case shows it."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._clicked_case = ""  # case that was clicked last
+        self._clicked_case = ""  # last clicked case
         self.title_label = make_plain_label(NO_PROJECT_TEXT)
         self.title_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = make_button(
@@ -93,7 +93,7 @@ class DataSection(QWidget):
         self._on_project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
-        """Open a project folder, or offer to make a project from a folder of scans."""
+        """Open a project folder, or offer to create a project from a folder of scans."""
         if Project.is_project(path) or path.name == "project.json":
             self.session.open_project(path)
         elif path.is_dir():
@@ -131,7 +131,7 @@ class DataSection(QWidget):
             report_errors(self.session, self.session.add_cases)(chosen)
             return
         examples = report_errors(self.session, self.session.import_export.list_example_files)()
-        if examples is None:  # what is wrong was told
+        if examples is None:  # the error was reported
             return
         paths = [Path(path) for path in chosen]
         if scans := self._assign_channels(paths, project.channels, examples):
@@ -143,7 +143,7 @@ class DataSection(QWidget):
         channels: Sequence[str],
         examples: Sequence[Sequence[Path]] = (),
     ) -> list[Scan]:
-        """Let a person say which image is which channel; nothing when they cancel."""
+        """Let the user assign images to channels; returns an empty list when cancelled."""
         candidates = inspect_files(paths, self.window())
         if candidates is None:
             return []
@@ -200,7 +200,7 @@ class DataSection(QWidget):
             report_errors(self.session, self.session.show_case)(item.text(0))
 
     def _on_item_clicked(self, item: QTreeWidgetItem, _: int) -> None:
-        """Bring back a case whose layer was removed, or that could not be read before."""
+        """Show a case again whose layer was removed or that could not be read before."""
         case = self.session.case
         is_shown = case is not None and case.id == item.text(0)
         if self._clicked_case == item.text(0) and (

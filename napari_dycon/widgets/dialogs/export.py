@@ -1,4 +1,4 @@
-"""Dialog that asks what to export, and how."""
+"""Export dialog."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FORMAT_HINTS = {
 
 
 class ExportDialog(QDialog):
-    """Format, folder, and what only some formats need."""
+    """Format, folder and options of an export."""
 
     def __init__(self, parent: QWidget, project: Project) -> None:
         super().__init__(parent)
@@ -72,7 +72,7 @@ class ExportDialog(QDialog):
         self._form.addRow("Include", self.mask_source)
         self._form.addRow("", self.uncertainty)
         self._form.addRow("", self.keep_identity)
-        self._terms_widget = QWidget()  # hidden as a whole: Qt keeps room between hidden rows
+        self._terms_widget = QWidget()  # hidden as a whole: Qt keeps spacing between hidden rows
         rows = QFormLayout(self._terms_widget)
         rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
@@ -158,14 +158,14 @@ class ExportDialog(QDialog):
 
 
 class _TerminologyCombo(QComboBox):
-    """Leaves the wheel to the dialog: scrolling through it must change no term."""
+    """Ignores the mouse wheel, so that scrolling the dialog does not change a term."""
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
         event.ignore()
 
 
 def _make_terminology_combo(name: str) -> QComboBox:
-    """List of coded terms, searched by typing; the one that a name suggests is chosen."""
+    """Create a searchable list of coded terms; the one suggested by the name is selected."""
     combo_box = _TerminologyCombo()
     combo_box.setEditable(True)
     combo_box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -181,7 +181,7 @@ def _make_terminology_combo(name: str) -> QComboBox:
     )
 
     def accept_typed_term() -> None:
-        """Take what was typed when it is a term, else go back to the one before."""
+        """Accept typed text if it is a term, otherwise restore the previous one."""
         index = combo_box.findText(combo_box.currentText(), Qt.MatchFlag.MatchFixedString)
         combo_box.setCurrentIndex(index if index >= 0 else combo_box.currentIndex())
         combo_box.setEditText(combo_box.itemText(combo_box.currentIndex()))

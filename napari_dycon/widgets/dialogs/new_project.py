@@ -1,4 +1,4 @@
-"""Dialog that asks for what a new project needs."""
+"""Dialog that creates a project."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class NewProjectDialog(QDialog):
 
     @property
     def should_assign_channels(self) -> bool:
-        """Whether a person wants to say which file is which channel."""
+        """Whether the user wants to assign files to channels."""
         return bool(self._assign_checkbox.isEnabled() and self._assign_checkbox.isChecked())
 
     def _make_folder_row(self, field: QLineEdit) -> QWidget:

@@ -1,4 +1,4 @@
-"""The label layer of a case: napari's own, whose brush may be limited to a range of gray values."""
+"""The label layer of a case: napari's Labels with an intensity-limited brush."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels
 
 @dataclasses.dataclass
 class PaintLimits:
-    """What the brush of a case may do, in every view of it.
+    """Limits of the brush of a case, shared by all views.
 
-    ``image`` is the channel ``(D, H, W)`` whose gray values count, ``intensity_range`` those that
-    are reached, ``reference_label`` what is painted in place of one value.
+    ``image`` is the channel ``(D, H, W)`` whose intensities are compared, ``intensity_range`` the
+    range that can be painted, ``reference_label`` a label that is copied instead of one value.
     """
 
     image: Array
@@ -25,15 +25,14 @@ class PaintLimits:
 
 
 class CaseLabels(ExtensibleLabels):
-    """Labels over a scan; painting a structure reaches only gray values within ``limits``.
+    """Labels of a scan; structures are painted only where intensities are within ``limits``.
 
-    Painting background, and taking annotations away, is never limited: what is wrong can always be
-    removed.
+    Painting background and erasing are never limited, so that errors can always be removed.
 
     Parameters
     ----------
-    image : (D, H, W), the channel whose gray values count
-    read_only : the label is only looked at
+    image : (D, H, W), the channel whose intensities are compared
+    read_only : the label cannot be edited
     """
 
     def __init__(
@@ -44,16 +43,16 @@ class CaseLabels(ExtensibleLabels):
         self.limits = PaintLimits(image)
 
     def show_case(self, data: Any, image: Array) -> None:
-        """Take over another case's label and scan; what was done to the case before is no history.
+        """Show another case's label and scan, and clear the undo history.
 
-        Undoing it would write into a label that it does not belong to.
+        Undoing earlier edits would write into the wrong label.
         """
         self.clear_history()
         self.limits.image, self.limits.reference_label = image, None
         self.data = data
 
     def write_region(self, region: Box, values: LabelArray) -> None:
-        """Write a box of voxels as one step of the history; the caller refreshes the view."""
+        """Write a box of voxels as one undo step; the caller refreshes the view."""
         old_values = self.data[region].copy()
         self.data[region] = values
         self.record_edit(region, old_values, values.copy())

@@ -1,4 +1,4 @@
-"""Scans from files to layers; in a window with questions, progress and errors in words."""
+"""Opening scans as layers; in a window with prompts, progress and error messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_scans(paths: Sequence[Path], window: QWidget | None) -> list[LayerData]
     Parameters
     ----------
     paths : files, or folders of DICOM series
-    window : to ask and tell in. Without one nobody is asked, and errors are raised.
+    window : parent of dialogs. Without one there are no prompts, and errors are raised.
     """
     if window is None:
         return [_to_layer_data(_prepare(read_volume(path)), scan_name(path)) for path in paths]
@@ -75,18 +75,18 @@ def _open_path(path: Path, window: QWidget) -> list[LayerData]:
     for series in selected:
         try:
             layers += _open_series(series, window)
-        except UserError as error:  # the others may be sound
+        except UserError as error:  # the others may be readable
             show_error(escape_rich_text(error))
     return layers
 
 
 def _find_series(path: Path, window: QWidget) -> list[Series]:
-    """Series of a folder, or those that a file has images of."""
+    """Find the series of a folder, or those that a file belongs to."""
 
     def search(folder: Path, deep: bool) -> list[Series]:
         return run_with_dialog(
             "Searching for DICOM series",
-            lambda tell: find_series(folder, recursive=deep, progress=tell),
+            lambda on_progress: find_series(folder, recursive=deep, progress=on_progress),
             window,
         )
 
@@ -104,7 +104,7 @@ def _find_series(path: Path, window: QWidget) -> list[Series]:
         _file_group.add_files(
             path, (piece.path for series in file_series for piece in series.slices)
         )
-    else:  # one word about all that are no images
+    else:  # one message for all files that are not images
         images = {piece.path for series in sibling_series for piece in series.slices}
         _file_group.add_files(path, set(path.parent.iterdir()) - images)
     return file_series
@@ -114,7 +114,9 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
     name = series.description or scan_name(series.path)
 
     def make_task(resample: bool) -> Callable[[OnProgress], _LoadedVolume]:
-        return lambda tell: _prepare(read_series(series, resample=resample, progress=tell))
+        return lambda on_progress: _prepare(
+            read_series(series, resample=resample, progress=on_progress)
+        )
 
     try:
         loaded = run_with_dialog(f"Opening {name}", make_task(False), window)
@@ -126,12 +128,12 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
 
 
 def _prepare(volume: Volume) -> _LoadedVolume:
-    """With what takes time of what a layer needs."""
+    """Compute what a layer needs besides the volume."""
     return volume, compute_intensity_range(volume.array)
 
 
 def _to_layer_data(loaded: _LoadedVolume, name: str) -> LayerData:
-    """Data, settings and kind of a layer that shows a volume."""
+    """Data, settings and type of a layer that shows a volume."""
     volume, intensity_range = loaded
     _show_notes(volume.notes)
     return (
@@ -141,7 +143,7 @@ def _to_layer_data(loaded: _LoadedVolume, name: str) -> LayerData:
             "scale": volume.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
-            "rgb": False,  # napari guesses it of three sagittal slices
+            "rgb": False,  # napari would infer RGB from three sagittal slices
             "contrast_limits": intensity_range,
             "metadata": {METADATA_KEY: {"source": volume.source}},
         },
@@ -155,7 +157,7 @@ def _show_notes(notes: Iterable[str]) -> None:
 
 
 def compute_intensity_range(array: Array) -> tuple[float, float]:
-    """Gray values to show as black and white, of voxels ``(D, H, W)`` spread over the scan."""
+    """Display range of a scan ``(D, H, W)``, estimated from a regular subset of voxels."""
     step = max(1, round((array.size / MAX_QUANTILE_VOXELS) ** (1 / 3)))
     sampled = array[::step, ::step, ::step]
     low, high = intensity_range(sampled)
@@ -167,7 +169,8 @@ def compute_intensity_range(array: Array) -> tuple[float, float]:
 def _as_user_error(path: Path, error: Exception) -> UserError:
     if isinstance(error, MemoryError):
         return FileFormatError(
-            f"{path.name} does not fit into this computer's memory. Close other programs or crop the scan."
+            f"{path.name} does not fit into this computer's memory. Close other programs or crop "
+            "the scan."
         )
     reason = getattr(error, "strerror", None) or "the disk or the network failed"
     return FileFormatError(f"{path.name} could not be read: {reason}. Is it still there?")

@@ -1,13 +1,13 @@
 """File > Save of one 3D layer, with the geometry that other programs need.
 
-Where a layer is written:
+The grid on which a layer is written:
 
-- A layer that was opened from a file, or that the panel made, on the grid of its scan; where it
-  was moved or cropped since, in the right place of that scan.
-- Any other layer over such a scan (a new labels layer, a result of another plugin): where it lies
-  over that scan.
-- Any other layer: by its own scale and translate, taken as millimeters along Superior, Posterior
-  and Left: data axis 0 runs to the head, 1 to the back, 2 to the left side.
+- A layer that was opened from a file or created by the panel: the grid of its scan. If it was
+  moved or cropped since, its position within that scan is kept.
+- Any other layer over such a scan (a new labels layer, a result of another plugin): its
+  position over that scan.
+- Any other layer: its own scale and translate, in millimeters along Superior, Posterior and
+  Left: data axis 0 runs to the head, 1 to the back, 2 to the left.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ TOLERANCE_MM = 1e-3
 
 
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
-    """Write an image layer ``(D, H, W)`` in its own type; see the module on where it lies.
+    """Write an image layer ``(D, H, W)`` in its own data type; the module describes the grid.
 
     Raises
     ------
     UserError
-        The layer is not 3D, is turned or sheared, or the file cannot be written.
+        The layer is not 3D, is rotated or sheared, or the file cannot be written.
     """
     array = _require_3d(data, attributes)
     if array.dtype == np.float16:
@@ -89,7 +89,7 @@ def _write_layer(path: str, array: Array, data: Any, attributes: Mapping[str, An
 
 
 def _output_path(path: Path) -> Path:
-    """File to write; a name without an ending gets one, but nothing is replaced unasked then."""
+    """Path to write; a suffix is appended if missing, without replacing an existing file."""
     if path.name.lower().endswith(WRITABLE_SUFFIXES) or path.suffix:
         return path
     target = path.with_name(path.name + WRITABLE_SUFFIXES[0])
@@ -122,7 +122,7 @@ def _require_3d(data: Any, attributes: Mapping[str, Any]) -> Array:
 
 
 def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any]) -> Volume:
-    """Grid to write ``(D, H, W)`` voxels on."""
+    """Grid on which to write ``(D, H, W)`` voxels."""
     layer_affine = _compute_layer_affine(attributes)
     layer_source = attributes.get("metadata", {}).get(METADATA_KEY, {}).get("source")
     sources = {"": layer_source} if layer_source is not None else _find_reference_scans(data)
@@ -145,7 +145,7 @@ def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any])
 
 
 def _compute_layer_affine(attributes: Mapping[str, Any]) -> Affine:
-    """Voxels to the window's millimeters: scale and translate alone."""
+    """Affine from voxels to window coordinates in mm: scale and translate only."""
     affine = np.asarray(attributes.get("affine", np.eye(4)), dtype=np.float64)
     scale = np.asarray(attributes.get("scale", np.ones(3)), dtype=np.float64)
     rotate = np.asarray(attributes.get("rotate", np.eye(3)), dtype=np.float64)
@@ -176,7 +176,7 @@ def _unit_factors_mm(attributes: Mapping[str, Any]) -> list[float]:
 
 
 def _find_reference_scans(data: Any) -> dict[str, Source]:
-    """Grids of scans in the window that shows these very voxels, by the layers' names."""
+    """Grids of the scans in the window that shows this array, by layer name."""
     viewer = current_viewer()
     if viewer is None or not any(layer.data is data for layer in viewer.layers):
         return {}
@@ -195,12 +195,12 @@ def _canonical_grid(source: Source) -> Volume:
 
 
 def _window_to_world(grid: Volume) -> Affine:
-    """Where the window's millimeters lie in the world: voxel 0 is drawn at 0."""
+    """Affine from window coordinates in mm to world coordinates; voxel 0 is drawn at 0."""
     return grid.affine @ np.diag([*(1 / np.array(grid.spacing_mm)), 1.0])
 
 
 def _matches_grid(grid: Volume, layer_affine: Affine) -> bool:
-    """Whether a layer lies where the window draws the scan of a grid."""
+    """Whether a layer coincides with the grid of a scan in the window."""
     corner = np.array([*grid.shape, 1.0])
     grid_affine = np.diag([*grid.spacing_mm, 1.0])
     deviation_mm = (layer_affine - grid_affine) @ np.stack([corner, [0, 0, 0, 1]], axis=1)
@@ -208,7 +208,7 @@ def _matches_grid(grid: Volume, layer_affine: Affine) -> bool:
 
 
 def _create_grid(shape: tuple[int, ...], affine: Affine) -> Volume:
-    """Grid from canonical index to RAS+ mm; its file counts left, posterior, superior."""
+    """Grid from canonical index to RAS+ mm; the axes of its file are left, posterior, superior."""
     d, h, w = shape
     source = Source(None, (w, h, d), affine[:, [2, 1, 0, 3]])
     return _canonical_grid(source)

@@ -1,4 +1,4 @@
-"""Label and prediction of the case in view in numbers: volumes in ml and Dice."""
+"""Comparison of label and prediction: volumes in ml and Dice."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROW_HEIGHT_PX = 20  # pixels
 
 
 class ComparisonTable(QTreeWidget):
-    """One row a structure; worked out in the background whenever label or prediction change."""
+    """One row per structure, recomputed in the background when label or prediction change."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ComparisonTable(QTreeWidget):
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        """Compare anew."""
+        """Recompute the comparison."""
         case, project = self.session.case, self.session.project
         self._request_id += 1
         if case is None or project is None:

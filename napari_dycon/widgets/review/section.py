@@ -1,4 +1,4 @@
-"""Review: prediction and heat map over the scan, the uncertain places, accept."""
+"""The *Review* section: overlays, uncertain regions, accepting predictions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ROLE_TEXTS = {
 
 
 class ReviewSection(QWidget):
-    """Toggles and opacities of the overlays, navigation, accept."""
+    """Toggles and opacities of overlays, navigation, and accept buttons."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -231,11 +231,11 @@ class ReviewSection(QWidget):
         self.toggles[role].toggle()
 
     def next_uncertain_region(self) -> None:
-        """Go to the next uncertain place that was not looked at yet."""
+        """Go to the next uncertain region that has not been viewed."""
         self._show_hotspot(self.session.next_uncertain())
 
     def previous_uncertain_region(self) -> None:
-        """Go back to the uncertain place before."""
+        """Go back to the previous uncertain region."""
         self._show_hotspot(self.session.previous_uncertain())
 
     def _show_hotspot(self, position_mm: tuple[float, float, float] | None) -> None:
@@ -262,12 +262,12 @@ class ReviewSection(QWidget):
         self.session.task_runner.submit(self.session.list_suggestions, show_best, on_error)
 
     def accept_prediction(self, **selection: Any) -> None:
-        """Make the prediction, or a part of it, the label; see ``Session.accept_prediction``."""
+        """Accept the prediction or a part of it; see ``Session.accept_prediction``."""
         n_changed = self.session.accept_prediction(**selection)
         self.session.message.emit("info", f"Prediction accepted: {n_changed} voxels changed.")
 
     def accept_slice(self) -> None:
-        """Accept the prediction in the slice in view."""
+        """Accept the prediction in the current slice."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to accept a slice.")
         self.accept_prediction(slice_=(self.layers.axis, self.layers.slice_index))

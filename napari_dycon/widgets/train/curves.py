@@ -15,7 +15,7 @@ CURVES = (("loss", "#e69f00", "Loss (labeled)"), ("dice", "#56b4e9", "Validation
 
 
 class LearningCurves(QWidget):
-    """Two small plots that share their axis of steps."""
+    """Two plots that share the axis of steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,19 +48,19 @@ class LearningCurves(QWidget):
         self.clear()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Remove all points."""
         self.points = {name: ([], []) for name, _, _ in CURVES}
         for item in self._plot_items.values():
             item.setData([], [])
         self._plots[1].hide()
 
     def add_event(self, event: Event) -> None:
-        """Take over what an event of the engine says."""
+        """Add the values of an engine event."""
         self._record_event(event)
         self._draw()
 
     def add_events(self, events: Iterable[Event]) -> None:
-        """Take over many events and draw once."""
+        """Add many events and draw once."""
         for event in events:
             self._record_event(event)
         self._draw()
@@ -70,14 +70,14 @@ class LearningCurves(QWidget):
         if kind == "started":
             self._start_run(str(event["run"]), event.get("from_step"))
         elif kind == "step" and (loss := event["parts"].get("supervised")) is not None:
-            # Of the labeled patches: the whole loss jumps when the unlabeled ones come in.
+            # Of the labeled patches: the total loss jumps when unlabeled ones are added.
             self._append("loss", event["step"], loss)
         elif kind == "validation" and event.get("mean") is not None:
             self._plots[1].show()
             self._append("dice", event["step"], event["mean"])
 
     def use_colors(self, background: str, foreground: str) -> None:
-        """Follow the theme of the window."""
+        """Apply the colors of the theme."""
         for plot in self._plots:
             plot.setBackground(background)
             for side in ("left", "bottom"):
@@ -86,10 +86,10 @@ class LearningCurves(QWidget):
                 axis.setTextPen(foreground)
 
     def _start_run(self, run: str, step: object) -> None:
-        """Begin a run anew, or go on with it where its last checkpoint is."""
+        """Start a new curve, or continue after the step of the last checkpoint."""
         if run != self._run_id or not isinstance(step, int) or step < 1:
             self.clear()
-        else:  # steps after the checkpoint are made again
+        else:  # steps after the checkpoint are repeated
             for name, (steps, values) in self.points.items():
                 n_kept = bisect.bisect_right(steps, step)
                 self.points[name] = (steps[:n_kept], values[:n_kept])
@@ -99,7 +99,7 @@ class LearningCurves(QWidget):
         steps, values = self.points[name]
         steps.append(float(step))
         values.append(float(value))
-        if len(steps) > MAX_POINTS:  # every second of the older half is enough
+        if len(steps) > MAX_POINTS:  # thin out the older half
             half = MAX_POINTS // 2
             steps[:half] = steps[:half:2]
             values[:half] = values[:half:2]

@@ -1,4 +1,4 @@
-"""Train: method, time, device; start, pause, stop; how it is going."""
+"""The *Train* section: settings, controls, progress and curves of a run."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class TrainSection(QWidget):
         layout.addWidget(collapsible)
 
     def build_config(self) -> TrainConfig:
-        """Settings as chosen in the panel."""
+        """Build the configuration from the settings of the panel."""
         init_from = self._find_last_run() if self.init_checkbox.isChecked() else None
         return make_config(
             self.method.currentData(),
@@ -144,7 +144,7 @@ class TrainSection(QWidget):
         )
 
     def start(self) -> None:
-        """Start a run with the chosen settings."""
+        """Start a run with the settings of the panel."""
         self.curves.clear()
         self.status_label.setText("")
         self.session.start_training(self.build_config())
@@ -173,7 +173,7 @@ class TrainSection(QWidget):
             self.session.pause()
 
     def _on_project_changed(self, project: Project | None) -> None:
-        """Show how the newest run went, unless one is at work and tells itself."""
+        """Show the outcome of the newest run, unless a run is active."""
         self.curves.clear()
         self.progress_bar.setValue(0)
         self.status_label.setText("")
@@ -195,7 +195,7 @@ class TrainSection(QWidget):
         self.session.task_runner.submit(last_run.read_history, show_history, lambda _: None)
 
     def _on_run_changed(self, status: RunStatus) -> None:
-        # Most changes are a step's: only a change of phase is worth a look at the disk.
+        # Most changes are training steps; only a change of phase needs reading from disk.
         if status.phase != self._phase:
             self._phase = status.phase
             self._refresh()
@@ -238,7 +238,7 @@ class TrainSection(QWidget):
     def _on_event(self, event: dict[str, Any]) -> None:
         self.curves.add_event(event)
         kind = event.get("event")
-        if kind == "started":  # perhaps by somebody else: show the settings it runs with
+        if kind == "started":  # perhaps from another session: show its settings
             for combo_box, value in (
                 (self.method, event["method"]),
                 (self.preset, event.get("preset")),
@@ -269,7 +269,7 @@ def _make_minutes_box() -> QSpinBox:
     minutes.setRange(1, 10_000)
     minutes.setValue(int(get_preferences().train.minutes))
     minutes.setSuffix(" min")
-    arrow_width_px = 60  # pixels that napari's theme gives to them
+    arrow_width_px = 60  # width that napari's theme adds
     minutes.setMinimumWidth(minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px)
     minutes.setToolTip("Maximum training time. You can stop earlier and keep the model")
     return minutes

@@ -1,4 +1,4 @@
-"""Views from all three sides, by napari-orthogonal-views where that is installed."""
+"""Orthogonal views, where napari-orthogonal-views is installed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ INSTALL_HINT = "napari-orthogonal-views is not installed; pip install napari-ort
 
 
 def is_installed() -> bool:
-    """Whether the package is there; it is not imported."""
+    """Whether the package is installed; it is not imported."""
     return importlib.util.find_spec(PACKAGE_NAME) is not None
 
 
 def make_orthogonal_button(viewer: Viewer) -> QToolButton:
-    """Button that shows and hides the views; off, with a hint, where they are not installed."""
+    """Create the button that toggles the views; disabled with a hint if they are not installed."""
     result = QToolButton()
     result.setText("⊞")
     result.setProperty("dycon_tip", BUTTON_TIP)
@@ -34,7 +34,7 @@ def make_orthogonal_button(viewer: Viewer) -> QToolButton:
 
 
 def toggle_views(viewer: Viewer) -> None:
-    """Show or hide the views; in them the brush keeps its limits."""
+    """Show or hide the views; the limits of the brush apply there too."""
     from napari_orthogonal_views import ortho_view_manager as views
 
     manager = get_orthogonal_manager(viewer)
@@ -45,7 +45,7 @@ def toggle_views(viewer: Viewer) -> None:
 
 def copy_layer(layer: Layer, name: str = "") -> Layer:
     """Copy a layer for another view; both paint the same voxels under the same limits."""
-    if isinstance(layer, RoiLayer):  # the rectangle is that of the slice in the main view
+    if isinstance(layer, RoiLayer):  # the rectangle belongs to the slice of the main view
         return RoiLayer(ndim=3, name=layer.name, scale=layer.scale, units=layer.units)
     data, settings, layer_type = layer.as_layer_data_tuple()
     settings["metadata"] = {**settings.get("metadata", {}), "viewer_name": name}
