@@ -177,14 +177,13 @@ def _as_user_error(path: Path, error: Exception) -> UserError:
 
 
 class _FileGroup:
-    """Files of one series that come one by one because a person chose them all at once.
+    """Files of one series that the user selected together and napari passes one by one.
 
-    napari hands over each file by itself. The first one opens its series, or is asked about; the
-    others are passed over.
+    The first file opens its series or shows a prompt; the others are skipped.
 
     Attributes
     ----------
-    sibling_series : the series of the folders that were looked through for them
+    sibling_series : series of the folders that were searched
     """
 
     def __init__(self) -> None:
@@ -193,12 +192,12 @@ class _FileGroup:
         self._closes_at = 0.0
 
     def add_files(self, opened: Path, files: Iterable[Path]) -> None:
-        """A file opened its series; the same one again is meant as such."""
+        """Add the other files of an opened series; opening the same file again is not skipped."""
         self._pending_files |= set(files)
         self._pending_files.discard(opened)
 
     def accepts(self, path: Path) -> bool:
-        """Whether a file comes along with one before."""
+        """Whether a file belongs to a series that was opened just before."""
         if time.monotonic() > self._closes_at:
             self._pending_files.clear()
             self.sibling_series.clear()
@@ -209,7 +208,7 @@ class _FileGroup:
         return True
 
     def keep_open(self) -> None:
-        """More files may follow from now on."""
+        """Extend the time in which further files are skipped."""
         self._closes_at = time.monotonic() + GROUPING_WINDOW_S
 
 
