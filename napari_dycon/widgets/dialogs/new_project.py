@@ -29,7 +29,7 @@ class NewProjectDialog(QDialog):
         self.setMinimumWidth(460)
         self.images, self.labels, self.target = QLineEdit(), QLineEdit(), QLineEdit()
         self.classes, self.channels = QLineEdit(), QLineEdit()
-        self.labels.setPlaceholderText("optional; label files have the names of their scans")
+        self.labels.setPlaceholderText("optional; same file names as the scans")
         self.classes.setPlaceholderText("optional; e.g. liver, tumor")
         self.channels.setPlaceholderText("optional, if each patient has a folder; e.g. t1, flair")
         self._assign_checkbox = QCheckBox("Assign files to channels manually")

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 Event = dict[str, Any]
 MAX_POINTS = 4000
-CURVES = (("loss", "#e69f00", "Loss (labeled)"), ("dice", "#56b4e9", "Validation Dice"))
+CURVES = (("loss", "#e69f00", "Loss"), ("dice", "#56b4e9", "Validation Dice"))
 
 
 class LearningCurves(QWidget):
@@ -33,6 +33,8 @@ class LearningCurves(QWidget):
             plot.hideButtons()
             plot.showGrid(x=True, y=True, alpha=0.2)
             plot.setLabel("left", title)
+            if name == "loss":
+                plot.setToolTip("Supervised loss on labeled patches")
             plot.getAxis("left").setWidth(48)
             pen = pg.mkPen(color, width=2)
             symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}

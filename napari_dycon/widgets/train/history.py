@@ -107,7 +107,7 @@ class TrainingHistory(QWidget):
         """Plot validation Dice of all runs if available, otherwise their losses."""
         self.plot.clear()
         has_validation = any(one.validation for one in self.runs)
-        self.plot.setLabel("left", "Validation Dice" if has_validation else "Loss (labeled)")
+        self.plot.setLabel("left", "Validation Dice" if has_validation else "Loss")
         self.plot.setLabel("bottom", "Step")
         selected_row = self.table.indexOfTopLevelItem(self.table.currentItem())
         for number, one in enumerate(self.runs):
