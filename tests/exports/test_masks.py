@@ -144,7 +144,7 @@ def test_every_format_through_the_command_and_the_session(project: Project, tmp_
     said: list[str] = []
     session.message.connect(lambda level, text: said.append(text))
     session.export("nifti", tmp_path / "session", source="labels")
-    assert said[-1].startswith("Exported: ")
+    assert said[-1].startswith("Exported ")
     assert list((tmp_path / "session").glob("*.nii.gz"))
 
 
