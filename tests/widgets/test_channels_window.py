@@ -257,7 +257,7 @@ def test_one_export_at_a_time_with_progress(
     panel.data.export_button.click()  # no dialog that is filled in for nothing
     assert said[-1] == ("error", "An export is already running. Wait until it has finished.")
     go_on.set()
-    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=20_000)
+    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported zoe.nii.gz"), timeout=20_000)
     assert not panel.task_runner._bars
     go_on.clear()
     monkeypatch.undo()

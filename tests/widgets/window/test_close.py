@@ -147,7 +147,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     assert identity is not None
     psutil.Process(identity.pid).kill()
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
-    assert any(level == "error" and "ended" in text for level, text in said), said
+    assert any(level == "error" and "terminated" in text for level, text in said), said
     assert "Traceback" not in str(said)
     qtbot.waitUntil(lambda: not panel.task_runner._bars, timeout=20_000)
     assert panel.train.start_button.isEnabled()
