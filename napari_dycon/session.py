@@ -1,8 +1,8 @@
-"""The whole application without a window: every button is one method here.
+"""The application without a window: every button corresponds to one method here.
 
 A :class:`Session` composes the services of ``application`` over one shared state and forwards to
-them. It knows no Qt and imports no torch; scripts drive it as it is, the dock widget gives it a
-task runner that never blocks the window.
+them. It needs neither Qt nor torch. Scripts use it directly; the dock widget passes a task runner
+that does not block the window.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from napari_dycon.annotation.regions import Box
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.active_learning import ActiveLearning, Suggestion
 from napari_dycon.application.cases.service import CaseService
@@ -29,21 +25,20 @@ from napari_dycon.application.run_controller import RunController
 from napari_dycon.application.run_status import RunStatus
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import InlineTaskRunner, TaskRunner
+from napari_dycon.core.types import Array, Box, LabelArray
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.project.importing.discovery import Scan
 from napari_dycon.project.models import Status
 from napari_dycon.project.store import Project
 
-Array = npt.NDArray[Any]
-
 
 class Session:
-    """One project, one case in view, at most one run; signals are those of ``AppState``."""
+    """One project, one active case, at most one run; signals are those of ``AppState``."""
 
     def __init__(self, task_runner: TaskRunner | None = None) -> None:
         self.task_runner: TaskRunner = task_runner or InlineTaskRunner()
         self.state = state = AppState()
-        # Services first: they hear of a change before a window does.
+        # Services connect first, so that they handle a change before a window does.
         self._autosaver = LabelAutosaver(state, self.task_runner)
         self._editor = LabelEditor(state, self._autosaver)
         self._followers = ProcessFollowers(state, self.task_runner)
@@ -76,7 +71,7 @@ class Session:
 
     @property
     def case(self) -> ActiveCase | None:
-        """The case in view."""
+        """The active case."""
         return self.state.case
 
     @property
@@ -89,17 +84,17 @@ class Session:
         return self.state.require_project()
 
     def require_case(self) -> ActiveCase:
-        """Return the case in view, or raise ``UserError``."""
+        """Return the active case, or raise ``UserError``."""
         return self.state.require_case()
 
     def edit_blocked_reason(self) -> str:
-        """Why nothing can be drawn just now, to be shown beside a button; empty when it can."""
+        """Return why the label cannot be edited, for tooltips; empty if it can."""
         if self.project is None or self.case is None:
-            return "choose a case in the list first"
+            return "select a case in the list first"
         return self.project.read_only_reason or ""
 
     def list_run_ids(self) -> list[str]:
-        """Ids of the open project's runs, the oldest first."""
+        """Return the ids of the open project's runs, the oldest first."""
         return [run.id for run in self.project.runs.list()] if self.project is not None else []
 
     def report_error(self, error: Exception) -> None:
@@ -119,39 +114,39 @@ class Session:
         scans: Sequence[Scan] | None = None,
         resample: bool = False,
     ) -> None:
-        """Make a project from a folder of scans and open it; see ``importing.create_project``.
+        """Create a project from a folder of scans and open it; see ``importing.create_project``.
 
-        Scans that cannot be used are left out and reported; about irregular slices the user is
-        asked.
+        Scans that cannot be used are left out and reported; for irregular slices the user is
+        prompted.
         """
         self.import_export.create(
             path, images, labels, classes, channels, scans=scans, resample=resample
         )
 
     def open_project(self, path: Path | str, *, read_only: bool = False) -> None:
-        """Open a project folder; a run that is still running is followed again.
+        """Open a project folder; an active run is followed again.
 
-        When another session has it open, the user is asked whether to open it read-only. Where no
-        window can ask, it is opened with a warning, since the work of both is merged.
+        If another session has it open, the user is asked whether to open it read-only. Without a
+        window it is opened with a warning, since edits of both sessions are merged.
 
         Parameters
         ----------
-        read_only : look at it and change nothing
+        read_only : open it without changing anything
         """
         self.project_opener.open(path, read_only=read_only)
 
     def set_project(self, project: Project) -> None:
-        """Take over a project that was opened or made elsewhere."""
+        """Use a project that is already loaded."""
         self.project_opener.set_project(project)
 
     def close_project(self) -> None:
-        """Save what was drawn and close; a run continues by itself."""
+        """Save the label and close the project; a run continues by itself."""
         self.project_opener.close()
 
     def add_cases(self, images: Sequence[Path | str], *, resample: bool = False) -> None:
         """Add scans to the open project, without labels: files, or folders of scans.
 
-        Of several channels, names of files and folders have to tell which is which; see
+        With several channels, names of files and folders must identify the channel; see
         ``patient_folders.resolve_scans``.
         """
         self.import_export.add_paths(images, resample=resample)
@@ -170,56 +165,56 @@ class Session:
     # ---- Annotate --------------------------------------------------------------------------
 
     def show_case(self, case_id: str) -> None:
-        """Load a case and make it the one in view; what was drawn before is saved first."""
+        """Load a case and make it active; the label of the previous one is saved first."""
         self.case_service.show(case_id)
 
     def preload_cases(self, case_ids: Sequence[str]) -> None:
-        """Read cases that may be shown next, one after the other, so that showing them is quick.
+        """Preload cases that may be shown next, one after the other.
 
-        Ends when another case is shown meanwhile; what cannot be read is not reported.
+        Stops when another case is shown; read errors are not reported.
         """
         self.case_service.preload(case_ids)
 
     @property
     def has_unsaved_changes(self) -> bool:
-        """Whether the label in view was changed since its last save."""
+        """Whether the active label has unsaved changes."""
         return self._autosaver.has_unsaved_changes
 
     def save_label(self) -> None:
-        """Save the label in view when it changed, in the background where there is one."""
+        """Save the active label if it changed, in the background if the task runner supports it."""
         self._autosaver.save()
 
     def flush(self) -> None:
-        """Save the label in view before returning; when that fails, nothing is dropped."""
+        """Save the active label before returning; if that fails, nothing is dropped."""
         self._autosaver.flush()
 
     def save_recovery_copy(self) -> None:
-        """Keep a label that cannot be saved in the user's home folder, and report where."""
+        """Write a label that cannot be saved to the user's home folder, and report the path."""
         self._autosaver.save_recovery_copy()
 
     @property
     def label_writer(self) -> LabelWriter | None:
-        """Writes edits of the case in view into a window's layer; see ``LabelEditor.writer``."""
+        """Callback that writes edits into a window's layer; see ``LabelEditor.writer``."""
         return self._editor.writer
 
     @label_writer.setter
     def label_writer(self, writer: LabelWriter | None) -> None:
         self._editor.writer = writer
 
-    def set_label(self, new: npt.NDArray[np.uint8]) -> int:
-        """Replace the label in view as one undoable step; returns how many voxels changed."""
+    def set_label(self, new: LabelArray) -> int:
+        """Replace the active label as one undo step; returns the number of changed voxels."""
         return self._editor.set_label(new)
 
     def write_label(self, box: Box, values: Array) -> int:
-        """Write a box of the label in view as one undoable step; see ``LabelEditor``."""
+        """Write a box of the active label as one undo step; see ``LabelEditor``."""
         return self._editor.write_label(box, values)
 
     def fill_background(self, slice_index: int | None = None, axis: int = 0) -> int:
-        """Make unannotated voxels background, in one slice or everywhere."""
+        """Set unannotated voxels to background, in one slice or everywhere."""
         return self._editor.fill_background(slice_index, axis)
 
     def set_case_status(self, case_id: str, status: Status) -> None:
-        """Set a case's status; "labeled" and "reviewed" make the rest of it background."""
+        """Set a case's status; "labeled" and "reviewed" set unannotated voxels to background."""
         self._editor.set_case_status(case_id, status)
 
     # ---- Train -----------------------------------------------------------------------------
@@ -235,15 +230,15 @@ class Session:
         return self.run_controller.start(config, **changes)
 
     def pause(self) -> None:
-        """Ask the run to wait after its current step."""
+        """Pause the run after its current step."""
         self.run_controller.send_command("pause")
 
     def resume(self) -> None:
-        """Let a paused run continue."""
+        """Resume a paused run."""
         self.run_controller.send_command("run")
 
     def stop(self) -> None:
-        """Ask the run to save its weights and end."""
+        """Stop the run and save its weights."""
         self.run_controller.send_command("stop")
 
     def wait(self, timeout_s: float | None = None) -> None:
@@ -257,7 +252,7 @@ class Session:
         self.review.predict(ids, run)
 
     def refresh_prediction(self, case_id: str) -> None:
-        """Read the newest prediction of the case in view again."""
+        """Reload the newest prediction of the active case."""
         self.review.refresh(case_id)
 
     def accept_prediction(
@@ -267,40 +262,40 @@ class Session:
         slice_: tuple[int, int] | None = None,
         component: tuple[int, int, int] | None = None,
     ) -> int:
-        """Make the prediction in view the label, as one undoable step.
+        """Accept the prediction of the active case as one undo step.
 
         Parameters
         ----------
-        classes : structures to take over; all of them, and the background, by default
-        slice_ : ``(axis, index)`` of the only slice to take over
-        component : voxel ``(d, h, w)`` in the connected component to take over, and nothing else
+        classes : structures to accept; by default all of them and the background
+        slice_ : ``(axis, index)`` of the only slice to accept
+        component : voxel ``(d, h, w)`` of the only connected component to accept
 
         Returns
         -------
-        How many voxels changed. A whole prediction makes the case count as labeled.
+        Number of changed voxels. Accepting a whole prediction marks the case as labeled.
         """
         return self.review.accept(classes, slice_, component)
 
     def suggest_next(self) -> list[str]:
-        """Cases without a label, the one most worth labeling first."""
+        """Return unlabeled cases, the highest priority first."""
         return [suggestion.case for suggestion in self.list_suggestions()]
 
     def list_suggestions(self) -> list[Suggestion]:
-        """As ``suggest_next``, with scores and reasons."""
+        """Same as ``suggest_next``, with scores and reasons."""
         return self.active_learning.list_suggestions()
 
     def get_case_score(self, case_id: str) -> float | None:
-        """Mean uncertainty of a case's newest prediction; ``None`` while there is none."""
+        """Return the mean uncertainty of a case's newest prediction; ``None`` if there is none."""
         return self.active_learning.get_case_score(case_id)
 
     def next_uncertain(self) -> tuple[float, float, float] | None:
-        """Center of the next uncertain region of the case in view, ``(z, y, x)`` in mm.
+        """Return the center of the next uncertain region of the active case, ``(z, y, x)`` in mm.
 
-        The region with most uncertainty comes first; those that were visited are left out until all
-        were. ``None`` when nothing is uncertain or predicted.
+        The region with the largest mass comes first; visited ones are skipped until all were
+        visited. ``None`` if there is no uncertain region or no prediction.
         """
         return self.review.step_hotspot(1)
 
     def previous_uncertain(self) -> tuple[float, float, float] | None:
-        """Center of the uncertain region before, as ``next_uncertain``."""
+        """Return the center of the previous uncertain region, like ``next_uncertain``."""
         return self.review.step_hotspot(-1)

@@ -73,7 +73,7 @@ def test_a_second_session_shows_who_has_the_project_open(
     session.open_project(project.path)
     assert session.project is not None
     assert any(
-        level == "warning" and "is open already" in text and "on this computer, since" in text
+        level == "warning" and "is already open" in text and "on this computer, since" in text
         for level, text in messages
     )
 
@@ -92,11 +92,11 @@ def test_read_only_opening_is_offered(
     assert session.project is not None
     assert session.project.read_only_reason
     session.show_case("scan-0")
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         session.set_label(np.ones_like(session.require_case().label))
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         session.set_case_status("scan-0", "unlabeled")
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         session.start_training()
     assert len(list_open_sessions(project.path)) == 1  # read-only sessions have no marker
     question.choices[1][1]()
@@ -183,7 +183,7 @@ def test_commands_report_who_has_the_project_open(
 ) -> None:
     code, out, err = run("cases", project.path, "--json")
     assert code == 0
-    assert "is open already" in err.replace("\n", " ")
+    assert "is already open" in err.replace("\n", " ")
     assert len(json.loads(out)["cases"]) == len(project.cases)
 
 
@@ -237,7 +237,7 @@ def test_looking_changes_nothing(project: Project, other_process: subprocess.Pop
     before = sorted((project.path / FOLDER).iterdir())
     Session().open_project(project.path, read_only=True)
     assert sorted((project.path / FOLDER).iterdir()) == before
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         list(
             train(
                 Project.open(project.path, read_only_reason="of a test"), make_config("supervised")
@@ -278,7 +278,7 @@ def test_a_missing_drive_does_not_block_closing(
     session.require_case().label[0] = 1
     project.path.rename(tmp_path / "away")
     session.open_project(other.path)
-    assert asked[-1].choices[0][0] == "Keep it there and go on"
+    assert asked[-1].choices[0][0] == "Save a recovery copy and continue"
     asked[-1].choices[0][1]()
     assert session.require_project().path == other.path
     assert list((tmp_path / "napari-dycon-recovered-labels").glob("scan-0-*.nii.gz"))

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, LabelArray
 
 Distances = npt.NDArray[np.float32]
@@ -96,7 +96,8 @@ def _interpolate_sdf(
     first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], steps: int, spacing: Sequence[float]
 ) -> list[Distances]:
     """Mixed signed distances of ``steps - 1`` slices between two outlines, each (H, W)."""
-    box = _bounding_box(first | last)
+    box = bounding_box(first | last, MARGIN_VOXELS)
+    assert box is not None
     one, two = first[box], last[box]
     shift = _centroid_shift(one, two)
     first_distance, last_distance = signed_distance(one, spacing), signed_distance(two, spacing)
@@ -138,11 +139,3 @@ def _translate(distance: Distances, shift: npt.NDArray[np.float64]) -> Distances
         return distance
     translated: Distances = ndimage.shift(distance, shift, order=1, mode="nearest")
     return translated
-
-
-def _bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[slice, ...]:
-    extent: Any = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return tuple(
-        slice(max(part.start - MARGIN_VOXELS, 0), min(part.stop + MARGIN_VOXELS, size))
-        for part, size in zip(extent, mask.shape, strict=True)
-    )

@@ -7,11 +7,11 @@ it gains may have been background or not annotated before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, LabelArray, Mask
 
 
@@ -61,13 +61,9 @@ def _apply_to_structure(
 ) -> LabelArray:
     """Apply a change of a mask in the box of the structure; other structures stay as they are."""
     result = label.copy()
-    extents: Any = ndimage.find_objects((label == value).astype(np.uint8))
-    if not extents:
+    box = bounding_box(label == value, margin)
+    if box is None:
         return result
-    box = tuple(
-        slice(max(part.start - m, 0), min(part.stop + m, size))
-        for part, size, m in zip(extents[0], label.shape, margin, strict=True)
-    )
     part = result[box]  # a view
     before = part == value
     after = operation(before)

@@ -19,10 +19,10 @@ import numpy.typing as npt
 from scipy import ndimage
 from skimage.segmentation import random_walker
 
-from napari_dycon.core.types import UNANNOTATED, LabelArray
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import UNANNOTATED, Box, LabelArray
 from napari_dycon.errors import UserError
 
-Slices = tuple[slice, slice, slice]
 MAX_SUPERVOXELS = 300_000  # about a second on one core
 BETA = 500.0  # how much differences of gray values slow the walker; 130 to 4,000 were measured
 # Around what was filled between slices the scan decides in a band, where slices lie far apart.
@@ -43,25 +43,22 @@ class GrowResult:
     voxels: int
 
 
-def find_scribble_box(label: LabelArray, spacing: Sequence[float], margin_mm: float) -> Slices:
+def find_scribble_box(label: LabelArray, spacing: Sequence[float], margin_mm: float) -> Box:
     """Box around everything annotated as a structure, with a margin."""
-    extents: Any = ndimage.find_objects(((label > 0) & (label != UNANNOTATED)).astype(np.uint8))
-    if not extents:
+    margin = [round(margin_mm / s) for s in spacing]
+    box = bounding_box((label > 0) & (label != UNANNOTATED), margin)
+    if box is None:
         raise UserError(
-            "There is no stroke to grow from. Paint a little of the structure first, and a little "
-            "background beside it."
+            "There is no scribble to grow from. Paint part of the structure and some background "
+            "beside it first."
         )
-    d, h, w = (
-        slice(max(p.start - round(margin_mm / s), 0), min(p.stop + round(margin_mm / s), n))
-        for p, s, n in zip(extents[0], spacing, label.shape, strict=True)
-    )
-    return d, h, w
+    return box
 
 
 def grow(
     image: npt.NDArray[np.floating[Any]],
     label: LabelArray,
-    box: Slices,
+    box: Box,
     spacing: Sequence[float],
 ) -> GrowResult:
     """Grow all structures inside a box; only unannotated voxels are written.
@@ -134,19 +131,10 @@ def refine_to_edges(
     """
     added_mask = (filled != label) & (filled > 0) & (filled != UNANNOTATED)
     added_mask &= _gap_mask(label, axis, spacing[axis])
-    extents: Any = ndimage.find_objects(added_mask.astype(np.uint8))
-    if not extents:
+    margin = [round(2 * REFINE_MARGIN_MM / s) + 1 for s in spacing]
+    box = bounding_box(added_mask, margin)
+    if box is None:
         return filled
-    d, h, w = (
-        slice(max(p.start - m, 0), min(p.stop + m, n))
-        for p, n, m in zip(
-            extents[0],
-            label.shape,
-            (round(2 * REFINE_MARGIN_MM / s) + 1 for s in spacing),
-            strict=True,
-        )
-    )
-    box = (d, h, w)
     value = np.where(filled[box] == UNANNOTATED, 0, filled[box])
     near_border = np.zeros(value.shape, bool)
     for structure in np.unique(value):

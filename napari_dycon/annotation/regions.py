@@ -1,4 +1,4 @@
-"""Boxes of voxels: the smallest around what changed, and those that people draw."""
+"""Regions of interest: boxes of voxels made from rectangles that users draw."""
 
 from __future__ import annotations
 
@@ -8,23 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED, Box
 from napari_dycon.errors import UserError
-
-Box = tuple[slice, slice, slice]
-
-
-def bounding_box(mask: npt.NDArray[np.bool_]) -> Box | None:
-    """Smallest box that holds all of a mask; ``None`` where there is nothing."""
-    spans = []
-    for axis in range(3):
-        other_axes = tuple(a for a in range(3) if a != axis)
-        occupied = np.flatnonzero(mask.any(axis=other_axes))
-        if not len(occupied):
-            return None
-        spans.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
-    d, h, w = spans
-    return d, h, w
 
 
 def rectangle_to_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Box:

@@ -1,1 +1,1 @@
-"""What ``session.py`` is made of: the application without a window, no Qt."""
+"""Application services behind ``session.py``, independent of Qt."""

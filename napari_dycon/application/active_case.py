@@ -1,4 +1,4 @@
-"""The case in view: its scan, label and newest prediction, as arrays."""
+"""The active case: scan, label and newest prediction as arrays."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.application.hotspots import Hotspot
+from napari_dycon.core.types import Array, LabelArray
 from napari_dycon.io.volume import Volume
 
 MAX_CT_MINIMUM_HU = -400.0
@@ -15,7 +16,7 @@ MAX_CT_MINIMUM_HU = -400.0
 
 @dataclasses.dataclass
 class ActiveCase:
-    """The case being looked at; canonical arrays ``(D, H, W)``.
+    """The case shown; canonical arrays ``(D, H, W)``.
 
     ``label`` is edited in place (255 = not annotated). ``prediction`` and the maps are those of
     ``run``, or ``None`` while there are none.
@@ -23,20 +24,25 @@ class ActiveCase:
 
     id: str
     image: Volume
-    label: npt.NDArray[np.uint8]
+    label: LabelArray
     run: str | None = None
-    prediction: npt.NDArray[np.uint8] | None = None
+    prediction: LabelArray | None = None
     uncertainty: npt.NDArray[np.float32] | None = None
     disagreement: npt.NDArray[np.float32] | None = None
     intensity_ranges: list[tuple[float, float]] = dataclasses.field(
         default_factory=list
     )  # (low, high) of each channel
-    # Values of the maps from which on they are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
+    # Values above which the maps are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first
-    notes: list[str] = dataclasses.field(default_factory=list)  # for the user who opened it
+    notes: list[str] = dataclasses.field(default_factory=list)  # shown to the user
+
+    def get_channel(self, index: int) -> Array:
+        """Return one channel of the scan, ``(D, H, W)``."""
+        array: Array = self.image.array
+        return array if array.ndim == 3 else np.asarray(array[index])
 
     @property
     def is_ct(self) -> bool:
-        """Whether gray values look like Hounsfield units: they reach down to air."""
+        """Whether intensities look like Hounsfield units: they include air."""
         return self.intensity_ranges[0][0] < MAX_CT_MINIMUM_HU

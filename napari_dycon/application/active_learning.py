@@ -1,8 +1,8 @@
-"""Which case to label next: one the network is unsure of, and unlike those labeled already.
+"""Active learning: suggest cases with high uncertainty that differ from the labeled ones.
 
-Uncertainty alone would pick several scans that are hard in the same way. So cases are chosen one
-after the other, each by the sum of two ranks: how unsure the newest prediction is, and how far the
-scan lies from the nearest labeled or already chosen one in what the network sees
+Uncertainty alone would select several scans that are difficult in the same way. Cases are therefore
+selected one after the other by the sum of two ranks: the uncertainty of the newest prediction, and
+the distance to the nearest labeled or already selected scan in the embedding of the network
 (``engine/inference/embedding.py``).
 """
 
@@ -23,12 +23,12 @@ from napari_dycon.engine.evaluation import foreground_margin
 from napari_dycon.project.prediction_store import PredictionMetadata
 from napari_dycon.project.store import Project
 
-HIGH_RANK = 2 / 3  # ranks from here on are worth a word
+HIGH_RANK = 2 / 3  # ranks from here on count as high
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """A case to label, ``rank`` 1 first; ``reason`` in words."""
+    """A case to label, ``rank`` 1 first, with a ``reason`` for the user."""
 
     case: str
     rank: int
@@ -38,14 +38,14 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class CaseMetadata:
-    """What a run found out about a scan, as far as suggestions need it."""
+    """Score and features of a scan computed by a run."""
 
     score: float | None
     features: npt.NDArray[np.float64] | None
 
 
 class Suggester:
-    """Suggests, and keeps what it read while the files stay as they are; for any thread."""
+    """Ranks cases and caches metadata while the files are unchanged; thread-safe."""
 
     def __init__(self) -> None:
         self._metadata: dict[Path, tuple[object, CaseMetadata]] = {}
@@ -53,9 +53,9 @@ class Suggester:
         self._lock = threading.Lock()
 
     def suggest(self, project: Project) -> list[Suggestion]:
-        """Cases without a label, the one most worth labeling first.
+        """Return unlabeled cases, the highest priority first.
 
-        Cases that nothing is known of yet come last, in the project's order.
+        Cases without a prediction come last, in the project's order.
         """
         with self._lock:
             labeled = [case.id for case in project.labeled_cases()]
@@ -75,7 +75,7 @@ class Suggester:
                 )
             unpredicted = [case for case in candidates if scores[case] is None]
             return suggestions + [
-                Suggestion(case, rank, None, "nothing is predicted for it yet")
+                Suggestion(case, rank, None, "no prediction yet")
                 for rank, case in enumerate(unpredicted, start=len(suggestions) + 1)
             ]
 
@@ -107,7 +107,7 @@ class Suggester:
     def _read_features(
         self, project: Project, cases: Sequence[str], labeled: Sequence[str]
     ) -> tuple[npt.NDArray[np.float64] | None, npt.NDArray[np.float64]]:
-        """Features of cases and of labeled ones as one run saw them, the newest that saw all."""
+        """Features of candidates and labeled cases from the newest run that has them for all."""
         for run in reversed(project.runs.list()):
             rows: list[npt.NDArray[np.float64]] = []
             for case in cases:
@@ -145,7 +145,7 @@ class Suggester:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """What cases were ranked by, and how."""
+    """Inputs and result of the last ranking."""
 
     cases: list[str]
     uncertainty: npt.NDArray[np.float64]
@@ -181,7 +181,7 @@ class ActiveLearning:
 
     Attributes
     ----------
-    suggester : of the open project; another project gets one of its own
+    suggester : for the open project; replaced when the project is closed
     """
 
     def __init__(self, state: AppState) -> None:
@@ -190,11 +190,11 @@ class ActiveLearning:
         state.project_closed.connect(self._on_project_closed)
 
     def list_suggestions(self) -> list[Suggestion]:
-        """Cases without a label, the one most worth labeling first, with scores and reasons."""
+        """Return unlabeled cases with scores and reasons, the highest priority first."""
         return self.suggester.suggest(self._state.require_project())
 
     def get_case_score(self, case_id: str) -> float | None:
-        """Mean uncertainty of a case's newest prediction; ``None`` while there is none."""
+        """Return the mean uncertainty of a case's newest prediction; ``None`` if there is none."""
         return read_case_score(self._state.require_project(), case_id)
 
     def _on_project_closed(self) -> None:
@@ -207,7 +207,7 @@ def suggest_cases(project: Project) -> list[Suggestion]:
 
 
 def read_case_score(project: Project, case_id: str) -> float | None:
-    """Score of a case's newest prediction, the same that ``evaluate`` reports."""
+    """Return the score of a case's newest prediction, the same that ``evaluate`` reports."""
     runs = project.predictions.list_run_ids(case_id)
     if not runs:
         return None
@@ -216,7 +216,7 @@ def read_case_score(project: Project, case_id: str) -> float | None:
 
 
 def compute_mean_uncertainty(project: Project, run: str, case_id: str) -> float | None:
-    """Score of a prediction by its files, where the run did not write it down."""
+    """Compute the score of a prediction from its files, for runs that did not record it."""
     uncertainty = project.predictions.read(run, case_id, "uncertainty")
     if uncertainty is None:
         return None
@@ -226,12 +226,12 @@ def compute_mean_uncertainty(project: Project, run: str, case_id: str) -> float 
 
 def _describe_reason(uncertainty_rank: float, novelty_rank: float) -> str:
     confidence = (
-        "the network is uncertain about it"
+        "high uncertainty"
         if uncertainty_rank >= HIGH_RANK
-        else "the network is fairly certain about it"
+        else "low uncertainty"
         if uncertainty_rank < 1 - HIGH_RANK
-        else "the network is moderately certain about it"
+        else "moderate uncertainty"
     )
     if novelty_rank >= HIGH_RANK:
-        return f"{confidence}, and it is unlike the labeled scans"
+        return f"{confidence}, unlike the labeled scans"
     return confidence

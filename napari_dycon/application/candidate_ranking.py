@@ -1,8 +1,8 @@
-"""Order in which to label cases: by uncertainty, and by how unlike the labeled ones they are.
+"""Ranking of cases to label, by uncertainty and novelty.
 
-A greedy k-center selection (core-set, Sener and Savarese 2018) with uncertainty: cases are chosen
-one after the other, each by the sum of two ranks, its uncertainty's and that of its distance to
-the nearest labeled or already chosen case.
+A greedy k-center selection (core-set, Sener and Savarese 2018) with uncertainty: cases are selected
+one after the other by the sum of two ranks, that of the uncertainty and that of the distance to the
+nearest labeled or already selected case.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.spatial.distance import cdist
 
-NOVELTY_WEIGHT = 1.0  # of the novelty's rank beside the uncertainty's
-MAX_GREEDY_CASES = 100  # later ones are ordered at once, by their distance to those chosen
-BLOCK_CASES = 256  # labeled cases that are compared at a time
+NOVELTY_WEIGHT = 1.0  # weight of the novelty rank relative to the uncertainty rank
+MAX_GREEDY_CASES = 100  # the others are sorted once, by their distance to these
+BLOCK_CASES = 256  # labeled cases compared at a time
 
 
 def rank_candidates(
@@ -21,16 +21,16 @@ def rank_candidates(
     features: npt.NDArray[np.float64] | None,
     labeled_features: npt.NDArray[np.float64],
 ) -> tuple[list[int], npt.NDArray[np.float64]]:
-    """Order in which to label, and how unlike the labeled ones each case is, as a rank.
+    """Return the labeling order and the novelty rank of each case.
 
-    The first ``MAX_GREEDY_CASES`` are chosen one after the other; the rest follow by what is then
-    known of them, so that thousands of cases do not take the square of their number.
+    The first ``MAX_GREEDY_CASES`` are selected greedily; the rest are sorted once, so that the time
+    is not quadratic in the number of cases.
 
     Parameters
     ----------
     uncertainty : (N,)
-    features : (N, F), or ``None`` where they are not known of all
-    labeled_features : (L, F), of the cases that are labeled already
+    features : (N, F), or ``None`` if some are missing
+    labeled_features : (L, F), of the labeled cases
     """
     count = len(uncertainty)
     uncertainty_ranks = compute_ranks(uncertainty)
@@ -61,7 +61,7 @@ def _sort_by_rank_sum(
     nearest: npt.NDArray[np.float64],
     remaining: npt.NDArray[np.intp],
 ) -> npt.NDArray[np.intp]:
-    """Those that are left by the sum of both ranks, the unsure first where that is equal."""
+    """Sort the remaining cases by the sum of both ranks; ties are broken by uncertainty."""
     novelty_ranks = np.zeros(len(remaining))
     if np.isfinite(nearest[remaining]).all():
         novelty_ranks = compute_ranks(nearest[remaining])
@@ -70,7 +70,7 @@ def _sort_by_rank_sum(
 
 
 def compute_ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """0 for the smallest to 1 for the largest."""
+    """Compute ranks scaled from 0 for the smallest to 1 for the largest value."""
     if len(values) < 2:
         return np.ones(len(values))
     ranks: npt.NDArray[np.float64] = np.argsort(np.argsort(values)) / (len(values) - 1)

@@ -1,9 +1,9 @@
-"""Engine processes: started detached, followed through files, found again after a restart.
+"""Engine processes: started detached, followed through files, reattached after a restart.
 
-The engine runs in a process of its own, ``python -m napari_dycon ...``: it cannot slow the window
+The engine runs in a process of its own, ``python -m napari_dycon ...``: it does not slow the window
 down, survives it, frees the GPU when it ends and can be killed. Its events are read from
-``events.jsonl``, never from a pipe, so that a run outlives the window that started it and a window
-opened later attaches in the same way.
+``events.jsonl``, never from a pipe, so that a run survives the window that started it and a window
+opened later can attach to it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from napari_dycon.core.heartbeat import (
     is_recent,
     run_periodically,
 )
+from napari_dycon.core.sequences import subsample
 from napari_dycon.core.untrusted import read_bytes, read_json
 from napari_dycon.errors import DyconError
 from napari_dycon.project.runs.events import (
@@ -41,19 +42,17 @@ from napari_dycon.project.runs.events import (
 )
 from napari_dycon.project.runs.run import Run, merge_resumed_events
 
-MAX_REPLAYED_STEPS = 500  # of an earlier part of a run that are told again
-SIGKILL_RETURN_CODE = -9  # return code of a process that got SIGKILL; Windows has none such
-MAX_LOG_BYTES = 2**24  # bytes of a run's messages
+MAX_REPLAYED_STEPS = 500  # step events replayed from an earlier part of a run
+SIGKILL_RETURN_CODE = -9  # of a process killed by SIGKILL; does not occur on Windows
+MAX_LOG_BYTES = 2**24  # of a run's log
 _started_processes: list[subprocess.Popen[bytes]] = []
-EVENT_INTERVAL_S = 0.1  # seconds between looks at the events file
-LIVENESS_INTERVAL_S = (
-    1.0  # seconds between looks whether a process lives that was found on the disk
-)
+EVENT_INTERVAL_S = 0.1  # between reads of the events file
+LIVENESS_INTERVAL_S = 1.0  # between liveness checks of a process that was found on the disk
 
 
 def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
-    # Threads that spin while they wait would fight with the window for the same cores.
+    # Spinning threads would compete with the window for the same cores.
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     environment["PYTHONUTF8"] = "1"  # paths may hold any letters, also on Windows
     command = [sys.executable, "-m", "napari_dycon", *arguments]
@@ -67,28 +66,28 @@ def _launch(arguments: Sequence[str], output: Any, errors: Any) -> subprocess.Po
         stderr=errors,
         env=environment,
         creationflags=flags,
-        start_new_session=True,  # Windows has none, and passes it over
+        start_new_session=True,  # ignored on Windows
     )
 
 
 def launch_training(project: Path, run: Run) -> subprocess.Popen[bytes]:
-    """Start the engine on a run that exists; its messages go to ``log.txt`` in the run's folder."""
+    """Start the engine on an existing run; its output goes to ``log.txt`` in the run's folder."""
     with (run.folder / "log.txt").open("ab") as log:
         process = _launch(
             ["train", str(project), "--resume", run.id, "--json"], subprocess.DEVNULL, log
         )
-    # It outlives whoever follows it: Python complains of a process that is forgotten while it runs.
+    # Kept referenced, since Python warns about a running process that is garbage collected.
     _started_processes[:] = [
         started for started in _started_processes if started.poll() is None
     ] + [process]
-    # The process says so itself once it has started; a window reopened before finds it too.
+    # The process records itself once it has started; until then a reopened window finds this.
     with contextlib.suppress(DyconError):
         write_identity(run, ProcessIdentity.from_pid(process.pid))
     return process
 
 
 def write_identity(run: Run, identity: ProcessIdentity) -> None:
-    """Write down which process works on a run, so that windows can find it."""
+    """Record which process trains a run, so that windows can find it."""
     write_json(_identity_path(run), identity.to_dict())
 
 
@@ -98,9 +97,10 @@ def _identity_path(run: Run) -> Path:
 
 @contextlib.contextmanager
 def mark_process_alive(run: Run) -> Iterator[Callable[[], ProcessIdentity | None]]:
-    """Say that this process works on a run, here and to other machines, as long as it does.
+    """Record that this process trains a run, with a heartbeat for other machines.
 
-    Gives what tells who has taken the run over: a computer that slept counts as gone for others.
+    Yields a function that returns the process that has taken over the run, if any: a computer that
+    was suspended counts as dead.
     """
     identity = ProcessIdentity.current()
     takeover: list[ProcessIdentity] = []
@@ -117,35 +117,37 @@ def mark_process_alive(run: Run) -> Iterator[Callable[[], ProcessIdentity | None
         with run_periodically(send_heartbeat):
             yield lambda: takeover[0] if takeover else None
     finally:
-        with contextlib.suppress(OSError):  # the folder may be gone; this process is, soon
+        with contextlib.suppress(
+            OSError
+        ):  # the folder may be gone, and this process is about to end
             if read_identity(run) == identity:
                 _identity_path(run).unlink(missing_ok=True)
 
 
 def is_running(run: Run, *, read_only: bool = False) -> bool:
-    """Whether another process is at work on this run, also on a machine that shares its folder.
+    """Whether another process trains this run, on this or another machine.
 
-    With ``only_look`` nothing is written to ask the disk for its time.
+    With ``read_only`` no file is written to determine the time of the file system.
     """
     identity = read_identity(run)
     if identity is not None and not identity.is_local():
         return is_recent(
             _identity_path(run), time.time() if read_only else filesystem_time(run.folder)
         )
-    # On Windows the interpreter of a virtual environment is started by a parent of its own, whose
-    # number is the one that a window wrote down.
+    # On Windows the interpreter of a virtual environment has a launcher as parent process,
+    # whose id is the one that a window recorded.
     own_pids = (os.getpid(), os.getppid())
     return identity is not None and identity.pid not in own_pids and identity.is_alive()
 
 
 def remote_host(run: Run) -> str:
-    """Tell where a run is at work that another machine trains: " on ward-3"; empty for this one."""
+    """Describe the other machine that trains a run, as in " on ward-3"; empty for this machine."""
     identity = read_identity(run)
     return "" if identity is None or identity.is_local() else f" on {identity.host}"
 
 
 def read_identity(run: Run) -> ProcessIdentity | None:
-    """Who works on a run, as its process wrote it down; ``None`` when nobody does."""
+    """Read the recorded process of a run; ``None`` if there is none."""
     try:
         return ProcessIdentity.from_dict(read_json(_identity_path(run)))
     except (OSError, ValueError, KeyError, TypeError):
@@ -155,13 +157,13 @@ def read_identity(run: Run) -> ProcessIdentity | None:
 def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) -> Iterator[Event]:
     """Yield a run's events as they are written, until its last one.
 
-    When the process ends without a last event, a ``failed`` one is made up from its messages.
+    If the process ends without a final event, a ``failed`` event is created from its log.
     ``idle`` is yielded whenever there is nothing new.
 
     Parameters
     ----------
-    process : the process that was just started; ``None`` attaches to one found on the disk, and
-        yields what it said since it last started, with the curves of what was before
+    process : the process that was just started; ``None`` attaches to a process found
+        on the disk, and replays its events since the last start, with the earlier curves
     """
     last_check, has_ended = time.monotonic(), False
     identity, watch = read_identity(run), HeartbeatMonitor(_identity_path(run))
@@ -179,12 +181,12 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
         if process is not None:
             has_ended = process.poll() is not None
         elif time.monotonic() - last_check > LIVENESS_INTERVAL_S:
-            # A drive that is away for a moment must not let the run count as dead.
+            # A temporarily disconnected drive must not make the run count as dead.
             identity, last_check = read_identity(run) or identity, time.monotonic()
             has_ended = identity is None or not (
                 identity.is_alive() if identity.is_local() else watch.is_recent()
             )
-        # Read after looking whether it lives: what it wrote before its end is not missed.
+        # Read after the liveness check, so that no event before the end is missed.
         events, offset = run.read_events(offset)
         for event in events:
             final_events = []
@@ -207,9 +209,9 @@ def follow_training(run: Run, process: subprocess.Popen[bytes] | None = None) ->
 
 
 def _subsample_steps(events: list[Event]) -> list[Event]:
-    """Leave out most of many step events: who comes later needs the shape of the curve."""
+    """Drop most of many step events; the shape of the curve is enough."""
     steps = [i for i, event in enumerate(events) if isinstance(event, StepEvent)]
-    kept_indices = set(steps[:: -(-len(steps) // MAX_REPLAYED_STEPS) or 1]) | set(steps[-1:])
+    kept_indices = set(subsample(steps, MAX_REPLAYED_STEPS)) | set(steps[-1:])
     return [e for i, e in enumerate(events) if not isinstance(e, StepEvent) or i in kept_indices]
 
 
@@ -222,13 +224,13 @@ def _failure_message(run: Run, code: int | None) -> str:
     except (OSError, ValueError):
         lines = []
     last_line = next((line.strip() for line in reversed(lines) if line.strip()), "")
-    detail = f" Its last words: {last_line}" if last_line else ""
+    detail = f" Last log line: {last_line}" if last_line else ""
     return f"The training process ended unexpectedly.{detail} The last checkpoint is kept."
 
 
 def _killed_message(task: str, advice: str) -> str:
     return (
-        f"The process of the {task} was ended by the system, most often because memory ran out. "
+        f"The {task} process was terminated by the system, most likely because memory ran out. "
         f"Close other programs and {advice}."
     )
 
@@ -236,7 +238,7 @@ def _killed_message(task: str, advice: str) -> str:
 def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
     """Predict cases in a process; its events end with ``prediction_finished`` or ``failed``."""
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
-    # Their names may be too many for a command line.
+    # The ids may be too long for a command line.
     with tempfile.NamedTemporaryFile(
         "w", suffix=".txt", encoding="utf-8", delete=False
     ) as case_list:

@@ -1,9 +1,9 @@
-"""Places where a prediction is unsure, in the order worth looking at.
+"""Hotspots: regions of high uncertainty of a prediction, ranked by their mass.
 
-High uncertainty often surrounds an organ as one connected shell, of which a single place would tell
-nothing. So a place is a ball of ``RADIUS_MM``, about what a look at it shows: the one that holds
-most uncertainty comes first, its uncertainty counts as seen, and so on. Separate small regions come
-out as one place each, as connected components would.
+High uncertainty often surrounds an organ as one connected shell, so that connected components would
+be useless. A hotspot is instead a ball of ``RADIUS_MM``: the ball with the largest sum of
+uncertainty comes first, its voxels are removed, and so on. Small separate regions give one hotspot
+each, as connected components would.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-RADIUS_MM = 5.0  # radius of a place; 3 to 10 were measured
-MIN_VOXELS = 4  # voxels; single noisy voxels are no place to go to
-CELLS_PER_RADIUS = 4.0  # cells of the search grid to a radius
-MIN_MASS_FRACTION = 0.05  # of the first place's mass; what is less is not worth a click
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import Box, Mask
+
+RADIUS_MM = 5.0  # radius of a hotspot; 3 to 10 were measured
+MIN_VOXELS = 4  # single noisy voxels are ignored
+CELLS_PER_RADIUS = 4.0  # cells of the search grid per radius
+MIN_MASS_FRACTION = 0.05  # relative to the first hotspot; smaller ones are ignored
 
 Map = npt.NDArray[np.floating[Any]]
 
@@ -29,8 +32,8 @@ Map = npt.NDArray[np.floating[Any]]
 class Hotspot:
     """A ball of high uncertainty.
 
-    ``center`` is the most uncertain inner voxel ``(d, h, w)`` of it, ``mass`` the sum of its
-    uncertainty that no place before it held, ``voxels`` how many those are.
+    ``center`` is its most uncertain inner voxel ``(d, h, w)``, ``mass`` the sum of uncertainty not
+    covered by earlier hotspots, ``voxels`` their number.
     """
 
     center: tuple[int, int, int]
@@ -44,14 +47,14 @@ def find_hotspots(
     threshold: float | None = None,
     max_count: int = 30,
 ) -> list[Hotspot]:
-    """Places of high uncertainty, the heaviest first.
+    """Find regions of high uncertainty, the largest mass first.
 
     Parameters
     ----------
     uncertainty : (D, H, W), in [0, 1]
     spacing : in mm
     threshold : by default half of the map's 99.9 % quantile, and at least 0.1
-    most : how many places at most
+    max_count : maximum number of hotspots
     """
     if threshold is None:
         threshold = max(0.5 * float(np.quantile(uncertainty, 0.999)), 0.1)
@@ -62,7 +65,7 @@ def find_hotspots(
     grid = _MassGrid(remaining, spacing)
     hotspots: list[Hotspot] = []
     first_mass = 0.0
-    for _ in range(2 * max_count):  # some turn out to be specks
+    for _ in range(2 * max_count):  # some are too small and skipped
         box, in_ball = grid.find_densest_ball()
         ball_values = np.where(in_ball, remaining[box], 0.0)
         mass, voxels = float(ball_values.sum()), int(np.count_nonzero(ball_values))
@@ -79,10 +82,10 @@ def find_hotspots(
     return sorted(hotspots, key=lambda spot: -spot.mass)
 
 
-def _smooth_box(values: Map, box: tuple[slice, ...]) -> Map:
-    """Means of 3 x 3 x 3 voxels in a box of a map.
+def _smooth_box(values: Map, box: Box) -> Map:
+    """Compute means of 3 x 3 x 3 voxels in a box of a map.
 
-    So a center lies in the thick of its region and not on one noisy voxel.
+    This keeps centers inside their region and not on one noisy voxel.
     """
     padded = tuple(slice(max(extent.start - 1, 0), extent.stop + 1) for extent in box)
     inner = tuple(
@@ -94,7 +97,7 @@ def _smooth_box(values: Map, box: tuple[slice, ...]) -> Map:
 
 
 class _MassGrid:
-    """Coarse sums of a map, and how much a ball around each cell holds."""
+    """Coarse sums of a map, and the sum in a ball around each cell."""
 
     def __init__(self, values: Map, spacing: Sequence[float]) -> None:
         self.spacing = spacing
@@ -108,8 +111,8 @@ class _MassGrid:
         self.cell_sums = self._sum_cells(values)
         self.ball_sums = _sum_in_balls(self.cell_sums, self.ball)
 
-    def find_densest_ball(self) -> tuple[tuple[slice, ...], npt.NDArray[np.bool_]]:
-        """Box of voxels around the place that holds most, and which of them the ball holds."""
+    def find_densest_ball(self) -> tuple[Box, Mask]:
+        """Return the box around the ball with the largest sum, and the mask of the ball in it."""
         index = np.unravel_index(int(np.argmax(self.ball_sums)), self.ball_sums.shape)
         center = [(int(c) + 0.5) * f - 0.5 for c, f in zip(index, self.cell_shape, strict=True)]
         box = tuple(
@@ -122,8 +125,8 @@ class _MassGrid:
         )
         return box, np.asarray(squared_distance <= RADIUS_MM**2)
 
-    def update(self, values: Map, box: tuple[slice, ...]) -> None:
-        """Take over what changed inside a box of voxels."""
+    def update(self, values: Map, box: Box) -> None:
+        """Update the sums after values in a box of voxels changed."""
         changed_cells = tuple(
             slice(extent.start // f, -(-extent.stop // f))
             for extent, f in zip(box, self.cell_shape, strict=True)
@@ -153,19 +156,15 @@ class _MassGrid:
 
 
 def _sum_in_balls(cells: Map, ball: Map) -> npt.NDArray[np.float32]:
-    """Sum of the cells in a ball around each; nothing lies outside of them.
+    """Sum the cells in a ball around each cell, with zeros outside.
 
-    By Fourier transforms: balls of hundreds of cells in millions of places took a minute. Only
-    where there is anything, which is an organ of a scan.
+    Uses Fourier transforms, since direct summation took a minute, and only the bounding box of
+    nonzero cells.
     """
     ball_sums = np.zeros(cells.shape, np.float32)
-    occupied = ndimage.find_objects(cells > 0, max_label=1)[0]
-    if occupied is None:
+    padded = bounding_box(cells > 0, [n // 2 for n in ball.shape])
+    if padded is None:
         return ball_sums
-    padded = tuple(
-        slice(max(extent.start - n // 2, 0), min(extent.stop + n // 2, size))
-        for extent, n, size in zip(occupied, ball.shape, cells.shape, strict=True)
-    )
     cropped = cells[padded]
     full_shape = [a + b - 1 for a, b in zip(cropped.shape, ball.shape, strict=True)]
     fft_shape = [fft.next_fast_len(n, real=True) for n in full_shape]

@@ -25,7 +25,7 @@ MAX_EXAMPLES = 20
 
 
 class ImportExport:
-    """Makes projects, adds scans to the open one, and exports from it.
+    """Creates projects, adds scans to the open one, and exports from it.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class ImportExport:
         scans: Sequence[Scan] | None,
         resample: bool,
     ) -> None:
-        """Make a project and open it; see ``Session.create_project``."""
+        """Create a project and open it; see ``Session.create_project``."""
         notes: list[str] = []
         skipped: list[SkippedScan] = []
 
@@ -75,14 +75,14 @@ class ImportExport:
             self.create(path, images, labels, classes, channels, scans=scans, resample=True)
 
         self._task_runner.submit_with_progress(
-            "Making the project",
+            "Creating the project",
             import_scans,
             on_done,
             lambda error: self._handle_error(error, retry_resampled),
         )
 
     def add_paths(self, paths: Sequence[Path | str], *, resample: bool) -> None:
-        """Add what lies in files and folders; see ``Session.add_cases``."""
+        """Add scans from files and folders; see ``Session.add_cases``."""
         project = self._state.require_project()
         examples = self.list_example_files()
         skipped: list[SkippedScan] = []
@@ -101,7 +101,7 @@ class ImportExport:
         self._add_found(project, find_new_scans, skipped, retry_resampled, resample=resample)
 
     def list_example_files(self) -> list[list[Path]]:
-        """Files of some cases, a channel each, to tell by them what files of a channel are like."""
+        """Return files of some cases, one per channel, as examples for channel assignment."""
         project = self._state.require_project()
         return [project.image_paths(case.id) for case in project.cases[:MAX_EXAMPLES]]
 
@@ -150,7 +150,7 @@ class ImportExport:
             )
 
         def on_done(added: list[Case]) -> None:
-            if self._state.project is not project:  # another one was opened meanwhile
+            if self._state.project is not project:  # another project was opened meanwhile
                 return
             self._state.message.emit("info", f"{len(added)} case(s) added.")
             self._state.cases_changed.emit()
@@ -164,7 +164,7 @@ class ImportExport:
         self._task_runner.submit_with_progress("Adding scans", import_scans, on_done, on_error)
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
-        """Write what others can use; see ``Session.export``."""
+        """Export results; see ``Session.export``."""
         from napari_dycon.exports.options import ExportOptions
         from napari_dycon.exports.registry import export
 
@@ -181,7 +181,7 @@ class ImportExport:
             self.is_exporting = False
             report_notes(self._state, notes)
             names = written[0].name if len(written) == 1 else f"{len(written)} files"
-            self._state.message.emit("info", f"Exported: {names} in {out}.")
+            self._state.message.emit("info", f"Exported {names} to {out}.")
 
         def on_error(error: Exception) -> None:
             self.is_exporting = False
@@ -231,15 +231,14 @@ class ImportExport:
 
 
 def resample_prompt(finding: str, resample: Callable[[], object]) -> UserPrompt:
-    """Ask whether slices that are no even grid shall be interpolated to one.
+    """Create the prompt to resample irregular slices to regular spacing.
 
     Parameters
     ----------
-    finding : what is wrong with them, without a full stop
+    finding : description of the problem, without a full stop
     """
     return UserPrompt(
-        "Uneven slices",
-        f"{finding}.\n\nShall they be resampled to even ones? Labels "
-        "then lie on the resampled scan.",
+        "Irregular slices",
+        f"{finding}.\n\nResample to regular spacing? Labels will belong to the resampled scan.",
         (("Resample", resample),),
     )

@@ -1,4 +1,4 @@
-"""Messages to the user where there may be very many of them."""
+"""Limits the number of messages shown to the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_MESSAGES = 3  # shown one by one
 
 
 def report_messages(state: AppState, level: str, texts: Sequence[str], remainder: str) -> None:
-    """Emit the first messages, and how many more there are (``remainder`` names them)."""
+    """Emit the first messages and the number of the others, described by ``remainder``."""
     for text in texts[:MAX_MESSAGES]:
         state.message.emit(level, text)
     if len(texts) > MAX_MESSAGES:
@@ -18,5 +18,5 @@ def report_messages(state: AppState, level: str, texts: Sequence[str], remainder
 
 
 def report_notes(state: AppState, notes: Sequence[str]) -> None:
-    """Emit the first of many notes, and how many there are."""
-    report_messages(state, "info", notes, "more notes like these")
+    """Emit the first notes and the number of the others."""
+    report_messages(state, "info", notes, "more messages like these")

@@ -1,4 +1,4 @@
-"""Engine processes that are followed for the open project, until they end or it is closed."""
+"""Followers of the engine processes of the open project."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from napari_dycon.project.runs.events import Event
 
 
 class ProcessFollowers:
-    """Follows engine processes; those of a closed project are followed no longer."""
+    """Follows engine processes until they end or the project is closed."""
 
     def __init__(self, state: AppState, task_runner: TaskRunner) -> None:
         self._task_runner = task_runner
-        # What stops following a process, and whether its events have ended already.
+        # For each process: function that stops following, and whether its events have ended.
         self._followers: list[tuple[Callable[[], None], threading.Event]] = []
         state.project_closed.connect(self.stop_all)
 
@@ -39,7 +39,7 @@ class ProcessFollowers:
         self._followers.append((self._task_runner.stream(title, relay_events(), on_event), ended))
 
     def stop_all(self) -> None:
-        """Follow none of them any longer; the processes continue."""
+        """Stop following all processes; they continue to run."""
         for stop_following, _ in self._followers:
             stop_following()
         self._followers.clear()

@@ -1,4 +1,4 @@
-"""Opening a project: whose it is, who else has it open, and whether it is only looked at."""
+"""Opening of projects: trust, other open sessions, read-only access."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from napari_dycon.project.store import Project
 from napari_dycon.project.trusted_projects import is_trusted, trust
 
 MAX_NAMED = 3
-READ_ONLY_REASON = "you opened it only to look"
+READ_ONLY_REASON = "it was opened for viewing only"
 
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A project, who else has it open, and where a stranger's reads from outside its folder."""
+    """A project, other sessions that have it open, and external folders of an untrusted one."""
 
     project: Project
     other_sessions: list[OpenSession]
@@ -32,7 +32,7 @@ class OpenRequest:
 
 
 class ProjectOpener:
-    """Opens and closes projects, and marks the open one for other sessions."""
+    """Opens and closes projects, and maintains the session marker."""
 
     def __init__(
         self,
@@ -64,11 +64,11 @@ class ProjectOpener:
         self._task_runner.submit(read_project, self._confirm_untrusted, self._state.report_error)
 
     def set_project(self, project: Project) -> None:
-        """Close the open project and take over one that was opened or made elsewhere."""
+        """Close the open project and use one that is already loaded."""
         state = self._state
         try:
             self.close()
-        except DyconError as error:  # reported; a drive that is gone must not block the user
+        except DyconError as error:  # reported; a disconnected drive must not block the user
             if not state.can_prompt:
                 raise
 
@@ -78,9 +78,9 @@ class ProjectOpener:
 
             state.prompt_requested.emit(
                 UserPrompt(
-                    "A label is not saved",
-                    f"{error}\n\nIt can be kept in your home folder, to be put back later.",
-                    (("Keep it there and go on", recover_and_continue),),
+                    "Label could not be saved",
+                    f"{error}\n\nA recovery copy can be saved in your home folder.",
+                    (("Save a recovery copy and continue", recover_and_continue),),
                 )
             )
             return
@@ -91,7 +91,7 @@ class ProjectOpener:
         self._run_controller.attach()
 
     def close(self) -> None:
-        """Save what was drawn and close the project; see ``Session.close_project``."""
+        """Save the label and close the project; see ``Session.close_project``."""
         state = self._state
         self._autosaver.flush()
         state.project = state.case = None
@@ -102,22 +102,22 @@ class ProjectOpener:
         state.project_changed.emit(None)
 
     def register(self, project: Project) -> None:
-        """Tell others that the project is open here, or the person that it is only shown."""
+        """Create the session marker, or notify the user that the project is read-only."""
         if project.read_only_reason:
-            text = f"{project.name} is only shown: {project.read_only_reason}."
+            text = f"{project.name} is read-only: {project.read_only_reason}."
             self._state.message.emit("warning", text)
         else:
             self._marker = SessionMarker(project.path)
             self._marker.create()
 
     def unregister(self) -> None:
-        """Tell others that the project is not open here any longer."""
+        """Remove the session marker."""
         if self._marker is not None:
             self._marker.remove()
             self._marker = None
 
     def _confirm_untrusted(self, request: OpenRequest) -> None:
-        """Ask before a project that came from elsewhere reads scans from outside its folder."""
+        """Ask before an untrusted project reads scans from outside its folder."""
         state, project = self._state, request.project
         if not request.external_folders:
             self._confirm_shared(request)
@@ -137,15 +137,15 @@ class ProjectOpener:
 
         state.prompt_requested.emit(
             UserPrompt(
-                "A project from elsewhere",
-                f"{text}\n\nThey are read when a case is shown. Open it when you know where it "
-                "comes from, and that these are its scans.",
+                "Untrusted project",
+                f"{text}\n\nThey are read when a case is shown. Open the project only if you "
+                "trust its source and these are its scans.",
                 (("Open", accept),),
             )
         )
 
     def _confirm_shared(self, request: OpenRequest) -> None:
-        """Ask whether only to look at a project that somebody else has open."""
+        """Ask whether to open a project read-only that is open in another session."""
         state, project = self._state, request.project
         is_open_here = self._marker is not None and self._marker.belongs_to(project.path)
         if is_open_here or project.read_only_reason or not request.other_sessions:
@@ -154,17 +154,17 @@ class ProjectOpener:
         open_sessions = "; ".join(
             str(open_session) for open_session in request.other_sessions[:MAX_NAMED]
         )
-        text = f"{project.name} is open already: {open_sessions}."
+        text = f"{project.name} is already open: {open_sessions}."
         if not state.can_prompt:
             self.set_project(project)
-            state.message.emit("warning", f"{text} What both of you draw is merged.")
+            state.message.emit("warning", f"{text} Edits from both sessions are merged.")
             return
         open_read_only = functools.partial(self.open, project.path, read_only=True)
         state.prompt_requested.emit(
             UserPrompt(
                 "Project in use",
-                f"{text}\n\nYou can open it read-only. Open it for editing only when "
-                "you agree who labels which case; what both draw in one case is merged.",
+                f"{text}\n\nYou can open it read-only. Open it for editing only if you have "
+                "agreed who labels which case; edits of the same case are merged.",
                 (
                     ("Open read-only", open_read_only),
                     ("Open for editing", functools.partial(self.set_project, project)),
@@ -174,10 +174,10 @@ class ProjectOpener:
 
 
 def external_folders_message(project: Project, folders: Sequence[Path]) -> str:
-    """Say of a project that came from elsewhere where it reads from."""
+    """Describe the external folders of an untrusted project."""
     names = ", ".join(map(str, folders[:MAX_NAMED]))
     more = f" and {len(folders) - MAX_NAMED} more" if len(folders) > MAX_NAMED else ""
     return (
-        f"{project.name} was not made by you on this computer, and reads scans from outside its "
-        f"folder: {names}{more}."
+        f"{project.name} was created by another user or on another computer and reads scans from "
+        f"outside its folder: {names}{more}."
     )

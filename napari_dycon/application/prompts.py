@@ -1,4 +1,4 @@
-"""What only a person can decide: asked where a window listens, without knowing of windows."""
+"""Prompts for the user, independent of any window."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class UserPrompt:
-    """A question with what each answer does; not to answer at all does nothing.
+    """A prompt and its choices; dismissing it does nothing.
 
-    ``choices`` are pairs of a button's text and what it calls.
+    ``choices`` are pairs of a button text and its action.
     """
 
     title: str

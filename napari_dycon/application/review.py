@@ -1,4 +1,4 @@
-"""Predictions of the case in view: made, read again, gone through, accepted."""
+"""Review of predictions: predict, reload, navigate hotspots, accept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from napari_dycon.application import engine_process
@@ -19,6 +18,7 @@ from napari_dycon.application.messages import report_notes
 from napari_dycon.application.process_followers import ProcessFollowers
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import BusyError, UserError
 from napari_dycon.project.runs.events import (
     Event,
@@ -31,7 +31,7 @@ Position = tuple[float, float, float]
 
 
 class Review:
-    """Requests, shows, walks through and accepts predictions."""
+    """Requests, reloads, navigates and accepts predictions."""
 
     def __init__(
         self,
@@ -47,9 +47,9 @@ class Review:
         self._editor = editor
         self._autosaver = autosaver
         self.is_predicting = False
-        # Places that were looked at, of each case's prediction by each run.
+        # Centers of viewed hotspots, for each case and run.
         self._visited: dict[tuple[str, str | None], set[tuple[int, int, int]]] = {}
-        self._hotspot_index = -1  # number of the place in view
+        self._hotspot_index = -1  # index of the current hotspot
         state.case_shown.connect(self._on_case_changed)
         state.project_closed.connect(self._on_project_closed)
 
@@ -61,7 +61,7 @@ class Review:
         if self.is_predicting:
             raise BusyError("A prediction is already running. Wait until it has finished.")
         if not ids:
-            raise UserError("There is no case to predict: every one is labeled.")
+            raise UserError("There are no cases to predict: all are labeled.")
         chosen = project.runs.get(run)
 
         def on_event(event: Event) -> None:
@@ -83,7 +83,7 @@ class Review:
         self._followers.follow(f"Predicting with {chosen.id}", events, on_event)
 
     def refresh(self, case_id: str) -> None:
-        """Read the newest prediction of the case in view again."""
+        """Reload the newest prediction of the active case."""
         state = self._state
         case, project = state.case, state.project
         if case is None or project is None or case.id != case_id:
@@ -106,12 +106,12 @@ class Review:
             lambda: load_prediction(project, snapshot), on_done, state.report_error
         )
 
-    # ---- Uncertain places --------------------------------------------------------------------
+    # ---- Uncertain regions -------------------------------------------------------------------
 
     def step_hotspot(self, direction: int) -> Position | None:
-        """Next place that was not looked at yet (``step`` 1), or the one before (-1), in mm.
+        """Return the next unviewed hotspot (``direction`` 1) or the previous one (-1), in mm.
 
-        Places are ranked by their mass. Once all were seen, they come again in order.
+        Hotspots are ranked by mass. Once all have been viewed, they repeat in order.
         """
         case = self._state.require_case()
         count = len(case.hotspots)
@@ -133,7 +133,7 @@ class Review:
         return z, y, x
 
     def hotspot_progress(self) -> tuple[int, int, int]:
-        """Number of the place in view (1 for the first, 0 for none), how many, how many seen."""
+        """Return the number of the current hotspot (0 for none), their count, and viewed ones."""
         case = self._state.case
         if case is None:
             return 0, 0, 0
@@ -162,7 +162,7 @@ class Review:
         slice_: tuple[int, int] | None,
         component: tuple[int, int, int] | None,
     ) -> int:
-        """Make the prediction the label; see ``Session.accept_prediction``."""
+        """Replace the label with the prediction; see ``Session.accept_prediction``."""
         case = self._state.require_case()
         prediction = case.prediction
         if prediction is None:
@@ -188,14 +188,12 @@ class Review:
         return changed
 
 
-def _component_at(
-    prediction: npt.NDArray[np.uint8], voxel: tuple[int, int, int]
-) -> npt.NDArray[np.bool_]:
-    """Connected piece of the predicted structure that holds a voxel."""
+def _component_at(prediction: LabelArray, voxel: tuple[int, int, int]) -> Mask:
+    """Return the connected component of the predicted structure that contains a voxel."""
     is_inside = all(0 <= v < n for v, n in zip(voxel, prediction.shape, strict=True))
     value = int(prediction[voxel]) if is_inside else 0
     if not value:
         raise UserError("There is no predicted structure at that position. Click on one.")
     components, _ = ndimage.label(prediction == value, structure=np.ones((3, 3, 3)))
-    component: npt.NDArray[np.bool_] = components == components[voxel]
+    component: Mask = components == components[voxel]
     return component

@@ -1,4 +1,4 @@
-"""The run at work: started, attached to, paused, stopped, and followed through its events."""
+"""Control of the active run: start, attach, pause, stop, follow events."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunController:
         self._autosaver = autosaver
         self._review = review
         self._run: Run | None = None
-        self.remote_host = ""  # which other machine the run is at work on, as in " on ward-3"
+        self.remote_host = ""  # other machine that trains the run, as in " on ward-3"
         state.project_closed.connect(self.detach)
         state.case_shown.connect(self.request_preview)
 
@@ -53,7 +53,7 @@ class RunController:
         state = self._state
         project = state.require_project()
         if self.remote_host:
-            self.detach()  # it goes on there, and is no reason not to train here
+            self.detach()  # it continues there and does not prevent training here
         if state.run_status.phase != "idle":
             raise BusyError(
                 f"Run {state.run_status.run} is running. Stop it before starting another."
@@ -71,18 +71,18 @@ class RunController:
         run = project.runs.create(config.method, config.to_dict())
         run.write_control(command="run", preview=state.case.id if state.case else None)
         state.runs_changed.emit()
-        state.set_run_status(RunStatus("starting", run.id, text="Starting the engine"))
+        state.set_run_status(RunStatus("starting", run.id, text="Starting training"))
         try:
             process = engine_process.launch_training(project.path, run)
         except OSError as error:
             state.set_run_status(RunStatus())
-            raise DyconError(f"The engine could not be started: {error}") from error
+            raise DyconError(f"Training could not be started: {error}") from error
         self._run = run
         self._follow_run(run, process)
         return run.id
 
     def send_command(self, command: Command) -> None:
-        """Write "run", "pause" or "stop" where the engine looks for it."""
+        """Send "run", "pause" or "stop" to the engine."""
         if self._run is None:
             raise UserError("No run is active.")
         self._state.require_project().require_writable()
@@ -90,12 +90,12 @@ class RunController:
         if command == "stop":
             self._state.set_run_status(
                 dataclasses.replace(
-                    self._state.run_status, phase="stopping", text="Stopping: saving weights"
+                    self._state.run_status, phase="stopping", text="Stopping: saving the model"
                 )
             )
 
     def wait(self, timeout_s: float | None) -> None:
-        """Block until no run and no prediction is at work."""
+        """Block until no run and no prediction is active."""
         start_time = time.monotonic()
         state = self._state
         while state.run_status.phase != "idle" or self._review.is_predicting:
@@ -106,7 +106,7 @@ class RunController:
             time.sleep(0.05)
 
     def attach(self) -> None:
-        """Follow a run of the project that is still at work, from its first event."""
+        """Follow a run of the project that is still running, from its first event."""
         project = self._state.project
         if project is None:
             return
@@ -121,22 +121,22 @@ class RunController:
         )  # this machine's newest one last
         for run in running[-1:]:
             self._run, self.remote_host = run, engine_process.remote_host(run)
-            text = f"Attached to the running training{self.remote_host}"
+            text = f"Attached to running training{self.remote_host}"
             self._state.set_run_status(RunStatus("starting", run.id, text=text))
             self._follow_run(run)
 
     def detach(self) -> None:
-        """Let go of the run; it goes on by itself."""
+        """Stop following the run; it continues by itself."""
         self._run, self.remote_host = None, ""
         self._state.set_run_status(RunStatus())
 
     def request_preview(self, *_: object) -> None:
-        """Ask the run for previews of the case in view."""
+        """Request previews of the active case from the run."""
         project, case = self._state.project, self._state.case
         if self._run is None or case is None or project is None:
             return
         if not project.read_only_reason:
-            # A full disk must not keep the case from being shown: strokes would go to the old one.
+            # A full disk must not prevent the case from being shown.
             with contextlib.suppress(DyconError):
                 self._run.write_control(preview=case.id)
 

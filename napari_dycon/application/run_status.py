@@ -1,4 +1,4 @@
-"""How a run stands, worked out from the events it sent: a pure function, no state."""
+"""Status of a run, derived from its events by a pure function."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RunPhase = Literal["idle", "starting", "preparing", "training", "paused", "stopp
 
 @dataclasses.dataclass(frozen=True)
 class RunStatus:
-    """How the run at work stands; ``remaining_s`` in seconds."""
+    """Status of the active run; ``remaining_s`` in seconds."""
 
     phase: RunPhase = "idle"
     run: str | None = None
@@ -41,12 +41,12 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
                 status,
                 phase=_resolve_phase(status, "preparing"),
                 device=event.device_reason,
-                text="Reading the scans",
+                text="Reading scans",
             )
         case PreparingEvent():
             text = f"Preparing scan {event.done} of {event.total}"
             if event.done == event.total:
-                text = "Making the first step, which takes longest"
+                text = "First training step (the slowest)"
             return dataclasses.replace(status, phase=_resolve_phase(status, "preparing"), text=text)
         case RegistrationEvent():
             text = f"Registering scans: {event.done} of {event.total}"
@@ -69,7 +69,7 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
 
 
 def _resolve_phase(status: RunStatus, phase: RunPhase) -> RunPhase:
-    """A run that was asked to stop shows that until it has ended."""
+    """A stopping run keeps that phase until it has ended."""
     return "stopping" if status.phase == "stopping" else phase
 
 

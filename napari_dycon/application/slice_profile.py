@@ -1,4 +1,4 @@
-"""What the slices of a case hold along an axis: annotation and uncertainty."""
+"""Profile of annotation and uncertainty over the slices of a case."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.annotation.coverage import annotated_fraction
+from napari_dycon.core.types import LabelArray
 
-MIN_UNCERTAINTY = 0.2  # lower entropies are the background's, and would drown the rest
+MIN_UNCERTAINTY = 0.2  # lower values are background and would dominate the sum
 
 
 @dataclass(frozen=True)
 class SliceProfile:
-    """One value a slice across ``axis``."""
+    """One value per slice along ``axis``."""
 
     axis: int
     annotated_fractions: npt.NDArray[np.float64]  # share of voxels, 0 to 1
-    uncertainty: npt.NDArray[np.float64] | None  # mean of what is notable, 1 at its highest
+    uncertainty: npt.NDArray[np.float64] | None  # sum of notable values, scaled to a maximum of 1
 
 
 def compute_slice_profile(
-    label: npt.NDArray[np.uint8], uncertainty: npt.NDArray[np.float32] | None, axis: int
+    label: LabelArray, uncertainty: npt.NDArray[np.float32] | None, axis: int
 ) -> SliceProfile:
-    """Profile of a label and, where there is one, of a map ``(D, H, W)`` across an axis."""
+    """Compute the profile of a label and an optional uncertainty map ``(D, H, W)``."""
     curve = None
     if uncertainty is not None:
         other_axes = tuple(a for a in range(3) if a != axis)

@@ -1,7 +1,7 @@
-"""The state that all services share, and signals that say what changed in it.
+"""State shared by all services, and signals for its changes.
 
-Services read and set it and listen to each other's signals; none of them knows the session that
-composes them. It knows no Qt and imports no torch.
+Services read and set it and connect to each other's signals; none depends on the session that
+composes them. It needs neither Qt nor torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from napari_dycon.project.store import Project
 
 
 class AppState:
-    """One project, one case in view, at most one run.
+    """One project, one active case, at most one run.
 
     Services set ``project`` and ``case`` and emit the signals once their own part is done.
     """
@@ -31,7 +31,7 @@ class AppState:
     run_changed = Signal(object)  # RunStatus
     event = Signal(object)  # Event; every event of the engine
     runs_changed = Signal()
-    hotspot_visited = Signal(int)  # index of the uncertain region now in view
+    hotspot_visited = Signal(int)  # index of the current uncertain region
     message = Signal(str, str)  # level ("info", "warning" or "error"), text for the user
     prompt_requested = Signal(object)  # UserPrompt
 
@@ -41,26 +41,26 @@ class AppState:
         self.run_status = RunStatus()
 
     def set_run_status(self, status: RunStatus) -> None:
-        """Set the status of the run and emit it when it is another one."""
+        """Set the status of the run and emit it if it changed."""
         if status != self.run_status:
             self.run_status = status
             self.run_changed.emit(status)
 
     @property
     def can_prompt(self) -> bool:
-        """Whether a window listens that can ask the user."""
+        """Whether a window is connected that can show prompts."""
         return len(self.prompt_requested) > 0
 
     def require_project(self) -> Project:
-        """Return the open project, or raise what tells the user to open one."""
+        """Return the open project; raises ``UserError`` if there is none."""
         if self.project is None:
-            raise UserError("No project is open. Open one, or make one from a folder of scans.")
+            raise UserError("No project is open. Open one, or create one from a folder of scans.")
         return self.project
 
     def require_case(self) -> ActiveCase:
-        """Return the case in view, or raise what tells the user to choose one."""
+        """Return the active case; raises ``UserError`` if there is none."""
         if self.case is None:
-            raise UserError("No case is shown. Choose one in the list of cases first.")
+            raise UserError("No case is selected. Select one in the list of cases first.")
         return self.case
 
     def report_error(self, error: Exception) -> None:

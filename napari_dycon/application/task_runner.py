@@ -1,7 +1,7 @@
-"""How slow work leaves the caller: a small protocol and the plain implementation for scripts.
+"""Background tasks: a protocol and an inline implementation for scripts.
 
-A window uses its own (``widgets/window/task_runner.py``), which runs the work in napari's workers
-and delivers the answers on the main thread.
+A window uses ``widgets/window/task_runner.py``, which runs tasks in workers and delivers results on
+the main thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class TaskRunner(Protocol):
-    """Runs work elsewhere and brings back what it returned."""
+    """Runs tasks and delivers their results."""
 
     def submit(
         self,
@@ -26,7 +26,7 @@ class TaskRunner(Protocol):
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Run ``work``; then call exactly one of ``done`` and ``failed``."""
+        """Run ``task``; then call exactly one of ``on_done`` and ``on_error``."""
         ...
 
     def submit_with_progress(
@@ -36,18 +36,18 @@ class TaskRunner(Protocol):
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """As ``submit``, and show how far the work is by what it tells."""
+        """Same as ``submit``, and show the reported progress."""
         ...
 
     def stream(
         self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
-        """Call ``each`` for every event as it comes; return at once what ends it."""
+        """Call ``on_event`` for every event; returns a function that stops this."""
         ...
 
 
 class InlineTaskRunner:
-    """For scripts: work runs at once in the caller, events are followed in a thread."""
+    """Task runner for scripts: tasks run in the caller, events are followed in a thread."""
 
     def submit(
         self,
@@ -55,7 +55,7 @@ class InlineTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Run ``work`` here and now; its errors reach the caller."""
+        """Run ``task`` immediately; errors are also raised."""
         try:
             result = task()
         except Exception as error:
@@ -70,13 +70,13 @@ class InlineTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """As ``submit``; a script shows its progress itself."""
+        """Same as ``submit``; progress is not shown."""
         self.submit(lambda: task(lambda _done, _total, _name: None), on_done, on_error)
 
     def stream(
         self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
-        """Follow in a daemon thread; ``each`` is called there."""
+        """Follow events in a daemon thread, which calls ``on_event``."""
         ended = threading.Event()
 
         def relay() -> None:
@@ -90,10 +90,10 @@ class InlineTaskRunner:
 
 
 def errors_as_events(events: Iterator[Event]) -> Iterator[Event]:
-    """Turn what an iterator of events raises into a last event, so that nobody waits for ever."""
+    """Convert an error of an event iterator into a final ``failed`` event."""
     try:
         yield from events
-    except OSError as error:  # no mistake of ours: the system says why
+    except OSError as error:  # a system error describes itself
         yield FailedEvent(message=str(error))
     except Exception as error:
         yield FailedEvent(message=describe_error(error))

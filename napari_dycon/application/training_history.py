@@ -1,9 +1,10 @@
-"""The history of training rounds: what each learned from and how well it did."""
+"""Training history: labeled cases, steps and validation Dice of each run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from napari_dycon.core.sequences import subsample
 from napari_dycon.project.runs.events import (
     FailedEvent,
     FinishedEvent,
@@ -15,7 +16,7 @@ from napari_dycon.project.runs.events import (
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-MAX_CURVE_POINTS = 400  # of a curve; more cannot be seen
+MAX_CURVE_POINTS = 400  # more would not be visible
 Curve = list[tuple[float, float]]
 
 
@@ -29,13 +30,13 @@ class RunSummary:
     steps: int
     dice: float | None
     init_from: str | None
-    outcome: str  # "finished", "stopped", "failed", or "" while it is at work
+    outcome: str  # "finished", "stopped", "failed", or "" while it is running
     loss: Curve  # over steps, of the labeled patches
     validation: Curve  # Dice over steps
 
 
 def read_training_history(project: Project) -> list[RunSummary]:
-    """All runs of a project that got as far as a step, the oldest first."""
+    """Return all runs of a project with at least one step, the oldest first."""
     summaries = [_summarize_run(run) for run in project.runs.list()]
     return [summary for summary in summaries if summary.steps]
 
@@ -71,13 +72,13 @@ def _summarize_run(run: Run) -> RunSummary:
         dice,
         config.get("init_from"),
         outcome,
-        _subsample(loss),
-        _subsample(validation),
+        subsample(loss, MAX_CURVE_POINTS),
+        subsample(validation, MAX_CURVE_POINTS),
     )
 
 
 def label_gain_summary(history: list[RunSummary]) -> str:
-    """In a sentence, whether more labels still help; empty while that cannot be said.
+    """Summarize in a sentence whether more labels still help; empty if unknown.
 
     The best Dice with the most labels is compared to the best with fewer.
     """
@@ -91,15 +92,10 @@ def label_gain_summary(history: list[RunSummary]) -> str:
     n_added = counts[-1] - counts[-2]
     cases = f"{n_added} more labeled case{'s' if n_added > 1 else ''}"
     if gain >= 1.0:
-        return f"{cases} brought {gain:.1f} points of validation Dice: more labels still help."
+        return f"{cases} raised validation Dice by {gain:.1f} points: more labels still help."
     if gain > -1.0:
-        return f"{cases} changed validation Dice by {gain:+.1f} points: more labels hardly help."
+        return f"{cases} changed validation Dice by {gain:+.1f} points: more labels help little."
     return (
-        f"Validation Dice fell by {-gain:.1f} points with {cases}: train longer, or look through "
-        "the newest labels."
+        f"Validation Dice fell by {-gain:.1f} points with {cases}: train longer or check the "
+        "newest labels."
     )
-
-
-def _subsample(curve: Curve) -> Curve:
-    stride = -(-len(curve) // MAX_CURVE_POINTS)
-    return curve[:: max(stride, 1)]

@@ -80,6 +80,6 @@ def open_project(path: Path) -> Project:
         str(h) for h in open_sessions if not (h.identity.is_local() and h.identity.pid in own_pids)
     ]:
         print_status(
-            f"{project.name} is open already: {'; '.join(others)}. Labels may change meanwhile."
+            f"{project.name} is already open: {'; '.join(others)}. Labels may change meanwhile."
         )
     return project

@@ -149,6 +149,6 @@ def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProjectError(
-            f"The folder {folder} cannot be made: {error.strerror or error}. Choose a place that "
-            "you may write to."
+            f"The folder {folder} cannot be created: {error.strerror or error}. Choose a place "
+            "that you may write to."
         ) from error

@@ -59,7 +59,7 @@ def write_crash_report(error: BaseException) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as failed:
-        raise DyconError(f"{folder} cannot be made: {failed.strerror}.") from failed
+        raise DyconError(f"{folder} cannot be created: {failed.strerror}.") from failed
     write_text(path, format_report(error))
     return path
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+Box = tuple[slice, ...]  # one slice object per axis
 LabelArray = npt.NDArray[np.uint8]  # class values; 0 is background
 ProgressCallback = Callable[[int, int], None]  # how many items are done, and of how many
 ItemProgressCallback = Callable[[int, int, str], None]  # the same, and the name of the item

@@ -1,1 +1,1 @@
-"""The demo: synthetic scans with true labels, the loop on them, and its report."""
+"""The demo: a synthetic dataset, the complete workflow on it, and a report."""

@@ -1,8 +1,9 @@
-"""A scan painted from level sets: the canvas on which the synthetic cohort is drawn.
+"""A scan composed of level sets, used to create the synthetic dataset.
 
-Every structure is a level set: a field in millimeters that is positive inside. Painting one blends
-its brightness over what lies below, with the share of each border voxel that it fills. All level
-sets are read in one randomly warped frame, so that anatomy varies as a whole.
+Every structure is a level set: a field in millimeters that is positive inside. Painting a structure
+blends its brightness over the existing image, weighted by the fraction of each border voxel that it
+fills. All level sets use one randomly warped coordinate frame, so that the anatomy varies as a
+whole.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from scipy import ndimage
 
 Field = npt.NDArray[np.float32]
 
-BORDER_WIDTH_MM = 1.6  # over this width a border voxel goes from outside to inside
+BORDER_WIDTH_MM = 1.6  # width of the transition from outside to inside
 
 
 @dataclass
@@ -30,7 +31,8 @@ class Scene:
 
     @classmethod
     def create(cls, rng: np.random.Generator) -> Scene:
-        """An empty scan of about 64×72×64 voxels with slices a little thicker than its pixels."""
+        """Create an empty scan of about 64×72×64 voxels with slices a little thicker than its
+        pixels."""
         shape = tuple(int(n + rng.integers(-2, 3)) for n in (64, 72, 64))
         in_plane = float(np.round(rng.uniform(1.05, 1.25), 3))
         spacing = (float(np.round(rng.uniform(1.2, 1.5), 2)), in_plane, in_plane)
@@ -101,7 +103,7 @@ class Scene:
     def random_path(
         self, start: npt.NDArray[np.float64], heading: npt.NDArray[np.float64], length_mm: float
     ) -> npt.NDArray[np.float64]:
-        """A wandering path (N, 3) in mm with one point every 0.7 mm."""
+        """Return a random path (N, 3) in mm with one point every 0.7 mm."""
         points, direction = [start], heading / np.linalg.norm(heading)
         for _ in range(int(length_mm / 0.7)):
             direction = direction + self.rng.normal(0.0, 0.09, 3)
@@ -110,7 +112,7 @@ class Scene:
         return np.array(points)
 
     def acquire(self) -> npt.NDArray[np.int16]:
-        """What a scanner makes of it: blur, coil bias, Rician noise, whole numbers."""
+        """Simulate acquisition: blur, coil bias, Rician noise, quantization."""
         rng = self.rng
         blurred = ndimage.gaussian_filter(self.image, (0.6, 0.5, 0.5))
         coil_bias = np.exp(rng.uniform(0.08, 0.13) * self.noise(26.0))

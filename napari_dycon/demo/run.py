@@ -1,7 +1,7 @@
-"""The whole loop on the built-in cohort: create scans, train on four labels, predict, evaluate.
+"""The complete workflow on the built-in dataset: create scans, train, predict, evaluate.
 
-Four of sixteen synthetic scans are labeled, two more are kept for validation, the rest has no
-label to learn from; only the report reads their true labels, to compare predictions with them.
+Four of sixteen synthetic scans are labeled and two are used for validation. The rest are unlabeled;
+only the report reads their reference labels, to evaluate the predictions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from napari_dycon.project.store import Project
 OnEvent = Callable[[Event], None]
 DEMO_MARKER = ".napari-dycon-demo"
 N_CASES, N_LABELED, N_VALIDATION = 16, 4, 2
-TIME_LIMIT_S = 240.0  # when no number of steps is given
+TIME_LIMIT_S = 240.0  # if no number of steps is given
 
 
 def run_headless(out: Path, *, steps: int | None, on_event: OnEvent) -> None:
@@ -39,7 +39,7 @@ def run_headless(out: Path, *, steps: int | None, on_event: OnEvent) -> None:
 
 
 def make_demo_config(steps: int | None) -> TrainConfig:
-    """Make the settings of the demo's run, limited by steps or else by time."""
+    """Create the configuration of the demo run, limited by steps or else by time."""
     if steps is not None:
         return make_config("dycon", steps=steps)
     return make_config("dycon", time_limit=TIME_LIMIT_S)
@@ -50,12 +50,12 @@ def create_demo_project(out: Path, on_event: OnEvent) -> Project:
     out = Path(out)
     if (out / "project").exists():
         raise UserError(
-            f"{out} holds a demo already. Open it with `napari-dycon gui {out / 'project'}`, or "
-            "choose another folder with --out."
+            f"{out} already contains a demo. Open it with `napari-dycon gui {out / 'project'}`, "
+            "or choose another folder with --out."
         )
     ensure_dir(out)
     write_text(out / DEMO_MARKER, "Made by the demo; `make demo` regenerates it.\n")
-    on_event(DemoEvent(message=f"Making {N_CASES} synthetic scans in {out / 'cohort'}"))
+    on_event(DemoEvent(message=f"Creating {N_CASES} synthetic scans in {out / 'cohort'}"))
     write_cohort(out / "cohort", cases=N_CASES)
     truth = sorted((out / "cohort" / "truth").iterdir())
     label_folder = out / "cohort" / "labels"
@@ -99,7 +99,7 @@ def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
 
     run = project.runs.get()
     prediction_folder = project.path / "predictions" / run.id
-    # Cases that were only previewed while they were looked at belong to other groups.
+    # Cases that were only previewed belong to other splits.
     unlabeled_ids = {case.id for case in project.unlabeled_cases()}
     results_folder = out / "results"
     results_folder.mkdir(exist_ok=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from napari_dycon.demo.synthetic import CLASSES, make_case
+from napari_dycon.io.volume import intensity_range
 from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
 from napari_dycon.widgets.plugin.open_scans import LayerData
 
@@ -14,7 +13,7 @@ from napari_dycon.widgets.plugin.open_scans import LayerData
 def sample_case() -> list[LayerData]:
     """Make a synthetic scan with its true segmentation: an organ and small lesions."""
     volume, truth = make_case(1)
-    low, high = (float(v) for v in np.quantile(volume.array, (0.005, 0.995)))
+    low, high = intensity_range(volume.array)
     metadata: dict[str, Any] = {
         "scale": volume.spacing_mm,
         "units": ("mm",) * 3,

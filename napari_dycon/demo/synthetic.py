@@ -1,12 +1,12 @@
-"""The built-in synthetic cohort: seeded abdominal scans with an organ and small lesions in it.
+"""The built-in synthetic dataset: seeded abdominal scans of an organ with small lesions.
 
 Made for demonstrations and tests where no patient data may be used. A case looks like a crop of a
 T1-weighted MR scan: body wall, spine, vessels, kidney and bowel around one irregular organ whose
 brightness they share, a smooth coil bias, blurred borders and Rician noise. One to five lesions
 hold 1 to 3 % of the organ's volume at a contrast close to the texture's own, so that class
-imbalance and doubtful borders are real.
+imbalance and ambiguous borders are realistic.
 
-How structures are drawn is in ``phantom.py``; what is drawn, and where, is here.
+``phantom.py`` draws structures; this module defines which ones, and where.
 """
 
 from __future__ import annotations
@@ -18,18 +18,20 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.demo.phantom import Field, Scene
 from napari_dycon.io.volume import Source, Volume, from_canonical
 
 CLASSES = ("organ", "lesion")
 ORGAN, LESION = 1, 2
 
-SCANNER_AXES = ("RAS", "LPS", "LAS", "RPS", "SPL")  # orders in which scanners and tools store scans
+# Axis orders in which scanners and tools store scans.
+SCANNER_AXES = ("RAS", "LPS", "LAS", "RPS", "SPL")
 LESION_VOLUME_ML = (0.1, 1.5)
 LESION_FRACTION = (0.011, 0.028)  # of the organ's volume, all lesions together
 
 
-def make_case(seed: int) -> tuple[Volume, npt.NDArray[np.uint8]]:
+def make_case(seed: int) -> tuple[Volume, LabelArray]:
     """Make one scan and its truth; the same seed gives the same voxels.
 
     Parameters
@@ -82,7 +84,7 @@ def _write_nifti(array: npt.NDArray[np.generic], source: Source, path: Path) -> 
 def _sample_pose(
     rng: np.random.Generator, shape: tuple[int, ...], spacing: tuple[float, float, float]
 ) -> tuple[Source, npt.NDArray[np.float64]]:
-    """Where the scan lies in RAS+ mm, and the order of axes in which its file is stored."""
+    """Sample the pose of the scan in RAS+ mm, and the order of axes of its file."""
     size = np.array(shape) * spacing
     affine = np.eye(4)
     affine[:3, :3] = 0.0
@@ -186,12 +188,12 @@ def _add_neighboring_organs(scene: Scene, cavity: Field) -> None:
 
 
 def _spine_offset_mm(scene: Scene) -> float:
-    """How far behind the center the spine lies, in mm."""
+    """Distance of the spine behind the center, in mm."""
     return 0.52 * float(scene.half_extent_mm[1])
 
 
 def _build_organ_level(scene: Scene, free_space: Field) -> Field:
-    """Level set (D, H, W) of the organ: lobes that flow together and press against all around."""
+    """Level set (D, H, W) of the organ: merged lobes that fill the free space."""
     u = scene.rng.uniform
     size = u(1.08, 1.26)
     center = np.array([u(-6.0, 8.0), u(-12.0, -2.0), u(-15.0, -9.0)])
@@ -209,7 +211,7 @@ def _build_organ_level(scene: Scene, free_space: Field) -> Field:
     return np.where((components == largest) | (level <= 0), level, -level).astype(np.float32)
 
 
-def _add_organ(scene: Scene, organ: Field) -> npt.NDArray[np.bool_]:
+def _add_organ(scene: Scene, organ: Field) -> Mask:
     """Paint the organ with its vessels and lesions; return the mask of the lesions."""
     rng, u = scene.rng, scene.rng.uniform
     base = u(0.53, 0.58)
@@ -247,7 +249,7 @@ def _sample_lesion_volumes(rng: np.random.Generator, organ_ml: float) -> list[fl
 
 
 def _build_lesion_level(scene: Scene, free_space: Field, volume_ml: float) -> Field:
-    """Level set of one irregular lesion of ``volume_ml`` where ``room`` is positive."""
+    """Level set of one irregular lesion of ``volume_ml`` where ``free_space`` is positive."""
     rng = scene.rng
     radius = (volume_ml * 1000.0 * 3.0 / (4.0 * np.pi)) ** (1.0 / 3.0)
     positions = np.argwhere(free_space > min(0.6 * radius, 0.5 * float(free_space.max())))

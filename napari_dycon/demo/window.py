@@ -1,4 +1,4 @@
-"""The demo in napari: train, watch, predict, report, and screenshots."""
+"""The demo in napari: train, predict, report, screenshots."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from napari_dycon.project.runs.events import (
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 from napari_dycon.widgets.app import make_window
+from napari_dycon.widgets.layers.napari_internals import close_notifications
 from napari_dycon.widgets.panel import DyconPanel
 
 WINDOW_SIZE = (1500, 950)
@@ -39,7 +40,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
     ----------
     out : folder of the demo
     steps : of training; without it, it ends after ``TIME_LIMIT_S``
-    close : save pictures of the window at the end and close it
+    close : save screenshots at the end and close the window
     on_event : called with every event of the engine, and with ``demo`` events that hold a message
     """
     project = create_demo_project(out, on_event)
@@ -73,7 +74,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
     def finish() -> None:
         path = write_demo_report(project, out, on_event)
         panel.tabs.setCurrentIndex(2)
-        session.message.emit("info", f"The demo is done; its report is {path}")
+        session.message.emit("info", f"The demo has finished; report: {path}")
         if close:
             QTimer.singleShot(1500, lambda: _save_and_close(viewer, panel, out, on_event))
 
@@ -89,7 +90,7 @@ def run_in_window(out: Path, *, steps: int | None, close: bool, on_event: OnEven
 def _save_and_close(viewer: napari.Viewer, panel: DyconPanel, out: Path, on_event: OnEvent) -> None:
     try:
         for path in save_screenshots(viewer, panel, out):
-            on_event(DemoEvent(message=f"Picture: {path}", picture=str(path)))
+            on_event(DemoEvent(message=f"Screenshot: {path}", picture=str(path)))
     finally:
         viewer.close()
 
@@ -103,10 +104,8 @@ def save_screenshots(viewer: napari.Viewer, panel: DyconPanel, out: Path) -> lis
             panel.layers.center_on(position)
             viewer.reset_view()
     except DyconError:
-        pass  # nothing is shown or predicted, and the picture shows that
-    for widget in QApplication.allWidgets():  # earlier notifications would hide the scan
-        if type(widget).__name__ == "NapariQtNotification":
-            widget.close()
+        pass  # no case or prediction is shown
+    close_notifications()  # they would hide the scan
     paths = []
     for theme, tab in (("dark", 2), ("light", 1)):
         viewer.theme = theme

@@ -131,17 +131,17 @@ def _export_report(
 
 
 EXPORTERS: dict[str, Exporter] = {
-    "nifti": Exporter("a mask a case, NIfTI", partial(_export_masks, format_="nifti")),
-    "nrrd": Exporter("a mask a case, NRRD", partial(_export_masks, format_="nrrd")),
+    "nifti": Exporter("one mask per case (NIfTI)", partial(_export_masks, format_="nifti")),
+    "nrrd": Exporter("one mask per case (NRRD)", partial(_export_masks, format_="nrrd")),
     "dicom-seg": Exporter(
-        "a mask a case, DICOM segmentation beside its series",
+        "one DICOM segmentation per case",
         partial(_export_masks, format_="dicom-seg"),
     ),
-    "nnunet": Exporter("the data set in nnU-Net's raw layout", _export_nnunet, selects_cases=False),
+    "nnunet": Exporter("dataset in nnU-Net's raw layout", _export_nnunet, selects_cases=False),
     "monai-bundle": Exporter(
-        "the trained network as a MONAI bundle", _export_bundle, selects_cases=False
+        "trained model as a MONAI bundle", _export_bundle, selects_cases=False
     ),
-    "report": Exporter("a report to read (HTML) and its figures (CSV)", _export_report),
+    "report": Exporter("report (HTML) with a table of results (CSV)", _export_report),
 }
 FORMATS = {name: exporter.description for name, exporter in EXPORTERS.items()}
 

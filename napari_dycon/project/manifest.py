@@ -108,9 +108,8 @@ class ManifestStore:
         """Raise ``ProjectError`` where the project is read-only."""
         if self.read_only_reason is not None:
             raise ProjectError(
-                f"{self.content.name} is only shown, and nothing of it is changed: "
-                f"{self.read_only_reason}. To "
-                "work on it, open it again, or a copy of its folder that you may write to."
+                f"{self.content.name} is read-only: {self.read_only_reason}. To edit it, open it "
+                "again, or open a copy of its folder that you can write to."
             )
 
     def reload(self) -> None:

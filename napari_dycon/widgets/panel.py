@@ -1,4 +1,4 @@
-"""The DyCON panel: Data, Annotate, Train, Review, in the order a person works."""
+"""The DyCON panel: Data, Annotate, Train and Review."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from napari_dycon.widgets.window.shortcuts import (
 )
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
-# What is only good to know stands in the panel and does not cover the scan.
+# Messages of level "info" are shown in the panel only, so that they do not cover the scan.
 NOTIFIERS = {"warning": show_warning, "error": show_error}
 
 
@@ -102,7 +102,7 @@ class DyconPanel(QWidget):
             self.session, self.viewer, self.annotate, self.review, self.show_shortcuts
         )
         bind_shortcuts(self.viewer, self.shortcuts, self.session)
-        # Layers of rectangles have keys A and D of their own; people expect those of the card.
+        # Shapes layers bind A and D themselves; users expect the documented shortcuts.
         self.layers.roi.layer_created.connect(
             lambda layer: bind_shortcuts(layer, self.shortcuts, self.session)
         )
@@ -115,11 +115,11 @@ class DyconPanel(QWidget):
         ShortcutsDialog(self, self.shortcuts).show()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        """Narrow enough to leave the canvas most of a small screen."""
+        """Return a size that leaves the canvas most of a small screen."""
         return QSize(370, 720)
 
     def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 (Qt's name)
-        """Watch the main window, also while the panel floats in a window of its own."""
+        """Watch the main window, also while the panel is floating."""
         super().showEvent(event)
         top: QWidget = self
         while (parent := top.parentWidget()) is not None:
@@ -130,19 +130,19 @@ class DyconPanel(QWidget):
             if self._close_handler is not None:
                 self._close_handler.uninstall()
             self._close_handler = CloseHandler(top, self.session, self.release)
-            QTimer.singleShot(0, self._error_handler.install)  # once the event loop is at work
+            QTimer.singleShot(0, self._error_handler.install)  # once the event loop is running
             if self._strip_dock is None:
                 self._strip_dock = self.viewer.window.add_dock_widget(
-                    self.strip, name="Slices of the case", area="bottom"
+                    self.strip, name="Slices", area="bottom"
                 )
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)
-        """Save what was drawn when the panel is tabbed away."""
+        """Save annotations when the panel is hidden."""
         super().hideEvent(event)
         self.session.save_label()
 
     def event(self, event: QEvent) -> bool:
-        """Notice that the panel itself is closed: napari takes it out of its dock then."""
+        """Detect that the panel itself is closed, which removes it from its dock."""
         if (
             event.type() == QEvent.Type.ParentChange
             and self._close_handler is not None
@@ -153,24 +153,24 @@ class DyconPanel(QWidget):
 
     @property
     def is_window_visible(self) -> bool:
-        """Whether the window is there to be drawn, also when the panel itself is not."""
+        """Whether the window is visible, even if the panel itself is not."""
         return self._close_handler is not None and self._close_handler.is_visible
 
     def release(self) -> None:
-        """Save and let go of everything; safe to call twice."""
+        """Save and release everything; safe to call twice."""
         if self._is_released:
             return
         self._is_released = True
         try:
             self.session.flush()
-        except DyconError:  # told already
-            with contextlib.suppress(DyconError):  # the rest must be let go of all the same
+        except DyconError:  # already reported
+            with contextlib.suppress(DyconError):  # everything else must still be released
                 self.session.save_recovery_copy()
         self.strip.disconnect_events()
         self.annotate.tools.roi_controls.disconnect_events()
         is_closing = self._close_handler is not None and self._close_handler.is_closing
         if self._strip_dock is not None and not is_closing:
-            with contextlib.suppress(LookupError, RuntimeError):  # gone by a person's hand
+            with contextlib.suppress(LookupError, RuntimeError):  # closed by the user
                 self.viewer.window.remove_dock_widget(self.strip)
         self._error_handler.uninstall()
         unbind_shortcuts(self.viewer, self.shortcuts)

@@ -139,7 +139,7 @@ def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
 
 def test_growing_without_a_stroke_says_what_to_do() -> None:
     label = np.full((10, 10, 10), 255, np.uint8)
-    with pytest.raises(UserError, match="Paint a little of the structure"):
+    with pytest.raises(UserError, match="Paint part of the structure"):
         random_walker.find_scribble_box(label, ISO, 5)
 
 

@@ -96,7 +96,7 @@ def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> Non
     found = suggest_cases(project)
     assert [s.rank for s in found] == [1, 2, 3]
     assert {s.case for s in found} == set(open_cases)
-    assert all(s.score is not None and "network" in s.reason for s in found)
+    assert all(s.score is not None and "uncertainty" in s.reason for s in found)
     # An older prediction, of which nothing but the maps is there, still counts.
     (project.path / "predictions" / run.id / f"{open_cases[0]}.json").unlink()
     assert {s.case for s in suggest_cases(project)} == set(open_cases)
@@ -116,7 +116,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     assert summaries.get("scan-3").dice is None
     suggestion = summaries.get("scan-3").suggestion
     assert suggestion is not None
-    assert suggestion.reason == "nothing is predicted for it yet"
+    assert suggestion.reason == "no prediction yet"
     assert summaries.get("scan-5").thumbnail is None  # it was not requested
     summaries.request_thumbnails(["scan-5"])
     picture = summaries.get("scan-5").thumbnail

@@ -38,16 +38,17 @@ def test_the_verdict_needs_two_counts_of_labels_and_a_measure() -> None:
     assert label_gain_summary([one(2, None), one(4, None)]) == ""
     assert "more labels still help" in label_gain_summary([one(2, 0.7), one(4, 0.75)])
     assert label_gain_summary([one(2, 0.7), one(3, 0.75)]).startswith(
-        "1 more labeled case brought 5.0"
+        "1 more labeled case raised validation Dice by 5.0"
     )
-    assert "hardly help" in label_gain_summary([one(4, 0.75), one(8, 0.752)])
+    assert "help little" in label_gain_summary([one(4, 0.75), one(8, 0.752)])
     assert "fell by 3.0" in label_gain_summary([one(4, 0.78), one(8, 0.75)])
     best_counts = [one(4, 0.7), one(8, 0.6), one(8, 0.8)]  # an unlucky run is no verdict
     assert "still help" in label_gain_summary(best_counts)
 
 
 def test_long_curves_are_thinned() -> None:
-    from napari_dycon.application.training_history import MAX_CURVE_POINTS, _subsample
+    from napari_dycon.application.training_history import MAX_CURVE_POINTS
+    from napari_dycon.core.sequences import subsample
 
     curve = [(float(i), 0.5) for i in range(10_001)]
-    assert len(_subsample(curve)) <= MAX_CURVE_POINTS
+    assert len(subsample(curve, MAX_CURVE_POINTS)) <= MAX_CURVE_POINTS

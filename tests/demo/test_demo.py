@@ -29,7 +29,7 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = [event.event for event in said]
     assert kinds.index("started") < kinds.index("finished") < kinds.index("predicted")
     assert 0 <= said[-1].mean_dice <= 1
-    with pytest.raises(UserError, match="holds a demo already"):
+    with pytest.raises(UserError, match="already contains a demo"):
         demo.run_headless(tmp_path / "out", steps=1, on_event=said.append)
 
 

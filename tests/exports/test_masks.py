@@ -146,7 +146,7 @@ def test_every_format_through_the_command_and_the_session(project: Project, tmp_
     messages: list[str] = []
     session.message.connect(lambda level, text: messages.append(text))
     session.export("nifti", tmp_path / "session", source="labels")
-    assert messages[-1].startswith("Exported: ")
+    assert messages[-1].startswith("Exported ")
     assert list((tmp_path / "session").glob("*.nii.gz"))
 
 

@@ -204,7 +204,7 @@ def test_a_stroke_that_was_erased_stays_erased(
     session.case.label[0, 0, 1] = 1
     session.flush()
     assert project.labels.read("scan-0")[0, 0, :2].tolist() == [0, 1]
-    assert not any("another window" in text for text in reported)
+    assert not any("another session" in text for text in reported)
 
 
 def test_a_first_label_is_never_without_its_status(

@@ -66,7 +66,7 @@ def kept_and_saved_later(session: Session, trouble: str, repair: Callable[[], ob
         assert path.read_bytes() == before
     repair()
     session.save_label()
-    assert "saved now" in reported[-1]
+    assert "now been saved" in reported[-1]
     kept = Project.open(session.project.path).labels.read("scan-0")
     assert np.array_equal(kept, drawn(1, kept.shape))
 
@@ -107,7 +107,7 @@ def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
     session, reported = Session(), []
     session.message.connect(lambda _, text: reported.append(text))
     session.open_project(read_only.path)
-    assert any("only shown: its folder cannot be written to" in text for text in reported)
+    assert any("read-only: its folder cannot be written to" in text for text in reported)
     session.show_case("scan-0")
     assert session.edit_blocked_reason()
     session.save_label()

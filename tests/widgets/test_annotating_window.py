@@ -188,7 +188,7 @@ def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) 
     rows = panel.data.case_list
     qtbot.waitUntil(lambda: rows.summaries.get("scan-3").suggestion is not None, timeout=20_000)
     qtbot.waitUntil(lambda: rows._items["scan-3"].text(2) == "1", timeout=20_000)
-    assert "network" in rows._items["scan-3"].toolTip(2)
+    assert "uncertainty" in rows._items["scan-3"].toolTip(2)
     rows.sortByColumn(2, Qt.SortOrder.AscendingOrder)
     assert rows.topLevelItem(0).text(0) == "scan-3"
     panel.data.filter_box.setCurrentText("Labeled")

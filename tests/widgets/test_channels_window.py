@@ -75,7 +75,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     qtbot.mouseClick(dialog.table.viewport(), Qt.MouseButton.LeftButton, pos=place)
     (choice,) = dialog.table.viewport().findChildren(QComboBox)
     qtbot.waitUntil(lambda: choice.view().isVisible(), timeout=20_000)
-    assert choice.currentText() == "choose…"
+    assert choice.currentText() == "select…"
     assert choice.count() == 5
     choice.setCurrentIndex(choice.findText("p1_flair.nii.gz"))
     choice.hidePopup()
@@ -87,7 +87,7 @@ def test_the_dialog_waits_until_all_is_chosen(
         ("p1", tuple(found[:2])), ("p2", (found[2], found[3])),
     ]  # fmt: skip
     dialog.table.item(1, 0).setText("P1")
-    says("Two cases are called p1")
+    says("Two cases are named p1")
     dialog.table.item(1, 0).setText(" ")
     says("A case has no name")
     dialog.table.item(1, 0).setText("p2")
@@ -257,7 +257,7 @@ def test_one_export_at_a_time_with_progress(
     panel.data.export_button.click()  # no dialog that is filled in for nothing
     assert said[-1] == ("error", "An export is already running. Wait until it has finished.")
     go_on.set()
-    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported: zoe.nii.gz"), timeout=20_000)
+    qtbot.waitUntil(lambda: said[-1][1].startswith("Exported zoe.nii.gz"), timeout=20_000)
     assert not panel.task_runner._bars
     go_on.clear()
     monkeypatch.undo()

@@ -168,7 +168,7 @@ def test_ct_is_looked_at_in_windows(
     qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
     assert chooser.isVisibleTo(panel)
     scan = panel.layers.find_layer("image")
-    chooser.choice.setCurrentText("brain")
+    chooser.choice.setCurrentText("Brain")
     assert tuple(scan.contrast_limits) == (0, 80)
     picture(viewer, "ct-window")
     session.show_case("mr")

@@ -98,7 +98,7 @@ def test_open_paint_train_accept_reopen(
     session.event.connect(seen.append)
     run = session.start_training(make_config("dycon", **SMALL))
     assert not panel.train.start_button.isEnabled()
-    assert "at work" in panel.train.start_button.toolTip()
+    assert "is running" in panel.train.start_button.toolTip()
     qtbot.waitUntil(lambda: "prediction" in roles(viewer), timeout=90_000)
     assert session.status.phase == "training"
     assert set(roles(viewer)) == ROLES

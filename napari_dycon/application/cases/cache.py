@@ -1,7 +1,7 @@
-"""Cases that were read lately, kept in memory while their files stay as they are.
+"""Cache of recently read cases, valid while their files are unchanged.
 
-Going back to a case, or on to the next one, then takes no reading, unpacking and searching. What is
-kept is never edited: labels are handed out as copies, the rest is only shown.
+Switching between cases then needs no reading and decompression. Cached arrays are never edited:
+labels are returned as copies, the rest is read-only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CaseCache:
 
     Parameters
     ----------
-    max_bytes : bytes that may be kept; by default 1 GB, and at most an eighth of the memory
+    max_bytes : size of the cache; by default 1 GB, and at most an eighth of the memory
     """
 
     def __init__(self, max_bytes: int | None = None) -> None:
@@ -40,10 +40,10 @@ class CaseCache:
         self._case_locks: dict[str, threading.Lock] = {}
 
     def load(self, project: Project, case_id: str) -> LoadedCase:
-        """Read a case as ``load_case`` does, or take what was read before."""
+        """Return a case from the cache, or read it with ``load_case``."""
         with self._lock:
             case_lock = self._case_locks.setdefault(case_id, threading.Lock())
-        with case_lock:  # a second one waits for the first, and takes what that has read
+        with case_lock:  # a second request waits for the first and uses its result
             state = compute_case_state(project, case_id)
             with self._lock:
                 cached = self._cases.get(case_id)
@@ -56,7 +56,7 @@ class CaseCache:
             return loaded
 
     def has_room_for(self, case: ActiveCase) -> bool:
-        """Whether a case of this size is kept: a larger one would push out all others."""
+        """Whether a case of this size is cached; a larger one would evict all others."""
         return _count_bytes(case) <= self._max_bytes // 2
 
     def _store(self, case_id: str, state: State, loaded: LoadedCase) -> None:
@@ -72,7 +72,7 @@ class CaseCache:
 
 
 def compute_case_state(project: Project, case_id: str) -> State | None:
-    """State of all files that make up a case in view; ``None`` where that cannot be told."""
+    """State of all files of a case; ``None`` if it cannot be determined."""
     case = project.get_case(case_id)
     try:
         scan_fingerprints = tuple(

@@ -1,4 +1,4 @@
-"""Reads a case with its label and newest prediction, ready to be shown."""
+"""Loading of a case with its label and newest prediction."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
 
-# Uncertainty everywhere would hide the scan: at most this share of a map's voxels is tinted, and
-# ``display_thresholds`` holds the value from which on they are.
+# Tinting everything would hide the scan: at most this fraction of a map's voxels is tinted,
+# those above the value in ``display_thresholds``.
 MAX_TINTED_FRACTION = 0.1
 PREDICTION_KINDS: tuple[PredictionKind, ...] = ("mask", "uncertainty", "disagreement")
 
 
 @dataclass(frozen=True)
 class LoadedCase:
-    """A case as it was read, and the state from which its label is saved."""
+    """A loaded case and the autosave state of its label."""
 
     case: ActiveCase
     autosave: AutosaveState
 
 
 def load_case(project: Project, case_id: str) -> LoadedCase:
-    """Read a case with its label (all 255 where nothing was drawn) and newest prediction."""
+    """Read a case with its label (255 where unannotated) and newest prediction."""
     image = project.read_image(case_id)
-    label_version = project.labels.version(case_id)  # before the label, which may change meanwhile
+    label_version = project.labels.version(
+        case_id
+    )  # read before the label, which may change meanwhile
     label = project.labels.read(case_id, reference=image)
     if label is None:
         label = np.full(image.shape, UNANNOTATED, dtype=np.uint8)
@@ -45,7 +47,7 @@ def load_case(project: Project, case_id: str) -> LoadedCase:
 
 
 def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
-    """Fill in the newest prediction of a case, as far as there is one."""
+    """Read the newest prediction of a case, if there is one."""
     for run in project.predictions.list_run_ids(case.id)[:1]:
         reference = case.image
         try:
@@ -53,8 +55,8 @@ def load_prediction(project: Project, case: ActiveCase) -> ActiveCase:
                 project.predictions.read(run, case.id, k, reference=reference)
                 for k in PREDICTION_KINDS
             )
-        except UserError as error:  # the scan and what was drawn are shown all the same
-            case.notes.append(f"What run {run} predicted is not shown: {error}")
+        except UserError as error:  # scan and label are still shown
+            case.notes.append(f"The prediction of run {run} is not shown: {error}")
             break
         case.run, case.prediction, case.uncertainty, case.disagreement = (
             run,

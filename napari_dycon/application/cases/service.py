@@ -14,7 +14,7 @@ from napari_dycon.errors import DyconError
 
 
 class CaseService:
-    """Makes a case the one in view.
+    """Loads cases and makes them active.
 
     Cases are read in the background; the answer to a request that another one followed is dropped.
 
@@ -28,13 +28,13 @@ class CaseService:
         self._task_runner = task_runner
         self._autosaver = autosaver
         self.cache = CaseCache()
-        self._generation = 0  # number of the request in view, by which late answers are told
+        self._generation = 0  # number of the current request, to detect late results
         state.project_closed.connect(self._release)
 
     def show(self, case_id: str) -> None:
-        """Load a case and make it the one in view; see ``Session.show_case``."""
+        """Load a case and make it active; see ``Session.show_case``."""
         project, cache = self._state.require_project(), self.cache
-        project.get_case(case_id)  # an unknown name is refused before anything changes
+        project.get_case(case_id)  # an unknown id is rejected before anything changes
         self._autosaver.flush()
         self._generation += 1
         generation = self._generation
@@ -47,7 +47,7 @@ class CaseService:
 
         def on_error(error: Exception) -> None:
             self._state.report_error(error)
-            self._state.cases_changed.emit()  # the list goes back to the case in view
+            self._state.cases_changed.emit()  # the list selects the active case again
 
         self._task_runner.submit(lambda: cache.load(project, case_id), on_done, on_error)
 
@@ -57,7 +57,7 @@ class CaseService:
         if project is None or not case_ids:
             return
         if self._state.case is not None and not cache.has_room_for(self._state.case):
-            return  # others of the project are as large: they would be read in vain
+            return  # other cases are likely as large and would not be cached
         first, *rest = case_ids
 
         def preload_rest(_: object) -> None:
@@ -70,7 +70,7 @@ class CaseService:
         try:
             self._autosaver.flush()  # strokes made while the case was being read
         except DyconError:
-            self._state.cases_changed.emit()  # the old case stays in view, and in the list
+            self._state.cases_changed.emit()  # the old case stays active, also in the list
             return
         old, case = self._state.case, loaded.case
         if old is not None and old.id == case.id:  # newer than what was just read

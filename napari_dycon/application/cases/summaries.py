@@ -1,8 +1,7 @@
-"""What the list of cases tells of each: score, Dice, place among the suggestions, a small picture.
+"""Summaries for the list of cases: Dice, suggested rank and thumbnail.
 
-Everything is read in the background and kept while the files stay as they are: suggestions first,
-Dice a few cases at a time, and pictures of those cases only that the list asks for, as each takes
-reading a whole scan.
+Everything is read in the background and cached while the files are unchanged: suggestions first,
+Dice a few cases at a time, and thumbnails only on request, since each needs reading a whole scan.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from napari_dycon.project.store import Project
 Thumbnail = npt.NDArray[np.uint8]
 THUMBNAIL_PIXELS = 48  # pixels of the longer side
 THUMBNAIL_BATCH = 6  # thumbnails drawn before the list is updated
-BATCH_S = 0.5  # of reading labels and predictions, before the list is updated
+BATCH_S = 0.5  # spent comparing before the list is updated
 FileVersion = tuple[object, ...]
 
 
 @dataclass(frozen=True)
 class CaseSummary:
-    """Of one case; ``dice`` is between its label and its newest prediction, mean over classes."""
+    """Summary of one case; ``dice`` compares label and newest prediction, averaged over classes."""
 
     dice: float | None = None
     suggestion: Suggestion | None = None
@@ -51,7 +50,7 @@ class CaseSummary:
 class CaseSummaries:
     """Summaries of the open project's cases."""
 
-    changed = Signal(frozenset)  # ids of the cases of which something else is known now
+    changed = Signal(frozenset)  # ids of cases whose summary changed
 
     def __init__(
         self, state: AppState, task_runner: TaskRunner, active_learning: ActiveLearning
@@ -62,23 +61,23 @@ class CaseSummaries:
         self._summaries: dict[str, CaseSummary] = {}
         self._dice: dict[str, tuple[FileVersion, float | None]] = {}
         self._stale_pairs: dict[str, _Pair] = {}  # labels and predictions to compare
-        self._requested: list[str] = []  # pictures
+        self._requested: list[str] = []  # thumbnails
         self._is_refreshing = self._needs_refresh = self._is_comparing = self._is_drawing = False
         state.project_changed.connect(self._on_project_changed)
         state.cases_changed.connect(self.refresh)
         state.runs_changed.connect(self.refresh)
 
     def get(self, case_id: str) -> CaseSummary:
-        """Return what is known of a case so far."""
+        """Return the summary of a case as far as it is known."""
         return self._summaries.get(case_id, CaseSummary())
 
     def request_thumbnails(self, cases: Sequence[str]) -> None:
-        """Draw the pictures of these cases that are missing, instead of those asked for before."""
+        """Draw missing thumbnails of these cases, instead of those requested before."""
         self._requested = [case for case in cases if self.get(case).thumbnail is None]
         self._draw_thumbnails()
 
     def refresh(self, *_: object) -> None:
-        """Read again what may have changed; one reading at a time."""
+        """Reread what may have changed; one read at a time."""
         project = self._state.project
         if project is None:
             return
@@ -138,7 +137,7 @@ class CaseSummaries:
         self._update({case: {"dice": value} for case, value in dice.items()})
 
     def _update(self, changes: Mapping[str, dict[str, Any]]) -> None:
-        """Take over what is known now, and tell of which cases that is something else."""
+        """Apply changes and emit the ids of cases that are displayed differently."""
         changed_cases = set()
         for case, values in changes.items():
             old = self.get(case)
@@ -153,7 +152,7 @@ class CaseSummaries:
             self.changed.emit(frozenset(changed_cases))
 
     def _compare_labels(self) -> None:
-        """Compare labels and predictions that changed, for a moment at a time."""
+        """Compare changed labels and predictions in short batches."""
         project = self._state.project
         if project is None or not self._stale_pairs or self._is_comparing:
             return
@@ -184,7 +183,7 @@ class CaseSummaries:
         self._task_runner.submit(compare_batch, on_done, on_error)
 
     def _draw_thumbnails(self) -> None:
-        """Make the pictures that are asked for, a few at a time."""
+        """Draw the requested thumbnails, a few at a time."""
         project = self._state.project
         if project is None or not self._requested or self._is_drawing:
             return
@@ -210,7 +209,7 @@ class CaseSummaries:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A label and the newest prediction of a case, by the state of their files."""
+    """Label and newest prediction of a case, identified by the state of their files."""
 
     run: str
     version: FileVersion
@@ -231,7 +230,7 @@ def _find_pairs(project: Project) -> dict[str, _Pair]:
 
 
 def _get_displayed_values(summary: CaseSummary) -> tuple[object, ...]:
-    """What the list writes of a case."""
+    """Return the values that the list displays."""
     return summary.dice, summary.suggestion
 
 
@@ -255,7 +254,7 @@ def _load_thumbnails(project: Project, cases: Sequence[str]) -> dict[str, Thumbn
 
 
 def _load_thumbnail(project: Project, case: str) -> Thumbnail:
-    """Read a picture from the project's cache, or draw and keep it there."""
+    """Read a thumbnail from the project's cache, or draw and cache it."""
     path: Path = project.path / "cache" / "pictures" / f"{case}.npy"
     try:
         if not ensure_within(

@@ -1,1 +1,1 @@
-"""The label in view: edited, drawn by commands and saved."""
+"""Editing, annotation tools and autosave of the active label."""

@@ -1,14 +1,13 @@
-"""Commands that draw for a person: fill, grow, tidy. One undo step each, never on the main thread.
+"""Annotation tools: interpolation, growing and clean-up, each one undo step, in the background.
 
-A command works on a copy of the label in the background. When its answer comes, it is laid over the
-label voxel by voxel, and voxels painted in the meantime are kept.
+A tool works on a copy of the label. Its result is merged into the label voxel by voxel, and voxels
+painted in the meantime are kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +15,6 @@ from psygnal import Signal
 
 from napari_dycon.annotation import interpolation, morphology, random_walker
 from napari_dycon.annotation.regions import (
-    Box,
-    bounding_box,
     extrude_rectangle,
     rectangle_to_box,
     update_box,
@@ -26,30 +23,31 @@ from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.labels.editing import LabelEditor
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import Box, LabelArray
 from napari_dycon.errors import BusyError, UserError
 
-Label = npt.NDArray[np.uint8]
 GROW_MARGIN_MM = 25.0
-PICK_RADIUS_MM = 2.0  # radius around a click whose gray values make a range
-PICK_STD_FACTOR = 2.0  # standard deviations to both sides
+PICK_RADIUS_MM = 2.0  # radius around a click whose intensities define the range
+PICK_STD_FACTOR = 2.0  # half-width in standard deviations
 
 
 @dataclass(frozen=True)
 class LabelEdit:
-    """What a command wants to change: a box of the label before and after."""
+    """An edit of the label: a box before and after."""
 
     box: Box
-    before: Label
-    after: Label
+    before: LabelArray
+    after: LabelArray
 
 
 class AnnotationTools:
-    """Drawing commands for the case in view; a proposal waits until accepted or discarded."""
+    """Annotation tools for the active case; a proposal is kept until accepted or discarded."""
 
-    proposal_changed = Signal(object)  # (D, H, W) uint8 of what would be added, or None
-    operation_changed = Signal(str)  # what is being computed, "" when nothing is
+    proposal_changed = Signal(object)  # (D, H, W) uint8, voxels to add, or None
+    operation_changed = Signal(str)  # name of the running operation, or ""
     paint_range_changed = Signal(object)  # (low, high) that painting is limited to, or None
-    roi_changed = Signal(object)  # Box that growing stays in, or None
+    roi_changed = Signal(object)  # Box that limits growing, or None
 
     def __init__(self, state: AppState, task_runner: TaskRunner, editor: LabelEditor) -> None:
         self._state = state
@@ -59,10 +57,10 @@ class AnnotationTools:
         self._proposal: LabelEdit | None = None
         self.paint_range: tuple[float, float] | None = None
         self.roi: Box | None = None
-        self._roi_case_id = ""  # whose box that is
+        self._roi_case_id = ""  # case of the region
         state.case_shown.connect(self._on_case_changed)
 
-    # ---- At once ---------------------------------------------------------------------------
+    # ---- Immediate edits --------------------------------------------------------------------
 
     def fill_between(
         self,
@@ -72,36 +70,35 @@ class AnnotationTools:
         refine_to_edges: bool = False,
         channel: int = 0,
     ) -> None:
-        """Fill structures between annotated slices across an axis.
+        """Interpolate structures between annotated slices along an axis.
 
-        With ``refine_to_edges`` the borders of what is filled follow the scan where slices lie far
-        apart.
+        With ``refine_to_edges`` interpolated borders follow image edges where slices are far apart.
         """
         case = self._state.require_case()
-        image, spacing = _get_channel(case, channel), case.image.spacing_mm
+        image, spacing = case.get_channel(channel), case.image.spacing_mm
 
-        def compute(label: Label) -> Label:
+        def compute(label: LabelArray) -> LabelArray:
             new, slices = interpolation.fill_between(label, values, axis, spacing)
             if not slices:
                 raise UserError(
-                    "There is nothing to fill: the structure has to be painted in two slices with "
-                    "unannotated slices between them."
+                    "Nothing to interpolate: paint the structure in two slices with unannotated "
+                    "slices between them."
                 )
             if refine_to_edges:
                 new = random_walker.refine_to_edges(image, label, new, axis, spacing)
             return new
 
-        self._apply_operation("Filling between slices", compute)
+        self._apply_operation("Interpolating slices", compute)
 
     def copy_slice(self, value: int, axis: int, source: int, target: int) -> None:
-        """Copy a structure from a slice into another one, where nobody annotated that."""
+        """Copy a structure to the unannotated voxels of another slice."""
         n_slices = self._state.require_case().label.shape[axis]
         if not (0 <= source < n_slices and 0 <= target < n_slices):
-            raise UserError("There is no slice there to copy from.")
+            raise UserError("There is no neighboring slice to copy from.")
 
-        def compute(label: Label) -> Label:
+        def compute(label: LabelArray) -> LabelArray:
             if not (np.moveaxis(label, axis, 0)[source] == value).any():
-                raise UserError("The neighboring slice does not show this structure.")
+                raise UserError("The neighboring slice does not contain this structure.")
             return interpolation.copy_slice(label, value, axis, source, target)
 
         self._apply_operation("Copying a slice", compute)
@@ -114,11 +111,11 @@ class AnnotationTools:
         )
 
     def fill_holes(self, value: int) -> None:
-        """Fill what a structure encloses."""
+        """Fill holes inside a structure."""
         self._apply_operation("Filling holes", lambda label: morphology.fill_holes(label, value))
 
     def keep_largest_component(self, value: int) -> None:
-        """Keep the largest connected piece of a structure."""
+        """Keep the largest connected component of a structure."""
         self._apply_operation(
             "Keeping the largest component",
             lambda label: morphology.keep_largest_component(label, value),
@@ -127,21 +124,21 @@ class AnnotationTools:
     # ---- With a preview --------------------------------------------------------------------
 
     def grow(self, channel: int = 0, margin_mm: float = GROW_MARGIN_MM) -> None:
-        """Propose what all structures grow to from their strokes; see ``accept_proposal``.
+        """Propose a segmentation grown from scribbles; see ``accept_proposal``.
 
-        They stay inside the box that was drawn, or, without one, within a margin of the strokes.
+        It is limited to the region of interest or, without one, to a margin around the scribbles.
         """
         case = self._state.require_case()
-        image, roi = _get_channel(case, channel), self.roi
+        image, roi = case.get_channel(channel), self.roi
 
-        def compute(label: Label) -> Label:
+        def compute(label: LabelArray) -> LabelArray:
             box = roi or random_walker.find_scribble_box(label, case.image.spacing_mm, margin_mm)
             return random_walker.grow(image, label, box, case.image.spacing_mm).label
 
-        self._compute("Growing from strokes", compute, self._set_proposal)
+        self._compute("Growing from scribbles", compute, self._set_proposal)
 
     def accept_proposal(self) -> int:
-        """Make the proposal part of the label, as one undo step; returns its voxels."""
+        """Add the proposal to the label as one undo step; returns the number of changed voxels."""
         if self._proposal is None:
             raise UserError("There is no proposal to accept. Grow from scribbles first.")
         edit, self._proposal = self._proposal, None
@@ -149,26 +146,25 @@ class AnnotationTools:
         return self._apply_edit(edit)
 
     def discard_proposal(self) -> None:
-        """Forget the proposal; the label stays as it is."""
+        """Discard the proposal; the label is unchanged."""
         self._proposal = None
         self.proposal_changed.emit(None)
 
     @property
     def has_proposal(self) -> bool:
-        """Whether something waits to be accepted."""
+        """Whether there is a proposal to accept."""
         return self._proposal is not None
 
     def draw_roi(self, corners: npt.ArrayLike, axis: int, margin_mm: float = GROW_MARGIN_MM) -> Box:
-        """Let growing stay in the box that a rectangle in a slice makes, and return that.
+        """Set the region of interest from a rectangle drawn in a slice, and return it.
 
-        The first rectangle's box reaches from the first to the last slice with strokes of
-        structures inside it, and ``margin_mm`` further. A further one changes the box's outline, or
-        makes the box reach to its slice.
+        The first rectangle is extruded to all slices with scribbles inside it, plus ``margin_mm``.
+        A later one changes the outline, or extends the region to its slice.
 
         Parameters
         ----------
         corners : (N, 3), in voxels
-        axis : across which the slice lies
+        axis : normal of the slice
         """
         case = self._state.require_case()
         rectangle = rectangle_to_box(corners, axis, case.label.shape)
@@ -180,37 +176,37 @@ class AnnotationTools:
         return roi
 
     def set_roi(self, roi: Box | None) -> None:
-        """Let growing stay in a box of the case in view; ``None`` for a margin around strokes."""
+        """Set the region that limits growing; ``None`` for a margin around the scribbles."""
         case = self._state.require_case() if roi is not None else self._state.case
         if roi is not None and case is not None:
             spans = zip(roi, case.label.shape, strict=True)
             if not all(0 <= s.start < s.stop <= n for s, n in spans):
-                raise UserError("The box is empty, or reaches beyond the scan.")
+                raise UserError("The region is empty or extends beyond the scan.")
         self._roi_case_id = case.id if case is not None else ""
         self.roi = roi
         self.roi_changed.emit(roi)
 
-    # ---- Painting within gray values ---------------------------------------------------------
+    # ---- Painting within an intensity range --------------------------------------------------
 
     def set_paint_range(self, intensity_range: tuple[float, float] | None) -> None:
-        """Let the brush reach only voxels of these gray values; ``None`` for all."""
+        """Limit the brush to an intensity range; ``None`` for no limit."""
         if intensity_range is not None and not intensity_range[0] <= intensity_range[1]:
             raise UserError(f"The range {intensity_range[0]:g} to {intensity_range[1]:g} is empty.")
         self.paint_range = intensity_range
         self.paint_range_changed.emit(intensity_range)
 
     def pick_intensity_range(self, voxel: Sequence[int], channel: int = 0) -> tuple[float, float]:
-        """Limit painting to gray values like those around a voxel ``(d, h, w)``."""
+        """Limit painting to intensities like those around a voxel ``(d, h, w)``."""
         case = self._state.require_case()
-        image = _get_channel(case, channel)
+        image = case.get_channel(channel)
         if not all(0 <= v < n for v, n in zip(voxel, image.shape, strict=True)):
-            raise UserError("That position lies outside the scan.")
+            raise UserError("That position is outside the scan.")
         radius = [max(round(PICK_RADIUS_MM / s), 1) for s in case.image.spacing_mm]
         neighborhood = image[
             tuple(slice(max(v - r, 0), v + r + 1) for v, r in zip(voxel, radius, strict=True))
         ].astype(np.float64)
         median = float(np.median(neighborhood))
-        # A click beside an edge should not open the range to both sides of it.
+        # Robust to a click beside an edge.
         half_width = PICK_STD_FACTOR * 1.4826 * float(np.median(np.abs(neighborhood - median)))
         low, high = case.intensity_ranges[channel]
         half_width = max(half_width, 0.02 * (high - low))
@@ -219,7 +215,7 @@ class AnnotationTools:
 
     # ---- Helpers ---------------------------------------------------------------------------
 
-    def _apply_operation(self, title: str, compute: Callable[[Label], Label]) -> None:
+    def _apply_operation(self, title: str, compute: Callable[[LabelArray], LabelArray]) -> None:
         def apply_edit(edit: LabelEdit | None) -> None:
             n_changed = self._apply_edit(edit)
             text = (
@@ -232,10 +228,10 @@ class AnnotationTools:
     def _compute(
         self,
         title: str,
-        compute: Callable[[Label], Label],
+        compute: Callable[[LabelArray], LabelArray],
         on_done: Callable[[LabelEdit | None], None],
     ) -> None:
-        """Run on a copy of the label in view; the answer counts while that case stays in view."""
+        """Run on a copy of the label; the result is used if the case is still active."""
         if self.operation:
             raise BusyError(f"{self.operation} is still running. Wait a moment.")
         case = self._state.require_case()
@@ -261,7 +257,7 @@ class AnnotationTools:
     def _set_proposal(self, edit: LabelEdit | None) -> None:
         if edit is None:
             self._state.message.emit(
-                "info", "Nothing grew: everything around the strokes is annotated already."
+                "info", "Nothing to propose: everything around the scribbles is already annotated."
             )
             return
         self._proposal = edit
@@ -285,9 +281,3 @@ class AnnotationTools:
     def _set_operation(self, operation: str) -> None:
         self.operation = operation
         self.operation_changed.emit(operation)
-
-
-def _get_channel(case: ActiveCase, channel: int) -> npt.NDArray[Any]:
-    """One channel of the scan in view, (D, H, W)."""
-    array: npt.NDArray[Any] = case.image.array
-    return array if array.ndim == 3 else np.asarray(array[channel])

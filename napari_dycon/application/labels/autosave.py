@@ -1,9 +1,9 @@
-"""Saves labels in the background, merged with what other sessions saved.
+"""Autosave of labels, with a three-way merge of edits by other sessions.
 
-A save works on a copy of the label, and one window or machine writes at a time. When another one
-changed the same label in the meantime, what was drawn here is laid over what was drawn there, so
-that neither is lost. What cannot be saved at all can be kept in the user's home folder. The phases
-of a label between these are described in ``autosave_state.py``.
+A save works on a copy of the label, and one session writes at a time. If another session changed
+the same label in the meantime, local edits are merged over remote ones, so that neither is lost. A
+label that cannot be saved can be written to the user's home folder. ``autosave_state.py`` describes
+the phases.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from napari_dycon import io
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.application.labels.autosave_state import AutosaveState, Label
+from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.application.state import AppState
 from napari_dycon.application.task_runner import TaskRunner
+from napari_dycon.core.types import LabelArray, Mask
 from napari_dycon.errors import DyconError
 from napari_dycon.project.store import Project
 
@@ -30,40 +30,40 @@ RECOVERY_FOLDER = "napari-dycon-recovered-labels"
 
 @dataclass(frozen=True)
 class _Save:
-    """One save: a copy of a label, the ``number``-th of its case."""
+    """One save: a copy of a label and its sequence number."""
 
     project: Project
     case: ActiveCase
     autosave: AutosaveState
-    snapshot: Label
+    snapshot: LabelArray
     number: int
 
     @property
     def is_superseded(self) -> bool:
-        """Whether a newer save of the same label was started since."""
+        """Whether a newer save of the same label was started."""
         return self.number != self.autosave.save_count
 
 
 class LabelAutosaver:
-    """Saves the label of the case in view.
+    """Saves the label of the active case.
 
-    A save that was started is finished with the state of its own case, whichever is in view then.
+    A started save completes with the state of its own case, even if another case is active by then.
     """
 
     def __init__(self, state: AppState, task_runner: TaskRunner) -> None:
         self._state = state
         self._task_runner = task_runner
-        self._autosave: AutosaveState | None = None  # of the case in view
+        self._autosave: AutosaveState | None = None  # of the active case
         self._write_lock = threading.Lock()
         state.project_closed.connect(self._on_project_closed)
 
     def track(self, autosave: AutosaveState) -> None:
-        """Save the case that is shown from now on, which was read together with this state."""
+        """Start saving the case that was loaded together with this state."""
         self._autosave = autosave
 
     @property
     def has_unsaved_changes(self) -> bool:
-        """Whether the label in view was changed since its last save."""
+        """Whether the active label was changed since its last save."""
         case, autosave = self._state.case, self._autosave
         return (
             case is not None and autosave is not None and autosave.has_unsaved_changes(case.label)
@@ -72,7 +72,7 @@ class LabelAutosaver:
     # ---- Three ways to keep a label ----------------------------------------------------------
 
     def save(self) -> None:
-        """Save when something changed, without making the caller wait; failures are reported."""
+        """Save in the background if something changed; failures are reported."""
         if self._autosave is None or not self._autosave.can_try():
             return
         save = self._start_save()
@@ -93,7 +93,7 @@ class LabelAutosaver:
         Raises
         ------
         DyconError
-            It could not be saved; this was reported, and nothing is dropped.
+            The label could not be saved; this was reported, and nothing is dropped.
         """
         save = self._start_save()
         if save is None:
@@ -107,21 +107,23 @@ class LabelAutosaver:
         self._finish_save(save, written)
 
     def save_recovery_copy(self) -> None:
-        """Keep a label that cannot be saved in the user's home folder, and report where."""
+        """Write a label that cannot be saved to the user's home folder, and report the path."""
         case, autosave = self._state.case, self._autosave
         if case is None or autosave is None or not self.has_unsaved_changes:
             return
         path = self.write_recovery_copy(case)
         autosave.mark_recovered(case.label)
-        self._state.message.emit("warning", f"The label of {case.id} was kept in {path}.")
+        self._state.message.emit(
+            "warning", f"A recovery copy of the label of {case.id} was saved to {path}."
+        )
 
     def write_recovery_copy(self, case: ActiveCase) -> Path:
-        """Write a label that could not be saved into a folder in the user's home."""
+        """Write a label to the recovery folder in the user's home folder."""
         folder = Path.home() / RECOVERY_FOLDER
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise DyconError(f"{folder} cannot be made: {error.strerror}.") from error
+            raise DyconError(f"{folder} cannot be created: {error.strerror}.") from error
         path = folder / f"{case.id}-{time.strftime('%Y%m%d-%H%M%S')}.nii.gz"
         io.write_mask(case.label.copy(), reference=case.image, path=path)
         return path
@@ -129,7 +131,7 @@ class LabelAutosaver:
     # ---- One save ----------------------------------------------------------------------------
 
     def _start_save(self) -> _Save | None:
-        """Copy the label in view; ``None`` where nothing is to be saved."""
+        """Copy the label; ``None`` if there is nothing to save."""
         project, case, autosave = self._state.project, self._state.case, self._autosave
         if project is None or case is None or autosave is None or project.read_only_reason:
             return None
@@ -138,11 +140,11 @@ class LabelAutosaver:
         autosave.save_count += 1
         return _Save(project, case, autosave, case.label.copy(), autosave.save_count)
 
-    def _write(self, save: _Save) -> Label | None:
-        """Write one copy; returns what the disk holds now, or ``None`` if a newer one follows.
+    def _write(self, save: _Save) -> LabelArray | None:
+        """Write one copy; returns the label on disk, or ``None`` if a newer save follows.
 
-        What was drawn here is what differs from ``saved_label``, the copy that was saved last: what
-        came from others since then may be on the disk before it is in the window.
+        Local edits are the differences from ``saved_label``, the last saved copy: remote edits may
+        be on disk before they are shown in the window.
         """
         project, case, autosave, snapshot = save.project, save.case, save.autosave, save.snapshot
         with self._write_lock, project.labels.lock():
@@ -163,33 +165,33 @@ class LabelAutosaver:
             autosave.remote_label = label if label is not snapshot else None
             return label
 
-    def _finish_save(self, save: _Save, written: Label | None) -> None:
-        """Take over what others drew, and report; on the caller's thread."""
+    def _finish_save(self, save: _Save, written: LabelArray | None) -> None:
+        """Merge remote edits and report; on the caller's thread."""
         if written is None:
             return
         had_failed = save.autosave.mark_saved()
-        # A later save that began before this answer came has laid the same in, or newer.
+        # A later save that started meanwhile has already merged the same or newer edits.
         is_merged = written is not save.snapshot and save.autosave.saved_label is save.snapshot
         if is_merged:
             self._merge_remote_edits(save, written)
             self._state.label_edited.emit(save.case.id)
             self._state.message.emit(
                 "warning",
-                f"The label of {save.case.id} was changed in another window too; the work of both "
-                "is kept.",
+                f"The label of {save.case.id} was also changed in another session; both edits "
+                "were merged.",
             )
         if had_failed:
             self._state.message.emit(
-                "info", f"The label of {save.case.id} is saved now; nothing was lost."
+                "info", f"The label of {save.case.id} has now been saved; nothing was lost."
             )
         self._state.label_saved.emit(save.case.id)
         self._state.cases_changed.emit()
 
     @staticmethod
-    def _merge_remote_edits(save: _Save, written: Label) -> None:
-        """Lay what others drew into the label, except where it was painted on meanwhile."""
+    def _merge_remote_edits(save: _Save, written: LabelArray) -> None:
+        """Merge remote edits into the label, except where it was edited meanwhile."""
         snapshot, label = save.snapshot, save.case.label
-        is_remote_edit: npt.NDArray[np.bool_] = (written != snapshot) & (label == snapshot)
+        is_remote_edit: Mask = (written != snapshot) & (label == snapshot)
         label[is_remote_edit] = written[is_remote_edit]
         save.autosave.saved_label = np.where(is_remote_edit, written, snapshot)
 
@@ -197,8 +199,8 @@ class LabelAutosaver:
         self._autosave = None
 
 
-def _read_remote_label(save: _Save) -> Label | None:
-    """What the disk holds beside what was saved here last, or ``None`` if it is the same."""
+def _read_remote_label(save: _Save) -> LabelArray | None:
+    """Read the label on disk if another session changed it; otherwise ``None``."""
     project, case_id, autosave = save.project, save.case.id, save.autosave
     if project.labels.version(case_id) == autosave.label_version:
         return autosave.remote_label
@@ -208,10 +210,10 @@ def _read_remote_label(save: _Save) -> Label | None:
     return remote_label
 
 
-def _record_version(save: _Save, label: Label, remote_label: Label | None) -> None:
-    """After a failed save: a label that came to the disk without its status is our own.
+def _record_version(save: _Save, label: LabelArray, remote_label: LabelArray | None) -> None:
+    """Record a label as our own that was written although saving its status failed.
 
-    Taken for another window's, it would bring back what is erased here before the next try.
+    Otherwise it would count as a remote edit and restore what is erased before the next try.
     """
     project, case_id, autosave = save.project, save.case.id, save.autosave
     label_version = project.labels.version(case_id)

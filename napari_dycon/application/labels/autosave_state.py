@@ -1,11 +1,11 @@
-"""What saving the label of one case has to know: the last saved copy, the disk, and failures.
+"""Autosave state of one label: last saved copy, version on disk, failures.
 
 A label passes through three phases::
 
-    SAVED      everything is on the disk, or will be at the next save
-    FAILED     a save failed, and the user was told; nothing is dropped. Saves in the background
+    SAVED      everything is on disk, or will be at the next save
+    FAILED     a save failed and was reported; nothing is dropped. Saves in the background
                wait for ``RETRY_INTERVAL_S`` after one of them failed; ``flush`` tries at once
-    RECOVERED  a copy of what could not be saved lies in the user's home folder
+    RECOVERED  a copy of the unsaved label is in the user's home folder
 
     SAVED, FAILED, RECOVERED -- a save fails ----------> FAILED
     SAVED, FAILED, RECOVERED -- a save succeeds -------> SAVED   (reported after a failure)
@@ -19,15 +19,15 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from napari_dycon.core.types import LabelArray
 
 RETRY_INTERVAL_S = 30.0  # until a save in the background that failed is tried again
-Label = npt.NDArray[np.uint8]
 LabelVersion = tuple[int, int, int]
 
 
 class AutosavePhase(enum.Enum):
-    """How saving the label of a case stands."""
+    """Phase of saving a label."""
 
     SAVED = "saved"
     FAILED = "failed"
@@ -42,28 +42,28 @@ class AutosaveState:
     ----------
     saved_label : copy of the label as it was read or saved last; replaced, never edited
     label_version : state of the label's file when it was last read or written
-    remote_label : what the file holds where others drew too; ``None`` where it is ``saved_label``
+    remote_label : content of the file after a merge; ``None`` if it equals ``saved_label``
     save_count : saves started so far, so that a slow older one never overwrites a newer one
     retry_time : when a save in the background may be tried again, on the monotonic clock in s
     """
 
-    saved_label: Label
+    saved_label: LabelArray
     label_version: LabelVersion | None
-    remote_label: Label | None = None
+    remote_label: LabelArray | None = None
     save_count: int = 0
     phase: AutosavePhase = AutosavePhase.SAVED
     retry_time: float = 0.0
 
-    def has_unsaved_changes(self, label: Label) -> bool:
-        """Whether something was drawn, undone or erased since the last save."""
+    def has_unsaved_changes(self, label: LabelArray) -> bool:
+        """Whether the label changed since the last save."""
         return not np.array_equal(label, self.saved_label)
 
     def can_try(self) -> bool:
-        """Whether a save in the background may be tried: none of them failed just now."""
+        """Whether a background save may be tried; not shortly after a failure."""
         return time.monotonic() >= self.retry_time
 
     def mark_saved(self) -> bool:
-        """Enter ``SAVED``; returns whether a failure came before, which the user was told."""
+        """Enter ``SAVED``; returns whether a reported failure preceded."""
         had_failed = self.phase is not AutosavePhase.SAVED
         self.phase, self.retry_time = AutosavePhase.SAVED, 0.0
         return had_failed
@@ -74,7 +74,7 @@ class AutosaveState:
         if retry_later:
             self.retry_time = time.monotonic() + RETRY_INTERVAL_S
 
-    def mark_recovered(self, label: Label) -> None:
-        """Enter ``RECOVERED``: this label is kept elsewhere, and need not be saved as it is."""
+    def mark_recovered(self, label: LabelArray) -> None:
+        """Enter ``RECOVERED``: a copy of this label has been saved elsewhere."""
         self.phase = AutosavePhase.RECOVERED
         self.saved_label, self.remote_label = label.copy(), None

@@ -1,4 +1,4 @@
-"""Changes of the label in view as undoable steps, and the status of cases."""
+"""Undoable edits of the active label, and the status of cases."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_dycon.annotation.regions import Box, bounding_box
 from napari_dycon.application.labels.autosave import LabelAutosaver
 from napari_dycon.application.state import AppState
-from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.core.boxes import bounding_box
+from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray
 from napari_dycon.errors import UserError
 from napari_dycon.project.models import Status
 
-Array = npt.NDArray[Any]
 LabelWriter = Callable[[Box, Array], None]
 
 
 class LabelEditor:
-    """Writes into the label in view.
+    """Edits the label of the active case.
 
     Attributes
     ----------
-    writer : writes a box of the label in view instead of this class; a window sets it for every
+    writer : writes a box of the active label instead of this class; a window sets it for every
         case it shows, so that edits become one step of the layer's own undo history
     """
 
@@ -34,8 +32,8 @@ class LabelEditor:
         self.writer: LabelWriter | None = None
         state.case_shown.connect(self._on_case_shown)
 
-    def set_label(self, new: npt.NDArray[np.uint8]) -> int:
-        """Replace the label in view as one undoable step; returns how many voxels changed."""
+    def set_label(self, new: LabelArray) -> int:
+        """Replace the active label as one undoable step; returns how many voxels changed."""
         case = self._state.require_case()
         if new.shape != case.label.shape:
             raise UserError(
@@ -45,7 +43,7 @@ class LabelEditor:
         return 0 if box is None else self.write_label(box, new[box])
 
     def write_label(self, box: Box, values: Array) -> int:
-        """Write a box of the label in view as one undoable step; returns how many voxels changed.
+        """Write a box of the active label as one undoable step; returns how many voxels changed.
 
         Parameters
         ----------

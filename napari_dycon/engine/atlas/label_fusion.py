@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, Array
 from napari_dycon.engine.atlas.box_filter import local_mean, local_sum
 from napari_dycon.engine.device import use_single_thread
@@ -134,12 +135,13 @@ def _iterate_tile_probabilities(
     is_structure = torch.zeros(labels[0].shape, dtype=torch.bool, device=device)
     for label in labels:
         is_structure |= (label != 0) & (label != UNANNOTATED)
-    if not bool(is_structure.any()):
+    box = bounding_box(is_structure.cpu().numpy(), SEARCH_RADIUS)
+    if box is None:
         return
     volumes = [_move_to_device(volume, device) for volume in (image, *images)]
     statistics = [_channel_statistics(volume) for volume in volumes]
     size = TILE_SIZE if device.type == "cpu" else GPU_TILE_SIZE
-    for tile in _split_into_tiles(bounding_box(is_structure.cpu().numpy(), SEARCH_RADIUS), size):
+    for tile in _split_into_tiles(box, size):
         with use_single_thread(device):
             fixed, *tile_images = (
                 normalize_local_contrast(
@@ -153,16 +155,6 @@ def _iterate_tile_probabilities(
             tile_labels = [_crop(label[None], tile, SEARCH_RADIUS)[0] for label in labels]
             probabilities = _compute_probabilities(fixed, tile_images, tile_labels, values)
         yield tile, probabilities
-
-
-def bounding_box(mask: npt.NDArray[np.bool_], margin: int) -> tuple[slice, ...]:
-    """Smallest box around what is set in ``(D, H, W)``, and a margin as far as the volume goes."""
-    box = []
-    for axis, length in enumerate(mask.shape):
-        other_axes = tuple(other for other in range(3) if other != axis)
-        indices = np.flatnonzero(mask.any(axis=other_axes))
-        box.append(slice(max(indices[0] - margin, 0), min(indices[-1] + 1 + margin, length)))
-    return tuple(box)
 
 
 def normalize_local_contrast(image: Tensor, statistics: ChannelStatistics) -> Tensor:

@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, Array, LabelArray
-from napari_dycon.engine.atlas.label_fusion import CPU, bounding_box, fuse_labels, label_values
+from napari_dycon.engine.atlas.label_fusion import CPU, fuse_labels, label_values
 from napari_dycon.engine.atlas.registered_cases import RegistrationPair
 from napari_dycon.engine.atlas.registration import registration_shape
 from napari_dycon.engine.data.cases import LabeledCase
@@ -55,7 +56,7 @@ def can_propagate_labels(labeled: Sequence[LabeledCase]) -> bool:
         label = read_label_array(case.label, mapped=False)
         grid_ratio = math.prod(registration_shape([label.shape])) / label.size
         for value in _find_structures([label]):
-            box = label[bounding_box(label == value, 0)]
+            box = label[bounding_box(label == value)]
             fraction = np.count_nonzero(box == value) / np.count_nonzero(box != UNANNOTATED)
             sizes.setdefault(value, []).append(fraction * box.size * grid_ratio)
     if not sizes or any(np.mean(cells) < MIN_STRUCTURE_VOXELS for cells in sizes.values()):
@@ -199,9 +200,9 @@ def _compute_contrast(image: Array, label: LabelArray, value: int) -> npt.NDArra
     0 where the structure, or anything annotated around it, is missing.
     """
     inside = label == value
-    if not inside.any():
-        return np.zeros(len(image))
     box = bounding_box(inside, CONTRAST_RING_VOXELS)
+    if box is None:
+        return np.zeros(len(image))
     inside, label = inside[box], label[box]
     dilated = torch.from_numpy(inside)[None, None].float()
     for size in (

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, Array, Mask
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.uncertainty_metrics import evaluate_uncertainty, spearman
@@ -240,6 +241,7 @@ def _surface_distances(
     from monai.metrics.surface_distance import compute_average_surface_distance
 
     box = bounding_box(predicted_mask | reference_mask)
+    assert box is not None
     # One channel each: (1, 1, d, h, w).
     pair = [
         torch.from_numpy(np.ascontiguousarray(m[box]))[None, None]
@@ -256,15 +258,6 @@ def _surface_distances(
             pair[0], pair[1], include_background=True, symmetric=True, spacing=spacing
         )
     return float(hd95), float(asd)
-
-
-def bounding_box(mask: Mask) -> tuple[slice, slice, slice]:
-    """Slices (D, H, W) of the smallest box around a mask that is not empty."""
-    limits = []
-    for others in ((1, 2), (0, 2), (0, 1)):
-        indices = np.flatnonzero(mask.any(axis=others))
-        limits.append(slice(int(indices[0]), int(indices[-1]) + 1))
-    return limits[0], limits[1], limits[2]
 
 
 def _annotation_mask(prediction: Array, reference: Array) -> Mask:

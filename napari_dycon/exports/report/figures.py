@@ -20,13 +20,13 @@ from PIL import Image
 from skimage.measure import approximate_polygon, find_contours
 from skimage.transform import resize
 
+from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.colormaps import apply_colormap
-from napari_dycon.core.types import UNANNOTATED, Array
+from napari_dycon.core.types import UNANNOTATED, Array, Box
 from napari_dycon.exports.report.statistics import CaseData
 from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.models import ClassInfo
 
-Box = tuple[slice, slice, slice]
 MAX_PIXELS = 200  # of a view's longer side; a scan's finer voxels are averaged
 GRAY_LEVELS, UNCERTAINTY_LEVELS = (
     64,
@@ -161,25 +161,12 @@ def _find_crop_box(
 ) -> Box:
     """Part of the scan that is shown: structures and prediction with a margin, or all of it."""
     is_shown = structures if prediction is None else structures | (prediction != 0)
-    if not is_shown.any():
-        return _make_box([(0, n) for n in is_shown.shape])
-    limits = []
-    for axis in range(3):
-        occupied = np.flatnonzero(is_shown.any(axis=tuple(i for i in range(3) if i != axis)))
-        limits.append((int(occupied[0]), int(occupied[-1]) + 1))
-    longest = max((stop - start) * mm for (start, stop), mm in zip(limits, spacing, strict=True))
-    margin = max(MARGIN_FRACTION * longest, MIN_MARGIN_MM)
-    return _make_box(
-        [
-            (max(0, start - round(margin / mm)), min(n, stop + round(margin / mm)))
-            for (start, stop), n, mm in zip(limits, is_shown.shape, spacing, strict=True)
-        ]
-    )
-
-
-def _make_box(limits: Sequence[tuple[int, int]]) -> Box:
-    d, h, w = (slice(start, stop) for start, stop in limits)
-    return d, h, w
+    box = bounding_box(is_shown)
+    if box is None:
+        return tuple(slice(0, n) for n in is_shown.shape)
+    longest = max((s.stop - s.start) * mm for s, mm in zip(box, spacing, strict=True))
+    margin_mm = max(MARGIN_FRACTION * longest, MIN_MARGIN_MM)
+    return bounding_box(is_shown, [round(margin_mm / mm) for mm in spacing]) or box
 
 
 def _display_range(voxels: Array) -> tuple[float, float]:

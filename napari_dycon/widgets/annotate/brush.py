@@ -1,4 +1,4 @@
-"""The brush: what it paints, its size in millimeters, and the gray values it may reach."""
+"""Controls of the brush: value, diameter in millimeters, and intensity limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class BrushControls(QWidget):
-    """Napari's brush in the terms of a person who labels."""
+    """Value, size and intensity limits of napari's brush."""
 
     def __init__(self, session: Session, layers: CaseLayers, structures: StructureList) -> None:
         super().__init__()
@@ -33,44 +33,44 @@ class BrushControls(QWidget):
         self.layers = layers
         self.paint_button = make_button(
             "Paint",
-            "Paint the chosen structure",
+            "Paint the selected structure",
             lambda: self.select_value(structures.value),
         )
         self.background_button = make_button(
             "Background",
-            "Paint background: certainly not the structure",
+            "Paint background",
             lambda: self.select_value(0),
         )
         self.erase_button = make_button(
             "Erase",
-            "Take annotations away: what is painted over counts as not annotated again",
+            "Erase annotations: erased voxels count as unannotated",
             lambda: self.select_value(UNANNOTATED),
         )
         self.diameter = QDoubleSpinBox()
         self.diameter.setRange(0.1, 200.0)
         self.diameter.setDecimals(1)
         self.diameter.setSuffix(" mm")
-        self.diameter.setToolTip("Diameter of the brush; also the keys [ and ]")
+        self.diameter.setToolTip("Brush diameter ([ and ])")
         self.diameter.valueChanged.connect(layers.set_brush_mm)
         self.ball_checkbox = QCheckBox("3D")
         self.ball_checkbox.setToolTip(
-            "Paint balls that reach into the neighboring slices, not discs"
+            "Use a spherical brush that also paints in neighboring slices"
         )
         self.ball_checkbox.toggled.connect(layers.set_brush_3d)
         self.limit_checkbox = QCheckBox("Limit to intensities")
         self.limit_checkbox.setProperty(
-            "dycon_tip", "The brush reaches only voxels of the scan within this range"
+            "dycon_tip", "Paint only voxels whose intensity is within this range"
         )
         self.limit_checkbox.toggled.connect(report_errors(session, self._apply_limit))
         self.low, self.high = QDoubleSpinBox(), QDoubleSpinBox()
         for spin_box, tip in ((self.low, "Lowest"), (self.high, "Highest")):
             spin_box.setRange(-1e6, 1e6)
             spin_box.setDecimals(1)
-            spin_box.setToolTip(f"{tip} gray value that the brush paints")
+            spin_box.setToolTip(f"{tip} intensity that the brush paints")
             spin_box.valueChanged.connect(self._on_range_edited)
         self.pick_button = make_button(
             "Pick",
-            "Click into the scan: the intensities there become the range (R over the scan)",
+            "Click in the scan to set the range from the intensities there (R)",
             report_errors(session, self._pick_on_next_click),
         )
         tools = QHBoxLayout()
@@ -95,7 +95,7 @@ class BrushControls(QWidget):
         self._refresh()
 
     def select_value(self, value: int) -> None:
-        """Take the brush to paint a value."""
+        """Activate the brush to paint a value."""
         layer = self.layers.find_layer("label")
         if layer is not None:
             self.layers.viewer.layers.selection.active = layer
@@ -105,7 +105,7 @@ class BrushControls(QWidget):
             layer.mode = "paint"
 
     def pick_at(self, position_mm: tuple[float, ...]) -> None:
-        """Limit painting to gray values like those at a place in mm."""
+        """Limit painting to intensities like those at a position in mm."""
         case = self.session.case
         if case is not None:
             z, y, x = (
@@ -157,13 +157,13 @@ class BrushControls(QWidget):
                 self.high.setValue(intensity_range[1])
 
     def _pick_on_next_click(self) -> None:
-        """Let the next click into the canvas choose the range."""
+        """Set the range from the next click in the canvas."""
 
         def on_click(voxel: tuple[int, int, int]) -> None:
             report_errors(self.session, self._pick_range)(voxel)
 
         self.layers.call_on_next_click(on_click)
-        self.session.message.emit("info", "Click into the scan to pick the range of intensities.")
+        self.session.message.emit("info", "Click in the scan to pick the intensity range.")
 
     def _pick_range(self, voxel: tuple[int, int, int]) -> None:
         low, high = self.session.annotation.pick_intensity_range(voxel)

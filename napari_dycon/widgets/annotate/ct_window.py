@@ -1,4 +1,4 @@
-"""Windows of Hounsfield units in which CT is looked at."""
+"""CT windows: ranges of Hounsfield units."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QWidget
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
-# Usual centers and widths of radiology, as lowest and highest value shown.
+# Usual radiology presets, as lowest and highest value shown.
 WINDOWS_HU: dict[str, tuple[float, float] | None] = {
-    "whole range": None,
-    "soft tissue": (-160.0, 240.0),
-    "brain": (0.0, 80.0),
-    "lung": (-1350.0, 150.0),
-    "bone": (-450.0, 1050.0),
+    "Full range": None,
+    "Soft tissue": (-160.0, 240.0),
+    "Brain": (0.0, 80.0),
+    "Lung": (-1350.0, 150.0),
+    "Bone": (-450.0, 1050.0),
 }
-DEFAULT = "soft tissue"
+DEFAULT = "Soft tissue"
 
 
 class CtWindow(QWidget):
-    """Choice of a window, there only while a CT is shown."""
+    """Selection of a CT window, visible only while a CT is shown."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class CtWindow(QWidget):
         self.choice.addItems(list(WINDOWS_HU))
         self.choice.setCurrentText(DEFAULT)
         layers.ct_window = WINDOWS_HU[DEFAULT]
-        self.choice.setToolTip("Which Hounsfield units are shown between black and white")
+        self.choice.setToolTip("Range of Hounsfield units to display")
         self.choice.currentTextChanged.connect(lambda name: layers.set_ct_window(WINDOWS_HU[name]))
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Buttons of the box that growing stays in, and the slices it reaches."""
+"""Controls of the region of interest that limits growing."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class RoiControls(QWidget):
-    """First and last slice of the box; ``draw_button`` and ``remove_button`` are put elsewhere by
-    the caller."""
+    """First and last slice of the region; the caller places ``draw_button`` and
+    ``remove_button``."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -24,20 +24,19 @@ class RoiControls(QWidget):
         self.layers = layers
         self.draw_button = make_button(
             "Draw region",
-            "Draw a rectangle in the slice in view: growing stays inside it, from the first to the "
-            "last slice with strokes and a little further. Press it again to move the box or its "
-            "corners, or to draw it in a further slice (Shift+G)",
+            "Draw a rectangle in this slice to limit growing to a box around the scribbles. "
+            "Press again to move or resize it, or to extend it to another slice (Shift+G)",
             report_errors(session, layers.roi.toggle_editing),
         )
         self.draw_button.setCheckable(True)
         self.first_slice, self.last_slice = QSpinBox(), QSpinBox()
         for spin_box, name in ((self.first_slice, "First"), (self.last_slice, "Last")):
-            spin_box.setToolTip(f"{name} slice of the box, across the axis in view")
+            spin_box.setToolTip(f"{name} slice of the region along the current axis")
             spin_box.setKeyboardTracking(False)
             spin_box.valueChanged.connect(self._on_slices_edited)
         self.remove_button = make_button(
             "Clear region",
-            "Take the box away; growing then reaches as far around strokes as the preferences say",
+            "Remove the region; growing is then limited to the distance set in Preferences",
             report_errors(session, lambda: session.annotation.set_roi(None)),
         )
         row = QHBoxLayout(self)
@@ -52,7 +51,7 @@ class RoiControls(QWidget):
         self._refresh()
 
     def disconnect_events(self) -> None:
-        """Let go of the viewer."""
+        """Disconnect from the viewer."""
         self.layers.viewer.dims.events.order.disconnect(self._refresh)
         self.layers.viewer.dims.events.ndisplay.disconnect(self._refresh)
 
@@ -64,11 +63,11 @@ class RoiControls(QWidget):
     def _refresh(self, *_: object) -> None:
         case, roi = self.session.case, self.session.annotation.roi
         is_2d = self.layers.viewer.dims.ndisplay == 2
-        blocked_reason = "" if case else "choose a case in the list first"
+        blocked_reason = "" if case else "select a case in the list first"
         if not is_2d and not blocked_reason:
-            blocked_reason = "switch to the 2D view, a rectangle lies in a slice"
+            blocked_reason = "switch to the 2D view first"
         set_enabled(self.draw_button, blocked_reason)
-        set_enabled(self.remove_button, "" if roi is not None else "no box is drawn")
+        set_enabled(self.remove_button, "" if roi is not None else "no region is drawn")
         self.draw_button.setText("Draw region" if roi is None else "Edit region")
         self.draw_button.setChecked(self.layers.roi.is_editing)
         self.setVisible(roi is not None)

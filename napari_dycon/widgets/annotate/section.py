@@ -1,4 +1,4 @@
-"""Annotate: choose a structure, paint and let the tools draw, say what is finished."""
+"""The *Annotate* section: structures, brush, tools and completion status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class AnnotateSection(QWidget):
-    """Structures, brush, tools, and the three ways to say "done"."""
+    """Structures, brush, tools, and buttons that mark slices and scans as complete."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -33,22 +33,21 @@ class AnnotateSection(QWidget):
         self.tools = DrawTools(session, layers, self.structures)
         self.complete_slice_button = make_button(
             "Mark slice complete",
-            "Everything not painted in the shown slice is background; training learns from it "
-            "(key S)",
+            "Set the unannotated voxels of this slice to background (S)",
             report_errors(session, self.mark_slice_complete),
         )
         self.complete_case_button = make_button(
             "Mark scan complete",
-            "Everything not painted in this scan is background; the case counts as labeled",
+            "Set the unannotated voxels of this scan to background and mark the case as labeled",
             report_errors(session, lambda: self._set_status(Status.LABELED)),
         )
         self.reviewed_button = make_button(
             "Mark as reviewed",
-            "The label of this scan was checked and is final",
+            "Set the unannotated voxels of this scan to background and mark the case as reviewed",
             report_errors(session, lambda: self._set_status(Status.REVIEWED)),
         )
         self.unannotated_checkbox = QCheckBox("Highlight unannotated voxels")
-        self.unannotated_checkbox.setToolTip("Tint the voxels that training will ignore")
+        self.unannotated_checkbox.setToolTip("Highlight the voxels that training ignores")
         self.unannotated_checkbox.toggled.connect(layers.set_show_unannotated)
         self.saved_label = make_plain_label(wrap=False)
 
@@ -73,8 +72,8 @@ class AnnotateSection(QWidget):
         layout.addWidget(self.unannotated_checkbox)
         layout.addWidget(
             make_hint_label(
-                "Labels save themselves. Voxels that nobody painted or declared as background are "
-                "ignored by the training, so a few finished slices are enough to start."
+                "Labels are saved automatically. Training ignores unannotated voxels, so a few "
+                "complete slices are enough to start."
             )
         )
         layout.addWidget(self.saved_label)
@@ -84,14 +83,16 @@ class AnnotateSection(QWidget):
         self._refresh()
 
     def mark_slice_complete(self) -> None:
-        """Declare the rest of the slice in view to be background."""
+        """Set unannotated voxels of the current slice to background."""
         if self.layers.viewer.dims.ndisplay != 2:
-            self.session.message.emit("warning", "Switch to the 2D view to finish a slice.")
+            self.session.message.emit("warning", "Switch to the 2D view to mark a slice complete.")
             return
         index = self.layers.slice_index
         n_changed = self.session.fill_background(index, self.layers.axis)
         self.session.save_label()
-        self.session.message.emit("info", f"Slice {index}: {n_changed} voxels are background now.")
+        self.session.message.emit(
+            "info", f"Slice {index} complete: {n_changed} voxels set to background."
+        )
 
     def _refresh(self, *_: object) -> None:
         blocked_reason = self.session.edit_blocked_reason()

@@ -1,4 +1,4 @@
-"""The structures of a project: names, colors, and the keys that choose them."""
+"""List of a project's structures: names, colors and shortcut keys."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUMBER_KEYS = 9  # structures that have a number key
 
 
 class StructureList(QWidget):
-    """List of structures; the chosen one is what the brush and the tools work on."""
+    """List of structures; brush and tools use the selected one."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -35,15 +35,15 @@ class StructureList(QWidget):
         self.list = QListWidget()
         self.list.setMaximumHeight(84)
         self.list.setToolTip(
-            "The structure to paint; Ctrl and its number chooses it, a double click its color"
+            "Structure to paint. Ctrl+number selects it; double-click to change its color"
         )
         self.list.currentRowChanged.connect(self._on_row_changed)
         self.list.itemDoubleClicked.connect(self._choose_color)
         self.add_button = make_button(
-            "Add structure…", "Add another structure to segment", report_errors(session, self._add)
+            "Add structure…", "Add a structure", report_errors(session, self._add)
         )
         self.rename_button = make_button(
-            "Rename…", "Rename the chosen structure", report_errors(session, self._rename)
+            "Rename…", "Rename the selected structure", report_errors(session, self._rename)
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -59,13 +59,13 @@ class StructureList(QWidget):
 
     @property
     def value(self) -> int:
-        """Value of the chosen structure."""
+        """Value of the selected structure."""
         project = self.session.project
         row = self.list.currentRow()
         return project.classes[row].value if project and row >= 0 else 1
 
     def choose_number(self, number: int) -> None:
-        """Choose the structure of a number key, 1 for the first in the list."""
+        """Select the structure of a number key, 1 for the first in the list."""
         if 1 <= number <= self.list.count():
             self.list.setCurrentRow(number - 1)
 
@@ -85,7 +85,7 @@ class StructureList(QWidget):
             set_enabled(control, project.read_only_reason if project else "open a project first")
 
     def _select_value(self, value: int) -> None:
-        """Choose the row of a value."""
+        """Select the row of a value."""
         project = self.session.project
         values = [c.value for c in project.classes] if project else []
         with signals_blocked(self.list):
@@ -97,7 +97,7 @@ class StructureList(QWidget):
             layer.selected_label = self.value
 
     def _add(self) -> None:
-        name, accepted = QInputDialog.getText(self, "Add structure", "Name of the structure:")
+        name, accepted = QInputDialog.getText(self, "Add structure", "Name:")
         if accepted and name.strip() and self.session.project is not None:
             self.session.project.add_class(name)
             self.session.cases_changed.emit()

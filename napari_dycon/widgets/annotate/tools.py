@@ -1,4 +1,4 @@
-"""Tools that draw for a person: fill between slices, grow, tidy."""
+"""Annotation tools: interpolation, growing from scribbles, morphological clean-up."""
 
 from __future__ import annotations
 
@@ -14,80 +14,100 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 
 class DrawTools(QWidget):
-    """Buttons; each is one step of napari's undo, and growing shows a proposal first."""
+    """Buttons of the annotation tools. Each edit is one undo step; growing shows a proposal
+    first."""
 
     def __init__(self, session: Session, layers: CaseLayers, structures: StructureList) -> None:
         super().__init__()
         self.session = session
         self.layers = layers
         self.structures = structures
-        annotation = session.annotation
+        self._build_interpolation()
+        self._build_growing()
+        self._build_cleanup()
+        self.busy_label = QLabel("")
+        self._lay_out()
+        session.case_shown.connect(self._refresh)
+        session.annotation.operation_changed.connect(self._refresh)
+        session.annotation.proposal_changed.connect(self._refresh)
+        self._refresh()
+
+    def _build_interpolation(self) -> None:
         self.fill_button = make_button(
             "Interpolate slices",
-            "Fill the chosen structure between the slices it is painted in, across the axis in "
-            "view (key I)",
-            report_errors(session, self.fill_between),
+            "Interpolate the selected structure between annotated slices along the current axis "
+            "(I)",
+            report_errors(self.session, self.fill_between),
         )
-        self.all_checkbox = QCheckBox("all structures")
+        self.all_checkbox = QCheckBox("All structures")
         self.all_checkbox.setToolTip(
-            "Fill all structures together; between finished slices the rest becomes background"
+            "Interpolate all structures; between complete slices, the remaining voxels become "
+            "background"
         )
-        self.edges_checkbox = QCheckBox("follow edges")
+        self.edges_checkbox = QCheckBox("Follow edges")
         self.edges_checkbox.setChecked(True)
         self.edges_checkbox.setToolTip(
-            "Where annotated slices lie 6 mm apart or more, borders between them follow the scan"
+            "Align interpolated borders with image edges where annotated slices are at least 6 "
+            "mm apart"
         )
         self.copy_previous_button = make_button(
             "Copy previous slice",
-            "Copy the chosen structure from the slice before the one in view (key W)",
-            report_errors(session, lambda: self.copy_neighbor_slice(-1)),
+            "Copy the selected structure from the previous slice (W)",
+            report_errors(self.session, lambda: self.copy_neighbor_slice(-1)),
         )
         self.copy_next_button = make_button(
             "Copy next slice",
-            "Copy the chosen structure from the slice after the one in view (Shift+W)",
-            report_errors(session, lambda: self.copy_neighbor_slice(1)),
+            "Copy the selected structure from the next slice (Shift+W)",
+            report_errors(self.session, lambda: self.copy_neighbor_slice(1)),
         )
+
+    def _build_growing(self) -> None:
+        annotation = self.session.annotation
         self.grow_button = make_button(
             "Grow from scribbles",
-            "Propose what all painted structures grow to; paint some background beside them "
-            "first (key G)",
-            report_errors(session, self.grow_from_scribbles),
+            "Segment the painted structures from scribbles; also scribble some background nearby "
+            "first (G)",
+            report_errors(self.session, self.grow_from_scribbles),
         )
-        self.roi_controls = RoiControls(session, layers)
+        self.roi_controls = RoiControls(self.session, self.layers)
         self.accept_button = make_button(
-            "Accept", "Make the proposal part of the label (key A)",
-            report_errors(session, annotation.accept_proposal),
+            "Accept", "Add the proposal to the label (A)",
+            report_errors(self.session, annotation.accept_proposal),
         )  # fmt: skip
         self.discard_button = make_button(
             "Discard",
-            "Forget the proposal (key D)",
-            report_errors(session, annotation.discard_proposal),
+            "Discard the proposal (D)",
+            report_errors(self.session, annotation.discard_proposal),
         )
+
+    def _build_cleanup(self) -> None:
+        annotation, structures = self.session.annotation, self.structures
         self.smooth_button = make_button(
             "Smooth",
-            "Smooth the surface of the chosen structure, in the whole scan",
-            report_errors(
-                session, lambda: annotation.smooth(structures.value, self.smoothing_sigma.value())
-            ),
+            "Smooth the selected structure in the whole scan",
+            report_errors(self.session, self.smooth),
         )
         self.smoothing_sigma = QDoubleSpinBox()
         self.smoothing_sigma.setRange(0.1, 20.0)
         self.smoothing_sigma.setDecimals(1)
         self.smoothing_sigma.setValue(1.0)
         self.smoothing_sigma.setSuffix(" mm")
-        self.smoothing_sigma.setToolTip("How much is smoothed away")
+        self.smoothing_sigma.setToolTip("Standard deviation of the smoothing filter")
         self.fill_holes_button = make_button(
             "Fill holes",
-            "Fill what the chosen structure encloses",
-            report_errors(session, lambda: annotation.fill_holes(structures.value)),
+            "Fill holes inside the selected structure",
+            report_errors(self.session, lambda: annotation.fill_holes(structures.value)),
         )
         self.keep_largest_button = make_button(
             "Keep largest component",
             "Keep the largest connected component of the selected structure; "
             "the others become background",
-            report_errors(session, lambda: annotation.keep_largest_component(structures.value)),
+            report_errors(
+                self.session, lambda: annotation.keep_largest_component(structures.value)
+            ),
         )
-        self.busy_label = QLabel("")
+
+    def _lay_out(self) -> None:
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         for row, items in enumerate(
@@ -109,13 +129,9 @@ class DrawTools(QWidget):
                 if item is not None:
                     span = 2 if items[1] is None else 1
                     grid.addWidget(item, row, column, 1, span)
-        session.case_shown.connect(self._refresh)
-        annotation.operation_changed.connect(self._refresh)
-        annotation.proposal_changed.connect(self._refresh)
-        self._refresh()
 
     def fill_between(self) -> None:
-        """Fill the chosen structure, or all of them, across the axis in view."""
+        """Interpolate the selected structure, or all of them, along the current axis."""
         project = self.session.project
         values = [self.structures.value]
         if self.all_checkbox.isChecked() and project is not None:
@@ -124,13 +140,17 @@ class DrawTools(QWidget):
             values, self.layers.axis, refine_to_edges=self.edges_checkbox.isChecked()
         )
 
+    def smooth(self) -> None:
+        """Smooth the selected structure by the width set in the panel."""
+        self.session.annotation.smooth(self.structures.value, self.smoothing_sigma.value())
+
     def grow_from_scribbles(self) -> None:
-        """Propose what structures grow to from their strokes, inside the box if there is one."""
+        """Propose a segmentation from scribbles, inside the region of interest if there is one."""
         self.layers.roi.finish_editing()
         self.session.annotation.grow(margin_mm=float(get_preferences().annotate.grow_margin_mm))
 
     def copy_neighbor_slice(self, step: int) -> None:
-        """Copy the chosen structure from a neighbor of the slice in view."""
+        """Copy the selected structure from a neighboring slice to the current one."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to copy a slice.")
         current_slice = self.layers.slice_index
@@ -142,7 +162,7 @@ class DrawTools(QWidget):
         annotation = self.session.annotation
         blocked_reason = self.session.edit_blocked_reason()
         if annotation.operation:
-            blocked_reason = f"{annotation.operation.lower()} is at work"
+            blocked_reason = f"{annotation.operation.lower()} is running"
         for item in (
             self.fill_button,
             self.copy_previous_button,
@@ -154,7 +174,7 @@ class DrawTools(QWidget):
         ):
             set_enabled(item, blocked_reason)
         for item in (self.accept_button, self.discard_button):
-            set_enabled(item, "" if annotation.has_proposal else "nothing is proposed")
+            set_enabled(item, "" if annotation.has_proposal else "there is no proposal")
             item.setVisible(annotation.has_proposal)
         self.busy_label.setText(f"{annotation.operation}…" if annotation.operation else "")
         self.busy_label.setVisible(bool(annotation.operation))

@@ -1,4 +1,4 @@
-"""The list of cases: a picture, status, what to label next, Dice; sorted and filtered."""
+"""The list of cases: thumbnail, status, priority and Dice; sorted and filtered."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import signals_blocked
 
 NAME, STATUS, PRIORITY, DICE = range(4)
-HEADERS = ("Case", "Status", "Next", "Dice")
+HEADERS = ("Case", "Status", "Priority", "Dice")
 HEADER_TIPS = (
-    "Scans of the project",
-    'How far a case is annotated; "valid.": kept for validation, never learned from',
-    "Which unlabeled cases to label next, 1 first: cases the network is uncertain about and that "
-    "are "
-    "unlike the labeled ones",
-    "Dice between label and newest prediction, mean over structures",
+    "Cases of the project",
+    'Annotation status; "val.": validation case, not used for training',
+    "Suggested labeling order, 1 first: cases with high uncertainty that differ from the labeled "
+    "ones",
+    "Dice of label and newest prediction, averaged over structures",
 )
 # Dots that differ in shape as well as in color.
 STATUS_MARKS = {
@@ -40,18 +39,19 @@ FILTERS: dict[str, Callable[[Case], bool]] = {
     "Reviewed": lambda case: case.status == Status.REVIEWED,
     "Validation": lambda case: case.split == "validation",
 }
+HEADER_MARGIN_PX = 22  # beside the text of narrow columns, to leave more room for names
 ICON_SIZE_PX = 26  # pixels
-MAX_SINGLE_UPDATES = 20  # rows that are written one after the other
-N_MEASURED_ROWS = 100  # rows by which the columns' widths are found
+MAX_SINGLE_UPDATES = 20  # rows that are updated one by one
+N_MEASURED_ROWS = 100  # rows measured for the widths of columns
 THUMBNAIL_DELAY_MS = 50
-PREFETCH_DELAY_MS = 700  # after a case is shown, when all of it stands there
-LAST_RANK = 1e9  # where cases without a number are sorted to
+PREFETCH_DELAY_MS = 700  # after a case is shown and loaded
+LAST_RANK = 1e9  # sort key of cases without a value
 
 
 class CaseItem(QTreeWidgetItem):
-    """A row that sorts by numbers where there are some; the project's order is the first one.
+    """A row that sorts numerically, with the order in the project as the default.
 
-    ``sort_keys`` are what the columns are sorted by: thousands of rows are compared at a time.
+    ``sort_keys`` holds one precomputed number per column, since thousands of rows are compared.
     """
 
     def __init__(self, case_list: CaseList, name: str) -> None:
@@ -66,16 +66,16 @@ class CaseItem(QTreeWidgetItem):
 
 
 class CaseList(QTreeWidget):
-    """Rows are kept, so that the list does not jump while it is brought up to date."""
+    """Tree widget whose rows are updated in place, so that the list does not jump."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
         self.summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
         self._items: dict[str, CaseItem] = {}
-        self._displayed: dict[str, object] = {}  # what the rows say
+        self._displayed: dict[str, object] = {}  # values that the rows display
         self.sort_column = NAME
-        # Pictures are drawn of what is in view, once it stays there for a moment.
+        # Thumbnails are drawn for visible rows after scrolling has stopped.
         self._thumbnail_timer = QTimer(self)
         self._thumbnail_timer.setSingleShot(True)
         self._thumbnail_timer.setInterval(THUMBNAIL_DELAY_MS)
@@ -93,8 +93,11 @@ class CaseList(QTreeWidget):
         self.setMinimumHeight(110)
         header = self.header()
         header.setSectionResizeMode(NAME, QHeaderView.ResizeMode.Stretch)
-        for column in (STATUS, PRIORITY, DICE):
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(STATUS, QHeaderView.ResizeMode.ResizeToContents)
+        for column in (PRIORITY, DICE):
+            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Fixed)
+            text_width = header.fontMetrics().horizontalAdvance(HEADERS[column])
+            header.resizeSection(column, text_width + HEADER_MARGIN_PX)
         header.setStretchLastSection(False)
         header.setResizeContentsPrecision(N_MEASURED_ROWS)
         header.sortIndicatorChanged.connect(self._on_sort_changed)
@@ -110,7 +113,7 @@ class CaseList(QTreeWidget):
         self.verticalScrollBar().valueChanged.connect(lambda _: self._thumbnail_timer.start())
 
     def fill(self, cases: Sequence[Case]) -> None:
-        """Bring the rows up to date; those that stay as they are cost next to nothing."""
+        """Update the rows; unchanged ones cost next to nothing."""
         with signals_blocked(self):
             if list(self._items) != [case.id for case in cases]:
                 self.setSortingEnabled(False)
@@ -133,12 +136,12 @@ class CaseList(QTreeWidget):
         self._thumbnail_timer.start()
 
     def highlight_active(self, case: ActiveCase | None) -> None:
-        """Select the row of the case in view."""
+        """Select the row of the active case."""
         with signals_blocked(self):
             self.setCurrentItem(self._items.get(case.id) if case is not None else None)
 
     def _prefetch(self) -> None:
-        """Have the case in the row below read, and the one that is suggested next."""
+        """Preload the case in the row below and the one suggested next."""
         active_case = self.session.case
         if active_case is None or (item := self._items.get(active_case.id)) is None:
             return
@@ -156,17 +159,17 @@ class CaseList(QTreeWidget):
         return self.session.project.cases if self.session.project is not None else []
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802 (Qt's name)
-        """Draw the pictures of rows that come into view."""
+        """Draw the thumbnails of rows that become visible."""
         super().resizeEvent(event)
         self._thumbnail_timer.start()
 
     def _on_summaries_changed(self, changed: frozenset[str]) -> None:
-        """Bring only those rows up to date of which something else is known."""
+        """Update only rows whose summaries changed."""
         with signals_blocked(self):
             self._update_items(self._get_cases(), changed)
 
     def _update_items(self, cases: Sequence[Case], case_ids: Collection[str] | None = None) -> None:
-        """Write what is known of cases, in their order, into those rows that say something else."""
+        """Update the rows of cases whose displayed values changed."""
         changed_rows, has_moved = [], False
         for number, case in enumerate(cases):
             item = self._items.get(case.id)
@@ -188,7 +191,7 @@ class CaseList(QTreeWidget):
             item.sort_keys = sort_keys
         if not changed_rows and not has_moved:
             return
-        # Qt would measure columns and find the place of a row for each text that changes.
+        # Otherwise Qt would resize columns and re-sort after each changed text.
         is_bulk = has_moved or len(changed_rows) > MAX_SINGLE_UPDATES
         if is_bulk:
             self.setSortingEnabled(False)
@@ -213,7 +216,7 @@ class CaseList(QTreeWidget):
         self._thumbnail_timer.start()
 
     def _request_thumbnails(self) -> None:
-        """Ask for the pictures of the rows in view, and of as many below them."""
+        """Request the thumbnails of visible rows and of as many rows below."""
         case_ids: list[str] = []
         item = self.itemAt(0, 0)
         n_rows = 2 * (self.viewport().height() // max(self.sizeHintForRow(0), 1) + 1)
@@ -224,7 +227,7 @@ class CaseList(QTreeWidget):
 
 
 def _compute_sort_keys(index: int, case: Case, summary: CaseSummary) -> tuple[float, ...]:
-    """What the columns of a row are sorted by."""
+    """Return the sort keys of a row, one per column."""
     return (
         float(index),
         2.0 * STATUS_ORDER.index(case.status) + (case.split == "validation"),
@@ -234,12 +237,12 @@ def _compute_sort_keys(index: int, case: Case, summary: CaseSummary) -> tuple[fl
 
 
 def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
-    """Write what is known of a case into its row."""
+    """Update the row of a case."""
     mark, color = STATUS_MARKS[case.status]
     is_validation, suggestion = case.split == "validation", summary.suggestion
-    item.setText(STATUS, f"{mark} {case.status.display_name}{', valid.' if is_validation else ''}")
+    item.setText(STATUS, f"{mark} {case.status.display_name}{' (val.)' if is_validation else ''}")
     item.setForeground(STATUS, QColor(color) if color else item.foreground(NAME))
-    tip = "kept for validation: not used for training" if is_validation else ""
+    tip = "Validation case: not used for training" if is_validation else ""
     item.setToolTip(STATUS, tip)
     item.setText(
         PRIORITY, str(suggestion.rank) if suggestion and suggestion.score is not None else ""
@@ -253,7 +256,7 @@ def _update_item(item: CaseItem, case: Case, summary: CaseSummary) -> None:
 
 
 def _make_icon(thumbnail: Thumbnail) -> QIcon:
-    """Icon of a gray picture, centered on a square."""
+    """Create an icon from a grayscale thumbnail."""
     height, width = thumbnail.shape
     image = QImage(thumbnail.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)
     pixmap = QPixmap.fromImage(image.copy())

@@ -1,4 +1,4 @@
-"""Data: open or make a project, and the list of its cases."""
+"""The *Data* section: open or create a project, and list its cases."""
 
 from __future__ import annotations
 
@@ -35,34 +35,34 @@ from napari_dycon.widgets.window.helpers import (
 )
 
 SCAN_FILTER = f"Scans ({' '.join(f'*{suffix}' for suffix in SUFFIXES)} *.dcm);;All files (*)"
-NO_PROJECT_TEXT = "Open… a project, or make one with New…"
+NO_PROJECT_TEXT = "Open a project, or create one with New…"
 
 
 class DataSection(QWidget):
-    """Project buttons above a list of cases; a click on a case shows it."""
+    """Project buttons above the list of cases; clicking a case shows it."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self._clicked_case = ""  # case that was clicked last
+        self._clicked_case = ""  # last clicked case
         self.title_label = make_plain_label(NO_PROJECT_TEXT)
         self.title_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = make_button(
-            "Open…", "Open a project, or a folder of scans to make one from", self._open_folder
+            "Open…", "Open a project, or create one from a folder of scans", self._open_folder
         )
         self.new_button = make_button(
             "New…",
-            "Make a project from a folder of scans, with or without labels",
+            "Create a project from a folder of scans, with or without labels",
             self._create_project,
         )
         self.add_button = make_button("Add…", "Add scans to this project", lambda: None)
         menu = QMenu(self.add_button)
         menu.addAction("Scan files…", self._add_files)
-        menu.addAction("All scans of a folder, such as DICOM series…", self._add_folder)
+        menu.addAction("Folder of scans or DICOM series…", self._add_folder)
         self.add_button.setMenu(menu)
         self.export_button = make_button(
             "Export…",
-            "Write masks, DICOM segmentations, a data set, the network or a report",
+            "Export masks, DICOM segmentations, a dataset, the model or a report",
             self._export,
         )
         self.case_list = CaseList(session)
@@ -71,7 +71,7 @@ class DataSection(QWidget):
         self.case_list.customContextMenuRequested.connect(self._show_context_menu)
         self.filter_box = QComboBox()
         self.filter_box.addItems(list(FILTERS))
-        self.filter_box.setToolTip("Which cases the list shows")
+        self.filter_box.setToolTip("Filter the list of cases")
         self.filter_box.currentTextChanged.connect(self.case_list.apply_filter)
 
         buttons = QHBoxLayout()
@@ -93,7 +93,7 @@ class DataSection(QWidget):
         self._on_project_changed(session.project)
 
     def open_path(self, path: Path) -> None:
-        """Open a project folder, or offer to make a project from a folder of scans."""
+        """Open a project folder, or offer to create a project from a folder of scans."""
         if Project.is_project(path) or path.name == "project.json":
             self.session.open_project(path)
         elif path.is_dir():
@@ -101,7 +101,7 @@ class DataSection(QWidget):
         else:
             self.session.message.emit(
                 "error",
-                f"{path} is no folder; expected a project's folder or one with scans in it.",
+                f"{path} is not a folder; expected a project folder or a folder of scans.",
             )
 
     def _open_folder(self) -> None:
@@ -131,7 +131,7 @@ class DataSection(QWidget):
             report_errors(self.session, self.session.add_cases)(chosen)
             return
         examples = report_errors(self.session, self.session.import_export.list_example_files)()
-        if examples is None:  # what is wrong was told
+        if examples is None:  # the error was reported
             return
         paths = [Path(path) for path in chosen]
         if scans := self._assign_channels(paths, project.channels, examples):
@@ -143,7 +143,7 @@ class DataSection(QWidget):
         channels: Sequence[str],
         examples: Sequence[Sequence[Path]] = (),
     ) -> list[Scan]:
-        """Let a person say which image is which channel; nothing when they cancel."""
+        """Let the user assign images to channels; returns an empty list when cancelled."""
         candidates = inspect_files(paths, self.window())
         if candidates is None:
             return []
@@ -153,7 +153,7 @@ class DataSection(QWidget):
         return scans
 
     def _add_folder(self) -> None:
-        chosen = QFileDialog.getExistingDirectory(self, "Add the scans of a folder")
+        chosen = QFileDialog.getExistingDirectory(self, "Add a folder of scans")
         if chosen:
             report_errors(self.session, self.session.add_cases)([chosen])
 
@@ -174,7 +174,7 @@ class DataSection(QWidget):
             escape_control_characters(project.name) if project else NO_PROJECT_TEXT
         )
         self.title_label.setToolTip(escape_rich_text(project.path) if project else "")
-        blocked_reason = "" if project else "open or make a project first"
+        blocked_reason = "" if project else "open or create a project first"
         set_enabled(self.export_button, blocked_reason)
         set_enabled(self.add_button, project.read_only_reason if project else blocked_reason)
         self._update_cases()
@@ -189,7 +189,7 @@ class DataSection(QWidget):
             cases = project.cases
             n_labeled = sum(case.status in (Status.LABELED, Status.REVIEWED) for case in cases)
             hint = "" if self.session.case else "; click a case to show it"
-            read_only_note = " (only shown)" if project.read_only_reason else ""
+            read_only_note = " (read-only)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
             self.title_label.setText(
                 f"{name}{read_only_note}: {n_labeled} of {len(cases)} labeled{hint}"
@@ -200,7 +200,7 @@ class DataSection(QWidget):
             report_errors(self.session, self.session.show_case)(item.text(0))
 
     def _on_item_clicked(self, item: QTreeWidgetItem, _: int) -> None:
-        """Bring back a case whose layer was removed, or that could not be read before."""
+        """Show a case again whose layer was removed or that could not be read before."""
         case = self.session.case
         is_shown = case is not None and case.id == item.text(0)
         if self._clicked_case == item.text(0) and (
@@ -217,7 +217,7 @@ class DataSection(QWidget):
         case = project.get_case(item.text(0))
         other_split = "validation" if case.split == "train" else "train"
         menu = QMenu(self)
-        text = "Keep for validation" if other_split == "validation" else "Use for training"
+        text = "Use for validation" if other_split == "validation" else "Use for training"
         menu.addAction(text).triggered.connect(
             lambda: report_errors(self.session, self._set_split)(case.id, other_split)
         )

@@ -1,4 +1,4 @@
-"""Table in which a person says which image is which channel of which case."""
+"""Dialog that assigns images to channels of cases."""
 
 from __future__ import annotations
 
@@ -40,23 +40,24 @@ from napari_dycon.widgets.window.helpers import make_button, make_hint_label
 ROW_HEIGHT_PX = 32
 MAX_ROWS_SHOWN = 12
 MARGIN_PX = 24
-NOT_CHOSEN = "choose…"
+NOT_CHOSEN = "select…"
 
 
 class ImageChoiceDelegate(QStyledItemDelegate):
-    """Cells that look like lists to choose from, and are one when they are clicked.
+    """Cells that look like combo boxes and become one when clicked.
 
-    A list of its own in each cell takes ten milliseconds, which of many cases makes a minute.
+    Creating a real combo box takes ten milliseconds per cell, a minute for many cases.
     """
 
     def __init__(self, images: QStandardItemModel, table: QTableWidget) -> None:
         super().__init__(table)
         self._images = images
-        self._style_source = QComboBox(table)  # gives the style
+        self._style_source = QComboBox(table)  # provides the style
         self._style_source.hide()
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
-        """Draw a closed list; of a long name the middle is left out, since ends tell more."""
+        """Draw a closed combo box; long names are elided in the middle, since their ends differ
+        most."""
         box = QStyleOptionComboBox()
         box.rect = option.rect
         box.state = option.state
@@ -80,7 +81,7 @@ class ImageChoiceDelegate(QStyledItemDelegate):
     def createEditor(  # noqa: N802 (Qt's name)
         self, parent: QWidget, _option: QStyleOptionViewItem, _index: QModelIndex
     ) -> QComboBox:
-        """Open the list."""
+        """Create the combo box and open its list."""
         choice = QComboBox(parent)
         choice.setModel(self._images)
         choice.view().setMinimumWidth(choice.view().sizeHintForColumn(0) + MARGIN_PX)
@@ -89,14 +90,14 @@ class ImageChoiceDelegate(QStyledItemDelegate):
         return choice
 
     def setEditorData(self, editor: QComboBox, index: QModelIndex) -> None:  # noqa: N802
-        """Begin with what is chosen."""
+        """Select the current image."""
         position = editor.findData(index.data(Qt.ItemDataRole.UserRole))
         editor.setCurrentIndex(max(position, 0))
 
     def setModelData(  # noqa: N802 (Qt's name)
         self, editor: QComboBox, model: QAbstractItemModel, index: QModelIndex
     ) -> None:
-        """Keep what was chosen."""
+        """Store the selected image."""
         model.setData(index, editor.currentData(), Qt.ItemDataRole.UserRole)
         model.setData(index, editor.currentText(), Qt.ItemDataRole.DisplayRole)
 
@@ -106,13 +107,13 @@ class ImageChoiceDelegate(QStyledItemDelegate):
 
 
 class ChannelDialog(QDialog):
-    """A row a case, a column a channel; OK waits until every channel of every case is chosen.
+    """One row per case and one column per channel; OK is enabled once all channels are assigned.
 
     Parameters
     ----------
-    channels : names of at least two
+    channels : names of at least two channels
     candidates : images to choose from
-    examples : files of cases that are known, one a channel; see
+    examples : files of known cases, one per channel; see
     ``channel_matching.assign_channels``
     """
 
@@ -124,7 +125,7 @@ class ChannelDialog(QDialog):
         examples: Sequence[Sequence[Path]] = (),
     ) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Which image is which channel?")
+        self.setWindowTitle("Assign channels")
         self._channels, self._examples = list(channels), examples
         self._candidates: dict[Path, ImageCandidate] = {}
         self._image_model = QStandardItemModel()
@@ -141,16 +142,16 @@ class ChannelDialog(QDialog):
         header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.reason_label = make_hint_label("")
         self.add_button = make_button(
-            "Add a case", "One more row", lambda: self._add_row(CaseDraft("", ()))
+            "Add case", "Add a row", lambda: self._add_row(CaseDraft("", ()))
         )
         self.remove_button = make_button(
             "Remove",
-            "Leave the selected cases out; their files stay to be chosen",
+            "Remove the selected cases; their files can still be assigned",
             self._remove_rows,
         )
         self.more_button = make_button(
             "More files…",
-            "Add files to choose from, such as those of another folder",
+            "Add more files to choose from, e.g. from another folder",
             self._add_files,
         )
         self.buttons = QDialogButtonBox(
@@ -160,14 +161,14 @@ class ChannelDialog(QDialog):
         self.buttons.rejected.connect(self.reject)
         row = QHBoxLayout()
         for item in (self.add_button, self.remove_button, self.more_button):
-            item.setAutoDefault(False)  # Enter ends the typing of a name
+            item.setAutoDefault(False)  # Enter finishes editing a name
             row.addWidget(item)
         row.addStretch(1)
         layout = QVBoxLayout(self)
         layout.addWidget(
             make_hint_label(
-                "Each row becomes a case. What the names of the files tell is filled in; look "
-                "through it and correct what is wrong."
+                "Each row becomes a case. Channels were assigned by file name; check and correct "
+                "them."
             )
         )
         layout.addWidget(self.table, 1)
@@ -182,7 +183,7 @@ class ChannelDialog(QDialog):
 
     @property
     def scans(self) -> list[Scan]:
-        """Cases as they are chosen now, those alone that have all channels."""
+        """Cases for which all channels are assigned."""
         scans = []
         for name, images in self._read_rows():
             paths = tuple(path for path in images if path is not None)
@@ -191,18 +192,18 @@ class ChannelDialog(QDialog):
         return scans
 
     def assign_image(self, row: int, channel: int, path: Path | None) -> None:
-        """Choose the image of a case's channel."""
+        """Assign an image to a channel of a case."""
         item = self.table.item(row, 1 + channel)
         item.setData(Qt.ItemDataRole.UserRole, None if path is None else str(path))
         item.setText(NOT_CHOSEN if path is None else self._candidates[path].display_name)
 
     def get_image(self, row: int, channel: int) -> Path | None:
-        """Image of a case's channel."""
+        """Return the image of a channel of a case."""
         path = self.table.item(row, 1 + channel).data(Qt.ItemDataRole.UserRole)
         return None if path is None else Path(path)
 
     def _add_candidates(self, candidates: Sequence[ImageCandidate]) -> None:
-        """Offer images, and put those that are new into rows."""
+        """Add images to choose from, and create rows for new ones."""
         new_candidates = [piece for piece in candidates if piece.path not in self._candidates]
         for piece in new_candidates:
             self._candidates[piece.path] = piece
@@ -228,7 +229,7 @@ class ChannelDialog(QDialog):
             self._update_state()
 
     def _on_cell_clicked(self, row: int, column: int) -> None:
-        if column > 0:  # names are typed after a double click, as in other tables
+        if column > 0:  # names are edited after a double click, as in other tables
             self.table.editItem(self.table.item(row, column))
 
     def _remove_rows(self) -> None:
@@ -238,7 +239,7 @@ class ChannelDialog(QDialog):
         self._update_state()
 
     def _add_files(self) -> None:
-        chosen, _ = QFileDialog.getOpenFileNames(self, "More files to choose from")
+        chosen, _ = QFileDialog.getOpenFileNames(self, "Add files")
         if chosen:
             candidates = inspect_files([Path(path) for path in chosen], self)
             self._add_candidates(candidates or ())
@@ -258,10 +259,10 @@ class ChannelDialog(QDialog):
         self.reason_label.setText(escape_control_characters(problem or self._summarize()))
 
     def _find_problem(self) -> str:
-        """What is missing, for a person; nothing when all is chosen."""
+        """Describe the first problem; empty if all channels are assigned."""
         rows = self._read_rows()
         if not rows:
-            return "There is no case yet. Add one, and choose an image for each channel."
+            return "There is no case yet. Add one and select an image for each channel."
         missing = [
             f"{name or 'A case'} has no image for {channel}"
             for name, images in rows
@@ -270,21 +271,21 @@ class ChannelDialog(QDialog):
         ]
         if missing:
             more = f", and {len(missing) - 1} more are missing" if len(missing) > 1 else ""
-            return f"{missing[0]}{more}. Choose it, or remove the case."
+            return f"{missing[0]}{more}. Select it, or remove the case."
         if not all(name for name, _ in rows):
             return "A case has no name. Type one into its first column."
         names = [name.casefold() for name, _ in rows]
         if duplicates := [name for name, _ in rows if names.count(name.casefold()) > 1]:
-            return f"Two cases are called {duplicates[0]}. Change one of the names."
+            return f"Two cases are named {duplicates[0]}. Rename one of them."
         owner: dict[Path, str] = {}
         for name, images in rows:
             for path in images:
                 assert path is not None
                 if path in owner:
-                    users = name if owner[path] == name else f"{owner[path]} and for {name}"
+                    users = name if owner[path] == name else f"{owner[path]} and {name}"
                     return (
-                        f"{self._candidates[path].display_name} is chosen twice, for {users}. "
-                        "Choose another for one of them."
+                        f"{self._candidates[path].display_name} is assigned twice, to {users}. "
+                        "Select another image for one of them."
                     )
                 owner[path] = name
         return ""
@@ -297,10 +298,10 @@ class ChannelDialog(QDialog):
 
 
 def inspect_files(paths: Sequence[Path], window: QWidget) -> list[ImageCandidate] | None:
-    """Look at files and folders in a thread; tell what is wrong, ``None`` when nothing came."""
+    """Inspect files and folders in a thread; shows errors and then returns ``None``."""
     try:
         return run_with_dialog(
-            "Looking at the files", lambda tell: candidates_from(paths, tell), window
+            "Reading files", lambda on_progress: candidates_from(paths, on_progress), window
         )
     except UserError as error:
         show_warning_box(window, "Files", str(error))

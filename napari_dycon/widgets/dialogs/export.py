@@ -1,4 +1,4 @@
-"""Dialog that asks what to export, and how."""
+"""Export dialog."""
 
 from __future__ import annotations
 
@@ -31,20 +31,21 @@ from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_labe
 
 MAX_HEIGHT_PX = 480  # pixels without the buttons, to fit a small screen with its bars
 MASK_SOURCES = {
-    "auto": "labels, completed by predictions",
-    "labels": "labels alone",
-    "predictions": "predictions alone",
+    "auto": "labels, predictions where unlabeled",
+    "labels": "labels only",
+    "predictions": "predictions only",
 }
 FORMAT_HINTS = {
-    "nnunet": "Scans are copied into the layout, without any free text of their headers.",
-    "monai-bundle": "The network of the newest run, with all that MONAI needs to run it.",
-    "report": "One page with pictures, volumes and agreement, and the same figures as CSV.",
-    "dicom-seg": "One file a case that refers to its series; terms say what a structure is.",
+    "nnunet": "Scans are copied; free text in their headers is removed.",
+    "monai-bundle": "The newest model with everything MONAI needs to run it.",
+    "report": "One HTML page with images, volumes and agreement, plus a CSV table.",
+    "dicom-seg": "One file per case, linked to its series. Select a standard term for each "
+    "structure.",
 }
 
 
 class ExportDialog(QDialog):
-    """Format, folder, and what only some formats need."""
+    """Format, folder and options of an export."""
 
     def __init__(self, parent: QWidget, project: Project) -> None:
         super().__init__(parent)
@@ -57,21 +58,21 @@ class ExportDialog(QDialog):
         self.mask_source = QComboBox()
         for name, text in MASK_SOURCES.items():
             self.mask_source.addItem(text[0].upper() + text[1:], name)
-        self.uncertainty = QCheckBox("also the uncertainty of each prediction")
-        self.keep_identity = QCheckBox("keep the patient's name and dates in the files")
+        self.uncertainty = QCheckBox("Also export uncertainty maps")
+        self.keep_identity = QCheckBox("Keep patient name and dates")
         self.keep_identity.setToolTip(
-            "Archives may refuse files without a patient; without this option names are left out"
+            "Some archives reject files without patient data. By default patient data is removed"
         )
         self.terms: dict[int, QComboBox] = {}
         self._format_hint = make_hint_label("")
         self._form = QFormLayout()
-        self._form.addRow("What", self.format_)
+        self._form.addRow("Format", self.format_)
         self._form.addRow("Folder", self._make_folder_row())
         self._form.addRow("", self._format_hint)
-        self._form.addRow("Masks of", self.mask_source)
+        self._form.addRow("Include", self.mask_source)
         self._form.addRow("", self.uncertainty)
         self._form.addRow("", self.keep_identity)
-        self._terms_widget = QWidget()  # hidden as a whole: Qt keeps room between hidden rows
+        self._terms_widget = QWidget()  # hidden as a whole: Qt keeps spacing between hidden rows
         rows = QFormLayout(self._terms_widget)
         rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
@@ -138,7 +139,7 @@ class ExportDialog(QDialog):
     def _refresh(self, *_: object) -> None:
         name = str(self.format_.currentData())
         self._format_hint.setText(
-            FORMAT_HINTS.get(name, "One file a case, on its scan's own grid.")
+            FORMAT_HINTS.get(name, "One file per case, on the grid of its scan.")
         )
         for widget in (self.mask_source, self.uncertainty):
             self._set_row_visible(widget, name in FILE_SUFFIXES)
@@ -157,14 +158,14 @@ class ExportDialog(QDialog):
 
 
 class _TerminologyCombo(QComboBox):
-    """Leaves the wheel to the dialog: scrolling through it must change no term."""
+    """Ignores the mouse wheel, so that scrolling the dialog does not change a term."""
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
         event.ignore()
 
 
 def _make_terminology_combo(name: str) -> QComboBox:
-    """List of coded terms, searched by typing; the one that a name suggests is chosen."""
+    """Create a searchable list of coded terms; the one suggested by the name is selected."""
     combo_box = _TerminologyCombo()
     combo_box.setEditable(True)
     combo_box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
@@ -180,13 +181,13 @@ def _make_terminology_combo(name: str) -> QComboBox:
     )
 
     def accept_typed_term() -> None:
-        """Take what was typed when it is a term, else go back to the one before."""
+        """Accept typed text if it is a term, otherwise restore the previous one."""
         index = combo_box.findText(combo_box.currentText(), Qt.MatchFlag.MatchFixedString)
         combo_box.setCurrentIndex(index if index >= 0 else combo_box.currentIndex())
         combo_box.setEditText(combo_box.itemText(combo_box.currentIndex()))
 
     combo_box.lineEdit().editingFinished.connect(accept_typed_term)
     combo_box.setToolTip(
-        "Type to search; programs understand the term whatever the structure is called"
+        "Type to search. Other programs identify the structure by this standard term"
     )
     return combo_box

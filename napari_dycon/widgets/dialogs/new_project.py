@@ -1,4 +1,4 @@
-"""Dialog that asks for what a new project needs."""
+"""Dialog that creates a project."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class NewProjectDialog(QDialog):
         self.setMinimumWidth(460)
         self.images, self.labels, self.target = QLineEdit(), QLineEdit(), QLineEdit()
         self.classes, self.channels = QLineEdit(), QLineEdit()
-        self.labels.setPlaceholderText("optional: label files named like their scans")
-        self.classes.setPlaceholderText("optional: for example liver, tumor")
-        self.channels.setPlaceholderText("optional, for a folder a patient: for example t1, flair")
-        self._assign_checkbox = QCheckBox("let me choose which file is which channel")
+        self.labels.setPlaceholderText("optional; same file names as the scans")
+        self.classes.setPlaceholderText("optional; e.g. liver, tumor")
+        self.channels.setPlaceholderText("optional, if each patient has a folder; e.g. t1, flair")
+        self._assign_checkbox = QCheckBox("Assign files to channels manually")
         self._assign_checkbox.setToolTip(
-            "For files whose names do not tell, or that lie in other folders"
+            "For files whose names do not identify the channel, or that are in other folders"
         )
-        self.target.setPlaceholderText("a new folder")
+        self.target.setPlaceholderText("new folder")
         form = QFormLayout()
         form.addRow("Scans", self._make_folder_row(self.images))
         form.addRow("Labels", self._make_folder_row(self.labels))
@@ -52,9 +52,9 @@ class NewProjectDialog(QDialog):
         layout = QVBoxLayout(self)
         layout.addWidget(
             make_hint_label(
-                "Scans are NIfTI, NRRD or MetaImage files, or DICOM series in folders; they stay "
-                "where they are and are never changed. The project folder holds your labels, the "
-                "training runs and the predictions."
+                "Scans can be NIfTI, NRRD or MetaImage files, or DICOM series in folders. They "
+                "are neither moved nor changed. The project folder stores your labels, training "
+                "runs and predictions."
             )
         )
         layout.addLayout(form)
@@ -79,7 +79,7 @@ class NewProjectDialog(QDialog):
 
     @property
     def should_assign_channels(self) -> bool:
-        """Whether a person wants to say which file is which channel."""
+        """Whether the user wants to assign files to channels."""
         return bool(self._assign_checkbox.isEnabled() and self._assign_checkbox.isChecked())
 
     def _make_folder_row(self, field: QLineEdit) -> QWidget:

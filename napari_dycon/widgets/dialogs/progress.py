@@ -1,7 +1,7 @@
-"""Long reading and writing where the caller has to wait for it, in a window that stays alive.
+"""Blocking reads and writes with a progress dialog, in a window that stays responsive.
 
-A reader or writer of a plugin has to come back with the result. The work runs in a thread; until
-it is done the window draws itself but takes no input, and a dialog shows how far it is.
+A reader or writer of a plugin has to return its result. The work runs in a thread; meanwhile the
+window is redrawn but accepts no input, and a dialog shows the progress.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from napari_dycon.widgets.window.helpers import make_plain_label
 T = TypeVar("T")
 OnProgress = Callable[[int, int], None]
 POLL_MS = 15
-DIALOG_DELAY_S = 0.4  # before a dialog says that something takes long
+DIALOG_DELAY_S = 0.4  # before the dialog appears
 
 
 class CancelledError(Exception):
-    """A person does not want to wait any longer."""
+    """The user cancelled the operation."""
 
 
 def find_main_window() -> QWidget | None:
-    """Window to ask and to tell in; ``None`` in scripts without one, and in other threads."""
+    """Return the window for dialogs; ``None`` in scripts without one and in other threads."""
     app = QApplication.instance()
     if app is None or threading.current_thread() is not threading.main_thread():
         return None
@@ -39,19 +39,19 @@ def find_main_window() -> QWidget | None:
 def run_with_dialog(
     title: str, task: Callable[[OnProgress], T], window: QWidget | None, *, can_cancel: bool = True
 ) -> T:
-    """Do ``task`` in a thread and return what it returns, or raise what it raises.
+    """Run ``task`` in a thread and return its result or raise its error.
 
     Parameters
     ----------
-    title : what takes long, to be read by a person
-    task : is called with a function that takes how much is done, and of how much
-    window : over which progress is shown; without one, ``task`` is simply done
-    can_cancel : offer a person to leave it; work that changes nothing may be left
+    title : description of the task for the user
+    task : called with a progress callback ``(done, total)``
+    window : parent of the dialog; without one, ``task`` runs directly
+    can_cancel : let the user cancel; only for tasks that change nothing
 
     Raises
     ------
     CancelledError
-        A person left it. The thread ends when it next tells how far it is, or with its work.
+        The user cancelled. The thread ends at its next progress report or when the task is done.
     """
     if window is None:
         return task(lambda _done, _total: None)
@@ -60,7 +60,7 @@ def run_with_dialog(
     def run() -> None:
         try:
             state.result = task(state.report_progress)
-        except BaseException as error:  # it is raised again where somebody waits for it
+        except BaseException as error:  # re-raised in the caller
             state.error = error
         state.finished.set()
 
@@ -75,7 +75,7 @@ def run_with_dialog(
 
 
 class _TaskState:
-    """What a thread and those who wait for it know of each other."""
+    """State shared by the thread and its caller."""
 
     def __init__(self) -> None:
         self.done, self.total = 0, 0
@@ -90,7 +90,7 @@ class _TaskState:
 
 
 def _run_event_loop(title: str, state: _TaskState, window: QWidget, can_cancel: bool) -> None:
-    """Let the window live until the thread has ended or was left."""
+    """Process window events until the thread has ended or was cancelled."""
     loop, timer = QEventLoop(), QTimer()
     dialog: QProgressDialog | None = None
     start = time.monotonic()
@@ -105,7 +105,7 @@ def _run_event_loop(title: str, state: _TaskState, window: QWidget, can_cancel: 
 
     timer.timeout.connect(poll)
     timer.start(POLL_MS)
-    # Input waits until there is a dialog, which keeps it from the windows below.
+    # User input is deferred until the modal dialog blocks the windows below.
     loop.exec_(QEventLoop.ProcessEventsFlag.ExcludeUserInputEvents)
     if not state.finished.is_set():
         dialog = _make_dialog(title, state, window, can_cancel)

@@ -1,4 +1,4 @@
-"""A question, or a warning, in a window of its own."""
+"""Prompts and warnings in message boxes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from napari_dycon.session import Session
 
 
 def show_prompt(parent: QWidget, session: Session, prompt: UserPrompt) -> bool:
-    """Ask and do what was chosen; returns whether that worked. Cancel is the default."""
+    """Show a prompt and run the selected choice; returns whether it succeeded. Cancel is the
+    default."""
     text, _, details = prompt.text.partition("\n\n")
     box = QMessageBox(QMessageBox.Icon.Question, prompt.title, "", parent=parent)
-    box.setTextFormat(Qt.TextFormat.PlainText)  # names in it are other people's
+    box.setTextFormat(Qt.TextFormat.PlainText)  # it contains untrusted names
     box.setText(escape_control_characters(text))
     box.setInformativeText(escape_control_characters(details))
     buttons = {
@@ -29,7 +30,7 @@ def show_prompt(parent: QWidget, session: Session, prompt: UserPrompt) -> bool:
     try:
         clicked = box.clickedButton()
         box.deleteLater()
-    except RuntimeError:  # the window went away under the question, and the question with it
+    except RuntimeError:  # the window was closed during the prompt
         return False
     for button, chosen in buttons.items():
         if clicked is button:
@@ -43,7 +44,7 @@ def show_prompt(parent: QWidget, session: Session, prompt: UserPrompt) -> bool:
 
 
 def show_warning_box(parent: QWidget, title: str, text: str) -> None:
-    """Show a warning whose text holds names, as it stands."""
+    """Show a warning as plain text, since it may contain untrusted names."""
     box = QMessageBox(QMessageBox.Icon.Warning, title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(escape_control_characters(text))

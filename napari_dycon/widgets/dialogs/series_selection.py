@@ -1,4 +1,4 @@
-"""What a person has to decide to open a DICOM series: which ones, and whether to resample."""
+"""Dialogs for DICOM series: which ones to open, and whether to resample."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_dycon.widgets.window.helpers import make_hint_label
 
 COLUMNS = ("Series", "Modality", "Voxels", "Spacing (mm)", "Images")
 MAX_ROWS_SHOWN = 12
-# napari's own empty boxes can hardly be told from the background.
+# napari's unchecked boxes are hard to distinguish from the background.
 STYLE = """
 QTreeView::item, QHeaderView::section { padding: 3px 8px; }
 QTreeView::indicator:unchecked { border: 1px solid gray; }
@@ -31,19 +31,19 @@ QTreeView::indicator:unchecked { border: 1px solid gray; }
 
 
 class SeriesDialog(QDialog):
-    """Table of series to tick; the largest one is ticked.
+    """Table of series with checkboxes; the largest one is selected.
 
     Parameters
     ----------
     series : those with several images, at least one
-    n_single_images : how many single images there are besides, which cannot be opened
+    n_single_images : number of other single images, which cannot be opened
     """
 
     def __init__(
         self, series: Sequence[Series], n_single_images: int, parent: QWidget | None
     ) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Choose series")
+        self.setWindowTitle("Select series")
         self._series = list(series)
         self.table = QTreeWidget()
         self.table.setHeaderLabels(COLUMNS)
@@ -87,16 +87,16 @@ class SeriesDialog(QDialog):
 
         single_images_note = ""
         if n_single_images == 1:
-            single_images_note = " One single image is left out; it is no volume."
+            single_images_note = " One single image is ignored because it is not a volume."
         elif n_single_images:
             single_images_note = (
-                f" {n_single_images} single images are left out; they are no volumes."
+                f" {n_single_images} single images are ignored because they are not volumes."
             )
         layout = QVBoxLayout(self)
         layout.addWidget(
             make_hint_label(
-                f"This folder holds {len(self._series)} series. Tick those to open; each becomes a "
-                f"layer.{single_images_note}"
+                f"This folder contains {len(self._series)} series. Select those to open; each "
+                f"becomes a layer.{single_images_note}"
             )
         )
         layout.addWidget(self.table, 1)
@@ -106,7 +106,7 @@ class SeriesDialog(QDialog):
 
     @property
     def selected_series(self) -> list[Series]:
-        """Series that are ticked."""
+        """Selected series."""
         return [
             one
             for row, one in enumerate(self._series)
@@ -114,7 +114,7 @@ class SeriesDialog(QDialog):
         ]
 
     def _on_item_clicked(self, item: QTreeWidgetItem, column: int) -> None:
-        if column != 0:  # the first one has the tick itself
+        if column != 0:  # the first column has the checkbox itself
             item.setCheckState(0, _check_state(item.checkState(0) != Qt.CheckState.Checked))
 
     def _update_state(self) -> None:
@@ -126,7 +126,7 @@ class SeriesDialog(QDialog):
 def choose_series(
     series: Sequence[Series], n_single_images: int, parent: QWidget | None
 ) -> list[Series]:
-    """Ask which series to open; nothing when a person cancels."""
+    """Ask which series to open; returns an empty list when cancelled."""
     dialog = SeriesDialog(series, n_single_images, parent)
     accepted = dialog.exec_() == QDialog.DialogCode.Accepted
     selected = dialog.selected_series if accepted else []
@@ -135,16 +135,16 @@ def choose_series(
 
 
 def ask_to_resample(error: IrregularSlicesError, parent: QWidget | None) -> bool:
-    """Ask whether a series with uneven or tilted slices is to be resampled."""
+    """Ask whether to resample a series with irregular or tilted slices."""
     box = QMessageBox(parent)
-    box.setObjectName("dycon-uneven")
-    box.setWindowTitle("Uneven slices")
+    box.setObjectName("dycon-resample")
+    box.setWindowTitle("Irregular slices")
     box.setIcon(QMessageBox.Icon.Question)
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(f"{escape_control_characters(error.finding)}.")
     box.setInformativeText(
-        "Resample interpolates even, upright slices from them; the files stay as they are. Small "
-        "structures between slices that lie far apart can be lost or invented."
+        "Resampling interpolates regularly spaced, upright slices; the files are not changed. "
+        "Small structures between widely spaced slices may be lost or distorted."
     )
     resample = box.addButton("Resample", QMessageBox.ButtonRole.AcceptRole)
     cancel = box.addButton(QMessageBox.StandardButton.Cancel)

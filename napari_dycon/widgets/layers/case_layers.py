@@ -1,8 +1,8 @@
-"""The session's case as napari layers, and what is drawn on them back to the session.
+"""The active case as napari layers, and edits of the layers back to the session.
 
-Every layer of a case carries scale in millimeters, units and axis labels, so that all lie over each
-other. Painting changes the session's own array in place; a timer notices any change, be it by
-brush, fill or undo, and has it saved.
+Every layer of a case has a scale in millimeters, units and axis labels, so that all are aligned.
+Painting changes the session's array in place; a timer detects changes by brush, fill or undo and
+saves them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
@@ -24,17 +23,15 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.layers.colormaps import build_label_colormap, have_same_colors
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
 from napari_dycon.widgets.layers.label_layer import CaseLabels
-from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS, METADATA_KEY
 from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
 from napari_dycon.widgets.layers.roi_layer import RoiController
 
-__all__ = ["AXIS_LABELS", "METADATA_KEY", "CaseLayers"]
 AUTOSAVE_MS = 1000
 
 
 class CaseLayers(PaintedLayers):
-    """Keeps the layers of the case in view, and shows where in it one is."""
+    """Manages the layers of the active case and the position in it."""
 
     def __init__(
         self,
@@ -47,7 +44,7 @@ class CaseLayers(PaintedLayers):
         self.overlays = Overlays(self)
         self.roi = RoiController(self)
         self.show_unannotated = False
-        self.ct_window: tuple[float, float] | None = None  # that CT is looked at in
+        self.ct_window: tuple[float, float] | None = None  # range in which CT is shown
         self._connections = (
             (session.case_shown, self._show_case),
             (session.prediction_changed, self.overlays.refresh),
@@ -67,7 +64,8 @@ class CaseLayers(PaintedLayers):
         self._autosave_timer.start(AUTOSAVE_MS)
 
     def close(self) -> None:
-        """Release the viewer and the session; the layers of the case go, nobody would save them."""
+        """Release the viewer and the session, and remove the layers, which would no longer be
+        saved."""
         self._autosave_timer.stop()
         self._deferred_steps.stop()
         self._disconnect_brush()
@@ -81,20 +79,21 @@ class CaseLayers(PaintedLayers):
         self.viewer.dims.events.order.disconnect(self._orient_camera)
 
     def set_visible(self, role: str, visible: bool) -> None:
-        """Show or hide one kind of layer, now and for the cases to come."""
-        if role == "difference":  # shows itself when it is worked out
+        """Show or hide one kind of layer, for this and later cases."""
+        if role == "difference":  # shown once it is computed
             self.visible[role] = visible
             self.overlays.update_difference()
         else:
             super().set_visible(role, visible)
 
     def set_show_unannotated(self, show: bool) -> None:
-        """Tint voxels that nobody annotated."""
+        """Highlight unannotated voxels."""
         self.show_unannotated = show
         self._update_colormaps()
 
     def set_ct_window(self, window: tuple[float, float] | None) -> None:
-        """Show CT between two Hounsfield units, now and for the cases to come; None for all."""
+        """Set the CT window in Hounsfield units for this and later cases; ``None`` for the full
+        range."""
         self.ct_window = window
         if (case := self.session.case) is not None and case.is_ct:
             for layer in self.find_layers("image"):
@@ -109,7 +108,7 @@ class CaseLayers(PaintedLayers):
         return case.intensity_ranges[index]
 
     def go_to_slice(self, index: int, axis: int) -> None:
-        """Show a slice across an axis."""
+        """Show a slice along an axis."""
         case = self.session.case
         if case is not None:
             self._deferred_steps.skip(self._center_on_case)
@@ -117,7 +116,7 @@ class CaseLayers(PaintedLayers):
             self.viewer.dims.set_point(axis, index * case.image.spacing_mm[axis])
 
     def center_on(self, position_mm: tuple[float, float, float]) -> None:
-        """Move slices and camera to a place ``(z, y, x)`` in mm."""
+        """Move slices and camera to a position ``(z, y, x)`` in mm."""
         self._deferred_steps.skip(self._center_on_case)
         self._move_to(position_mm)
         if self.viewer.dims.ndisplay == 2:
@@ -125,9 +124,9 @@ class CaseLayers(PaintedLayers):
             self.viewer.scene.camera.center = (0.0, *displayed)
 
     def _move_to(self, position_mm: Sequence[float]) -> None:
-        """Show the slices nearest to a place in mm."""
+        """Show the slices nearest to a position in mm."""
         if (case := self.session.case) is not None:
-            # Between two slices napari's sliders go on to one of them, and all is drawn twice.
+            # Positions between slices make napari's sliders snap, which draws everything twice.
             spacing = case.image.spacing_mm
             self.viewer.dims.point = tuple(
                 round(p / s) * s for p, s in zip(position_mm, spacing, strict=True)
@@ -147,16 +146,16 @@ class CaseLayers(PaintedLayers):
             if len(image_layers) != case.image.channels or self.find_layer("label") is None:
                 self.remove_all()
                 self._add_layers(case)
-            else:  # making layers anew takes napari seconds
+            else:  # recreating layers takes napari seconds
                 self._update_layers(case, image_layers)
             label = self.find_layer("label")
-            if label.data is not case.label:  # whatever napari made of it is what gets painted
+            if label.data is not case.label:  # napari paints its own copy if it converted the data
                 case.label = label.data
             self.session.label_writer = label.write_region
             self.viewer.layers.selection.active = label
             self.overlays.hide_until_loaded()
         self._orient_camera()
-        # Each of these stops the window for a while, by what napari does.
+        # Each of these blocks the window for a while inside napari.
         self._deferred_steps.start(
             [
                 self.viewer.reset_view,
@@ -173,7 +172,8 @@ class CaseLayers(PaintedLayers):
             )
 
     def _orient_camera(self, *_: object) -> None:
-        """Show the head above the feet in slices that hold both; napari draws axes downwards."""
+        """Show the head above the feet in sagittal and coronal slices; napari draws axes
+        downwards."""
         if self.session.case is not None:
             is_upright = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
             self.viewer.scene.camera.orientation2d = ("up" if is_upright else "down", "right")
@@ -181,7 +181,7 @@ class CaseLayers(PaintedLayers):
     def _add_layers(self, case: ActiveCase) -> None:
         for index in reversed(range(case.image.channels)):
             layer = Image(
-                _get_channel(case, index),
+                case.get_channel(index),
                 name=self._format_image_name(case, index),
                 contrast_limits=self._contrast_limits(case, index),
                 **self.build_settings(case, "image"),
@@ -190,7 +190,7 @@ class CaseLayers(PaintedLayers):
             self.viewer.add_layer(layer)
         label = CaseLabels(
             case.label,
-            image=_get_channel(case, 0),
+            image=case.get_channel(0),
             read_only=bool(self.session.edit_blocked_reason()),
             name="label",
             colormap=self._build_colormap(),
@@ -202,16 +202,16 @@ class CaseLayers(PaintedLayers):
         self._restore_brush(label)
 
     def _update_layers(self, case: ActiveCase, image_layers: list[Any]) -> None:
-        """Put another case into the layers that are there; brush, tool and visibility stay."""
+        """Show another case in the existing layers; brush, tool and visibility are kept."""
         for index, layer in zip(reversed(range(case.image.channels)), image_layers, strict=True):
             self.assign_to_case(layer, case, "image")
-            layer.data = _get_channel(case, index)
+            layer.data = case.get_channel(index)
             layer.name = self._format_image_name(case, index)
             layer.reset_contrast_limits_range()
             layer.contrast_limits = self._contrast_limits(case, index)
         label = self.find_layer("label")
         self.assign_to_case(label, case, "label")
-        label.show_case(case.label, _get_channel(case, 0))
+        label.show_case(case.label, case.get_channel(0))
         label.brush_mm = self.brush_mm
 
     def _format_image_name(self, case: ActiveCase, index: int) -> str:
@@ -253,11 +253,11 @@ class CaseLayers(PaintedLayers):
             case.label = layer.data
         else:
             self.session.message.emit(
-                "warning", "The label layer was given other data; it is no longer saved from there."
+                "warning", "The data of the label layer was replaced; it is no longer saved."
             )
 
     def _on_layer_removed(self, event: Any) -> None:
-        """Save when somebody removes the label layer by hand; it comes back with the case."""
+        """Save when the user removes the label layer; showing the case again restores it."""
         case = self.session.case
         if (
             case is None
@@ -268,11 +268,5 @@ class CaseLayers(PaintedLayers):
         self.session.save_label()
         self.session.label_writer = None
         self.session.message.emit(
-            "info", "The label layer was removed. Click the case again to bring it back."
+            "info", "The label layer was removed. Click the case again to restore it."
         )
-
-
-def _get_channel(case: ActiveCase, index: int) -> npt.NDArray[Any]:
-    """One channel of a case's scan, (D, H, W)."""
-    array: npt.NDArray[Any] = case.image.array
-    return array if array.ndim == 3 else np.asarray(array[index])

@@ -1,4 +1,4 @@
-"""Colors of labels, heat maps and differences."""
+"""Colors of labels, uncertainty maps and differences."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ DIFFERENCE_COLORS = {
 def build_label_colormap(
     classes: Sequence[ClassInfo], show_unannotated: bool
 ) -> DirectLabelColormap:
-    """Colors of a project's structures; what nobody annotated is clear, or tinted."""
+    """Build the colormap of a project's structures; unannotated voxels are transparent or
+    tinted."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
     colors[UNANNOTATED] = UNANNOTATED_TINT if show_unannotated else TRANSPARENT
     colors.update({c.value: c.color for c in classes})
@@ -35,14 +36,14 @@ def build_label_colormap(
 
 
 def build_difference_colormap() -> DirectLabelColormap:
-    """Green where a prediction adds, red where it misses, yellow for another structure."""
+    """Build the colormap: green for added, red for missed voxels, yellow for another structure."""
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
     colors.update(DIFFERENCE_COLORS)
     return DirectLabelColormap(color_dict=colors)
 
 
 def have_same_colors(a: Any, b: DirectLabelColormap) -> bool:
-    """Whether two color maps of labels look alike."""
+    """Whether two label colormaps have the same colors."""
     colors = getattr(a, "color_dict", None)
     if colors is None or set(colors) != set(b.color_dict):
         return False

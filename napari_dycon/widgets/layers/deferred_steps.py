@@ -1,4 +1,4 @@
-"""Work in several turns of the event loop, so that the window draws and listens in between."""
+"""Run callbacks in separate event-loop iterations, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from qtpy.QtCore import QObject, QTimer
 
 
 class DeferredSteps(QObject):
-    """Does steps in their order, one a turn; new ones take the place of those that wait."""
+    """Runs steps in order, one per event-loop iteration; new ones replace those that are
+    pending."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self._steps: deque[Callable[[], object]] = deque()
-        self._timer = QTimer(self)  # of no interval: it fires when everything else was listened to
+        self._timer = QTimer(self)  # interval 0: it fires when no other events are pending
         self._timer.timeout.connect(self._run_next)
 
     def start(self, steps: Sequence[Callable[[], object]]) -> None:
-        """Do these steps from the next turn on."""
+        """Run these steps, starting with the next iteration."""
         self._steps = deque(steps)
         self._timer.start()
 
     def skip(self, step: Callable[[], object]) -> None:
-        """Leave a step out, if it still waits."""
+        """Drop a step if it is still pending."""
         if step in self._steps:
             self._steps.remove(step)
 
     def stop(self) -> None:
-        """Leave out all that still wait."""
+        """Drop all pending steps."""
         self._steps.clear()
         self._timer.stop()
 

@@ -1,4 +1,4 @@
-"""The label layer of a case: napari's own, whose brush may be limited to a range of gray values."""
+"""The label layer of a case: napari's Labels with an intensity-limited brush."""
 
 from __future__ import annotations
 
@@ -6,96 +6,75 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from napari.layers import Labels
 
-from napari_dycon.core.types import UNANNOTATED
+from napari_dycon.core.types import UNANNOTATED, Array, Box, LabelArray
+from napari_dycon.widgets.layers.napari_internals import ExtensibleLabels
 
 
 @dataclasses.dataclass
 class PaintLimits:
-    """What the brush of a case may do, in every view of it.
+    """Limits of the brush of a case, shared by all views.
 
-    ``image`` is the channel ``(D, H, W)`` whose gray values count, ``intensity_range`` those that
-    are reached, ``reference_label`` what is painted in place of one value.
+    ``image`` is the channel ``(D, H, W)`` whose intensities are compared, ``intensity_range`` the
+    range that can be painted, ``reference_label`` a label that is copied instead of one value.
     """
 
-    image: npt.NDArray[Any]
+    image: Array
     intensity_range: tuple[float, float] | None = None
-    reference_label: npt.NDArray[np.uint8] | None = None
+    reference_label: LabelArray | None = None
 
 
-class CaseLabels(Labels):
-    """Labels over a scan; painting a structure reaches only gray values within ``limits``.
+class CaseLabels(ExtensibleLabels):
+    """Labels of a scan; structures are painted only where intensities are within ``limits``.
 
-    Painting background, and taking annotations away, is never limited: what is wrong can always be
-    removed.
+    Painting background and erasing are never limited, so that errors can always be removed.
 
     Parameters
     ----------
-    image : (D, H, W), the channel whose gray values count
-    read_only : the label is only looked at
+    image : (D, H, W), the channel whose intensities are compared
+    read_only : the label cannot be edited
     """
 
     def __init__(
-        self, data: Any, *, image: npt.NDArray[Any], read_only: bool = False, **settings: Any
+        self, data: Any, *, image: Array, read_only: bool = False, **settings: Any
     ) -> None:
-        self._is_read_only = read_only
+        self.is_read_only = read_only
         super().__init__(data, **settings)
         self.limits = PaintLimits(image)
 
-    def show_case(self, data: Any, image: npt.NDArray[Any]) -> None:
-        """Take over another case's label and scan; what was done to the case before is no history.
+    def show_case(self, data: Any, image: Array) -> None:
+        """Show another case's label and scan, and clear the undo history.
 
-        Undoing it would write into a label that it does not belong to.
+        Undoing earlier edits would write into the wrong label.
         """
-        self._staged_history.clear()
-        self._undo_history.clear()
-        self._redo_history.clear()
+        self.clear_history()
         self.limits.image, self.limits.reference_label = image, None
         self.data = data
 
-    def write_region(
-        self, region: tuple[slice, slice, slice], values: npt.NDArray[np.uint8]
-    ) -> None:
-        """Write a box of voxels as one step of the history; the caller refreshes the view."""
+    def write_region(self, region: Box, values: LabelArray) -> None:
+        """Write a box of voxels as one undo step; the caller refreshes the view."""
         old_values = self.data[region].copy()
         self.data[region] = values
-        self._save_history((region, old_values, values.copy()))
+        self.record_edit(region, old_values, values.copy())
 
-    def _reset_editable(self) -> None:
-        super()._reset_editable()
-        if self._is_read_only:
-            self.editable = False
-
-    @property
-    def _type_string(self) -> str:
-        return "labels"  # napari chooses writers and icons by it, not by class
-
-    def _apply_mask_to_data(
-        self,
-        data: Any,
-        mask: Any,
-        new_label: int,
-        volume_slice: tuple[slice, ...],
-    ) -> Any:
-        """Paint; the one way by which brush, bucket and polygon of napari change voxels."""
+    def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
+        """Paint within the limits of the brush."""
         if (
             self.limits.reference_label is None
             and self.limits.intensity_range is not None
-            and new_label not in (0, UNANNOTATED)
+            and value not in (0, UNANNOTATED)
         ):
             low, high = self.limits.intensity_range
-            intensities = self.limits.image[volume_slice]
+            intensities = self.limits.image[region]
             mask = np.asarray(mask) & (intensities >= low) & (intensities <= high)
         if self.limits.reference_label is None:
-            return super()._apply_mask_to_data(data, mask, new_label, volume_slice)
+            return super().paint_mask(data, mask, value, region)
         has_painted = None
-        reference = self.limits.reference_label[volume_slice]
+        reference = self.limits.reference_label[region]
         with self.block_history():  # one step of undo, however many structures
-            for value in np.unique(reference[mask]).tolist():
-                value_mask = np.asarray(mask) & (reference == value)
-                value_painted = super()._apply_mask_to_data(data, value_mask, value, volume_slice)
+            for structure in np.unique(reference[mask]).tolist():
+                structure_mask = np.asarray(mask) & (reference == structure)
+                value_painted = super().paint_mask(data, structure_mask, structure, region)
                 has_painted = (
                     value_painted
                     if has_painted is None
@@ -108,14 +87,9 @@ class CaseLabels(Labels):
     @property
     def brush_mm(self) -> float:
         """Diameter of the brush."""
-        return float(2 * np.floor(self.brush_size / 2) + 1) * self._finest_spacing_mm
+        return float(2 * np.floor(self.brush_size / 2) + 1) * self.finest_painted_spacing
 
     @brush_mm.setter
     def brush_mm(self, diameter: float) -> None:
         # napari's brush of size n is 2 floor(n / 2) + 1 of the finest painted voxels wide.
-        self.brush_size = max(2 * round((diameter / self._finest_spacing_mm - 1) / 2), 1)
-
-    @property
-    def _finest_spacing_mm(self) -> float:
-        painted_axes = self._slice_input.order[-self.n_edit_dimensions :]
-        return float(min(abs(self.scale[axis]) for axis in painted_axes))
+        self.brush_size = max(2 * round((diameter / self.finest_painted_spacing - 1) / 2), 1)

@@ -1,4 +1,4 @@
-"""Layers of a case in napari's list: found by role, made alike, put where they belong."""
+"""Layers of a case in napari's layer list, identified by role."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ ROLES = (
     "difference",
     "proposal",
     "label",
-    "box",
+    "roi",
 )
-HIDDEN_ROLES = ("disagreement", "difference")  # until somebody asks for them
+HIDDEN_ROLES = ("disagreement", "difference")  # until the user shows them
 
 
 class LayerStack(QObject):
-    """Layers that carry a role; other layers of the viewer are left alone.
+    """Layers that have a role; other layers of the viewer are not touched.
 
-    ``visible`` and ``opacity`` hold what people chose for each role, also for cases to come.
+    ``visible`` and ``opacity`` hold the user's settings for each role, also for later cases.
     """
 
     visibility_toggled = Signal(str, bool)  # role shown or hidden in napari's list of layers
@@ -47,12 +47,12 @@ class LayerStack(QObject):
             "image": 1.0,
             "prediction": 0.4,
             "proposal": 0.9,
-            "box": 1.0,
+            "roi": 1.0,
         }
         self._is_suppressed = False
 
     def find_layer(self, role: str) -> Any:
-        """Layer of a role for the case in view, or ``None``."""
+        """Layer of a role for the active case, or ``None``."""
         for layer in self.viewer.layers:
             if layer.metadata.get(METADATA_KEY, {}).get("role") == role:
                 return layer
@@ -67,19 +67,19 @@ class LayerStack(QObject):
         ]
 
     def set_visible(self, role: str, visible: bool) -> None:
-        """Show or hide one kind of layer, now and for the cases to come."""
+        """Show or hide one kind of layer, for this and later cases."""
         self.visible[role] = visible
         if (layer := self.find_layer(role)) is not None:
             layer.visible = visible
 
     def set_opacity(self, role: str, opacity: float) -> None:
-        """Set the opacity (0 to 1) of one kind of layer, now and for the cases to come."""
+        """Set the opacity (0 to 1) of one kind of layer, for this and later cases."""
         self.opacity[role] = opacity
         if (layer := self.find_layer(role)) is not None:
             layer.opacity = opacity
 
     def build_settings(self, case: ActiveCase, role: str) -> dict[str, Any]:
-        """What every layer of a case is made with: place, units, opacity, mark."""
+        """Common settings of the layers of a case: scale, units, opacity, metadata."""
         return {
             "scale": case.image.spacing_mm,
             "units": ("mm",) * 3,
@@ -92,14 +92,14 @@ class LayerStack(QObject):
         }
 
     def assign_to_case(self, layer: Layer, case: ActiveCase, role: str) -> None:
-        """Bring a layer to where a case lies, and mark it as that case's."""
+        """Assign a layer to a case: set its scale and metadata."""
         settings = self.build_settings(case, role)
         layer.metadata = settings["metadata"]
         if tuple(layer.scale) != tuple(settings["scale"]):
             layer.scale = settings["scale"]
 
     def insert(self, layer: Layer, *, on_top: bool = False) -> None:
-        """Add below the label, or above all; the label stays selected."""
+        """Add a layer below the label, or on top; the selected layer stays selected."""
         label = self.find_layer("label")
         active = self.viewer.layers.selection.active
         index = len(self.viewer.layers)
@@ -120,7 +120,7 @@ class LayerStack(QObject):
         layer.events.visible.connect(on_visible_changed)
 
     def remove_all(self) -> None:
-        """Take away all layers of the case."""
+        """Remove all layers of the case."""
         case_layers = [
             layer for layer in self.viewer.layers if "role" in layer.metadata.get(METADATA_KEY, {})
         ]
@@ -133,12 +133,12 @@ class LayerStack(QObject):
 
     @property
     def axis(self) -> int:
-        """Axis across which the slices in view lie; the first one in 3D."""
+        """Axis along which slices are browsed; the first one in 3D."""
         return next(iter(self.viewer.dims.not_displayed), 0)
 
     @property
     def slice_index(self) -> int:
-        """Number of the slice in view across ``axis``."""
+        """Index of the current slice along ``axis``."""
         case = self.session.case
         if case is None:
             return 0
@@ -152,7 +152,7 @@ class LayerStack(QObject):
 
     @contextlib.contextmanager
     def suppress_events(self) -> Iterator[None]:
-        """While layers are changed by the program itself, nothing is heard as a person's doing."""
+        """Suppress handlers of user edits while the program itself changes layers."""
         was_suppressed, self._is_suppressed = self._is_suppressed, True
         try:
             yield

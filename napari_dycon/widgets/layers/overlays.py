@@ -1,8 +1,7 @@
-"""What lies between scan and label, only to look at: prediction, maps, difference, proposal.
+"""Read-only overlays: prediction, uncertainty maps, difference and proposal.
 
-Difference and proposal come and go all the time, and napari takes a tenth of a second for a layer
-that comes or goes: theirs are kept once they were needed, and hidden while there is nothing to
-show.
+Difference and proposal change often, and napari takes a tenth of a second to add or remove a layer.
+Their layers are therefore kept once created, and hidden while they are empty.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 from napari.layers import Image, Labels, Layer
 
 from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.core.types import LabelArray
 from napari_dycon.engine.evaluation.label_comparison import difference_map
 from napari_dycon.widgets.layers.colormaps import (
     DISAGREEMENT_CMAP,
@@ -25,7 +24,6 @@ from napari_dycon.widgets.layers.colormaps import (
 from napari_dycon.widgets.layers.layer_stack import LayerStack
 from napari_dycon.widgets.window.preferences import get_preferences
 
-Mask = npt.NDArray[np.uint8]
 MAP_COLORMAPS = {"uncertainty": UNCERTAINTY_CMAP, "disagreement": DISAGREEMENT_CMAP}
 
 
@@ -33,7 +31,7 @@ KEPT_ROLES = ("difference", "proposal")
 
 
 class Overlays:
-    """Overlays of the case in view; existing layers get new data, so nothing flickers."""
+    """Overlays of the active case; existing layers get new data, so nothing flickers."""
 
     def __init__(self, layers: LayerStack) -> None:
         self._layers = layers
@@ -42,8 +40,7 @@ class Overlays:
         self._opacity_before_hiding: dict[str, float] = {}  # roles, and their opacity before
 
     def hide_until_loaded(self) -> None:
-        """Let nothing of the case before be seen over the one in view, until ``build_steps`` are
-        done."""
+        """Hide overlays of the previous case until the steps of ``build_steps`` have run."""
         for role in (*MAP_COLORMAPS, "prediction", *KEPT_ROLES):
             layer = self._layers.find_layer(role)
             if layer is None:
@@ -51,11 +48,11 @@ class Overlays:
             elif role not in self._opacity_before_hiding:
                 self._opacity_before_hiding[role] = (
                     layer.opacity
-                )  # perhaps chosen in napari's own controls
+                )  # may have been set in napari's own controls
                 layer.opacity = 0.0
 
     def build_steps(self) -> list[Callable[[], None]]:
-        """What shows the case in view, to be done in turns of their own."""
+        """Return the steps that show the active case, to run one per event-loop iteration."""
         return [
             self._clear_kept_layers,
             self._show_prediction,
@@ -71,7 +68,7 @@ class Overlays:
         self.update_difference()
 
     def _clear_kept_layers(self) -> None:
-        """Hide what was shown of the case before, on the grid of the one in view."""
+        """Clear the kept layers and move them to the grid of the active case."""
         case = self._session.case
         if case is None:
             return
@@ -82,7 +79,9 @@ class Overlays:
                     if layer.visible:
                         layer.visible = False
                     self._layers.assign_to_case(layer, case, role)
-                    layer.data = empty_label  # hidden ones count for the window's sliders, too
+                    layer.data = (
+                        empty_label  # hidden layers also determine the range of the sliders
+                    )
                     self._reveal(layer, role)
 
     def _show_prediction(self) -> None:
@@ -90,21 +89,21 @@ class Overlays:
             self._show_labels("prediction", case.prediction)
 
     def set_threshold(self, threshold: float) -> None:
-        """Show the heat maps only above this uncertainty."""
+        """Show uncertainty and disagreement only above this value."""
         self.threshold = threshold
         for role in MAP_COLORMAPS:
             if (layer := self._layers.find_layer(role)) is not None:
                 layer.contrast_limits = self._contrast_limits(role)
 
     def update_difference(self, *_: object) -> None:
-        """Work out anew where label and prediction part, while that is shown."""
+        """Recompute the difference of label and prediction, if it is shown."""
         case = self._session.case
         if case is None or case.prediction is None or not self._layers.visible["difference"]:
             self._show_labels("difference", None)
             return
         label, prediction = case.label.copy(), case.prediction
 
-        def on_done(difference_labels: Mask) -> None:
+        def on_done(difference_labels: LabelArray) -> None:
             if self._session.case is case and self._layers.visible["difference"]:
                 self._show_labels("difference", difference_labels)
 
@@ -112,11 +111,11 @@ class Overlays:
             lambda: difference_map(label, prediction), on_done, self._session.report_error
         )
 
-    def show_proposal(self, proposal: Mask | None) -> None:
-        """Show the outlines of what would be added, until that is decided."""
+    def show_proposal(self, proposal: LabelArray | None) -> None:
+        """Show the outlines of a proposal until it is accepted or discarded."""
         self._show_labels("proposal", proposal)
 
-    def _show_labels(self, role: str, data: Mask | None) -> None:
+    def _show_labels(self, role: str, data: LabelArray | None) -> None:
         case, layer = self._session.case, self._layers.find_layer(role)
         with self._layers.suppress_events():
             if data is None or case is None:
@@ -133,7 +132,7 @@ class Overlays:
             else:
                 self._add_labels(role, case, data)
 
-    def _add_labels(self, role: str, case: ActiveCase, data: Mask) -> Labels:
+    def _add_labels(self, role: str, case: ActiveCase, data: LabelArray) -> Labels:
         is_difference = role == "difference"
         classes = self._session.project.classes if self._session.project else []
         layer = Labels(
@@ -148,7 +147,7 @@ class Overlays:
             layer.contour = 2
         layer.editable = False
         self._layers.insert(layer, on_top=is_difference)  # else the label's color hides it
-        if role != "proposal":  # the next one has to be seen
+        if role != "proposal":  # the next proposal must be visible
             self._layers.track_visibility(layer)
         return layer
 
@@ -187,13 +186,13 @@ class Overlays:
             layer.opacity = self._opacity_before_hiding.pop(role)
 
     def _apply_visibility(self, layer: Layer, role: str) -> None:
-        """Show a layer if people want to see it; napari draws anew even what is visible already."""
+        """Apply the visibility of a role, but only if it changed: napari redraws on every
+        assignment."""
         if layer.visible != self._layers.visible[role]:
             layer.visible = self._layers.visible[role]
 
     def _contrast_limits(self, role: str) -> tuple[float, float]:
-        """Range of colors of a map: from the threshold on, or higher (see
-        ``MAX_TINTED_FRACTION``)."""
+        """Contrast limits of a map: from the threshold, or higher (see ``MAX_TINTED_FRACTION``)."""
         display_threshold = (
             self._session.case.display_thresholds.get(role, 0.0) if self._session.case else 0.0
         )

@@ -1,4 +1,4 @@
-"""The brush on the label layer: what it paints, how wide, and clicks that are no strokes."""
+"""The brush on the label layer: value, width, and clicks that do not paint."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 
 class PaintedLayers(LayerStack):
-    """Layers of a case whose label is painted on; the brush stays the same from case to case."""
+    """Layers of a case with a paintable label; brush settings persist between cases."""
 
-    brush_value_changed = Signal(
-        int
-    )  # value of the structure to paint, chosen in napari's controls
+    brush_value_changed = Signal(int)  # value of the structure to paint, set in napari's controls
     brush_size_changed = Signal()  # of the brush, in napari's controls
 
     def __init__(
@@ -36,18 +34,18 @@ class PaintedLayers(LayerStack):
         self.brush_value = 1  # value of the structure to paint
         self.brush_mm = float(get_preferences().annotate.brush_mm)
         self.brush_3d = False
-        self._cancel_click: Callable[[], None] | None = None  # ends the wait for a click
+        self._cancel_click: Callable[[], None] | None = None  # cancels waiting for a click
         session.annotation.paint_range_changed.connect(self._apply_paint_range)
 
     def set_brush_mm(self, diameter: float) -> None:
-        """Set the brush's diameter, now and for the cases to come."""
+        """Set the diameter of the brush for this and later cases."""
         self.brush_mm = diameter
         if (layer := self.find_layer("label")) is not None:
             with self.suppress_events():
                 layer.brush_mm = diameter
 
     def set_brush_3d(self, enabled: bool) -> None:
-        """Paint balls instead of discs, now and for the cases to come."""
+        """Use a spherical brush, for this and later cases."""
         self.brush_3d = enabled
         if (layer := self.find_layer("label")) is not None:
             with self.suppress_events():
@@ -59,7 +57,7 @@ class PaintedLayers(LayerStack):
         layer = self.find_layer("label")
         if layer is None:
             return
-        if self._cancel_click is not None:  # asked for another click before this one came
+        if self._cancel_click is not None:  # another click was requested before this one
             self._cancel_click()
         previous_mode = str(layer.mode)
         layer.mode = "pan_zoom"
@@ -80,7 +78,7 @@ class PaintedLayers(LayerStack):
         self.viewer.mouse_drag_callbacks.append(on_click)
 
     def accept_with_brush(self) -> None:
-        """Take the brush to copy the prediction into the label."""
+        """Activate the brush that copies the prediction to the label."""
         layer, case = self.find_layer("label"), self.session.case
         if layer is not None and case is not None:
             self.viewer.layers.selection.active = layer
@@ -88,10 +86,10 @@ class PaintedLayers(LayerStack):
             layer.limits.reference_label = case.prediction
             layer.mode = "paint"
 
-    # ---- For those who show a case ----------------------------------------------------------
+    # ---- For subclasses ----------------------------------------------------------
 
     def _restore_brush(self, label: CaseLabels) -> None:
-        """Let a new label layer be painted as the one before."""
+        """Apply the brush settings to a new label layer."""
         label.selected_label = self.brush_value
         label.n_edit_dimensions = 3 if self.brush_3d else 2
         label.brush_mm = self.brush_mm
@@ -101,10 +99,10 @@ class PaintedLayers(LayerStack):
         label.events.n_edit_dimensions.connect(self._on_brush_size_changed)
 
     def _deactivate_brush(self) -> None:
-        """Before all layers go.
+        """Deactivate the brush before all layers are removed.
 
-        Without any, OpenGL may draw from what was just freed for the brush, and the program
-        crashes; so the brush is put down and drawn away first.
+        Otherwise OpenGL may draw the cursor of the brush from freed memory, which crashes the
+        program.
         """
         if (label := self.find_layer("label")) is not None:
             label.mode = "pan_zoom"
@@ -112,7 +110,7 @@ class PaintedLayers(LayerStack):
                 self.viewer.screenshot(canvas_only=True, flash=False)
 
     def _disconnect_brush(self) -> None:
-        """Wait for no click, and put the brush down."""
+        """Cancel waiting for a click and deactivate the brush."""
         if self._cancel_click is not None:
             self._cancel_click()
         self._deactivate_brush()
@@ -121,7 +119,7 @@ class PaintedLayers(LayerStack):
     # ---- From napari's own controls ----------------------------------------------------------
 
     def _on_selected_label_changed(self, event: Any) -> None:
-        """Follow napari's own controls, but never to a value that no structure has."""
+        """Follow napari's own controls, except for values without a structure."""
         value = int(event.source.selected_label)
         class_values = {c.value for c in self.classes()}
         if value in class_values:
@@ -134,7 +132,7 @@ class PaintedLayers(LayerStack):
             event.source.selected_label = self.brush_value
 
     def _on_brush_size_changed(self, event: Any) -> None:
-        """Follow the brush of napari's own controls and keys."""
+        """Follow the brush size of napari's own controls and keys."""
         if not self._is_suppressed:
             self.brush_mm = event.source.brush_mm
             self.brush_3d = event.source.n_edit_dimensions == 3

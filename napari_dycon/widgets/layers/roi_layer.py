@@ -1,7 +1,7 @@
-"""The box that growing stays in: a rectangle that people draw, seen in every slice it reaches.
+"""The region of interest that limits growing, drawn as a rectangle and shown in its slices.
 
-The box is three-dimensional, and napari's rectangles are flat: the layer holds the one where the
-box is cut by the slice in view. What a person makes of that rectangle becomes the box.
+The region is a three-dimensional box, but napari's rectangles are flat. The layer holds the
+cross-section of the box in the current slice; edits of this rectangle change the box.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from napari.layers import Shapes
 from napari.layers.base import ActionType
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_dycon.annotation.regions import Box, with_slice_extent
+from napari_dycon.annotation.regions import with_slice_extent
+from napari_dycon.core.types import Box
 from napari_dycon.errors import UserError
 from napari_dycon.widgets.layers.layer_stack import LayerStack
+from napari_dycon.widgets.layers.napari_internals import NapariTypeMixin
 from napari_dycon.widgets.window.helpers import report_errors
 from napari_dycon.widgets.window.preferences import get_preferences
 
@@ -27,35 +29,32 @@ FINISHED_ACTIONS = (ActionType.ADDED, ActionType.CHANGED, ActionType.REMOVED)
 Corners = npt.NDArray[np.float64]
 
 
-class RoiLayer(Shapes):
-    """Rectangles of the box; a class of its own for those who treat it apart."""
+class RoiLayer(NapariTypeMixin, Shapes):
+    """Rectangles of the region; a separate class, so that synchronized views can exclude it."""
 
-    @property
-    def _type_string(self) -> str:
-        return "shapes"  # napari chooses writers and icons by it, not by class
+    napari_type = "shapes"
 
 
 class RoiController(QObject):
-    """Draws, shows and reads the box of the case in view."""
+    """Draws, shows and reads the region of the active case."""
 
     editing_changed = Signal()
-    layer_created = Signal(object)  # a new layer of the box
+    layer_created = Signal(object)  # a new layer of the region
 
     def __init__(self, layers: LayerStack) -> None:
         super().__init__(layers)
         self._layers = layers
         self._session = layers.session
         self._viewer = layers.viewer
-        self._shown_rectangles: list[Corners] = []  # rectangles that the program put into the layer
+        self._shown_rectangles: list[Corners] = []  # rectangles that the program added to the layer
         self._layer: Shapes | None = None
         self._is_editing = False
-        # napari tells of a rectangle while its own tool still works on it: it is read a turn later.
+        # napari emits the event while its tool still edits the rectangle, so it is read in the
+        # next event-loop iteration.
         self._read_timer = QTimer(self)
         self._read_timer.setSingleShot(True)
         self._read_timer.timeout.connect(report_errors(self._session, self._read_roi))
-        self._removal_timer = QTimer(
-            self
-        )  # napari takes long to remove a layer: in a turn of its own
+        self._removal_timer = QTimer(self)  # removing a layer is slow in napari
         self._removal_timer.setSingleShot(True)
         self._removal_timer.timeout.connect(self._remove_unused_layer)
         self._session.annotation.roi_changed.connect(self._on_roi_changed)
@@ -78,64 +77,65 @@ class RoiController(QObject):
 
     @property
     def layer(self) -> Shapes | None:
-        """The layer of the box, or ``None``."""
+        """Layer of the region, or ``None``."""
         return (
             self._layer if self._layer is not None and self._layer in self._viewer.layers else None
         )
 
     @property
     def is_editing(self) -> bool:
-        """Whether the mouse draws or moves the box."""
+        """Whether the mouse draws or moves the region."""
         return self._is_editing
 
     def start_editing(self) -> None:
-        """Take the rectangle tool; where the box is in view, take hold of it."""
+        """Activate the rectangle tool, or select the region if the current slice shows it."""
         self._session.require_case()
         if self._viewer.dims.ndisplay != 2:
-            raise UserError("Switch to the 2D view to draw a box.")
+            raise UserError("Switch to the 2D view to draw a region.")
         layer = self._ensure_layer()
-        self._layers.set_visible("box", True)
+        self._layers.set_visible("roi", True)
         self._viewer.layers.selection.active = layer
         self._removal_timer.stop()
         self._session.message.emit(
             "info",
-            "Drag a rectangle around what shall grow."
+            "Drag a rectangle around the region to grow in."
             if self._session.annotation.roi is None
-            else "Drag the box or its corners. Where a slice does not show it, draw it there.",
+            else "Drag the region or its corners, or draw it in a slice that does not show it.",
         )
 
     def finish_editing(self) -> None:
-        """Back to the brush; what was drawn last counts."""
+        """Apply the last rectangle and return to the brush."""
         if self._read_timer.isActive():
             self._read_timer.stop()
             self._read_roi()
         self._deactivate()
 
     def toggle_editing(self) -> None:
-        """Draw or change the box; or go back to the brush."""
+        """Start or finish editing the region."""
         if self._is_editing:
             self.finish_editing()
         else:
             self.start_editing()
 
     def set_slices(self, start: int, stop: int) -> None:
-        """Let the box reach from ``start`` to before ``stop`` across the axis in view."""
+        """Set the extent of the region along the current axis to slices ``start`` to ``stop -
+        1``."""
         annotation = self._session.annotation
         if annotation.roi is not None:
             annotation.set_roi(with_slice_extent(annotation.roi, self._layers.axis, start, stop))
             self._notify(annotation.roi)
 
     def restore(self) -> None:
-        """Show the box of the case in view; its layer may have gone with others."""
+        """Show the region of the active case; its layer may have been removed with others."""
         if self._session.annotation.roi is not None:
             self._ensure_layer()
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        """Show the box where the slice in view cuts it, or the whole of it in 3D."""
+        """Show the cross-section of the region in the current slice, or its two ends in 3D."""
         layer = self.layer
         if layer is None or layer._is_creating or layer._is_moving or self._read_timer.isActive():
-            return  # in a person's hand
+            return  # being edited by the user
         rectangles = self._compute_rectangles()
         if not are_same_rectangles(layer.data, rectangles):
             with self._layers.suppress_events():
@@ -150,19 +150,19 @@ class RoiController(QObject):
     # ---- From the session to the layer -------------------------------------------------------
 
     def _ensure_layer(self) -> Shapes:
-        """The layer, for the case in view; it is made where there is none."""
+        """Return the layer for the active case, creating it if necessary."""
         case, layer = self._session.require_case(), self.layer
         with self._layers.suppress_events():
             if layer is not None:
-                self._layers.assign_to_case(layer, case, "box")
+                self._layers.assign_to_case(layer, case, "roi")
                 return layer
             layer = RoiLayer(
                 ndim=3,
-                name="Box",
+                name="Region",
                 edge_color=ROI_COLOR,
                 face_color="transparent",
-                edge_width=0,  # lines of shapes are as uneven as voxels; the outline's are even
-                **self._layers.build_settings(case, "box"),
+                edge_width=0,  # edges scale with anisotropic voxels; the outline does not
+                **self._layers.build_settings(case, "roi"),
             )
             self._layer = layer
             outline = layer.bounding_box
@@ -175,7 +175,7 @@ class RoiController(QObject):
         return layer
 
     def _compute_rectangles(self) -> list[Corners]:
-        """Where the slice in view cuts the box; its two ends in 3D."""
+        """Cross-section of the region in the current slice; its two ends in 3D."""
         roi, case = self._session.annotation.roi, self._session.case
         if roi is None or case is None:
             return []
@@ -197,7 +197,7 @@ class RoiController(QObject):
         self.restore()
 
     def _deactivate(self) -> None:
-        """Give the mouse back to the brush; a layer without a box goes."""
+        """Return to the brush and remove a layer without a region."""
         label = self._layers.find_layer("label")
         if self._is_editing and label is not None:
             self._viewer.layers.selection.active = label
@@ -216,7 +216,7 @@ class RoiController(QObject):
             self._read_timer.start()
 
     def _read_roi(self) -> None:
-        """Make what a person did to the rectangle the box."""
+        """Update the region from the rectangle that the user edited."""
         layer, annotation = self.layer, self._session.annotation
         if layer is None or are_same_rectangles(layer.data, self._shown_rectangles):
             return
@@ -228,7 +228,7 @@ class RoiController(QObject):
         try:
             roi = annotation.draw_roi(layer.data[-1], axis, margin_mm)
         finally:
-            self.refresh()  # exactly on voxels, or without what is no box
+            self.refresh()  # snap to voxels, or remove an invalid rectangle
         if is_new_rectangle:
             self._deactivate()
         self._notify(roi)
@@ -236,11 +236,11 @@ class RoiController(QObject):
     def _notify(self, roi: Box) -> None:
         slices = roi[self._layers.axis]
         self._session.message.emit(
-            "info", f"Growing stays inside the box, in slices {slices.start} to {slices.stop - 1}."
+            "info", f"Growing is limited to the region, slices {slices.start} to {slices.stop - 1}."
         )
 
     def _on_active_layer_changed(self, *_: object) -> None:
-        """Follow the choice of a layer, be it by the button or in napari's list."""
+        """Follow the selected layer, whether selected by the button or in napari's list."""
         layer = self.layer
         is_editing = layer is not None and self._viewer.layers.selection.active == layer
         if self._layers.is_suppressed or is_editing == self._is_editing:
@@ -255,17 +255,17 @@ class RoiController(QObject):
         self.editing_changed.emit()
 
     def _on_layer_removed(self, event: Any) -> None:
-        """The box goes with its layer when somebody removes that by hand."""
+        """Clear the region when the user removes its layer."""
         metadata = event.value.metadata.get("napari_dycon", {})
-        if not self._layers.is_suppressed and metadata.get("role") == "box":
+        if not self._layers.is_suppressed and metadata.get("role") == "roi":
             self._session.annotation.set_roi(None)
 
 
 def compute_corners(box: Box, axis: int, end: int, shape: Sequence[int]) -> Corners:
-    """``(4, 3)``, rectangle around the first (0) or last (1) slice of a box, in voxels.
+    """Corners ``(4, 3)`` of the rectangle at the first (0) or last (1) slice of a box, in voxels.
 
-    It runs along the borders of voxels, but never beyond the centers of the scan's outermost ones:
-    napari's sliders would reach further than the scan.
+    It follows voxel borders but stays within the centers of the outermost voxels; otherwise
+    napari's sliders would extend beyond the scan.
     """
     low = [max(span.start - 0.5, 0.0) for span in box]
     high = [min(span.stop - 0.5, n - 1.0) for span, n in zip(box, shape, strict=True)]

@@ -1,6 +1,6 @@
-"""Commands of the command palette: what the buttons of the panel do, in the window in front.
+"""Commands of the command palette; they do the same as the buttons of the panel.
 
-Where the panel is not open yet, a command opens it.
+A command opens the panel if it is not open yet.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from napari_dycon.widgets.window.orthogonal import INSTALL_HINT, is_installed, t
 
 
 def get_panel(viewer: Viewer) -> DyconPanel:
-    """Panel of a window; it is opened where it is not."""
+    """Return the panel of a window, opening it if necessary."""
     for widget in viewer.window.dock_widgets.values():
         if isinstance(widget, DyconPanel):
             return widget
@@ -23,7 +23,7 @@ def get_panel(viewer: Viewer) -> DyconPanel:
 
 
 def show_keyboard_shortcuts(viewer: Viewer) -> None:
-    """Show the card of all keys."""
+    """Show the keyboard shortcuts."""
     get_panel(viewer).show_shortcuts()
 
 
@@ -52,43 +52,43 @@ def grow_from_scribbles(viewer: Viewer) -> None:
 
 
 def edit_roi(viewer: Viewer) -> None:
-    """Edit growth region."""
+    """Edit the growth region."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.layers.roi.toggle_editing)()
 
 
 def accept_proposal(viewer: Viewer) -> None:
-    """Accept proposal."""
+    """Accept the proposal."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.session.annotation.accept_proposal)()
 
 
 def discard_proposal(viewer: Viewer) -> None:
-    """Discard proposal."""
+    """Discard the proposal."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.session.annotation.discard_proposal)()
 
 
 def mark_slice_complete(viewer: Viewer) -> None:
-    """Mark slice complete."""
+    """Mark the current slice as complete."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.annotate.mark_slice_complete)()
 
 
 def next_uncertain_region(viewer: Viewer) -> None:
-    """Next uncertain place."""
+    """Go to the next uncertain region."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.review.next_uncertain_region)()
 
 
 def previous_uncertain_region(viewer: Viewer) -> None:
-    """Uncertain place before."""
+    """Go to the previous uncertain region."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.review.previous_uncertain_region)()
 
 
 def next_case(viewer: Viewer) -> None:
-    """Next suggested case."""
+    """Show the next suggested case."""
     panel = get_panel(viewer)
     report_errors(panel.session, panel.review.next_case)()
 

@@ -1,4 +1,4 @@
-"""Scans from files to layers; in a window with questions, progress and errors in words."""
+"""Opening scans as layers; in a window with prompts, progress and error messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
 from napari.utils.notifications import show_error, show_warning
 from qtpy.QtWidgets import QWidget
 
 from napari_dycon.core.text import escape_rich_text
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, IrregularSlicesError, UserError
 from napari_dycon.io import is_scan, read_series, read_volume, scan_name
 from napari_dycon.io.dicom.discovery import (
@@ -23,7 +23,7 @@ from napari_dycon.io.dicom.discovery import (
 from napari_dycon.io.volume import Volume, intensity_range
 from napari_dycon.widgets.dialogs.progress import CancelledError, OnProgress, run_with_dialog
 from napari_dycon.widgets.dialogs.series_selection import ask_to_resample, choose_series
-from napari_dycon.widgets.layers.case_layers import AXIS_LABELS, METADATA_KEY
+from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS, METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 _LoadedVolume = tuple[Volume, tuple[float, float]]
@@ -37,7 +37,7 @@ def open_scans(paths: Sequence[Path], window: QWidget | None) -> list[LayerData]
     Parameters
     ----------
     paths : files, or folders of DICOM series
-    window : to ask and tell in. Without one nobody is asked, and errors are raised.
+    window : parent of dialogs. Without one there are no prompts, and errors are raised.
     """
     if window is None:
         return [_to_layer_data(_prepare(read_volume(path)), scan_name(path)) for path in paths]
@@ -75,18 +75,18 @@ def _open_path(path: Path, window: QWidget) -> list[LayerData]:
     for series in selected:
         try:
             layers += _open_series(series, window)
-        except UserError as error:  # the others may be sound
+        except UserError as error:  # the others may be readable
             show_error(escape_rich_text(error))
     return layers
 
 
 def _find_series(path: Path, window: QWidget) -> list[Series]:
-    """Series of a folder, or those that a file has images of."""
+    """Find the series of a folder, or those that a file belongs to."""
 
     def search(folder: Path, deep: bool) -> list[Series]:
         return run_with_dialog(
-            "Looking for DICOM series",
-            lambda tell: find_series(folder, recursive=deep, progress=tell),
+            "Searching for DICOM series",
+            lambda on_progress: find_series(folder, recursive=deep, progress=on_progress),
             window,
         )
 
@@ -104,7 +104,7 @@ def _find_series(path: Path, window: QWidget) -> list[Series]:
         _file_group.add_files(
             path, (piece.path for series in file_series for piece in series.slices)
         )
-    else:  # one word about all that are no images
+    else:  # one message for all files that are not images
         images = {piece.path for series in sibling_series for piece in series.slices}
         _file_group.add_files(path, set(path.parent.iterdir()) - images)
     return file_series
@@ -114,7 +114,9 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
     name = series.description or scan_name(series.path)
 
     def make_task(resample: bool) -> Callable[[OnProgress], _LoadedVolume]:
-        return lambda tell: _prepare(read_series(series, resample=resample, progress=tell))
+        return lambda on_progress: _prepare(
+            read_series(series, resample=resample, progress=on_progress)
+        )
 
     try:
         loaded = run_with_dialog(f"Opening {name}", make_task(False), window)
@@ -126,12 +128,12 @@ def _open_series(series: Series, window: QWidget) -> list[LayerData]:
 
 
 def _prepare(volume: Volume) -> _LoadedVolume:
-    """With what takes time of what a layer needs."""
+    """Compute what a layer needs besides the volume."""
     return volume, compute_intensity_range(volume.array)
 
 
 def _to_layer_data(loaded: _LoadedVolume, name: str) -> LayerData:
-    """Data, settings and kind of a layer that shows a volume."""
+    """Data, settings and type of a layer that shows a volume."""
     volume, intensity_range = loaded
     _show_notes(volume.notes)
     return (
@@ -141,7 +143,7 @@ def _to_layer_data(loaded: _LoadedVolume, name: str) -> LayerData:
             "scale": volume.spacing_mm,
             "units": ("mm",) * 3,
             "axis_labels": AXIS_LABELS,
-            "rgb": False,  # napari guesses it of three sagittal slices
+            "rgb": False,  # napari would infer RGB from three sagittal slices
             "contrast_limits": intensity_range,
             "metadata": {METADATA_KEY: {"source": volume.source}},
         },
@@ -154,8 +156,8 @@ def _show_notes(notes: Iterable[str]) -> None:
         show_warning(escape_rich_text(note))
 
 
-def compute_intensity_range(array: npt.NDArray[Any]) -> tuple[float, float]:
-    """Gray values to show as black and white, of voxels ``(D, H, W)`` spread over the scan."""
+def compute_intensity_range(array: Array) -> tuple[float, float]:
+    """Display range of a scan ``(D, H, W)``, estimated from a regular subset of voxels."""
     step = max(1, round((array.size / MAX_QUANTILE_VOXELS) ** (1 / 3)))
     sampled = array[::step, ::step, ::step]
     low, high = intensity_range(sampled)
@@ -167,7 +169,7 @@ def compute_intensity_range(array: npt.NDArray[Any]) -> tuple[float, float]:
 def _as_user_error(path: Path, error: Exception) -> UserError:
     if isinstance(error, MemoryError):
         return FileFormatError(
-            f"{path.name} does not fit into this computer's memory. Close other programs, or crop "
+            f"{path.name} does not fit into this computer's memory. Close other programs or crop "
             "the scan."
         )
     reason = getattr(error, "strerror", None) or "the disk or the network failed"
@@ -175,14 +177,13 @@ def _as_user_error(path: Path, error: Exception) -> UserError:
 
 
 class _FileGroup:
-    """Files of one series that come one by one because a person chose them all at once.
+    """Files of one series that the user selected together and napari passes one by one.
 
-    napari hands over each file by itself. The first one opens its series, or is asked about; the
-    others are passed over.
+    The first file opens its series or shows a prompt; the others are skipped.
 
     Attributes
     ----------
-    sibling_series : the series of the folders that were looked through for them
+    sibling_series : series of the folders that were searched
     """
 
     def __init__(self) -> None:
@@ -191,12 +192,12 @@ class _FileGroup:
         self._closes_at = 0.0
 
     def add_files(self, opened: Path, files: Iterable[Path]) -> None:
-        """A file opened its series; the same one again is meant as such."""
+        """Add the other files of an opened series; opening the same file again is not skipped."""
         self._pending_files |= set(files)
         self._pending_files.discard(opened)
 
     def accepts(self, path: Path) -> bool:
-        """Whether a file comes along with one before."""
+        """Whether a file belongs to a series that was opened just before."""
         if time.monotonic() > self._closes_at:
             self._pending_files.clear()
             self.sibling_series.clear()
@@ -207,7 +208,7 @@ class _FileGroup:
         return True
 
     def keep_open(self) -> None:
-        """More files may follow from now on."""
+        """Extend the time in which further files are skipped."""
         self._closes_at = time.monotonic() + GROUPING_WINDOW_S
 
 

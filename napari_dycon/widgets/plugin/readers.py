@@ -1,4 +1,4 @@
-"""What the manifest contributes besides the panel: a reader of scans and a synthetic scan."""
+"""Readers of the plugin: scans, DICOM folders and project folders."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from napari_dycon.widgets.dialogs.progress import find_main_window
 from napari_dycon.widgets.layers.layer_stack import AXIS_LABELS
 from napari_dycon.widgets.plugin.open_scans import LayerData, open_scans
 
-NO_LAYERS: list[Any] = [(None,)]  # npe2's word for: done, and no layer has to be added
-# How far a folder is looked through before it counts as one without DICOM files.
+NO_LAYERS: list[Any] = [(None,)]  # npe2's value for success without a layer
+# Limits of the search before a folder counts as having no DICOM files.
 MAX_DEPTH, MAX_FOLDERS, N_PROBED_FILES = 3, 40, 4
 PathOrPaths = str | Sequence[str]
 
@@ -39,14 +39,14 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
 def read_scans(path: PathOrPaths) -> list[LayerData]:
     """Read scans as image layers in canonical orientation, in millimeters.
 
-    In a window a person is asked which series of a folder to open and whether to resample uneven
-    ones, and errors are told there; nothing is opened then. Without a window errors are raised.
+    In a window the user selects the series of a folder and whether to resample irregular ones, and
+    errors are shown. Without a window errors are raised.
     """
     return open_scans(_to_paths(path), find_main_window()) or NO_LAYERS
 
 
 def open_project(path: PathOrPaths) -> list[LayerData]:
-    """Open a project folder in the panel of the window in front; the panel is opened as needed."""
+    """Open a project folder in the panel of the current window, opening the panel if necessary."""
     from napari_dycon.widgets.plugin.commands import get_panel
     from napari_dycon.widgets.window.helpers import report_errors
 
@@ -68,12 +68,13 @@ def _is_readable(path: Path) -> bool:
 def _is_dicom_file(path: Path) -> bool:
     try:
         return path.is_file() and is_dicom(path)
-    except FileFormatError:  # it may not be read; somebody else may know what it is
+    except FileFormatError:  # not readable; another reader may support it
         return False
 
 
 def contains_dicom(folder: Path) -> bool:
-    """Whether there are DICOM files near a folder's top: a few files of a few folders are tried."""
+    """Whether a folder contains DICOM files near its top; a few files of a few folders are
+    checked."""
     folders = deque([(folder, 1)])
     for _ in range(MAX_FOLDERS):
         if not folders:
@@ -84,7 +85,7 @@ def contains_dicom(folder: Path) -> bool:
                 entries = sorted(islice(listing, 1000), key=lambda e: e.name)
             subfolders = [e for e in entries if e.is_dir()]
             files = [e for e in entries if not e.name.startswith(".") and e.is_file()]
-        except OSError:  # a folder that may not be read
+        except OSError:  # a folder without read permission
             continue
         if any(
             _is_dicom_file(Path(e.path))

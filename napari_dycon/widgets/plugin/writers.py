@@ -1,13 +1,13 @@
 """File > Save of one 3D layer, with the geometry that other programs need.
 
-Where a layer is written:
+The grid on which a layer is written:
 
-- A layer that was opened from a file, or that the panel made, on the grid of its scan; where it
-  was moved or cropped since, in the right place of that scan.
-- Any other layer over such a scan (a new labels layer, a result of another plugin): where it lies
-  over that scan.
-- Any other layer: by its own scale and translate, taken as millimeters along Superior, Posterior
-  and Left: data axis 0 runs to the head, 1 to the back, 2 to the left side.
+- A layer that was opened from a file or created by the panel: the grid of its scan. If it was
+  moved or cropped since, its position within that scan is kept.
+- Any other layer over such a scan (a new labels layer, a result of another plugin): its
+  position over that scan.
+- Any other layer: its own scale and translate, in millimeters along Superior, Posterior and
+  Left: data axis 0 runs to the head, 1 to the back, 2 to the left.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pint
 from napari import current_viewer
 
+from napari_dycon.core.types import Array
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import write_volume
 from napari_dycon.io.volume import Source, Volume, to_canonical
@@ -28,7 +29,6 @@ from napari_dycon.io.writing import WRITABLE_SUFFIXES
 from napari_dycon.widgets.dialogs.progress import find_main_window, run_with_dialog
 from napari_dycon.widgets.layers.layer_stack import METADATA_KEY
 
-Array = npt.NDArray[Any]
 Affine = npt.NDArray[np.float64]
 # Millimeters along Superior, Posterior, Left to RAS+.
 SPL_TO_RAS = np.array([[0, 0, -1, 0], [0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64)
@@ -37,12 +37,12 @@ TOLERANCE_MM = 1e-3
 
 
 def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str]:
-    """Write an image layer ``(D, H, W)`` in its own type; see the module on where it lies.
+    """Write an image layer ``(D, H, W)`` in its own data type; the module describes the grid.
 
     Raises
     ------
     UserError
-        The layer is not 3D, is turned or sheared, or the file cannot be written.
+        The layer is not 3D, is rotated or sheared, or the file cannot be written.
     """
     array = _require_3d(data, attributes)
     if array.dtype == np.float16:
@@ -51,7 +51,7 @@ def write_image(path: str, data: Any, attributes: Mapping[str, Any]) -> list[str
         array = array.astype(np.uint8)
     elif array.dtype.kind not in "iuf":
         raise FileFormatError(
-            f"{_layer_name(attributes)} holds {array.dtype} values; expected plain numbers to save."
+            f"{_layer_name(attributes)} holds {array.dtype} values; expected numbers."
         )
     return _write_layer(path, array, data, attributes)
 
@@ -89,15 +89,14 @@ def _write_layer(path: str, array: Array, data: Any, attributes: Mapping[str, An
 
 
 def _output_path(path: Path) -> Path:
-    """File to write; a name without an ending gets one, but nothing is replaced unasked then."""
+    """Path to write; a suffix is appended if missing, without replacing an existing file."""
     if path.name.lower().endswith(WRITABLE_SUFFIXES) or path.suffix:
         return path
     target = path.with_name(path.name + WRITABLE_SUFFIXES[0])
     if target.exists():
         raise UserError(
-            f"{target.name} is there already. Save under its whole name, with "
-            f"{WRITABLE_SUFFIXES[0]}, to "
-            "replace it, or under another name."
+            f"{target.name} already exists. To replace it, save under its full name with "
+            f"{WRITABLE_SUFFIXES[0]}; otherwise choose another name."
         )
     return target
 
@@ -106,24 +105,24 @@ def _require_3d(data: Any, attributes: Mapping[str, Any]) -> Array:
     name = _layer_name(attributes)
     if attributes.get("multiscale"):
         raise FileFormatError(
-            f"{name} holds the same image in several sizes (multiscale); expected one 3D array. "
-            "Save its full size as a layer of its own."
+            f"{name} is multiscale; expected one 3D array. Save its full resolution as a separate "
+            "layer."
         )
     if attributes.get("rgb"):
         raise FileFormatError(
-            f"{name} is in colors (RGB); expected one number a voxel. Split its channels first "
-            "(right click on the layer)."
+            f"{name} is an RGB image; expected one value per voxel. Split its channels first "
+            "(right-click the layer)."
         )
     if len(data.shape) != 3:
         raise FileFormatError(
-            f"{name} is {len(data.shape)}D; expected a 3D layer. Save each 3D part as a layer of "
-            "its own."
+            f"{name} is {len(data.shape)}D; expected a 3D layer. Save each 3D part as a separate "
+            "layer."
         )
     return np.asarray(data)
 
 
 def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any]) -> Volume:
-    """Grid to write ``(D, H, W)`` voxels on."""
+    """Grid on which to write ``(D, H, W)`` voxels."""
     layer_affine = _compute_layer_affine(attributes)
     layer_source = attributes.get("metadata", {}).get(METADATA_KEY, {}).get("source")
     sources = {"": layer_source} if layer_source is not None else _find_reference_scans(data)
@@ -138,15 +137,15 @@ def _find_grid(shape: tuple[int, ...], data: Any, attributes: Mapping[str, Any])
     for other_name, candidate in others:
         if not np.allclose(_window_to_world(grid), _window_to_world(candidate), atol=TOLERANCE_MM):
             raise GeometryError(
-                f"{_layer_name(attributes)} lies over {first_name} and over {other_name}, "
-                "which are in different "
-                "places of the patient. Remove the scan it does not belong to, then save again."
+                f"{_layer_name(attributes)} overlaps {first_name} and {other_name}, which have "
+                "different positions in space. Remove the scan it does not belong to, then save "
+                "again."
             )
     return grid if matching else _create_grid(shape, _window_to_world(grid) @ layer_affine)
 
 
 def _compute_layer_affine(attributes: Mapping[str, Any]) -> Affine:
-    """Voxels to the window's millimeters: scale and translate alone."""
+    """Affine from voxels to window coordinates in mm: scale and translate only."""
     affine = np.asarray(attributes.get("affine", np.eye(4)), dtype=np.float64)
     scale = np.asarray(attributes.get("scale", np.ones(3)), dtype=np.float64)
     rotate = np.asarray(attributes.get("rotate", np.eye(3)), dtype=np.float64)
@@ -158,9 +157,8 @@ def _compute_layer_affine(attributes: Mapping[str, Any]) -> Affine:
         or np.any(scale * np.diag(affine)[:3] <= 0)
     ):
         raise GeometryError(
-            f"{_layer_name(attributes)} is turned, mirrored or sheared by its own settings; "
-            "expected "
-            "scale and translate alone. Reset its transform (rotate, shear, affine), then save."
+            f"{_layer_name(attributes)} is rotated, mirrored or sheared; expected scale and "
+            "translate only. Reset its transform (rotate, shear, affine), then save."
         )
     scale_translate = np.diag([*scale, 1.0])
     scale_translate[:3, 3] = np.asarray(attributes.get("translate", np.zeros(3)), dtype=np.float64)
@@ -178,7 +176,7 @@ def _unit_factors_mm(attributes: Mapping[str, Any]) -> list[float]:
 
 
 def _find_reference_scans(data: Any) -> dict[str, Source]:
-    """Grids of scans in the window that shows these very voxels, by the layers' names."""
+    """Grids of the scans in the window that shows this array, by layer name."""
     viewer = current_viewer()
     if viewer is None or not any(layer.data is data for layer in viewer.layers):
         return {}
@@ -197,12 +195,12 @@ def _canonical_grid(source: Source) -> Volume:
 
 
 def _window_to_world(grid: Volume) -> Affine:
-    """Where the window's millimeters lie in the world: voxel 0 is drawn at 0."""
+    """Affine from window coordinates in mm to world coordinates; voxel 0 is drawn at 0."""
     return grid.affine @ np.diag([*(1 / np.array(grid.spacing_mm)), 1.0])
 
 
 def _matches_grid(grid: Volume, layer_affine: Affine) -> bool:
-    """Whether a layer lies where the window draws the scan of a grid."""
+    """Whether a layer coincides with the grid of a scan in the window."""
     corner = np.array([*grid.shape, 1.0])
     grid_affine = np.diag([*grid.spacing_mm, 1.0])
     deviation_mm = (layer_affine - grid_affine) @ np.stack([corner, [0, 0, 0, 1]], axis=1)
@@ -210,7 +208,7 @@ def _matches_grid(grid: Volume, layer_affine: Affine) -> bool:
 
 
 def _create_grid(shape: tuple[int, ...], affine: Affine) -> Volume:
-    """Grid from canonical index to RAS+ mm; its file counts left, posterior, superior."""
+    """Grid from canonical index to RAS+ mm; the axes of its file are left, posterior, superior."""
     d, h, w = shape
     source = Source(None, (w, h, d), affine[:, [2, 1, 0, 3]])
     return _canonical_grid(source)

@@ -1,4 +1,4 @@
-"""Label and prediction of the case in view in numbers: volumes in ml and Dice."""
+"""Comparison of label and prediction: volumes in ml and Dice."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from qtpy.QtWidgets import QHeaderView, QTreeWidget, QTreeWidgetItem
 from napari_dycon.engine.evaluation.label_comparison import StructureComparison, compare_structures
 from napari_dycon.session import Session
 
-COLUMNS = ("Structure", "Label ml", "Pred. ml", "Dice")
+COLUMNS = ("Structure", "Label (ml)", "Pred. (ml)", "Dice")
 ROW_HEIGHT_PX = 20  # pixels
 
 
 class ComparisonTable(QTreeWidget):
-    """One row a structure; worked out in the background whenever label or prediction change."""
+    """One row per structure, recomputed in the background when label or prediction change."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -23,8 +23,8 @@ class ComparisonTable(QTreeWidget):
         self.setRootIsDecorated(False)
         self.setSelectionMode(QTreeWidget.SelectionMode.NoSelection)
         self.setToolTip(
-            "Volumes of label and prediction, and their Dice where somebody annotated.\n"
-            "While only some slices are annotated, the label's volume is that of what is painted"
+            "Volumes of label and prediction, and Dice over annotated voxels.\nIf only some "
+            "slices are annotated, the label volume is that of the painted voxels"
         )
         header = self.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -41,7 +41,7 @@ class ComparisonTable(QTreeWidget):
         self.refresh()
 
     def refresh(self, *_: object) -> None:
-        """Compare anew."""
+        """Recompute the comparison."""
         case, project = self.session.case, self.session.project
         self._request_id += 1
         if case is None or project is None:

@@ -1,4 +1,4 @@
-"""Review: prediction and heat map over the scan, the uncertain places, accept."""
+"""The *Review* section: overlays, uncertain regions, accepting predictions."""
 
 from __future__ import annotations
 
@@ -23,26 +23,46 @@ from napari_dycon.widgets.window.helpers import (
 )
 
 ROLE_TEXTS = {
-    "label": ("Label", "What people drew"),
-    "prediction": ("Prediction", "What the network suggests"),
-    "uncertainty": ("Uncertainty", "Entropy of the prediction: where the network is uncertain"),
-    "disagreement": ("Disagreement", "Where student and teacher network differ"),
+    "label": ("Label", "Manual annotation"),
+    "prediction": ("Prediction", "Segmentation predicted by the network"),
+    "uncertainty": ("Uncertainty", "Entropy of the predicted probabilities"),
+    "disagreement": ("Disagreement", "Where the members of the ensemble disagree"),
     "difference": (
         "Difference",
-        "Where label and prediction part: green is added by the prediction, red missed by it, "
-        "yellow another structure",
+        "Where label and prediction differ. Green: only in the prediction, red: only in the "
+        "label, yellow: another structure",
     ),
 }
 
 
 class ReviewSection(QWidget):
-    """Toggles and opacities of the overlays, navigation, accept."""
+    """Toggles and opacities of overlays, navigation, and accept buttons."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
         self.session = session
         self.layers = layers
         self.source_label = make_plain_label()
+        overlay_grid = self._build_overlay_controls()
+        self.table = ComparisonTable(session)
+        self._build_prediction_buttons()
+        self._build_navigation()
+        self._build_accept_buttons()
+        self._lay_out(overlay_grid)
+        layers.visibility_toggled.connect(self._on_visibility_toggled)
+        for signal in (
+            session.project_changed,
+            session.cases_changed,
+            session.case_shown,
+            session.prediction_changed,
+            session.runs_changed,
+            session.hotspot_visited,
+        ):
+            signal.connect(self._refresh)
+        self._refresh()
+
+    def _build_overlay_controls(self) -> QGridLayout:
+        layers = self.layers
         grid = QGridLayout()
         self.toggles: dict[str, QCheckBox] = {}
         for row, (role, (text, tip)) in enumerate(ROLE_TEXTS.items()):
@@ -62,76 +82,90 @@ class ReviewSection(QWidget):
         grid.addWidget(
             make_slider(
                 layers.overlays.threshold,
-                "The heat maps show only what is more uncertain than this",
+                "Hide uncertainty and disagreement below this value",
                 layers.overlays.set_threshold,
             ),
             len(ROLE_TEXTS),
             1,
         )
+        return grid
+
+    def _build_prediction_buttons(self) -> None:
         self.predict_button = make_button(
             "Predict this case",
-            "Predict the shown case with the newest weights",
-            report_errors(session, self._predict_case),
+            "Predict the current case with the newest model",
+            report_errors(self.session, self._predict_case),
         )
         self.predict_all_button = make_button(
             "Predict all unlabeled",
-            "Predict every unlabeled case",
-            report_errors(session, self._predict_all),
+            "Predict all unlabeled cases",
+            report_errors(self.session, self._predict_all),
         )
+
+    def _build_navigation(self) -> None:
         self.hotspot_label = QLabel("")
         self.previous_region_button = make_button(
             "◀",
             "Previous uncertain region (Shift+N)",
-            report_errors(session, self.previous_uncertain_region),
+            report_errors(self.session, self.previous_uncertain_region),
         )
         self.previous_region_button.setMaximumWidth(34)
         self.next_region_button = make_button(
             "Next uncertain region",
             "Go to the next region of this case where the network is uncertain (N)",
-            report_errors(session, self.next_uncertain_region),
+            report_errors(self.session, self.next_uncertain_region),
         )
         self.next_case_button = make_button(
             "Next case",
-            "Show the unlabeled case most worth labeling next (key J)",
-            report_errors(session, self.next_case),
+            "Show the unlabeled case with the highest priority (J)",
+            report_errors(self.session, self.next_case),
         )
+
+    def _build_accept_buttons(self) -> None:
         self.accept_button = make_button(
-            "Accept all",
-            "Make the prediction the label of this case; Ctrl+Z on the label takes it back",
-            report_errors(session, self.accept_prediction),
+            "All",
+            "Replace the label of this case with the prediction; Ctrl+Z undoes it",
+            report_errors(self.session, self.accept_prediction),
         )
         self.accept_structure_button = make_button(
             "Structure",
-            "Accept the structure that is chosen under Annotate, in the whole scan",
-            report_errors(session, lambda: self.accept_prediction(classes=[layers.brush_value])),
+            "Accept the structure selected under Annotate in the whole scan",
+            report_errors(
+                self.session, lambda: self.accept_prediction(classes=[self.layers.brush_value])
+            ),
         )
         self.accept_slice_button = make_button(
             "Slice",
-            "Accept the prediction in the slice in view",
-            report_errors(session, self.accept_slice),
+            "Accept the prediction in the current slice",
+            report_errors(self.session, self.accept_slice),
         )
         self.accept_component_button = make_button(
             "Component",
             "Click a predicted component in the scan to add all of it to the label",
-            report_errors(session, self._accept_on_next_click),
+            report_errors(self.session, self._accept_on_next_click),
         )
         self.accept_brush_button = make_button(
             "Brush",
-            "Paint over what is right: the brush takes the prediction over into the label",
-            report_errors(session, self._accept_with_brush),
+            "Copy the prediction to the label wherever you paint",
+            report_errors(self.session, self._accept_with_brush),
         )
-        layers.visibility_toggled.connect(self._on_visibility_toggled)
-        self.table = ComparisonTable(session)
+
+    def _lay_out(self, overlay_grid: QGridLayout) -> None:
         layout = QVBoxLayout(self)
         layout.addWidget(self.source_label)
-        layout.addLayout(grid)
+        layout.addLayout(overlay_grid)
         layout.addWidget(self.table)
         for buttons in (
             (self.predict_button, self.predict_all_button),
             (self.previous_region_button, self.next_region_button, self.next_case_button),
             (self.hotspot_label,),
-            (self.accept_button, self.accept_structure_button),
-            (self.accept_slice_button, self.accept_component_button, self.accept_brush_button),
+            (
+                QLabel("Accept"),
+                self.accept_button,
+                self.accept_structure_button,
+                self.accept_slice_button,
+            ),
+            (self.accept_component_button, self.accept_brush_button),
         ):
             line = QHBoxLayout()
             for item in buttons:
@@ -143,21 +177,11 @@ class ReviewSection(QWidget):
             )
         )
         layout.addStretch(1)
-        for signal in (
-            session.project_changed,
-            session.cases_changed,
-            session.case_shown,
-            session.prediction_changed,
-            session.runs_changed,
-            session.hotspot_visited,
-        ):
-            signal.connect(self._refresh)
-        self._refresh()
 
     def _refresh(self, *_: object) -> None:
         project, case = self.session.project, self.session.case
         has_weights = bool(project and any(run.has_weights for run in project.runs.list()))
-        no_view = "" if case else "choose a case in the list first"
+        no_view = "" if case else "select a case in the list first"
         no_weights = "" if has_weights else "train first"
         if project and project.read_only_reason:
             no_weights = project.read_only_reason or ""
@@ -179,13 +203,13 @@ class ReviewSection(QWidget):
             set_enabled(item, self.session.edit_blocked_reason() or no_prediction)
         number, count, seen = self.session.review.hotspot_progress()
         count_text = f"{count} uncertain region{'s' if count > 1 else ''}"
-        position_text = f"Place {number} of {count}" if number else count_text
-        self.hotspot_label.setText(f"{position_text}, {seen} seen" if count else "")
+        position_text = f"Region {number} of {count}" if number else count_text
+        self.hotspot_label.setText(f"{position_text}, {seen} viewed" if count else "")
         self.source_label.setText(self._describe(case))
 
     def _describe(self, case: ActiveCase | None) -> str:
         if case is None:
-            return "No case is shown."
+            return "No case selected."
         if case.prediction is None:
             return f"{case.id} has no prediction yet."
         return f"Prediction of run {case.run} for {case.id}."
@@ -207,16 +231,16 @@ class ReviewSection(QWidget):
         self.toggles[role].toggle()
 
     def next_uncertain_region(self) -> None:
-        """Go to the next uncertain place that was not looked at yet."""
+        """Go to the next uncertain region that has not been viewed."""
         self._show_hotspot(self.session.next_uncertain())
 
     def previous_uncertain_region(self) -> None:
-        """Go back to the uncertain place before."""
+        """Go back to the previous uncertain region."""
         self._show_hotspot(self.session.previous_uncertain())
 
     def _show_hotspot(self, position_mm: tuple[float, float, float] | None) -> None:
         if position_mm is None:
-            self.session.message.emit("info", "Nothing in this case is notably uncertain.")
+            self.session.message.emit("info", "No uncertain regions in this case.")
         else:
             self.layers.center_on(position_mm)
 
@@ -229,7 +253,7 @@ class ReviewSection(QWidget):
                 report_errors(self.session, self.session.show_case)(candidates[0].case)
                 self.session.message.emit("info", f"{candidates[0].case}: {candidates[0].reason}.")
             else:
-                self.session.message.emit("info", "Every case of the training set is labeled.")
+                self.session.message.emit("info", "All training cases are labeled.")
 
         def on_error(error: Exception) -> None:
             self.session.message.emit("error", str(error))
@@ -238,12 +262,12 @@ class ReviewSection(QWidget):
         self.session.task_runner.submit(self.session.list_suggestions, show_best, on_error)
 
     def accept_prediction(self, **selection: Any) -> None:
-        """Make the prediction, or a part of it, the label; see ``Session.accept_prediction``."""
+        """Accept the prediction or a part of it; see ``Session.accept_prediction``."""
         n_changed = self.session.accept_prediction(**selection)
         self.session.message.emit("info", f"Prediction accepted: {n_changed} voxels changed.")
 
     def accept_slice(self) -> None:
-        """Accept the prediction in the slice in view."""
+        """Accept the prediction in the current slice."""
         if self.layers.viewer.dims.ndisplay != 2:
             raise UserError("Switch to the 2D view to accept a slice.")
         self.accept_prediction(slice_=(self.layers.axis, self.layers.slice_index))
@@ -258,5 +282,7 @@ class ReviewSection(QWidget):
     def _accept_with_brush(self) -> None:
         self.layers.accept_with_brush()
         self.session.message.emit(
-            "info", "Paint over what is right. Choose Paint under Annotate to paint freely again."
+            "info",
+            "Paint to copy the prediction to the label. Press Paint under Annotate to "
+            "paint normally again.",
         )

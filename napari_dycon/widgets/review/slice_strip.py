@@ -1,4 +1,4 @@
-"""Strip under the canvas: which slices are annotated, where the network is unsure; click to go."""
+"""Strip below the canvas: annotation and uncertainty of each slice; a click navigates."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR = (
     (128, 128, 128, 85),
 )
 TIP = (
-    "Curve: uncertainty of the network in each slice. Bar: which slices are annotated (blue: "
-    "finished, light blue: begun, gray: not yet). Click to go there."
+    "Curve: uncertainty of each slice. Bar: annotation of each slice (blue: complete, light "
+    "blue: partial, gray: none). Click to go to a slice."
 )
 AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")
 
 
 class SliceStrip(QWidget):
-    """Uncertainty of every slice across the axis in view, above a bar of what is annotated."""
+    """Uncertainty of each slice along the current axis, above a bar that shows annotated slices."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -75,11 +75,11 @@ class SliceStrip(QWidget):
         self.refresh()
 
     def sizeHint(self) -> QSize:  # noqa: N802 (Qt's name)
-        """As low as it can be read."""
+        """Return the smallest legible size."""
         return QSize(400, HEIGHT_PX)
 
     def disconnect_events(self) -> None:
-        """Let go of the viewer."""
+        """Disconnect from the viewer."""
         self.layers.viewer.dims.events.order.disconnect(self.refresh)
         self.layers.viewer.dims.events.point.disconnect(self._move_position_line)
 
@@ -91,7 +91,7 @@ class SliceStrip(QWidget):
         axis.setTextPen(foreground)
 
     def refresh(self, *_: object) -> None:
-        """Work the profile out anew, in the background."""
+        """Recompute the profile in the background."""
         case = self.session.case
         self._request_id += 1
         if case is None:

@@ -12,11 +12,11 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from napari_dycon.project.runs.events import Event, StartedEvent, StepEvent, ValidationEvent
 
 MAX_POINTS = 4000
-CURVES = (("loss", "#e69f00", "loss (labeled)"), ("dice", "#56b4e9", "validation Dice"))
+CURVES = (("loss", "#e69f00", "Loss"), ("dice", "#56b4e9", "Validation Dice"))
 
 
 class LearningCurves(QWidget):
-    """Two small plots that share their axis of steps."""
+    """Two plots that share the axis of steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +34,8 @@ class LearningCurves(QWidget):
             plot.hideButtons()
             plot.showGrid(x=True, y=True, alpha=0.2)
             plot.setLabel("left", title)
+            if name == "loss":
+                plot.setToolTip("Supervised loss on labeled patches")
             plot.getAxis("left").setWidth(48)
             pen = pg.mkPen(color, width=2)
             symbol = {"symbol": "o", "symbolSize": 5, "symbolBrush": color, "symbolPen": None}
@@ -43,25 +45,25 @@ class LearningCurves(QWidget):
             self._plots.append(plot)
             layout.addWidget(plot)
         self._plots[1].setXLink(self._plots[0])
-        self._plots[1].setLabel("bottom", "step")
+        self._plots[1].setLabel("bottom", "Step")
         self._plots[1].setYRange(0, 1, padding=0.02)
         self._plots[1].hide()
         self.clear()
 
     def clear(self) -> None:
-        """Start anew."""
+        """Remove all points."""
         self.points = {name: ([], []) for name, _, _ in CURVES}
         for item in self._plot_items.values():
             item.setData([], [])
         self._plots[1].hide()
 
     def add_event(self, event: Event) -> None:
-        """Take over what an event of the engine says."""
+        """Add the values of an engine event."""
         self._record_event(event)
         self._draw()
 
     def add_events(self, events: Iterable[Event]) -> None:
-        """Take over many events and draw once."""
+        """Add many events and draw once."""
         for event in events:
             self._record_event(event)
         self._draw()
@@ -70,7 +72,7 @@ class LearningCurves(QWidget):
         if isinstance(event, StartedEvent):
             self._start_run(event.run, event.resumed_from_step or 0)
         elif isinstance(event, StepEvent):
-            # Of the labeled patches: the whole loss jumps when the unlabeled ones come in.
+            # Of the labeled patches: the total loss jumps when unlabeled ones are added.
             if (loss := event.loss_terms.get("supervised")) is not None:
                 self._append("loss", event.step, loss)
         elif isinstance(event, ValidationEvent) and event.mean is not None:
@@ -78,7 +80,7 @@ class LearningCurves(QWidget):
             self._append("dice", event.step, event.mean)
 
     def use_colors(self, background: str, foreground: str) -> None:
-        """Follow the theme of the window."""
+        """Apply the colors of the theme."""
         for plot in self._plots:
             plot.setBackground(background)
             for side in ("left", "bottom"):
@@ -87,10 +89,10 @@ class LearningCurves(QWidget):
                 axis.setTextPen(foreground)
 
     def _start_run(self, run: str, step: int) -> None:
-        """Begin a run anew, or go on with it where its last checkpoint is."""
+        """Start a new curve, or continue after the step of the last checkpoint."""
         if run != self._run_id or step < 1:
             self.clear()
-        else:  # steps after the checkpoint are made again
+        else:  # steps after the checkpoint are repeated
             for name, (steps, values) in self.points.items():
                 n_kept = bisect.bisect_right(steps, step)
                 self.points[name] = (steps[:n_kept], values[:n_kept])
@@ -100,7 +102,7 @@ class LearningCurves(QWidget):
         steps, values = self.points[name]
         steps.append(float(step))
         values.append(float(value))
-        if len(steps) > MAX_POINTS:  # every second of the older half is enough
+        if len(steps) > MAX_POINTS:  # thin out the older half
             half = MAX_POINTS // 2
             steps[:half] = steps[:half:2]
             values[:half] = values[:half:2]

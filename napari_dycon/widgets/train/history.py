@@ -1,4 +1,4 @@
-"""Rounds of training side by side: do more labels still help?"""
+"""Training history: table and curves of recent runs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.window.helpers import make_plain_label
 
 COLORS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#d55e00", "#999999")
-COLUMNS = ("Round", "Labels", "Steps", "Dice")
-MAX_RUNS_SHOWN = len(COLORS)  # of the newest rounds
+COLUMNS = ("Run", "Labels", "Steps", "Dice")
+MAX_RUNS_SHOWN = len(COLORS)  # newest runs
 
 
 class TrainingHistory(QWidget):
-    """Table and curves of the newest rounds; a click into the table makes a curve stand out."""
+    """Table and curves of the newest runs; the selected row's curve is highlighted."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class TrainingHistory(QWidget):
         self.table.setRootIsDecorated(False)
         self.table.setMaximumHeight(110)
         self.table.setToolTip(
-            "Labels: cases trained on. Dice: on the validation cases at the end; right click on a "
-            "case in the list to keep it for validation"
+            "Labels: number of labeled training cases. Dice: final validation Dice. To use a "
+            "case for validation, right-click it in the list"
         )
         header = self.table.header()
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
@@ -61,7 +61,7 @@ class TrainingHistory(QWidget):
         self.refresh()
 
     def use_colors(self, background: str, foreground: str) -> None:
-        """Follow the theme of the window."""
+        """Apply the colors of the theme."""
         self.plot.setBackground(background)
         for side in ("left", "bottom"):
             axis = self.plot.getAxis(side)
@@ -104,11 +104,11 @@ class TrainingHistory(QWidget):
         self._draw()
 
     def _draw(self, *_: object) -> None:
-        """Validation Dice of all rounds where there is any, their losses otherwise."""
+        """Plot validation Dice of all runs if available, otherwise their losses."""
         self.plot.clear()
         has_validation = any(one.validation for one in self.runs)
-        self.plot.setLabel("left", "validation Dice" if has_validation else "loss (labeled)")
-        self.plot.setLabel("bottom", "step")
+        self.plot.setLabel("left", "Validation Dice" if has_validation else "Loss")
+        self.plot.setLabel("bottom", "Step")
         selected_row = self.table.indexOfTopLevelItem(self.table.currentItem())
         for number, one in enumerate(self.runs):
             curve = one.validation if has_validation else one.loss

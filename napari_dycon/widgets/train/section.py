@@ -1,4 +1,4 @@
-"""Train: method, time, device; start, pause, stop; how it is going."""
+"""The *Train* section: settings, controls, progress and curves of a run."""
 
 from __future__ import annotations
 
@@ -60,47 +60,8 @@ class TrainSection(QWidget):
         super().__init__()
         self.session = session
         self._phase = session.status.phase
-        self.method = self._make_combo_box(
-            METHOD_TEXTS,
-            "All but the last learn from labeled and unlabeled scans;\n"
-            "DyCON is the one this program is made for, the others are there to compare",
-        )
-        self.preset = self._make_combo_box({n: n for n in list_presets()}, "The recipe of settings")
-        for index, name in enumerate(list_presets()):
-            self.preset.setItemData(index, describe_preset(name), Qt.ItemDataRole.ToolTipRole)
-        self.preset.setCurrentText("default")
-        self.device = self._make_combo_box(
-            DEVICE_TEXTS, "Where to compute; automatic prefers a GPU"
-        )
-        self.minutes = QSpinBox()
-        self.minutes.setRange(1, 10_000)
-        self.minutes.setValue(int(get_preferences().train.minutes))
-        self.minutes.setSuffix(" min")
-        arrow_width_px = 60  # pixels that napari's theme gives to them
-        self.minutes.setMinimumWidth(
-            self.minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px
-        )
-        self.minutes.setToolTip(
-            "How long to train, whatever steps the recipe speaks of; you can stop earlier and keep "
-            "the result"
-        )
-        self.init_checkbox = QCheckBox("Initialize from previous run")
-        self.init_checkbox.setToolTip(
-            "Go on from what the previous run learned instead of from scratch"
-        )
-        self.start_button = make_button(
-            "Train",
-            "Train in the background; you can keep working",
-            report_errors(session, self.start),
-        )
-        self.pause_button = make_button(
-            "Pause", "Pause or resume training", report_errors(session, self._toggle_pause)
-        )
-        self.stop_button = make_button(
-            "Stop",
-            "End the training and keep what it learned",
-            report_errors(session, session.stop),
-        )
+        self._build_settings()
+        self._build_buttons()
         self.progress_bar = QProgressBar()
         self.progress_bar.setRange(0, 1000)
         self.status_label = make_plain_label()
@@ -109,7 +70,50 @@ class TrainSection(QWidget):
         self.device_label.setWordWrap(True)
         self.curves = LearningCurves()
         self.history = TrainingHistory(session)
+        self._lay_out()
+        session.project_changed.connect(self._on_project_changed)
+        session.cases_changed.connect(self._refresh)
+        session.runs_changed.connect(self._refresh)
+        session.run_changed.connect(self._on_run_changed)
+        session.event.connect(self._on_event)
+        self._refresh()
 
+    def _build_settings(self) -> None:
+        self.method = self._make_combo_box(
+            METHOD_TEXTS,
+            "All methods except the last also use unlabeled scans.\nDyCON is the default; the "
+            "others are provided for comparison",
+        )
+        self.preset = self._make_combo_box({n: n for n in list_presets()}, "Training settings")
+        for index, name in enumerate(list_presets()):
+            self.preset.setItemData(index, describe_preset(name), Qt.ItemDataRole.ToolTipRole)
+        self.preset.setCurrentText("default")
+        self.device = self._make_combo_box(
+            DEVICE_TEXTS, "Device to train on; Automatic uses a GPU if available"
+        )
+        self.minutes = _make_minutes_box()
+        self.init_checkbox = QCheckBox("Initialize from previous run")
+        self.init_checkbox.setToolTip(
+            "Start from the weights of the previous run instead of from scratch"
+        )
+
+    def _build_buttons(self) -> None:
+        session = self.session
+        self.start_button = make_button(
+            "Train",
+            "Train in the background while you keep working",
+            report_errors(session, self.start),
+        )
+        self.pause_button = make_button(
+            "Pause", "Pause or resume training", report_errors(session, self._toggle_pause)
+        )
+        self.stop_button = make_button(
+            "Stop",
+            "Stop training and save the model",
+            report_errors(session, session.stop),
+        )
+
+    def _lay_out(self) -> None:
         form = QFormLayout()
         form.addRow("Method", self.method)
         preset_row = QHBoxLayout()  # two to a row: a laptop's screen has little height
@@ -133,15 +137,8 @@ class TrainSection(QWidget):
         collapsible.addWidget(self.history)
         layout.addWidget(collapsible)
 
-        session.project_changed.connect(self._on_project_changed)
-        session.cases_changed.connect(self._refresh)
-        session.runs_changed.connect(self._refresh)
-        session.run_changed.connect(self._on_run_changed)
-        session.event.connect(self._on_event)
-        self._refresh()
-
     def build_config(self) -> TrainConfig:
-        """Settings as chosen in the panel."""
+        """Build the configuration from the settings of the panel."""
         init_from = self._find_last_run() if self.init_checkbox.isChecked() else None
         return make_config(
             self.method.currentData(),
@@ -152,7 +149,7 @@ class TrainSection(QWidget):
         )
 
     def start(self) -> None:
-        """Start a run with the chosen settings."""
+        """Start a run with the settings of the panel."""
         self.curves.clear()
         self.status_label.setText("")
         self.session.start_training(self.build_config())
@@ -181,7 +178,7 @@ class TrainSection(QWidget):
             self.session.pause()
 
     def _on_project_changed(self, project: Project | None) -> None:
-        """Show how the newest run went, unless one is at work and tells itself."""
+        """Show the outcome of the newest run, unless a run is active."""
         self.curves.clear()
         self.progress_bar.setValue(0)
         self.status_label.setText("")
@@ -203,7 +200,7 @@ class TrainSection(QWidget):
         self.session.task_runner.submit(last_run.read_history, show_history, lambda _: None)
 
     def _on_run_changed(self, status: RunStatus) -> None:
-        # Most changes are a step's: only a change of phase is worth a look at the disk.
+        # Most changes are training steps; only a change of phase needs reading from disk.
         if status.phase != self._phase:
             self._phase = status.phase
             self._refresh()
@@ -219,7 +216,7 @@ class TrainSection(QWidget):
         elif project.read_only_reason:
             start_blocked_reason = project.read_only_reason or ""
         elif not is_idle:
-            start_blocked_reason = f"run {status.run} is at work"
+            start_blocked_reason = f"run {status.run} is running"
         elif not project.has_labeled_cases():
             start_blocked_reason = "no case is labeled yet"
         set_enabled(self.start_button, start_blocked_reason)
@@ -266,3 +263,14 @@ class TrainSection(QWidget):
         elif isinstance(event, FailedEvent):
             self.progress_bar.setValue(0)
             self.status_label.setText(event.message)
+
+
+def _make_minutes_box() -> QSpinBox:
+    minutes = QSpinBox()
+    minutes.setRange(1, 10_000)
+    minutes.setValue(int(get_preferences().train.minutes))
+    minutes.setSuffix(" min")
+    arrow_width_px = 60  # width that napari's theme adds
+    minutes.setMinimumWidth(minutes.fontMetrics().horizontalAdvance("1000 min") + arrow_width_px)
+    minutes.setToolTip("Maximum training time. You can stop earlier and keep the model")
+    return minutes

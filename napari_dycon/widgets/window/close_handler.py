@@ -1,4 +1,4 @@
-"""What a person who closes the window is asked first, and what is saved before it goes."""
+"""Prompts and saves when the window is closed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from napari_dycon.widgets.dialogs.prompt import show_prompt
 
 
 class CloseHandler(QObject):
-    """Watches the main window of napari, because only it is told to close.
+    """Watches napari's main window, which alone receives the close event.
 
-    Labels are saved before any close. A person who closes the window while a run is at work is
-    asked what becomes of it; a program that closes it is not, and the run goes on.
+    Labels are saved before every close. A user who closes the window during a run is asked whether
+    to stop it; when a program closes the window, the run continues.
 
     Parameters
     ----------
-    on_closed : called once the window has really gone; a close can be cancelled
+    on_closed : called after the window has closed; closing can be cancelled
     """
 
     def __init__(
@@ -36,28 +36,28 @@ class CloseHandler(QObject):
         self._has_warned = False
         self._is_prompting = False
         main_window.installEventFilter(self)
-        # napari tells a person's wish to close (menu, Ctrl+W, Ctrl+Q) from a program's by this
-        # argument, and hands it no further.
+        # napari distinguishes a close by the user (menu, Ctrl+W, Ctrl+Q) from
+        # one by a program only through this argument, which it does not pass on.
         self._original_close: Callable[..., Any] = main_window.close
         main_window.close = self._handle_close
 
     @property
     def is_visible(self) -> bool:
-        """Whether the window is there to be drawn."""
+        """Whether the window is visible and not closing."""
         return not self.is_closing and self.main_window.isVisible()
 
     def uninstall(self) -> None:
-        """Watch no longer."""
+        """Stop watching the window."""
         self.main_window.removeEventFilter(self)
         if self.main_window.__dict__.get("close") == self._handle_close:
             del self.main_window.close
 
     def eventFilter(self, _: QObject, event: QEvent) -> bool:  # noqa: N802 (Qt's name)
-        """Save and ask before the window closes; let go only once it has."""
+        """Save and prompt before the window closes; release it only afterwards."""
         if event.type() == QEvent.Type.Close:
             if self._is_prompting or (event.spontaneous() and self._can_stop_run):
-                # By the window's own button. Nothing waits inside of an event: the session of the
-                # desktop may want to end, and a program may take the window away meanwhile.
+                # By the window's own button. The prompt runs after the event: the desktop
+                # session may end, or a program may remove the window meanwhile.
                 event.ignore()
                 if not self._is_prompting:
                     QTimer.singleShot(0, self._confirm_then_close)
@@ -83,14 +83,15 @@ class CloseHandler(QObject):
 
     @property
     def _can_stop_run(self) -> bool:
-        """Whether there is a run that this window may decide about."""
+        """Whether there is a run that this window may stop."""
         session = self._session
         is_read_only = session.project is not None and bool(session.project.read_only_reason)
         is_controlled_elsewhere = is_read_only or bool(session.run_controller.remote_host)
         return session.status.phase not in ("idle", "stopping") and not is_controlled_elsewhere
 
     def _save_all(self) -> bool:
-        """Save the label; when that fails, refuse the first close, and rescue it at the second."""
+        """Save the label; if that fails, refuse the first close and write a recovery copy at the
+        second."""
         session = self._session
         try:
             session.flush()
@@ -98,7 +99,8 @@ class CloseHandler(QObject):
             if not self._has_warned:
                 self._has_warned = True
                 session.message.emit(
-                    "error", f"Not closed, your last strokes are not saved: {error}"
+                    "error",
+                    f"The window stays open because your last edits could not be saved: {error}",
                 )
                 return False
             try:
@@ -106,24 +108,25 @@ class CloseHandler(QObject):
             except DyconError as rescue_error:
                 session.message.emit(
                     "error",
-                    f"Not closed, your last strokes could not be kept anywhere: {rescue_error}",
+                    "The window stays open because your last edits could not be saved anywhere: "
+                    f"{rescue_error}",
                 )
                 return False
         return True
 
     def _confirm_close(self) -> bool:
-        """Ask what becomes of the run at work; whether the window may close then."""
+        """Ask whether to stop the active run; return whether the window may close."""
         session = self._session
 
         def stop() -> None:
-            if self._can_stop_run:  # it may have ended while it was asked
+            if self._can_stop_run:  # it may have ended during the prompt
                 session.stop()
 
         prompt = UserPrompt(
             "Training is running",
-            f"Run {session.status.run} is being trained. It can continue without this window: open "
-            "the project again, and you see how far it is.",
-            (("Keep training", lambda: None), ("Stop and keep what it learned", stop)),
+            f"Run {session.status.run} is still training. It can continue after this window is "
+            "closed; reopen the project to see its progress.",
+            (("Keep training", lambda: None), ("Stop and save", stop)),
         )
         self._is_prompting = True
         try:

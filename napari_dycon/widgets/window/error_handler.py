@@ -1,8 +1,8 @@
-"""Errors that a slot of ours raises: told in a sentence, with a report saved, never a traceback.
+"""Handling of unexpected errors of this package: one sentence and a saved report, no traceback.
 
-napari shows what no code handles as a notification with a button for its traceback. That is right
-for programmers; here the person gets one sentence, and the programmers the report. Only errors that
-passed through this package are taken over, and only from napari's own handler.
+napari shows unhandled exceptions as a notification with a traceback, which suits programmers. Here
+users get one sentence and a report is saved for programmers. Only errors raised in this package are
+handled, and only in place of napari's own handler.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None]
 
 
 class ErrorHandler:
-    """Stands before napari's handler of errors while a panel is there."""
+    """Replaces napari's exception hook while a panel is open."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -29,7 +29,8 @@ class ErrorHandler:
         self._is_uninstalled = False
 
     def install(self) -> None:
-        """Begin; napari puts its own handler in place when its event loop starts, so after that."""
+        """Install the hook. Call it after napari's event loop has started, which installs napari's
+        own."""
         current_hook = sys.excepthook
         if (
             not self._is_uninstalled
@@ -39,7 +40,7 @@ class ErrorHandler:
             sys.excepthook = self.handle
 
     def uninstall(self) -> None:
-        """Give napari its handler back."""
+        """Restore napari's handler."""
         self._is_uninstalled = True
         if self._previous_hook is not None and sys.excepthook == self.handle:
             sys.excepthook = self._previous_hook
@@ -51,7 +52,7 @@ class ErrorHandler:
         error: BaseException,
         traceback: TracebackType | None = None,
     ) -> None:
-        """Tell of an error of ours in a sentence; hand on everything else."""
+        """Report errors of this package in a sentence; pass on all others."""
         if isinstance(error, Exception) and raised_in_package(traceback):
             self._session.report_error(error)
         elif self._previous_hook is not None:

@@ -25,7 +25,7 @@ __all__ = [
 
 
 def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton:
-    """Push button with a tooltip."""
+    """Create a push button with a tooltip."""
     result = QPushButton(text)
     result.setToolTip(tip)
     result.setProperty("dycon_tip", tip)
@@ -34,17 +34,17 @@ def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton
 
 
 def set_enabled(widget: QWidget, disabled_reason: str | None) -> None:
-    """Enable a control when ``disabled_reason`` is empty; otherwise its tooltip says why it is
-    off."""
+    """Enable a control if ``disabled_reason`` is empty; otherwise show the reason in its
+    tooltip."""
     tip = str(widget.property("dycon_tip") or "")
     widget.setEnabled(not disabled_reason)
     widget.setToolTip(
-        f"{tip}\nNot now: {escape_rich_text(disabled_reason)}" if disabled_reason else tip
+        f"{tip}\nUnavailable: {escape_rich_text(disabled_reason)}" if disabled_reason else tip
     )
 
 
 def make_plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
-    """Label that shows text as it stands: names of anybody in it are no HTML."""
+    """Create a label that shows text literally, without interpreting HTML in names."""
     label = QLabel()
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setText(escape_control_characters(text))
@@ -53,12 +53,12 @@ def make_plain_label(text: str = "", *, wrap: bool = True) -> QLabel:
 
 
 def make_hint_label(text: str) -> QLabel:
-    """Wrapped explanatory text."""
+    """Create a label with wrapped explanatory text."""
     return make_plain_label(text)
 
 
 def make_slider(value: float, tip: str, on_change: Callable[[float], None]) -> QSlider:
-    """Horizontal slider from 0 to 1."""
+    """Create a horizontal slider from 0 to 1."""
     result = QSlider(Qt.Orientation.Horizontal)
     result.setRange(0, 100)
     result.setValue(round(value * 100))

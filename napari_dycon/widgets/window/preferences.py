@@ -1,4 +1,5 @@
-"""What people set in napari's Preferences; the manifest holds names, limits and defaults."""
+"""Settings of the plugin in napari's Preferences; the manifest defines names, limits and
+defaults."""
 
 from __future__ import annotations
 
@@ -8,5 +9,5 @@ from napari.settings import get_plugin_settings
 
 
 def get_preferences() -> Any:
-    """Settings of this plugin: ``annotate``, ``review`` and ``train``."""
+    """Return the settings of this plugin: ``annotate``, ``review`` and ``train``."""
     return get_plugin_settings("napari-dycon")

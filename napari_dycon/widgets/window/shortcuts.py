@@ -31,7 +31,7 @@ NAPARI_SHORTCUTS = (
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A key in napari's spelling, what it does in words, and in code."""
+    """A key in napari's notation, its description and its action."""
 
     key: str
     description: str
@@ -45,14 +45,18 @@ def build_shortcuts(
     review: ReviewSection,
     show_help: Callable[[], None],
 ) -> list[Shortcut]:
-    """Build all shortcuts of the panel, in the order of work."""
+    """Build all shortcuts of the panel, in workflow order."""
     tools, brush, annotation = annotate.tools, annotate.brush, session.annotation
     shortcuts = [
         Shortcut("I", "interpolate the structure between annotated slices", tools.fill_between),
         Shortcut(
             "W", "copy the structure from the previous slice", lambda: tools.copy_neighbor_slice(-1)
         ),
-        Shortcut("Shift-W", "copy it from the next slice", lambda: tools.copy_neighbor_slice(1)),
+        Shortcut(
+            "Shift-W",
+            "copy the structure from the next slice",
+            lambda: tools.copy_neighbor_slice(1),
+        ),
         Shortcut("G", "grow from scribbles", tools.grow_from_scribbles),
         Shortcut(
             "Shift-G",
@@ -88,7 +92,8 @@ def build_shortcuts(
 
 
 def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], session: Session) -> None:
-    """Bind keys to a viewer, or to a layer before its own keys; errors become messages."""
+    """Bind keys to a viewer, or to a layer, where they precede its own keys; report errors as
+    messages."""
     for shortcut in shortcuts:
         action = report_errors(session, shortcut.action)
 
@@ -99,13 +104,13 @@ def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], session:
 
 
 def unbind_shortcuts(viewer: Viewer, shortcuts: list[Shortcut]) -> None:
-    """Give the keys back."""
+    """Remove the key bindings."""
     for shortcut in shortcuts:
         viewer.bind_key(shortcut.key, None, overwrite=True)
 
 
 class ShortcutsDialog(QDialog):
-    """All keys on a page, napari's frequent ones below."""
+    """All shortcuts, with frequent ones of napari beside them."""
 
     def __init__(self, parent: QWidget, shortcuts: list[Shortcut]) -> None:
         super().__init__(parent)
@@ -136,5 +141,5 @@ class ShortcutsDialog(QDialog):
 
 
 def format_key(key: str) -> str:
-    """``Shift-N`` as people write it."""
+    """Format a key for display: ``Shift-N`` becomes ``Shift+N``."""
     return key.replace("Control", "Ctrl").replace("-", "+")

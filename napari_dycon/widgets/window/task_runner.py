@@ -1,7 +1,7 @@
-"""Slow work in superqt's workers, answers on the main thread, progress in the activity dock.
+"""Background tasks in superqt workers, with results on the main thread and progress in the dock.
 
-They are the workers that napari hands out, without napari's list of tasks: that one keeps every
-worker, and with it whatever was read, for as long as the window lives.
+These are the workers that napari uses, without napari's task list, which would keep every worker
+and its results in memory until the window closes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 from napari.utils import progress
 from qtpy.QtCore import QThreadPool, QTimer
-from qtpy.QtWidgets import QApplication, QLabel
 from superqt.utils import GeneratorWorker, WorkerBase, create_worker
 
 from napari_dycon.application.task_runner import errors_as_events
@@ -24,16 +23,16 @@ from napari_dycon.project.runs.events import (
     RegistrationEvent,
     StepEvent,
 )
+from napari_dycon.widgets.layers.napari_internals import slow_spinner
 
 T = TypeVar("T")
 PROGRESS_STEPS = 1000  # steps of a progress bar
-SPINNER_SPEED_PERCENT = 8
 MIN_THREADS = 4
-POLL_MS = 100  # between looks at how far a work is
+POLL_MS = 100  # interval between progress updates
 
 
 class NapariTaskRunner:
-    """Background of a window; ``close`` ends what still follows."""
+    """Runs background tasks of a window; ``close`` stops following them."""
 
     def __init__(self) -> None:
         self._workers: set[WorkerBase[Any]] = set()
@@ -79,13 +78,13 @@ class NapariTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """As ``submit``; a bar in the activity dock shows how far the work is."""
+        """Same as ``submit``, with a progress bar in the activity dock."""
         bar = progress(total=PROGRESS_STEPS, desc=title)
         slow_spinner()
         self._bars.add(bar)
         latest_progress: deque[tuple[int, int, str]] = deque(
             maxlen=1
-        )  # by the thread; the last counts
+        )  # written by the thread; only the latest is shown
         timer = QTimer()
 
         def poll() -> None:
@@ -96,7 +95,7 @@ class NapariTaskRunner:
                 number, total, name = latest_progress.pop()
                 bar.set_description(f"{title}: {name}")
                 bar.update(int(PROGRESS_STEPS * number / max(total, 1)) - bar.n)
-                if bar in self._bars:  # else the work ended meanwhile
+                if bar in self._bars:  # otherwise the task ended meanwhile
                     timer.start()
 
         def close_bar_then(then: Callable[[Any], None]) -> Callable[[Any], None]:
@@ -120,14 +119,14 @@ class NapariTaskRunner:
     def stream(
         self, title: str, events: Iterator[Event], on_event: Callable[[Event], None]
     ) -> Callable[[], None]:
-        """Relay events of an engine process; a bar in the activity dock shows how far it is."""
+        """Relay events of an engine process, with a progress bar in the activity dock."""
         bar = progress(total=PROGRESS_STEPS, desc=title)
         slow_spinner()
         self._bars.add(bar)
 
         def relay() -> Iterator[Event]:
-            # Qt scales pictures in threads of the same pool and waits for them on the main thread:
-            # a thread that follows for hours must not count among the pool's own.
+            # Qt scales images in threads of the same pool and waits for them on the main
+            # thread, so a thread that runs for hours must not occupy the pool.
             pool = QThreadPool.globalInstance()
             pool.releaseThread()
             try:
@@ -135,8 +134,8 @@ class NapariTaskRunner:
             finally:
                 pool.reserveThread()
 
-        # napari's progress bar handles Qt events while it is updated, and so does many a slot: the
-        # next event may arrive before this one is done with, and has to wait its turn.
+        # napari's progress bar and many slots process Qt events, so the next event may
+        # arrive before this one has been handled and has to be queued.
         pending_events: deque[Event] = deque()
         is_handling = False
 
@@ -169,11 +168,11 @@ class NapariTaskRunner:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no thread is at work."""
+        """Whether no thread is running."""
         return not self._workers
 
     def close(self) -> None:
-        """Follow nothing any longer; the engine processes go on by themselves."""
+        """Stop following; the engine processes continue."""
         self._is_closed = True
         for worker in list(self._workers):
             worker.quit()
@@ -181,20 +180,8 @@ class NapariTaskRunner:
             bar.close()
 
 
-def slow_spinner() -> None:
-    """Slow down the spinning sign that napari shows while something is in the activity dock.
-
-    Each of its pictures redraws the whole window with the canvas; without a graphics card that took
-    half a processor core from the training (measured).
-    """
-    for window in QApplication.topLevelWidgets():
-        for label in window.findChildren(QLabel):
-            if (movie := label.movie()) is not None:
-                movie.setSpeed(SPINNER_SPEED_PERCENT)
-
-
 def update_progress(bar: progress, title: str, event: Event) -> None:
-    """Move a bar to where an event says the work is."""
+    """Update a progress bar from an event."""
     if isinstance(event, StepEvent):
         fraction = event.progress
         bar.set_description(f"{title}{_format_remaining(event.remaining_s)}")
@@ -219,7 +206,7 @@ def _format_remaining(remaining_s: float | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as people say them: "45 s", "12 min", "1 h 5 min"."""
+    """Format a duration: "45 s", "12 min", "1 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -71,7 +71,7 @@ def test_filling_changes_the_label_in_view_and_says_how_much(session: Session) -
     session.message.connect(lambda level, text: messages.append((level, text)))
     session.annotation.fill_between([1], axis=0)
     assert (label[8, 6:14, 6:12] == 1).all()
-    assert messages == [("info", "Filling between slices: 560 voxels changed.")]
+    assert messages == [("info", "Interpolating slices: 560 voxels changed.")]
 
 
 def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
@@ -118,13 +118,13 @@ def test_an_answer_for_another_case_is_dropped(
 
 
 def test_errors_of_a_tool_are_reported_and_leave_it_usable(session: Session) -> None:
-    with pytest.raises(UserError, match="nothing to fill"):
+    with pytest.raises(UserError, match="Nothing to interpolate"):
         session.annotation.fill_between([1], axis=0)
-    with pytest.raises(UserError, match="Paint a little of the structure"):
+    with pytest.raises(UserError, match="Paint part of the structure"):
         session.annotation.grow()
-    with pytest.raises(UserError, match="does not show this structure"):
+    with pytest.raises(UserError, match="does not contain this structure"):
         session.annotation.copy_slice(1, 0, 3, 4)
-    with pytest.raises(UserError, match="no slice there"):
+    with pytest.raises(UserError, match="no neighboring slice"):
         session.annotation.copy_slice(1, 0, -1, 0)
     assert session.annotation.operation == ""
 
@@ -176,7 +176,7 @@ def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> Non
     drawing.draw_roi([(z + 5, y - 6, x - 6), (z + 5, y, x + 6)], 0)
     assert drawing.roi is not None
     assert drawing.roi[0] == slice(z - 1, z + 6)
-    with pytest.raises(UserError, match="reaches beyond the scan"):
+    with pytest.raises(UserError, match="extends beyond the scan"):
         drawing.set_roi((slice(0, 999), slice(0, 4), slice(0, 4)))
     session.show_case("scan-3")  # read again
     assert drawing.roi is not None

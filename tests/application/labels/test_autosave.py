@@ -110,7 +110,7 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     both = project.labels.read("scan-3")
     assert (both[5, 5, 5], both[5, 0, 0], both[7, 7, 7]) == (1, 0, 1)
     assert np.array_equal(one.case.label, both)
-    assert "changed in another window too" in reported[-1]
+    assert "changed in another session" in reported[-1]
     assert not one.has_unsaved_changes
 
 
@@ -401,7 +401,7 @@ def test_a_failure_of_one_case_delays_no_save_of_another(
     reported: list[str] = []
     session.message.connect(lambda _, text: reported.append(text))
     session.show_case("scan-4")  # saves the first one
-    assert "The label of scan-3 is saved now; nothing was lost." in reported
+    assert "The label of scan-3 has now been saved; nothing was lost." in reported
     session.case.label[2, 2, 2] = 1
     session.save_label()
     assert project.labels.read("scan-4")[2, 2, 2] == 1

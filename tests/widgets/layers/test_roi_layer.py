@@ -84,7 +84,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     viewer, session, roi = hand.viewer, hand.session, hand.roi
     tools = hand.panel.annotate.tools.roi_controls
     assert tools.draw_button.text() == "Draw region"
-    assert "no box is drawn" in tools.remove_button.toolTip()
+    assert "no region is drawn" in tools.remove_button.toolTip()
     hand.press(Qt.Key.Key_G, SHIFT)
     assert tools.draw_button.isChecked()
     hand.drag((10, 4, 3), (10, 16, 14))
@@ -93,7 +93,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert viewer.layers.selection.active.name == "label"
     layer = roi.layer
     assert layer.metadata["napari_dycon"]["case"] == "scan-3"
-    assert layer.metadata["napari_dycon"]["role"] == "box"
+    assert layer.metadata["napari_dycon"]["role"] == "roi"
     assert tuple(layer.scale) == tuple(viewer.layers["label"].scale)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
     assert viewer.dims.nsteps == hand.panel.session.case.label.shape
@@ -135,7 +135,7 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert roi.is_editing
     hand.press(Qt.Key.Key_Delete)
     assert session.annotation.roi is None
-    hand.qtbot.waitUntil(lambda: "Box" not in viewer.layers, timeout=20_000)
+    hand.qtbot.waitUntil(lambda: "Region" not in viewer.layers, timeout=20_000)
     assert viewer.layers.selection.active.name == "label"
 
 
@@ -168,26 +168,26 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     assert "no rectangle" in hand.panel.message_label.text()
     assert hand.roi.is_editing  # the next drag draws
     hand.press(Qt.Key.Key_G, SHIFT)
-    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
+    hand.qtbot.waitUntil(lambda: "Region" not in hand.viewer.layers, timeout=20_000)
 
 
 def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
     session = hand.session
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
-    hand.viewer.layers.remove("Box")
+    hand.viewer.layers.remove("Region")
     assert session.annotation.roi is None
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
     session.show_case("scan-4")
     hand.qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
-    hand.qtbot.waitUntil(lambda: "Box" not in hand.viewer.layers, timeout=20_000)
+    hand.qtbot.waitUntil(lambda: "Region" not in hand.viewer.layers, timeout=20_000)
     assert session.annotation.roi is None
     assert hand.viewer.layers.selection.active.name == "label"
     session.annotation.set_roi((slice(2, 9), slice(2, 9), slice(2, 9)))  # by a script
-    assert hand.viewer.layers["Box"].metadata["napari_dycon"]["case"] == "scan-4"
+    assert hand.viewer.layers["Region"].metadata["napari_dycon"]["case"] == "scan-4"
     hand.panel.release()  # with a box in place
-    assert "Box" not in hand.viewer.layers
+    assert "Region" not in hand.viewer.layers
 
 
 def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None:
@@ -217,11 +217,11 @@ def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
     hand.drag((10, 5, 5), (10, 13, 12))
     assert hand.session.annotation.roi is not None
     side = manager.right_widget.vm_container.viewer_model
-    assert len(side.layers["Box"].data) == 0
+    assert len(side.layers["Region"].data) == 0
     hand.panel.layers.go_to_slice(11, 0)
     assert len(hand.roi.layer.data) == 1
     hand.session.annotation.set_roi(None)
-    hand.qtbot.waitUntil(lambda: "Box" not in side.layers, timeout=20_000)
+    hand.qtbot.waitUntil(lambda: "Region" not in side.layers, timeout=20_000)
     toggle_views(hand.viewer)
     hand.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
     views.delete_and_cleanup(hand.viewer)

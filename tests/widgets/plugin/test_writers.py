@@ -38,7 +38,7 @@ def known() -> None:
 
 @pytest.fixture
 def oblique(tmp_path: Path) -> Path:
-    """Scan that is turned, with axes right, anterior, inferior and an origin of its own."""
+    """Scan that is rotated, with axes right, anterior, inferior and an origin of its own."""
     affine = np.eye(4)
     affine[:3, :3] = TURN @ np.diag([0.7, 1.1, -2.5])
     affine[:3, 3] = (-31.5, 12.25, 7.125)
@@ -175,7 +175,7 @@ def test_a_name_without_an_ending_gets_one(tmp_path: Path) -> None:
     data = np.eye(4, dtype=np.uint8)[None].repeat(3, 0)
     written = write_labels(str(tmp_path / "mask"), data, {})
     assert written == [str(tmp_path / "mask.nii.gz")]
-    with pytest.raises(UserError, match=r"mask\.nii\.gz is there already"):
+    with pytest.raises(UserError, match=r"mask\.nii\.gz already exists"):
         write_labels(str(tmp_path / "mask"), data, {})
     with pytest.raises(FileFormatError, match=r"ends in one of: \.nii\.gz"):
         write_labels(str(tmp_path / "mask.tif"), data, {})
@@ -196,13 +196,13 @@ def test_the_save_dialog_offers_the_formats() -> None:
     [
         (
             lambda: Image(np.zeros((4, 5, 6)), rotate=(10, 0, 0), name="T1"),
-            "T1 is turned, mirrored",
+            "T1 is rotated, mirrored",
         ),
         (lambda: Image(np.zeros((4, 5, 6)), shear=(0.1, 0, 0)), "sheared"),
         (lambda: Image(np.zeros((4, 5, 6)), scale=(-1, 1, 1)), "mirrored"),
-        (lambda: Labels(np.zeros((4, 5, 6), int), affine=np.eye(4)[[1, 0, 2, 3]]), "is turned"),
-        (lambda: Image(np.zeros((40, 50, 3), np.uint8), rgb=True), r"colors \(RGB\)"),
-        (lambda: Image([np.zeros((8, 8, 8)), np.zeros((4, 4, 4))]), "several sizes"),
+        (lambda: Labels(np.zeros((4, 5, 6), int), affine=np.eye(4)[[1, 0, 2, 3]]), "is rotated"),
+        (lambda: Image(np.zeros((40, 50, 3), np.uint8), rgb=True), r"an RGB image"),
+        (lambda: Image([np.zeros((8, 8, 8)), np.zeros((4, 4, 4))]), "multiscale"),
         (lambda: Image(np.zeros((4, 5))), "is 2D; expected a 3D layer"),
         (lambda: Labels(np.zeros((2, 4, 5, 6), int)), "is 4D; expected a 3D layer"),
     ],
@@ -263,7 +263,7 @@ def test_labels_over_two_scans_in_different_places_are_refused(
     viewer.open(other, plugin=PLUGIN)
     unlike = viewer.add_labels(np.zeros((9, 9, 9), np.uint8), units=("mm",) * 3)
     viewer.layers.selection = {unlike}
-    with pytest.raises(GeometryError, match="lies over scan and over other"):
+    with pytest.raises(GeometryError, match="overlaps scan and other"):
         viewer.layers.save(str(tmp_path / "mask.nii"), selected=True, plugin=PLUGIN)
     like = viewer.add_labels(
         np.zeros(scan.data.shape, np.uint8), scale=scan.scale, units=["mm"] * 3

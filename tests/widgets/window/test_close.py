@@ -52,7 +52,7 @@ def training(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[A
 
 @pytest.mark.parametrize(
     ("answer", "closes", "goes_on"),
-    [("Keep training", True, True), ("Stop and keep what it learned", True, False),
+    [("Keep training", True, True), ("Stop and save", True, False),
      ("Cancel", False, True)],
 )  # fmt: skip
 def test_a_person_who_closes_the_window_decides_about_the_run(
@@ -116,7 +116,7 @@ def test_a_project_in_use_can_be_looked_at(
     session = panel.session
     session.open_project(project.path)
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
-    assert "is open already" in asked[0]
+    assert "is already open" in asked[0]
     session.show_case("scan-0")
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     label = next(layer for layer in viewer.layers if layer.name == "label")
@@ -129,7 +129,7 @@ def test_a_project_in_use_can_be_looked_at(
         panel.annotate.complete_case_button,
     ):
         assert not button.isEnabled()
-        assert "only to look" in button.toolTip()
+        assert "viewing only" in button.toolTip()
     session.show_case("scan-1")
     qtbot.waitUntil(lambda: session.case.id == "scan-1", timeout=20_000)
     assert not label.editable
@@ -147,7 +147,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     assert identity is not None
     psutil.Process(identity.pid).kill()
     qtbot.waitUntil(lambda: session.status.phase == "idle", timeout=30_000)
-    assert any(level == "error" and "ended" in text for level, text in said), said
+    assert any(level == "error" and "terminated" in text for level, text in said), said
     assert "Traceback" not in str(said)
     qtbot.waitUntil(lambda: not panel.task_runner._bars, timeout=20_000)
     assert panel.train.start_button.isEnabled()
@@ -175,7 +175,7 @@ def test_a_label_that_nothing_can_keep_keeps_the_window_open(
     session.message.connect(lambda _, text: said.append(text))
     session.case.label[0] = 1
     main = viewer.window._qt_window
-    for words in ("not saved", "kept anywhere", "kept anywhere"):
+    for words in ("could not be saved", "saved anywhere", "saved anywhere"):
         main.close()
         assert main.isVisible()
         assert words in said[-1]

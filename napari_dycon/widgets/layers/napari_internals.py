@@ -1,0 +1,95 @@
+"""All uses of private parts of napari, for version 0.9, in one place.
+
+napari may change these without notice: an update of napari is checked against this module. Other
+modules use the public names defined here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from napari.layers import Labels
+from qtpy.QtWidgets import QApplication, QLabel
+
+from napari_dycon.core.types import Box, LabelArray
+
+SPINNER_SPEED_PERCENT = 8
+
+
+class NapariTypeMixin:
+    """Reports the type of the napari layer that a class extends.
+
+    napari selects writers and icons by this name, which is otherwise the name of the class.
+    """
+
+    napari_type: ClassVar[str]
+
+    @property
+    def _type_string(self) -> str:
+        return self.napari_type
+
+
+class ExtensibleLabels(NapariTypeMixin, Labels):
+    """Labels layer that exposes painting, editability and undo history to subclasses."""
+
+    napari_type = "labels"
+    is_read_only = False  # subclasses set it before the constructor of napari runs
+
+    def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
+        """Write ``value`` where ``mask`` is set; brush, bucket and polygon all use this method."""
+        return super()._apply_mask_to_data(data, mask, value, region)
+
+    def record_edit(self, region: Box, old_values: LabelArray, new_values: LabelArray) -> None:
+        """Add one step to the undo history."""
+        self._save_history((region, old_values, new_values))
+
+    def clear_history(self) -> None:
+        """Forget all undo and redo steps."""
+        self._staged_history.clear()
+        self._undo_history.clear()
+        self._redo_history.clear()
+
+    @property
+    def finest_painted_spacing(self) -> float:
+        """Smallest voxel size among the axes that the brush paints, in world units."""
+        painted_axes = self._slice_input.order[-self.n_edit_dimensions :]
+        return float(min(abs(self.scale[axis]) for axis in painted_axes))
+
+    def _apply_mask_to_data(self, data: Any, mask: Any, new_label: int, volume_slice: Box) -> Any:
+        return self.paint_mask(data, mask, new_label, volume_slice)
+
+    def _reset_editable(self) -> None:
+        super()._reset_editable()
+        if self.is_read_only:
+            self.editable = False
+
+
+def share_history(source: Labels, target: Labels) -> None:
+    """Let two layers over the same voxels share one undo history."""
+    target._undo_history, target._redo_history = source._undo_history, source._redo_history
+
+
+def get_orthogonal_manager(viewer: Any) -> Any:
+    """Return the manager of napari-orthogonal-views for a viewer; the package is optional."""
+    from napari_orthogonal_views import ortho_view_manager
+
+    return ortho_view_manager._get_manager(viewer)
+
+
+def slow_spinner() -> None:
+    """Slow down the animation that napari shows while the activity dock has tasks.
+
+    Each frame redraws the whole window with the canvas. Without a graphics card that took half a
+    processor core from the training (measured).
+    """
+    for window in QApplication.topLevelWidgets():
+        for label in window.findChildren(QLabel):
+            if (movie := label.movie()) is not None:
+                movie.setSpeed(SPINNER_SPEED_PERCENT)
+
+
+def close_notifications() -> None:
+    """Close the notifications that napari shows over the canvas."""
+    for widget in QApplication.allWidgets():
+        if type(widget).__name__ == "NapariQtNotification":
+            widget.close()
