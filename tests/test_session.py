@@ -132,7 +132,7 @@ def test_a_run_that_dies_is_told_of(session: Session) -> None:
 
 
 def test_errors_reach_the_caller_of_a_script(session: Session) -> None:
-    with pytest.raises(ProjectError, match="There is no folder"):
+    with pytest.raises(ProjectError, match="does not exist"):
         session.open_project("/nowhere/at/all")
     with pytest.raises(UserError, match="no case 'x'"):
         session.show_case("x")

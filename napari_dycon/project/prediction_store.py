@@ -1,4 +1,4 @@
-"""Predictions of a project: ``predictions/RUN/CASE.nii.gz``, maps and metadata beside it."""
+"""Predictions of a project: ``predictions/RUN/CASE.nii.gz``, with maps and metadata."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PredictionStore:
         return self._manifest.folder / "predictions"
 
     def path(self, run_id: str, case_id: str, kind: PredictionKind = "mask") -> Path:
-        """Path of a prediction; ``ProjectError`` where links lead out of the project."""
+        """Return the path of a prediction; ``ProjectError`` if links point outside the project."""
         suffix = "" if kind == "mask" else f"_{kind}"
         name = f"{self._manifest.get_case(case_id).id}{suffix}.nii.gz"
         return ensure_links_within(self._manifest.folder, self._folder / run_id / name)
@@ -68,13 +68,13 @@ class PredictionStore:
     ) -> None:
         """Write arrays ``(D, H, W)`` in RAS+ orientation on the scan's own grid.
 
-        ``reference`` is the case's scan, where it was read already; its voxels are not needed.
+        ``reference`` is the case's scan if it was already read; its voxels are not needed.
         """
         self._manifest.require_writable()
         if reference is None:
             reference = read_grid(self._manifest.folder, self._manifest.get_case(case_id))
         self._runs.get(run_id)  # no folder for a run that does not exist
-        # The mask last: who sees it finds maps of the same prediction.
+        # The mask last, so that its maps exist when it does.
         kinds: tuple[PredictionKind, ...] = ("uncertainty", "disagreement", "mask")
         targets = [self.path(run_id, case_id, kind) for kind in kinds]
         ensure_dir(targets[0].parent, existing_root=self._manifest.folder)
@@ -84,11 +84,11 @@ class PredictionStore:
             io.write_mask(mask, reference=reference, path=files[2])
 
     def metadata_path(self, run_id: str, case_id: str) -> Path:
-        """Path of a case's metadata, wherever links lead; to read them use ``read_metadata``."""
+        """Return the path of a case's metadata, without checking links; see ``read_metadata``."""
         return self._folder / run_id / f"{self._manifest.get_case(case_id).id}.json"
 
     def write_metadata(self, run_id: str, case_id: str, metadata: dict[str, Any]) -> None:
-        """Write what a run computed for a scan, as JSON beside its prediction."""
+        """Write the metadata that a run computed for a scan, as JSON."""
         self._manifest.require_writable()
         self._runs.get(run_id)
         root = self._manifest.folder
@@ -97,7 +97,7 @@ class PredictionStore:
         write_json(path, metadata)
 
     def read_metadata(self, run_id: str, case_id: str) -> dict[str, Any]:
-        """Read what a run computed for a scan; empty when there is nothing."""
+        """Read the metadata that a run computed for a scan; empty if there is none."""
         try:
             path = ensure_links_within(self._manifest.folder, self.metadata_path(run_id, case_id))
             return validate_case_metadata(read_json(path))
@@ -109,7 +109,7 @@ class PredictionStore:
         return [run.id for run in reversed(self._runs.list()) if self._exists(run.id, case_id)]
 
     def newest_run_ids(self) -> dict[str, str]:
-        """Newest run that predicted each case, by case id."""
+        """Return the newest run that predicted each case, by case id."""
         runs = [run.id for run in reversed(self._runs.list())]
         newest: dict[str, str] = {}
         for case in self._manifest.content.cases:
@@ -122,12 +122,12 @@ class PredictionStore:
     def _exists(self, run_id: str, case_id: str) -> bool:
         try:
             return self.path(run_id, case_id).exists()
-        except ProjectError:  # one behind a link out of the project counts as none
+        except ProjectError:  # a prediction behind a link out of the project is ignored
             return False
 
 
 def validate_case_metadata(values: object) -> dict[str, Any]:
-    """Keep what a run can have computed for a scan: its score, and its features."""
+    """Keep the valid metadata of a scan: its uncertainty score and its features."""
     if not isinstance(values, dict):
         return {}
     score, features = values.get("score"), values.get("features")

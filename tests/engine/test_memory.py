@@ -78,7 +78,9 @@ def test_features_normed_over_batches_are_never_computed_twice() -> None:
     while (lower := plan.reduce(config)) is not None:
         plan = lower
     assert plan == MemoryPlan((32, 32, 32), 2, False)
-    with pytest.raises(ConfigError, match=r"activation_checkpointing needs another network\.norm"):
+    with pytest.raises(
+        ConfigError, match=r"activation_checkpointing cannot be used with network\.norm"
+    ):
         make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
@@ -227,8 +229,8 @@ def test_a_run_that_is_too_large_goes_on_smaller(project: Project, card: Card) -
     (told,) = [e["message"] for e in events if e["event"] == "warning"]
     assert told == (
         "This computer has too little memory for this plan, so each step is computed in 2 parts, "
-        "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
-        "voxels now; training goes on."
+        "features are recomputed, which takes a quarter longer and patches are 40×40×44 "
+        "voxels now; training continues."
     )
     run = project.runs.get()
     kept = TrainConfig.from_dict(run.read_config())
@@ -391,5 +393,5 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     assert len(warned) == 1, warned
     (told,) = warned
     assert told.startswith("This computer has too little memory for this plan, so ")
-    assert told.endswith("; training goes on.")
+    assert told.endswith("; training continues.")
     assert load_model(project.runs.get().weights_path).config.batch.accumulation_steps == 2

@@ -107,7 +107,7 @@ def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
     session, told = Session(), []
     session.message.connect(lambda _, text: told.append(text))
     session.open_project(read_only.path)
-    assert any("only shown: its folder cannot be written to" in text for text in told)
+    assert any("only shown: its folder is not writable" in text for text in told)
     session.show_case("scan-0")
     assert session.edit_blocked_reason()
     session.save_label()

@@ -171,7 +171,7 @@ def test_what_is_no_scan_is_refused_in_words(kind: str, words: str, tmp_path: Pa
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileFormatError, match="There is no file"):
+    with pytest.raises(FileFormatError, match="does not exist"):
         read_volume(tmp_path / "nothing.nii.gz")
     with pytest.raises(FileFormatError, match="no DICOM images"):
         read_volume(tmp_path)

@@ -55,7 +55,7 @@ def test_a_label_that_appears_meanwhile_stays(
 ) -> None:
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
     file = project.path / "labels" / "new.nii.gz"
-    with pytest.raises(BusyError, match="appeared at the same moment"):
+    with pytest.raises(BusyError, match="was created at the same time"):
         project.add_cases(
             [scan(tmp_path / "new.nii.gz")],
             labels={"new": label},
@@ -82,7 +82,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
     assert again.labeled_cases() == again.unlabeled_cases() == again.runs.list() == []
     assert Project.is_project(tmp_path / "a" / "b")
     assert not Project.is_project(tmp_path)
-    with pytest.raises(ProjectError, match="is a project already"):
+    with pytest.raises(ProjectError, match="is already a project"):
         Project.create(tmp_path / "a" / "b")
 
 
@@ -145,7 +145,7 @@ def test_an_interrupted_start_leaves_nothing(scans: Path, tmp_path: Path) -> Non
 
 def test_two_files_of_one_name_are_refused(scans: Path, tmp_path: Path) -> None:
     scan(scans / "images" / "scan-0.nii")
-    with pytest.raises(UserError, match=r"holds both scan-0\.nii(\.gz)? and scan-0\.nii"):
+    with pytest.raises(UserError, match=r"contains scan-0\.nii(\.gz)? and scan-0\.nii"):
         create_project(tmp_path / "p", scans / "images")
 
 
@@ -167,7 +167,7 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
     bad.write_text("no scan")
     with pytest.raises(UserError, match=r"bad\.nii\.gz cannot be read"):
         project.add_cases([good, bad])
-    with pytest.raises(LabelError, match=r"drawn\.nii\.gz holds the unknown class 7"):
+    with pytest.raises(LabelError, match=r"drawn\.nii\.gz contains the unknown class 7"):
         project.add_cases([good], labels={"good": label})
     assert tree(project.path) == before
     seen: list[tuple[int, int, str]] = []
@@ -279,7 +279,7 @@ def test_adding_at_the_same_moment_is_told(
     def meanwhile(*_: object) -> None:
         project.add_cases([file], labels={"new": one})
 
-    with pytest.raises(BusyError, match="added new at the same moment"):
+    with pytest.raises(BusyError, match="added new at the same time"):
         other.add_cases([file], labels={"new": none}, progress=meanwhile)
     assert project.labels.read("new").all()
     assert [c.id for c in Project.open(project.path).cases].count("new") == 1
@@ -321,7 +321,7 @@ def test_what_is_no_label_array(project: Project) -> None:
     shape = project.read_image("scan-0").shape
     before = tree(project.path)
     for array, words in (
-        (np.full(shape, 0.5), "holds fractions"),
+        (np.full(shape, 0.5), "contains fractions"),
         (np.full(shape, -1), "unknown class -1"),
         (np.full(shape, 257), "unknown class 257"),
     ):
@@ -341,11 +341,11 @@ def test_classes_can_be_added_and_changed(project: Project) -> None:
     assert Project.open(project.path).classes[1] == ClassInfo(value=2, name="edge", color="#123456")
     for change, words in (
         (lambda: project.add_class("EDGE"), "found twice: edge"),
-        (lambda: project.add_class("  "), r"classes\.2\.name is wrong"),
+        (lambda: project.add_class("  "), r"classes\.2\.name is invalid"),
         (lambda: project.add_class("x", "red"), r"classes\.2\.color is wrong.*found 'red'"),
         (lambda: project.update_class(1, name="edge"), "found twice: edge"),
-        (lambda: project.set_status("scan-0", "done"), r"cases\.0\.status is wrong"),
-        (lambda: project.set_split("scan-0", "test"), r"cases\.0\.split is wrong"),
+        (lambda: project.set_status("scan-0", "done"), r"cases\.0\.status is invalid"),
+        (lambda: project.set_split("scan-0", "test"), r"cases\.0\.split is invalid"),
     ):
         with pytest.raises(ProjectError, match=words) as caught:
             change()
@@ -371,7 +371,7 @@ def test_predictions_are_kept_by_run(project: Project) -> None:
     assert np.array_equal(project.predictions.read(first.id, "scan-0", "uncertainty"), maps[0])
     assert np.array_equal(project.predictions.read(first.id, "scan-0", "disagreement"), maps[1])
     for run_id in ("..", "../../elsewhere", "009-dycon"):
-        with pytest.raises(ProjectError, match="There is no run"):
+        with pytest.raises(ProjectError, match="does not exist"):
             project.predictions.write(run_id, "scan-0", mask, *maps)
     (project.path / "predictions" / "001-dycon.bak").write_text("")
     project.add_class("other")
@@ -418,10 +418,10 @@ def damaged(project: Project, text: str | bytes) -> Path:
     [
         ("", "is not valid JSON"),
         ("[]", "expected a JSON object"),
-        ("{}", "name is wrong: Field required"),
+        ("{}", "name is invalid: Field required"),
         (b"\xff\xfe\x00", "cannot be read"),
-        ('{"schema_version": 2}', "newer version of napari-dycon .schema 2, this one knows 1."),
-        ('{"schema_version": "one", "name": "x"}', "schema_version is wrong"),
+        ('{"schema_version": 2}', "newer version of napari-dycon .schema 2, this one supports 1."),
+        ('{"schema_version": "one", "name": "x"}', "schema_version is invalid"),
     ],
 )
 def test_damage_is_one_line(text: str | bytes, words: str, project: Project) -> None:
@@ -437,14 +437,17 @@ def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
     for changed, words in (
         (good | {"cases": [*good["cases"], twin]}, "every case id must be unique.*scan-1"),
         (good | {"channels": ["a", "b"]}, r"case scan-0 has 1 image.s., but .* 2 channel"),
-        (good | {"classes": [good["classes"][0] | {"value": 255}]}, r"classes\.0\.value is wrong"),
+        (
+            good | {"classes": [good["classes"][0] | {"value": 255}]},
+            r"classes\.0\.value is invalid",
+        ),
         (good | {"cases": [good["cases"][0] | {"split": "test"}]}, "split is wrong.*found 'test'"),
     ):
         with pytest.raises(ProjectError, match=words):
             Project.open(damaged(project, json.dumps(changed)))
     # A change that meets damage writes nothing.
     before = tree(project.path)
-    with pytest.raises(ProjectError, match="split is wrong"):
+    with pytest.raises(ProjectError, match="split is invalid"):
         project.set_status("scan-0", "reviewed")
     assert tree(project.path) == before
 
@@ -455,7 +458,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(project: Project) -> None:
         lambda: project.set_split("scan-0", "validation"),
         lambda: Project.open(project.path),
     ):
-        with pytest.raises(ProjectError, match=r"is gone|There is no folder"):
+        with pytest.raises(ProjectError, match=r"is gone|does not exist"):
             change()
     assert not project.path.exists()
     assert len(Project.open(gone).cases) == 6

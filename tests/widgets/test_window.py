@@ -158,7 +158,7 @@ def test_mistakes_are_notifications_and_buttons_stay_alive(
     session.open_project(tmp_path / "nowhere")
     qtbot.waitUntil(lambda: len(told) == 1, timeout=20_000)
     assert told[0][0] == "error"
-    assert "There is no folder" in told[0][1]
+    assert "does not exist" in told[0][1]
     assert panel.data.open_button.isEnabled()
     assert not panel.train.start_button.isEnabled()
     assert "open a project first" in panel.train.start_button.toolTip()

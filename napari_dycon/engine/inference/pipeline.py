@@ -1,7 +1,7 @@
-"""Read, compute and write items one after the other, with reading and writing in the background.
+"""Three-stage pipeline: items are read, computed and written concurrently.
 
-While an item is computed in the caller's thread, the next one is read and the one before is written
-in a thread each. Only one item is in each of the three stages, so that memory stays bounded.
+While an item is computed in the caller's thread, the next one is read and the previous one is
+written in background threads. Each stage holds one item at a time, which bounds memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ComputingItem(Generic[Item]):
 
 @dataclass(frozen=True)
 class WrittenItem(Generic[Item, Result]):
-    """An item was computed and what came of it is written."""
+    """An item was computed and its result is written."""
 
     item: Item
     result: Result

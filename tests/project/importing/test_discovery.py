@@ -111,18 +111,18 @@ def test_odd_and_unicode_names(tmp_path: Path) -> None:
 
 def test_what_is_wrong_with_a_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty" / "also").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"holds no scans; expected NIfTI files"):
+    with pytest.raises(UserError, match=r"contains no scans; expected NIfTI files"):
         find_scans(tmp_path / "empty", "images")
-    with pytest.raises(UserError, match=r"There is no folder .*none \(for the labels\)"):
+    with pytest.raises(UserError, match=r"Folder .*none \(for the labels\) does not exist"):
         find_scans(tmp_path / "none", "labels")
     file = scan(tmp_path / "file" / "a.nii.gz")
-    with pytest.raises(UserError, match="is a file; expected the folder that the images lie in"):
+    with pytest.raises(UserError, match="is a file; expected the folder of the images"):
         find_scans(file, "images")
     scan(tmp_path / "file" / "a.nii")
-    with pytest.raises(UserError, match=r"holds both a.nii and a.nii.gz, which are both called a;"):
+    with pytest.raises(UserError, match=r"contains a.nii and a.nii.gz, which are both named a;"):
         find_scans(tmp_path / "file", "images")
     scan(tmp_path / "below" / "p1" / "t1.nii.gz")
-    with pytest.raises(UserError, match=r"its subfolders do, such as p1/t1.nii.gz\. .*--channels"):
+    with pytest.raises(UserError, match=r"subfolders do, such as p1/t1.nii.gz\. .*--channels"):
         find_scans(tmp_path / "below", "images")
 
 
@@ -304,7 +304,7 @@ def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> N
     (tmp_path / "flat").mkdir()
     refused("no subfolders with scans", "t1", tmp_path / "flat")
     scan(tmp_path / "flat" / "p1_t1.nii.gz")
-    refused("Expected one folder a patient", "t1,flair", tmp_path / "flat")
+    refused("Expected one folder per patient", "t1,flair", tmp_path / "flat")
 
 
 def test_channels_of_dicom_patients(tmp_path: Path) -> None:
@@ -389,7 +389,9 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
 def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
     save_series(tmp_path / "p1" / "a", values())
     shutil.copytree(tmp_path / "p1" / "a", tmp_path / "p1" / "b")
-    with pytest.raises(UserError, match=r"holds the same series twice, in p1/a and p1/b; expected"):
+    with pytest.raises(
+        UserError, match=r"contains the same series twice, in p1/a and p1/b; expected"
+    ):
         find_scans(tmp_path, "images")
     (tmp_path / "p1" / "b").rename(tmp_path / "p2")
     with pytest.raises(UserError, match=r"twice, in p1/a and p2; expected each"):
@@ -564,7 +566,7 @@ def test_chosen_files_of_a_series_are_one_scan(tmp_path: Path) -> None:
         ("patient", (files[0],)), ("other", (other,)),
     ]  # fmt: skip
     for gone in ("gone.dcm", "gone.nii.gz"):
-        with pytest.raises(FileFormatError, match="There is no file"):
+        with pytest.raises(FileFormatError, match="does not exist"):
             read_scan(scans_from_paths([tmp_path / gone])[0].images, "gone")
 
 

@@ -1,7 +1,7 @@
 """Left atrium 2018.
 
 ``ID/lgemri.nrrd`` and ``ID/laendo.nrrd`` (255 is the atrium), below a folder of the training set;
-those below a testing set beside it are cases without labels.
+those below a testing set are cases without labels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def read_left_atrium(folder: Path) -> Layout | None:
         scans.append((scan, scan.parts[-3].casefold().startswith("test")))
     if not scans:
         return None
-    if all(test for _, test in scans):  # chosen by itself
+    if all(test for _, test in scans):  # the testing set alone was chosen
         scans = [(scan, False) for scan, _ in scans]
     cases = []
     for scan, test in scans:
