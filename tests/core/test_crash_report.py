@@ -154,5 +154,5 @@ for record in notification_manager.records:
     )
     assert done.returncode == 0, done.stderr
     assert "ErrorNotification" not in done.stdout
-    assert "Something unexpected went wrong" in done.stdout
+    assert "An unexpected error occurred" in done.stdout
     assert len(list((own / "reports").iterdir())) == 1

@@ -112,7 +112,7 @@ def test_dicom_segmentations_name_terms_and_nobody(dicom_project: Project, tmp_p
 
 
 def test_dicom_segmentations_need_series(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no DICOM series"):
+    with pytest.raises(UserError, match="is not a DICOM series"):
         export(project, "dicom-seg", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -192,7 +192,7 @@ def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> No
     run = project.runs.create("dycon", {})
     project.predictions.write(run.id, "scan", mask, mask, mask)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
-    with pytest.raises(GeometryError, match="different places"):
+    with pytest.raises(GeometryError, match="their positions differ"):
         export(project, "nifti", tmp_path / "out", ExportOptions(source=what))
 
 
@@ -235,5 +235,5 @@ def test_cases_that_are_no_series_are_left_out_aloud(
     written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=said.append)
     assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
     assert said[-1].startswith(f"{case.id} was left out: ")
-    with pytest.raises(UserError, match=f"{case.id}: .* is no DICOM series"):
+    with pytest.raises(UserError, match=f"{case.id}: .* is not a DICOM series"):
         export(dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(cases=[case.id]))

@@ -308,7 +308,7 @@ def test_a_lock_that_is_held_is_told(project: Project, monkeypatch: pytest.Monke
     monkeypatch.setattr(manifest, "folder_lock", lambda folder: short(folder, 0.05))
     with (
         locks.folder_lock(project.path),
-        pytest.raises(BusyError, match="Another window or command is changing project"),
+        pytest.raises(BusyError, match="Another session or command is changing project"),
     ):
         project.set_split("scan-0", "validation")
     project.set_split("scan-0", "validation")
@@ -342,7 +342,7 @@ def test_classes_can_be_added_and_changed(project: Project) -> None:
     for change, words in (
         (lambda: project.add_class("EDGE"), "found twice: edge"),
         (lambda: project.add_class("  "), r"classes\.2\.name is invalid"),
-        (lambda: project.add_class("x", "red"), r"classes\.2\.color is wrong.*found 'red'"),
+        (lambda: project.add_class("x", "red"), r"classes\.2\.color is invalid.*found 'red'"),
         (lambda: project.update_class(1, name="edge"), "found twice: edge"),
         (lambda: project.set_status("scan-0", "done"), r"cases\.0\.status is invalid"),
         (lambda: project.set_split("scan-0", "test"), r"cases\.0\.split is invalid"),
@@ -441,7 +441,10 @@ def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
             good | {"classes": [good["classes"][0] | {"value": 255}]},
             r"classes\.0\.value is invalid",
         ),
-        (good | {"cases": [good["cases"][0] | {"split": "test"}]}, "split is wrong.*found 'test'"),
+        (
+            good | {"cases": [good["cases"][0] | {"split": "test"}]},
+            "split is invalid.*found 'test'",
+        ),
     ):
         with pytest.raises(ProjectError, match=words):
             Project.open(damaged(project, json.dumps(changed)))

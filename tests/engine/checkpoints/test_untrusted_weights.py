@@ -133,7 +133,7 @@ def arrays(path: Path, thing: object) -> None:
         (object_array, r"of Python objects \(a pickle\)"),
         (lambda p, t: np.save(p.open("wb"), np.zeros(3)), "is a NumPy file"),
         (lambda p, t: p.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), "an HDF5 file"),
-        (lambda p, t: p.write_bytes(b"\x1f\x8b" + bytes(99)), "packed with gzip"),
+        (lambda p, t: p.write_bytes(b"\x1f\x8b" + bytes(99)), "compressed with gzip"),
         (lambda p, t: p.write_bytes(b"version https://git-lfs.github.com/spec/v1\n"), "Git LFS"),
         (lambda p, t: p.write_bytes(b"<!DOCTYPE html><html></html>"), "a web page"),
         (lambda p, t: p.write_bytes(b""), "cannot be read as weights"),
@@ -278,9 +278,9 @@ def test_misleading_headers_are_refused(
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (b'{"a": 1, "a": 1}', "stands twice"),
+        (b'{"a": 1, "a": 1}', "occurs twice"),
         (b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}", "nested too deeply"),
-        (b'{"a": NaN}', "no number of JSON"),
+        (b'{"a": NaN}', "not a JSON number"),
         (b'{"a"', "its header is not valid JSON"),
         (b'{"\xff": 1}', "its header is not valid JSON"),
     ],
@@ -430,9 +430,9 @@ def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
         (b"[]", "it is no JSON object"),
         (b"{" * 10**5, "nested too deeply|cannot be read"),
         (b'{"a": ' * 30_000 + b"1" + b"}" * 30_000, "nested too deeply"),
-        (b'{"steps": 1, "steps": 2}', "stands twice"),
+        (b'{"steps": 1, "steps": 2}', "occurs twice"),
         (b'{"steps": ' + b"9" * 10_000 + b"}", "cannot be read"),
-        (b'{"a": "' + b"x" * 2**20 + b'"}', "the most it can have"),
+        (b'{"a": "' + b"x" * 2**20 + b'"}', "more than the maximum"),
         (b"\xff\xfe", "cannot be read"),
     ],
 )

@@ -226,7 +226,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
     code, out, err = run("predict", moved.path, *folders, "--json")
     assert code == 0
     assert [json.loads(line)["event"] for line in out.splitlines()].count("predicted") == 4
-    assert "nowhere.nii says nothing of its orientation" in err.replace("\n", " ")
+    assert "nowhere.nii does not specify its orientation" in err.replace("\n", " ")
     code, _, err = run(
         "predict", moved.path, "--images", moved.path.parent / "images",
         "--out", moved.path.parent / "images",
@@ -457,7 +457,9 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     affine = shifted.affine.copy()
     affine[:3, 3] += 5
     save_nifti(tmp_path / "labels" / "p1.nii.gz", np.asarray(shifted.dataobj), affine)
-    with pytest.raises(GeometryError, match=r"Label p1.nii.gz does not fit .*different places"):
+    with pytest.raises(
+        GeometryError, match=r"Label p1.nii.gz does not fit .*their positions differ"
+    ):
         create_project(tmp_path / "q", tmp_path / "in", tmp_path / "labels")
 
 
