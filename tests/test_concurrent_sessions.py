@@ -92,11 +92,11 @@ def test_a_person_is_offered_to_look_only(
     assert session.project is not None
     assert session.project.read_only_reason
     session.show_case("scan-0")
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         session.set_label(np.ones_like(session.require_case().label))
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         session.set_case_status("scan-0", "unlabeled")
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         session.start_training()
     assert len(list_open_sessions(project.path)) == 1  # who looks on is in nobody's way
     question.choices[1][1]()
@@ -235,7 +235,7 @@ def test_looking_changes_nothing(project: Project, other_process: subprocess.Pop
     before = sorted((project.path / FOLDER).iterdir())
     Session().open_project(project.path, read_only=True)
     assert sorted((project.path / FOLDER).iterdir()) == before
-    with pytest.raises(ProjectError, match="only shown"):
+    with pytest.raises(ProjectError, match="is read-only"):
         list(
             train(
                 Project.open(project.path, read_only_reason="of a test"), make_config("supervised")

@@ -128,7 +128,7 @@ def test_a_run_that_dies_is_told_of(session: Session) -> None:
     session.message.connect(lambda _, text: told.append(text))
     session.start_training(make_config("dycon", **TINY), init_from="999-none")
     session.wait(60)
-    assert "no run '999-none'" in told[-1]
+    assert "'999-none' does not exist" in told[-1]
 
 
 def test_errors_reach_the_caller_of_a_script(session: Session) -> None:

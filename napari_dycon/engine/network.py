@@ -82,6 +82,7 @@ class ProjectionHead(nn.Module):
         self.spread = nn.InstanceNorm3d(dim, affine=False)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Compute embeddings of bottleneck features ``(B, C, d, h, w)``."""
         features = self.aspp(features)
         features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
         return F.normalize(
@@ -103,6 +104,7 @@ class FullResolutionHead(nn.Module):
         )
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        """Compute logits from half-resolution features and the image."""
         features = crop_to_reference(self.up(features), image)
         logits: Tensor = self.layers(torch.cat([features, image], dim=1))
         return logits

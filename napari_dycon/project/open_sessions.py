@@ -161,4 +161,4 @@ def _get_user_name() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):  # no user name, as in some containers
-        return "somebody"
+        return "unknown user"

@@ -229,7 +229,7 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
         ("a list of numbers such as [1,1]", ["--set", "network.filters=8,16,32"]),
         ("true or false", ["--set", "augmentation.enabled=False"]),
         ("Did you mean optimizer.learning_rate", ["--set", "learningrate=0.1"]),
-        ("no run 'x'", ["--resume", "x"]),
+        ("Run 'x' does not exist", ["--resume", "x"]),
     ):
         code, _, err = run("train", tmp_path / "p", *arguments)
         assert code == 2

@@ -171,7 +171,7 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     )
     assert (row["label"], row["hd95_mm"], row["asd_mm"]) == ("in part", "", "")
     assert float(row["label_ml"]) == pytest.approx(int(label[middle].sum()) * 1.8 / 1000)
-    assert "counts only where somebody annotated" in page.text
+    assert "counts only in annotated voxels" in page.text
     assert "Learned from 1 box" in page.text  # scan-1 alone
 
     sparse[middle] = 0  # annotated, and nothing of the structure in it
@@ -305,7 +305,7 @@ def test_what_a_run_learned_from_includes_what_it_went_on_from(project: Project)
 
 
 def test_mistakes_are_said(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match="no run 'nobody'"):
+    with pytest.raises(ProjectError, match="Run 'nobody' does not exist"):
         write_report(project, tmp_path / "out", run="nobody")
     with pytest.raises(UserError, match="no case 'scan-77'"):
         write_report(project, tmp_path / "out", cases=["scan-77"])

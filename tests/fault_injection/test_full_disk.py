@@ -124,7 +124,7 @@ def test_a_read_only_project_can_be_looked_at_and_exported(
     ):
         code, _, said = run(*command)
         assert code == 2
-        assert "Read-only" in said or "cannot be written to" in said
+        assert "Read-only" in said or "is not writable" in said
         assert "Traceback" not in said
 
 

@@ -224,7 +224,6 @@ def _predict_scans(
     on_error: OnError | None,
 ) -> Iterator[Event]:
     """Predict scans while the next one is read and the previous one is written."""
-
     reports_progress = progress is not None
     progress = progress or PredictionProgress(len(items))
 

@@ -77,8 +77,8 @@ class Stepper:
     ----------
     student, teacher, optimizer : updated in place
     device, dtype : where and in which precision losses are computed
-
-        it; needs a fused optimizer. By default on CUDA.
+    is_deferred : whether the device decides if a step is skipped, without the host waiting for it;
+        requires a fused optimizer; by default on CUDA
     """
 
     def __init__(

@@ -255,8 +255,8 @@ def _find_series(folder: Path) -> list[Scan]:
             if other != subfolder:
                 raise UserError(
                     f"{folder} contains the same series twice, in {other} and {subfolder}; "
-                    "expected each scan once, since a copy would be counted as another patient. Move one "
-                    "away."
+                    "expected each scan once, since a copy would be counted as another "
+                    "patient. Move one away."
                 )
         groups[subfolder.parts[0] if subfolder.parts else folder.absolute().name].append(series)
     scans = []

@@ -239,7 +239,7 @@ def setting(header: dict[str, Any], **changes: Any) -> None:
             "filters is 1000000000; expected 1 to 1,024",
         ),
         (lambda h: setting(h, **{"network.filters": [4] * 10**4}), "expected at most 8"),
-        (lambda h: setting(h, **{"network.filters": None}), "its filters, patch and spacing are missing"),
+        (lambda h: setting(h, **{"network.filters": None}), "its filters, patch and spacing"),
         (lambda h: setting(h, **{"network.filters": [0, 8, 8]}), "filters is 0"),
         (
             lambda h: setting(h, **{"batch.patch_size": [10**6] * 3}),
@@ -250,7 +250,7 @@ def setting(header: dict[str, Any], **changes: Any) -> None:
             lambda h: setting(h, **{"network.projection_hidden": 10**9}),
             "projection_hidden is 1000000000",
         ),
-        (lambda h: setting(h, **{"network.projection_dim": 10**5000}), "digits|damaged|its description"),
+        (lambda h: setting(h, **{"network.projection_dim": 10**5000}), "digits|damaged|description"),
         (lambda h: setting(h, **{"preprocessing.spacing": [0, 1, 1]}), "spacing is 0"),
         (
             lambda h: setting(h, **{"optimizer.learning_rate": 10**400}),

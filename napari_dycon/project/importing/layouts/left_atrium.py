@@ -14,8 +14,10 @@ from napari_dycon.project.importing.layouts.layout import Layout, LayoutCase
 def read_left_atrium(folder: Path) -> Layout | None:
     """Read a dataset of this layout; ``None`` if the folder has another one."""
     scans = [(scan, False) for scan in sorted(folder.glob("*/lgemri.nrrd"))]
-    for scan in sorted(folder.glob("*/*/lgemri.nrrd")):
-        scans.append((scan, scan.parts[-3].casefold().startswith("test")))
+    scans += [
+        (scan, scan.parts[-3].casefold().startswith("test"))
+        for scan in sorted(folder.glob("*/*/lgemri.nrrd"))
+    ]
     if not scans:
         return None
     if all(test for _, test in scans):  # the testing set alone was chosen
