@@ -76,12 +76,12 @@ def _print_version(value: bool) -> None:
 
 
 @app.callback()
-def root(
+def root(  # noqa: D103 - a docstring would replace the help text of the program
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
-) -> None:  # noqa: D103 - a docstring would replace the help text of the program
+) -> None:
     pass
 
 
