@@ -1,21 +1,21 @@
-"""The whole tree of errors, in one place.
+"""Exception classes of the package.
 
-Everything this package raises on purpose derives from :class:`DyconError`, so that a window or a
-command can show one line instead of a traceback. A message says what was found, what was expected
-and what to do about it. None of them derives from ``RuntimeError``: superqt's background workers
-swallow that one.
+All exceptions that this package raises on purpose derive from :class:`DyconError`, so that the
+window or a command can show one line instead of a traceback. A message contains what was found,
+what was expected and what to do. None of them derives from ``RuntimeError``, which superqt's
+background workers ignore.
 
 ::
 
     DyconError
-    ├── UserError            a person can mend it; exit code 2
+    ├── UserError            the user can correct it; exit code 2
     │   ├── ProjectError     the project folder: missing, damaged, newer, read-only
     │   ├── FileFormatError  a scan or label file that cannot be read as one
     │   ├── GeometryError    grids that do not fit each other or are unusable
-    │   │   └── IrregularSlicesError   slices that only fit an even grid when they are resampled
+    │   │   └── IrregularSlicesError   slices that need resampling to a regular grid
     │   ├── LabelError       label values that do not fit the project's classes
     │   ├── ConfigError      settings that are unknown or out of range
-    │   └── BusyError        somebody else is using it at this moment
+    │   └── BusyError        in use by another process
     └── EngineError          training or prediction failed; exit code 1
 """
 
@@ -29,13 +29,13 @@ class DyconError(Exception):
 
 
 class UserError(DyconError):
-    """Something a person can mend: an input, a setting, a folder."""
+    """An error that the user can correct: an input, a setting, a folder."""
 
     exit_code = 2
 
 
 class ProjectError(UserError):
-    """The project folder is missing, damaged, too new, or cannot be written."""
+    """The project folder is missing, damaged, of a newer version, or not writable."""
 
 
 class FileFormatError(UserError):
@@ -43,16 +43,16 @@ class FileFormatError(UserError):
 
 
 class GeometryError(UserError):
-    """Two grids do not fit each other, or one cannot be used."""
+    """Two grids do not match, or one is invalid."""
 
 
 class IrregularSlicesError(GeometryError):
-    """Slices of a series are uneven, missing or tilted; reading may resample them if asked to.
+    """Slices of a series are irregular, missing or tilted; reading can resample them.
 
     Attributes
     ----------
-    finding : what was found, without a full stop
-    advice : what was expected and what to do, as whole sentences
+    finding : the finding, without a full stop
+    advice : the expectation and the action, as complete sentences
     """
 
     def __init__(self, finding: str, advice: str) -> None:
@@ -65,7 +65,7 @@ class IrregularSlicesError(GeometryError):
 
 
 class LabelError(UserError):
-    """Label values do not fit the classes of the project."""
+    """Label values do not match the classes of the project."""
 
 
 class ConfigError(UserError):
@@ -73,7 +73,7 @@ class ConfigError(UserError):
 
 
 class BusyError(UserError):
-    """Another window or command is using this project at the moment."""
+    """Another session or command is currently using the project."""
 
 
 class EngineError(DyconError):

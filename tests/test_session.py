@@ -128,11 +128,11 @@ def test_a_run_that_dies_is_reported(session: Session) -> None:
     session.message.connect(lambda _, text: reported.append(text))
     session.start_training(make_config("dycon", **TINY), init_from="999-none")
     session.wait(60)
-    assert "no run '999-none'" in reported[-1]
+    assert "'999-none' does not exist" in reported[-1]
 
 
 def test_errors_reach_the_caller_of_a_script(session: Session) -> None:
-    with pytest.raises(ProjectError, match="There is no folder"):
+    with pytest.raises(ProjectError, match="does not exist"):
         session.open_project("/nowhere/at/all")
     with pytest.raises(UserError, match="no case 'x'"):
         session.show_case("x")

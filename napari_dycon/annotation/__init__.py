@@ -1,5 +1,5 @@
-"""What makes labeling fast: filling between slices, growing from strokes, tidying.
+"""Annotation algorithms: slice interpolation, random walker, morphology.
 
-Arrays in, arrays out: canonical labels ``(D, H, W)`` of uint8 with 255 where nobody annotated. No
-Qt, no torch; every function returns a new label, so that a caller can make one undo step of it.
+Functions take and return canonical labels, uint8 ``(D, H, W)``, 255 in unannotated voxels. No Qt or
+torch; every function returns a new label, so that each call can be one undo step.
 """

@@ -1,4 +1,4 @@
-"""Which slices of a scan are annotated: the map that sparse labeling needs."""
+"""Annotated fraction of the slices of a scan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from napari_dycon.core.types import UNANNOTATED, LabelArray
 
 
 def annotated_fraction(label: LabelArray, axis: int) -> npt.NDArray[np.float64]:
-    """Share of annotated voxels of every slice across an axis, 0 to 1."""
+    """Compute the fraction of annotated voxels in every slice across an axis."""
     other_axes = tuple(a for a in range(3) if a != axis)
     fractions: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=other_axes)
     return fractions

@@ -1,8 +1,8 @@
-"""Filling between annotated slices by their shapes.
+"""Shape-based interpolation between annotated slices (Raya and Udupa, 1990).
 
-Shape-based interpolation (Raya and Udupa, 1990): the signed distances to two outlines are mixed in
-the slices between them, and what is positive lies inside. Where both slices show one piece, the
-pieces are moved onto each other first, so that a structure running obliquely is not lost halfway.
+The signed distances to two outlines are interpolated in the slices between them; positive values
+are inside. If both slices have a single connected component, the components are first aligned, so
+that oblique structures are preserved.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from napari_dycon.core.boxes import bounding_box
 from napari_dycon.core.types import UNANNOTATED, LabelArray
 
 Distances = npt.NDArray[np.float32]
-MARGIN_VOXELS = 2  # voxels around two outlines in which is computed
+MARGIN_VOXELS = 2  # margin around the outlines
 
 
 def fill_between(
@@ -26,17 +26,17 @@ def fill_between(
 ) -> tuple[LabelArray, int]:
     """Fill the slices between annotated ones; returns the new label and how many slices it filled.
 
-    Only voxels that nobody annotated are written, never another structure or background that was
-    painted. Slices count as annotated where they show the structure, and where every voxel of
-    them is annotated. Between two complete slices of which all structures are among ``values``, the
-    rest becomes background, so that the filled slices are complete too.
+    Only unannotated voxels are written, never other structures or painted background. A slice
+    counts as annotated if it contains the structure, or if all of its voxels are annotated. Between
+    two complete slices whose structures are all among ``values``, the rest becomes background, so
+    that the filled slices are complete as well.
 
     Parameters
     ----------
-    label : (D, H, W), 255 where nobody annotated
+    label : (D, H, W), 255 in unannotated voxels
     values : structures to fill
-    axis : across whose slices
-    spacing : in mm, of the three axes
+    axis : axis across the slices
+    spacing : voxel size in mm
     """
     result = label.copy()
     slices = np.moveaxis(result, axis, 0)  # a view
@@ -73,7 +73,7 @@ def fill_between(
 
 
 def copy_slice(label: LabelArray, value: int, axis: int, source: int, target: int) -> LabelArray:
-    """Copy a structure from one slice into what nobody annotated in another."""
+    """Copy a structure from one slice to the unannotated voxels of another."""
     result = label.copy()
     slices = np.moveaxis(result, axis, 0)
     free = slices[target] == UNANNOTATED
@@ -84,7 +84,7 @@ def copy_slice(label: LabelArray, value: int, axis: int, source: int, target: in
 def _is_closed_gap(
     number: int, is_complete: npt.NDArray[np.bool_], slices: LabelArray, values: Sequence[int]
 ) -> bool:
-    """Whether the next complete slices on both sides show no structure but ``values``."""
+    """Check that the next complete slices on both sides contain no structure but ``values``."""
     before, after = np.flatnonzero(is_complete[:number]), np.flatnonzero(is_complete[number + 1 :])
     if not len(before) or not len(after):
         return False
@@ -95,7 +95,7 @@ def _is_closed_gap(
 def _interpolate_sdf(
     first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], steps: int, spacing: Sequence[float]
 ) -> list[Distances]:
-    """Mixed signed distances of ``steps - 1`` slices between two outlines, each (H, W)."""
+    """Interpolate signed distances of ``steps - 1`` slices between two outlines, each (H, W)."""
     box = bounding_box(first | last, MARGIN_VOXELS)
     assert box is not None
     one, two = first[box], last[box]
@@ -114,7 +114,7 @@ def _interpolate_sdf(
 
 
 def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Distances:
-    """Distance to the mask's border in the spacing's unit: positive inside, negative outside."""
+    """Compute the distance to the mask's border: positive inside, negative outside."""
     half = 0.5 * min(spacing)  # the border runs between voxels
     inner = ndimage.distance_transform_edt(mask, sampling=spacing)
     outer = ndimage.distance_transform_edt(~mask, sampling=spacing)
@@ -125,7 +125,7 @@ def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Di
 def _centroid_shift(
     one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """How far the piece moves from one slice to the other; nothing where there are several."""
+    """Compute the shift of a single component between slices; zero if there are several."""
     if ndimage.label(one)[1] != 1 or ndimage.label(two)[1] != 1:
         return np.zeros(2)
     shift: npt.NDArray[np.float64] = np.subtract(

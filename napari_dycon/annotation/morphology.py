@@ -1,7 +1,7 @@
-"""Tidying a structure: smooth its surface, fill its holes, keep its largest piece.
+"""Morphological post-processing: smoothing, hole filling, largest connected component.
 
-None of these writes over another structure. What a structure gives up becomes background; what
-it gains may have been background or not annotated before.
+Other structures are never overwritten. Removed voxels become background; added voxels were
+background or unannotated.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from napari_dycon.core.types import UNANNOTATED, LabelArray, Mask
 
 
 def smooth(label: LabelArray, value: int, spacing: Sequence[float], sigma_mm: float) -> LabelArray:
-    """Smooth a structure's surface with a Gaussian of ``width_mm`` (standard deviation).
+    """Smooth a structure's surface with a Gaussian of standard deviation ``sigma_mm``.
 
-    Its volume stays about the same: the threshold that keeps it is chosen.
+    The threshold is chosen so that the volume stays about the same.
     """
     sigma = [sigma_mm / s for s in spacing]
 
@@ -34,7 +34,7 @@ def smooth(label: LabelArray, value: int, spacing: Sequence[float], sigma_mm: fl
 
 
 def fill_holes(label: LabelArray, value: int) -> LabelArray:
-    """Fill what a structure encloses on all sides and nobody gave to another one."""
+    """Fill the holes of a structure, except voxels of other structures."""
 
     def fill_mask(mask: Mask) -> Mask:
         filled: Mask = ndimage.binary_fill_holes(mask)
@@ -44,7 +44,7 @@ def fill_holes(label: LabelArray, value: int) -> LabelArray:
 
 
 def keep_largest_component(label: LabelArray, value: int) -> LabelArray:
-    """Keep the largest connected piece (26 neighbors) of a structure."""
+    """Keep the largest connected component (26 neighbors) of a structure."""
 
     def select_largest(mask: Mask) -> Mask:
         pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
@@ -59,7 +59,7 @@ def keep_largest_component(label: LabelArray, value: int) -> LabelArray:
 def _apply_to_structure(
     label: LabelArray, value: int, operation: Callable[[Mask], Mask], margin: Sequence[int]
 ) -> LabelArray:
-    """Apply a change of a mask in the box of the structure; other structures stay as they are."""
+    """Apply a mask operation in the box of a structure; other structures are unchanged."""
     result = label.copy()
     box = bounding_box(label == value, margin)
     if box is None:

@@ -1,10 +1,9 @@
-"""Growing structures from strokes inside a box, by a random walk.
+"""Random walker segmentation from scribbles inside a box (Grady, 2006; scikit-image's solver).
 
-Every voxel gets the structure whose stroke a random walker starting there reaches first most
-likely, where steps between voxels of different gray values are unlikely (Grady, 2006; the solver is
-scikit-image's). A box of more than ``MAX_SUPERVOXELS`` voxels is solved on a coarser grid. A small
-stroke in a large structure loses to all the background around it: strokes should fill a good part
-of a slice or two.
+Every voxel gets the structure whose scribble a random walker starting there most likely reaches
+first, where steps between voxels of different intensities are unlikely. A box of more than
+``MAX_SUPERVOXELS`` voxels is solved on a coarser grid. Scribbles should cover a good part of one or
+two slices, since a small scribble in a large structure is outweighed by the background.
 """
 
 from __future__ import annotations
@@ -61,11 +60,10 @@ def grow(
     box: Box,
     spacing: Sequence[float],
 ) -> GrowResult:
-    """Grow all structures inside a box; only unannotated voxels are written.
+    """Segment all structures inside a box from scribbles; only unannotated voxels are written.
 
-    What is outside the box counts as background, and so do the box's outermost voxels where
-    nobody painted and that are not as bright as the strokes: a structure may be larger than the
-    box.
+    Voxels outside the box count as background, and so do unannotated voxels on its faces, unless
+    their intensity is that of the scribbles: a structure may be larger than the box.
 
     Parameters
     ----------
@@ -120,10 +118,9 @@ def refine_to_edges(
 ) -> LabelArray:
     """Let what was filled between slices far apart follow the scan.
 
-    Within ``REFINE_MARGIN_MM`` of a border of what was filled, the scan decides; everything else
-    counts as
-    strokes. Where annotated slices are closer than ``MIN_GAP_MM`` their shapes know better than
-    edges, and nothing changes.
+    Voxels within ``REFINE_MARGIN_MM`` of a border of the filled region are segmented again; all
+    others count as scribbles. Between slices closer than ``MIN_GAP_MM``, interpolation is more
+    accurate than edges, and nothing changes.
 
     Parameters
     ----------
@@ -181,7 +178,7 @@ def _choose_downsampling(shape: Sequence[int], spacing: Sequence[float]) -> tupl
 
 
 def _split_blocks(array: npt.NDArray[Any], factor: Sequence[int]) -> npt.NDArray[Any]:
-    """``(d, h, w, voxels of a cell)``; the last cells are filled up by repeating the edge."""
+    """Split into blocks ``(d, h, w, voxels of a block)``; edges are repeated as padding."""
     pad = [(0, -n % f) for n, f in zip(array.shape, factor, strict=True)]
     padded = np.pad(array, pad, mode="edge")
     split = [side for n, f in zip(padded.shape, factor, strict=True) for side in (n // f, f)]
@@ -190,7 +187,7 @@ def _split_blocks(array: npt.NDArray[Any], factor: Sequence[int]) -> npt.NDArray
 
 
 def _downsample_seeds(label: LabelArray, factor: Sequence[int]) -> LabelArray:
-    """The stroke in each cell, the thinner kind first, so that none is lost; 255 without any."""
+    """Downsample the scribbles, the thinner kind first, so that none is lost; 255 without any."""
     blocks = _split_blocks(label, factor)
     seeds = np.full(blocks.shape[:3], UNANNOTATED, np.uint8)
     counts = {int(v): int((label == v).sum()) for v in np.unique(label) if v != UNANNOTATED}

@@ -89,13 +89,13 @@ def update_box(box: Box, rectangle: Box, axis: int) -> Box:
 
 
 def with_slice_extent(box: Box, axis: int, start: int, stop: int) -> Box:
-    """The same box, from ``start`` to before ``stop`` across an axis."""
+    """Return the same box, from ``start`` to before ``stop`` across an axis."""
     d, h, w = (slice(start, stop) if a == axis else span for a, span in enumerate(box))
     return d, h, w
 
 
 def _find_first_stroke(slices: npt.NDArray[np.uint8]) -> int | None:
-    """Number of the first slice that shows a structure."""
+    """Find the first slice that contains a structure."""
     for number, values in enumerate(slices):
         if ((values > 0) & (values != UNANNOTATED)).any():
             return number

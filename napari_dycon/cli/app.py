@@ -1,7 +1,7 @@
-"""The ``napari-dycon`` command: what the window does, for scripts and machines without a display.
+"""The ``napari-dycon`` command line program, for scripts and machines without a display.
 
 Results go to standard output (with ``--json`` as JSON), everything else to standard error. Exit
-code 0 is success, 2 a user's mistake reported in one line, 1 a failure.
+code 0 is success, 2 a user error and 1 a failure, both reported in one line.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ INTERRUPT_EXIT_CODE = 130  # as shells number it
 
 app = typer.Typer(
     name="napari-dycon",
-    help="Annotate 3D scans, train DyCON on them, see where it is unsure.",
+    help="Annotate 3D scans, train DyCON on them, and review its uncertainty.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -60,7 +60,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except BrokenPipeError:
         sys.exit(1)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every failure becomes one line
         # typer's own usage errors carry a message and the exit code 2.
         if hasattr(error, "format_message"):
             print_status(error.format_message())
@@ -76,7 +76,7 @@ def _print_version(value: bool) -> None:
 
 
 @app.callback()
-def root(
+def root(  # noqa: D103 - a docstring would replace the help text of the program
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),

@@ -52,6 +52,7 @@ class StatusPrinter:
         self._last_printed = time.monotonic()
 
     def __call__(self, text: str) -> None:
+        """Print a line unless one was printed recently or a bar is drawn."""
         if not is_interactive() and time.monotonic() - self._last_printed > STATUS_INTERVAL_S:
             self._last_printed = time.monotonic()
             print_status(text)

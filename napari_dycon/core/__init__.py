@@ -1,5 +1,5 @@
-"""What every other package builds on; knows nothing of images or projects.
+"""Basic utilities of all other packages, independent of images and projects.
 
-Atomic files and locks, safe reading of untrusted files, liveness of processes, crash reports,
-escaping of text, colormaps.
+Atomic files and locks, reading of untrusted files, liveness of processes, crash reports, escaping
+of text, colormaps.
 """

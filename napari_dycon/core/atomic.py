@@ -1,7 +1,7 @@
-"""Write files atomically: each is whole or not there at all.
+"""Atomic writing of files.
 
-Write beside the target, flush to the disk, rename: a reader sees the old file or the new one, never
-half of one.
+Data is written to a temporary file, flushed to the disk and renamed: a reader sees the old file or
+the new one, never a partial one.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import Any
 
 from napari_dycon.errors import ProjectError
 
-RENAME_TIMEOUT_S = 3.0  # seconds
-MISSING_FOLDER_MESSAGE = "The folder {} is gone. Plug its drive in, or look where it went."
+RENAME_TIMEOUT_S = 3.0
+MISSING_FOLDER_MESSAGE = "The folder {} is gone. Connect its drive, or restore the folder."
 
 
 def temporary_path(path: Path) -> Path:
-    """Name for a file or folder that is being made and takes the place of ``path`` at the end.
+    """Return a temporary path for a file or folder that will replace ``path``.
 
-    It keeps the suffixes (writers look at them) and begins with a dot, so that it is never taken
-    for a result; ``cleanup`` removes what a killed process left under such names.
+    It keeps the suffixes (writers need them) and begins with a dot, so that it is never mistaken
+    for a result; ``cleanup`` removes temporary files of killed processes.
     """
     return path.with_name(f".{secrets.token_hex(4)}.tmp.{path.name}")
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder that takes the target's place at the end.
+    """Yield a temporary path in the same folder, which replaces the target at the end.
 
-    On an error it is removed and the old file stays as it was; an ``OSError`` becomes a
-    ``ProjectError`` in words.
+    On an error it is removed and the old file is unchanged; an ``OSError`` is converted to a
+    ``ProjectError``.
     """
     path = Path(path)
     temporary = temporary_path(path)
@@ -50,7 +50,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         reason = error.strerror or str(error)
         raise ProjectError(
             f"{path.name} could not be written in {path.parent}: {reason}. Check that the folder "
-            "can be written to and that the disk is not full; the old file is unchanged."
+            "is writable and that the disk is not full; the old file is unchanged."
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -59,10 +59,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
-    """Give temporary paths for files of one folder that belong together, as ``atomic_write`` does.
+    """Yield temporary paths for several files of one folder, as ``atomic_write`` does.
 
-    Nothing moves before the last one is whole, so that a full disk leaves the old files alone and a
-    crash hardly finds the moment in which some are new and others old. They move in their order.
+    Files are renamed, in order, only after all are complete: a full disk leaves the old files
+    unchanged, and a crash is unlikely to leave a mixture of old and new files.
     """
     folder = targets[0].parent
     staging = temporary_path(folder / targets[-1].name)
@@ -78,8 +78,8 @@ def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
         if not isinstance(cause, OSError):
             raise
         raise ProjectError(
-            f"{targets[-1].name} and what belongs to it could not be written in {folder}: "
-            f"{cause.strerror or cause}. Check that the folder can be written to and that the disk "
+            f"{targets[-1].name} and its related files could not be written in {folder}: "
+            f"{cause.strerror or cause}. Check that the folder is writable and that the disk "
             "is not full."
         ) from cause
     finally:
@@ -87,7 +87,7 @@ def atomic_write_many(targets: Sequence[Path]) -> Iterator[list[Path]]:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Put a file in the target's place; on Windows wait for who has the target open just now."""
+    """Replace the target by a file; on Windows, wait while another process has it open."""
     deadline = time.monotonic() + RENAME_TIMEOUT_S
     while True:
         try:
@@ -100,9 +100,9 @@ def _replace(temporary: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system can (Windows cannot open folders).
+    """Make a rename survive a power failure, if supported (Windows cannot open folders).
 
-    The rename is done already: some network file systems refuse this, and that is no error.
+    Errors are ignored, since the rename is done and some network file systems do not support this.
     """
     if os.name == "nt":
         return
@@ -115,33 +115,33 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file."""
+    """Write a file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, UTF-8."""
+    """Write a UTF-8 text file atomically."""
     try:
         data = text.encode("utf-8")
     except UnicodeEncodeError:
         raise ProjectError(
-            f"{path.name} cannot be written: a name in it is no text in any language (bytes of "
-            "another encoding). Rename the file or folder that it is of."
+            f"{path.name} cannot be written: it contains a name that is not valid text (bytes of "
+            "another encoding). Rename the file or folder with this name."
         ) from None
     write_bytes(path, data)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a whole JSON file, readable by people."""
+    """Write an indented JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
-    """Make a folder and those above it where they are missing.
+    """Create a folder and missing parents.
 
-    ``existing_root`` has to exist already: a project on a drive that was unplugged must not be
-    created again, empty, in the place where the drive comes back.
+    ``existing_root`` must exist already: a project on a disconnected drive must not be recreated as
+    an empty folder at the mount point.
     """
     if existing_root is not None and not existing_root.is_dir():
         raise ProjectError(MISSING_FOLDER_MESSAGE.format(existing_root))
@@ -149,6 +149,6 @@ def ensure_dir(folder: Path, *, existing_root: Path | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ProjectError(
-            f"The folder {folder} cannot be created: {error.strerror or error}. Choose a place "
-            "that you may write to."
+            f"The folder {folder} cannot be created: {error.strerror or error}. Choose a writable "
+            "folder."
         ) from error

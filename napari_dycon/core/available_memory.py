@@ -1,4 +1,4 @@
-"""How much memory this process can still take."""
+"""Memory that this process can still allocate."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ RECLAIMABLE_COUNTERS = ("inactive_file", "active_file", "total_inactive_file", "
 
 
 def available_memory() -> int | None:
-    """Bytes of memory that this process can still take, ``None`` where that is not known.
+    """Return the bytes of memory that this process can still allocate, ``None`` if unknown.
 
-    That is the least of what the system has, what the process's control group allows (containers,
-    queues) and what its address space may grow by: the system ends a process that takes more than
-    its group may have, so that no error could be caught.
+    It is the minimum of free system memory, the limit of the control group (containers, queues) and
+    the limit of the address space. The system kills a process that exceeds the limit of its group,
+    so that no error could be caught.
     """
     limits = [_get_system_free(), _get_address_space_free(), *_iter_cgroup_free()]
     return min((value for value in limits if value is not None), default=None)
@@ -32,7 +32,7 @@ def _get_system_free() -> int | None:
 
 
 def _get_address_space_free() -> int | None:
-    """Bytes below ``RLIMIT_AS``; there is none on Windows."""
+    """Return the bytes left below ``RLIMIT_AS``, which does not exist on Windows."""
     if sys.platform == "win32":
         return None
     import resource
@@ -49,7 +49,7 @@ def _get_address_space_free() -> int | None:
 
 
 def _iter_cgroup_free() -> Iterator[int]:
-    """Bytes below the limit of each control group that the process is in, version 1 and 2."""
+    """Yield the bytes left below the limit of each control group, version 1 and 2."""
     try:
         lines = PROCESS_CGROUPS.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -66,7 +66,7 @@ def _iter_cgroup_free() -> Iterator[int]:
             continue
         for root in roots:
             folder = root / path.lstrip("/")
-            # A container sees its own group as the root, but its path as the host does.
+            # In a container, the own group is the root, but its path is that of the host.
             for group in (folder, *folder.parents):
                 free = (
                     _read_cgroup_free(group, limit_file, usage_file)
@@ -78,7 +78,7 @@ def _iter_cgroup_free() -> Iterator[int]:
 
 
 def _read_cgroup_free(group: Path, limit_file: str, usage_file: str) -> int | None:
-    with contextlib.suppress(OSError, ValueError):  # "max" is no number
+    with contextlib.suppress(OSError, ValueError):  # "max" is not a number
         limit_bytes = int((group / limit_file).read_text())
         used_bytes = int((group / usage_file).read_text())
         with contextlib.suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What killed processes leave behind: files and folders that were never finished.
+"""Removal of stale temporary files and folders.
 
-Everything is written under a temporary name first (see ``atomic.py``). A process that is killed
-leaves that name behind: invisible to people and to this program, but it takes up room.
+Everything is written under a temporary name first (see ``atomic.py``). A killed process leaves such
+files behind, which are hidden but take up disk space.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from pathlib import Path
 
 from napari_dycon.core.heartbeat import filesystem_time
 
-STALE_AFTER_S = (
-    3600.0  # seconds without a change; what is younger may belong to another window's process
-)
+STALE_AFTER_S = 3600.0  # without a change; newer files may belong to another process
 TEMPORARY_NAME = re.compile(r"\.[0-9a-f]{8}\.tmp\.\S")
 
 
 def remove_stale_temporaries(folder: Path) -> list[Path]:
-    """Remove unfinished files and folders that nobody has written to for an hour.
+    """Remove temporary files and folders that were not written to for an hour.
 
-    Looks into this folder alone. Only names that ``atomic.temporary_beside`` gives are touched, no
-    links are followed, and what cannot be removed stays.
+    Not recursive. Only names of ``atomic.temporary_path`` are removed, links are not followed, and
+    errors are ignored.
 
     Returns
     -------
-    What was removed.
+    removed paths
     """
     removed = []
     try:
@@ -49,7 +47,7 @@ def remove_stale_temporaries(folder: Path) -> list[Path]:
 
 
 def clean_project(folder: Path) -> list[Path]:
-    """Sweep the folders of a project in which this program writes; returns what was removed."""
+    """Remove stale temporary files in the folders of a project; returns the removed paths."""
     folders = [
         folder,
         folder / ".sessions",
@@ -66,12 +64,12 @@ def clean_project(folder: Path) -> list[Path]:
     root = folder.resolve()
     contained = [
         place for place in folders if place.resolve().is_relative_to(root)
-    ]  # no links out of it
+    ]  # without links out of the project
     return [path for place in contained for path in remove_stale_temporaries(place)]
 
 
 def _find_last_change(path: Path) -> float:
-    """When something was last written to a file, or to anything in a folder; epoch seconds."""
+    """Find the last modification of a file, or of anything in a folder; epoch seconds."""
     contents = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
     times: list[float] = [item.lstat().st_mtime for item in (path, *contents)]
     return max(times)

@@ -1,4 +1,4 @@
-"""Colors of the uncertainty and disagreement maps, for the window and for pictures in files."""
+"""Colormaps of uncertainty and disagreement, for the window and for exported figures."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 RGBA = tuple[float, float, float, float]
-# Evenly spaced from sure to unsure. Clear where the network is sure, so that the scan stays
-# visible below.
+# Evenly spaced from certain to uncertain. Transparent where the network is certain, so that the
+# scan stays visible.
 UNCERTAINTY_COLORMAP: tuple[RGBA, ...] = (
     (1, 1, 0, 0),
     (1, 0.85, 0, 0.55),
@@ -28,7 +28,7 @@ DISAGREEMENT_COLORMAP: tuple[RGBA, ...] = (
 def apply_colormap(
     values: npt.NDArray[Any], stops: Sequence[RGBA] = UNCERTAINTY_COLORMAP
 ) -> npt.NDArray[np.uint8]:
-    """Colors, uint8 ``(..., 4)``, of values from 0 to 1, as napari blends them between stops."""
+    """Map values from 0 to 1 to colors, uint8 ``(..., 4)``, interpolated as in napari."""
     positions = np.linspace(0.0, 1.0, len(stops))
     channels = [np.interp(values, positions, [stop[i] for stop in stops]) for i in range(4)]
     return np.asarray(np.rint(np.stack(channels, axis=-1) * 255), np.uint8)

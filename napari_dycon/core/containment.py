@@ -1,4 +1,4 @@
-"""Links that lead out of a project, which come with a folder that somebody packed."""
+"""Detection of links out of a project, which untrusted projects may contain."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from pathlib import Path
 
 from napari_dycon.errors import ProjectError
 
-JUNCTION_REPARSE_TAG = 0xA0000003  # how Windows marks its other kind of link to a folder
+JUNCTION_REPARSE_TAG = 0xA0000003  # of directory junctions on Windows
 
 
 def ensure_within(folder: Path, path: Path) -> Path:
-    """Return the path when it leads to a place in the folder, wherever links on it lead.
+    """Return a path if it is inside a folder after links are resolved.
 
-    Everything that is written into a project goes through this, and everything that is read of it
-    but its scans: links come with a folder that somebody packed.
+    Used for everything that is written to a project and everything that is read from it except
+    scans, because untrusted projects may contain links.
 
     Raises
     ------
     ProjectError
-        It leads out of the folder.
+        The path is outside the folder.
     """
     try:
         resolved, root = path.resolve(), folder.resolve()
-    except (OSError, RuntimeError, ValueError):  # links in a circle
+    except (OSError, RuntimeError, ValueError):  # circular links
         resolved, root = Path(os.devnull), folder
     if resolved != root and not resolved.is_relative_to(root):
         raise ProjectError(
             f"{path} leads out of {folder} by a link or by its name; nothing is read or written "
-            "there. Put a file or folder of its own in the place of the link."
+            "there. Replace the link by a file or folder."
         )
     return path
 
 
 def is_external_link(folder: Path, path: Path) -> bool:
-    """Whether a path is a link out of a folder; others are told by a glance."""
+    """Check whether a path is a link out of a folder; fast for other paths."""
     if not path.is_symlink() and not _is_junction(path):
         return False
     try:
@@ -46,13 +46,12 @@ def is_external_link(folder: Path, path: Path) -> bool:
 
 
 def _is_junction(path: Path) -> bool:
-    """Windows' other kind of link to a folder, which counts as none."""
+    """Check for a directory junction (Windows), which ``is_symlink`` does not report."""
     return os.name == "nt" and os.path.realpath(path) != os.path.abspath(path)
 
 
 def ensure_links_within(folder: Path, path: Path) -> Path:
-    """Check a path below a folder as ``ensure_within`` does, which is slow, where it has links in
-    it."""
+    """Check a path below a folder with ``ensure_within``, which is slow, only if it has links."""
     current, root = str(path), str(folder)
     while len(current) > len(root):
         if _is_link(current):

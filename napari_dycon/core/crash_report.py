@@ -1,8 +1,8 @@
-"""What went wrong unexpectedly, saved as a report that a person can send to the developers.
+"""Crash reports of unexpected exceptions, which users can send to the developers.
 
-A report holds where in the code it happened and which versions took part. Texts of errors often
-quote file names, and file names quote patients: whatever could be a name, a path, an id or a date
-is left out of it.
+A report contains locations in the code and versions of libraries. Messages of exceptions often
+quote file names, which may contain patients' names: everything that could be a name, a path, an id
+or a date is redacted.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from napari_dycon.errors import DyconError
 PACKAGE = Path(__file__).parents[1]
 MAX_REPORTS = 20
 LIBRARIES = ("numpy", "torch", "monai", "napari", "qtpy", "nibabel", "SimpleITK", "pydicom")
-# What is between quotes is somebody's; of the rest, only plain words and small numbers are kept.
+# Quoted text is removed; of the rest, only plain words and small numbers are kept.
 _QUOTED_TEXT = re.compile(r"""(?<!\w)(?:'[^']*'|"[^"]*"|`[^`]*`)""")
 _SAFE_WORD = re.compile(r"[a-z]+|[0-9]{1,3}|(?:[0-9]{1,3}\.[0-9]{1,3})")
 _PUNCTUATION = "()[]{}<>,;:!?.=…"
 
 
 def describe_error(error: BaseException) -> str:
-    """Save a report of an unexpected error and return one sentence for the person, with its path.
+    """Save a report of an unexpected error; return a sentence for the user with its path.
 
-    An error of our own is told as it is: it has its explanation already.
+    The message of a ``DyconError`` is returned unchanged.
     """
     if isinstance(error, DyconError):
         return str(error)
-    summary = "Something unexpected went wrong"
+    summary = "An unexpected error occurred"
     try:
         path = write_crash_report(error)
-    except Exception:  # who tells of an error must not fail by it
-        return f"{summary} ({type(error).__name__}), and no report of it could be saved."
+    except Exception:  # noqa: BLE001 - reporting an error must not fail
+        return f"{summary} ({type(error).__name__}), and no report could be saved."
     return (
-        f"{summary}. A report, with names and dates left out, is in {path}; please look through it "
-        "and send it to the developers. What you drew is kept; try again, or open the project anew."
+        f"{summary}. A report without names and dates was saved to {path}; please review it and "
+        "send it to the developers. Your annotations are kept; try again, or reopen the project."
     )
 
 
 def write_crash_report(error: BaseException) -> Path:
-    """Write the report of an error into the person's own folder of this program."""
+    """Write the report of an error to the user's state folder."""
     folder = user_state_dir() / "reports"
     with contextlib.suppress(OSError):
         for old in sorted(folder.glob("report-*.txt"))[: -MAX_REPORTS + 1]:
@@ -65,10 +65,10 @@ def write_crash_report(error: BaseException) -> Path:
 
 
 def format_report(error: BaseException) -> str:
-    """Text of a report: versions, then the error and what led to it, without private texts."""
+    """Format a report: versions, then the error and its causes, redacted."""
     lines = [f"napari-dycon {__version__}", f"Python {platform.python_version()}"]
     lines += [f"{platform.system()} {platform.release()} {platform.machine()}"]
-    for name in LIBRARIES:  # only what takes part; nothing is imported for it
+    for name in LIBRARIES:  # only imported libraries
         version = getattr(sys.modules.get(name), "__version__", None)
         lines += [f"{name} {version}"] if version else []
     chain: list[BaseException] = []
@@ -79,7 +79,7 @@ def format_report(error: BaseException) -> str:
             None if current.__suppress_context__ else current.__context__
         )
     for number, cause in enumerate(reversed(chain)):
-        lines += ["", "which led to" if number else "What happened"]
+        lines += ["", "which caused" if number else "Error"]
         for frame in traceback.extract_tb(cause.__traceback__):
             lines.append(f"  {_location(frame.filename)}:{frame.lineno} in {frame.name}")
             lines += [f"    {frame.line}"] if frame.line else []
@@ -88,12 +88,12 @@ def format_report(error: BaseException) -> str:
 
 
 def redact(text: str) -> str:
-    """Leave out of a message what could be a name, a path, an id or a date."""
+    """Redact everything in a message that could be a name, a path, an id or a date."""
     return re.sub(r"\S+", lambda hit: _redact_word(hit[0]), _QUOTED_TEXT.sub("…", text))[:2000]
 
 
 def _redact_word(word: str) -> str:
-    """Keep a word of small ASCII letters or a small number, and the punctuation around it."""
+    """Keep a word of lowercase ASCII letters or a small number, with its punctuation."""
     bare = word.strip(_PUNCTUATION)
     if not bare or _SAFE_WORD.fullmatch(bare):
         return word
@@ -102,13 +102,13 @@ def _redact_word(word: str) -> str:
 
 
 def raised_in_package(trace: TracebackType | None) -> bool:
-    """Whether an error passed through this package."""
+    """Check whether an error passed through this package."""
     frames = traceback.extract_tb(trace)
     return any(Path(frame.filename).is_relative_to(PACKAGE) for frame in frames)
 
 
 def _location(file: str) -> str:
-    """Name a source file without the folders above its package."""
+    """Return the path of a source file without the folders above its package."""
     parts = Path(file).parts
     for packages_folder in ("site-packages", "dist-packages"):
         if packages_folder in parts:

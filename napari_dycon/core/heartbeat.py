@@ -1,7 +1,7 @@
-"""Who is at work still: processes of this machine by their numbers, others by fresh files.
+"""Liveness of processes: local ones by process id, those of other machines by heartbeat files.
 
-On a share the only sign of another machine's process is a file whose date goes on. Dates are
-compared by the clock of the disk that both write to: the clocks of two machines differ.
+The heartbeat of a process on another machine is a file on a shared drive whose modification time
+advances. Times are compared with the clock of the file system, since clocks of machines differ.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from napari_dycon.core.atomic import temporary_path
 from napari_dycon.core.untrusted import parse_integer, parse_number
 from napari_dycon.errors import DyconError
 
-HEARTBEAT_INTERVAL_S = 20.0  # seconds between heartbeats
-HEARTBEAT_TIMEOUT_S = 90.0  # seconds without one, after which a writer counts as gone
-MAX_HOSTNAME_LENGTH = 253  # of a machine's name
+HEARTBEAT_INTERVAL_S = 20.0  # between heartbeats
+HEARTBEAT_TIMEOUT_S = 90.0  # without a heartbeat, after which a process counts as dead
+MAX_HOSTNAME_LENGTH = 253
 
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """Which process does something: its id alone could belong to another one by now."""
+    """Identity of a process: host, id and start time, since process ids are reused."""
 
     pid: int
     host: str
@@ -35,22 +35,22 @@ class ProcessIdentity:
 
     @classmethod
     def current(cls) -> ProcessIdentity:
-        """Identity of this process."""
+        """Return the identity of this process."""
         return cls.from_pid(os.getpid())
 
     @classmethod
     def from_pid(cls, pid: int) -> ProcessIdentity:
-        """Identity of a process that was just started."""
+        """Return the identity of a process that was just started."""
         return cls(pid, socket.gethostname(), _read_start_time(pid) or time.time())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ProcessIdentity:
-        """Read what ``to_dict`` gave; ``ValueError`` for what names no process."""
+        """Build from values of ``to_dict``; ``ValueError`` if they are invalid."""
         pid = parse_integer(values["pid"], 1, 2**31 - 1)
         started = parse_number(values["started"], 0, 1e12)
         host = str(values["host"])
         if pid is None or started is None or len(host) > MAX_HOSTNAME_LENGTH:
-            raise ValueError("no process is named so")
+            raise ValueError("invalid process identity")
         return cls(pid, host, started)
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,11 +58,11 @@ class ProcessIdentity:
         return asdict(self)
 
     def is_local(self) -> bool:
-        """Whether it is a process of this machine, of which ``is_alive`` knows."""
+        """Check whether it is a process of this machine, as ``is_alive`` requires."""
         return self.host == socket.gethostname()
 
     def is_alive(self) -> bool:
-        """Whether this very process still runs; one on another machine counts as dead."""
+        """Check whether this process is running; one on another machine counts as dead."""
         if not self.is_local():
             return False
         started = _read_start_time(self.pid)
@@ -82,7 +82,7 @@ def _read_start_time(pid: int) -> float | None:
 
 
 def filesystem_time(folder: Path) -> float:
-    """Tell the time by the disk of a folder: on a share another machine's clock dates its files."""
+    """Return the time of a folder's file system, whose clock may be that of another machine."""
     probe = temporary_path(folder / "now")
     try:
         os.close(os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
@@ -95,9 +95,9 @@ def filesystem_time(folder: Path) -> float:
 
 
 def is_recent(file: Path, now: float) -> bool:
-    """Whether a file's writer gave a sign of life lately; ``now`` is the time by its disk.
+    """Check whether a file has a recent heartbeat; ``now`` is the time of its file system.
 
-    A date to come is none: a living writer sets it right with the next one.
+    A time in the future is not recent: a running process corrects it with its next heartbeat.
     """
     try:
         return abs(now - file.stat().st_mtime) < HEARTBEAT_TIMEOUT_S
@@ -106,7 +106,7 @@ def is_recent(file: Path, now: float) -> bool:
 
 
 class HeartbeatMonitor:
-    """Watches a file's date go on, by the clock of this machine and without writing anything."""
+    """Monitor of a file's modification time with the local clock, without writing anything."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -114,7 +114,7 @@ class HeartbeatMonitor:
         self._last_beat = time.monotonic()
 
     def is_recent(self) -> bool:
-        """Whether the date changed lately; a drive that is away for less time does no harm."""
+        """Check whether the time changed recently; a short failure of the drive is tolerated."""
         mtime = self._read_mtime()
         if mtime is not None and mtime != self._mtime:
             self._mtime, self._last_beat = mtime, time.monotonic()
@@ -129,15 +129,15 @@ class HeartbeatMonitor:
 
 @contextlib.contextmanager
 def run_periodically(beat: Callable[[], None]) -> Iterator[None]:
-    """Give heartbeats from a thread of its own.
+    """Call ``beat`` periodically in a background thread.
 
-    Files are written anew for it: to set a date alone would set it by the clock of this machine.
+    It must rewrite a file, since setting only its time would use the clock of this machine.
     """
     stopped = threading.Event()
 
     def beat_until_stopped() -> None:
         while not stopped.wait(HEARTBEAT_INTERVAL_S):
-            with contextlib.suppress(DyconError, OSError):  # a drive that is away for a while
+            with contextlib.suppress(DyconError, OSError):  # the drive is temporarily unavailable
                 beat()
 
     threading.Thread(target=beat_until_stopped, name="heartbeat", daemon=True).start()

@@ -15,23 +15,23 @@ def folder_lock(folder: Path, timeout_s: float = 10.0) -> Iterator[None]:
     """Hold a folder for a short read-change-write; others wait, then get a ``BusyError``."""
     from filelock import FileLock, Timeout
 
-    if not folder.is_dir():  # a drive that was unplugged; the lock would make the folder anew
+    if not folder.is_dir():  # a disconnected drive; the lock would recreate the folder
         raise ProjectError(MISSING_FOLDER_MESSAGE.format(folder))
     lock_path = folder / ".lock"
-    if lock_path.is_symlink():  # old locks follow it and empty what they find
-        raise ProjectError(f"{lock_path} is a link; expected a file of its own. Delete it.")
+    if lock_path.is_symlink():  # old versions of filelock follow the link and truncate its target
+        raise ProjectError(f"{lock_path} is a link; expected a regular file. Delete it.")
     file_lock = FileLock(lock_path, timeout=timeout_s)
     try:
         file_lock.acquire()
     except Timeout:
         raise BusyError(
-            f"Another window or command is changing {folder.name} and has not finished within "
+            f"Another session or command is changing {folder.name} and has not finished within "
             f"{timeout_s:.0f} s. Close it, or try again."
         ) from None
     except OSError as error:
         raise ProjectError(
-            f"{folder} cannot be written to ({error.strerror or error}). Choose a folder of your "
-            "own, or ask for the right to change this one."
+            f"{folder} is not writable ({error.strerror or error}). Choose another folder, or "
+            "ask for write permission."
         ) from error
     try:
         yield

@@ -1,4 +1,4 @@
-"""Types and constants that every package shares."""
+"""Types and constants shared by all packages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
 Box = tuple[slice, ...]  # one slice object per axis
 LabelArray = npt.NDArray[np.uint8]  # class values; 0 is background
-ProgressCallback = Callable[[int, int], None]  # how many items are done, and of how many
-ItemProgressCallback = Callable[[int, int, str], None]  # the same, and the name of the item
-UNANNOTATED = 255  # value of voxels in a label that nothing is known of
+ProgressCallback = Callable[[int, int], None]  # number of items done, and total number
+ItemProgressCallback = Callable[[int, int, str], None]  # the same, with the name of the item
+UNANNOTATED = 255  # value of unannotated voxels in a label

@@ -1,7 +1,7 @@
-"""Files that others made are read within limits: their kind, their size, their depth.
+"""Bounded, validating readers for untrusted files.
 
-A project comes from anywhere, and what it holds may be no JSON, a device that never ends, a pipe
-that waits for ever, or a hundred thousand brackets. Standard library only.
+A project may contain invalid JSON, an endless device, a pipe that blocks, or deeply nested
+brackets. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import stat
 from pathlib import Path
 from typing import Any, NoReturn
 
-MAX_JSON_BYTES = 2**20  # bytes of a file of settings or figures
-MAX_JSON_DEPTH = 40  # lists and dictionaries inside one another
+MAX_JSON_BYTES = 2**20  # of a file of settings or metrics
+MAX_JSON_DEPTH = 40  # of nested lists and dictionaries
 _PICKLE_PROTOCOL_0 = re.compile(
     rb"\(*c[\w.]+\r?\n[\w.]+\r?\n"
-)  # protocol 0 begins by naming a function
+)  # protocol 0 starts with the name of a function
 CODE_EXECUTION_WARNING = "which can run programs when opened"
 PICKLE_SUFFIXES = (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz")
 
@@ -27,36 +27,36 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     Raises
     ------
     OSError
-        It is not there or may not be read.
+        The file is missing or cannot be read.
     ValueError
-        In words: it is no plain file, or larger than ``most`` bytes.
+        It is not a regular file, or larger than ``max_bytes``.
     """
-    state = path.stat()  # before opening it: opening a pipe waits for who writes into it
+    state = path.stat()  # before opening, since opening a pipe waits for its writer
     if not stat.S_ISREG(state.st_mode):
-        raise ValueError(f"it is {describe_inode(state.st_mode)} and no file")
+        raise ValueError(f"it is {describe_inode(state.st_mode)}, not a file")
     with path.open("rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise ValueError(
-            f"it has {state.st_size / 2**20:.1f} MB, and {max_bytes / 2**20:g} MB are the most it "
-            "can have"
+            f"it has {state.st_size / 2**20:.1f} MB, more than the maximum of "
+            f"{max_bytes / 2**20:g} MB"
         )
     return data
 
 
 def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> Any:
-    """Read a JSON file; see ``parse_json`` and ``read_bytes`` for what is raised."""
+    """Read a JSON file; see ``parse_json`` and ``read_bytes`` for errors."""
     return parse_json(read_bytes(path, max_bytes))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Values of a JSON text.
+    """Parse JSON text.
 
     Raises
     ------
     ValueError
-        It is no JSON, or one that no writer writes: names that stand twice, numbers that are not
-        finite, nesting without end, half a letter.
+        The text is not valid JSON, or contains duplicate keys, non-finite numbers, deep nesting or
+        surrogates.
     """
     try:
         if isinstance(text, bytes):
@@ -84,30 +84,30 @@ def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
         duplicate = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the name {duplicate[:60]!r} stands twice")
+        raise ValueError(f"the name {duplicate[:60]!r} occurs twice")
     return values
 
 
 def _reject_nan(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def parse_number(value: object, low: float, high: float) -> float | None:
-    """Give the value as a number from low to high; ``None`` for anything else."""
+    """Return a value as a number from low to high; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     return float(value) if low <= value <= high else None  # nan is in no range
 
 
 def parse_integer(value: object, low: int, high: int) -> int | None:
-    """Give the value as a whole number from low to high; ``None`` for anything else."""
+    """Return a value as a whole number from low to high; ``None`` for anything else."""
     if isinstance(value, bool) or not isinstance(value, int):
         return None
     return value if low <= value <= high else None
 
 
 def describe_inode(mode: int) -> str:
-    """In words what lies at a path that is no plain file."""
+    """Describe the kind of a path that is not a regular file."""
     if stat.S_ISDIR(mode):
         return "a folder"
     if stat.S_ISFIFO(mode):
@@ -116,11 +116,11 @@ def describe_inode(mode: int) -> str:
 
 
 def describe_file_type(name: str, head: bytes) -> str | None:
-    """What a file is that should be something else, as a sentence; ``None`` if that is not known.
+    """Describe the type of an unexpected file in a sentence; ``None`` if it is unknown.
 
     Parameters
     ----------
-    head : its first bytes, a few hundred
+    head : the first few hundred bytes of the file
     """
     if re.match(rb"\x80[\x02-\x05]", head) or _PICKLE_PROTOCOL_0.match(head):
         return f"{name} is a Python pickle, {CODE_EXECUTION_WARNING}"
@@ -139,8 +139,8 @@ def describe_file_type(name: str, head: bytes) -> str | None:
         return f"{name} is a NumPy file {contents}"
     for magic, kind in (
         (b"\x89HDF", "an HDF5 file"),
-        (b"\x1f\x8b", "packed with gzip"),
-        (b"version https://git-lfs", "a pointer of Git LFS, without the file itself"),
+        (b"\x1f\x8b", "compressed with gzip"),
+        (b"version https://git-lfs", "a Git LFS pointer, without the actual file"),
         (b"<", "a web page"),
     ):
         if head.startswith(magic):

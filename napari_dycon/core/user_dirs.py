@@ -1,4 +1,4 @@
-"""The folder in which this program keeps things of its own for a person, outside any project."""
+"""The user's state folder of this program, outside of projects."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ STATE_DIR_ENV = "NAPARI_DYCON_STATE"
 
 
 def user_state_dir() -> Path:
-    """Folder for reports and what the program remembers; not made by asking for it.
+    """Return the folder for crash reports and persistent state, without creating it.
 
-    The place that the operating system has for such things, or the one that the environment
-    variable ``NAPARI_DYCON_STATE`` names.
+    The standard folder of the operating system, or that of the environment variable
+    ``NAPARI_DYCON_STATE``.
     """
     if chosen := os.environ.get(STATE_DIR_ENV):
         return Path(chosen).absolute()
     try:
         from platformdirs import user_state_path
-    except ImportError:  # a copy of the package that was not installed with what it needs
+    except ImportError:  # a copy of the package without its dependencies
         return Path.home() / ".local" / "state" / "napari-dycon"
     return user_state_path("napari-dycon", appauthor=False)

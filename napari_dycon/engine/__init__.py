@@ -1,1 +1,1 @@
-"""Learning: losses, methods, the training loop and prediction; no Qt, no napari."""
+"""Training and inference: losses, methods, the training loop and prediction; no Qt or napari."""

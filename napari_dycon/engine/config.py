@@ -1,10 +1,9 @@
-"""The settings of one training run, and the presets they start from.
+"""Settings of a training run.
 
-``TrainConfig`` holds everything that decides what a run does, in groups; it is saved beside the
-weights as ``config.json``. Fields that are ``None`` are planned from the data
-(``data/planning.py``).
-A setting is named by its group and field, such as ``fecl.focal_gamma``. Nothing here imports torch,
-so that a window can prepare a run without loading it.
+``TrainConfig`` holds all settings in groups; it is saved with the weights as ``config.json``.
+Fields that are ``None`` are planned from the data (``data/planning.py``). A setting is named by its
+group and field, such as ``fecl.focal_gamma``. Nothing here imports torch, so that a window can
+prepare a run without loading it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ MAX_PATCH_VOXELS = 512**3
 MAX_TTA_SCALES = 8
 UNLIMITED_STEPS = 10_000_000  # for runs that only a time limit ends
 
-# Settings come with projects and weights from anywhere: bounds keep sizes within what memory holds.
+# Projects and weights are untrusted: bounds keep sizes within what memory can hold.
 Bool = Annotated[bool, Strict()]
 Integer = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), AllowInfNan(False), Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -59,7 +58,7 @@ class _Settings(BaseModel):
 
 
 class PreprocessingConfig(_Settings):
-    """How scans are resampled and normalized before the network sees them."""
+    """Resampling and normalization of scans."""
 
     spacing: tuple[SpacingMm, SpacingMm, SpacingMm] | None = Field(
         default=None,
@@ -78,7 +77,7 @@ class PreprocessingConfig(_Settings):
     @classmethod
     def _check_order(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
         if window is not None and window[0] > window[1]:
-            raise ValueError(f"is {window}; expected its lower end first, then its upper one")
+            raise ValueError(f"is {window}; expected the lower end first, then the upper end")
         return window
 
 
@@ -91,8 +90,7 @@ class NetworkConfig(_Settings):
     )
     half_resolution: Bool | None = Field(
         default=None,
-        description="Compute all but the last layer on a grid of half the resolution; planned if "
-        "not given.",
+        description="Compute all but the last layer at half the resolution; planned if not given.",
     )
     norm: Literal["instance", "group", "batch"] = Field(
         default="group", description="Normalization layer."
@@ -116,13 +114,13 @@ class NetworkConfig(_Settings):
 
     @property
     def stride(self) -> int:
-        """Voxels along one side of a feature-map location at the bottleneck; filters planned."""
+        """Downsampling factor at the bottleneck; the filters must be planned."""
         halvings = len(self.filters or ()) - 1 + bool(self.half_resolution)
         return int(2 ** max(halvings, 0))
 
 
 class BatchConfig(_Settings):
-    """Patches of a step."""
+    """Patches of a training step."""
 
     patch_size: tuple[Side, Side, Side] | None = Field(
         default=None, description="Voxels (D, H, W) of a patch; planned if not given."
@@ -138,10 +136,10 @@ class BatchConfig(_Settings):
         description="Fraction of labeled patches that are centered on an annotated structure.",
     )
     accumulation_steps: Annotated[Integer, Field(ge=1, le=256)] = Field(
-        default=1, description="Micro-batches that a step is computed in, to save memory."
+        default=1, description="Number of micro-batches a step is split into, to save memory."
     )
     activation_checkpointing: Bool = Field(
-        default=False, description="Compute features again in the backward pass, to save memory."
+        default=False, description="Recompute features in the backward pass, to save memory."
     )
 
     @field_validator("patch_size")
@@ -164,7 +162,7 @@ class BatchConfig(_Settings):
 
 
 class AugmentationConfig(_Settings):
-    """Random changes of training patches."""
+    """Random augmentation of training patches."""
 
     enabled: Bool = Field(default=True, description="Augment patches at random.")
     max_rotation_degrees: Annotated[Number, Field(ge=0, le=360)] = Field(
@@ -174,35 +172,33 @@ class AugmentationConfig(_Settings):
         default=0.25, description="Largest relative change of size."
     )
     flip_left_right: Bool = Field(
-        default=False, description="Exchange left and right; only some anatomies are symmetric."
+        default=False, description="Randomly flip left and right; only for symmetric anatomy."
     )
 
 
 class OptimizerConfig(_Settings):
     """The optimizer and its learning rate schedule."""
 
-    name: Literal["adamw", "sgd"] = Field(default="adamw", description="adamw or sgd.")
-    learning_rate: Positive = Field(default=2e-3, description="Highest learning rate.")
+    name: Literal["adamw", "sgd"] = Field(default="adamw", description="Optimizer.")
+    learning_rate: Positive = Field(default=2e-3, description="Peak learning rate.")
     weight_decay: Annotated[Number, Field(ge=0)] = Field(default=1e-2, description="Weight decay.")
-    momentum: Annotated[Number, Field(ge=0)] = Field(default=0.9, description="Momentum of sgd.")
+    momentum: Annotated[Number, Field(ge=0)] = Field(default=0.9, description="Momentum of SGD.")
     warmup_fraction: Fraction = Field(
         default=0.02, description="Fraction of the run over which the learning rate rises."
     )
-    grad_clip_norm: Positive = Field(default=1.0, description="Largest norm of the gradient.")
+    grad_clip_norm: Positive = Field(default=1.0, description="Gradients are clipped to this norm.")
 
 
 class SemiSupervisedConfig(_Settings):
-    """The unsupervised part of the loss, and the teacher."""
+    """Unsupervised loss and teacher."""
 
     start: Fraction = Field(
         default=0.8,
-        description="Fraction of the run that is supervised only, before the teacher is used.",
+        description="Fraction of the run after which semi-supervised training starts.",
     )
-    weight: Number = Field(
-        default=0.5, description="u, weight of the unsupervised part of the loss."
-    )
+    weight: Number = Field(default=0.5, description="u, weight of the unsupervised loss.")
     consistency_weight: Number = Field(
-        default=0.1, description="w, highest weight of the consistency loss."
+        default=0.1, description="w, maximum weight of the consistency loss."
     )
     consistency_rampup: Number = Field(
         default=0.4,
@@ -210,15 +206,15 @@ class SemiSupervisedConfig(_Settings):
     )
     teacher_noise_std: Number = Field(
         default=0.1,
-        description="Standard deviation of the noise that is added to the teacher's input.",
+        description="Standard deviation of the noise added to the teacher's input.",
     )
     pseudo_label_threshold: Number = Field(
         default=0.8,
-        description="Confidence of the teacher below which a location has no pseudo-label.",
+        description="Teacher confidence below which a location has no pseudo-label.",
     )
     ema_decay: Fraction = Field(
         default=0.99,
-        description="Decay of the exponential moving average that makes up the teacher.",
+        description="Decay of the exponential moving average of the teacher.",
     )
 
 
@@ -240,14 +236,14 @@ class FeCLConfig(_Settings):
         default=2.0, description="γ, focal exponent of positive pairs."
     )
     negative_gamma: Annotated[Number, Field(ge=0, le=100)] = Field(
-        default=0.0, description="γ⁻, focal exponent of negative pairs; 0 weighs all alike."
+        default=0.0, description="γ⁻, focal exponent of negative pairs; 0 weights all equally."
     )
     teacher_weight: Annotated[Number, Field(ge=0, le=1000)] = Field(
         default=0.0, description="λ, weight of pairs with the teacher's embeddings."
     )
-    entropy_weighting: Bool = Field(default=True, description="Weigh anchors by exp(entropy).")
+    entropy_weighting: Bool = Field(default=True, description="Weight anchors by exp(entropy).")
     cross_patch: Bool = Field(
-        default=False, description="Also pairs between patches of different scans."
+        default=False, description="Also use pairs between patches of different scans."
     )
 
 
@@ -262,11 +258,11 @@ class SECLConfig(_Settings):
 
 
 class AtlasConfig(_Settings):
-    """Registration-based augmentation, pseudo-labels from atlases, and fusion at inference."""
+    """Registration-based augmentation, atlas pseudo-labels, and atlas fusion at inference."""
 
     max_registration_pairs: Annotated[Integer, Field(ge=0, le=10_000)] = Field(
         default=0,
-        description="Most pairs of a labeled and an unlabeled scan to register before training.",
+        description="Maximum number of labeled-unlabeled pairs registered before training.",
     )
     pseudo_label_fraction: Fraction = Field(
         default=0.6, description="Fraction of labeled patches that come from atlas pseudo-labels."
@@ -274,11 +270,11 @@ class AtlasConfig(_Settings):
     registration_augmentation_fraction: Fraction = Field(
         default=0.5,
         description="Fraction of the other labeled patches that come from registered scans, "
-        "divided by the root of the number of labeled cases.",
+        "divided by the square root of the number of labeled cases.",
     )
     weight: Fraction = Field(
         default=0.0,
-        description="Weight of the multi-atlas segmentation at inference; 0 leaves it out.",
+        description="Weight of the multi-atlas segmentation at inference; 0 disables it.",
     )
     templates: Annotated[Integer, Field(ge=0, le=100)] = Field(
         default=8,
@@ -286,7 +282,7 @@ class AtlasConfig(_Settings):
     )
 
     def registration_augmentation_probability(self, n_labeled: int) -> float:
-        """Probability of a patch from a registered scan; lower with more labeled cases."""
+        """Return the probability of a patch from a registered scan; lower with more labels."""
         return self.registration_augmentation_fraction / math.sqrt(n_labeled)
 
 
@@ -295,16 +291,17 @@ class InferenceConfig(_Settings):
 
     tta_scales: Annotated[tuple[Scale, ...], Field(min_length=2, max_length=MAX_TTA_SCALES)] = (
         Field(
-            default=(1.0, 0.9), description="Sizes of the scan, for student and teacher by turns."
+            default=(1.0, 0.9),
+            description="Scales of the scan, alternating between student and teacher.",
         )
     )
     tta_flip_left_right: Bool = Field(
-        default=False, description="Predict once more with left and right exchanged."
+        default=False, description="Also predict with left and right flipped."
     )
 
 
 class IntervalsConfig(_Settings):
-    """Seconds between periodic tasks of a run."""
+    """Intervals between periodic tasks of a run."""
 
     validation_s: Number = Field(default=60.0, description="Seconds between validations.")
     checkpoint_s: Number = Field(default=60.0, description="Seconds between checkpoints.")
@@ -314,14 +311,14 @@ class IntervalsConfig(_Settings):
 
 
 class TrainConfig(_Settings):
-    """Everything that decides what a training run does."""
+    """All settings of a training run."""
 
     method: Method = Field(default="dycon", description="Training method.")
     preset: Annotated[str, Strict()] = Field(
-        default="default", description="Preset the settings are from."
+        default="default", description="Preset that the settings are based on."
     )
     seed: Annotated[Integer, Field(ge=0, le=2**40)] = Field(default=0, description="Random seed.")
-    device: Device = Field(default="auto", description="Device that trains.")
+    device: Device = Field(default="auto", description="Device to train on.")
     precision: Precision = Field(
         default="auto", description="Precision of the networks' computations."
     )
@@ -352,7 +349,9 @@ class TrainConfig(_Settings):
     def _check_together(self) -> TrainConfig:
         network, patch = self.network, self.batch.patch_size
         if self.batch.activation_checkpointing and network.norm == "batch":
-            raise ValueError("batch.activation_checkpointing needs another network.norm than batch")
+            raise ValueError(
+                "batch.activation_checkpointing cannot be used with network.norm batch"
+            )
         if (
             patch is not None
             and network.filters is not None
@@ -361,7 +360,7 @@ class TrainConfig(_Settings):
         ):
             raise ValueError(
                 f"batch.patch_size {patch} is a single location of the coarsest level, which "
-                f"network.norm {network.norm} cannot work with; expected a larger patch, or "
+                f"network.norm {network.norm} does not support; expected a larger patch, or "
                 "network.norm=group"
             )
         return self
@@ -369,7 +368,7 @@ class TrainConfig(_Settings):
     def with_changes(
         self, settings: Mapping[str, Any] | None = None, /, **more: Any
     ) -> TrainConfig:
-        """Copy with some settings replaced, by ``group.field`` or as nested mappings."""
+        """Return a copy with some settings replaced, by ``group.field`` or as nested mappings."""
         return TrainConfig.from_dict(merge_settings(self.to_dict(), {**(settings or {}), **more}))
 
     def to_dict(self) -> dict[str, Any]:
@@ -386,7 +385,7 @@ class TrainConfig(_Settings):
 
 
 def iterate_settings() -> Iterator[tuple[str, FieldInfo]]:
-    """Name and field of every setting, in the order of the groups."""
+    """Iterate over name and field of every setting, in the order of the groups."""
     for name, field in TrainConfig.model_fields.items():
         group = field.annotation
         if isinstance(group, type) and issubclass(group, _Settings):
@@ -397,7 +396,7 @@ def iterate_settings() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def merge_settings(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings with changes, whose names may be dotted; neither argument is altered."""
+    """Return nested settings with changes, whose names may be dotted, without modifying either."""
     merged = dict(values)
     for key, value in changes.items():
         name, dot, rest = key.partition(".")
@@ -416,15 +415,15 @@ def make_config(
 ) -> TrainConfig:
     """Combine a preset with further settings.
 
-    A preset may hold settings for all methods at its top level and, under ``"methods"``, some for
-    one method; ``settings`` win over both.
+    A preset may hold settings for all methods at its top level and settings of single methods under
+    ``"methods"``; ``settings`` take precedence over both.
 
     Parameters
     ----------
     method : one of ``METHODS``
     preset : one of ``list_presets()``
     settings : values by ``group.field``, or nested mappings of groups
-    more : likewise, for names without a dot
+    **more : further settings, for names without a dot
 
     With a ``time_limit`` and no ``steps``, the time alone ends the run.
     """
@@ -438,8 +437,7 @@ def make_config(
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, Any]:
-    """Turn ``["optimizer.learning_rate=0.01", "batch.patch_size=[32,48,32]"]`` into a
-    dictionary."""
+    """Parse ``NAME=VALUE`` pairs such as ``"batch.patch_size=[32,48,32]"`` into a dictionary."""
     result: dict[str, Any] = {}
     for pair in pairs:
         key, sign, text = pair.partition("=")

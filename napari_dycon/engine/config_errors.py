@@ -1,4 +1,4 @@
-"""Sentences about settings: what is wrong with a value, and what is expected instead."""
+"""Error messages for settings: the value found and the value expected."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_NUMBER = 1e30
 
 
 def describe_error(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
-    """A sentence about the first thing that is wrong, with what was found and expected."""
+    """Describe a validation error in one sentence, with the value found and expected."""
     names = [str(part) for part in error["loc"]]
     name = next(
         (n for n in (".".join(names[:2]), ".".join(names[:1])) if n in fields), ".".join(names)
@@ -49,7 +49,7 @@ def describe_error(error: ErrorDetails, fields: Mapping[str, FieldInfo]) -> str:
 
 
 def get_choices(field: FieldInfo) -> list[str]:
-    """Words that a setting may be; empty for one that is no choice of words."""
+    """Return the permitted words of a setting; empty if it is not a choice."""
     for part in _iterate_types(field.annotation):
         if get_origin(part) is Literal:
             return [str(choice) for choice in get_args(part)]
@@ -57,7 +57,7 @@ def get_choices(field: FieldInfo) -> list[str]:
 
 
 def describe_range(field: FieldInfo) -> str:
-    """The numbers a setting may be, such as "0 to 1"; empty where any number will do."""
+    """Describe the range of a setting, such as "0 to 1"; empty if it is unbounded."""
     bounds = [*field.metadata]
     for part in _iterate_types(field.annotation):
         if get_origin(part) is Annotated:
@@ -76,7 +76,7 @@ def describe_range(field: FieldInfo) -> str:
 
 
 def describe_type(field: FieldInfo) -> str:
-    """What may be written for a setting, such as "a list of 3 numbers such as [1,1,1]"."""
+    """Describe the type of a setting, such as "a list of 3 numbers such as [1,1,1]"."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
     examples = {int: "1", float: "0.5"}
     found = []
@@ -98,7 +98,7 @@ def describe_type(field: FieldInfo) -> str:
 
 
 def _iterate_types(annotation: Any) -> Iterator[Any]:
-    """An annotation and everything that it is made of."""
+    """Iterate over an annotation and its arguments, recursively."""
     yield annotation
     if get_origin(annotation) is not Literal:
         for part in get_args(annotation):
@@ -106,7 +106,7 @@ def _iterate_types(annotation: Any) -> Iterator[Any]:
 
 
 def _shorten(value: Any) -> str:
-    """A value from anywhere in at most 80 characters."""
+    """Format an untrusted value in at most 80 characters."""
     if isinstance(value, int) and abs(value) >= 10**12:
         return "a number of more than 12 digits"
     text = repr(value)

@@ -1,4 +1,4 @@
-"""Which device and precision a run uses, and why."""
+"""Choice of device and precision, and settings of both."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from napari_dycon.errors import ConfigError
 
 
 class DeviceChoice(NamedTuple):
-    """The chosen device, and the reason in words for the person who waits for it."""
+    """The chosen device, and the reason to show to the user."""
 
     device: torch.device
     reason: str
 
 
 def choose_device(requested: str) -> DeviceChoice:
-    """Pick CUDA, then MPS, then the CPU; or exactly what was asked for, or a clear error."""
+    """Choose CUDA, then MPS, then the CPU; a requested device is used or raises an error."""
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if requested in ("auto", "cuda") and cuda:
         return DeviceChoice(torch.device("cuda"), f"GPU: {torch.cuda.get_device_name()}")
@@ -31,29 +31,30 @@ def choose_device(requested: str) -> DeviceChoice:
         return DeviceChoice(torch.device("mps"), "GPU: Apple Metal")
     if requested == "cuda":
         raise ConfigError(
-            f"Device cuda was asked for, but {_cuda_unavailable_reason()}. Use --device auto."
+            f"Device cuda was requested, but {_cuda_unavailable_reason()}. Use --device auto."
         )
     if requested == "mps":
         raise ConfigError(
-            "Device mps was asked for, but this machine has no Apple GPU that torch can use. "
+            "Device mps was requested, but this machine has no Apple GPU that torch can use. "
             "Use --device auto."
         )
     if requested == "cpu" and (cuda or mps):
-        return DeviceChoice(torch.device("cpu"), "CPU, as chosen (a GPU is there)")
+        return DeviceChoice(torch.device("cpu"), "CPU, as chosen (a GPU is available)")
     return DeviceChoice(torch.device("cpu"), f"CPU: {_cuda_unavailable_reason()}")
 
 
 def _cuda_unavailable_reason() -> str:
     if torch.version.cuda is None:
         return f"torch {torch.__version__} was installed without CUDA support"
-    return "no NVIDIA GPU was found, or its driver does not fit this torch"
+    return "no NVIDIA GPU was found, or its driver is incompatible with this torch"
 
 
 def choose_precision(requested: str, device: torch.device) -> torch.dtype:
-    """Half precision where it is faster.
+    """Choose half precision where it is faster.
 
-    On CUDA that is bfloat16, and float16 with a scaled loss on cards that only emulate bfloat16,
-    slowly or not for every layer (those before Ampere); on CPUs bfloat16 if a short trial says so.
+    On CUDA this is bfloat16, or float16 with a scaled loss on cards before Ampere, which emulate
+    bfloat16 slowly or not for every layer. On CPUs it is bfloat16 if a benchmark at start-up shows
+    that it is faster.
     """
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if requested in dtypes:
@@ -67,11 +68,11 @@ def choose_precision(requested: str, device: torch.device) -> torch.dtype:
 
 
 def is_bfloat16_faster(size: int = 16, channels: int = 16, repeats: int = 3) -> bool:
-    """Time a small 3D convolution forth and back in both precisions.
+    """Time the forward and backward pass of a small 3D convolution in both precisions.
 
     Processors with AMX are about three times as fast in bfloat16; those without emulate it, up to
-    a hundred times slower, hence the small trial. One thread runs it: on a busy machine several
-    wait for each other far longer than they compute, and chance would decide.
+    a hundred times slower, hence the small size. It runs in one thread, because on a busy machine
+    threads wait for each other far longer than they compute, which would make the result random.
     """
     conv = nn.Conv3d(channels, channels, 3, padding=1)
     x = torch.zeros(1, channels, size, size, size, requires_grad=True)
@@ -94,16 +95,16 @@ def is_bfloat16_faster(size: int = 16, channels: int = 16, repeats: int = 3) -> 
 
 
 def choose_sampling_device(device: torch.device) -> torch.device:
-    """Where volumes are registered and deformed: where a run trains, but not on Apple's GPUs.
+    """Choose the device for registration: the training device, or the CPU instead of an Apple GPU.
 
-    Older versions of torch cannot differentiate sampling in three dimensions there.
+    Older versions of torch cannot differentiate 3D sampling on Apple GPUs.
     """
     return torch.device("cpu") if device.type == "mps" else device
 
 
 @contextlib.contextmanager
 def disable_cudnn_benchmark() -> Iterator[None]:
-    """Keep CUDA from timing its convolutions: scans differ in size, and each would be timed."""
+    """Disable cuDNN's benchmark mode: scans differ in size, and each would be timed."""
     previous = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = False
     try:
@@ -113,12 +114,12 @@ def disable_cudnn_benchmark() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch has an error of its own for it on GPUs only."""
+    """Check whether memory ran out; torch has a dedicated error for this on GPUs only."""
     words = (
         "out of memory", "allocate memory", "not enough memory", "alloc_failed", "bad_alloc",
         "out_of_memory",
-        "unable to find an engine", "valid cudnn algorithm",  # no room for what a layer works in
-        "could not create a primitive",  # oneDNN does not say why
+        "unable to find an engine", "valid cudnn algorithm",  # no workspace for a layer
+        "could not create a primitive",  # oneDNN does not report the reason
     )  # fmt: skip
     if isinstance(error, MemoryError) or any(word in str(error).lower() for word in words):
         return True
@@ -126,10 +127,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def tune_for_training(device: torch.device) -> None:
-    """Let CUDA time its convolutions for the fixed shape of patches, and use TF32 for float32.
+    """Enable cuDNN's benchmark mode for the fixed shape of patches, and TF32 for float32.
 
-    TF32 keeps 10 of the 23 bits of a float32's mantissa in the products of convolutions and
-    matrices, and all of them in the sums; cards since Ampere are several times as fast with it.
+    TF32 keeps 10 of the 23 mantissa bits in the products of convolutions and matrices, and all of
+    them in the sums; cards since Ampere are several times as fast with it.
     """
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
@@ -137,26 +138,26 @@ def tune_for_training(device: torch.device) -> None:
 
 
 def empty_cache(device: torch.device) -> None:
-    """Give back what torch holds of a GPU's memory without using it."""
-    gc.collect()  # what an error that was caught still refers to
+    """Release unused GPU memory that torch has cached."""
+    gc.collect()  # frees tensors that a caught error still refers to
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def tune_glibc_malloc() -> None:
-    """Let glibc keep freed memory instead of giving it back to the system after every step.
+    """Let glibc keep freed memory instead of returning it to the system after every step.
 
-    A CPU step allocates and frees the same hundreds of megabytes again and again; without this the
-    kernel clears them anew each time (measured: 5.2 s of system time against 1.4 s in ten steps).
-    Elsewhere than on glibc nothing happens.
+    A CPU step repeatedly allocates and frees the same hundreds of megabytes, which the kernel would
+    clear each time (measured: 5.2 s of system time instead of 1.4 s in ten steps). Does nothing
+    without glibc.
     """
     _set_malloc_options(trim_threshold=2**31 - 1, top_pad=2**28, mmap_max=0)
 
 
 def reset_glibc_malloc() -> None:
-    """Undo ``tune_glibc_malloc`` and give back what is free; where memory is short it fits more.
+    """Undo ``tune_glibc_malloc`` and release free memory, for when memory is short.
 
-    Threads share one arena from then on: each of their own takes 64 MB of the address space.
+    Threads share one arena from then on, since each arena takes 64 MB of the address space.
     """
     _set_malloc_options(trim_threshold=2**17, top_pad=2**17, mmap_max=2**16, arena_max=1)
     with contextlib.suppress(OSError, AttributeError):
@@ -178,11 +179,11 @@ def _set_malloc_options(
 
 @contextlib.contextmanager
 def use_single_thread(device: torch.device) -> Iterator[None]:
-    """Compute with one thread on a CPU, for work that consists of many small operations.
+    """Compute with one thread on a CPU, for many small operations.
 
-    Threads of an operation wait for each other at its end, and where other programs have the cores
-    that takes far longer than the work: 8 to 11 s instead of 0.25 s for registering three pairs
-    beside two busy processes on two cores.
+    Threads wait for each other at the end of each operation, which takes far longer than the
+    computation if other programs use the cores: 8 to 11 s instead of 0.25 s for registering three
+    pairs while two other processes were busy on two cores.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:

@@ -1,10 +1,10 @@
-"""How much memory a step takes, how much there is, and what is made smaller when it is not enough.
+"""Memory of a training step: estimate, available memory, and ways to reduce it.
 
-A step is made smaller in three ways: its batch is computed in micro-batches whose gradients are
-accumulated, which changes next to nothing; features are computed again in the backward pass instead
-of kept, which changes nothing but takes a quarter longer; after that its patches shrink. All are
-settings of the run (``accumulation_steps``, ``activation_checkpointing`` and ``patch``), so that a
-resumed run continues with them.
+Memory is reduced in three ways: the batch is split into micro-batches whose gradients are
+accumulated, which changes results only slightly; features are recomputed in the backward pass,
+which does not change results but takes a quarter longer; finally patches are shrunk. All are
+settings of the run (``accumulation_steps``, ``activation_checkpointing`` and ``patch_size``), so
+that a resumed run continues with them.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ T = TypeVar("T")
 
 USABLE_FRACTION = 0.75  # of the free memory; the rest is for fragments and other programs
 SHRINK_FRACTION = 0.7  # voxels of the next smaller patch, as a fraction at most
-# Contrast compares all pairs of embeddings of a patch; measured as 20 to 31 bytes a pair.
+# Contrastive losses compare all pairs of embeddings of a patch; measured: 20 to 31 bytes per pair.
 CONTRASTIVE_METHODS, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What decides how much memory a step takes.
+    """Settings that determine the memory of a training step.
 
     Parameters
     ----------
     patch : voxels (D, H, W)
-    accumulation_steps : micro-batches that a step's batch is computed in; each is as large
-    activation_checkpointing : whether features are computed again in the backward pass
+    accumulation_steps : number of micro-batches of equal size that a batch is split into
+    activation_checkpointing : whether features are recomputed in the backward pass
     """
 
     patch: tuple[int, int, int]
@@ -64,7 +64,7 @@ class MemoryPlan:
 
     @classmethod
     def from_json(cls, values: object) -> MemoryPlan | None:
-        """Return the plan that a checkpoint keeps, ``None`` where there is none."""
+        """Return the plan stored in a checkpoint, ``None`` if there is none."""
         if not isinstance(values, dict) or not isinstance(values.get("patch"), list):
             return None
         sides = [parse_integer(side, 1, 1024) for side in values["patch"]]
@@ -85,7 +85,7 @@ class MemoryPlan:
         )
 
     def reduce(self, config: TrainConfig) -> MemoryPlan | None:
-        """Return the next smaller plan, ``None`` where there is none."""
+        """Return the next smaller plan, ``None`` if there is none."""
         current = self.apply(config)
         reduced = reduce_batch_memory(current)
         if reduced is None:
@@ -98,34 +98,34 @@ class MemoryPlan:
     def estimate_bytes(
         self, config: TrainConfig, *, channels: int, classes: int, has_unlabeled: bool
     ) -> int:
-        """Estimate the memory of a step beyond what the networks themselves take."""
+        """Estimate the memory of a step, without that of the networks."""
         n_patches = config.batch.labeled_size + (
             config.batch.unlabeled_size if has_unlabeled else 0
         )
         patch_bytes = estimate_patch_bytes(self.apply(config), channels=channels, classes=classes)
-        if has_unlabeled and config.method in CONTRASTIVE_METHODS:  # embeddings lie twice as fine
+        if has_unlabeled and config.method in CONTRASTIVE_METHODS:  # at twice the resolution
             locations = math.prod(-(-2 * side // config.network.stride) for side in self.patch)
             patch_bytes += BYTES_PER_PAIR * locations**2
         return math.ceil(n_patches / self.accumulation_steps) * patch_bytes
 
     def describe_change(self, previous: MemoryPlan, device: str) -> str:
-        """Say in one sentence what was made smaller, and that the run continues."""
+        """Describe in one sentence what was reduced, and that training continues."""
         changes = []
         if self.accumulation_steps != previous.accumulation_steps:
             changes.append(f"each step is computed in {self.accumulation_steps} parts")
         if self.activation_checkpointing != previous.activation_checkpointing:
-            changes.append("features are computed twice, which takes a quarter longer")
+            changes.append("features are recomputed, which takes a quarter longer")
         if self.patch != previous.patch:
             changes.append(f"patches are {'×'.join(map(str, self.patch))} voxels")
         device_name = "This computer" if device == "cpu" else "The graphics card"
         return (
             f"{device_name} has too little memory for this plan, so {_join_words(changes)} now; "
-            "training goes on."
+            "training continues."
         )
 
 
 def _join_words(words: Sequence[str]) -> str:
-    """Words with commas, and "and" before the last."""
+    """Join words with commas, and "and" before the last one."""
     *first, last = words
     return f"{', '.join(first)} and {last}" if first else last
 
@@ -135,7 +135,7 @@ def shrink_patch(
 ) -> tuple[int, int, int]:
     """Shorten the longest sides, in multiples of the stride, to a fraction of the voxels.
 
-    No side becomes shorter than ``least``; a patch that cannot shrink is returned as it is.
+    No side becomes shorter than ``min_side``; a patch that cannot shrink is returned unchanged.
     """
     sides = list(patch)
     while math.prod(sides) > fraction * math.prod(patch):
@@ -150,7 +150,7 @@ def shrink_patch(
 def fit_to_memory(
     config: TrainConfig, free_bytes: int, *, channels: int, classes: int, has_unlabeled: bool
 ) -> TrainConfig:
-    """Make the plan smaller until its estimate fits into the free memory, or nothing is left."""
+    """Reduce the plan until its estimate fits into the free memory, or no smaller one exists."""
     memory = MemoryPlan.from_config(config)
     while memory.estimate_bytes(
         config, channels=channels, classes=classes, has_unlabeled=has_unlabeled
@@ -180,12 +180,12 @@ def _chunk_tensors(tensors: Sequence[Tensor], parts: int) -> list[tuple[Tensor, 
 def retry_with_less_memory(
     compute: Callable[[P], T], plans: Iterable[P], device: torch.device
 ) -> T:
-    """Compute with the first of several plans that memory suffices for.
+    """Compute with the first of several plans that fits into memory.
 
     Raises
     ------
     MemoryError
-        It does not suffice for the last one either.
+        None of the plans fits.
     """
     reason = ""
     for plan in plans:
@@ -194,13 +194,13 @@ def retry_with_less_memory(
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = str(error)  # the error itself would keep what did not fit
+            reason = str(error)  # the error itself would keep tensors alive
         empty_cache(device)
     raise MemoryError(reason)
 
 
 def get_free_bytes(device: torch.device) -> int | None:
-    """Memory that this process can still take on a device, ``None`` where it is not known."""
+    """Return the memory that this process can still allocate on a device, ``None`` if unknown."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)

@@ -1,9 +1,9 @@
 """MONAI's dynamic 3D U-Net with a projection head on its bottleneck.
 
-The backbone stays MONAI's; this wrapper walks through it by hand, because the contrastive losses
+The backbone is MONAI's; this wrapper calls its blocks explicitly, because the contrastive losses
 need the bottleneck features of the same forward pass (a forward hook would break under copying).
 
-This file runs with torch and MONAI alone: an exported MONAI bundle takes it along as it is.
+This file needs only torch and MONAI: exported MONAI bundles contain a copy of it.
 """
 
 from __future__ import annotations
@@ -26,24 +26,25 @@ if TYPE_CHECKING:
     from napari_dycon.engine.config import TrainConfig
 
 FULL_RES_FILTERS = 8  # of the one layer at full resolution of a network at half resolution
-# So few filters can all come to speak against a class. Cut off below zero they could then not speak
-# for it either: the network was unsure of it everywhere (see benchmarks/NOTES.md).
+# With so few filters, all of them can become evidence against a class. With a plain ReLU the
+# network was then uncertain of that class everywhere (see benchmarks/NOTES.md).
 FULL_RES_SLOPE = 0.2
-# Of an embedding before it is divided by its length (usually the root of its channels). Where all
-# cells of a patch are the same, they stay near 0 instead of pointing wherever rounding leads.
+# Minimum norm in the L2 normalization of embeddings, whose norm is usually the square root of their
+# channels. Where all locations of a patch are equal, embeddings stay near 0 instead of amplifying
+# rounding errors.
 MIN_EMBEDDING_NORM = 1e-2
 
 
-# Of oneDNN's bfloat16 convolutions (3.12, processors with avx512_bf16 but without AMX) those over
-# grids of one or two voxels read memory that was never written, and gradients come out wrong or not
-# finite. Grids that small cost next to nothing in float32.
+# oneDNN's bfloat16 convolutions (3.12, processors with avx512_bf16 but without AMX) over grids of
+# one or two voxels read uninitialized memory, which gives wrong or non-finite gradients. Such small
+# grids cost next to nothing in float32.
 MIN_BFLOAT16_SIDE = 3
 
-Norm = str | tuple[str, dict[str, object]]  # in the way that MONAI names layers
+Norm = str | tuple[str, dict[str, object]]  # as MONAI specifies layers
 
 
 class NetworkOutput(NamedTuple):
-    """Logits ``(B, C, D, H, W)`` and, when asked for, embeddings ``(B, E, d, h, w)``."""
+    """Logits ``(B, C, D, H, W)`` and, if requested, embeddings ``(B, E, d, h, w)``."""
 
     logits: Tensor
     embeddings: Tensor | None
@@ -52,9 +53,9 @@ class NetworkOutput(NamedTuple):
 class ProjectionHead(nn.Module):
     """Optional ASPP, trilinear ×2, 1×1×1 conv, norm, ReLU, 1×1×1 conv, norm; L2-normalized.
 
-    The last norm sets the mean of each channel over a patch to 0 and its deviation to 1, so that
-    cells cannot all come to be alike. It knows one patch alone (where published networks have batch
-    norm): what a patch embeds does not depend on the others of its batch.
+    The last norm sets the mean of each channel over a patch to 0 and its deviation to 1, which
+    prevents all embeddings from collapsing to one vector. It is an instance norm (published
+    networks use batch norm), so that embeddings do not depend on the other patches of the batch.
     """
 
     def __init__(self, channels: int, hidden: int, dim: int, *, aspp: bool, norm: Norm) -> None:
@@ -77,10 +78,11 @@ class ProjectionHead(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv3d(hidden, dim, 1),
         )
-        # Twice the bottleneck's grid has eight cells at least, enough for a deviation.
+        # Twice the bottleneck's grid has at least eight locations, enough for a deviation.
         self.spread = nn.InstanceNorm3d(dim, affine=False)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Compute embeddings of bottleneck features ``(B, C, d, h, w)``."""
         features = self.aspp(features)
         features = F.interpolate(features, scale_factor=2, mode="trilinear", align_corners=False)
         return F.normalize(
@@ -89,7 +91,7 @@ class ProjectionHead(nn.Module):
 
 
 class FullResolutionHead(nn.Module):
-    """From features of half the resolution to logits of the image's, by looking at it again."""
+    """Full-resolution logits from half-resolution features and the image."""
 
     def __init__(self, features: int, channels: int, classes: int) -> None:
         super().__init__()
@@ -102,6 +104,7 @@ class FullResolutionHead(nn.Module):
         )
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
+        """Compute logits from half-resolution features and the image."""
         features = crop_to_reference(self.up(features), image)
         logits: Tensor = self.layers(torch.cat([features, image], dim=1))
         return logits
@@ -110,8 +113,8 @@ class FullResolutionHead(nn.Module):
 class SingleImageConv3d(nn.Conv3d):
     """Convolution that also uses oneDNN for a single float32 image on a CPU.
 
-    For one image of few voxels torch chooses a method of its own, which takes up to five times as
-    long where the image is thin (measured in torch 2.13); for batches of two it does not.
+    For a single small image torch chooses its native implementation, which takes up to five times
+    as long for thin images (measured in torch 2.13); for batches of two it uses oneDNN.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -135,11 +138,11 @@ class SegmentationNetwork(nn.Module):
     """Encoder-decoder with ``len(filters)`` levels; each level halves the grid.
 
     Volumes may have any size: a side that is not a multiple of the stride is rounded up on the way
-    down and cropped on the way up, so that nothing has to be padded.
+    down and cropped on the way up, so that no padding is needed.
 
-    With ``half_resolution`` the first level is at half the image's resolution already, and a thin
-    layer brings its features back: about half the time, for the same accuracy where structures are
-    many voxels wide.
+    With ``half_resolution`` the first level is at half the image's resolution, and a thin layer
+    upsamples its features. This takes about half the time, with the same accuracy for structures
+    that are many voxels wide.
     """
 
     def __init__(
@@ -169,7 +172,7 @@ class SegmentationNetwork(nn.Module):
         self.fine: FullResolutionHead | None = None
         if half_resolution:
             self.fine = FullResolutionHead(filters[0], channels, classes)
-            self.backbone.output_block = nn.Identity()  # its place is taken
+            self.backbone.output_block = nn.Identity()  # replaced by the head
         self.projection = ProjectionHead(
             filters[-1],
             projection_hidden,
@@ -178,20 +181,20 @@ class SegmentationNetwork(nn.Module):
             norm=_choose_norm(norm, [4 * max(filters[-1] // 4, 1)]),
         )
         self.stride = 2 ** (levels - 1 + half_resolution)
-        # Whether training keeps what goes into blocks alone, and computes the rest a second time.
-        # Running means of a batch norm would then be updated twice.
+        # Whether training keeps only the inputs of blocks and recomputes the rest. Running means of
+        # a batch norm would then be updated twice.
         self.activation_checkpointing = False
         for module in self.modules():
             if type(module) is nn.Conv3d:
                 module.__class__ = SingleImageConv3d
 
     def forward(self, image: Tensor, *, embed: bool = False) -> NetworkOutput:
-        """``(B, channels, D, H, W)`` to logits, and embeddings when ``embed`` is true."""
+        """Compute logits of ``(B, channels, D, H, W)``, and embeddings if ``embed`` is true."""
         logits, bottleneck = self.forward_with_bottleneck(image)
         return NetworkOutput(logits, self._project(bottleneck, image) if embed else None)
 
     def forward_with_bottleneck(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, channels, D, H, W)`` to logits and the bottleneck's features."""
+        """Compute logits of ``(B, channels, D, H, W)`` and the bottleneck's features."""
         net = self.backbone
         skips, bottleneck = self._encode(image)
         features = bottleneck
@@ -202,11 +205,11 @@ class SegmentationNetwork(nn.Module):
         return net.output_block(features), bottleneck
 
     def encode(self, image: Tensor) -> Tensor:
-        """``(B, channels, D, H, W)`` to embeddings alone; the decoder does not run."""
+        """Compute embeddings of ``(B, channels, D, H, W)`` without running the decoder."""
         return self._project(self._encode(image)[1], image)
 
     def _project(self, bottleneck: Tensor, image: Tensor) -> Tensor:
-        """Embeddings of the cells that lie in the image: not of what it was rounded up by."""
+        """Compute embeddings of the locations inside the image, without those from rounding up."""
         embeddings: Tensor = self.projection(bottleneck)
         for axis in (2, 3, 4):
             count = -(-2 * image.shape[axis] // self.stride)
@@ -223,7 +226,7 @@ class SegmentationNetwork(nn.Module):
     def _run(self, block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if not self.activation_checkpointing or not torch.is_grad_enabled():
             return run_in_safe_precision(block, *inputs)
-        # Nothing in a block is drawn at random: there is no state to bring back.
+        # Blocks draw no random numbers: there is no random state to restore.
         output: Tensor = checkpoint(
             run_in_safe_precision, block, *inputs, use_reentrant=False, preserve_rng_state=False
         )
@@ -231,21 +234,21 @@ class SegmentationNetwork(nn.Module):
 
 
 def decode(block: UnetUpBlock, features: Tensor, skip: Tensor) -> Tensor:
-    """A step of MONAI's decoder on a skip connection of any size."""
+    """Run a block of MONAI's decoder on a skip connection of any size."""
     features = crop_to_reference(block.transp_conv(features), skip)
     decoded: Tensor = block.conv_block(torch.cat([features, skip], dim=1))
     return decoded
 
 
 def crop_to_reference(features: Tensor, reference: Tensor) -> Tensor:
-    """First voxels of ``(B, C, D, H, W)``, as many along each axis as the reference has."""
+    """Crop ``(B, C, D, H, W)`` at the end of each axis to the size of a reference."""
     for axis in (2, 3, 4):
         features = features.narrow(axis, 0, reference.shape[axis])
     return features
 
 
 def run_in_safe_precision(block: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Run a block; in float32 where a CPU's autocast would convolve over one or two voxels."""
+    """Run a block, in float32 if CPU autocast would convolve over one or two voxels."""
     small = min(inputs[-1].shape[2:]) < 2 * MIN_BFLOAT16_SIDE  # a block may halve the grid
     if small and inputs[0].device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
@@ -254,7 +257,7 @@ def run_in_safe_precision(block: Callable[..., Tensor], *inputs: Tensor) -> Tens
 
 
 def _choose_norm(name: str, filters: Sequence[int]) -> Norm:
-    """A norm of the whole network; groups divide the filters of each of its layers."""
+    """Choose the norm of the network; the number of groups divides the filters of each layer."""
     norms: dict[str, Norm] = {
         "instance": ("instance", {"affine": True}),
         "group": ("group", {"num_groups": math.gcd(8, *filters), "affine": True}),
@@ -264,7 +267,7 @@ def _choose_norm(name: str, filters: Sequence[int]) -> Norm:
 
 
 def get_network_settings(config: TrainConfig, channels: int, classes: int) -> dict[str, Any]:
-    """Arguments of ``SegmentationNetwork`` for a planned run; ``classes`` counts the background."""
+    """Return arguments of ``SegmentationNetwork``; ``classes`` includes the background."""
     if config.network.filters is None:
         raise ValueError("the network's filters must be planned first")
     return {
@@ -280,12 +283,12 @@ def get_network_settings(config: TrainConfig, channels: int, classes: int) -> di
 
 
 def build_network(config: TrainConfig, channels: int, classes: int) -> SegmentationNetwork:
-    """Network of a planned run; ``classes`` counts the background."""
+    """Build the network of a planned run; ``classes`` includes the background."""
     return SegmentationNetwork(**get_network_settings(config, channels, classes))
 
 
 def flatten_spatial(embeddings: Tensor) -> Tensor:
-    """``(B, E, d, h, w)`` maps as rows of cells ``(B, N, E)``."""
+    """Reshape feature maps ``(B, E, d, h, w)`` to rows ``(B, N, E)``, one per location."""
     return embeddings.flatten(2).transpose(1, 2)
 
 

@@ -10,18 +10,18 @@ from napari_dycon.errors import ConfigError
 
 
 def list_presets() -> list[str]:
-    """Names of the presets that ship with the package."""
+    """List the names of the presets."""
     folder = resources.files("napari_dycon") / "resources" / "presets"
     return sorted(f.name.removesuffix(".json") for f in folder.iterdir() if f.name.endswith("json"))
 
 
 def describe_preset(name: str) -> str:
-    """What a preset is for, in a sentence."""
+    """Return the one-sentence description of a preset."""
     return str(_read_preset(name).get("description", ""))
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Settings of a preset, nested."""
+    """Return the nested settings of a preset."""
     values = _read_preset(name)
     values.pop("description", None)
     return values

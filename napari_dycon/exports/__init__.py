@@ -1,1 +1,1 @@
-"""A project's work for other tools: files, folders, reports, bundles."""
+"""Exports of a project: masks, datasets, reports and MONAI bundles."""

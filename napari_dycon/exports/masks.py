@@ -139,7 +139,7 @@ def _make_mask(project: Project, case: str, source: str, run: str | None) -> Cas
 
 
 def _choose_run(project: Project, case: str, run: str | None) -> str | None:
-    """The run whose prediction of a case is taken: the wanted one or else the newest."""
+    """Choose the run whose prediction is exported: the requested one, or else the newest."""
     runs = project.predictions.list_run_ids(case)
     if run is not None:
         return run if run in runs else None

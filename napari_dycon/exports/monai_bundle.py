@@ -128,12 +128,12 @@ def _write_code(folder: Path) -> None:
 
 
 def _sanitize_name(text: str) -> str:
-    """A name as plain text: MONAI evaluates configured strings that begin with these signs."""
+    """Escape a name: MONAI evaluates configured strings that begin with these characters."""
     return text.strip().lstrip("$@% ") or "unnamed"
 
 
 def _build_inference_config(model: TrainedModel) -> dict[str, Any]:
-    """The configuration, with the values of this network in front."""
+    """Build the configuration, with the values of this network in front."""
     config = model.config
     settings = network.get_network_settings(config, model.channels, len(model.class_values) + 1)
     network_config = {"_target_": "scripts.network.SegmentationNetwork", **settings}

@@ -1,9 +1,8 @@
-"""A project as a data set in the raw layout of nnU-Net v2.
+"""Export of a project as a dataset in the raw layout of nnU-Net v2.
 
-Scans are written anew on their own grid, so that no free text of a header goes along and image and
-label lie on the very same one. Labels become 0, 1, ... without gaps, as nnU-Net wants them; the
-project's own values, ids and splits are kept in ``dataset.json`` below ``napari_dycon``, a field
-that nnU-Net passes on and does not read.
+Scans are rewritten on their own grid, so that no free text of headers is copied and image and label
+have identical grids. Label values become 0, 1, ... without gaps, as nnU-Net requires; the project's
+values, ids and splits are stored in ``dataset.json`` under ``napari_dycon``, which nnU-Net ignores.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def write_nnunet(
     """Write ``DatasetXXX_Name`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json``.
 
     Annotated cases are for training, those kept for validation among them; the others go to
-    ``imagesTs``. Voxels that nobody annotated get nnU-Net's ``ignore`` label, the highest value.
+    ``imagesTs``. Unannotated voxels get nnU-Net's ``ignore`` label, the highest value.
     nnU-Net normalizes by a channel's name: a first channel in Hounsfield units is called ``CT``.
     With cases for validation, ``splits_final.json`` holds the project's split; nnU-Net takes it
     from the data set's folder of preprocessed data.
@@ -150,7 +149,7 @@ def _build_description(
     n_training: int,
     is_sparse: bool,
 ) -> dict[str, Any]:
-    """What ``dataset.json`` says; nnU-Net reads all but the last field."""
+    """Build ``dataset.json``; nnU-Net reads all but the last field."""
     labels = {"background": 0}
     labels |= {c.name: values[c.value] for c in sorted(project.classes, key=lambda c: c.value)}
     if is_sparse:

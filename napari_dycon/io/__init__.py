@@ -1,4 +1,4 @@
-"""Scans and masks from files and back; the only place that knows a file's own axes."""
+"""Reading and writing of scans and masks; only this package deals with the axes of files."""
 
 from napari_dycon.io.reading import (
     get_scan_file,

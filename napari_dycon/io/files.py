@@ -1,4 +1,4 @@
-"""Files below a folder, as a person sees them there."""
+"""Discovery of the visible files below a folder."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from napari_dycon.errors import FileFormatError
 
 VIRTUAL_FILESYSTEMS = (
     ("/proc", "/sys") if os.name == "posix" else ()
-)  # "files" whose reading may never end
+)  # reading their files may never end
 
 
 def check_path_type(path: Path) -> None:
-    """Refuse what is neither file nor folder, and what the system makes up, before it is opened.
+    """Reject anything but regular files and folders, and virtual file systems, before opening.
 
     Opening a pipe waits for its writer, and reading a device may never end.
 
     Raises
     ------
     FileFormatError
-        There is nothing, or not what a scan can be.
+        The path does not exist, or is not a regular file or folder.
     """
     try:
         mode = path.stat().st_mode
         is_virtual = _is_virtual(path)
     except PermissionError:
-        raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
-    except (OSError, RuntimeError, ValueError):  # links in a circle, names of impossible length
-        raise FileFormatError(f"There is no file {path}. Check its name and folder.") from None
+        raise FileFormatError(f"{path.name} cannot be read: permission denied.") from None
+    except (OSError, RuntimeError, ValueError):  # circular links, too long names
+        raise FileFormatError(f"File {path} does not exist. Check its name and folder.") from None
     if is_virtual or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = "a file of the system" if is_virtual else describe_inode(mode)
-        raise FileFormatError(f"{path.name} is {kind} and no scan. Expected a file or a folder.")
+        kind = "a system file" if is_virtual else describe_inode(mode)
+        raise FileFormatError(f"{path.name} is {kind}, not a scan. Expected a file or folder.")
 
 
 def _is_virtual(path: Path) -> bool:
@@ -45,24 +45,24 @@ def _is_virtual(path: Path) -> bool:
 
 
 def find_files(folder: Path, max_files: int | None = None) -> list[Path]:
-    """All files below a folder, sorted, without hidden ones and those of hidden folders.
+    """List all files below a folder, sorted, without hidden files and folders.
 
-    Links to folders are followed; each folder counts once, under its own name where it has one
-    here, so that loops end.
+    Links to folders are followed; each folder is visited once, preferably under its own name, so
+    that loops end.
 
     Parameters
     ----------
-    most : how many files there can be; by default any number
+    max_files : maximum number of files; unlimited by default
 
     Raises
     ------
     FileFormatError
-        A folder may not be read: what lies in it would be missed by nobody. Or there are too many.
+        A folder cannot be read (ignoring it would go unnoticed), or there are too many files.
     """
     seen = {_get_inode(directory) for directory in VIRTUAL_FILESYSTEMS if os.path.isdir(directory)}
     paths: list[Path] = []
     roots = [folder]
-    for root in roots:  # grows by the links that are met
+    for root in roots:  # grows by the links found
         for place, folders, files in os.walk(root, onerror=_reject):
             if (identity := _get_inode(place)) in seen:
                 folders.clear()
@@ -73,8 +73,8 @@ def find_files(folder: Path, max_files: int | None = None) -> list[Path]:
             paths += (Path(place, name) for name in files if not name.startswith("."))
             if max_files is not None and len(paths) > max_files:
                 raise FileFormatError(
-                    f"{folder} holds more than {max_files:,} files; expected those of one scan. "
-                    "Choose the folder that they lie in."
+                    f"{folder} contains more than {max_files:,} files; expected those of one "
+                    "scan. Choose the folder of the scan."
                 )
     return sorted(p for p in paths if p.is_file() and not (p.is_symlink() and _is_virtual(p)))
 
@@ -85,10 +85,10 @@ def _get_inode(folder: str) -> tuple[int, int]:
 
 
 def folder_fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, time of change and size of everything in a folder: other files have another state."""
+    """Return name, modification time and size of everything in a folder, to detect changes."""
     states = []
     for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # links to nowhere
+        with contextlib.suppress(OSError):  # broken links
             state = path.stat()
             states.append((path.name, state.st_mtime_ns, state.st_size))
     return tuple(sorted(states))
@@ -96,6 +96,6 @@ def folder_fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:
 
 def _reject(error: OSError) -> None:
     raise FileFormatError(
-        f"The folder {error.filename} cannot be read ({error.strerror}). Expected folders that you "
-        "may read; change who may, or move it away."
+        f"The folder {error.filename} cannot be read ({error.strerror}). Change its permissions, "
+        "or move it to another folder."
     )

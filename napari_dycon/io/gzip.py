@@ -1,8 +1,7 @@
-"""Voxels out of a gzip file, straight into their array and compared with the file's checksum.
+"""Fast decompression of gzip files directly into an array, with verification of the checksum.
 
-isal is made for speed: a third of the time that nibabel takes to read, and a twentieth of gzip's
-fastest level to write float32 maps of the same size (measured). Where only the engine's libraries
-are installed, Python's own gzip does the same.
+isal takes a third of the time that nibabel takes to read, and a twentieth of gzip's fastest level
+to write float32 maps of the same size (measured). Python's gzip is used if isal is not installed.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 _open: Any = gzip.open
 _GzipWriter: Any = gzip.GzipFile
-DECOMPRESSION_ERRORS: Any = (zlib.error,)  # classes of errors
+DECOMPRESSION_ERRORS: Any = (zlib.error,)
 try:
     from isal import igzip, isal_zlib
 except ImportError:
@@ -26,24 +25,24 @@ else:
     _open = igzip.open
     _GzipWriter = igzip.IGzipFile
     DECOMPRESSION_ERRORS += (isal_zlib.error,)
-CHUNK_BYTES = 2**22  # bytes at once
-COMPRESSION_LEVEL = 1  # of compression: the fastest that shrinks at all
+CHUNK_BYTES = 2**22
+COMPRESSION_LEVEL = 1  # the fastest level that compresses
 
 
 def open_gzip_writer(raw: BinaryIO) -> Any:
-    """File that compresses what is written to it; without a name or a time in its header."""
+    """Open a compressing writer, without name and time in the gzip header."""
     return _GzipWriter("", "wb", COMPRESSION_LEVEL, raw, mtime=0)
 
 
 def read_gzip_voxels(
     path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> npt.NDArray[Any]:
-    """Voxels ``(i, j, k)``, the first axis fastest, that begin at ``offset`` of what is packed.
+    """Read voxels ``(i, j, k)``, first axis fastest, from an offset in the decompressed data.
 
     Raises
     ------
     EOFError, OSError, one of ``DECOMPRESSION_ERRORS``
-        The file ends too early or is damaged.
+        The file is truncated or damaged.
     """
     array = np.empty(shape, dtype, order="F")
     buffer: Any = memoryview(array.reshape(-1, order="F").view(np.uint8))  # type: ignore[arg-type]
@@ -55,5 +54,5 @@ def read_gzip_voxels(
             if not count:
                 raise EOFError("end-of-stream")
             filled_bytes += count
-        file.read(1)  # the end of the stream, where the checksum is
+        file.read(1)  # reaches the end of the stream, where the checksum is verified
     return array

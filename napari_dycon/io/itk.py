@@ -1,6 +1,6 @@
-"""NRRD and MetaImage in and out, through SimpleITK.
+"""Reader and writer of NRRD and MetaImage, through SimpleITK.
 
-SimpleITK's world is LPS and its arrays come as (k, j, i); nobody outside this file has to know.
+SimpleITK's world is LPS and its arrays are (k, j, i); both are converted in this file.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ READERS = {
 }
 SUFFIXES = tuple(READERS)
 MAX_HEADER_BYTES = 2**16
-# Where a header says that its voxels are in another file.
+# Fields of headers that specify a separate file with the voxels.
 _DATA_FILE = re.compile(r"^\s*(?:data ?file|ElementDataFile)\s*[:=]\s*(.+?)\s*$", re.I | re.M)
 _COMPRESSION_FIELD = re.compile(
     r"^\s*(?:encoding\s*:\s*(?:gz|bz|zip)|CompressedData\s*=\s*T)", re.I | re.M
 )
-# Where a header says how its axes lie in the patient.
+# Fields of headers that specify the orientation.
 _ORIENTATION_FIELD = re.compile(
     r"^\s*(?:space directions|TransformMatrix|Rotation|Orientation)\s*[:=]", re.I | re.M
 )
 MISSING_ORIENTATION_NOTE = (
-    "{} says nothing of its orientation; its axes are taken to run left, posterior, superior. "
-    "Sides may be swapped: compare with the source."
+    "{} does not specify its orientation; left, posterior, superior is assumed. Left and right may "
+    "be exchanged: compare with the source."
 )
-# ITK's reader of MetaImage ends the program, or never ends, on absurd numbers in these fields.
+# ITK's MetaImage reader crashes or hangs on invalid numbers in these fields.
 _NUMERIC_FIELD = re.compile(
     r"^\s*(NDims|DimSize|TransformMatrix|Rotation|Orientation|Offset|Position|Origin|"
     r"CenterOfRotation|ElementSpacing|ElementSize|HeaderSize|CompressedDataSize|"
@@ -74,20 +74,20 @@ def read(path: Path) -> LoadedImage:
         size = tuple(int(n) for n in reader.GetSize())
         if reader.GetNumberOfComponents() != 1:
             raise FileFormatError(
-                f"{path.name} holds {reader.GetNumberOfComponents()} numbers a voxel (colors, or "
-                "several channels); expected one. Save one file a channel."
+                f"{path.name} has {reader.GetNumberOfComponents()} values per voxel (colors, or "
+                "several channels); expected one. Save one file per channel."
             )
         while len(size) > 3 and size[-1] == 1:
             size = size[:-1]
         check_shape(path, size)
         dtype = np.dtype(_NUMPY_DTYPES.get(sitk.GetPixelIDValueAsString(reader.GetPixelID()), "V1"))
         if dtype.kind == "V":
-            raise FileFormatError(f"{path.name} holds voxels that are not plain numbers.")
+            raise FileFormatError(
+                f"{path.name} has voxels that are not real numbers. Convert it to numbers."
+            )
         max_bytes = data_file.stat().st_size * (MAX_DEFLATE_RATIO if is_compressed else 1)
         if float(np.prod(size, dtype=np.float64)) * dtype.itemsize > max_bytes:
-            raise _unreadable_file_error(
-                path, "it ends too early (an incomplete copy or download?)"
-            )
+            raise _unreadable_file_error(path, "it is truncated (an incomplete copy or download?)")
         check_memory(path, math.prod(size) * dtype.itemsize)
         image = reader.Execute()
     except (RuntimeError, OSError, MemoryError):
@@ -114,17 +114,17 @@ def write(voxels: Array, source: Source, path: Path) -> None:
     with atomic_write(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), True)
-            # On a full disk the writer of NRRD leaves out the end and says nothing.
+            # On a full disk the NRRD writer truncates the file without an error.
             written = np.asarray(_VoxelView(sitk.ReadImage(str(temporary))))
             is_complete = np.array_equal(written, voxels.transpose(2, 1, 0), equal_nan=True)
         except RuntimeError:
             is_complete = False
         if not is_complete:
-            raise OSError("the file could not be written whole")
+            raise OSError("the file could not be written completely")
 
 
 class _VoxelView:
-    """An image's voxels where they are; SimpleITK's own view of them does not keep them alive."""
+    """View of an image's voxels that keeps them alive, unlike SimpleITK's view."""
 
     def __init__(self, image: Any) -> None:
         import SimpleITK as sitk  # noqa: N813
@@ -134,7 +134,7 @@ class _VoxelView:
 
 
 def _read_affine(image: Any) -> npt.NDArray[np.float64]:
-    """Index to RAS+ mm, of the first three axes."""
+    """Read the affine from index to RAS+ mm of the first three axes."""
     n = image.GetDimension()
     direction = np.array(image.GetDirection(), dtype=np.float64).reshape(n, n)[:3, :3]
     affine = np.eye(4)
@@ -145,7 +145,7 @@ def _read_affine(image: Any) -> npt.NDArray[np.float64]:
 
 
 def _find_data_file(path: Path) -> tuple[Path, bool, bool]:
-    """Where the voxels are, never outside the header's folder; whether packed; whether oriented."""
+    """Find the file with the voxels; also whether it is compressed and the header oriented."""
     with path.open("rb") as file:
         head = file.read(MAX_HEADER_BYTES).decode("latin-1")
     if path.suffix.lower() in (".nrrd", ".nhdr"):
@@ -163,32 +163,32 @@ def _find_data_file(path: Path) -> tuple[Path, bool, bool]:
     name = match.group(1)
     if name.upper().startswith("LIST") or "%" in name:
         raise FileFormatError(
-            f"The voxels of {path.name} are spread over several files; expected one file. Save it "
-            "again as one, such as .nrrd or .mha."
+            f"The voxels of {path.name} are in several files; expected one file. Save it again as "
+            "a single file, such as .nrrd or .mha."
         )
     if not name.isprintable():
         raise _unreadable_file_error(path, "its header is damaged")
     outside_error = FileFormatError(
-        f"The voxels of {path.name} lie outside its folder; expected a file beside it. Put "
-        "both into one folder and correct the header."
+        f"The voxels of {path.name} are outside its folder; expected a file in the same folder. "
+        "Put both into one folder and correct the header."
     )
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or PurePosixPath(name).is_absolute():
-        # before anything is asked of it: a share of another machine would be called
+        # before accessing the path, which could connect to another machine
         raise outside_error
     data = (path.parent / name).resolve()
     if not data.is_relative_to(path.parent.resolve()):
         raise outside_error
     if not os.path.isfile(data):  # pathlib raises for names that are too long
         raise FileFormatError(
-            f"{path.name} is a header, and the file with its voxels, {data.name}, is missing "
-            "beside it. Copy both."
+            f"{path.name} is a header, but the file with its voxels, {data.name}, is missing "
+            "in its folder. Copy both."
         )
     return data, is_compressed, has_orientation
 
 
 def _check_header(path: Path, header: str) -> None:
-    """Refuse what no writer writes, before a library meets it."""
+    """Reject invalid headers before a library parses them."""
     fields = {}
     for match in _NUMERIC_FIELD.finditer(header):
         values = re.sub(r"[(),]|none", " ", match.group(2)).split()
@@ -196,22 +196,22 @@ def _check_header(path: Path, header: str) -> None:
             numbers = [float(value) for value in values]
         except ValueError:
             raise _unreadable_file_error(
-                path, f"its header says '{match.group(1)}' without a number"
+                path, f"its header has '{match.group(1)}' without a number"
             ) from None
         if not all(abs(number) < MAX_HEADER_NUMBER for number in numbers):  # nor nan
             raise _unreadable_file_error(
-                path, f"its header says '{match.group(1)}' with an absurd number"
+                path, f"its header has '{match.group(1)}' with an invalid number"
             )
         fields[match.group(1).lower()] = numbers
-    for name in ("compresseddatasize", "headersize"):  # memory is taken for them as they stand
+    for name in ("compresseddatasize", "headersize"):  # readers allocate memory of this size
         if any(n > path.stat().st_size for n in fields.get(name, [])):
-            raise _unreadable_file_error(path, "its header tells of more data than it has")
+            raise _unreadable_file_error(path, "its header specifies more data than it has")
     dimensions = fields.get("ndims", fields.get("dimension", [0.0]))
     if len(dimensions) != 1 or dimensions[0] not in range(1, 17):
-        raise _unreadable_file_error(path, "its header does not say how many dimensions it has")
+        raise _unreadable_file_error(path, "its header does not specify the number of dimensions")
     sizes = fields.get("dimsize", fields.get("sizes", []))
     if len(sizes) != dimensions[0] or not all(n >= 1 and n.is_integer() for n in sizes):
-        raise _unreadable_file_error(path, "its header does not say how large it is")
+        raise _unreadable_file_error(path, "its header does not specify the size")
 
 
 def _unreadable_file_error(path: Path, problem: str) -> FileFormatError:

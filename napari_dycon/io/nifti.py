@@ -1,7 +1,7 @@
-"""NIfTI in and out, with the geometry kept to the bit.
+"""Reader and writer of NIfTI, with bit-exact geometry.
 
 Writing keeps the source's shape, affine, q and s codes and data order. Free text of a header (which
-may name a patient) is never written.
+may identify a patient) is never written.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from napari_dycon.io.validation import (
 from napari_dycon.io.volume import Source
 
 SUFFIXES = (".nii.gz", ".nii")
-# By the first four bytes, which are the header's length.
+# By the first four bytes, the length of the header.
 IMAGE_CLASSES = {
     (348).to_bytes(4, "little"): nib.Nifti1Image,
     (540).to_bytes(4, "little"): nib.Nifti2Image,
 }
 MAX_HEADER_BYTES = 540
 TEXT_FIELDS = ("data_type", "descrip", "intent_name", "db_name", "aux_file")
-MILLIMETERS_PER_UNIT = {1: 1000.0, 3: 0.001}  # of the header's units: meters, micrometers
-TOLERANCE_MM = 1e-2  # between the q and the s form, which are kept as float32
+MILLIMETERS_PER_UNIT = {1: 1000.0, 3: 0.001}  # by unit code: meters, micrometers
+TOLERANCE_MM = 1e-2  # between the q and the s form, which are stored as float32
 
 
 def read(path: Path, channel: int | None = None) -> LoadedImage:
@@ -55,22 +55,22 @@ def read(path: Path, channel: int | None = None) -> LoadedImage:
 
     Parameters
     ----------
-    channel : which 3D scan of a 4D file; without, a file with several is refused
+    channel : index of the 3D scan in a 4D file; without it, a file with several is rejected
     """
     image = _open_image(path)
     shape = _squeeze_shape(image)
     if channel is not None and (len(shape) != 4 or channel >= shape[3]):
         count = shape[3] if len(shape) == 4 else 1
         raise FileFormatError(
-            f"{path.name} has {count} channel(s); expected at least {channel + 1}. Was the file "
-            "replaced? Put back the one with all channels."
+            f"{path.name} has {count} channel(s); expected at least {channel + 1}. Restore the "
+            "file with all channels."
         )
     check_shape(path, shape if channel is None else shape[:3])
     _check_size(path, image, shape)
     i, j, k = shape = shape[:3]
     affine, notes = _read_geometry(path, image, (i, j, k))
     array = _read_voxels(path, image, shape, channel)
-    # What was unpacked is in memory of our own, unlike a file that is mapped.
+    # Decompressed voxels are in our own memory, unlike those of a mapped file.
     shares_memory = not path.name.lower().endswith(".gz")
     return LoadedImage(
         array, Source(path, (i, j, k), affine, image.header.copy()), notes, shares_memory
@@ -78,12 +78,12 @@ def read(path: Path, channel: int | None = None) -> LoadedImage:
 
 
 def count_channels(path: Path) -> int:
-    """How many 3D scans a file holds by its header; 1 where that cannot be read."""
+    """Count the 3D scans in a file by its header; 1 if it cannot be read."""
     try:
         check_path_type(path)
         shape = _squeeze_shape(_open_image(path))
     except FileFormatError:
-        return 1  # reading it tells what is wrong
+        return 1  # reading the file reports the error
     return shape[3] if len(shape) == 4 else 1
 
 
@@ -95,9 +95,9 @@ def _squeeze_shape(image: Any) -> tuple[int, ...]:
 
 
 def _open_image(path: Path) -> Any:
-    """Header and a proxy for the voxels; of a header's extensions nothing is read.
+    """Open header and a proxy for the voxels; header extensions are not read.
 
-    They say themselves how long they are, and may hold anything.
+    Extensions specify their own length and are not trusted.
     """
     try:
         with _suppress_log():
@@ -105,15 +105,15 @@ def _open_image(path: Path) -> Any:
             lengths = {block[:4], block[3::-1]} & set(IMAGE_CLASSES)
             image_class = IMAGE_CLASSES[lengths.pop()] if lengths else nib.Nifti1Image
             header = image_class.header_class(block[: image_class.header_class.sizeof_hdr])
-            # On disk the header may be damaged in ways that only show when it is asked.
+            # Damage of the header may show only when its fields are accessed.
             header.get_data_shape(), header.get_data_dtype(), header.get_data_offset()
             return image_class(ArrayProxy(path, header), None, header)
-    except Exception as error:  # nibabel raises whatever the fields of a damaged header lead to
+    except Exception as error:  # noqa: BLE001 - nibabel raises any error on damaged headers
         raise _unreadable_file_error(path, error) from None
 
 
 def _read_header_bytes(path: Path, count: int) -> bytes:
-    """First bytes of a file, unpacked where its name says that it is packed."""
+    """Read the first bytes of a file, decompressed if its name ends with .gz."""
     if path.name.lower().endswith(".gz"):
         with gzip.open(path) as compressed:
             return compressed.read(count)
@@ -123,7 +123,7 @@ def _read_header_bytes(path: Path, count: int) -> bytes:
 
 @contextlib.contextmanager
 def _suppress_log() -> Iterator[None]:
-    """Keep nibabel's notes on a header's fields from standing before what we say of it."""
+    """Suppress nibabel's log records on header fields, which our messages replace."""
     logger = imageglobals.logger
 
     def reject_record(_: logging.LogRecord) -> bool:
@@ -143,15 +143,15 @@ def _unreadable_file_error(path: Path, error: BaseException) -> FileFormatError:
             "the scan; if it should be small, its header is damaged."
         )
     if isinstance(error, PermissionError):
-        return FileFormatError(f"{path.name} may not be read: permission denied.")
+        return FileFormatError(f"{path.name} cannot be read: permission denied.")
     if path.stat().st_size == 0:
         problem = "it is empty"
     elif _is_truncated(path, error):
-        problem = "it ends too early (an incomplete copy or download?)"
+        problem = "it is truncated (an incomplete copy or download?)"
     elif path.name.lower().endswith(".gz") and not _is_gzip(path):
-        problem = "it is not compressed as its name says"
+        problem = "it is not compressed, although its name ends with .gz"
     else:
-        problem = "its header or its data are not those of a NIfTI file"
+        problem = "its header or its data are not valid NIfTI"
     return FileFormatError(
         f"{path.name} cannot be read: {problem}. Expected a 3D NIfTI scan; copy or export it again."
     )
@@ -175,7 +175,7 @@ def _is_truncated(path: Path, error: BaseException) -> bool:
 
 
 def _check_size(path: Path, image: Any, shape: tuple[int, ...]) -> None:
-    """Refuse a file too small for what its header claims, before memory is taken for it."""
+    """Reject a file that is too small for its header, before memory is allocated."""
     max_bytes = path.stat().st_size * (
         MAX_DEFLATE_RATIO if path.name.lower().endswith(".gz") else 1
     )
@@ -190,13 +190,13 @@ def _read_voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | 
     dtype = image.get_data_dtype()
     if dtype.fields is not None or np.issubdtype(dtype, np.complexfloating):
         raise FileFormatError(
-            f"{path.name} holds color or complex voxels ({dtype}); expected one number a voxel."
+            f"{path.name} has color or complex voxels ({dtype}); expected one value per voxel."
         )
     proxy = image.dataobj
     is_unscaled = (proxy.slope, proxy.inter) == (1.0, 0.0)
     try:
         if channel is not None:
-            # The others are not kept in memory; whole numbers stay what they are without scaling.
+            # Other channels are not kept in memory; integers without scaling keep their type.
             array = np.asarray(proxy[(..., channel, *(0 for _ in image.shape[4:]))])
         elif is_unscaled and path.name.lower().endswith(".gz"):
             array = read_gzip_voxels(path, proxy.offset, shape, dtype)
@@ -208,18 +208,18 @@ def _read_voxels(path: Path, image: Any, shape: tuple[int, ...], channel: int | 
         raise _unreadable_file_error(path, error) from None
     array = array.reshape(shape)
     if not is_unscaled and np.issubdtype(array.dtype, np.floating):
-        return array.astype(np.float32)  # of scaled integers, which nibabel makes float64
+        return array.astype(np.float32)  # scaled integers, which nibabel converts to float64
     return to_native_dtype(array)
 
 
 def _read_geometry(
     path: Path, image: Any, shape: tuple[int, int, int]
 ) -> tuple[npt.NDArray[np.float64], tuple[str, ...]]:
-    """Affine in mm, and what had to be decided: a header may say two things, or nothing."""
+    """Read the affine in mm, with notes on conflicting or missing information."""
     header, notes = image.header, []
     q_code, s_code = int(header["qform_code"]), int(header["sform_code"])
     try:
-        with np.errstate(all="ignore"):  # damaged headers; what comes of them is checked below
+        with np.errstate(all="ignore"):  # damaged headers; the result is checked below
             affine = np.asarray(header.get_best_affine(), dtype=np.float64)
             q_form = np.asarray(header.get_qform(), dtype=np.float64) if q_code > 0 else None
     except (HeaderDataError, ValueError, np.linalg.LinAlgError):
@@ -233,16 +233,16 @@ def _read_geometry(
                 notes.append(
                     f"{path.name}: its q form and its s form differ by up to {distance_mm:.3g} mm. "
                     "The s "
-                    "form is used, as by most programs, since it can also hold what a registration "
+                    "form is used, as by most programs, since it also represents a registration "
                     "found."
                 )
         elif _is_valid_affine(q_form):
             affine = q_form
-            notes.append(f"{path.name}: its s form is unusable; the q form is used instead.")
+            notes.append(f"{path.name}: its s form is invalid; the q form is used instead.")
     if q_code <= 0 and s_code <= 0:
         notes.append(
-            f"{path.name} says nothing of its orientation (q and s codes are 0); its axes are "
-            "taken to run left, anterior, superior. Sides may be swapped: compare with the source."
+            f"{path.name} does not specify its orientation (q and s codes are 0); left, anterior, "
+            "superior is assumed. Left and right may be exchanged: compare with the source."
         )
     factor = MILLIMETERS_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
     if factor != 1.0:
@@ -257,7 +257,7 @@ def _is_valid_affine(affine: npt.NDArray[np.float64]) -> bool:
 
 
 def write(voxels: Array, source: Source, path: Path) -> None:
-    """Write voxels in the file's own order ``(i, j, k)`` on the source's grid."""
+    """Write voxels in the file's order ``(i, j, k)`` on the source's grid."""
     header = source.header
     image_class = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     if header is None:
@@ -266,10 +266,10 @@ def write(voxels: Array, source: Source, path: Path) -> None:
         image.set_sform(source.affine, code=1)
         rotation = source.affine[:3, :3] / np.linalg.norm(source.affine[:3, :3], axis=0)
         is_orthogonal = np.allclose(rotation.T @ rotation, np.eye(3), atol=1e-5)
-        # The q form cannot hold sheared axes; programs that prefer it must not find it then.
+        # The q form cannot represent sheared axes, so it is unset for programs that prefer it.
         image.set_qform(source.affine, code=1 if is_orthogonal else 0)
     else:
-        # A header is only taken over from NIfTI: its codes and matrices stay as they are.
+        # Only a NIfTI header is reused: its codes and matrices are unchanged.
         pixdim = header["pixdim"].copy()
         header = header.copy()
         header.extensions.clear()

@@ -1,4 +1,4 @@
-"""Any scan into a volume of canonical axes; the file's format is told by its name."""
+"""Reading of scans in any format into volumes with canonical axes."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _CHANNEL_ADDRESS = re.compile(r"^(.+\.nii(?:\.gz)?)#(\d{1,4})$", re.IGNORECASE) 
 
 
 def is_scan(path: Path | str) -> bool:
-    """Whether a file by itself is a scan by its name; hidden files are not.
+    """Check by name whether a single file is a scan; hidden files are not.
 
-    Files of DICOM series are not: only together are they one; see ``dicom.discovery.find_series``.
+    Files of DICOM series are not, since a scan has several; see ``dicom.discovery.find_series``.
     """
     name = Path(path).name.lower()
     return name.endswith(SUFFIXES) and not name.startswith(".")
 
 
 def scan_name(path: Path | str) -> str:
-    """File name without its format's suffix; of a file of a DICOM series, its folder's name."""
+    """Return the file name without its suffix; for a DICOM series, the name of its folder."""
     path = get_scan_file(path)
     for suffix in SUFFIXES:
         if path.name.lower().endswith(suffix):
@@ -44,12 +44,12 @@ def scan_name(path: Path | str) -> str:
 
 
 def get_scan_file(path: Path | str) -> Path:
-    """Return the file in which a scan lies: of ``scan.nii.gz#2`` that is ``scan.nii.gz``."""
+    """Return the file of a scan: ``scan.nii.gz`` for ``scan.nii.gz#2``."""
     return _split_channel(Path(path))[0]
 
 
 def scan_fingerprint(path: Path | str) -> object:
-    """What changes when a scan's files do, as plain values: of a series, all of its folder."""
+    """Return a value that changes when files of a scan do; for a series, those of its folder."""
     file = get_scan_file(path)
     if file.is_dir() or not is_scan(file):
         return folder_fingerprint(file if file.is_dir() else file.parent)
@@ -63,25 +63,25 @@ def _split_channel(path: Path) -> tuple[Path, int | None]:
 
 
 def read_volume(path: Path | str, *, check_values: bool = True, resample: bool = False) -> Volume:
-    """Read a 3D scan and turn it to the canonical axes.
+    """Read a 3D scan and reorient it to the canonical axes.
 
     Parameters
     ----------
     path : a NIfTI, NRRD or MetaImage file, a folder with one DICOM series, or any file of a
         series; of a 4D NIfTI file a channel by its number from 0, as in ``scan.nii.gz#2``
-    check_values : refuse voxels that are not finite and scans of one single value
-    resample : where slices of a DICOM series are uneven or tilted, interpolate them to even ones
-        instead of raising ``IrregularSlicesError``
+    check_values : reject voxels that are not finite, and constant scans
+    resample : resample irregular or tilted slices of a DICOM series to regular spacing instead of
+        raising ``IrregularSlicesError``
 
     Returns
     -------
-    Volume with ``(D, H, W)`` voxels of the file's own type (float32 where it scales integers) and
-    notes on what had to be decided.
+    volume with ``(D, H, W)`` voxels of the file's type (float32 for scaled integers), and notes on
+    decisions made while reading
 
     Raises
     ------
     FileFormatError, GeometryError
-        In one line: the file, what was found, what was expected.
+        The file cannot be read as a scan.
     """
     path, channel = _split_channel(Path(path))
     image = _load_image(path, channel, resample)
@@ -96,9 +96,9 @@ def read_series(
     resample: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Volume:
-    """Read one of the series that ``dicom.discovery.find_series`` found, as ``read_volume`` does.
+    """Read a series from ``dicom.discovery.find_series``, as ``read_volume`` does.
 
-    ``progress`` is called with how many images are read, and of how many.
+    ``progress`` is called with the number of images read and their total number.
     """
     image = dicom.read_series(series, series.path, resample=resample, progress=progress)
     _check_values(series.path, image.array)
@@ -124,42 +124,42 @@ def _load_image(path: Path, channel: int | None, resample: bool) -> LoadedImage:
         if is_dicom(path):
             return dicom.read(path, resample=resample)
     except PermissionError:
-        raise FileFormatError(f"{path.name} may not be read: permission denied.") from None
+        raise FileFormatError(f"{path.name} cannot be read: permission denied.") from None
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise FileFormatError(
             f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}; expected "
             f"{SUPPORTED_FORMATS}."
         )
-    raise FileFormatError(f"{path.name} is no scan by its name; expected {SUPPORTED_FORMATS}.")
+    raise FileFormatError(f"{path.name} is not a scan by its name; expected {SUPPORTED_FORMATS}.")
 
 
 def read_label(path: Path | str, *, reference: Volume | None = None) -> Volume:
     """Read a label as uint8 ``(D, H, W)``; its grid must be that of ``reference``.
 
-    Values must be whole numbers from 0 to 255; 255 means that nobody annotated this voxel.
+    Values must be whole numbers from 0 to 255; 255 means unannotated.
     """
     path = Path(path)
     volume = read_volume(path, check_values=False)
     _check_grid(volume, reference, f"Label {path.name}")
     array = volume.array
-    if array.dtype == np.uint8:  # anything it can hold
+    if array.dtype == np.uint8:  # all values are valid
         return volume
     if not np.all(np.isfinite(array)):
-        raise LabelError(f"Label {path.name} holds values that are not numbers (NaN).")
+        raise LabelError(f"Label {path.name} contains NaN; expected whole numbers from 0 to 255.")
     low, high = array.min(), array.max()
     if low < 0 or high > 255 or np.any(array != np.rint(array)):
         fractional = array[array != np.rint(array)]
         example = f" ({fractional.flat[0]:g} among them)" if fractional.size else ""
         raise LabelError(
-            f"Label {path.name} holds values from {low:g} to {high:g}{example}; expected whole "
-            "numbers from 0 to 254, and 255 where nothing is annotated. Is it a scan instead of a "
+            f"Label {path.name} contains values from {low:g} to {high:g}{example}; expected whole "
+            "numbers from 0 to 254, and 255 for unannotated voxels. Is it a scan instead of a "
             "label?"
         )
     return Volume(array.astype(np.uint8), volume.affine, volume.source, volume.notes)
 
 
 def read_map(path: Path | str, *, reference: Volume | None = None) -> npt.NDArray[np.float32]:
-    """Read a map that ``write_map`` wrote: float32 ``(D, H, W)``, on the grid of ``reference``."""
+    """Read a map, float32 ``(D, H, W)``; its grid must be that of ``reference``."""
     volume = read_volume(path, check_values=False)
     _check_grid(volume, reference, f"Map {Path(path).name}")
     return volume.array.astype(np.float32, copy=False)
@@ -169,6 +169,6 @@ def _check_grid(volume: Volume, reference: Volume | None, description: str) -> N
     if reference is not None and (difference := grid_difference(volume, reference)):
         scan = reference.source.path.name if reference.source.path else "its scan"
         raise GeometryError(
-            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; make "
-            "it again from there."
+            f"{description} does not fit {scan}: {difference}. Expected the grid of its scan; "
+            "resample it to the scan."
         )

@@ -1,4 +1,4 @@
-"""What every scan has to fulfil, whatever its format."""
+"""Validation of scans, independent of the format."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from napari_dycon.errors import FileFormatError, GeometryError
 from napari_dycon.io.volume import Source
 
 MAX_VOXELS = 2**33
-MAX_DEFLATE_RATIO = 1032  # nothing that gzip or zip packs shrinks by more
+MAX_DEFLATE_RATIO = 1032  # maximum compression ratio of deflate
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """What a reader found: voxels ``(i, j, k)`` in the file's own order, and where they lie.
+    """Result of a reader: voxels ``(i, j, k)`` in the file's order, and their geometry.
 
-    ``shares_memory`` voxels are a file's or another library's memory, in which nothing may be kept.
+    With ``shares_memory``, the voxels are in memory of a file or a library, and must not be kept.
     """
 
     array: Array
@@ -31,12 +31,12 @@ class LoadedImage:
 
 
 def check_shape(path: Path, shape: tuple[int, ...]) -> None:
-    """Refuse what is not 3D, and sizes that no scan has."""
+    """Reject images that are not 3D or are too large."""
     size = " × ".join(str(n) for n in shape)
     if len(shape) == 4:
         raise FileFormatError(
-            f"{path.name} is 4D ({size}); expected one 3D scan a file. Split it into one file a "
-            "channel or time point."
+            f"{path.name} is 4D ({size}); expected one 3D scan per file. Split it into one file "
+            "per channel or time point."
         )
     if len(shape) != 3 or sum(n == 1 for n in shape) >= 1:
         raise FileFormatError(
@@ -44,16 +44,16 @@ def check_shape(path: Path, shape: tuple[int, ...]) -> None:
         )
     if min(shape) < 1 or float(np.prod(np.array(shape, dtype=np.float64))) > MAX_VOXELS:
         raise FileFormatError(
-            f"{path.name} claims {size} voxels, which no scan has; its header is damaged."
+            f"{path.name} has {size} voxels, too many for a scan; its header is damaged."
         )
 
 
 def check_memory(path: Path, needed_bytes: int) -> None:
-    """Refuse what cannot fit, before it is read: a packed file can be a thousandth of its size.
+    """Reject a file that does not fit into memory before reading it.
 
     Parameters
     ----------
-    needed : bytes of the voxels
+    needed_bytes : bytes of the decompressed voxels
     """
     free_bytes = available_memory()
     if free_bytes is not None and needed_bytes > free_bytes:
@@ -65,7 +65,7 @@ def check_memory(path: Path, needed_bytes: int) -> None:
 
 
 def check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
-    """Refuse axes that are not three independent ones."""
+    """Reject affines without three independent axes."""
     axes = affine[:3, :3]
     norms = np.linalg.norm(axes, axis=0)
     if (
@@ -80,23 +80,23 @@ def check_affine(path: Path, affine: npt.NDArray[np.float64]) -> None:
 
 
 def check_values(path: Path, array: Array) -> None:
-    """Refuse voxels that are not finite and scans of one single value."""
+    """Reject voxels that are not finite, and constant scans."""
     low, high = array.min(), array.max()
-    if not (np.isfinite(low) and np.isfinite(high)):  # one NaN makes both so
+    if not (np.isfinite(low) and np.isfinite(high)):  # one NaN makes both NaN
         n_invalid = int(array.size - np.count_nonzero(np.isfinite(array)))
         raise FileFormatError(
-            f"{path.name} holds {n_invalid} voxels that are not finite numbers (NaN or infinity); "
+            f"{path.name} has {n_invalid} voxels that are not finite numbers (NaN or infinity); "
             "expected a number in every voxel. Replace them, or export the scan again."
         )
     if low == high:
         raise FileFormatError(
             f"{path.name} has the same value ({array.flat[0]:g}) in every voxel; expected a scan "
-            "with contrast. Is it the right file?"
+            "with contrast. Check that it is the right file."
         )
 
 
 def to_native_dtype(array: Array) -> Array:
-    """In the machine's byte order, and truth values as numbers."""
+    """Convert to native byte order, and booleans to integers."""
     if array.dtype == bool:
         return array.astype(np.uint8)
     if array.dtype == np.float16:
@@ -107,6 +107,6 @@ def to_native_dtype(array: Array) -> Array:
 def compute_corner_distance(
     a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], shape: tuple[int, int, int]
 ) -> float:
-    """How far two affines put a corner of the same voxels apart, at most, in mm."""
+    """Compute the maximum distance in mm between volume corners under two affines."""
     corners = np.array([[*c, 1] for c in np.ndindex(2, 2, 2)]).T * np.array([[*shape, 1]]).T
     return float(np.linalg.norm(((a - b) @ corners)[:3], axis=0).max())

@@ -1,8 +1,8 @@
-"""A scan in the one orientation the program works in.
+"""Volumes in the canonical orientation of the program.
 
-Inside, axes are ``(D, H, W)`` and run towards Superior, Posterior and Left: sliding goes from feet
-to head and a slice shows as radiologists expect it. Files are turned to this once, when they are
-read, by transposing and flipping only; an oblique rotation stays in the affine. World coordinates
+Axes are ``(D, H, W)`` towards superior, posterior and left, so that axial slices are displayed in
+radiological convention and slice numbers increase from feet to head. Files are reoriented when they
+are read, by transposing and flipping only; oblique rotations stay in the affine. World coordinates
 are RAS+ millimeters.
 """
 
@@ -20,19 +20,19 @@ from nibabel import orientations
 from napari_dycon.core.types import Array
 
 AXES = ("S", "P", "L")
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # and back; DICOM and ITK use LPS
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # its own inverse; DICOM and ITK use LPS
 GRID_TOLERANCE_MM = 1e-3
-INTENSITY_QUANTILES = (0.005, 0.995)  # of voxels; a few bright ones must not set the range
+INTENSITY_QUANTILES = (0.005, 0.995)  # robust to a few bright voxels
 MAX_CHANNELS = 8  # of a scan; more in one file are time points
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where voxels came from: all that is needed to write back on the same grid.
+    """Source of a volume: everything needed to write results on the same grid.
 
     ``shape`` and ``affine`` (index to RAS+ mm) are those of the file; ``header`` is nibabel's.
-    ``files`` are those of a DICOM series, sorted so that the third index counts them; they are
-    empty for other formats, and for a series that was resampled.
+    ``files`` are those of a DICOM series, sorted by the third index; they are empty for other
+    formats, and for a series that was resampled.
     """
 
     path: Path | None
@@ -46,7 +46,7 @@ class Source:
 class Volume:
     """Voxels ``(D, H, W)`` or ``(C, D, H, W)`` and ``affine``, canonical index to RAS+ mm.
 
-    ``notes`` tell a person, a sentence each, what had to be decided or done to read the file.
+    ``notes`` are sentences for the user on decisions made while reading the file.
     """
 
     array: Array
@@ -56,17 +56,17 @@ class Volume:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels ``(D, H, W)``."""
+        """Number of voxels ``(D, H, W)``."""
         d, h, w = self.array.shape[-3:]
         return d, h, w
 
     @property
     def channels(self) -> int:
-        """How many channels the scan has."""
+        """Number of channels."""
         return 1 if self.array.ndim == 3 else int(self.array.shape[0])
 
     def grid_only(self) -> Volume:
-        """Return the grid alone: all voxels are 0 and take no memory."""
+        """Return the grid without voxels: all are 0 and take no memory."""
         return replace(self, array=np.broadcast_to(np.uint8(0), self.shape))
 
     @property
@@ -77,7 +77,7 @@ class Volume:
 
 
 def _reorientation(affine: npt.NDArray[np.float64]) -> Array:
-    """Orientation transform (nibabel's ornt) from a file's axes to the canonical ones."""
+    """Compute nibabel's orientation transform from a file's axes to the canonical ones."""
     return np.asarray(
         orientations.ornt_transform(nib.io_orientation(affine), orientations.axcodes2ornt(AXES))
     )
@@ -86,16 +86,16 @@ def _reorientation(affine: npt.NDArray[np.float64]) -> Array:
 def to_canonical(
     array: Array, affine: npt.NDArray[np.float64]
 ) -> tuple[Array, npt.NDArray[np.float64]]:
-    """Turn ``(i, j, k)`` voxels to Superior, Posterior, Left; lossless, may return a view."""
+    """Reorient ``(i, j, k)`` voxels to the canonical axes; lossless, may return a view."""
     transform = _reorientation(affine)
     reoriented = orientations.apply_orientation(array, transform)
     return reoriented, affine @ orientations.inv_ornt_aff(transform, array.shape)
 
 
 def to_contiguous(voxels: Array) -> Array:
-    """Put voxels ``(D, H, W)`` into C order; within their own memory where axes only run backwards.
+    """Convert voxels ``(D, H, W)`` to C order; in place if axes are only reversed.
 
-    A copy would need the memory twice, and memory that is touched for the first time is slow.
+    A copy would take twice the memory, and the first access to new memory is slow.
     """
     flips = tuple(slice(None, None, -1 if step < 0 else 1) for step in voxels.strides)
     array = voxels[flips]
@@ -117,7 +117,7 @@ def to_contiguous(voxels: Array) -> Array:
 
 
 def from_canonical(array: Array, source: Source) -> Array:
-    """Turn ``(D, H, W)`` voxels back to the axes of the file they belong to."""
+    """Reorient ``(D, H, W)`` voxels to the axes of their file."""
     transform = orientations.ornt_transform(
         orientations.axcodes2ornt(AXES), nib.io_orientation(source.affine)
     )
@@ -125,7 +125,7 @@ def from_canonical(array: Array, source: Source) -> Array:
 
 
 def allocate_like(source: Source, dtype: npt.DTypeLike) -> Array:
-    """Room for voxels ``(i, j, k)`` that ``to_canonical`` turns without moving them in memory."""
+    """Allocate voxels ``(i, j, k)`` that are in C order after ``to_canonical``."""
     canonical, _ = to_canonical(np.broadcast_to(np.uint8(0), source.shape), source.affine)
     return from_canonical(np.empty(canonical.shape, dtype), source)
 
@@ -133,15 +133,15 @@ def allocate_like(source: Source, dtype: npt.DTypeLike) -> Array:
 def intensity_range(
     array: Array, quantiles: tuple[float, float] = INTENSITY_QUANTILES
 ) -> tuple[float, float]:
-    """Return the intensities between which a scan is displayed and clipped: two quantiles."""
+    """Compute the intensity range for display and clipping: two quantiles."""
     low, high = np.quantile(array, quantiles)
     return float(low), float(high)
 
 
 def grid_difference(a: Volume, b: Volume) -> str | None:
-    """Compare two grids: ``None`` when they agree, else a sentence with both values.
+    """Compare two grids: ``None`` if they agree, else a sentence with both values.
 
-    Affines agree when no corner of the volume moves by more than 1e-3 mm.
+    Affines agree if no corner of the volume moves by more than 1e-3 mm.
     """
     if a.shape != b.shape:
         return f"their shapes differ: {a.shape} against {b.shape} voxels"
@@ -151,7 +151,7 @@ def grid_difference(a: Volume, b: Volume) -> str | None:
     distance_mm = float(np.abs((a.affine - b.affine) @ corners)[:3].max())
     if distance_mm > GRID_TOLERANCE_MM:
         return (
-            f"they lie in different places, up to {distance_mm:.3g} mm apart (spacing "
+            f"their positions differ by up to {distance_mm:.3g} mm (spacing "
             f"{_format_mm(a.spacing_mm)} against {_format_mm(b.spacing_mm)} mm)"
         )
     return None

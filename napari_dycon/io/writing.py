@@ -1,4 +1,4 @@
-"""Canonical arrays back to files, on the grid of the scan they belong to."""
+"""Writing of canonical arrays to files on the grid of their scan."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from napari_dycon.errors import FileFormatError, GeometryError, LabelError
 from napari_dycon.io import itk, nifti
 from napari_dycon.io.volume import Volume, from_canonical
 
-WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")  # a header with its voxels in one file
+WRITABLE_SUFFIXES = (*nifti.SUFFIXES, ".nrrd", ".mha")  # header and voxels in one file
 
 
 def write_mask(mask: Array, *, reference: Volume, path: Path | str) -> None:
     """Write a canonical mask ``(D, H, W)`` as uint8 on the grid of ``reference``'s file.
 
-    The name's ending chooses the format: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``.
+    The suffix selects the format: ``.nii.gz``, ``.nii``, ``.nrrd`` or ``.mha``.
     """
     if mask.min(initial=0) < 0 or mask.max(initial=0) > 255:
         raise LabelError(
-            f"A mask holds values from {mask.min()} to {mask.max()}; expected 0 to 255."
+            f"A mask contains values from {mask.min()} to {mask.max()}; expected 0 to 255."
         )
     write_volume(mask.astype(np.uint8), reference=reference, path=path)
 
@@ -32,7 +32,7 @@ def write_map(array: Array, *, reference: Volume, path: Path | str) -> None:
 
 
 def write_volume(array: Array, *, reference: Volume, path: Path | str) -> None:
-    """Write canonical voxels ``(D, H, W)``, of the type they have, on ``reference``'s grid."""
+    """Write canonical voxels ``(D, H, W)`` in their own type on ``reference``'s grid."""
     path = Path(path)
     if array.shape != reference.shape:
         raise GeometryError(
@@ -41,7 +41,7 @@ def write_volume(array: Array, *, reference: Volume, path: Path | str) -> None:
     name = path.name.lower()
     if not name.endswith(WRITABLE_SUFFIXES):
         raise FileFormatError(
-            f"{path.name} cannot be written; expected a name that ends in one of: "
+            f"{path.name} cannot be written; expected a name that ends with one of: "
             f"{', '.join(WRITABLE_SUFFIXES)}."
         )
     voxels = from_canonical(array, reference.source)

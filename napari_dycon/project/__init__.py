@@ -1,1 +1,1 @@
-"""What is on disk: volumes, file formats and the project folder; no torch, no Qt."""
+"""The project folder: cases, labels, runs and predictions on disk; no torch or Qt."""

@@ -1,20 +1,20 @@
-"""Names of cases, which become those of files on every system."""
+"""Case ids, which are valid file names on every system."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-# Ids become file names: no separators, no hidden files, no "..", nothing Windows chokes on.
+# Ids become file names: no separators, hidden files, "..", or characters that Windows rejects.
 _ID = re.compile(r"\w(?:[\w.+\- ]*[\w+\-])?")
-_DIGITS = "0123456789\u00b9\u00b2\u00b3"  # Windows takes the raised ones for digits too
+_DIGITS = "0123456789\u00b9\u00b2\u00b3"  # Windows treats superscript digits as digits
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{d}{i}" for d in ("com", "lpt") for i in _DIGITS)}
 MAX_ID_LENGTH = 150
-MAX_ID_BYTES = 220  # with what is put before and after them, file systems take 255
+MAX_ID_BYTES = 220  # file systems allow 255 with prefix and suffix
 
 
 def is_case_id(text: object) -> bool:
-    """Whether a value can be the id of a case (and so the name of its files)."""
+    """Check that a value can be the id of a case (and therefore the name of its files)."""
     return bool(
         isinstance(text, str)
         and len(text) <= MAX_ID_LENGTH
@@ -26,16 +26,16 @@ def is_case_id(text: object) -> bool:
 
 
 def normalize_name(text: str) -> str:
-    """Text that is the same for names which some file system takes for one.
+    """Normalize a name so that names which some file system considers equal become equal.
 
-    Upper and lower case count as one, and so do letters that are written in two ways in Unicode.
+    Case and Unicode composition are ignored.
     """
     folded = unicodedata.normalize("NFD", text).casefold()
     return unicodedata.normalize("NFC", folded)
 
 
 def unique_case_id(name: str, taken_ids: set[str]) -> str:
-    """Id for a scan of this file name that no other case has."""
+    """Build a case id from a file name that is not among ``taken_ids``."""
     name = unicodedata.normalize("NFC", name)
     clean = "".join(c if c.isalnum() or c in "_-.+ " else "_" for c in name).strip(" .") or "case"
     while ".." in clean:

@@ -1,4 +1,4 @@
-"""Scans of a project's cases: their files, and reading them."""
+"""Image files of a project's cases, and reading them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from napari_dycon.project.models import Case
 
 
 def channel_paths(folder: Path, images: Sequence[str]) -> list[Path]:
-    """Paths of the channels of a case as ``project.json`` in ``folder`` lists them."""
+    """Return the paths of a case's channels as listed in ``project.json`` in ``folder``."""
     return [Path(os.path.normpath(folder / image)) for image in images]
 
 
 def image_paths(folder: Path, case: Case) -> list[Path]:
-    """Files of a case, one a channel; channels of a 4D file name it again."""
+    """Return the files of a case, one per channel; a 4D file is repeated for each channel."""
     return [io.get_scan_file(path) for path in _safe_channel_paths(folder, case)]
 
 
 def read_image(folder: Path, case: Case) -> Volume:
-    """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
+    """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` if there are several channels."""
     return read_scan(_safe_channel_paths(folder, case), case.id, resample=case.resampled)
 
 
 def read_grid(folder: Path, case: Case) -> Volume:
-    """Read the first channel of a case, on whose grid its label lies."""
+    """Read the first channel of a case, whose grid is that of its label."""
     return io.read_volume(
         _safe_channel_paths(folder, case)[0], check_values=False, resample=case.resampled
     )

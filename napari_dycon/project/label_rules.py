@@ -1,4 +1,4 @@
-"""What a label may hold, and what follows from it: values, status."""
+"""Validation of label values, and the status of a case that follows from its label."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from napari_dycon.project.models import ClassInfo, Status
 
 
 def check_values(array: Array, classes: Sequence[ClassInfo], description: str) -> None:
-    """Refuse a label that holds fractions or classes unknown to the project."""
+    """Reject a label with fractions or classes that are unknown to the project."""
     if array.dtype.kind == "f" and np.any(array != np.rint(array)):
-        raise LabelError(f"{description} holds fractions; expected whole numbers, one a class.")
+        raise LabelError(
+            f"{description} contains fractions; expected whole numbers, one per class."
+        )
     present = {int(v) for v in np.unique(array)} - {0, UNANNOTATED}
     known = {c.value for c in classes}
     if present - known:
         names = ", ".join(f"{c.value} ({c.name})" for c in classes)
         unknown = ", ".join(map(str, sorted(present - known)))
         raise LabelError(
-            f"{description} holds the unknown class {unknown}; "
+            f"{description} contains the unknown class {unknown}; "
             f"expected 0 (background), {names}, or 255 (not annotated). Add the class to the "
             "project, or correct the label."
         )
 
 
 def remap_values(array: Array, value_map: Mapping[int, int]) -> Array:
-    """Replace values by others, all at once."""
+    """Replace values by others simultaneously."""
     table = np.arange(256, dtype=np.uint8)
     for old, new in value_map.items():
         table[old] = new
@@ -39,7 +41,7 @@ def remap_values(array: Array, value_map: Mapping[int, int]) -> Array:
 
 
 def compute_label_status(array: Array) -> Status:
-    """Status that follows from a label: nothing, some or all of it annotated."""
+    """Compute the status that follows from a label: unlabeled, in progress or labeled."""
     is_unannotated = array == UNANNOTATED
     if is_unannotated.all():
         return Status.UNLABELED
@@ -49,17 +51,17 @@ def compute_label_status(array: Array) -> Status:
 def get_next_status(
     current: Status, label_status: Status, explicit_status: Status | None = None
 ) -> Status:
-    """Status of a case after its label is saved.
+    """Determine the status of a case after its label is saved.
 
     Parameters
     ----------
     current : status of the case in ``project.json``
     label_status : status that follows from the label, see ``compute_label_status``
-    explicit_status : status that the caller asks for; it takes precedence
+    explicit_status : status requested by the caller; it takes precedence
 
     Returns
     -------
-    A reviewed case stays reviewed as long as all of it is annotated.
+    status; a reviewed case stays reviewed as long as all of it is annotated
     """
     if explicit_status is not None:
         return explicit_status
@@ -69,7 +71,7 @@ def get_next_status(
 
 
 def present_values(files: Sequence[Path]) -> list[int]:
-    """Class values that occur in label files, without background and 255."""
+    """List the class values that occur in label files, without background and 255."""
     values: set[int] = set()
     for file in files:
         values |= {int(v) for v in np.unique(io.read_label(file).array)}

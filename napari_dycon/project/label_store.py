@@ -21,11 +21,11 @@ from napari_dycon.project.label_rules import check_values, compute_label_status,
 from napari_dycon.project.manifest import ManifestStore
 from napari_dycon.project.models import Status
 
-LABEL_SUFFIX = ".nii.gz"  # how the names of label files end
+LABEL_SUFFIX = ".nii.gz"  # of label files
 
 
 def label_file_path(folder: Path, case_id: str) -> Path:
-    """Path of a case's label in a project's folder, wherever links lead."""
+    """Return the path of a case's label in a project's folder, without checking links."""
     return folder / "labels" / f"{case_id}{LABEL_SUFFIX}"
 
 
@@ -36,7 +36,7 @@ class LabelStore:
         self._manifest = manifest
 
     def path(self, case_id: str) -> Path:
-        """Path of a case's label; ``ProjectError`` where links lead out of the project."""
+        """Return the path of a case's label; ``ProjectError`` if a link leaves the project."""
         folder = self._manifest.folder
         return ensure_links_within(
             folder, label_file_path(folder, self._manifest.get_case(case_id).id)
@@ -55,7 +55,7 @@ class LabelStore:
         return io.read_label(path, reference=reference).array
 
     def version(self, case_id: str) -> tuple[int, int, int] | None:
-        """State of a label's file, which differs after every write; ``None`` if there is none."""
+        """Return a label file's version, which changes with every write; ``None`` without file."""
         try:
             state = self.path(case_id).stat()
         except (OSError, ProjectError):
@@ -64,7 +64,7 @@ class LabelStore:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other windows and machines from saving labels between reading and saving one."""
+        """Prevent other sessions from saving labels between reading and saving one."""
         self._manifest.require_writable()
         root = self._manifest.folder
         folder = ensure_within(root, root / "labels")
@@ -85,8 +85,7 @@ class LabelStore:
         Parameters
         ----------
         status : status to set instead, see ``get_next_status``
-        reference : the case's scan where it was read already; otherwise its file is read for the
-            grid
+        reference : the case's scan if it was already read; otherwise its file is read for the grid
         """
         manifest = self._manifest
         manifest.require_writable()
@@ -99,13 +98,13 @@ class LabelStore:
         path = self.path(case_id)
         ensure_dir(path.parent, existing_root=manifest.folder)
         label_status = compute_label_status(array)
-        # A case that counts as unlabeled is neither learned from nor exported: a crash in between
-        # must not leave a label without its status. A status without a label does no harm.
+        # An unlabeled case is neither trained on nor exported: a crash in between must not leave a
+        # label without its status. A status without a label does no harm.
         if manifest.get_case(case_id).status is Status.UNLABELED:
-            with contextlib.suppress(DyconError):  # the label must not wait; raised again below
+            with contextlib.suppress(DyconError):  # the label is saved first; raised again below
                 self._set_next_status(case_id, label_status, status)
         io.write_mask(array, reference=reference, path=path)
-        manifest.reload()  # another window may have changed the status
+        manifest.reload()  # another session may have changed the status
         self._set_next_status(case_id, label_status, status)
 
     def _set_next_status(

@@ -1,4 +1,4 @@
-"""``project.json`` in a project's folder: read, changed under a lock, and written whole."""
+"""Reading, locked changes and atomic writing of a project's ``project.json``."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from napari_dycon.errors import ProjectError, UserError
 from napari_dycon.project.models import Case, ProjectManifest, parse_manifest, validate_manifest
 
 FILE = "project.json"
-MAX_MANIFEST_BYTES = 2**26  # of that file; a hundred thousand cases take a fifth
+MAX_MANIFEST_BYTES = 2**26  # a hundred thousand cases take a fifth of it
 
 
 def is_project(path: Path | str) -> bool:
-    """Whether a folder holds a project."""
+    """Check whether a folder contains a project."""
     return (Path(path) / FILE).is_file()
 
 
 def read(folder: Path) -> ProjectManifest:
-    """Read it; ``ProjectError`` in words where there is none, or none that can be read."""
+    """Read the manifest of a project; ``ProjectError`` if it is missing or invalid."""
     return parse_manifest(_read_text(folder), folder / FILE)
 
 
@@ -37,15 +37,15 @@ def _read_text(folder: Path) -> str:
         return read_bytes(ensure_within(folder, path), MAX_MANIFEST_BYTES).decode("utf-8")
     except FileNotFoundError:
         raise ProjectError(
-            f"{folder} is no project: it has no {FILE}. Choose another folder, or make a project "
-            "from a folder of scans."
+            f"{folder} is not a project: it has no {FILE}. Choose another folder, or create a "
+            "project from a folder of scans."
         ) from None
     except (OSError, ValueError) as error:
         raise ProjectError(f"{path} cannot be read: {error}.") from None
 
 
 def can_write(folder: Path) -> bool:
-    """Whether files can be made in a folder; Windows tells only by trying."""
+    """Check whether files can be created in a folder; Windows requires an attempt."""
     if os.name != "nt":
         return os.access(folder, os.W_OK)
     probe = temporary_path(folder / "probe")
@@ -58,18 +58,18 @@ def can_write(folder: Path) -> bool:
 
 
 def check_target_folder(path: Path) -> None:
-    """Refuse to make a project where something is already."""
+    """Reject a target folder that is not empty."""
     if is_project(path):
-        raise ProjectError(f"{path} is a project already. Open it, or choose another folder.")
+        raise ProjectError(f"{path} is already a project. Open it, or choose another folder.")
     if path.exists() and not path.is_dir():
-        raise ProjectError(f"{path} is a file. Choose a new or an empty folder for the project.")
+        raise ProjectError(f"{path} is a file. Choose a new or empty folder for the project.")
     if path.exists() and any(path.iterdir()):
-        raise ProjectError(f"{path} is not empty. Choose a new or an empty folder for the project.")
+        raise ProjectError(f"{path} is not empty. Choose a new or empty folder for the project.")
 
 
 def edit_manifest(folder: Path, edit: Callable[[dict[str, Any]], object]) -> ProjectManifest:
-    """Read, change, check and write it under the lock; returns what it holds now."""
-    ensure_within(folder, folder / "labels")  # what is changed may write there
+    """Read, change, validate and write the manifest under the lock; returns the new content."""
+    ensure_within(folder, folder / "labels")  # the edit may write there
     with folder_lock(folder):
         values = read(folder).model_dump()
         edit(values)
@@ -84,8 +84,8 @@ class ManifestStore:
     Attributes
     ----------
     folder : folder of the project
-    content : what ``project.json`` held when it was last read or written
-    read_only_reason : why nothing may be changed; ``None`` when it may
+    content : content of ``project.json`` when it was last read or written
+    read_only_reason : why the project cannot be changed; ``None`` if it can
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class ManifestStore:
         raise UserError(f"There is no case '{case_id}' in {self.content.name}.{hint}")
 
     def require_writable(self) -> None:
-        """Raise ``ProjectError`` where the project is read-only."""
+        """Raise ``ProjectError`` if the project is read-only."""
         if self.read_only_reason is not None:
             raise ProjectError(
                 f"{self.content.name} is read-only: {self.read_only_reason}. To edit it, open it "
@@ -113,11 +113,11 @@ class ManifestStore:
             )
 
     def reload(self) -> None:
-        """Read ``project.json`` again, which another window may have changed."""
+        """Read ``project.json`` again, which another session may have changed."""
         self.content = read(self.folder)
 
     def edit(self, edit: Callable[[dict[str, Any]], object]) -> None:
-        """Read, change, check and write ``project.json`` under the lock."""
+        """Read, change, validate and write ``project.json`` under the lock."""
         self.require_writable()
         self.content = edit_manifest(self.folder, edit)
 

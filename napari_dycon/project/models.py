@@ -1,4 +1,4 @@
-"""What ``project.json`` may hold, checked by pydantic and explained in words."""
+"""Pydantic models of ``project.json``, with readable validation errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from napari_dycon.project.schema_version import check_schema_version
 
 Split = Literal["train", "validation"]
 
-# Okabe and Ito's colors, told apart by nearly everybody, without the black; those that look like
-# the heat map of the uncertainty come last.
+# Okabe and Ito's colors, which are distinguishable with color blindness, without black; those
+# similar to the uncertainty colormap come last.
 PALETTE = ("#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#bbbbbb", "#f0e442", "#d55e00", "#e69f00")
 
 
 class Status(enum.StrEnum):
-    """How far a case is annotated, as it stands in ``project.json``."""
+    """Annotation status of a case, as stored in ``project.json``."""
 
     UNLABELED = "unlabeled"
     IN_PROGRESS = "in_progress"
@@ -35,7 +35,7 @@ class Status(enum.StrEnum):
 
     @property
     def display_name(self) -> str:
-        """The status as the window and the command line show it."""
+        """The status as shown in the window and on the command line."""
         return self.value.replace("_", " ")
 
 
@@ -44,7 +44,7 @@ class _StrictModel(BaseModel):
 
 
 class ClassInfo(_StrictModel):
-    """A structure to segment; background is 0 and not listed."""
+    """A structure to segment; the background is 0 and not listed."""
 
     value: Annotated[int, Field(ge=1, le=254)]
     name: Annotated[str, Field(min_length=1, max_length=60)]
@@ -52,10 +52,10 @@ class ClassInfo(_StrictModel):
 
 
 class Case(_StrictModel):
-    """A scan; ``images`` has one path a channel, relative to the project or absolute.
+    """A scan; ``images`` has one path per channel, relative to the project or absolute.
 
-    A channel of a 4D NIfTI file is named by its number from 0, as in ``scan.nii.gz#2``.
-    ``resampled`` lets uneven slices be interpolated whenever the scan is read.
+    A channel of a 4D NIfTI file is specified by its number from 0, as in ``scan.nii.gz#2``. With
+    ``resampled``, irregular slices are interpolated whenever the scan is read.
     """
 
     id: str
@@ -81,7 +81,7 @@ class Case(_StrictModel):
 
 
 class ProjectManifest(_StrictModel):
-    """The whole of ``project.json``."""
+    """Content of ``project.json``."""
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -115,12 +115,12 @@ def _check_unique(kind: str, values: list[str]) -> None:
 
 
 def parse_manifest(text: str, path: Path) -> ProjectManifest:
-    """Read the text of a ``project.json``; errors name the field, what was found and expected."""
+    """Parse a ``project.json``; errors name the field, the value found and the expected one."""
     try:
         values: Any = parse_json(text)
     except ValueError as error:
         raise ProjectError(
-            f"{path} is not valid JSON ({error}). Restore it from a backup, or make a new project."
+            f"{path} is not valid JSON ({error}). Restore a backup, or create a new project."
         ) from None
     if not isinstance(values, dict):
         raise ProjectError(f"{path} is not a project; expected a JSON object.")
@@ -129,9 +129,9 @@ def parse_manifest(text: str, path: Path) -> ProjectManifest:
 
 
 def validate_manifest(
-    values: dict[str, Any], path: Path, advice: str = "Mend it by hand or restore a backup."
+    values: dict[str, Any], path: Path, advice: str = "Edit the file or restore a backup."
 ) -> ProjectManifest:
-    """Check values against the schema; the first problem becomes one line, with the advice."""
+    """Validate values; the first problem becomes a one-line error with the advice."""
     try:
         return ProjectManifest.model_validate(values)
     except ValidationError as error:
@@ -140,17 +140,17 @@ def validate_manifest(
         value_text = _format_value(first.get("input"))
         value_text = (
             f" (found {value_text})" if first["loc"] else ""
-        )  # the whole file tells nobody anything
+        )  # the whole file would not be informative
         message = first["msg"].removeprefix("Value error, ")
         raise ProjectError(
-            f"{path}: {location} is wrong: {message}{value_text}. {advice}"
+            f"{path}: {location} is invalid: {message}{value_text}. {advice}"
         ) from None
 
 
 def _format_value(value: object) -> str:
-    """A value as a person may see it; what was found can be a book."""
+    """Format a value for a message, in limited length."""
     if isinstance(value, (list, dict)) and len(value) > 20:
-        return f"{len(value)} of them"
+        return f"{len(value)} items"
     if isinstance(value, str) and len(value) > 80:
         value = value[:80] + "..."
     text = repr(value)
@@ -158,7 +158,7 @@ def _format_value(value: object) -> str:
 
 
 def classes_from_names(names: Sequence[str]) -> list[ClassInfo]:
-    """Classes 1, 2, ... of the given names, with colors."""
+    """Build classes 1, 2, ... with the given names and default colors."""
     try:
         return [
             ClassInfo(value=i, name=name.strip(), color=get_palette_color(i - 1))
@@ -167,10 +167,10 @@ def classes_from_names(names: Sequence[str]) -> list[ClassInfo]:
     except ValueError:
         raise UserError(
             f"These class names cannot be used: {', '.join(map(repr, names))}. Expected 1 to 254 "
-            "names of 1 to 60 letters, such as --classes anterior,posterior."
+            "names of 1 to 60 characters, such as --classes anterior,posterior."
         ) from None
 
 
 def get_palette_color(index: int) -> str:
-    """Color of the class at a place in the list."""
+    """Return the default color of the class with an index."""
     return PALETTE[index % len(PALETTE)]

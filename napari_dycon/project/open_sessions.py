@@ -1,9 +1,9 @@
-"""Who has a project open: a small file for each window or script, kept fresh while it is there.
+"""Session markers: which processes have a project open.
 
-Labels and lists of several windows are merged, so that nothing is lost when two work at once; this
-is for people, who want to know before they start. A holder on this machine is known by its process;
-one on another machine, which shares the folder, by how fresh its file is in the eyes of the disk
-that both write to (the clocks of two machines differ).
+Each session keeps a small file with a heartbeat in the project. Edits of several sessions are
+merged, so that nothing is lost; markers serve to warn the user. A session on this machine is
+identified by its process, one on another machine by the age of its file according to the file
+system that both write to, since the clocks of two machines differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from napari_dycon.core.untrusted import parse_number, read_json
 from napari_dycon.errors import DyconError, ProjectError
 
 FOLDER = ".sessions"
-REMOVE_TIMEOUT_S = 0.5  # seconds that a window waits for a slow drive
+REMOVE_TIMEOUT_S = 0.5  # maximum wait for a slow drive
 MAX_SESSIONS = 100
 MAX_MARKER_BYTES = 2**14
 MAX_USER_LENGTH = 60
@@ -36,14 +36,14 @@ MAX_USER_LENGTH = 60
 
 @dataclass(frozen=True)
 class OpenSession:
-    """Somebody who has the project open."""
+    """A session that has the project open."""
 
     identity: ProcessIdentity
     user: str
     since: float  # seconds since the epoch
 
     def __str__(self) -> str:
-        """Whom, where and since when, as in ``anna on ward-3, since 14:05``."""
+        """Describe user, host and start, as in ``anna on ward-3, since 14:05``."""
         since = time.strftime("%H:%M", time.localtime(self.since))
         if time.time() - self.since > 20 * 3600:
             since = time.strftime("%d %B, %H:%M", time.localtime(self.since))
@@ -54,9 +54,9 @@ class OpenSession:
 
 
 class SessionMarker:
-    """Says that somebody has a project open, from ``create`` to ``remove``.
+    """Marker of a session that has a project open, from ``create`` to ``remove``.
 
-    A folder that cannot be written to is looked at without saying so.
+    In a folder that is not writable there is no marker.
     """
 
     def __init__(self, project: Path) -> None:
@@ -68,23 +68,23 @@ class SessionMarker:
             "since": round(time.time(), 3),
         }
         self._created, self._removed = threading.Event(), threading.Event()
-        # One thread does all of it: a drive that hangs must not hold up the window, nor its end.
+        # All file access is in one thread: a drive that hangs must not block the window or its end.
         self._thread = threading.Thread(
             target=self._refresh_loop, name="project presence", daemon=True
         )
 
     def create(self) -> None:
-        """Write the file and keep it fresh; on a slow drive that comes after the return."""
+        """Write the file and start its heartbeat; asynchronous on a slow drive."""
         self._thread.start()
         self._created.wait(REMOVE_TIMEOUT_S)
 
     def remove(self) -> None:
-        """Take the file away; on a slow drive that comes after the return."""
+        """Remove the file; asynchronous on a slow drive."""
         self._removed.set()
         self._thread.join(REMOVE_TIMEOUT_S)
 
     def belongs_to(self, project: Path) -> bool:
-        """Whether it tells of this project."""
+        """Check whether the marker is for this project."""
         return self._project == project and not self._removed.is_set()
 
     def _refresh_loop(self) -> None:
@@ -94,23 +94,23 @@ class SessionMarker:
             self._write()
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # others are there still
+        with contextlib.suppress(OSError):  # other sessions are still open
             self._file.parent.rmdir()
 
     def _write(self) -> None:
-        # A drive that is away for a while, or read-only; a project that is gone is not made anew.
+        # The drive may be unavailable or read-only; a deleted project must not be recreated.
         with contextlib.suppress(DyconError, OSError):
             ensure_within(self._project, self._file.parent).mkdir(exist_ok=True)
             write_json(self._file, self._values)
 
 
 def list_open_sessions(project: Path, *, remove_stale: bool = True) -> list[OpenSession]:
-    """Everybody who has a project open.
+    """List the sessions that have a project open.
 
     Parameters
     ----------
-    project : its folder
-    tidy : sweep away what windows left that died; otherwise nothing is changed
+    project : folder of the project
+    remove_stale : remove markers of sessions that have died; otherwise nothing is changed
     """
     folder = project / FOLDER
     if not _is_inside_project(project, folder):
@@ -135,7 +135,7 @@ def list_open_sessions(project: Path, *, remove_stale: bool = True) -> list[Open
 
 
 def _read_session(file: Path) -> OpenSession | None:
-    """Read who a file tells of; ``None`` for anything else that lies there."""
+    """Read a session marker; ``None`` for any other file."""
     try:
         values = read_json(file, MAX_MARKER_BYTES)
         identity = ProcessIdentity.from_dict(values["process"])
@@ -149,7 +149,7 @@ def _read_session(file: Path) -> OpenSession | None:
 
 
 def _is_inside_project(project: Path, folder: Path) -> bool:
-    """Whether the folder is one of the project's own, and no link out of it."""
+    """Check that a folder is inside the project, and not a link out of it."""
     try:
         ensure_within(project, folder)
     except ProjectError:
@@ -160,5 +160,5 @@ def _is_inside_project(project: Path, folder: Path) -> bool:
 def _get_user_name() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # no name of a user at all, as in some containers
-        return "somebody"
+    except (OSError, KeyError, ImportError):  # no user name, as in some containers
+        return "unknown user"

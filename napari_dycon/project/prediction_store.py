@@ -1,4 +1,4 @@
-"""Predictions of a project: ``predictions/RUN/CASE.nii.gz``, maps and metadata beside it."""
+"""Predictions of a project: ``predictions/RUN/CASE.nii.gz``, with maps and metadata."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class PredictionStore:
         return self._manifest.folder / "predictions"
 
     def path(self, run_id: str, case_id: str, kind: PredictionKind = "mask") -> Path:
-        """Path of a prediction; ``ProjectError`` where links lead out of the project."""
+        """Return the path of a prediction; ``ProjectError`` if links point outside the project."""
         suffix = "" if kind == "mask" else f"_{kind}"
         name = f"{self._manifest.get_case(case_id).id}{suffix}.nii.gz"
         return ensure_links_within(self._manifest.folder, self._folder / run_id / name)
@@ -85,13 +85,13 @@ class PredictionStore:
     ) -> None:
         """Write arrays ``(D, H, W)`` in RAS+ orientation on the scan's own grid.
 
-        ``reference`` is the case's scan, where it was read already; its voxels are not needed.
+        ``reference`` is the case's scan if it was already read; its voxels are not needed.
         """
         self._manifest.require_writable()
         if reference is None:
             reference = read_grid(self._manifest.folder, self._manifest.get_case(case_id))
         self._runs.get(run_id)  # no folder for a run that does not exist
-        # The mask last: who sees it finds maps of the same prediction.
+        # The mask last, so that its maps exist when it does.
         kinds: tuple[PredictionKind, ...] = ("uncertainty", "disagreement", "mask")
         targets = [self.path(run_id, case_id, kind) for kind in kinds]
         ensure_dir(targets[0].parent, existing_root=self._manifest.folder)
@@ -101,11 +101,11 @@ class PredictionStore:
             io.write_mask(mask, reference=reference, path=files[2])
 
     def metadata_path(self, run_id: str, case_id: str) -> Path:
-        """Path of a case's metadata, wherever links lead; to read them use ``read_metadata``."""
+        """Return the path of a case's metadata, without checking links; see ``read_metadata``."""
         return self._folder / run_id / f"{self._manifest.get_case(case_id).id}.json"
 
     def write_metadata(self, run_id: str, case_id: str, metadata: PredictionMetadata) -> None:
-        """Write what a run computed for a scan, as JSON beside its prediction."""
+        """Write the metadata that a run computed for a scan, as JSON."""
         self._manifest.require_writable()
         self._runs.get(run_id)
         root = self._manifest.folder
@@ -114,7 +114,7 @@ class PredictionStore:
         write_json(path, metadata.model_dump(mode="json", exclude_unset=True))
 
     def read_metadata(self, run_id: str, case_id: str) -> PredictionMetadata:
-        """Read what a run computed for a scan; without values when there is nothing."""
+        """Read the metadata that a run computed for a scan; empty if there is none."""
         try:
             path = ensure_links_within(self._manifest.folder, self.metadata_path(run_id, case_id))
             return PredictionMetadata.model_validate(read_json(path))
@@ -126,7 +126,7 @@ class PredictionStore:
         return [run.id for run in reversed(self._runs.list()) if self._exists(run.id, case_id)]
 
     def newest_run_ids(self) -> dict[str, str]:
-        """Newest run that predicted each case, by case id."""
+        """Return the newest run that predicted each case, by case id."""
         runs = [run.id for run in reversed(self._runs.list())]
         newest: dict[str, str] = {}
         for case in self._manifest.content.cases:
@@ -139,5 +139,5 @@ class PredictionStore:
     def _exists(self, run_id: str, case_id: str) -> bool:
         try:
             return self.path(run_id, case_id).exists()
-        except ProjectError:  # one behind a link out of the project counts as none
+        except ProjectError:  # a prediction behind a link out of the project is ignored
             return False

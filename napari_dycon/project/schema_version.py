@@ -1,6 +1,6 @@
-"""Version of the schema of ``project.json``.
+"""Schema version of ``project.json``.
 
-A field that is added with a default needs no new version: files without it are valid.
+Adding a field with a default needs no new version, since files without it stay valid.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def check_schema_version(values: Mapping[str, Any], path: Path) -> None:
     version = parse_integer(values.get("schema_version", SCHEMA_VERSION), -(10**9), 10**9)
     if version is not None and version > SCHEMA_VERSION:
         raise ProjectError(
-            f"{path.parent.name} was made by a newer version of napari-dycon (schema {version}, "
-            f"this one knows {SCHEMA_VERSION}). Update napari-dycon to open it."
+            f"{path.parent.name} was created by a newer version of napari-dycon (schema {version}, "
+            f"this one supports {SCHEMA_VERSION}). Update napari-dycon to open it."
         )
     if version != SCHEMA_VERSION:
         raise ProjectError(
-            f"{path}: schema_version is wrong: expected {SCHEMA_VERSION} (found "
-            f"{repr(values.get('schema_version'))[:40]}). Mend it by hand or restore a backup."
+            f"{path}: schema_version is invalid: expected {SCHEMA_VERSION} (found "
+            f"{repr(values.get('schema_version'))[:40]}). Edit the file or restore a backup."
         )

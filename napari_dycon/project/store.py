@@ -1,7 +1,7 @@
 """A project on disk: cases, classes, labels, runs and predictions in one folder.
 
 Scans are referenced, never copied or altered. Every change reads ``project.json`` again under a
-lock, changes it and writes it whole, so that two windows do not undo each other's work.
+lock, changes it and writes it atomically, so that two sessions do not undo each other's changes.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ from napari_dycon.project.trusted_projects import trust
 
 
 class Project:
-    """A project folder that is open.
+    """An open project folder.
 
     Attributes
     ----------
-    labels, runs, predictions : what its folders hold
+    labels, runs, predictions : stores of its folders
     """
 
     def __init__(self, manifest_store: manifest.ManifestStore) -> None:
@@ -55,7 +55,7 @@ class Project:
         self.runs = RunStore(manifest_store)
         self.predictions = PredictionStore(manifest_store, self.runs)
 
-    # ---- Making and opening ------------------------------------------------------------------
+    # ---- Creating and opening -----------------------------------------------------------------
 
     @classmethod
     def create(
@@ -66,7 +66,7 @@ class Project:
         channels: Sequence[str] = ("image",),
         name: str | None = None,
     ) -> Project:
-        """Make an empty project in a new or empty folder."""
+        """Create an empty project in a new or empty folder."""
         path = Path(path).absolute()
         manifest.check_target_folder(path)
         values = {
@@ -75,7 +75,7 @@ class Project:
             "classes": [c.model_dump() for c in classes or classes_from_names(["structure"])],
             "channels": list(channels),
         }
-        file = validate_manifest(values, path, "Nothing was made; choose other values.")
+        file = validate_manifest(values, path, "Nothing was created; choose other values.")
         ensure_dir(path / "labels")
         write_json(path / manifest.FILE, file.model_dump())
         trust(path)
@@ -85,24 +85,24 @@ class Project:
     def open(cls, path: Path | str, *, read_only_reason: str | None = None) -> Project:
         """Open a project by its folder or its ``project.json``.
 
-        With ``read_only_reason``, a reason in words, and in a folder that cannot be written to,
-        everything that would change it raises ``ProjectError``.
+        With a ``read_only_reason``, or in a folder that is not writable, everything that would
+        change the project raises ``ProjectError``.
         """
         path = Path(path).absolute()
         folder = path.parent if path.name == manifest.FILE else path
         if not folder.exists():
-            raise ProjectError(f"There is no folder {folder}. Check its name.")
+            raise ProjectError(f"Folder {folder} does not exist. Check its name.")
         file = manifest.read(folder)
         if read_only_reason is None and not manifest.can_write(folder):
-            read_only_reason = "its folder cannot be written to"
+            read_only_reason = "its folder is not writable"
         return cls(manifest.ManifestStore(folder, file, read_only_reason))
 
     @staticmethod
     def is_project(path: Path | str) -> bool:
-        """Whether a folder holds a project."""
+        """Check whether a folder contains a project."""
         return manifest.is_project(path)
 
-    # ---- What it holds -----------------------------------------------------------------------
+    # ---- Content ------------------------------------------------------------------------------
 
     @property
     def path(self) -> Path:
@@ -111,12 +111,12 @@ class Project:
 
     @property
     def read_only_reason(self) -> str | None:
-        """Why nothing may be changed; ``None`` when it may."""
+        """Why the project cannot be changed; ``None`` if it can."""
         return self._manifest.read_only_reason
 
     @property
     def name(self) -> str:
-        """Name shown to people."""
+        """Name shown to the user."""
         return self._manifest.content.name
 
     @property
@@ -135,15 +135,15 @@ class Project:
         return list(self._manifest.content.cases)
 
     def external_folders(self) -> list[Path]:
-        """Folders outside the project's own that its scans lie in, sorted; no scan is opened.
+        """List the folders outside the project that contain its scans; no scan is opened.
 
-        To be shown before a project is used that ``trusted_projects`` does not list.
+        To be shown to the user before opening a project that is not in ``trusted_projects``.
         """
         return external_folders(self.path, (image for case in self.cases for image in case.images))
 
     @property
     def cache_folder(self) -> Path:
-        """Preprocessed scans; safe to delete."""
+        """Folder of preprocessed scans; safe to delete."""
         return ensure_within(self.path, self.path / "cache")
 
     def get_case(self, case_id: str) -> Case:
@@ -151,7 +151,7 @@ class Project:
         return self._manifest.get_case(case_id)
 
     def labeled_cases(self, split: Split = "train") -> list[Case]:
-        """List the cases of a split that are annotated, entirely or in part."""
+        """List the cases of a split that are completely or partly annotated."""
         return [
             case
             for case in self.cases
@@ -161,7 +161,7 @@ class Project:
         ]
 
     def has_labeled_cases(self, split: Split = "train") -> bool:
-        """Whether ``labeled_cases`` would list any case; stops at the first one."""
+        """Check whether ``labeled_cases`` would list any case; stops at the first one."""
         return any(
             self.labels.path(case.id).exists()
             for case in self.cases
@@ -174,21 +174,21 @@ class Project:
         return [c for c in self.cases if c.split == "train" and c.id not in labeled_ids]
 
     def image_paths(self, case_id: str) -> list[Path]:
-        """Files of a case, one a channel; channels of a 4D file name it again."""
+        """Return the files of a case, one per channel; a 4D file is repeated for each channel."""
         return case_images.image_paths(self.path, self.get_case(case_id))
 
     def read_image(self, case_id: str) -> Volume:
-        """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` when there are several channels."""
+        """Read a scan: ``(D, H, W)``, or ``(C, D, H, W)`` if there are several channels."""
         return case_images.read_image(self.path, self.get_case(case_id))
 
     def read_grid(self, case_id: str) -> Volume:
-        """Read the first channel of a case, on whose grid its label lies."""
+        """Read the first channel of a case, whose grid is that of its label."""
         return case_images.read_grid(self.path, self.get_case(case_id))
 
-    # ---- Changing it -------------------------------------------------------------------------
+    # ---- Changes -------------------------------------------------------------------------------
 
     def require_writable(self) -> None:
-        """Raise ``ProjectError`` where the project is read-only."""
+        """Raise ``ProjectError`` if the project is read-only."""
         self._manifest.require_writable()
 
     def add_cases(
@@ -205,18 +205,18 @@ class Project:
     ) -> list[Case]:
         """Add scans, and labels by case name; all are checked before anything is written.
 
-        A scan that a case refers to already is left out, and ``on_note`` is called.
+        A scan that is already in the project is left out, and ``on_note`` is called.
 
         Parameters
         ----------
-        images : a file, or one file a channel, of each case
-        labels : label files by the case's name, which is that of its first file or its ``ids`` one
-        ids : names of the cases, where those of their files will not do
+        images : a file, or one file per channel, of each case
+        labels : label files by case name, which is that of the first file or the one in ``ids``
+        ids : names of the cases, to use instead of file names
         value_map : values of label files that are replaced by others
-        resample : interpolate uneven or tilted slices to even ones, now and in future
+        resample : resample irregular or tilted slices to regular spacing, now and in future
         on_note : called with each decision that was made to read a scan
         on_skip : called with each scan that cannot be used and is left out, once all were read;
-            without it, and when no scan can be used, the first such error is raised and nothing is
+            without it, or if no scan can be used, the first such error is raised and nothing is
             added
         """
         self.require_writable()
@@ -242,7 +242,7 @@ class Project:
         return [new.case for new in new_cases]
 
     def set_status(self, case_id: str, status: Status) -> None:
-        """Set how far a case is annotated."""
+        """Set the annotation status of a case."""
         self._manifest.update_case(case_id, status=status)
 
     def set_split(self, case_id: str, split: Split) -> None:
@@ -277,5 +277,5 @@ class Project:
         self._manifest.edit(change)
 
     def reload(self) -> None:
-        """Read ``project.json`` again, which another window may have changed."""
+        """Read ``project.json`` again, which another session may have changed."""
         self._manifest.reload()

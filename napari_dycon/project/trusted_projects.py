@@ -1,11 +1,10 @@
-"""Which projects this user has made or accepted on this machine.
+"""Trusted projects: those that the user created or accepted on this machine.
 
-A project names its scans by paths, also outside its own folder, and they are read when a case is
-shown. That is what one wants of one's own project. One that came by mail could name any scan on the
-disk, so whoever opens it should be told which folders it reads from:
-``Project.outside_folders``. What is known is a list of folders in the user's state folder, changed
-by ``NAPARI_DYCON_STATE``; where it cannot be read or written, nothing is known for longer than a
-process lives, and nothing fails.
+A project references its scans by paths, also outside its folder, which are read when a case is
+shown. A project from another source could reference any scan on the disk, so the user is shown the
+folders that it reads from before it is opened (``Project.external_folders``). The list of trusted
+projects is in the user's state folder (``NAPARI_DYCON_STATE``); if it is not readable or writable,
+projects are trusted for the current process only.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ from napari_dycon.core.user_dirs import user_state_dir
 from napari_dycon.errors import UserError
 
 FILE = "known-projects.json"
-MAX_PROJECTS = 5000  # the newest are kept
+MAX_PROJECTS = 5000  # the oldest are removed
 MAX_FILE_BYTES = 2**24
-_trusted_this_session: set[str] = set()  # what this process could not write down
-LOCK_TIMEOUT_S = 2.0  # seconds for another window that writes its own
+_trusted_this_session: set[str] = set()  # trusted by this process, but not saved
+LOCK_TIMEOUT_S = 2.0  # maximum wait for another process
 
 
 def is_trusted(path: Path | str) -> bool:
-    """Whether this user made the project in this folder on this machine, or accepted it.
+    """Check whether the user created or accepted the project in a folder on this machine.
 
     Parameters
     ----------
-    path : folder of a project; links on the way to it do not matter
+    path : folder of a project; links in the path are resolved
     """
     key = _normalize_path(path)
     return key in _trusted_this_session or key in _read_trusted()
 
 
 def trust(path: Path | str) -> None:
-    """Count the project in this folder as known from now on."""
+    """Mark the project in a folder as trusted."""
     key, folder = _normalize_path(path), user_state_dir()
     try:
         ensure_dir(folder)
@@ -48,11 +47,11 @@ def trust(path: Path | str) -> None:
     except (UserError, OSError):
         _trusted_this_session.add(
             key
-        )  # a home that cannot be written to; the user is asked again another day
+        )  # the home folder is not writable; the user will be asked again
 
 
 def _normalize_path(path: Path | str) -> str:
-    # A name that is no text (bytes of another encoding) still has one spelling.
+    # A name that is not valid text (bytes of another encoding) is still normalized.
     real = os.path.normcase(os.path.realpath(path))
     return real.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -60,7 +59,7 @@ def _normalize_path(path: Path | str) -> str:
 def _read_trusted() -> list[str]:
     try:
         values = read_json(user_state_dir() / FILE, MAX_FILE_BYTES)
-    except (OSError, ValueError):  # not there yet, or damaged: written anew
+    except (OSError, ValueError):  # missing or damaged: it will be rewritten
         return []
     projects = values.get("projects") if isinstance(values, dict) else None
     return (

@@ -86,10 +86,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, scans: Path, tmp_pat
         assert not (tmp_path / "p").exists()
 
     (tmp_path / "empty").mkdir()
-    refused("holds no scans", "new", tmp_path / "p", "--images", tmp_path / "empty")
-    refused("There is no folder", "new", tmp_path / "p", "--images", tmp_path / "none")
-    refused("There is no folder", "cases", tmp_path / "p")
-    refused("There is no folder", "gui", tmp_path / "p")
+    refused("contains no scans", "new", tmp_path / "p", "--images", tmp_path / "empty")
+    refused("does not exist", "new", tmp_path / "p", "--images", tmp_path / "none")
+    refused("does not exist", "cases", tmp_path / "p")
+    refused("does not exist", "gui", tmp_path / "p")
     save_nifti(scans / "labels" / "scan-0.nii.gz", np.full((20, 22, 18), 9, np.uint8))
     arguments = ("--images", scans / "images", "--labels", scans / "labels", "--classes", "box")
     refused("unknown class 9", "new", tmp_path / "p", *arguments)
@@ -137,7 +137,7 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     assert out.startswith("4 prediction(s) of run 001-dycon")
     assert "Traceback" not in err
     lines = err.splitlines()
-    assert lines[-3].startswith("scan-0 was left out: There is no file")
+    assert lines[-3].startswith("scan-0 was left out: File")
     assert lines[-2].startswith("scan-4 was left out: ")
     assert lines[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
 
@@ -229,7 +229,7 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
         ("a list of numbers such as [1,1]", ["--set", "network.filters=8,16,32"]),
         ("true or false", ["--set", "augmentation.enabled=False"]),
         ("Did you mean optimizer.learning_rate", ["--set", "learningrate=0.1"]),
-        ("no run 'x'", ["--resume", "x"]),
+        ("Run 'x' does not exist", ["--resume", "x"]),
     ):
         code, _, err = run("train", tmp_path / "p", *arguments)
         assert code == 2

@@ -79,7 +79,7 @@ def test_few_reports_are_kept(own: Path) -> None:
 
 def test_the_error_is_shown_if_no_report_can_be_saved(own: Path) -> None:
     own.write_text("a file in the way")
-    assert "no report of it could be saved" in crash_report.describe_error(raised("x"))
+    assert "no report could be saved" in crash_report.describe_error(raised("x"))
 
 
 def test_describing_an_error_never_fails(own: Path) -> None:
@@ -154,5 +154,5 @@ for record in notification_manager.records:
     )
     assert done.returncode == 0, done.stderr
     assert "ErrorNotification" not in done.stdout
-    assert "Something unexpected went wrong" in done.stdout
+    assert "An unexpected error occurred" in done.stdout
     assert len(list((own / "reports").iterdir())) == 1

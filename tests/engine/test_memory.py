@@ -79,7 +79,9 @@ def test_features_normed_over_batches_are_never_computed_twice() -> None:
     while (lower := plan.reduce(config)) is not None:
         plan = lower
     assert plan == MemoryPlan((32, 32, 32), 2, False)
-    with pytest.raises(ConfigError, match=r"activation_checkpointing needs another network\.norm"):
+    with pytest.raises(
+        ConfigError, match=r"activation_checkpointing cannot be used with network\.norm"
+    ):
         make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
@@ -228,8 +230,8 @@ def test_a_too_large_run_continues_with_a_smaller_plan(project: Project, card: C
     (reported,) = [e.message for e in events if e.event == "warning"]
     assert reported == (
         "This computer has too little memory for this plan, so each step is computed in 2 parts, "
-        "features are computed twice, which takes a quarter longer and patches are 40×40×44 "
-        "voxels now; training goes on."
+        "features are recomputed, which takes a quarter longer and patches are 40×40×44 "
+        "voxels now; training continues."
     )
     run = project.runs.get()
     kept = TrainConfig.from_dict(run.read_config())
@@ -393,5 +395,5 @@ def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project)
     assert len(warned) == 1, warned
     (reported,) = warned
     assert reported.startswith("This computer has too little memory for this plan, so ")
-    assert reported.endswith("; training goes on.")
+    assert reported.endswith("; training continues.")
     assert load_model(project.runs.get().weights_path).config.batch.accumulation_steps == 2

@@ -114,7 +114,7 @@ def test_dicom_segmentations_have_terms_but_no_patient_names(
 
 
 def test_dicom_segmentations_need_series(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no DICOM series"):
+    with pytest.raises(UserError, match="is not a DICOM series"):
         export(project, "dicom-seg", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -194,7 +194,7 @@ def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> No
     run = project.runs.create("dycon", {})
     project.predictions.write(run.id, "scan", mask, mask, mask)
     save_nifti(file, noise, np.diag([3.0, 3.0, 3.0, 1.0]))
-    with pytest.raises(GeometryError, match="different places"):
+    with pytest.raises(GeometryError, match="their positions differ"):
         export(project, "nifti", tmp_path / "out", ExportOptions(source=what))
 
 
@@ -237,5 +237,5 @@ def test_cases_without_a_series_are_skipped_with_a_message(
     written = export(dicom_project, "dicom-seg", tmp_path / "out", on_note=messages.append)
     assert [path.name for path in written] == ["anna.dcm", "bert.dcm"]
     assert messages[-1].startswith(f"{case.id} was left out: ")
-    with pytest.raises(UserError, match=f"{case.id}: .* is no DICOM series"):
+    with pytest.raises(UserError, match=f"{case.id}: .* is not a DICOM series"):
         export(dicom_project, "dicom-seg", tmp_path / "out", ExportOptions(cases=[case.id]))

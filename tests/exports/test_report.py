@@ -173,7 +173,7 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     )
     assert (row["label"], row["hd95_mm"], row["asd_mm"]) == ("in part", "", "")
     assert float(row["label_ml"]) == pytest.approx(int(label[middle].sum()) * 1.8 / 1000)
-    assert "counts only where somebody annotated" in page.text
+    assert "counts only in annotated voxels" in page.text
     assert "Learned from 1 box" in page.text  # scan-1 alone
 
     sparse[middle] = 0  # annotated, and nothing of the structure in it

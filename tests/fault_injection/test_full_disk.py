@@ -124,7 +124,7 @@ def test_a_read_only_project_can_be_looked_at_and_exported(
     ):
         code, _, err = run(*command)
         assert code == 2
-        assert "Read-only" in err or "cannot be written to" in err
+        assert "Read-only" in err or "is not writable" in err
         assert "Traceback" not in err
 
 

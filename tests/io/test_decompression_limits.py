@@ -182,7 +182,7 @@ def test_deflated_files_open_within_limits(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(files, "MAX_INFLATED_BYTES", 4 * MB)
     deflated(paths[0], 64 * MB)
     assert paths[0].stat().st_size < MB
-    with pytest.raises(FileFormatError, match=r"unpacks to more than"):
+    with pytest.raises(FileFormatError, match=r"decompresses to more than"):
         files.read_file(paths[0], include_pixels=False)
     assert peak(lambda: files.read_file(paths[0], include_pixels=True)) < 20 * MB
     for path in paths:

@@ -229,7 +229,7 @@ def test_labels_that_are_no_labels(tmp_path: Path) -> None:
         (np.full(SHAPE, 0.5, np.float32), "expected whole numbers"),
         (np.full(SHAPE, -1, np.int16), "values from -1 to -1"),
         (np.full(SHAPE, 256, np.int16), "values from 256 to 256"),
-        (np.full(SHAPE, np.nan, np.float32), "not numbers"),
+        (np.full(SHAPE, np.nan, np.float32), "contains NaN"),
     ):
         with pytest.raises(LabelError, match=words):
             read_label(stored(label, array), reference=scan)

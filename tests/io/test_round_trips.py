@@ -171,7 +171,7 @@ def test_detached_headers(tmp_path: Path) -> None:
             str(voxels),
         ):
             (folder / f"s{ending}").write_text(header.replace(voxels.name, name))
-            with pytest.raises(FileFormatError, match="lie outside its folder"):
+            with pytest.raises(FileFormatError, match="are outside its folder"):
                 read_volume(folder / f"s{ending}")
         (folder / f"s{ending}").write_text(header.replace(voxels.name, "other.raw"))
         with pytest.raises(FileFormatError, match=r"other\.raw, is missing"):
@@ -196,7 +196,7 @@ def test_ambiguous_q_and_s_forms_are_reported(tmp_path: Path) -> None:
     assert np.allclose(volume.source.affine, moved, atol=1e-3)
     image.set_qform(None, code=0)
     nib.save(image, tmp_path / "none.nii")
-    assert "says nothing of its orientation" in read_volume(tmp_path / "none.nii").notes[0]
+    assert "does not specify its orientation" in read_volume(tmp_path / "none.nii").notes[0]
     image.set_sform(np.zeros((4, 4)), code=1)
     image.set_qform(moved, code=1)
     image.header["sform_code"] = 1
@@ -215,7 +215,7 @@ def test_ambiguous_q_and_s_forms_are_reported(tmp_path: Path) -> None:
 def test_colors_and_4d_are_refused_in_words(ending: str, tmp_path: Path) -> None:
     colors = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colors, str(tmp_path / f"c{ending}"))
-    with pytest.raises(FileFormatError, match="3 numbers a voxel"):
+    with pytest.raises(FileFormatError, match="3 values per voxel"):
         read_volume(tmp_path / f"c{ending}")
     series = sitk.GetImageFromArray(np.zeros((2, 3, 4, 5), np.uint8), isVector=False)
     sitk.WriteImage(series, str(tmp_path / f"t{ending}"))
@@ -240,6 +240,6 @@ def test_colors_and_4d_are_refused_in_words(ending: str, tmp_path: Path) -> None
 def test_a_file_without_orientation_is_reported(name: str, head: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(head.encode() + bytes(range(120)))
     found = read_volume(tmp_path / name)
-    assert "Sides may be swapped" in found.notes[0]
+    assert "Left and right may be exchanged" in found.notes[0]
     write_mask(np.ones(found.shape, np.uint8), reference=found, path=tmp_path / f"whole_{name}")
     assert not read_volume(tmp_path / f"whole_{name}", check_values=False).notes

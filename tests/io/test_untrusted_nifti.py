@@ -32,7 +32,7 @@ def refused(path: Path, words: str, error: type[UserError] = FileFormatError) ->
 def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     path.write_text("not a scan, but long enough for a header. " * 20)
-    refused(path, "are not those of a NIfTI file")
+    refused(path, "are not valid NIfTI")
     path.write_bytes(b"")
     refused(path, "it is empty")
     whole = stored(tmp_path / "whole.nii", voxels("int16", (20, 20, 20))).read_bytes()
@@ -45,9 +45,9 @@ def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
         path.write_bytes(packed[:size])
         refused(path, "cannot be read")
     path.write_bytes(gzip.compress(b""))
-    refused(path, "ends too early")
+    refused(path, "is truncated")
     path.write_bytes(gzip.compress(b"a diary in a compressed file. " * 50))
-    refused(path, "are not those of a NIfTI file")
+    refused(path, "are not valid NIfTI")
 
 
 def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_voxels_that_are_no_numbers(value: float, tmp_path: Path) -> None:
         ((4, 5), "is not 3D .4 × 5 voxels."),
         ((4, 5, 1), "is not 3D"),
         ((1, 4, 5), "is not 3D"),
-        ((3, 4, 5, 2), "is 4D .3 × 4 × 5 × 2.*one file a channel"),
+        ((3, 4, 5, 2), "is 4D .3 × 4 × 5 × 2.*one file per channel"),
         ((3, 4, 5, 1, 3), "is not 3D"),
     ],
 )
@@ -108,10 +108,10 @@ def with_dim(path: Path, dim: list[int]) -> Path:
 @pytest.mark.parametrize(
     ("dim", "words"),
     [
-        ([3, 32767, 32767, 32767], "which no scan has"),
-        ([3, 4, 0, 5], "which no scan has|cannot be read"),
-        ([3, -4, 4, 5], "which no scan has|cannot be read"),
-        ([3, 2000, 2000, 2000], "ends too early"),
+        ([3, 32767, 32767, 32767], "too many for a scan"),
+        ([3, 4, 0, 5], "too many for a scan|cannot be read"),
+        ([3, -4, 4, 5], "too many for a scan|cannot be read"),
+        ([3, 2000, 2000, 2000], "is truncated"),
         ([0, 3, 4, 5], "not 3D|cannot be read"),
         ([99, 3, 4, 5], "cannot be read"),
     ],

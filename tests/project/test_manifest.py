@@ -32,10 +32,10 @@ def damaged(project: Project, text: str | bytes) -> Path:
     [
         ("", "is not valid JSON"),
         ("[]", "expected a JSON object"),
-        ("{}", "name is wrong: Field required"),
+        ("{}", "name is invalid: Field required"),
         (b"\xff\xfe\x00", "cannot be read"),
-        ('{"schema_version": 2}', "newer version of napari-dycon .schema 2, this one knows 1."),
-        ('{"schema_version": "one", "name": "x"}', "schema_version is wrong"),
+        ('{"schema_version": 2}', "newer version of napari-dycon .schema 2, this one supports 1."),
+        ('{"schema_version": "one", "name": "x"}', "schema_version is invalid"),
     ],
 )
 def test_damage_is_one_line(text: str | bytes, words: str, project: Project) -> None:
@@ -51,14 +51,20 @@ def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
     for changed, words in (
         (good | {"cases": [*good["cases"], twin]}, "every case id must be unique.*scan-1"),
         (good | {"channels": ["a", "b"]}, r"case scan-0 has 1 image.s., but .* 2 channel"),
-        (good | {"classes": [good["classes"][0] | {"value": 255}]}, r"classes\.0\.value is wrong"),
-        (good | {"cases": [good["cases"][0] | {"split": "test"}]}, "split is wrong.*found 'test'"),
+        (
+            good | {"classes": [good["classes"][0] | {"value": 255}]},
+            r"classes\.0\.value is invalid",
+        ),
+        (
+            good | {"cases": [good["cases"][0] | {"split": "test"}]},
+            "split is invalid.*found 'test'",
+        ),
     ):
         with pytest.raises(ProjectError, match=words):
             Project.open(damaged(project, json.dumps(changed)))
     # A change that meets damage writes nothing.
     before = tree(project.path)
-    with pytest.raises(ProjectError, match="split is wrong"):
+    with pytest.raises(ProjectError, match="split is invalid"):
         project.set_status("scan-0", "reviewed")
     assert tree(project.path) == before
 
@@ -69,7 +75,7 @@ def test_a_removed_folder_is_not_recreated(project: Project) -> None:
         lambda: project.set_split("scan-0", "validation"),
         lambda: Project.open(project.path),
     ):
-        with pytest.raises(ProjectError, match=r"is gone|There is no folder"):
+        with pytest.raises(ProjectError, match=r"is gone|does not exist"):
             change()
     assert not project.path.exists()
     assert len(Project.open(gone).cases) == 6

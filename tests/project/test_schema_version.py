@@ -58,7 +58,7 @@ def test_a_newer_schema_is_refused_politely(version: int, tmp_path: Path) -> Non
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, None, True, [1]])
 def test_versions_that_never_were(version: object, tmp_path: Path) -> None:
     put(tmp_path / "p", {**FIRST, "schema_version": version})
-    with pytest.raises(ProjectError, match="schema_version is wrong: expected 1"):
+    with pytest.raises(ProjectError, match="schema_version is invalid: expected 1"):
         Project.open(tmp_path / "p")
 
 

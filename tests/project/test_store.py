@@ -70,7 +70,7 @@ def test_ids_cannot_leave_the_folder(bad: str, project: Project) -> None:
     values = json.loads((project.path / "project.json").read_text(encoding="utf-8"))
     values["cases"][0]["id"] = bad
     (project.path / "project.json").write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(ProjectError, match=r"cases\.0\.id is wrong"):
+    with pytest.raises(ProjectError, match=r"cases\.0\.id is invalid"):
         Project.open(project.path)
 
 
@@ -78,9 +78,9 @@ def test_ids_cannot_leave_the_folder(bad: str, project: Project) -> None:
     ("change", "words"),
     [
         ({"schema_version": 99}, "newer version"),
-        ({"classes": []}, "classes is wrong"),
-        ({"surprise": 1}, "surprise is wrong"),
-        ({"cases": [{"id": "a", "images": []}]}, r"cases\.0\.images is wrong"),
+        ({"classes": []}, "classes is invalid"),
+        ({"surprise": 1}, "surprise is invalid"),
+        ({"cases": [{"id": "a", "images": []}]}, r"cases\.0\.images is invalid"),
     ],
 )
 def test_a_damaged_project_is_explained(
@@ -104,11 +104,11 @@ def test_nothing_is_left_when_a_scan_is_wrong(scans: Path, tmp_path: Path) -> No
 
 def test_folders_that_cannot_become_projects(scans: Path, tmp_path: Path, project: Project) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no scans"):
+    with pytest.raises(UserError, match="contains no scans"):
         create_project(tmp_path / "p", tmp_path / "empty")
-    with pytest.raises(UserError, match="There is no folder"):
+    with pytest.raises(UserError, match="does not exist"):
         create_project(tmp_path / "p", tmp_path / "missing")
-    with pytest.raises(ProjectError, match="is a project already"):
+    with pytest.raises(ProjectError, match="is already a project"):
         create_project(project.path, scans / "images")
     with pytest.raises(ProjectError, match="is not empty"):
         create_project(scans, scans / "images")
@@ -147,7 +147,7 @@ def test_runs_are_numbered_and_found(project: Project) -> None:
         project.runs.get()
     first.weights_path.write_bytes(b"x")
     assert project.runs.get().id == first.id
-    with pytest.raises(ProjectError, match=r"no run 'nope'.*001-dycon, 002-dycon"):
+    with pytest.raises(ProjectError, match=r"Run 'nope' does not exist.*001-dycon, 002-dycon"):
         project.runs.get("nope")
     assert second.method == "dycon"
 

@@ -37,7 +37,7 @@ def test_a_label_that_appears_meanwhile_stays(
 ) -> None:
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
     file = project.path / "labels" / "new.nii.gz"
-    with pytest.raises(BusyError, match="appeared at the same moment"):
+    with pytest.raises(BusyError, match="was created at the same time"):
         project.add_cases(
             [scan(tmp_path / "new.nii.gz")],
             labels={"new": label},
@@ -88,7 +88,7 @@ def test_a_held_lock_is_reported(project: Project, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(manifest, "folder_lock", lambda folder: short(folder, 0.05))
     with (
         locks.folder_lock(project.path),
-        pytest.raises(BusyError, match="Another window or command is changing project"),
+        pytest.raises(BusyError, match="Another session or command is changing project"),
     ):
         project.set_split("scan-0", "validation")
     project.set_split("scan-0", "validation")
@@ -98,7 +98,7 @@ def test_what_is_no_label_array(project: Project) -> None:
     shape = project.read_image("scan-0").shape
     before = tree(project.path)
     for array, words in (
-        (np.full(shape, 0.5), "holds fractions"),
+        (np.full(shape, 0.5), "contains fractions"),
         (np.full(shape, -1), "unknown class -1"),
         (np.full(shape, 257), "unknown class 257"),
     ):
@@ -118,11 +118,11 @@ def test_classes_can_be_added_and_changed(project: Project) -> None:
     assert Project.open(project.path).classes[1] == ClassInfo(value=2, name="edge", color="#123456")
     for change, words in (
         (lambda: project.add_class("EDGE"), "found twice: edge"),
-        (lambda: project.add_class("  "), r"classes\.2\.name is wrong"),
-        (lambda: project.add_class("x", "red"), r"classes\.2\.color is wrong.*found 'red'"),
+        (lambda: project.add_class("  "), r"classes\.2\.name is invalid"),
+        (lambda: project.add_class("x", "red"), r"classes\.2\.color is invalid.*found 'red'"),
         (lambda: project.update_class(1, name="edge"), "found twice: edge"),
-        (lambda: project.set_status("scan-0", "done"), r"cases\.0\.status is wrong"),
-        (lambda: project.set_split("scan-0", "test"), r"cases\.0\.split is wrong"),
+        (lambda: project.set_status("scan-0", "done"), r"cases\.0\.status is invalid"),
+        (lambda: project.set_split("scan-0", "test"), r"cases\.0\.split is invalid"),
     ):
         with pytest.raises(ProjectError, match=words) as caught:
             change()
@@ -145,7 +145,7 @@ def test_predictions_are_kept_by_run(project: Project) -> None:
     assert np.array_equal(project.predictions.read(first.id, "scan-0", "uncertainty"), maps[0])
     assert np.array_equal(project.predictions.read(first.id, "scan-0", "disagreement"), maps[1])
     for run_id in ("..", "../../elsewhere", "009-dycon"):
-        with pytest.raises(ProjectError, match="There is no run"):
+        with pytest.raises(ProjectError, match="does not exist"):
             project.predictions.write(run_id, "scan-0", mask, *maps)
     (project.path / "predictions" / "001-dycon.bak").write_text("")
     project.add_class("other")

@@ -48,9 +48,9 @@ def test_ids_that_some_system_takes_for_one(pair: tuple[str, str], project: Proj
     [
         ("[" * 100_000, "not valid JSON"),
         ('{"a":' * 50 + "1" + "}" * 50, "nested too deeply"),
-        ('{"name": "a", "name": "b"}', "the name 'name' stands twice"),
+        ('{"name": "a", "name": "b"}', "the name 'name' occurs twice"),
         ('{"schema_version": ' + "9" * 9999 + "}", "not valid JSON"),
-        ('{"schema_version": NaN}', "no number of JSON"),
+        ('{"schema_version": NaN}', "not a JSON number"),
         ('{"schema_version": 1, "name": "a\ud800"}', "project.json"),
         ("null", "is not a project"),
         ('"x"', "is not a project"),
@@ -97,7 +97,7 @@ def test_values_out_of_range_are_reported_in_one_line(
 def test_a_project_file_without_end(tmp_path: Path) -> None:
     with (tmp_path / "project.json").open("wb") as file:
         file.truncate(MAX_MANIFEST_BYTES + 1)
-    with pytest.raises(ProjectError, match="64 MB are the most it can have"):
+    with pytest.raises(ProjectError, match="64 MB"):
         Project.open(tmp_path)
 
 

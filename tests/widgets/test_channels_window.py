@@ -156,7 +156,7 @@ def test_files_are_added_with_their_channels(
     add.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == 4, timeout=20_000)
     qtbot.waitUntil(
-        lambda: ("info", "anna was left out: it is case anna already.") in said, timeout=20_000
+        lambda: ("info", "anna was left out: it is already case anna.") in said, timeout=20_000
     )
     answer(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
     notification_manager.records.clear()

@@ -159,7 +159,7 @@ def test_mistakes_are_notifications_and_buttons_stay_alive(
     session.open_project(tmp_path / "nowhere")
     qtbot.waitUntil(lambda: len(reported) == 1, timeout=20_000)
     assert reported[0][0] == "error"
-    assert "There is no folder" in reported[0][1]
+    assert "does not exist" in reported[0][1]
     assert panel.data.open_button.isEnabled()
     assert not panel.train.start_button.isEnabled()
     assert "open a project first" in panel.train.start_button.toolTip()

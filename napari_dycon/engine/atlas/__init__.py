@@ -1,2 +1,1 @@
-"""Atlas methods: deformable registration, multi-atlas label fusion, registered training cases,
-pseudo-labels and templates."""
+"""Atlas methods: registration, multi-atlas label fusion, pseudo-labels and templates."""

@@ -7,22 +7,23 @@ from torch import Tensor
 
 
 def local_mean(array: Tensor, radius: int) -> Tensor:
-    """Mean over the cube around each voxel of ``(..., D, H, W)``, smaller by the radius all around.
+    """Compute the mean over the cube around each voxel of ``(..., D, H, W)``.
 
-    Sums of shifted views: on a CPU several times as fast as pooling or convolution.
+    The result is smaller by the radius on each side. Sums of shifted views are several times as
+    fast on a CPU as pooling or convolution.
     """
     return local_sum(array, radius) / (2 * radius + 1) ** 3
 
 
 def local_sum(array: Tensor, radius: int) -> Tensor:
-    """Sum over the cube around each voxel, as ``local_mean``."""
+    """Compute the sum over the cube around each voxel; the shape is that of ``local_mean``."""
     for axis in (-3, -2, -1):
         array = _window_sum(array, axis, 2 * radius + 1)
     return array
 
 
 def padded_local_sum(array: Tensor, radius: int) -> Tensor:
-    """Sum over the cube around each voxel of ``(..., D, H, W)``, zeros outside; as large."""
+    """Compute local sums of ``(..., D, H, W)`` in the same shape, with zeros outside the array."""
     for axis in (-3, -2, -1):
         padding = [0] * 6
         padding[2 * (-1 - axis) : 2 * (-1 - axis) + 2] = radius, radius
@@ -31,10 +32,10 @@ def padded_local_sum(array: Tensor, radius: int) -> Tensor:
 
 
 def _window_sum(array: Tensor, axis: int, width: int) -> Tensor:
-    """Sums over ``width`` neighbors along an axis, from sums over 1, 2, 4, ... of them."""
+    """Sum ``width`` neighbors along an axis, composed from sums over 1, 2, 4, ... neighbors."""
     length = array.shape[axis] - width + 1
     partial, size = array, 1  # sums over ``size`` neighbors
-    total, n_summed = None, 0  # sums over the first ``done`` of the ``width``
+    total, n_summed = None, 0  # sums over the first ``n_summed`` of the ``width``
     while True:
         if width & size:
             shifted = partial.narrow(axis, n_summed, length)

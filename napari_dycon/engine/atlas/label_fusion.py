@@ -1,11 +1,9 @@
-"""What several deformed labels say of one scan, each heard where its own scan looks like it.
+"""Patch-based label fusion (Coupé et al., "Patch-based segmentation using expert priors", 2011).
 
-Patch-based label fusion after Coupé et al., "Patch-based segmentation using expert priors",
-NeuroImage 2011, on scans that were registered first: a voxel asks the voxels near it in every
-deformed scan, and each answers with the weight of how alike their neighborhoods are. So a
-registration that is a voxel off, or a scan that matches badly in one place, does little harm: on
-unlabeled scans of the hippocampus and of the left atrium the fused label is right by two to four
-points of Dice more than the label most voters give (docs/benchmarks.md).
+Atlases are registered to the scan first. At each voxel, labels from a search neighborhood in every
+registered atlas are averaged with weights given by patch similarity. A registration error of one
+voxel, or an atlas that matches badly in one region, therefore does little harm. The gain over
+majority voting is reported in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -27,14 +25,14 @@ from napari_dycon.engine.device import use_single_thread
 
 ArrayOrTensor = Array | Tensor
 
-SEARCH_RADIUS = 1  # voxels around a place that are asked as well
-PATCH_RADIUS = 2  # voxels around these that are compared
-CONTRAST_RADIUS = 4  # voxels around each over which brightness and contrast are evened out
-NOISE_VARIANCE_FRACTION = 0.05  # of a channel's variance that counts as noise
-EPS = 1e-3  # squared difference that is none
+SEARCH_RADIUS = 1  # voxels of the search neighborhood around each voxel
+PATCH_RADIUS = 2  # voxels of the patches that are compared
+CONTRAST_RADIUS = 4  # voxels over which brightness and contrast are normalized
+NOISE_VARIANCE_FRACTION = 0.05  # fraction of a channel's variance that counts as noise
+EPS = 1e-3  # squared difference that counts as zero
 TILE_SIZE = (32, 64, 64)  # voxels fused at a time
-GPU_TILE_SIZE = (64, 96, 96)  # likewise on a GPU, which small tiles do not fill
-MAX_STATISTICS_VOXELS = 1_000_000  # voxels from which a channel's mean and variance are told
+GPU_TILE_SIZE = (64, 96, 96)  # the same on a GPU, which small tiles would not fill
+MAX_STATISTICS_VOXELS = 1_000_000  # sample for a channel's mean and variance
 
 TILE_MARGIN = SEARCH_RADIUS + PATCH_RADIUS
 SEARCH_SHIFTS = tuple(itertools.product(range(2 * SEARCH_RADIUS + 1), repeat=3))
@@ -42,7 +40,7 @@ CPU = torch.device("cpu")
 
 
 class ChannelStatistics(NamedTuple):
-    """Mean and variance of each channel, (C, 1, 1, 1); a variance of 0 where nothing is seen."""
+    """Mean and variance of each channel, (C, 1, 1, 1); variance 0 for a constant channel."""
 
     mean: Tensor
     variance: Tensor
@@ -58,27 +56,27 @@ def fuse_labels(
     should_stop: Callable[[], bool] = lambda: False,
     device: torch.device = CPU,
 ) -> npt.NDArray[np.uint8] | None:
-    """Label of a scan from labeled ones that were deformed into it.
+    """Fuse the labels of registered atlases into one label of a scan.
 
-    With patches ``P`` around a voxel ``x`` and around each of the places ``y`` near it in the
-    deformed scans, ``w(x, y) = exp(-d(x, y) / (min_y d(x, y) + NEAR))``, ``d`` the mean squared
-    difference of the patches; the value whose share of all ``w`` reaches ``agreement`` is given.
-    Memory does not grow with the scan: what is compared is read tile by tile. A GPU holds the
-    scans as they are stored, and is not waited for before the result.
+    The weight of a voxel ``y`` in the search neighborhood of voxel ``x`` is
+    ``w(x, y) = exp(-d(x, y) / (min_y d(x, y) + EPS))``, where ``d`` is the mean squared difference
+    of the patches around both. A voxel gets the value whose fraction of the total weight reaches
+    ``min_consensus``. Memory does not grow with the scan, since patches are compared tile by tile.
+    On a GPU, the scans stay in their stored type and the host does not wait before the result.
 
     Parameters
     ----------
-    image : (C, D, H, W) float, the scan; only the part around the structures is looked at
-    images : of the same shape, one a voter
-    labels : (D, H, W) uint8, theirs; a voter abstains where it is 255
-    agreement : more than half, so that one value alone can reach it
-    voters : where fewer have a label, nothing is said
-    enough : asked at each tile; when it answers yes, nothing is returned
-    device : where it is computed
+    image : (C, D, H, W) float, the scan; only the part around the structures is used
+    images : registered atlas images of the same shape
+    labels : their labels, (D, H, W) uint8; 255 voxels are ignored
+    min_consensus : more than 0.5, so that at most one value can reach it
+    min_atlases : a voxel with fewer labels than this stays 255
+    should_stop : polled at each tile; returns ``None`` early when it returns true
+    device : where the labels are fused
 
     Returns
     -------
-    (D, H, W) uint8, 255 where the voters do not agree
+    (D, H, W) uint8, 255 where the atlases do not agree
     """
     label_tensors = [_as_tensor(label, device) for label in labels]
     atlas_counts = torch.zeros(label_tensors[0].shape, dtype=torch.uint8, device=device)
@@ -106,12 +104,12 @@ def label_probabilities(
     *,
     device: torch.device = CPU,
 ) -> Tensor:
-    """What share of the voters' weight each class has, as ``fuse_labels`` weighs them.
+    """Compute class probabilities with the weights of ``fuse_labels``.
 
     Returns
     -------
-    (classes, D, H, W) on the device, sums of 1; background far from all structures and where
-    nobody votes
+    (classes, D, H, W) on the device, sums of 1; background far from all structures and where no
+    atlas has a label
     """
     label_tensors = [_as_tensor(label, device) for label in labels]
     result = torch.zeros(n_classes, *label_tensors[0].shape, device=device)
@@ -131,7 +129,7 @@ def _iterate_tile_probabilities(
     values: Sequence[int],
     device: torch.device,
 ) -> Iterator[tuple[tuple[slice, ...], Tensor]]:
-    """Tiles around the structures, and the share of each value there, 0 where nobody votes."""
+    """Yield tiles around the structures with the probability of each value; 0 without labels."""
     is_structure = torch.zeros(labels[0].shape, dtype=torch.bool, device=device)
     for label in labels:
         is_structure |= (label != 0) & (label != UNANNOTATED)
@@ -158,8 +156,8 @@ def _iterate_tile_probabilities(
 
 
 def normalize_local_contrast(image: Tensor, statistics: ChannelStatistics) -> Tensor:
-    """``(C, D, H, W)`` with brightness and contrast made alike, smaller by the places around it."""
-    image = image - statistics.mean  # so that squares do not swallow small differences
+    """Normalize local brightness and contrast of ``(C, D, H, W)``; smaller by the radius."""
+    image = image - statistics.mean  # so that squares keep the precision of small differences
     mean = local_mean(image, CONTRAST_RADIUS)
     variance = (local_mean(image.square(), CONTRAST_RADIUS) - mean.square()).clamp(min=0.0)
     inner_shape = [n - 2 * CONTRAST_RADIUS for n in image.shape[1:]]
@@ -172,40 +170,40 @@ def normalize_local_contrast(image: Tensor, statistics: ChannelStatistics) -> Te
 
 
 def label_values(labels: Sequence[Tensor]) -> set[int]:
-    """Values of uint8 labels."""
+    """Return the values that occur in uint8 labels."""
     counts = torch.stack([torch.bincount(label.flatten(), minlength=256) for label in labels])
     return {value for value, count in enumerate(counts.sum(dim=0).tolist()) if count}
 
 
 def _as_tensor(volume: ArrayOrTensor, device: torch.device) -> Tensor:
-    """A volume as a tensor on a device; an array may be read-only."""
+    """Convert a volume to a tensor on a device; an array may be read-only."""
     if isinstance(volume, np.ndarray):
         volume = torch.from_numpy(np.require(volume, requirements="W"))
     return volume.to(device)
 
 
 def _move_to_device(volume: ArrayOrTensor, device: torch.device) -> ArrayOrTensor:
-    """A tensor on a GPU; an array, perhaps memory-mapped, for the CPU."""
+    """Move a volume to a GPU; on the CPU the array, perhaps memory-mapped, is returned as is."""
     if device.type != "cpu":
         return _as_tensor(volume, device)
     return volume.numpy() if isinstance(volume, Tensor) else volume
 
 
 def _channel_statistics(image: ArrayOrTensor) -> ChannelStatistics:
-    """Mean and variance of a scan, from voxels evenly spread over it."""
+    """Compute mean and variance of a scan from evenly spaced voxels."""
     stride = max(1, round((math.prod(image.shape[1:]) / MAX_STATISTICS_VOXELS) ** (1 / 3)))
     subsampled = image[:, ::stride, ::stride, ::stride]
     if isinstance(subsampled, np.ndarray):
         subsampled = torch.from_numpy(subsampled.astype(np.float64))
     voxels = subsampled.double().flatten(1)
     mean, variance = voxels.mean(dim=1), voxels.var(dim=1, correction=0)
-    # What rounding makes of a constant channel is nothing to compare.
+    # Rounding errors of a constant channel are no signal to compare.
     variance = torch.where(variance > 1e-6 * (1 + mean.square()), variance, 0.0)
     return ChannelStatistics(mean.float().view(-1, 1, 1, 1), variance.float().view(-1, 1, 1, 1))
 
 
 def _split_into_tiles(box: Sequence[slice], max_size: Sequence[int]) -> list[tuple[slice, ...]]:
-    """Cut a box into tiles of at most a size, about as large as each other."""
+    """Split a box into tiles of similar size, none larger than ``max_size``."""
     slices = []
     for extent, size in zip(box, max_size, strict=True):
         count = math.ceil((extent.stop - extent.start) / size)
@@ -217,9 +215,10 @@ def _split_into_tiles(box: Sequence[slice], max_size: Sequence[int]) -> list[tup
 def _compute_probabilities(
     fixed: Tensor, images: Sequence[Tensor], labels: Sequence[Tensor], values: Sequence[int]
 ) -> Tensor:
-    """Shares in a tile, from arrays that reach beyond it by what each is looked at for.
+    """Compute the probability of each value in a tile.
 
-    Weights are computed only where the labels differ within the search neighborhood.
+    The arrays extend beyond the tile by the margins that their neighborhoods need. Weights are
+    computed only where the labels differ within the search neighborhood.
     """
     stacked_labels = torch.stack(list(labels))
     energy = local_mean(fixed.square().mean(dim=0), PATCH_RADIUS)
@@ -241,7 +240,7 @@ def _compute_probabilities(
         label = flat_labels.index_select(1, image_voxels + offset)
         weight[number].masked_fill_(label == UNANNOTATED, 0.0)
         total += weight[number].sum(dim=0)
-        for class_index, value in enumerate(values[1:], start=1):  # the first has the rest
+        for class_index, value in enumerate(values[1:], start=1):  # the first gets the remainder
             voxel_probabilities[class_index] += (weight[number] * (label == value)).sum(dim=0)
     voxel_probabilities[0] = (total - voxel_probabilities.sum(dim=0)).clamp_(min=0.0)
     voxel_probabilities /= voxel_probabilities.sum(dim=0).clamp(
@@ -252,14 +251,14 @@ def _compute_probabilities(
 
 
 def _patch_distances(fixed: Tensor, images: Tensor, voxels: Tensor, image_voxels: Tensor) -> Tensor:
-    """Mean squared differences of patches, without the mean square of the patch of ``fixed``.
+    """Compute mean squared differences of patches, less the mean square of the patch of ``fixed``.
 
-    ``(a - b)^2 = a^2 - 2 a b + b^2``, of which only the middle has to be added up for each shift.
+    ``(a - b)^2 = a^2 - 2 a b + b^2``, of which only the middle term depends on the shift.
 
     Parameters
     ----------
-    fixed, images : (C, D, H, W), and (V, C, ...) that reach ``SEARCH_RADIUS`` further
-    here, there : (voxels,), flat indices of the voxels looked at, in either
+    fixed, images : (C, D, H, W), and (V, C, ...) that extend ``SEARCH_RADIUS`` further
+    voxels, image_voxels : (voxels,), flat indices of the voxels in ``fixed`` and in ``images``
 
     Returns
     -------
@@ -278,7 +277,7 @@ def _patch_distances(fixed: Tensor, images: Tensor, voxels: Tensor, image_voxels
 
 
 def _neighborhood_extremes(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Lowest and highest value of labels ``(V, D, H, W)`` in each voxel's search neighborhood."""
+    """Find the lowest and highest label of ``(V, D, H, W)`` in each voxel's search neighborhood."""
     lowest, highest = labels.amin(dim=0), labels.amax(dim=0)
     for axis in range(3):
         lowest = lowest.unfold(axis, 2 * SEARCH_RADIUS + 1, 1).amin(dim=-1)
@@ -287,7 +286,7 @@ def _neighborhood_extremes(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _select_voxels(is_ambiguous: Tensor) -> Tensor:
-    """Numbers of the voxels to look at: those set, or all on a GPU, which else is waited for."""
+    """Select flat indices of ambiguous voxels; all voxels on a GPU, to avoid a synchronization."""
     if is_ambiguous.device.type == "cpu":
         return is_ambiguous.flatten().nonzero()[:, 0]
     return torch.arange(is_ambiguous.numel(), device=is_ambiguous.device)
@@ -296,19 +295,19 @@ def _select_voxels(is_ambiguous: Tensor) -> Tensor:
 def _convert_flat_indices(
     indices: Tensor, shape: Sequence[int], larger_shape: Sequence[int]
 ) -> Tensor:
-    """Numbers of the same voxels, from the same corner on, in a larger array."""
+    """Convert flat indices to those of the same voxels in a larger array with the same corner."""
     row, x = indices // shape[2], indices % shape[2]
     z, y = row // shape[1], row % shape[1]
     return (z * larger_shape[1] + y) * larger_shape[2] + x
 
 
 def _flat_offsets(size: Sequence[int]) -> list[int]:
-    """What each shift adds to a voxel's number in an array of that size."""
+    """Compute what each shift adds to a flat index in an array of that size."""
     return [(z * size[1] + y) * size[2] + x for z, y, x in SEARCH_SHIFTS]
 
 
 def _crop(volume: ArrayOrTensor, box: Sequence[slice], margin: int) -> Tensor:
-    """The box of ``(C, D, H, W)`` with a margin; outside the scan its nearest voxel is repeated."""
+    """Crop ``(C, D, H, W)`` to a box with a margin; edge voxels are repeated outside the scan."""
     for axis, extent in enumerate(box, start=1):
         first, stop, last = extent.start - margin, extent.stop + margin, volume.shape[axis] - 1
         if isinstance(volume, Tensor):
@@ -320,7 +319,7 @@ def _crop(volume: ArrayOrTensor, box: Sequence[slice], margin: int) -> Tensor:
 
 
 def _shift(array: Tensor, shift: Sequence[int], shape: Sequence[int]) -> Tensor:
-    """View of ``(..., D, H, W)`` of another size, from a corner on."""
+    """Return a view of ``(..., D, H, W)`` with the given shape, starting at a shifted corner."""
     for axis, (start, length) in enumerate(zip(shift, shape, strict=True), start=-3):
         array = array.narrow(axis, start, length)
     return array

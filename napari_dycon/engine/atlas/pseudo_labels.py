@@ -1,10 +1,10 @@
-"""Unlabeled scans as training cases where labels deformed into them agree.
+"""Atlas pseudo-labels: multi-atlas segmentations of unlabeled scans as training cases.
 
-Labeled scans that were deformed into one unlabeled scan (see ``warps.py``) say together what is
-what in it (multi-atlas segmentation, fused by ``fusion.py``). Where they agree, the unlabeled scan
-itself becomes a training case, with its own appearance; the rest of it counts as not annotated.
-Votes err independently of the networks; what the networks predict themselves was tried in their
-place and confirms the networks' errors. No label of an unlabeled case is involved.
+Labels of the atlases registered to an unlabeled scan (``registered_cases.py``) are fused
+(``label_fusion.py``). Voxels on which they agree become a pseudo-label of the unlabeled scan; all
+others count as unannotated. Errors of atlases are independent of those of the networks, whereas
+pseudo-labels predicted by the networks would confirm the networks' errors. No label of an unlabeled
+case is read.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array, save_array
 from napari_dycon.engine.device import choose_sampling_device
 
-MAX_ATLASES = 4  # of one scan at most
-# Registration is as exact as its grid: a structure has to be large on it for votes to know more
-# than networks find alone. Measured: 1,050 cells (left atrium) gain much, 300 (hippocampus) lose.
+MAX_ATLASES = 4  # for one scan
+# Registration is as exact as its grid: atlases add information to the networks only for structures
+# that are large on it. Measured: 1,050 grid voxels (left atrium) gain much, 300 (hippocampus) lose.
 MIN_STRUCTURE_VOXELS = 600
-MIN_PAIRWISE_DICE = 0.4  # between the voters; tumors that lie anywhere do not reach it
-MIN_CONSENSUS = 0.7  # share of what the voters say that a voxel's value needs
-MIN_CONTRAST = 0.3  # deviations by which the structure of a single voter has to stand out
-MIN_CONTRAST_RATIO = 0.4  # share of that contrast which what it votes for needs
-KEPT_FRACTION = 2 / 3  # share of the votes that is learned from
+MIN_PAIRWISE_DICE = 0.4  # between atlases; tumors at arbitrary positions do not reach it
+MIN_CONSENSUS = 0.7  # fraction of the weight that a voxel's value needs
+MIN_CONTRAST = 0.3  # standard deviations; of the structure in a single atlas
+MIN_CONTRAST_RATIO = 0.4  # of that contrast, required of the pseudo-label
+KEPT_FRACTION = 2 / 3  # fraction of the pseudo-labels used for training
 CONTRAST_RING_VOXELS = 4  # voxels around a structure that count as its surroundings
 
 LabelArrays = Sequence[LabelArray]
 
 
 def can_propagate_labels(labeled: Sequence[LabeledCase]) -> bool:
-    """Whether every structure is large on the registration's grid, and seen by a single voter.
+    """Check that every structure is large enough on the grid and has contrast if it has one atlas.
 
-    A structure has to fill ``MIN_FEATURE_SIDE`` of the grid, on average over the cases. In a case
-    that
-    is annotated in part, what is annotated within the structure's box stands for all of the box.
+    A structure has to cover ``MIN_STRUCTURE_VOXELS`` of the grid, on average over the cases. Its
+    size in a partly annotated case is extrapolated from the annotated part of its bounding box.
     """
     sizes: dict[int, list[float]] = {}
     for case in labeled:
@@ -72,7 +71,7 @@ def can_propagate_labels(labeled: Sequence[LabeledCase]) -> bool:
 def group_by_target(
     pairs: Sequence[RegistrationPair], n_atlases: int
 ) -> list[list[RegistrationPair]]:
-    """Pairs that vote on each unlabeled scan; scans with fewer pairs are left out."""
+    """Group pairs by unlabeled scan; scans with fewer than ``n_atlases`` pairs are left out."""
     groups: dict[str, list[RegistrationPair]] = {}
     for pair in pairs:
         groups.setdefault(pair.unlabeled.id, []).append(pair)
@@ -80,7 +79,7 @@ def group_by_target(
 
 
 class PseudoLabel(NamedTuple):
-    """A scan to learn from, and how much is open: unsure voxels a voxel of the structures."""
+    """A pseudo-labeled case, and its number of undecided voxels per voxel of the structures."""
 
     case: LabeledCase
     undecided_ratio: float
@@ -92,13 +91,13 @@ def fuse_pseudo_label(
     should_stop: Callable[[], bool],
     device: torch.device = CPU,
 ) -> PseudoLabel | None:
-    """Write what the labels deformed into a scan agree on; ``None`` where they do not.
+    """Fuse and write the pseudo-label of a scan; ``None`` if its atlases do not agree.
 
     Parameters
     ----------
-    group : the voters of one scan, whose files are there
+    group : registered pairs of one unlabeled scan, whose files exist
     path : where the label is written
-    enough : asked now and then; when it answers yes, there is no vote
+    should_stop : polled periodically; returns ``None`` early when it returns true
     device : where labels are fused
     """
     scan = group[0].unlabeled
@@ -132,11 +131,11 @@ def fuse_pseudo_label(
 
 
 def select_most_confident(pseudo_labels: Mapping[int, PseudoLabel]) -> list[int]:
-    """Numbers of the votes to learn from: those with the least doubt.
+    """Select the numbers of the pseudo-labels with the fewest undecided voxels.
 
-    Where registration failed, what the voters say differs from place to place. Measured: the rank
-    correlation of doubt and Dice is -0.7 to -0.9 for four voters. For a single one it says less,
-    and leaving scans out costs more than it brings.
+    Where registration failed, the atlases disagree. Measured: the rank correlation of the undecided
+    ratio and Dice is -0.7 to -0.9 with four atlases. With a single atlas it is weaker, and leaving
+    scans out costs more than it gains.
     """
     order = sorted(
         pseudo_labels, key=lambda number: (pseudo_labels[number].undecided_ratio, number)
@@ -147,9 +146,9 @@ def select_most_confident(pseudo_labels: Mapping[int, PseudoLabel]) -> list[int]
 def atlases_agree(
     labels: LabelArrays | Sequence[Tensor], min_dice: float = MIN_PAIRWISE_DICE
 ) -> bool:
-    """Whether the voters overlap by ``least`` (Dice) on average, for every structure.
+    """Check that the mean pairwise Dice of the atlases is at least ``min_dice`` for each structure.
 
-    Two voters are compared where both are annotated.
+    Two atlases are compared where both are annotated.
     """
     tensors = [torch.as_tensor(label) for label in labels]
     for value in _find_structures(tensors):
@@ -167,14 +166,14 @@ def atlases_agree(
 def has_matching_contrast(
     image: Array, label: LabelArray, atlas_image: Array, atlas_label: LabelArray
 ) -> bool:
-    """Whether every structure differs from its surroundings as it does in the only voter.
+    """Check that the contrast of every structure matches that of the single atlas.
 
-    A tumor that one person has would be voted into all others; there nothing stands out.
+    This prevents a lesion from being propagated to scans that do not contain one.
 
     Parameters
     ----------
-    image, label : (C, D, H, W) and (D, H, W), the scan and what was voted
-    other, drawn : the same of the voter
+    image, label : (C, D, H, W) and (D, H, W), the scan and its pseudo-label
+    atlas_image, atlas_label : the same for the atlas
     """
     for value in _find_structures([atlas_label]):
         atlas_contrast, contrast = (
@@ -195,9 +194,10 @@ def _find_structures(labels: LabelArrays | Sequence[Tensor]) -> list[int]:
 
 
 def _compute_contrast(image: Array, label: LabelArray, value: int) -> npt.NDArray[np.float64]:
-    """Mean of a structure less that of what is around it, in deviations of both, of each channel.
+    """Compute a structure's mean less that of its surroundings, for each channel.
 
-    0 where the structure, or anything annotated around it, is missing.
+    In standard deviations of both together; 0 where the structure or annotated voxels around it
+    are missing.
     """
     inside = label == value
     box = bounding_box(inside, CONTRAST_RING_VOXELS)

@@ -1,10 +1,9 @@
-"""Labeled scans in the shapes of unlabeled ones: training cases that nobody had to draw.
+"""Registration-based augmentation: labeled scans registered to unlabeled ones.
 
-A labeled scan is deformed into the shape of an unlabeled one (see ``registration.py``) together
-with its label. The two stay in register whatever the quality of the deformation, so that labels are
-as right as they were, and the networks see how the organ varies from person to person instead of
-what random rotations and scalings make up. The unlabeled scan gives its shape alone; no label of
-it is read.
+A labeled scan and its label are warped by the same deformation field, estimated by registering the
+scan to an unlabeled one (``registration.py``). Because both are warped identically, the label
+remains valid even if the registration is inaccurate, and the networks see real variation of the
+anatomy rather than random rotations and scalings. No label of the unlabeled scan is read.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ from napari_dycon.engine.device import choose_sampling_device
 from napari_dycon.project.runs.events import Event, RegistrationEvent
 
 BATCH_SIZE = 8  # pairs registered together
-MAX_DISK_BYTES = 2**32  # of all warped scans of a run on the disk
+MAX_DISK_BYTES = 2**32  # on disk, for all registered scans of a run
 
 
 @dataclass(frozen=True)
 class RegistrationPair:
-    """A labeled scan, the unlabeled one whose shape it takes, and where the result lies."""
+    """A labeled scan, the unlabeled scan it is registered to, and the paths of the result."""
 
     labeled: LabeledCase
     unlabeled: UnlabeledCase
     registered: LabeledCase
 
     def is_on_disk(self) -> bool:
-        """Whether the result lies on the disk."""
+        """Whether the result exists on disk."""
         return self.registered.image.exists() and self.registered.label.exists()
 
 
@@ -57,10 +56,10 @@ def plan_pairs(
     folder: Path,
     n_atlases: int = 1,
 ) -> list[RegistrationPair]:
-    """Up to ``config.warps`` pairs, the same for the same seed and cases.
+    """Choose up to ``config.atlas.max_registration_pairs`` pairs; deterministic given the seed.
 
-    Unlabeled scans come in random order, and labeled ones take turns, so that all take part about
-    equally. ``voters`` labeled scans are deformed into one unlabeled scan before the next.
+    Unlabeled scans are visited in random order and labeled ones in rotation, so that all are used
+    about equally. ``n_atlases`` labeled scans are registered to each unlabeled scan.
     """
     order = np.random.default_rng(config.seed).permutation(len(unlabeled))
     count = len(labeled)
@@ -80,7 +79,7 @@ def plan_pairs(
     max_pairs = int(MAX_DISK_BYTES / (4 * max(float(np.mean(sizes)), 1.0))) if sizes else 0
     return pairs[
         : min(config.atlas.max_registration_pairs, max_pairs)
-    ]  # bytes a voxel: image 2, label 1, its vote at most 1
+    ]  # bytes per voxel: image 2, label 1, pseudo-label at most 1
 
 
 def register_pairs(pairs: Sequence[RegistrationPair], device: torch.device) -> Iterator[Event]:
@@ -107,7 +106,7 @@ def register_pairs(pairs: Sequence[RegistrationPair], device: torch.device) -> I
 
 
 def _write_pair(pair: RegistrationPair, displacement: Tensor) -> None:
-    """Deform one scan and its label at full resolution."""
+    """Warp one scan and its label at full resolution and write them."""
     image, label = warp_case(pair.labeled, displacement, _read_shape(pair.unlabeled.image)[1:])
     save_array(pair.registered.image, image.half().cpu().numpy())
     save_array(pair.registered.label, label.cpu().numpy())
@@ -116,13 +115,13 @@ def _write_pair(pair: RegistrationPair, displacement: Tensor) -> None:
 def warp_case(
     case: LabeledCase, displacement: Tensor, shape: Sequence[int]
 ) -> tuple[Tensor, Tensor]:
-    """A labeled scan ``(C, D, H, W)`` and its label in another shape ``(D, H, W)``.
+    """Warp a labeled scan ``(C, D, H, W)`` and its label to another shape ``(D, H, W)``.
 
-    Both are computed, and stay, where the displacement is.
+    Both results are on the device of the displacement.
 
     Parameters
     ----------
-    displacement : (1, d, h, w, 3), of ``register``
+    displacement : (1, d, h, w, 3), from ``register``
     """
     field = sampling_grid(displacement, shape)
     image_voxels = torch.from_numpy(np.array(read_image_array(case.image))).to(field.device)
@@ -139,7 +138,7 @@ def _read_shape(path: Path) -> tuple[int, ...]:
 def resize_to_grid(
     image: npt.NDArray[Any], grid: Shape, device: torch.device | None = None
 ) -> Tensor:
-    """``(C, D, H, W)`` averaged onto the canvas, each channel of mean 0 and deviation 1."""
+    """Average ``(C, D, H, W)`` onto a grid and standardize each channel."""
     volume = torch.from_numpy(np.array(image, dtype=np.float32)).to(device or "cpu")
     volume = F.adaptive_avg_pool3d(volume[None], grid)[0]
     flat = volume.flatten(1)

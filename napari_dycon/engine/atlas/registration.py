@@ -1,14 +1,13 @@
 """Deformable registration of small volumes by gradient descent, many pairs at once.
 
-Scans of one organ show the same anatomy in another shape. A field that deforms a labeled scan into
-the shape of an unlabeled one deforms its label as well, exactly: what comes out is a scan with a
-true label and a shape that occurs in nature (see ``warps.py``; the idea is that of Zhao et al.,
-"Data augmentation using learned transformations", CVPR 2019). Similarity is the local normalized
-cross-correlation (Avants et al., Medical Image Analysis 2008), which does not mind brightness; an
-affine map is fitted first, then a coarse and a finer grid of displacements are added.
+The field that warps a labeled scan to an unlabeled one also warps its label exactly, which gives a
+labeled scan with a realistic shape (``registered_cases.py``; following Zhao et al., "Data
+augmentation using learned transformations", CVPR 2019). Similarity is the local normalized
+cross-correlation (Avants et al., Medical Image Analysis 2008), which is invariant to brightness. An
+affine map is fitted first, then a coarse and a fine grid of displacements are added.
 
 Coordinates are those of ``torch.nn.functional.grid_sample``: each axis of a volume runs from -1 to
-1, so that scans of different sizes fit onto each other from the start.
+1, so that scans of different sizes overlap from the start.
 """
 
 from __future__ import annotations
@@ -27,23 +26,24 @@ from napari_dycon.engine.device import use_single_thread
 
 Shape = tuple[int, int, int]
 
-GRID_VOXELS = 12_000  # of the grid on which two scans are compared
-# From coarse to fine: cells of the grid that are averaged into one along each axis, iterations, and
-# how many of the two grids of displacements are fitted beside the affine map.
+GRID_VOXELS = 12_000  # of the grid on which two scans are registered
+# From coarse to fine: downsampling factor along each axis, iterations, and how many of the two
+# displacement grids are fitted in addition to the affine map.
 SCHEDULE = ((2, 10, 0), (2, 10, 1), (1, 8, 2))
-SMOOTHNESS_WEIGHT = 0.8  # weight of the displacements' squared gradient, in cells of the canvas
-NCC_RADIUS = 2  # cells around each that are compared
+SMOOTHNESS_WEIGHT = 0.8  # of the squared displacement gradient, in grid voxels
+NCC_RADIUS = 2  # grid voxels around each that are compared
 NCC_WINDOW_VOXELS = (2 * NCC_RADIUS + 1) ** 3
-MIN_VARIANCE = 1.0  # of these 125 cells together, below which they show nothing to match
-COARSE_SPACING_VOXELS, FINE_SPACING_VOXELS = 4, 2  # canvas cells between displacements
+MIN_VARIANCE = 1.0  # sum over these 125 voxels, below which there is nothing to match
+COARSE_SPACING_VOXELS, FINE_SPACING_VOXELS = 4, 2  # grid voxels between displacements
 AFFINE_LEARNING_RATE, COARSE_LEARNING_RATE, FINE_LEARNING_RATE = 0.03, 0.06, 0.04
 
 
 def registration_shape(shapes: Sequence[Sequence[int]], n_voxels: int = GRID_VOXELS) -> Shape:
-    """Shape (D, H, W) of the common grid: proportions of the mean scan, multiples of
-    ``COARSE_SPACING_VOXELS``.
+    """Compute the shape (D, H, W) of the common grid.
 
-    An axis has at least two coarse displacements; the others share what is left of the voxels.
+    It has the proportions of the mean scan, and its sides are multiples of
+    ``COARSE_SPACING_VOXELS``. An axis has at least two coarse displacements; the other axes share
+    the remaining voxels.
     """
     mean = [sum(shape[axis] for shape in shapes) / len(shapes) for axis in range(3)]
     remaining_voxels, sizes = float(n_voxels), {}
@@ -60,17 +60,17 @@ def registration_shape(shapes: Sequence[Sequence[int]], n_voxels: int = GRID_VOX
 def register(
     moving: Tensor, fixed: Tensor, *, schedule: Sequence[tuple[int, int, int]] = SCHEDULE
 ) -> Tensor:
-    """Fields that deform each moving volume into the shape of its fixed one.
+    """Estimate the displacement fields that register each moving volume to its fixed volume.
 
     Parameters
     ----------
-    moving, fixed : (N, C, D, H, W), pairs on one canvas, intensities of mean 0 and deviation 1
-    schedule : stages of ``(averaged cells, iterations, grids of displacements)``
+    moving, fixed : (N, C, D, H, W), pairs on one grid, intensities of mean 0 and deviation 1
+    schedule : stages of ``(downsampling factor, iterations, displacement grids)``
 
     Returns
     -------
-    (N, D, H, W, 3): for each cell of the fixed volume, how far from it its match in the moving one
-    lies; see ``sampling_grid``
+    (N, D, H, W, 3): for each voxel of the fixed volume, the offset of its match in the moving
+    volume; see ``sampling_grid``
     """
     with use_single_thread(moving.device):
         return _register(moving, fixed, schedule)
@@ -94,7 +94,7 @@ def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, 
         for pool_size, iterations, n_fitted in schedule:
             source, target = (F.avg_pool3d(v, pool_size) for v in (moving, fixed))
             size, similarity = target.shape[2:], build_local_ncc(target)
-            # Half a canvas is one unit of a displacement along its axis.
+            # One unit of displacement is half of the grid along its axis.
             half_sizes = _half_sizes(size, moving.device)
             interpolations = [
                 _interpolation_matrices(level.shape[2:], size, moving.device) for level in levels
@@ -119,16 +119,16 @@ def _register(moving: Tensor, fixed: Tensor, schedule: Sequence[tuple[int, int, 
 
 
 def _half_sizes(size: Sequence[int], device: torch.device) -> Tensor:
-    """Half of a grid's cells along x, y and z, (1, 3, 1, 1, 1), filled in by the device itself."""
+    """Return half of a grid's sides along x, y and z, (1, 3, 1, 1, 1), created on the device."""
     half = [torch.full((1,), n / 2.0, device=device) for n in reversed(size)]
     return torch.cat(half).view(1, 3, 1, 1, 1)
 
 
 def build_local_ncc(fixed: Tensor) -> Callable[[Tensor], Tensor]:
-    """Local normalized cross-correlation with volumes ``(N, C, D, H, W)``, squared; a mean.
+    """Build a function that computes the mean squared local NCC with ``fixed``, (N, C, D, H, W).
 
-    The same as MONAI's ``LocalNormalizedCrossCorrelationLoss`` but for its sign; a registration is
-    hardly anything else, and takes less than half the time with it on a CPU.
+    Equals MONAI's ``LocalNormalizedCrossCorrelationLoss`` except for the sign. It dominates the
+    time of a registration, which this implementation more than halves on a CPU.
     """
     mean = padded_local_sum(fixed, NCC_RADIUS) / NCC_WINDOW_VOXELS
     spread = _compute_spread(fixed, mean).clamp_(min=MIN_VARIANCE)
@@ -141,7 +141,7 @@ def build_local_ncc(fixed: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _compute_spread(volume: Tensor, mean: Tensor) -> Tensor:
-    """Sum of squared differences from the mean around each voxel."""
+    """Compute the sum of squared differences from the local mean around each voxel."""
     return padded_local_sum(volume.square(), NCC_RADIUS).addcmul_(
         mean, mean, value=-NCC_WINDOW_VOXELS
     )
@@ -150,9 +150,8 @@ def _compute_spread(volume: Tensor, mean: Tensor) -> Tensor:
 class _LocalNcc(torch.autograd.Function):
     """Mean of ``s^2 / (V F)``, ``s`` the covariance and ``V``, ``F`` the spreads of two volumes.
 
-    Its derivative is worked out here: with a box sum ``B``, which is symmetric,
-    ``ds = B(f dv) - m_f B(dv)`` and ``dV = 2 B(v dv) - 2 m_v B(dv)``. It takes half as many box
-    sums and arrays as recorded operations do.
+    The derivative is analytic: with a symmetric box sum ``B``, ``ds = B(f dv) - m_f B(dv)`` and
+    ``dV = 2 B(v dv) - 2 m_v B(dv)``. It needs half as many box sums and arrays as autograd.
     """
 
     @staticmethod
@@ -184,13 +183,13 @@ class _LocalNcc(torch.autograd.Function):
 
 
 def sampling_grid(displacement: Tensor, shape: Sequence[int]) -> Tensor:
-    """Where each voxel of a grid over the fixed volume lies in the moving one.
+    """Compute the coordinates in the moving volume for each voxel of a grid over the fixed one.
 
-    Displacements are interpolated, not places, so that nothing is bent at the border.
+    Displacements are interpolated instead of coordinates, which avoids distortion at the border.
 
     Parameters
     ----------
-    displacement : (N, d, h, w, 3), of ``register``
+    displacement : (N, d, h, w, 3), from ``register``
     shape : (D, H, W)
 
     Returns
@@ -205,20 +204,20 @@ def sampling_grid(displacement: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def warp(volume: Tensor, field: Tensor, mode: str = "bilinear") -> Tensor:
-    """Values of volumes ``(N, C, d, h, w)`` at the places ``(N, D, H, W, 3)`` of a field."""
+    """Sample volumes ``(N, C, d, h, w)`` at the coordinates ``(N, D, H, W, 3)`` of a field."""
     return F.grid_sample(volume, field, mode=mode, padding_mode="border", align_corners=False)
 
 
 def _identity_grid(grid: Sequence[int], device: torch.device) -> Tensor:
-    """The field that changes nothing, (1, D, H, W, 3)."""
+    """Return the identity field, (1, D, H, W, 3)."""
     unit = torch.eye(3, 4, device=device)[None]
     return F.affine_grid(unit, [1, 1, *grid], align_corners=False)
 
 
 def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:
-    """Places under the affine maps ``(N, 3, 4)``, ``(N, 3, D, H, W)`` in the order x, y, z.
+    """Compute coordinates ``(N, 3, D, H, W)`` under affine maps ``(N, 3, 4)``, in order x, y, z.
 
-    Each is a sum of one term an axis, several times as fast as a product with all voxels.
+    Each is a sum of one term per axis, several times as fast as a product with all voxels.
     """
     matrix = affine + torch.eye(3, 4, device=affine.device)
     field = matrix[:, :, 3].view(-1, 3, 1, 1, 1)
@@ -232,7 +231,7 @@ def _affine_field(affine: Tensor, grid: Sequence[int]) -> Tensor:
 def _sum_displacements(
     levels: Sequence[Tensor], interpolations: Sequence[Sequence[Tensor]]
 ) -> Tensor:
-    """Sum of the grids of displacements ``(N, 3, d, h, w)``, each interpolated to ``(D, H, W)``."""
+    """Interpolate displacement grids ``(N, 3, d, h, w)`` to ``(D, H, W)`` and sum them."""
     terms = []
     for level, (depth, height, width) in zip(levels, interpolations, strict=False):
         wide = level @ width  # (N, 3, d, h, W)
@@ -244,7 +243,7 @@ def _sum_displacements(
 def _interpolation_matrices(
     shape: Sequence[int], size: Sequence[int], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Matrices that interpolate linearly along each axis: ``(D, d)``, ``(H, h)`` and ``(w, W)``."""
+    """Build linear interpolation matrices for each axis: ``(D, d)``, ``(H, h)`` and ``(w, W)``."""
     depth, height, width = (
         F.interpolate(torch.eye(n, device=device)[None], size=m, mode="linear")[0].T
         for n, m in zip(shape, size, strict=True)
@@ -253,6 +252,6 @@ def _interpolation_matrices(
 
 
 def _diffusion_penalty(displacement: Tensor) -> Tensor:
-    """Mean squared difference of neighboring displacements, summed over axes."""
+    """Compute the mean squared difference of neighboring displacements, summed over axes."""
     terms = [displacement.diff(dim=axis).square().mean() for axis in (2, 3, 4)]
     return torch.stack(terms).sum()

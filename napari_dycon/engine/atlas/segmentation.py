@@ -1,10 +1,10 @@
-"""Scans with labels that have a say when another scan is predicted.
+"""Multi-atlas segmentation for fusion at inference.
 
-A few of them, those that look most like the scan, are deformed into it (``registration.py``), and
-what their labels say there is fused (``fusion.py``): multi-atlas segmentation, which errs in other
-places than a network does. The mean of both is right more often than either, and knows better how
-sure it is (docs/benchmarks.md). Only labels that the run learned from take part, those predicted
-in unlabeled scans (``templates.py``), and never that of the scan itself.
+The labeled scans most similar to a scan are registered to it (``registration.py``) and their labels
+are fused (``label_fusion.py``). The errors are largely independent of those of the networks, so
+that the mean of both is more accurate and better calibrated than either (docs/benchmarks.md).
+Atlases are cases that the run was trained on and templates (``templates.py``), never the scan
+itself.
 """
 
 from __future__ import annotations
@@ -52,15 +52,13 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 
-SAME_SCAN_TOLERANCE = (
-    0.02  # deviations by which a scan differs at most from itself, prepared another time
-)
-SLICE_STRIDE = 8  # of which every so many slices are compared
-MAX_ATLASES_IN_MEMORY = 256  # scans on a canvas that are kept for the next scan, 50 kB a channel
+SAME_SCAN_TOLERANCE = 0.02  # largest difference, in deviations, of one scan that was prepared twice
+SLICE_STRIDE = 8  # every n-th slice is compared
+MAX_ATLASES_IN_MEMORY = 256  # downsampled scans to keep, 50 kB per channel each
 
 
 def load_atlases(project: Project, run: Run, config: TrainConfig) -> tuple[LabeledCase, ...]:
-    """Labeled scans that a run learned from, as far as they and their labels are still there."""
+    """Load the labeled scans that a run was trained on, if they and their labels still exist."""
     split = load_case_split(run.state_folder)
     if split is None or not config.atlas.weight:
         return ()
@@ -68,7 +66,7 @@ def load_atlases(project: Project, run: Run, config: TrainConfig) -> tuple[Label
     for case in split.labeled:
         label = label_snapshot_path(run.state_folder, case)
         if label.exists():
-            with contextlib.suppress(DyconError, OSError):  # moved away, or no room for the cache
+            with contextlib.suppress(DyconError, OSError):  # moved away, or the disk is full
                 image = cache_path(project.cache_folder, case, project.image_paths(case), config)
                 if not image.exists():
                     save_array(image, prepare_image(project.read_image(case), config))
@@ -78,7 +76,7 @@ def load_atlases(project: Project, run: Run, config: TrainConfig) -> tuple[Label
 
 
 def is_valid_atlas(atlas: LabeledCase, n_classes: int) -> bool:
-    """Whether scan and label can be read, are of one shape, and the label has known values."""
+    """Check that scan and label are readable, of one shape, and the label has known values."""
     try:
         image, label = read_image_array(atlas.image), read_label_array(atlas.label)
     except (DyconError, OSError):
@@ -88,10 +86,10 @@ def is_valid_atlas(atlas: LabeledCase, n_classes: int) -> bool:
 
 
 def can_atlases_agree(atlases: Sequence[LabeledCase], device: torch.device) -> bool:
-    """Whether labels deformed into another scan can overlap at all, from one of the voters.
+    """Check on one of the atlases whether labels registered to another scan can agree.
 
-    Where structures lie anywhere, as lesions do, no scan would get a vote, and every scan would pay
-    for the attempt.
+    Where structures are at arbitrary positions, as lesions are, no scan would get an atlas
+    segmentation, and every prediction would spend time on the attempt.
     """
     if len(atlases) < 2:
         return True
@@ -114,17 +112,18 @@ def segment_with_atlases(
     n_classes: int,
     device: torch.device,
 ) -> Tensor | None:
-    """What scans with labels say of a scan; ``None`` where they do not see the same in it.
+    """Segment a scan with atlases; ``None`` if they do not agree.
 
     Parameters
     ----------
     image : (C, D, H, W), prepared
-    voters : groups of them, those that a person labeled first, who decide whether there is a vote;
-        of each group the ``votes.VOTERS`` most like the scan are asked, never the scan itself
+    atlas_groups : groups of atlases, starting with the labeled cases, whose agreement is required;
+        of each group the ``pseudo_labels.MAX_ATLASES`` most similar to the scan are used, never the
+        scan itself
 
     Returns
     -------
-    (classes, D, H, W) on the device, but on the CPU in place of Apple's GPUs; sums of 1
+    (classes, D, H, W) on the device, or on the CPU instead of an Apple GPU; sums of 1
     """
     device = choose_sampling_device(device)
     selected_groups = [
@@ -154,7 +153,7 @@ def segment_with_atlases(
 def _select_similar_atlases(
     image: Array, atlases: Sequence[LabeledCase], device: torch.device
 ) -> list[LabeledCase]:
-    """The voters that look most like a scan."""
+    """Select the atlases most similar to a scan."""
     if len(atlases) <= MAX_ATLASES:
         return list(atlases)
     grid = registration_shape([image.shape[1:]])
@@ -168,7 +167,7 @@ def _select_similar_atlases(
 def _register_atlases(
     image: Array, atlases: Sequence[LabeledCase], device: torch.device
 ) -> list[tuple[Tensor, Tensor]]:
-    """Scans and labels of voters, deformed into a scan, on the device."""
+    """Register atlases to a scan; return their warped images and labels on the device."""
     device = choose_sampling_device(device)
     grid = registration_shape([image.shape[1:]])
     fixed = resize_to_grid(image, grid, device)[None]
@@ -182,14 +181,14 @@ def _register_atlases(
 
 @functools.lru_cache(maxsize=MAX_ATLASES_IN_MEMORY)
 def _downsample(path: Path, grid: Shape) -> Tensor:
-    """A prepared scan on a canvas; its file's name says what is in it."""
+    """Resize a prepared scan to the registration grid; cached by path, which includes a digest."""
     return resize_to_grid(read_image_array(path), grid)
 
 
 def _is_different_scan(atlas: LabeledCase, image: Array) -> bool:
-    """Whether a atlas can be asked about a scan: of as many channels, and not the scan itself.
+    """Check that an atlas has as many channels as a scan, and is not the scan itself.
 
-    A scan may come with another name, or from another folder, than in the project.
+    The scan may have another name, or be in another folder, than in the project.
     """
     other = read_image_array(atlas.image)
     if len(other) != len(image):

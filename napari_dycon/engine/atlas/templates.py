@@ -1,11 +1,10 @@
-"""Unlabeled scans that have a say as well, with what was predicted in them.
+"""Automatically generated templates: unlabeled scans with predicted labels as further atlases.
 
-A few labeled scans are far from most others; unlabeled ones lie in between. What networks and
-labeled scans say of some of these (``atlas.py``) is deformed on into the scan to predict, and
-errors that differ from one to the other cancel out: multiple automatically generated templates
+A few labeled scans differ much from most others; unlabeled scans bridge the gap. Predictions of
+some unlabeled scans are propagated to the scan to predict, and independent errors cancel out
 (Pipitone et al., "Multi-atlas segmentation of the whole hippocampus and subfields using multiple
-automatically generated templates", NeuroImage 2014). They are predicted once for the weights of a
-run and kept with it. No label of an unlabeled case is read.
+automatically generated templates", NeuroImage 2014). Templates are predicted once for the weights
+of a run and stored with it. No label of an unlabeled case is read.
 """
 
 from __future__ import annotations
@@ -53,14 +52,14 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 
-MAX_REJECTED = 2  # scans without a vote, after which no other is tried
-MAX_TEMPLATE_AGE_S = 3600.0  # seconds that templates of earlier weights are kept
+MAX_REJECTED = 2  # scans on which the atlases disagree, after which no other is tried
+MAX_TEMPLATE_AGE_S = 3600.0  # templates of earlier weights are kept this long
 
 
 def _can_atlases_agree(atlases: Sequence[LabeledCase], device: torch.device) -> bool:
-    """Whether labeled scans can have a say, as far as memory suffices to find out."""
+    """Check whether atlases can agree; false if memory does not suffice for the check."""
     if atlases and read_image_array(atlases[0].image)[0].size > MAX_ATLAS_VOXELS:
-        return True  # scans as large as this get no vote, smaller ones still may
+        return True  # too large for atlas fusion, but smaller scans may still use it
 
     def compare(compute_device: torch.device) -> bool:
         with use_single_thread(compute_device):
@@ -82,11 +81,11 @@ def attach_atlases(
     *,
     progress: PredictionProgress | None = None,
 ) -> TrainedModel:
-    """The model of a run, with the scans that have a say in its predictions.
+    """Add the atlases and templates of a run to its model.
 
-    ``tell`` is given an event for each unlabeled one that is predicted for it, the first time; in
-    a project that is only shown, none is. Those that cannot be read, or that memory does not
-    suffice for, are left out. ``progress`` counts those to predict, and is told before each.
+    Templates are predicted on first use, except in a read-only project; ``on_event`` is called
+    with an event for each. Scans that cannot be read, or that memory does not suffice for, are left
+    out. ``progress`` counts the templates to predict and is updated before each.
     """
     atlases = load_atlases(project, run, model.config)
     if not _can_atlases_agree(atlases, device):
@@ -140,11 +139,11 @@ def _make_template(
     device: torch.device,
     dtype: torch.dtype,
 ) -> bool | None:
-    """Predict a template and write it down.
+    """Predict a template and write it.
 
     Returns
     -------
-    whether that was possible; ``None`` where the labeled scans do not agree on it
+    whether that succeeded; ``None`` if the atlases do not agree on the scan
     """
     try:
         prepared = prepare_image(project.read_image(template.id), model.config)
@@ -153,7 +152,7 @@ def _make_template(
             return None
         save_array(template.image, prepared)
         save_array(template.label, label)
-    except (DyconError, OSError):  # moved away, or no room for it
+    except (DyconError, OSError):  # moved away, or the disk is full
         return False
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -166,7 +165,7 @@ def _make_template(
 def _predict_template(
     model: TrainedModel, image: Array, device: torch.device, dtype: torch.dtype
 ) -> npt.NDArray[np.uint8] | None:
-    """Number of the class (D, H, W) that networks and voters see in a prepared scan."""
+    """Predict class indices (D, H, W) of a prepared scan with networks and atlases."""
     shape = image.shape[1:]
     atlas_probabilities = predict_with_atlases(model, image, shape, device)
     if atlas_probabilities is None:
@@ -177,9 +176,9 @@ def _predict_template(
 
 
 def _prepare_folder(run: Run, model: TrainedModel) -> Path:
-    """Where the templates of a model's weights lie; those of earlier weights are removed.
+    """Return the template folder of a model's weights; remove those of earlier weights.
 
-    Another process may predict with these still, so that they are kept for a while.
+    Another process may still predict with these, so they are kept for a while.
     """
     digest = hashlib.sha256(f"{model.temperature} {model.window_side}".encode())
     for network in (model.student, model.teacher):

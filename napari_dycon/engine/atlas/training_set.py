@@ -1,7 +1,7 @@
-"""Registered cases and atlas pseudo-labels, made before a run starts.
+"""Registered cases and atlas pseudo-labels, built before training starts.
 
-Both are optional: where they cannot be made, the run continues without them. Their files are large
-and removed when the run ends; a record of them is kept, so that a resumed run learns from the same.
+Both are optional: where they cannot be built, the run continues without them. Their files are large
+and removed when the run ends; a record is kept so that a resumed run is trained on the same cases.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from napari_dycon.engine.device import is_out_of_memory
 from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.runs.events import Event, WarningEvent
 
-MAX_RECORD_PAIRS = 10**6  # pairs that a record may speak of
+MAX_RECORD_PAIRS = 10**6  # in a record
 
 
 @dataclass(frozen=True)
 class RegistrationRecord:
-    """How many pairs a run made, and after which of them (from 0) a vote was taken and used."""
+    """Number of registered pairs, and the pairs (from 0) that completed a pseudo-label in use."""
 
     registered: int
     pseudo_labeled: list[int]
@@ -68,7 +68,7 @@ def build_atlas_training_set(
     Parameters
     ----------
     folder : where files are written
-    is_resumed : whether the run has learned from them already; it gets the same again
+    is_resumed : whether the run was trained on them already; the same cases are restored
     should_stop : called after each pair and during fusion; a run continues with what exists then
     """
     plan = _plan(data, folder)
@@ -149,7 +149,7 @@ def _register_and_fuse(
 def _fuse(
     plan: _Plan, number: int, device: torch.device, should_stop: Callable[[], bool]
 ) -> PseudoLabel | None:
-    """Fuse the atlases of a scan; ``None`` where there is no pseudo-label or memory ran out."""
+    """Fuse the atlases of a scan; ``None`` if they do not agree or memory ran out."""
     try:
         return fuse_pseudo_label(
             plan.fusion_groups[number], _pseudo_label_path(plan.folder, number), should_stop, device
@@ -167,7 +167,7 @@ def _reuse_existing(
     fusion_groups: dict[int, list[RegistrationPair]],
     folder: Path,
 ) -> bool:
-    """Fill ``data`` from files that lie there already; false where one is missing or unfit."""
+    """Fill ``data`` from existing files; return false if one is missing or does not fit."""
     if record.registered > len(pairs) or not set(record.pseudo_labeled) <= set(fusion_groups):
         return False
     registered_cases = [pair.registered for pair in pairs[: record.registered]]
@@ -186,7 +186,7 @@ def _reuse_existing(
 
 
 def _matches_run(case: LabeledCase, n_structures: int) -> bool:
-    """Whether scan and label of a case can be read and learned from."""
+    """Check that scan and label of a case are readable and fit the run's classes."""
     try:
         label = read_label_array(case.label, mapped=False)
         shape = read_image_array(case.image).shape[1:]
@@ -196,12 +196,12 @@ def _matches_run(case: LabeledCase, n_structures: int) -> bool:
 
 
 def _pseudo_label_path(folder: Path, number: int) -> Path:
-    """Where the vote of the scan whose last voter has this number lies."""
+    """Return the path of the pseudo-label that the pair with this number completes."""
     return folder / f"{number:04d}.pseudo.npy"
 
 
 def _load_record(path: Path) -> RegistrationRecord | None:
-    """What a run made when it began; ``None`` where that is not known."""
+    """Read the record of a run; ``None`` if it is missing or invalid."""
     try:
         values = read_json(path)
         registered, pseudo_labeled = (

@@ -1,5 +1,5 @@
 """Weights and training state as safetensors files.
 
-Written in the background while training goes on, read from places that are not trusted, and
-transferred to networks with other classes.
+They are written in the background during training, read from untrusted sources, and transferred to
+networks with other classes.
 """

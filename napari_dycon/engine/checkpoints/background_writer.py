@@ -1,4 +1,4 @@
-"""Writes checkpoints in the background, one at a time, while training continues."""
+"""Background writer of checkpoints, one at a time, while training continues."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from napari_dycon.project.runs.events import CheckpointEvent, Event, WarningEven
 
 
 class CheckpointWriter:
-    """Writes snapshots of a run from a single thread.
+    """Write snapshots of a run from a single thread.
 
-    A ``checkpoint`` event comes once both files are in place, never before.
+    A ``checkpoint`` event is yielded only once both files are in place.
 
     Parameters
     ----------
@@ -28,13 +28,13 @@ class CheckpointWriter:
         self._pending: tuple[int, Future[None]] | None = None
 
     def start(self, snapshot: Snapshot, step: int) -> None:
-        """Begin to write; what was written before must have been reported."""
+        """Start writing; the result of the previous checkpoint must have been polled."""
         assert self._pending is None, "two checkpoints at once"
         future = self._pool.submit(write_snapshot, snapshot, self._weights, self._state)
         self._pending = step, future
 
     def poll_events(self, *, wait: bool = False) -> Iterator[Event]:
-        """Yield how the last checkpoint went, once that is known; ``wait`` for it if asked to."""
+        """Yield the outcome of the last checkpoint once it is known; ``wait`` blocks until then."""
         if self._pending is None or not (wait or self._pending[1].done()):
             return
         step, future = self._pending
@@ -42,7 +42,7 @@ class CheckpointWriter:
         self._pending = None
         if error is None:
             yield CheckpointEvent(step=step)
-        elif isinstance(error, ProjectError):  # a full disk may have room again the next time
+        elif isinstance(error, ProjectError):  # a full disk may have space again the next time
             yield WarningEvent(message=f"No checkpoint at step {step}: {error}")
         elif is_out_of_memory(error):
             message = f"No checkpoint at step {step}: memory ran out."
@@ -51,5 +51,5 @@ class CheckpointWriter:
             raise error
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait until the current checkpoint is written."""
         self._pool.shutdown()

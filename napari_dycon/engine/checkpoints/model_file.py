@@ -1,4 +1,4 @@
-"""Trained networks as ``weights.safetensors``: the weights and, as metadata, all for prediction."""
+"""Trained networks in ``weights.safetensors``: weights, and metadata needed for prediction."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from napari_dycon.io.volume import MAX_CHANNELS
 
 _DTYPE_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 _FIELD_DESCRIPTIONS = {
-    "class_values": "its classes",
+    "class_values": "its list of classes",
     "channels": "its number of channels",
     "temperature": "its temperature",
-    "window_side": "its windows",
+    "window_side": "its window size",
 }
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Networks ready to predict, with what their outputs mean."""
+    """Networks ready to predict, with the meaning of their outputs."""
 
     student: SegmentationNetwork
     teacher: SegmentationNetwork
@@ -57,7 +57,7 @@ class TrainedModel:
 
 
 class ModelMetadata(BaseModel):
-    """The description of the networks in a ``weights.safetensors``, each value in its range."""
+    """Validated description of the networks in a ``weights.safetensors``."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -81,7 +81,7 @@ class ModelMetadata(BaseModel):
         """Validate the description in a file; anything wrong is a ``ConfigError``."""
         settings = description.get("config")
         if not isinstance(settings, dict):
-            raise incompatible_error(path, "it does not say its settings")
+            raise incompatible_error(path, "its settings are missing")
         try:
             config = TrainConfig.from_dict(settings)
         except ConfigError as error:
@@ -91,12 +91,12 @@ class ModelMetadata(BaseModel):
             or config.batch.patch_size is None
             or config.preprocessing.spacing is None
         ):
-            raise incompatible_error(path, "it does not say its filters, patch and spacing")
+            raise incompatible_error(path, "its filters, patch and spacing are missing")
         try:
             return cls.model_validate({**description, "config": config})
         except ValidationError as error:
             field = str(error.errors()[0]["loc"][0])
-            reason = f"it does not say {_FIELD_DESCRIPTIONS[field]}"
+            reason = f"{_FIELD_DESCRIPTIONS[field]} is missing or invalid"
             raise incompatible_error(path, reason) from None
 
 
@@ -152,14 +152,14 @@ def save_weights(path: Path, model: TrainedModel, step: int) -> None:
 def load_model(path: Path, device: torch.device | None = None) -> TrainedModel:
     """Read a ``weights.safetensors`` and build its networks, in evaluation mode.
 
-    The file may come from anywhere. Its header, its settings and the shapes of all tensors are
-    compared before memory is taken for any of them.
+    The file is not trusted: its header, its settings and the shapes of all tensors are compared
+    before memory is allocated for any of them.
 
     Raises
     ------
     ConfigError
-        In one line: no weights, a pickle, damaged, of another network than the settings say, or
-        numbers that are not finite.
+        The file is missing, a pickle, damaged, of another network than its settings describe, or
+        holds numbers that are not finite.
     """
     with open_untrusted_safetensors(path) as file:
         metadata = ModelMetadata.parse(path, parse_description(file))
@@ -206,9 +206,7 @@ def _check_tensors(
     for name, info in expected.items():
         if actual[name] != info:
             sizes = " and ".join(f"{e.dtype} {list(e.shape)}" for e in (actual[name], info))
-            raise incompatible_error(
-                path, f"{name} is of another kind than its settings say ({sizes})"
-            )
+            raise incompatible_error(path, f"{name} does not match its settings ({sizes})")
 
 
 def build_tensor_infos(prefix: str, module: nn.Module) -> dict[str, TensorInfo]:

@@ -1,9 +1,9 @@
-"""Safetensors files: written atomically, and opened although they may come from anywhere.
+"""Atomic writer and untrusted reader of safetensors files.
 
-Before safetensors sees a file, pickles and other kinds of files are refused with a message of
-their own, and the size of the header is limited. Its Rust core then validates shapes, types and
-offsets against each other and the file. The tensors themselves are read only on demand, after the
-caller has compared their types and shapes with those of the network that they are for.
+Before safetensors sees a file, pickles and other kinds of files are rejected with specific
+messages, and the size of the header is limited. Its Rust core then validates shapes, types and
+offsets against each other and the file. Tensors are read only on demand, after the caller has
+compared their types and shapes with those of the network.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from napari_dycon.errors import ConfigError
 
 FORMAT = "napari-dycon"
 FORMAT_VERSION = 1
-MAX_HEADER_BYTES = 2**23  # a network of a thousand layers needs a fiftieth
+MAX_HEADER_BYTES = 2**23  # a network of a thousand layers needs 2 % of it
 MAX_REASON_CHARACTERS = 200
 TENSOR_KEYS = {"dtype", "shape", "data_offsets"}
 DTYPE_NAMES = frozenset({"F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL"})
@@ -46,7 +46,7 @@ RETRAIN_HINT = (
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """One tensor: its type as safetensors calls it, and its shape."""
+    """Type (as named by safetensors) and shape of a tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -54,7 +54,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class SafetensorsFile:
-    """An open file: types and shapes of its tensors, its metadata, and the tensors on demand."""
+    """An open file: types and shapes of its tensors, its metadata, and its tensors on demand."""
 
     path: Path
     tensors: dict[str, TensorInfo]
@@ -62,7 +62,7 @@ class SafetensorsFile:
     _file: Any  # safe_open has no types
 
     def read_tensors(self, names: Collection[str]) -> dict[str, Tensor]:
-        """Read tensors; numbers that are not finite are refused with a ``ConfigError``."""
+        """Read tensors; numbers that are not finite raise ``ConfigError``."""
         try:
             result: dict[str, Tensor] = {name: self._file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError) as error:
@@ -79,13 +79,13 @@ class SafetensorsFile:
 
 @contextmanager
 def open_untrusted_safetensors(path: Path) -> Iterator[SafetensorsFile]:
-    """Open a file that may come from anywhere; no tensor is read yet.
+    """Open an untrusted file; no tensor is read yet.
 
     Raises
     ------
     ConfigError
-        In one line: the file is missing, something else (a pickle, a zip archive, ...), damaged, or
-        made to mislead.
+        The file is missing, of another kind (a pickle, a zip archive, ...), damaged, or
+        ambiguous.
     """
     _check_header(path)
     try:
@@ -98,7 +98,7 @@ def open_untrusted_safetensors(path: Path) -> Iterator[SafetensorsFile]:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse other kinds of files and headers that are too large or ambiguous."""
+    """Reject other kinds of files, and headers that are too large or ambiguous."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         raise ConfigError(
             f"{path.name} is or may hold a Python pickle, {CODE_EXECUTION_WARNING}. {RETRAIN_HINT}"
@@ -107,7 +107,7 @@ def _check_header(path: Path) -> None:
         state = path.stat()
         if not stat.S_ISREG(state.st_mode):
             raise ConfigError(
-                f"{path.name} is {describe_inode(state.st_mode)} and no file. {RETRAIN_HINT}"
+                f"{path.name} is {describe_inode(state.st_mode)}, not a file. {RETRAIN_HINT}"
             )
         with path.open("rb") as file:
             head = file.read(512)
@@ -115,9 +115,7 @@ def _check_header(path: Path) -> None:
             if head[8:9] != b"{" or length > min(MAX_HEADER_BYTES, state.st_size - 8):
                 if (description := describe_file_type(path.name, head)) is not None:
                     raise ConfigError(f"{description}; it is never opened. {RETRAIN_HINT}")
-                raise _damaged_file_error(
-                    path, "it has no header, or one that is longer than it can be"
-                )
+                raise _damaged_file_error(path, "it has no header, or one that is too long")
             file.seek(8)
             text = file.read(length)
     except FileNotFoundError:
@@ -128,20 +126,20 @@ def _check_header(path: Path) -> None:
     try:
         values = parse_json(text)
     except ValueError as error:
-        raise _damaged_file_error(path, f"its header is no JSON: {error}") from None
+        raise _damaged_file_error(path, f"its header is not valid JSON: {error}") from None
     for name, description in values.items():
         if name != "__metadata__" and not (
             isinstance(description, dict) and set(description) == TENSOR_KEYS
         ):
             raise _damaged_file_error(
-                path, f"its tensor {repr(name)[:60]} is not described as tensors are"
+                path, f"its tensor {repr(name)[:60]} has an invalid description"
             )
 
 
 def _read_tensor_infos(path: Path, file: Any) -> dict[str, TensorInfo]:
-    """Types and shapes from the header alone."""
+    """Return types and shapes, read from the header only."""
     infos = {}
-    for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+    for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
         tensor = file.get_slice(name)
         infos[name] = TensorInfo(tensor.get_dtype(), tuple(tensor.get_shape()))
         if infos[name].dtype not in DTYPE_NAMES:
@@ -152,7 +150,7 @@ def _read_tensor_infos(path: Path, file: Any) -> dict[str, TensorInfo]:
 
 
 def _damaged_file_error(path: Path, reason: str) -> ConfigError:
-    # What safetensors reports may quote the file.
+    # Messages of safetensors may quote the file.
     reason = " ".join(escape_control_characters(reason).split())[:MAX_REASON_CHARACTERS]
     return ConfigError(
         f"{path.name} cannot be read as weights: {reason}; it may be damaged. {RETRAIN_HINT}"
@@ -164,12 +162,12 @@ def parse_description(file: SafetensorsFile) -> dict[str, Any]:
     path = file.path
     if file.metadata.get("format") != FORMAT:
         raise ConfigError(
-            f"{path.name} holds no weights of this program; expected a file that a "
-            "training run wrote."
+            f"{path.name} holds no weights of this program; expected a file written by a "
+            "training run."
         )
     version = file.metadata.get("version", "")
     if not re.fullmatch(r"[0-9]{1,6}", version):
-        raise incompatible_error(path, "it does not say its version")
+        raise incompatible_error(path, "its version is missing")
     if int(version) > FORMAT_VERSION:
         raise ConfigError(f"{path.name} was written by a newer version; update to open it.")
     try:
@@ -177,15 +175,15 @@ def parse_description(file: SafetensorsFile) -> dict[str, Any]:
     except (KeyError, ValueError):
         description = None
     if not isinstance(description, dict):
-        raise incompatible_error(path, "it does not say what it is")
+        raise incompatible_error(path, "its description is missing")
     return description
 
 
 def incompatible_error(path: Path, reason: str) -> ConfigError:
-    """Build the error of a sound file that does not fit this version."""
+    """Build the error for an intact file that is incompatible with this version."""
     return ConfigError(
-        f"The weights at {path} do not fit this version: {reason}. Choose another run or train "
-        "again."
+        f"The weights at {path} are incompatible with this version: {reason}. Choose another run "
+        "or train again."
     )
 
 
@@ -195,10 +193,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], description: dict[str,
     with atomic_write(path) as temporary:
         try:
             save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # its type does not tell that a disk is full
+        except SafetensorError as error:  # its type does not distinguish a full disk
             raise OSError(_extract_reason(error)) from error
 
 
 def _extract_reason(error: Exception) -> str:
-    """Why safetensors could not write, in the system's words alone."""
+    """Extract the operating system's message from an error of safetensors."""
     return str(error).rpartition("I/O error: ")[2].partition(" (os error")[0]

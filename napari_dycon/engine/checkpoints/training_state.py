@@ -1,7 +1,7 @@
 """Training state: networks, optimizer and progress, in ``state/state.safetensors``.
 
-The file holds everything that resuming needs, so that a crash between two files cannot leave them
-inconsistent.
+A single file holds everything that is needed to resume, so that a crash cannot leave inconsistent
+files.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ OPTIMIZER_STATE_KEYS = ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")  # o
 
 
 class TrainingProgress(BaseModel):
-    """How far a run has come, kept with its networks."""
+    """Progress of a run, stored with its networks."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
     step: Annotated[int, Field(ge=0, le=10**9)]
     elapsed_s: Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False)]
     skipped_steps: Annotated[int, Field(ge=0, le=10**9)]
-    # Precision on each device: a timed trial may choose another one the next time.
+    # Precision on each device: the benchmark at start-up might choose another one on resume.
     precision: dict[str, Precision] = {}
     # Parsed by ``MemoryPlan.from_json`` and ``LossScale.from_json``, which accept anything.
     memory: Any = None
@@ -55,10 +55,9 @@ class TrainingProgress(BaseModel):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Copies of what a checkpoint holds, which training does not change any more.
+    """Copies of the contents of a checkpoint, unaffected by further training.
 
-    ``wait_until_copied`` waits until they are complete: from CUDA they are made beside the
-    computation.
+    ``wait_until_copied`` waits until they are complete, since copies from CUDA are asynchronous.
     """
 
     networks: dict[str, Tensor]
@@ -71,7 +70,7 @@ class Snapshot:
 def take_snapshot(
     model: TrainedModel, optimizer: torch.optim.Optimizer, progress: TrainingProgress
 ) -> Snapshot:
-    """Copy networks and optimizer to the host."""
+    """Copy networks and optimizer state to the host."""
     networks, optimizer_tensors = collect_network_tensors(model), {}
     for index, state in optimizer.state_dict()["state"].items():
         for name, value in state.items():
@@ -101,12 +100,12 @@ def read_training_progress(path: Path) -> TrainingProgress:
     Raises
     ------
     ConfigError
-        The file is not a training state of this program, or does not hold a valid progress.
+        The file is not a training state of this program, or its progress is invalid.
     """
     with open_untrusted_safetensors(path) as file:
         progress = _parse_progress(parse_description(file))
     if progress is None:
-        raise incompatible_error(path, "it does not say how far its run came")
+        raise incompatible_error(path, "the progress of its run is missing")
     return progress
 
 
@@ -118,9 +117,9 @@ def load_training_state(
     Raises
     ------
     ConfigError
-        The file is no state of this program, damaged, or holds numbers that are not finite.
+        The file is not a training state of this program, damaged, or has non-finite numbers.
     EngineError
-        It is of another network or optimizer than the model's.
+        Its network or optimizer differs from the model's.
     """
     with open_untrusted_safetensors(path) as file:
         progress = _parse_progress(parse_description(file))
@@ -142,7 +141,7 @@ def load_training_state(
     for parameter, parameter_state in optimizer.state.items():
         for name, value in parameter_state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                # In the parameter's own layout, which fused updates take for granted.
+                # In the parameter's memory layout, which fused updates require.
                 parameter_state[name] = torch.empty_like(parameter).copy_(value)
     return progress
 
@@ -150,7 +149,7 @@ def load_training_state(
 def _match_tensors(
     tensors: dict[str, TensorInfo], model: TrainedModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, tuple[int, str]] | None:
-    """Parameter number and key of each optimizer tensor; ``None`` where any tensor is unfit."""
+    """Map optimizer tensors to parameter number and key; ``None`` if any tensor does not fit."""
     network_infos = {k: v for k, v in tensors.items() if not k.startswith("optimizer.")}
     expected_infos = build_tensor_infos("student", model.student) | build_tensor_infos(
         "teacher", model.teacher
@@ -168,7 +167,7 @@ def _match_tensors(
 
 
 def _parse_progress(description: dict[str, Any]) -> TrainingProgress | None:
-    """Progress of a run; ``None`` where it is missing or invalid."""
+    """Parse the progress of a run; ``None`` if it is missing or invalid."""
     try:
         return TrainingProgress.model_validate(description.get("progress"))
     except ValidationError:
@@ -178,7 +177,7 @@ def _parse_progress(description: dict[str, Any]) -> TrainingProgress | None:
 def _parse_optimizer_key(
     name: str, info: TensorInfo, shapes: Sequence[tuple[int, ...]]
 ) -> tuple[int, str] | None:
-    """Parameter number and key of an optimizer tensor; ``None`` where it is invalid."""
+    """Parse parameter number and key of an optimizer tensor; ``None`` if it is invalid."""
     match = re.fullmatch(r"optimizer\.([0-9]{1,6})\.([a-z_]{1,40})", name)
     if match is None or int(match[1]) >= len(shapes):
         return None

@@ -1,4 +1,4 @@
-"""Weights of another run as the start of a new one."""
+"""Initialization of a run with the weights of another one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from napari_dycon.engine.checkpoints.safetensors_io import (
 
 
 def load_matching_weights(model: TrainedModel, source: Path) -> float:
-    """Start from the weights of another run; returns the fraction of its tensors that fit.
+    """Load matching weights of another run; return the fraction of tensors that match.
 
-    Tensors of another shape (other classes, another network) keep their fresh values.
+    Tensors of another shape (other classes, another network) keep their random initialization.
     """
     expected_infos = build_tensor_infos("teacher", model.student)
     with open_untrusted_safetensors(source) as file:
-        parse_description(file)  # refuses files of other programs and newer versions
+        parse_description(file)  # rejects files of other programs and newer versions
         matching = [name for name, info in expected_infos.items() if file.tensors.get(name) == info]
         tensors = strip_prefix("teacher", file.read_tensors(matching))
     for network in (model.student, model.teacher):

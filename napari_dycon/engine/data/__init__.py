@@ -1,4 +1,1 @@
-"""From scans to training batches.
-
-Planning, the data split, preprocessing, patches, augmentation and the loader.
-"""
+"""Training data: planning, split, preprocessing, patches, augmentation and loader."""

@@ -1,11 +1,11 @@
 """Random rotation, scaling, blur, low resolution, noise, brightness and contrast of patches.
 
-Crops arrive larger than a patch (see ``volumes.py``); here they become patches, on the device that
-trains. What is drawn at random is drawn on the host (see ``draw_augmentation``), so a
-transform costs only the patches that get it and the device never has to be waited for; the noise of
-single voxels comes from a generator on the device. The distribution is that of MONAI's
+Crops are larger than a patch (see ``volumes.py``) and become patches on the training device. Random
+parameters are drawn on the host (see ``draw_augmentation``), so that a transform is computed only
+for the patches that need it and the host never waits for the device; voxel noise comes from a
+generator on the device. The distribution is that of MONAI's
 ``RandAffined``, ``RandGaussianSmoothd``, ``RandSimulateLowResolutiond``, ``RandGaussianNoised``,
-``RandScaleIntensityd`` and ``RandAdjustContrastd`` in this order, which the tests compare with.
+``RandScaleIntensityd`` and ``RandAdjustContrastd`` in this order, as verified by tests.
 
 Shapes: crops ``(B, C, d, h, w)``, patches ``(B, C, D, H, W)`` around the same center.
 """
@@ -26,19 +26,19 @@ from napari_dycon.engine.config import TrainConfig
 
 Shape = tuple[int, int, int]  # voxels (D, H, W)
 
-BLUR_PROBABILITY, BLUR_SIGMA_VOXELS = 0.2, (0.3, 1.0)  # voxels, each axis by itself
+BLUR_PROBABILITY, BLUR_SIGMA_VOXELS = 0.2, (0.3, 1.0)  # each axis independently
 LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_ZOOM_RANGE = 0.1, (0.6, 1.0)
 NOISE_PROBABILITY, MAX_NOISE_STD = 0.3, 0.12
 BRIGHTNESS_PROBABILITY, MAX_BRIGHTNESS = 0.5, 0.25
 GAMMA_PROBABILITY, GAMMA_RANGE = 0.4, (0.7, 1.5)
 BLUR_TRUNCATION = 4.0  # standard deviations
-THIN_SIDE_VOXELS = 32  # voxels of a patch, below which it tilts less the longer its other sides are
+THIN_SIDE_VOXELS = 32  # patches with a thinner side are tilted less, by its ratio to the others
 EPS = 1e-7
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to one patch; ``None`` where a transform was not drawn.
+    """Random augmentation of one patch; ``None`` for transforms that are not applied.
 
     Angles are radians about the axes D, H and W. A scale is the size of the region in the crop,
     relative to the patch, that becomes the patch: more than 1 makes things smaller.
@@ -46,16 +46,16 @@ class Augmentation:
 
     angles: tuple[float, float, float] = (0.0, 0.0, 0.0)
     scales: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    flip_left_right: bool = False  # left and right exchanged
+    flip_left_right: bool = False  # flip left and right
     blur: tuple[float, float, float] | None = None  # sigma in voxels
     zoom: float | None = None  # of the lower resolution
     noise_std: float | None = None
-    brightness: float | None = None  # intensities are multiplied with 1 + brightness
+    brightness: float | None = None  # intensities are multiplied by 1 + brightness
     gamma: float | None = None
 
 
 def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmentation:
-    """Draw what is done to a patch."""
+    """Draw the random augmentation of a patch."""
 
     def draw_triple(low: float, high: float) -> tuple[float, float, float]:
         a, b, c = rng.uniform(low, high, 3)
@@ -92,9 +92,10 @@ def draw_augmentation(rng: np.random.Generator, config: TrainConfig) -> Augmenta
 
 
 def compute_rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
-    """Shares of the largest angle by which a patch may be rotated about its axes D, H and W.
+    """Compute the fraction of the largest angle to use for rotations about the axes D, H and W.
 
-    Thin patches, of scans of few slices, hardly tilt: they would leave the scan at their ends.
+    Thin patches, of scans with few slices, are tilted little, because their ends would leave the
+    scan.
     """
     if patch is None:
         return 1.0, 1.0, 1.0
@@ -106,7 +107,7 @@ def compute_rotation_limits(patch: Shape | None) -> tuple[float, float, float]:
 
 
 def compute_crop_shape(patch: Shape, config: TrainConfig) -> Shape:
-    """Voxels to crop for a patch, so that its corners hold real anatomy after rotation."""
+    """Compute the crop size for a patch so that its corners contain image data after rotation."""
     if not config.augmentation.enabled:
         return patch
     factor = (
@@ -123,14 +124,14 @@ def augment_patches(
     patch: Shape,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor | None]:
-    """Make patches of crops, one augmentation each.
+    """Augment crops to patches, one augmentation each.
 
     Parameters
     ----------
     image : (B, C, d, h, w), floating point
     label : (B, d, h, w) uint8, or None
     patch : voxels (D, H, W)
-    generator : of the noise, on the device of the crops
+    generator : generator of the noise, on the device of the crops
 
     Returns
     -------
@@ -143,7 +144,7 @@ def augment_patches(
 
 
 def build_affine_matrices(augmentations: Sequence[Augmentation]) -> npt.NDArray[np.float32]:
-    """Matrices ``(B, 3, 3)`` from voxels of a patch to voxels of its crop, about the centers."""
+    """Build matrices ``(B, 3, 3)`` from patch to crop voxel coordinates, about the centers."""
     matrices = []
     for augmentation in augmentations:
         matrix = np.eye(3)
@@ -156,7 +157,7 @@ def build_affine_matrices(augmentations: Sequence[Augmentation]) -> npt.NDArray[
 
 
 def _rotation_matrix(axis: int, angle: float) -> npt.NDArray[np.float64]:
-    """Right-handed rotation about an axis of (D, H, W)."""
+    """Build a right-handed rotation about an axis of (D, H, W)."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
     matrix = np.eye(3)
     matrix[first, first] = matrix[second, second] = math.cos(angle)
@@ -168,9 +169,9 @@ def _rotation_matrix(axis: int, angle: float) -> npt.NDArray[np.float64]:
 def sample_patches(
     image: Tensor, label: Tensor | None, matrices: npt.NDArray[np.float32], patch: Shape
 ) -> tuple[Tensor, Tensor | None]:
-    """Sample crops where the voxels of their patches lie: images linearly, labels nearest.
+    """Sample patches from crops: images with linear, labels with nearest interpolation.
 
-    Outside a crop its border is repeated.
+    The border of a crop is repeated outside of it.
     """
     matrix = torch.from_numpy(matrices).to(image.device, non_blocking=True)
     sizes = image.shape[2:]
@@ -192,10 +193,10 @@ def sample_patches(
 
 
 def _iter_coordinates(matrix: Tensor, patch: Shape) -> Iterator[Tensor]:
-    """Where the voxels of patches lie along each axis of the crops, from the center.
+    """Yield the coordinates of patch voxels along each axis of the crops, from the center.
 
-    Sums of one term for each axis of the patch; ``affine_grid`` multiplies matrices, which takes
-    five times as long on a CPU and is imprecise on GPUs where TF32 is switched on.
+    They are sums of one term per axis of the patch; ``affine_grid`` multiplies matrices, which
+    takes five times as long on a CPU and is imprecise on GPUs with TF32 enabled.
     """
     positions = [torch.arange(n, device=matrix.device) - (n - 1) / 2 for n in patch]
     for axis in range(3):
@@ -206,7 +207,7 @@ def _iter_coordinates(matrix: Tensor, patch: Shape) -> Iterator[Tensor]:
 def _augment_intensities(
     image: Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> None:
-    """Apply what was drawn to a patch ``(C, D, H, W)``, in place."""
+    """Augment the intensities of a patch ``(C, D, H, W)`` in place."""
     if augmentation.blur or augmentation.zoom:
         image.copy_(filter_axes(image, augmentation.blur, augmentation.zoom))
     if augmentation.noise_std:
@@ -221,9 +222,9 @@ def _augment_intensities(
 def filter_axes(
     image: Tensor, blur: tuple[float, float, float] | None, zoom: float | None
 ) -> Tensor:
-    """Blur ``(C, D, H, W)`` and lower its resolution.
+    """Blur ``(C, D, H, W)`` and reduce its resolution.
 
-    Both are linear and separable: one small matrix along each axis does them together.
+    Both are linear and separable: one small matrix along each axis combines them.
     """
     filters = []
     for axis, n in enumerate(image.shape[1:]):
@@ -240,7 +241,7 @@ def filter_axes(
 
 
 def _blur_matrix(n: int, sigma: float, device: torch.device) -> Tensor:
-    """Gaussian filter of n voxels with zeros outside: each weight is an integral over a voxel."""
+    """Build a Gaussian filter of n voxels, zero outside; weights are integrals over a voxel."""
     tail = int(max(sigma * BLUR_TRUNCATION, 0.5) + 0.5)
     positions = torch.arange(n, device=device)
     distance = (positions[:, None] - positions).float()
@@ -250,7 +251,7 @@ def _blur_matrix(n: int, sigma: float, device: torch.device) -> Tensor:
 
 
 def _low_resolution_matrix(n: int, zoom: float, device: torch.device) -> Tensor:
-    """Every ``1 / zoom``-th of n voxels, and linear interpolation between them."""
+    """Build a matrix that keeps every ``1 / zoom``-th of n voxels and interpolates linearly."""
     low_size = max(1, round(n * zoom))
     rows = torch.eye(n, device=device)[None]
     rows = F.interpolate(rows, size=low_size, mode="nearest")
@@ -258,7 +259,7 @@ def _low_resolution_matrix(n: int, zoom: float, device: torch.device) -> Tensor:
 
 
 def adjust_contrast(image: Tensor, gamma: float) -> Tensor:
-    """Intensities between their extremes to the power of gamma, same mean and deviation."""
+    """Apply gamma between minimum and maximum intensity; keeps mean and deviation."""
     low, high = torch.aminmax(image)
     mean = image.mean()
     std = _compute_std(image - mean)
@@ -268,6 +269,6 @@ def adjust_contrast(image: Tensor, gamma: float) -> Tensor:
 
 
 def _compute_std(differences: Tensor) -> Tensor:
-    """Standard deviation of values from which their mean is taken; ``std`` is slow on CPUs."""
+    """Compute the standard deviation of centered values; ``Tensor.std`` is slow on CPUs."""
     norm: Tensor = torch.linalg.vector_norm(differences)
     return norm / math.sqrt(max(differences.numel() - 1, 1))

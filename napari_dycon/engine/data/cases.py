@@ -1,6 +1,6 @@
-"""Preprocessed cases of a run: files of scans, with a label or without.
+"""Preprocessed cases of a run: paths of scans, with or without a label.
 
-An unlabeled case is a type without a label: nothing downstream can read what it never carries.
+The type of an unlabeled case has no label, which rules out label leakage downstream.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Batches by step number: crops are read ahead by a thread, and augmented where the run trains.
+"""Loader of batches by step number: crops are prefetched and augmented on the training device.
 
-Reading is copying, in which threads do not hinder each other: one of them keeps a GPU supplied, and
-shares no memory that a container could be short of. On a CPU a thread would take from the training
-what it gives, so there crops are read when they are needed.
+Reading is copying, which releases the interpreter lock: one thread keeps a GPU supplied, without
+the shared memory of worker processes, which containers limit. On a CPU a thread would compete with
+training, so crops are read when needed.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ from napari_dycon.engine.data.volumes import (
 from napari_dycon.engine.device import is_out_of_memory
 
 READ_AHEAD_BATCHES = 2  # batches
-WARMUP_BATCHES = 5  # batches after which it is known what memory training takes
+WARMUP_BATCHES = 5  # batches after which the memory of training is known
 
 
 class BatchLoader:
-    """Batches of a run; a batch depends on seed and step alone, so any step can be asked for.
+    """Batches of a run; a batch depends only on seed and step, so any step can be loaded.
 
     Parameters
     ----------
-    device : where the run trains
-    read_ahead : batches whose crops a thread prepares while the run trains; by default none on a
-        CPU
+    device : training device
+    read_ahead : number of batches whose crops a thread prefetches; by default none on a CPU
     """
 
     def __init__(
@@ -44,7 +43,7 @@ class BatchLoader:
     ) -> None:
         self._data = data
         self._device = device
-        # Sampling in three dimensions is not there on Apple's GPUs in every version of torch.
+        # Not all versions of torch implement 3D sampling on Apple GPUs.
         self._augmentation_device = device if device.type == "cuda" else torch.device("cpu")
         if read_ahead is None:
             read_ahead = 0 if device.type == "cpu" else READ_AHEAD_BATCHES
@@ -53,14 +52,14 @@ class BatchLoader:
         self._pending: deque[Future[CropBatch | Batch]] = deque()
         self._volumes: Volumes = MappedVolumes(pin_memory=device.type == "cuda")
         self._class_voxels: dict[Path, list[ClassVoxels]] = {}
-        self._resident: ResidentVolumes | None = None  # in the making
+        self._resident: ResidentVolumes | None = None  # being filled
         self._loading: Future[None] | None = None
         self._dataset: PatchBatchDataset | None = None
         self._unlabeled: list[UnlabeledCase] | None = None
         self._next_step, self._batch_count = -1, 0
 
     def get(self, step: int, unlabeled: list[UnlabeledCase]) -> Batch:
-        """Batch of a step; cheap when asked for step after step with the same unlabeled cases."""
+        """Return the batch of a step; prefetched if steps are consecutive with the same cases."""
         has_moved = self._move_to_device()
         if self._dataset is None or self._unlabeled is not unlabeled or has_moved:
             self._discard()
@@ -76,17 +75,17 @@ class BatchLoader:
         return self._finish(self._pending.popleft().result())
 
     def load_single(self, step: int, unlabeled: list[UnlabeledCase]) -> Batch:
-        """Batch of a single step, none ahead."""
+        """Return the batch of a single step without prefetching others."""
         return self._finish(self._prepare(self._build_dataset(unlabeled), step))
 
     def close(self) -> None:
-        """End what is read ahead; no file stays open. Nothing can be asked for any more."""
+        """Stop prefetching and close all files; no further batch can be loaded."""
         self._discard()
         if self._reader is not None:
             self._reader.shutdown(cancel_futures=True)
 
     def _prepare(self, dataset: PatchBatchDataset, step: int) -> CropBatch | Batch:
-        """Do what the thread that reads ahead can do."""
+        """Run the part of loading that the prefetching thread can do."""
         crops = dataset[step]
         if self._augmentation_device.type != "cpu":
             return crops
@@ -118,7 +117,7 @@ class BatchLoader:
         )
 
     def _move_to_device(self) -> bool:
-        """Move one more volume to a device with room for all; whether the last has arrived."""
+        """Move one more volume to a device with memory for all; return whether all are there."""
         self._batch_count += 1
         if self._batch_count == WARMUP_BATCHES and self._reader is not None:
             labeled = [
@@ -140,7 +139,7 @@ class BatchLoader:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self._resident = self._loading = None  # volumes stay where they are
+                self._resident = self._loading = None  # volumes stay on the disk
                 return False
         if not self._resident.is_complete:
             self._loading = self._reader.submit(self._resident.load_next)

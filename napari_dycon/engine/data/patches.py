@@ -1,12 +1,12 @@
 """Patches of labeled and unlabeled cases, with types that rule out label leakage.
 
 A step's batch is a pure function of the run's seed and the step's number, so that a resumed run
-sees exactly what an uninterrupted one would have seen. An unlabeled batch is a type without a
-label: nothing downstream can read what it never carries. Patches keep their position in the volume.
+sees the same batches as an uninterrupted one. The type of an unlabeled batch has no label, which
+rules out label leakage downstream. Patches keep their position in the volume.
 
-A batch is made in two parts: ``PatchBatchDataset`` chooses cases and positions and copies crops,
-larger than a patch, as they are stored; ``CropBatch.augment`` makes patches of them on the training
-device.
+A batch is built in two stages: ``PatchBatchDataset`` chooses cases and positions and copies crops,
+larger than a patch, in their stored type; ``CropBatch.augment`` turns them into patches on the
+training device.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ LEFT_RIGHT_AXIS = 2  # axis of canonical voxels (D, H, W)
 
 
 class LabeledBatch(NamedTuple):
-    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, ``patch_center``, ``extent (L,
-    3)``."""
+    """``image (L, C, D, H, W)``, int64 ``label (L, D, H, W)``, center and size ``(L, 3)``."""
 
     image: Tensor
     label: Tensor
@@ -53,8 +52,7 @@ class LabeledBatch(NamedTuple):
 
 
 class UnlabeledBatch(NamedTuple):
-    """``image (U, C, D, H, W)``, ``patch_center`` and ``extent (U, 3)``: there is no label to
-    leak."""
+    """``image (U, C, D, H, W)``, ``patch_center`` and ``patch_size (U, 3)``, without a label."""
 
     image: Tensor
     patch_center: Tensor
@@ -62,12 +60,11 @@ class UnlabeledBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one step learns from.
+    """Training data of one step.
 
     ``patch_center`` is a patch's center along each axis of its volume, 0 to 1, and ``patch_size``
-    its size
-    in the same unit, negative along an axis that was mirrored; small rotations and scalings of the
-    augmentation are not part of them.
+    its size in the same unit, negative along a flipped axis. Rotations and scalings of the
+    augmentation are not included.
     """
 
     labeled: LabeledBatch
@@ -84,10 +81,10 @@ class Batch(NamedTuple):
 
 
 class Crops(NamedTuple):
-    """Regions of volumes of which patches are made.
+    """Regions of volumes from which patches are sampled.
 
-    ``image (B, C, d, h, w)`` as it is stored, uint8 ``label (B, d, h, w)`` of labeled cases,
-    ``patch_center`` and ``extent (B, 3)`` as in a batch, and what is to be done to each patch.
+    ``image (B, C, d, h, w)`` in its stored type, uint8 ``label (B, d, h, w)`` of labeled cases,
+    ``patch_center`` and ``patch_size (B, 3)`` as in a batch, and the augmentation of each patch.
     """
 
     image: Tensor
@@ -97,7 +94,7 @@ class Crops(NamedTuple):
     augmentations: tuple[Augmentation, ...]
 
     def to(self, device: torch.device) -> Crops:
-        """Copy to a device, without waiting for it."""
+        """Copy to a device asynchronously."""
         image, patch_center, patch_size = (
             tensor.to(device, non_blocking=True)
             for tensor in (self.image, self.patch_center, self.patch_size)
@@ -107,7 +104,7 @@ class Crops(NamedTuple):
 
 
 class CropBatch(NamedTuple):
-    """What the patches of a step are made of, on the host or on the device that trains."""
+    """Crops of the patches of a step, on the host or on the training device."""
 
     labeled: Crops
     unlabeled: Crops | None
@@ -115,7 +112,7 @@ class CropBatch(NamedTuple):
     noise_seed: int
 
     def augment(self, device: torch.device) -> Batch:
-        """Make the batch, on a device."""
+        """Build the batch on a device."""
         generator = torch.Generator(device).manual_seed(self.noise_seed)
 
         def extract_patches(crops: Crops) -> tuple[Tensor, Tensor | None]:
@@ -142,12 +139,12 @@ class PatchBatchDataset:
 
     Parameters
     ----------
-    labeled, unlabeled : the cases to draw from, each with equal chance
-    config : whose patch is planned
-    warped, voted : labeled cases in other shapes, see ``warps.py``, and unlabeled ones on which
-        these agree, see ``votes.py``; shares of the patches come from them
-    volumes : where the voxels are read from
-    voxels : what is known already of the labels by path, see ``voxels_by_class``; added to
+    labeled, unlabeled : cases to draw from with equal probability
+    config : planned settings
+    registered_cases, pseudo_labeled_cases : cases from registration and from label fusion
+        (``engine/atlas``), from which fractions of the labeled patches are drawn
+    volumes : source of the voxels
+    class_voxels : cache of ``voxels_by_class`` by path of the label; extended in place
     """
 
     def __init__(
@@ -218,7 +215,7 @@ class PatchBatchDataset:
         is_sparse = bool(class_voxels) and any(value < 0 for value, _ in class_voxels)
         if structures and rng.random() < self.config.batch.foreground_fraction:
             voxels = structures[rng.integers(len(structures))]
-        elif is_sparse:  # a random place would often hold no annotation at all
+        elif is_sparse:  # a random position would often have no annotation
             voxels = class_voxels[rng.integers(len(class_voxels))][1]
         else:
             return draw_center(rng, shape, patch)
@@ -234,7 +231,7 @@ class PatchBatchDataset:
         centers: Sequence[Sequence[int]],
         patch: Shape,
     ) -> Crops:
-        """Copy the crops out of their volumes, each into its part of one tensor."""
+        """Copy the crops from their volumes into one tensor."""
         count, size, config = len(images), compute_crop_shape(patch, self.config), self.config
         empty = self._volumes.empty
         is_float16 = all(image.itemsize == 2 for image in images)

@@ -1,7 +1,7 @@
-"""From the cases to a complete configuration: spacing, intensities, patch, network.
+"""Planning of spacing, intensities, patch and network from the scans.
 
-Only scans are looked at, never a label, so that labeling more does not shift the plan and nothing
-of an unlabeled case's truth can enter it. What a person set stays as set.
+Labels are never read, so that further labels do not change the plan and labels of unlabeled cases
+cannot influence it. Settings that the user has made are kept.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ import numpy.typing as npt
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.io.volume import intensity_range
 
-# Voxels of a patch and filters of the first level, by what the machine can carry.
+# Voxels of a patch and filters of the first level, by device.
 PATCH_VOXELS = {"cpu": 48**3, "mps": 80**3, "cuda": 112 * 112 * 80}
-# The coarsest level has to see how a patch lies in the organ: cells of 16 voxels, as in V-Net.
+# The coarsest level needs a large receptive field: it is downsampled by 16, as in V-Net.
 FILTERS = {
     "cpu": (24, 48, 96, 128),
     "mps": (16, 32, 64, 128, 256),
     "cuda": (32, 64, 128, 256, 320),
 }
-# Layers at full resolution take most of a CPU's time and add the least: see benchmarks/NOTES.md.
+# Layers at full resolution take most of the time on a CPU and gain least: see benchmarks/NOTES.md.
 HALF_RESOLUTION = {"cpu": True, "mps": False, "cuda": False}
-# A graphics card with less free memory gets fewer filters, and patches that fit into what it has.
+# With less free memory, a GPU gets fewer filters and smaller patches.
 SMALL_CARD_BYTES = 10 * 2**30
 SMALL_CARD_FILTERS = (16, 32, 64, 128, 256)
-CARD_FRACTION = 0.8  # of its free memory that a step may take
-SPLIT_BELOW_VOXELS = 64**3  # smaller patches see too little: the batch is computed in parts first
-# Bytes that a step keeps of each voxel of a patch, measured as peak memory of float32 steps on a
+CARD_FRACTION = 0.8  # of the free GPU memory that a step may take
+SPLIT_BELOW_VOXELS = 64**3  # the batch is split before patches become smaller than this
+# Bytes that a step keeps for each voxel of a patch, measured as peak memory of float32 steps on a
 # CPU for 48^3 and 64^3 patches, with and without half resolution, 2 and 8 classes, 1 and 4
 # channels; the estimate was 0.88 to 1.09 of the measured peak. A voxel of a coarser level counts as
-# the share of a voxel that it is.
+# its fraction of a voxel at full resolution.
 BYTES_PER_FILTER, BYTES_PER_FULL_RES_FILTER, BYTES_PER_CLASS, BYTES_PER_CHANNEL = 46, 21, 28, 7
 CHECKPOINTED_FRACTION = 0.7  # of these bytes with activation checkpointing; measured: 0.61 to 0.80
 FULL_RES_FILTERS = 8  # as in network.py, which imports torch
-MIN_PATCH_SIDE = 32  # voxels of a patch along each axis, or all that scans have, where that is less
-MIN_FEATURE_SIDE = 2  # of the coarsest level, likewise: of a single one normalizing leaves nothing
+MIN_PATCH_SIDE = 32  # voxels of a patch along each axis, or the side of the scans if less
+MIN_FEATURE_SIDE = 2  # of the coarsest level; normalizing a single location gives zeros
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What the plan knows of one scan: voxels ``(D, H, W)``, spacing in mm, intensities."""
+    """Properties of one scan for planning: voxels ``(D, H, W)``, spacing in mm, intensities."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
-    low: float  # 0.5 % quantile, the largest of the channels'
+    low: float  # 0.5 % quantile, maximum over the channels
     high: float  # 99.5 % quantile, the same
 
 
 def compute_fingerprint(
     array: npt.NDArray[np.generic], spacing: tuple[float, float, float]
 ) -> Fingerprint:
-    """Describe a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
+    """Compute the fingerprint of a scan ``(D, H, W)`` or ``(C, D, H, W)``."""
     channels = array if array.ndim == 4 else array[None]
     low, high = np.max([intensity_range(channel[::2, ::2, ::2]) for channel in channels], axis=0)
     d, h, w = channels.shape[1:]
@@ -71,15 +71,15 @@ def plan_training(
     channels: int = 1,
     classes: int = 2,
 ) -> TrainConfig:
-    """Fill what the configuration leaves open.
+    """Complete the fields of a configuration that are ``None``.
 
     Parameters
     ----------
-    config : settings of the person and the preset
-    prints : one a case, labeled or not
-    device : "cuda", "mps" or "cpu", decides how large patch and network may be
-    card_bytes : free memory of the graphics card, where it is known
-    channels, classes : of the network; the background counts
+    config : settings of the user and the preset
+    fingerprints : one per case, labeled or not
+    device : "cuda", "mps" or "cpu"; determines the size of patch and network
+    card_bytes : free GPU memory, if known
+    channels, classes : numbers of the network; classes include the background
     """
     spacing = config.preprocessing.spacing or _plan_spacing(fingerprints)
     shapes = np.array(
@@ -95,7 +95,7 @@ def plan_training(
     patch = config.batch.patch_size or _plan_patch(shape, config.network.stride, voxels)
     if (
         config.network.norm != "group" and max(patch) <= config.network.stride
-    ):  # which need more than one cell
+    ):  # which need more than one location
         patch = (compute_min_patch_side(config.network.stride),) * 3
     intensity = config.preprocessing.normalization or (
         "clip" if is_probably_ct(fingerprints) else "zscore"
@@ -117,12 +117,12 @@ def plan_training(
 
 
 def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = None) -> TrainConfig:
-    """Filters and resolution; filters that a person chose are levels from full resolution on.
+    """Plan filters and resolution; filters chosen by the user start at full resolution.
 
     Raises
     ------
     ConfigError
-        A patch that the person chose does not fit the network.
+        A patch chosen by the user does not fit the network.
     """
     half = config.network.half_resolution
     if half is None:
@@ -130,7 +130,7 @@ def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = N
     filters = FILTERS[device]
     if card_bytes is not None and card_bytes < SMALL_CARD_BYTES:
         filters = SMALL_CARD_FILTERS
-    if half and not HALF_RESOLUTION[device]:  # the coarsest cells stay as large as they are
+    if half and not HALF_RESOLUTION[device]:  # the total downsampling stays the same
         filters = filters[:-1]
     elif HALF_RESOLUTION[device] and not half:
         filters = (*filters, filters[-1])
@@ -140,7 +140,7 @@ def plan_network(config: TrainConfig, device: str, *, card_bytes: int | None = N
 
 
 def _plan_spacing(fingerprints: Sequence[Fingerprint]) -> tuple[float, float, float]:
-    """Median spacing of the cases; slices much thicker than pixels are refined moderately."""
+    """Plan the median spacing; slices much thicker than pixels are refined moderately."""
     median = np.median([p.spacing for p in fingerprints], axis=0)
     thick_axis = int(np.argmax(median))
     in_plane = float(np.max(np.delete(median, thick_axis)))
@@ -155,10 +155,10 @@ def _plan_spacing(fingerprints: Sequence[Fingerprint]) -> tuple[float, float, fl
 def _plan_patch(
     shape: npt.NDArray[np.float64], stride: int, max_voxels: int
 ) -> tuple[int, int, int]:
-    """Largest patch of the scans' own proportions within the budget, in multiples of the stride.
+    """Plan the largest patch with the scans' proportions within the budget.
 
-    Axes along which a scan is thin get the least side, or all that it has; what is left of the
-    budget is for the others.
+    Sides are multiples of the stride. Axes along which scans are thin get the minimum side or the
+    side of the scans; the rest of the budget is for the other axes.
     """
     min_side = compute_min_patch_side(stride)
     size = np.minimum(np.ceil(np.round(shape, 3)).clip(1), min_side)
@@ -176,12 +176,12 @@ def _plan_patch(
 
 
 def compute_min_patch_side(stride: int) -> int:
-    """Voxels that a side of a patch has at least, where scans have as many."""
+    """Compute the minimum side of a patch in voxels, for scans that are as large."""
     return max(-(-MIN_PATCH_SIDE // stride), MIN_FEATURE_SIDE) * stride
 
 
 def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) -> float:
-    """Estimate what a training step keeps of each voxel of a patch; filters must be planned."""
+    """Estimate the bytes that a step keeps per voxel of a patch; filters must be planned."""
     assert config.network.filters is not None
     half = bool(config.network.half_resolution)
     filters = sum(
@@ -198,17 +198,17 @@ def estimate_voxel_bytes(config: TrainConfig, *, channels: int, classes: int) ->
 
 
 def estimate_patch_bytes(config: TrainConfig, *, channels: int, classes: int) -> int:
-    """Estimate what a training step keeps of each patch; patch and filters must be planned."""
+    """Estimate the bytes that a step keeps per patch; patch and filters must be planned."""
     assert config.batch.patch_size is not None
     voxel = estimate_voxel_bytes(config, channels=channels, classes=classes)
     return math.ceil(voxel * math.prod(config.batch.patch_size))
 
 
 def reduce_batch_memory(config: TrainConfig) -> TrainConfig | None:
-    """Return settings of steps with the same patches and less memory, ``None`` where none are left.
+    """Return settings that take less memory for the same patches, ``None`` if there are none.
 
-    The batch is computed in more parts, which costs nothing, and after that with activation
-    checkpointing, which costs a quarter of the time.
+    The batch is first split into more micro-batches, which costs no time, then activation
+    checkpointing is used, which takes a quarter longer.
     """
     common_divisor = math.gcd(config.batch.labeled_size, config.batch.unlabeled_size)
     for parts in range(config.batch.accumulation_steps + 1, common_divisor + 1):
@@ -222,11 +222,11 @@ def reduce_batch_memory(config: TrainConfig) -> TrainConfig | None:
 def _fit_to_card(
     config: TrainConfig, card_bytes: int, channels: int, classes: int, min_voxels: float
 ) -> tuple[TrainConfig, int]:
-    """How a batch is computed, and voxels of a patch that a card has the memory for then.
+    """Return settings that reduce memory, and the voxels of a patch that fit on a GPU with them.
 
     Parameters
     ----------
-    wanted : voxels of a patch for which batches are computed in other ways
+    min_voxels : voxels of a patch below which memory is reduced
     """
     n_patches = config.batch.labeled_size + config.batch.unlabeled_size
     while True:
@@ -240,9 +240,9 @@ def _fit_to_card(
 
 
 def is_probably_ct(fingerprints: Sequence[Fingerprint]) -> bool:
-    """Hounsfield units reach down to air; magnitude images are not negative.
+    """Check whether intensities are Hounsfield units: these reach down to air.
 
-    A CT beside other images (PET, for instance) is scaled as these are, scan by scan: the window of
-    the one would wipe out the others.
+    Magnitude images are not negative. A CT with other channels (PET, for instance) is scaled like
+    those, scan by scan, because an intensity window of the CT would not suit the others.
     """
     return bool(np.median([p.low for p in fingerprints]) < -400)

@@ -37,12 +37,12 @@ class PreparedScans:
     def read(self, case: str, config: TrainConfig) -> tuple[Volume, npt.NDArray[np.float32]]:
         """Return the grid of a scan without its voxels, and the prepared scan ``(C, D, H, W)``."""
         path = None
-        with contextlib.suppress(OSError):  # reading the scan below reports what is wrong
+        with contextlib.suppress(OSError):  # reading the scan below reports the error
             images = self._project.image_paths(case)
             path = cache_path(self._project.cache_folder, case, images, config)
         if path is not None and path in self._cached_grids:
             grid, shape = self._cached_grids[path]
-            with contextlib.suppress(ProjectError, OSError):  # deleted or damaged meanwhile
+            with contextlib.suppress(ProjectError, OSError):  # deleted or damaged in the meantime
                 prepared = read_image_array(path, mapped=False)
                 if prepared.shape == shape:
                     return grid, prepared

@@ -1,7 +1,7 @@
-"""Scans as the network sees them: resampled, normalized, cached as memory-mapped arrays.
+"""Preprocessing of scans: resampled, normalized, and cached as memory-mapped arrays.
 
-The cache is keyed by the file's place, size and time and by the plan, so that it can be deleted at
-any moment and is never stale. Labels are not cached: they change while a person works.
+The cache is keyed by path, size and time of the file and by the plan, so that it is never stale and
+can be deleted at any time. Labels are not cached, because they change during annotation.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from napari_dycon.errors import ProjectError
 from napari_dycon.io import scan_fingerprint
 from napari_dycon.io.volume import Volume, intensity_range
 
-RETRY_HINT = "Delete it (what is in the folder cache is made again), or start a new run."
+RETRY_HINT = "Delete it (files in the folder cache are regenerated), or start a new run."
 
 
 def compute_grid_shape(
     shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> tuple[int, int, int]:
-    """Voxels ``(D, H, W)`` of a volume resampled to the target spacing (mm)."""
+    """Compute the shape ``(D, H, W)`` of a volume resampled to the target spacing (mm)."""
     d, h, w = (
         n if abs(s - t) <= 0.01 * t else max(round(n * s / t), 1)
         for n, s, t in zip(shape, spacing, target, strict=True)
@@ -51,7 +51,7 @@ def resample(array: Array, shape: tuple[int, int, int], *, mode: str = "trilinea
 
 
 def normalize(array: Array, config: TrainConfig) -> npt.NDArray[np.float32]:
-    """Scale the intensities of ``(C, D, H, W)``, each channel of MRI by itself.
+    """Normalize the intensities of ``(C, D, H, W)``.
 
     "zscore" clips each channel to its 0.5 and 99.5 % quantiles, then sets mean 0 and deviation 1;
     "clip" clips to a fixed range and scales it to [-1, 1].
@@ -86,9 +86,8 @@ def prepare_label(
 ) -> npt.NDArray[np.uint8]:
     """Resample a label ``(D, H, W)`` to the planned grid.
 
-    On a coarser grid a voxel gets the value that most of the annotated voxels under it have, and
-    255 where none is annotated: nearest neighbors would lose every second of single annotated
-    slices.
+    On a coarser grid a voxel gets the most frequent value of the annotated voxels it covers, or 255
+    if none is annotated. Nearest-neighbor interpolation would lose single annotated slices.
     """
     assert config.preprocessing.spacing is not None
     shape = compute_grid_shape(volume.shape, volume.spacing_mm, config.preprocessing.spacing)
@@ -105,7 +104,7 @@ def prepare_label(
 
 
 def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: TrainConfig) -> Path:
-    """Name of a cached scan, different for every state of the files and every plan."""
+    """Return the path of a cached scan, different for every state of the files and every plan."""
     settings = [
         config.preprocessing.spacing,
         config.preprocessing.normalization,
@@ -115,7 +114,7 @@ def cache_path(folder: Path, case_id: str, images: Sequence[Path], config: Train
 
 
 def fingerprint_path(folder: Path, case_id: str, images: Sequence[Path]) -> Path:
-    """Name of what the plan knows of a scan, different for every state of the files."""
+    """Return the path of a scan's cached fingerprint, different for every state of the files."""
     return folder / f"{case_id}-{_digest(images, 'fingerprint')}.json"
 
 
@@ -125,15 +124,15 @@ def _digest(images: Sequence[Path], settings: object) -> str:
 
 
 def save_array(path: Path, array: Array) -> None:
-    """Write an ``.npy`` file whole or not at all."""
-    # Not those above it: a project that is gone must not begin anew, empty, in its place.
+    """Write an ``.npy`` file atomically."""
+    # Not its parents: a deleted project must not be recreated as an empty folder.
     ensure_dir(path.parent, existing_root=path.parent.parent)
     with atomic_write(path) as temporary:
         try:
             np.save(temporary, array, allow_pickle=False)
         except OSError as error:
-            if error.errno is None:  # numpy counts bytes where the disk is full
-                raise OSError("the file could not be written whole") from error
+            if error.errno is None:  # numpy reports a full disk without errno
+                raise OSError("the file could not be written completely") from error
             raise
 
 
@@ -148,25 +147,25 @@ def read_label_array(path: Path, *, mapped: bool = True) -> Array:
 
 
 def _read_array(path: Path, dimensions: int, kind: str, mapped: bool) -> Array:
-    """Read what ``save_array`` wrote; pickled objects in its place are refused, never loaded.
+    """Read an array of ``save_array``; pickled objects are rejected, never loaded.
 
-    A project that comes from elsewhere brings its cache along.
+    The cache is not trusted, since a project may come from elsewhere.
     """
-    if not path.exists():  # the folder is gone: nothing that a person should delete
-        raise FileNotFoundError(errno.ENOENT, "the prepared scans are gone", path.name)
+    if not path.exists():  # the folder is gone: there is nothing for the user to delete
+        raise FileNotFoundError(errno.ENOENT, "the prepared scans are missing", path.name)
     try:
         if not path.is_file():
-            raise ValueError("it is no file")
-        # Refuses Python objects, archives, and files shorter than their header says.
+            raise ValueError("it is not a file")
+        # Rejects Python objects, archives, and truncated files.
         array: Array = np.lib.format.open_memmap(path, mode="r")
-    except Exception as error:  # NumPy raises whatever parsing a header as Python meets
+    except Exception as error:  # noqa: BLE001 - NumPy parses headers as Python
         reason = str(error)[:200] or type(error).__name__
         raise ProjectError(
             f"{_describe_file(path)} cannot be read: {reason}. {RETRY_HINT}"
         ) from None
     if array.ndim != dimensions or array.dtype.kind != kind or min(array.shape) < 1:
         raise ProjectError(
-            f"{_describe_file(path)} holds {array.dtype} {array.shape}, which no run prepared. "
+            f"{_describe_file(path)} holds {array.dtype} {array.shape}, which no run has written. "
             f"{RETRY_HINT}"
         )
     return array if mapped else np.array(array)

@@ -1,4 +1,4 @@
-"""Where patches lie in their volumes, and the copying of voxels around a place."""
+"""Sampling of patch centers and cropping of volumes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ClassVoxels = tuple[int, Array]  # value of a class, some of its voxels (n, 3)
 
 
 def voxels_by_class(label: Array, max_voxels: int = 5_000) -> list[ClassVoxels]:
-    """Where each value of a label is: ``(value, voxels (n, 3))`` for every structure.
+    """List voxels of every structure in a label: ``(value, voxels (n, 3))``.
 
-    When parts are not annotated, one more entry of value -1 lists annotated background. Of large
-    structures random voxels are kept, ``most`` in all: a run may hold a thousand labels.
+    In a partly annotated label, a further entry of value -1 lists annotated background. A random
+    sample of at most ``max_voxels`` per structure is kept, since a run may have a thousand labels.
     """
     rng = np.random.default_rng(0)
     flat = np.asarray(label).reshape(-1)
@@ -43,7 +43,7 @@ def voxels_by_class(label: Array, max_voxels: int = 5_000) -> list[ClassVoxels]:
 def draw_center(
     rng: np.random.Generator, shape: Sequence[int], patch: Sequence[int]
 ) -> tuple[int, ...]:
-    """Center of a patch that lies inside the volume, evenly distributed."""
+    """Draw a uniformly distributed center of a patch inside the volume."""
     return tuple(
         int(rng.integers(p // 2, max(n - (p - p // 2), p // 2) + 1)) if n > p else n // 2
         for n, p in zip(shape, patch, strict=True)
@@ -51,7 +51,7 @@ def draw_center(
 
 
 def clamp_center(center: Array, shape: Sequence[int], patch: Sequence[int]) -> tuple[int, ...]:
-    """Nearest center whose patch lies inside the volume (or is centered on a smaller one)."""
+    """Move a center so that its patch is inside the volume (or centered on a smaller one)."""
     return tuple(
         int(np.clip(c, p // 2, n - (p - p // 2))) if n > p else n // 2
         for c, n, p in zip(center, shape, patch, strict=True)
@@ -61,8 +61,8 @@ def clamp_center(center: Array, shape: Sequence[int], patch: Sequence[int]) -> t
 def crop(volume: Any, center: Sequence[int], out: Any, fill: int | None) -> None:
     """Copy the voxels around ``center`` of ``(C, D, H, W)`` into ``out (C, d, h, w)``.
 
-    Outside the volume the nearest voxel is repeated, or ``fill`` is set. Both are arrays or both
-    are tensors of one device; only what lies inside is read.
+    Outside the volume the nearest voxel is repeated, or ``fill`` is set. Volume and output are both
+    arrays, or both tensors on one device; only voxels inside the crop are read.
     """
     source, inside = [slice(None)], [slice(None)]
     for c, size, n in zip(center, out.shape[1:], volume.shape[1:], strict=True):
@@ -78,7 +78,7 @@ def crop(volume: Any, center: Sequence[int], out: Any, fill: int | None) -> None
 
 
 def _repeat_edges(out: Any, inside: Sequence[slice]) -> None:
-    """Fill ``(C, d, h, w)`` around its inside: rows first, then slices of whole rows, ..."""
+    """Repeat the edges of the filled region of ``(C, d, h, w)``, one axis after another."""
     region = list(inside)
     for axis in (3, 2, 1):
         start, stop = inside[axis].start, inside[axis].stop

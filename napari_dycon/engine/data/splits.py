@@ -1,6 +1,6 @@
-"""Which cases a run learns from, frozen when it starts; no torch, so that reports can ask.
+"""Data split of a run into labeled, unlabeled and validation cases, fixed when it starts.
 
-Labeled and unlabeled training cases and validation cases never mix.
+The three sets are disjoint. Nothing here imports torch, so that reports can use it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 SPLIT_FILE = "split.json"
-MAX_SPLIT_BYTES = 2**24  # bytes of that file
+MAX_SPLIT_BYTES = 2**24  # of the file
 
 
 @dataclass(frozen=True)
 class CaseSplit:
-    """Ids of the cases of a run, and the values of its classes; frozen when the run starts."""
+    """Ids of the cases of a run, and the values of its classes; fixed when the run starts."""
 
     labeled: list[str]
     unlabeled: list[str]
@@ -34,12 +34,12 @@ class CaseSplit:
 
 
 def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
-    """Sort the cases: labeled, unlabeled (none for a supervised run), validation."""
+    """Split the cases into labeled, unlabeled (none for a supervised run) and validation."""
     labeled = [case.id for case in project.labeled_cases("train")]
     if not labeled:
         raise UserError(
-            "No case is labeled yet, and training needs at least one. Paint a label on a scan "
-            "in the window, or give label files with `napari-dycon new --labels DIR`."
+            "No case is labeled yet, but training needs at least one. Annotate a scan "
+            "in the window, or import label files with `napari-dycon new --labels DIR`."
         )
     uses_unlabeled = config.method != "supervised" and config.batch.unlabeled_size > 0
     unlabeled = [case.id for case in project.unlabeled_cases()] if uses_unlabeled else []
@@ -48,13 +48,13 @@ def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
 
 
 def save_case_split(state: Path, split: CaseSplit) -> None:
-    """Freeze the groups of a run in its state folder."""
+    """Save the data split of a run in its state folder."""
     ensure_dir(state, existing_root=state.parent)
     write_json(state / SPLIT_FILE, dataclasses.asdict(split))
 
 
 def load_case_split(state: Path) -> CaseSplit | None:
-    """Groups that a run was started with, from its state folder."""
+    """Load the data split of a run from its state folder; ``None`` if missing or invalid."""
     try:
         split = CaseSplit(**read_json(state / SPLIT_FILE, MAX_SPLIT_BYTES))
     except (OSError, ValueError, TypeError):
@@ -69,14 +69,14 @@ def load_case_split(state: Path) -> CaseSplit | None:
 
 
 def label_snapshot_path(state: Path, case: str) -> Path:
-    """Where the label lies that a run learns from."""
+    """Return the path of the copy of a label that a run trains on."""
     return state / "labels" / f"{case}.npy"
 
 
 def cases_trained_on(project: Project, run_id: str | None) -> set[str]:
-    """Cases whose labels a run learned from, itself or in the runs that it started from.
+    """Return the cases whose labels a run, or a run it was initialized from, was trained on.
 
-    Of a run that has not begun yet, all labeled cases of the training split count.
+    For a run that has not started yet, these are all labeled cases of the training split.
     """
     cases: set[str] = set()
     visited_runs: set[str] = set()
@@ -84,13 +84,13 @@ def cases_trained_on(project: Project, run_id: str | None) -> set[str]:
         visited_runs.add(run_id)
         try:
             run = project.runs.get(run_id)
-        except DyconError:  # deleted since
+        except DyconError:  # deleted in the meantime
             break
         labeled_ids = run.read_metrics().labeled
         split = load_case_split(run.state_folder)
         if labeled_ids is not None:
             cases |= set(labeled_ids)
-        elif split is not None:  # at work, or killed
+        elif split is not None:  # running, or killed
             cases |= {
                 case
                 for case in split.labeled

@@ -1,7 +1,7 @@
-"""Where the voxels of a run's prepared scans are read from: the disk, or the training device.
+"""Sources of the voxels of prepared scans: memory-mapped files, or the training device.
 
-Prepared scans are memory-mapped, so that a run of any size fits into memory. When all of them fit
-into a part of a GPU's free memory they move there, one a step, and cropping costs the host nothing.
+Scans are memory-mapped, so that a run of any size fits into memory. If all of them fit into a part
+of a GPU's free memory, they are moved there, one per step, and cropping takes no time on the host.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 from napari_dycon.engine.data.preprocessing import read_image_array, read_label_array
 from napari_dycon.engine.device import is_out_of_memory
 
-RESIDENT_FRACTION = 0.3  # of the free memory of a GPU
+RESIDENT_FRACTION = 0.3  # of the free GPU memory
 
 
 class Volumes(Protocol):
-    """Volumes by the path of their file, and memory for crops of them."""
+    """Volumes by path, and memory for crops of them."""
 
     def image(self, path: Path) -> Any:
         """Return a scan ``(C, D, H, W)``, an array or a tensor."""
@@ -33,20 +33,20 @@ class Volumes(Protocol):
         """Allocate a tensor for crops."""
 
     def view(self, tensor: Tensor) -> Any:
-        """Return what a crop of a volume is written to."""
+        """Return the view that a crop of a volume is written to."""
 
     def copy_to_tensor(self, values: npt.NDArray[Any]) -> Tensor:
-        """Copy a few numbers for the device."""
+        """Copy a small array for the device."""
 
 
 class MappedVolumes:
-    """Memory-mapped volumes; crops are copied into host memory, pinned if a GPU fetches them."""
+    """Memory-mapped volumes; crops are copied into host memory, optionally pinned."""
 
     def __init__(self, *, pin_memory: bool = False) -> None:
         self._pin_memory = pin_memory
 
     def image(self, path: Path) -> npt.NDArray[Any]:
-        """Open a scan; files are not kept open, of which systems allow few."""
+        """Open a scan; the file is not kept open, because systems limit open files."""
         return read_image_array(path)
 
     def label(self, path: Path) -> npt.NDArray[Any]:
@@ -62,7 +62,7 @@ class MappedVolumes:
         return tensor.numpy()
 
     def copy_to_tensor(self, values: npt.NDArray[Any]) -> Tensor:
-        """Copy numbers into host memory that a GPU can fetch."""
+        """Copy an array into host memory, optionally pinned."""
         tensor = self.empty(values.shape, torch.float32)
         tensor.copy_(torch.from_numpy(values))
         return tensor
@@ -71,8 +71,8 @@ class MappedVolumes:
 class ResidentVolumes:
     """Volumes kept on a device.
 
-    All memory is taken at once, and ``load_next`` copies one volume after another there; they can
-    be read when ``is_complete``.
+    All memory is allocated at once, and ``load_next`` copies one volume after another; they can be
+    read once ``is_complete``.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ResidentVolumes:
         return not self._missing
 
     def load_next(self) -> None:
-        """Copy one more volume to the device, without waiting for it."""
+        """Copy one more volume to the device asynchronously."""
         path, read = self._missing[-1]
         target = self._volumes[path]
         is_cuda = self._device.type == "cuda"
@@ -119,7 +119,7 @@ class ResidentVolumes:
         return tensor
 
     def copy_to_tensor(self, values: npt.NDArray[Any]) -> Tensor:
-        """Copy numbers to the device without waiting for it."""
+        """Copy an array to the device asynchronously."""
         return torch.from_numpy(values).to(self._device, non_blocking=True)
 
 
@@ -132,20 +132,20 @@ def _tensor_dtype(array: npt.NDArray[Any]) -> torch.dtype:
 def reserve_on_device(
     images: Sequence[Path], labels: Sequence[Path], device: torch.device
 ) -> ResidentVolumes | None:
-    """Memory of a GPU for all volumes of a run, if it has that to spare.
+    """Allocate GPU memory for all volumes of a run if enough is free, else return ``None``.
 
-    To be asked for after the first steps, when it is known what training takes.
+    To be called after the first steps, when the memory of training is known.
     """
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    # At its peak training has taken more than it holds now, and will again.
+    # The peak of training exceeds the memory it holds now, and will be reached again.
     free -= torch.cuda.max_memory_reserved(device) - torch.cuda.memory_reserved(device)
     if sum(path.stat().st_size for path in {*images, *labels}) > RESIDENT_FRACTION * free:
         return None
     try:
         return ResidentVolumes(images, labels, device)
     except RuntimeError as error:
-        if is_out_of_memory(error):  # other programs take memory as well
+        if is_out_of_memory(error):  # other programs use memory as well
             return None
         raise

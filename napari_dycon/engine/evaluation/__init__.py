@@ -1,1 +1,1 @@
-"""Comparing masks: overlap, distances, quality of uncertainty, and folders of predictions."""
+"""Evaluation: overlap, distances, quality of uncertainty, and folders of predictions."""

@@ -1,7 +1,7 @@
-"""Score a folder of predictions against a folder of references, ``NAME.nii.gz`` by name.
+"""Evaluation of a folder of predictions against references with the same file names.
 
-All pairs are read and checked before the first is scored, so that a wrong file is reported at
-once, and every case is scored on the same classes. Only one pair is in memory at a time.
+All pairs are read and checked before the first is scored, so that an invalid file is reported
+immediately and every case is scored on the same classes. Only one pair is in memory at a time.
 """
 
 from __future__ import annotations
@@ -49,21 +49,21 @@ def evaluate_folders(
 ) -> dict[str, Any]:
     """Score every prediction against the reference of the same name.
 
-    ``NAME_uncertainty.nii.gz`` beside a prediction is judged as well; it and
+    ``NAME_uncertainty.nii.gz`` beside a prediction is evaluated as well; it and
     ``NAME_disagreement.nii.gz`` are not predictions themselves.
 
     Parameters
     ----------
     predictions, references : folders of ``NAME.nii.gz`` or ``NAME.nii``, on the same grids
-    on_progress : called after each case with cases done, cases in all, and its name
+    on_progress : called after each case with cases done, total cases, and its name
     n_structures : number of classes the network predicts, without background, where some of them
         occur in no file; uncertainty maps are relative to it, and so is the calibration error
 
     Returns
     -------
     ``"cases"``: name to what ``evaluate_case`` returns; ``"summary"``: see ``summarize``;
-    ``"classes"``: all values but 0 in any of the files; ``"missing"``:
-    references without a prediction, not part of any mean; ``"warnings"``: sentences for people
+    ``"classes"``: all values except 0 in any of the files; ``"missing"``: references without a
+    prediction, not part of any mean; ``"warnings"``: sentences to show to the user
 
     Raises
     ------
@@ -120,7 +120,7 @@ def match_files(predictions: Path, references: Path) -> MatchedFiles:
         raise UserError(
             f"No prediction in {predictions} has a reference of the same name in {references}; "
             f"found for instance {_list_some(unmatched, 1)} and "
-            f"{_list_some(sorted(reference_paths), 1)}. Expected files named alike."
+            f"{_list_some(sorted(reference_paths), 1)}. Expected files with the same names."
         )
     warnings = []
     if unmatched:  # usual where only some scans have a reference mask
@@ -152,7 +152,7 @@ def evaluate_pairs(
 
 
 def _check_pairs(pairs: Pairs) -> tuple[Pairs, list[int]]:
-    """Read and check all pairs; return those that are annotated, and the classes in any of them."""
+    """Read and check all pairs; return the annotated ones and all classes in them."""
     classes: set[int] = set()
     annotated: Pairs = {}
     for name, paths in pairs.items():
@@ -181,20 +181,20 @@ def _evaluate_pair(
 
 
 def _read_pair(prediction: Path, reference: Path) -> tuple[LabelArray, LabelArray]:
-    """Prediction and reference (D, H, W), checked against each other."""
+    """Read prediction and reference (D, H, W) and check that they are on one grid."""
     truth = read_label(reference)
     mask = read_label(prediction, reference=truth)
     if (mask.array == UNANNOTATED).any():
         raise LabelError(
-            f"{prediction.name} holds the value 255, which stands for 'not annotated'; a "
-            "prediction is expected to name a class (0 to 254) in every voxel. If 255 is its "
-            "foreground, write it as the class's value, such as 1."
+            f"{prediction.name} contains the value 255, which means 'not annotated'; expected "
+            "a class (0 to 254) in every voxel of a prediction. If 255 is the foreground, "
+            "replace it by the value of the class, such as 1."
         )
     return mask.array, truth.array
 
 
 def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.float32] | None:
-    """The uncertainty map beside a prediction, checked; None when there is none."""
+    """Read and check the uncertainty map of a prediction; ``None`` if there is none."""
     name = scan_name(prediction)
     for extension in (".nii.gz", ".nii"):
         path = prediction.with_name(f"{name}_uncertainty{extension}")
@@ -205,21 +205,21 @@ def _read_uncertainty_map(prediction: Path, truth: Volume) -> npt.NDArray[np.flo
         if difference is not None:
             raise GeometryError(
                 f"{path.name} is not on the grid of its reference: {difference}. Predict again on "
-                "the scan that the reference was drawn on, or remove the map."
+                "the scan of the reference, or remove the map."
             )
         values = np.asarray(volume.array, np.float32)
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-3 and high <= 1.0 + 1e-3):  # also when NaN
             raise UserError(
-                f"{path.name} holds values from {low:g} to {high:g}; an uncertainty map is "
-                "expected to lie in [0, 1]. Remove it or predict again."
+                f"{path.name} holds values from {low:g} to {high:g}; expected an "
+                "uncertainty map with values in [0, 1]. Remove it or predict again."
             )
         return values
     return None
 
 
 def _find_label_files(folder: Path, kind: str) -> dict[str, Path]:
-    """Label files of a folder by case name."""
+    """Find the label files of a folder by case name."""
     if not folder.is_dir():
         raise UserError(
             f"The folder of {kind} {folder} does not exist or is not a folder. Check its name."
@@ -233,7 +233,7 @@ def _find_label_files(folder: Path, kind: str) -> dict[str, Path]:
             continue
         if name in paths:
             raise UserError(
-                f"{folder} holds both {paths[name].name} and {path.name}: one file a case is "
+                f"{folder} holds both {paths[name].name} and {path.name}: one file per case is "
                 "expected. Remove one of them."
             )
         paths[name] = path
@@ -249,6 +249,6 @@ def _pluralize(names: list[str], noun: str) -> str:
 
 
 def _list_some(names: list[str], max_items: int = 5) -> str:
-    """The first few names, and how many more."""
+    """List the first few names and the number of further ones."""
     rest = f" and {len(names) - max_items} more" if len(names) > max_items else ""
     return ", ".join(names[:max_items]) + rest

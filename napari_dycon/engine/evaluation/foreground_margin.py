@@ -1,6 +1,6 @@
-"""The band around what was predicted or drawn, and the score of a case in it; numpy alone.
+"""Foreground margin masks and the uncertainty score of a case.
 
-Over a whole image, countless easy background voxels would drown what matters.
+Scores over a whole image would be dominated by easy background voxels.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import numpy as np
 
 from napari_dycon.core.types import Array, Mask
 
-MARGIN_MM = (
-    3.0  # how far the band reaches beyond the foreground, at least one voxel along each axis
-)
+MARGIN_MM = 3.0  # width of the margin, at least one voxel along each axis
 
 
 def mean_foreground_uncertainty(
     prediction: Array, uncertainty: Array, spacing_mm: Sequence[float]
 ) -> float:
-    """Mean uncertainty in the band around what was predicted; needs no reference.
+    """Compute the mean uncertainty in the margin of the predicted foreground.
 
-    Where nothing was predicted it is the mean over the whole image.
+    If no foreground was predicted, it is the mean over the whole image.
     """
     foreground = prediction != 0
     region = dilate_mm(foreground, spacing_mm) if foreground.any() else np.ones_like(foreground)

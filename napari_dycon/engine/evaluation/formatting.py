@@ -1,4 +1,4 @@
-"""Measures of an evaluation as formatted text, for terminals and reports."""
+"""Evaluation metrics as formatted text, for terminals and reports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class MetricColumn(NamedTuple):
-    """A column of a table of measures; ``key`` as in the result of an evaluation."""
+    """A column of a table of metrics; ``key`` as in the result of an evaluation."""
 
     key: str
     title: str
@@ -30,13 +30,13 @@ UNCERTAINTY_DESCRIPTIONS = {
     "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
 }
 MISSED_NOTE = (
-    "A structure marked (missed) was not found at all, or found where there is none: its Dice is 0 "
-    "and its distances are the diagonal of the scan."
+    "A structure marked (missed) is in only one of prediction and reference: its Dice is 0 and its "
+    "distances are the diagonal of the scan."
 )
 
 
 def has_missed_structures(result: Mapping[str, Any]) -> bool:
-    """Whether a structure is marked as missed in any case."""
+    """Check whether a structure is marked as missed in any case."""
     return any(
         scores["missed"] for case in result["cases"].values() for scores in case["classes"].values()
     )
@@ -49,12 +49,12 @@ def format_evaluation_rows(
 
     Parameters
     ----------
-    result : what ``evaluate_folders`` returned
-    names : names of classes by their values; without one the value is written
+    result : result of ``evaluate_folders``
+    names : names of classes by their values; other classes are shown by value
 
     Returns
     -------
-    Cells in the order of ``CASE_COLUMNS`` and ``METRIC_COLUMNS``.
+    table cells in the order of ``CASE_COLUMNS`` and ``METRIC_COLUMNS``
     """
     names = names or {}
     rows = []
@@ -69,7 +69,7 @@ def format_evaluation_rows(
 
 
 def describe_uncertainty(summary: Mapping[str, Any]) -> list[str]:
-    """Describe how good the uncertainty maps were, one line for each measure."""
+    """Describe the quality of the uncertainty maps, one line per metric."""
     measures = summary.get("uncertainty") or {}
     return [
         f"{text}: {measures[key]:.3f}"

@@ -1,4 +1,4 @@
-"""A label beside a prediction: how far they agree, how large they are, where they part."""
+"""Comparison of a label with a prediction: Dice, volumes, and a map of differences."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 
 from napari_dycon.core.types import UNANNOTATED, LabelArray
 
-ADDED, MISSED, OTHER_STRUCTURE = 1, 2, 3  # values of a difference
+ADDED, MISSED, OTHER_STRUCTURE = 1, 2, 3  # values of a difference map
 
 
 @dataclass(frozen=True)
 class StructureComparison:
-    """One structure; volumes in ml, ``dice`` over annotated voxels or ``None`` without any."""
+    """One structure: volumes in ml, and Dice over annotated voxels, ``None`` without any."""
 
     value: int
     label_ml: float | None
@@ -28,9 +28,9 @@ def compare_structures(
     values: Sequence[int],
     spacing_mm: Sequence[float],
 ) -> list[StructureComparison]:
-    """Compare structure by structure.
+    """Compare label and prediction structure by structure.
 
-    A label's volume is that of its painted voxels, also where only some slices are annotated.
+    A label's volume is that of its labeled voxels, even if only some slices are annotated.
     """
     voxel_ml = float(np.prod(spacing_mm)) / 1000.0
     label_counts = np.bincount(label.reshape(-1), minlength=256)
@@ -56,10 +56,9 @@ def compare_structures(
 
 
 def difference_map(label: LabelArray, prediction: LabelArray) -> LabelArray:
-    """Where they part: ``ADDED`` by the prediction, ``MISSED`` by it, or ``OTHER_STRUCTURE``
-    structure.
+    """Mark differences: ``ADDED`` or ``MISSED`` by the prediction, or ``OTHER_STRUCTURE``.
 
-    Where nobody annotated, only what the prediction adds counts.
+    In unannotated voxels, only structures that the prediction adds are marked.
     """
     result = np.zeros(label.shape, np.uint8)
     is_labeled = (label != 0) & (label != UNANNOTATED)

@@ -1,6 +1,6 @@
-"""How good a prediction is: overlap, surface distances, volumes, and its uncertainty.
+"""Segmentation metrics: overlap, surface distances, volumes, and quality of uncertainty.
 
-Notable: nothing is ever NaN or silently left out of a mean. A structure that is in only one of
+No metric is NaN, and none is silently left out of a mean. A structure that is in only one of
 prediction and reference scores Dice 0 and the image's diagonal as its distances; one that is in
 neither scores Dice 1 and distance 0. Voxels whose reference is 255, "not annotated", do not count.
 """
@@ -27,7 +27,7 @@ UNCERTAINTY_METRICS = ("auroc", "auroc_foreground", "ece", "aurc", "error_rate")
 
 @dataclass(frozen=True)
 class StructureScores:
-    """How well one structure was segmented, over annotated voxels only.
+    """Metrics of one structure over annotated voxels.
 
     Attributes
     ----------
@@ -47,7 +47,7 @@ class StructureScores:
 
 
 def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) -> dict[int, float]:
-    """Dice of each class, 1 where both are empty; for validation during training.
+    """Compute Dice of each class, 1 where both are empty; for validation during training.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def dice_per_class(prediction: Array, reference: Array, classes: Sequence[int]) 
 
     Returns
     -------
-    dice of each class; empty when no voxel of the reference is annotated
+    Dice of each class; empty if no voxel of the reference is annotated
     """
     annotation_mask = _annotation_mask(prediction, reference)
     if not annotation_mask.any():
@@ -89,8 +89,8 @@ def evaluate_case(
     uncertainty : (D, H, W) in [0, 1], entropy of the prediction divided by log(number of classes)
     confidence : (D, H, W) in [0, 1], probability of the predicted class; without it the
         calibration error comes from ``uncertainty``, see ``confidence_from_entropy``
-    n_classes : of the network, with background, by whose logarithm the entropy was divided; without
-        it as many as there are to score
+    n_classes : number of classes of the network, with background, by whose logarithm the entropy
+        was divided; the number of scored classes by default
 
     Returns
     -------
@@ -110,8 +110,8 @@ def evaluate_case(
         raise LabelError("There is no class to score: references and predictions are all 0.")
     if not annotation_mask.any():
         raise LabelError(
-            "The reference has no annotated voxel (all are 255). Score against a reference that "
-            "somebody has drawn."
+            "The reference has no annotated voxel (all are 255). Choose a reference with "
+            "annotated voxels."
         )
     structures = {
         int(value): score_structure(
@@ -145,15 +145,15 @@ def evaluate_case(
 
 
 def summarize(cases: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and deviation over cases of what :func:`evaluate_case` returned.
+    """Compute mean and standard deviation of :func:`evaluate_case` results over cases.
 
     Returns
     -------
-    ``"cases"``: how many; ``"mean_dice"`` and ``"sd_dice"`` over cases of the mean over classes;
-    ``"classes"``: for each class, ``{"mean", "sd"}`` of each measure and ``missed``, in how many
-    cases; with uncertainty maps ``"uncertainty"``: means of its measures over the cases where
-    they are defined, and ``rank_correlation``, Spearman's between score and 1 - mean Dice (None
-    with fewer than three cases or when either is constant). Deviations are those of a sample.
+    ``"cases"``: their number; ``"mean_dice"`` and ``"sd_dice"`` over cases of the mean over
+    classes; ``"classes"``: for each class, ``{"mean", "sd"}`` of each metric and ``missed``, the
+    number of cases; with uncertainty maps ``"uncertainty"``: means of its metrics over the cases
+    where they are defined, and ``rank_correlation``, Spearman's between score and 1 - mean Dice
+    (None with fewer than three cases or if either is constant). Deviations are sample deviations.
     """
     if not cases:
         return {"cases": 0, "mean_dice": None, "sd_dice": None, "classes": {}}
@@ -222,7 +222,7 @@ def score_structure(
 
 
 def _dice_and_jaccard(predicted_mask: Mask, reference_mask: Mask) -> tuple[float, float]:
-    """Dice and Jaccard; both 1 when both masks are empty."""
+    """Compute Dice and Jaccard; both 1 if both masks are empty."""
     common, total = (
         int((predicted_mask & reference_mask).sum()),
         int(predicted_mask.sum()) + int(reference_mask.sum()),
@@ -235,8 +235,8 @@ def _dice_and_jaccard(predicted_mask: Mask, reference_mask: Mask) -> tuple[float
 def _surface_distances(
     predicted_mask: Mask, reference_mask: Mask, spacing_mm: Sequence[float]
 ) -> tuple[float, float]:
-    """HD95 and symmetric mean surface distance in mm of two masks that are not empty."""
-    # MONAI takes its surface distances from SciPy; only scoring surfaces should need it.
+    """Compute HD95 and symmetric mean surface distance in mm of two non-empty masks."""
+    # Imported here because MONAI is slow to import and only surface distances need it.
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
     from monai.metrics.surface_distance import compute_average_surface_distance
 
@@ -249,7 +249,7 @@ def _surface_distances(
     ]
     spacing = [float(s) for s in spacing_mm]
     with warnings.catch_warnings():
-        # MONAI 1.6 passes an argument of its own that it has deprecated.
+        # MONAI 1.6 internally passes an argument that it has deprecated.
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
         hd95 = compute_hausdorff_distance(
             pair[0], pair[1], include_background=True, percentile=95, spacing=spacing
@@ -268,6 +268,6 @@ def _annotation_mask(prediction: Array, reference: Array) -> Mask:
 def _check_same_shape(array: Array, reference: Array, name: str) -> None:
     if array.shape != reference.shape or reference.ndim != 3:
         raise GeometryError(
-            f"The {name} has shape {array.shape} and the reference {reference.shape}; both must "
-            "be the same (D, H, W). Predict on the scan that the reference was drawn on."
+            f"The {name} has shape {array.shape} and the reference {reference.shape}; expected "
+            "the same (D, H, W). Predict on the scan of the reference."
         )

@@ -1,10 +1,10 @@
-"""How far an uncertainty map can be trusted: does it point at errors, and is it calibrated?
+"""Quality of uncertainty maps: error detection, calibration and risk-coverage.
 
-Calibration and coverage are measured in the foreground margin: foreground of prediction or
-reference, dilated by a few millimeters, since easy background voxels would make any map look
-excellent there. Whether a map points at errors is measured twice: over the whole image, as usually
-reported, and in the margin, where it is harder. Ties count as half, as in any rank statistic, so a
-constant map has AUROC 0.5 and no order of voxels changes a result.
+Calibration and coverage are measured in the foreground margin (foreground of prediction or
+reference, dilated by a few millimeters), since easy background voxels would make any map look
+excellent. Error detection is measured over the whole image, as usually reported, and in the margin,
+where it is harder. Ties count as half, as in any rank statistic, so that a constant map has AUROC
+0.5 and results do not depend on the order of voxels.
 """
 
 from __future__ import annotations
@@ -35,29 +35,28 @@ def evaluate_uncertainty(
     spacing_mm: Sequence[float],
     n_classes: int,
 ) -> dict[str, Any]:
-    """Measure the map of one case over its annotated voxels; all but ``auroc`` in the margin.
+    """Evaluate the map of one case over its annotated voxels; all but ``auroc`` in the margin.
 
     Parameters
     ----------
     prediction, reference : integers (D, H, W)
-    annotation_mask : (D, H, W), which voxels are annotated
+    annotation_mask : (D, H, W), true in annotated voxels
     uncertainty, confidence : (D, H, W) in [0, 1]; without a confidence map it is derived
     n_classes : with background
 
     Returns
     -------
-    ``auroc``: probability that a wrong voxel is more uncertain than a right one, None unless
+    ``auroc``: probability that a wrong voxel is more uncertain than a correct one, None unless
     there are both; ``auroc_foreground``: the same in the margin; ``ece``: expected calibration
-    error;
-    ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: share of wrong voxels,
-    which is also the AURC of an uninformative map; ``foreground_voxels``; ``confidence_from``:
-    "map" or "entropy".
+    error; ``aurc``: area under the risk-coverage curve, 0 is best; ``error_rate``: fraction of
+    wrong voxels, which is also the AURC of an uninformative map; ``foreground_voxels``;
+    ``confidence_from``: "map" or "entropy".
     """
     margin = (
         dilate_mm((prediction != 0) | ((reference != 0) & annotation_mask), spacing_mm)
         & annotation_mask
     )
-    if not margin.any():  # nothing there and nothing found: the whole image is judged
+    if not margin.any():  # no foreground in either: evaluate the whole image
         margin = annotation_mask
     errors = prediction != reference
     margin_errors = errors[margin]
@@ -78,12 +77,12 @@ def evaluate_uncertainty(
 
 
 def confidence_from_entropy(uncertainty: Array, n_classes: int) -> Values:
-    """Probability of the predicted class, from the entropy divided by log(n_classes).
+    """Derive the probability of the predicted class from the normalized entropy.
 
-    Exact for two classes, where entropy and largest probability determine each other. With more
-    it assumes the likeliest distribution, two classes sharing all the probability, and beyond
-    log 2 nats, which two classes cannot reach, exp(-H): exact for k equally likely classes and
-    never more than the true value.
+    The entropy is divided by log(n_classes). Exact for two classes, where entropy and largest
+    probability determine each other. With more classes, two classes are assumed to share all the
+    probability; beyond log 2 nats, which two classes cannot reach, it is exp(-H), which is exact
+    for k equally likely classes and never more than the true value.
     """
     entropy = np.clip(np.asarray(uncertainty, np.float64), 0.0, 1.0) * math.log(n_classes)
     # Binary entropy has no inverse in closed form: interpolate it on a grid that is fine near 1.
@@ -95,12 +94,12 @@ def confidence_from_entropy(uncertainty: Array, n_classes: int) -> Values:
 
 
 def auroc(score: Values, is_positive: Mask) -> float | None:
-    """Area under the ROC curve, ties counted half; None without both kinds.
+    """Compute the area under the ROC curve, ties counted half; ``None`` without both kinds.
 
     Parameters
     ----------
     score, is_positive : (N,); above a million voxels, scores in [0, 1] are rounded to 65,536
-        levels, which sorting a whole scan would not be worth
+        levels, which is much faster than sorting a whole scan
     """
     if len(score) > MAX_SORTED_VOXELS:
         return _auroc_from_histogram(score, is_positive)
@@ -114,7 +113,7 @@ def auroc(score: Values, is_positive: Mask) -> float | None:
 
 
 def _auroc_from_histogram(score: Values, is_positive: Mask) -> float | None:
-    """AUROC of scores in [0, 1] from counts of each rounded score."""
+    """Compute the AUROC of scores in [0, 1] from counts of each rounded score."""
     level = np.round(np.clip(score, 0.0, 1.0) * 65_535).astype(np.uint16)
     positive_counts = np.bincount(level[is_positive], minlength=65_536).astype(np.float64)
     negative_counts = np.bincount(level[~is_positive], minlength=65_536).astype(np.float64)
@@ -129,7 +128,7 @@ def _auroc_from_histogram(score: Values, is_positive: Mask) -> float | None:
 def expected_calibration_error(
     confidence: Values, is_correct: Mask, n_bins: int = N_CALIBRATION_BINS
 ) -> float:
-    """Expected calibration error: Σ over equal bins of (n_b / N) · |accuracy_b - confidence_b|.
+    """Compute Σ over equal bins of (n_b / N) · |accuracy_b - confidence_b|.
 
     Parameters
     ----------
@@ -141,7 +140,9 @@ def expected_calibration_error(
 
 
 def aurc(score: Values, is_error: Mask) -> float:
-    """Mean over k of the error rate among the k most certain voxels; expected value over ties.
+    """Compute the mean over k of the error rate among the k most certain voxels.
+
+    Ties count with the expected value over their orders.
 
     Parameters
     ----------
@@ -155,7 +156,7 @@ def aurc(score: Values, is_error: Mask) -> float:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Rank correlation with average ranks; None below three pairs or if either is constant."""
+    """Compute Spearman's rank correlation; ``None`` below three pairs or if either is constant."""
     if len(a) < 3 or len(set(a)) < 2 or len(set(b)) < 2:
         return None
     return float(spearmanr(a, b).statistic)

@@ -1,2 +1,1 @@
-"""Prediction: sliding windows, the ensemble of student and teacher, uncertainty, calibration and
-embeddings of scans."""
+"""Prediction: sliding windows, ensemble, uncertainty, calibration and embeddings."""

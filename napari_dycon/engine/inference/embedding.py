@@ -1,8 +1,8 @@
-"""What a scan looks like to the network: one vector a scan, to tell alike from unlike scans.
+"""Scan-level embeddings for case selection: one vector per scan.
 
-The bottleneck's channels of the teacher, averaged over the scan and over what it predicts as
-foreground. Two scans are alike when their vectors lie close (see ``suggestions.py``). They come
-from the windows of a prediction, so that they cost next to nothing there.
+The teacher's bottleneck channels, averaged over the scan and over the predicted foreground. Similar
+scans have close vectors (``application/active_learning.py``). They are computed from the windows of
+a prediction, at almost no cost.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from napari_dycon.engine.losses.feature_grid import block_mean
 
 
 class FeatureSum:
-    """Sums of the bottleneck's features over the windows of a scan."""
+    """Sums of bottleneck features over the windows of a scan."""
 
     def __init__(self) -> None:
         self._foreground_sum: Tensor | None = None
@@ -65,7 +65,7 @@ class FeatureSum:
         self._n_locations += n_locations
 
     def to_vector(self) -> list[float]:
-        """Twice as many values as the bottleneck has channels; none without a window."""
+        """Return twice as many values as the bottleneck has channels; empty without a window."""
         if self._foreground_sum is None or self._total_sum is None:
             return []
         vector = torch.cat(

@@ -1,7 +1,7 @@
-"""Read, compute and write items one after the other, with reading and writing in the background.
+"""Three-stage pipeline: items are read, computed and written concurrently.
 
-While an item is computed in the caller's thread, the next one is read and the one before is written
-in a thread each. Only one item is in each of the three stages, so that memory stays bounded.
+While an item is computed in the caller's thread, the next one is read and the previous one is
+written in background threads. Each stage holds one item at a time, which bounds memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ComputingItem(Generic[Item]):
 
 @dataclass(frozen=True)
 class WrittenItem(Generic[Item, Result]):
-    """An item was computed and what came of it is written."""
+    """An item was computed and its result is written."""
 
     item: Item
     result: Result
@@ -76,7 +76,7 @@ def run_pipeline(
             stage = "read"
             try:
                 loaded = current_read.result()
-            except Exception as caught:
+            except Exception as caught:  # noqa: BLE001
                 error = caught
             del current_read  # which holds what was read
             if was_read_ahead and error is not None and is_out_of_memory(error):
@@ -87,7 +87,7 @@ def run_pipeline(
                     pending_write = None
                 try:
                     loaded = reader.submit(read, item).result()
-                except Exception as caught:
+                except Exception as caught:  # noqa: BLE001
                     error = caught
             if pending_write is not None and (error is not None or pending_write[2].done()):
                 yield _await_write(*pending_write)
@@ -100,7 +100,7 @@ def run_pipeline(
                 stage = "compute"
                 try:
                     result = compute(item, loaded)
-                except Exception as caught:
+                except Exception as caught:  # noqa: BLE001
                     error = caught
                 del loaded
             if pending_write is not None:
@@ -124,6 +124,6 @@ def _await_write(
 ) -> WrittenItem[Item, Result] | FailedItem[Item]:
     try:
         write_future.result()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         return FailedItem(item, error, "write")
     return WrittenItem(item, result)

@@ -1,7 +1,7 @@
-"""Sliding-window prediction: masks with uncertainty and disagreement, on the scan's own grid.
+"""Sliding-window prediction of masks, uncertainty and disagreement, on the scan's own grid.
 
-Student and teacher each see the scan, in two sizes; their mean is the prediction, its entropy the
-uncertainty, and how far they part the disagreement.
+The ensemble consists of student and teacher at several test-time scales. Its mean is the
+prediction, the entropy of the mean the uncertainty, and the mutual information the disagreement.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from napari_dycon.engine.memory import get_free_bytes, retry_with_less_memory
 from napari_dycon.engine.network import SegmentationNetwork
 from napari_dycon.io.volume import Volume
 
-MAX_ATLAS_VOXELS = 2**24  # voxels of a scan that labeled ones are deformed into
-# Ways to predict a scan, from the fastest to the one that takes the least memory: the side of a
-# window, as a share of the usual one, and whether windows are stitched on the device.
+MAX_ATLAS_VOXELS = 2**24  # of a scan for atlas fusion
+# Ways to predict a scan, from the fastest to the one with the least memory: side of a window as a
+# fraction of the usual one, and whether windows are stitched on the device.
 ATTEMPTS = ((1.0, True), (1.0, False), (0.75, False), (0.5, False))
 CPU = torch.device("cpu")
-TEACHER_INDEX = 1  # of the sizes at prediction, the first that the teacher sees
-MAX_BATCH_VOXELS = 2**22  # of the windows that a GPU computes at once
+TEACHER_INDEX = 1  # index of the first test-time scale that the teacher predicts
+MAX_BATCH_VOXELS = 2**22  # of the windows in a batch on a GPU
 
 
 @dataclass(frozen=True)
 class Prediction:
     """Canonical arrays ``(D, H, W)`` of one scan: uint8 mask, float32 maps in [0, 1].
 
-    ``features`` tell what the scan looks like to the network, see ``features.py``.
+    ``features`` is the embedding of the scan, see ``embedding.py``.
     """
 
     mask: npt.NDArray[np.uint8]
@@ -65,17 +65,20 @@ def predict_volume(
 ) -> Prediction:
     """Predict one scan with networks that are already on ``device``.
 
-    Where memory does not suffice for the outputs of the whole scan, it is predicted slab by slab,
-    by the networks alone.
+    If memory does not suffice for the outputs of the whole scan, it is predicted in slabs, without
+    atlas fusion.
 
-    ``quick`` takes no voters and no mirrored views: faster, a little less accurate. ``but`` is the
-    scan's own case, whose label is not asked. ``prepared`` is the scan as the network sees it,
-    where that is known: then only the volume's grid is used.
+    Parameters
+    ----------
+    fast : skip atlas fusion and flipped views: faster, slightly less accurate
+    exclude_case : the scan's own case, which is not used as an atlas
+    prepared_image : the preprocessed scan (C, D, H, W), if available; then only the volume's grid
+        is used
 
     Raises
     ------
     MemoryError
-        The scan is too large even for that.
+        The scan is too large even for slabs.
     """
     image = prepare_image(volume, model.config) if prepared_image is None else prepared_image
     shape, config = volume.shape, model.config
@@ -153,18 +156,18 @@ def predict_members(
     maps_device: torch.device = CPU,
     features: FeatureSum | None = None,
 ) -> Iterator[Tensor]:
-    """Softmax outputs ``(classes, *shape)`` of all members, one by one.
+    """Yield the softmax outputs ``(classes, *shape)`` of the ensemble members.
 
-    Student and teacher take turns over the sizes ``test_scales``: at the end of a run the two
-    hardly differ, so that another size tells more than another network. When asked for and not
-    ``quick``, each also sees the scan mirrored.
+    Student and teacher alternate over the scales ``inference.tta_scales``: at the end of a run the
+    two hardly differ, so that another scale adds more than another network. If enabled and not
+    ``fast``, each also predicts the scan flipped.
 
     Parameters
     ----------
-    prepared : (C, D, H, W)
-    shape : of the scan's own grid
-    maps_device : where the outputs are given
-    features : given what the teacher sees, once
+    prepared_image : (C, D, H, W)
+    shape : shape of the scan's own grid
+    maps_device : device of the outputs
+    features : the teacher's features are added to it, once
     """
     image = torch.from_numpy(prepared_image)
     mirrors = (False, True) if model.config.inference.tta_flip_left_right and not fast else (False,)
@@ -177,7 +180,7 @@ def predict_members(
         if is_mirrored:
             view = view.flip(LEFT_RIGHT_AXIS + 1)
         member_features = features if number == TEACHER_INDEX and not is_mirrored else None
-        # Rather maps on the CPU than smaller windows, which norms suffer from.
+        # Maps on the CPU are preferred to smaller windows, which affect normalization layers.
         attempts = ATTEMPTS if maps_device.type == "cpu" else ATTEMPTS[:2]
         member = predict_probabilities(
             network, model, view, device, dtype, member_features, attempts
@@ -196,10 +199,10 @@ def predict_with_atlases(
     *,
     exclude_case: str | None = None,
 ) -> Tensor | None:
-    """Shares ``(classes, *shape)`` of what the model's voters say of a prepared scan, if any.
+    """Compute atlas probabilities ``(classes, *shape)`` of a prepared scan; ``None`` without any.
 
-    Where a GPU's memory does not suffice for them the CPU computes them, and where that of the
-    computer does not, networks predict alone.
+    If a GPU's memory does not suffice, they are computed on the CPU; if the computer's memory does
+    not suffice either, the result is ``None``.
     """
     if not model.atlases or prepared_image[0].size > MAX_ATLAS_VOXELS:
         return None
@@ -226,7 +229,7 @@ def _resize(array: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _has_multiple_locations(model: TrainedModel, attempt: tuple[float, bool]) -> bool:
-    """Whether windows have more than one cell at the bottleneck, which most norms need."""
+    """Check that windows have more than one bottleneck location, which most norms need."""
     assert model.config.batch.patch_size is not None
     longest = int(max(model.config.batch.patch_size) * attempt[0] * model.window_side)
     return model.config.network.norm == "group" or longest > model.config.network.stride
@@ -235,7 +238,7 @@ def _has_multiple_locations(model: TrainedModel, attempt: tuple[float, bool]) ->
 def extract_features(
     model: TrainedModel, image: npt.NDArray[np.float32], device: torch.device, dtype: torch.dtype
 ) -> list[float]:
-    """Features of a prepared scan ``(C, D, H, W)`` as a prediction has them (``features.py``)."""
+    """Compute the embedding of a prepared scan ``(C, D, H, W)`` as in a prediction."""
     features = FeatureSum()
     view = torch.from_numpy(np.array(image, dtype=np.float32))
     scale = model.config.inference.tta_scales[TEACHER_INDEX]
@@ -254,15 +257,15 @@ def predict_probabilities(
     features: FeatureSum | None = None,
     attempts: Sequence[tuple[float, bool]] = ATTEMPTS,
 ) -> Tensor:
-    """Softmax output ``(classes, D, H, W)`` of one of a model's networks.
+    """Compute the softmax output ``(classes, D, H, W)`` of one of a model's networks.
 
-    Where memory runs out, it is tried again in smaller windows, stitched on the CPU.
+    If memory runs out, it is retried with smaller windows, stitched on the CPU.
 
     Parameters
     ----------
     image : (C, D, H, W), prepared
-    attempts : ways to do so, as ``ATTEMPTS``
-    features : given what the network's bottleneck holds in all windows
+    features : the bottleneck features of all windows are added to it
+    attempts : ways to predict, as ``ATTEMPTS``
     """
     patch = model.config.batch.patch_size
     assert patch is not None
@@ -272,7 +275,7 @@ def predict_probabilities(
         model.config.network.norm == "instance"
         and max(image.shape[1:]) <= model.config.network.stride
     ):
-        # Of a single cell at the bottleneck instance norm would leave nothing.
+        # Instance norm would turn a single location at the bottleneck into zeros.
         pad = (0, model.config.network.stride + 1 - width, 0, 0, 0, 0)
         image = F.pad(image[None], pad, mode="replicate")[0]
     attempts = [a for a in attempts if _has_multiple_locations(model, a)] or attempts[:1]

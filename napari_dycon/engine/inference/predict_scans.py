@@ -1,6 +1,6 @@
-"""Scans of a project or of a folder predicted one after the other, and their files written.
+"""Prediction of several scans of a project or a folder, and writing of their files.
 
-The next scan is read and the one before is written while one is predicted (``pipeline.py``).
+While a scan is predicted, the next one is read and the previous one is written (``pipeline.py``).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 PREPARATION_COPIES = 3  # float32 arrays of a scan at once while it is resampled and normalized
-READ_AHEAD_COPIES = 8  # prepared scans that memory has to have room for, to read the next one ahead
+READ_AHEAD_COPIES = 8  # free memory required to read the next scan ahead, in prepared scans
 
 OnError = Callable[[str, Exception], None]
 T = TypeVar("T")
@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class PreparedScan:
-    """A scan as the network sees it ``(C, D, H, W)``, and its own grid without the voxels."""
+    """A preprocessed scan ``(C, D, H, W)``, and its own grid without the voxels."""
 
     grid: Volume
     image: npt.NDArray[np.float32]
@@ -71,17 +71,17 @@ def predict_cases(
     on_error: OnError | None = None,
     on_labeled_error: OnError | None = None,
 ) -> Iterator[Event]:
-    """Predict cases of a project into ``predictions/RUN``; yields one event a case.
+    """Predict cases of a project into ``predictions/RUN``; yields one event per case.
 
-    What is known of each scan is written beside it, and also for labeled scans, to which those to
-    label next are compared.
+    Metadata of each scan is written as well, also for labeled scans, with which candidates for
+    annotation are compared.
 
     Parameters
     ----------
-    progress : counts the cases, and is told in an event before each
-    on_error : given a case that cannot be predicted; the others go on. It raises what concerns
-        them all. By default every error is raised
-    on_labeled_error : the same, of labeled scans that are only looked at
+    progress : counts the cases; an event is yielded before each
+    on_error : called with a case that cannot be predicted, after which the others continue; it may
+        raise errors that affect all cases. By default every error is raised
+    on_labeled_error : the same for labeled scans, of which only features are computed
     """
 
     def read(case: str) -> PreparedScan:
@@ -117,14 +117,14 @@ def _write_labeled_features(
     dtype: torch.dtype,
     on_error: OnError | None,
 ) -> None:
-    """Write the features of labeled scans down, of which that was not done."""
+    """Compute and write missing features of labeled scans."""
     case_metadata = {
         case.id: project.predictions.read_metadata(run_id, case.id)
         for case in project.labeled_cases("train")
     }
 
     def read(case: str) -> npt.NDArray[np.float32]:
-        with contextlib.suppress(ProjectError, OSError):  # there is none, or a damaged one
+        with contextlib.suppress(ProjectError, OSError):  # missing or damaged
             path = cache_path(project.cache_folder, case, project.image_paths(case), model.config)
             cached = read_image_array(path, mapped=False)
             if len(cached) == model.channels:
@@ -158,11 +158,11 @@ def predict_files(
 ) -> Iterator[Event]:
     """Predict scans that belong to no project: ``NAME.nii.gz``, ``NAME_uncertainty.nii.gz``, ...
 
-    The folder is made with the first prediction.
+    The folder is created with the first prediction.
 
     Parameters
     ----------
-    note : told what had to be decided to read a scan
+    on_note : called with notes on how a scan was read
     progress, on_error : as in ``predict_cases``
     """
 
@@ -177,7 +177,7 @@ def predict_files(
 
     def write(scan: Scan, grid: Volume, result: Prediction) -> None:
         ensure_dir(out_folder)
-        suffixes = ("_uncertainty", "_disagreement", "")  # the mask last: its maps are there then
+        suffixes = ("_uncertainty", "_disagreement", "")  # the mask last, when its maps exist
         with atomic_write_many(
             [out_folder / f"{scan.name}{kind}.nii.gz" for kind in suffixes]
         ) as files:
@@ -192,14 +192,14 @@ def predict_files(
 
 
 def prepare_scan(volume: Volume, model: TrainedModel, name: str) -> PreparedScan:
-    """Prepare a scan for the network of a run, and let go of its voxels.
+    """Preprocess a scan for the network of a run, and release its voxels.
 
     Raises
     ------
     UserError
-        It has another number of channels than the network was trained on.
+        Its number of channels differs from that of the network.
     MemoryError
-        It is too large to be prepared.
+        It is too large to be preprocessed.
     """
     check_channels(volume, model, name)
     assert model.config.preprocessing.spacing is not None
@@ -223,8 +223,7 @@ def _predict_scans(
     progress: PredictionProgress | None,
     on_error: OnError | None,
 ) -> Iterator[Event]:
-    """Predict scans while the next one is read and the one before is written."""
-
+    """Predict scans while the next one is read and the previous one is written."""
     reports_progress = progress is not None
     progress = progress or PredictionProgress(len(items))
 
@@ -259,7 +258,7 @@ def _predict_scans(
 
 
 def _has_memory_for_next(image: npt.NDArray[np.float32]) -> bool:
-    """Whether memory has room for another scan like this one, beside the prediction of it."""
+    """Check whether memory suffices to read another scan of this size during prediction."""
     available_bytes = get_free_bytes(torch.device("cpu"))
     return available_bytes is None or READ_AHEAD_COPIES * image.nbytes < available_bytes
 
@@ -271,7 +270,7 @@ def _raise_or_report(case: str, error: Exception, on_error: OnError | None) -> N
 
 
 def check_channels(volume: Volume, model: TrainedModel, name: str) -> None:
-    """Refuse a scan that has another number of channels than the network was trained on."""
+    """Reject a scan whose number of channels differs from that of the network."""
     if volume.channels != model.channels:
         raise UserError(
             f"{name} has {volume.channels} channel(s), but this run was trained on "

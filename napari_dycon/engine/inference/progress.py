@@ -1,4 +1,4 @@
-"""How far a prediction of many scans is, counting the templates that precede them."""
+"""Progress of a prediction of several scans, including the templates before them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from napari_dycon.project.runs.events import PredictingEvent
 
 
 class PredictionProgress:
-    """Counts the scans that are predicted, and estimates the time that is left.
+    """Counter of predicted scans, with an estimate of the remaining time.
 
     Parameters
     ----------
-    total : scans to predict, templates not among them
+    total : scans to predict, without templates
     """
 
     def __init__(self, total: int) -> None:
@@ -21,11 +21,11 @@ class PredictionProgress:
         self._start_time = time.monotonic()
 
     def add(self, count: int) -> None:
-        """Count more scans to predict; fewer, where negative."""
+        """Add to the number of scans to predict; may be negative."""
         self.total += count
 
     def start(self, case: str) -> PredictingEvent:
-        """Return the event that tells that a case is predicted next."""
+        """Return the event that announces the next case."""
         elapsed = time.monotonic() - self._start_time
         time_per_scan = elapsed / self.n_finished if self.n_finished else None
         remaining_s = None
@@ -36,5 +36,5 @@ class PredictionProgress:
         )
 
     def finish(self) -> None:
-        """Count one more scan as done, whether or not it could be predicted."""
+        """Count one more scan as done, whether or not its prediction succeeded."""
         self.n_finished += 1

@@ -1,8 +1,8 @@
-"""A scan cut along its first axis, where memory does not suffice for the outputs of all of it.
+"""Slabs of a scan along its first axis, for scans whose outputs exceed the memory.
 
-The outputs of all members for a whole scan take many times the memory of the scan. In slabs only
-the mask and the two maps are kept of all of it. Slabs reach into each other by up to a patch, so
-that the network sees of every voxel what surrounds it.
+The outputs of all ensemble members for a scan take many times its memory. With slabs, only the mask
+and the two maps are kept for the whole scan. Slabs overlap by up to a patch, so that the network
+sees the surroundings of every voxel.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Arrays of class probabilities, float32, at once: on the prepared grid (outputs of both networks,
-# added up and divided) and on the scan's own (mean, entropies and their parts).
+# Float32 arrays of class probabilities held at once: on the prepared grid (outputs of both
+# networks, sum and quotient) and on the scan's own grid (mean, entropies and their terms).
 PREPARED_COPIES, SCAN_COPIES = 6, 6
-RESULT_BYTES_PER_VOXEL = 9  # of a voxel: uint8 mask, two float32 maps
+RESULT_BYTES_PER_VOXEL = 9  # uint8 mask, two float32 maps
 USABLE_MEMORY_FRACTION = (
-    0.75  # of the free memory; the rest is for windows, writing, other programs
+    0.75  # of the free memory; the rest is for windows, writing and other programs
 )
 
 
 class Slab(NamedTuple):
-    """Rows ``start`` to ``stop`` of the scan, predicted from ``prepared_start`` to
-    ``prepared_stop`` of its grid.
+    """Rows ``start`` to ``stop`` of the scan, and the rows of the prepared grid to predict.
 
     ``prepared_start`` and ``prepared_stop`` count rows of the prepared grid.
     """
@@ -47,16 +46,16 @@ def plan_slabs(
     free_bytes: int | None,
     max_scale: float = 1.0,
 ) -> list[Slab]:
-    """Cut a scan into as few slabs as fit into memory.
+    """Split a scan into as few slabs as fit into memory.
 
     Parameters
     ----------
     shape : (D, H, W) of the scan's own grid
-    prepared : (d, h, w) of the grid that the network sees
-    classes : of the network, with the background
-    margin : rows of the prepared grid that a slab is predicted beyond its own, where that fits
-    free : bytes of memory, ``None`` where it is not known
-    scale : of the largest view that a scan is seen in
+    prepared_shape : (d, h, w) of the prepared grid
+    n_classes : number of classes of the network, with the background
+    margin : rows of the prepared grid by which the prediction of a slab extends beyond it
+    free_bytes : free memory, ``None`` if unknown
+    max_scale : largest test-time scale
 
     Raises
     ------
@@ -98,13 +97,13 @@ def plan_slabs(
 
 
 def resize_slab(outputs: Tensor, slab: Slab, shape: Sequence[int], prepared_depth: int) -> Tensor:
-    """Rows ``(C, stop - start, H, W)`` of a scan from the outputs for a slab of its prepared grid.
+    """Resize the outputs for a slab to rows ``(C, stop - start, H, W)`` of the scan's own grid.
 
-    They are the rows that trilinear interpolation of outputs for the whole scan would give.
+    The result equals trilinear interpolation of the outputs for the whole scan.
 
     Parameters
     ----------
-    part : (C, last - first, h, w)
+    outputs : (C, prepared_stop - prepared_start, h, w)
     shape : (D, H, W) of the scan's own grid
     """
     ratio = prepared_depth / shape[0]

@@ -1,8 +1,8 @@
-"""Temperature of the networks' outputs, fitted on validation cases (Guo et al., ICML 2017).
+"""Temperature scaling, fitted on validation cases (Guo et al., ICML 2017).
 
-Networks trained to be sure are surer than they are right. One number, the temperature by which all
-logits are divided, mends most of it without changing what is predicted where the members agree. It
-is fitted where it matters: in the band around the structures, on cases that are not learned from.
+Networks are usually overconfident. Dividing all logits by one number, the temperature, corrects
+most of this without changing the prediction where the members agree. It is fitted on voxels in the
+foreground margin of cases that are not used for training.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.engine.evaluation.foreground_margin import dilate_mm
 from napari_dycon.engine.inference.uncertainty import ensemble_mean
 
-MAX_SAMPLED_VOXELS = 20_000  # of a case at most
+MAX_SAMPLED_VOXELS = 20_000  # per case
 TEMPERATURES = torch.from_numpy(np.geomspace(0.25, 4.0, 97))
 CalibrationSample = tuple[Tensor, Tensor]
 
@@ -26,12 +26,12 @@ CalibrationSample = tuple[Tensor, Tensor]
 def sample_calibration_voxels(
     members: Sequence[Tensor], label: npt.NDArray[np.uint8], spacing_mm: Sequence[float]
 ) -> CalibrationSample | None:
-    """Voxels of one case to calibrate on, or ``None`` where the band holds no annotation.
+    """Sample voxels of a case for calibration; ``None`` if the margin has no annotated voxel.
 
     Parameters
     ----------
     members : softmax outputs (C, D, H, W) at temperature 1
-    label : (D, H, W), network outputs 0, 1, ..., 255 where nobody annotated
+    label : (D, H, W), class indices 0, 1, ...; 255 in unannotated voxels
 
     Returns
     -------
@@ -53,7 +53,7 @@ def sample_calibration_voxels(
 
 
 def fit_temperature(samples: Sequence[CalibrationSample]) -> float:
-    """Temperature with the least negative log likelihood of the members' mean, 0.25 to 4."""
+    """Find the temperature, 0.25 to 4, that minimizes the ensemble's negative log-likelihood."""
     if not samples:
         return 1.0
     losses = []

@@ -1,6 +1,6 @@
 """Voxel-wise uncertainty of an ensemble of softmax outputs.
 
-Both maps lie in [0, 1]: entropies are divided by log C.
+Both maps are in [0, 1], since entropies are divided by log C.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 
 
 def normalized_entropy(probabilities: Tensor) -> Tensor:
-    """H(p) / log C over dimension 0: ``(C, D, H, W)`` to ``(D, H, W)``."""
+    """Compute H(p) / log C over dimension 0: ``(C, D, H, W)`` to ``(D, H, W)``."""
     safe = probabilities.clamp(min=1e-12)
     return -(probabilities * safe.log()).sum(dim=0) / math.log(len(probabilities))
 
 
 def ensemble_mean(members: Sequence[Tensor]) -> Tensor:
-    """Mean of softmax outputs, of which only one more is held."""
+    """Compute the mean of softmax outputs with memory for one extra array."""
     total = members[0].clone()
     for member in members[1:]:
         total += member
@@ -29,15 +29,15 @@ def ensemble_mean(members: Sequence[Tensor]) -> Tensor:
 def compute_uncertainty_maps(
     members: Iterable[Tensor], atlas_probabilities: Tensor | None = None, atlas_weight: float = 0.0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean prediction, its entropy, and how far the members disagree.
+    """Compute the mean prediction, its normalized entropy, and the members' disagreement.
 
     Disagreement is the mutual information: entropy of the mean minus mean of the entropies.
 
     Parameters
     ----------
     members : softmax outputs ``(C, D, H, W)``; only one at a time is held
-    other : one that is no equal of theirs, and counts with ``weight`` (0 to 1) beside their mean;
-        on any device
+    atlas_probabilities : probabilities of the atlases, on any device, or ``None``
+    atlas_weight : their weight in the mean, 0 to 1; the members share the rest equally
 
     Returns
     -------

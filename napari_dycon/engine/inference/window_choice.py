@@ -1,9 +1,9 @@
-"""Whether a network may see a scan in windows larger than its training patches.
+"""Choice of the window size at inference: that of training patches, or larger.
 
-Larger windows take less time where patches are small, and show more around small structures. But
-norms learn their statistics on patches, and where a patch is nearly as large as the scan, a network
-also learns where in a patch a structure lies: then larger windows cost several points of Dice. That
-shows on the scans that were learned from just as on others, where nothing else can be lost.
+Larger windows take less time where patches are small, and show more context. But normalization
+layers learn their statistics on patches, and where a patch is nearly as large as the scan, a
+network also learns the positions of structures in a patch: larger windows then cost several points
+of Dice. The loss is as visible on training cases as on others, so these are used to measure it.
 """
 
 from __future__ import annotations
@@ -28,25 +28,24 @@ from napari_dycon.engine.inference.windows import plan_windows
 from napari_dycon.errors import DyconError
 
 LARGER_SIDE = 1.25  # of a window, in sides of a patch
-# Mean Dice that larger windows may cost. Measured on three networks each: 1.7 to 2.4 points on the
-# left atrium, where as many as 4 are lost on other scans; at most 0.8 on the hippocampus and in the
-# demo, where next to nothing is.
+# Accepted loss of mean Dice. Measured on three networks each: 1.7 to 2.4 points on the left atrium,
+# where up to 4 are lost on other scans; at most 0.8 on the hippocampus and in the demo, where next
+# to nothing is lost.
 MAX_DICE_LOSS = 0.01
-MIN_DICE = 0.5  # of either, below which a case says nothing
+MIN_DICE = 0.5  # of either size, below which a case is not informative
 MAX_CASES = 4
-MAX_DURATION_S = 60.0  # after which no other prediction is begun
-CROP_SIDE = 1.75  # of what is predicted of a case, in sides of a patch: two windows of either size
-MAX_SAMPLED_VOXELS = 100_000  # voxels of structures whose middle is looked for
+MAX_DURATION_S = 60.0  # after which no further prediction is started
+CROP_SIDE = 1.75  # of the crop to predict, in sides of a patch: two windows of either size
+MAX_SAMPLED_VOXELS = 100_000  # of structures, to find their center
 
 
 def choose_window_side(
     model: TrainedModel, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
 ) -> float:
-    """Side of a window in sides of the training patch: ``LARGER_SIDE`` or 1.
+    """Choose the side of a window in sides of the training patch: ``LARGER_SIDE`` or 1.
 
-    The teacher predicts a part of some labeled cases in both ways. Where that cannot be done, for
-    want of memory, of time or of the cases' files, or where it shows nothing, windows are as large
-    as patches.
+    The teacher predicts crops of some labeled cases with both sizes. If memory, time or the cases'
+    files do not suffice, or the result is not informative, windows are as large as patches.
     """
     dice_losses = []
     try:
@@ -65,7 +64,7 @@ def choose_window_side(
 def _compare_window_sides(
     model: TrainedModel, cases: Sequence[LabeledCase], device: torch.device, dtype: torch.dtype
 ) -> Iterator[tuple[float, float]]:
-    """Mean Dice of a part of each case in windows as large as patches, and in larger ones."""
+    """Yield the mean Dice on a crop of each case with windows as large as patches, and larger."""
     deadline = time.monotonic() + MAX_DURATION_S
     models = [dataclasses.replace(model, window_side=side) for side in (1.0, LARGER_SIDE)]
     for case in cases[:MAX_CASES]:
@@ -97,7 +96,7 @@ def _mean_dice(
     device: torch.device,
     dtype: torch.dtype,
 ) -> float:
-    """Mean Dice of the structures in the label of a part of a scan, as the teacher predicts it."""
+    """Compute the teacher's mean Dice over the structures in a crop of a scan."""
     classes = [value for value in np.unique(label).tolist() if value not in (0, UNANNOTATED)]
     probabilities = predict_probabilities(model.teacher, model, image.float(), device, dtype)
     mask = probabilities.cpu().argmax(dim=0).numpy().astype(np.uint8)
@@ -107,7 +106,7 @@ def _mean_dice(
 def _find_structure_box(
     label: npt.NDArray[np.uint8], model: TrainedModel
 ) -> tuple[slice, ...] | None:
-    """Part of ``(D, H, W)`` around the middle of what is drawn, ``None`` where nothing is."""
+    """Return a box around the center of the structures; ``None`` if the label has none."""
     assert model.config.batch.patch_size is not None
     indices = np.flatnonzero((label != 0) & (label != UNANNOTATED))
     if not len(indices):

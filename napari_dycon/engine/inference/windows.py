@@ -1,9 +1,9 @@
-"""Windows over a scan: as large as the training patches or a little larger, without padding.
+"""Sliding windows over a scan without padding: as large as training patches or slightly larger.
 
-A scan is cut into as few equal windows as possible, spread evenly. MONAI's sliding window blends
-and stitches them.
+A scan is covered by as few equal windows as possible, evenly spaced. MONAI's sliding window
+inference blends and stitches them.
 
-This file runs with torch and MONAI alone: an exported MONAI bundle takes it along as it is.
+This file needs only torch and MONAI: exported MONAI bundles contain a copy of it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from torch import Tensor
 
 Shape = tuple[int, int, int]
 
-OVERLAP_SIDE = 0.25  # of a training patch's side, by which neighbors reach into each other at least
+OVERLAP_SIDE = 0.25  # minimum overlap of neighbors, in sides of the training patch
 
 
 class Windows(NamedTuple):
-    """Size ``(D, H, W)`` of all windows, and how many of them lie along each axis."""
+    """Size ``(D, H, W)`` of all windows, and their number along each axis."""
 
     size: Shape
     counts: Shape
 
 
 def plan_windows(shape: Sequence[int], patch: Sequence[int], *, side: float) -> Windows:
-    """Cut a scan into the fewest windows of a size.
+    """Cover a scan with the fewest windows of a size.
 
     Parameters
     ----------
     shape : (D, H, W) of the scan
-    patch : (D, H, W) that the network was trained on
-    side : of a window, in sides of the patch; where the scan is shorter, it has the scan's
+    patch : (D, H, W) of training patches
+    side : side of a window in sides of the patch, limited to the scan
     """
     sizes, counts = [], []
     for length, patch_side in zip(shape, patch, strict=True):
@@ -56,18 +56,18 @@ def predict_windows(
     stitch_device: torch.device,
     batch_size: int = 1,
 ) -> Tensor:
-    """Outputs ``(channels, D, H, W)`` of a network for a scan, from its windows.
+    """Compute the outputs ``(channels, D, H, W)`` of a network for a scan, window by window.
 
     Parameters
     ----------
     image : (C, D, H, W)
     predictor : ``(B, C, d, h, w)`` on ``device`` to ``(B, channels, d, h, w)``
-    stitch_device : where the outputs of all windows are added up
-    batch : windows computed at once
+    stitch_device : where the outputs of all windows are blended
+    batch_size : windows computed at once
     """
     if windows.counts == (1, 1, 1):
         return predictor(image[None].to(device))[0].to(stitch_device)
-    # MONAI rounds the distance between windows down, which half a voxel more makes exact.
+    # MONAI rounds the distance between windows down; adding half a voxel makes it exact.
     overlap = [
         0.0 if count == 1 else max(1.0 - (-(-(length - size) // (count - 1)) + 0.5) / size, 0.0)
         for length, size, count in zip(image.shape[1:], windows.size, windows.counts, strict=True)

@@ -1,4 +1,4 @@
-"""The losses: supervised cross-entropy and Dice, UnCL, FeCL and SECL, with their feature grids."""
+"""Losses: supervised cross-entropy and Dice, UnCL, FeCL and SECL."""
 
 from napari_dycon.engine.losses.consistency import uncl
 from napari_dycon.engine.losses.fecl import fecl

@@ -3,8 +3,8 @@
 Notation: ``B`` patches, ``C`` classes, patch voxels ``(D, H, W)``; logits are
 ``(B, C, D, H, W)``. Entropies are in nats.
 
-Each loss of logits is a thin wrapper of one that takes what a step computes once:
-log-probabilities, and the result of ``compare``.
+Each loss of logits wraps one of quantities that a step computes only once: log-probabilities, and
+the result of ``compare``.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ def compare(student_log_p: Tensor, teacher_log_p: Tensor) -> Comparison:
 def uncl(
     student_logits: Tensor, teacher_logits: Tensor, beta: float, *, entropy_weight: float = 1.0
 ) -> Tensor:
-    """Uncertainty-aware consistency loss (DyCON, Assefa et al., CVPR 2025, Eq. 1).
+    """Compute the uncertainty-aware consistency loss (DyCON, Assefa et al., CVPR 2025, Eq. 1).
 
     ``mean over voxels of [ Σ_c (p^s_c - p^t_c)² / (exp(β H(p^s)) + exp(β H(p^t)))
     + entropy_weight · β (H(p^s) + H(p^t)) ]``
 
-    Where both networks are confident the distance counts fully, where they are uncertain it fades;
-    the second term keeps them from becoming uncertain everywhere. It also pushes towards
-    over-confidence, hence ``entropy_weight`` (1.0 is the paper). The teacher receives no gradient.
+    The distance is down-weighted where the networks are uncertain; the second term prevents them
+    from becoming uncertain everywhere. It also favors overconfidence, hence ``entropy_weight`` (1.0
+    in the paper). The teacher receives no gradient.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def uncl(
 
     Returns
     -------
-    Scalar tensor.
+    scalar tensor
     """
     if student_logits.shape != teacher_logits.shape:
         raise ValueError(
@@ -75,7 +75,7 @@ def uncl(
 def uncl_from_comparison(
     comparison: Comparison, beta: float, *, entropy_weight: float = 1.0
 ) -> Tensor:
-    """``uncl`` of an existing comparison."""
+    """Compute ``uncl`` from an existing comparison."""
     distance, h_s, h_t = comparison
     # 1 / (e^a + e^b) = sigmoid(b - a) e^-b: stays finite for any β.
     weight = torch.sigmoid(beta * (h_t - h_s)) * torch.exp(-beta * h_t)
@@ -83,17 +83,17 @@ def uncl_from_comparison(
 
 
 def consistency_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Mean squared distance of the two softmax outputs (Mean Teacher, NeurIPS 2017); scalar."""
+    """Compute the mean squared distance of the softmax outputs (Mean Teacher, NeurIPS 2017)."""
     return consistency_from_log_probabilities(
         compute_log_probabilities(student_logits), compute_log_probabilities(teacher_logits)
     )
 
 
 def consistency_from_log_probabilities(student_log_p: Tensor, teacher_log_p: Tensor) -> Tensor:
-    """``consistency_mse`` of ``(B, C, D, H, W)`` log-probabilities."""
+    """Compute ``consistency_mse`` from ``(B, C, D, H, W)`` log-probabilities."""
     return mean_or_zero((student_log_p.exp() - teacher_log_p.detach().exp()).square())
 
 
 def consistency_from_distance(distance: Tensor, classes: int) -> Tensor:
-    """``consistency_mse`` of the ``distance`` of a ``Comparison``."""
+    """Compute ``consistency_mse`` from the ``distance`` of a ``Comparison``."""
     return mean_or_zero(distance) / classes

@@ -1,6 +1,6 @@
-"""Class, region or entropy of each location of a feature map.
+"""Downsampling of labels, pseudo-labels and entropy to the feature map, and its regions.
 
-A patch of ``(D, H, W)`` voxels has a coarse grid of ``(d, h, w)`` feature-map locations,
+A patch of ``(D, H, W)`` voxels has a feature map of ``(d, h, w)`` locations,
 ``N = d h w``.
 """
 
@@ -16,14 +16,14 @@ from napari_dycon.engine.losses.probability import predictive_entropy
 
 IGNORE_INDEX = -1
 MIN_ANNOTATED_FRACTION = 0.1  # of a location; with every fifth slice annotated, 1/8 of 8 slices
-# Pair entries (rows x locations) held at once; beyond it the contrastive losses work in row blocks
-# with recomputation.
+# Pair entries (rows x locations) held at once; above this, the contrastive losses are computed in
+# row blocks with recomputation.
 PAIR_BUDGET = 2**24
 FeatureShape = tuple[int, int, int]  # feature-map locations (d, h, w) of a patch
 
 
 def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
-    """Majority class of each location: ``(B, D, H, W)`` int64 labels to ``(B, N)``.
+    """Downsample ``(B, D, H, W)`` int64 labels to the majority class of each location, (B, N).
 
     Only annotated voxels count; a location of which less than ``MIN_ANNOTATED_FRACTION`` is
     annotated is -1.
@@ -37,9 +37,9 @@ def downsample_labels(label: Tensor, classes: int, feature_shape: FeatureShape) 
 def downsample_pseudo_labels(
     teacher_probabilities: Tensor, feature_shape: FeatureShape, min_confidence: float
 ) -> Tensor:
-    """Majority class of a teacher's prediction at each location: ``(B, C, D, H, W)`` to ``(B, N)``.
+    """Downsample teacher probabilities ``(B, C, D, H, W)`` to majority classes ``(B, N)``.
 
-    A location at which the teacher's mean confidence (its largest probability) is under
+    A location at which the teacher's mean confidence (its largest probability) is below
     ``min_confidence`` is -1.
     """
     confidence, labels = teacher_probabilities.max(dim=1)
@@ -51,7 +51,7 @@ def downsample_pseudo_labels(
 def downsample_pseudo_labels_from_log_p(
     teacher_log_p: Tensor, feature_shape: FeatureShape, min_confidence: float
 ) -> Tensor:
-    """``downsample_pseudo_labels`` of ``(B, C, D, H, W)`` log-probabilities."""
+    """Compute ``downsample_pseudo_labels`` from ``(B, C, D, H, W)`` log-probabilities."""
     log_confidence, labels = teacher_log_p.max(dim=1)
     return _select_majority(
         labels, log_confidence.exp(), teacher_log_p.shape[1], feature_shape, min_confidence
@@ -71,33 +71,32 @@ def _select_majority(
 
 
 def _class_fractions(label: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
-    """Fraction of each class at each location, ``(B, D, H, W)`` to ``(B, C, d, h, w)``.
+    """Compute class fractions at each location, ``(B, D, H, W)`` to ``(B, C, d, h, w)``.
 
-    A class at a time instead of a one-hot label, which would be as large as the logits.
+    One class at a time, since a one-hot label would be as large as the logits.
     """
     fractions = [block_mean((label == c)[:, None].float(), feature_shape) for c in range(classes)]
     return torch.cat(fractions, dim=1)
 
 
 def downsample_entropy_from_log_p(log_probabilities: Tensor, feature_shape: FeatureShape) -> Tensor:
-    """Mean entropy of each location / log C: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
+    """Compute mean entropy / log C of locations: ``(B, C, D, H, W)`` to ``(B, N)`` in [0, 1]."""
     return downsample_entropy(
         predictive_entropy(log_probabilities), log_probabilities.shape[1], feature_shape
     )
 
 
 def downsample_entropy(entropy: Tensor, classes: int, feature_shape: FeatureShape) -> Tensor:
-    """``downsample_entropy_from_log_p`` of the entropy ``(B, D, H, W)`` of ``classes``
-    probabilities in nats."""
+    """Compute ``downsample_entropy_from_log_p`` from the entropy ``(B, D, H, W)`` in nats."""
     h = entropy / math.log(classes)
     return block_mean(h[:, None].float(), feature_shape).flatten(1).clamp(0.0, 1.0)
 
 
 def block_mean(values: Tensor, feature_shape: FeatureShape) -> Tensor:
-    """Mean over each location, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``.
+    """Compute the mean over each location, ``(B, C, D, H, W)`` to ``(B, C, d, h, w)``.
 
-    Where the locations do not divide the patch, those at the end extend past its border, where
-    values are repeated. torch's adaptive pooling, which is similar, is missing on Apple's GPUs.
+    If the grid does not divide the patch, the last locations extend past its border, where values
+    are repeated. torch's adaptive pooling, which is similar, is not available on Apple GPUs.
     """
     (d, h, w), sides = feature_shape, values.shape[2:]
     a, b, c = (-(-side // count) for side, count in zip(sides, feature_shape, strict=True))
@@ -115,7 +114,7 @@ def region_indices(
     feature_shape: FeatureShape,
     region_grid: tuple[int, int, int],
 ) -> Tensor:
-    """Region of each location in a grid over the normalized volume, ``(B, N)``.
+    """Compute the region of each location in a grid over the normalized volume, ``(B, N)``.
 
     Scans of one organ share their structure, so locations of one region show about the same anatomy
     in every scan. Locations outside the volume are -1.

@@ -2,10 +2,10 @@
 
 Notation: an embedding map has ``N`` feature-map locations (a coarse grid over the patch) and ``E``
 channels; ``z`` are L2-normalized, ``s_ik = z_i · z_k``. Locations of class -1 are ignored. The
-class of a location is decided in ``feature_grid.py``.
+class of a location is determined in ``feature_grid.py``.
 
-All patches are computed at once, with masks instead of selections: nothing here depends on the
-values of a tensor, so that no step waits for a GPU and a compiler can take the whole of it.
+All patches are computed at once, with masks instead of selections: no control flow depends on the
+values of a tensor, so that the host never waits for a GPU and the loss can be compiled as a whole.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def fecl(
     threshold: float = 0.5,
     pair_budget: int = PAIR_BUDGET,
 ) -> Tensor:
-    """Focal entropy-aware contrastive loss (DyCON, Assefa et al., CVPR 2025, Eqs. 3-6).
+    """Compute the focal entropy-aware contrastive loss (Assefa et al., CVPR 2025, Eqs. 3-6).
 
     Inside one patch, for anchor ``i`` with positives ``P(i)`` (same class) and negatives ``Q(i)``
     (another class), with ``e_ik = exp(s_ik / τ)``:
@@ -52,15 +52,15 @@ def fecl(
     labels : (B, N), int64; -1 is ignored as anchor and as pair
     entropy : (B, N), entropy of each location divided by log C, in [0, 1]
     teacher_embeddings : (B, N, E) or None; without it there is no ``X``
-    negative_gamma : γ⁻, 0 weighs all negatives alike (the released code)
-    teacher_weight : λ, 1 in the released code; 0 leaves ``X`` out
+    negative_gamma : γ⁻, 0 weights all negatives equally (as the released code)
+    teacher_weight : λ, 1 in the released code; 0 disables ``X``
     threshold : θ, see ``schedules.teacher_threshold``
     pair_budget : entries of the similarity matrices of all patches above which row blocks are
         recomputed
 
     Returns
     -------
-    Scalar tensor, an exact 0 with a gradient path when there is no pair.
+    scalar tensor, an exact 0 with a gradient path if there is no pair
     """
     _check_shapes(student_embeddings, labels, entropy, teacher_embeddings)
     with torch.autocast(student_embeddings.device.type, enabled=False):
@@ -149,7 +149,7 @@ def _fecl_chunk(
     per_anchor = (
         term.masked_fill(no_positive, 0.0).sum(dim=2) * anchor_weight / n_positives.clamp(min=1)
     )
-    has_no_negative = no_negative.all(dim=2)  # nothing to separate it from: S is 1
+    has_no_negative = no_negative.all(dim=2)  # without negatives S is 1
     contrast = per_anchor.masked_fill(ignored | has_no_negative, 0.0).sum()
     anchors = (n_positives > 0).sum()
     if z_teacher is None:

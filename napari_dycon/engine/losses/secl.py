@@ -1,7 +1,7 @@
 """SECL: contrast between student and teacher encoders across a batch.
 
 Notation: an embedding map has ``N`` feature-map locations (a coarse grid over the patch) and ``E``
-channels, L2-normalized. Locations of group -1 are ignored. The group of a location is decided in
+channels, L2-normalized. Locations of group -1 are ignored. The group of a location is determined in
 ``feature_grid.py``. Masks are used instead of selections, as in ``fecl.py``.
 """
 
@@ -24,13 +24,13 @@ def secl(
     temperature: float = 0.1,
     pair_budget: int = PAIR_BUDGET,
 ) -> Tensor:
-    """Contrast between student and teacher encoders over a whole batch (Xiang et al., 2021).
+    """Compute the contrastive loss between student and teacher encoders (Xiang et al., 2021).
 
     For a student's location ``i``, the teacher's locations of its group in all patches are
     positives ``P(i)`` and those of other groups negatives:
     ``-log(m_i / (m_i + Σ_q exp(z_i·z^t_q / τ)))`` with ``m_i = mean_{k∈P(i)} exp(z_i·z^t_k / τ)``,
     averaged over the anchors that have a positive. Only the abstract of the paper was available:
-    the mean over positives and τ = 0.1 are this program's own choices.
+    the mean over positives and τ = 0.1 are choices of this implementation.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def secl(
 
     Returns
     -------
-    Scalar tensor, an exact 0 with a gradient path when no anchor has a positive.
+    scalar tensor, an exact 0 with a gradient path if no anchor has a positive
     """
     if student_embeddings.shape != teacher_embeddings.shape:
         raise ValueError(
@@ -70,7 +70,7 @@ def secl(
                 )
             else:
                 total = total + _secl_chunk(*arguments)
-        # Every location of a group has a positive: the teacher's at the same location.
+        # Every location of a group has a positive: the teacher's embedding at the same location.
         return total / (y != IGNORE_INDEX).sum().clamp(min=1)
 
 

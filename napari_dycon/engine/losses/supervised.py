@@ -14,11 +14,11 @@ from napari_dycon.engine.losses.probability import compute_log_probabilities
 
 
 def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> Tensor:
-    """Cross-entropy plus soft Dice over annotated voxels, of equal weight.
+    """Compute cross-entropy plus soft Dice over annotated voxels, with equal weights.
 
-    Voxels with label 255 are ignored, which makes sparse annotation possible. Dice is taken over
-    the whole batch and averaged over the foreground classes that occur in it, so that a class that
-    is absent from all patches neither rewards nor punishes.
+    Voxels with label 255 are ignored, which makes sparse annotation possible. Dice is computed over
+    the whole batch and averaged over the foreground classes that occur in it, so that absent
+    classes do not contribute.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def supervised_loss(logits: Tensor, label: Tensor, *, smooth: float = 1e-5) -> T
 def supervised_from_log_probabilities(
     log_p: Tensor, label: Tensor, *, smooth: float = 1e-5
 ) -> Tensor:
-    """``supervised_loss`` of ``(B, C, D, H, W)`` log-probabilities."""
+    """Compute ``supervised_loss`` from ``(B, C, D, H, W)`` log-probabilities."""
     is_unannotated = label == UNANNOTATED
     target = label.masked_fill(is_unannotated, 0)
     target_log_p = log_p.gather(1, target[:, None]).squeeze(1)  # (B, D, H, W), of the true class
@@ -42,7 +42,7 @@ def supervised_from_log_probabilities(
 
     p = log_p.exp().masked_fill(is_unannotated[:, None], 0.0)
     predicted = p.sum((0, *range(2, p.ndim)))[1:]  # (C - 1,)
-    # A class at a time instead of a one-hot label, which would be as large as the logits.
+    # One class at a time, since a one-hot label would be as large as the logits.
     target_p = target_log_p.exp()
     other_class = [label != c for c in range(1, log_p.shape[1])]
     overlap = torch.stack([target_p.masked_fill(other, 0.0).sum() for other in other_class])

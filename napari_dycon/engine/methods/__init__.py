@@ -1,4 +1,4 @@
-"""The training methods; see ``base.py`` for their interface."""
+"""Training methods; see ``base.py`` for their interface."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ METHODS: dict[str, Callable[[TrainConfig], Method]] = {
 
 
 def build_method(config: TrainConfig) -> Method:
-    """Return the method a configuration names."""
+    """Build the method of a configuration."""
     return METHODS[config.method](config)

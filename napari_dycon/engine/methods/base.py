@@ -1,4 +1,4 @@
-"""The interface of a training method, and what the methods share.
+"""Interface of training methods, and code shared by them.
 
 The training loop does everything else: batches, precision, the optimizer, the teacher's moving
 average, checkpoints. A method turns one batch into named, already weighted terms of a loss.
@@ -22,8 +22,8 @@ from napari_dycon.engine.network import NetworkOutput, SegmentationNetwork
 class StepInputs:
     """Inputs of a method in one step.
 
-    ``progress`` is t / T of the steps that unlabeled scans take part in, ``noise_generator`` seeds
-    the noise of the teacher's input.
+    ``progress`` is t / T of the semi-supervised phase; ``noise_generator`` draws the noise of the
+    teacher's input.
     """
 
     student: SegmentationNetwork
@@ -34,15 +34,17 @@ class StepInputs:
 
     @property
     def unlabeled(self) -> UnlabeledBatch:
-        """The unlabeled half; the loop takes ``Supervised`` for steps that have none."""
+        """The unlabeled half; the trainer uses ``Supervised`` for steps without one."""
         assert self.batch.unlabeled is not None
         return self.batch.unlabeled
 
 
 class Method(Protocol):
-    """Turns a batch into the weighted terms of the loss; their sum is minimized."""
+    """A training method: computes the weighted loss terms of a batch."""
 
-    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]: ...
+    def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
+        """Return the weighted terms of the loss, whose sum is minimized."""
+        ...
 
 
 def compute_losses(
@@ -76,7 +78,7 @@ class TeacherStudentMethod:
     def run_teacher(self, image: Tensor, step: StepInputs, *, embed: bool = False) -> NetworkOutput:
         """Run the teacher on a noisy view of ``(B, C, D, H, W)`` patches.
 
-        Methods call it before the student, while memory holds nothing of the student yet.
+        Methods call it before the student's forward pass, while less memory is in use.
         """
         output: NetworkOutput = step.teacher(self.add_teacher_noise(image, step), embed=embed)
         return output

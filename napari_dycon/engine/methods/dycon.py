@@ -30,7 +30,7 @@ from napari_dycon.engine.network import NetworkOutput, flatten_spatial
 
 
 class DyCON(TeacherStudentMethod):
-    """The step of the paper without label leakage."""
+    """DyCON without label leakage."""
 
     def compute_loss_terms(self, step: StepInputs) -> dict[str, Tensor]:
         """Return ``supervised``, ``uncl``, ``fecl`` and ``consistency``, each weighted."""
@@ -40,7 +40,7 @@ class DyCON(TeacherStudentMethod):
         image = torch.cat([labeled.image, unlabeled.image])
         teacher = self.run_teacher(image, step, embed=True)
         student: NetworkOutput = step.student(image, embed=True)
-        # Computed once a step; all terms of the loss use them.
+        # Computed once per step; several loss terms use them.
         log_p, teacher_log_p = (compute_log_probabilities(x.logits) for x in (student, teacher))
         comparison = compare(log_p, teacher_log_p)
         beta = adaptive_beta(step.progress, c.uncl.beta_max, c.uncl.beta_min)
@@ -70,7 +70,7 @@ class DyCON(TeacherStudentMethod):
         unlabeled_log_p: Tensor,
         entropy: Tensor,
     ) -> Tensor:
-        """FeCL over all patches: the labeled ones, then those with the teacher's pseudo-labels."""
+        """Compute FeCL over labeled patches and those with the teacher's pseudo-labels."""
         c = self.config
         assert student is not None
         assert teacher is not None

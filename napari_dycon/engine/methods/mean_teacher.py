@@ -1,4 +1,4 @@
-"""Mean Teacher (Tarvainen & Valpola, NeurIPS 2017): the student follows its own average."""
+"""Mean Teacher (Tarvainen & Valpola, NeurIPS 2017)."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 The encoder-decoder learns from labeled patches. On unlabeled ones a student encoder and its
 moving average, each followed by a projection head, are contrasted at feature level. Which locations
-belong together is decided in one of two ways: ``secl-region`` by where they lie in the volume,
-``secl-anatomical`` by the class that the teacher predicts for them on the fly. Only the abstract of
-the paper was available; the weight of the loss (0.1), its temperature (0.1), the 4x4x4 regions, the
-confidence below which a location has no class (0.8) and the stage at which contrast begins are this
-program's own.
+form a group is determined in one of two ways: ``secl-region`` by their position in the volume,
+``secl-anatomical`` by the class that the teacher predicts. Only the abstract of the paper was
+available; the weight of the loss (0.1), its temperature (0.1), the 4x4x4 regions, the confidence
+below which a location has no class (0.8) and the start of the contrastive loss are choices of this
+implementation.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SECL(TeacherStudentMethod):
 
     @torch.no_grad()
     def _embed_by_teacher(self, step: StepInputs) -> tuple[Tensor, Tensor]:
-        """Teacher's embeddings ``(U, E, d, h, w)`` and group of each location ``(U, N)``."""
+        """Compute the teacher's embeddings ``(U, E, d, h, w)`` and groups ``(U, N)``."""
         if self.config.method == "secl-region":
             embeddings = step.teacher.encode(self.add_teacher_noise(step.unlabeled.image, step))
             d, h, w = embeddings.shape[2:]

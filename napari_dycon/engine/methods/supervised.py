@@ -1,4 +1,4 @@
-"""The baseline: the labeled half alone, with the same network and augmentation."""
+"""Supervised baseline: only labeled patches, with the same network and augmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training: the loop, its schedules, its periodic tasks and its control from outside."""
+"""Training: loop, schedules, periodic tasks and control by other processes."""
 
 from napari_dycon.engine.training.run import train
 

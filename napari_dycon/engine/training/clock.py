@@ -1,4 +1,4 @@
-"""The time of a run: what counts towards its time limit, and how far it has come."""
+"""Elapsed time and progress of a run."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 
 
 class TrainingClock:
-    """Measures the elapsed time of a run without its pauses.
+    """Clock that measures the elapsed time of a run without its pauses.
 
     Parameters
     ----------
     max_steps : steps of the run
-    time_limit_s : seconds of the run; ``None`` without a limit
-    elapsed_s : seconds that count already, for example before a resume
+    time_limit_s : time limit in seconds; ``None`` without a limit
+    elapsed_s : seconds that have elapsed already, for example before a resume
     now : source of time, in seconds
     """
 
@@ -34,7 +34,7 @@ class TrainingClock:
         return self._elapsed_before_s + self._now() - self._begin
 
     def progress(self, step: int) -> float:
-        """Return progress in [0, 1] after some steps: by steps or by time, whichever is more."""
+        """Return progress in [0, 1]: by steps or by time, whichever is larger."""
         by_time = self.elapsed() / self._time_limit_s if self._time_limit_s else 0.0
         return min(max(step / self._max_steps, by_time), 1.0)
 

@@ -1,4 +1,4 @@
-"""What the person asks of a running training, read from ``control.json`` between steps."""
+"""User requests to a running training, read from ``control.json`` between steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from napari_dycon.project.runs.run import Run
 
 
 class RunControlReader:
-    """Follows ``control.json``; looks at the disk at most a few times a second."""
+    """Reader of ``control.json`` that polls the disk at most a few times a second."""
 
     def __init__(self, run: Run, interval_s: float = 0.2) -> None:
         self._run = run
@@ -24,25 +24,25 @@ class RunControlReader:
             self._next_read = now + self._interval_s
             try:
                 control = self._run.read_control()
-            except ProjectError:  # being replaced just now (Windows): what was asked still holds
+            except ProjectError:  # being replaced (Windows): the previous requests still hold
                 return
             self._control = control
 
     def stop_requested(self) -> bool:
-        """The person asked to end the run and keep what it learned."""
+        """Return whether the user has asked to end the run and keep its weights."""
         self._refresh()
         return self._control.command == "stop"
 
     def pause_requested(self) -> bool:
-        """The person asked to wait."""
+        """Return whether the user has asked to pause."""
         self._refresh()
         return self._control.command == "pause"
 
     def preview_case(self) -> str | None:
-        """Case whose prediction the person is looking at."""
+        """Return the case whose prediction is displayed, if any."""
         self._refresh()
         return self._control.preview
 
     def wait(self) -> None:
-        """Sleep until it is worth looking again."""
+        """Sleep until the next poll is due."""
         time.sleep(self._interval_s)

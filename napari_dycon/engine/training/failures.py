@@ -14,7 +14,7 @@ MAX_NONFINITE_STEPS = 50  # in a row; after these a run has failed
 
 
 class NonFiniteGuard:
-    """Counts steps that were skipped because their loss was not finite.
+    """Counter of steps that were skipped because their loss was not finite.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Weights of an earlier run as the start of a new one."""
+"""Initialization of a run with the weights of an earlier one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MIN_MATCHING_FRACTION = 0.75
 
 @dataclass(frozen=True)
 class InitialWeights:
-    """Weights to start from, and the cases whose labels they were trained on."""
+    """Initial weights, and the cases whose labels they were trained on."""
 
     run_id: str
     path: Path
@@ -32,7 +32,7 @@ def initialize_weights(
         matching = f"only {fraction:.0%} of its weights match" if fraction else "no weights match"
         yield WarningEvent(
             message=f"Run {initial.run_id} has a different network: {matching}, and the rest "
-            "starts from random weights. To reuse more, start from a run with the same network "
+            "starts from random weights. To reuse more, use a run with the same network "
             "settings."
         )
     if overlap := sorted(initial.trained_cases & set(validation_cases)):

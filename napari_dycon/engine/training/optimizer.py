@@ -1,4 +1,4 @@
-"""The optimizer of a run."""
+"""Optimizer of a run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from napari_dycon.engine.config import TrainConfig
 
 
 def build_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """AdamW, or SGD with momentum as the papers of the field use it.
+    """Build AdamW, or SGD with momentum.
 
-    On CUDA the update is one fused kernel, which can leave out a step without the host knowing
-    (see ``stepper.py``). On a CPU it would save 2 of about 2,000 ms a step and round differently.
+    On CUDA the update is one fused kernel, which can skip a step without synchronizing with the
+    host (see ``stepper.py``). On a CPU it would save 2 of about 2,000 ms per step and round
+    differently.
     """
     fused = True if next(network.parameters()).device.type == "cuda" else None
     if config.optimizer.name == "sgd":
@@ -31,9 +32,9 @@ def build_optimizer(config: TrainConfig, network: torch.nn.Module) -> torch.opti
 
 
 def allocate_state(optimizer: torch.optim.Optimizer) -> None:
-    """Make the optimizer's state before the first step, as the first step would.
+    """Allocate the optimizer's state before the first step, as the first step would.
 
-    Lack of memory then shows while nothing can be left half updated. Parameters stay as they are.
+    Memory then runs out before anything can be left partly updated. Parameters are unchanged.
     """
     rates = [group["lr"] for group in optimizer.param_groups]
     for group in optimizer.param_groups:

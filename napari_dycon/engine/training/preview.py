@@ -24,11 +24,11 @@ PREVIEW_TIME_FRACTION = 0.0125  # of a run's time, at most
 
 
 class Previewer:
-    """Predicts the displayed case from time to time.
+    """Periodic prediction of the displayed case.
 
     Parameters
     ----------
-    run_id : run whose predictions the previews are
+    run_id : run under whose id the predictions are written
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Writing the end of a run, tried again while the disk is full."""
+"""Final writes of a run, retried while the disk is full."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from napari_dycon.errors import ProjectError
 from napari_dycon.project.runs.events import Event, WarningEvent
 
-RETRY_TIMEOUT_S, RETRY_PAUSE_S = 600.0, 2.0  # seconds to try the last saves for, and between tries
+RETRY_TIMEOUT_S, RETRY_PAUSE_S = 600.0, 2.0  # total, and between attempts
 
 
 def retry_on_full_disk(write: Callable[[], None]) -> Iterator[Event]:
-    """Write what a run has at its end, waiting for room: it is nowhere but in memory.
+    """Write the result of a run, waiting for disk space, since it is only in memory.
 
     Raises
     ------
     ProjectError
-        It was not possible for ``RETRY_TIMEOUT_S`` seconds.
+        Writing failed for ``RETRY_TIMEOUT_S`` seconds.
     """
     end = time.monotonic() + RETRY_TIMEOUT_S
     has_warned = False
@@ -31,7 +31,7 @@ def retry_on_full_disk(write: Callable[[], None]) -> Iterator[Event]:
             if not has_warned:
                 has_warned = True
                 yield WarningEvent(
-                    message=f"The end of the run cannot be saved: {error} It is tried again for "
+                    message=f"The result of the run cannot be saved: {error} Retrying for "
                     f"{RETRY_TIMEOUT_S / 60:.0f} minutes."
                 )
         time.sleep(RETRY_PAUSE_S)

@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step: device, memory plan, networks, optimizer."""
+"""Set-up of a run: device, memory plan, networks and optimizer."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Components:
 def set_up_compute(config: TrainConfig, progress: TrainingProgress | None) -> Compute:
     """Choose device and precision and tune torch for training.
 
-    A resumed run keeps its precision: a timed trial may choose another one the next time, and the
-    result would not be the same.
+    A resumed run keeps its precision: the benchmark at start-up might choose another one, which
+    would change the result.
     """
     device, reason = choose_device(config.device)
     known = progress.precision.get(device.type, "auto") if progress else "auto"
@@ -88,14 +88,14 @@ def set_up_memory(
     Returns
     -------
     MemoryPlan
-        The plan the user knows of, of the settings or of the run that is resumed. It differs from
-        that of ``data.config`` where free memory is too small for it.
+        The plan known to the user, from the settings or the resumed run. It differs from that of
+        ``data.config`` if free memory is too small for it.
     """
     known = MemoryPlan.from_json(progress.memory) if progress else None
     known = known or MemoryPlan.from_config(data.config)
     planned = config = known.apply(data.config)
     if device.type == "cpu" and (free := get_free_bytes(device)) is not None:
-        # The system kills a process that takes too much: there would be no error to catch.
+        # The system kills a process that allocates too much, so there would be no error to catch.
         config = fit_to_memory(
             config,
             free,
@@ -110,7 +110,7 @@ def set_up_memory(
 
 
 def build_components(data: TrainingData, compute: Compute) -> Components:
-    """Build networks, optimizer and methods; initialization depends on the seed alone."""
+    """Build networks, optimizer and methods; initialization depends only on the seed."""
     config, device = data.config, compute.device
     torch.manual_seed(config.seed)
     student = build_network(config, data.channels, len(data.class_values) + 1).to(device)

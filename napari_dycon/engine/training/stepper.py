@@ -1,8 +1,8 @@
-"""One optimization step: micro-batches, gradients, the guard against non-finite numbers, update.
+"""Optimization steps: micro-batches, gradients, check for non-finite numbers, update.
 
-A step either happens as a whole or leaves networks and optimizer as they were: whether loss and
-gradients are finite is known on the device, and decides there. On CUDA the host does not wait for
-the answer, so that it is a few steps ahead of the card; it learns of skipped steps later.
+A step is either taken as a whole or leaves networks and optimizer unchanged, which is decided on
+the device by whether loss and gradients are finite. On CUDA the host does not wait for this: it
+runs a few steps ahead and reads later which steps were skipped.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from napari_dycon.engine.training.schedules import ema_decay
 
 MAX_UNREAD_STEPS = 4  # steps that the host may be ahead of the device
 MAX_LOSS_SCALE = 2.0**16
-GROWTH_INTERVAL = 500  # finite steps after which a loss is scaled by twice as much
+GROWTH_INTERVAL = 500  # finite steps after which the loss scale is doubled
 
 
 class PartialUpdateError(RuntimeError):
-    """An update of the weights failed half way; they must be restored from a checkpoint."""
+    """An update of the weights failed part way; they must be restored from a checkpoint."""
 
 
 @dataclass
@@ -35,7 +35,7 @@ class LossScale:
     """Factor of a float16 loss that keeps small gradients from becoming zero.
 
     Halved after a step whose gradients overflowed, doubled after many that did not. Both values
-    stay on the device: nothing waits for them.
+    stay on the device to avoid synchronization.
     """
 
     factor: Tensor
@@ -43,7 +43,7 @@ class LossScale:
 
     @classmethod
     def create(cls, device: torch.device, factor: float = MAX_LOSS_SCALE) -> LossScale:
-        """Return the scale that a run starts with."""
+        """Return the initial scale of a run."""
         return cls(torch.tensor(factor, device=device), torch.zeros((), device=device))
 
     def update(self, is_finite: Tensor) -> None:
@@ -55,12 +55,12 @@ class LossScale:
         self.finite_steps = torch.where(grows, torch.zeros_like(steps), steps)
 
     def to_json(self) -> list[float]:
-        """Return what a checkpoint keeps."""
+        """Return the values stored in a checkpoint."""
         return [float(self.factor), float(self.finite_steps)]
 
     @classmethod
     def from_json(cls, values: object, device: torch.device) -> LossScale:
-        """Return the scale of a checkpoint, or the initial one where that has none."""
+        """Return the scale of a checkpoint, or the initial one if that has none."""
         scale = cls.create(device)
         if isinstance(values, list) and len(values) == 2:
             numbers = [float(v) for v in values if isinstance(v, (int, float))]
@@ -71,14 +71,14 @@ class LossScale:
 
 
 class Stepper:
-    """Takes optimization steps with a student and its teacher.
+    """Optimization of a student and its teacher, step by step.
 
     Parameters
     ----------
     student, teacher, optimizer : updated in place
     device, dtype : where and in which precision losses are computed
-    deferred : whether the device alone decides if a step is skipped, without the host waiting for
-        it; needs a fused optimizer. By default on CUDA.
+    is_deferred : whether the device decides if a step is skipped, without the host waiting for it;
+        requires a fused optimizer; by default on CUDA
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class Stepper:
         unlabeled_progress: float,
         learning_rate: float,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Take step number ``step`` (from 0); returns the parts of the loss, and their sum.
+        """Take step number ``step_index`` (from 0); returns the loss terms and their sum.
 
-        An error leaves networks and optimizer as they were.
+        An error leaves networks and optimizer unchanged.
 
         Raises
         ------
         PartialUpdateError
-            The update itself failed.
+            The update itself failed part way.
         """
         buffers = _BufferSnapshot(self.student, self.teacher)
         try:
@@ -149,7 +149,7 @@ class Stepper:
         return loss_terms, loss
 
     def dry_run(self, config: TrainConfig, method: Method, batch: Batch) -> None:
-        """Compute a step and its gradients and forget them, so that lack of memory shows."""
+        """Compute a step and discard it, to find out whether memory suffices."""
         buffers = _BufferSnapshot(self.student, self.teacher)  # running means of a batch norm
         try:
             self._backward(0, config, method, batch, 1.0)
@@ -158,9 +158,9 @@ class Stepper:
             self.optimizer.zero_grad(set_to_none=True)
 
     def read_step_outcomes(self, *, wait: bool = False) -> list[tuple[int, bool]]:
-        """Return steps and whether each was taken (true) or skipped, as far as that is known.
+        """Return the steps whose outcome is known, and whether each was taken (true) or skipped.
 
-        A step is told of once. With ``wait`` all steps are.
+        Each step is returned once. With ``wait`` all steps are returned.
         """
         outcomes = []
         while self._unread_flags:
@@ -182,7 +182,7 @@ class Stepper:
         batch: Batch,
         unlabeled_progress: float,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Gradients of a batch, computed in micro-batches of equal size."""
+        """Compute the gradients of a batch in micro-batches of equal size."""
         self.optimizer.zero_grad(set_to_none=True)
         self.student.activation_checkpointing = config.batch.activation_checkpointing
         self._noise_generator.manual_seed(config.seed * 1_000_003 + step_index)
@@ -201,14 +201,14 @@ class Stepper:
             for name, term in loss_terms.items():
                 total_terms[name] = total_terms.get(name, 0.0) + term.detach() * fraction
             total_loss = total_loss + loss.detach() * fraction
-            del loss_terms, loss, scaled, inputs  # before the next one takes as much
+            del loss_terms, loss, scaled, inputs  # before the next micro-batch allocates as much
         return total_terms, total_loss
 
     def _unscale_and_clip(self, loss: Tensor, max_norm: float) -> tuple[Tensor, Tensor]:
-        """Unscale and clip; whether the step can be taken, and whether it counts as sound.
+        """Unscale and clip; return whether the step can be taken, and whether it is not a failure.
 
-        A float16 step that overflowed is left out and its loss scaled by less the next time; it
-        is sound as long as its loss is finite and the scale can go down.
+        A float16 step that overflowed is skipped and the loss scale reduced; it is no failure as
+        long as its loss is finite and the scale can be reduced.
         """
         scale = self.loss_scale
         gradients = [p.grad for p in self.student.parameters() if p.grad is not None]
@@ -223,8 +223,8 @@ class Stepper:
         return is_finite, is_valid
 
     def _update_on_device(self, is_finite: Tensor, decay: float) -> None:
-        """Update student and teacher where ``finite`` is true, by the device's own decision."""
-        # How gradient scalers tell fused optimizers of overflows.
+        """Update student and teacher if ``is_finite`` is true, decided on the device."""
+        # The interface by which gradient scalers report overflows to fused optimizers.
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]
         self.optimizer.found_inf = 1.0 - is_finite.float()  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -241,14 +241,14 @@ class Stepper:
 
 
 class _BufferSnapshot:
-    """Buffers of networks (running statistics of a batch norm) at one moment."""
+    """Copy of the buffers of networks (running statistics of a batch norm)."""
 
     def __init__(self, *networks: torch.nn.Module) -> None:
         self._saved = [(b, b.clone()) for network in networks for b in network.buffers()]
 
     @torch.no_grad()
     def restore(self, keep_current: Tensor | None = None) -> None:
-        """Set them back, on the device alone where ``unless`` is a tensor there."""
+        """Restore the buffers except where ``keep_current``, a tensor on the device, is true."""
         for buffer, before in self._saved:
             buffer.copy_(
                 before if keep_current is None else torch.where(keep_current, buffer, before)
@@ -256,7 +256,7 @@ class _BufferSnapshot:
 
 
 def _build_flag_reader(flag: Tensor) -> Callable[[bool], bool | None]:
-    """Return a function that reads a flag, or ``None`` where that would mean waiting for it."""
+    """Return a function that reads a flag, or ``None`` if it would have to wait."""
     if flag.device.type != "cuda":
         return lambda _: bool(flag)
     host = torch.empty((), dtype=torch.bool, pin_memory=True)

@@ -85,10 +85,10 @@ class Trainer:
     Parameters
     ----------
     run : folder of the run
-    data : cases to learn from; ``data.config`` are the settings, and follow lack of memory
+    data : training cases; ``data.config`` are the settings, which are adapted to memory
     scans, predictions : source of validation cases, and where previews are written
-    reported_memory : memory plan that the user knows of; a change is reported and saved
-    progress : where the run starts
+    reported_memory : memory plan known to the user; a change is reported and saved
+    progress : progress that the run starts with
     clock : time of the run, started
     """
 
@@ -176,7 +176,7 @@ class Trainer:
             is_late = not is_resumed and self._clock.elapsed() > max_elapsed_s
             return self._control.stop_requested() or is_late
 
-        # Repeating what an interrupted run had done does not count as its time.
+        # Repeating the work of an interrupted run does not count towards its time.
         with self._clock.paused() if is_resumed else contextlib.nullcontext():
             for event in build_atlas_training_set(
                 data,
@@ -190,10 +190,10 @@ class Trainer:
                     yield from self._pause()
 
     def _fit_unlabeled_step_to_memory(self) -> None:
-        """Try a step with unlabeled scans on a GPU, and make steps smaller until one fits.
+        """Try a step with unlabeled scans on a GPU, and reduce memory until one fits.
 
-        Unlabeled scans may join late in a run and take twice the memory: lack of it must show at
-        the start, not at the end of a night.
+        Semi-supervised steps may start late in a run and take twice the memory. If it does not
+        suffice, this must be detected at the start, not hours later.
         """
         device, start = self._compute.device, self._config.semi_supervised.start
         joins_later = self._data.unlabeled and self._progress() < start < 1.0
@@ -204,7 +204,7 @@ class Trainer:
         empty_cache(device)
 
     def _try_unlabeled_step(self) -> bool:
-        """Whether memory suffices for a step with unlabeled scans."""
+        """Check whether memory suffices for a step with unlabeled scans."""
         try:
             batch = self._batches.load_single(self._step, self._data.unlabeled)
             self._stepper.dry_run(self._config, self._components.method, batch)
@@ -217,7 +217,7 @@ class Trainer:
     def _take_step(self) -> Generator[Event, None, StepResult | None]:
         """Take one optimization step; returns ``None`` if memory ran out for it."""
         result, is_half_updated = self._try_step()
-        if result is None:  # the error is gone by now, and the tensors that it referred to
+        if result is None:  # by now the error and the tensors that it referred to are freed
             self._reduce_memory()
             if is_half_updated:
                 yield from self._restore_checkpoint()
@@ -227,7 +227,7 @@ class Trainer:
         return result
 
     def _try_step(self) -> tuple[StepResult | None, bool]:
-        """Result of a step, ``None`` if memory ran out; and whether it was half updated."""
+        """Return the result of a step, ``None`` without memory, and whether weights are invalid."""
         config, progress = self._config, self._progress()
         uses_unlabeled = progress >= config.semi_supervised.start
         rate = config.optimizer.learning_rate * learning_rate_factor(
@@ -253,11 +253,11 @@ class Trainer:
         return StepResult(loss, loss_terms, beta, rate), False
 
     def _reduce_memory(self) -> None:
-        """Make the following steps smaller after memory ran out for one."""
+        """Reduce the memory of further steps after memory ran out."""
         device = self._compute.device
         if device.type == "cpu":
             reset_glibc_malloc()
-        self._batches.close()  # with the scans that it moved to the device
+        self._batches.close()  # also frees the scans on the device
         smaller = MemoryPlan.from_config(self._config).reduce(self._config)
         if smaller is None:
             raise MemoryError("out of memory for the smallest steps")
@@ -267,7 +267,7 @@ class Trainer:
         empty_cache(device)
 
     def _restore_checkpoint(self) -> Iterator[Event]:
-        """Return to the last checkpoint after an update that failed half way."""
+        """Return to the last checkpoint after an update that failed part way."""
         yield from self._writer.poll_events(wait=True)
         if not self._run.state_path.exists():
             raise MemoryError("out of memory before the first checkpoint")
@@ -362,7 +362,7 @@ class Trainer:
 def build_step_event(
     step: int, config: TrainConfig, clock: TrainingClock, result: StepResult
 ) -> StepEvent:
-    """Build the event that tells how a step went and how long the run still takes."""
+    """Build the event with the losses of a step and the remaining time of the run."""
     progress, elapsed_s = clock.progress(step), clock.elapsed()
     remaining_s = elapsed_s * (1.0 - progress) / progress if progress > 0 else math.inf
     if config.time_limit:

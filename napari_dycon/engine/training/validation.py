@@ -31,7 +31,7 @@ VALIDATION_TIME_FRACTION = 0.015  # of a run's time, at most
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Dice over the validation cases; cases that could not be evaluated are named with a reason."""
+    """Dice over the validation cases, and skipped cases with the reason."""
 
     dice: dict[str, float] = field(default_factory=dict)  # mean of each class value
     mean: float | None = None  # over classes; None if no case could be evaluated
@@ -43,7 +43,7 @@ class ValidationResult:
 
 
 class Validator:
-    """Evaluates the validation cases of a run and keeps the latest result."""
+    """Evaluation of the validation cases of a run; keeps the latest result."""
 
     def __init__(
         self, scans: PreparedScans, data: TrainingData, compute: Compute, clock: TrainingClock
@@ -79,7 +79,7 @@ class Validator:
     ) -> ValidationResult:
         """Compute the mean Dice of each class over the validation cases, on their own grids.
 
-        Cases that cannot be read, or that memory does not suffice for, are skipped.
+        Cases that cannot be read or do not fit into memory are skipped.
         """
         device, dtype = self._compute.device, self._compute.dtype
         scores: dict[int, list[float]] = {value: [] for value in self._data.class_values}
@@ -128,5 +128,5 @@ def _warn_about_skipped_cases(result: ValidationResult) -> Iterator[Event]:
     if result.mean is None:
         rest = "so that there is no Dice, and the uncertainty is not calibrated"
     yield WarningEvent(
-        message=f"Validation case {name}{more} could not be scored, {rest}. {reason}"
+        message=f"Validation case {name}{more} could not be evaluated, {rest}. {reason}"
     )

@@ -42,8 +42,7 @@ SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 
 @dataclass(frozen=True)
 class View:
-    """A slice of a canonical volume; ``side_letters`` name its left, right, upper and lower
-    side."""
+    """A slice of a canonical volume; ``side_letters`` are for left, right, upper and lower."""
 
     name: str
     axis: int
@@ -135,7 +134,7 @@ def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> s
 
 
 def _find_structures(data: CaseData, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """What the slices are laid through: what somebody drew, or else what was predicted."""
+    """Return the structures to show slices of: labeled ones, or else predicted ones."""
     label = data.label
     if label is not None:
         mask: npt.NDArray[np.bool_] = (label != 0) & (label != UNANNOTATED)
@@ -278,7 +277,7 @@ def _draw_side_letters(view: View, size: tuple[float, float], unit: float) -> st
 
 
 def _draw_scale_bar(size: tuple[float, float], unit: float) -> str:
-    """A line of a round length, with that length beside it."""
+    """Draw a scale bar of a round length, with its label."""
     length_mm = max((mm for mm in SCALE_BARS_MM if mm <= size[0] / 3), default=SCALE_BARS_MM[0])
     x, y = 5 * unit, size[1] - 6 * unit
     return (

@@ -96,7 +96,7 @@ def _describe_run(run: Run | None) -> str:
 
 
 def _make_uncertainty_gradient() -> str:
-    """Stops of a CSS gradient from certain to uncertain, as the pictures show it."""
+    """Build the stops of a CSS gradient from certain to uncertain, as the pictures show it."""
     return ", ".join(
         f"rgba({round(r * 255)}, {round(g * 255)}, {round(b * 255)}, {a * UNCERTAINTY_OPACITY:.3g})"
         for r, g, b, a in UNCERTAINTY_COLORMAP

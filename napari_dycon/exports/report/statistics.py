@@ -88,7 +88,7 @@ class CaseData:
 
 
 def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
-    """Read what can be read of a case; what cannot is told in a note without any path."""
+    """Read the data of a case; unreadable files are described in notes without paths."""
     notes: list[str] = []
     scan: Volume | None = None
     if not all(path.exists() for path in project.image_paths(case.id)):
@@ -186,7 +186,7 @@ def compute_statistics(
 
 
 def classify_label_use(project: Project, run: Run) -> dict[str, LabelUse]:
-    """What a run did with the label of each case; runs that it went on from count as well."""
+    """Determine how a run used the label of each case; runs that it went on from count as well."""
     trained_ids = cases_trained_on(project, run.id)
     uses: dict[str, LabelUse] = {}
     for case in project.cases:

@@ -1,17 +1,17 @@
-"""How large a packed image says it is, before a decoder takes memory for it.
+"""Image sizes in JPEG, JPEG-LS and JPEG 2000 headers.
 
-JPEG, JPEG-LS and JPEG 2000 carry sizes of their own, which need not be those of the DICOM header.
+They may differ from the DICOM header and are checked before a decoder allocates memory.
 """
 
 from __future__ import annotations
 
-# Frame headers of JPEG (without DHT, JPG and DAC, which lie among them) and of JPEG-LS.
+# Frame headers of JPEG (without DHT, JPG and DAC, whose markers are in between) and JPEG-LS.
 _FRAME_MARKERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _STANDALONE_MARKERS = {0x01, *range(0xD0, 0xD9)}  # markers without a length
 
 
 def jpeg_dimensions(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a packed image; ``None`` for what is none of these formats."""
+    """Read rows and columns of a compressed image; ``None`` for other formats."""
     if data[:4] == b"\xff\x4f\xff\x51":  # JPEG 2000: SIZ comes first
         right, bottom, left, top = (int.from_bytes(data[n : n + 4]) for n in (8, 12, 16, 20))
         return bottom - top, right - left
@@ -20,7 +20,7 @@ def jpeg_dimensions(data: bytes) -> tuple[int, int] | None:
     offset = 2
     while offset + 9 <= len(data) and data[offset] == 0xFF:
         marker = data[offset + 1]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # padding
             offset += 1
         elif marker in _STANDALONE_MARKERS:
             offset += 2

@@ -1,6 +1,6 @@
-"""DICOM series in folders: walk, group images into series, choose one.
+"""Discovery of DICOM series in folders, and selection of one.
 
-Neither pydicom nor SimpleITK is imported before a DICOM file is met.
+Neither pydicom nor SimpleITK is imported before a DICOM file is found.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ SeriesKey = tuple[Any, ...]
 
 @dataclass(frozen=True)
 class Series:
-    """Images that may make one volume, in order along their normal."""
+    """Images that form one volume, sorted along their normal."""
 
-    description: str  # as the scanner calls it
+    description: str  # series description of the scanner
     modality: str
     slices: tuple[Slice, ...]
     image_uids: frozenset[str] = frozenset()  # unique identifiers, the same in every copy
-    damaged_files: tuple[str, ...] = ()  # files beside it that cannot be read, and may belong to it
+    damaged_files: tuple[str, ...] = ()  # unreadable files in its folder, which may belong to it
 
     @property
     def path(self) -> Path:
-        """One of its files, by which ``reader.read`` finds the series again."""
+        """One of its files, from which ``reader.read`` finds the series again."""
         return min(s.path for s in self.slices)
 
     @property
     def size(self) -> str:
-        """Voxels along columns, rows and slices."""
+        """Number of columns, rows and slices."""
         first = self.slices[0]
         return f"{first.columns} × {first.rows} × {len(self.slices)}"
 
     @property
     def spacing(self) -> str:
-        """Millimeters between columns, rows and slices."""
+        """Distance of columns, rows and slices in mm."""
         pixel = self.slices[0].pixel_mm
         slice_spacing = (
             f" × {compute_slice_spacing(self.slices):.2f}" if len(self.slices) > 1 else ""
@@ -55,7 +55,7 @@ class Series:
 
     @property
     def summary(self) -> str:
-        """Description, size and spacing, to choose by."""
+        """Description, size and spacing, for selection by the user."""
         return (
             f"{self.description or 'no description'} ({self.modality}): {self.size} voxels, "
             f"{self.spacing} mm"
@@ -64,7 +64,7 @@ class Series:
 
 @dataclass
 class _ImageGroup:
-    """Images of one folder, series and grid; one volume, or several in the same place."""
+    """Images of one folder, series and grid: one volume, or several at the same position."""
 
     description: str = ""
     modality: str = ""
@@ -81,9 +81,9 @@ def find_series(
 ) -> list[Series]:
     """Find the series of a folder, and with ``recursive`` of all folders in it.
 
-    Images of one series that cannot be one volume (other directions, sizes, echoes, times) come as
-    several; screenshots and other images without a place in space are left out. A file or folder
-    that may not be read raises ``FileFormatError``, and so do more than ``max_files`` files.
+    Images of one series that do not form one volume (different directions, sizes, echoes, times)
+    are split into several; screenshots and other images without a position are left out. An
+    unreadable file or folder raises ``FileFormatError``, and so do more than ``max_files`` files.
     """
     if recursive:
         files = find_files(folder, max_files)
@@ -97,7 +97,7 @@ def find_series(
 def _group_images(
     files: Sequence[Path], progress: ProgressCallback | None
 ) -> tuple[Iterable[_ImageGroup], dict[Path, list[str]]]:
-    """Group the images of files; and the names of damaged files by folder."""
+    """Group the images of files; also returns the names of damaged files by folder."""
     groups: dict[SeriesKey, _ImageGroup] = defaultdict(_ImageGroup)
     damaged_files: dict[Path, list[str]] = defaultdict(list)
     for number, file in enumerate(files):
@@ -139,9 +139,9 @@ def _build_series(group: _ImageGroup, damaged_files: dict[Path, list[str]]) -> l
 
 
 def find_sibling_series(path: Path) -> list[Series]:
-    """Find the series in the folder of a file; kept until a file of the folder changes.
+    """Find the series in the folder of a file; cached until a file of the folder changes.
 
-    Many scans may be read from one folder, one after the other.
+    The cache speeds up reading many scans from one folder.
     """
     return _find_series_cached(path.parent, folder_fingerprint(path.parent))
 
@@ -152,32 +152,32 @@ def _find_series_cached(folder: Path, _fingerprint: object) -> list[Series]:
 
 
 def series_containing(path: Path, candidates: Sequence[Series]) -> list[Series]:
-    """Those series that a file has images of."""
+    """Select the series that contain images of a file."""
     return [series for series in candidates if any(image.path == path for image in series.slices)]
 
 
 def select_single_series(
     path: Path, candidates: Sequence[Series]
 ) -> tuple[Series, tuple[str, ...]]:
-    """Return the series that is meant, and a note on what was passed over.
+    """Select the only series with several images; also returns notes on images left out.
 
     Raises
     ------
     FileFormatError
-        There is none, or there are several.
+        There is no series, or there are several.
     """
     volumes = [series for series in candidates if len(series.slices) > 1] or candidates
     if len(volumes) == 1:
         n_omitted = len(candidates) - 1
-        note = f"{n_omitted} single image(s) beside the series were left out." if n_omitted else ""
+        note = f"{n_omitted} single image(s) outside the series were left out." if n_omitted else ""
         return volumes[0], (note,) if note else ()
     if not candidates:
         raise FileFormatError(
-            f"{path.name} holds no DICOM images with a place in space; expected a series of "
-            "slices. Screenshots, reports, segmentations and X-rays are no scans."
+            f"{path.name} contains no DICOM images with a position; expected a series of "
+            "slices. Screenshots, reports, segmentations and X-rays are not scans."
         )
     summaries = "; ".join(series.summary for series in volumes[:6])
     raise FileFormatError(
-        f"{path.name} holds {len(volumes)} series: {summaries}. Expected one; choose one of them, "
-        "by one of its files or by a folder of its own."
+        f"{path.name} contains {len(volumes)} series: {summaries}. Expected one; choose one of "
+        "its files, or move the series to a separate folder."
     )

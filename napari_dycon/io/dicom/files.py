@@ -1,4 +1,4 @@
-"""One DICOM file: its header or all of it, in words when it is damaged, without a sound."""
+"""Reading of single DICOM files, with readable errors and without warnings in the log."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any
 from napari_dycon.errors import FileFormatError
 from napari_dycon.io.validation import MAX_DEFLATE_RATIO
 
-MAX_INFLATED_BYTES = 2**30  # bytes
-CHUNK_BYTES = 2**22  # of them at a time
+MAX_INFLATED_BYTES = 2**30
+CHUNK_BYTES = 2**22
 SUFFIXES = (".dcm", ".ima", ".dicom")
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is DICOM: by its mark, or else by its name.
+    """Check whether a file is DICOM by its magic bytes or its name.
 
-    A file that may not be read raises: a slice that is passed over would be missed by nobody.
+    An unreadable file raises, since ignoring a slice would go unnoticed.
     """
     try:
         with path.open("rb") as file:
             has_magic = file.read(132)[128:] == b"DICM"
     except OSError as error:
         raise FileFormatError(
-            f"{path.name} in {path.parent} cannot be read ({error.strerror}). Expected files that "
-            "you may read; change who may, or move it away."
+            f"{path.name} in {path.parent} cannot be read ({error.strerror}). Change its "
+            "permissions, or move it to another folder."
         ) from None
     return has_magic or path.suffix.lower() in SUFFIXES
 
 
 def read_file(path: Path, *, include_pixels: bool, tags: list[str] | None = None) -> Any:
-    """Read a file with pydicom: some elements of its header, all of it, or with its pixels."""
+    """Read a file with pydicom: some header elements, the whole header, or with pixels."""
     import pydicom
 
     try:
@@ -46,24 +46,24 @@ def read_file(path: Path, *, include_pixels: bool, tags: list[str] | None = None
             )
     except _TooLargeError:
         raise FileFormatError(
-            f"{path.name} unpacks to more than {MAX_INFLATED_BYTES / 2**30:g} GB, which no image "
-            "of one file does; it was not opened. Choose another series, or export it again."
+            f"{path.name} decompresses to more than {MAX_INFLATED_BYTES / 2**30:g} GB, the limit "
+            "for one file; it was not opened. Choose another series, or export it again."
         ) from None
-    except Exception:  # pydicom raises whatever its parsing meets
+    except Exception:  # noqa: BLE001 - pydicom raises any error while parsing
         raise damaged_file_error(path) from None
     if include_pixels:
         try:
             with suppress_warnings():
                 samples = int(data.get("SamplesPerPixel", 1))
                 voxels = float(data.Rows) * data.Columns * int(data.get("NumberOfFrames") or 1)
-                if "TransferSyntaxUID" not in data.file_meta:  # of files without the mark
+                if "TransferSyntaxUID" not in data.file_meta:  # in files without magic bytes
                     data.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
                 is_compressed = bool(data.file_meta.TransferSyntaxUID.is_compressed)
-        except Exception:  # pydicom parses elements when they are asked for
+        except Exception:  # noqa: BLE001 - pydicom parses elements lazily
             raise damaged_file_error(path) from None
         if samples != 1:
             raise FileFormatError(
-                f"{path.name} holds colors; expected one number a voxel. Choose another series."
+                f"{path.name} contains colors; expected one value per voxel. Choose another series."
             )
         if not 0 < voxels <= path.stat().st_size * (MAX_DEFLATE_RATIO if is_compressed else 1):
             raise damaged_file_error(path)
@@ -71,11 +71,11 @@ def read_file(path: Path, *, include_pixels: bool, tags: list[str] | None = None
 
 
 class _TooLargeError(Exception):
-    """A packed file that is larger than any."""
+    """A file decompresses to more than the limit."""
 
 
 class _LimitedInflater(io.BufferedReader):
-    """A file of which pydicom asks for all the rest only to inflate it, in memory, at once."""
+    """A file whose remainder, which pydicom reads only to inflate it, is limited in size."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         data = super().read(size)
@@ -88,32 +88,32 @@ class _LimitedInflater(io.BufferedReader):
                     if total > MAX_INFLATED_BYTES:
                         raise _TooLargeError
             except zlib.error:
-                pass  # pydicom says so, too
+                pass  # pydicom reports the error
         return data
 
 
 def header_text(header: Any, name: str) -> str:
-    """Return an element as text; "" where it is missing or damaged."""
+    """Return an element as text; "" if it is missing or damaged."""
     try:
         value = header.get(name)
-    except Exception:  # a damaged element is parsed when it is asked for
+    except Exception:  # noqa: BLE001 - pydicom parses elements lazily
         return ""
     return "" if value is None else str(value)
 
 
 def damaged_file_error(path: Path) -> FileFormatError:
-    """Error of a file that is no image or not a whole one."""
+    """Build the error for a file that is not an image or is truncated."""
     return FileFormatError(
-        f"{path.name} cannot be read: it is damaged or no DICOM image. Expected the images of one "
-        "series; copy or export it again."
+        f"{path.name} cannot be read: it is damaged or not a DICOM image. Expected the images of "
+        "one series; copy or export it again."
     )
 
 
 @contextlib.contextmanager
 def suppress_warnings() -> Iterator[None]:
-    """Keep what pydicom and highdicom say of a header's values from standing in a log.
+    """Suppress warnings and log records of pydicom and highdicom.
 
-    They quote the values, a patient's name among them.
+    They may quote header values, such as a patient's name.
     """
     loggers = [logging.getLogger(name) for name in ("highdicom.base", "pydicom")]
 

@@ -1,4 +1,4 @@
-"""Headers of DICOM images: the few tags that tell series and slices apart.
+"""Headers of DICOM images: the tags that distinguish series and slices.
 
 Names, ids and dates of patients are not read. Positions are parsed in ``series_volumes``.
 """
@@ -17,8 +17,10 @@ from napari_dycon.io.dicom.files import (
 from napari_dycon.io.dicom.pixels import SCALE_TAGS
 
 NON_IMAGE_MODALITIES = ("SEG", "RTSTRUCT", "RTPLAN", "RTDOSE", "SR", "PR", "KO", "REG", "FID")
-PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"  # a result, such as the uncertainty written here
-# What may tell images of one place apart, the first that does so wins.
+PARAMETRIC_MAP = (
+    "1.2.840.10008.5.1.4.1.1.30"  # a result, such as an uncertainty map written by this program
+)
+# Tags that may distinguish images at one position; the first one that does is used.
 FRAME_DIMENSIONS = (
     "EchoNumbers",
     "TemporalPositionIdentifier",
@@ -39,7 +41,7 @@ def read_header(path: Path) -> Any:
 
     Returns
     -------
-    The tags of ``HEADER_TAGS``, or ``None`` for DICOM files that are no images to segment.
+    the tags of ``HEADER_TAGS``, or ``None`` for DICOM files that are not images to segment
 
     Raises
     ------
@@ -49,7 +51,7 @@ def read_header(path: Path) -> Any:
     header = read_file(path, include_pixels=False, tags=HEADER_TAGS)
     with suppress_warnings():
         if "Rows" not in header and _is_image_header(header):
-            raise damaged_file_error(path)  # an image that ends before its size
+            raise damaged_file_error(path)  # truncated image
         if "Rows" not in header or header_text(header, "Modality") in NON_IMAGE_MODALITIES:
             return None
         if header_text(header, "SOPClassUID") == PARAMETRIC_MAP:
@@ -58,11 +60,11 @@ def read_header(path: Path) -> Any:
 
 
 def _is_image_header(header: Any) -> bool:
-    """Whether a file's own preface says that it holds images, and not screenshots."""
+    """Check by the file's meta information that it contains images other than screenshots."""
     try:
         name = str(header.file_meta.MediaStorageSOPClassUID.name)
     except AttributeError:
         return False
-    except Exception:  # a damaged preface: pydicom parses elements when they are asked for
+    except Exception:  # noqa: BLE001 - damaged meta information, parsed lazily by pydicom
         return True
     return name.endswith("Image Storage") and "Secondary Capture" not in name

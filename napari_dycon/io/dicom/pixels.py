@@ -1,7 +1,8 @@
 """Pixels of a DICOM series in physical units.
 
-Plain pixels are decoded by pydicom, compressed ones that it cannot decode by SimpleITK (GDCM). That
-one gets the stored pixels alone: whether it rescales them depends on the kind of image.
+Uncompressed pixels are decoded by pydicom, compressed ones that it cannot decode by SimpleITK
+(GDCM). The latter gets the stored pixels only, because whether it rescales them depends on the kind
+of image.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SCALE_TAGS = (
     "SharedFunctionalGroupsSequence",
     "PerFrameFunctionalGroupsSequence",
 )
-# Of hundreds in a file, what decoding its pixels asks for.
+# The tags needed for decoding pixels, of hundreds in a file.
 PIXEL_TAGS = (
     *PIXEL_MODULE,
     *SCALE_TAGS,
@@ -52,7 +53,7 @@ PIXEL_TAGS = (
 
 
 class PixelReader:
-    """Pixels of slices in physical units (Hounsfield units, for instance), one after the other."""
+    """Reader of the pixels of slices in physical units, such as Hounsfield units."""
 
     def __init__(self, slices: Sequence[Slice]) -> None:
         self._slices = slices
@@ -77,11 +78,11 @@ class PixelReader:
                     break
 
     def read_all(self) -> Iterator[Array]:
-        """Every slice in turn, (rows, columns)."""
+        """Yield every slice, (rows, columns)."""
         return (self.read_frame(number) for number in range(len(self._slices)))
 
     def read_frame(self, number: int) -> Array:
-        """One slice, (rows, columns), of ``dtype``."""
+        """Read one slice, (rows, columns), of ``dtype``."""
         image = self._slices[number]
         if image.path != self._path:
             self._frames, self._scaling = _decode(image.path)
@@ -99,7 +100,7 @@ class PixelReader:
 
 
 def _decode(path: Path) -> tuple[Array, list[tuple[float, float]]]:
-    """Frames (n, rows, columns) of a file, and the scaling each still needs."""
+    """Decode the frames (n, rows, columns) of a file; also returns the scaling of each."""
     data = read_file(path, include_pixels=True, tags=list(PIXEL_TAGS))
     rows, columns = int(data.Rows), int(data.Columns)
     try:
@@ -110,7 +111,7 @@ def _decode(path: Path) -> tuple[Array, list[tuple[float, float]]]:
             scaling = _read_scalings(data)
     except FileFormatError:
         raise
-    except Exception:  # pydicom raises what its parsing and its decoders meet
+    except Exception:  # noqa: BLE001 - pydicom and its decoders raise any error
         raise damaged_file_error(path) from None
     if pixels.size % (rows * columns) or not pixels.size:
         raise damaged_file_error(path)
@@ -118,7 +119,7 @@ def _decode(path: Path) -> tuple[Array, list[tuple[float, float]]]:
 
 
 def _check_frames(path: Path, data: Any) -> None:
-    """Refuse packed pixels of another size than the header's: a decoder takes memory for theirs."""
+    """Reject compressed pixels whose size, for which a decoder allocates, is not the header's."""
     from pydicom.encaps import generate_frames
 
     if not data.file_meta.TransferSyntaxUID.is_encapsulated:
@@ -130,13 +131,13 @@ def _check_frames(path: Path, data: Any) -> None:
 
 
 def _needs_itk(data: Any) -> bool:
-    """Whether pydicom has no decoder for it here."""
+    """Check whether pydicom has no suitable decoder."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import JPEGExtended12Bit
 
     syntax = data.file_meta.TransferSyntaxUID
     if syntax == JPEGExtended12Bit and int(data.BitsStored) > 8:
-        return True  # Pillow, which pydicom takes for it, knows 8 bits only
+        return True  # Pillow, which pydicom uses for it, only supports 8 bits
     try:
         return syntax.is_compressed and not get_decoder(syntax).is_available
     except (NotImplementedError, ValueError):
@@ -144,7 +145,7 @@ def _needs_itk(data: Any) -> bool:
 
 
 def _decode_with_itk(data: Any, path: Path) -> Array:
-    """Pixels of a compressed file as they are stored."""
+    """Decode the stored pixels of a compressed file with SimpleITK."""
     import SimpleITK as sitk  # noqa: N813
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -157,21 +158,21 @@ def _decode_with_itk(data: Any, path: Path) -> Array:
             reader.SetFileName(str(stripped_file))
             reader.ReadImageInformation()
             size = reader.GetSize()
-            if size[:2] != (int(data.Columns), int(data.Rows)):  # before memory is taken for it
+            if size[:2] != (int(data.Columns), int(data.Rows)):  # before memory is allocated
                 raise damaged_file_error(path)
             array: Array = sitk.GetArrayFromImage(reader.Execute())
         except FileFormatError:
             raise
-        except Exception:  # of pydicom, which parses elements late, or a RuntimeError of SimpleITK
+        except Exception:  # noqa: BLE001 - pydicom parses lazily; SimpleITK raises RuntimeError
             raise FileFormatError(
-                f"{path.name} is compressed in a way that cannot be decoded here, or damaged. "
+                f"{path.name} is damaged, or its compression is not supported on this computer. "
                 "Export the series uncompressed, or convert it to NIfTI."
             ) from None
     return array
 
 
 def _strip_identity_and_scaling(data: Any) -> Any:
-    """Return the pixels of a file as a picture of its own: no scaling, no place, nobody's name."""
+    """Return a data set with the pixels only, without scaling, position and identity."""
     from pydicom import uid
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.encaps import encapsulate, generate_frames
@@ -184,9 +185,9 @@ def _strip_identity_and_scaling(data: Any) -> Any:
     for name in PIXEL_MODULE:
         if name in data:
             stripped[name] = data[name]
-    stripped.PhotometricInterpretation = "MONOCHROME2"  # as it is stored, whatever is shown white
+    stripped.PhotometricInterpretation = "MONOCHROME2"  # stored values, without inversion
     count = int(stripped.get("NumberOfFrames") or 1)
-    # Packed anew: GDCM may not come back from a damaged list of fragments; pydicom raises.
+    # Encapsulated again, since GDCM may hang on a damaged list of fragments, while pydicom raises.
     stripped.PixelData = encapsulate(list(generate_frames(data.PixelData, number_of_frames=count)))
     stripped["PixelData"].VR = "OB"
     if count > 1:
@@ -197,16 +198,16 @@ def _strip_identity_and_scaling(data: Any) -> Any:
 
 
 def read_value_encodings(header: Any) -> list[tuple[float, float, float, float]] | None:
-    """``Slice.values`` of each image of a file, or once where all have the same."""
+    """Read ``Slice.value_encoding`` of each image of a file, or one for all of them."""
     try:
         low, high = _read_stored_range(header)
         return [(low, high, *scaling) for scaling in _read_scalings(header)]
-    except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
+    except Exception:  # noqa: BLE001 - pydicom parses elements lazily and raises any error
         return None
 
 
 def _read_stored_range(header: Any) -> tuple[float, float]:
-    """Lowest and highest value that pixels can have."""
+    """Read the lowest and highest possible stored value."""
     bits = int(header.BitsStored)
     if not 1 <= bits <= 32:
         raise ValueError(bits)
@@ -215,7 +216,7 @@ def _read_stored_range(header: Any) -> tuple[float, float]:
 
 
 def _read_scalings(data: Any) -> list[tuple[float, float]]:
-    """Rescale slope and intercept of each frame; one pair where all have the same."""
+    """Read rescale slope and intercept of each frame, or one pair for all frames."""
     frames = data.get("PerFrameFunctionalGroupsSequence")
     if not frames:
         return [_read_scaling(data)]
@@ -225,7 +226,7 @@ def _read_scalings(data: Any) -> list[tuple[float, float]]:
 
 
 def _read_scaling(dataset: Any) -> tuple[float, float]:
-    """Rescale slope and intercept, where somebody wrote them."""
+    """Read rescale slope and intercept, with defaults if they are missing."""
     if dataset is None:
         return 1.0, 0.0
     slope, intercept = dataset.get("RescaleSlope"), dataset.get("RescaleIntercept")
@@ -233,7 +234,7 @@ def _read_scaling(dataset: Any) -> tuple[float, float]:
 
 
 def get_functional_group(groups: Iterable[Any], sequence: str) -> Any:
-    """Functional group of a frame, its own or the one all frames share; ``None`` without any."""
+    """Return a functional group of a frame, its own or a shared one; ``None`` without any."""
     for group in groups:
         if group is not None and group.get(sequence):
             return group.get(sequence)[0]

@@ -1,4 +1,4 @@
-"""Read a DICOM series as one volume."""
+"""Reader of DICOM series."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from napari_dycon.io.dicom.slice_geometry import check_regular_spacing, compute_
 from napari_dycon.io.validation import MAX_VOXELS, LoadedImage, check_memory
 from napari_dycon.io.volume import Source, allocate_like
 
-MAX_FILES = 100_000  # in a folder that stands for one scan
+MAX_FILES = 100_000  # in the folder of one scan
 
 
 def read(path: Path, *, resample: bool = False) -> LoadedImage:
-    """Read the series of a folder, or the one that a file belongs to.
+    """Read the series in a folder, or the series of a file.
 
     Raises
     ------
     FileFormatError
-        There is none, there are several, or its pixels cannot be read.
+        There is no series, there are several, or pixels cannot be read.
     GeometryError, IrregularSlicesError
-        Its slices are no even grid; see ``slice_geometry.check_regular_spacing``.
+        Its slices are not a regular grid; see ``slice_geometry.check_regular_spacing``.
     """
     if path.is_dir():
         candidates = find_series(path, max_files=MAX_FILES)
@@ -49,7 +49,7 @@ def read_series(
     resample: bool = False,
     progress: ProgressCallback | None = None,
 ) -> LoadedImage:
-    """Read a series that ``find_series`` found; ``path`` is the file or folder shown for it.
+    """Read a series from ``find_series``; ``path`` is the file or folder shown for it.
 
     Raises
     ------
@@ -64,10 +64,12 @@ def read_series(
             f"{name} has one image; expected a scan with several slices. Choose another series."
         )
     if (number := float(len(slices)) * slices[0].rows * slices[0].columns) > MAX_VOXELS:
-        raise FileFormatError(f"{name} claims {number:.3g} voxels, which no scan has.")
+        raise FileFormatError(
+            f"{name} has {number:.3g} voxels, too many for a scan. Export it again."
+        )
     if series.damaged_files:
         notes += (
-            f"{len(series.damaged_files)} damaged file(s) beside the series were left out, such as "
+            f"{len(series.damaged_files)} damaged file(s) in the folder were left out, such as "
             f"{series.damaged_files[0]}; slices may be missing at its ends.",
         )
     pixels = PixelReader(slices)

@@ -1,9 +1,8 @@
-"""Headers of the DICOM series that a result refers to, with no more in them than it needs.
+"""Minimal headers of the DICOM series that a result refers to.
 
-A DICOM result names the images it was made from and lies on their frames. highdicom takes both,
-and who the patient is, from the images' headers. What should not reach the result is therefore
-never given to it: the headers made here hold the references and the geometry, and a person's data
-only where they were asked for.
+A DICOM result references its source images and shares their frames. highdicom takes both, and the
+patient's identity, from the headers of the images. The headers built here contain only references
+and geometry, and the identity only if requested.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ GEOMETRY_TAGS = (
     "SliceThickness",
 )
 FUNCTIONAL_GROUP_TAGS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-# The standard wants these in every result, though they may be empty.
+# The standard requires these in every result, though they may be empty.
 PATIENT_TAGS = (
     "PatientName",
     "PatientID",
@@ -57,16 +56,15 @@ PATIENT_TAGS = (
     "StudyTime",
     "ReferringPhysicianName",
 )
-TOLERANCE_VOXELS = 0.25  # voxels
+TOLERANCE_VOXELS = 0.25
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What a DICOM result refers to.
+    """Source series of a DICOM result.
 
-    ``images`` are headers as highdicom wants them: one an image, or the one of a multi-frame
-    image. ``slice_indices`` tells of each frame, in their order, which slice ``k`` of the scan it
-    is.
+    ``images`` are headers for highdicom: one per image, or the one of a multi-frame image.
+    ``slice_indices`` is the slice ``k`` of the scan for each frame.
     """
 
     images: list[Dataset]
@@ -75,7 +73,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class _Frame:
-    """Place of one frame as its file gives it: in DICOM's own coordinates (LPS, millimeters)."""
+    """Position of one frame in DICOM coordinates (LPS, mm)."""
 
     position: Any
     orientation: Any
@@ -83,7 +81,7 @@ class _Frame:
     thickness: float | None
 
     def compute_corners(self, columns: int, rows: int) -> npt.NDArray[np.float64]:
-        """Centers of the first voxel and of those at the end of its row and its column."""
+        """Compute the centers of the first voxel and of the last ones in its row and column."""
         first = np.array(self.position, dtype=np.float64)
         directions = np.array(self.orientation, dtype=np.float64).reshape(2, 3)
         row_spacing, column_spacing = (float(step) for step in self.spacing)
@@ -97,9 +95,9 @@ def read_reference(source: Source, *, keep_identity: bool) -> Reference:
     Raises
     ------
     UserError
-        The scan is no DICOM series as it was acquired, or files are missing or incomplete.
+        The scan is not an original DICOM series, or files are missing or incomplete.
     GeometryError
-        The files do not lie where they lay when the scan was read.
+        The positions in the files differ from those when the scan was read.
     """
     _check_source(source)
     with suppress_warnings():
@@ -118,9 +116,9 @@ def read_reference(source: Source, *, keep_identity: bool) -> Reference:
             ]
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise FileFormatError(
-                f"The headers of {source.files[0].name} and the files beside it do not say where "
-                f"their slices lie ({type(error).__name__}). Expected a DICOM series with "
-                "positions; export NIfTI instead."
+                f"The headers of {source.files[0].name} and the other files have no valid slice "
+                f"positions ({type(error).__name__}). Expected a DICOM series with positions; "
+                "export NIfTI instead."
             ) from None
     return Reference(images, slices)
 
@@ -130,19 +128,19 @@ def _check_source(source: Source) -> None:
     if not source.files:
         if source.path is None or name.lower().endswith(NON_DICOM_SUFFIXES):
             raise UserError(
-                f"{name} is no DICOM series, and DICOM results must refer to one. Export NIfTI "
+                f"{name} is not a DICOM series, which a DICOM result must refer to. Export NIfTI "
                 "instead."
             )
         raise UserError(
-            f"{name} was resampled when it was read, so its voxels are not those of the DICOM "
-            "images that a DICOM result must refer to. Export NIfTI instead."
+            f"{name} was resampled when it was read, so its voxels differ from the DICOM images "
+            "that a DICOM result must refer to. Export NIfTI instead."
         )
     missing = [path.name for path in source.files if not path.is_file()]
     if missing:
         raise UserError(
-            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are gone, "
+            f"{len(missing)} of the {len(source.files)} DICOM files of {name} are missing, "
             f"{missing[0]} "
-            "first. Put them back where the scan was read from, or export NIfTI instead."
+            "first. Restore them at their original path, or export NIfTI instead."
         )
 
 
@@ -159,20 +157,20 @@ def _read_header(path: Path, *, all_tags: bool) -> Dataset:
         header = dcmread(path, stop_before_pixels=True, specific_tags=tags)
     except (InvalidDicomError, OSError, EOFError) as error:
         raise FileFormatError(
-            f"{path.name} cannot be read as DICOM ({type(error).__name__}). Expected the file that "
-            "the scan was read from; copy it again, or export NIfTI instead."
+            f"{path.name} cannot be read as DICOM ({type(error).__name__}). Expected the original "
+            "file of the scan; copy it again, or export NIfTI instead."
         ) from None
     missing = [keyword for keyword in REQUIRED_TAGS if header.get(keyword) in (None, "")]
     if missing:
         raise FileFormatError(
-            f"{path.name} has no {', '.join(missing)}; a DICOM result cannot refer to it without. "
+            f"{path.name} has no {', '.join(missing)}, which a DICOM result needs to refer to it. "
             "Export NIfTI instead."
         )
     return header
 
 
 def _read_frames(header: Dataset) -> list[_Frame]:
-    """Frames of a file in its own order; a classic image is its only one."""
+    """Read the frames of a file in order; a classic image has one frame."""
     if FUNCTIONAL_GROUP_TAGS[1] not in header:
         return [
             _Frame(
@@ -204,7 +202,7 @@ def _read_frames(header: Dataset) -> list[_Frame]:
 def _match_slices(
     source: Source, headers: list[Dataset], frames: list[_Frame]
 ) -> npt.NDArray[np.intp]:
-    """Slice of every frame, from where it lies, once it is sure that it lies in the scan."""
+    """Match every frame to a slice by position, and check that it is inside the scan."""
     columns, rows, depth = source.shape
     if len(frames) != depth:
         raise _position_mismatch_error(source, f"{len(frames)} slices", f"{depth}")
@@ -223,14 +221,14 @@ def _match_slices(
     max_deviation = float(np.abs(index - expected).max())
     if not max_deviation <= TOLERANCE_VOXELS or sorted(slices) != list(range(depth)):
         raise _position_mismatch_error(
-            source, f"slices up to {max_deviation:.2g} voxels off", "them where the scan has them"
+            source, f"slices up to {max_deviation:.2g} voxels off", "the positions of the scan"
         )
     return slices
 
 
 def _position_mismatch_error(source: Source, found: str, expected: str) -> GeometryError:
     return GeometryError(
-        f"The DICOM files of {source.path.name if source.path else 'this scan'} do not fit the "
+        f"The DICOM files of {source.path.name if source.path else 'this scan'} do not match the "
         f"scan: found {found}, expected {expected}. Open the scan again, or export NIfTI instead."
     )
 
@@ -238,7 +236,7 @@ def _position_mismatch_error(source: Source, found: str, expected: str) -> Geome
 def _build_image_header(
     header: Dataset, frames: list[_Frame], source: Source, keep_identity: bool
 ) -> Dataset:
-    """One header for highdicom: references, geometry, and the identity that was asked for."""
+    """Build a header for highdicom: references, geometry, and the identity if requested."""
     import highdicom as hd
     from pydicom import Dataset
     from pydicom.valuerep import DS
@@ -251,7 +249,7 @@ def _build_image_header(
         if keyword not in image:
             setattr(image, keyword, "")
     _repair_values(image)
-    # Files give the distance of slices with or without their gap, or not at all; the scan knows.
+    # Files give the slice distance with or without gap, or not at all; that of the scan is used.
     steps = source.affine[:3, :3]
     normal = np.cross(steps[:, 0], steps[:, 1])
     distance = round(abs(float(normal @ steps[:, 2])) / float(np.linalg.norm(normal)), 6)
@@ -281,7 +279,7 @@ def _build_image_header(
 
 
 def _repair_values(image: Dataset) -> None:
-    """Empty the values that the standard, and so highdicom, would refuse."""
+    """Clear values that violate the standard and that highdicom would reject."""
     from pydicom.valuerep import DA, TM
 
     if image.PatientSex not in ("M", "F", "O"):

@@ -1,6 +1,6 @@
-"""Resample slices that are uneven or tilted to a regular grid.
+"""Resampling of irregular or tilted slices to a regular grid.
 
-Positions and directions are DICOM's, LPS in mm.
+Positions and directions are DICOM's: LPS, in mm.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_dycon.io.dicom.slice_geometry import (
 
 @dataclass(frozen=True)
 class RegularGrid:
-    """Target grid of a series, and where its slices lie on it.
+    """Target grid of a series, and the positions of its slices.
 
     ``locations`` of the slices, in mm, and ``spacing_mm`` of the grid are along the normal, from
     the first slice on; ``shifts`` ``(N, 2)`` of the slices are in rows and columns.
@@ -32,7 +32,7 @@ class RegularGrid:
 
     n_slices: int
     slice_shape: tuple[int, int]  # rows, columns
-    plane_shape: tuple[int, int]  # the same of the grid, wide enough for slices that move sideways
+    plane_shape: tuple[int, int]  # of the grid, wide enough for shifted slices
     spacing_mm: float
     locations: Vector
     shifts: Vector
@@ -40,11 +40,11 @@ class RegularGrid:
 
 
 def plan_regular_grid(slices: Sequence[Slice]) -> RegularGrid:
-    """Choose an upright grid that begins with the first slice in order and ends with the last."""
+    """Choose an upright grid from the first slice to the last one."""
     first = slices[0]
     locations = np.array([s.location_mm for s in slices]) - first.location_mm
     count = max(round(float(locations[-1]) / compute_slice_spacing(slices)), 1) + 1
-    spacing = float(locations[-1]) / (count - 1)  # from the first slice to the last one, both whole
+    spacing = float(locations[-1]) / (count - 1)  # from the first slice to the last one
     offsets = np.array(
         [
             [
@@ -54,7 +54,7 @@ def plan_regular_grid(slices: Sequence[Slice]) -> RegularGrid:
             for s in slices
         ]
     )
-    # Less than what counts as moved is how positions are written; it must not cost an edge.
+    # Smaller shifts are rounding of positions, and must not blur the edge.
     offsets[:, np.ptp(offsets, axis=0) <= TILT_TOLERANCE_PIXELS] = 0
     min_offset = np.floor(offsets.min(axis=0))
     padding = np.ceil(offsets.max(axis=0) - min_offset).astype(int)
@@ -75,7 +75,7 @@ def plan_regular_grid(slices: Sequence[Slice]) -> RegularGrid:
 
 
 class _ShiftedSlices:
-    """Slices in the planes of a grid, NaN where they do not reach; the last two are kept."""
+    """Slices shifted to the planes of a grid, NaN outside of them; the last two are cached."""
 
     def __init__(self, read_slice: Callable[[int], Array], grid: RegularGrid) -> None:
         self._read_slice = read_slice
@@ -100,17 +100,17 @@ class _ShiftedSlices:
 def resample_slices(
     slices: Sequence[Slice], read_slice: Callable[[int], Array], dtype: np.dtype[Any]
 ) -> tuple[Array, Vector]:
-    """Interpolate slices in order to a regular, upright grid, linearly.
+    """Interpolate sorted slices linearly to a regular, upright grid.
 
     Parameters
     ----------
-    read_slice : gives slice number n as (rows, columns)
-    dtype : of the result
+    read_slice : returns slice number n as (rows, columns)
+    dtype : type of the result
 
     Returns
     -------
-    Voxels (slices, rows, columns), wide enough for slices that move sideways, and the affine from
-    (column, row, slice) to RAS+ mm. What no slice covers has the lowest value of the first slice.
+    voxels (slices, rows, columns), wide enough for shifted slices, and the affine from
+    (column, row, slice) to RAS+ mm; voxels outside all slices have the minimum of the first slice
     """
     grid = plan_regular_grid(slices)
     fill = float(read_slice(0).min())
@@ -123,7 +123,7 @@ def resample_slices(
         weight = (location - locations[lower]) / (locations[lower + 1] - locations[lower])
         lower_plane, upper_plane = shifted.load(lower), shifted.load(lower + 1)
         plane = (1 - weight) * lower_plane + weight * upper_plane
-        is_missing = np.isnan(plane)  # where only one of two tilted slices reaches, or none
+        is_missing = np.isnan(plane)  # covered by only one of two tilted slices, or by none
         plane[is_missing] = np.where(np.isnan(lower_plane), upper_plane, lower_plane)[is_missing]
         plane[np.isnan(plane)] = fill
         result[target] = plane if dtype.kind == "f" else np.rint(plane)

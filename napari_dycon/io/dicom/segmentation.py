@@ -1,7 +1,7 @@
-"""DICOM results out: a segmentation (SEG) and a parametric map, each beside its series.
+"""Writers of DICOM results: segmentations (SEG) and parametric maps.
 
-Both refer to the images of the source series and lie on their frames, so that a viewer shows them
-over the scan. By default they name neither the patient nor any date.
+Both reference the images of the source series and share their frames, so that viewers overlay them
+on the scan. By default they contain neither the patient's identity nor any date.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ DATE_VRS = ("DA", "TM", "DT")
 
 @dataclass(frozen=True)
 class Segment:
-    """A structure of a mask, and how a DICOM segmentation describes it.
+    """A structure of a mask and its description in a DICOM segmentation.
 
-    ``value`` is the structure's in the mask; ``color`` is ``#rrggbb``; ``code`` is the coded term,
-    by default the one that ``terminology.suggest`` finds for the name.
+    ``value`` is its value in the mask; ``color`` is ``#rrggbb``; ``code`` is the coded term, by
+    default the one that ``terminology.suggest`` finds for the name.
     """
 
     value: int
@@ -55,11 +55,11 @@ def write_dicom_seg(
     segments: Sequence[Segment],
     keep_identity: bool = False,
 ) -> None:
-    """Write a mask as a DICOM segmentation that refers to the series it was drawn on.
+    """Write a mask as a DICOM segmentation that refers to its series.
 
     Every structure with voxels becomes one binary segment: numbered from 1 in the order of
-    ``segments``, with its name, color and code. Structures without voxels are left out, since
-    a segment must have frames; so are slices in which nothing is segmented.
+    ``segments``, with its name, color and code. Structures without voxels are left out, since a
+    segment must have frames; so are slices without any structure.
 
     Parameters
     ----------
@@ -67,30 +67,30 @@ def write_dicom_seg(
         255 is not annotated, and both belong to no segment
     reference : a scan that was read from a DICOM series
     path : the file to write, usually ``NAME.dcm``
-    segments : the structures that the mask may hold
-    keep_identity : whether to say who the patient is. The standard has a segmentation repeat the
-        patient and study of its images. By default all of that stays empty: name, id, birth
+    segments : the structures that the mask may contain
+    keep_identity : whether to include the patient's identity. By the standard, a segmentation
+        repeats patient and study of its images. By default all of these are empty: name, id, birth
         date, sex, age, size and weight, comments, accession number, study id and description,
-        physicians, institution and equipment, and every date and time (the content's own, which
-        may not be empty, are 1900-01-01, 00:00). The UIDs of the study, of the frame of reference
-        and of the images stay, since through them it refers to the series; who has the series can
-        find the patient. An archive may refuse or set aside a file without a patient: with
-        ``True`` everything is copied as the standard has it, and the dates of writing are given.
+        physicians, institution and equipment, and every date and time (those of the content, which
+        may not be empty, are 1900-01-01, 00:00). The UIDs of the study, the frame of reference and
+        the images are kept as references to the series, through which anyone with the series can
+        identify the patient. An archive may reject or quarantine a file without a patient: with
+        ``True`` everything is copied as in the standard, and the dates of writing are included.
 
     Raises
     ------
     UserError
-        The mask is empty, or the scan is no DICOM series as it was acquired.
+        The mask is empty, or the scan is not an original DICOM series.
     LabelError
-        The mask holds values that are no class.
+        The mask contains values that are not classes.
     GeometryError
-        The mask does not lie on the grid of the scan, or the files not where the scan does.
+        The mask is not on the grid of the scan, or positions in the files differ from the scan.
     """
     labels, present = _check_mask(mask, reference, segments)
     if not present:
         raise UserError(
-            "The mask has no voxel of any class, and a DICOM segmentation needs one at least. "
-            "Label the case or predict it first, or export NIfTI instead."
+            "The mask has no voxel of any class, but a DICOM segmentation needs at least one. "
+            "Annotate or predict the case first, or export NIfTI instead."
         )
     segment_numbers = np.zeros(256, np.uint8)
     segment_numbers[[s.value for s in present]] = np.arange(1, len(present) + 1)
@@ -125,25 +125,25 @@ def write_parametric_map(
     Parameters
     ----------
     array : ``(D, H, W)`` numbers from 0 to 1 on the canonical grid of ``reference``; written as
-        float32 that are the real-world values, without a unit
+        float32 real-world values without unit
     reference : a scan that was read from a DICOM series
     path : the file to write, usually ``NAME.dcm``
-    name : what the values are, such as ``uncertainty``; at most 50 letters are written
-    keep_identity : whether to say who the patient is, as for ``write_dicom_seg``
+    name : meaning of the values, such as ``uncertainty``; at most 50 characters are written
+    keep_identity : whether to include the patient's identity, as for ``write_dicom_seg``
 
     Raises
     ------
     UserError
-        Values lie outside 0 to 1, or the scan is no DICOM series as it was acquired.
+        Values are outside 0 to 1, or the scan is not an original DICOM series.
     GeometryError
-        The map does not lie on the grid of the scan, or the files not where the scan does.
+        The map is not on the grid of the scan, or positions in the files differ from the scan.
     """
     _check_shape(array, reference)
     values = np.asarray(array, dtype=np.float32)
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # also where one is NaN
+    if not (low >= 0 and high <= 1):  # also for NaN
         raise UserError(
-            f"The map {name} holds values from {low:g} to {high:g}; expected numbers from 0 to 1. "
+            f"The map {name} contains values from {low:g} to {high:g}; expected 0 to 1. "
             "Scale it before exporting it as DICOM, or export NIfTI instead."
         )
     title = _sanitize_text(name, 50) or "map"
@@ -188,7 +188,7 @@ def _check_mask(
     unknown = sorted(values - {0, UNANNOTATED, *(s.value for s in segments)})
     if unknown:
         raise LabelError(
-            f"The mask holds the value {unknown[0]:g}, which is no class of the project; expected "
+            f"The mask contains the value {unknown[0]:g}, which is not a class; expected "
             f"{', '.join(str(s.value) for s in segments)}, 0 or {UNANNOTATED}. Add the class, or "
             "correct the mask."
         )
@@ -223,7 +223,7 @@ def _describe_segment(number: int, segment: Segment) -> SegmentDescription:
 
 
 def _sanitize_text(text: str, max_length: int) -> str:
-    """Text as DICOM can hold it: one line, and no backslash, which separates values there."""
+    """Convert to valid DICOM text: one line, without backslashes, which separate values."""
     return " ".join(text.replace("\\", "/").split())[:max_length]
 
 
@@ -234,7 +234,7 @@ def _write_dataset(
     path: Path,
     keep_identity: bool,
 ) -> None:
-    """Put the voxels on the frames of the series, make the result of them and write it."""
+    """Arrange the voxels as frames of the series, build the result and write it."""
     try:
         import highdicom as hd
     except ModuleNotFoundError as error:
@@ -253,7 +253,7 @@ def _write_dataset(
         "manufacturer": SOFTWARE,
         "manufacturer_model_name": SOFTWARE,
         "software_versions": __version__,
-        "device_serial_number": "1",  # the standard wants one
+        "device_serial_number": "1",  # required by the standard
         "content_creator_name": "",
         "specific_character_set": "ISO_IR 192",  # UTF-8: class names may be in any script
     }
@@ -264,16 +264,16 @@ def _write_dataset(
                 _deidentify(result)
             result.save_as(temporary)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            # What the libraries say may quote the headers.
+            # Messages of the libraries may quote the headers.
             raise FileFormatError(
-                f"{path.name} cannot be made from the headers of {reference.source.files[0].name} "
-                f"and the files beside it ({type(error).__name__}): they are not those of a DICOM "
-                "series by the standard. Export NIfTI instead."
+                f"{path.name} cannot be created from the headers of "
+                f"{reference.source.files[0].name} and the other files ({type(error).__name__}): "
+                "they violate the DICOM standard. Export NIfTI instead."
             ) from (None if keep_identity else error)
 
 
 def _deidentify(result: Dataset) -> None:
-    """Take away the dates that highdicom sets, and say that the patient was left out."""
+    """Remove the dates that highdicom sets, and record that the patient was left out."""
 
     def remove_dates(dataset: Dataset, element: DataElement) -> None:
         if element.keyword in NEUTRAL_VALUES:

@@ -1,9 +1,9 @@
-"""Split a DICOM series into volumes.
+"""Splitting of DICOM series into volumes.
 
-A series holds images, and only some sets of them make one volume. The frames of each file are
-parsed to slices in space; slices of one size, direction and spacing may belong together
-(``get_grid_key``); and where several lie in the same place, a series is split by what differs
-between them: echo, time point, diffusion weighting (``split_volumes``).
+The images of a series may form several volumes. The frames of each file are parsed to slices;
+slices of one size, direction and spacing are grouped (``get_grid_key``); and if several are at the
+same position, they are split by the tags that differ: echo, time point, diffusion weighting
+(``split_volumes``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from napari_dycon.io.dicom.headers import FRAME_DIMENSIONS
 from napari_dycon.io.dicom.pixels import get_functional_group, read_value_encodings
 from napari_dycon.io.dicom.slice_geometry import MIN_SLICE_DISTANCE_MM, Slice
 
-# Where a slice lies: of plain files in the header itself, of multi-frame ones in these groups.
+# Position of a slice: in the header of single-frame files, in these groups of multi-frame ones.
 POSITION_TAGS = {
     "ImagePositionPatient": "PlanePositionSequence",
     "ImageOrientationPatient": "PlaneOrientationSequence",
@@ -34,7 +34,7 @@ def read_slices(path: Path, header: Any) -> list[Slice]:
     try:
         with suppress_warnings():
             return list(_parse_frames(path, header))
-    except Exception:  # pydicom parses elements when they are asked for, and raises what it meets
+    except Exception:  # noqa: BLE001 - pydicom parses elements lazily and raises any error
         return []
 
 
@@ -50,11 +50,11 @@ def get_grid_key(image: Slice) -> tuple[float, ...]:
 
 
 def split_volumes(slices: list[Slice]) -> Iterator[tuple[str, list[Slice]]]:
-    """Split images that lie in the same places by what differs between them.
+    """Split images at the same positions by the tags that differ between them.
 
     Yields
     ------
-    A label, empty where there is one volume only, and the slices of a volume in their order.
+    a description, empty if there is only one volume, and the sorted slices of a volume
     """
     if not _positions_overlap(slices):
         yield "", slices
@@ -114,7 +114,7 @@ def _parse_frames(path: Path, header: Any) -> Iterator[Slice]:
 
 
 def _dimension_indices(groups: Sequence[Any]) -> tuple[str, ...]:
-    """What tells a frame of a multi-frame file from others in its place."""
+    """Return dimension values that distinguish a frame from others at its position."""
     content = groups[0].get("FrameContentSequence")
     if not content:
         return ()

@@ -1,6 +1,6 @@
-"""Slices of a series in space: whether they make a regular grid, and its affine.
+"""Geometry of the slices of a series: check for a regular grid, and its affine.
 
-Positions and directions are DICOM's, LPS in mm.
+Positions and directions are DICOM's: LPS, in mm.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from napari_dycon.errors import GeometryError, IrregularSlicesError
 from napari_dycon.io.volume import LPS_TO_RAS
 
 Vector = npt.NDArray[np.float64]
-MIN_SLICE_DISTANCE_MM = 0.01  # slices closer than this lie in one place
-# Positions are written with two or three decimals; more than this is uneven.
+MIN_SLICE_DISTANCE_MM = 0.01  # closer slices are at the same position
+# Positions have two or three decimals; larger deviations are irregular.
 SPACING_TOLERANCE_FRACTION, SPACING_TOLERANCE_MM = 0.02, 0.02  # of the spacing, and at least
 TILT_TOLERANCE_PIXELS, TILT_TOLERANCE_DEGREES = (
     0.5,
     0.1,
 )  # sideways over the whole stack, and from one to the next
 RESAMPLE_HINT = (
-    "Expected even, upright slices. Have them resampled when you open the series (commands take "
-    "--resample), leave it out, or get the original one from the scanner."
+    "Expected upright slices of regular spacing. Resample them when opening the series (option "
+    "--resample of commands), leave the series out, or export the original one again."
 )
 
 
@@ -34,14 +34,11 @@ class Slice:
     """One image of a series.
 
     ``position`` is the center of its first pixel; ``row_direction`` and ``column_direction`` are
-    the unit
-    vectors in which column and row numbers grow; ``pixel_mm`` is the distance between columns and
-    between rows. ``frame`` counts the images of a multi-frame file. ``dimension_values`` is what
-    tells
-    images of the same place apart (echo, time, ...). ``value_encoding`` are the lowest and highest
-    that its
-    pixels can have, as they are stored, and slope and intercept of what they stand for; ``None``
-    where the header does not tell.
+    unit vectors in which column and row numbers increase; ``pixel_mm`` is the distance between
+    columns and between rows. ``frame`` counts the images of a multi-frame file.
+    ``dimension_values`` distinguish images at the same position (echo, time, ...).
+    ``value_encoding`` is the lowest and highest possible stored value, rescale slope and intercept;
+    ``None`` if the header does not define them.
     """
 
     path: Path
@@ -57,41 +54,41 @@ class Slice:
 
     @property
     def normal(self) -> Vector:
-        """Unit vector across the slice."""
+        """Unit vector perpendicular to the slice."""
         normal: Vector = np.cross(self.row_direction, self.column_direction)
         return normal
 
     @property
     def location_mm(self) -> float:
-        """Where the slice lies along its normal, in mm."""
+        """Position of the slice along its normal in mm."""
         return float(self.position @ self.normal)
 
     @property
     def name(self) -> str:
-        """File, and the image's number in it where there are several; to tell a person."""
+        """File name, with the number of the image if there are several; for messages."""
         return self.path.name if self.frame is None else f"{self.path.name} ({self.frame + 1})"
 
 
 def sort_slices(slices: Sequence[Slice]) -> list[Slice]:
-    """Sort along the normal; names and numbers of files mean nothing."""
+    """Sort along the normal; file names and instance numbers are unreliable."""
     return sorted(slices, key=lambda s: s.location_mm)
 
 
 def compute_slice_spacing(slices: Sequence[Slice]) -> float:
-    """Median distance of neighboring slices in mm."""
+    """Compute the median distance of neighboring slices in mm."""
     gaps = np.diff([s.location_mm for s in slices])
     return float(np.median(gaps)) if len(gaps) else 0.0
 
 
 def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
-    """Refuse slices, in order, that are no even grid.
+    """Reject sorted slices that are not a regular grid.
 
     Raises
     ------
     IrregularSlicesError
-        They are uneven, some are missing, or they are tilted; resampling helps.
+        They are irregular or tilted, or some are missing; resampling helps.
     GeometryError
-        Some lie in the same place, and nobody knows which one is meant.
+        Several are at the same position, which is ambiguous.
     """
     locations = np.array([s.location_mm for s in slices])
     gaps = np.diff(locations)
@@ -99,15 +96,15 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
     if (duplicates := np.flatnonzero(gaps < MIN_SLICE_DISTANCE_MM)).size:
         one, other = slices[duplicates[0]], slices[duplicates[0] + 1]
         raise GeometryError(
-            f"{series} has {len(duplicates) + 1} or more images in the same place, such as "
+            f"{series} has {len(duplicates) + 1} or more images at the same position, such as "
             f"{one.name} "
-            f"and {other.name}; expected one image a slice. Move copies and other series away."
+            f"and {other.name}; expected one image per slice. Move copies and other series away."
         )
     tilt = _measure_tilt(slices)
     if tilt is not None:
         raise IrregularSlicesError(
-            f"{series} was taken with a tilted gantry: from {slices[0].name} to {slices[-1].name} "
-            f"the slices move {tilt[1]:.1f} mm sideways ({tilt[0]:.1f}°)"
+            f"{series} was acquired with a tilted gantry: from {slices[0].name} to "
+            f"{slices[-1].name} the slices are shifted by {tilt[1]:.1f} mm ({tilt[0]:.1f}°)"
             f"{_describe_irregular_gaps(gaps, spacing)}",
             RESAMPLE_HINT,
         )
@@ -122,12 +119,12 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
             gaps[irregular] / spacing, missing + 1, atol=2 * SPACING_TOLERANCE_FRACTION
         ):
             raise IrregularSlicesError(
-                f"{series} lacks {int(missing.sum())} slice(s), the first between {pair}: they lie "
-                f"{gaps[first]:.2f} mm apart, the others {spacing:.2f} mm",
+                f"{series} lacks {int(missing.sum())} slice(s), the first between {pair}: these "
+                f"are {gaps[first]:.2f} mm apart, the others {spacing:.2f} mm",
                 RESAMPLE_HINT,
             )
         raise IrregularSlicesError(
-            f"{series} has uneven slices: {gaps.min():.2f} to {gaps.max():.2f} mm apart, such as "
+            f"{series} has irregular slices, {gaps.min():.2f} to {gaps.max():.2f} mm apart: "
             f"{gaps[first]:.2f} mm between {pair} and mostly {spacing:.2f} mm",
             RESAMPLE_HINT,
         )
@@ -136,7 +133,7 @@ def check_regular_spacing(slices: Sequence[Slice], series: str) -> None:
         slices[0].pixel_mm
     ):
         raise IrregularSlicesError(
-            f"{series} has slices that lie up to {max_offset:.1f} mm beside the others, such as "
+            f"{series} has slices shifted by up to {max_offset:.1f} mm, such as "
             f"{slices[int(lateral_offsets.argmax())].name}",
             RESAMPLE_HINT,
         )
@@ -147,11 +144,11 @@ def _describe_irregular_gaps(gaps: Vector, spacing: float) -> str:
         np.abs(gaps - spacing) <= max(SPACING_TOLERANCE_FRACTION * spacing, SPACING_TOLERANCE_MM)
     ):
         return ""
-    return f", and they lie {gaps.min():.2f} to {gaps.max():.2f} mm apart"
+    return f", and they are {gaps.min():.2f} to {gaps.max():.2f} mm apart"
 
 
 def _measure_tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
-    """Degrees and millimeters by which slices move sideways, or ``None`` when they hardly do."""
+    """Measure the gantry tilt in degrees and mm; ``None`` if it is negligible."""
     displacement = slices[-1].position - slices[0].position
     along_normal = float(displacement @ slices[0].normal)
     sideways = float(np.linalg.norm(displacement - along_normal * slices[0].normal))
@@ -165,7 +162,7 @@ def _measure_tilt(slices: Sequence[Slice]) -> tuple[float, float] | None:
 
 
 def _compute_lateral_offsets(slices: Sequence[Slice], locations: Vector) -> Vector:
-    """How far each slice lies beside the line from the first to the last one, in mm."""
+    """Compute each slice's lateral distance from the line between first and last, in mm."""
     displacements = np.array([s.position for s in slices]) - slices[0].position
     residuals = displacements - np.outer(
         (locations - locations[0]) / (locations[-1] - locations[0]), displacements[-1]
@@ -176,14 +173,14 @@ def _compute_lateral_offsets(slices: Sequence[Slice], locations: Vector) -> Vect
 
 
 def compute_affine(slices: Sequence[Slice]) -> Vector:
-    """Index (column, row, slice) to RAS+ mm of even slices in order."""
+    """Compute the affine from (column, row, slice) to RAS+ mm of sorted, regular slices."""
     first, last = slices[0], slices[-1]
     step = (last.position - first.position) / (len(slices) - 1)
     return build_affine(first, first.position, step)
 
 
 def build_affine(first: Slice, origin: Vector, step: Vector) -> Vector:
-    """Index to RAS+ mm of a grid with the rows and columns of a slice; arguments are in LPS mm."""
+    """Build the affine to RAS+ mm of a grid in the plane of a slice; arguments are in LPS mm."""
     affine = np.eye(4)
     affine[:3, 0] = first.row_direction * first.pixel_mm[0]
     affine[:3, 1] = first.column_direction * first.pixel_mm[1]

@@ -1,8 +1,8 @@
-"""Coded terms for what a segment shows, from a short list that can be searched.
+"""Coded terms for the structures of DICOM segmentations, from a short searchable list.
 
-DICOM wants every segment to carry a code of a terminology, so that programs understand it whatever
-its class is called here. The list holds the terms that are common in MR and CT, as the standard's
-own code dictionary spells them; a class that it does not know is a "Tissue".
+DICOM requires a terminology code for every segment, so that programs understand it independently of
+its name. The list contains terms common in MR and CT, with the spelling of the standard's code
+dictionary; unknown classes are coded as "Tissue".
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ _STOP_WORDS = frozenset({"of", "the", "and", "in"})
 
 @dataclass(frozen=True)
 class Code:
-    """A term of a terminology, and the kind of property it is.
+    """A term of a terminology and its category.
 
-    ``scheme`` and ``category_scheme`` are the designators that DICOM gives a terminology, such as
-    ``SCT`` for SNOMED CT. ``synonyms`` are other names that the term is found by; no file holds
-    them.
+    ``scheme`` and ``category_scheme`` are DICOM's designators of terminologies, such as ``SCT`` for
+    SNOMED CT. ``synonyms`` are other names for searching, which are not written to files.
     """
 
     value: str
@@ -37,15 +36,15 @@ class Code:
 
 
 def list_codes() -> tuple[Code, ...]:
-    """Every term, those of one part of the body beside each other."""
+    """List all terms, grouped by body part."""
     return _load()[0]
 
 
 def search(text: str) -> list[Code]:
-    """Terms that hold every word of a text, in any order and case; the best first.
+    """Find terms that contain every word of a text, in any order and case; the best first.
 
-    Whole names come before beginnings of names, those before beginnings of words, and those before
-    any other place; an empty text gives all.
+    Matches of whole names come first, then of beginnings of names, of beginnings of words, and of
+    other positions; an empty text matches all terms.
     """
     query = " ".join(_split_words(text))
     ranked = [(_rank(code, query), code) for code in list_codes()]
@@ -54,11 +53,11 @@ def search(text: str) -> list[Code]:
 
 
 def suggest(class_name: str) -> Code:
-    """Best term for a class of this name, "Tissue" where none fits.
+    """Suggest the best term for a class name, "Tissue" if none matches.
 
-    A term fits when all words of one of its names occur in the class name. A lesion comes before
-    the organ that it lies in ("liver tumor"), then more words come before fewer, then the last
-    word of the class name counts, which in English says what the thing is.
+    A term matches if all words of one of its names occur in the class name. Lesions are preferred
+    to organs ("liver tumor"), then terms with more matching words, then those that match the last
+    word of the class name, which is the head noun in English.
     """
     words = [_stem(word) for word in _split_words(class_name)]
     codes, generic = _load()
@@ -76,7 +75,7 @@ def suggest(class_name: str) -> Code:
 
 
 def _rank(code: Code, query: str) -> tuple[int, int] | None:
-    """How well a term fits, smaller is better; ``None`` where a word is missing."""
+    """Rank a term for a query, smaller is better; ``None`` if a word is missing."""
     names = [" ".join(_split_words(name)) for name in (code.meaning, *code.synonyms)]
     words = query.split()
     text = " ".join(names)
@@ -94,13 +93,13 @@ def _split_words(text: str) -> list[str]:
 
 
 def _stem(word: str) -> str:
-    """Without the plural's s."""
+    """Strip the plural s of a word."""
     return word[:-1] if len(word) > 3 and word.endswith("s") else word
 
 
 @cache
 def _load() -> tuple[tuple[Code, ...], Code]:
-    """Read the list and its generic term."""
+    """Load the list of terms and its generic term."""
     file = resources.files("napari_dycon") / "resources" / "terminology.json"
     values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     codes = []

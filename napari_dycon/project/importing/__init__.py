@@ -1,2 +1,1 @@
-"""Bringing scans into a project: finding files, recognizing benchmark layouts, assigning channels,
-copying labels."""
+"""Import of scans: finding files, detecting layouts, assigning channels, copying labels."""

@@ -1,7 +1,7 @@
-"""Scans on their way into a project: told apart from those there, read, checked, and entered.
+"""Import of scans into a project: duplicates are found, scans read and checked, cases added.
 
-All are checked before anything is written. A scan that a case refers to already makes no second
-case, and one that cannot be used may be left out while the others go on.
+All scans are checked before anything is written. A scan that is already in the project is not added
+again, and one that cannot be used may be skipped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from napari_dycon.project.models import Case, ClassInfo
 
 @dataclass(frozen=True)
 class SkippedScan:
-    """A scan that was left out, why, and what came with it."""
+    """A scan that was skipped, with the reason and its label."""
 
     scan: Scan
     error: UserError
@@ -39,11 +39,11 @@ class SkippedScan:
 
     @property
     def message(self) -> str:
-        """What a person is told."""
+        """Message for the user."""
         return f"{self.scan.name} was left out: {self.error}"
 
     def to_dict(self) -> dict[str, str]:
-        """Return what a program is told."""
+        """Return JSON values for programs."""
         return {"case": self.scan.name, "reason": str(self.error)}
 
 
@@ -51,13 +51,13 @@ OnSkip = Callable[[SkippedScan], None]
 
 
 def is_scan_specific(error: UserError) -> bool:
-    """Whether an error concerns the scan at hand alone, so that others may go on without it."""
+    """Check whether an error concerns only the current scan, so that others can continue."""
     return not isinstance(error, (ProjectError, BusyError))
 
 
 @dataclass(frozen=True)
 class TargetProject:
-    """The project that scans are read for: its folder, and what it holds."""
+    """The project that scans are imported into: its folder and manifest."""
 
     folder: Path
     channels: Sequence[str]
@@ -67,7 +67,7 @@ class TargetProject:
 
 @dataclass(frozen=True)
 class NewCase:
-    """A case to be, the grid of its scan, and its label, uint8 ``(D, H, W)``, if it has one."""
+    """A case to add, the grid of its scan, and its label, uint8 ``(D, H, W)``, if any."""
 
     case: Case
     grid: Volume
@@ -90,8 +90,9 @@ def load_new_cases(
     Raises
     ------
     UserError
-        A scan cannot be used and there is no ``skip``, none can be used, or all are in the project.
-        A label that does not fit is raised in any case: it must not be lost silently.
+        A scan cannot be used and there is no ``on_skip``, none can be used, or all are already in
+        the project. A label that does not fit its scan always raises, so that it is not lost
+        silently.
     """
     known = {
         _identity_key(channel_paths(target.folder, case.images)): case.id for case in target.cases
@@ -105,7 +106,7 @@ def load_new_cases(
         case_id = unique_case_id(scan.name, taken_ids)
         label = (labels or {}).get(scan.name)
         if key in known:
-            duplicates.append(f"{scan.name} was left out: it is case {known[key]} already.")
+            duplicates.append(f"{scan.name} was left out: it is already case {known[key]}.")
             if on_note:
                 on_note(duplicates[-1])
         else:
@@ -139,8 +140,8 @@ def load_new_cases(
     if not new_cases and duplicates:
         more = f" So were {len(duplicates) - 1} more." if len(duplicates) > 1 else ""
         raise UserError(
-            f"Nothing was added. {duplicates[0]}{more} Choose scans that the project "
-            "does not hold yet."
+            f"Nothing was added. {duplicates[0]}{more} Choose scans that are not in the "
+            "project yet."
         )
     if on_skip:
         for one in skipped:
@@ -152,19 +153,19 @@ def load_new_cases(
 def commit_cases(
     folder: Path, new_cases: Sequence[NewCase]
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Give what enters new cases into ``project.json`` and writes their labels, under its lock.
+    """Yield an edit of ``project.json`` that adds new cases and writes their labels, locked.
 
-    When that fails the labels are taken away again.
+    If the edit fails, the labels are removed again.
     """
     written: list[Path] = []
 
     def add_to_manifest(values: dict[str, Any]) -> None:
-        # Another window may have added a case of this name in the meantime, and its label must
-        # not be replaced.
+        # Another session may have added a case of this name in the meantime, whose label must not
+        # be replaced.
         there = {case["id"].lower() for case in values["cases"]}
         if twice := [new.case.id for new in new_cases if new.case.id.lower() in there]:
             raise BusyError(
-                f"Another window added {twice[0]} at the same moment. Nothing was added here; "
+                f"Another session added {twice[0]} at the same time. Nothing was added here; "
                 "add the scans again."
             )
         ensure_dir(folder / "labels", existing_root=folder)
@@ -174,7 +175,7 @@ def commit_cases(
             path = label_file_path(folder, new.case.id)
             if path.exists():
                 raise BusyError(
-                    f"A label {path.name} appeared at the same moment. Nothing was added here; "
+                    f"A label {path.name} was created at the same time. Nothing was added here; "
                     "add the scans again."
                 )
             io.write_mask(new.label, reference=new.grid, path=path)
@@ -184,7 +185,7 @@ def commit_cases(
     try:
         yield add_to_manifest
     except BaseException:
-        with contextlib.suppress(ProjectError):  # what went wrong may have come after the writing
+        with contextlib.suppress(ProjectError):  # the error may have occurred after writing
             there = {label_file_path(folder, case.id) for case in manifest.read(folder).cases}
             for path in written:
                 if path not in there:
@@ -194,7 +195,7 @@ def commit_cases(
 
 
 def _existing_labels(folder: Path) -> set[str]:
-    """Names of label files, also those of no case: a new case must neither take nor replace one."""
+    """Return case ids of all label files, also without a case: new cases must not reuse them."""
     try:
         names = [unicodedata.normalize("NFC", name) for name in os.listdir(folder / "labels")]
     except OSError:
@@ -203,12 +204,12 @@ def _existing_labels(folder: Path) -> set[str]:
 
 
 def _identity_key(images: Sequence[Path]) -> tuple[str, ...]:
-    """The same for the same scan, by whatever way and name it is reached."""
+    """Return a key that is equal for the same scan reached by different paths."""
     key = []
     for path in images:
         file = io.get_scan_file(path)
         channel = path.name[len(file.name) :]  # of a 4D file
-        # To follow links on a share would call the machine that it is on.
+        # Resolving links on a network share would connect to its machine.
         is_network_path = PureWindowsPath(file).drive.startswith("\\\\") and os.name == "nt"
         real = os.path.abspath(file) if is_network_path else str(file.resolve())
         key.append(os.path.normcase(real) + channel)
@@ -226,7 +227,7 @@ def _check_channels(scan: Scan, channels: Sequence[str]) -> None:
     if len(scan.images) != len(channels):
         raise UserError(
             f"{scan.name} has {len(scan.images)} channel(s), but the project has {len(channels)}: "
-            f"{', '.join(channels)}. Expected a scan with one image for each of them."
+            f"{', '.join(channels)}. Expected a scan with one image per channel."
         )
 
 

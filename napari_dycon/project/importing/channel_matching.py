@@ -1,6 +1,6 @@
-"""Assign images to channels and cases by their names: a proposal that the user may correct.
+"""Assignment of images to channels and cases by name: a proposal that the user can correct.
 
-Words decide, not parts of words: a patient without t1 must not get t1ce instead.
+Whole words are compared, so that a patient without t1 does not get t1ce instead.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class ImageCandidate:
 
     Attributes
     ----------
-    path : as ``io.read_volume`` takes it
-    display_name : distinguishes it from the others
-    name : in which the words of a channel may occur
+    path : path for ``io.read_volume``
+    display_name : name that distinguishes it from the other images
+    name : name in which the words of a channel may occur
     group_folder : folder of images that may belong to one case
-    stem : name of the case, where it does not follow from ``name``
+    stem : name of the case, if it does not follow from ``name``
     channel : number in a 4D file, from 0
-    channel_count : how many channels this file has
+    channel_count : number of channels of this file
     """
 
     path: Path
@@ -46,12 +46,12 @@ class ImageCandidate:
 
 
 ImageGroup = dict[int, list[ImageCandidate]]  # images of a case by channel
-GroupKey = tuple[str, Path | None]  # name of a case, and its folder where that distinguishes it
+GroupKey = tuple[str, Path | None]  # name of a case, and its folder if needed to distinguish it
 
 
 @dataclass(frozen=True)
 class CaseDraft:
-    """A case as far as recognized: an image a channel, ``None`` where there is none."""
+    """A partly recognized case: one image per channel, ``None`` for missing ones."""
 
     name: str
     images: tuple[Path | None, ...]
@@ -63,14 +63,14 @@ class CaseDraft:
 
 
 def tokenize(text: str) -> Tokens:
-    """Words of a name, whatever stands between them."""
+    """Split a name into words at any separators."""
     return frozenset(re.split(r"[\W_]+", text.casefold())) - {""}
 
 
 def candidates_from(
     paths: Sequence[Path], progress: Callable[[int, int], None] | None = None
 ) -> list[ImageCandidate]:
-    """Look at files and folders that a person chose; reads headers, so it may take a while."""
+    """Build candidates from selected files and folders; reads headers, so it may take a while."""
     candidates: dict[Path, ImageCandidate] = {}
     series_by_folder: dict[Path, list[discovery.Series]] = {}
     files = []
@@ -87,7 +87,7 @@ def candidates_from(
         if progress:
             progress(number, len(files))
         if not file.exists():
-            raise FileFormatError(f"There is no file {file}. Check its name and folder.")
+            raise FileFormatError(f"File {file} does not exist. Check its name and folder.")
         if io.is_scan(file):
             candidates.update(
                 {candidate.path: candidate for candidate in _build_file_candidates(file)}
@@ -100,10 +100,10 @@ def candidates_from(
             if len(one.slices) > 1 and one.path not in candidates:
                 candidates[one.path] = _build_series_candidate(one, series_by_folder[file.parent])
         if not matching:
-            raise FileFormatError(f"{file.name} is no scan; expected {SUPPORTED_FORMATS}.")
+            raise FileFormatError(f"{file.name} is not a scan; expected {SUPPORTED_FORMATS}.")
     if not candidates:
         raise FileFormatError(
-            "No scan with several slices was found there; X-rays and screenshots are not 3D. "
+            "No scan with several slices was found; X-rays and screenshots are not 3D. "
             "Choose other files."
         )
     return _disambiguate(list(candidates.values()))
@@ -125,7 +125,7 @@ def _build_file_candidates(file: Path) -> list[ImageCandidate]:
 def _build_series_candidate(
     series: discovery.Series, siblings: Sequence[discovery.Series]
 ) -> ImageCandidate:
-    """A patient's folder holds the series, or a folder for each of them."""
+    """Build a candidate from a series, which may be in a subfolder of its patient's folder."""
     folder = series.path.parent
     is_single = sum(len(one.slices) > 1 for one in siblings) == 1
     text = f"{folder.name}: {series.description or 'no description'}"
@@ -135,7 +135,7 @@ def _build_series_candidate(
 
 
 def _disambiguate(candidates: list[ImageCandidate]) -> list[ImageCandidate]:
-    """Name the folder too where several are called the same."""
+    """Add the folder to the display names of candidates that share a name."""
     count = Counter(candidate.display_name for candidate in candidates)
     return [
         replace(candidate, display_name=f"{candidate.path.parent.name}/{candidate.display_name}")
@@ -160,12 +160,12 @@ def assign_channels(
 
     Parameters
     ----------
-    examples : files of known cases, one a channel
+    examples : files of known cases, one per channel
     strict : assign by names alone: no channels by elimination, no cases of unmatched images
 
     Returns
     -------
-    Cases by name; a channel with several images, or none, is ``None``.
+    cases by name; a channel with several images, or none, is ``None``
     """
     channel_tokens = [[tokenize(channel)] for channel in channels]
     for tokens, common in zip(channel_tokens, _common_tokens(examples, len(channels)), strict=True):
@@ -191,10 +191,10 @@ def assign_channels(
 def _group_by_name(
     candidates: Sequence[ImageCandidate], channel_tokens: Sequence[Sequence[Tokens]]
 ) -> tuple[dict[GroupKey, ImageGroup], list[ImageCandidate]]:
-    """First pass: group the images whose names tell the channel; return also the other images.
+    """First pass: group the images whose names contain a channel; also return the other images.
 
-    Images with the same rest of the name are a case. Where that is empty or would give a channel
-    twice, as for files of one name in many folders, those in the same folder are.
+    Images whose names have the same remainder are a case. If the remainder is empty or a channel
+    would occur twice, as for equal file names in many folders, images in one folder are a case.
     """
     unassigned: list[ImageCandidate] = []
     stems: dict[str, list[tuple[int, ImageCandidate]]] = defaultdict(list)
@@ -229,7 +229,7 @@ def _assign_by_elimination(
 def _add_unassigned_cases(
     drafts: Sequence[CaseDraft], unassigned: Sequence[ImageCandidate], n_channels: int
 ) -> list[CaseDraft]:
-    """Third pass: add cases without images for the rest, unless a complete case explains them."""
+    """Third pass: add cases without images for the rest, unless they belong to a complete case."""
     used = {path for draft in drafts for path in draft.images}
     known_names = {draft.name for draft in drafts}
     remaining = [candidate for candidate in unassigned if candidate.path not in used]
@@ -237,7 +237,7 @@ def _add_unassigned_cases(
         *drafts,
         *(d for d in _unassigned_cases(remaining, n_channels) if d.name not in known_names),
     ]
-    # Of p1_t1, p1_flair and p1_t1_post the last one seems to be no case of its own.
+    # Of p1_t1, p1_flair and p1_t1_post the last one is probably not a separate case.
     complete_names = [tokenize(draft.name) for draft in drafts if draft.is_complete]
     return [
         draft
@@ -247,7 +247,7 @@ def _add_unassigned_cases(
 
 
 def _common_tokens(examples: Sequence[Sequence[Path]], count: int) -> list[Tokens]:
-    """Words that all files of a channel have, and those of the other channels do not."""
+    """Find the words that all files of a channel have and files of other channels do not."""
     common: list[Tokens | None] = [None] * count
     for images in examples:
         names = [tokenize(io.scan_name(path)) for path in images]
@@ -262,7 +262,7 @@ def _common_tokens(examples: Sequence[Sequence[Path]], count: int) -> list[Token
 def _match_channel(
     candidate: ImageCandidate, channel_tokens: Sequence[Sequence[Tokens]]
 ) -> tuple[int | None, str]:
-    """Channel of an image, and its case's name; nothing when several channels fit alike."""
+    """Find the channel and case name of an image; no channel if several match equally."""
     if candidate.channel_count > 1:
         return (
             candidate.channel if candidate.channel_count == len(channel_tokens) else None
@@ -284,7 +284,7 @@ def _match_channel(
 
 
 def _strip_tokens(name: str, tokens: Tokens) -> str:
-    """Take the words of a channel out of a name."""
+    """Remove the words of a channel from a name."""
     parts = re.split(r"([\W_]+)", name)
     kept = [part for part in parts[::2] if part and part.casefold() not in tokens]
     separator = next((part for part in parts[1::2] if part), "_")
@@ -292,7 +292,7 @@ def _strip_tokens(name: str, tokens: Tokens) -> str:
 
 
 def _shortest_name(candidates: Sequence[ImageCandidate]) -> Path | None:
-    """Of p1_t1 and p1_t1_post the first is t1: all that it says, the other says too."""
+    """Choose the image whose words all others contain: p1_t1 of p1_t1 and p1_t1_post."""
     tokens = [tokenize(candidate.name) for candidate in candidates]
     shortest = [
         p for p, own in zip(candidates, tokens, strict=True) if all(own <= w for w in tokens)
@@ -301,7 +301,7 @@ def _shortest_name(candidates: Sequence[ImageCandidate]) -> Path | None:
 
 
 def _unassigned_cases(candidates: Sequence[ImageCandidate], count: int) -> list[CaseDraft]:
-    """Cases of which nothing but a name can be told, by what their images' names begin with."""
+    """Build cases without assigned images, named by the prefix of their images' names."""
     names: dict[tuple[Path, str], str] = {}
     for candidate in candidates:
         parts = [part for part in re.split(r"[\W_]+", candidate.name) if part]

@@ -1,4 +1,4 @@
-"""Create projects from folders of scans and labels."""
+"""Creation of projects from folders of scans and labels."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def create_project(
     on_skip: OnSkip | None = None,
     scans: Sequence[Scan] | None = None,
 ) -> Project:
-    """Make a project from a folder of scans and, for some of them, labels of the same name.
+    """Create a project from a folder of scans and, for some of them, labels of the same name.
 
-    All scans and labels are read and checked first; when one is wrong and there is no ``on_skip``,
-    nothing is left behind.
+    All scans and labels are read and checked first; if one is invalid and there is no ``on_skip``,
+    no project is created.
 
     Parameters
     ----------
     path : folder of the project, new or empty
     images, labels, classes, n_labeled, channels, scans : see ``plan_import``
-    resample : interpolate uneven or tilted slices to even ones
+    resample : resample irregular or tilted slices to regular spacing
     on_note : called with each decision that was made to read a scan
     on_skip : called with each scan that cannot be used and is left out; see ``Project.add_cases``
     """
@@ -68,7 +68,7 @@ def create_from_plan(
     on_note: OnNote | None = None,
     on_skip: OnSkip | None = None,
 ) -> Project:
-    """Make a project and add all its cases, or leave nothing behind; see ``create_project``."""
+    """Create a project with all its cases, or nothing at all; see ``create_project``."""
     missing_folders = [p for p in (path, *path.parents) if not p.exists()]
     project = Project.create(path, classes=plan.classes, channels=plan.channels)
     try:

@@ -1,4 +1,4 @@
-"""Scans of a folder, and a scan of one or several channels as one volume."""
+"""Discovery of the scans in a folder, and reading of scans with several channels."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ CHANNEL_SUFFIX = re.compile(r"^(.+)_(\d{4})$")  # nnU-Net's channels
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan that was found: its name, and one path a channel (see ``formats.read_volume``)."""
+    """A scan: its name, and one path per channel (see ``io.read_volume``)."""
 
     name: str
     images: tuple[Path, ...]
 
 
 def find_scans(folder: Path, kind: str, *, known_names: Collection[str] = ()) -> list[Scan]:
-    """Scans of a folder, sorted by name; an error when there are none.
+    """Find the scans of a folder, sorted by name; raises if there are none.
 
-    Files count by their names; channels in nnU-Net's way, ``NAME_0000``, ``NAME_0001``, ... belong
-    together, and a 4D NIfTI file holds all channels of a scan. In a folder without such files DICOM
-    series are looked for, also in its subfolders, which name them.
+    Files are scans by their names; nnU-Net's ``NAME_0000``, ``NAME_0001``, ... are channels of one
+    scan, and a 4D NIfTI file holds all channels of a scan. In a folder without such files, DICOM
+    series are found, also in subfolders, after which they are named.
 
     Parameters
     ----------
-    what : the scans are for, to tell a person
-    whole : names that are known to be those of scans, such as those of labels
+    kind : purpose of the scans, for messages
+    known_names : names that are known to be those of scans, such as those of labels
     """
     files = _list_scan_files(folder, kind)
     scans = _group_by_channel_number(files, known_names) or [
@@ -51,29 +51,29 @@ def find_scans(folder: Path, kind: str, *, known_names: Collection[str] = ()) ->
 
 
 def contains_scans(folder: Path) -> bool:
-    """Whether files of a folder are scans by their names; of one that cannot be read, perhaps."""
+    """Check whether a folder contains scans by name; true if it cannot be read."""
     try:
         return folder.is_dir() and any(map(io.is_scan, folder.iterdir()))
     except OSError:
-        return True  # reading the folder tells what is wrong
+        return True  # reading the folder reports the error
 
 
 def find_labels(folder: Path) -> dict[str, Path]:
-    """Labels of a folder by name, sorted; an error when there are none."""
+    """Find the labels of a folder by name, sorted; raises if there are none."""
     files = _list_scan_files(folder, "labels")
     labels = [Scan(io.scan_name(p), (p,)) for p in files] or _find_series(folder)
     return {scan.name: scan.images[0] for scan in _sort_unique(labels, folder, "labels")}
 
 
 def scans_from_paths(paths: Sequence[Path]) -> list[Scan]:
-    """Scans of files and folders that a person chose; files of one DICOM series are one scan."""
+    """Build scans from selected files and folders; files of one DICOM series are one scan."""
     scans: list[Scan] = []
     series_by_folder: dict[Path, list[discovery.Series]] = {}
     seen: set[Path] = set()
     for path in (path.absolute() for path in paths):
         if path.is_dir():
             scans += find_scans(path, "scans")
-        elif io.is_scan(path) or not path.is_file():  # reading tells that it is missing
+        elif io.is_scan(path) or not path.is_file():  # reading reports that it is missing
             scans.append(Scan(io.scan_name(path), list_channel_paths(path)))
         elif path not in seen:
             if path.parent not in series_by_folder:
@@ -81,7 +81,7 @@ def scans_from_paths(paths: Sequence[Path]) -> list[Scan]:
             matching = discovery.series_containing(path, series_by_folder[path.parent])
             for series in matching:
                 seen |= {piece.path for piece in series.slices}
-            # By whichever image a series is chosen, it is the same scan.
+            # Any image of a series selects the same scan.
             scans.append(Scan(io.scan_name(path), (matching[0].path if matching else path,)))
     return scans
 
@@ -89,17 +89,17 @@ def scans_from_paths(paths: Sequence[Path]) -> list[Scan]:
 def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> Volume:
     """Read all channels of a scan.
 
-    Channels on other grids than the first are interpolated to its grid, which a note tells.
+    Channels on other grids than the first are interpolated to its grid, and a note is added.
 
     Parameters
     ----------
-    images : one path a channel
-    name : of the scan, to tell a person
-    resample : see ``formats.read_volume``
+    images : one path per channel
+    name : name of the scan, for messages
+    resample : see ``io.read_volume``
 
     Returns
     -------
-    ``(D, H, W)``, or ``(C, D, H, W)`` float32 of several channels.
+    ``(D, H, W)``, or ``(C, D, H, W)`` float32 for several channels
     """
     volumes = [io.read_volume(path, resample=resample) for path in images]
     first = volumes[0]
@@ -121,8 +121,8 @@ def read_scan(images: Sequence[Path], name: str, *, resample: bool = False) -> V
 def _resample_channel(
     volume: Volume, reference: Volume, description: str
 ) -> npt.NDArray[np.float32]:
-    """Interpolate a volume linearly; what it does not cover has its lowest value."""
-    from scipy import ndimage  # a bare machine to train on has none
+    """Interpolate a volume linearly to a grid; voxels outside of it get its minimum."""
+    from scipy import ndimage  # slow to import
 
     transform: npt.NDArray[np.float64] = np.linalg.inv(volume.affine) @ reference.affine
     corners = transform @ (
@@ -131,8 +131,8 @@ def _resample_channel(
     low, high = corners[:3].min(axis=1), corners[:3].max(axis=1)
     if np.any(high < 0) or np.any(low > np.array(volume.shape) - 1):
         raise GeometryError(
-            f"{description} does not overlap with the first channel at all. Expected scans of "
-            "the same place; are they of the same patient and session?"
+            f"{description} does not overlap with the first channel. Expected scans of the same "
+            "region; check that they are of the same patient and session."
         )
     array: Any = volume.array.astype(np.float32)
     result: npt.NDArray[np.float32] = ndimage.affine_transform(
@@ -142,23 +142,23 @@ def _resample_channel(
         output_shape=reference.shape,
         order=1,
         cval=float(array.min()),
-        mode="grid-constant",  # "constant" loses the edge to errors of rounding
+        mode="grid-constant",  # "constant" loses the edge to rounding errors
     )
     return result
 
 
 def list_files(folder: Path, kind: str) -> list[Path]:
-    """What a folder holds, sorted, without hidden files and folders."""
+    """List files and folders in a folder, sorted, without hidden ones."""
     if not folder.is_dir():
         if folder.exists():
-            raise UserError(f"{folder} is a file; expected the folder that the {kind} lie in.")
-        raise UserError(f"There is no folder {folder} (for the {kind}). Check its name.")
+            raise UserError(f"{folder} is a file; expected the folder of the {kind}.")
+        raise UserError(f"Folder {folder} (for the {kind}) does not exist. Check its name.")
     try:
         return sorted(path for path in folder.iterdir() if path.name[0] != ".")
     except OSError as error:
         raise UserError(
             f"The folder {folder} (for the {kind}) cannot be read ({error.strerror}). Choose "
-            "another, or change who may read it."
+            "another, or change its permissions."
         ) from None
 
 
@@ -167,17 +167,17 @@ def _list_scan_files(folder: Path, kind: str) -> list[Path]:
 
 
 def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
-    """Scans by name, each of which must be there once."""
+    """Sort scans by name; raises if there are none or two have the same name."""
     if not scans:
         nested = next((path for path in find_files(folder) if io.is_scan(path)), None)
         if nested is not None:
             raise UserError(
-                f"The folder {folder} (for the {kind}) holds no scans itself, but its subfolders "
-                f"do, such as {nested.relative_to(folder)}. Choose the folder they lie in; where "
+                f"The folder {folder} (for the {kind}) contains no scans, but subfolders do,"
+                f" such as {nested.relative_to(folder)}. Choose the folder of the scans; if "
                 "each patient has a folder, name the channels (with new: --channels t1,flair)."
             )
         raise UserError(
-            f"The folder {folder} (for the {kind}) holds no scans; expected "
+            f"The folder {folder} (for the {kind}) contains no scans; expected "
             "NIfTI files (.nii or .nii.gz), NRRD, MetaImage, or DICOM series."
         )
     scans.sort(key=lambda scan: scan.name)
@@ -187,23 +187,23 @@ def _sort_unique(scans: list[Scan], folder: Path, kind: str) -> list[Scan]:
                 io.get_scan_file(s.images[0]).relative_to(folder) for s in (one, other)
             )
             raise UserError(
-                f"{folder} holds both {first} and {second}, which are both called {one.name}; "
-                "expected one scan of a name. Move or rename one of them."
+                f"{folder} contains {first} and {second}, which are both named {one.name}; "
+                "expected unique names. Move or rename one of them."
             )
     return scans
 
 
 def list_channel_paths(file: Path) -> tuple[Path, ...]:
-    """Address each channel of a 4D file (see ``formats.read_volume``); of others the file."""
+    """List the path of each channel of a 4D file, or the file itself; see ``io.read_volume``."""
     is_nifti = file.name.lower().endswith(nifti.SUFFIXES)
     count = nifti.count_channels(file) if is_nifti and file.exists() else 1
     if not 1 < count <= MAX_CHANNELS:
-        return (file,)  # more are time points, which reading refuses
+        return (file,)  # more are time points, which reading rejects
     return tuple(file.with_name(f"{file.name}#{number}") for number in range(count))
 
 
 def _group_by_channel_number(files: Sequence[Path], known_names: Collection[str]) -> list[Scan]:
-    """Files as channels of cases, when all are named ``NAME_0000`` and on; else nothing."""
+    """Group files into cases if all are named ``NAME_0000``, ``NAME_0001``, ...; else none."""
     groups: dict[str, dict[str, Path]] = defaultdict(dict)
     others = []
     for file in files:
@@ -216,7 +216,7 @@ def _group_by_channel_number(files: Sequence[Path], known_names: Collection[str]
             groups[match[1]][match[2]] = file
     numbers = {number for group in groups.values() for number in group}
     if "0000" not in numbers:
-        return []  # numbered in some other way
+        return []  # other numbering
     has_known_name = any(io.scan_name(path) in known_names for path in files)
     if (len(groups) == 1 and (len(numbers) > MAX_CHANNELS or has_known_name)) or (
         len(numbers) == 1 and has_known_name
@@ -227,41 +227,42 @@ def _group_by_channel_number(files: Sequence[Path], known_names: Collection[str]
             return []
         example = next(path for path in files if path not in others)
         raise UserError(
-            f"{others[0].name} is not named like the files beside it, such as {example.name}. "
+            f"{others[0].name} is not named like the other files, such as {example.name}. "
             "Expected every channel of every case as NAME_0000, NAME_0001 and so on; rename it or "
-            "move it away."
+            "move it to another folder."
         )
     for name, group in groups.items():
         if missing := sorted(numbers - set(group)):
             raise UserError(
                 f"Case {name} has no channel {missing[0]}; expected the files "
                 f"{', '.join(f'{name}_{n}' for n in sorted(numbers))}. Complete the case or move "
-                "it away."
+                "it to another folder."
             )
     return [Scan(name, tuple(g[n] for n in sorted(g))) for name, g in groups.items()]
 
 
 def _find_series(folder: Path) -> list[Scan]:
-    """DICOM series by the first folder on the way to them, and what they are called."""
+    """Find DICOM series, named by their subfolder and description."""
     groups: dict[str, list[discovery.Series]] = defaultdict(list)
     known: dict[frozenset[str], Path] = {}
     for series in discovery.find_series(folder):
         if len(series.slices) < 2:
             continue
         subfolder = series.path.parent.relative_to(folder)
-        if len(series.image_uids) == len({s.path for s in series.slices}):  # else they tell nothing
+        # Otherwise the identifiers are not unique.
+        if len(series.image_uids) == len({s.path for s in series.slices}):
             other = known.setdefault(series.image_uids, subfolder)
             if other != subfolder:
                 raise UserError(
-                    f"{folder} holds the same series twice, in {other} and {subfolder}; expected "
-                    "each scan once, since a copy would be counted as another patient. Move one "
-                    "away."
+                    f"{folder} contains the same series twice, in {other} and {subfolder}; "
+                    "expected each scan once, since a copy would be counted as another "
+                    "patient. Move one away."
                 )
         groups[subfolder.parts[0] if subfolder.parts else folder.absolute().name].append(series)
     scans = []
     for name, members in groups.items():
         for number, series in enumerate(members, start=1):
-            # Not by descriptions: names become those of files, and people write anything there.
+            # Not by description: names become file names, and descriptions may contain anything.
             scan_name = name if len(members) == 1 else f"{name} {number}"
             scans.append(Scan(scan_name, (series.path,)))
     return scans

@@ -1,4 +1,4 @@
-"""Decide what a new project holds, from folders of scans and labels."""
+"""Planning of a new project from folders of scans and labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OnNote = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """What a new project will hold, decided from folders of scans and labels.
+    """Content of a new project, planned from folders of scans and labels.
 
     Attributes
     ----------
-    classes, channels : of the project
-    scans : one a case, with one image a channel
+    classes, channels : classes and channels of the project
+    scans : one per case, with one image per channel
     labels : label files by the name of their scan
     value_map : values of label files that are replaced by others
     """
@@ -48,22 +48,22 @@ def plan_import(
     on_note: OnNote | None = None,
     on_skip: OnSkip | None = None,
 ) -> ImportPlan:
-    """Decide on cases, channels, classes and labels of a new project; writes nothing.
+    """Plan cases, channels, classes and labels of a new project; writes nothing.
 
     A folder in a known layout (see ``layouts``) is used with its own labels, channels and classes.
-    Otherwise scans are files, or DICOM series named for their folders.
+    Otherwise scans are files, or DICOM series named after their folders.
 
     Parameters
     ----------
     images, labels : folders
     classes : names of the classes 1, 2, ...; by default one for each value in the labels. In a
         known layout, other names for its classes
-    n_labeled : use labels for this many cases only, the first ones by name; the others count as
+    n_labeled : use labels for only this many cases, the first ones by name; the others are
         unlabeled
     channels : each subfolder of ``images`` is a patient with a file or series for each of these;
         without subfolders, names of the channels ``NAME_0000``, ``NAME_0001``, ... In a known
         layout, the selected ones of its channels
-    scans : scans of ``images`` whose channels were assigned already, instead of those found there
+    scans : scans of ``images`` with channels already assigned, instead of finding them
     on_note, on_skip : see ``create_project.create_project``
     """
     if channels is not None and not (channels and all(name.strip() for name in channels)):
@@ -99,8 +99,8 @@ def _plan_layout(
     labels = {case.id: case.label for case, _ in cases if case.label is not None}
     if on_note and (n_tests := sum(case.is_test for case, _ in cases)):
         on_note(
-            f"{n_tests} of the scans are those that {layout.name} keeps for tests. They are "
-            "taken without labels and learned from; to test on them, move them away first."
+            f"{n_tests} of the scans are test images of {layout.name}. They are imported as "
+            "unlabeled cases and used for training; to test on them, move them away first."
         )
     return ImportPlan(
         _build_classes(layout, classes),
@@ -132,7 +132,7 @@ def _plan_folders(
         raise UserError(
             f"Label {stray[0]} has no scan of the same name in {images}"
             f"{f' (and {len(stray) - 1} more)' if len(stray) > 1 else ''}. Expected each "
-            "label to be named like its scan."
+            "label to have the name of its scan."
         )
     labels = _limit_labels(labels, n_labeled, on_note)
     if on_skip:
@@ -157,13 +157,13 @@ def _classes_from_labels(
 
 
 def _name_channels(names: Sequence[str] | None, scan: Scan) -> Sequence[str]:
-    """Return the names of the channels, by default numbered ones; as many as a scan has."""
+    """Return the names of the channels of a scan, numbered by default."""
     count = len(scan.images)
     names = names or (["image"] if count == 1 else [f"channel {n + 1}" for n in range(count)])
     if len(names) != count:
         raise UserError(
             f"{len(names)} channel(s) are named, {', '.join(names)}, but "
-            f"{scan.name} has {count}. Expected one folder a patient with a file for each of "
+            f"{scan.name} has {count}. Expected one folder per patient with a file for each of "
             "them, or files NAME_0000, NAME_0001 and so on and a name for each."
         )
     return names
@@ -174,12 +174,12 @@ def scans_from_layout(
 ) -> list[Scan] | None:
     """Find the scans of a folder in a known layout, with the selected channels.
 
-    ``None`` for other folders. A single channel fits a single one whatever they are called.
+    ``None`` for other folders. A single channel matches a single one whatever their names.
 
     Parameters
     ----------
     on_skip : called with each case that lacks one of these channels and is left out; without it,
-        and when all do, the first is an error
+        or if all cases are left out, the first error is raised
 
     Raises
     ------
@@ -221,9 +221,7 @@ def _limit_labels(
 ) -> dict[str, Path]:
     """Keep the labels of at most ``max_labels`` cases, the first ones by name."""
     if max_labels is not None and max_labels > len(labels) and on_note:
-        on_note(
-            f"Labels for {max_labels} cases were asked for; there are {len(labels)}, all are taken."
-        )
+        on_note(f"Labels for {max_labels} cases were requested; all {len(labels)} are used.")
     return dict(sorted(labels.items())[:max_labels])
 
 
@@ -244,7 +242,7 @@ def _build_classes(layout: Layout, names: Sequence[str] | None) -> list[ClassInf
     if names is not None and len(names) != len(layout.classes):
         raise UserError(
             f"{len(names)} class(es) are named, but {layout.name} has {len(layout.classes)}: "
-            f"{', '.join(layout.classes.values())}. Name each of them, or none."
+            f"{', '.join(layout.classes.values())}. Name all of them, or none."
         )
     infos = classes_from_names([name[:60] for name in names or layout.classes.values()])
     return [
@@ -256,7 +254,7 @@ def _build_classes(layout: Layout, names: Sequence[str] | None) -> list[ClassInf
 def _find_scans(
     images: Path, channels: Sequence[str] | None, labels: Collection[str], on_skip: OnSkip | None
 ) -> list[Scan]:
-    """Find scans by patient folder where channels are named, otherwise file by file."""
+    """Find scans by patient folder if channels are named, otherwise file by file."""
     if channels and images.is_dir() and not contains_scans(images):
         return find_patient_folders(images, channels, on_skip=on_skip)
     return find_scans(images, "images", known_names=labels)

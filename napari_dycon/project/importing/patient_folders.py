@@ -1,4 +1,4 @@
-"""Scans of several channels, found where people keep them: a folder a patient, or by names."""
+"""Discovery of scans with several channels: by patient folder, or by names."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ NamedFiles = Sequence[tuple[str, Path]]
 def find_patient_folders(
     folder: Path, channels: Sequence[str], *, on_skip: OnSkip | None = None
 ) -> list[Scan]:
-    """One scan a subfolder, with the file or DICOM series of each channel by name.
+    """Find one scan per subfolder, with the file or DICOM series of each channel by name.
 
-    A patient's only files may also be ``NAME_0000``, ``NAME_0001``, ... in the order of the
-    channels, or one 4D file.
+    The files of a patient may also be ``NAME_0000``, ``NAME_0001``, ... in the order of the
+    channels, or a single 4D file.
 
     Parameters
     ----------
     channels : words, such as ``t1`` and ``flair``, found in file names or series' descriptions
-    skip : is told of patients that lack a channel and are left out; without it, and when all do,
-        the first is an error
+    on_skip : called with each patient that lacks a channel and is left out; without it, or if all
+        are left out, the first error is raised
     """
     scans: list[Scan] = []
     skipped: list[SkippedScan] = []
@@ -64,8 +64,8 @@ def find_patient_folders(
         raise skipped[0].error
     if not scans:
         raise UserError(
-            f"{folder} has no subfolders with scans; expected one folder a patient, with a file or "
-            f"series for each of: {', '.join(channels)}."
+            f"{folder} has no subfolders with scans; expected one folder per patient, with a file "
+            f"or series for each of: {', '.join(channels)}."
         )
     if on_skip:
         for one in skipped:
@@ -80,20 +80,20 @@ def resolve_scans(
     examples: Sequence[Sequence[Path]] = (),
     on_skip: OnSkip | None = None,
 ) -> list[Scan]:
-    """Scans of files and folders that a person chose for a project with these channels.
+    """Find the scans in selected files and folders for a project with these channels.
 
-    Of several channels a folder holds one folder a patient (see ``find_patient_folders``), files
-    ``NAME_0000``, ``NAME_0001``, ..., 4D files, or files with the channels' words in their names.
+    With several channels, a folder contains one folder per patient (see ``find_patient_folders``),
+    files ``NAME_0000``, ``NAME_0001``, ..., 4D files, or files named after the channels.
 
     Parameters
     ----------
-    examples : files of cases that are known, one a channel; see ``matching.arrange``
-    skip : is told of cases that lack a channel and are left out
+    examples : files of known cases, one per channel; see ``channel_matching.assign_channels``
+    on_skip : called with each case that lacks a channel and is left out
 
     Raises
     ------
     UserError
-        No case has all channels, or one has not and there is no ``skip``.
+        No case has all channels, or one lacks a channel and there is no ``on_skip``.
     """
     if len(channels) == 1:
         return scans_from_paths(paths)
@@ -108,7 +108,7 @@ def resolve_scans(
             continue
         folder_scans = find_scans(path, "scans")
         if any(len(scan.images) == len(channels) for scan in folder_scans):
-            scans += folder_scans  # adding tells of those that have others
+            scans += folder_scans  # adding them reports those with other channels
         else:
             files = [io.get_scan_file(image) for scan in folder_scans for image in scan.images]
             scans += _match_by_name(files, channels, examples, on_skip, f"The folder {path.name}")
@@ -124,7 +124,7 @@ def _match_by_name(
     on_skip: OnSkip | None,
     source: str,
 ) -> list[Scan]:
-    """Cases of files whose names tell the channel."""
+    """Match files to cases and channels by name."""
     candidates = candidates_from(files) if files else []
     drafts = assign_channels(candidates, channels, examples=examples, strict=True)
     if not any(draft.is_complete for draft in drafts):
@@ -132,8 +132,8 @@ def _match_by_name(
         raise UserError(
             f"{source} has no case with all channels of this project ({', '.join(channels)}). "
             f"Found: {_format_names(named_paths) or 'no single images'}. "
-            "Expected a folder for each patient, or files NAME_0000, NAME_0001 and so on, or the "
-            "channels' names in those of the files. Add > Scan files lets you say which is which."
+            "Expected a folder for each patient, files NAME_0000, NAME_0001 and so on, or the "
+            "names of the channels in the file names. Add > Scan files lets you assign them."
         )
     scans = []
     for draft in drafts:
@@ -142,7 +142,9 @@ def _match_by_name(
             scans.append(Scan(draft.name, images))
             continue
         missing = [c for c, path in zip(channels, draft.images, strict=True) if path is None]
-        error = UserError(f"{draft.name} has not one image for {' and '.join(missing)}.")
+        error = UserError(
+            f"{draft.name} does not have exactly one image for {' and '.join(missing)}."
+        )
         if on_skip is None:
             raise error
         on_skip(SkippedScan(Scan(draft.name, images), error))
@@ -152,7 +154,7 @@ def _match_by_name(
 def _select_channel_images(
     candidates: NamedFiles, channels: Sequence[str], patient: str
 ) -> tuple[Path, ...]:
-    """The image of each channel among those of a patient."""
+    """Select the image of each channel among those of a patient."""
     count = len(channels)
     if (
         len(candidates) == 1
@@ -172,15 +174,15 @@ def _select_channel_images(
 
 
 def _find_channel_image(candidates: NamedFiles, channel: str, patient: str) -> Path:
-    """The one file or series in whose name a channel's words occur.
+    """Find the only file or series whose name contains a channel's words.
 
-    Parts of words do not count: a patient without t1 must not have t1ce in its place.
+    Whole words are compared, so that a patient without t1 does not get t1ce instead.
     """
     wanted = tokenize(channel)
     matches = [
         (words, path) for name, path in candidates if wanted and wanted <= (words := tokenize(name))
     ]
-    # Of p1_t1 and p1_t1_post the first is t1: all it says, the other says too.
+    # Of p1_t1 and p1_t1_post the first is t1, since the other contains all its words.
     shortest = [path for words, path in matches if all(words <= other for other, _ in matches)]
     if len(shortest) != 1:
         raise UserError(

@@ -1,1 +1,1 @@
-"""The folder of a training run: its files, its events and what is known about it."""
+"""Folders of training runs: files, events and metadata."""

@@ -44,24 +44,24 @@ class RunStore:
         return sorted(runs, key=lambda run: (len(run.id.split("-")[0]), run.id))
 
     def get(self, run_id: str | None = None) -> Run:
-        """Find a run, by default the newest that can predict."""
+        """Find a run, by default the newest one with weights."""
         runs, name = self.list(), self._manifest.content.name
         if run_id is None:
             usable = [run for run in runs if run.has_weights]
             if not usable:
                 raise ProjectError(
                     f"{name} has no trained weights yet. Train first, or wait for the first "
-                    "checkpoint of the run at work; then predict."
+                    "checkpoint of the current run; then predict."
                 )
             return self._check_links(usable[-1])
         for run in runs:
             if run.id == run_id:
                 return self._check_links(run)
         known = ", ".join(run.id for run in runs) or "none"
-        raise ProjectError(f"There is no run '{run_id}' in {name}. Runs: {known}.")
+        raise ProjectError(f"Run '{run_id}' does not exist in {name}. Runs: {known}.")
 
     def create(self, method: str, config: dict[str, Any]) -> Run:
-        """Make the folder of a new run, ``runs/001-dycon``, with its settings."""
+        """Create the folder of a new run, such as ``runs/001-dycon``, with its settings."""
         self._manifest.require_writable()
         folder = self._folder
         ensure_within(folder.parent, folder)
@@ -85,13 +85,13 @@ class RunStore:
                 return run
         except OSError as error:
             raise ProjectError(
-                f"No run can be started in {folder}: {error.strerror}. Check that the project's "
-                "folder can be written to."
+                f"No run can be started in {folder}: {error.strerror}. Check that the project "
+                "folder is writable."
             ) from error
-        raise ProjectError(f"No free name for a run was found in {folder}.")
+        raise ProjectError(f"No unused run name was found in {folder}. Remove old runs.")
 
     def _check_links(self, run: Run) -> Run:
-        """Refuse a run with a link that leads out of the project: the engine writes there."""
+        """Reject a run with a link out of the project, since the engine writes to its files."""
         project_folder = self._manifest.folder
         for root, folders, files in os.walk(run.folder):
             for path in (Path(root, name) for name in (*folders, *files)):

@@ -161,17 +161,17 @@ def test_a_map_on_another_grid_or_out_of_range_is_refused(folders):
     with pytest.raises(GeometryError, match=r"a_uncertainty\.nii\.gz is not on the grid"):
         evaluate_folders(predictions, references)
     save(path, np.full((10, 11, 12), 1.5, np.float32))
-    with pytest.raises(UserError, match=r"expected to lie in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"with values in \[0, 1\]"):
         evaluate_folders(predictions, references)
     save(path, np.full((10, 11, 12), np.nan, np.float32))
-    with pytest.raises(UserError, match=r"expected to lie in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"with values in \[0, 1\]"):
         evaluate_folders(predictions, references)
 
 
 def test_a_mask_written_as_255_is_refused(folders):
     predictions, references = folders
     save(predictions / "b.1.nii.gz", cube(0, value=255))
-    with pytest.raises(LabelError, match=r"b\.1\.nii\.gz holds the value 255"):
+    with pytest.raises(LabelError, match=r"b\.1\.nii\.gz contains the value 255"):
         evaluate_folders(predictions, references)
 
 

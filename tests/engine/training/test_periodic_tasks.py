@@ -57,7 +57,7 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
     events = list(train(project, config))
     reported = [e.message for e in events if e.event == "warning"]
     assert any(
-        "Validation case scan-2 could not be scored" in text and text.endswith("Memory ran out.")
+        "Validation case scan-2 could not be evaluated" in text and text.endswith("Memory ran out.")
         for text in reported
     )
     assert events[-1].event == "finished"
@@ -71,7 +71,7 @@ def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Pro
     project.image_paths("scan-2")[0].unlink()
     events += list(run)
     reported = [e.message for e in events if e.event == "warning"]
-    (text,) = [text for text in reported if "Validation case scan-2 could not be scored" in text]
+    (text,) = [text for text in reported if "Validation case scan-2 could not be evaluated" in text]
     assert "the uncertainty is not calibrated" in text
     assert events[-1].event == "finished"
 

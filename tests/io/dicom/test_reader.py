@@ -146,7 +146,7 @@ def test_missing_irregular_and_duplicate_slices_are_named(tmp_path: Path) -> Non
         read_volume(tmp_path / "uneven")
     (copy,) = save_series(tmp_path / "double", values())[:1]
     (tmp_path / "double" / "copy.dcm").write_bytes(copy.read_bytes())
-    with pytest.raises(GeometryError, match=r"in the same place, such as .*dcm"):
+    with pytest.raises(GeometryError, match=r"at the same position, such as .*dcm"):
         read_volume(tmp_path / "double", resample=True)
 
 
@@ -157,12 +157,14 @@ def test_several_series_are_separated(tmp_path: Path) -> None:
     assert len(with_other) == 4
     found = find_series(tmp_path)
     assert [len(series.slices) for series in found] == [4, 1, 3]
-    with pytest.raises(FileFormatError, match=r"holds 2 series: T1 test \(MR\): 8 × 8 × 4 voxels"):
+    with pytest.raises(
+        FileFormatError, match=r"contains 2 series: T1 test \(MR\): 8 × 8 × 4 voxels"
+    ):
         read_volume(tmp_path)
     assert read_volume(tmp_path / "b").shape == (3, 6, 7)
     volume = read_volume(tmp_path / "a")  # a single image beside it is left out
     assert volume.shape == (4, 8, 8)
-    assert volume.notes == ("1 single image(s) beside the series were left out.",)
+    assert volume.notes == ("1 single image(s) outside the series were left out.",)
 
 
 def test_echoes_of_one_series_are_two_scans(tmp_path: Path) -> None:
@@ -245,7 +247,7 @@ def test_frames_of_two_times_are_two_scans(tmp_path: Path) -> None:
         frame.PlanePositionSequence = place
     data.save_as(path)
     assert [len(series.slices) for series in find_series(tmp_path)] == [4, 4]
-    with pytest.raises(FileFormatError, match=r"holds 2 series: Series-4711 \(1 of 2\)"):
+    with pytest.raises(FileFormatError, match=r"contains 2 series: Series-4711 \(1 of 2\)"):
         read_volume(path)
 
 
@@ -254,7 +256,7 @@ def test_what_is_no_scan_is_refused_in_words(tmp_path: Path) -> None:
         del data.ImagePositionPatient
 
     save_series(tmp_path / "shots", values(), change=screenshot)
-    with pytest.raises(FileFormatError, match="no DICOM images with a place in space"):
+    with pytest.raises(FileFormatError, match="no DICOM images with a position"):
         read_volume(tmp_path / "shots")
     save_series(tmp_path / "one", values((1, 6, 7)))
     with pytest.raises(FileFormatError, match="has one image"):
@@ -302,9 +304,7 @@ def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
             data.ImagePositionPatient = [place[0] + 20, *place[1:]]
 
     save_series(tmp_path / "s", values(), change=moved)
-    with pytest.raises(
-        IrregularSlicesError, match=r"up to 20.0 mm beside the others, such as IM0003"
-    ):
+    with pytest.raises(IrregularSlicesError, match=r"up to 20.0 mm, such as IM0003"):
         read_volume(tmp_path / "s")
     assert read_volume(tmp_path / "s", resample=True).shape[0] == 5
 
@@ -315,7 +315,7 @@ def test_damaged_slices_at_the_ends_are_reported(tmp_path: Path) -> None:
     volume = read_volume(tmp_path / "s")
     assert volume.shape[0] == 4
     assert volume.notes == (
-        "1 damaged file(s) beside the series were left out, such as IM0005.dcm; slices may be "
+        "1 damaged file(s) in the folder were left out, such as IM0005.dcm; slices may be "
         "missing at its ends.",
     )
 

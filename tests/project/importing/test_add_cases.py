@@ -31,7 +31,7 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
     bad.write_text("no scan")
     with pytest.raises(UserError, match=r"bad\.nii\.gz cannot be read"):
         project.add_cases([good, bad])
-    with pytest.raises(LabelError, match=r"drawn\.nii\.gz holds the unknown class 7"):
+    with pytest.raises(LabelError, match=r"drawn\.nii\.gz contains the unknown class 7"):
         project.add_cases([good], labels={"good": label})
     assert tree(project.path) == before
     seen: list[tuple[int, int, str]] = []
@@ -128,7 +128,7 @@ def test_concurrent_adding_is_reported(
     def meanwhile(*_: object) -> None:
         project.add_cases([file], labels={"new": one})
 
-    with pytest.raises(BusyError, match="added new at the same moment"):
+    with pytest.raises(BusyError, match="added new at the same time"):
         other.add_cases([file], labels={"new": none}, progress=meanwhile)
     assert project.labels.read("new").all()
     assert [c.id for c in Project.open(project.path).cases].count("new") == 1

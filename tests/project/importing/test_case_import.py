@@ -40,14 +40,14 @@ def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
     added = project.add_cases([one, two, two], on_note=notes.append)
     assert [case.id for case in added] == ["two"]
     assert notes == [
-        "one was left out: it is case one already.",
-        "two was left out: it is case two already.",
+        "one was left out: it is already case one.",
+        "two was left out: it is already case two.",
     ]
     link = tmp_path / "other name.nii.gz"
     link.symlink_to(one)
     (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
     for again in (one, tmp_path / "a" / ".." / "a" / "one.nii.gz", link, tmp_path / "b" / one.name):
-        with pytest.raises(UserError, match=r"Nothing was added\. .* it is case one already\."):
+        with pytest.raises(UserError, match=r"Nothing was added\. .* it is already case one\."):
             project.add_cases([again])
     assert [case.id for case in Project.open(project.path).cases] == ["one", "two"]
     shutil.copy(one, tmp_path / "copy.nii.gz")  # another file, and perhaps another patient
@@ -71,7 +71,7 @@ def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
     files = save_series(tmp_path / "anna", values())
     project = Project.create(tmp_path / "p")
     project.add_cases([found.images for found in scans_from_paths([tmp_path / "anna"])])
-    with pytest.raises(UserError, match="it is case anna already"):
+    with pytest.raises(UserError, match="it is already case anna"):
         project.add_cases([found.images for found in scans_from_paths([files[3]])])
 
 
@@ -104,7 +104,7 @@ def test_other_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     assert (out[0].label, out[0].value_map) == (label, {2: 1})
     assert out[0].message.startswith("bad was left out: bad.nii.gz ")
     assert "two has 2 channel(s), but the project has 1" in out[1].to_dict()["reason"]
-    assert "There is no file" in out[2].message
+    assert "does not exist" in out[2].message
 
 
 def test_when_all_are_bad_the_first_is_reported_and_nothing_is_created(tmp_path: Path) -> None:

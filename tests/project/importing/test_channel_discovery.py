@@ -144,7 +144,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
     code, out, err = run("predict", moved.path, *folders, "--json")
     assert code == 0
     assert [json.loads(line)["event"] for line in out.splitlines()].count("predicted") == 4
-    assert "nowhere.nii says nothing of its orientation" in err.replace("\n", " ")
+    assert "nowhere.nii does not specify its orientation" in err.replace("\n", " ")
     code, _, err = run(
         "predict", moved.path, "--images", moved.path.parent / "images",
         "--out", moved.path.parent / "images",
@@ -205,7 +205,7 @@ def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> N
     (tmp_path / "flat").mkdir()
     refused("no subfolders with scans", "t1", tmp_path / "flat")
     scan(tmp_path / "flat" / "p1_t1.nii.gz")
-    refused("Expected one folder a patient", "t1,flair", tmp_path / "flat")
+    refused("Expected one folder per patient", "t1,flair", tmp_path / "flat")
 
 
 def test_channels_of_dicom_patients(tmp_path: Path) -> None:

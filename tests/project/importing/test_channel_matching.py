@@ -111,9 +111,9 @@ def test_series_by_their_descriptions(tmp_path: Path) -> None:
         assert row.images == (min(flair), min(t1))
     text = tmp_path / "in" / "readme.txt"
     text.write_text("no scan")
-    with pytest.raises(FileFormatError, match=r"readme\.txt is no scan; expected NIfTI"):
+    with pytest.raises(FileFormatError, match=r"readme\.txt is not a scan; expected NIfTI"):
         candidates_from([text])
-    with pytest.raises(FileFormatError, match="There is no file"):
+    with pytest.raises(FileFormatError, match="does not exist"):
         candidates_from([tmp_path / "gone.nii.gz", tmp_path / "gone"])
     with pytest.raises(FileFormatError, match="No scan with several slices"):
         candidates_from([anna / "3"])
@@ -152,12 +152,14 @@ def test_mismatches_are_reported_with_the_found_files(tmp_path: Path) -> None:
     ):
         resolve_scans([tmp_path / "in"], ["t1", "flair"])
     files(tmp_path / "in", "c_t1", "c_flair", "d_t1")
-    with pytest.raises(UserError, match="d has not one image for flair"):
+    with pytest.raises(UserError, match="d does not have exactly one image for flair"):
         resolve_scans([tmp_path / "in"], ["t1", "flair"])
     out: list[SkippedScan] = []
     found = resolve_scans([tmp_path / "in"], ["t1", "flair"], on_skip=out.append)
     assert [scan.name for scan in found] == ["c"]
-    assert [one.message for one in out] == ["d was left out: d has not one image for flair."]
+    assert [one.message for one in out] == [
+        "d was left out: d does not have exactly one image for flair."
+    ]
     files(tmp_path / "patients" / "anna", "anna_t1")
     with pytest.raises(UserError, match="Folder anna has no scans for the channel 'flair'"):
         resolve_scans([tmp_path / "patients"], ["t1", "flair"], on_skip=out.append)

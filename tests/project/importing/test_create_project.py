@@ -27,7 +27,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
     assert again.labeled_cases() == again.unlabeled_cases() == again.runs.list() == []
     assert Project.is_project(tmp_path / "a" / "b")
     assert not Project.is_project(tmp_path)
-    with pytest.raises(ProjectError, match="is a project already"):
+    with pytest.raises(ProjectError, match="is already a project"):
         Project.create(tmp_path / "a" / "b")
 
 
@@ -90,7 +90,7 @@ def test_an_interrupted_start_leaves_nothing(scans: Path, tmp_path: Path) -> Non
 
 def test_two_files_of_one_name_are_refused(scans: Path, tmp_path: Path) -> None:
     scan(scans / "images" / "scan-0.nii")
-    with pytest.raises(UserError, match=r"holds both scan-0\.nii(\.gz)? and scan-0\.nii"):
+    with pytest.raises(UserError, match=r"contains scan-0\.nii(\.gz)? and scan-0\.nii"):
         create_project(tmp_path / "p", scans / "images")
 
 

@@ -58,7 +58,9 @@ def test_a_folder_that_is_a_series_is_a_scan_of_its_name(
 def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
     save_series(tmp_path / "p1" / "a", values())
     shutil.copytree(tmp_path / "p1" / "a", tmp_path / "p1" / "b")
-    with pytest.raises(UserError, match=r"holds the same series twice, in p1/a and p1/b; expected"):
+    with pytest.raises(
+        UserError, match=r"contains the same series twice, in p1/a and p1/b; expected"
+    ):
         find_scans(tmp_path, "images")
     (tmp_path / "p1" / "b").rename(tmp_path / "p2")
     with pytest.raises(UserError, match=r"twice, in p1/a and p2; expected each"):
@@ -124,7 +126,9 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     affine = shifted.affine.copy()
     affine[:3, 3] += 5
     save_nifti(tmp_path / "labels" / "p1.nii.gz", np.asarray(shifted.dataobj), affine)
-    with pytest.raises(GeometryError, match=r"Label p1.nii.gz does not fit .*different places"):
+    with pytest.raises(
+        GeometryError, match=r"Label p1.nii.gz does not fit .*their positions differ"
+    ):
         create_project(tmp_path / "q", tmp_path / "in", tmp_path / "labels")
 
 

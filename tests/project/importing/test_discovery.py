@@ -46,18 +46,18 @@ def test_odd_and_unicode_names(tmp_path: Path) -> None:
 
 def test_folder_errors_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty" / "also").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"holds no scans; expected NIfTI files"):
+    with pytest.raises(UserError, match=r"contains no scans; expected NIfTI files"):
         find_scans(tmp_path / "empty", "images")
-    with pytest.raises(UserError, match=r"There is no folder .*none \(for the labels\)"):
+    with pytest.raises(UserError, match=r"Folder .*none \(for the labels\) does not exist"):
         find_scans(tmp_path / "none", "labels")
     file = scan(tmp_path / "file" / "a.nii.gz")
-    with pytest.raises(UserError, match="is a file; expected the folder that the images lie in"):
+    with pytest.raises(UserError, match="is a file; expected the folder of the images"):
         find_scans(file, "images")
     scan(tmp_path / "file" / "a.nii")
-    with pytest.raises(UserError, match=r"holds both a.nii and a.nii.gz, which are both called a;"):
+    with pytest.raises(UserError, match=r"contains a.nii and a.nii.gz, which are both named a;"):
         find_scans(tmp_path / "file", "images")
     scan(tmp_path / "below" / "p1" / "t1.nii.gz")
-    with pytest.raises(UserError, match=r"its subfolders do, such as p1/t1.nii.gz\. .*--channels"):
+    with pytest.raises(UserError, match=r"subfolders do, such as p1/t1.nii.gz\. .*--channels"):
         find_scans(tmp_path / "below", "images")
 
 
@@ -120,5 +120,5 @@ def test_chosen_files_of_a_series_are_one_scan(tmp_path: Path) -> None:
         ("patient", (files[0],)), ("other", (other,)),
     ]  # fmt: skip
     for gone in ("gone.dcm", "gone.nii.gz"):
-        with pytest.raises(FileFormatError, match="There is no file"):
+        with pytest.raises(FileFormatError, match="does not exist"):
             read_scan(scans_from_paths([tmp_path / gone])[0].images, "gone")

@@ -95,7 +95,7 @@ def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
                                            strict=True)}[255] == 2  # fmt: skip
     assert project.get_case("b").status == "in_progress"
     save_nifti(root / "labelsTr" / "b.nii.gz", label_of(4))
-    with pytest.raises(UserError, match=r"Label b.nii.gz holds the unknown class 4"):
+    with pytest.raises(UserError, match=r"Label b.nii.gz contains the unknown class 4"):
         create_project(tmp_path / "q", root)
 
 
@@ -104,15 +104,15 @@ def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
     [
         (
             {"labels": {"background": 0, "whole": [1, 2], "core": [2]}},
-            r"trains on regions \(whole\)",
+            r"defines regions \(whole\)",
         ),
         ({"labels": {"background": 0}}, '"labels" names no structure'),
-        ({"labels": [0, 1]}, '"labels" is no list of names and values'),
+        ({"labels": [0, 1]}, '"labels" is not a mapping of names and values'),
         ({"labels": {"background": 0, "x": 300}}, r"gives 'x' the value 300; expected 0 to 254"),
         ({"labels": {"background": 0, "x": None}}, "gives 'x' the value None"),
         ({"labels": {"background": 0, "x": 1, "X": 2}}, "class name must be unique"),
         ({"labels": {"0": "background", "1": " "}}, "gives ' ' the value '1'"),
-        ({"channel_names": "CT"}, '"channel_names" is no list of names and values'),
+        ({"channel_names": "CT"}, '"channel_names" is not a mapping of names and values'),
         ({"channel_names": {"CT": 0, "PET": 1}}, "does not number the channels"),
         ({"channel_names": {"0": "CT"}}, r"a_001 has 2 channel\(s\); expected 1, .*: CT\."),
         ({"channel_names": {"0": "CT", "1": "P", "2": "Q"}}, r"a_001 has 2 .* expected 3"),
@@ -149,7 +149,7 @@ def test_a_broken_or_incomplete_dataset(run: Run, tmp_path: Path) -> None:
     refused("Label a_002 in labelsTr")
     for file in (root / "imagesTr").iterdir():
         file.unlink()
-    refused("holds no scans")
+    refused("contains no scans")
 
 
 def decathlon(root: Path, channels: int = 1) -> Path:

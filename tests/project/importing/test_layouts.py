@@ -119,7 +119,7 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
         brats(tmp_path / "both" / name)
     code, _, err = run("predict", project.path, "--images", tmp_path / "both")
     assert code == 2
-    assert "holds 2 datasets: A, B. Choose one" in err
+    assert "contains 2 datasets: A, B. Choose one" in err
 
 
 def test_plain_folders_are_no_benchmark(scans: Path) -> None:
@@ -148,7 +148,7 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
             sitk.WriteImage(image, folder / f"{file}.nrrd", True)
     code, out, err = run("new", tmp_path / "p", "--images", root, "--json")
     assert code == 0
-    assert "1 of the scans are those that Left atrium 2018 keeps for tests." in out + err
+    assert "1 of the scans are test images of Left atrium 2018." in out + err
     assert [(c["id"], c["status"]) for c in json.loads(out)["cases"]] == [
         ("4498JYJH", "unlabeled"),
         ("0RZDK210", "labeled"),
@@ -200,4 +200,4 @@ def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
     save_series(deep.parent / "other", values())
     code, _, err = run("new", tmp_path / "q", "--images", root)
     assert code == 2
-    assert "PANCREAS_0002 holds 2 series; expected one" in err.replace("\n", " ")
+    assert "PANCREAS_0002 contains 2 series; expected one" in err.replace("\n", " ")

@@ -20,9 +20,9 @@ from napari_dycon.project.store import Project
         (b"[]", "it is no JSON object"),
         (b"{" * 10**5, "nested too deeply|cannot be read"),
         (b'{"a": ' * 30_000 + b"1" + b"}" * 30_000, "nested too deeply"),
-        (b'{"steps": 1, "steps": 2}', "stands twice"),
+        (b'{"steps": 1, "steps": 2}', "occurs twice"),
         (b'{"steps": ' + b"9" * 10_000 + b"}", "cannot be read"),
-        (b'{"a": "' + b"x" * 2**20 + b'"}', "the most it can have"),
+        (b'{"a": "' + b"x" * 2**20 + b'"}', "more than the maximum"),
         (b"\xff\xfe", "cannot be read"),
     ],
 )

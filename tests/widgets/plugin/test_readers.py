@@ -114,13 +114,13 @@ def test_dicom_is_found_without_names_and_below_folders(tmp_path: Path) -> None:
 def test_several_series_are_listed_in_the_error(tmp_path: Path) -> None:
     save_series(tmp_path / "a", values())
     save_series(tmp_path / "b", values((4, 8, 8)))
-    with pytest.raises(FileFormatError, match=r"holds 2 series: .*8 × 8 × 4 voxels"):
+    with pytest.raises(FileFormatError, match=r"contains 2 series: .*8 × 8 × 4 voxels"):
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
 
 def test_irregular_series_are_an_error(tmp_path: Path) -> None:
     save_series(tmp_path, values((8, 6, 7)), change=grown)
-    with pytest.raises(IrregularSlicesError, match="uneven slices"):
+    with pytest.raises(IrregularSlicesError, match="irregular slices"):
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
 
@@ -246,7 +246,7 @@ def test_irregular_series_need_consent(
 
     when_shown(QMessageBox, reply)
     layers = viewer.open(tmp_path / "scan", plugin=PLUGIN)
-    assert "uneven slices: 2.50 to 3.80 mm apart" in seen["text"]
+    assert "irregular slices, 2.50 to 3.80 mm apart" in seen["text"]
     assert "--resample" not in seen["text"]
     assert seen["default"] == "Cancel"
     assert len(layers) == (answer == "Resample")
@@ -290,7 +290,7 @@ def test_notes_on_a_scan_are_shown(viewer: Any, tmp_path: Path) -> None:
     image = nib.Nifti1Image(values().astype(np.int16), None)
     nib.save(image, tmp_path / "a.nii")
     viewer.open(tmp_path / "a.nii", plugin=PLUGIN)
-    assert "says nothing of its orientation" in reported(NotificationSeverity.WARNING)[0]
+    assert "does not specify its orientation" in reported(NotificationSeverity.WARNING)[0]
 
 
 @pytest.mark.gui

@@ -1,1 +1,1 @@
-"""Folder layouts in which public benchmark datasets are distributed, read as cases."""
+"""Readers of the folder layouts of public benchmark datasets."""

@@ -25,7 +25,7 @@ def read_brats(folder: Path) -> Layout | None:
                 _find_image(flair.parent, f"{name}_{channel}") for channel in CHANNELS
             ]
     if not any(all(images) for images in images_by_patient.values()):
-        return None  # some other set that happens to have a FLAIR
+        return None  # another dataset with a FLAIR
     cases = [
         LayoutCase(patient.name, images, _find_image(patient, f"{patient.name}_seg"))
         for patient, images in images_by_patient.items()

@@ -17,14 +17,14 @@ def read_isles(folder: Path) -> Layout | None:
     """Read a dataset of this layout; ``None`` if the folder has another one."""
     cases = []
     root = folder / "rawdata" if (folder / "rawdata").is_dir() else folder
-    # The archive has a folder dwi in every session, the challenge's own repository has none.
+    # The archive has a folder dwi in every session, the challenge's repository has none.
     for dwi in sorted(
         {*root.glob("sub-*/ses-*/dwi/*_dwi.nii*"), *root.glob("sub-*/ses-*/*_dwi.nii*")}
     ):
         session = dwi.parents[1] if dwi.parent.name == "dwi" else dwi.parent
         subject = session.parent.name
         adc = next(iter(sorted(dwi.parent.glob("*_adc.nii*"))), None)
-        if adc is None:  # later editions keep it beside the folder
+        if adc is None:  # later editions keep it outside the folder
             adc = next(iter(sorted(session.glob("**/*_adc.nii*"))), None)
         masks = sorted(folder.glob(f"derivatives/**/{subject}/**/*_msk.nii*"))
         cases.append(LayoutCase(subject, [dwi, adc], masks[0] if masks else None))

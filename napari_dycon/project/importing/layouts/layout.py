@@ -11,7 +11,7 @@ from napari_dycon.errors import UserError
 
 @dataclass(frozen=True)
 class LayoutCase:
-    """One case of a layout: a file a channel where there is one, and its label if there is one."""
+    """One case of a layout: an optional file per channel, and an optional label."""
 
     id: str
     images: Sequence[Path | None]
@@ -21,7 +21,7 @@ class LayoutCase:
 
 @dataclass(frozen=True)
 class Layout:
-    """A dataset that was recognized."""
+    """A dataset in a known layout."""
 
     name: str
     channels: tuple[str, ...]
@@ -31,13 +31,13 @@ class Layout:
     value_map: dict[int, int] = field(default_factory=dict)
 
     def select_images(self, case: LayoutCase, channels: Sequence[int]) -> list[Path]:
-        """Files of a case for these channels; ``UserError`` names those that are missing."""
+        """Return the files of a case for some channels; missing ones raise ``UserError``."""
         images = [case.images[n] for n in channels]
         missing = [self.channels[n] for n in channels if case.images[n] is None]
         if missing:
             wanted = ", ".join(self.channels[n] for n in channels)
             raise UserError(
                 f"Case {case.id} has no {' and no '.join(missing)} image; expected one file each "
-                f"for {wanted}. Complete the case or move it away."
+                f"for {wanted}. Complete the case or move it to another folder."
             )
         return [path for path in images if path is not None]

@@ -1,7 +1,7 @@
 """Left atrium 2018.
 
 ``ID/lgemri.nrrd`` and ``ID/laendo.nrrd`` (255 is the atrium), below a folder of the training set;
-those below a testing set beside it are cases without labels.
+those below a testing set are cases without labels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from napari_dycon.project.importing.layouts.layout import Layout, LayoutCase
 def read_left_atrium(folder: Path) -> Layout | None:
     """Read a dataset of this layout; ``None`` if the folder has another one."""
     scans = [(scan, False) for scan in sorted(folder.glob("*/lgemri.nrrd"))]
-    for scan in sorted(folder.glob("*/*/lgemri.nrrd")):
-        scans.append((scan, scan.parts[-3].casefold().startswith("test")))
+    scans += [
+        (scan, scan.parts[-3].casefold().startswith("test"))
+        for scan in sorted(folder.glob("*/*/lgemri.nrrd"))
+    ]
     if not scans:
         return None
-    if all(test for _, test in scans):  # chosen by itself
+    if all(test for _, test in scans):  # the testing set alone was chosen
         scans = [(scan, False) for scan, _ in scans]
     cases = []
     for scan, test in scans:

@@ -3,7 +3,7 @@
 - nnU-Net raw: ``imagesTr/CASE_0000.nii.gz``, ``labelsTr/CASE.nii.gz`` and ``dataset.json`` with the
   names of channels and classes; ``imagesTs`` are cases without labels. "ignore" becomes "not
   annotated".
-- Medical Segmentation Decathlon: the same with ``imagesTr/CASE.nii.gz``, 4D where there are several
+- Medical Segmentation Decathlon: the same with ``imagesTr/CASE.nii.gz``, 4D if there are several
   channels.
 """
 
@@ -32,7 +32,7 @@ def read_msd_nnunet(folder: Path) -> Layout | None:
     except (OSError, ValueError) as error:
         raise UserError(
             f"{description} cannot be read as the description of a dataset ({error}). Expected the "
-            "dataset.json of nnU-Net or of the Medical Segmentation Decathlon."
+            "dataset.json of nnU-Net or the Medical Segmentation Decathlon."
         ) from None
     labels = find_labels(folder / "labelsTr") if contains_scans(folder / "labelsTr") else {}
     scans = find_scans(folder / "imagesTr", "images", known_names=labels)
@@ -40,7 +40,7 @@ def read_msd_nnunet(folder: Path) -> Layout | None:
     if stray := sorted(set(labels) - {scan.name for scan in scans}):
         raise UserError(
             f"Label {stray[0]} in labelsTr of {folder} has no scan in imagesTr. Expected a scan "
-            "for each label; was a part of the dataset not copied?"
+            "for each label; check that the dataset was copied completely."
         )
     if contains_scans(folder / "imagesTs"):
         known = {case.id for case in cases}
@@ -60,9 +60,9 @@ def read_msd_nnunet(folder: Path) -> Layout | None:
 
 
 def _require_mapping(values: Any, name: str) -> dict[str, Any]:
-    """Pairs of dataset.json; a ValueError tells a person what is not as expected."""
+    """Return a mapping of dataset.json; raises ``ValueError`` for other values."""
     if not isinstance(values, dict) or not values:
-        raise ValueError(f"{name} is no list of names and values")
+        raise ValueError(f"{name} is not a mapping of names and values")
     return values
 
 
@@ -70,21 +70,21 @@ def _read_channel_names(values: dict[str, Any]) -> tuple[str, ...]:
     key = "channel_names" if "channel_names" in values else "modality"
     names = _require_mapping(values.get(key), f'"{key}"')
     if not all(str(number).isdecimal() for number in names):
-        raise ValueError(f'"{key}" does not number the channels')
+        raise ValueError(f'"{key}" does not number the channels from 0')
     return tuple(str(names[number]) for number in sorted(names, key=int))
 
 
 def _read_classes(values: dict[str, Any]) -> tuple[dict[int, str], int | None]:
-    """Names by value, and the value that means "not annotated"."""
+    """Read class names by value, and the value of unannotated voxels."""
     classes: dict[int, str] = {}
     ignore = None
     for key, value in _require_mapping(values.get("labels"), '"labels"').items():
-        # nnU-Net's second version has names first, its first one and the Decathlon values.
+        # nnU-Net 2 maps names to values, nnU-Net 1 and the Decathlon values to names.
         number, name = (key, str(value)) if key.isdecimal() else (value, key)
         if isinstance(number, list):
             raise UserError(
-                f"The dataset trains on regions ({name}); expected one value a structure. List "
-                "the values by themselves in dataset.json."
+                f"The dataset defines regions ({name}); expected one value per structure. List "
+                "each value separately in dataset.json."
             )
         if not str(number).isdecimal() or not 0 <= int(number) < UNANNOTATED or not name.strip():
             raise ValueError(f'"labels" gives {name!r} the value {number!r}; expected 0 to 254')

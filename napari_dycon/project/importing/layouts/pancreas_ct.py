@@ -1,8 +1,8 @@
 """Pancreas-CT.
 
-DICOM below ``PANCREAS_0001``, ``label0001.nii.gz`` in a folder beside or above. A label whose
-header gives another position than its scan is refused, as everywhere: labels of the first release
-are upside down and have to be converted first.
+DICOM below ``PANCREAS_0001``, ``label0001.nii.gz`` in a sibling or parent folder. A label on
+another grid than its scan is rejected: labels of the first release are upside down and have to be
+converted first.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def read_pancreas_ct(folder: Path) -> Layout | None:
         scans = find_scans(patient, "images")
         if len(scans) != 1:
             raise UserError(
-                f"{patient.name} holds {len(scans)} series; expected one. Move the others away."
+                f"{patient.name} contains {len(scans)} series; expected one. Move the others away."
             )
         label = labels.get(patient.name.removeprefix("PANCREAS_"))
         cases.append(LayoutCase(patient.name, list(scans[0].images), label))

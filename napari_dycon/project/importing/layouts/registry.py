@@ -1,4 +1,4 @@
-"""Detection of the layout of a folder among the known ones."""
+"""Detection of the layout of a dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_dycon.project.importing.layouts.left_atrium import read_left_atrium
 from napari_dycon.project.importing.layouts.msd_nnunet import read_msd_nnunet
 from napari_dycon.project.importing.layouts.pancreas_ct import read_pancreas_ct
 
-MAX_SUBFOLDERS = 20  # folders looked into for a dataset
+MAX_SUBFOLDERS = 20  # searched for a dataset
 # The first one that recognizes a folder reads it.
 LAYOUT_READERS: tuple[Callable[[Path], Layout | None], ...] = (
     read_msd_nnunet,
@@ -27,47 +27,47 @@ LAYOUT_READERS: tuple[Callable[[Path], Layout | None], ...] = (
 
 
 def detect_layout(folder: Path) -> Layout | None:
-    """Return the layout of a folder, or ``None`` when it has none of those known here.
+    """Detect the layout of a folder; ``None`` if it is unknown.
 
-    A dataset may lie in the only folder in the given one, as it does in what an archive unpacks to.
-    Beside others it is not taken: they would be passed over in silence.
+    A dataset may be in the only subfolder of the given folder, as in an unpacked archive. It is not
+    used if there are other folders, which would be ignored silently.
 
     Raises
     ------
     UserError
-        It is one of them but not as it should be, a case is there twice, it holds several of them,
+        The layout is known but invalid, a case occurs twice, the folder contains several datasets,
         or it cannot be read.
     """
-    folder = folder.absolute()  # cases are called by their folders, which "." does not name
+    folder = folder.absolute()  # cases are named by their folders, and "." has no name
     try:
         if (layout := _detect(folder)) is not None or contains_scans(folder) or not folder.is_dir():
             return layout
         inner = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
-        inner.sort(key=Path.is_symlink, reverse=True)  # a folder is found as itself, not by a link
+        inner.sort(key=Path.is_symlink, reverse=True)  # a folder is preferred to a link to it
         subfolders = sorted({path.resolve(): path for path in inner}.values())
         if len(subfolders) == 1:
             return _detect(subfolders[0])
     except OSError as error:
         raise UserError(
-            f"The folder {folder} cannot be read ({error.strerror}). Choose another, or change who "
-            "may read it."
+            f"The folder {folder} cannot be read ({error.strerror}). Choose another, or change its "
+            "permissions."
         ) from None
     if len(subfolders) > MAX_SUBFOLDERS:
         return None  # these are patients
     datasets = [path.name for path in subfolders if _is_dataset(path)]
     if len(datasets) > 1:
         raise UserError(
-            f"{folder} holds {len(datasets)} datasets: {', '.join(datasets)}. Choose one of these "
-            "folders."
+            f"{folder} contains {len(datasets)} datasets: {', '.join(datasets)}. Choose one of "
+            "these folders."
         )
     return None
 
 
 def _is_dataset(folder: Path) -> bool:
-    """Whether a folder among others is a dataset and not a patient, who is a single case."""
+    """Check whether one of several folders is a dataset rather than a single patient."""
     try:
         layout = _detect(folder)
-    except OSError:  # a folder that may not be read is none to choose
+    except OSError:  # an unreadable folder cannot be chosen
         return False
     except UserError:
         return True
@@ -75,7 +75,7 @@ def _is_dataset(folder: Path) -> bool:
 
 
 def _detect(folder: Path) -> Layout | None:
-    """The layout of this very folder."""
+    """Detect the layout of this folder, without its subfolders."""
     for reader in LAYOUT_READERS:
         if (layout := reader(folder)) is not None:
             _check_cases(layout, folder)
@@ -102,7 +102,7 @@ def _check_cases(layout: Layout, folder: Path) -> None:
                 for found in (known[case.id], case)
             )
             raise UserError(
-                f"{folder} holds case {case.id} twice, as {one} and {other}; expected each once. "
-                "Move one of them away."
+                f"{folder} contains case {case.id} twice, as {one} and {other}; expected one. "
+                "Move one of them to another folder."
             )
         known[case.id] = case
