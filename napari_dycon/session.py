@@ -281,7 +281,7 @@ class Session:
         return [suggestion.case for suggestion in self.list_suggestions()]
 
     def list_suggestions(self) -> list[Suggestion]:
-        """Same as ``suggest_next``, with scores and reasons."""
+        """Rank cases like ``suggest_next``, with scores and reasons."""
         return self.active_learning.list_suggestions()
 
     def get_case_score(self, case_id: str) -> float | None:

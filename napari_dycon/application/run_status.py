@@ -69,7 +69,7 @@ def apply_event(status: RunStatus, event: Event) -> RunStatus:
 
 
 def _resolve_phase(status: RunStatus, phase: RunPhase) -> RunPhase:
-    """A stopping run keeps that phase until it has ended."""
+    """Return the new phase; a stopping run keeps its phase until it has ended."""
     return "stopping" if status.phase == "stopping" else phase
 
 

@@ -36,7 +36,7 @@ class TaskRunner(Protocol):
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Same as ``submit``, and show the reported progress."""
+        """Run a task like ``submit``, and show its progress."""
         ...
 
     def stream(
@@ -70,7 +70,7 @@ class InlineTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Same as ``submit``; progress is not shown."""
+        """Run a task like ``submit``, without showing its progress."""
         self.submit(lambda: task(lambda _done, _total, _name: None), on_done, on_error)
 
     def stream(
@@ -95,5 +95,5 @@ def errors_as_events(events: Iterator[Event]) -> Iterator[Event]:
         yield from events
     except OSError as error:  # a system error describes itself
         yield FailedEvent(message=str(error))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - any error of a worker is reported
         yield FailedEvent(message=describe_error(error))

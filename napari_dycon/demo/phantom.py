@@ -31,8 +31,7 @@ class Scene:
 
     @classmethod
     def create(cls, rng: np.random.Generator) -> Scene:
-        """Create an empty scan of about 64×72×64 voxels with slices a little thicker than its
-        pixels."""
+        """Create an empty scan of about 64×72×64 slightly anisotropic voxels."""
         shape = tuple(int(n + rng.integers(-2, 3)) for n in (64, 72, 64))
         in_plane = float(np.round(rng.uniform(1.05, 1.25), 3))
         spacing = (float(np.round(rng.uniform(1.2, 1.5), 2)), in_plane, in_plane)

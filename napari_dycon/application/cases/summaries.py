@@ -268,7 +268,7 @@ def _load_thumbnail(project: Project, case: str) -> Thumbnail:
             and 0 < max(cached.shape) <= THUMBNAIL_PIXELS
         ):
             return np.array(cached, dtype=np.uint8)
-    except Exception:  # NumPy raises many types for a damaged header; redrawn
+    except Exception:  # noqa: BLE001 - NumPy raises many types for a damaged header; redrawn
         pass
     thumbnail = draw_thumbnail(project, case)
     if project.read_only_reason:

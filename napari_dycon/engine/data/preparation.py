@@ -242,7 +242,7 @@ def _load_fingerprint(project: Project, case: str) -> Fingerprint:
 
 
 def _read_fingerprint(path: Path) -> Fingerprint | None:
-    """What was kept of a scan; ``None`` where there is nothing, or nothing that can be."""
+    """Read the cached description of a scan; ``None`` if it is missing or invalid."""
     try:
         values = read_json(path)
         shape = [parse_integer(n, 1, MAX_SIDE_VOXELS) for n in values["shape"]]

@@ -76,7 +76,7 @@ def run_pipeline(
             stage = "read"
             try:
                 loaded = current_read.result()
-            except Exception as caught:  # noqa: BLE001
+            except Exception as caught:  # noqa: BLE001 - yielded as a failure
                 error = caught
             del current_read  # which holds what was read
             if was_read_ahead and error is not None and is_out_of_memory(error):
@@ -87,7 +87,7 @@ def run_pipeline(
                     pending_write = None
                 try:
                     loaded = reader.submit(read, item).result()
-                except Exception as caught:  # noqa: BLE001
+                except Exception as caught:  # noqa: BLE001 - yielded as a failure
                     error = caught
             if pending_write is not None and (error is not None or pending_write[2].done()):
                 yield _await_write(*pending_write)
@@ -100,7 +100,7 @@ def run_pipeline(
                 stage = "compute"
                 try:
                     result = compute(item, loaded)
-                except Exception as caught:  # noqa: BLE001
+                except Exception as caught:  # noqa: BLE001 - yielded as a failure
                     error = caught
                 del loaded
             if pending_write is not None:
@@ -124,6 +124,6 @@ def _await_write(
 ) -> WrittenItem[Item, Result] | FailedItem[Item]:
     try:
         write_future.result()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001 - yielded as a failure
         return FailedItem(item, error, "write")
     return WrittenItem(item, result)

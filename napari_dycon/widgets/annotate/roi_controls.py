@@ -15,8 +15,10 @@ from napari_dycon.widgets.window.helpers import (
 
 
 class RoiControls(QWidget):
-    """First and last slice of the region; the caller places ``draw_button`` and
-    ``remove_button``."""
+    """First and last slice of the region.
+
+    The caller places ``draw_button`` and ``remove_button``.
+    """
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()

@@ -14,8 +14,10 @@ from napari_dycon.widgets.window.preferences import get_preferences
 
 
 class DrawTools(QWidget):
-    """Buttons of the annotation tools. Each edit is one undo step; growing shows a proposal
-    first."""
+    """Buttons of the annotation tools.
+
+    Each edit is one undo step; growing shows a proposal first.
+    """
 
     def __init__(self, session: Session, layers: CaseLayers, structures: StructureList) -> None:
         super().__init__()

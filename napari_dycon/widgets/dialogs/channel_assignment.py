@@ -56,8 +56,10 @@ class ImageChoiceDelegate(QStyledItemDelegate):
         self._style_source.hide()
 
     def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: QModelIndex) -> None:
-        """Draw a closed combo box; long names are elided in the middle, since their ends differ
-        most."""
+        """Draw a closed combo box.
+
+        Long names are elided in the middle, since their ends differ most.
+        """
         box = QStyleOptionComboBox()
         box.rect = option.rect
         box.state = option.state

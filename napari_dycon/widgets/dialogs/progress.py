@@ -60,7 +60,7 @@ def run_with_dialog(
     def run() -> None:
         try:
             state.result = task(state.report_progress)
-        except BaseException as error:  # re-raised in the caller
+        except BaseException as error:  # noqa: BLE001 - re-raised in the caller
             state.error = error
         state.finished.set()
 

@@ -12,8 +12,10 @@ from napari_dycon.session import Session
 
 
 def show_prompt(parent: QWidget, session: Session, prompt: UserPrompt) -> bool:
-    """Show a prompt and run the selected choice; returns whether it succeeded. Cancel is the
-    default."""
+    """Show a prompt and run the selected choice; returns whether it succeeded.
+
+    Cancel is the default.
+    """
     text, _, details = prompt.text.partition("\n\n")
     box = QMessageBox(QMessageBox.Icon.Question, prompt.title, "", parent=parent)
     box.setTextFormat(Qt.TextFormat.PlainText)  # it contains untrusted names

@@ -64,8 +64,10 @@ class CaseLayers(PaintedLayers):
         self._autosave_timer.start(AUTOSAVE_MS)
 
     def close(self) -> None:
-        """Release the viewer and the session, and remove the layers, which would no longer be
-        saved."""
+        """Release the viewer and the session.
+
+        The layers are removed, since they would no longer be saved.
+        """
         self._autosave_timer.stop()
         self._deferred_steps.stop()
         self._disconnect_brush()
@@ -92,8 +94,10 @@ class CaseLayers(PaintedLayers):
         self._update_colormaps()
 
     def set_ct_window(self, window: tuple[float, float] | None) -> None:
-        """Set the CT window in Hounsfield units for this and later cases; ``None`` for the full
-        range."""
+        """Set the CT window in Hounsfield units for this and later cases.
+
+        ``None`` is the full range.
+        """
         self.ct_window = window
         if (case := self.session.case) is not None and case.is_ct:
             for layer in self.find_layers("image"):
@@ -172,8 +176,10 @@ class CaseLayers(PaintedLayers):
             )
 
     def _orient_camera(self, *_: object) -> None:
-        """Show the head above the feet in sagittal and coronal slices; napari draws axes
-        downwards."""
+        """Show the head above the feet in sagittal and coronal slices.
+
+        napari draws axes downwards.
+        """
         if self.session.case is not None:
             is_upright = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
             self.viewer.scene.camera.orientation2d = ("up" if is_upright else "down", "right")

@@ -27,8 +27,10 @@ DIFFERENCE_COLORS = {
 def build_label_colormap(
     classes: Sequence[ClassInfo], show_unannotated: bool
 ) -> DirectLabelColormap:
-    """Build the colormap of a project's structures; unannotated voxels are transparent or
-    tinted."""
+    """Build the colormap of a project's structures.
+
+    Unannotated voxels are transparent or tinted.
+    """
     colors: dict[Any, Any] = {None: TRANSPARENT, 0: TRANSPARENT}
     colors[UNANNOTATED] = UNANNOTATED_TINT if show_unannotated else TRANSPARENT
     colors.update({c.value: c.color for c in classes})

@@ -9,8 +9,10 @@ from qtpy.QtCore import QObject, QTimer
 
 
 class DeferredSteps(QObject):
-    """Runs steps in order, one per event-loop iteration; new ones replace those that are
-    pending."""
+    """Runs steps in order, one per event-loop iteration.
+
+    New steps replace pending ones.
+    """
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)

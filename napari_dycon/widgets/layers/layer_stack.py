@@ -79,7 +79,7 @@ class LayerStack(QObject):
             layer.opacity = opacity
 
     def build_settings(self, case: ActiveCase, role: str) -> dict[str, Any]:
-        """Common settings of the layers of a case: scale, units, opacity, metadata."""
+        """Return the common settings of the layers of a case: scale, units, opacity, metadata."""
         return {
             "scale": case.image.spacing_mm,
             "units": ("mm",) * 3,

@@ -186,8 +186,7 @@ class Overlays:
             layer.opacity = self._opacity_before_hiding.pop(role)
 
     def _apply_visibility(self, layer: Layer, role: str) -> None:
-        """Apply the visibility of a role, but only if it changed: napari redraws on every
-        assignment."""
+        """Apply the visibility of a role if it changed; napari redraws on every assignment."""
         if layer.visible != self._layers.visible[role]:
             layer.visible = self._layers.visible[role]
 

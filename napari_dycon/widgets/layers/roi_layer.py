@@ -118,8 +118,7 @@ class RoiController(QObject):
             self.start_editing()
 
     def set_slices(self, start: int, stop: int) -> None:
-        """Set the extent of the region along the current axis to slices ``start`` to ``stop -
-        1``."""
+        """Set the slices of the region along the current axis; ``stop`` is exclusive."""
         annotation = self._session.annotation
         if annotation.roi is not None:
             annotation.set_roi(with_slice_extent(annotation.roi, self._layers.axis, start, stop))

@@ -133,7 +133,7 @@ def _prepare(volume: Volume) -> _LoadedVolume:
 
 
 def _to_layer_data(loaded: _LoadedVolume, name: str) -> LayerData:
-    """Data, settings and type of a layer that shows a volume."""
+    """Return data, settings and type of a layer that shows a volume."""
     volume, intensity_range = loaded
     _show_notes(volume.notes)
     return (

@@ -73,8 +73,10 @@ def _is_dicom_file(path: Path) -> bool:
 
 
 def contains_dicom(folder: Path) -> bool:
-    """Whether a folder contains DICOM files near its top; a few files of a few folders are
-    checked."""
+    """Whether a folder contains DICOM files near its top.
+
+    Only a few files of a few folders are checked.
+    """
     folders = deque([(folder, 1)])
     for _ in range(MAX_FOLDERS):
         if not folders:

@@ -245,6 +245,7 @@ class ReviewSection(QWidget):
             self.layers.center_on(position_mm)
 
     def next_case(self) -> None:
+        """Show the case that is most useful to label next."""
         active_id = self.session.case.id if self.session.case else None
 
         def show_best(suggestions: list[Suggestion]) -> None:

@@ -90,8 +90,10 @@ class CloseHandler(QObject):
         return session.status.phase not in ("idle", "stopping") and not is_controlled_elsewhere
 
     def _save_all(self) -> bool:
-        """Save the label; if that fails, refuse the first close and write a recovery copy at the
-        second."""
+        """Save the label.
+
+        If that fails, the first close is refused, and the second one writes a recovery copy.
+        """
         session = self._session
         try:
             session.flush()

@@ -29,8 +29,10 @@ class ErrorHandler:
         self._is_uninstalled = False
 
     def install(self) -> None:
-        """Install the hook. Call it after napari's event loop has started, which installs napari's
-        own."""
+        """Install the hook.
+
+        Call it after napari's event loop has started, which installs napari's own hook.
+        """
         current_hook = sys.excepthook
         if (
             not self._is_uninstalled

@@ -34,8 +34,10 @@ def make_button(text: str, tip: str, on_click: Callable[[], Any]) -> QPushButton
 
 
 def set_enabled(widget: QWidget, disabled_reason: str | None) -> None:
-    """Enable a control if ``disabled_reason`` is empty; otherwise show the reason in its
-    tooltip."""
+    """Enable a control, or show in its tooltip why it is disabled.
+
+    It is enabled if ``disabled_reason`` is empty.
+    """
     tip = str(widget.property("dycon_tip") or "")
     widget.setEnabled(not disabled_reason)
     widget.setToolTip(

@@ -1,5 +1,7 @@
-"""Settings of the plugin in napari's Preferences; the manifest defines names, limits and
-defaults."""
+"""Settings of the plugin in napari's Preferences.
+
+The manifest defines names, limits and defaults.
+"""
 
 from __future__ import annotations
 

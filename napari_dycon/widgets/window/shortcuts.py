@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,20 +81,22 @@ def build_shortcuts(
         Shortcut("K", "show or hide the label", lambda: review.toggle_layer("label")),
         Shortcut("F1", "keyboard shortcuts", show_help),
     ]
-    for number in range(1, NUMBER_KEYS + 1):
-        shortcuts.append(
-            Shortcut(
-                f"Control-{number}",
-                f"structure {number} of the list",
-                lambda number=number: annotate.structures.choose_number(number),  # type: ignore[misc]
-            )
+    structure_shortcuts = [
+        Shortcut(
+            f"Control-{number}",
+            f"structure {number} of the list",
+            functools.partial(annotate.structures.choose_number, number),
         )
-    return shortcuts
+        for number in range(1, NUMBER_KEYS + 1)
+    ]
+    return shortcuts + structure_shortcuts
 
 
 def bind_shortcuts(provider: Viewer | Layer, shortcuts: list[Shortcut], session: Session) -> None:
-    """Bind keys to a viewer, or to a layer, where they precede its own keys; report errors as
-    messages."""
+    """Bind keys to a viewer, or to a layer, where they precede its own keys.
+
+    Errors are shown as messages.
+    """
     for shortcut in shortcuts:
         action = report_errors(session, shortcut.action)
 

@@ -54,7 +54,7 @@ class NapariTaskRunner:
         def call_task() -> tuple[T | None, Exception | None]:
             try:
                 return task(), None
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - passed to on_error
                 return None, error
 
         def on_returned(answer: tuple[T, Exception | None]) -> None:
@@ -78,7 +78,7 @@ class NapariTaskRunner:
         on_done: Callable[[T], None],
         on_error: Callable[[Exception], None],
     ) -> None:
-        """Same as ``submit``, with a progress bar in the activity dock."""
+        """Run a task like ``submit``, with a progress bar in the activity dock."""
         bar = progress(total=PROGRESS_STEPS, desc=title)
         slow_spinner()
         self._bars.add(bar)
