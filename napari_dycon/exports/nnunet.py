@@ -1,8 +1,9 @@
 """Export of a project as a dataset in the raw layout of nnU-Net v2.
 
 Scans are rewritten on their own grid, so that no free-text header fields are copied and the grids
-of image and label are identical. Label values become 0, 1, ... without gaps, as nnU-Net requires; the project's
-values, ids and splits are stored in ``dataset.json`` under ``napari_dycon``, which nnU-Net ignores.
+of image and label are identical. Label values become 0, 1, ... without gaps, as nnU-Net requires;
+the project's values, ids and splits are stored in ``dataset.json`` under ``napari_dycon``, which
+nnU-Net ignores.
 """
 
 from __future__ import annotations
@@ -226,7 +227,7 @@ def _assign_names(cases: Sequence[Case]) -> dict[str, str]:
     names = {}
     for case in cases:
         name = _ascii_name(case.id)
-        if name.endswith("_seg"):  # nnU-Net uses this suffix for preprocessed labels and would skip the case
+        if name.endswith("_seg"):  # suffix of preprocessed labels; nnU-Net would skip the case
             name += "_"
         names[case.id] = unique_case_id(name, taken_names)
         taken_names.add(names[case.id].lower())

@@ -47,7 +47,7 @@ def find_scans(folder: str, channels: int, output: str) -> list[dict[str, Any]]:
             )
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         if channel in scans.setdefault(name, {}):
-            raise ValueError(f"{folder} contains channel {channel} of {name} twice; remove one of them.")
+            raise ValueError(f"{folder} contains channel {channel} of {name} twice; remove one.")
         scans[name][channel] = path
     for name, parts in scans.items():
         if sorted(parts) != list(range(channels)):
