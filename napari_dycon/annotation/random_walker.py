@@ -224,8 +224,8 @@ def _downsample_image(
 
 def _seed_box_faces(seeds: LabelArray, gray: npt.NDArray[np.float64]) -> None:
     """Set the faces of the box to background, except where they resemble a scribbled structure."""
-    strokes = gray[(seeds > 0) & (seeds != UNANNOTATED)]
-    median, deviation = _robust_statistics(strokes)
+    scribble_intensities = gray[(seeds > 0) & (seeds != UNANNOTATED)]
+    median, deviation = _robust_statistics(scribble_intensities)
     face = np.zeros(seeds.shape, bool)
     for axis in range(3):
         ends = np.moveaxis(face, axis, 0)
@@ -233,14 +233,14 @@ def _seed_box_faces(seeds: LabelArray, gray: npt.NDArray[np.float64]) -> None:
             ends[[0, -1]] = True
     face &= seeds == UNANNOTATED
     dissimilar = face & (np.abs(gray - median) > MAX_DEVIATIONS * deviation)
-    # The solver needs at least one background seed.
+    # Without any background seed, the whole box would be assigned to structures.
     seeds[dissimilar if dissimilar.any() or (seeds == 0).any() else face] = 0
 
 
-def _robust_statistics(strokes: npt.NDArray[np.float64]) -> tuple[float, float]:
+def _robust_statistics(intensities: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Compute the median and a robust standard deviation (from the MAD) of intensities."""
-    median = float(np.median(strokes))
-    return median, max(1.4826 * float(np.median(np.abs(strokes - median))), MIN_DEVIATION)
+    median = float(np.median(intensities))
+    return median, max(1.4826 * float(np.median(np.abs(intensities - median))), MIN_DEVIATION)
 
 
 def _upsample_probability(

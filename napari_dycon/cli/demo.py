@@ -31,12 +31,12 @@ def demo(
     headless: Annotated[bool, typer.Option("--headless", help="Run without a window.")] = False,
     screenshot: Annotated[
         bool,
-        typer.Option("--screenshot", help="Run in the window, save screenshots, quit."),
+        typer.Option("--screenshot", help="Run in the window, save screenshots, and exit."),
     ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the complete workflow on synthetic scans, from annotation to review."""
+    """Run the complete workflow on synthetic scans: train, predict and evaluate."""
     with show_demo(as_json) as show:
         if headless:
             from napari_dycon.demo.run import run_headless

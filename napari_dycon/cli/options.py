@@ -15,7 +15,7 @@ from napari_dycon.errors import UserError
 if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
-ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
+ProjectPath = Annotated[Path, typer.Argument(help="Project folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 CasesOption = Annotated[
     str | None,

@@ -75,7 +75,7 @@ class PredictionInputs:
 def predict(
     project: ProjectPath,
     run: Annotated[
-        str | None, typer.Option(help="Run whose weights are used. Default: newest with weights.")
+        str | None, typer.Option(help="Run to predict with. Default: newest run with weights.")
     ] = None,
     images: Annotated[
         Path | None, typer.Option(help="Folder of scans to predict instead of the project's.")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def gui(
-    project: Annotated[Path | None, typer.Argument(help="Project to open.")] = None,
+    project: Annotated[Path | None, typer.Argument(help="Project folder to open.")] = None,
 ) -> None:
     """Open napari with the DyCON panel."""
     if project is not None:

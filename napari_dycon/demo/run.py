@@ -111,16 +111,16 @@ def write_demo_report(project: Project, out: Path, on_event: OnEvent) -> Path:
     write_json(out / "report.json", result)
     metrics = run.read_metrics()
     introduction = [
-        f"Of {N_CASES} synthetic scans {N_LABELED} were labeled to learn from, {N_VALIDATION} more "
-        f"were labeled and kept for validation, {N_CASES - N_LABELED - N_VALIDATION} had no label. "
-        f"Run {run.id} took {metrics.step} steps in {metrics.elapsed_s or 0:.0f} s. "
-        "The figures are of the scans that had no label.",
+        f"Of {N_CASES} synthetic scans, {N_LABELED} were labeled for training, {N_VALIDATION} for "
+        f"validation, and {N_CASES - N_LABELED - N_VALIDATION} were unlabeled. Run {run.id} was "
+        f"trained for {metrics.step} steps in {metrics.elapsed_s or 0:.0f} s. All results are for "
+        "the unlabeled scans.",
         "",
         f"Masks, uncertainty and disagreement maps: `{results_folder.name}/`; project: `project/`.",
     ]
     path = out / "report.md"
     names = {c.value: c.name for c in project.classes}
-    write_markdown_report(path, "DyCON on the built-in cohort", introduction, result, names)
+    write_markdown_report(path, "DyCON on the synthetic dataset", introduction, result, names)
     dice = result["summary"]["mean_dice"]
     on_event(
         DemoEvent(

@@ -24,7 +24,7 @@ def write_markdown_report(
     result: Mapping[str, Any],
     names: Mapping[int, str],
 ) -> None:
-    """Write a short report: the introduction, then what ``evaluate_folders`` returned."""
+    """Write a short report: the introduction, then the result of ``evaluate_folders``."""
     summary = result["summary"]
     lines = [f"# {title}", "", *introduction, ""]
     lines += [

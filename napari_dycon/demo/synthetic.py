@@ -110,7 +110,7 @@ def _paint_body(scene: Scene) -> Field:
     _, half_y, half_x = scene.half_extent_mm
     grain = scene.noise(1.3)
 
-    # An oval that goes on above and below the field of view, with more fat behind.
+    # An oval that extends above and below the field of view, with more fat behind.
     oval = np.hypot(x / (0.97 * half_x), (y - 1.0) / (0.93 * half_y))
     body = np.asarray((1.0 - oval) * 0.95 * half_x + 0.8 * scene.noise(9.0), np.float32)
     fat = u(2.5, 5.0) + 1.1 * scene.noise(7.0) + np.clip(0.07 * y, 0.0, 3.0)

@@ -221,7 +221,7 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
         ("expected one of: dycon", ["--method", "magic"]),
         ("no preset 'best'", ["--preset", "best"]),
         ("Unknown setting color", ["--set", "color=1"]),
-        ("is no time", ["--time-limit", "soon"]),
+        ("is not a valid training time", ["--time-limit", "soon"]),
         ("more than 0", ["--time-limit", "0m"]),
         ("--method supervised instead", ["--set", "method=supervised"]),
         ("--preset paper instead", ["--set", "preset=paper"]),
@@ -248,5 +248,5 @@ def test_times_are_read() -> None:
         5400,
     ]
     for wrong in ("", "m", "-3s", "nan", "1d"):
-        with pytest.raises(UserError, match="is no time"):
+        with pytest.raises(UserError, match="is not a valid training time"):
             cli_support.parse_duration(wrong)

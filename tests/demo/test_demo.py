@@ -25,7 +25,7 @@ def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| case-07 | organ" in text
-    assert "Of 8 synthetic scans 4 were labeled to learn from" in text
+    assert "Of 8 synthetic scans, 4 were labeled for training" in text
     kinds = [event.event for event in said]
     assert kinds.index("started") < kinds.index("finished") < kinds.index("predicted")
     assert 0 <= said[-1].mean_dice <= 1

@@ -61,7 +61,7 @@ def evaluate_folders(
 
     Returns
     -------
-    ``"cases"``: name to what ``evaluate_case`` returns; ``"summary"``: see ``summarize``;
+    ``"cases"``: result of ``evaluate_case`` by name; ``"summary"``: see ``summarize``;
     ``"classes"``: all values except 0 in any of the files; ``"missing"``: references without a
     prediction, not part of any mean; ``"warnings"``: sentences to show to the user
 
@@ -70,9 +70,9 @@ def evaluate_folders(
     UserError
         A folder is missing or empty, or no prediction has a reference.
     GeometryError
-        A prediction is not on its reference's grid.
+        The grids of a prediction and its reference differ.
     LabelError
-        A prediction holds 255, or there is nothing to score.
+        A prediction contains 255, or there is nothing to score.
     """
     matched = match_files(predictions, references)
     warnings = list(matched.warnings)
@@ -123,7 +123,7 @@ def match_files(predictions: Path, references: Path) -> MatchedFiles:
             f"{_list_some(sorted(reference_paths), 1)}. Expected files with the same names."
         )
     warnings = []
-    if unmatched:  # usual where only some scans have a reference mask
+    if unmatched:  # common if only some scans have a reference mask
         warnings.append(
             f"{_pluralize(unmatched, 'prediction')} without a reference, left out: "
             f"{_list_some(unmatched)}."
