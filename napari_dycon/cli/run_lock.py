@@ -71,7 +71,7 @@ def with_process_record(
                 and (new_owner := get_takeover()) is not None
             ):
                 raise BusyError(
-                    f"Run {run.id} was taken over by {new_owner.host} while this computer was "
+                    f"Run {run.id} was taken over on {new_owner.host} while this computer was "
                     "suspended or offline. It continues there and stops here."
                 )
     finally:

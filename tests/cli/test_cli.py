@@ -222,7 +222,7 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
         ("no preset 'best'", ["--preset", "best"]),
         ("Unknown setting color", ["--set", "color=1"]),
         ("is not a valid training time", ["--time-limit", "soon"]),
-        ("more than 0", ["--time-limit", "0m"]),
+        ("expected a positive duration", ["--time-limit", "0m"]),
         ("--method supervised instead", ["--set", "method=supervised"]),
         ("--preset paper instead", ["--set", "preset=paper"]),
         ("a list of 3 numbers such as [1,1,1]", ["--set", "batch.patch_size=32"]),
