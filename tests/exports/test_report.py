@@ -307,7 +307,7 @@ def test_training_cases_include_those_of_the_initial_weights(project: Project) -
 
 
 def test_mistakes_are_reported(project: Project, tmp_path: Path) -> None:
-    with pytest.raises(ProjectError, match="no run 'missing'"):
+    with pytest.raises(ProjectError, match="Run 'missing' does not exist"):
         write_report(project, tmp_path / "out", run="missing")
     with pytest.raises(UserError, match="no case 'scan-77'"):
         write_report(project, tmp_path / "out", cases=["scan-77"])
