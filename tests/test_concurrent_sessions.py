@@ -192,7 +192,7 @@ def test_a_run_is_acquired_once(project: Project, run: Callable[..., tuple[int, 
     with folder_lock(made.folder):  # as the process that trains it does
         code, _, err = run("train", project.path, "--resume", made.id)
     assert code == 2
-    assert "is being trained already" in err
+    assert "is already being trained" in err
     code, out, _ = run("train", project.path, "--resume", made.id, "--json")
     assert code == 0
     assert json.loads(out.splitlines()[-1])["event"] == "finished"

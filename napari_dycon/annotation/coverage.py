@@ -9,7 +9,7 @@ from napari_dycon.core.types import UNANNOTATED, LabelArray
 
 
 def annotated_fraction(label: LabelArray, axis: int) -> npt.NDArray[np.float64]:
-    """Compute the fraction of annotated voxels in every slice across an axis."""
+    """Compute the fraction of annotated voxels in each slice along an axis."""
     other_axes = tuple(a for a in range(3) if a != axis)
     fractions: npt.NDArray[np.float64] = np.mean(label != UNANNOTATED, axis=other_axes)
     return fractions

@@ -1,8 +1,8 @@
 """Shape-based interpolation between annotated slices (Raya and Udupa, 1990).
 
 The signed distances to two outlines are interpolated in the slices between them; positive values
-are inside. If both slices have a single connected component, the components are first aligned, so
-that oblique structures are preserved.
+are inside. If both outlines have a single connected component, their centroids are first aligned,
+so that oblique structures keep their shape.
 """
 
 from __future__ import annotations
@@ -24,19 +24,23 @@ MARGIN_VOXELS = 2  # margin around the outlines
 def fill_between(
     label: LabelArray, values: Sequence[int], axis: int, spacing: Sequence[float]
 ) -> tuple[LabelArray, int]:
-    """Fill the slices between annotated ones; returns the new label and how many slices it filled.
+    """Fill the slices between annotated slices.
 
-    Only unannotated voxels are written, never other structures or painted background. A slice
+    Only unannotated voxels are written, never other structures or annotated background. A slice
     counts as annotated if it contains the structure, or if all of its voxels are annotated. Between
-    two complete slices whose structures are all among ``values``, the rest becomes background, so
-    that the filled slices are complete as well.
+    two complete slices whose structures are all among ``values``, the remaining voxels become
+    background, so that the filled slices are complete as well.
 
     Parameters
     ----------
     label : (D, H, W), 255 in unannotated voxels
-    values : structures to fill
-    axis : axis across the slices
+    values : class values of the structures to fill
+    axis : axis along which slices are interpolated
     spacing : voxel size in mm
+
+    Returns
+    -------
+    The new label and the number of filled slices.
     """
     result = label.copy()
     slices = np.moveaxis(result, axis, 0)  # a view
@@ -84,7 +88,7 @@ def copy_slice(label: LabelArray, value: int, axis: int, source: int, target: in
 def _is_closed_gap(
     number: int, is_complete: npt.NDArray[np.bool_], slices: LabelArray, values: Sequence[int]
 ) -> bool:
-    """Check that the next complete slices on both sides contain no structure but ``values``."""
+    """Check that the nearest complete slices on both sides have only structures of ``values``."""
     before, after = np.flatnonzero(is_complete[:number]), np.flatnonzero(is_complete[number + 1 :])
     if not len(before) or not len(after):
         return False
@@ -95,7 +99,7 @@ def _is_closed_gap(
 def _interpolate_sdf(
     first: npt.NDArray[np.bool_], last: npt.NDArray[np.bool_], steps: int, spacing: Sequence[float]
 ) -> list[Distances]:
-    """Interpolate signed distances of ``steps - 1`` slices between two outlines, each (H, W)."""
+    """Interpolate the signed distances of the ``steps - 1`` slices between two masks (H, W)."""
     box = bounding_box(first | last, MARGIN_VOXELS)
     assert box is not None
     one, two = first[box], last[box]
@@ -114,8 +118,8 @@ def _interpolate_sdf(
 
 
 def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Distances:
-    """Compute the distance to the mask's border: positive inside, negative outside."""
-    half = 0.5 * min(spacing)  # the border runs between voxels
+    """Compute the signed distance to the boundary of a mask, positive inside."""
+    half = 0.5 * min(spacing)  # the boundary is halfway between voxels
     inner = ndimage.distance_transform_edt(mask, sampling=spacing)
     outer = ndimage.distance_transform_edt(~mask, sampling=spacing)
     distance: Distances = np.where(mask, inner - half, half - outer).astype(np.float32)
@@ -125,7 +129,7 @@ def signed_distance(mask: npt.NDArray[np.bool_], spacing: Sequence[float]) -> Di
 def _centroid_shift(
     one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
-    """Compute the shift of a single component between slices; zero if there are several."""
+    """Compute the centroid shift between two masks; zero unless both have a single component."""
     if ndimage.label(one)[1] != 1 or ndimage.label(two)[1] != 1:
         return np.zeros(2)
     shift: npt.NDArray[np.float64] = np.subtract(

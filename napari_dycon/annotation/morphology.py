@@ -1,7 +1,7 @@
 """Morphological post-processing: smoothing, hole filling, largest connected component.
 
-Other structures are never overwritten. Removed voxels become background; added voxels were
-background or unannotated.
+Other structures are never overwritten. Removed voxels become background; only background and
+unannotated voxels are added.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from napari_dycon.core.types import UNANNOTATED, LabelArray, Mask
 
 
 def smooth(label: LabelArray, value: int, spacing: Sequence[float], sigma_mm: float) -> LabelArray:
-    """Smooth a structure's surface with a Gaussian of standard deviation ``sigma_mm``.
+    """Smooth the surface of a structure with a Gaussian of standard deviation ``sigma_mm``.
 
-    The threshold is chosen so that the volume stays about the same.
+    The threshold is chosen so that the volume is approximately preserved.
     """
     sigma = [sigma_mm / s for s in spacing]
 
@@ -47,10 +47,10 @@ def keep_largest_component(label: LabelArray, value: int) -> LabelArray:
     """Keep the largest connected component (26 neighbors) of a structure."""
 
     def select_largest(mask: Mask) -> Mask:
-        pieces, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+        components, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
         if count < 2:
             return mask
-        largest: Mask = pieces == 1 + np.argmax(np.bincount(pieces.reshape(-1))[1:])
+        largest: Mask = components == 1 + np.argmax(np.bincount(components.reshape(-1))[1:])
         return largest
 
     return _apply_to_structure(label, value, select_largest, [1, 1, 1])
@@ -59,7 +59,7 @@ def keep_largest_component(label: LabelArray, value: int) -> LabelArray:
 def _apply_to_structure(
     label: LabelArray, value: int, operation: Callable[[Mask], Mask], margin: Sequence[int]
 ) -> LabelArray:
-    """Apply a mask operation in the box of a structure; other structures are unchanged."""
+    """Apply a mask operation in the bounding box of a structure, extended by ``margin`` voxels."""
     result = label.copy()
     box = bounding_box(label == value, margin)
     if box is None:

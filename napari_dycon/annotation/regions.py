@@ -1,4 +1,4 @@
-"""Regions of interest: boxes of voxels made from rectangles that users draw."""
+"""Regions of interest: boxes of voxels from drawn rectangles."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from napari_dycon.errors import UserError
 
 
 def rectangle_to_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) -> Box:
-    """Voxels whose centers lie in a rectangle, one slice thick.
+    """Convert a rectangle to a box of the voxels whose centers it contains, one slice thick.
 
     Parameters
     ----------
-    corners : (N, 3), in voxels; the rectangle is what lies between the outermost
-    axis : across which the rectangle's slice lies
-    shape : of the scan, (D, H, W)
+    corners : points (N, 3) in voxels; the rectangle is their bounding box
+    axis : axis perpendicular to the slice
+    shape : shape of the scan (D, H, W)
 
     Raises
     ------
     UserError
-        Less than two voxels wide, or beside the scan.
+        The rectangle is less than two voxels wide, or outside the scan.
     """
     points: npt.NDArray[Any] = np.asarray(corners, dtype=float)
     low, high = points.min(axis=0), points.max(axis=0)
@@ -36,9 +36,11 @@ def rectangle_to_box(corners: npt.ArrayLike, axis: int, shape: Sequence[int]) ->
             continue
         start, stop = int(np.ceil(low[a])), int(np.floor(high[a])) + 1
         if stop - start < 2:
-            raise UserError("That was no rectangle. Hold the mouse button and drag it across.")
+            raise UserError(
+                "The rectangle is too small. Hold the mouse button and drag to draw one."
+            )
         if stop <= 0 or start >= size:
-            raise UserError("The rectangle lies beside the scan. Draw it over the scan.")
+            raise UserError("The rectangle is outside the scan. Draw it over the scan.")
         spans.append(slice(max(start, 0), min(stop, size)))
     d, h, w = spans
     return d, h, w
@@ -51,20 +53,23 @@ def extrude_rectangle(
     spacing: Sequence[float],
     margin_mm: float,
 ) -> Box:
-    """Give a rectangle a thickness: from the first to the last slice with strokes, and a margin.
+    """Extend a rectangle along an axis from the first to the last slice with scribbles.
 
-    Strokes are those of structures inside the rectangle; without any, its own slice counts.
+    Only scribbles of structures inside the rectangle count; without any, its own slice is used. The
+    box is extended by the margin on both sides.
 
     Parameters
     ----------
-    rectangle : one slice thick across ``axis``
-    label : (D, H, W), 255 where nothing was annotated
-    spacing : in mm
+    rectangle : box, one slice thick along ``axis``
+    axis : axis perpendicular to the slices
+    label : (D, H, W), 255 in unannotated voxels
+    spacing : voxel size in mm
+    margin_mm : margin along ``axis``
     """
     column = list(rectangle)
     column[axis] = slice(None)
     slices = np.moveaxis(label[tuple(column)], axis, 0)
-    first, last = _find_first_stroke(slices), _find_first_stroke(slices[::-1])
+    first, last = _find_first_scribble(slices), _find_first_scribble(slices[::-1])
     size = len(slices)
     margin = round(margin_mm / spacing[axis])
     start = rectangle[axis].start if first is None else first
@@ -73,10 +78,10 @@ def extrude_rectangle(
 
 
 def update_box(box: Box, rectangle: Box, axis: int) -> Box:
-    """Draw a rectangle where there is a box already.
+    """Update a box with a newly drawn rectangle.
 
-    In a slice of the box the rectangle is its new outline; in a slice beyond, the box grows to hold
-    both.
+    In a slice of the box, the rectangle replaces the outline of the box. In any other slice, the
+    result is the bounding box of both.
     """
     slice_index = rectangle[axis].start
     if box[axis].start <= slice_index < box[axis].stop:
@@ -89,12 +94,12 @@ def update_box(box: Box, rectangle: Box, axis: int) -> Box:
 
 
 def with_slice_extent(box: Box, axis: int, start: int, stop: int) -> Box:
-    """Return the same box, from ``start`` to before ``stop`` across an axis."""
+    """Return a copy of the box with the range ``start`` to ``stop`` (exclusive) along an axis."""
     d, h, w = (slice(start, stop) if a == axis else span for a, span in enumerate(box))
     return d, h, w
 
 
-def _find_first_stroke(slices: npt.NDArray[np.uint8]) -> int | None:
+def _find_first_scribble(slices: npt.NDArray[np.uint8]) -> int | None:
     """Find the first slice that contains a structure."""
     for number, values in enumerate(slices):
         if ((values > 0) & (values != UNANNOTATED)).any():

@@ -24,11 +24,12 @@ from napari_dycon.cli.train import train
 from napari_dycon.core.crash_report import describe_error
 from napari_dycon.errors import DyconError
 
-INTERRUPT_EXIT_CODE = 130  # as shells number it
+INTERRUPT_EXIT_CODE = 130  # 128 + SIGINT, as in shells
 
 app = typer.Typer(
     name="napari-dycon",
-    help="Annotate 3D scans, train DyCON on them, and review its uncertainty.",
+    help="Annotate 3D scans, train a segmentation network on labeled and unlabeled scans (DyCON), "
+    "and review its uncertainty.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -36,10 +37,10 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command; a mistake or failure is one line on standard error and an exit code."""
-    # Warnings of libraries are for programmers.
+    """Run the command; report an error in one line on standard error and set the exit code."""
+    # Warnings of libraries are not useful to users of the command.
     warnings.simplefilter("ignore")
-    for stream in (sys.stdout, sys.stderr):  # names may hold any letters, also on Windows
+    for stream in (sys.stdout, sys.stderr):  # names may contain any Unicode character
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() != "utf-8":
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
@@ -79,7 +80,9 @@ def _print_version(value: bool) -> None:
 def root(  # noqa: D103 - a docstring would replace the help text of the program
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     pass

@@ -1,6 +1,6 @@
-"""Predict many scans one by one; a scan that cannot be predicted does not stop the others.
+"""Predict many scans; continue if a scan cannot be predicted.
 
-An error that concerns all scans, such as a full disk, ends the command at once.
+An error that affects all scans, such as a full disk, stops the command.
 """
 
 from __future__ import annotations
@@ -51,17 +51,17 @@ def predict_case_batch(
     on_note: OnNote,
     progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
-    """Predict cases as ``predict_cases`` does; those that cannot be are added to ``failures``.
+    """Predict cases with ``predict_cases``; cases that fail are added to ``failures``.
 
     Raises
     ------
     DyconError
-        No case could be predicted; the error of the first.
+        No case could be predicted; the error of the first case is raised.
     """
 
     def report_labeled_failure(case: str, error: Exception) -> None:
         failure = build_failure_or_raise(case, error)
-        on_note(f"A labeled scan cannot be compared to the others: {failure.error}")
+        on_note(f"A labeled scan cannot be used for atlas fusion: {failure.error}")
 
     events = predict_cases(
         project, run_id, model, cases, device, dtype, progress=progress,
@@ -85,14 +85,14 @@ def predict_file_batch(
     on_note: OnNote,
     progress: PredictionProgress | None = None,
 ) -> Iterator[Event]:
-    """Predict scans as ``predict_files`` does; those that cannot be are added to ``failures``.
+    """Predict scans with ``predict_files``; scans that fail are added to ``failures``.
 
-    Nothing is written when none can be predicted.
+    Nothing is written if no scan can be predicted.
 
     Raises
     ------
     DyconError
-        No scan could be predicted; the error of the first.
+        No scan could be predicted; the error of the first scan is raised.
     """
     yield from predict_files(
         scans, out, model, device, dtype, resample=resample, on_note=on_note, progress=progress,
@@ -103,7 +103,7 @@ def predict_file_batch(
 
 
 def summarize_failures(failures: Sequence[FailedPrediction], total: int) -> DyconError:
-    """Summarize failures as one error: a ``UserError`` if all of them are, else an engine error."""
+    """Summarize failures as one error: a ``UserError`` if all are, else an ``EngineError``."""
     first = failures[0]
     error_type = (
         UserError
@@ -111,18 +111,18 @@ def summarize_failures(failures: Sequence[FailedPrediction], total: int) -> Dyco
         else EngineError
     )
     return error_type(
-        f"{len(failures)} of {total} scans could not be predicted; the others are. "
+        f"{len(failures)} of {total} scans could not be predicted; the others were. "
         f"{first.name}: {first.error}"
     )
 
 
 def build_failure_or_raise(name: str, error: Exception) -> FailedPrediction:
-    """Return the failure of a single scan; raise an error that concerns all scans."""
+    """Return the failure of a single scan; raise an error that affects all scans."""
     if isinstance(error, UserError) and is_scan_specific(error):
         # A traceback would keep the scan in memory.
         return FailedPrediction(name, error.with_traceback(None))
     if is_out_of_memory(error):
         advice = "Close other programs, choose --device cpu, or crop the scan."
-        too_large = f"{name} is too large for the memory there is. {advice}"
+        too_large = f"{name} is too large for the available memory. {advice}"
         return FailedPrediction(name, EngineError(too_large))
     raise error

@@ -25,46 +25,46 @@ from rich.text import Text
 from napari_dycon.core.text import escape_control_characters, escape_json
 from napari_dycon.project.runs.events import Event, format_event
 
-MAX_SCAN_DURATION_S = 12 * 3600.0  # of one scan, by which the remaining time is estimated
-STATUS_INTERVAL_S = 20.0  # between lines where no progress bar can be drawn
+MAX_SCAN_DURATION_S = 12 * 3600.0  # upper limit for one scan; period of the speed estimate
+STATUS_INTERVAL_S = 20.0  # between status lines outside a terminal
 stderr_console = Console(stderr=True, soft_wrap=True)
 
 
 def print_status(text: object) -> None:
-    """Print a line of plain text on standard error; brackets and colons in it mean nothing."""
+    """Print a line of text to standard error, without interpreting rich markup."""
     stderr_console.print(plain_cell(text), highlight=False)
 
 
 def is_interactive() -> bool:
-    """Whether standard error is a terminal, on which a progress bar can be drawn."""
+    """Return whether standard error is a terminal that can show a progress bar."""
     return stderr_console.is_terminal
 
 
 def plain_cell(text: object) -> Text:
-    """Plain text on one line."""
+    """Return text on one line, with control characters escaped and markup ignored."""
     return Text(escape_control_characters(text).replace("\n", " "))
 
 
 class StatusPrinter:
-    """Prints the progress where no bar is drawn, every ``STATUS_INTERVAL_S`` seconds at most."""
+    """Prints progress lines outside a terminal, at most one every ``STATUS_INTERVAL_S`` seconds."""
 
     def __init__(self) -> None:
         self._last_printed = time.monotonic()
 
     def __call__(self, text: str) -> None:
-        """Print a line unless one was printed recently or a bar is drawn."""
+        """Print a line unless one was printed recently or a progress bar is shown."""
         if not is_interactive() and time.monotonic() - self._last_printed > STATUS_INTERVAL_S:
             self._last_printed = time.monotonic()
             print_status(text)
 
 
 def print_table(table: Table) -> None:
-    """Print a table on standard output."""
+    """Print a table to standard output."""
     _make_console(table).print(table)
 
 
 def _make_console(table: Table) -> Console:
-    """As wide as the table where a program or a file takes it; a name is never cut or broken."""
+    """Make a console; outside a terminal, it is wide enough that no name is wrapped or cut."""
     console = Console()
     return (
         console
@@ -84,22 +84,22 @@ def print_event(event: Event) -> None:
 
 
 def _print_json_line(line: str) -> None:
-    """Write a line and flush it, so that a program can follow."""
+    """Write a line and flush it, so that another program can read it immediately."""
     sys.stdout.write(escape_json(line) + "\n")
     sys.stdout.flush()
 
 
 class _StatusColumn(ProgressColumn):
-    """The current task, whose text may hold names of cases."""
+    """Description of the current task as plain text, since it may contain case names."""
 
     def render(self, task: Task) -> Text:
         return plain_cell(task.description)
 
 
 def make_progress_bar(as_json: bool, speed_period_s: float = 30.0) -> Progress:
-    """Make a progress bar for a terminal; it shows nothing where a program reads.
+    """Make a progress bar; it is disabled for JSON output and outside a terminal.
 
-    The remaining time is estimated from the progress of the last ``speed_period_s`` seconds.
+    The remaining time is estimated from the speed over the last ``speed_period_s`` seconds.
     """
     return Progress(
         _StatusColumn(),

@@ -1,4 +1,4 @@
-"""The command ``demo``: run the whole loop on synthetic scans, in napari or without a window."""
+"""The command ``demo``: run the complete workflow on synthetic scans, with or without napari."""
 
 from __future__ import annotations
 
@@ -27,17 +27,16 @@ from napari_dycon.project.runs.events import (
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = Path(
-        "dycon-demo"
-    ),
-    headless: Annotated[bool, typer.Option("--headless", help="Open no window.")] = False,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("dycon-demo"),
+    headless: Annotated[bool, typer.Option("--headless", help="Run without a window.")] = False,
     screenshot: Annotated[
-        bool, typer.Option("--screenshot", help="Run in the window, save pictures, close.")
+        bool,
+        typer.Option("--screenshot", help="Run in the window, save screenshots, quit."),
     ] = False,
     steps: Annotated[int | None, typer.Option(min=1, help="Number of training steps.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the whole loop on a built-in synthetic cohort."""
+    """Run the complete workflow on synthetic scans, from annotation to review."""
     with show_demo(as_json) as show:
         if headless:
             from napari_dycon.demo.run import run_headless
@@ -53,12 +52,12 @@ def demo(
 def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
     """Show the progress of the demo; yield the function that shows an event."""
     with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
-        task = progress.add_task("Making scans", total=1.0)
+        task = progress.add_task("Generating scans", total=1.0)
         phase, print_occasionally = "", StatusPrinter()
 
         def update_progress(name: str, done: float, total: float, text: str) -> None:
             nonlocal phase
-            if phase != name:  # training and predictions differ in speed
+            if phase != name:  # restart the estimate of the remaining time
                 phase = name
                 progress.reset(task)
             progress.update(task, completed=done, total=total, description=text)
@@ -72,7 +71,7 @@ def show_demo(as_json: bool) -> Iterator[Callable[[Event], None]]:
                 case DemoEvent():
                     print_status(event.message)
                 case TemplatesEvent():
-                    print_status(f"Predicted {event.case}, to compare the others to")
+                    print_status(f"Predicted {event.case} as a template for atlas fusion")
                 case StepEvent():
                     text = f"Training, step {event.step}"
                     update_progress("training", event.progress, 1.0, text)

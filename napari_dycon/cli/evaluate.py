@@ -24,12 +24,15 @@ def evaluate(
             min=1,
             max=254,
             help="Number of classes the network predicts, without background; needed for the "
-            "calibration error if a class occurs in no file.",
+            "calibration error if a class is absent from all files.",
         ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare masks: Dice, Jaccard, HD95 and ASD in mm, volumes in ml, calibration."""
+    """Compare predicted masks with reference masks.
+
+    Reports Dice, Jaccard, HD95 and ASD in mm, volumes in ml, and calibration.
+    """
     from napari_dycon.engine.evaluation.folders import evaluate_folders
 
     with make_progress_bar(as_json) as progress:

@@ -1,4 +1,4 @@
-"""The command ``export``: masks, data sets, networks and reports for other programs and people."""
+"""The command ``export``: masks, nnU-Net datasets, MONAI bundles and reports."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def export(
         str,
         typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to write to.")],
+    out: Annotated[Path, typer.Option(help="Output folder.")],
     source: Annotated[
         str,
         typer.Option(
-            help="labels, predictions, or auto: labels, with predictions where unannotated."
+            help="labels, predictions, or auto (labels, with predictions in unannotated voxels)."
         ),
     ] = "auto",
     run: Annotated[
-        str | None, typer.Option(help="Run whose predictions or weights to use. Default: newest.")
+        str | None,
+        typer.Option(help="Run whose predictions or weights to use. Default: newest."),
     ] = None,
     cases: CasesOption = None,
     uncertainty: Annotated[
@@ -40,17 +41,17 @@ def export(
     ] = False,
     dicom_code: Annotated[
         list[str] | None,
-        typer.Option(help="DICOM coded term of a structure, as NAME=TERM; repeatable."),
+        typer.Option(help="Coded term of a class in DICOM files, as NAME=TERM; repeatable."),
     ] = None,
     keep_identity: Annotated[
         bool,
         typer.Option(
-            "--keep-identity", help="Keep the patient's name, id and dates in DICOM files."
+            "--keep-identity", help="Keep the patient's name, ID and dates in DICOM files."
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write masks, a data set, the network or a report for other programs and people."""
+    """Export masks, an nnU-Net dataset, a trained model or a report."""
     from napari_dycon.exports.options import ExportOptions
     from napari_dycon.exports.registry import export as export_project
     from napari_dycon.exports.registry import parse_codes

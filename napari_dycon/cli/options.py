@@ -16,22 +16,23 @@ if TYPE_CHECKING:
     from napari_dycon.project.store import Project
 
 ProjectPath = Annotated[Path, typer.Argument(help="Folder of the project.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON on standard output.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")]
 CasesOption = Annotated[
     str | None,
-    typer.Option(help="Case ids, separated by commas, or @FILE with one per line. Default: all."),
+    typer.Option(help="Case IDs, separated by commas, or @FILE with one per line. Default: all."),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")]
 ResampleOption = Annotated[
     bool,
     typer.Option(
-        "--resample", help="Resample DICOM slices of irregular spacing or tilt to a regular grid."
+        "--resample",
+        help="Resample DICOM series with irregular slice spacing or gantry tilt to a regular grid.",
     ),
 ]
 
 
 def parse_duration(text: str) -> float:
-    """Turn "90", "90s", "10m" or "1.5h" into seconds."""
+    """Convert a duration such as "90", "90s", "10m" or "1.5h" to seconds."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
     try:
@@ -40,7 +41,8 @@ def parse_duration(text: str) -> float:
         seconds = 0.0
     if not 0 < seconds < 1e7:
         raise UserError(
-            f"'{text}' is no time to train for; expected more than 0, such as 90s, 10m or 2h."
+            f"'{text}' is not a valid training time; expected a positive duration such as 90s, 10m "
+            "or 2h."
         )
     return seconds
 
@@ -51,7 +53,7 @@ def split_names(text: str) -> list[str]:
 
 
 def parse_case_ids(text: str) -> list[str]:
-    """Split ids at commas, or read one per line of the file ``@FILE``."""
+    """Split case ids at commas, or read one per line from the file of ``@FILE``."""
     if not text.startswith("@"):
         return split_names(text)
     try:
@@ -62,9 +64,10 @@ def parse_case_ids(text: str) -> list[str]:
 
 
 def open_project(path: Path) -> Project:
-    """Open a project; print on standard error which sessions have it open, and where it reads from.
+    """Open a project and print warnings about it to standard error.
 
-    The latter is printed for a project that this user did not create here.
+    Warnings name the sessions that have it open and, for projects that this user did not create on
+    this computer, the external folders that it reads from.
     """
     from napari_dycon.project.open_sessions import list_open_sessions
     from napari_dycon.project.store import Project
@@ -73,13 +76,14 @@ def open_project(path: Path) -> Project:
     project = Project.open(path)
     if not is_trusted(project.path) and (folders := project.external_folders()):
         print_status(external_folders_message(project, folders))
-    # The process that started this command is no other session, nor a script that calls it.
+    # Exclude this process and its parent, which may be the session that started the command.
     own_pids = (os.getpid(), os.getppid())
     open_sessions = list_open_sessions(project.path, remove_stale=not project.read_only_reason)
     if others := [
         str(h) for h in open_sessions if not (h.identity.is_local() and h.identity.pid in own_pids)
     ]:
         print_status(
-            f"{project.name} is already open: {'; '.join(others)}. Labels may change meanwhile."
+            f"{project.name} is already open: {'; '.join(others)}. Labels may change during this "
+            "command."
         )
     return project

@@ -1,4 +1,4 @@
-"""The command ``predict``: masks and uncertainty of a project's cases or of other scans."""
+"""The command ``predict``: masks and uncertainty maps of a project's cases or of other scans."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class LoadedNetwork(NamedTuple):
-    """A trained network, and where and how precisely it computes."""
+    """A trained network with its device and precision."""
 
     model: TrainedModel
     device: torch.device
@@ -51,14 +51,14 @@ class LoadedNetwork(NamedTuple):
 
 @dataclass(frozen=True)
 class PredictionInputs:
-    """What is predicted, and where results go.
+    """Scans to predict and the output folder.
 
     Attributes
     ----------
-    scans : files to predict; ``None`` where the project's cases are predicted
+    scans : scans to predict; ``None`` if cases of the project are predicted
     case_ids : cases of the project
-    folder : of the results
-    incomplete : patients of whom a channel is missing
+    folder : output folder
+    incomplete : patients that lack a channel
     """
 
     scans: list[Scan] | None
@@ -75,19 +75,21 @@ class PredictionInputs:
 def predict(
     project: ProjectPath,
     run: Annotated[
-        str | None, typer.Option(help="Run to predict with. Default: newest with weights.")
+        str | None, typer.Option(help="Run whose weights are used. Default: newest with weights.")
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder of other scans to predict.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder of scans to predict instead of the project's.")
+    ] = None,
     cases: CasesOption = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results of --images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output folder; requires --images.")] = None,
     resample: ResampleOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Predict masks, uncertainty and disagreement for a project's cases or a folder of scans.
 
-    Scans that cannot be predicted are listed at the end, when the others are done; the exit code is
-    2 then, or 1 where memory did not suffice for one.
+    Scans that cannot be predicted are left out and listed at the end. The exit code is then 2, or 1
+    if a scan was too large for the available memory.
     """
     from napari_dycon.cli.batch_predict import summarize_failures
 
@@ -114,7 +116,7 @@ def predict(
 def _resolve_inputs(
     project: Project, run: Run, images: Path | None, cases: str | None, out: Path | None
 ) -> PredictionInputs:
-    """Find what to predict, and refuse what cannot be before anything is computed."""
+    """Find the scans to predict, and check all options before anything is computed."""
     from napari_dycon.cli.batch_predict import FailedPrediction
     from napari_dycon.core.containment import ensure_within
 
@@ -124,7 +126,8 @@ def _resolve_inputs(
         raise UserError("Give either --images or --cases, not both.")
     if out is not None and images is None:
         raise UserError(
-            "--out is for --images; a project's own cases go to its predictions folder."
+            "--out requires --images; predictions of a project's cases are written to its "
+            "predictions folder."
         )
     if out is None:
         project.require_writable()
@@ -168,7 +171,7 @@ def _predict_inputs(
     resample: bool,
     as_json: bool,
 ) -> None:
-    """Predict and show the progress; what cannot be predicted is added to ``failures``."""
+    """Predict and show the progress; scans that fail are added to ``failures``."""
     from napari_dycon.cli.batch_predict import predict_case_batch, predict_file_batch
     from napari_dycon.engine.atlas.templates import attach_atlases
     from napari_dycon.engine.inference.progress import PredictionProgress
@@ -195,14 +198,14 @@ def _report_failures(failures: Sequence[FailedPrediction], as_json: bool) -> Non
     for failure in failures:
         if as_json:
             print_event(failure.to_event())
-        elif len(failures) > 1:  # a single one is in the final error
+        elif len(failures) > 1:  # a single failure is part of the final error
             print_status(f"{failure.name} was left out: {failure.error}")
 
 
 def find_scans_to_predict(images: Path, channels: Sequence[str], on_skip: OnSkip) -> list[Scan]:
-    """Find the scans to predict in a data set, in folders of patients or in one of files.
+    """Find the scans to predict in a dataset, in patient folders or in a folder of files.
 
-    ``on_skip`` is called with patients who lack a channel.
+    ``on_skip`` is called with each patient that lacks a channel.
     """
     from napari_dycon.project.importing.discovery import contains_scans, find_scans
     from napari_dycon.project.importing.import_plan import scans_from_layout
@@ -217,7 +220,7 @@ def find_scans_to_predict(images: Path, channels: Sequence[str], on_skip: OnSkip
 
 
 def check_output_folder(scans: list[Scan], folder: Path, project: Project) -> None:
-    """Refuse a folder in which results would replace scans, labels or predictions."""
+    """Reject an output folder in which results would replace scans, labels or predictions."""
     from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
     from napari_dycon.io import get_scan_file
 
@@ -234,13 +237,13 @@ def show_predictions(total: int, device: str, as_json: bool) -> Iterator[Callabl
     """Show the progress of ``total`` predictions; yield the function that shows an event."""
     with make_progress_bar(as_json, speed_period_s=MAX_SCAN_DURATION_S) as progress:
         task = progress.add_task(f"Predicting on {device}", total=total)
-        if not as_json and not is_interactive():  # a scan takes minutes, and no bar shows it
+        if not as_json and not is_interactive():  # a scan can take minutes
             print_status(f"Predicting {total} scan(s) on {device}")
 
         def show_event(event: Event) -> None:
             if isinstance(event, TemplatesEvent):
-                # Standard output is for the requested predictions.
-                print_status(f"Predicted {event.case}, to compare the others to")
+                # Standard output is reserved for the requested predictions.
+                print_status(f"Predicted {event.case} as a template for atlas fusion")
             elif as_json:
                 print_event(event)
             elif isinstance(event, PredictingEvent):

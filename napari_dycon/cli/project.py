@@ -1,4 +1,4 @@
-"""Commands for a project as a whole: create it, list its cases, open it in napari."""
+"""Commands that create a project, list its cases, and open it in napari."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def gui(
 ) -> None:
     """Open napari with the DyCON panel."""
     if project is not None:
-        open_project(project)  # a mistake is reported here and not in a window
+        open_project(project)  # errors are reported in the terminal instead of a window
     from napari_dycon.widgets.app import open_window
 
     open_window(project)
@@ -41,7 +41,7 @@ def new(
         Path | None, typer.Option(help="Folder of labels with the same file names as their scans.")
     ] = None,
     classes: Annotated[
-        str | None, typer.Option(help="Names of classes 1, 2, ..., separated by commas.")
+        str | None, typer.Option(help="Names of the classes 1, 2, ..., separated by commas.")
     ] = None,
     max_labels: Annotated[
         int | None,
@@ -49,7 +49,7 @@ def new(
     ] = None,
     channels: Annotated[
         str | None,
-        typer.Option(help="Channels to find in each patient's folder, separated by commas."),
+        typer.Option(help="Names of the channels in each patient's folder, separated by commas."),
     ] = None,
     resample: ResampleOption = False,
     as_json: JsonOption = False,

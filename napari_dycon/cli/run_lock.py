@@ -1,4 +1,4 @@
-"""Hold a run while a command trains it, record its process, and stop it on Ctrl+C."""
+"""Lock a run while a command trains it, record its process, and stop it on Ctrl+C."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def acquire_run(run: Run) -> Iterator[None]:
-    """Hold a run to resume it: no other process trains it, and no old Stop ends it at once.
+    """Lock a run to resume it, so that no other process trains it; clear an earlier stop request.
 
-    The lock is the system's: it ends with the process that holds it, however that ends.
+    The operating system releases the lock when the process ends, even if it is killed.
     """
     from napari_dycon.application.engine_process import is_running, remote_host
     from napari_dycon.core.locks import folder_lock
 
     busy_error = BusyError(
-        f"Run {run.id} is being trained already{remote_host(run)}. Stop it first, or wait."
+        f"Run {run.id} is already being trained{remote_host(run)}. Stop it first, or wait."
     )
     with contextlib.ExitStack() as lock_stack:
         try:
@@ -36,7 +36,7 @@ def acquire_run(run: Run) -> Iterator[None]:
             raise busy_error from None
         if is_running(run):
             raise busy_error
-        # A run that a window has just created has no state yet; a Stop requested for it counts.
+        # A run that a window has just created has no state yet; keep a stop request made for it.
         if (run.state_folder / "state.safetensors").exists():
             run.write_control(command="run")
         yield
@@ -47,7 +47,7 @@ def with_process_record(
 ) -> Iterator[Event]:
     """Record in the run's folder which process trains it, so that windows can find it.
 
-    A new run is held from here on, as ``acquire_run`` holds one that is resumed (``is_acquired``).
+    A new run is locked here; a resumed one is already locked by ``acquire_run`` (``is_acquired``).
     """
     from napari_dycon.application.engine_process import mark_process_alive
     from napari_dycon.core.locks import folder_lock
@@ -71,8 +71,8 @@ def with_process_record(
                 and (new_owner := get_takeover()) is not None
             ):
                 raise BusyError(
-                    f"Run {run.id} was taken over on {new_owner.host} while this computer was "
-                    "away; it goes on there, and ends here."
+                    f"Run {run.id} was taken over by {new_owner.host} while this computer was "
+                    "suspended or offline. It continues there and stops here."
                 )
     finally:
         signal.signal(signal.SIGINT, previous_handler)
@@ -80,15 +80,15 @@ def with_process_record(
 
 
 def stop_on_interrupt(run: Run) -> None:
-    """Let a first Ctrl+C end the run as Stop in the window does; a second one ends it at once."""
+    """Stop the run and save its weights on the first Ctrl+C; interrupt it on the second."""
 
     def stop(*_: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             run.write_control(command="stop")
         except UserError as error:  # a full disk must not end the run before it has saved
-            print_status(f"{error} Press Ctrl+C again to end without saving.")
+            print_status(f"{error} Press Ctrl+C again to quit without saving.")
             return
-        print_status("Stopping: saving the weights. Press Ctrl+C again to give up on that.")
+        print_status("Stopping and saving the weights. Press Ctrl+C again to quit without saving.")
 
     signal.signal(signal.SIGINT, stop)

@@ -1,4 +1,4 @@
-"""Tables of the commands: the cases of a project, and the measures of an evaluation."""
+"""Tables of the commands: the cases of a project, and the metrics of an evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def show_cases(
     project: Project, as_json: bool, skipped: Sequence[dict[str, str]] | None = None
 ) -> None:
-    """List the cases of a project, in JSON also which scans were left out of it, and why."""
+    """Print the cases of a project; JSON output also lists the skipped scans with the reasons."""
     rows = [
         {
             "id": case.id,
@@ -49,7 +49,7 @@ def show_cases(
     if len(project.channels) > 1:
         title += f"; channels {', '.join(project.channels)}"
     table = Table(title=plain_cell(title))
-    for column in ("case", "status", "use", "scan"):
+    for column in ("case", "status", "split", "scan"):
         table.add_column(column, no_wrap=True)
     for row in rows:
         scan = str(row["images"][0])
@@ -58,7 +58,7 @@ def show_cases(
 
 
 def build_evaluation_table(result: Mapping[str, Any]) -> Table:
-    """Build the table of what ``evaluate_folders`` returned."""
+    """Build the table of a result of ``evaluate_folders``."""
     summary = result["summary"]
     table = Table(
         title=f"{summary['cases']} cases, mean foreground Dice {summary['mean_dice']:.4f} "

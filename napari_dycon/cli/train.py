@@ -1,4 +1,4 @@
-"""The command ``train``: its options, the settings made of them, and the progress of the run."""
+"""The command ``train``: its options, the resulting settings, and the progress of the run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of the command from which the settings of a run are made; times in seconds."""
+    """Command line options that determine the settings of a run."""
 
     method: str
     preset: str
@@ -69,7 +69,7 @@ class TrainOptions:
         return make_config(self.method, self.preset, **(changes | self._parse_overrides()))
 
     def make_resumed_config(self, run: Run) -> TrainConfig:
-        """Make the settings of a run that is resumed: its own, with other limits where given."""
+        """Make the settings of a resumed run: its own, with new limits if given."""
         limits: dict[str, Any] = {}
         if self.steps is not None:
             limits["steps"] = self.steps
@@ -82,7 +82,7 @@ class TrainOptions:
             return None
         source = project.runs.get(self.init_from)
         if not source.has_weights:
-            raise UserError(f"Run {source.id} has no weights to start from. Choose another.")
+            raise UserError(f"Run {source.id} has no weights to start from. Choose another run.")
         return source.id
 
     def _parse_overrides(self) -> dict[str, Any]:
@@ -97,7 +97,9 @@ class TrainOptions:
 def train(
     context: typer.Context,
     project: ProjectPath,
-    method: Annotated[str, typer.Option(help=f"One of {', '.join(METHODS)}.")] = "dycon",
+    method: Annotated[
+        str, typer.Option(help=f"Training method: one of {', '.join(METHODS)}.")
+    ] = "dycon",
     preset: Annotated[
         str, typer.Option(help=f"Preset: one of {', '.join(list_presets())}.")
     ] = "default",
@@ -107,7 +109,7 @@ def train(
     time_limit: Annotated[
         str | None,
         typer.Option(
-            help="Maximum training time, such as 90s, 10m or 2h; counts the time before a resume."
+            help="Maximum training time, such as 90s, 10m or 2h; includes the time before a resume."
         ),
     ] = None,
     device: DeviceOption = "auto",
@@ -117,14 +119,15 @@ def train(
         str | None, typer.Option(help="Initialize a new run from the weights of this run.")
     ] = None,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="Any setting, as NAME=VALUE; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, as NAME=VALUE; repeatable."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on a project.
+    """Train a network on the scans of a project.
 
-    Ctrl+C stops a run and saves its weights; --resume continues it with its own settings and, where
-    given, another --steps or --time-limit.
+    Ctrl+C stops the run and saves its weights; --resume continues it. A resumed run keeps its
+    settings; only --steps and --time-limit can be changed.
     """
     opened = open_project(project)
     run = None if resume is None else opened.runs.get(resume)
@@ -153,15 +156,15 @@ def train(
 
 
 def _reject_conflicting_options(context: typer.Context) -> None:
-    """Refuse options that a resumed run, which keeps its settings, would silently ignore."""
+    """Reject options that a resumed run would ignore because it keeps its settings."""
     allowed = ("project", "resume", "steps", "time_limit", "as_json")
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if name not in allowed and source is not None and source.name == "COMMANDLINE":
             raise UserError(
-                f"{parameter.opts[0]} cannot be changed with --resume: the run keeps its settings. "
-                "Leave it out, or --resume; --init-from makes a new run from old weights."
+                f"{parameter.opts[0]} cannot be used with --resume: the run keeps its settings. "
+                "Remove one of the two, or start a new run from the old weights with --init-from."
             )
 
 
@@ -170,7 +173,7 @@ def _report_running(project: Project) -> None:
 
     for run in project.runs.list():
         if is_running(run) and not remote_host(run):
-            print_status(f"Run {run.id} is being trained too; each will slow the other down.")
+            print_status(f"Run {run.id} is also being trained; both runs will be slower.")
 
 
 def show_training(events: Iterator[Event], as_json: bool) -> None:
@@ -187,7 +190,7 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
                 run = event.run
             if isinstance(event, (PreparingEvent, RegistrationEvent)):
                 is_preparing = isinstance(event, PreparingEvent)
-                verb = "Preparing" if is_preparing else "Registering scans:"
+                verb = "Preparing scans:" if is_preparing else "Registering scans:"
                 text = f"{verb} {event.done}/{event.total}"
                 progress.update(task, description=text)
                 print_occasionally(text)
@@ -200,7 +203,7 @@ def show_training(events: Iterator[Event], as_json: bool) -> None:
 
 
 def _describe_event(event: Event, run: str) -> str | None:
-    """Describe an event that is worth a line of its own."""
+    """Describe an event that is printed on its own line; ``None`` for other events."""
     match event:
         case StartedEvent():
             return (
@@ -222,10 +225,10 @@ def _describe_event(event: Event, run: str) -> str | None:
 
 def _next_step_hint(event: FinishedEvent | StoppedEvent) -> str:
     if not event.step:
-        return " has learned nothing yet."
+        return " has not been trained yet."
     if isinstance(event, StoppedEvent):
-        return " can be continued with --resume, or used to predict as it is."
+        return " can be resumed with --resume, or used for prediction."
     return (
-        " is ready to predict; to train it longer, use --resume with a larger --time-limit or "
+        " is ready for prediction. To train it longer, use --resume with a larger --time-limit or "
         "--steps."
     )

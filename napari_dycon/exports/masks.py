@@ -1,4 +1,4 @@
-"""One mask a case for other programs: NIfTI, NRRD, or DICOM segmentations beside their series."""
+"""Export of masks, one file per case: NIfTI, NRRD, or DICOM segmentations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILE_SUFFIXES = {"nifti": ".nii.gz", "nrrd": ".nrrd", "dicom-seg": ".dcm"}
 
 @dataclass(frozen=True)
 class ExportedMask:
-    """A mask that was written, and what it was made of."""
+    """An exported mask and its source."""
 
     case: str
     path: Path
@@ -39,7 +39,8 @@ class CaseMask:
 
     Attributes
     ----------
-    run : whose prediction of the case there is; ``None`` without one
+    source : "label", "prediction" or "label and prediction"
+    run : id of the run that predicted the case; ``None`` without a prediction
     """
 
     case: str
@@ -58,29 +59,29 @@ def export_masks(
     on_progress: ItemProgressCallback | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[ExportedMask]:
-    """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case that has something to write.
+    """Write ``ID.nii.gz``, ``ID.nrrd`` or ``ID.dcm`` for every case with a label or prediction.
 
-    NIfTI and NRRD files hold 255 where nothing is annotated and nothing is predicted.
+    In NIfTI and NRRD files, voxels without annotation and prediction are 255.
 
     Parameters
     ----------
     format_ : "nifti", "nrrd" or "dicom-seg"
-    options : with ``uncertainty``, ``ID_uncertainty`` is written where there is a prediction
-    on_progress : called after each case with cases done, cases in all, and the case's id
-    on_note : called with sentences on masks that are annotated in part, or were left out
+    options : with ``uncertainty``, ``ID_uncertainty`` is written for cases with a prediction
+    on_progress : called after each case with the number of cases done, their total, and the case id
+    on_note : called with messages about masks that are partially annotated or were left out
 
     Returns
     -------
-    What was written; cases without anything to write are left out, and for DICOM those without a
-    voxel of any structure.
+    The exported masks. Cases without a label or prediction are left out; for DICOM, so are cases
+    without a foreground voxel.
 
     Raises
     ------
     UserError
-        There is nothing to write, a case's scan is no DICOM series, or a file would take the place
-        of a scan, or of a label or prediction of the project.
+        There is nothing to export, a scan is not a DICOM series, or a file would overwrite a scan,
+        a label or a prediction of the project.
     GeometryError
-        A label or prediction does not lie on the grid of its scan.
+        The grids of a label or prediction and its scan differ.
     """
     run = project.runs.get(options.run).id if options.run else None
     check_folder(out, project)
@@ -94,7 +95,7 @@ def export_masks(
         mask = _make_mask(project, case, options.source, run)
         if mask is not None and format_ == "dicom-seg":
             if np.isin(mask.array, (0, UNANNOTATED)).all():
-                mask = None  # DICOM cannot hold a segmentation of nothing
+                mask = None  # a DICOM segmentation cannot be empty
             elif error := _find_reference_error(mask, options):
                 if chosen:
                     raise UserError(f"{case}: {error}") from None
@@ -108,8 +109,8 @@ def export_masks(
             exported.append(ExportedMask(case, path, mask.source))
             if on_note and format_ != "dicom-seg" and (mask.array == UNANNOTATED).any():
                 on_note(
-                    f"{case} is annotated in part: voxels without annotation are {UNANNOTATED} "
-                    "there."
+                    f"{case} is partially annotated: unannotated voxels have the value "
+                    f"{UNANNOTATED} in the exported mask."
                 )
             if options.uncertainty and mask.run is not None:
                 path = out / f"{case}_uncertainty{FILE_SUFFIXES[format_]}"
@@ -126,7 +127,7 @@ def export_masks(
 
 
 def _make_mask(project: Project, case: str, source: str, run: str | None) -> CaseMask | None:
-    """Read label and prediction of a case as far as they are wanted; ``None`` without either."""
+    """Read the requested label and prediction of a case; ``None`` if it has neither."""
     label_path = project.labels.path(case)
     has_label = project.get_case(case).status != Status.UNLABELED and label_path.exists()
     label = label_path if has_label and source != "predictions" else None
@@ -134,12 +135,12 @@ def _make_mask(project: Project, case: str, source: str, run: str | None) -> Cas
     if label is None and prediction_run is None:
         return None
     grid = project.read_grid(case)
-    array, made_of = _combine_masks(project, case, label, prediction_run, grid)
-    return CaseMask(case, array, grid, made_of, prediction_run)
+    array, mask_source = _combine_masks(project, case, label, prediction_run, grid)
+    return CaseMask(case, array, grid, mask_source, prediction_run)
 
 
 def _choose_run(project: Project, case: str, run: str | None) -> str | None:
-    """Choose the run whose prediction is exported: the requested one, or else the newest."""
+    """Choose the run whose prediction is exported: the requested run or the newest."""
     runs = project.predictions.list_run_ids(case)
     if run is not None:
         return run if run in runs else None
@@ -149,7 +150,7 @@ def _choose_run(project: Project, case: str, run: str | None) -> str | None:
 def _combine_masks(
     project: Project, case: str, label: Path | None, run: str | None, grid: Volume
 ) -> tuple[LabelArray, str]:
-    """Mask of a case, and what it is made of."""
+    """Combine the label and prediction of a case; returns the mask and its source."""
     label_mask = None if label is None else io.read_label(label, reference=grid).array
     if run is None:
         assert label_mask is not None
@@ -164,7 +165,7 @@ def _combine_masks(
 
 
 def _find_reference_error(mask: CaseMask, options: ExportOptions) -> str | None:
-    """Why a DICOM file cannot refer to the series of a scan; ``None`` where it can."""
+    """Return why a DICOM file cannot refer to the series of a scan; ``None`` if it can."""
     if mask.grid.source.files:
         return None
     try:
@@ -175,7 +176,7 @@ def _find_reference_error(mask: CaseMask, options: ExportOptions) -> str | None:
 
 
 def _list_segments(project: Project, options: ExportOptions) -> list[Segment]:
-    """Segments of a DICOM file, one for each structure of the project."""
+    """List the segments of a DICOM file, one per class of the project."""
     codes = options.codes or {}
     return [Segment(c.value, c.name, c.color, codes.get(c.value)) for c in project.classes]
 
@@ -210,11 +211,11 @@ def _write_uncertainty(
 
 
 def _make_nothing_error(skipped: list[str], format_: str, source: str) -> UserError:
-    """Make the error for an export without any file."""
+    """Make the error of an export that wrote no file."""
     if skipped:
         return UserError(skipped[0].replace(" was left out", "", 1))
     missing = {"labels": "label", "predictions": "prediction"}.get(source, "label or prediction")
-    condition = " with a voxel of a structure" if format_ == "dicom-seg" else ""
+    condition = " with foreground voxels" if format_ == "dicom-seg" else ""
     return UserError(
         f"None of these cases has a {missing}{condition} to export. Label or predict some first."
     )

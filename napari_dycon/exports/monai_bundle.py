@@ -1,8 +1,8 @@
-"""A trained network as a MONAI bundle, which ``python -m monai.bundle run`` runs without us.
+"""Export of a trained model as a MONAI bundle, which runs without napari-dycon.
 
-The folder ``bundle`` beside this file is copied as it is, together with ``network.py``,
-``windows.py`` and ``uncertainty.py`` of ``engine``; what differs from network to network is filled
-into its configuration.
+The folder ``bundle`` next to this file is copied unchanged, together with ``network.py``,
+``windows.py`` and ``uncertainty.py`` of ``engine``. The values of a particular model are written to
+the configuration of the bundle.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ def export_monai_bundle(
     classes: Sequence[ClassInfo],
     channels: Sequence[str],
 ) -> Path:
-    """Write a run's weights as a MONAI bundle; it appears whole or not at all.
+    """Write the weights of a run as a MONAI bundle; the folder is written atomically.
 
     Parameters
     ----------
     weights : a run's ``weights.safetensors``
     out : folder of the bundle, new or empty
-    name : what people call the network
-    classes : the project's classes, for their names
-    channels : names of the channels in the order in which the network was trained on them
+    name : display name of the model
+    classes : classes of the project
+    channels : names of the channels, in the order of the training data
 
     Returns
     -------
@@ -66,7 +66,7 @@ def export_monai_bundle(
     Raises
     ------
     ConfigError
-        The weights cannot be read, or have another number of channels.
+        The weights cannot be read, or the number of channels differs.
     ProjectError
         The folder is not empty, or cannot be written.
     """
@@ -77,7 +77,7 @@ def export_monai_bundle(
             f"named: {', '.join(channels)}. Choose a run of this project."
         )
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ProjectError(f"{out} is not empty. Choose a new or an empty folder for the bundle.")
+        raise ProjectError(f"{out} is not empty. Choose a new or empty folder for the bundle.")
     class_names = {info.value: _sanitize_name(info.name) for info in classes}
     label_names = {
         0: "background",
@@ -92,7 +92,7 @@ def export_monai_bundle(
         for subfolder in ("configs", "docs", "models", "scripts"):
             ensure_dir(temporary / subfolder)
         with atomic_write(temporary / "models" / "model.safetensors") as file:
-            save_file(load_file(weights), file)  # without our header, which tells of the run
+            save_file(load_file(weights), file)  # without the file header, which describes the run
         _write_code(temporary)
         write_json(temporary / "configs" / "inference.json", _build_inference_config(model))
         write_json(
@@ -107,7 +107,7 @@ def export_monai_bundle(
     except OSError as error:
         raise ProjectError(
             f"The bundle could not be written to {out}: {error.strerror or error}. Check that the "
-            "folder can be written to and that the disk is not full."
+            "folder is writable and that the disk is not full."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -122,18 +122,18 @@ def _read_resource(path: str) -> str:
 def _write_code(folder: Path) -> None:
     for path in ("LICENSE", "configs/logging.conf", *(f"scripts/{s}.py" for s in SCRIPTS)):
         write_text(folder / path, _read_resource(path))
-    for module in (network, uncertainty, windows):  # they need torch and MONAI alone
+    for module in (network, uncertainty, windows):  # these import only torch and MONAI
         source = Path(str(module.__file__)).read_text(encoding="utf-8")
         write_text(folder / "scripts" / Path(str(module.__file__)).name, source)
 
 
 def _sanitize_name(text: str) -> str:
-    """Escape a name: MONAI evaluates configured strings that begin with these characters."""
+    """Strip leading characters by which MONAI recognizes strings to evaluate."""
     return text.strip().lstrip("$@% ") or "unnamed"
 
 
 def _build_inference_config(model: TrainedModel) -> dict[str, Any]:
-    """Build the configuration, with the values of this network in front."""
+    """Build the configuration; the values of this model come first."""
     config = model.config
     settings = network.get_network_settings(config, model.channels, len(model.class_values) + 1)
     network_config = {"_target_": "scripts.network.SegmentationNetwork", **settings}
@@ -158,7 +158,7 @@ def _build_inference_config(model: TrainedModel) -> dict[str, Any]:
 
 
 def _build_normalization(config: TrainConfig) -> dict[str, Any]:
-    """MONAI's transforms that do what ``engine.preprocess.normalize`` does."""
+    """Build the MONAI transforms equivalent to the normalization of the preprocessing."""
     if (
         config.preprocessing.normalization == "clip"
         and config.preprocessing.intensity_window is not None
@@ -190,7 +190,7 @@ def _build_normalization(config: TrainConfig) -> dict[str, Any]:
 def _build_metadata(
     model: TrainedModel, name: str, classes: dict[int, str], channels: Sequence[str]
 ) -> dict[str, Any]:
-    """``metadata.json`` as MONAI's bundle specification wants it."""
+    """Build ``metadata.json`` according to the MONAI bundle specification."""
     config = model.config
     shared = {
         "type": "image",
@@ -224,9 +224,9 @@ def _build_metadata(
         "supported_apps": {},
         "name": name,
         "task": "3D segmentation of " + ", ".join(list(classes.values())[1:]),
-        "description": "Student and teacher of a semi-supervised training with napari-dycon; the "
-        "mean of their softmax outputs is the prediction.",
-        "authors": "Those who labeled the scans and trained the network",
+        "description": "Student and teacher networks from semi-supervised training with "
+        "napari-dycon; the prediction is the mean of their softmax outputs.",
+        "authors": "The authors of the labels and the trained model",
         "copyright": "Code: the napari-dycon developers, BSD-3-Clause. Weights: the authors.",
         "data_type": "nibabel",
         "intended_use": "Research; not a medical device.",
@@ -247,12 +247,12 @@ def _build_readme(
     assert config.batch.patch_size is not None
     if len(channels) == 1:
         input_text = (
-            f"Each file is a scan ({channels[0]}). A `_0000` at the end of all names, nnU-Net's "
-            "number of the first\nchannel, is left out of the results' names."
+            f"Each file is one scan ({channels[0]}). If all names end in `_0000` (the nnU-Net "
+            "suffix of the first\nchannel), the suffix is removed from the names of the results."
         )
     else:
         input_text = (
-            "Every scan has one file a channel, all on one grid, numbered as nnU-Net does:\n\n"
+            "Each scan has one file per channel, on the same grid and with nnU-Net suffixes:\n\n"
             + "\n".join(f"- `NAME_{i:04d}.nii.gz`: {c}" for i, c in enumerate(channels))
         )
     if (
@@ -263,19 +263,19 @@ def _build_readme(
         intensity = f"Intensities from {low:g} to {high:g} are scaled to [-1, 1]."
     else:
         intensity = (
-            "Each channel is clipped\nto its 0.5 and 99.5 % quantiles, then set to mean 0 and "
-            "deviation 1."
+            "Each channel is clipped\nto its 0.5th and 99.5th percentiles, then normalized to mean "
+            "0 and standard deviation 1."
         )
     views = [
-        "as it is" if scale == 1.0 else f"in {scale:g} times its own size"
+        "at its original size" if scale == 1.0 else f"scaled by {scale:g}"
         for scale in dict.fromkeys(config.inference.tta_scales)
     ]
-    views += ["with left and right exchanged"] if config.inference.tta_flip_left_right else []
-    views_text = f"Each scan is seen {' and '.join(views)}."
+    views += ["mirrored left to right"] if config.inference.tta_flip_left_right else []
+    views_text = f"Test-time augmentation: each scan is predicted {', '.join(views)}."
     if config.atlas.weight:
         views_text += (
-            "\nIn napari-dycon other scans have a say in predictions, too; this network predicts "
-            "without them."
+            "\nThe atlas fusion that napari-dycon adds to its predictions is not part of this "
+            "bundle."
         )
     return Template(_read_resource("docs/README.md")).substitute(
         name=name,

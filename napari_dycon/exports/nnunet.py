@@ -1,8 +1,9 @@
 """Export of a project as a dataset in the raw layout of nnU-Net v2.
 
-Scans are rewritten on their own grid, so that no free text of headers is copied and image and label
-have identical grids. Label values become 0, 1, ... without gaps, as nnU-Net requires; the project's
-values, ids and splits are stored in ``dataset.json`` under ``napari_dycon``, which nnU-Net ignores.
+Scans are rewritten on their own grid, so that no free-text header fields are copied and the grids
+of image and label are identical. Label values become 0, 1, ... without gaps, as nnU-Net requires;
+the project's values, ids and splits are stored in ``dataset.json`` under ``napari_dycon``, which
+nnU-Net ignores.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.store import Project
 
 FILE_SUFFIX = ".nii.gz"
-RESERVED_LABELS = ("background", "ignore")  # label names with a meaning of their own in nnU-Net
+RESERVED_LABELS = ("background", "ignore")  # label names reserved by nnU-Net
 
 
 def write_nnunet(
@@ -42,29 +43,29 @@ def write_nnunet(
 ) -> Path:
     """Write ``DatasetXXX_Name`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json``.
 
-    Annotated cases are for training, those kept for validation among them; the others go to
-    ``imagesTs``. Unannotated voxels get nnU-Net's ``ignore`` label, the highest value.
-    nnU-Net normalizes by a channel's name: a first channel in Hounsfield units is called ``CT``.
-    With cases for validation, ``splits_final.json`` holds the project's split; nnU-Net takes it
-    from the data set's folder of preprocessed data.
+    Annotated cases, including those of the validation split, are written as training cases; the
+    others go to ``imagesTs``. Unannotated voxels get nnU-Net's ``ignore`` label, the highest value.
+    nnU-Net selects the normalization by channel name: a first channel in Hounsfield units is named
+    ``CT``. If there are validation cases, ``splits_final.json`` contains the project's split; to
+    use it, copy it to the dataset's folder in ``nnUNet_preprocessed``.
 
     Parameters
     ----------
-    out : folder of data sets (``nnUNet_raw``); made if it is missing
-    dataset_id : 1 to 999; nnU-Net tells data sets apart by it
-    name : of the data set; by default the project's
-    progress : called after each case with cases done, cases in all, and the case's id
+    out : folder of datasets (``nnUNet_raw``); created if missing
+    dataset_id : number of the dataset, 1 to 999, unique in ``out``
+    name : name of the dataset; by default the project's
+    on_progress : called after each case with the number of cases done, their total, and the case id
 
     Returns
     -------
-    the folder of the data set, which is there as a whole or not at all
+    Folder of the dataset, written atomically.
 
     Raises
     ------
     ConfigError, UserError
-        The number is out of range or taken, nothing is annotated, a scan's file is missing.
+        The number is out of range or taken, no case is annotated, or the file of a scan is missing.
     LabelError, GeometryError
-        A class is named like one of nnU-Net's own labels; a label does not fit its scan.
+        A class has a name reserved by nnU-Net, or a label does not fit its scan.
     """
     out = Path(out)
     folder = _get_dataset_folder(out, dataset_id, project.name if name is None else name)
@@ -77,8 +78,8 @@ def write_nnunet(
         os.replace(temporary, folder)
     except OSError as error:
         raise ProjectError(
-            f"{folder.name} could not be written in {out}: {error.strerror or error}. Check that "
-            "the folder can be written to and that the disk is not full."
+            f"{folder.name} could not be written to {out}: {error.strerror or error}. Check that "
+            "the folder is writable and that the disk is not full."
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -96,7 +97,7 @@ def _write_cases(
     }
     if not labels:
         raise UserError(
-            f"{project.name} has no annotated case, and nnU-Net cannot be trained without one. "
+            f"{project.name} has no annotated case, but nnU-Net needs at least one for training. "
             "Label at least one scan."
         )
     _check_scans(project, cases)
@@ -124,8 +125,8 @@ def _write_cases(
             on_progress(number, len(cases), case.id)
     if not training:
         raise UserError(
-            f"{project.name} has labels, but no voxel in them is annotated. Label at least one "
-            "scan."
+            f"{project.name} has labels, but none of them has annotated voxels. Label at least "
+            "one scan."
         )
     channels = [
         "CT" if is_probably_ct(fingerprints) else project.channels[0],
@@ -149,7 +150,7 @@ def _build_description(
     n_training: int,
     is_sparse: bool,
 ) -> dict[str, Any]:
-    """Build ``dataset.json``; nnU-Net reads all but the last field."""
+    """Build ``dataset.json``; nnU-Net ignores the last field."""
     labels = {"background": 0}
     labels |= {c.name: values[c.value] for c in sorted(project.classes, key=lambda c: c.value)}
     if is_sparse:
@@ -172,23 +173,22 @@ def _build_description(
 
 def _get_dataset_folder(out: Path, dataset_id: int, name: str) -> Path:
     if not 1 <= dataset_id <= 999:
-        raise ConfigError(f"The number of an nnU-Net data set is 1 to 999, found {dataset_id}.")
+        raise ConfigError(f"Expected an nnU-Net dataset number from 1 to 999, found {dataset_id}.")
     prefix = f"Dataset{dataset_id:03d}"
     if existing := sorted(path.name for path in out.glob(f"{prefix}*")):
         raise UserError(
-            f"{out} holds {existing[0]} already, and nnU-Net tells data sets apart by their "
-            "number. Choose another number or another folder."
+            f"{out} already contains {existing[0]}, and nnU-Net dataset numbers must be unique. "
+            "Choose another number or another folder."
         )
     return out / f"{prefix}_{_ascii_name(name).strip('_-') or 'project'}"
 
 
 def _consecutive_values(classes: Sequence[ClassInfo]) -> dict[int, int]:
-    """Values 1, 2, ... for the project's, in their order."""
+    """Map the class values to 1, 2, ... in ascending order."""
     for info in classes:
         if info.name in RESERVED_LABELS:
             raise LabelError(
-                f"The class '{info.name}' is named like a label that has a meaning of its own in "
-                "nnU-Net. Rename the class."
+                f"The class name '{info.name}' is reserved by nnU-Net. Rename the class."
             )
     return {value: i for i, value in enumerate(sorted(c.value for c in classes), start=1)}
 
@@ -202,7 +202,7 @@ def _remap_label(label: LabelArray, values: dict[int, int], ignore_value: int) -
 
 
 def _read_label(project: Project, case: Case, path: Path | None, scan: Volume) -> LabelArray | None:
-    """Label of a case, checked; ``None`` where nothing of it is annotated."""
+    """Read and check the label of a case; ``None`` if no voxel is annotated."""
     if path is None:
         return None
     label = io.read_label(path, reference=scan).array
@@ -211,23 +211,23 @@ def _read_label(project: Project, case: Case, path: Path | None, scan: Volume) -
 
 
 def _check_scans(project: Project, cases: Sequence[Case]) -> None:
-    """Refuse before anything is written; reading all scans may take long."""
+    """Check that all scans exist before writing, since reading them can take long."""
     for case in cases:
         for path in project.image_paths(case.id):
             if not path.exists():
                 raise UserError(
-                    f"The scan of case {case.id} is missing: there is no {path}. Put it back "
-                    "where it was."
+                    f"The scan of case {case.id} is missing: {path} was not found. Move it back "
+                    "to this path."
                 )
 
 
 def _assign_names(cases: Sequence[Case]) -> dict[str, str]:
-    """Names of cases that nnU-Net can take apart; most ids are such names already."""
+    """Assign unique names that are valid in nnU-Net; most case ids already are."""
     taken_names: set[str] = set()
     names = {}
     for case in cases:
         name = _ascii_name(case.id)
-        if name.endswith("_seg"):  # so nnU-Net names preprocessed labels; it would skip the case
+        if name.endswith("_seg"):  # suffix of preprocessed labels; nnU-Net would skip the case
             name += "_"
         names[case.id] = unique_case_id(name, taken_names)
         taken_names.add(names[case.id].lower())

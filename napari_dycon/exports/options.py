@@ -1,4 +1,4 @@
-"""Options of an export; each format uses those that concern it."""
+"""Options of an export; each format uses those that apply to it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ MaskSource = Literal["auto", "labels", "predictions"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What to export of a project, and how.
+    """Options of an export.
 
     Attributes
     ----------
-    source : of masks: "labels", "predictions", or "auto" for labels with the prediction where a
-        voxel is unannotated
-    run : whose predictions or weights; by default the newest, for masks that of each case
-    cases : ids; by default all
-    uncertainty : also write uncertainty maps beside masks
-    keep_identity : of DICOM files, take over the patient's name and dates from the series
-    codes : of DICOM segmentations, terms by class value; by default those that the classes' names
-        suggest
+    source : source of masks: "labels", "predictions", or "auto" (labels, with predictions in
+        unannotated voxels)
+    run : run whose predictions or weights are exported; by default the newest, for masks the newest
+        that predicted the case
+    cases : case ids; by default all
+    uncertainty : also write uncertainty maps
+    keep_identity : copy the patient's name, ID and dates from the series to DICOM files
+    codes : coded terms of DICOM segmentations by class value; by default, terms are suggested by
+        the class names
     """
 
     source: str = "auto"  # one of ``MaskSource``

@@ -1,4 +1,4 @@
-"""Every format that a project can be exported to, by name."""
+"""Registry of export formats, and the function that exports a project in one of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from napari_dycon.project.store import Project
 OnNote = Callable[[str], None]
 
 
-# Writes a project in one format; returns the files or the folder that were written.
+# Writes a project in one format; returns the files or the folder written.
 WriteExport = Callable[
     [Project, Path, ExportOptions, ItemProgressCallback | None, OnNote | None], list[Path]
 ]
@@ -27,7 +27,7 @@ WriteExport = Callable[
 
 @dataclass(frozen=True)
 class Exporter:
-    """A format: what it is, how it is written, and whether single cases can be chosen."""
+    """An export format: its description, its writer, and whether it can export selected cases."""
 
     description: str
     write: WriteExport
@@ -48,25 +48,30 @@ def export(
     Parameters
     ----------
     format_ : one of ``EXPORTERS``
-    out : folder; made if it is missing
-    on_progress : called after each case with cases done, cases in all, and the case's id
-    on_note : called with sentences that the user should read
+    out : output folder; created if missing
+    on_progress : called after each case with the number of cases done, their total, and the case id
+    on_note : called with messages for the user
 
     Returns
     -------
-    The files or the folder that were written.
+    The files or the folder written.
+
+    Raises
+    ------
+    UserError
+        The format is unknown or cannot export selected cases, or ``out`` is a file.
     """
     options = options or ExportOptions()
     out = Path(out).absolute()
     if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; expected a folder to write to.")
+        raise UserError(f"{out} is a file; expected an output folder.")
     exporter = EXPORTERS.get(format_)
     if exporter is None:
-        raise UserError(f"There is no format '{format_}'; expected one of: {', '.join(EXPORTERS)}.")
+        raise UserError(f"Unknown format '{format_}'; expected one of: {', '.join(EXPORTERS)}.")
     if options.cases is not None and not exporter.selects_cases:
         raise UserError(
-            f"The format {format_} is of the whole project; single cases cannot be chosen. Leave "
-            "the list of cases out, or choose another format."
+            f"The format {format_} exports the whole project and cannot be limited to cases. Omit "
+            "the list of cases, or choose another format."
         )
     return exporter.write(project, out, options, on_progress, on_note)
 
@@ -134,31 +139,31 @@ EXPORTERS: dict[str, Exporter] = {
     "nifti": Exporter("one mask per case (NIfTI)", partial(_export_masks, format_="nifti")),
     "nrrd": Exporter("one mask per case (NRRD)", partial(_export_masks, format_="nrrd")),
     "dicom-seg": Exporter(
-        "one DICOM segmentation per case",
+        "one DICOM segmentation (SEG) per case",
         partial(_export_masks, format_="dicom-seg"),
     ),
-    "nnunet": Exporter("dataset in nnU-Net's raw layout", _export_nnunet, selects_cases=False),
+    "nnunet": Exporter("nnU-Net raw dataset", _export_nnunet, selects_cases=False),
     "monai-bundle": Exporter(
         "trained model as a MONAI bundle", _export_bundle, selects_cases=False
     ),
-    "report": Exporter("report (HTML) with a table of results (CSV)", _export_report),
+    "report": Exporter("report (HTML) and table of results (CSV)", _export_report),
 }
 FORMATS = {name: exporter.description for name, exporter in EXPORTERS.items()}
 
 
 def parse_codes(project: Project, pairs: Sequence[str]) -> dict[int, Code]:
-    """Find coded terms for classes from ``NAME=TERM``: the first that is found for the term."""
+    """Parse ``NAME=TERM`` pairs to coded terms by class value; the best match of a term is used."""
     values_by_name = {info.name.casefold(): info.value for info in project.classes}
     codes = {}
     for pair in pairs:
         name, separator, words = pair.partition("=")
         if not separator or name.strip().casefold() not in values_by_name:
             raise UserError(
-                f"'{pair}' names no structure and term; expected NAME=TERM with one of: "
+                f"'{pair}' is not a class name and a term; expected NAME=TERM with NAME one of: "
                 f"{', '.join(info.name for info in project.classes)}."
             )
         matches = search(words)
         if not matches:
-            raise UserError(f"There is no coded term for '{words}'. Try a more general word.")
+            raise UserError(f"No coded term found for '{words}'. Try a more general term.")
         codes[values_by_name[name.strip().casefold()]] = matches[0]
     return codes

@@ -222,9 +222,9 @@ def test_a_rectangle_holds_the_voxels_whose_centers_it_holds() -> None:
     assert regions.rectangle_to_box(drawn, 0, shape) == (slice(4, 5), slice(3, 9), slice(6, 10))
     over = [(-3.0, 7.2, 28.0), (99.0, 7.2, 44.0)]
     assert regions.rectangle_to_box(over, 1, shape) == (slice(0, 10), slice(7, 8), slice(28, 30))
-    with pytest.raises(UserError, match="no rectangle"):
+    with pytest.raises(UserError, match="rectangle is too small"):
         regions.rectangle_to_box([(4, 2.0, 5.0), (4, 2.3, 9.0)], 0, shape)
-    with pytest.raises(UserError, match="beside the scan"):
+    with pytest.raises(UserError, match="outside the scan"):
         regions.rectangle_to_box([(4, 22.0, 5.0), (4, 29.0, 9.0)], 0, shape)
 
 

@@ -36,7 +36,7 @@ def test_a_remote_run_is_running_while_it_has_a_heartbeat(
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     assert engine_process.is_running(run)
     assert engine_process.is_running(run, read_only=True)
-    with pytest.raises(BusyError, match="trained already on ward-3"), acquire_run(run):
+    with pytest.raises(BusyError, match="already being trained on ward-3"), acquire_run(run):
         pass
     session = Session()
     session.open_project(project.path)

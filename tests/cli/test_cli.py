@@ -127,7 +127,7 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     assert [e["event"] for e in events] == ["predicted"] * 6 + ["skipped"]
     assert [(e["done"], e["total"]) for e in events[:6]] == [(n, 7) for n in (1, 2, 4, 5, 6, 7)]
     assert events[-1]["case"] == "scan-1b"
-    assert "1 of 7 scans could not be predicted; the others are. scan-1b: " in err
+    assert "1 of 7 scans could not be predicted; the others were. scan-1b: " in err
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 18
 
     (scans / "images" / "scan-0.nii.gz").unlink()
@@ -139,7 +139,7 @@ def test_a_bad_scan_does_not_stop_the_others(run: Run, scans: Path, tmp_path: Pa
     lines = err.splitlines()
     assert lines[-3].startswith("scan-0 was left out: File")
     assert lines[-2].startswith("scan-4 was left out: ")
-    assert lines[-1].startswith("2 of 6 scans could not be predicted; the others are. scan-0: ")
+    assert lines[-1].startswith("2 of 6 scans could not be predicted; the others were. scan-0: ")
 
     code, out, err = run("predict", project, "--cases", "scan-4,scan-0", "--json")
     assert code == 2
@@ -198,7 +198,7 @@ def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
     error = RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
     missed = batch_predict.build_failure_or_raise("huge", error)
     assert batch_predict.summarize_failures([missed], 3).exit_code == 1
-    assert "huge is too large for the memory" in str(missed.error)
+    assert "huge is too large for the available memory" in str(missed.error)
     with pytest.raises(RuntimeError, match="mistake in the program"):
         batch_predict.build_failure_or_raise("strange", RuntimeError("a mistake in the program"))
     with pytest.raises(ProjectError, match="disk is full"):

@@ -107,9 +107,9 @@ def test_dicom_segmentations_have_terms_but_no_patient_names(
     assert meanings[1] == codes[2].meaning
     for path in (tmp_path / "out").iterdir():
         assert b"Secret" not in path.read_bytes()
-    with pytest.raises(UserError, match="names no structure and term"):
+    with pytest.raises(UserError, match="is not a class name and a term"):
         parse_codes(dicom_project, ["liver=liver"])
-    with pytest.raises(UserError, match="no coded term for 'qwertz'"):
+    with pytest.raises(UserError, match="No coded term found for 'qwertz'"):
         parse_codes(dicom_project, ["cyst=qwertz"])
 
 
@@ -122,7 +122,7 @@ def test_dicom_segmentations_need_series(project: Project, tmp_path: Path) -> No
 def test_scans_are_never_replaced(project: Project) -> None:
     folder = project.image_paths(project.cases[0].id)[0].parent
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UserError, match="would replace the scan"):
+    with pytest.raises(UserError, match="would overwrite the scan"):
         export(project, "nifti", folder)
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -162,7 +162,7 @@ def test_nothing_of_the_project_or_another_case_is_replaced(tmp_path: Path) -> N
     zeros = np.zeros(part.shape, np.float32)
     project.predictions.write(run.id, "scan", zeros.astype(np.uint8), zeros, zeros)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.nii.gz")}
-    with pytest.raises(UserError, match="would replace the scan"):
+    with pytest.raises(UserError, match="would overwrite the scan"):
         export(project, "nifti", tmp_path / "two")
     with pytest.raises(UserError, match="labels or predictions of p itself"):
         export(project, "nifti", project.path / "labels")
@@ -178,7 +178,7 @@ def test_slices_of_a_series_are_not_replaced(dicom_project: Project) -> None:
     image = dicom_project.image_paths("anna")[0]
     image.with_name("IM0003.dcm").rename(image.with_name("anna.dcm"))
     before = image.with_name("anna.dcm").read_bytes()
-    with pytest.raises(UserError, match="would replace the scan"):
+    with pytest.raises(UserError, match="would overwrite the scan"):
         export(dicom_project, "dicom-seg", image.parent)
     assert image.with_name("anna.dcm").read_bytes() == before
 
@@ -205,7 +205,7 @@ def test_cases_without_a_structure_are_left_out_of_dicom(
     dicom_project.labels.save("anna", healthy)
     written = export(dicom_project, "dicom-seg", tmp_path / "out")
     assert [path.name for path in written] == ["bert.dcm"]
-    with pytest.raises(UserError, match="with a voxel of a structure"):
+    with pytest.raises(UserError, match="with foreground voxels"):
         export(dicom_project, "dicom-seg", tmp_path / "none", ExportOptions(cases=["anna"]))
 
 
@@ -213,7 +213,7 @@ def test_cases_without_a_structure_are_left_out_of_dicom(
 def test_cases_cannot_be_chosen_where_all_are_written(
     format_: str, project: Project, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="is of the whole project"):
+    with pytest.raises(UserError, match="exports the whole project"):
         export(project, format_, tmp_path / "out", ExportOptions(cases=[project.cases[0].id]))
     assert not (tmp_path / "out").exists()
 

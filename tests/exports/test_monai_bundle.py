@@ -250,8 +250,8 @@ def test_scans_are_found_by_their_names(tmp_path: Path) -> None:
     two = ["a_0001.nii.gz", "a_0000.nii.gz"]
     assert found(tmp_path / "3", two, 2) == {"a": two[::-1]}
     wrong: list[tuple[str, list[str], int]] = [
-        ("holds no scans", [], 1),
-        ("does not name its channel", ["a.nii.gz"], 2),
+        ("contains no scans", [], 1),
+        ("has no channel suffix", ["a.nii.gz"], 2),
         (r"a has the channels \[0\]; expected \[0, 1\]", ["a_0000.nii.gz"], 2),
         ("channel 0 of a twice", ["a.nii", "a.nii.gz"], 1),
     ]

@@ -169,14 +169,14 @@ def test_several_channels_on_one_grid_and_no_free_text(tmp_path: Path) -> None:
 
 def test_failed_exports_are_reported_and_leave_no_files(project: Project, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
-    with pytest.raises(ConfigError, match="is 1 to 999, found 0"):
+    with pytest.raises(ConfigError, match="from 1 to 999, found 0"):
         write_nnunet(project, raw, dataset_id=0)
     project.update_class(1, name="ignore")
-    with pytest.raises(LabelError, match="class 'ignore' is named like a label"):
+    with pytest.raises(LabelError, match="class name 'ignore' is reserved"):
         write_nnunet(project, raw)
     project.update_class(1, name="box")
     write_nnunet(project, raw)
-    with pytest.raises(UserError, match="holds Dataset001_project already"):
+    with pytest.raises(UserError, match="already contains Dataset001_project"):
         write_nnunet(project, raw, name="other")
     project.image_paths("scan-5")[0].unlink()
     with pytest.raises(UserError, match="scan of case scan-5 is missing"):
@@ -190,7 +190,7 @@ def test_without_a_label_there_is_nothing_to_train_on(scans: Path, tmp_path: Pat
         write_nnunet(project, tmp_path / "raw")
     label = np.full(project.read_image("scan-0").shape, 255, np.uint8)
     project.labels.save("scan-0", label, status="in_progress")
-    with pytest.raises(UserError, match="no voxel in them is annotated"):
+    with pytest.raises(UserError, match="none of them has annotated voxels"):
         write_nnunet(project, tmp_path / "raw")
     assert names(tmp_path / "raw") == []
 

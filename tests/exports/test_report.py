@@ -121,7 +121,7 @@ def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
     )
     assert path == tmp_path / "out" / "report.html"
     page = read(path)
-    assert "of the labels alone" in page.text
+    assert "contains labels only" in page.text
     assert len(page.pictures) == 6 * 3
     assert reported[-1] == (6, 6, "scan-5")
     first, last = rows(tmp_path / "out")[0], rows(tmp_path / "out")[-1]
@@ -143,12 +143,12 @@ def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -
     for name in ("dice", "jaccard", "hd95_mm", "asd_mm"):
         assert float(found["scan-2"][name]) == pytest.approx(wanted["classes"]["1"][name], rel=1e-4)
     assert found["scan-2"]["use"] == "validation"
-    assert found["scan-1"]["use"] == "learned from"
+    assert found["scan-1"]["use"] == "training"
     assert float(found["scan-4"]["uncertainty"]) == pytest.approx(0.25)
     assert float(found["scan-4"]["prediction_ml"]) > 0
     assert (found["scan-4"]["dice"], found["scan-5"]["prediction_ml"]) == ("", "")
     assert f"run {run.id}, method dycon, 12 steps" in page.text
-    mean = f"Kept for validation 1 box {wanted['classes']['1']['reference_volume_ml']:.3f}"
+    mean = f"Validation 1 box {wanted['classes']['1']['reference_volume_ml']:.3f}"
     assert mean in page.text
     assert f"{wanted['classes']['1']['dice']:.3f}" in page.text
     assert len(page.pictures) == 5 * 6 + 3
@@ -171,10 +171,10 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     assert float(row["dice"]) == pytest.approx(
         common / int(guess[middle].sum() + label[middle].sum())
     )
-    assert (row["label"], row["hd95_mm"], row["asd_mm"]) == ("in part", "", "")
+    assert (row["label"], row["hd95_mm"], row["asd_mm"]) == ("partial", "", "")
     assert float(row["label_ml"]) == pytest.approx(int(label[middle].sum()) * 1.8 / 1000)
-    assert "counts only in annotated voxels" in page.text
-    assert "Learned from 1 box" in page.text  # scan-1 alone
+    assert "are evaluated only in annotated voxels" in page.text
+    assert "Training 1 box" in page.text  # scan-1 alone
 
     sparse[middle] = 0  # annotated, and nothing of the structure in it
     project.labels.save("scan-0", sparse)
@@ -229,11 +229,11 @@ def test_missing_values_are_explained_in_their_row(project: Project, tmp_path: P
     page = read(path)
     found = {row["case"]: row for row in rows(tmp_path / "out")}
     notes = {
-        "scan-0": "The file of its scan is missing.",
-        "scan-1": "Its label cannot be read.",
-        "scan-2": "Its prediction does not lie on the grid of its scan and is left out.",
-        "scan-3": "Its scan cannot be read.",
-        "scan-4": "Its prediction cannot be read.",
+        "scan-0": "The scan file is missing.",
+        "scan-1": "The label cannot be read.",
+        "scan-2": "The prediction is left out: its grid differs from that of the scan.",
+        "scan-3": "The scan cannot be read.",
+        "scan-4": "The prediction cannot be read.",
         "scan-5": "",
     }
     assert {case: row["notes"] for case, row in found.items()} == notes
@@ -300,10 +300,10 @@ def test_training_cases_include_those_of_the_initial_weights(project: Project) -
     project.set_split("scan-3", "validation")
     uses = classify_label_use(project, second)
     assert [uses[f"scan-{i}"] for i in range(4)] == [
-        *("learned from", "learned from", "labeled since", "validation")
+        *("training", "training", "labeled later", "validation")
     ]
     at_work = project.runs.create("dycon", {"method": "dycon"})
-    assert classify_label_use(project, at_work)["scan-2"] == "learned from"
+    assert classify_label_use(project, at_work)["scan-2"] == "training"
 
 
 def test_mistakes_are_reported(project: Project, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def test_mistakes_are_reported(project: Project, tmp_path: Path) -> None:
         write_report(project, tmp_path / "out", run="missing")
     with pytest.raises(UserError, match="no case 'scan-77'"):
         write_report(project, tmp_path / "out", cases=["scan-77"])
-    with pytest.raises(UserError, match="no case to report on"):
+    with pytest.raises(UserError, match="no cases to report"):
         write_report(Project.create(tmp_path / "empty"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

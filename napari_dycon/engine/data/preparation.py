@@ -56,8 +56,8 @@ class TrainingData:
     channels: int
     labeled: list[LabeledCase] = field(default_factory=list)
     unlabeled: list[UnlabeledCase] = field(default_factory=list)
-    registered_cases: list[LabeledCase] = field(default_factory=list)  # see warps.py
-    pseudo_labeled_cases: list[LabeledCase] = field(default_factory=list)  # see votes.py
+    registered_cases: list[LabeledCase] = field(default_factory=list)  # see registered_cases.py
+    pseudo_labeled_cases: list[LabeledCase] = field(default_factory=list)  # see pseudo_labels.py
     validation: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

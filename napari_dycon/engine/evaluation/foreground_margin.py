@@ -27,7 +27,7 @@ def mean_foreground_uncertainty(
 
 
 def dilate_mm(mask: Mask, spacing_mm: Sequence[float]) -> Mask:
-    """Dilate a mask (D, H, W) by ``REFINE_MARGIN_MM`` along each axis, with a box."""
+    """Dilate a mask (D, H, W) by ``MARGIN_MM`` along each axis, with a box."""
     dilated = np.array(mask, dtype=np.bool_)
     for axis, spacing in enumerate(spacing_mm):
         line = np.moveaxis(dilated, axis, 0)

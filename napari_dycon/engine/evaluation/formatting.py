@@ -18,20 +18,20 @@ CASE_COLUMNS = ("case", "class")
 METRIC_COLUMNS = (
     MetricColumn("dice", "Dice", ".3f"),
     MetricColumn("jaccard", "Jaccard", ".3f"),
-    MetricColumn("hd95_mm", "HD95 mm", ".2f"),
-    MetricColumn("asd_mm", "ASD mm", ".2f"),
-    MetricColumn("volume_ml", "volume ml", ".2f"),
-    MetricColumn("reference_volume_ml", "true ml", ".2f"),
+    MetricColumn("hd95_mm", "HD95 (mm)", ".2f"),
+    MetricColumn("asd_mm", "ASD (mm)", ".2f"),
+    MetricColumn("volume_ml", "volume (ml)", ".2f"),
+    MetricColumn("reference_volume_ml", "reference volume (ml)", ".2f"),
 )
 UNCERTAINTY_DESCRIPTIONS = {
-    "auroc": "Errors found by uncertainty, AUROC over the scan (0.5 = chance, 1 = all)",
-    "auroc_foreground": "The same around the structures only",
-    "ece": "Calibration error, ECE (0 is best)",
-    "rank_correlation": "Rank correlation of the case score with 1 - Dice (1 is best)",
+    "auroc": "AUROC of error detection by uncertainty, whole scan (0.5: chance, 1: perfect)",
+    "auroc_foreground": "AUROC of error detection by uncertainty, foreground margin",
+    "ece": "Expected calibration error, ECE (0: perfect)",
+    "rank_correlation": "Rank correlation of case uncertainty with 1 - Dice (1: perfect)",
 }
 MISSED_NOTE = (
-    "A structure marked (missed) is in only one of prediction and reference: its Dice is 0 and its "
-    "distances are the diagonal of the scan."
+    "(missed): the structure is in only one of prediction and reference. Its Dice is 0, and its "
+    "distances are set to the diagonal of the scan."
 )
 
 

@@ -1,1 +1,1 @@
-"""What every exported MONAI bundle takes along as it is; nothing below imports napari-dycon."""
+"""Files copied unchanged to each MONAI bundle; they do not import napari-dycon."""

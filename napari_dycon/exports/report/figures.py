@@ -1,8 +1,7 @@
-"""Three slices through a case as a picture that stands inside a page: SVG around PNG.
+"""Three orthogonal slices of a case as a self-contained SVG image.
 
-Gray values and heat are small PNGs of the scan's own voxels; outlines are lines, sharp at any size
-and on paper. Lengths are millimeters, so proportions are true and alike in all three views. All
-of it is inside the text that is returned; nothing is loaded from elsewhere.
+Intensities and uncertainty are embedded PNGs at voxel resolution; outlines are vector paths, sharp
+at any size and in print. SVG units are millimeters, so all three views have the same scale.
 """
 
 from __future__ import annotations
@@ -27,36 +26,34 @@ from napari_dycon.exports.report.statistics import CaseData
 from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.models import ClassInfo
 
-MAX_PIXELS = 200  # of a view's longer side; a scan's finer voxels are averaged
-GRAY_LEVELS, UNCERTAINTY_LEVELS = (
-    64,
-    32,
-)  # levels; fewer make smaller files, and no eye tells more apart here
-MARGIN_FRACTION, MIN_MARGIN_MM = 0.35, 8.0  # around the structures, of their longest side
-BACKGROUND_DIM = 0.82  # brightest gray, so that white outlines stand out
+MAX_PIXELS = 200  # per side of a view; finer voxels are averaged
+# Fewer levels make smaller files without a visible difference.
+GRAY_LEVELS, UNCERTAINTY_LEVELS = 64, 32
+MARGIN_FRACTION, MIN_MARGIN_MM = 0.35, 8.0  # around the structures; fraction of longest side
+BACKGROUND_DIM = 0.82  # brightest gray, so that white outlines are visible
 PREDICTION_COLOR = "#ffffff"
-UNCERTAINTY_OPACITY = 0.75  # the scan shows through also where all of it is uncertain
-OUTLINE_TOLERANCE_VOXELS = 0.2  # voxels by which an outline may be straightened
+UNCERTAINTY_OPACITY = 0.75  # the scan stays visible in uncertain regions
+OUTLINE_TOLERANCE_VOXELS = 0.2  # tolerance of the outline simplification
 SCALE_BARS_MM = (1, 2, 5, 10, 20, 50, 100, 200)
 
 
 @dataclass(frozen=True)
 class View:
-    """A slice of a canonical volume; ``side_letters`` are for left, right, upper and lower."""
+    """A slice orientation of a canonical volume; ``side_letters``: left, right, top, bottom."""
 
     name: str
     axis: int
     side_letters: tuple[str, str, str, str]
 
     def extract_slice(self, array: Array, position: Sequence[int], box: Box) -> Array:
-        """Slice ``(rows, columns)``, head or face up, within the box."""
+        """Extract the slice ``(rows, columns)`` within the box, superior or anterior side up."""
         index: list[Any] = list(box)
         index[self.axis] = position[self.axis]
         plane = np.asarray(array[tuple(index)])
         return plane if self.axis == 0 else plane[::-1]
 
     def select_in_plane(self, values: Sequence[float]) -> tuple[float, float]:
-        """Of a value for each axis D, H, W, those of the columns and of the rows."""
+        """Select from values of the axes D, H, W those of the columns and the rows."""
         rows, columns = (v for i, v in enumerate(values) if i != self.axis)
         return columns, rows
 
@@ -69,16 +66,22 @@ VIEWS = (
 
 
 def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> str:
-    """Draw slices with outlines, and below them the same ones with the uncertainty over them.
+    """Draw slices with outlines and, in a second row, with the uncertainty.
 
     Parameters
     ----------
-    data : with a scan; label, prediction and uncertainty as far as they are there
-    key : of this picture, unlike that of any other on the page
+    data : data of a case; the scan is required
+    classes : classes of the project
+    figure_id : id prefix of the image elements, unique within the page
 
     Returns
     -------
-    an ``svg`` element
+    An ``svg`` element.
+
+    Raises
+    ------
+    ValueError
+        The case has no scan.
     """
     if data.scan is None:
         raise ValueError("There is no scan to draw.")
@@ -134,7 +137,7 @@ def draw_case(data: CaseData, classes: Sequence[ClassInfo], figure_id: str) -> s
 
 
 def _find_structures(data: CaseData, shape: Sequence[int]) -> npt.NDArray[np.bool_]:
-    """Return the structures to show slices of: labeled ones, or else predicted ones."""
+    """Return the mask of labeled structures or, without a label, of predicted structures."""
     label = data.label
     if label is not None:
         mask: npt.NDArray[np.bool_] = (label != 0) & (label != UNANNOTATED)
@@ -146,7 +149,7 @@ def _find_structures(data: CaseData, shape: Sequence[int]) -> npt.NDArray[np.boo
 
 
 def _choose_slices(structures: npt.NDArray[np.bool_]) -> list[int]:
-    """Along each axis the slice with most of the structures; of equals the middle one."""
+    """Choose for each axis the slice with the largest area; of equal slices, the middle one."""
     position = []
     for axis in range(3):
         area = structures.sum(axis=tuple(i for i in range(3) if i != axis))
@@ -158,7 +161,7 @@ def _choose_slices(structures: npt.NDArray[np.bool_]) -> list[int]:
 def _find_crop_box(
     structures: npt.NDArray[np.bool_], prediction: Array | None, spacing: Sequence[float]
 ) -> Box:
-    """Part of the scan that is shown: structures and prediction with a margin, or all of it."""
+    """Find the box of structures and prediction with a margin; without any, the whole scan."""
     is_shown = structures if prediction is None else structures | (prediction != 0)
     box = bounding_box(is_shown)
     if box is None:
@@ -190,7 +193,7 @@ def _encode_uncertainty(plane: Array) -> bytes:
 
 
 def _downsample(plane: Array) -> npt.NDArray[np.float32]:
-    """Average a slice to at most ``MAX_IMAGE_PIXELS`` a side; its place on the page is in mm."""
+    """Downsample a slice to at most ``MAX_PIXELS`` per side; its size in mm does not change."""
     plane = np.asarray(plane, np.float32)
     shape = tuple(min(n, MAX_PIXELS) for n in plane.shape)
     if shape == plane.shape:
@@ -226,7 +229,7 @@ def _draw_outlines(
     mm: tuple[float, float],
     unit: float,
 ) -> Iterator[str]:
-    """Prediction tinted and dashed below, label in solid lines above it."""
+    """Draw the prediction, filled and dashed, and above it the solid outline of the label."""
     dashes = f'stroke-dasharray="{4 * unit:.2f} {2.5 * unit:.2f}"'
     if data.prediction is not None:
         plane = view.extract_slice(data.prediction, position, box)
@@ -248,12 +251,12 @@ def _draw_outlines(
 
 
 def _trace_outline(mask: npt.NDArray[np.bool_], mm: tuple[float, float]) -> str:
-    """Outline of a mask ``(rows, columns)`` in mm, halfway between voxels inside and outside."""
+    """Trace the outline of a mask ``(rows, columns)`` in mm, halfway between neighboring voxels."""
     if not mask.any():
         return ""
     parts = []
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-        # Padding moved the voxels by one, and a voxel's center is half a voxel from its edge.
+        # Padding shifts indices by one voxel; a voxel's center is half a voxel from its edge.
         rows, columns = (approximate_polygon(contour, OUTLINE_TOLERANCE_VOXELS) - 0.5).T
         points = [f"{x:.2f} {y:.2f}" for x, y in zip(columns * mm[0], rows * mm[1], strict=True)]
         parts.append("M" + "L".join(points[:-1]) + "Z")
@@ -277,7 +280,7 @@ def _draw_side_letters(view: View, size: tuple[float, float], unit: float) -> st
 
 
 def _draw_scale_bar(size: tuple[float, float], unit: float) -> str:
-    """Draw a scale bar of a round length, with its label."""
+    """Draw a scale bar with its length in mm."""
     length_mm = max((mm for mm in SCALE_BARS_MM if mm <= size[0] / 3), default=SCALE_BARS_MM[0])
     x, y = 5 * unit, size[1] - 6 * unit
     return (

@@ -1,8 +1,8 @@
-"""The report as one HTML page that opens from the disk, prints, and needs nothing else.
+"""The report as one self-contained, printable HTML page.
 
-The page is the template ``report.html.jinja``. Names in a project (its own, those of classes,
-channels and cases) may hold any characters; the template escapes every value. The page forbids
-itself scripts and anything from elsewhere.
+The page is rendered from ``report.html.jinja``. Names of a project, its classes, channels and cases
+may contain any characters; the template escapes every value. The page's content security policy
+forbids scripts and external resources.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from napari_dycon.project.models import Status
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-METRIC_TITLES = ("label ml", "prediction ml", "Dice", "Jaccard", "HD95 mm", "ASD mm")
+METRIC_TITLES = (
+    *("label volume (ml)", "predicted volume (ml)"),
+    *("Dice", "Jaccard", "HD95 (mm)", "ASD (mm)"),
+)
 LABEL_USE_TITLES = {
-    "validation": "Kept for validation",
-    "labeled since": "Labeled since",
-    "learned from": "Learned from",
+    "validation": "Validation",
+    "labeled later": "Labeled later",
+    "training": "Training",
 }
 
 
@@ -41,10 +44,11 @@ def render_page(
 
     Parameters
     ----------
-    statistics : of all cases of the report
-    summaries : for each use of a label (see ``LABEL_USE_TITLES``) what
-        ``segmentation_metrics.summarize`` returned
-    pictures : for the ids of cases with a scan, an ``svg`` element of ``figures.draw_case``
+    run : run whose predictions are reported
+    statistics : statistics of all cases of the report
+    summaries : result of ``segmentation_metrics.summarize`` for each use of a label (see
+        ``LABEL_USE_TITLES``)
+    pictures : ``svg`` element of ``figures.draw_case`` for the id of each case with a scan
     """
     status_counts = Counter(stats.case.status for stats in statistics)
     structures = [row for stats in statistics for row in stats.structures]
@@ -63,7 +67,7 @@ def render_page(
         metric_titles=METRIC_TITLES,
         extent_labels=EXTENT_LABELS,
         uncertainty_gradient=_make_uncertainty_gradient(),
-        has_partial_labels=any(stats.extent == "part" for stats in statistics),
+        has_partial_labels=any(stats.extent == "partial" for stats in statistics),
         has_scores=any(stats.scores is not None for stats in statistics),
         has_uncertainty=any(stats.score is not None for stats in statistics),
         has_missed_structures=any(row.missed for row in structures),
@@ -85,18 +89,18 @@ def _read_style() -> str:
 
 def _describe_run(run: Run | None) -> str:
     if run is None:
-        return "No predictions: this report is of the labels alone."
+        return "No predictions; this report contains labels only."
     config, metrics = run.read_config(), run.read_metrics()
     text = f"Predictions of run {run.id}, method {run.method}"
     if metrics.step is not None:
         text += f", {metrics.step} steps"
     if start := config.get("init_from"):
-        text += f", continued from {start}"
+        text += f", initialized from {start}"
     return text + "."
 
 
 def _make_uncertainty_gradient() -> str:
-    """Build the stops of a CSS gradient from certain to uncertain, as the pictures show it."""
+    """Build the color stops of a CSS gradient from 0 to 1 with the colors of the images."""
     return ", ".join(
         f"rgba({round(r * 255)}, {round(g * 255)}, {round(b * 255)}, {a * UNCERTAINTY_OPACITY:.3g})"
         for r, g, b, a in UNCERTAINTY_COLORMAP

@@ -1,8 +1,8 @@
-"""What is measured of each case of a project for its report, and the same as CSV.
+"""Statistics of each case for the report, and their CSV table.
 
-Notable: a label of which only a part is annotated counts only there. Its overlap with a prediction
-is given; distances between surfaces that end where the annotation ends would mean nothing, and
-its overlap does not enter means.
+A partial label is evaluated only in annotated voxels. Its overlap with the prediction is reported
+but excluded from means; surface distances are not reported, because its surface ends where the
+annotation ends.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.runs.run import Run
 from napari_dycon.project.store import Project
 
-AnnotationExtent = Literal["none", "part", "complete"]
-LabelUse = Literal["learned from", "validation", "labeled since"]
+AnnotationExtent = Literal["none", "partial", "complete"]
+LabelUse = Literal["training", "validation", "labeled later"]
 EXTENT_LABELS: dict[AnnotationExtent, str] = {
     "none": "no label",
-    "part": "in part",
+    "partial": "partial",
     "complete": "complete",
 }
 CSV_COLUMNS = (
@@ -42,9 +42,10 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class StructureStatistics:
-    """One structure of a case; volumes in ml, distances in mm, ``None`` where there is nothing.
+    """Statistics of one structure of a case; ``None`` for values that are not available.
 
-    ``missed``: in only one of label and prediction, so that distances are the scan's diagonal.
+    ``missed`` is true if the structure is in only one of label and prediction; distances are then
+    the diagonal of the scan.
     """
 
     info: ClassInfo
@@ -59,16 +60,16 @@ class StructureStatistics:
 
 @dataclass(frozen=True)
 class CaseStatistics:
-    """One case: how far it is annotated, what the run did with it, and its structures.
+    """Statistics of one case: annotation extent, use of the label by the run, and structures.
 
-    ``scores`` is what ``metrics.evaluate_case`` says where the label is complete. ``notes`` say in
-    sentences what could not be read.
+    ``scores`` is the result of ``segmentation_metrics.evaluate_case`` if the label is complete.
+    ``notes`` describe files that could not be read.
     """
 
     case: Case
     use: LabelUse | None
     extent: AnnotationExtent
-    score: float | None  # mean uncertainty around the prediction
+    score: float | None  # mean uncertainty in the foreground margin
     structures: list[StructureStatistics]
     scores: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
@@ -76,7 +77,7 @@ class CaseStatistics:
 
 @dataclass(frozen=True)
 class CaseData:
-    """What there is of a case, all on one grid: volumes ``(D, H, W)``, the scan with channels."""
+    """Data of a case on one grid: volumes ``(D, H, W)``; the scan may have a channel axis."""
 
     case: Case
     scan: Volume | None
@@ -88,25 +89,25 @@ class CaseData:
 
 
 def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
-    """Read the data of a case; unreadable files are described in notes without paths."""
+    """Read the data of a case; files that cannot be read are described in notes without paths."""
     notes: list[str] = []
     scan: Volume | None = None
     if not all(path.exists() for path in project.image_paths(case.id)):
-        notes.append("The file of its scan is missing.")
+        notes.append("The scan file is missing.")
     else:
         try:
             scan = project.read_image(case.id)
         except DyconError:
-            notes.append("Its scan cannot be read.")
+            notes.append("The scan cannot be read.")
     label: Volume | None = None
     if case.status != Status.UNLABELED:
         try:
             if (path := project.labels.path(case.id)).exists():
                 label = image_io.read_label(path)
         except DyconError:
-            notes.append("Its label cannot be read.")
+            notes.append("The label cannot be read.")
     if label is not None and scan is not None and grid_difference(label, scan):
-        notes.append("Its label does not lie on the grid of its scan and is left out.")
+        notes.append("The label is left out: its grid differs from that of the scan.")
         label = None
     grid = scan or label
     prediction: Volume | None = None
@@ -118,10 +119,10 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
             if prediction is not None:
                 uncertainty = project.predictions.read(run.id, case.id, "uncertainty")
         except DyconError:
-            notes.append("Its prediction cannot be read.")
+            notes.append("The prediction cannot be read.")
             prediction = None
     if prediction is not None and grid is not None and grid_difference(prediction, grid):
-        notes.append("Its prediction does not lie on the grid of its scan and is left out.")
+        notes.append("The prediction is left out: its grid differs from that of the scan.")
         prediction = None
     if prediction is None or (uncertainty is not None and uncertainty.shape != prediction.shape):
         uncertainty = None
@@ -140,9 +141,9 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
 def compute_statistics(
     data: CaseData, classes: Sequence[ClassInfo], use: LabelUse | None
 ) -> CaseStatistics:
-    """Volumes, and how well label and prediction agree; ``use`` as in ``classify_label_use``."""
+    """Compute volumes and metrics of a case; ``use`` is the result of ``classify_label_use``."""
     from napari_dycon.engine.evaluation.segmentation_metrics import (
-        evaluate_case,  # torch, only when it is needed
+        evaluate_case,  # imports torch
     )
 
     label, prediction = data.label, data.prediction
@@ -163,7 +164,7 @@ def compute_statistics(
     structures = []
     for info, comparison in zip(classes, comparisons, strict=True):
         metrics: Mapping[str, Any] = scores["classes"][str(info.value)] if scores else {}
-        if not is_complete and comparison.dice is None:  # nothing of it in the annotated part
+        if not is_complete and comparison.dice is None:  # absent from the annotated voxels
             metrics = {}
         structures.append(
             StructureStatistics(
@@ -186,19 +187,19 @@ def compute_statistics(
 
 
 def classify_label_use(project: Project, run: Run) -> dict[str, LabelUse]:
-    """Determine how a run used the label of each case; runs that it went on from count as well."""
+    """Determine how a run, or a run that initialized it, used the label of each case."""
     trained_ids = cases_trained_on(project, run.id)
     uses: dict[str, LabelUse] = {}
     for case in project.cases:
         if case.id in trained_ids:
-            uses[case.id] = "learned from"
+            uses[case.id] = "training"
         else:
-            uses[case.id] = "validation" if case.split == "validation" else "labeled since"
+            uses[case.id] = "validation" if case.split == "validation" else "labeled later"
     return uses
 
 
 def to_csv(statistics: Sequence[CaseStatistics]) -> str:
-    """One line a case and structure, numbers in full; safe to open as a spreadsheet."""
+    """Format one CSV row per case and structure, with formulas escaped for spreadsheets."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(CSV_COLUMNS)
@@ -224,7 +225,7 @@ def to_csv(statistics: Sequence[CaseStatistics]) -> str:
 
 
 def _escape_formula(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+    """Escape text that a spreadsheet program would interpret as a formula."""
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in "\t\r\n" else text
 
 
@@ -235,4 +236,4 @@ def _format_number(value: float | None) -> str:
 def _classify_extent(label: LabelArray | None) -> AnnotationExtent:
     if label is None:
         return "none"
-    return "part" if (label == UNANNOTATED).any() else "complete"
+    return "partial" if (label == UNANNOTATED).any() else "complete"

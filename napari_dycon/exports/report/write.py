@@ -1,4 +1,4 @@
-"""A report of a project: one page with figures and pictures, and the figures as CSV."""
+"""Report of a project: an HTML page with results and images, and the results as CSV."""
 
 from __future__ import annotations
 
@@ -31,34 +31,34 @@ def write_report(
     cases: Sequence[str] | None = None,
     on_progress: ItemProgressCallback | None = None,
 ) -> Path:
-    """Write ``report.html`` and ``cases.csv``; what cannot be read of a case is told in its row.
+    """Write ``report.html`` and ``cases.csv``; files that cannot be read are noted in their row.
 
-    The page holds volumes, agreement of labels and predictions, uncertainty, and slices of each
-    case. It names no file and no date, and loads nothing from elsewhere.
+    The page contains volumes, agreement of labels and predictions, uncertainty, and slices of each
+    case. It contains no file names or dates and loads no external resources.
 
     Parameters
     ----------
-    out : folder; made if it is missing, files of these names in it are replaced
-    run : whose predictions; by default the newest run that predicted one of the cases, and if
-        there is none the report is of the labels alone
-    cases : ids; by default all
-    progress : called after each case with cases done, cases in all, and the case's id
+    out : output folder; created if missing, existing files of these names are replaced
+    run : run whose predictions are reported; by default the newest that predicted one of the
+        cases, without one the report contains labels only
+    cases : case ids; by default all
+    on_progress : called after each case with the number of cases done, their total, and the case id
 
     Returns
     -------
-    path of ``report.html``
+    Path of ``report.html``.
 
     Raises
     ------
     UserError
-        There is no such case, or no case at all.
+        A case does not exist, or the project has no cases.
     ProjectError
-        There is no such run, or the folder cannot be written to.
+        The run does not exist, or the folder is not writable.
     """
     out = Path(out)
     selected = project.cases if cases is None else [project.get_case(case_id) for case_id in cases]
     if not selected:
-        raise UserError(f"{project.name} has no case to report on. Add scans first.")
+        raise UserError(f"{project.name} has no cases to report. Add scans first.")
     used_run = project.runs.get(run) if run is not None else _find_newest_run(project, selected)
     uses = {} if used_run is None else classify_label_use(project, used_run)
     statistics: list[CaseStatistics] = []
@@ -71,7 +71,7 @@ def write_report(
             pictures[case.id] = draw_case(data, project.classes, f"scan-{number}")
         if on_progress:
             on_progress(number, len(selected), case.id)
-    # With its mark, without which spreadsheets do not take a file for UTF-8.
+    # With a byte order mark, by which spreadsheet programs recognize UTF-8.
     write_bytes(out / "cases.csv", to_csv(statistics).encode("utf-8-sig"))
     path = out / "report.html"
     write_text(
@@ -88,7 +88,7 @@ def _find_newest_run(project: Project, cases: Sequence[Case]) -> Run | None:
 
 
 def _summarize_by_use(statistics: Sequence[CaseStatistics]) -> Mapping[str, Mapping[str, Any]]:
-    """For each use of a label the means over its completely labeled and predicted cases."""
+    """Summarize the scores of fully annotated, predicted cases by the use of their labels."""
     scores_by_use: dict[str, dict[str, Mapping[str, Any]]] = {}
     for stats in statistics:
         if stats.use is not None and stats.scores is not None:
@@ -96,7 +96,7 @@ def _summarize_by_use(statistics: Sequence[CaseStatistics]) -> Mapping[str, Mapp
     if not scores_by_use:
         return {}
     from napari_dycon.engine.evaluation.segmentation_metrics import (
-        summarize,  # torch, only when it is needed
+        summarize,  # imports torch
     )
 
     return {use: summarize(scores) for use, scores in scores_by_use.items()}

@@ -322,7 +322,7 @@ def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
             break
     out, err = process.communicate(timeout=60)
     assert json.loads(out.splitlines()[-1])["event"] == "stopped"
-    assert b"Stopping: saving the weights" in err
+    assert b"Stopping and saving the weights" in err
     assert process.returncode == 0
     assert project.runs.get().has_weights
 

@@ -150,7 +150,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
         "--out", moved.path.parent / "images",
     )  # fmt: skip
     assert code == 2
-    assert "would replace the scan" in err
+    assert "would overwrite the scan" in err
 
 
 @pytest.fixture

@@ -165,7 +165,7 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
     hand.qtbot.wait(50)
     assert hand.session.annotation.roi is None
-    assert "no rectangle" in hand.panel.message_label.text()
+    assert "rectangle is too small" in hand.panel.message_label.text()
     assert hand.roi.is_editing  # the next drag draws
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.qtbot.waitUntil(lambda: "Region" not in hand.viewer.layers, timeout=20_000)

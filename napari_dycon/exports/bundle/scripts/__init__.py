@@ -1,1 +1,1 @@
-"""Code that the configuration beside it names."""
+"""Code used by the configuration of the bundle."""

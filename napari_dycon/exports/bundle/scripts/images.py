@@ -1,4 +1,4 @@
-"""Which files are scans, how they are read, and how results are written."""
+"""Listing and reading of scans, and writing of results."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SUFFIXES = (".nii.gz", ".nii")
 
 
 def find_scans(folder: str, channels: int, output: str) -> list[dict[str, Any]]:
-    """List a folder's scans: ``name`` and ``image``, the paths of its channels in their order.
+    """List the scans of a folder as dicts of ``name`` and ``image``, the paths of the channels.
 
-    With several channels every scan has one file each, ``NAME_0000.nii.gz``, ``NAME_0001.nii.gz``
-    and so on. With one channel each file is a scan; ``_0000`` is left out of the names where all
-    of them end in it.
+    With several channels, each scan has one file per channel: ``NAME_0000.nii.gz``,
+    ``NAME_0001.nii.gz`` and so on. With one channel, each file is a scan; if all names end in
+    ``_0000``, the suffix is removed.
 
     Raises
     ------
     ValueError
-        There are no scans, channels are missing or too many, or the results would overwrite scans.
+        There are no scans, the channels of a scan are incomplete, or results would overwrite scans.
     """
     if Path(folder).resolve() == Path(output).resolve():
         raise ValueError("Scans and results share a folder; choose another output_dir.")
@@ -35,19 +35,19 @@ def find_scans(folder: str, channels: int, output: str) -> list[dict[str, Any]]:
         if path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".")
     }
     if not files:
-        raise ValueError(f"{folder} holds no scans; expected .nii or .nii.gz files.")
+        raise ValueError(f"{folder} contains no scans; expected .nii or .nii.gz files.")
     numbered = channels > 1 or all(stem.endswith("_0000") for stem in files.values())
     scans: dict[str, dict[int, Path]] = {}
     for path, stem in files.items():
         match = re.fullmatch(r"(.+)_(\d{4})", stem) if numbered else None
         if numbered and not match:
             raise ValueError(
-                f"{path.name} does not name its channel; expected {stem}_0000.nii.gz to "
+                f"{path.name} has no channel suffix; expected {stem}_0000.nii.gz to "
                 f"{stem}_{channels - 1:04d}.nii.gz."
             )
         name, channel = (match[1], int(match[2])) if match else (stem, 0)
         if channel in scans.setdefault(name, {}):
-            raise ValueError(f"{folder} holds channel {channel} of {name} twice; keep one of them.")
+            raise ValueError(f"{folder} contains channel {channel} of {name} twice; remove one.")
         scans[name][channel] = path
     for name, parts in scans.items():
         if sorted(parts) != list(range(channels)):
@@ -61,23 +61,24 @@ def find_scans(folder: str, channels: int, output: str) -> list[dict[str, Any]]:
 
 
 class AffineAsStored(NibabelReader):  # type: ignore[misc]
-    """MONAI's reader, which exchanges an affine that contradicts the header's voxel sizes.
+    """NIfTI reader that keeps the affine of the file.
 
-    The network learned from scans as their affines place them.
+    MONAI's reader replaces an affine that contradicts the voxel sizes of the header, but the
+    network was trained on scans positioned by their affines.
     """
 
     def read(self, data: Sequence[PathLike[str]] | PathLike[str], **_: Any) -> Any:
-        """Open one file, or one a channel."""
+        """Open one file, or one file per channel."""
         self.filenames = ensure_tuple(data)
         images = [nib.load(name) for name in self.filenames]
         return images if len(images) > 1 else images[0]
 
 
 class OwnGridWriter(NibabelWriter):  # type: ignore[misc]
-    """MONAI's writer for results that lie on their scan's grid already.
+    """NIfTI writer for results that are already on the grid of their scan.
 
-    In MONAI 1.6 that one looks for a need to resample in the first two axes alone and fails where
-    one of them is vertical; it also leaves the unit open.
+    MONAI 1.6 decides from the first two axes whether to resample and fails if one of them is
+    vertical; it also does not set the unit.
     """
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Windows over a scan in several sizes, and mirrored where the network was meant for it."""
+"""Sliding-window inference at several scales, with optional mirroring."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from .windows import plan_windows, predict_windows  # type: ignore[import-not-fo
 
 
 class ScaledWindows(Inferer):  # type: ignore[misc]
-    """Mean over views of a scan, which student and teacher take turns to see.
+    """Test-time augmentation: mean of predictions at several scales, optionally mirrored.
+
+    Student and teacher predict alternate scales.
 
     Parameters
     ----------
-    patch : ``(D, H, W)`` in voxels that the network was trained on
-    window_side : of a window, in sides of the patch
-    scales : sizes in which the scan is seen
-    mirror : whether it is also seen with left and right (the last axis) exchanged
+    patch : training patch size ``(D, H, W)`` in voxels
+    window_side : side of a window relative to the patch
+    scales : scale factors
+    mirror : whether to also predict the scan mirrored left to right (last axis)
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class ScaledWindows(Inferer):  # type: ignore[misc]
     def __call__(
         self, inputs: Tensor, network: Ensemble, size: Sequence[int] | None = None, **_: Any
     ) -> Tensor:
-        """Probabilities ``(1, classes, *size)`` of one scan ``(1, channels, D, H, W)``, on the CPU.
+        """Predict probabilities ``(1, classes, *size)`` of a scan ``(1, channels, D, H, W)``.
 
-        ``size`` is the grid to answer on, over the same field of view; by default the scan's.
+        The result is on the CPU. ``size`` is the output grid over the same field of view; by
+        default that of the scan.
         """
         device = next(network.parameters()).device
         shape = tuple(inputs.shape[2:])

@@ -1,6 +1,6 @@
-"""The loop over the scans.
+"""Prediction loop over the scans.
 
-It stands where MONAI's ``SupervisedEvaluator`` usually does, which needs pytorch-ignite.
+It replaces MONAI's ``SupervisedEvaluator``, which requires pytorch-ignite.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Predictor:
-    """Takes every scan of a dataset through network and postprocessing, which saves the results."""
+    """Predict each scan of a dataset and pass it to the postprocessing, which saves the results."""
 
     def __init__(
         self,
@@ -42,8 +42,8 @@ class Predictor:
         image = scan["image"]
         if not torch.isfinite(image).all():
             raise ValueError(
-                f"{scan['name']} holds voxels that are not finite numbers; replace them."
+                f"{scan['name']} contains NaN or infinite voxels; replace them with finite values."
             )
-        image.meta["filename_or_obj"] = f"{scan['name']}.nii.gz"  # the results are named after it
+        image.meta["filename_or_obj"] = f"{scan['name']}.nii.gz"  # MONAI names the results after it
         pred = self.inferer(image.as_tensor()[None], self.network, size=scan["image_size"])[0]
         self.postprocessing({"image": image, "pred": MetaTensor(pred, meta=image.meta)})

@@ -1,4 +1,4 @@
-"""Scans on the network's spacing, over the same field of view."""
+"""Resampling to the spacing of the network, over the same field of view."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from monai.transforms import MapTransform
 
 
 class ToSpacingd(MapTransform):  # type: ignore[misc]
-    """Resample to a spacing in millimeters, the outer edges of the volume kept in place.
+    """Resample to a spacing in millimeters, keeping the outer edges of the volume.
 
-    MONAI's ``Spacingd`` keeps the center of the first voxel or an extent that is no whole number of
-    voxels, which the network did not see. The size before is noted as ``KEY_size``; the step is no
-    part of the trace that ``Invertd`` follows, because the inferer answers on the old grid.
+    MONAI's ``Spacingd`` keeps the center of the first voxel instead, which differs from the
+    preprocessing in training. The original size is stored as ``KEY_size``. The transform is not
+    recorded for ``Invertd``, because the inferer returns results on the original grid.
     """
 
     def __init__(self, keys: str | Sequence[str], spacing: Sequence[float]) -> None:
