@@ -416,7 +416,8 @@ def make_config(
     """Combine a preset with further settings.
 
     A preset may hold settings for all methods at its top level and settings of single methods under
-    ``"methods"``; ``settings`` take precedence over both.
+    ``"methods"``; ``settings`` take precedence over both. With a ``time_limit`` and no ``steps``,
+    the time alone ends the run.
 
     Parameters
     ----------
@@ -424,8 +425,6 @@ def make_config(
     preset : one of ``list_presets()``
     settings : values by ``group.field``, or nested mappings of groups
     **more : further settings, for names without a dot
-
-    With a ``time_limit`` and no ``steps``, the time alone ends the run.
     """
     values = load_preset(preset)
     values = merge_settings(values, values.pop("methods", {}).get(method, {}))

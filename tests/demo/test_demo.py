@@ -10,7 +10,7 @@ from napari_dycon.cli import console
 from napari_dycon.cli.demo import show_demo
 from napari_dycon.demo import run as demo
 from napari_dycon.errors import UserError
-from napari_dycon.project.runs.events import Event
+from napari_dycon.project.runs.events import Event, PredictingEvent, StepEvent
 
 
 def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,8 +38,8 @@ def test_without_a_terminal_the_demo_reports_progress_periodically(
 ) -> None:
     monkeypatch.setattr(console, "STATUS_INTERVAL_S", -1.0)
     with show_demo(False) as show:
-        show({"event": "step", "step": 7, "progress": 0.25})
-        show({"event": "predicting", "case": "case-07", "done": 1, "total": 4})
+        show(StepEvent(step=7, progress=0.25))
+        show(PredictingEvent(case="case-07", done=1, total=4))
     reported = capsys.readouterr().err
     assert "Training, step 7, 25%" in reported
     assert "Predicting case-07, 25%" in reported

@@ -107,7 +107,7 @@ def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
     session, reported = Session(), []
     session.message.connect(lambda _, text: reported.append(text))
     session.open_project(read_only.path)
-    assert any("read-only: its folder cannot be written to" in text for text in reported)
+    assert any("read-only: its folder is not writable" in text for text in reported)
     session.show_case("scan-0")
     assert session.edit_blocked_reason()
     session.save_label()
@@ -237,7 +237,7 @@ def test_the_end_of_a_run_waits_for_disk_space(
             disk.fill()
             break
     for event in events:
-        if event.event == "warning" and "tried again" in event.message:
+        if event.event == "warning" and "Retrying for" in event.message:
             disk.empty()
     assert event.event == "finished"
     assert on_disk.runs.get().read_metrics().step == 3
@@ -299,7 +299,7 @@ def test_a_prediction_that_does_not_fit_leaves_the_old_one(on_disk: Project, dis
     before = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}
     noise = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     disk.fill(16 * 4096)  # for one map, not for all
-    with pytest.raises(ProjectError, match=r"^scan-0.nii.gz and what belongs to it .*No space"):
+    with pytest.raises(ProjectError, match=r"^scan-0.nii.gz and its related files .*No space"):
         on_disk.predictions.write(run, "scan-0", 0 * old, noise, noise)
     disk.empty()
     after = {p: p.read_bytes() for p in (on_disk.path / "predictions" / run).iterdir()}

@@ -31,7 +31,7 @@ def fuzzing() -> ModuleType:
 )
 @pytest.mark.timeout(60)
 def test_inputs_of_earlier_findings_give_a_clear_error(path: Path, tmp_path: Path) -> None:
-    attempt = fuzzing().targets(tmp_path)[path.parent.name]
+    attempt = fuzzing().make_targets(tmp_path)[path.parent.name]
     with pytest.raises(DyconError):
         attempt(path.read_bytes())
 
@@ -40,9 +40,9 @@ def test_inputs_of_earlier_findings_give_a_clear_error(path: Path, tmp_path: Pat
 def test_every_target_accepts_its_valid_inputs(target: str, tmp_path: Path) -> None:
     module = fuzzing()
     assert target in module.WORDS
-    attempt = module.targets(tmp_path)[target]
+    attempt = module.make_targets(tmp_path)[target]
     found = [path.read_bytes() for path in CORPUS.glob(f"{target}/*")]
-    for seed in module.seeds(target, tmp_path):
+    for seed in module.make_seeds(target, tmp_path):
         # Of scans and tensors that are not there, or what was found once.
         if target in ("project", "weights") or seed in found:
             with contextlib.suppress(DyconError):

@@ -102,3 +102,13 @@ def test_a_control_file_that_asks_for_nothing_sensible_asks_for_nothing(tmp_path
     run.control_path.write_text("{")
     with pytest.raises(ProjectError, match="cannot be read"):
         run.read_control()
+
+
+def test_fields_are_also_items() -> None:
+    event: Any = StepEvent(step=3, loss=0.5)
+    assert (event["event"], event["step"], event["loss"]) == ("step", 3, 0.5)
+    assert event.get("message", "none") == "none"
+    with pytest.raises(KeyError):
+        event["message"]
+    unknown: Any = parse_event(b'{"event": "of tomorrow", "key": 1}')
+    assert unknown["key"] == 1

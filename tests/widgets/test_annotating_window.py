@@ -137,11 +137,11 @@ def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
 def test_regions_strip_and_table_are_consistent(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     press(viewer, Qt.Key.Key_N)
-    assert panel.review.hotspot_label.text() == "Place 1 of 2, 1 seen"
+    assert panel.review.hotspot_label.text() == "Region 1 of 2, 1 viewed"
     first = panel.layers.slice_index
     assert panel.strip.position_line.value() == first
     press(viewer, Qt.Key.Key_N)
-    assert panel.review.hotspot_label.text() == "Place 2 of 2, 2 seen"
+    assert panel.review.hotspot_label.text() == "Region 2 of 2, 2 viewed"
     assert panel.layers.slice_index != first
     press(viewer, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
     assert panel.layers.slice_index == first

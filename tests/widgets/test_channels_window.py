@@ -80,7 +80,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     choice.setCurrentIndex(choice.findText("p1_flair.nii.gz"))
     choice.hidePopup()
     choice.activated.emit(choice.currentIndex())
-    says("p1_flair.nii.gz is chosen twice, for p1 and for p2")
+    says("p1_flair.nii.gz is assigned twice, to p1 and p2")
     dialog.assign_image(1, 1, found[3])
     says("2 case(s).")
     assert [(scan.name, scan.images) for scan in dialog.scans] == [

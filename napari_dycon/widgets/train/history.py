@@ -92,8 +92,8 @@ class TrainingHistory(QWidget):
             pixmap = QPixmap(10, 10)
             pixmap.fill(QColor(COLORS[number]))
             item.setIcon(0, QIcon(pixmap))
-            origin = f", going on from {run.init_from}" if run.init_from else ""
-            tip = f"{run.method}, {run.outcome or 'not ended'}{origin}"
+            origin = f", initialized from {run.init_from}" if run.init_from else ""
+            tip = f"{run.method}, {run.outcome or 'unfinished'}{origin}"
             item.setToolTip(0, escape_rich_text(tip))
             for column in range(1, len(COLUMNS)):
                 item.setTextAlignment(column, Qt.AlignmentFlag.AlignRight)

@@ -104,7 +104,7 @@ def test_what_cannot_be_written_is_a_warning_at_the_next_look(
     writer = CheckpointWriter(tmp_path / "w", tmp_path / "s")
     writer.start(snapshot(model, 3)[0], 3)
     (reported,) = writer.poll_events(wait=True)
-    assert reported == {"event": "warning", "message": "No checkpoint at step 3: The disk is full."}
+    assert reported == WarningEvent(message="No checkpoint at step 3: The disk is full.")
     writer.start(snapshot(model, 4)[0], 4)
     with pytest.raises(RuntimeError, match="the driver"):
         list(writer.poll_events(wait=True))

@@ -42,5 +42,5 @@ def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
 
 
 def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="gone"):
+    with pytest.raises(FileNotFoundError, match="are missing"):
         preprocessing.read_image_array(tmp_path / "case-0123.npy")

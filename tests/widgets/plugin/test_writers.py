@@ -177,7 +177,7 @@ def test_a_name_without_an_ending_gets_one(tmp_path: Path) -> None:
     assert written == [str(tmp_path / "mask.nii.gz")]
     with pytest.raises(UserError, match=r"mask\.nii\.gz already exists"):
         write_labels(str(tmp_path / "mask"), data, {})
-    with pytest.raises(FileFormatError, match=r"ends in one of: \.nii\.gz"):
+    with pytest.raises(FileFormatError, match=r"ends with one of: \.nii\.gz"):
         write_labels(str(tmp_path / "mask.tif"), data, {})
 
 

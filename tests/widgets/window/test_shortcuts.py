@@ -113,7 +113,7 @@ def test_every_command_is_in_the_palette_and_works(opened: Any, qtbot: Any) -> N
     known = {name for name, _ in app.commands if name.startswith("napari-dycon.")}
     assert {"napari-dycon.fill_between", "napari-dycon.next_place"} <= known
     app.commands.execute_command("napari-dycon.next_place").result()
-    assert panel.review.hotspot_label.text().startswith("Place 1 of 2")
+    assert panel.review.hotspot_label.text().startswith("Region 1 of 2")
     app.commands.execute_command("napari-dycon.accept_slice").result()
     index = panel.layers.slice_index
     assert np.array_equal(panel.session.case.label[index], panel.session.case.prediction[index])
