@@ -116,7 +116,7 @@ def test_a_killed_window_does_not_block_the_project(
     assert not list((project.path / FOLDER).glob("*.json"))
 
 
-def test_another_machine_counts_while_its_marker_is_recent(project: Project) -> None:
+def test_a_session_on_another_machine_counts_while_its_marker_is_recent(project: Project) -> None:
     presence = SessionMarker(project.path)
     presence._values["process"]["host"] = "ward-3"
     presence._values["user"] = "anna"
@@ -134,7 +134,7 @@ def test_another_machine_counts_while_its_marker_is_recent(project: Project) -> 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"process": 3}', '{"process": {"pid": "x"}, "user": 1, "since": null}']
 )
-def test_a_damaged_session_marker_blocks_no_session(project: Project, text: str) -> None:
+def test_a_damaged_session_marker_does_not_block_a_session(project: Project, text: str) -> None:
     (project.path / FOLDER).mkdir()
     (project.path / FOLDER / "x.json").write_text(text)
     assert list_open_sessions(project.path) == []
@@ -149,7 +149,7 @@ def test_session_markers_do_not_recreate_a_removed_folder(project: Project) -> N
     assert not project.path.exists()
 
 
-def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
+def test_labels_written_concurrently_by_two_processes_are_all_kept(
     project: Project,
 ) -> None:
     # Both change project.json (the status) after every label, as two machines on a share would.
@@ -201,7 +201,7 @@ def test_a_run_is_acquired_once(project: Project, run: Callable[..., tuple[int, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
-def test_session_markers_follow_no_link_out_of_the_project(
+def test_session_markers_do_not_follow_links_out_of_the_project(
     project: Project, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -218,7 +218,9 @@ def test_session_markers_follow_no_link_out_of_the_project(
 
 
 @pytest.mark.parametrize("since", ["1e300", "-5", '"now"', "null"])
-def test_invalid_times_of_session_markers_block_no_session(project: Project, since: str) -> None:
+def test_invalid_times_in_session_markers_do_not_block_a_session(
+    project: Project, since: str
+) -> None:
     (project.path / FOLDER).mkdir()
     me = json.dumps(ProcessIdentity.current().to_dict())
     (project.path / FOLDER / "x.json").write_text(
@@ -231,7 +233,9 @@ def test_invalid_times_of_session_markers_block_no_session(project: Project, sin
     assert list_open_sessions(project.path) == []
 
 
-def test_looking_changes_nothing(project: Project, other_process: subprocess.Popen[bytes]) -> None:
+def test_read_only_viewing_changes_no_file(
+    project: Project, other_process: subprocess.Popen[bytes]
+) -> None:
     other_process.kill()
     other_process.wait()
     before = sorted((project.path / FOLDER).iterdir())
@@ -259,7 +263,7 @@ def test_a_new_run_is_locked_too(project: Project) -> None:
         pass
 
 
-def test_what_happens_while_a_lock_is_held_is_not_the_locks_trouble(project: Project) -> None:
+def test_errors_inside_a_lock_are_not_reported_as_lock_errors(project: Project) -> None:
     with pytest.raises(BrokenPipeError), folder_lock(project.path):
         raise BrokenPipeError
     with folder_lock(project.path, timeout_s=0.0):
@@ -284,7 +288,7 @@ def test_a_missing_drive_does_not_block_closing(
     assert list((tmp_path / "napari-dycon-recovered-labels").glob("scan-0-*.nii.gz"))
 
 
-def test_a_hanging_drive_blocks_no_window(
+def test_an_unresponsive_drive_does_not_block_the_window(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = threading.Event()
@@ -300,7 +304,7 @@ def test_a_hanging_drive_blocks_no_window(
     assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back
 
 
-def test_ones_own_run_comes_before_a_colleagues(
+def test_the_run_of_this_machine_is_preferred_over_a_remote_one(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     own, other_run = (
@@ -314,7 +318,7 @@ def test_ones_own_run_comes_before_a_colleagues(
     assert not session.run_controller.remote_host
 
 
-def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
+def test_a_temporarily_unavailable_drive_does_not_end_a_run(
     project: Project, other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())

@@ -125,7 +125,7 @@ def named_in(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["p", "out", "state"])
-def test_no_patient_is_named(place: str, work: Path) -> None:
+def test_no_patient_name_is_in_the_output(place: str, work: Path) -> None:
     assert any((work / place).iterdir())
     assert named_in(work / place) == set()
 
@@ -159,7 +159,7 @@ def test_no_other_machine_was_contacted(work: Path) -> None:
     assert not called.exists(), called.read_text()
 
 
-def test_the_watch_detects_a_connection(tmp_path: Path) -> None:
+def test_the_audit_hook_detects_a_connection(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(AUDIT)
     code = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CALLED": str(tmp_path / "called")}

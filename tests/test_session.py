@@ -59,7 +59,7 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
     assert session.project.labels.read("scan-3")[3, 3, 3] == 1
 
 
-def test_completing_a_case_makes_the_rest_background(session: Session) -> None:
+def test_completing_a_case_labels_the_rest_as_background(session: Session) -> None:
     session.show_case("scan-3")
     with pytest.raises(UserError, match="has no annotation yet"):
         session.set_case_status("scan-3", "labeled")
@@ -83,7 +83,7 @@ def test_predictions_are_accepted_completely_or_by_class(session: Session) -> No
         session.accept_prediction()
 
 
-def test_uncertain_regions_are_visited_by_uncertainty_in_a_cycle(session: Session) -> None:
+def test_uncertain_regions_are_visited_cyclically_by_uncertainty(session: Session) -> None:
     predicted(session, "scan-3", 0.9)
     session.show_case("scan-3")
     first, second, third = (session.next_uncertain() for _ in range(3))

@@ -78,7 +78,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
+def test_a_report_contains_names_as_text(project: Project, tmp_path: Path) -> None:
     project = named(project)
     run = project.runs.create("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
@@ -97,7 +97,7 @@ def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
     assert not [cell for row in rows for cell in row if cell[:1] in ("=", "@")]
 
 
-def test_a_page_of_another_project_is_no_different(project: Project) -> None:
+def test_a_report_of_an_untrusted_project_is_escaped_as_well(project: Project) -> None:
     assert "<script" not in render_page(named(project), None, [], {}, {})
 
 
@@ -126,7 +126,7 @@ def test_terminal_control_sequences_are_escaped(
         assert "\x1b" not in err
 
 
-def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_and_tables_show_names_as_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
     console = Console(file=written, width=400, force_terminal=False)
     monkeypatch.setattr(terminal, "stderr_console", console)
@@ -181,7 +181,7 @@ def test_control_characters_are_escaped() -> None:
 @pytest.mark.parametrize(
     "text", [*NAMES, "<a href='file:///etc'>x</a>", "<!-- -->", "<?xml ?>", "&lt;b>", "</b>", "<b>"]
 )
-def test_qt_takes_no_name_for_html(text: str) -> None:
+def test_qt_does_not_interpret_names_as_html(text: str) -> None:
     from qtpy.QtCore import Qt
 
     assert not Qt.mightBeRichText(escape_rich_text(text))
@@ -229,7 +229,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
             assert '": "@' not in line
 
 
-def test_series_of_any_description_open(tmp_path: Path) -> None:
+def test_series_with_any_description_open(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 99, (5, 9, 10)).astype(np.int16)
     for number, name in enumerate(NAMES):
         text = name[:60].replace("\u202e", "")  # which the character set of these files lacks
@@ -264,7 +264,7 @@ def fixed(node: ast.expr | None) -> bool:
     return node is None or isinstance(node, ast.Constant)
 
 
-def test_labels_of_windows_are_plain_unless_their_text_is_fixed() -> None:
+def test_qt_labels_are_plain_text_unless_their_text_is_constant() -> None:
     """A ``QLabel`` guesses whether its text is HTML; ``make_plain_label`` does not."""
     known = {"shortcuts.py"}  # bold titles, from a table in the same file
     for path in sorted((PACKAGE / "widgets").rglob("*.py")):
@@ -281,7 +281,7 @@ def test_labels_of_windows_are_plain_unless_their_text_is_fixed() -> None:
             assert "PlainText" in tree, f"{path.name}:{call.lineno}"
 
 
-def test_consoles_print_plain_text_alone() -> None:
+def test_consoles_print_only_plain_text() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         if "bundle" in path.parts:
             continue

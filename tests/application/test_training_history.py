@@ -32,7 +32,7 @@ def test_the_history_lists_the_training_cases_of_each_run(project: Project) -> N
     assert all(r.dice is not None and r.validation and r.loss for r in history)
 
 
-def test_the_verdict_needs_two_counts_of_labels_and_a_measure() -> None:
+def test_the_learning_curve_verdict_needs_two_label_counts_and_a_score() -> None:
     assert label_gain_summary([]) == ""
     assert label_gain_summary([one(2, 0.7), one(2, 0.8)]) == ""
     assert label_gain_summary([one(2, None), one(4, None)]) == ""

@@ -38,7 +38,7 @@ def test_workflows_are_well_formed(path: Path) -> None:
                 assert target in targets, f"make {target}"
 
 
-def test_the_matrix_covers_what_the_package_supports() -> None:
+def test_the_matrix_covers_the_supported_versions() -> None:
     matrix = load(ROOT / ".github" / "workflows" / "test.yml")["jobs"]["test"]["strategy"]["matrix"]
     assert {"ubuntu-latest", "windows-latest", "macos-latest"} == set(matrix["os"])
     classifiers = (ROOT / "pyproject.toml").read_text(encoding="utf-8")

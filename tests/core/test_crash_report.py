@@ -60,7 +60,7 @@ def test_a_report_contains_no_names(own: Path, text: str) -> None:
         assert private not in written.lower()
 
 
-def test_of_messages_plain_words_stay() -> None:
+def test_plain_words_of_messages_are_kept() -> None:
     kept = {
         "cannot read Smith John scan.nii": "cannot read … … …",
         "case Smith_John has no label": "case … has no label",
@@ -71,7 +71,7 @@ def test_of_messages_plain_words_stay() -> None:
     assert {text: crash_report.redact(text) for text in kept} == kept
 
 
-def test_few_reports_are_kept(own: Path) -> None:
+def test_the_number_of_reports_is_limited(own: Path) -> None:
     for _ in range(crash_report.MAX_REPORTS + 5):
         crash_report.write_crash_report(raised("x"))
     assert len(list((own / "reports").iterdir())) <= crash_report.MAX_REPORTS

@@ -66,7 +66,7 @@ def test_the_batch_is_split_before_patches_shrink() -> None:
         assert two.apply(config).batch.patch_size == two.patch
 
 
-def test_features_normed_over_batches_are_never_computed_twice() -> None:
+def test_batch_normalized_features_are_never_recomputed() -> None:
     config = make_config(
         "dycon",
         **{
@@ -85,14 +85,14 @@ def test_features_normed_over_batches_are_never_computed_twice() -> None:
         make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
-def test_patches_lose_their_longest_sides_and_keep_the_least() -> None:
+def test_patches_shrink_along_their_longest_sides_down_to_a_minimum() -> None:
     assert shrink_patch((112, 112, 80), 16, 32) == (80, 96, 80)
     assert shrink_patch((48, 48, 48), 16, 32) == (32, 48, 48)
     assert shrink_patch((32, 32, 32), 16, 32) == (32, 32, 32)
     assert shrink_patch((16, 16, 16), 4, 32) == (16, 16, 16)
 
 
-def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
+def test_plans_that_a_checkpoint_cannot_store_are_skipped() -> None:
     for values in (
         None,
         {},
@@ -109,7 +109,7 @@ def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
-def test_a_plan_is_made_to_fit(share: float) -> None:
+def test_a_plan_is_reduced_until_it_fits(share: float) -> None:
     config = make_config(
         "dycon", **{"batch.patch_size": [64, 64, 64], "network.filters": [24, 48, 96, 128, 128]}
     )
@@ -126,7 +126,7 @@ def test_a_plan_is_made_to_fit(share: float) -> None:
     assert fitted.batch.accumulation_steps == (1 if share == 1.0 else 2)
 
 
-def test_small_cards_get_plans_that_fit() -> None:
+def test_small_gpus_get_plans_that_fit() -> None:
     scans = [Fingerprint((200, 300, 300), (1.0, 1.0, 1.0), 0.0, 900.0)]
     sizes = []
     for card in (2, 4, 6, 8, 12, 16, 24, 80):
@@ -169,7 +169,7 @@ def test_micro_batches_are_equal_parts() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_memory_of_control_groups_is_seen(
+def test_memory_limits_of_control_groups_are_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     own = tmp_path / "cgroup"
@@ -277,7 +277,7 @@ def test_a_run_with_a_smaller_plan_resumes_bit_identically(project: Project, car
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
-def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> None:
+def test_persistent_lack_of_memory_is_an_error(project: Project, card: Card) -> None:
     card.voxels = 0
     with pytest.raises(EngineError, match="ran out of memory, even with the smallest") as reported:
         list(train(project, make_config("supervised", **LARGE)))
@@ -286,7 +286,7 @@ def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> Non
     assert last.event == "failed"
 
 
-def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
+def test_an_update_that_fails_halfway_restores_the_checkpoint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part of the weights was changed already: they are no state of the run."""
@@ -357,7 +357,7 @@ for event in train(Project.open(Path(sys.argv[1])), config):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux alone")
-def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project) -> None:
+def test_a_run_with_half_the_required_memory_produces_weights(project: Project) -> None:
     """In a process whose address space may grow by half of what the plan needs."""
     config = make_config(
         "supervised",

@@ -134,7 +134,7 @@ def check_agreement(weights: Path, images: list[Path], results: Path, name: str)
     assert nib.load(results / f"{name}.nii.gz").get_data_dtype() == np.uint8
 
 
-def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
+def test_two_channels_on_an_odd_grid_agree_with_the_program(tmp_path: Path) -> None:
     weights = make_weights(
         tmp_path / "w.safetensors",
         2,
@@ -161,7 +161,7 @@ def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
     check_agreement(weights, images, tmp_path / "out", "a.b")
 
 
-def test_a_fixed_window_an_affine_that_contradicts_the_header_and_what_monai_checks(
+def test_a_ct_window_and_a_contradictory_affine_pass_the_checks_of_monai(
     tmp_path: Path,
 ) -> None:
     weights = make_weights(
@@ -218,7 +218,7 @@ def test_the_folder_contains_only_the_required_metadata(tmp_path: Path) -> None:
     assert "$" not in texts["docs/README.md"].replace("$torch.device", "")
 
 
-def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_exports_leave_no_files(tmp_path: Path) -> None:
     weights = make_weights(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"on 1 channel\(s\), but 2 are named: T1, T2"):
         export(weights, tmp_path / "out", ["T1", "T2"])
@@ -242,7 +242,7 @@ def found(folder: Path, names: list[str], channels: int) -> dict[str, list[str]]
     return {scan["name"]: [Path(path).name for path in scan["image"]] for scan in scans}
 
 
-def test_scans_are_found_by_their_names(tmp_path: Path) -> None:
+def test_channels_are_matched_by_file_name(tmp_path: Path) -> None:
     one = ["a_2024.nii.gz", "b_0000.nii", ".hidden.nii", "notes.txt"]
     assert found(tmp_path / "1", one, 1) == {"a_2024": one[:1], "b_0000": one[1:2]}
     nnunet = ["a_0000.nii.gz", "b_0000.nii.gz"]

@@ -62,7 +62,7 @@ def check(folder: Path) -> None:
                 assert np.allclose(one, other)
 
 
-def test_layout(project: Project, tmp_path: Path) -> None:
+def test_the_folder_layout_is_that_of_nnunet(project: Project, tmp_path: Path) -> None:
     reported: list[tuple[int, int, str]] = []
     folder = write_nnunet(
         project, tmp_path / "raw", dataset_id=7, on_progress=lambda *values: reported.append(values)
@@ -79,7 +79,7 @@ def test_layout(project: Project, tmp_path: Path) -> None:
     check(folder)
 
 
-def test_voxels_and_grid_are_those_of_the_source(tmp_path: Path) -> None:
+def test_voxels_and_grid_equal_those_of_the_source(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     array = rng.integers(-1000, 1000, (12, 14, 10)).astype(np.int16)
     label = (rng.random(array.shape) > 0.5).astype(np.uint8)
@@ -184,7 +184,7 @@ def test_failed_exports_are_reported_and_leave_no_files(project: Project, tmp_pa
     assert names(raw) == ["Dataset001_project"]
 
 
-def test_without_a_label_there_is_nothing_to_train_on(scans: Path, tmp_path: Path) -> None:
+def test_a_project_without_labels_cannot_be_exported(scans: Path, tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", scans / "images")
     with pytest.raises(UserError, match="has no annotated case"):
         write_nnunet(project, tmp_path / "raw")

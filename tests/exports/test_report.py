@@ -114,7 +114,7 @@ def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
     return run
 
 
-def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
+def test_a_report_can_be_made_of_labels_alone(project: Project, tmp_path: Path) -> None:
     reported: list[tuple[int, int, str]] = []
     path = write_report(
         project, tmp_path / "out", on_progress=lambda *values: reported.append(values)
@@ -131,7 +131,7 @@ def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
 
-def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -> None:
+def test_report_figures_equal_those_of_the_evaluation(project: Project, tmp_path: Path) -> None:
     project.set_split("scan-2", "validation")
     run = predict(project, [f"scan-{i}" for i in range(5)])
     page = read(write_report(project, tmp_path / "out"))
@@ -154,9 +154,7 @@ def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -
     assert len(page.pictures) == 5 * 6 + 3
 
 
-def test_a_label_in_part_counts_only_where_it_is_annotated(
-    project: Project, tmp_path: Path
-) -> None:
+def test_a_partial_label_is_scored_only_where_annotated(project: Project, tmp_path: Path) -> None:
     run = predict(project, ["scan-0", "scan-1"])
     label = project.labels.read("scan-0")
     assert label is not None
@@ -183,7 +181,9 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     assert (row["dice"], row["label_ml"]) == ("", "")
 
 
-def test_a_structure_in_only_one_of_both_is_marked(project: Project, tmp_path: Path) -> None:
+def test_a_structure_in_only_one_of_label_and_prediction_is_marked(
+    project: Project, tmp_path: Path
+) -> None:
     run = predict(project, ["scan-0"])
     shape = project.read_image("scan-0").shape
     nothing = np.zeros(shape, np.float32)
@@ -194,7 +194,7 @@ def test_a_structure_in_only_one_of_both_is_marked(project: Project, tmp_path: P
     assert "is in only one of label and prediction" in page.text
 
 
-def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_report(scans: Path, tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     classes = [
         ClassInfo(value=1, name=bad, color="#112233"),
@@ -243,7 +243,7 @@ def test_missing_values_are_explained_in_their_row(project: Project, tmp_path: P
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
 
-def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
+def test_the_first_channel_is_drawn_with_its_physical_aspect_ratio(tmp_path: Path) -> None:
     affine = np.diag([0.5, 0.5, 4.0, 1.0])
     first = np.zeros((300, 240, 20), np.int16)
     first[:150] = 100  # towards the patient's left, since the file runs to the right
@@ -264,7 +264,7 @@ def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
     assert [(float(w), float(h)) for w, h in sizes] == [(150, 120), (150, 80), (120, 80)]
 
 
-def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
+def test_outlines_are_drawn_between_voxels(tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(0, 1, (40, 40, 40)).astype(np.float32)
     label = np.zeros(image.shape, np.uint8)
     label[20:30, 20:30, 20:30] = 1
@@ -280,7 +280,7 @@ def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
     assert points.max(axis=0) == pytest.approx([28, 28], abs=0.01)
 
 
-def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
+def test_an_older_run_can_be_selected(project: Project, tmp_path: Path) -> None:
     old = predict(project, ["scan-0"], shift=3)
     new = predict(project, ["scan-0"], shift=0)
     project.runs.create("dycon", {"method": "dycon"})  # has not predicted anything
@@ -306,7 +306,7 @@ def test_training_cases_include_those_of_the_initial_weights(project: Project) -
     assert classify_label_use(project, at_work)["scan-2"] == "learned from"
 
 
-def test_mistakes_are_reported(project: Project, tmp_path: Path) -> None:
+def test_invalid_requests_are_reported(project: Project, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="no run 'missing'"):
         write_report(project, tmp_path / "out", run="missing")
     with pytest.raises(UserError, match="no case 'scan-77'"):
@@ -329,7 +329,7 @@ def test_real_scans(real_data: Callable[[str], Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["report", "nnunet"])
-def test_importing_brings_no_window_and_no_torch(module: str) -> None:
+def test_importing_the_report_loads_neither_qt_nor_torch(module: str) -> None:
     code = f"import sys, json, napari_dycon.exports.{module}; print(json.dumps(list(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True

@@ -149,7 +149,7 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
     assert project.runs.create("dycon", {}).id == "004-dycon"
 
 
-def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
+def test_the_lock_of_a_dead_process_is_released(project: Project) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from napari_dycon.core.locks import folder_lock\n"
@@ -167,7 +167,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
     assert time.monotonic() - begin < 5.0
 
 
-def test_a_reused_process_id_is_not_taken_for_the_old_process(project: Project) -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_old_process(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon", **TINY).to_dict())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -207,7 +207,7 @@ def test_a_stroke_that_was_erased_stays_erased(
     assert not any("another session" in text for text in reported)
 
 
-def test_a_first_label_is_never_without_its_status(
+def test_a_first_label_is_always_written_with_its_status(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = np.ones(project.read_grid("scan-4").shape, np.uint8)
@@ -237,7 +237,7 @@ def test_a_first_label_does_not_wait_for_its_status(
     assert np.array_equal(project.labels.read("scan-4"), label)
 
 
-def test_a_case_is_shown_when_no_preview_can_be_asked_for(
+def test_a_case_is_shown_if_its_preview_request_fails(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session()
@@ -254,7 +254,7 @@ def test_a_case_is_shown_when_no_preview_can_be_asked_for(
     assert [view.id for view in shown] == ["scan-1"]
 
 
-def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
+def test_ctrl_c_on_a_full_disk_does_not_end_the_run_before_saving(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import signal
@@ -271,7 +271,7 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_run_that_cannot_begin_leaves_no_folder(
+def test_a_run_that_cannot_start_leaves_no_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_dycon.project.runs import run_store
@@ -285,7 +285,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(
     assert list((project.path / "runs").iterdir()) == []
 
 
-def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
+def test_a_resumed_run_keeps_the_benchmarked_precision(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_dycon.engine import device
@@ -303,7 +303,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
     assert again[0].precision == "float32"
 
 
-def test_a_killed_change_leaves_the_old_project(project: Project) -> None:
+def test_a_killed_edit_leaves_the_old_project(project: Project) -> None:
     temporary_path(project.path / "project.json").write_text('{"schema_version": 1, "na')
     assert Project.open(project.path).name == project.name
     write_json(project.path / "other.json", {"a": 1})

@@ -103,7 +103,7 @@ def test_labels_survive_a_folder_that_becomes_read_only(read_only: Project) -> N
     kept_and_saved_later(session, "Read-only", lambda: remount("rw"))
 
 
-def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
+def test_a_project_in_a_read_only_folder_opens_read_only(read_only: Project) -> None:
     session, reported = Session(), []
     session.message.connect(lambda _, text: reported.append(text))
     session.open_project(read_only.path)
@@ -114,7 +114,7 @@ def test_a_read_only_folder_is_only_shown(read_only: Project) -> None:
     session.close_project()
 
 
-def test_a_read_only_project_can_be_looked_at_and_exported(
+def test_a_read_only_project_can_be_viewed_and_exported(
     read_only: Project, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
     assert len(export(read_only, "nifti", tmp_path / "out")) == 3
@@ -213,7 +213,7 @@ def test_a_run_on_a_full_disk_keeps_its_last_checkpoint(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_run_continues_when_there_is_space_again(on_disk: Project, disk: Disk) -> None:
+def test_a_run_continues_once_disk_space_is_available(on_disk: Project, disk: Disk) -> None:
     events, _, _ = filled_after_a_checkpoint(on_disk, disk, 0)
     warned = []
     for event in events:
@@ -243,7 +243,7 @@ def test_the_end_of_a_run_waits_for_disk_space(
     assert on_disk.runs.get().read_metrics().step == 3
 
 
-def test_a_disk_that_fills_up_during_a_checkpoint(
+def test_a_disk_that_fills_during_a_checkpoint_keeps_the_previous_one(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What safetensors raises is no OSError; without a disk of its own, this is what it does."""
@@ -275,7 +275,7 @@ def test_a_disk_that_fills_up_during_a_checkpoint(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_folder_that_disappears_during_a_run(project: Project) -> None:
+def test_a_folder_that_disappears_during_a_run_ends_it_with_an_error(project: Project) -> None:
     events = train(project, tiny(steps=5))
     for event in events:
         if event.event == "checkpoint" and event.step == 3:

@@ -62,7 +62,7 @@ def peak(read: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("place", ["scan", "label", "prediction"])
-def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
+def test_a_gzip_bomb_is_refused_before_decompression(
     place: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = project.runs.create("dycon", {})
@@ -87,7 +87,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("length", [2**31 - 16, -8, -16, 0, 8, 100 * MB])
-def test_extensions_of_a_header_are_not_read(ending: str, length: int, tmp_path: Path) -> None:
+def test_header_extensions_are_not_read(ending: str, length: int, tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     head = header(array.shape, sform_code=1, srow_x=(1, 0, 0, 0), srow_y=(0, 1, 0, 0),
                   srow_z=(0, 0, 1, 0), vox_offset=384)  # fmt: skip
@@ -122,7 +122,9 @@ def test_extensions_of_a_header_are_not_read(ending: str, length: int, tmp_path:
     ],
 )
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_absurd_nifti_headers(fields: dict[str, object], ending: str, tmp_path: Path) -> None:
+def test_implausible_nifti_headers_are_refused(
+    fields: dict[str, object], ending: str, tmp_path: Path
+) -> None:
     data = header((3, 4, 5), **fields) + bytes(4) + bytes(120)
     path = tmp_path / f"scan{ending}"
     path.write_bytes(gzip.compress(data) if ending == ".nii.gz" else data)
@@ -130,7 +132,7 @@ def test_absurd_nifti_headers(fields: dict[str, object], ending: str, tmp_path: 
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-def test_packed_nrrd_and_metaimage(
+def test_compressed_nrrd_and_metaimage_have_limits(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"scan{ending}"
@@ -144,7 +146,7 @@ def test_packed_nrrd_and_metaimage(
 
 
 @pytest.mark.parametrize("field", ["CompressedDataSize = 999999999999", "HeaderSize = 99999999999"])
-def test_a_metaimage_cannot_claim_more_than_it_has(field: str, tmp_path: Path) -> None:
+def test_a_metaimage_cannot_declare_more_data_than_it_contains(field: str, tmp_path: Path) -> None:
     path = tmp_path / "scan.mha"
     image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     sitk.WriteImage(image, str(path), True)
@@ -155,7 +157,7 @@ def test_a_metaimage_cannot_claim_more_than_it_has(field: str, tmp_path: Path) -
         io.read_volume(path)
 
 
-def test_a_gzip_in_a_gzip_is_unpacked_once(tmp_path: Path) -> None:
+def test_a_nested_gzip_is_decompressed_once(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
     inner = zeros(64 * MB, header((9, 9, 9)))
     path.write_bytes(gzip.compress(inner))
@@ -192,7 +194,7 @@ def test_deflated_files_open_within_limits(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
-def test_packed_pixels_have_the_size_of_their_header(syntax: str, tmp_path: Path) -> None:
+def test_compressed_pixels_must_have_the_size_in_their_header(syntax: str, tmp_path: Path) -> None:
     (path, *_) = save_series(tmp_path / "s", values(dtype="uint16"))
     for other in (tmp_path / "s").iterdir():
         compress(other, syntax)
@@ -209,7 +211,7 @@ def test_packed_pixels_have_the_size_of_their_header(syntax: str, tmp_path: Path
         io.read_volume(tmp_path / "s")
 
 
-def test_sizes_in_codestreams() -> None:
+def test_codestream_sizes_are_checked() -> None:
     siz = b"\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">IIII", 70, 60, 10, 20)
     assert jpeg_dimensions(siz) == (40, 60)
     assert jpeg_dimensions(b"") is jpeg_dimensions(b"\xff\xd8") is jpeg_dimensions(b"RLE") is None
@@ -219,7 +221,7 @@ def test_sizes_in_codestreams() -> None:
     assert jpeg_dimensions(b"\xff\xd8" + app + b"\xff\xc0\0\x11\x08\0\x07\0\x09") == (7, 9)
 
 
-def test_a_dicom_of_more_pixels_than_bytes(tmp_path: Path) -> None:
+def test_a_dicom_file_with_more_pixels_than_bytes_is_refused(tmp_path: Path) -> None:
     paths = save_series(tmp_path / "s", values())
     for path in paths:
         data = dcmread(path)

@@ -44,7 +44,7 @@ def assert_same_geometry(path: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
-def test_turning_agrees_with_nibabel(codes: str, tmp_path: Path) -> None:
+def test_reorientation_agrees_with_nibabel(codes: str, tmp_path: Path) -> None:
     affine = np.array([[0, 0, 0, 31.5], [0, 0, 0, -12.25], [0, 0, 0, 7.125], [0, 0, 0, 1]])
     for axis, (world, sign) in enumerate(orientations.axcodes2ornt(codes).astype(int)):
         affine[world, axis] = sign * (0.7, 1.1, 2.5)[axis]
@@ -66,7 +66,7 @@ def test_turning_agrees_with_nibabel(codes: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("codes", [(0, 1), (1, 0), (0, 0), (2, 4), (3, 3)])
-def test_codes_are_kept(codes: tuple[int, int], tmp_path: Path) -> None:
+def test_form_codes_are_kept(codes: tuple[int, int], tmp_path: Path) -> None:
     path = stored(tmp_path / "a.nii.gz", voxels("uint8"), codes=codes)
     volume = read_volume(path)
     write_mask(volume.array, reference=volume, path=tmp_path / "b.nii.gz")
@@ -74,7 +74,7 @@ def test_codes_are_kept(codes: tuple[int, int], tmp_path: Path) -> None:
     assert np.array_equal(nib.load(tmp_path / "b.nii.gz").dataobj, voxels("uint8"))
 
 
-def test_q_and_s_forms_that_disagree_stay_as_they_are(tmp_path: Path) -> None:
+def test_contradictory_q_and_s_forms_are_kept(tmp_path: Path) -> None:
     image = nib.Nifti1Image(voxels("uint8"), AFFINE)
     image.set_qform(np.diag([2.0, 2.0, 2.0, 1.0]), code=1)
     image.set_sform(AFFINE, code=2)
@@ -86,7 +86,7 @@ def test_q_and_s_forms_that_disagree_stay_as_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("endian", ["<", ">"])
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
-def test_both_versions_and_both_byte_orders(
+def test_both_versions_and_byte_orders_are_read(
     kind: type[nib.Nifti1Image], endian: str, tmp_path: Path
 ) -> None:
     path = stored(tmp_path / "a.nii.gz", voxels(f"{endian}i2"), kind=kind, endian=endian)
@@ -128,7 +128,7 @@ def test_scaled_and_four_dimensional_headers_give_plain_masks(tmp_path: Path) ->
     assert read_label(tmp_path / "b.nii.gz", reference=volume).array.dtype == np.uint8
 
 
-def test_nothing_that_names_a_patient_is_passed_on(tmp_path: Path) -> None:
+def test_patient_data_in_headers_is_not_passed_on(tmp_path: Path) -> None:
     image = nib.Nifti1Image(voxels("uint8"), AFFINE)
     for field in ("data_type", "descrip", "intent_name", "db_name", "aux_file"):
         image.header[field] = b"MUSTERMANN"
@@ -169,7 +169,7 @@ def test_a_volume_without_a_file_can_be_written(tmp_path: Path) -> None:
     ("set_name", "pattern"),
     [("hippocampus", "images/*"), ("left-atrium", "images/*"), ("ms-lesions", "imagesTr/*")],
 )
-def test_real_scans_are_read_where_nibabel_puts_them(
+def test_the_geometry_of_real_scans_agrees_with_nibabel(
     set_name: str, pattern: str, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     files = sorted(p for p in real_data(set_name).glob(pattern) if is_scan(p))[:3]
@@ -190,7 +190,7 @@ def test_real_scans_are_read_where_nibabel_puts_them(
 
 
 @pytest.mark.parametrize("dtype", ["uint8", ">i2", "<f4", ">f8"])
-def test_unpacking_is_the_same_with_and_without_isal(
+def test_decompression_is_the_same_with_and_without_isal(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array = (np.random.default_rng(0).normal(size=(7, 8, 9)) * 50).astype(dtype)
@@ -207,7 +207,7 @@ def test_unpacking_is_the_same_with_and_without_isal(
 
 @pytest.mark.parametrize("signs", list(itertools.product((1, -1), repeat=3)))
 @pytest.mark.parametrize("shape", [(4, 5, 6), (5, 2, 3), (1, 1, 1)])
-def test_voxels_are_put_in_order_within_their_memory(
+def test_voxels_are_reordered_in_place(
     signs: tuple[int, int, int], shape: tuple[int, int, int]
 ) -> None:
     array = np.arange(np.prod(shape)).reshape(shape)
@@ -222,7 +222,7 @@ def test_voxels_are_put_in_order_within_their_memory(
     assert other.flags.c_contiguous
 
 
-def test_labels_that_are_no_labels(tmp_path: Path) -> None:
+def test_invalid_labels_are_refused(tmp_path: Path) -> None:
     scan = read_volume(stored(tmp_path / "scan.nii.gz", voxels("int16")))
     label = tmp_path / "label.nii.gz"
     for array, words in (
@@ -257,7 +257,7 @@ def test_a_label_stored_on_other_axes_still_fits(tmp_path: Path) -> None:
     assert np.array_equal(label.array, volume.array)
 
 
-def test_writing_refuses_what_does_not_fit(tmp_path: Path) -> None:
+def test_writing_refuses_mismatched_arrays(tmp_path: Path) -> None:
     volume = read_volume(stored(tmp_path / "scan.nii.gz", voxels("int16")))
     with pytest.raises(GeometryError, match="cannot be written on a grid"):
         write_mask(np.zeros((2, 2, 2), np.uint8), reference=volume, path=tmp_path / "a.nii.gz")

@@ -103,7 +103,7 @@ def check_round_trip(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("dtype", TYPES)
-def test_every_orientation(dtype: str, ending: str, tmp_path: Path) -> None:
+def test_every_orientation_survives_a_round_trip(dtype: str, ending: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     array = np.arange(60).reshape(SHAPE).astype(dtype)
     if dtype.startswith("float"):
@@ -113,7 +113,7 @@ def test_every_orientation(dtype: str, ending: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_oblique_left_handed_tiny_huge_and_far_away(ending: str, tmp_path: Path) -> None:
+def test_unusual_affines_survive_a_round_trip(ending: str, tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(SHAPE)
     mirrored = oblique() @ np.diag([1.0, 1.0, -1.0, 1.0])
     tiny = oblique() @ np.diag([1e-3, 1e-3, 1e-3, 1.0])
@@ -122,7 +122,7 @@ def test_oblique_left_handed_tiny_huge_and_far_away(ending: str, tmp_path: Path)
         check_round_trip(tmp_path / f"{number}{ending}", array, affine.astype(np.float32))
 
 
-def test_sheared_axes_that_simpleitk_refuses_in_nifti(tmp_path: Path) -> None:
+def test_sheared_axes_are_read_from_nifti(tmp_path: Path) -> None:
     affine = np.array([[0.9, 0.2, 0, 1], [0, 1.1, 0.1, 2], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
     image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(SHAPE), affine)
     nib.save(image, tmp_path / "s.nii")
@@ -135,9 +135,7 @@ def test_sheared_axes_that_simpleitk_refuses_in_nifti(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-def test_labels_of_scans_in_other_formats_open_in_the_right_place(
-    ending: str, tmp_path: Path
-) -> None:
+def test_labels_of_scans_in_other_formats_are_aligned(ending: str, tmp_path: Path) -> None:
     store(tmp_path / f"scan{ending}", np.arange(60, dtype=np.int16).reshape(SHAPE), oblique())
     scan = read_volume(tmp_path / f"scan{ending}")
     mask = (scan.array % 3).astype(np.uint8)
@@ -153,7 +151,7 @@ def test_labels_of_scans_in_other_formats_open_in_the_right_place(
         assert np.abs(apart).max() < 2e-3
 
 
-def test_detached_headers(tmp_path: Path) -> None:
+def test_detached_headers_are_read(tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(SHAPE)
     for ending, data in ((".nhdr", "*.raw*"), (".mhd", "*.raw")):
         folder = tmp_path / ending[1:]
@@ -212,7 +210,7 @@ def test_ambiguous_q_and_s_forms_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-def test_colors_and_4d_are_refused_in_words(ending: str, tmp_path: Path) -> None:
+def test_color_and_4d_images_are_refused_with_a_clear_error(ending: str, tmp_path: Path) -> None:
     colors = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colors, str(tmp_path / f"c{ending}"))
     with pytest.raises(FileFormatError, match="3 values per voxel"):

@@ -29,7 +29,7 @@ def refused(path: Path, words: str, error: type[UserError] = FileFormatError) ->
     assert path.name in str(caught.value)
 
 
-def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
+def test_arbitrary_bytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     path.write_text("not a scan, but long enough for a header. " * 20)
     refused(path, "are not valid NIfTI")
@@ -50,7 +50,7 @@ def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
     refused(path, "are not valid NIfTI")
 
 
-def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scan.txt"
     path.write_bytes(b"NRRD0004")
     refused(path, "expected NIfTI")
@@ -61,7 +61,7 @@ def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_no_numbers(value: float, tmp_path: Path) -> None:
+def test_non_numeric_voxels_are_refused(value: float, tmp_path: Path) -> None:
     array = voxels("float32")
     array[1, 2] = value
     refused(stored(tmp_path / "a.nii", array), "5 voxels that are not finite")
@@ -78,18 +78,18 @@ def test_voxels_that_are_no_numbers(value: float, tmp_path: Path) -> None:
         ((3, 4, 5, 1, 3), "is not 3D"),
     ],
 )
-def test_dimensions_that_are_no_volume(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
+def test_invalid_dimensions_are_refused(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
     refused(stored(tmp_path / "a.nii.gz", voxels("int16", shape)), words)
 
 
-def test_color_and_complex_voxels(tmp_path: Path) -> None:
+def test_color_and_complex_voxels_are_refused(tmp_path: Path) -> None:
     color = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
     refused(stored(tmp_path / "a.nii", color), "color or complex")
     refused(stored(tmp_path / "b.nii", voxels("complex64")), "color or complex")
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0, 0], [1, 0, 0, 0], [np.nan, 0, 0, 0], [np.inf, 0, 0, 0]])
-def test_an_affine_that_cannot_be_used(row: list[float], tmp_path: Path) -> None:
+def test_unusable_affines_are_refused(row: list[float], tmp_path: Path) -> None:
     path = stored(tmp_path / "a.nii", voxels("uint8"), np.eye(4), codes=(0, 1))
     raw = bytearray(path.read_bytes())
     raw[280:296] = np.array([0, 1, 0, 0] if row[0] == 1 else row, "<f4").tobytes()  # "srow_x"
@@ -116,11 +116,13 @@ def with_dim(path: Path, dim: list[int]) -> Path:
         ([99, 3, 4, 5], "cannot be read"),
     ],
 )
-def test_absurd_dimensions_allocate_nothing(dim: list[int], words: str, tmp_path: Path) -> None:
+def test_implausible_dimensions_allocate_no_memory(
+    dim: list[int], words: str, tmp_path: Path
+) -> None:
     refused(with_dim(stored(tmp_path / "a.nii", voxels("uint8")), dim), words)
 
 
-def test_a_scan_that_does_not_fit_into_memory(
+def test_a_scan_that_does_not_fit_into_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -132,7 +134,7 @@ def test_a_scan_that_does_not_fit_into_memory(
     refused(stored(tmp_path / "a.nii.gz", voxels("float32")), "memory")
 
 
-def test_packed_voxels_are_compared_with_their_checksum(tmp_path: Path) -> None:
+def test_compressed_voxels_are_verified_against_their_checksum(tmp_path: Path) -> None:
     path = stored(tmp_path / "a.nii.gz", voxels("int16", (20, 20, 20)))
     whole = path.read_bytes()
     path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])

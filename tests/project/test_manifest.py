@@ -38,13 +38,13 @@ def damaged(project: Project, text: str | bytes) -> Path:
         ('{"schema_version": "one", "name": "x"}', "schema_version is invalid"),
     ],
 )
-def test_damage_is_one_line(text: str | bytes, words: str, project: Project) -> None:
+def test_damage_is_reported_in_one_line(text: str | bytes, words: str, project: Project) -> None:
     with pytest.raises(ProjectError, match=words) as caught:
         Project.open(damaged(project, text))
     assert "\n" not in str(caught.value)
 
 
-def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
+def test_manual_changes_are_validated(project: Project) -> None:
     path = project.path / "project.json"
     good = json.loads(path.read_text(encoding="utf-8"))
     twin = good["cases"][0] | {"id": "SCAN-1"}  # one file where names ignore case

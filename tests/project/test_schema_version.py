@@ -34,7 +34,7 @@ def put(folder: Path, values: dict[str, Any]) -> bytes:
 
 
 @pytest.mark.parametrize("without", [(), ("schema_version",), ("cases",)])
-def test_every_shape_that_was_written_opens(without: tuple[str, ...], tmp_path: Path) -> None:
+def test_every_earlier_schema_opens(without: tuple[str, ...], tmp_path: Path) -> None:
     before = put(tmp_path / "p", {k: v for k, v in FIRST.items() if k not in without})
     project = Project.open(tmp_path / "p")
     assert [case.resampled for case in project.cases] == [False] * len(project.cases)
@@ -48,7 +48,7 @@ def test_short_forms_of_a_case_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 10**8])
-def test_a_newer_schema_is_refused_politely(version: int, tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused_with_advice(version: int, tmp_path: Path) -> None:
     before = put(tmp_path / "p", {"schema_version": version, "unheard": "of"})
     with pytest.raises(ProjectError, match="Update napari-dycon to open it"):
         Project.open(tmp_path / "p")
@@ -56,7 +56,7 @@ def test_a_newer_schema_is_refused_politely(version: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, None, True, [1]])
-def test_versions_that_never_were(version: object, tmp_path: Path) -> None:
+def test_invalid_versions_are_refused(version: object, tmp_path: Path) -> None:
     put(tmp_path / "p", {**FIRST, "schema_version": version})
     with pytest.raises(ProjectError, match="schema_version is invalid: expected 1"):
         Project.open(tmp_path / "p")

@@ -22,7 +22,7 @@ def scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def test_a_label_of_no_case_is_neither_replaced_nor_taken(project: Project, tmp_path: Path) -> None:
+def test_an_orphaned_label_is_neither_replaced_nor_used(project: Project, tmp_path: Path) -> None:
     stray = project.path / "labels" / "New.nii.gz"
     stray.write_bytes(b"drawn by a user")
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
@@ -32,7 +32,7 @@ def test_a_label_of_no_case_is_neither_replaced_nor_taken(project: Project, tmp_
     assert stray.read_bytes() == b"drawn by a user"
 
 
-def test_a_label_that_appears_meanwhile_stays(
+def test_a_label_that_appears_in_the_meantime_is_kept(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
@@ -53,7 +53,7 @@ def test_a_read_only_project_is_not_indexed(project: Project, tmp_path: Path) ->
         shown.add_cases([tmp_path / "not there.nii.gz"])
 
 
-def test_a_stale_window_does_not_replace_a_label(project: Project, tmp_path: Path) -> None:
+def test_a_stale_session_does_not_replace_a_label(project: Project, tmp_path: Path) -> None:
     """Both add a scan of one name: the second gets another id, the first keeps its label."""
     other = Project.open(project.path)
     one = save_nifti(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8))
@@ -65,7 +65,7 @@ def test_a_stale_window_does_not_replace_a_label(project: Project, tmp_path: Pat
     assert not other.labels.read("new-2").any()
 
 
-def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
+def test_the_status_is_read_from_the_file_and_not_cached(project: Project) -> None:
     other = Project.open(project.path)
     shape = other.read_image("scan-0").shape
     project.labels.save("scan-0", np.full(shape, 255, np.uint8))
@@ -74,7 +74,7 @@ def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
     assert Project.open(project.path).get_case("scan-0").status == "labeled"
 
 
-def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
+def test_many_concurrent_changes_are_all_kept(project: Project) -> None:
     other = Project.open(project.path)
     for number, case in enumerate(project.cases):
         (project, other)[number % 2].set_split(case.id, "validation")
@@ -94,7 +94,7 @@ def test_a_held_lock_is_reported(project: Project, monkeypatch: pytest.MonkeyPat
     project.set_split("scan-0", "validation")
 
 
-def test_what_is_no_label_array(project: Project) -> None:
+def test_invalid_label_arrays_are_refused(project: Project) -> None:
     shape = project.read_image("scan-0").shape
     before = tree(project.path)
     for array, words in (

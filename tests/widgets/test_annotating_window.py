@@ -39,7 +39,7 @@ def test_the_brush_paints_only_the_picked_intensities(opened: Any) -> None:
     assert panel.session.annotation.paint_range is None
 
 
-def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) -> None:
+def test_the_brush_size_is_in_millimeters_and_follows_that_of_napari(opened: Any) -> None:
     _viewer, panel = opened
     label, size = panel.layers.find_layer("label"), panel.annotate.brush.diameter
     finest = min(panel.session.case.image.spacing_mm[1:])
@@ -78,7 +78,7 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any)
     assert view.label[6, 20, 2] == 1
 
 
-def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, qtbot: Any) -> None:
+def test_the_next_case_reuses_the_layers_but_not_their_history(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     before = {role: panel.layers.find_layer(role) for role in ("image", "label")}
     label = before["label"]
@@ -107,9 +107,7 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     assert panel.session.project.labels.read("scan-4")[3, 3, 3] == 1
 
 
-def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
-    opened: Any, qtbot: Any
-) -> None:
+def test_the_previous_mask_is_hidden_and_a_requested_slice_is_kept(opened: Any, qtbot: Any) -> None:
     _viewer, panel = opened
     project, session, layers = panel.session.project, panel.session, panel.layers
     shape = project.read_image("scan-4").shape
@@ -154,7 +152,7 @@ def test_regions_strip_and_table_are_consistent(opened: Any, qtbot: Any) -> None
     assert not panel.layers.find_layer("uncertainty").visible
 
 
-def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
+def test_a_click_into_the_strip_shows_that_slice(opened: Any, qtbot: Any) -> None:
     _viewer, panel = opened
     plot = panel.strip.plot
     wanted = plot.getPlotItem().vb.mapViewToScene(plot.getPlotItem().vb.viewRect().center())
@@ -183,7 +181,7 @@ def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -
     assert panel.layers.visible == panel.layers.visible | {"difference": True, "uncertainty": False}
 
 
-def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) -> None:
+def test_the_list_sorts_filters_and_shows_the_next_case(opened: Any, qtbot: Any) -> None:
     _viewer, panel = opened
     rows = panel.data.case_list
     qtbot.waitUntil(lambda: rows.summaries.get("scan-3").suggestion is not None, timeout=20_000)
@@ -197,7 +195,7 @@ def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) 
     qtbot.waitUntil(lambda: not rows._items["scan-5"].icon(0).isNull(), timeout=20_000)
 
 
-def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: Any) -> None:
+def test_the_project_can_be_closed_while_the_brush_is_active(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     panel.annotate.brush.paint_button.click()
     panel.session.close_project()
@@ -205,7 +203,7 @@ def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: An
     assert not viewer.layers
 
 
-def test_preferences_decide_what_a_window_starts_with(
+def test_preferences_set_the_initial_state_of_a_window(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_dycon.widgets.window.preferences import get_preferences
@@ -227,7 +225,7 @@ def test_preferences_decide_what_a_window_starts_with(
         settings.train.minutes = before[2]
 
 
-def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
+def test_orthogonal_views_paint_the_same_label_with_the_same_limits(
     opened: Any, qtbot: Any
 ) -> None:
     views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
@@ -260,7 +258,7 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     views.delete_and_cleanup(viewer)
 
 
-def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) -> None:
+def test_runs_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) -> None:
     viewer, panel = opened
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
@@ -295,7 +293,7 @@ def test_a_repeated_pick_request_takes_one_click(opened: Any) -> None:
     assert (len(viewer.mouse_drag_callbacks), label.mode) == (waiting, "paint")
 
 
-def test_the_head_is_above_the_feet_in_every_view(opened: Any) -> None:
+def test_the_head_is_at_the_top_of_every_view(opened: Any) -> None:
     viewer, _panel = opened
     camera = viewer.scene.camera
     assert str(camera.orientation2d[0]) == "down"  # axial: the back is below

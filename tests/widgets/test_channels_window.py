@@ -50,7 +50,7 @@ def opened(window: Window, tmp_path: Path, qtbot: Any) -> Any:
     return viewer, panel
 
 
-def test_the_dialog_waits_until_all_is_chosen(
+def test_the_dialog_requires_all_choices(
     needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
 ) -> None:
     found = files(tmp_path, "p1_t1", "p1_flair", "p2_t1", "odd")
@@ -98,7 +98,7 @@ def test_the_dialog_waits_until_all_is_chosen(
     says("There is no case yet")
 
 
-def test_more_files_from_another_folder(
+def test_files_can_be_added_from_another_folder(
     needs_display: None, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dialog = ChannelDialog(None, ["t1", "flair"], candidates_from(files(tmp_path / "a", "p1_t1")))
@@ -165,7 +165,7 @@ def test_files_are_added_with_their_channels(
     assert "Nothing was added" in said[-1][1]
 
 
-def test_a_folder_a_patient_joins_a_project_of_channels(
+def test_a_folder_per_patient_is_added_to_a_project_with_channels(
     opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _viewer, panel = opened
@@ -204,7 +204,7 @@ def test_a_folder_a_patient_joins_a_project_of_channels(
     assert "Found: x.nii.gz, y.nii.gz." in said[-1][1]
 
 
-def test_a_new_project_of_files_sorted_by_hand(
+def test_a_project_is_created_from_manually_assigned_files(
     window: Window, tmp_path: Path, qtbot: Any, pictures: Path
 ) -> None:
     found = files(tmp_path / "in", "a", "b", "c", "d")

@@ -76,7 +76,7 @@ def test_irregular_dicom_series_are_added_after_consent(
     assert (session.case.label == 1).sum() == 42
 
 
-def test_export_asks_what_the_format_needs_and_writes(
+def test_export_prompts_for_the_options_of_the_format(
     opened: Any, tmp_path: Path, qtbot: Any, picture: Callable[[Any, str], None]
 ) -> None:
     viewer, panel = opened
@@ -149,7 +149,7 @@ def test_a_folder_of_patients_becomes_a_project_with_channels(
     assert [int(channel.max()) for channel in image.array] == [627, 209]
 
 
-def test_ct_is_looked_at_in_windows(
+def test_ct_is_shown_with_ct_windows(
     window: Window, tmp_path: Path, qtbot: Any, picture: Callable[[Any, str], None]
 ) -> None:
     def hounsfield(data: Any, _: int) -> None:

@@ -149,7 +149,7 @@ def test_open_paint_train_accept_reopen(
     assert np.array_equal(session.case.label, accepted)
 
 
-def test_mistakes_are_notifications_and_buttons_stay_alive(
+def test_errors_are_notifications_and_buttons_stay_usable(
     window: Callable[[], Any], scans: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     _, panel = window()
@@ -215,7 +215,7 @@ def shown(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any,
     return viewer, panel
 
 
-def test_a_cancelled_close_leaves_the_panel_alive(
+def test_a_canceled_close_keeps_the_panel_usable(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     from qtpy.QtCore import QEvent, QObject
@@ -242,7 +242,7 @@ def test_a_cancelled_close_leaves_the_panel_alive(
     main.removeEventFilter(cancel)
 
 
-def test_closing_the_panel_saves_and_takes_its_layers_along(
+def test_closing_the_panel_saves_and_removes_its_layers(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     viewer, panel = shown(window, project, qtbot)
@@ -252,7 +252,7 @@ def test_closing_the_panel_saves_and_takes_its_layers_along(
     assert roles(viewer) == {}
 
 
-def test_the_brush_and_the_list_of_structures_go_together(
+def test_brush_and_structure_list_are_synchronized(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     project.add_class("another")
@@ -269,7 +269,7 @@ def test_the_brush_and_the_list_of_structures_go_together(
     assert roles(viewer)["label"].selected_label == 1
 
 
-def test_a_removed_label_layer_comes_back_with_a_click(
+def test_a_removed_label_layer_is_restored_by_a_click(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     viewer, panel = shown(window, project, qtbot)
@@ -293,7 +293,7 @@ def test_the_uncertainty_overlay_can_cover_the_complete_range(
     qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
 
 
-def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any) -> None:
+def test_many_tasks_leave_the_window_usable(window: Callable[[], Any], qtbot: Any) -> None:
     """Qt scales pictures in threads of the pool that jobs are followed in."""
     from qtpy.QtCore import QSize, QThreadPool
     from qtpy.QtGui import QImage

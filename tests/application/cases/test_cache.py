@@ -51,7 +51,7 @@ def test_a_case_is_read_once_and_its_label_can_be_edited(
     assert reads == ["scan-0", "scan-1", "scan-0"]
 
 
-def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None:
+def test_a_change_of_any_file_invalidates_the_cache(project: Project, reads: list[str]) -> None:
     cache = CaseCache()
     cache.load(project, "scan-3")
     cache.load(project, "scan-3")
@@ -72,7 +72,7 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
     assert np.array_equal(again, project.read_image("scan-4").array)
 
 
-def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
+def test_cache_memory_is_limited(project: Project, reads: list[str]) -> None:
     size = cache_module._count_bytes(cache_module.load_case(project, "scan-0").case)  # type: ignore[attr-defined]
     reads.clear()
     cache = CaseCache(max_bytes=2 * size + 1)
@@ -85,7 +85,9 @@ def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
     assert reads[-2:] == ["scan-0", "scan-0"]
 
 
-def test_cases_too_large_to_be_kept_are_not_read_ahead(project: Project, reads: list[str]) -> None:
+def test_cases_too_large_for_the_cache_are_not_prefetched(
+    project: Project, reads: list[str]
+) -> None:
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-0")

@@ -65,7 +65,7 @@ def strokes(session: Session) -> np.ndarray:
     return label
 
 
-def test_filling_changes_the_label_in_view_and_says_how_much(session: Session) -> None:
+def test_filling_changes_the_shown_label_and_reports_the_amount(session: Session) -> None:
     label = strokes(session)
     messages: list[tuple[str, str]] = []
     session.message.connect(lambda level, text: messages.append((level, text)))
@@ -87,7 +87,7 @@ def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
     assert calls == [560]
 
 
-def test_what_is_painted_while_it_computes_stays(
+def test_strokes_painted_during_a_computation_are_kept(
     session: Session, task_runner: LateTaskRunner
 ) -> None:
     label = strokes(session)
@@ -103,7 +103,7 @@ def test_what_is_painted_while_it_computes_stays(
     assert len(task_runner.waiting) == 1
 
 
-def test_an_answer_for_another_case_is_dropped(
+def test_results_for_another_case_are_dropped(
     session: Session, task_runner: LateTaskRunner
 ) -> None:
     strokes(session)
@@ -129,7 +129,7 @@ def test_errors_of_a_tool_are_reported_and_leave_it_usable(session: Session) -> 
     assert session.annotation.operation == ""
 
 
-def test_growing_proposes_and_changes_nothing_until_it_is_accepted(session: Session) -> None:
+def test_growing_changes_no_label_until_accepted(session: Session) -> None:
     view = session.require_case()
     truth = view.image.array > 140  # the bright box of 80 above a noise of 10
     center = tuple(int(c) for c in np.argwhere(truth).mean(axis=0).round())
@@ -149,14 +149,14 @@ def test_growing_proposes_and_changes_nothing_until_it_is_accepted(session: Sess
     assert 2 * (grown & truth).sum() / (grown.sum() + truth.sum()) > 0.9
 
 
-def test_a_proposal_goes_with_its_case(session: Session) -> None:
+def test_a_proposal_disappears_with_its_case(session: Session) -> None:
     session.require_case().label[9:11, 9:11, 9:11] = 1
     session.annotation.grow()
     session.show_case("scan-4")
     assert not session.annotation.has_proposal
 
 
-def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> None:
+def test_growing_stays_in_the_box_of_its_case(session: Session) -> None:
     view, drawing = session.require_case(), session.annotation
     truth = view.image.array > 140
     z, y, x = (int(c) for c in np.argwhere(truth).mean(axis=0).round())
@@ -185,7 +185,9 @@ def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> Non
     assert reported[-1] is None
 
 
-def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: Session) -> None:
+def test_a_picked_range_contains_the_structure_and_excludes_its_surroundings(
+    session: Session,
+) -> None:
     view = session.require_case()
     center = [int(c) for c in np.argwhere(view.image.array > 150).mean(axis=0).round()]
     low, high = session.annotation.pick_intensity_range(center)
@@ -216,7 +218,7 @@ def two_boxes(session: Session) -> np.ndarray:
     return mask
 
 
-def test_places_that_were_seen_are_remembered_through_other_cases(session: Session) -> None:
+def test_visited_regions_are_remembered_across_cases(session: Session) -> None:
     mask = two_boxes(session)
     predict(session, mask, [(2, 2, 2), (8, 8, 2), (15, 15, 5)])
     assert session.review.hotspot_progress() == (0, 3, 0)
@@ -231,7 +233,7 @@ def test_places_that_were_seen_are_remembered_through_other_cases(session: Sessi
     assert session.next_uncertain() == first  # all were seen
 
 
-def test_accepting_a_slice_or_a_component_leaves_the_rest(session: Session) -> None:
+def test_accepting_a_slice_or_component_keeps_the_rest(session: Session) -> None:
     mask = two_boxes(session)
     predict(session, mask, [])
     label = session.require_case().label
@@ -248,7 +250,7 @@ def test_accepting_a_slice_or_a_component_leaves_the_rest(session: Session) -> N
         session.accept_prediction(component=(99, 8, 8))
 
 
-def test_comparison_counts_only_what_is_annotated() -> None:
+def test_the_comparison_counts_only_annotated_voxels() -> None:
     label = np.full((4, 10, 10), 255, np.uint8)
     label[1] = 0
     label[1, 2:6, 2:6] = 1

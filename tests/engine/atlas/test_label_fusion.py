@@ -84,7 +84,7 @@ def one_by_one(
 
 
 @pytest.mark.parametrize(("count", "channels", "atlases"), [(1, 1, 1), (3, 1, 2), (2, 2, 1)])
-def test_fusion_is_what_its_definition_says(count: int, channels: int, atlases: int) -> None:
+def test_fusion_equals_its_definition(count: int, channels: int, atlases: int) -> None:
     image, images, labels = scans(count, channels=channels)
     found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=atlases)
     wanted = one_by_one(image, images, labels, 0.6, atlases)
@@ -92,7 +92,7 @@ def test_fusion_is_what_its_definition_says(count: int, channels: int, atlases: 
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiled_fusion_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
     image, images, labels = scans(2)
     whole = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 2, 5))
@@ -120,7 +120,7 @@ def test_a_shift_of_a_voxel_and_a_dissimilar_atlas_do_no_harm() -> None:
     assert (found[known] != truth[known]).sum() < 10
 
 
-def test_brightness_and_contrast_make_no_difference() -> None:
+def test_fusion_does_not_depend_on_brightness_and_contrast() -> None:
     image, images, labels = scans(3)
     plain = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     slope = np.linspace(0.0, 2.0, image.shape[2], dtype=np.float32)[:, None]
@@ -130,7 +130,7 @@ def test_brightness_and_contrast_make_no_difference() -> None:
     assert (plain == other).mean() > 0.9
 
 
-def test_nothing_is_fused_where_too_few_atlases_have_a_label() -> None:
+def test_too_few_labeled_atlases_give_no_result() -> None:
     image, images, labels = scans(3)
     nothing = [np.full_like(label, UNANNOTATED) for label in labels]
     assert (
@@ -201,7 +201,7 @@ def test_tiny_scans_are_fused(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(found, label)
 
 
-def test_only_the_part_around_the_labels_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_region_around_the_labels_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     image, images, labels = scans(2, (30, 31, 32))
     for label in labels:
         label[label == UNANNOTATED] = 0
@@ -233,7 +233,7 @@ class _Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("tile", [(32, 64, 64), (2, 3, 2)])
-def test_tensors_are_fused_as_arrays_and_no_tile_is_waited_for(
+def test_tensors_are_fused_like_arrays_without_synchronization(
     monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int, int]
 ) -> None:
     image, images, labels = scans(3)

@@ -80,7 +80,7 @@ def test_atlases_find_the_organ(pairs: list[RegistrationPair], tmp_path: Path) -
     assert (voted[known] != ORGAN[known]).sum() < 20
 
 
-def test_scans_without_agreement_are_left_out(
+def test_scans_without_agreement_are_excluded(
     pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
     for number, pair in enumerate(pairs):
@@ -135,7 +135,9 @@ def test_only_large_structures_are_propagated(tmp_path: Path) -> None:
     assert not can_propagate_labels([])
 
 
-def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path: Path) -> None:
+def test_sparse_slices_count_as_a_large_structure_and_a_small_patch_does_not(
+    tmp_path: Path,
+) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
     np.save(case.image, scan(ORGAN, 1))
     sparse = np.full_like(ORGAN, 255)
@@ -147,7 +149,7 @@ def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path
     assert can_propagate_labels([case])
 
 
-def test_a_single_atlas_needs_contrast_and_several_do_not(tmp_path: Path) -> None:
+def test_only_a_single_atlas_requires_contrast(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
     np.save(case.image, scan(ORGAN, 1, 0.0))
     np.save(case.label, ORGAN)
@@ -323,7 +325,7 @@ def test_a_run_resumes_identically_after_a_failed_fusion(
     assert len(calls) == (2 if full else 3)
 
 
-def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_regenerated(data: TrainingData, tmp_path: Path) -> None:
     folder = tmp_path / "registered"
     fill(data, folder)
     first = held(data)

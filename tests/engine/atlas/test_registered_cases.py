@@ -44,7 +44,7 @@ def dice(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
-def test_registration_finds_another_shape_and_place() -> None:
+def test_registration_recovers_shape_and_position() -> None:
     moving = organ((10, 14, 10), (5, 6, 5))
     fixed = torch.cat([organ((12, 12, 9), (6, 8, 4)), organ((8, 16, 11), (4, 8, 6))])
     found = register(moving.expand(2, -1, -1, -1, -1), fixed)
@@ -81,13 +81,13 @@ def test_pairs_do_not_depend_on_their_neighbors() -> None:
     assert torch.allclose(together[1:], alone, atol=1e-3)
 
 
-def test_no_displacement_keeps_every_voxel() -> None:
+def test_zero_displacement_keeps_every_voxel() -> None:
     volume = torch.rand(1, 1, *SHAPE)
     same = warp(volume, sampling_grid(torch.zeros(1, 8, 12, 8, 3), SHAPE))
     assert torch.allclose(same, volume, atol=1e-4)  # also at the border
 
 
-def test_a_flat_background_has_nothing_to_match() -> None:
+def test_a_constant_background_does_not_disturb_the_registration() -> None:
     """Where both scans are constant, rounding must not look like a match."""
     moving, fixed = organ((10, 14, 10), (5, 6, 5)), organ((12, 12, 9), (6, 8, 4))
     moving[moving < 0.8] = -1.0
@@ -96,7 +96,7 @@ def test_a_flat_background_has_nothing_to_match() -> None:
     assert dice(warped > 0.8, fixed > 0.8) > 0.85
 
 
-def test_the_registration_grid_has_the_proportions_of_the_scans() -> None:
+def test_the_registration_grid_has_the_aspect_ratio_of_the_scans() -> None:
     assert registration_shape([(44, 70, 90)]) == (16, 24, 32)
     assert registration_shape([(44, 90, 70)]) == (16, 32, 24)
     assert registration_shape([(3, 20, 20)]) == (8, 20, 20)  # never less than two displacements
@@ -147,7 +147,7 @@ def test_every_unlabeled_scan_is_registered_to_several_labeled_ones(
     assert plan_pairs(files[0], [], config, tmp_path) == []
 
 
-def test_warped_labels_fit_their_scans_and_stay_sparse(
+def test_warped_labels_match_their_scans_and_stay_sparse(
     files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
     pairs = plan_pairs(

@@ -128,7 +128,7 @@ def test_a_scan_is_not_an_atlas_of_itself(atlases: list[LabeledCase]) -> None:
     assert dice(other, label) < 1.0
 
 
-def test_all_groups_of_atlases_are_used(atlases: list[LabeledCase], tmp_path: Path) -> None:
+def test_atlases_of_all_groups_are_used(atlases: list[LabeledCase], tmp_path: Path) -> None:
     image, _ = organ((12, 14, 11), 9)
     wide = [make_atlas(tmp_path, "w", *organ((12, 13, 12), 31))]
     label = np.load(wide[0].label)
@@ -181,7 +181,7 @@ def test_a_run_stores_its_atlases(project: Project) -> None:
     assert load_atlases(project, run, without) == ()
 
 
-def test_a_scan_is_not_predicted_by_its_own_label(
+def test_the_label_of_a_scan_is_not_used_to_predict_it(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, model = trained(project, **{"atlas.weight": 0.3})

@@ -121,7 +121,7 @@ def test_a_read_only_project_gets_no_templates(project: Project) -> None:
     assert not list(run.state_folder.glob("templates-*"))
 
 
-def test_without_memory_for_fusion_networks_predict_alone(
+def test_without_memory_for_fusion_only_networks_predict(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = ready(project, trained(project))
@@ -136,7 +136,7 @@ def test_without_memory_for_fusion_networks_predict_alone(
     assert np.array_equal(found.uncertainty, alone.uncertainty)
 
 
-def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
+def test_without_memory_for_label_comparison_only_networks_predict(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -171,7 +171,7 @@ def test_without_unlabeled_scans_there_are_no_templates(project: Project) -> Non
     assert events == []
 
 
-def test_a_missing_scan_is_no_template(project: Project) -> None:
+def test_a_missing_scan_is_not_used_as_template(project: Project) -> None:
     run = trained(project)
     gone = ready(project, run)[0].atlases[1][0].id
     project.image_paths(gone)[0].unlink()
@@ -181,6 +181,6 @@ def test_a_missing_scan_is_no_template(project: Project) -> None:
     assert events == []
 
 
-def test_the_number_of_templates_has_bounds() -> None:
+def test_the_number_of_templates_is_limited() -> None:
     with pytest.raises(ConfigError, match="templates is 101"):
         make_config("dycon", **{"atlas.templates": 101})

@@ -92,7 +92,7 @@ def test_training_continues_while_a_checkpoint_is_written(
     assert slow.most == 1
 
 
-def test_what_cannot_be_written_is_a_warning_at_the_next_look(
+def test_failed_writes_give_a_warning_at_the_next_check(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Exception] = [ProjectError("The disk is full."), RuntimeError("the driver")]
@@ -111,7 +111,7 @@ def test_what_cannot_be_written_is_a_warning_at_the_next_look(
     writer.close()
 
 
-def test_closing_waits_for_what_is_being_written(
+def test_closing_waits_for_pending_writes(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(monkeypatch)
@@ -122,7 +122,7 @@ def test_closing_waits_for_what_is_being_written(
     assert load_file(tmp_path / "s" / "s.safetensors")
 
 
-def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
+def test_a_checkpoint_that_does_not_fit_into_memory_gives_a_warning(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

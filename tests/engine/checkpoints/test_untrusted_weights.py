@@ -119,7 +119,7 @@ def archive(path: Path, thing: object) -> None:
 @pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-def test_other_files_are_named_and_never_opened(
+def test_other_file_types_are_named_and_never_loaded(
     make: Callable[[Path, object], None], found: str, tmp_path: Path
 ) -> None:
     path, trace = tmp_path / "weights.safetensors", tmp_path / "trace"
@@ -134,14 +134,14 @@ def test_other_files_are_named_and_never_opened(
 
 
 @pytest.mark.parametrize("ending", [".pt", ".pth", ".pkl", ".ckpt", ".npz", ".joblib"])
-def test_files_of_pickles_are_refused_by_name(ending: str, weights: Path) -> None:
+def test_pickle_files_are_refused_and_named(ending: str, weights: Path) -> None:
     path = weights.rename(weights.with_suffix(ending))
     with pytest.raises(ConfigError, match="is or may hold a Python pickle, which can run programs"):
         load_model(path)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "weights.safetensors")
     with pytest.raises(ConfigError, match="is a pipe, not a file"):
         load_model(tmp_path / "weights.safetensors")
@@ -257,13 +257,13 @@ def test_misleading_headers_are_refused(
         (b'{"\xff": 1}', "its header is not valid JSON"),
     ],
 )
-def test_headers_that_no_writer_writes(text: bytes, found: str, tmp_path: Path) -> None:
+def test_malformed_headers_are_refused(text: bytes, found: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=found):
         load_model(put(tmp_path / "weights.safetensors", text, b""))
 
 
 @pytest.mark.parametrize("length", [2**63, 2**64 - 1, MAX_HEADER_BYTES + 1, 10_000])
-def test_lengths_of_headers_are_bounded(length: int, tmp_path: Path) -> None:
+def test_header_lengths_are_limited(length: int, tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(struct.pack("<Q", length) + b"{" * 900)
     with pytest.raises(ConfigError, match="one that is too long"):
@@ -271,7 +271,7 @@ def test_lengths_of_headers_are_bounded(length: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cut", [-1, 1])
-def test_files_that_end_too_early_or_late(cut: int, weights: Path) -> None:
+def test_truncated_and_oversized_files_are_refused(cut: int, weights: Path) -> None:
     data = weights.read_bytes()
     weights.write_bytes(data[:-1] if cut < 0 else data + b"x")
     with pytest.raises(ConfigError, match="file not fully covered"):
@@ -279,7 +279,7 @@ def test_files_that_end_too_early_or_late(cut: int, weights: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_numbers_that_are_not_finite_are_refused(value: float, weights: Path) -> None:
+def test_nonfinite_values_are_refused(value: float, weights: Path) -> None:
     header, body = parts(weights)
     put(weights, header, struct.pack("<f", value) + body[4:])
     with pytest.raises(ConfigError, match=r"not finite \(NaN or infinity\) in student\."):
@@ -290,7 +290,7 @@ def test_numbers_that_are_not_finite_are_refused(value: float, weights: Path) ->
         load_matching_weights(target, weights)
 
 
-def test_absurd_claims_take_no_memory(weights: Path) -> None:
+def test_implausible_sizes_allocate_no_memory(weights: Path) -> None:
     """In a process that may have 1 GB more than it has."""
     header, body = parts(weights)
     setting(header, filters=[1024] * 8, patch=[128] * 3)
@@ -320,7 +320,7 @@ def stepped(settings: TrainedModel) -> torch.optim.Optimizer:
     return optimizer
 
 
-def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
+def test_training_states_are_checked_like_weights(tmp_path: Path) -> None:
     path, made = tmp_path / "state.safetensors", model()
     optimizer = stepped(made)
     progress = TrainingProgress(step=3, elapsed_s=1.5, skipped_steps=0)
@@ -346,7 +346,7 @@ def test_states_are_checked_as_weights_are(tmp_path: Path) -> None:
         load_training_state(path, made, optimizer)
 
 
-def test_only_what_fits_is_taken_from_other_weights(weights: Path, tmp_path: Path) -> None:
+def test_only_matching_tensors_are_loaded_from_other_weights(weights: Path, tmp_path: Path) -> None:
     assert load_matching_weights(model(), weights) == 1.0
     other = model(**{"network.norm": "batch"})
     assert 0 < load_matching_weights(other, weights) < 1.0

@@ -98,7 +98,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_rotation_and_scaling_are_those_of_monai() -> None:
+def test_rotation_and_scaling_agree_with_monai() -> None:
     image, label = volume(0, channels=2)
     chosen = drawn(6)
     images, labels = sample_patches(
@@ -118,7 +118,7 @@ def test_rotation_and_scaling_are_those_of_monai() -> None:
         assert (labels[number] != plain(wanted)[0]).float().mean() < 1e-3
 
 
-def test_nothing_moves_without_rotation_and_scaling() -> None:
+def test_voxels_stay_in_place_without_rotation_and_scaling() -> None:
     image, label = volume(0)
     images, labels = sample_patches(
         image[None], label[None], build_affine_matrices([Augmentation()]), PATCH
@@ -131,7 +131,7 @@ def test_nothing_moves_without_rotation_and_scaling() -> None:
     assert torch.equal(labels[0], label[inside].long())
 
 
-def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
+def test_mirroring_exchanges_left_and_right() -> None:
     image, label = volume(0)
     (chosen,) = drawn(1)
     both = build_affine_matrices([replace(chosen, flip_left_right=m) for m in (False, True)])
@@ -143,7 +143,7 @@ def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
     assert torch.equal(labels[0].flip(-1), labels[1])
 
 
-def test_labels_stay_on_what_they_label() -> None:
+def test_labels_move_with_the_image() -> None:
     """Each voxel holds its own coordinate, once as an intensity and once as a label."""
     chosen = drawn(8, **{"augmentation.flip_left_right": True})
     for axis in range(3):
@@ -158,14 +158,14 @@ def test_labels_stay_on_what_they_label() -> None:
 
 
 @pytest.mark.parametrize("sigma", [(0.3, 0.6, 1.0), (1.0, 0.37, 0.3)])
-def test_blur_is_that_of_monai(sigma: tuple[float, float, float]) -> None:
+def test_blur_agrees_with_monai(sigma: tuple[float, float, float]) -> None:
     image, _ = volume(2, channels=2)
     wanted = plain(GaussianSmooth(sigma)(image))
     assert torch.allclose(filter_axes(image, sigma, None), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("zoom", [0.6, 0.77, 0.95, 1.0])
-def test_low_resolution_is_that_of_monai(zoom: float) -> None:
+def test_low_resolution_agrees_with_monai(zoom: float) -> None:
     image, _ = volume(2, channels=2)
     transform = RandSimulateLowResolution(prob=1.0)
     transform.randomize()
@@ -178,7 +178,7 @@ def test_low_resolution_is_that_of_monai(zoom: float) -> None:
 
 
 @pytest.mark.parametrize("gamma", [0.7, 1.0, 1.5])
-def test_contrast_is_that_of_monai(gamma: float) -> None:
+def test_contrast_agrees_with_monai(gamma: float) -> None:
     image, _ = volume(3, channels=2)
     wanted = plain(AdjustContrast(gamma, retain_stats=True)(image))
     assert torch.allclose(adjust_contrast(image, gamma), wanted, atol=1e-4)
@@ -186,7 +186,7 @@ def test_contrast_is_that_of_monai(gamma: float) -> None:
     assert torch.allclose(adjust_contrast(flat, gamma), flat)
 
 
-def test_noise_and_brightness_do_what_was_drawn() -> None:
+def test_noise_and_brightness_follow_the_sampled_parameters() -> None:
     image, _ = volume(4)
     chosen = Augmentation(noise_std=0.1), Augmentation(brightness=-0.2), Augmentation()
     images, none = augment_patches(image.expand(3, *image.shape), None, chosen, PATCH, generator())
@@ -197,7 +197,7 @@ def test_noise_and_brightness_do_what_was_drawn() -> None:
     assert torch.allclose(images[1], 0.8 * images[2], atol=1e-6)
 
 
-def test_what_is_drawn_has_monais_ranges_and_probabilities() -> None:
+def test_sampled_parameters_have_the_ranges_and_probabilities_of_monai() -> None:
     count = 4000
     found = drawn(count, **{"augmentation.flip_left_right": True})
     steps = reference(CONFIG, PATCH, ("image",)).set_random_state(seed=0).transforms
@@ -275,7 +275,7 @@ def test_whole_patches_are_distributed_like_monais() -> None:
         assert np.mean(one) == pytest.approx(np.mean(two), abs=4 * np.std(two) / np.sqrt(count))
 
 
-def test_crops_in_half_precision_become_the_same_patches() -> None:
+def test_half_precision_crops_give_the_same_patches() -> None:
     image, label = volume(6)
     chosen = drawn(1)
     one, _ = augment_patches(image[None], label[None], chosen, PATCH, generator())
@@ -284,7 +284,7 @@ def test_crops_in_half_precision_become_the_same_patches() -> None:
     assert torch.allclose(one, two, atol=1e-2)
 
 
-def test_the_device_is_never_waited_for() -> None:
+def test_augmentation_never_synchronizes_with_the_device() -> None:
     """A device without values cannot be asked for any, and takes no tensor of the host."""
     everything = Augmentation(
         (0.1, 0.2, 0.1), (0.9, 1.1, 1.0), True, (0.5, 0.6, 0.7), 0.7, 0.1, 0.1, 1.2
@@ -297,7 +297,7 @@ def test_the_device_is_never_waited_for() -> None:
     assert images.shape == (2, 1, *PATCH)
 
 
-def test_thin_patches_hardly_tilt() -> None:
+def test_thin_patches_are_hardly_tilted() -> None:
     assert compute_rotation_limits((48, 32, 64)) == (1.0, 1.0, 1.0)
     assert compute_rotation_limits((16, 16, 16)) == (1.0, 1.0, 1.0)
     assert compute_rotation_limits((8, 128, 64)) == (1.0, 0.25, 0.125)

@@ -58,7 +58,7 @@ def ahead(tmp_path: Path) -> Iterator[BatchLoader]:
     found.close()
 
 
-def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
+def test_prefetched_batches_are_the_same(tmp_path: Path) -> None:
     data = data_in(tmp_path, 3)
     here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in (0, 1, 2, 3, 7, 8, 2):
@@ -71,7 +71,7 @@ def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
     there.close()
 
 
-def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
+def test_methods_receive_float_images_and_integer_labels(tmp_path: Path) -> None:
     data = data_in(tmp_path, 2, **{"batch.labeled_size": 3, "batch.unlabeled_size": 2})
     for augment in (True, False):
         data.config = data.config.with_changes({"augmentation.enabled": augment})
@@ -87,7 +87,7 @@ def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
             assert part.patch_size[0].tolist() == pytest.approx([16 / 20, 16 / 18, 16 / 22])
 
 
-def test_crops_of_half_precision_stay_so(tmp_path: Path) -> None:
+def test_half_precision_crops_keep_their_type(tmp_path: Path) -> None:
     data = data_in(tmp_path, 2)
     for case, dtype in zip(data.labeled, (torch.float32, torch.float16), strict=True):
         made = PatchBatchDataset([case], [], data.config)[0]
@@ -137,7 +137,7 @@ def test_a_run_switches_to_volumes_on_the_device(
     there.close()
 
 
-def test_volumes_that_cannot_be_moved_stay_where_they_are(
+def test_volumes_that_cannot_be_moved_stay_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: ResidentVolumes) -> None:
@@ -184,7 +184,7 @@ def test_volumes_are_kept_on_a_device_with_memory_to_spare(
     assert reserve_on_device(paths, [], device) is None
 
 
-def test_crops_repeat_the_border_and_leave_labels_open_outside() -> None:
+def test_crops_repeat_the_image_border_and_are_unannotated_outside() -> None:
     image = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     for center in ((1, 2, 2), (0, 0, 0), (2, 3, 4), (1, 0, 4)):
         out = np.zeros((2, 6, 4, 7), np.float32)
@@ -222,7 +222,7 @@ def test_voxels_of_each_class_are_found() -> None:
     assert dict(voxels_by_class(label))[-1].tolist() == [[0, 0, 5], [0, 0, 6]]
 
 
-def test_what_goes_wrong_ahead_keeps_its_reason(ahead: BatchLoader, tmp_path: Path) -> None:
+def test_errors_while_prefetching_keep_their_cause(ahead: BatchLoader, tmp_path: Path) -> None:
     (tmp_path / "i0.npy").unlink()
     with pytest.raises(FileNotFoundError) as reported:
         ahead.get(0, [])
@@ -230,7 +230,7 @@ def test_what_goes_wrong_ahead_keeps_its_reason(ahead: BatchLoader, tmp_path: Pa
     assert "patches.py:" in crash_report.format_report(reported.value)
 
 
-def test_lack_of_memory_ahead_is_known_as_such(
+def test_lack_of_memory_while_prefetching_is_recognized(
     ahead: BatchLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -244,7 +244,7 @@ def test_lack_of_memory_ahead_is_known_as_such(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")
-def test_ctrl_c_reaches_the_run_alone(ahead: BatchLoader) -> None:
+def test_ctrl_c_reaches_only_the_main_process(ahead: BatchLoader) -> None:
     ahead.get(0, [])
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come a moment later
         os.kill(os.getpid(), signal.SIGINT)

@@ -134,7 +134,7 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
     assert plans[0][2] == "zscore"  # most scans are no CT
 
 
-def test_a_scan_that_a_baseline_does_not_need_may_be_unreadable(project: Project) -> None:
+def test_a_scan_that_is_not_needed_may_be_unreadable(project: Project) -> None:
     for path in project.image_paths("scan-4"):
         path.write_bytes(b"gone")
     assert list(train(project, tiny("supervised", steps=1)))[-1].event == "finished"
@@ -142,7 +142,9 @@ def test_a_scan_that_a_baseline_does_not_need_may_be_unreadable(project: Project
         list(train(project, tiny("dycon", steps=1)))
 
 
-def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scan_descriptions_are_computed_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
     usual = Project.read_image
     monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
@@ -183,7 +185,7 @@ def test_preparation_emits_events_during_a_slow_scan(
     assert {e.total for e in events if e.event == "preparing"} == {3}
 
 
-def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
+def test_labeling_another_case_does_not_change_the_scans_used_for_planning(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_dycon.engine.data.preparation.MAX_FINGERPRINTS", 2)

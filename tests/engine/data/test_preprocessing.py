@@ -35,7 +35,7 @@ def test_a_single_annotated_slice_survives_a_coarser_grid(number: int) -> None:
     assert (rest == 255).all()
 
 
-def test_a_coarser_voxel_has_the_value_of_most_of_its_annotated_ones() -> None:
+def test_a_coarser_voxel_has_the_majority_value_of_its_annotated_voxels() -> None:
     label = np.zeros((2, 2, 2), np.uint8)
     label[0] = 2
     label[1, 0, 0] = 2
@@ -52,7 +52,7 @@ def test_a_finer_grid_repeats_voxels() -> None:
     assert np.array_equal(moved, label.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
-def test_intensities_of_ct_and_of_ct_beside_others() -> None:
+def test_intensities_of_ct_channels_are_normalized_in_hounsfield_units() -> None:
     rng = np.random.default_rng(0)
     ct = rng.uniform(-1000, 400, (20, 20, 20)).astype(np.float32)
     pet = rng.gamma(1.0, 3.0, (20, 20, 20)).astype(np.float32)

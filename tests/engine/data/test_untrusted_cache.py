@@ -31,7 +31,7 @@ from napari_dycon.errors import ProjectError
         lambda p, t: p.mkdir(),
     ],
 )  # fmt: skip
-def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
+def test_an_external_cache_must_contain_numbers(
     make: Callable[[Path, object], None], tmp_path: Path
 ) -> None:
     path, trace = tmp_path / "case-0123.npy", tmp_path / "trace"
@@ -41,6 +41,6 @@ def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
     assert not trace.exists()
 
 
-def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
+def test_a_missing_cache_raises_a_system_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone"):
         preprocessing.read_image_array(tmp_path / "case-0123.npy")

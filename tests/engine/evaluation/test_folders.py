@@ -55,7 +55,7 @@ def test_pairs_are_scored_in_order_with_progress(folders):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_all_cases_share_the_classes_found_anywhere(folders):
+def test_all_cases_are_scored_for_the_union_of_classes(folders):
     predictions, references = folders
     save(predictions / "a.nii.gz", cube(0, value=3))
     result = evaluate_folders(predictions, references)
@@ -65,7 +65,7 @@ def test_all_cases_share_the_classes_found_anywhere(folders):
     assert result["cases"]["c"]["classes"]["3"]["dice"] == 1
 
 
-def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folders):
+def test_uncertainty_maps_are_evaluated_and_not_taken_for_predictions(folders):
     predictions, references = folders
     for number, name in enumerate(("a", "b.1", "c")):
         uncertainty = (cube(number) != cube()).astype(np.float32) * 0.8 + 0.1 * number
@@ -78,7 +78,7 @@ def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folder
     assert result["summary"]["uncertainty"]["rank_correlation"] == pytest.approx(1)
 
 
-def test_calibration_knows_of_structures_that_occur_in_no_file(folders):
+def test_calibration_includes_structures_that_occur_in_no_file(folders):
     predictions, references = folders
     # A network of two structures, sure to 0.7 of one of them: entropy over log 3, right in 70 %.
     entropy = -(0.7 * np.log(0.7) + 0.3 * np.log(0.3))
@@ -129,7 +129,7 @@ def test_an_unannotated_reference_is_skipped_and_reported(folders):
         evaluate_folders(predictions, references)
 
 
-def test_empty_and_missing_folders(tmp_path: Path, folders):
+def test_empty_and_missing_folders_are_refused(tmp_path: Path, folders):
     predictions, references = folders
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -142,7 +142,7 @@ def test_empty_and_missing_folders(tmp_path: Path, folders):
         evaluate_folders(tmp_path / "nowhere", references)
 
 
-def test_another_grid_is_refused_before_anything_is_scored(folders):
+def test_mismatched_grids_are_refused_before_scoring(folders):
     predictions, references = folders
     save(predictions / "c.nii.gz", cube(), np.diag([1.0, 2.0, 4.0, 1.0]))
     seen = []
@@ -175,14 +175,14 @@ def test_a_mask_written_as_255_is_refused(folders):
         evaluate_folders(predictions, references)
 
 
-def test_nothing_but_background_is_refused(tmp_path: Path):
+def test_masks_with_only_background_are_refused(tmp_path: Path):
     save(tmp_path / "p" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
     save(tmp_path / "r" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
     with pytest.raises(LabelError, match="all 0"):
         evaluate_folders(tmp_path / "p", tmp_path / "r")
 
 
-def test_two_files_of_one_name_are_refused(folders):
+def test_files_with_the_same_name_are_refused(folders):
     predictions, references = folders
     save(predictions / "a.nii", cube())
     with pytest.raises(UserError, match=r"both a\.nii and a\.nii\.gz"):

@@ -53,7 +53,7 @@ def brute_distances(a: np.ndarray, b: np.ndarray, spacing) -> tuple[np.ndarray, 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_agree_with_counting_and_measuring_by_hand(seed):
+def test_scores_agree_with_a_brute_force_reference(seed):
     prediction, reference = blobs(seed)
     result = evaluate_case(prediction, reference, SPACING, [1, 2])
     dices = []
@@ -76,7 +76,7 @@ def test_scores_agree_with_counting_and_measuring_by_hand(seed):
     assert "uncertainty" not in result
 
 
-def test_spacing_goes_with_its_own_axis():
+def test_spacing_applies_to_its_own_axis():
     reference = np.zeros((8, 8, 8), np.uint8)
     reference[2, 3, 4] = 1
     for axis, step in enumerate(SPACING):
@@ -86,14 +86,14 @@ def test_spacing_goes_with_its_own_axis():
         assert scores["asd_mm"] == pytest.approx(2 * step)
 
 
-def test_a_perfect_prediction():
+def test_a_perfect_prediction_has_perfect_scores():
     _, reference = blobs(0)
     scores = evaluate_case(reference, reference, SPACING, [1])["classes"]["1"]
     assert (scores["dice"], scores["jaccard"], scores["hd95_mm"], scores["asd_mm"]) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize("missing", ["prediction", "reference"])
-def test_a_missed_structure_and_a_false_alarm_cost_the_diagonal(missing):
+def test_missed_and_spurious_structures_cost_the_image_diagonal(missing):
     full, empty = np.zeros((3, 4, 12), np.uint8), np.zeros((3, 4, 12), np.uint8)
     full[1, 1, 1] = 1
     pair = (empty, full) if missing == "prediction" else (full, empty)
@@ -104,7 +104,7 @@ def test_a_missed_structure_and_a_false_alarm_cost_the_diagonal(missing):
     assert scores["hd95_mm"] == scores["asd_mm"] == pytest.approx(diagonal)
 
 
-def test_a_structure_that_is_in_neither_is_right():
+def test_a_structure_absent_from_both_scores_as_correct():
     empty = np.zeros((3, 4, 5), np.uint8)
     scores = evaluate_case(empty, empty, SPACING, [7])["classes"]["7"]
     assert scores["missed"] is False
@@ -125,7 +125,7 @@ def test_voxels_without_annotation_do_not_count():
     assert dice_per_class(noisy, sparse, [1, 2]) == pytest.approx(dice)
 
 
-def test_nothing_annotated_is_refused_or_skipped_and_never_perfect():
+def test_unannotated_references_are_refused_or_skipped_and_never_perfect():
     blank = np.full((3, 4, 5), 255, np.uint8)
     with pytest.raises(LabelError, match="no annotated voxel"):
         evaluate_case(np.zeros_like(blank), blank, SPACING, [1])
@@ -185,5 +185,5 @@ def test_the_summary_ranks_cases_by_their_uncertainty():
     assert alone["sd_dice"] == 0
 
 
-def test_an_empty_summary():
+def test_a_summary_of_no_cases_is_empty():
     assert summarize({})["cases"] == 0

@@ -72,7 +72,7 @@ def test_each_scan_is_read_once(
     assert seen == ["scan-4.nii.gz"]  # labeled ones are looked at as they were prepared
 
 
-def test_nothing_is_written_when_nothing_can_be_predicted(
+def test_no_file_is_written_if_no_scan_can_be_predicted(
     model: TrainedModel, tmp_path: Path
 ) -> None:
     scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
@@ -90,7 +90,7 @@ def test_nothing_is_written_when_nothing_can_be_predicted(
         list(predict_files(scans, out, model, CPU, torch.float32))
 
 
-def test_a_full_disk_ends_the_work(
+def test_a_full_disk_ends_the_prediction(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -126,9 +126,7 @@ def test_progress_is_reported_before_each_scan(model: TrainedModel, tmp_path: Pa
     assert done == [("s0", 1, 3), ("s2", 3, 3)]
 
 
-def test_features_of_a_prediction_are_those_of_the_scan(
-    project: Project, model: TrainedModel
-) -> None:
+def test_stored_features_equal_those_of_the_scan(project: Project, model: TrainedModel) -> None:
     volume = project.read_image("scan-4")
     found = predict_volume(model, volume, CPU)
     alone = extract_features(model, prepare_image(volume, model.config), CPU, torch.float32)
@@ -170,7 +168,7 @@ def test_slabs_fit_into_memory_and_cover_the_scan() -> None:
         plan_slabs(shape, prepared, n_classes=3, margin=32, free_bytes=4 * 10**7)
 
 
-def test_rows_of_a_slab_are_those_of_the_whole_scan_resized() -> None:
+def test_rows_of_a_slab_equal_those_of_the_resized_scan() -> None:
     outputs = torch.rand(2, 30, 7, 8)
     for shape in ((41, 9, 5), (30, 7, 8), (20, 7, 8)):
         wanted = torch.nn.functional.interpolate(

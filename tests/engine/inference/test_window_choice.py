@@ -48,7 +48,7 @@ def block(shape: tuple[int, int, int] = (40, 40, 40)) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize(("worst", "side"), [(1.0, LARGER_SIDE), (1.25, 1.0)])
-def test_larger_windows_are_taken_unless_they_lose(
+def test_larger_windows_are_chosen_unless_they_score_worse(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worst: float, side: float
 ) -> None:
     """A network that sees nothing in windows of one of the sizes."""
@@ -61,7 +61,7 @@ def test_larger_windows_are_taken_unless_they_lose(
     assert choose_window_side(model, [case_in(tmp_path, block())], CPU, torch.float32) == side
 
 
-def test_what_is_looked_at_holds_a_structure_and_is_no_larger_than_it_has_to_be(
+def test_the_evaluated_region_contains_a_structure_and_is_minimal(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -80,7 +80,7 @@ def test_what_is_looked_at_holds_a_structure_and_is_no_larger_than_it_has_to_be(
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
-def test_without_labels_files_or_memory_windows_are_as_patches(
+def test_without_labels_files_or_memory_windows_have_the_patch_size(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: Any) -> None:
@@ -95,7 +95,7 @@ def test_without_labels_files_or_memory_windows_are_as_patches(
 
 
 @pytest.mark.parametrize("reason", ["too small", "hardly learned", "no time"])
-def test_without_evidence_windows_are_as_patches(
+def test_without_evidence_windows_have_the_patch_size(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     def predict(_: Any, __: TrainedModel, image: torch.Tensor, *___: Any) -> torch.Tensor:
@@ -121,7 +121,7 @@ def test_weights_store_their_window_size(model: TrainedModel, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("tolerated", "side"), [(2.0, LARGER_SIDE), (-2.0, 1.0)])
-def test_a_run_decides_when_it_ends(
+def test_a_run_chooses_its_window_size_at_the_end(
     project: Project, monkeypatch: pytest.MonkeyPatch, tolerated: float, side: float
 ) -> None:
     monkeypatch.setattr(window_choice, "MAX_DICE_LOSS", tolerated)

@@ -64,7 +64,7 @@ def cells_for(seed: int, n: int = 12, classes: int = 3) -> tuple[torch.Tensor, .
 @pytest.mark.parametrize("negative_gamma", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("teacher_weight", [None, 0.0, 1.0, 0.4])
 @pytest.mark.parametrize("budget", [2**24, 2 * 12 * 5, 1])
-def test_fecl_is_its_formula(
+def test_fecl_equals_its_formula(
     negative_gamma: float, teacher_weight: float | None, budget: int
 ) -> None:
     z, z_t, labels, h = cells_for(3)
@@ -83,7 +83,7 @@ def test_fecl_is_its_formula(
 
 
 @pytest.mark.parametrize(("tau", "gamma"), [(0.6, 0.0), (0.6, 0.5), (0.2, 1.0), (0.05, 3.0)])
-def test_fecl_is_its_formula_with_other_constants(tau: float, gamma: float) -> None:
+def test_fecl_equals_its_formula_with_other_constants(tau: float, gamma: float) -> None:
     z, z_t, labels, h = cells_for(8)
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = fecl(mine, labels, h, z_t, temperature=tau, gamma=gamma, negative_gamma=1.0)
@@ -94,7 +94,7 @@ def test_fecl_is_its_formula_with_other_constants(tau: float, gamma: float) -> N
     torch.testing.assert_close(mine.grad, slow.grad, rtol=1e-6, atol=1e-9)
 
 
-def test_a_pair_of_fecl_by_hand() -> None:
+def test_fecl_of_one_pair_equals_a_manual_calculation() -> None:
     """Three cells in a plane: a pair at a right angle, and a negative opposite to the first."""
     z = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]], dtype=torch.float64)
     labels = torch.tensor([[1, 1, 0]])
@@ -120,7 +120,7 @@ def test_negatives_of_the_teacher_below_the_threshold_add_nothing() -> None:
     assert fecl(z, labels, h, z_t, teacher_weight=1.0, threshold=0.1) > without
 
 
-def test_fecl_gives_the_teacher_no_gradient() -> None:
+def test_fecl_does_not_propagate_gradients_to_the_teacher() -> None:
     z, z_t, labels, h = cells_for(3)
     z.requires_grad_()
     z_t.requires_grad_()
@@ -131,7 +131,7 @@ def test_fecl_gives_the_teacher_no_gradient() -> None:
     assert torch.count_nonzero(z.grad) > 0
 
 
-def test_the_gradient_of_fecl_is_right() -> None:
+def test_the_gradient_of_fecl_is_correct() -> None:
     """All its gradient flows through S and X, so that finite differences know it."""
     z, z_t, labels, h = cells_for(6, n=5)
     for gamma in (0.0, 2.0):
@@ -167,7 +167,7 @@ def test_fecl_of_nothing_is_an_exact_zero(batch: int, cells: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fecl_in_row_blocks_is_the_same(dtype: torch.dtype) -> None:
+def test_fecl_is_the_same_in_row_blocks(dtype: torch.dtype) -> None:
     z, z_t, labels, h = cells_for(5, n=33)
     z, z_t, h = z.to(dtype), z_t.to(dtype), h.to(dtype)
     whole, blocks = z.clone().requires_grad_(), z.clone().requires_grad_()
@@ -181,7 +181,7 @@ def test_fecl_in_row_blocks_is_the_same(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("loss", ["fecl", "secl"])
-def test_blocks_bound_the_memory_of_pairs(loss: str) -> None:
+def test_blocks_limit_the_memory_of_pairs(loss: str) -> None:
     """What autograd keeps of a step is far less than one matrix of all pairs."""
     z, z_t, labels, h = cells_for(5, n=200)
     kept: list[int] = []
@@ -207,7 +207,7 @@ def test_fecl_without_a_valid_anchor_is_zero_with_a_gradient_path() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.6, 0.01])
-def test_fecl_is_finite_at_the_edges(temperature: float) -> None:
+def test_fecl_is_finite_for_extreme_inputs(temperature: float) -> None:
     z = torch.ones(1, 6, 1) * (1 + 5e-7)  # s slightly above 1
     z = torch.cat([z, -z], dim=1).requires_grad_()
     labels = torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]])
@@ -230,7 +230,7 @@ def test_ignored_locations_change_nothing() -> None:
     assert torch.equal(fecl(z, labels, h, z_t, **settings), fecl(z, labels, h, other, **settings))
 
 
-def test_one_patch_of_one_class_spoils_no_gradient() -> None:
+def test_a_patch_with_one_class_does_not_spoil_other_gradients() -> None:
     """Anchors without negatives stand beside others: their zeros must not become NaN."""
     z, z_t, labels, h = cells_for(9)
     z = z.float().requires_grad_()
@@ -243,7 +243,7 @@ def test_one_patch_of_one_class_spoils_no_gradient() -> None:
         assert torch.count_nonzero(gradient[1]) > 0
 
 
-def test_fecl_refuses_other_shapes() -> None:
+def test_fecl_refuses_mismatched_shapes() -> None:
     z, z_t, labels, h = cells_for(3)
     with pytest.raises(
         ValueError, match=r"labels \(2, 5\) and entropy \(2, 12\) must be \(2, 12\)"

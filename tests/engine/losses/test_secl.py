@@ -36,7 +36,7 @@ def cells_for(seed: int, n: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 @pytest.mark.parametrize("tau", [0.1, 0.6])
 @pytest.mark.parametrize("budget", [2**24, 40])
-def test_secl_equals_its_formula_at_once_and_in_chunks(tau: float, budget: int) -> None:
+def test_secl_equals_its_formula_with_and_without_chunks(tau: float, budget: int) -> None:
     z, z_t, groups = cells_for(2)
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = secl(mine, z_t, groups, temperature=tau, pair_budget=budget)
@@ -47,12 +47,12 @@ def test_secl_equals_its_formula_at_once_and_in_chunks(tau: float, budget: int) 
     torch.testing.assert_close(mine.grad, slow.grad)
 
 
-def test_the_gradient_of_secl_is_right() -> None:
+def test_the_gradient_of_secl_is_correct() -> None:
     z, z_t, groups = cells_for(3, n=4)
     assert torch.autograd.gradcheck(lambda x: secl(x, z_t, groups), z.requires_grad_())
 
 
-def test_secl_edges() -> None:
+def test_secl_is_zero_or_finite_in_edge_cases() -> None:
     z, z_t, groups = cells_for(4)
     z = z.float().requires_grad_()
     teacher = z_t.float().requires_grad_()

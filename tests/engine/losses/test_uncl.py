@@ -29,7 +29,7 @@ def uncl_reference(
 
 
 @pytest.mark.parametrize("beta", [0.5, 2.0, 5.0])
-def test_uncl_is_its_formula(beta: float) -> None:
+def test_uncl_equals_its_formula(beta: float) -> None:
     g = torch.Generator().manual_seed(1)
     student, teacher = torch.randn(2, 2, 3, 2, 3, 2, generator=g, dtype=torch.float64) * 2
     for weight in (1.0, 0.3, 0.0):
@@ -48,6 +48,6 @@ def test_uncl_gives_the_teacher_no_gradient_and_stays_finite() -> None:
     assert torch.isfinite(student.grad).all()
 
 
-def test_uncl_refuses_other_shapes() -> None:
+def test_uncl_refuses_mismatched_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 3, 3, 3\) and teacher logits \(1, 3"):
         uncl(torch.zeros(1, 2, 3, 3, 3), torch.zeros(1, 3, 3, 3, 3), 1.0)

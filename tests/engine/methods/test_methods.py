@@ -89,7 +89,7 @@ def seen(step: StepInputs, image: Tensor) -> Tensor:
     return add_input_noise(image, torch.Generator().manual_seed(7), 0.1)
 
 
-def test_a_step_of_dycon_is_its_formula() -> None:
+def test_a_step_of_dycon_equals_its_formula() -> None:
     step, progress = step_for(), 0.3
     labeled, unlabeled = step.batch.labeled, step.unlabeled
     image = torch.cat([labeled.image, unlabeled.image])
@@ -118,13 +118,13 @@ def test_a_step_of_dycon_is_its_formula() -> None:
 
 
 @pytest.mark.parametrize("name", ["fecl.negative_gamma", "fecl.teacher_weight", "fecl.focal_gamma"])
-def test_weights_of_fecl_are_not_negative(name: str) -> None:
+def test_fecl_weights_are_not_negative(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
         config_for("dycon", **{name: -1.0})
 
 
 @pytest.mark.parametrize("preset", [name for name in list_presets() if name != "default"])
-def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
+def test_published_settings_give_the_published_fecl_weights(preset: str) -> None:
     config = make_config("dycon", preset)
     assert (config.fecl.weight, config.fecl.teacher_weight) == (1.0, 1.0)
     assert (config.fecl.negative_gamma, config.fecl.focal_gamma, config.fecl.temperature) == (
@@ -175,7 +175,9 @@ def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
         ("semi_supervised.consistency_rampup", 1.0, "consistency"),
     ],
 )
-def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, part: str) -> None:
+def test_each_option_of_dycon_changes_only_its_own_term(
+    setting: str, value: Any, part: str
+) -> None:
     usual, switched = (
         parts_of(config_for("dycon")),
         parts_of(config_for("dycon", **{setting: value})),
@@ -185,7 +187,7 @@ def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, p
         assert switched[part] == 0.0
 
 
-def test_the_weight_of_the_unlabeled_part_scales_both_losses() -> None:
+def test_the_unlabeled_weight_scales_both_losses() -> None:
     usual, half = (
         parts_of(config_for("dycon")),
         parts_of(config_for("dycon", **{"semi_supervised.weight": 0.25})),
@@ -266,7 +268,7 @@ def test_the_teacher_is_an_average_and_buffers_are_copied() -> None:
     assert student.weight.tolist() == [3.0, 3.0]
 
 
-def test_a_half_that_is_empty_costs_nothing() -> None:
+def test_an_empty_half_of_a_batch_adds_no_loss() -> None:
     step = step_for()
     none = UnlabeledBatch(torch.zeros(0, 1, 8, 8, 8), torch.zeros(0, 3), torch.zeros(0, 3))
     step = replace(step, batch=Batch(step.batch.labeled, none))

@@ -29,7 +29,7 @@ def test_elapsed_time_continues_after_a_resume(now: FakeTime) -> None:
     assert clock.elapsed() == 35.0
 
 
-def test_pauses_do_not_count_also_nested(now: FakeTime) -> None:
+def test_pauses_and_nested_pauses_do_not_count(now: FakeTime) -> None:
     clock = TrainingClock(100, None, now=now)
     now.seconds += 2.0
     with clock.paused():

@@ -53,7 +53,7 @@ def test_stop_keeps_the_weights(project: Project) -> None:
     assert run.has_weights
 
 
-def test_training_learns_and_starts_again_from_its_weights(project: Project) -> None:
+def test_training_learns_and_can_start_from_its_weights(project: Project) -> None:
     for case in ("scan-2",):
         project.set_split(case, "validation")
     config = tiny(
@@ -115,7 +115,7 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     assert before == {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
 
 
-def test_initial_weights_that_match_in_part_give_a_warning(project: Project) -> None:
+def test_partially_matching_initial_weights_give_a_warning(project: Project) -> None:
     list(train(project, tiny("supervised", steps=1)))
     first = project.runs.get().id
     deeper = tiny("supervised", steps=1, **{"network.filters": [4, 8, 8, 8]}, init_from=first)

@@ -53,7 +53,7 @@ def test_every_method_trains_and_emits_events(project: Project, method: str) -> 
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
+def test_predictions_are_on_the_grid_of_the_scan(project: Project) -> None:
     list(train(project, tiny()))
     run = project.runs.get()
     device = choose_device("cpu").device
@@ -68,7 +68,7 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
         assert np.asarray(found.dataobj).max() <= 1
 
 
-def test_a_mirrored_view_is_turned_back(project: Project) -> None:
+def test_the_prediction_of_a_mirrored_input_is_mirrored_back(project: Project) -> None:
     list(
         train(
             project,
@@ -100,7 +100,7 @@ def test_missing_labels_are_reported_before_a_run_is_created(scans: Path, tmp_pa
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_patches_of_any_size_train(project: Project, method: str) -> None:
+def test_patches_of_any_size_can_be_trained_on(project: Project, method: str) -> None:
     events = list(train(project, tiny(method, **{"batch.patch_size": [3, 17, 12]}, steps=2)))
     assert events[-1].event == "finished"
     assert all(np.isfinite(e.loss) for e in events if e.event == "step")
@@ -122,7 +122,7 @@ def test_missing_unlabeled_cases_are_reported(scans: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("value", "what"), [(1, "only a structure"), (0, "only background")])
-def test_a_label_of_one_value_is_left_out_with_a_reason(
+def test_a_label_with_a_single_value_is_excluded_with_a_reason(
     project: Project, value: int, what: str
 ) -> None:
     only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
@@ -139,7 +139,7 @@ def test_a_label_of_one_value_is_left_out_with_a_reason(
     assert not [e.message for e in events if e.event == "warning"]
 
 
-def test_two_structures_without_background_are_learned_from(project: Project) -> None:
+def test_labels_of_two_structures_without_background_are_used(project: Project) -> None:
     project.add_class("two")
     two = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     two[5:8, 5:8, 5:8], two[5:8, 5:8, 8:11] = 1, 2
@@ -163,7 +163,7 @@ def test_scans_without_a_structure_are_used_for_training(project: Project) -> No
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_lack_of_memory_advises_what_can_be_done(
+def test_lack_of_memory_gives_advice(
     project: Project, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     real, calls = Supervised.compute_loss_terms, []
@@ -214,7 +214,7 @@ def test_invalid_settings_are_refused() -> None:
     assert parse_overrides(["a=1", "b=[1,2]", "c=x"]) == {"a": 1, "b": [1, 2], "c": "x"}
 
 
-def test_the_preset_of_the_paper_trains(project: Project) -> None:
+def test_the_preset_of_the_paper_can_be_trained(project: Project) -> None:
     config = make_config("dycon", "paper", **(TINY | {"steps": 1, "network.filters": [4, 8, 8]}))
     assert config.network.aspp
     assert list(train(project, config))[-1].event == "finished"

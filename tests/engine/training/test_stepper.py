@@ -81,9 +81,7 @@ def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
 @pytest.mark.parametrize("norm", ["group", "batch"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("deferred", [False, True])
-def test_a_step_that_is_not_finite_changes_nothing(
-    deferred: bool, optimizer: str, norm: str
-) -> None:
+def test_a_nonfinite_step_changes_no_weights(deferred: bool, optimizer: str, norm: str) -> None:
     stepper, config = make_stepper(deferred, **{"optimizer.name": optimizer, "network.norm": norm})
     batch = make_batch(config)
     stepper.step(0, config, MeanTeacher(config), batch, 0.5, 1e-2)
@@ -111,7 +109,9 @@ class _Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", [Supervised, MeanTeacher])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_deferred_step_never_waits_for_its_device(method: Any, dtype: torch.dtype) -> None:
+def test_a_deferred_step_never_synchronizes_with_its_device(
+    method: Any, dtype: torch.dtype
+) -> None:
     stepper, config = make_stepper(
         True, dtype, **{"network.norm": "batch", "batch.accumulation_steps": 1}
     )
@@ -126,7 +126,7 @@ def test_a_deferred_step_never_waits_for_its_device(method: Any, dtype: torch.dt
     assert waits.seen
 
 
-def test_deferred_steps_are_the_same_steps() -> None:
+def test_deferred_steps_give_the_same_weights() -> None:
     steppers = [make_stepper(deferred)[0] for deferred in (False, True)]
     config = make_stepper(False)[1]
     for stepper in steppers:
@@ -136,7 +136,7 @@ def test_deferred_steps_are_the_same_steps() -> None:
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
     class Mean:
         """A loss that is a mean over patches, as those of the methods are."""
 
@@ -154,7 +154,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
-def test_allocating_the_state_changes_no_step() -> None:
+def test_allocating_the_optimizer_state_changes_no_step() -> None:
     results = []
     for ahead in (False, True):
         for kind in ("adamw", "sgd"):
@@ -176,7 +176,7 @@ def test_allocating_the_state_changes_no_step() -> None:
     assert same(results[1], results[3])
 
 
-def test_lack_of_memory_leaves_everything_as_it_was() -> None:
+def test_lack_of_memory_leaves_all_state_unchanged() -> None:
     class TooLarge:
         def compute_loss_terms(self, step: StepInputs) -> dict[str, torch.Tensor]:
             step.student(step.batch.labeled.image)  # moves the running statistics
@@ -196,7 +196,7 @@ def test_lack_of_memory_leaves_everything_as_it_was() -> None:
     assert same(before, everything(stepper))
 
 
-def test_a_partial_update_has_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_update_raises_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, config = make_stepper(False)
 
     def refuse() -> None:

@@ -32,7 +32,9 @@ LOSSLESS = {
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_pixels_packed_without_loss_come_back(name: str, dtype: str, tmp_path: Path) -> None:
+def test_losslessly_compressed_pixels_are_restored_exactly(
+    name: str, dtype: str, tmp_path: Path
+) -> None:
     """Each file holds its own rescaling, which no decoder may apply or forget."""
     noise = np.random.default_rng(0).integers(0, 250, (4, 20, 24))
     voxels = (noise - 120 if dtype == "int16" else noise).astype(dtype)
@@ -58,7 +60,7 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_pixels_packed_with_loss_come_back_nearly(name: str, tmp_path: Path) -> None:
+def test_lossily_compressed_pixels_are_restored_approximately(name: str, tmp_path: Path) -> None:
     rows, columns = np.indices((20, 24))
     voxels = np.stack([3 * rows + 4 * columns + k for k in range(4)]).astype(np.uint8)
     for path in save_series(tmp_path / "s", voxels):
@@ -69,7 +71,7 @@ def test_pixels_packed_with_loss_come_back_nearly(name: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_packed_frames_of_one_file(name: str, tmp_path: Path) -> None:
+def test_compressed_frames_of_one_file_are_read(name: str, tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 4000, (5, 20, 24)).astype("<u2")
     scaling = [(0.5 * (k + 1), -3.0 * k) for k in range(5)]
     path = tmp_path / "s" / "one.dcm"
@@ -81,7 +83,7 @@ def test_packed_frames_of_one_file(name: str, tmp_path: Path) -> None:
     assert np.allclose(own, voxels * slopes + intercepts, rtol=1e-6)
 
 
-def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
+def test_damaged_compressed_pixels_are_refused(tmp_path: Path) -> None:
     for path in save_series(tmp_path / "s", values((4, 20, 24))):
         compress(path, uids.JPEGLosslessSV1)
     data = pydicom.dcmread(path)

@@ -58,7 +58,7 @@ def assert_same_places(volume: Volume, array: np.ndarray, affine: np.ndarray) ->
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("plane", PLANES)
-def test_geometry_and_voxels_are_those_of_simpleitk(
+def test_geometry_and_voxels_agree_with_simpleitk(
     plane: str, backwards: bool, tmp_path: Path
 ) -> None:
     paths = save_series(tmp_path / "s", values(), directions=PLANES[plane], backwards=backwards)
@@ -73,7 +73,7 @@ def test_geometry_and_voxels_are_those_of_simpleitk(
 
 
 @pytest.mark.parametrize("name", ["mr-t1-oblique", "mr-hippocampus-crop"])
-def test_real_series_lie_where_simpleitk_puts_them(
+def test_the_geometry_of_real_series_agrees_with_simpleitk(
     name: str, real_data: Callable[[str], Path]
 ) -> None:
     folder = real_data(f"dicom/{name}")
@@ -108,7 +108,7 @@ def test_a_tilted_gantry_is_resampled_on_demand(
     assert np.mean(error < 60) > 0.95
 
 
-def test_resampling_puts_a_ramp_back(tmp_path: Path) -> None:
+def test_resampling_restores_a_linear_ramp(tmp_path: Path) -> None:
     """Uneven and tilted slices of a ramp in space become the same ramp."""
     heights = np.array([0.0, 2.0, 3.0, 6.5, 8.0, 10.0])
     rows, columns = np.indices((9, 8))
@@ -150,7 +150,7 @@ def test_missing_irregular_and_duplicate_slices_are_named(tmp_path: Path) -> Non
         read_volume(tmp_path / "double", resample=True)
 
 
-def test_several_series_are_separated(tmp_path: Path) -> None:
+def test_series_in_one_folder_are_separated(tmp_path: Path) -> None:
     save_series(tmp_path / "a", values())
     with_other = save_series(tmp_path / "a", values((4, 8, 8)), uid=generate_uid())
     save_series(tmp_path / "b" / "deep", values((3, 6, 7)))
@@ -167,7 +167,7 @@ def test_several_series_are_separated(tmp_path: Path) -> None:
     assert volume.notes == ("1 single image(s) outside the series were left out.",)
 
 
-def test_echoes_of_one_series_are_two_scans(tmp_path: Path) -> None:
+def test_echoes_of_one_series_are_separate_scans(tmp_path: Path) -> None:
     uid = generate_uid()
     for echo in (1, 2):
 
@@ -185,7 +185,7 @@ def test_echoes_of_one_series_are_two_scans(tmp_path: Path) -> None:
     assert read_volume(second.path).array.min() == 1000
 
 
-def test_rescaling_of_every_slice(tmp_path: Path) -> None:
+def test_rescaling_is_applied_per_slice(tmp_path: Path) -> None:
     def hounsfield(data: Any, number: int) -> None:
         data.RescaleSlope, data.RescaleIntercept = 1, -1024
 
@@ -205,7 +205,7 @@ def test_rescaling_of_every_slice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_multi_frame_file_lies_where_its_header_says(
+def test_a_multi_frame_file_has_the_geometry_of_its_header(
     plane: str, shared: bool, tmp_path: Path
 ) -> None:
     """Frames in any order; places computed here from the header, frame by frame."""
@@ -236,7 +236,7 @@ def test_a_multi_frame_file_lies_where_its_header_says(
     assert len(seen) == own.size
 
 
-def test_frames_of_two_times_are_two_scans(tmp_path: Path) -> None:
+def test_frames_of_two_time_points_are_separate_scans(tmp_path: Path) -> None:
     path = tmp_path / "s" / "one.dcm"
     voxels = np.concatenate([values((4, 7, 9), "uint16"), 1000 + values((4, 7, 9), "uint16")])
     save_enhanced(path, voxels)
@@ -251,7 +251,7 @@ def test_frames_of_two_times_are_two_scans(tmp_path: Path) -> None:
         read_volume(path)
 
 
-def test_what_is_no_scan_is_refused_in_words(tmp_path: Path) -> None:
+def test_files_that_are_not_scans_are_refused_with_a_clear_error(tmp_path: Path) -> None:
     def screenshot(data: Any, number: int) -> None:
         del data.ImagePositionPatient
 
@@ -267,7 +267,7 @@ def test_what_is_no_scan_is_refused_in_words(tmp_path: Path) -> None:
         read_volume(tmp_path / "cut")
 
 
-def test_messages_hold_no_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_messages_contain_no_patient_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_series(tmp_path / "s", values())[2].unlink()
     with caplog.at_level(logging.DEBUG), pytest.raises(IrregularSlicesError) as error:
         read_volume(tmp_path / "s")
@@ -277,7 +277,7 @@ def test_messages_hold_no_patient(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert not any(word in said for value in known for word in value.split("^"))
 
 
-def test_errors_of_rounding_cost_resampled_slices_no_edge() -> None:
+def test_rounding_errors_do_not_cut_off_resampled_slices() -> None:
     for seed in range(5):
         random = np.random.default_rng(seed)
         turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
@@ -297,7 +297,7 @@ def test_errors_of_rounding_cost_resampled_slices_no_edge() -> None:
         assert np.count_nonzero(stack < 99) == 6
 
 
-def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
+def test_displaced_slices_are_named(tmp_path: Path) -> None:
     def moved(data: Any, number: int) -> None:
         if number == 2:
             place = [float(v) for v in data.ImagePositionPatient]
@@ -320,7 +320,7 @@ def test_damaged_slices_at_the_ends_are_reported(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_preamble_is_reported_like_any_damage(tmp_path: Path) -> None:
+def test_a_damaged_preamble_is_reported(tmp_path: Path) -> None:
     paths = save_series(tmp_path / "s", values())
     data = bytearray(paths[-1].read_bytes())
     at = data.index(b"\x02\x00\x02\x00UI")  # which class of image the file says it is
@@ -331,7 +331,7 @@ def test_a_damaged_preamble_is_reported_like_any_damage(tmp_path: Path) -> None:
     assert "1 damaged file(s)" in volume.notes[0]
 
 
-def test_damaged_scaling_is_reported_like_any_damage(tmp_path: Path) -> None:
+def test_damaged_scaling_is_reported(tmp_path: Path) -> None:
     (path, *_) = save_series(tmp_path / "s", values())
     data = bytearray(path.read_bytes())
     at = data.index(b"\x28\x00\x01\x01US")  # how many bits a pixel has

@@ -145,7 +145,7 @@ def assert_on_its_images(path: Path, mask: np.ndarray, like: Volume) -> None:
 
 @pytest.mark.parametrize("descending", [False, True], ids=["ascending", "descending"])
 @pytest.mark.parametrize("name", ORIENTATIONS)
-def test_every_voxel_lies_where_it_was_drawn(name: str, descending: bool, tmp_path: Path) -> None:
+def test_every_voxel_keeps_its_position(name: str, descending: bool, tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan", ORIENTATIONS[name], descending=descending)
     mask = two_classes(volume)
     write_dicom_seg(mask, volume, tmp_path / "seg.dcm", segments=SEGMENTS)
@@ -157,7 +157,7 @@ def test_every_voxel_lies_where_it_was_drawn(name: str, descending: bool, tmp_pa
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "per frame"])
 @pytest.mark.parametrize("keep", [False, True], ids=["anonymous", "named"])
 @pytest.mark.parametrize("name", ORIENTATIONS)
-def test_a_multi_frame_source_with_its_frames_out_of_order(
+def test_frames_of_a_multi_frame_source_may_be_out_of_order(
     name: str, keep: bool, shared: bool, tmp_path: Path
 ) -> None:
     volume = write_enhanced(tmp_path / "scan.dcm", ORIENTATIONS[name], shared=shared)
@@ -173,7 +173,9 @@ def test_a_multi_frame_source_with_its_frames_out_of_order(
         assert np.allclose(named.ImagePositionPatient, here, atol=1e-6)
 
 
-def test_a_real_oblique_series(real_data: Callable[[str], Path], tmp_path: Path) -> None:
+def test_segmentations_of_a_real_oblique_series_are_aligned(
+    real_data: Callable[[str], Path], tmp_path: Path
+) -> None:
     volume = read_series(real_data("dicom/mr-t1-oblique"))
     mask = np.zeros(volume.shape, np.uint8)
     d, h, w = volume.shape
@@ -193,7 +195,7 @@ def test_a_real_oblique_series(real_data: Callable[[str], Path], tmp_path: Path)
     assert [value for value in reported if value in text] == []
 
 
-def test_metadata_of_a_segment(tmp_path: Path) -> None:
+def test_a_segment_has_its_metadata(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan")
     cyst = search("cyst")[0]
     segments = [*SEGMENTS[:2], replace(SEGMENTS[2], code=cyst)]
@@ -231,7 +233,7 @@ def test_metadata_of_a_segment(tmp_path: Path) -> None:
     assert dcmread(again).SOPInstanceUID != result.SOPInstanceUID
 
 
-def test_a_parametric_map(tmp_path: Path) -> None:
+def test_a_parametric_map_stores_values_and_units(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan", OBLIQUE, descending=True)
     values = np.random.default_rng(3).random(volume.shape).astype(np.float32)
     values[0, 0, 0], values[1, 1, 1] = 0, 1
@@ -273,7 +275,7 @@ SOURCES = {
 
 @pytest.mark.parametrize("kind", ["segmentation", "map"])
 @pytest.mark.parametrize("source", SOURCES)
-def test_no_patient_is_named(source: str, kind: str, tmp_path: Path) -> None:
+def test_patient_data_is_omitted_by_default(source: str, kind: str, tmp_path: Path) -> None:
     volume = SOURCES[source](tmp_path)
     result = written(kind, volume, tmp_path / "out.dcm", keep=False)
     names, dates, found = [], {}, []
@@ -305,9 +307,7 @@ def test_no_patient_is_named(source: str, kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["segmentation", "map"])
 @pytest.mark.parametrize("source", SOURCES)
-def test_the_patient_is_named_where_it_was_asked_for(
-    source: str, kind: str, tmp_path: Path
-) -> None:
+def test_patient_data_is_kept_on_request(source: str, kind: str, tmp_path: Path) -> None:
     volume = SOURCES[source](tmp_path)
     result = written(kind, volume, tmp_path / "out.dcm", keep=True)
     present = {element.keyword: element for element in result}
@@ -350,7 +350,7 @@ def test_headers_that_break_the_standard_still_work(
     assert "OnlyOneName" not in caplog.text + "".join(capfd.readouterr())
 
 
-def test_a_mask_without_voxels_of_a_class(tmp_path: Path) -> None:
+def test_a_class_without_voxels_is_omitted(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan")
     mask = np.full(volume.shape, 255, np.uint8)
     mask[0] = 0
@@ -363,7 +363,7 @@ def test_a_mask_without_voxels_of_a_class(tmp_path: Path) -> None:
     assert_in_place(tmp_path / "seg.dcm", mask, volume, {1: 5})
 
 
-def test_values_and_shapes_that_do_not_fit(tmp_path: Path) -> None:
+def test_mismatched_values_and_shapes_are_refused(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan")
     mask = two_classes(volume)
     mask[0, 0, 0] = 9
@@ -387,7 +387,7 @@ def test_values_and_shapes_that_do_not_fit(tmp_path: Path) -> None:
         (Path("a/series"), r"series was resampled.*Export NIfTI"),
     ],
 )
-def test_a_scan_that_is_no_series_as_acquired(
+def test_resampled_and_non_dicom_scans_are_refused(
     path: Path | None, message: str, tmp_path: Path
 ) -> None:
     volume = Volume(np.zeros(SHAPE), np.eye(4), Source(path, SHAPE, np.eye(4)))
@@ -398,7 +398,7 @@ def test_a_scan_that_is_no_series_as_acquired(
         write_parametric_map(mask / 2, volume, tmp_path / "o.dcm", name="uncertainty")
 
 
-def test_files_that_are_gone_moved_or_damaged(tmp_path: Path) -> None:
+def test_missing_moved_and_damaged_files_are_reported(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan")
     mask = two_classes(volume)
     file = volume.source.files[2]
@@ -432,7 +432,7 @@ def test_files_that_are_gone_moved_or_damaged(tmp_path: Path) -> None:
     assert not (tmp_path / "seg.dcm").exists()
 
 
-def test_slices_in_another_order_than_the_files_are_found_by_their_place(tmp_path: Path) -> None:
+def test_slices_are_matched_by_position_and_not_by_file_order(tmp_path: Path) -> None:
     volume = write_series(tmp_path / "scan", OBLIQUE)
     source = volume.source
     shuffled = Volume(

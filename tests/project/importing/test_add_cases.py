@@ -23,7 +23,7 @@ def scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
+def test_cases_are_added_atomically(project: Project, tmp_path: Path) -> None:
     before = tree(project.path)
     good = scan(tmp_path / "more" / "good.nii.gz")
     label = save_nifti(tmp_path / "drawn.nii.gz", np.full(SHAPE, 7, np.uint8))
@@ -42,7 +42,7 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
     assert Project.open(project.path).get_case("good-2").status == "unlabeled"
 
 
-def test_a_label_that_cannot_be_written_adds_nothing(
+def test_a_label_that_cannot_be_written_adds_no_case(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = tree(project.path)
@@ -61,7 +61,7 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     assert tree(project.path) == before
 
 
-def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
+def test_the_label_of_an_added_case_survives_later_errors(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = manifest.edit_manifest
@@ -107,7 +107,7 @@ def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> Non
     assert np.allclose(whole[1, 1, 1], ramp[2, 2, 2] + 0.5 * (1 + 2 + 3), atol=1e-3)
 
 
-def test_scans_are_never_written_to(project: Project, scans: Path) -> None:
+def test_scans_are_never_modified(project: Project, scans: Path) -> None:
     before = tree(scans)
     shape = project.read_image("scan-4").shape
     project.labels.save("scan-4", np.ones(shape, np.uint8))

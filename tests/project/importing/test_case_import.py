@@ -32,7 +32,7 @@ def damaged(path: Path) -> Path:
 # ---- The same scan twice ------------------------------------------------------------------------
 
 
-def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
+def test_an_existing_scan_is_not_added_twice(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     one, two = scan(tmp_path / "a" / "one.nii.gz"), scan(tmp_path / "a" / "two.nii.gz", 1)
     project.add_cases([one])
@@ -54,7 +54,7 @@ def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
     assert [case.id for case in project.add_cases([tmp_path / "copy.nii.gz"])] == ["copy"]
 
 
-def test_channels_are_part_of_what_a_scan_is(tmp_path: Path) -> None:
+def test_channels_are_part_of_the_identity_of_a_scan(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p", channels=["a", "b"])
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
     (both,) = scans_from_paths([save_nifti(tmp_path / "both.nii.gz", noise)])
@@ -67,7 +67,7 @@ def test_channels_are_part_of_what_a_scan_is(tmp_path: Path) -> None:
         project.add_cases([both.images, [second, first]])
 
 
-def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
+def test_any_file_of_a_series_identifies_the_series(tmp_path: Path) -> None:
     files = save_series(tmp_path / "anna", values())
     project = Project.create(tmp_path / "p")
     project.add_cases([found.images for found in scans_from_paths([tmp_path / "anna"])])
@@ -78,7 +78,7 @@ def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
 # ---- One bad scan -------------------------------------------------------------------------------
 
 
-def test_other_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
+def test_valid_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
     two = scans_from_paths([save_nifti(tmp_path / "two.nii.gz", noise)])[0].images
@@ -107,7 +107,9 @@ def test_other_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     assert "does not exist" in out[2].message
 
 
-def test_when_all_are_bad_the_first_is_reported_and_nothing_is_created(tmp_path: Path) -> None:
+def test_if_all_scans_are_bad_the_first_error_is_reported_and_nothing_created(
+    tmp_path: Path,
+) -> None:
     for name in ("a", "b"):
         damaged(tmp_path / "in" / f"{name}.nii.gz")
     out: list[SkippedScan] = []
@@ -117,7 +119,7 @@ def test_when_all_are_bad_the_first_is_reported_and_nothing_is_created(tmp_path:
     assert not (tmp_path / "p").exists()
 
 
-def test_labels_and_the_folder_itself_are_no_matter_of_one_scan(
+def test_errors_of_labels_and_the_folder_are_not_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "b"):

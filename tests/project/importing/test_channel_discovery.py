@@ -112,7 +112,7 @@ def test_scaled_4d_files_and_trailing_axes(tmp_path: Path) -> None:
     assert np.isclose(volume.array.sum(), np.asarray(stored.dataobj).sum(), rtol=1e-4)
 
 
-def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
+def test_a_project_can_be_created_from_4d_files(run: Run, tmp_path: Path) -> None:
     for number in range(3):
         label = np.zeros((18, 20, 16), np.uint8)
         label[4:12, 4 + number : 12, 4:12] = 1
@@ -165,7 +165,7 @@ def patients(tmp_path: Path) -> Path:
     return folder
 
 
-def test_channels_by_name(run: Run, patients: Path, tmp_path: Path) -> None:
+def test_channels_are_matched_by_name(run: Run, patients: Path, tmp_path: Path) -> None:
     code, out, _ = run(
         "new", tmp_path / "p", "--images", patients, "--channels", "T1, flair", "--json"
     )
@@ -180,7 +180,7 @@ def test_channels_by_name(run: Run, patients: Path, tmp_path: Path) -> None:
     assert find_patient_folders(patients, ["t1 gd"])[0].images[0].name == "p1_T1_Gd.nii.gz"
 
 
-def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> None:
+def test_mismatched_channels_are_refused(run: Run, patients: Path, tmp_path: Path) -> None:
     def refused(words: str, channels: str, images: Path = patients) -> None:
         code, out, err = run("new", tmp_path / "p", "--images", images, "--channels", channels)
         assert (code, out) == (2, ""), err
@@ -208,7 +208,7 @@ def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> N
     refused("Expected one folder per patient", "t1,flair", tmp_path / "flat")
 
 
-def test_channels_of_dicom_patients(tmp_path: Path) -> None:
+def test_channels_of_dicom_patients_are_matched(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         for number, description in enumerate(("T1 MPRAGE", "T1 MPRAGE post", "t2_flair/dark")):
             folder = tmp_path / "in" / patient / "study" / str(number)
@@ -247,7 +247,7 @@ def test_a_channel_on_another_grid_is_resampled_with_a_message(run: Run, tmp_pat
     assert not (tmp_path / "q").exists()
 
 
-def test_channels_keep_their_edges(tmp_path: Path) -> None:
+def test_resampled_channels_keep_their_border(tmp_path: Path) -> None:
     for seed in range(5):
         random = np.random.default_rng(seed)
         turn = np.linalg.qr(random.normal(size=(3, 3)))[0]

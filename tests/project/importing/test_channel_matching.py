@@ -50,13 +50,13 @@ def guessed(
         (("p1_t1_flair",), {"p1_t1": [None, None]}),  # names both channels
     ],
 )
-def test_a_guess_for_a_person(
+def test_channels_are_guessed_for_the_dialog(
     names: tuple[str, ...], expected: dict[str, list[str | None]], tmp_path: Path
 ) -> None:
     assert guessed(files(tmp_path / "in", *names), "t1", "flair") == expected
 
 
-def test_files_of_one_name_in_many_folders(tmp_path: Path) -> None:
+def test_equal_file_names_in_several_folders_are_distinct_patients(tmp_path: Path) -> None:
     found = [p for n in ("p1", "p2") for p in files(tmp_path / n, "ax_t1", "ax_flair")]
     rows = assign_channels(candidates_from(found), ["t1", "flair"])
     assert [(row.name, row.images) for row in rows] == [
@@ -65,7 +65,7 @@ def test_files_of_one_name_in_many_folders(tmp_path: Path) -> None:
     assert candidates_from(found)[0].display_name == "p1/ax_t1.nii.gz"
 
 
-def test_a_folder_a_channel(tmp_path: Path) -> None:
+def test_one_folder_per_channel_is_recognized(tmp_path: Path) -> None:
     found = [p for c in ("t1", "flair") for p in files(tmp_path / c, "anna", "bert")]
     rows = assign_channels(candidates_from(found), ["t1", "flair"], strict=True)
     assert [(row.name, row.images) for row in rows] == [
@@ -83,7 +83,7 @@ def test_channels_are_inferred_from_file_names_of_other_cases(tmp_path: Path) ->
     assert [scan.images for scan in found] == [(new[1], new[0])]
 
 
-def test_channels_of_a_4d_file(tmp_path: Path) -> None:
+def test_channels_of_a_4d_file_are_recognized(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a.nii.gz", NOISE)
     candidates = candidates_from([path])
     assert [candidate.display_name for candidate in candidates] == [
@@ -95,7 +95,7 @@ def test_channels_of_a_4d_file(tmp_path: Path) -> None:
     assert row.images == (None, None)
 
 
-def test_series_by_their_descriptions(tmp_path: Path) -> None:
+def test_series_are_matched_by_description(tmp_path: Path) -> None:
     anna = tmp_path / "in" / "anna"
     t1 = save_series(anna / "1", values(), description="T1 MPRAGE")
     flair = save_series(anna / "2", values() + 1, description="ax flair")
@@ -122,7 +122,7 @@ def test_series_by_their_descriptions(tmp_path: Path) -> None:
 # ---- Folders for a project of several channels --------------------------------------------------
 
 
-def test_folders_for_a_project_of_several_channels(tmp_path: Path) -> None:
+def test_folders_are_matched_to_the_channels_of_a_project(tmp_path: Path) -> None:
     channels = ["t1", "flair"]
     many = [files(tmp_path / "many" / p, f"{p}_t1", f"{p}_flair", f"{p}_seg") for p in ("a", "b")]
     found = resolve_scans([tmp_path / "many"], channels)

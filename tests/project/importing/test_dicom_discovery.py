@@ -30,7 +30,7 @@ from napari_dycon.project.store import Project
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_dicom_patients_by_their_first_folder(tmp_path: Path) -> None:
+def test_dicom_patients_are_named_after_their_first_folder(tmp_path: Path) -> None:
     save_series(tmp_path / "p1" / "study" / "1", values())
     save_series(tmp_path / "p2", values())
     for number, description in enumerate(("T2", "ADC/b=0 ../x", "T2")):
@@ -46,7 +46,7 @@ def test_dicom_patients_by_their_first_folder(tmp_path: Path) -> None:
     assert [case.id for case in project.cases] == found
 
 
-def test_a_folder_that_is_a_series_is_a_scan_of_its_name(
+def test_a_folder_with_one_series_is_a_scan_named_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_series(tmp_path / "p7", values())
@@ -55,7 +55,7 @@ def test_a_folder_that_is_a_series_is_a_scan_of_its_name(
     assert names(Path()) == ["p7"]
 
 
-def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
+def test_a_copy_of_a_series_is_not_another_patient(tmp_path: Path) -> None:
     save_series(tmp_path / "p1" / "a", values())
     shutil.copytree(tmp_path / "p1" / "a", tmp_path / "p1" / "b")
     with pytest.raises(
@@ -74,14 +74,14 @@ def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
     assert names(tmp_path / "q") == ["1", "2"]
 
 
-def test_same_file_names_in_two_patients(tmp_path: Path) -> None:
+def test_equal_file_names_of_two_patients_are_distinct(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         save_series(tmp_path / "in" / patient / "x", values() + 10 * (patient == "p2"))
     project = create_project(tmp_path / "p", tmp_path / "in")
     assert [project.read_image(case).array.min() for case in ("p1", "p2")] == [0, 10]
 
 
-def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
+def test_a_dicom_scan_can_have_a_label(tmp_path: Path) -> None:
     for number, patient in enumerate(("p1", "p2", "p3")):
         label = np.zeros((18, 20, 22), np.int16)
         label[4:12, 4 + number : 12, 6:14] = 1
@@ -164,7 +164,7 @@ def test_a_tilted_series_is_a_case_on_request(
     assert np.allclose(label.affine, volume.affine, atol=1e-4)
 
 
-def test_many_series_in_one_folder(tmp_path: Path) -> None:
+def test_several_series_in_one_folder_are_separated(tmp_path: Path) -> None:
     """As some archives hand them out; the search goes through the folder once."""
     for number in range(6):
         for path in save_series(tmp_path / "new", values((30, 4, 4)) + number):
@@ -178,7 +178,7 @@ def test_many_series_in_one_folder(tmp_path: Path) -> None:
     assert sorted(project.read_image(c.id).array.min() for c in project.cases) == list(range(6))
 
 
-def test_files_that_are_added_or_changed_are_seen(tmp_path: Path) -> None:
+def test_added_and_changed_files_are_detected(tmp_path: Path) -> None:
     paths = save_series(tmp_path, values())
     paths[-1].rename(tmp_path / "hidden.txt~")
     (tmp_path / "hidden.txt~").write_bytes((bytes_ := (tmp_path / "hidden.txt~").read_bytes())[:99])
@@ -192,7 +192,7 @@ def test_files_that_are_added_or_changed_are_seen(tmp_path: Path) -> None:
         read_volume(paths[0])
 
 
-def test_descriptions_in_other_letters(tmp_path: Path) -> None:
+def test_descriptions_in_other_character_sets_are_decoded(tmp_path: Path) -> None:
     save_series(tmp_path / "p1" / "1", values(), description="Schädel t1")
 
     def japanese(data: Any, number: int) -> None:

@@ -26,7 +26,7 @@ from napari_dycon.project.store import Project
 SHAPE = (6, 7, 8)
 
 
-def test_odd_and_unicode_names(tmp_path: Path) -> None:
+def test_unusual_and_unicode_names_are_accepted(tmp_path: Path) -> None:
     odd = ["Müller #2", "..x", "con", "患者 1", "a" * 200, "100%", "x(1)", "-dash", " space "]
     for number, name in enumerate(odd):
         scan(tmp_path / "images" / f"{name}.nii", number)
@@ -62,7 +62,7 @@ def test_folder_errors_are_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="this user may read anything")
-def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     save_series(tmp_path / "a" / "p1", values())
     save_series(tmp_path / "a" / "p2", values())
     (tmp_path / "a" / "p2").chmod(0)
@@ -81,7 +81,7 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
         find_scans(tmp_path / "a", "images")
 
 
-def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+def test_links_are_followed_and_loops_detected(tmp_path: Path) -> None:
     save_series(tmp_path / "elsewhere" / "scan", values())
     save_series(tmp_path / "in" / "p2", values())
     (tmp_path / "in" / "p1").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
@@ -93,7 +93,7 @@ def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert read_volume(find_scans(tmp_path / "in", "images")[0].images[0]).shape == (5, 6, 7)
 
 
-def test_labels_of_a_folder(tmp_path: Path) -> None:
+def test_labels_are_matched_to_the_scans_of_a_folder(tmp_path: Path) -> None:
     for name in ("b", "a", "c_0000"):
         scan(tmp_path / f"{name}.nii.gz")
     assert list(find_labels(tmp_path)) == ["a", "b", "c_0000"]

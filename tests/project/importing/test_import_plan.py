@@ -11,7 +11,7 @@ from napari_dycon.project.importing.create_project import create_from_plan
 from napari_dycon.project.importing.import_plan import plan_import
 
 
-def test_a_plan_writes_nothing_and_can_be_carried_out(tmp_path: Path) -> None:
+def test_a_plan_writes_no_file_and_can_be_executed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for seed, name in enumerate("ab"):
         scan(tmp_path / "images" / f"{name}.nii.gz", seed)

@@ -46,7 +46,7 @@ def nnunet(root: Path, channels: int = 2, **about: Any) -> Path:
     return root
 
 
-def test_nnunet_raw(run: Run, tmp_path: Path) -> None:
+def test_an_nnunet_raw_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
     root = nnunet(tmp_path / "nnUNet_raw" / "Dataset042_Tumors")
     code, out, _ = run("new", tmp_path / "p", "--images", root, "--max-labels", 2, "--json")
     assert code == 0
@@ -70,7 +70,7 @@ def test_nnunet_raw(run: Run, tmp_path: Path) -> None:
         create_project(tmp_path / "r", root, classes=["x"])
 
 
-def test_nnunets_first_version_and_hidden_files(tmp_path: Path) -> None:
+def test_the_first_nnunet_version_is_recognized_and_hidden_files_ignored(tmp_path: Path) -> None:
     root = nnunet(
         tmp_path / "Task500_Things", 1, channel_names={}, modality={"0": "CT"},
         labels={"0": "background", "1": "tumor", "2": "node"},
@@ -86,7 +86,7 @@ def test_nnunets_first_version_and_hidden_files(tmp_path: Path) -> None:
     assert [c.id for c in project.labeled_cases()] == ["a_001", "a_002", "b"]
 
 
-def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
+def test_ignored_labels_of_nnunet_are_unannotated(tmp_path: Path) -> None:
     root = nnunet(tmp_path / "d", labels={"background": 0, "tumor": 1, "node": 2, "ignore": 3})
     save_nifti(root / "labelsTr" / "b.nii.gz", label_of(1, 2, 3, 3))
     project = create_project(tmp_path / "p", root)
@@ -118,7 +118,7 @@ def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
         ({"channel_names": {"0": "CT", "1": "P", "2": "Q"}}, r"a_001 has 2 .* expected 3"),
     ],
 )
-def test_a_description_that_does_not_fit(
+def test_mismatched_descriptions_are_refused(
     run: Run, about: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     root = nnunet(tmp_path / "d", **about)
@@ -129,7 +129,7 @@ def test_a_description_that_does_not_fit(
     assert not (tmp_path / "p").exists()
 
 
-def test_a_broken_or_incomplete_dataset(run: Run, tmp_path: Path) -> None:
+def test_broken_and_incomplete_datasets_are_refused(run: Run, tmp_path: Path) -> None:
     def refused(words: str) -> None:
         code, out, err = run("new", tmp_path / "p", "--images", root)
         assert (code, out) == (2, "")
@@ -179,7 +179,7 @@ def decathlon(root: Path, channels: int = 1) -> Path:
     return root
 
 
-def test_decathlon(run: Run, tmp_path: Path) -> None:
+def test_a_decathlon_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
     root = decathlon(tmp_path / "Task02_Heart")
     code, out, _ = run("new", tmp_path / "p", "--images", root, "--json")
     assert code == 0
@@ -194,7 +194,7 @@ def test_decathlon(run: Run, tmp_path: Path) -> None:
     assert [(c.value, c.name) for c in project.classes] == [(1, "left atrium")]
 
 
-def test_decathlon_with_channels_in_one_file(tmp_path: Path) -> None:
+def test_a_decathlon_dataset_with_4d_files_is_recognized(tmp_path: Path) -> None:
     root = decathlon(tmp_path / "Task05_Prostate", 2)
     project = create_project(tmp_path / "p", root)
     assert project.channels == ["MRI", "ADC"]
@@ -212,7 +212,7 @@ def test_decathlon_with_channels_in_one_file(tmp_path: Path) -> None:
         create_project(tmp_path / "r", root)
 
 
-def test_a_real_dataset_of_four_channels(
+def test_a_real_dataset_with_four_channels_is_read(
     run: Run, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     code, out, _ = run("new", tmp_path / "p", "--images", real_data("ms-lesions"), "--json")
@@ -231,7 +231,7 @@ def test_a_real_dataset_of_four_channels(
     assert min(abs(millilitres - v) for v in (1.3, 49.8)) < 0.1
 
 
-def test_a_dataset_beside_other_scans_is_not_taken_for_all_of_them(tmp_path: Path) -> None:
+def test_a_dataset_next_to_other_scans_does_not_hide_them(tmp_path: Path) -> None:
     for patient in ("anna", "ben"):  # whose folders are named as BraTS names its cases
         for channel in ("flair", "t1", "t1ce", "t2"):
             scan(tmp_path / "few" / patient / "scan1" / f"scan1_{channel}.nii.gz", 0)
@@ -245,7 +245,7 @@ def test_a_dataset_beside_other_scans_is_not_taken_for_all_of_them(tmp_path: Pat
     assert [case.id for case in project.cases] == ["anna", "ben"]
 
 
-def test_a_link_to_a_dataset_is_no_second_one(tmp_path: Path) -> None:
+def test_a_link_to_a_dataset_is_not_a_second_dataset(tmp_path: Path) -> None:
     nnunet(tmp_path / "raw" / "Dataset001_A")
     (tmp_path / "raw" / "latest").symlink_to(tmp_path / "raw" / "Dataset001_A")
     found = detect_layout(tmp_path / "raw")
@@ -256,7 +256,7 @@ def test_a_link_to_a_dataset_is_no_second_one(tmp_path: Path) -> None:
         detect_layout(tmp_path / "raw")
 
 
-def test_a_folder_that_may_not_be_read(
+def test_unreadable_folders_are_reported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = nnunet(tmp_path / "d")

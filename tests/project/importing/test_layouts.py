@@ -37,7 +37,7 @@ def brats(root: Path) -> Path:
     return root
 
 
-def test_brats(run: Run, tmp_path: Path) -> None:
+def test_brats_is_recognized(run: Run, tmp_path: Path) -> None:
     folder = brats(tmp_path / "MICCAI_BraTS_2019_Data_Training")
     project = create_project(tmp_path / "p", folder, n_labeled=2)
     assert [case.id for case in project.cases] == [
@@ -61,7 +61,7 @@ def test_brats(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["ses-0001/dwi", "ses-0001", "rawdata"])
-def test_isles(tmp_path: Path, place: str) -> None:
+def test_isles_is_recognized(tmp_path: Path, place: str) -> None:
     root = tmp_path / "ISLES-2022"
     for number in (1, 2):
         name = f"sub-strokecase000{number}"
@@ -83,7 +83,7 @@ def test_isles(tmp_path: Path, place: str) -> None:
     assert [c.name for c in project.classes] == ["infarct"]
 
 
-def test_the_folder_that_a_dataset_was_unpacked_to(tmp_path: Path) -> None:
+def test_the_extraction_folder_of_a_dataset_is_recognized(tmp_path: Path) -> None:
     brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Training")
     project = create_project(tmp_path / "p", tmp_path / "unpacked", n_labeled=2)
     assert [case.id for case in project.cases] == ["BraTS19_A_1", "BraTS19_B_1", "BraTS19_C_1"]
@@ -92,7 +92,7 @@ def test_the_folder_that_a_dataset_was_unpacked_to(tmp_path: Path) -> None:
         create_project(tmp_path / "q", tmp_path / "unpacked")
 
 
-def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) -> None:
+def test_a_published_dataset_can_be_predicted(run: Run, tmp_path: Path) -> None:
     folder = brats(tmp_path / "BraTS")
     project = create_project(tmp_path / "p", folder, channels=["t1", "flair"], n_labeled=2)
     list(train(project, make_config("supervised", **TINY)))
@@ -122,7 +122,7 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
     assert "contains 2 datasets: A, B. Choose one" in err
 
 
-def test_plain_folders_are_no_benchmark(scans: Path) -> None:
+def test_plain_folders_are_not_recognized_as_a_benchmark(scans: Path) -> None:
     assert detect_layout(scans) is None
     assert detect_layout(scans / "images") is None
     project = create_project(
@@ -131,7 +131,7 @@ def test_plain_folders_are_no_benchmark(scans: Path) -> None:
     assert [c.id for c in project.cases if c.status == "labeled"] == ["scan-0"]
 
 
-def test_left_atrium(run: Run, tmp_path: Path) -> None:
+def test_the_left_atrium_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "2018 challenge"
     voxels = {
         "lgemri": np.random.default_rng(0).integers(0, 200, SHAPE),
@@ -165,7 +165,7 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
         detect_layout(root)
 
 
-def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
+def test_pancreas_ct_is_recognized(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "manifest-1599750808610"
     for number in (1, 2):
         deep = root / "Pancreas-CT" / f"PANCREAS_{number:04d}"

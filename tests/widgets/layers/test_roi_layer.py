@@ -80,7 +80,7 @@ def near(box: Any, *wanted: tuple[int, int]) -> bool:
     )
 
 
-def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> None:
+def test_a_box_can_be_drawn_edited_and_removed(hand: Hand) -> None:
     viewer, session, roi = hand.viewer, hand.session, hand.roi
     tools = hand.panel.annotate.tools.roi_controls
     assert tools.draw_button.text() == "Draw region"
@@ -160,7 +160,7 @@ def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
     assert set(np.unique(session.project.labels.read("scan-3"))) == {1, 255}
 
 
-def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
+def test_a_click_draws_no_box_and_an_empty_layer_is_removed(hand: Hand) -> None:
     hand.press(Qt.Key.Key_G, SHIFT)
     QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
     hand.qtbot.wait(50)
@@ -171,7 +171,7 @@ def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
     hand.qtbot.waitUntil(lambda: "Region" not in hand.viewer.layers, timeout=20_000)
 
 
-def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
+def test_the_box_is_removed_with_its_case_and_layer(hand: Hand) -> None:
     session = hand.session
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
@@ -190,7 +190,7 @@ def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
     assert "Region" not in hand.viewer.layers
 
 
-def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None:
+def test_the_box_is_shown_completely_and_not_editable_in_3d(hand: Hand) -> None:
     hand.press(Qt.Key.Key_G, SHIFT)
     hand.drag((10, 4, 3), (10, 10, 14))
     tools = hand.panel.annotate.tools.roi_controls
@@ -205,7 +205,7 @@ def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None
     assert len(hand.roi.layer.data) == 1
 
 
-def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
+def test_orthogonal_views_do_not_change_the_box(hand: Hand) -> None:
     views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
     from napari_dycon.widgets.window.orthogonal import toggle_views
 

@@ -80,14 +80,14 @@ def test_a_series_opens_by_its_folder_and_by_a_file(tmp_path: Path) -> None:
         assert layer.metadata["napari_dycon"]["source"].files == tuple(files)
 
 
-def test_three_sagittal_slices_are_no_colors(tmp_path: Path) -> None:
+def test_three_sagittal_slices_are_not_read_as_rgb(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 255, (3, 64, 64)).astype(np.uint8)
     path = save_nifti(tmp_path / "a.nii", array, np.diag([5.0, 1, 1, 1]))
     (layer,) = ViewerModel().open(path, plugin=PLUGIN)
     assert (layer.data.shape, layer.rgb) == ((64, 64, 3), False)
 
 
-def test_what_is_not_ours_is_left_to_others(tmp_path: Path, project: Project) -> None:
+def test_other_files_are_left_to_other_readers(tmp_path: Path, project: Project) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "pictures" / "more").mkdir(parents=True)
     for number in range(200):
@@ -187,7 +187,7 @@ def three_series(folder: Path) -> None:
 
 
 @pytest.mark.gui
-def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Path) -> None:
+def test_series_are_selected_in_a_table(viewer: Any, tmp_path: Path, pictures: Path) -> None:
     three_series(tmp_path)
     seen = {}
 
@@ -220,7 +220,7 @@ def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Pat
 
 
 @pytest.mark.gui
-def test_cancelling_opens_nothing(viewer: Any, tmp_path: Path) -> None:
+def test_canceling_opens_no_layer(viewer: Any, tmp_path: Path) -> None:
     three_series(tmp_path)
     met = when_shown(SeriesDialog, lambda dialog: dialog.reject())
     assert viewer.open(tmp_path, plugin=PLUGIN) == []
@@ -271,7 +271,7 @@ def test_errors_are_one_sentence_in_the_window(viewer: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.gui
-def test_files_of_a_series_chosen_all_at_once_open_it_once(viewer: Any, tmp_path: Path) -> None:
+def test_selecting_all_files_of_a_series_opens_it_once(viewer: Any, tmp_path: Path) -> None:
     one = save_series(tmp_path, values())
     for number, file in enumerate(one):
         one[number] = file.rename(file.with_name(f"a{number}.dcm"))
@@ -310,7 +310,7 @@ def test_a_project_folder_opens_the_panel(viewer: Any, project: Project, qtbot: 
 
 
 @pytest.mark.gui
-def test_the_window_lives_while_something_takes_long(viewer: Any, pictures: Path) -> None:
+def test_the_window_stays_responsive_during_a_long_task(viewer: Any, pictures: Path) -> None:
     ticks = []
     timer = QTimer()
     timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
@@ -333,7 +333,7 @@ def test_the_window_lives_while_something_takes_long(viewer: Any, pictures: Path
 
 
 @pytest.mark.gui
-def test_waiting_can_be_left(viewer: Any) -> None:
+def test_waiting_can_be_canceled(viewer: Any) -> None:
     ended = []
 
     def work(tell: Callable[[int, int], None]) -> None:
@@ -355,7 +355,7 @@ def test_waiting_can_be_left(viewer: Any) -> None:
 
 
 @pytest.mark.gui
-def test_errors_of_the_work_come_back(viewer: Any) -> None:
+def test_errors_of_a_task_are_raised(viewer: Any) -> None:
     def work(_: object) -> None:
         raise FileFormatError("damaged")
 

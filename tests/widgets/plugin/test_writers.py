@@ -74,7 +74,9 @@ def test_an_opened_scan_keeps_its_grid(oblique: Path, ending: str, tmp_path: Pat
     assert after.source.shape == before.source.shape
 
 
-def test_labels_made_of_an_opened_scan_lie_on_it(oblique: Path, tmp_path: Path) -> None:
+def test_labels_created_for_an_opened_scan_are_aligned_with_it(
+    oblique: Path, tmp_path: Path
+) -> None:
     (layer,) = ViewerModel().open(oblique, plugin=PLUGIN)
     mask = (layer.data > 100).astype(np.int64)
     labels = Labels(mask, scale=layer.scale, units=layer.units, metadata=layer.metadata)
@@ -85,7 +87,7 @@ def test_labels_made_of_an_opened_scan_lie_on_it(oblique: Path, tmp_path: Path) 
     assert out.get_data_dtype() == np.uint8
 
 
-def test_what_was_cut_out_lies_where_it_was(oblique: Path, tmp_path: Path) -> None:
+def test_a_cropped_layer_keeps_its_position(oblique: Path, tmp_path: Path) -> None:
     (layer,) = ViewerModel().open(oblique, plugin=PLUGIN)
     corner = (1, 2, 3)
     part = Image(
@@ -100,7 +102,7 @@ def test_what_was_cut_out_lies_where_it_was(oblique: Path, tmp_path: Path) -> No
         assert np.allclose(world_of(out, value), world_of(oblique, value), atol=1e-4)
 
 
-def test_a_dicom_series_is_written_where_the_scanner_saw_it(tmp_path: Path) -> None:
+def test_a_dicom_series_is_written_in_patient_coordinates(tmp_path: Path) -> None:
     save_series(tmp_path / "scan", values(), directions=OBLIQUE)
     (layer,) = ViewerModel().open(tmp_path / "scan", plugin=PLUGIN)
     out = save(layer, tmp_path / "scan.nrrd")
@@ -112,7 +114,7 @@ def test_a_dicom_series_is_written_where_the_scanner_saw_it(tmp_path: Path) -> N
         assert np.allclose(getattr(ours, ask)(), getattr(theirs, ask)(), atol=1e-5)
 
 
-def test_any_other_layer_counts_as_superior_posterior_left(tmp_path: Path) -> None:
+def test_other_layers_are_assumed_to_be_oriented_spl(tmp_path: Path) -> None:
     layer = Image(values((4, 5, 6)), scale=(3, 2, 1.5), translate=(10, 20, 30))
     out = save(layer, tmp_path / "out.nii.gz")
     assert nib.aff2axcodes(nib.load(out).affine) == ("L", "P", "S")
@@ -124,7 +126,7 @@ def test_any_other_layer_counts_as_superior_posterior_left(tmp_path: Path) -> No
     assert back.spacing_mm == (3.0, 2.0, 1.5)
 
 
-def test_units_and_a_stretching_affine_count(tmp_path: Path) -> None:
+def test_units_and_a_scaling_affine_are_considered(tmp_path: Path) -> None:
     layer = Image(
         values((4, 5, 6)),
         scale=(2, 1, 1),
@@ -152,7 +154,7 @@ def test_units_and_a_stretching_affine_count(tmp_path: Path) -> None:
         (2**40, 0, np.int64),
     ],
 )
-def test_labels_are_as_wide_as_they_need(
+def test_labels_use_the_smallest_sufficient_type(
     ending: str, most: int, least: int, kind: Any, tmp_path: Path
 ) -> None:
     data = np.zeros((3, 4, 5), np.int64)
@@ -164,14 +166,14 @@ def test_labels_are_as_wide_as_they_need(
 
 @pytest.mark.parametrize("kind", ["bool", "float16", "float32", "float64", "uint16", "int64"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_images_of_every_type(kind: str, ending: str, tmp_path: Path) -> None:
+def test_images_of_every_type_are_written(kind: str, ending: str, tmp_path: Path) -> None:
     data = (np.arange(60).reshape(3, 4, 5) % 7).astype(kind)
     path = tmp_path / f"a{ending}"
     assert write_image(str(path), data, {}) == [str(path)]
     assert np.array_equal(read_volume(path).array, data.astype(np.float64))
 
 
-def test_a_name_without_an_ending_gets_one(tmp_path: Path) -> None:
+def test_a_name_without_a_suffix_gets_one(tmp_path: Path) -> None:
     data = np.eye(4, dtype=np.uint8)[None].repeat(3, 0)
     written = write_labels(str(tmp_path / "mask"), data, {})
     assert written == [str(tmp_path / "mask.nii.gz")]
@@ -254,7 +256,7 @@ def test_new_labels_over_a_scan_are_written_on_its_grid(
 
 
 @pytest.mark.gui
-def test_labels_over_two_scans_in_different_places_are_refused(
+def test_labels_over_two_scans_in_different_positions_are_refused(
     viewer: Any, oblique: Path, tmp_path: Path
 ) -> None:
     (scan,) = viewer.open(oblique, plugin=PLUGIN)

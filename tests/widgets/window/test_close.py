@@ -55,7 +55,7 @@ def training(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[A
     [("Keep training", True, True), ("Stop and save", True, False),
      ("Cancel", False, True)],
 )  # fmt: skip
-def test_a_person_who_closes_the_window_decides_about_the_run(
+def test_a_user_who_closes_the_window_is_prompted_about_the_run(
     answer: str,
     closes: bool,
     goes_on: bool,
@@ -80,7 +80,7 @@ def test_a_person_who_closes_the_window_decides_about_the_run(
     assert run.read_events()[0][-1].event == "stopped"
 
 
-def test_a_program_that_closes_the_window_is_not_asked(
+def test_a_program_that_closes_the_window_gets_no_prompt(
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
@@ -102,7 +102,7 @@ def test_a_program_that_closes_the_window_is_not_asked(
     qtbot.waitUntil(lambda: panel.session.status.phase == "idle", timeout=60_000)
 
 
-def test_a_project_in_use_can_be_looked_at(
+def test_a_project_in_use_can_be_opened_read_only(
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
@@ -137,7 +137,7 @@ def test_a_project_in_use_can_be_looked_at(
     other.close_project()
 
 
-def test_an_engine_that_dies_leaves_a_window_that_works(
+def test_a_dead_engine_process_leaves_a_usable_window(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     _, panel = training(window, project, qtbot)
@@ -157,7 +157,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     assert project.runs.list()[-1].has_weights
 
 
-def test_a_label_that_nothing_can_keep_keeps_the_window_open(
+def test_a_label_that_cannot_be_saved_keeps_the_window_open(
     window: Callable[[], Any], project: Project, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     viewer, panel = window()

@@ -22,7 +22,7 @@ def proposed(layers: Any) -> bool:
     return layer is not None and layer.visible
 
 
-def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
+def test_shortcuts_do_not_collide_with_those_of_napari(opened: Any) -> None:
     from napari.utils.shortcuts import default_shortcuts
 
     _viewer, panel = opened
@@ -40,7 +40,7 @@ def test_no_key_is_one_of_naparis_own(opened: Any) -> None:
         assert wanted.replace("Ctrl", "Control") not in layer_keys, key.key
 
 
-def test_keys_fill_copy_grow_and_take_back(opened: Any, qtbot: Any) -> None:
+def test_shortcuts_fill_copy_grow_and_undo(opened: Any, qtbot: Any) -> None:
     viewer, panel = opened
     session, layers = panel.session, panel.layers
     label = layers.find_layer("label")
@@ -83,7 +83,9 @@ def box(shape: tuple[int, ...], number: int) -> np.ndarray:
     return mask
 
 
-def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot: Any) -> None:
+def test_number_keys_select_structures_and_the_overview_lists_all_keys(
+    opened: Any, qtbot: Any
+) -> None:
     viewer, panel = opened
     panel.session.project.add_class("second")
     panel.session.cases_changed.emit()
@@ -96,7 +98,7 @@ def test_number_keys_choose_structures_and_the_card_lists_all(opened: Any, qtbot
     assert card.height() < 700
 
 
-def test_keys_and_strip_go_with_the_panel(opened: Any) -> None:
+def test_shortcuts_and_strip_are_removed_with_the_panel(opened: Any) -> None:
     viewer, panel = opened
     assert any(widget is panel.strip for widget in viewer.window.dock_widgets.values())
     assert any(str(key) == "N" for key in viewer.keymap)
