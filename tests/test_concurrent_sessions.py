@@ -52,7 +52,7 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def other_process(project: Project) -> subprocess.Popen[bytes]:
+def start_other_process(project: Project) -> subprocess.Popen[bytes]:
     """Another process that has the project open and is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(project.path)], stdout=subprocess.PIPE
@@ -66,7 +66,7 @@ def other_process(project: Project) -> subprocess.Popen[bytes]:
 
 
 def test_a_second_session_shows_who_has_the_project_open(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     session, messages = Session(), []
     session.message.connect(lambda level, text: messages.append((level, text)))
@@ -79,7 +79,7 @@ def test_a_second_session_shows_who_has_the_project_open(
 
 
 def test_read_only_opening_is_offered(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     session = Session()
     asked: list[UserPrompt] = []
@@ -107,10 +107,10 @@ def test_read_only_opening_is_offered(
 
 
 def test_a_killed_window_does_not_block_the_project(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
-    other_process.kill()
-    other_process.wait()
+    start_other_process.kill()
+    start_other_process.wait()
     assert list((project.path / FOLDER).glob("*.json"))
     assert list_open_sessions(project.path) == []
     assert not list((project.path / FOLDER).glob("*.json"))
@@ -178,7 +178,7 @@ def test_labels_written_concurrently_by_two_processes_are_all_kept(
 
 def test_commands_report_who_has_the_project_open(
     project: Project,
-    other_process: subprocess.Popen[bytes],
+    start_other_process: subprocess.Popen[bytes],
     run: Callable[..., tuple[int, str, str]],
 ) -> None:
     code, out, err = run("cases", project.path, "--json")
@@ -234,10 +234,10 @@ def test_invalid_times_in_session_markers_do_not_block_a_session(
 
 
 def test_read_only_viewing_changes_no_file(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
-    other_process.kill()
-    other_process.wait()
+    start_other_process.kill()
+    start_other_process.wait()
     before = sorted((project.path / FOLDER).iterdir())
     Session().open_project(project.path, read_only=True)
     assert sorted((project.path / FOLDER).iterdir()) == before
@@ -305,12 +305,12 @@ def test_an_unresponsive_drive_does_not_block_the_window(
 
 
 def test_the_run_of_this_machine_is_preferred_over_a_remote_one(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     own, other_run = (
         project.runs.create("dycon", make_config("dycon").to_dict()) for _ in range(2)
     )
-    engine_process.write_identity(own, ProcessIdentity.from_pid(other_process.pid))
+    engine_process.write_identity(own, ProcessIdentity.from_pid(start_other_process.pid))
     engine_process.write_identity(other_run, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
     session.open_project(project.path)
@@ -319,10 +319,10 @@ def test_the_run_of_this_machine_is_preferred_over_a_remote_one(
 
 
 def test_a_temporarily_unavailable_drive_does_not_end_a_run(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
-    engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
+    engine_process.write_identity(run, ProcessIdentity.from_pid(start_other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events).event == "idle"
     away = project.path.rename(project.path.with_name("away"))
@@ -335,15 +335,15 @@ def test_a_temporarily_unavailable_drive_does_not_end_a_run(
 
 
 def test_a_run_that_has_just_ended_is_not_reported_as_dead(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
     run.append_event(StartedEvent())
     run.append_event(FinishedEvent())
-    engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
+    engine_process.write_identity(run, ProcessIdentity.from_pid(start_other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events).event == "idle"
-    other_process.kill()
-    other_process.wait()
+    start_other_process.kill()
+    start_other_process.wait()
     reported = [event.event for event in events if event.event != "idle"]
     assert reported == ["finished"]

@@ -11,7 +11,7 @@ from napari_dycon.errors import UserError
 ISO = (1.0, 1.0, 1.0)
 
 
-def ball(
+def make_ball(
     shape: tuple[int, int, int], center: tuple[float, float, float], radius: float
 ) -> np.ndarray:
     grid = np.indices(shape).astype(float)
@@ -19,28 +19,28 @@ def ball(
     return np.asarray(distance <= radius**2)
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
+def compute_dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_ball_comes_back_from_five_slices_in_any_axis(axis: int) -> None:
-    truth = ball((40, 40, 40), (20, 19, 21), 14)
+    truth = make_ball((40, 40, 40), (20, 19, 21), 14)
     label = np.full(truth.shape, 255, np.uint8)
     for number in (7, 13, 20, 26, 32):
         np.moveaxis(label, axis, 0)[number] = np.moveaxis(truth, axis, 0)[number]
     filled, count = interpolation.fill_between(label, [1], axis, ISO)
     assert count == 21
     between = np.moveaxis(filled, axis, 0)[7:33]
-    assert dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
+    assert compute_dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
     assert not (between == 255).any()  # both ends were complete, so the rest is background
     assert (np.moveaxis(filled, axis, 0)[:7] == 255).all()
 
 
 def test_an_oblique_tube_is_interpolated_completely() -> None:
     label = np.full((11, 40, 40), 255, np.uint8)
-    label[0][ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1
-    label[10][ball((1, 40, 40), (0, 20, 32), 4)[0]] = 1  # no overlap at all
+    label[0][make_ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1
+    label[10][make_ball((1, 40, 40), (0, 20, 32), 4)[0]] = 1  # no overlap at all
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
     middle = filled[5] == 1
     assert 35 <= middle.sum() <= 65  # a disc of radius 4 has 49
@@ -87,7 +87,7 @@ def test_several_structures_share_a_slice_without_overlap() -> None:
     label[[0, 8]] = truth[[0, 8]]
     filled, _ = interpolation.fill_between(label, [1, 2], 0, ISO)
     for value in (0, 1, 2):
-        assert dice(filled == value, truth == value) > 0.95
+        assert compute_dice(filled == value, truth == value) > 0.95
     only, _ = interpolation.fill_between(label, [1], 0, ISO)
     assert not (only[1:8] == 0).any()  # structure 2 is still to come in these slices
 
@@ -103,13 +103,13 @@ def test_copying_a_slice_fills_only_unlabeled_voxels() -> None:
 
 
 def test_strokes_grow_to_the_edge_of_their_structure() -> None:
-    truth = ball((40, 44, 48), (20, 22, 24), 11)
+    truth = make_ball((40, 44, 48), (20, 22, 24), 11)
     image = truth * 100.0 + np.random.default_rng(0).normal(0, 12, truth.shape)
     label = np.full(truth.shape, 255, np.uint8)
     label[20, 20:24, 20:28] = 1
     box = random_walker.find_scribble_box(label, ISO, 16)
     grown = random_walker.grow(image, label, box, ISO)
-    assert dice(grown.label == 1, truth) > 0.95
+    assert compute_dice(grown.label == 1, truth) > 0.95
     assert grown.voxels == int((grown.label == 1).sum()) - 32
     assert not (grown.label == 0).any()
 
@@ -128,13 +128,15 @@ def test_background_strokes_separate_two_similar_structures() -> None:
 
 def test_a_large_box_is_solved_coarsely_and_keeps_all_strokes() -> None:
     shape = (120, 120, 120)
-    truth = ball(shape, (60, 60, 60), 30)
+    truth = make_ball(shape, (60, 60, 60), 30)
     label = np.full(shape, 255, np.uint8)
     label[60, 60, 55:66] = 1
     box = (slice(10, 110), slice(10, 110), slice(10, 110))
     assert random_walker._choose_downsampling((100, 100, 100), ISO) != (1, 1, 1)
     grown = random_walker.grow(truth * 100.0, label, box, ISO).label
-    assert dice(grown == 1, truth) > 0.9  # cells of two voxels: half a cell of a ball's surface
+    assert (
+        compute_dice(grown == 1, truth) > 0.9
+    )  # cells of two voxels: half a cell of a ball's surface
 
 
 def test_growing_without_a_stroke_raises_an_error_with_advice() -> None:
@@ -145,14 +147,14 @@ def test_growing_without_a_stroke_raises_an_error_with_advice() -> None:
 
 def test_borders_filled_far_apart_follow_the_scan() -> None:
     """A ball that bulges between two slices: shapes alone cut it off, the scan shows it."""
-    truth = ball((41, 60, 60), (20, 30, 30), 17)
+    truth = make_ball((41, 60, 60), (20, 30, 30), 17)
     image = truth * 100.0 + np.random.default_rng(0).normal(0, 10, truth.shape)
     label = np.full(truth.shape, 255, np.uint8)
     for number in (0, 8, 32, 40):
         label[number] = truth[number]
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
     followed = random_walker.refine_to_edges(image, label, filled, 0, ISO)
-    assert dice(followed == 1, truth) > dice(filled == 1, truth) + 0.03
+    assert compute_dice(followed == 1, truth) > compute_dice(filled == 1, truth) + 0.03
     annotated = label != 255
     assert np.array_equal(followed[annotated], label[annotated])
     assert not (followed[8:33] == 255).any()  # finished slices stay finished
@@ -163,25 +165,26 @@ def test_borders_filled_far_apart_follow_the_scan() -> None:
 
 
 def test_following_edges_keeps_incomplete_slices_incomplete() -> None:
-    truth = ball((21, 40, 40), (10, 20, 20), 12)
+    truth = make_ball((21, 40, 40), (10, 20, 20), 12)
     label = np.full(truth.shape, 255, np.uint8)
     for number in (2, 18):
         label[number][truth[number]] = 1  # strokes alone
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
     followed = random_walker.refine_to_edges(truth * 100.0, label, filled, 0, ISO)
-    assert dice(followed == 1, truth) > dice(filled == 1, truth)
+    assert compute_dice(followed == 1, truth) > compute_dice(filled == 1, truth)
     assert not (followed == 0).any()
 
 
 def test_smoothing_removes_noise_and_keeps_the_volume() -> None:
-    truth = ball((40, 40, 40), (20, 20, 20), 12)
+    truth = make_ball((40, 40, 40), (20, 20, 20), 12)
     rough = truth ^ (
-        (np.random.default_rng(0).random(truth.shape) < 0.02) & ball(truth.shape, (20, 20, 20), 14)
+        (np.random.default_rng(0).random(truth.shape) < 0.02)
+        & make_ball(truth.shape, (20, 20, 20), 14)
     )
     label = np.where(rough, 1, 0).astype(np.uint8)
     label[0, 0, 0] = 2
     smoothed = morphology.smooth(label, 1, ISO, 1.5)
-    assert dice(smoothed == 1, truth) > dice(rough, truth)
+    assert compute_dice(smoothed == 1, truth) > compute_dice(rough, truth)
     assert abs(int((smoothed == 1).sum()) / int(rough.sum()) - 1) < 0.05
     assert smoothed[0, 0, 0] == 2
 
@@ -250,7 +253,7 @@ def test_a_further_rectangle_reshapes_or_extends_the_box() -> None:
 
 
 def test_growing_stays_inside_a_box_even_of_one_slice() -> None:
-    truth = ball((40, 44, 48), (20, 22, 24), 11)
+    truth = make_ball((40, 44, 48), (20, 22, 24), 11)
     label = np.full(truth.shape, 255, np.uint8)
     label[20, 20:24, 20:28] = 1
     for box in (
@@ -260,6 +263,6 @@ def test_growing_stays_inside_a_box_even_of_one_slice() -> None:
         grown = random_walker.grow(truth * 100.0, label, box, ISO).label
         inside = np.zeros(truth.shape, bool)
         inside[box] = truth[box]
-        assert dice(grown == 1, inside) > 0.95
+        assert compute_dice(grown == 1, inside) > 0.95
     with pytest.raises(UserError, match="move the box"):
         random_walker.grow(truth * 100.0, label, (slice(0, 9), slice(0, 9), slice(0, 9)), ISO)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.cli import batch_predict
@@ -181,8 +181,8 @@ def test_patients_without_a_channel_are_reported_together(run: Run, tmp_path: Pa
 
 
 def test_irregular_slices_require_consent_and_others_are_added(run: Run, tmp_path: Path) -> None:
-    save_series(tmp_path / "in" / "anna", values())
-    save_series(tmp_path / "in" / "bert", values((7, 6, 7)))[3].unlink()
+    save_series(tmp_path / "in" / "anna", make_voxels())
+    save_series(tmp_path / "in" / "bert", make_voxels((7, 6, 7)))[3].unlink()
     code, out, err = run("new", tmp_path / "p", "--images", tmp_path / "in", "--json")
     assert code == 0
     assert [case["id"] for case in json.loads(out)["cases"]] == ["anna"]

@@ -215,7 +215,7 @@ class Card:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
     made = Card(40 * 48 * 48)
     monkeypatch.setattr(
         Supervised, "compute_loss_terms", lambda method, step: made.compute_loss_terms(method, step)
@@ -223,7 +223,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     return made
 
 
-def test_a_too_large_run_continues_with_a_smaller_plan(project: Project, card: Card) -> None:
+def test_a_too_large_run_continues_with_a_smaller_plan(
+    project: Project, simulated_gpu: Card
+) -> None:
     config = make_config("supervised", **LARGE)
     events = list(train(project, config))
     assert (events[-1].event, events[-1].step) == ("finished", 4)
@@ -237,27 +239,29 @@ def test_a_too_large_run_continues_with_a_smaller_plan(project: Project, card: C
     kept = TrainConfig.from_dict(run.read_config())
     assert MemoryPlan.from_config(kept) == MemoryPlan((40, 40, 44), 2, True)
     assert load_model(run.weights_path).config == kept
-    assert card.refused == 3
+    assert simulated_gpu.refused == 3
     # The file of settings may be older than the last checkpoint, which knows better.
     run.config_path.write_text(json.dumps(config.with_changes(steps=6).to_dict()))
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (again[0].resumed_from_step, again[-1].step) == (4, 6)
     assert not [e for e in again if e.event == "warning"]
-    assert card.refused == 3
+    assert simulated_gpu.refused == 3
 
 
-def test_a_run_with_a_smaller_plan_resumes_bit_identically(project: Project, card: Card) -> None:
+def test_a_run_with_a_smaller_plan_resumes_bit_identically(
+    project: Project, simulated_gpu: Card
+) -> None:
     settings = LARGE | {"steps": 5, "intervals.checkpoint_s": 600.0}
 
     def limited(events: Any) -> Any:
         for event in events:
             if event.event == "step" and event.step == 2:
-                card.voxels = 40 * 48 * 48  # another program takes the rest
+                simulated_gpu.voxels = 40 * 48 * 48  # another program takes the rest
             yield event
 
     results = []
     for interrupt in (False, True):
-        card.voxels, card.refused = 10**9, 0
+        simulated_gpu.voxels, simulated_gpu.refused = 10**9, 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trainer, "STEP_EVENT_INTERVAL_S", 0.0)
             events = limited(train(project, make_config("supervised", **settings)))
@@ -272,13 +276,13 @@ def test_a_run_with_a_smaller_plan_resumes_bit_identically(project: Project, car
             state = read_training_progress(run.state_folder / "state.safetensors")
             assert MemoryPlan.from_json(state.memory) == MemoryPlan((40, 40, 44), 2, True)
             list(train(project, TrainConfig.from_dict(run.read_config()), run))
-        assert card.refused == 3
+        assert simulated_gpu.refused == 3
         results.append(load_file(run.weights_path))
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
-def test_persistent_lack_of_memory_is_an_error(project: Project, card: Card) -> None:
-    card.voxels = 0
+def test_persistent_lack_of_memory_is_an_error(project: Project, simulated_gpu: Card) -> None:
+    simulated_gpu.voxels = 0
     with pytest.raises(EngineError, match="ran out of memory, even with the smallest") as reported:
         list(train(project, make_config("supervised", **LARGE)))
     assert "--" not in str(reported.value)

@@ -24,7 +24,7 @@ from napari_dycon.project.store import Project
 SCANS = [Fingerprint((36, 50, 35), (1.0, 1.0, 1.0), 0.0, 900.0)]
 
 
-def planned(device: str, **settings: Any) -> TrainConfig:
+def plan_config(device: str, **settings: Any) -> TrainConfig:
     return plan_training(make_config("supervised", **settings), SCANS, device)
 
 
@@ -221,11 +221,11 @@ def test_every_parameter_learns() -> None:
 
 
 def test_a_cpu_gets_half_resolution_unless_the_network_is_configured() -> None:
-    assert planned("cpu").network.half_resolution is True
-    assert planned("cuda").network.half_resolution is False
-    assert planned("cpu", **{"network.filters": [8, 16, 32]}).network.half_resolution is False
-    assert planned("cpu", **{"network.half_resolution": False}).network.half_resolution is False
-    both = planned("cuda", **{"network.filters": [8, 16, 32], "network.half_resolution": True})
+    assert plan_config("cpu").network.half_resolution is True
+    assert plan_config("cuda").network.half_resolution is False
+    assert plan_config("cpu", **{"network.filters": [8, 16, 32]}).network.half_resolution is False
+    assert plan_config("cpu", **{"network.half_resolution": False}).network.half_resolution is False
+    both = plan_config("cuda", **{"network.filters": [8, 16, 32], "network.half_resolution": True})
     assert (both.network.filters, both.network.half_resolution, both.network.stride) == (
         (8, 16, 32),
         True,
@@ -254,7 +254,7 @@ def test_coarsest_features_are_16_voxels_and_patches_are_multiples(
 def test_coarsest_features_stay_16_voxels_at_a_configured_resolution(
     device: str, half: bool
 ) -> None:
-    config = planned(device, **{"network.half_resolution": half})
+    config = plan_config(device, **{"network.half_resolution": half})
     assert (config.network.half_resolution, config.network.stride) == (half, 16)
 
 
@@ -272,7 +272,7 @@ def test_patches_of_flat_scans_stay_within_the_budget(
 
 @pytest.mark.parametrize("norm", ["instance", "group", "batch"])
 def test_a_network_of_six_levels_gets_enough_locations_for_its_norm(norm: str) -> None:
-    config = planned("cpu", **{"network.filters": [8, 8, 8, 8, 8, 8], "network.norm": norm})
+    config = plan_config("cpu", **{"network.filters": [8, 8, 8, 8, 8, 8], "network.norm": norm})
     assert config.batch.patch_size == (36, 50, 35)  # all that the scans have
     network = build_network(config, channels=1, classes=2)
     assert network(torch.randn(1, 1, *config.batch.patch_size)).logits.isfinite().all()
@@ -312,7 +312,7 @@ def test_embeddings_keep_their_position_in_the_image(
 
 @pytest.mark.parametrize("shape", [(4, 20, 20), (24, 24, 24)])
 def test_a_single_image_gives_the_same_output_as_in_a_batch(shape: tuple[int, int, int]) -> None:
-    network = build_network(planned("cpu"), channels=1, classes=2).eval()
+    network = build_network(plan_config("cpu"), channels=1, classes=2).eval()
     images = torch.randn(2, 1, *shape)
     with torch.no_grad():
         together = network(images).logits
@@ -322,7 +322,7 @@ def test_a_single_image_gives_the_same_output_as_in_a_batch(shape: tuple[int, in
 
 
 def test_patches_fit_the_stride_of_half_resolution() -> None:
-    patch = planned("cpu").batch.patch_size
+    patch = plan_config("cpu").batch.patch_size
     assert patch is not None
     assert all(side % 8 == 0 for side in patch)
 

@@ -53,7 +53,7 @@ class _Uploads(TorchDispatchMode):
 
 
 @pytest.fixture
-def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+def meta_device(monkeypatch: pytest.MonkeyPatch) -> None:
     randn = torch.randn
     monkeypatch.setattr(torch, "Generator", _Generator)
     monkeypatch.setattr(torch, "randn", lambda *a, generator=None, **k: randn(*a, **k))
@@ -82,7 +82,7 @@ def make_batch(config: TrainConfig, *, unlabeled: bool) -> Batch:
     ).augment(META)
 
 
-@pytest.mark.usefixtures("on_meta")
+@pytest.mark.usefixtures("meta_device")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("preset", "dtype"), [("left-atrium", torch.float32), ("default", torch.float16)]

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from helpers.dicom_files import OBLIQUE, save_series, values
+from helpers.dicom_files import OBLIQUE, make_voxels, save_series
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
@@ -28,7 +28,7 @@ from napari_dycon.session import Session
 def dicom_project(tmp_path: Path) -> Project:
     """Two oblique series; the first is labeled wholly, the second in part and predicted."""
     for name in ("anna", "bert"):
-        save_series(tmp_path / "scans" / name / "t1", values(), directions=OBLIQUE)
+        save_series(tmp_path / "scans" / name / "t1", make_voxels(), directions=OBLIQUE)
     project = create_project(tmp_path / "p", tmp_path / "scans", classes=["pancreas", "cyst"])
     shape = project.read_image("anna").shape
     whole = np.zeros(shape, np.uint8)

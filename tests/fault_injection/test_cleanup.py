@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.kill_loops import make_old
+from helpers.kill_loops import backdate_files
 from helpers.tiny_runs import TINY
 
 from napari_dycon import io
@@ -35,7 +35,7 @@ from napari_dycon.session import Session
 
 
 @pytest.fixture
-def torn(tmp_path: Path) -> Run:
+def run_with_incomplete_line(tmp_path: Path) -> Run:
     run = Run(tmp_path)
     run.append_event(StepEvent(step=1))
     with run.events_path.open("ab") as file:
@@ -43,14 +43,18 @@ def torn(tmp_path: Path) -> Run:
     return run
 
 
-def test_an_incomplete_line_does_not_affect_the_next_event(torn: Run) -> None:
-    torn.append_event(StartedEvent())
-    torn.append_event(StepEvent(step=2))
-    assert [e.event for e in torn.read_events()[0]] == ["step", "started", "step"]
+def test_an_incomplete_line_does_not_affect_the_next_event(run_with_incomplete_line: Run) -> None:
+    run_with_incomplete_line.append_event(StartedEvent())
+    run_with_incomplete_line.append_event(StepEvent(step=2))
+    assert [e.event for e in run_with_incomplete_line.read_events()[0]] == [
+        "step",
+        "started",
+        "step",
+    ]
 
 
 @contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """No file can grow beyond this size, as on a disk that is full in the middle of a write."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -65,7 +69,7 @@ def test_events_are_written_atomically(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.append_event(StartedEvent())
     before = run.events_path.read_bytes()
-    with largest_file(len(before) + 5), pytest.raises(OSError, match=r"File too large|No space"):
+    with limit_file_size(len(before) + 5), pytest.raises(OSError, match=r"File too large|No space"):
         run.append_event(StepEvent(step=1))
     assert run.events_path.read_bytes() == before
 
@@ -111,23 +115,23 @@ def test_only_stale_temporary_files_are_removed(project: Project, tmp_path: Path
         path.write_text("mine")
     link = temporary_path(project.path / "labels" / "link")
     link.symlink_to(outside)
-    make_old([*old, *foreign, folder, *(p for p in places if p.exists()), outside])
+    backdate_files([*old, *foreign, folder, *(p for p in places if p.exists()), outside])
     session = Session()
     session.open_project(project.path)
     assert not any(path.exists() for path in (*old, folder))
     assert all(path.exists() for path in (*young, *foreign, outside))
     assert outside.read_text() == "mine"
     assert project.labels.path("scan-0").exists()
-    make_old(young)
+    backdate_files(young)
     (folder).mkdir()
-    make_old([folder])
+    backdate_files([folder])
     (folder / "part").write_bytes(b"written just now")
-    make_only_old(folder)
+    backdate_folder(folder)
     assert set(clean_project(project.path)) == set(young)
     assert folder.exists()
 
 
-def make_only_old(folder: Path) -> None:
+def backdate_folder(folder: Path) -> None:
     past = time.time() - 3 * 3600
     os.utime(folder, (past, past))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.kill_loops import Kills
-from helpers.kill_runs import RunKills, exact
+from helpers.kill_runs import RunKills, check_exact_resume
 from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.config import make_config
@@ -47,6 +47,6 @@ def test_resumed_runs_are_bit_identical(project: Project, tmp_path: Path) -> Non
         "intervals.checkpoint_s": 0.1,
         "seed": 3,
     }
-    found = exact(project, make_config("dycon", **(TINY | quick)), kills=2)
+    found = check_exact_resume(project, make_config("dycon", **(TINY | quick)), kills=2)
     assert (found["weights"], found["losses"]) == (True, True)
     assert found["registrations"] > 0

@@ -24,7 +24,7 @@ ORIENTATIONS = [
 SHAPE = (5, 6, 7)
 
 
-def oriented(codes: str, spacing: tuple[float, ...] = (0.7, 1.1, 2.5)) -> np.ndarray:
+def make_affine(codes: str, spacing: tuple[float, ...] = (0.7, 1.1, 2.5)) -> np.ndarray:
     ornt = nib.orientations.axcodes2ornt(codes)
     affine = np.zeros((4, 4))
     for axis, (world, sign) in enumerate(ornt):
@@ -39,7 +39,7 @@ def test_there_are_48_orientations() -> None:
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
 def test_round_trip_keeps_voxels_and_geometry(codes: str, tmp_path: Path) -> None:
-    affine = oriented(codes)
+    affine = make_affine(codes)
     data = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)
     image = nib.Nifti1Image(data, affine)
     image.set_qform(affine, code=2)
@@ -121,7 +121,7 @@ def test_real_labels_survive_a_round_trip(
             assert np.array_equal(before.header[field], after.header[field])
 
 
-def broken(kind: str, folder: Path) -> Path:
+def write_broken_file(kind: str, folder: Path) -> Path:
     path = folder / "scan.nii.gz"
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     if kind == "text":
@@ -170,7 +170,7 @@ def test_files_that_are_not_scans_are_refused_with_a_clear_error(
     kind: str, words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        read_volume(broken(kind, tmp_path))
+        read_volume(write_broken_file(kind, tmp_path))
     assert "\n" not in str(caught.value)
 
 

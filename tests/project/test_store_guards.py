@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.folder_trees import tree
+from helpers.folder_trees import read_tree
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.core import locks
@@ -18,7 +18,7 @@ from napari_dycon.project.store import Project
 SHAPE = (20, 22, 18)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
@@ -26,7 +26,7 @@ def test_an_orphaned_label_is_neither_replaced_nor_used(project: Project, tmp_pa
     stray = project.path / "labels" / "New.nii.gz"
     stray.write_bytes(b"drawn by a user")
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
-    (added,) = project.add_cases([scan(tmp_path / "new.nii.gz")], labels={"new": label})
+    (added,) = project.add_cases([save_scan(tmp_path / "new.nii.gz")], labels={"new": label})
     assert added.id == "new-2"
     assert project.labels.path("new-2").exists()
     assert stray.read_bytes() == b"drawn by a user"
@@ -39,7 +39,7 @@ def test_a_label_that_appears_in_the_meantime_is_kept(
     file = project.path / "labels" / "new.nii.gz"
     with pytest.raises(BusyError, match="was created at the same time"):
         project.add_cases(
-            [scan(tmp_path / "new.nii.gz")],
+            [save_scan(tmp_path / "new.nii.gz")],
             labels={"new": label},
             progress=lambda *_: (file.write_bytes(b"x"), None)[1],
         )
@@ -58,8 +58,8 @@ def test_a_stale_session_does_not_replace_a_label(project: Project, tmp_path: Pa
     other = Project.open(project.path)
     one = save_nifti(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8))
     none = save_nifti(tmp_path / "0.nii.gz", np.zeros(SHAPE, np.uint8))
-    project.add_cases([scan(tmp_path / "a" / "new.nii.gz")], labels={"new": one})
-    added = other.add_cases([scan(tmp_path / "b" / "new.nii.gz", 1)], labels={"new": none})
+    project.add_cases([save_scan(tmp_path / "a" / "new.nii.gz")], labels={"new": one})
+    added = other.add_cases([save_scan(tmp_path / "b" / "new.nii.gz", 1)], labels={"new": none})
     assert [c.id for c in added] == ["new-2"]
     assert other.labels.read("new").all()
     assert not other.labels.read("new-2").any()
@@ -96,7 +96,7 @@ def test_a_held_lock_is_reported(project: Project, monkeypatch: pytest.MonkeyPat
 
 def test_invalid_label_arrays_are_refused(project: Project) -> None:
     shape = project.read_image("scan-0").shape
-    before = tree(project.path)
+    before = read_tree(project.path)
     for array, words in (
         (np.full(shape, 0.5), "contains fractions"),
         (np.full(shape, -1), "unknown class -1"),
@@ -106,7 +106,7 @@ def test_invalid_label_arrays_are_refused(project: Project) -> None:
             project.labels.save("scan-0", array)
     with pytest.raises(UserError, match=r"no case 'scan-O'.*Did you mean scan-"):
         project.labels.save("scan-O", np.ones(shape))
-    assert tree(project.path) == before
+    assert read_tree(project.path) == before
     project.labels.save("scan-5", np.ones(shape, bool), status="reviewed")
     assert project.get_case("scan-5").status == "reviewed"
     assert project.labels.read("scan-5").dtype == np.uint8

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.project_files import everything, rewrite
+from helpers.project_files import read_all_files, rewrite_manifest
 
 from napari_dycon.application.cases.summaries import _load_thumbnails
 from napari_dycon.core.user_dirs import user_state_dir
@@ -66,9 +66,9 @@ def test_without_the_variable_the_state_folder_is_in_the_home_folder(
 
 
 def test_thumbnails_of_a_read_only_project_are_not_stored(project: Project) -> None:
-    before = everything(project.path)
+    before = read_all_files(project.path)
     _load_thumbnails(Project.open(project.path, read_only_reason="open elsewhere"), ["scan-0"])
-    assert everything(project.path) == before
+    assert read_all_files(project.path) == before
 
 
 @links
@@ -80,7 +80,7 @@ def test_external_scan_folders_are_listed(project: Project, tmp_path: Path) -> N
     (inner / "link.nii.gz").symlink_to(tmp_path / "far" / "x.nii.gz")
     (project.path / "door").symlink_to(tmp_path / "far", target_is_directory=True)
     names = ["scans/own.nii.gz", "scans/link.nii.gz", "door/y.nii.gz", "/a/b.nii.gz", "a.nii.gz#2"]
-    opened = rewrite(
+    opened = rewrite_manifest(
         project,
         lambda v: [c.update(images=[n]) for c, n in zip(v["cases"], names, strict=False)],
     )
@@ -95,7 +95,7 @@ def test_commands_report_the_external_folders_of_an_untrusted_project(
     code, out, err = run("cases", project.path, "--json")
     assert (code, err) == (0, "")
     (state_folder / trusted_projects.FILE).unlink()
-    rewrite(
+    rewrite_manifest(
         project,
         lambda v: [
             c.update(images=[f"/x{n}/a\x1b[2Jb/s.nii.gz"]) for n, c in enumerate(v["cases"])

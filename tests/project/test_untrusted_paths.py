@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
-from helpers.project_files import everything, rewrite
+from helpers.project_files import read_all_files, rewrite_manifest
 
 from napari_dycon import io
 from napari_dycon.application.cases.summaries import _load_thumbnails
@@ -44,7 +44,7 @@ def test_folders_that_escape_the_project_are_not_written_to(
     else:
         outside.mkdir()
     place.symlink_to(outside, target_is_directory=True)
-    before = everything(outside)
+    before = read_all_files(outside)
     project = Project.open(project.path)
     mask = np.zeros(project.read_grid("scan-0").shape, np.uint8)
     flat = mask.astype(np.float32)
@@ -74,7 +74,7 @@ def test_folders_that_escape_the_project_are_not_written_to(
         with pytest.raises(ProjectError, match=r"leads out of|does not exist"):
             attempt()
     _load_thumbnails(project, ["scan-0"])  # kept in the cache, where there is one
-    assert everything(outside) == before
+    assert read_all_files(outside) == before
 
 
 @links
@@ -184,7 +184,7 @@ def test_runs_are_folders_with_valid_run_names(project: Project, tmp_path: Path)
     ],
 )
 def test_only_scans_are_opened_as_scans(image: str, found: str, project: Project) -> None:
-    opened = rewrite(project, lambda values: values["cases"][0].update(images=[image]))
+    opened = rewrite_manifest(project, lambda values: values["cases"][0].update(images=[image]))
     begin = time.monotonic()
     for read in (opened.read_image, opened.read_grid):
         with pytest.raises(FileFormatError, match=found) as caught:
@@ -253,7 +253,7 @@ def test_urls_are_not_accepted_as_paths(image: str, project: Project) -> None:
     with pytest.raises(
         ProjectError, match=r"cases\.0\.images is invalid: expected a path"
     ) as caught:
-        rewrite(project, lambda values: values["cases"][0].update(images=[image]))
+        rewrite_manifest(project, lambda values: values["cases"][0].update(images=[image]))
     assert len(str(caught.value)) < 500
 
 

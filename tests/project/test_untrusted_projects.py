@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.project_files import rewrite
+from helpers.project_files import rewrite_manifest
 
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
 from napari_dycon.project.case_ids import is_case_id, normalize_name
@@ -25,7 +25,7 @@ from napari_dycon.project.store import Project
 def test_unsafe_file_names_are_refused(name: str, project: Project) -> None:
     assert not is_case_id(name)
     with pytest.raises(ProjectError, match=r"project\.json"):
-        rewrite(project, lambda values: values["cases"][0].update(id=name))
+        rewrite_manifest(project, lambda values: values["cases"][0].update(id=name))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_ids_that_some_file_systems_consider_equal_are_refused(
     assert normalize_name(pair[0]) == normalize_name(pair[1])
     if all(map(is_case_id, pair)):
         with pytest.raises(ProjectError, match="must be unique"):
-            rewrite(
+            rewrite_manifest(
                 project,
                 lambda v: [
                     case.update(id=name) for case, name in zip(v["cases"], pair, strict=False)
@@ -91,7 +91,7 @@ def test_values_out_of_range_are_reported_in_one_line(
     change: Callable[[dict[str, Any]], object], project: Project
 ) -> None:
     with pytest.raises(ProjectError, match=r"project\.json") as caught:
-        rewrite(project, change)
+        rewrite_manifest(project, change)
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
 
@@ -105,7 +105,7 @@ def test_an_endless_project_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_project_of_100000_cases_opens_in_seconds(project: Project) -> None:
     many = 100_000
-    rewrite(
+    rewrite_manifest(
         project,
         lambda values: values.update(
             cases=[
@@ -122,7 +122,7 @@ def test_a_project_of_100000_cases_opens_in_seconds(project: Project) -> None:
     assert len(opened.external_folders()) == 50
     assert time.monotonic() - begin < 20  # 3 s on a quiet machine
     with pytest.raises(ProjectError, match="found twice: case-1"):
-        rewrite(project, lambda values: values["cases"].append(values["cases"][1]))
+        rewrite_manifest(project, lambda values: values["cases"].append(values["cases"][1]))
 
 
 def test_all_of_these_errors_are_user_errors() -> None:

@@ -58,7 +58,7 @@ def session(project: Project, task_runner: LateTaskRunner) -> Session:
     return made
 
 
-def strokes(session: Session) -> np.ndarray:
+def paint_strokes(session: Session) -> np.ndarray:
     label = session.require_case().label
     label[4, 5:15, 5:13] = 1
     label[12, 5:15, 5:13] = 1
@@ -66,7 +66,7 @@ def strokes(session: Session) -> np.ndarray:
 
 
 def test_filling_changes_the_shown_label_and_reports_the_amount(session: Session) -> None:
-    label = strokes(session)
+    label = paint_strokes(session)
     messages: list[tuple[str, str]] = []
     session.message.connect(lambda level, text: messages.append((level, text)))
     session.annotation.fill_between([1], axis=0)
@@ -75,7 +75,7 @@ def test_filling_changes_the_shown_label_and_reports_the_amount(session: Session
 
 
 def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
-    label = strokes(session)
+    label = paint_strokes(session)
     calls: list[int] = []
 
     def writer(box: tuple[slice, slice, slice], values: Any) -> None:
@@ -90,7 +90,7 @@ def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
 def test_strokes_painted_during_a_computation_are_kept(
     session: Session, task_runner: LateTaskRunner
 ) -> None:
-    label = strokes(session)
+    label = paint_strokes(session)
     task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
     label[8, 7, 7] = 0
@@ -106,7 +106,7 @@ def test_strokes_painted_during_a_computation_are_kept(
 def test_results_for_another_case_are_dropped(
     session: Session, task_runner: LateTaskRunner
 ) -> None:
-    strokes(session)
+    paint_strokes(session)
     task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
     task_runner.is_late = False
@@ -201,7 +201,7 @@ def test_a_picked_range_contains_the_structure_and_excludes_its_surroundings(
     assert session.annotation.paint_range is None
 
 
-def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
+def write_prediction(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
     project = session.require_project()
     run = project.runs.list()[0] if project.runs.list() else project.runs.create("dycon", {})
     uncertainty = np.full(mask.shape, 0.01, np.float32)
@@ -211,7 +211,7 @@ def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]
     session.show_case(session.require_case().id)
 
 
-def two_boxes(session: Session) -> np.ndarray:
+def paint_two_boxes(session: Session) -> np.ndarray:
     mask = np.zeros(session.require_case().image.shape, np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     mask[10:14, 10:14, 10:14] = 1
@@ -219,8 +219,8 @@ def two_boxes(session: Session) -> np.ndarray:
 
 
 def test_visited_regions_are_remembered_across_cases(session: Session) -> None:
-    mask = two_boxes(session)
-    predict(session, mask, [(2, 2, 2), (8, 8, 2), (15, 15, 5)])
+    mask = paint_two_boxes(session)
+    write_prediction(session, mask, [(2, 2, 2), (8, 8, 2), (15, 15, 5)])
     assert session.review.hotspot_progress() == (0, 3, 0)
     first, second = session.next_uncertain(), session.next_uncertain()
     assert session.review.hotspot_progress() == (2, 3, 2)
@@ -234,8 +234,8 @@ def test_visited_regions_are_remembered_across_cases(session: Session) -> None:
 
 
 def test_accepting_a_slice_or_component_keeps_the_rest(session: Session) -> None:
-    mask = two_boxes(session)
-    predict(session, mask, [])
+    mask = paint_two_boxes(session)
+    write_prediction(session, mask, [])
     label = session.require_case().label
     assert session.accept_prediction(slice_=(1, 3)) == mask[:, 3].size
     assert np.array_equal(label[:, 3], mask[:, 3])

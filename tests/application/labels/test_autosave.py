@@ -57,7 +57,7 @@ class LateTaskRunner(InlineTaskRunner):
 
 
 @pytest.fixture
-def slow(project: Project) -> tuple[Session, LateTaskRunner]:
+def session_with_late_results(project: Project) -> tuple[Session, LateTaskRunner]:
     background = LateTaskRunner()
     session = Session(background)
     session.open_project(project.path)
@@ -66,9 +66,9 @@ def slow(project: Project) -> tuple[Session, LateTaskRunner]:
 
 
 def test_strokes_made_while_the_next_case_loads_are_saved(
-    slow: tuple[Session, LateTaskRunner],
+    session_with_late_results: tuple[Session, LateTaskRunner],
 ) -> None:
-    session, background = slow
+    session, background = session_with_late_results
     background.late = []
     session.show_case("scan-4")
     session.case.label[1, 1, 1] = 1
@@ -78,9 +78,9 @@ def test_strokes_made_while_the_next_case_loads_are_saved(
 
 
 def test_showing_the_same_case_again_keeps_newer_strokes(
-    slow: tuple[Session, LateTaskRunner],
+    session_with_late_results: tuple[Session, LateTaskRunner],
 ) -> None:
-    session, background = slow
+    session, background = session_with_late_results
     background.late = []
     session.show_case("scan-3")  # reads the old file
     (arrive,) = background.late
@@ -149,9 +149,11 @@ def test_simultaneous_saves_of_two_sessions_are_merged(
 
 
 @pytest.fixture
-def merging(slow: tuple[Session, LateTaskRunner], project: Project) -> Merging:
+def merging_sessions(
+    session_with_late_results: tuple[Session, LateTaskRunner], project: Project
+) -> Merging:
     """Two windows on one label; the first merges both on the disk, and its answer waits."""
-    one, background = slow
+    one, background = session_with_late_results
     two = Session()
     two.open_project(project.path)
     two.show_case("scan-3")
@@ -170,9 +172,9 @@ def merging(slow: tuple[Session, LateTaskRunner], project: Project) -> Merging:
 
 
 def test_remote_edits_that_are_not_yet_shown_survive_closing(
-    merging: Merging, project: Project
+    merging_sessions: Merging, project: Project
 ) -> None:
-    one, two, arrive = merging
+    one, two, arrive = merging_sessions
     one.case.label[4, 4, 4] = 1
     one.close_project()
     arrive()
@@ -183,8 +185,10 @@ def test_remote_edits_that_are_not_yet_shown_survive_closing(
     assert [two.case.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
 
 
-def test_voxels_erased_after_a_merge_stay_erased(merging: Merging, project: Project) -> None:
-    one, _, arrive = merging
+def test_voxels_erased_after_a_merge_stay_erased(
+    merging_sessions: Merging, project: Project
+) -> None:
+    one, _, arrive = merging_sessions
     one.case.label[5, 5, 5] = 0  # before the answer has come
     arrive()
     assert one.case.label[7, 7, 7] == 1
@@ -370,9 +374,9 @@ def test_a_label_of_a_scan_whose_geometry_changed_is_not_trained_on(tmp_path: Pa
 
 
 def test_showing_the_same_case_again_adopts_a_pending_save(
-    slow: tuple[Session, LateTaskRunner],
+    session_with_late_results: tuple[Session, LateTaskRunner],
 ) -> None:
-    session, background = slow
+    session, background = session_with_late_results
     session.case.label[1, 1, 1] = 1
     background.late = []
     session.save_label()  # written; its answer waits

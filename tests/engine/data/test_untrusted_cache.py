@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.pickled_files import Bomb, arrays, object_array
+from helpers.pickled_files import Bomb, save_array_archive, save_object_array
 
 from napari_dycon.engine.data import preprocessing
 from napari_dycon.errors import ProjectError
@@ -17,8 +17,8 @@ from napari_dycon.errors import ProjectError
 @pytest.mark.parametrize(
     "make",
     [
-        lambda p, t: object_array(p, t),
-        lambda p, t: arrays(p, t),
+        lambda p, t: save_object_array(p, t),
+        lambda p, t: save_array_archive(p, t),
         lambda p, t: p.write_bytes(pickle.dumps(t)),
         lambda p, t: np.save(p, np.zeros((2, 2), np.float32)),
         lambda p, t: np.save(p, np.zeros((1, 2, 2, 2), np.complex64)),

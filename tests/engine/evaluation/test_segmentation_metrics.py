@@ -18,7 +18,7 @@ from napari_dycon.errors import GeometryError, LabelError
 SPACING = (2.0, 1.0, 0.5)
 
 
-def blobs(seed: int, shape=(9, 10, 11), classes=(1, 2)) -> tuple[np.ndarray, np.ndarray]:
+def make_blobs(seed: int, shape=(9, 10, 11), classes=(1, 2)) -> tuple[np.ndarray, np.ndarray]:
     """Two overlapping label maps that touch the border of the volume."""
     rng = np.random.default_rng(seed)
     maps = []
@@ -32,7 +32,7 @@ def blobs(seed: int, shape=(9, 10, 11), classes=(1, 2)) -> tuple[np.ndarray, np.
     return maps[0], maps[1]
 
 
-def brute_surface(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+def find_surface_brute_force(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """Positions in mm of voxels with a face towards outside (or the border of the volume)."""
     points = []
     for voxel in np.argwhere(mask):
@@ -46,15 +46,17 @@ def brute_surface(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     return np.array(sorted(set(points)))
 
 
-def brute_distances(a: np.ndarray, b: np.ndarray, spacing) -> tuple[np.ndarray, np.ndarray]:
-    pa, pb = brute_surface(a, spacing), brute_surface(b, spacing)
+def compute_distances_brute_force(
+    a: np.ndarray, b: np.ndarray, spacing
+) -> tuple[np.ndarray, np.ndarray]:
+    pa, pb = find_surface_brute_force(a, spacing), find_surface_brute_force(b, spacing)
     table = np.linalg.norm(pa[:, None] - pb[None], axis=-1)
     return table.min(axis=1), table.min(axis=0)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_scores_agree_with_a_brute_force_reference(seed):
-    prediction, reference = blobs(seed)
+    prediction, reference = make_blobs(seed)
     result = evaluate_case(prediction, reference, SPACING, [1, 2])
     dices = []
     for value in (1, 2):
@@ -64,7 +66,7 @@ def test_scores_agree_with_a_brute_force_reference(seed):
         dices.append(2 * common / (a.sum() + b.sum()))
         assert scores["dice"] == pytest.approx(dices[-1])
         assert scores["jaccard"] == pytest.approx(common / (a | b).sum())
-        there, back = brute_distances(a, b, SPACING)
+        there, back = compute_distances_brute_force(a, b, SPACING)
         hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
         assert scores["hd95_mm"] == pytest.approx(hd95, rel=1e-5)
         asd = np.concatenate([there, back]).mean()
@@ -87,7 +89,7 @@ def test_spacing_applies_to_its_own_axis():
 
 
 def test_a_perfect_prediction_has_perfect_scores():
-    _, reference = blobs(0)
+    _, reference = make_blobs(0)
     scores = evaluate_case(reference, reference, SPACING, [1])["classes"]["1"]
     assert (scores["dice"], scores["jaccard"], scores["hd95_mm"], scores["asd_mm"]) == (1, 1, 0, 0)
 
@@ -112,7 +114,7 @@ def test_a_structure_absent_from_both_scores_as_correct():
 
 
 def test_voxels_without_annotation_do_not_count():
-    prediction, reference = blobs(1)
+    prediction, reference = make_blobs(1)
     hidden = np.zeros(reference.shape, bool)
     hidden[:4] = True
     sparse = np.where(hidden, 255, reference).astype(np.uint8)
@@ -143,7 +145,7 @@ def test_wrong_shapes_and_missing_classes_are_reported():
 
 
 def test_the_summary_keeps_missed_cases_in_its_means():
-    prediction, reference = blobs(2, classes=(1,))
+    prediction, reference = make_blobs(2, classes=(1,))
     cases = {
         "good": evaluate_case(reference, reference, SPACING, [1]),
         "fair": evaluate_case(prediction, reference, SPACING, [1]),
@@ -162,7 +164,7 @@ def test_the_summary_keeps_missed_cases_in_its_means():
 
 
 def test_the_summary_ranks_cases_by_their_uncertainty():
-    _, reference = blobs(3, classes=(1,))
+    _, reference = make_blobs(3, classes=(1,))
     shifted = [np.roll(reference, shift, axis=2) for shift in (0, 1, 2, 3)]
     cases = {
         str(shift): evaluate_case(

@@ -38,7 +38,7 @@ def model(project: Project) -> TrainedModel:
     return load_model(project.runs.get().weights_path)
 
 
-def scan_files(folder: Path, *shapes: tuple[int, int, int]) -> list[Scan]:
+def save_scans(folder: Path, *shapes: tuple[int, int, int]) -> list[Scan]:
     rng = np.random.default_rng(0)
     found = []
     for number, shape in enumerate(shapes):
@@ -61,7 +61,7 @@ def test_each_scan_is_read_once(
     monkeypatch.setattr(
         "napari_dycon.project.importing.discovery.read_volume", counted, raising=False
     )
-    scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
+    scans = save_scans(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     events = list(predict_files(scans, tmp_path / "out", model, CPU, torch.float32))
     assert [e.case for e in events] == ["s0", "s1"]
     assert sorted(seen) == ["s0.nii.gz", "s1.nii.gz"]
@@ -75,7 +75,7 @@ def test_each_scan_is_read_once(
 def test_no_file_is_written_if_no_scan_can_be_predicted(
     model: TrainedModel, tmp_path: Path
 ) -> None:
-    scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
+    scans = save_scans(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     for scan in scans:
         scan.images[0].write_bytes(b"no scan")
     missed: list[str] = []
@@ -97,7 +97,7 @@ def test_a_full_disk_ends_the_prediction(
         raise ProjectError("the disk is full")
 
     monkeypatch.setattr(predict_scans, "write_map", full)
-    scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 5)
+    scans = save_scans(tmp_path / "in", *[(9, 18, 16)] * 5)
     progress = PredictionProgress(5)
     events = predict_files(scans, tmp_path / "out", model, CPU, torch.float32, progress=progress)
     with pytest.raises(ProjectError, match="full"):
@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_prediction(
 
 
 def test_progress_is_reported_before_each_scan(model: TrainedModel, tmp_path: Path) -> None:
-    scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 3)
+    scans = save_scans(tmp_path / "in", *[(9, 18, 16)] * 3)
     scans[1].images[0].write_bytes(b"no scan")
     progress = PredictionProgress(3)
     progress.add(2)  # templates
@@ -146,7 +146,7 @@ def test_scans_of_any_size_are_predicted(
         config = model.config.with_changes({"network.norm": norm})
         student, teacher = (build_network(config, 1, 2) for _ in range(2))
         model = dataclasses.replace(model, config=config, student=student, teacher=teacher)
-    (scan,) = scan_files(tmp_path / "in", shape)
+    (scan,) = save_scans(tmp_path / "in", shape)
     (event,) = predict_files([scan], tmp_path / "out", model, CPU, torch.float32)
     assert event.case == "s0"
     found = io.read_volume(tmp_path / "out" / "s0_uncertainty.nii.gz").array
@@ -183,7 +183,7 @@ def test_rows_of_a_slab_equal_those_of_the_resized_scan() -> None:
 def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...]
 ) -> None:
-    (scan,) = scan_files(tmp_path / "in", (20, 18, 160))
+    (scan,) = save_scans(tmp_path / "in", (20, 18, 160))
     volume = io.read_volume(scan.images[0])
     assert volume.shape[0] == 160
     z, y, x = spacing

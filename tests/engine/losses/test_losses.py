@@ -21,7 +21,7 @@ from napari_dycon.engine.losses.secl import secl
 from napari_dycon.engine.losses.supervised import supervised_loss
 
 
-def supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:
+def compute_supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:
     classes = logits.shape[1]
     entropies, overlap, total = [], [0.0] * classes, [0.0] * classes
     present: set[int] = set()
@@ -79,7 +79,9 @@ def test_the_supervised_loss_equals_its_formula(case: str) -> None:
     elif case == "nothing":
         label[:] = 255
     found = supervised_loss(logits.requires_grad_(), label)
-    assert float(found.detach()) == pytest.approx(supervised_reference(logits.detach(), label))
+    assert float(found.detach()) == pytest.approx(
+        compute_supervised_reference(logits.detach(), label)
+    )
     found.backward()
     assert torch.isfinite(logits.grad).all()
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from napari_dycon.engine.losses.consistency import uncl
 
 
-def uncl_reference(
+def compute_uncl_reference(
     student: torch.Tensor, teacher: torch.Tensor, beta: float, entropy_weight: float = 1.0
 ) -> float:
     total, count = 0.0, 0
@@ -33,7 +33,7 @@ def test_uncl_equals_its_formula(beta: float) -> None:
     g = torch.Generator().manual_seed(1)
     student, teacher = torch.randn(2, 2, 3, 2, 3, 2, generator=g, dtype=torch.float64) * 2
     for weight in (1.0, 0.3, 0.0):
-        expected = uncl_reference(student, teacher, beta, weight)
+        expected = compute_uncl_reference(student, teacher, beta, weight)
         found = uncl(student, teacher, beta, entropy_weight=weight)
         assert float(found) == pytest.approx(expected, rel=1e-10)
 

@@ -9,7 +9,9 @@ from napari_dycon.engine.training.preview import PREVIEW_TIME_FRACTION
 from napari_dycon.engine.training.validation import VALIDATION_TIME_FRACTION
 
 
-def share(preview_s: float, validation_s: float, run_s: float, step_s: float) -> tuple[float, int]:
+def simulate_share(
+    preview_s: float, validation_s: float, run_s: float, step_s: float
+) -> tuple[float, int]:
     """Share of a run's time that both tasks took, and how many previews there were."""
     previews = Interval(15.0, PREVIEW_TIME_FRACTION, first_delay_s=0.0)
     validations = Interval(60.0, VALIDATION_TIME_FRACTION)
@@ -36,7 +38,7 @@ def share(preview_s: float, validation_s: float, run_s: float, step_s: float) ->
 def test_tasks_take_less_than_three_percent_of_a_run(
     preview_s: float, validation_s: float, run_s: float
 ) -> None:
-    found, made = share(preview_s, validation_s, run_s, 0.5)
+    found, made = simulate_share(preview_s, validation_s, run_s, 0.5)
     assert found < 0.03
     assert made >= 2
 

@@ -66,7 +66,7 @@ def make_stepper(
     return Stepper(student, teacher, optimizer, CPU, dtype, is_deferred=deferred), config
 
 
-def everything(stepper: Stepper) -> list[torch.Tensor]:
+def collect_tensors(stepper: Stepper) -> list[torch.Tensor]:
     """Copies of all that a step may change."""
     networks = (*stepper.student.state_dict().values(), *stepper.teacher.state_dict().values())
     slots = stepper.optimizer.state_dict()["state"].values()
@@ -74,7 +74,7 @@ def everything(stepper: Stepper) -> list[torch.Tensor]:
     return [value.clone() for value in (*networks, *state)]
 
 
-def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+def are_equal(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
     return len(one) == len(two) and all(map(torch.equal, one, two))
 
 
@@ -85,11 +85,11 @@ def test_a_nonfinite_step_changes_no_weights(deferred: bool, optimizer: str, nor
     stepper, config = make_stepper(deferred, **{"optimizer.name": optimizer, "network.norm": norm})
     batch = make_batch(config)
     stepper.step(0, config, MeanTeacher(config), batch, 0.5, 1e-2)
-    before = everything(stepper)
+    before = collect_tensors(stepper)
     stepper.step(1, config, NotFinite(), batch, 0.5, 1e-2)
-    assert same(before, everything(stepper))
+    assert are_equal(before, collect_tensors(stepper))
     stepper.step(2, config, MeanTeacher(config), batch, 0.5, 1e-2)
-    assert not same(before, everything(stepper))
+    assert not are_equal(before, collect_tensors(stepper))
     assert stepper.read_step_outcomes(wait=True) == [(0, True), (1, False), (2, True)]
     assert stepper.read_step_outcomes(wait=True) == []
 
@@ -132,7 +132,7 @@ def test_deferred_steps_give_the_same_weights() -> None:
     for stepper in steppers:
         for step in range(3):
             stepper.step(step, config, MeanTeacher(config), make_batch(config, step), 0.5, 1e-3)
-    for one, two in zip(everything(steppers[0]), everything(steppers[1]), strict=True):
+    for one, two in zip(collect_tensors(steppers[0]), collect_tensors(steppers[1]), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
@@ -150,7 +150,7 @@ def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
     for parts in (1, 2):
         stepper, config = make_stepper(False, **{"batch.accumulation_steps": parts}, **changes)
         reported, loss = stepper.step(0, config, Mean(), make_batch(config), 0.5, 1e-3)
-        found.append(([*reported.values(), loss], everything(stepper)))
+        found.append(([*reported.values(), loss], collect_tensors(stepper)))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
@@ -172,8 +172,8 @@ def test_allocating_the_optimizer_state_changes_no_step() -> None:
             # Layers that a method does not use get a state of zeros.
             networks = (student, stepper.teacher)
             results.append([v for network in networks for v in network.state_dict().values()])
-    assert same(results[0], results[2])
-    assert same(results[1], results[3])
+    assert are_equal(results[0], results[2])
+    assert are_equal(results[1], results[3])
 
 
 def test_lack_of_memory_leaves_all_state_unchanged() -> None:
@@ -183,17 +183,17 @@ def test_lack_of_memory_leaves_all_state_unchanged() -> None:
             raise RuntimeError("CUDA out of memory.")
 
     stepper, config = make_stepper(False, **{"network.norm": "batch"})
-    before = everything(stepper)
+    before = collect_tensors(stepper)
     for work in (
         lambda: stepper.step(0, config, TooLarge(), make_batch(config), 0.5, 1e-2),
         lambda: stepper.dry_run(config, TooLarge(), make_batch(config)),
     ):
         with pytest.raises(RuntimeError, match="out of memory"):
             work()
-        assert same(before, everything(stepper))
+        assert are_equal(before, collect_tensors(stepper))
         assert all(p.grad is None for p in stepper.student.parameters())
     stepper.dry_run(config, MeanTeacher(config), make_batch(config))
-    assert same(before, everything(stepper))
+    assert are_equal(before, collect_tensors(stepper))
 
 
 def test_a_partial_update_raises_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,11 +236,11 @@ def test_float16_overflows_are_skipped_without_a_warning() -> None:
             return {"supervised": (logits.float() * 1e6).mean()}
 
     stepper, config = make_stepper(True, torch.float16)
-    before = everything(stepper)
+    before = collect_tensors(stepper)
     stepper.step(0, config, Overflowing(), make_batch(config), 0.5, 1e-2)
-    assert same(before, everything(stepper))
+    assert are_equal(before, collect_tensors(stepper))
     assert stepper.read_step_outcomes(wait=True) == [(0, True)]
     assert stepper.loss_scale is not None
     assert stepper.loss_scale.to_json()[0] == MAX_LOSS_SCALE / 2
     stepper.step(1, config, Supervised(config), make_batch(config), 0.5, 1e-2)
-    assert not same(before, everything(stepper))
+    assert not are_equal(before, collect_tensors(stepper))

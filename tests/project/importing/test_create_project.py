@@ -15,7 +15,7 @@ from napari_dycon.project.store import Project
 SHAPE = (20, 22, 18)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
@@ -87,7 +87,7 @@ def test_an_interrupted_creation_leaves_no_files(scans: Path, tmp_path: Path) ->
 
 
 def test_files_with_the_same_name_are_refused(scans: Path, tmp_path: Path) -> None:
-    scan(scans / "images" / "scan-0.nii")
+    save_scan(scans / "images" / "scan-0.nii")
     with pytest.raises(UserError, match=r"contains scan-0\.nii(\.gz)? and scan-0\.nii"):
         create_project(tmp_path / "p", scans / "images")
 
