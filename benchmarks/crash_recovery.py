@@ -31,7 +31,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["PYTHONPATH"] = str(ROOT)
 
 from helpers.kill_loops import Kills, make_project  # noqa: E402
-from helpers.kill_runs import RunKills, exact  # noqa: E402
+from helpers.kill_runs import RunKills, check_exact_resume  # noqa: E402
 
 from napari_dycon.engine.config import make_config  # noqa: E402
 
@@ -129,7 +129,7 @@ def compare_resumed_run(work: Path, steps: int, kills: int) -> int:
         **{"intervals.checkpoint_s": 2.0, "batch.patch_size": [32, 32, 32]},
     )  # fmt: skip
     begin = time.monotonic()
-    found = exact(make_project(folder, 40, 8), config, kills)
+    found = check_exact_resume(make_project(folder, 40, 8), config, kills)
     print("| steps | kills | repeated steps | registered scans | tensors | weights | losses | s |")
     print("|---|---|---|---|---|---|---|---|")
     same = {True: "bit-identical", False: "DIFFERENT"}

@@ -161,14 +161,14 @@ def write_files(folder: Path, kind: str) -> tuple[str, list[str]]:
         import sys
 
         sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-        from helpers.dicom_files import compress, save_series
+        from helpers.dicom_files import compress_file, save_series
         from pydicom.uid import JPEGLosslessSV1
 
         paths = save_series(folder, array)
         for path in paths[::3]:
-            compress(path)
+            compress_file(path)
         for path in paths[1::3]:  # decoded by another library
-            compress(path, JPEGLosslessSV1)
+            compress_file(path, JPEGLosslessSV1)
         return paths[0].name, [p.name for p in paths[1:]]
     if kind.startswith(".nii"):
         nib.save(nib.Nifti1Image(array, np.diag([0.9, 1.1, 2.0, 1.0])), folder / f"s{kind}")

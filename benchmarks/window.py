@@ -88,6 +88,7 @@ def main() -> None:
         results["gaps"] = measure_gaps(panel, arguments.seconds, settings)
         print_rows("Gaps of the event loop", results["gaps"])
         panel.release()
+        wait(lambda: panel.task_runner.is_idle)  # no event loop of napari waits for the workers
         viewer.close()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -135,7 +135,7 @@ class Tutorial:
         roi_layer.add(make_rectangle(truth, middle))
         settle(0.5)
         self._layers.roi.finish_editing()
-        self._propose_and_discard("04-box")
+        self._propose_and_discard("04-region")
         roi_controls.remove_button.click()
 
     def _propose_and_discard(self, name: str) -> None:

@@ -52,7 +52,7 @@ def wait(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def other_process(project: Project) -> subprocess.Popen[bytes]:
+def start_other_process(project: Project) -> subprocess.Popen[bytes]:
     """Another process that has the project open and is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(project.path)], stdout=subprocess.PIPE
@@ -66,7 +66,7 @@ def other_process(project: Project) -> subprocess.Popen[bytes]:
 
 
 def test_a_second_session_shows_who_has_the_project_open(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     session, messages = Session(), []
     session.message.connect(lambda level, text: messages.append((level, text)))
@@ -79,7 +79,7 @@ def test_a_second_session_shows_who_has_the_project_open(
 
 
 def test_read_only_opening_is_offered(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     session = Session()
     asked: list[UserPrompt] = []
@@ -107,16 +107,16 @@ def test_read_only_opening_is_offered(
 
 
 def test_a_killed_window_does_not_block_the_project(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
-    other_process.kill()
-    other_process.wait()
+    start_other_process.kill()
+    start_other_process.wait()
     assert list((project.path / FOLDER).glob("*.json"))
     assert list_open_sessions(project.path) == []
     assert not list((project.path / FOLDER).glob("*.json"))
 
 
-def test_another_machine_counts_while_its_marker_is_recent(project: Project) -> None:
+def test_a_session_on_another_machine_counts_while_its_marker_is_recent(project: Project) -> None:
     presence = SessionMarker(project.path)
     presence._values["process"]["host"] = "ward-3"
     presence._values["user"] = "anna"
@@ -134,7 +134,7 @@ def test_another_machine_counts_while_its_marker_is_recent(project: Project) -> 
 @pytest.mark.parametrize(
     "text", ["", "[]", "{", '{"process": 3}', '{"process": {"pid": "x"}, "user": 1, "since": null}']
 )
-def test_a_damaged_session_marker_blocks_no_session(project: Project, text: str) -> None:
+def test_a_damaged_session_marker_does_not_block_a_session(project: Project, text: str) -> None:
     (project.path / FOLDER).mkdir()
     (project.path / FOLDER / "x.json").write_text(text)
     assert list_open_sessions(project.path) == []
@@ -149,7 +149,7 @@ def test_session_markers_do_not_recreate_a_removed_folder(project: Project) -> N
     assert not project.path.exists()
 
 
-def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
+def test_labels_written_concurrently_by_two_processes_are_all_kept(
     project: Project,
 ) -> None:
     # Both change project.json (the status) after every label, as two machines on a share would.
@@ -178,7 +178,7 @@ def test_labels_of_different_cases_written_at_once_by_two_processes_all_arrive(
 
 def test_commands_report_who_has_the_project_open(
     project: Project,
-    other_process: subprocess.Popen[bytes],
+    start_other_process: subprocess.Popen[bytes],
     run: Callable[..., tuple[int, str, str]],
 ) -> None:
     code, out, err = run("cases", project.path, "--json")
@@ -201,7 +201,7 @@ def test_a_run_is_acquired_once(project: Project, run: Callable[..., tuple[int, 
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
-def test_session_markers_follow_no_link_out_of_the_project(
+def test_session_markers_do_not_follow_links_out_of_the_project(
     project: Project, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
@@ -218,7 +218,9 @@ def test_session_markers_follow_no_link_out_of_the_project(
 
 
 @pytest.mark.parametrize("since", ["1e300", "-5", '"now"', "null"])
-def test_invalid_times_of_session_markers_block_no_session(project: Project, since: str) -> None:
+def test_invalid_times_in_session_markers_do_not_block_a_session(
+    project: Project, since: str
+) -> None:
     (project.path / FOLDER).mkdir()
     me = json.dumps(ProcessIdentity.current().to_dict())
     (project.path / FOLDER / "x.json").write_text(
@@ -231,9 +233,11 @@ def test_invalid_times_of_session_markers_block_no_session(project: Project, sin
     assert list_open_sessions(project.path) == []
 
 
-def test_looking_changes_nothing(project: Project, other_process: subprocess.Popen[bytes]) -> None:
-    other_process.kill()
-    other_process.wait()
+def test_read_only_viewing_changes_no_file(
+    project: Project, start_other_process: subprocess.Popen[bytes]
+) -> None:
+    start_other_process.kill()
+    start_other_process.wait()
     before = sorted((project.path / FOLDER).iterdir())
     Session().open_project(project.path, read_only=True)
     assert sorted((project.path / FOLDER).iterdir()) == before
@@ -259,7 +263,7 @@ def test_a_new_run_is_locked_too(project: Project) -> None:
         pass
 
 
-def test_what_happens_while_a_lock_is_held_is_not_the_locks_trouble(project: Project) -> None:
+def test_errors_inside_a_lock_are_not_reported_as_lock_errors(project: Project) -> None:
     with pytest.raises(BrokenPipeError), folder_lock(project.path):
         raise BrokenPipeError
     with folder_lock(project.path, timeout_s=0.0):
@@ -284,7 +288,7 @@ def test_a_missing_drive_does_not_block_closing(
     assert list((tmp_path / "napari-dycon-recovered-labels").glob("scan-0-*.nii.gz"))
 
 
-def test_a_hanging_drive_blocks_no_window(
+def test_an_unresponsive_drive_does_not_block_the_window(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = threading.Event()
@@ -300,13 +304,13 @@ def test_a_hanging_drive_blocks_no_window(
     assert not (project.path / FOLDER).exists()  # nothing stays behind once it is back
 
 
-def test_ones_own_run_comes_before_a_colleagues(
-    project: Project, other_process: subprocess.Popen[bytes]
+def test_the_run_of_this_machine_is_preferred_over_a_remote_one(
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     own, other_run = (
         project.runs.create("dycon", make_config("dycon").to_dict()) for _ in range(2)
     )
-    engine_process.write_identity(own, ProcessIdentity.from_pid(other_process.pid))
+    engine_process.write_identity(own, ProcessIdentity.from_pid(start_other_process.pid))
     engine_process.write_identity(other_run, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
     session.open_project(project.path)
@@ -314,11 +318,11 @@ def test_ones_own_run_comes_before_a_colleagues(
     assert not session.run_controller.remote_host
 
 
-def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
-    project: Project, other_process: subprocess.Popen[bytes]
+def test_a_temporarily_unavailable_drive_does_not_end_a_run(
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
-    engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
+    engine_process.write_identity(run, ProcessIdentity.from_pid(start_other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events).event == "idle"
     away = project.path.rename(project.path.with_name("away"))
@@ -331,15 +335,15 @@ def test_a_drive_that_is_away_for_a_moment_does_not_end_a_run(
 
 
 def test_a_run_that_has_just_ended_is_not_reported_as_dead(
-    project: Project, other_process: subprocess.Popen[bytes]
+    project: Project, start_other_process: subprocess.Popen[bytes]
 ) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
     run.append_event(StartedEvent())
     run.append_event(FinishedEvent())
-    engine_process.write_identity(run, ProcessIdentity.from_pid(other_process.pid))
+    engine_process.write_identity(run, ProcessIdentity.from_pid(start_other_process.pid))
     events = engine_process.follow_training(run)
     assert next(events).event == "idle"
-    other_process.kill()
-    other_process.wait()
+    start_other_process.kill()
+    start_other_process.wait()
     reported = [event.event for event in events if event.event != "idle"]
     assert reported == ["finished"]

@@ -7,7 +7,7 @@ import pickle
 from napari_dycon.errors import IrregularSlicesError
 
 
-def test_irregular_slices_separate_finding_and_advice() -> None:
+def test_irregular_slice_errors_separate_problem_and_advice() -> None:
     error = IrregularSlicesError("The series lacks 1 slice", "Expected all. Get them.")
     copy = pickle.loads(pickle.dumps(error))
     for same in (error, copy):

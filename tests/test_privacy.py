@@ -99,7 +99,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def contents(path: Path) -> list[bytes]:
+def read_contents(path: Path) -> list[bytes]:
     """What is in a file, packed and unpacked, and a DICOM file in words."""
     data = path.read_bytes()
     found = [data]
@@ -110,12 +110,12 @@ def contents(path: Path) -> list[bytes]:
     return found
 
 
-def named_in(folder: Path) -> set[str]:
+def find_names(folder: Path) -> set[str]:
     """Which secrets occur in files below a folder, or in their names."""
     found = set()
     for path in sorted(folder.rglob("*")):
         texts = [str(path.relative_to(folder)).encode()]
-        texts += contents(path) if path.is_file() else []
+        texts += read_contents(path) if path.is_file() else []
         for secret in SECRETS:
             for written in {secret.encode(code) for code in ("utf-8", "latin-1", "utf-16-le")}:
                 if any(written in text for text in texts):
@@ -125,9 +125,9 @@ def named_in(folder: Path) -> set[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["p", "out", "state"])
-def test_no_patient_is_named(place: str, work: Path) -> None:
+def test_no_patient_name_is_in_the_output(place: str, work: Path) -> None:
     assert any((work / place).iterdir())
-    assert named_in(work / place) == set()
+    assert find_names(work / place) == set()
 
 
 @pytest.mark.slow
@@ -140,8 +140,8 @@ def test_no_name_is_in_the_output(work: Path) -> None:
 
 @pytest.mark.slow
 def test_the_search_finds_requested_names(work: Path) -> None:
-    assert {IDENTITY["PatientName"], IDENTITY["PatientID"]} <= named_in(work / "named")
-    assert len(named_in(work / "dicom")) > len(SECRETS) - 4
+    assert {IDENTITY["PatientName"], IDENTITY["PatientID"]} <= find_names(work / "named")
+    assert len(find_names(work / "dicom")) > len(SECRETS) - 4
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_no_other_machine_was_contacted(work: Path) -> None:
     assert not called.exists(), called.read_text()
 
 
-def test_the_watch_detects_a_connection(tmp_path: Path) -> None:
+def test_the_audit_hook_detects_a_connection(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(AUDIT)
     code = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CALLED": str(tmp_path / "called")}

@@ -31,7 +31,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def predicted(session: Session, case: str, level: float) -> str:
+def write_prediction(session: Session, case: str, level: float) -> str:
     """Write a made-up prediction of a case with two uncertain places."""
     project = session.project
     assert project is not None
@@ -59,7 +59,7 @@ def test_edits_in_place_are_saved_when_the_case_changes(session: Session) -> Non
     assert session.project.labels.read("scan-3")[3, 3, 3] == 1
 
 
-def test_completing_a_case_makes_the_rest_background(session: Session) -> None:
+def test_completing_a_case_labels_the_rest_as_background(session: Session) -> None:
     session.show_case("scan-3")
     with pytest.raises(UserError, match="has no annotation yet"):
         session.set_case_status("scan-3", "labeled")
@@ -71,7 +71,7 @@ def test_completing_a_case_makes_the_rest_background(session: Session) -> None:
 
 
 def test_predictions_are_accepted_completely_or_by_class(session: Session) -> None:
-    predicted(session, "scan-3", 0.9)
+    write_prediction(session, "scan-3", 0.9)
     session.show_case("scan-3")
     session.case.label[0] = 0
     assert session.accept_prediction([1]) == 8**3
@@ -83,8 +83,8 @@ def test_predictions_are_accepted_completely_or_by_class(session: Session) -> No
         session.accept_prediction()
 
 
-def test_uncertain_regions_are_visited_by_uncertainty_in_a_cycle(session: Session) -> None:
-    predicted(session, "scan-3", 0.9)
+def test_uncertain_regions_are_visited_cyclically_by_uncertainty(session: Session) -> None:
+    write_prediction(session, "scan-3", 0.9)
     session.show_case("scan-3")
     first, second, third = (session.next_uncertain() for _ in range(3))
     spacing = session.case.image.spacing_mm
@@ -98,8 +98,8 @@ def test_a_flat_map_has_no_hotspots() -> None:
 
 
 def test_the_least_certain_case_is_suggested_first(session: Session) -> None:
-    predicted(session, "scan-4", 0.3)
-    predicted(session, "scan-5", 0.8)
+    write_prediction(session, "scan-4", 0.3)
+    write_prediction(session, "scan-5", 0.8)
     assert session.suggest_next() == ["scan-5", "scan-4", "scan-3"]
 
 

@@ -46,7 +46,7 @@ NAMES = (
 )
 
 
-def named(project: Project) -> Project:
+def rename_with_markup(project: Project) -> Project:
     """The project with all of these names, whoever wrote its file."""
     path = project.path / "project.json"
     values = json.loads(path.read_text("utf-8"))
@@ -78,8 +78,8 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
-    project = named(project)
+def test_a_report_contains_names_as_text(project: Project, tmp_path: Path) -> None:
+    project = rename_with_markup(project)
     run = project.runs.create("dycon", {"method": NAMES[1]})
     run.metrics_path.write_text(json.dumps({"step": NAMES[0]}), "utf-8")
     run.config_path.write_text(json.dumps({"method": NAMES[1], "init_from": NAMES[0]}), "utf-8")
@@ -97,15 +97,15 @@ def test_a_report_holds_names_as_text(project: Project, tmp_path: Path) -> None:
     assert not [cell for row in rows for cell in row if cell[:1] in ("=", "@")]
 
 
-def test_a_page_of_another_project_is_no_different(project: Project) -> None:
-    assert "<script" not in render_page(named(project), None, [], {}, {})
+def test_a_report_of_an_untrusted_project_is_escaped_as_well(project: Project) -> None:
+    assert "<script" not in render_page(rename_with_markup(project), None, [], {}, {})
 
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_terminal_control_sequences_are_escaped(
     as_json: bool, project: Project, run: Command, state_folder: Path
 ) -> None:
-    project = named(project)
+    project = rename_with_markup(project)
     code, out, err = run("cases", project.path, *(["--json"] if as_json else []))
     assert code == 0
     for character in "\x1b\x9b\x07\r\u202e":
@@ -126,7 +126,7 @@ def test_terminal_control_sequences_are_escaped(
         assert "\x1b" not in err
 
 
-def test_progress_and_tables_take_names_as_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_and_tables_show_names_as_plain_text(monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.StringIO()
     console = Console(file=written, width=400, force_terminal=False)
     monkeypatch.setattr(terminal, "stderr_console", console)
@@ -181,7 +181,7 @@ def test_control_characters_are_escaped() -> None:
 @pytest.mark.parametrize(
     "text", [*NAMES, "<a href='file:///etc'>x</a>", "<!-- -->", "<?xml ?>", "&lt;b>", "</b>", "<b>"]
 )
-def test_qt_takes_no_name_for_html(text: str) -> None:
+def test_qt_does_not_interpret_names_as_html(text: str) -> None:
     from qtpy.QtCore import Qt
 
     assert not Qt.mightBeRichText(escape_rich_text(text))
@@ -203,7 +203,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
         label = np.zeros(project.read_grid(case.id).shape, np.uint8)
         label[2:5] = 1
         project.labels.save(case.id, label)
-    project = named(project)
+    project = rename_with_markup(project)
     run = project.runs.create("dycon", {"method": "dycon"})
     planned = {
         "preprocessing.spacing": [1, 1, 1],
@@ -229,7 +229,7 @@ def test_exports_survive_any_name(format_: str, project: Project, tmp_path: Path
             assert '": "@' not in line
 
 
-def test_series_of_any_description_open(tmp_path: Path) -> None:
+def test_series_with_any_description_open(tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 99, (5, 9, 10)).astype(np.int16)
     for number, name in enumerate(NAMES):
         text = name[:60].replace("\u202e", "")  # which the character set of these files lacks
@@ -250,7 +250,7 @@ def test_series_of_any_description_open(tmp_path: Path) -> None:
 # ---- The package itself --------------------------------------------------------------------------
 
 
-def calls(name: str, path: Path) -> list[ast.Call]:
+def find_calls(name: str, path: Path) -> list[ast.Call]:
     tree = ast.parse(path.read_text("utf-8"))
     return [
         node
@@ -259,40 +259,40 @@ def calls(name: str, path: Path) -> list[ast.Call]:
     ]
 
 
-def fixed(node: ast.expr | None) -> bool:
+def is_constant_text(node: ast.expr | None) -> bool:
     """Whether a text stands in the code and holds nothing from elsewhere."""
     return node is None or isinstance(node, ast.Constant)
 
 
-def test_labels_of_windows_are_plain_unless_their_text_is_fixed() -> None:
+def test_qt_labels_are_plain_text_unless_their_text_is_constant() -> None:
     """A ``QLabel`` guesses whether its text is HTML; ``make_plain_label`` does not."""
     known = {"shortcuts.py"}  # bold titles, from a table in the same file
     for path in sorted((PACKAGE / "widgets").rglob("*.py")):
         if path.name in known:
             continue
         tree = path.read_text("utf-8")
-        for call in calls("QLabel", path):
+        for call in find_calls("QLabel", path):
             argument = call.args[0] if call.args else None
-            assert fixed(argument), f"{path.name}:{call.lineno}"
+            assert is_constant_text(argument), f"{path.name}:{call.lineno}"
         for name in ("show_error", "show_warning", "show_info"):
-            for call in calls(name, path):
+            for call in find_calls(name, path):
                 assert "escape_rich_text(" in ast.unparse(call), f"{path.name}:{call.lineno}"
-        for call in calls("QMessageBox", path):
+        for call in find_calls("QMessageBox", path):
             assert "PlainText" in tree, f"{path.name}:{call.lineno}"
 
 
-def test_consoles_print_plain_text_alone() -> None:
+def test_consoles_print_only_plain_text() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         if "bundle" in path.parts:
             continue
-        for call in calls("print", path):
+        for call in find_calls("print", path):
             assert path.name == "console.py", f"{path}:{call.lineno}"
-        for call in calls("add_row", path):
+        for call in find_calls("add_row", path):
             assert "cell" in ast.unparse(call), f"{path}:{call.lineno}"
-        for call in calls("echo", path):
+        for call in find_calls("echo", path):
             assert "escape_control_characters" in ast.unparse(call) or "__version__" in ast.unparse(
                 call
             )
         for name in ("debug", "info", "warning", "exception"):  # of loggers
-            for call in calls(name, path):
+            for call in find_calls(name, path):
                 assert not call.args or isinstance(call.args[0], ast.Constant), f"{path}"

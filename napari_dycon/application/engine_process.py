@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.heartbeat import (
@@ -236,7 +238,11 @@ def _killed_message(task: str, advice: str) -> str:
 
 
 def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator[Event]:
-    """Predict cases in a process; its events end with ``prediction_finished`` or ``failed``."""
+    """Predict cases in a process; its events end with ``prediction_finished`` or ``failed``.
+
+    ``idle`` is yielded whenever there is nothing new, so that a window that closes does not wait
+    for the next case.
+    """
     errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed below, with the process)
     # The ids may be too long for a command line.
     with tempfile.NamedTemporaryFile(
@@ -251,8 +257,9 @@ def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator
             errors,
         )
         assert process.stdout is not None
-        for line in process.stdout:
-            if (event := parse_event(line)) is not None:
+        for line in _poll_lines(process.stdout):
+            event = IdleEvent() if line is None else parse_event(line)
+            if event is not None:
                 yield event
         if process.wait() == 0:
             yield PredictionFinishedEvent()
@@ -264,11 +271,31 @@ def run_prediction(project: Path, run_id: str, cases: Sequence[str]) -> Iterator
                 message = _killed_message("prediction", "predict again; what was written is kept")
             yield FailedEvent(message=message)
     finally:
-        if process is not None:
-            if process.poll() is None:
-                process.terminate()
-            assert process.stdout is not None
-            process.stdout.close()
+        if process is not None and process.poll() is None:
+            process.terminate()
         errors.close()
         with contextlib.suppress(OSError):
             os.unlink(case_list.name)
+
+
+def _poll_lines(stream: IO[bytes]) -> Iterator[bytes | None]:
+    """Yield the lines of a pipe, and ``None`` after each interval without one."""
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()  # None is the end
+
+    def read_lines() -> None:
+        with stream:
+            for line in stream:
+                lines.put(line)
+        lines.put(None)
+
+    # Pipes cannot be polled on Windows, so a thread reads them.
+    threading.Thread(target=read_lines, name="prediction events", daemon=True).start()
+    while True:
+        try:
+            line = lines.get(timeout=EVENT_INTERVAL_S)
+        except queue.Empty:
+            yield None
+            continue
+        if line is None:
+            return
+        yield line

@@ -23,6 +23,7 @@ from napari_dycon.errors import BusyError, UserError
 from napari_dycon.project.runs.events import (
     Event,
     FailedEvent,
+    IdleEvent,
     PredictedEvent,
     PredictionFinishedEvent,
 )
@@ -65,7 +66,7 @@ class Review:
         chosen = project.runs.get(run)
 
         def on_event(event: Event) -> None:
-            if state.project is not project:
+            if state.project is not project or isinstance(event, IdleEvent):
                 return
             state.event.emit(event)
             if isinstance(event, PredictedEvent):

@@ -11,7 +11,7 @@ from napari_dycon.errors import UserError
 ISO = (1.0, 1.0, 1.0)
 
 
-def ball(
+def make_ball(
     shape: tuple[int, int, int], center: tuple[float, float, float], radius: float
 ) -> np.ndarray:
     grid = np.indices(shape).astype(float)
@@ -19,28 +19,28 @@ def ball(
     return np.asarray(distance <= radius**2)
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
+def compute_dice(a: np.ndarray, b: np.ndarray) -> float:
     return float(2 * (a & b).sum() / (a.sum() + b.sum()))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_ball_comes_back_from_five_slices_in_any_axis(axis: int) -> None:
-    truth = ball((40, 40, 40), (20, 19, 21), 14)
+    truth = make_ball((40, 40, 40), (20, 19, 21), 14)
     label = np.full(truth.shape, 255, np.uint8)
     for number in (7, 13, 20, 26, 32):
         np.moveaxis(label, axis, 0)[number] = np.moveaxis(truth, axis, 0)[number]
     filled, count = interpolation.fill_between(label, [1], axis, ISO)
     assert count == 21
     between = np.moveaxis(filled, axis, 0)[7:33]
-    assert dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
+    assert compute_dice(between == 1, np.moveaxis(truth, axis, 0)[7:33]) > 0.95
     assert not (between == 255).any()  # both ends were complete, so the rest is background
     assert (np.moveaxis(filled, axis, 0)[:7] == 255).all()
 
 
-def test_a_tube_that_runs_obliquely_is_not_lost_halfway() -> None:
+def test_an_oblique_tube_is_interpolated_completely() -> None:
     label = np.full((11, 40, 40), 255, np.uint8)
-    label[0][ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1
-    label[10][ball((1, 40, 40), (0, 20, 32), 4)[0]] = 1  # no overlap at all
+    label[0][make_ball((1, 40, 40), (0, 20, 8), 4)[0]] = 1
+    label[10][make_ball((1, 40, 40), (0, 20, 32), 4)[0]] = 1  # no overlap at all
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
     middle = filled[5] == 1
     assert 35 <= middle.sum() <= 65  # a disc of radius 4 has 49
@@ -48,7 +48,7 @@ def test_a_tube_that_runs_obliquely_is_not_lost_halfway() -> None:
     assert not (filled[5] == 0).any()  # only strokes were there: nothing is known of the rest
 
 
-def test_spacing_within_a_slice_counts() -> None:
+def test_spacing_within_a_slice_is_considered() -> None:
     label = np.full((3, 30, 30), 255, np.uint8)
     label[0, 14:16, 5:25] = 1
     label[2, 5:25, 14:16] = 1
@@ -57,7 +57,7 @@ def test_spacing_within_a_slice_counts() -> None:
     assert not np.array_equal(cubes[1], flat[1])
 
 
-def test_filling_writes_over_nothing() -> None:
+def test_filling_overwrites_no_label() -> None:
     label = np.full((5, 20, 20), 255, np.uint8)
     label[0, 5:15, 5:15] = label[4, 5:15, 5:15] = 1
     label[2, 8:10, 8:10] = 2
@@ -69,7 +69,7 @@ def test_filling_writes_over_nothing() -> None:
     assert filled[2, 6, 6] == 1
 
 
-def test_a_complete_slice_without_the_structure_ends_it() -> None:
+def test_a_complete_slice_without_the_structure_ends_interpolation() -> None:
     label = np.full((7, 20, 20), 255, np.uint8)
     label[0, 5:15, 5:15] = label[6, 5:15, 5:15] = 1
     label[3] = 0
@@ -87,12 +87,12 @@ def test_several_structures_share_a_slice_without_overlap() -> None:
     label[[0, 8]] = truth[[0, 8]]
     filled, _ = interpolation.fill_between(label, [1, 2], 0, ISO)
     for value in (0, 1, 2):
-        assert dice(filled == value, truth == value) > 0.95
+        assert compute_dice(filled == value, truth == value) > 0.95
     only, _ = interpolation.fill_between(label, [1], 0, ISO)
     assert not (only[1:8] == 0).any()  # structure 2 is still to come in these slices
 
 
-def test_copying_a_slice_fills_only_what_is_free() -> None:
+def test_copying_a_slice_fills_only_unlabeled_voxels() -> None:
     label = np.full((4, 10, 10), 255, np.uint8)
     label[1, 2:8, 2:8] = 1
     label[2, 2:4] = 2
@@ -102,19 +102,19 @@ def test_copying_a_slice_fills_only_what_is_free() -> None:
     assert np.array_equal(copied[1], label[1])
 
 
-def test_strokes_grow_to_the_edge_of_what_they_are_in() -> None:
-    truth = ball((40, 44, 48), (20, 22, 24), 11)
+def test_strokes_grow_to_the_edge_of_their_structure() -> None:
+    truth = make_ball((40, 44, 48), (20, 22, 24), 11)
     image = truth * 100.0 + np.random.default_rng(0).normal(0, 12, truth.shape)
     label = np.full(truth.shape, 255, np.uint8)
     label[20, 20:24, 20:28] = 1
     box = random_walker.find_scribble_box(label, ISO, 16)
     grown = random_walker.grow(image, label, box, ISO)
-    assert dice(grown.label == 1, truth) > 0.95
+    assert compute_dice(grown.label == 1, truth) > 0.95
     assert grown.voxels == int((grown.label == 1).sum()) - 32
     assert not (grown.label == 0).any()
 
 
-def test_background_strokes_keep_two_like_structures_apart() -> None:
+def test_background_strokes_separate_two_similar_structures() -> None:
     image = np.zeros((20, 30, 60))
     image[5:15, 8:22, 8:28] = image[5:15, 8:22, 32:52] = 100.0
     label = np.full(image.shape, 255, np.uint8)
@@ -126,18 +126,20 @@ def test_background_strokes_keep_two_like_structures_apart() -> None:
     assert (grown[7:13, 10:20, 34:50] == 2).all()
 
 
-def test_a_large_box_is_solved_coarsely_and_loses_no_stroke() -> None:
+def test_a_large_box_is_solved_coarsely_and_keeps_all_strokes() -> None:
     shape = (120, 120, 120)
-    truth = ball(shape, (60, 60, 60), 30)
+    truth = make_ball(shape, (60, 60, 60), 30)
     label = np.full(shape, 255, np.uint8)
     label[60, 60, 55:66] = 1
     box = (slice(10, 110), slice(10, 110), slice(10, 110))
     assert random_walker._choose_downsampling((100, 100, 100), ISO) != (1, 1, 1)
     grown = random_walker.grow(truth * 100.0, label, box, ISO).label
-    assert dice(grown == 1, truth) > 0.9  # cells of two voxels: half a cell of a ball's surface
+    assert (
+        compute_dice(grown == 1, truth) > 0.9
+    )  # cells of two voxels: half a cell of a ball's surface
 
 
-def test_growing_without_a_stroke_says_what_to_do() -> None:
+def test_growing_without_a_stroke_raises_an_error_with_advice() -> None:
     label = np.full((10, 10, 10), 255, np.uint8)
     with pytest.raises(UserError, match="Paint part of the structure"):
         random_walker.find_scribble_box(label, ISO, 5)
@@ -145,14 +147,14 @@ def test_growing_without_a_stroke_says_what_to_do() -> None:
 
 def test_borders_filled_far_apart_follow_the_scan() -> None:
     """A ball that bulges between two slices: shapes alone cut it off, the scan shows it."""
-    truth = ball((41, 60, 60), (20, 30, 30), 17)
+    truth = make_ball((41, 60, 60), (20, 30, 30), 17)
     image = truth * 100.0 + np.random.default_rng(0).normal(0, 10, truth.shape)
     label = np.full(truth.shape, 255, np.uint8)
     for number in (0, 8, 32, 40):
         label[number] = truth[number]
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
     followed = random_walker.refine_to_edges(image, label, filled, 0, ISO)
-    assert dice(followed == 1, truth) > dice(filled == 1, truth) + 0.03
+    assert compute_dice(followed == 1, truth) > compute_dice(filled == 1, truth) + 0.03
     annotated = label != 255
     assert np.array_equal(followed[annotated], label[annotated])
     assert not (followed[8:33] == 255).any()  # finished slices stay finished
@@ -162,26 +164,27 @@ def test_borders_filled_far_apart_follow_the_scan() -> None:
     assert np.array_equal(near, filled)
 
 
-def test_following_edges_leaves_unfinished_slices_unfinished() -> None:
-    truth = ball((21, 40, 40), (10, 20, 20), 12)
+def test_following_edges_keeps_incomplete_slices_incomplete() -> None:
+    truth = make_ball((21, 40, 40), (10, 20, 20), 12)
     label = np.full(truth.shape, 255, np.uint8)
     for number in (2, 18):
         label[number][truth[number]] = 1  # strokes alone
     filled, _ = interpolation.fill_between(label, [1], 0, ISO)
     followed = random_walker.refine_to_edges(truth * 100.0, label, filled, 0, ISO)
-    assert dice(followed == 1, truth) > dice(filled == 1, truth)
+    assert compute_dice(followed == 1, truth) > compute_dice(filled == 1, truth)
     assert not (followed == 0).any()
 
 
-def test_smoothing_takes_off_noise_and_keeps_the_volume() -> None:
-    truth = ball((40, 40, 40), (20, 20, 20), 12)
+def test_smoothing_removes_noise_and_keeps_the_volume() -> None:
+    truth = make_ball((40, 40, 40), (20, 20, 20), 12)
     rough = truth ^ (
-        (np.random.default_rng(0).random(truth.shape) < 0.02) & ball(truth.shape, (20, 20, 20), 14)
+        (np.random.default_rng(0).random(truth.shape) < 0.02)
+        & make_ball(truth.shape, (20, 20, 20), 14)
     )
     label = np.where(rough, 1, 0).astype(np.uint8)
     label[0, 0, 0] = 2
     smoothed = morphology.smooth(label, 1, ISO, 1.5)
-    assert dice(smoothed == 1, truth) > dice(rough, truth)
+    assert compute_dice(smoothed == 1, truth) > compute_dice(rough, truth)
     assert abs(int((smoothed == 1).sum()) / int(rough.sum()) - 1) < 0.05
     assert smoothed[0, 0, 0] == 2
 
@@ -216,7 +219,7 @@ def test_annotated_slices_are_found_across_every_axis() -> None:
     assert coverage.annotated_fraction(label, 1).tolist() == [0.25] * 5
 
 
-def test_a_rectangle_holds_the_voxels_whose_centers_it_holds() -> None:
+def test_a_rectangle_contains_the_voxels_whose_centers_are_inside() -> None:
     shape = (10, 20, 30)
     drawn = [(4.0, 2.4, 5.6), (4.0, 2.4, 9.0), (4.0, 8.9, 9.0), (4.0, 8.9, 5.6)]
     assert regions.rectangle_to_box(drawn, 0, shape) == (slice(4, 5), slice(3, 9), slice(6, 10))
@@ -228,7 +231,7 @@ def test_a_rectangle_holds_the_voxels_whose_centers_it_holds() -> None:
         regions.rectangle_to_box([(4, 22.0, 5.0), (4, 29.0, 9.0)], 0, shape)
 
 
-def test_a_first_rectangle_is_as_thick_as_the_strokes_in_it_and_a_margin() -> None:
+def test_a_first_rectangle_has_the_thickness_of_its_strokes_plus_a_margin() -> None:
     label = np.full((40, 20, 30), 255, np.uint8)
     label[18:21, 8:12, 8:12] = 1
     label[30] = 0  # background is no stroke of a structure
@@ -241,7 +244,7 @@ def test_a_first_rectangle_is_as_thick_as_the_strokes_in_it_and_a_margin() -> No
     assert regions.extrude_rectangle(rectangle, 0, nothing, spacing, 6.0)[0] == slice(16, 23)
 
 
-def test_a_further_rectangle_reshapes_a_box_or_makes_it_reach_there() -> None:
+def test_a_further_rectangle_reshapes_or_extends_the_box() -> None:
     box = (slice(10, 20), slice(5, 15), slice(5, 15))
     inside = regions.update_box(box, (slice(12, 13), slice(2, 8), slice(3, 9)), 0)
     assert inside == (slice(10, 20), slice(2, 8), slice(3, 9))
@@ -249,8 +252,8 @@ def test_a_further_rectangle_reshapes_a_box_or_makes_it_reach_there() -> None:
     assert beyond == (slice(10, 31), slice(2, 15), slice(5, 19))
 
 
-def test_nothing_grows_beyond_a_box_even_of_one_slice() -> None:
-    truth = ball((40, 44, 48), (20, 22, 24), 11)
+def test_growing_stays_inside_a_box_even_of_one_slice() -> None:
+    truth = make_ball((40, 44, 48), (20, 22, 24), 11)
     label = np.full(truth.shape, 255, np.uint8)
     label[20, 20:24, 20:28] = 1
     for box in (
@@ -260,6 +263,6 @@ def test_nothing_grows_beyond_a_box_even_of_one_slice() -> None:
         grown = random_walker.grow(truth * 100.0, label, box, ISO).label
         inside = np.zeros(truth.shape, bool)
         inside[box] = truth[box]
-        assert dice(grown == 1, inside) > 0.95
+        assert compute_dice(grown == 1, inside) > 0.95
     with pytest.raises(UserError, match="move the box"):
         random_walker.grow(truth * 100.0, label, (slice(0, 9), slice(0, 9), slice(0, 9)), ISO)

@@ -21,7 +21,7 @@ from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
 
-def test_of_two_alike_scans_only_one_comes_first() -> None:
+def test_of_two_similar_scans_only_one_is_ranked_first() -> None:
     uncertainty = np.array([0.9, 0.89, 0.5, 0.1])
     features = np.array([[5.0, 0.0], [5.0, 0.1], [0.0, 5.0], [0.1, 0.0]])
     order, novelty = rank_candidates(uncertainty, features, np.array([[0.0, 0.0]]))
@@ -29,12 +29,12 @@ def test_of_two_alike_scans_only_one_comes_first() -> None:
     assert novelty[0] > novelty[3]
 
 
-def test_without_features_uncertainty_alone_decides() -> None:
+def test_without_features_only_uncertainty_decides() -> None:
     order, _ = rank_candidates(np.array([0.2, 0.9, 0.5]), None, np.zeros((0, 0)))
     assert order == [1, 2, 0]
 
 
-def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None:
+def test_thousands_of_cases_are_ranked_quickly() -> None:
     rng = np.random.default_rng(0)
     uncertainty, features = rng.uniform(size=3000), rng.normal(size=(3000, 16))
     order, _ = rank_candidates(uncertainty, features, rng.normal(size=(400, 16)))
@@ -44,7 +44,7 @@ def test_thousands_of_cases_are_ranked_at_once_after_the_first_hundred() -> None
     assert last < 0.3
 
 
-def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: Any) -> None:
+def test_unchanged_predictions_are_not_reread(project: Project, monkeypatch: Any) -> None:
     run = project.runs.create("dycon", {})
     label = project.labels.read("scan-0")
     assert label is not None
@@ -75,13 +75,13 @@ def test_what_did_not_change_is_not_read_again(project: Project, monkeypatch: An
     assert project.predictions.newest_run_ids() == dict.fromkeys(cases, run.id)
 
 
-def test_a_scan_like_the_labeled_ones_comes_later() -> None:
+def test_a_scan_similar_to_labeled_ones_is_ranked_lower() -> None:
     features = np.array([[0.0, 0.0], [4.0, 4.0]])
     order, _ = rank_candidates(np.array([0.5, 0.5]), features, np.array([[0.1, 0.0], [0.0, 0.1]]))
     assert order == [1, 0]
 
 
-def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> None:
+def test_a_real_prediction_stores_what_suggestions_need(project: Project) -> None:
     list(train(project, make_config("dycon", **TINY)))
     run = project.runs.list()[-1]
     model, cpu = load_model(run.weights_path, torch.device("cpu")), torch.device("cpu")
@@ -102,7 +102,7 @@ def test_a_real_prediction_leaves_what_suggestions_need(project: Project) -> Non
     assert {s.case for s in suggest_cases(project)} == set(open_cases)
 
 
-def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
+def test_summaries_contain_dice_hotspot_and_thumbnail(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
     summaries = CaseSummaries(session.state, session.task_runner, session.active_learning)
@@ -133,7 +133,7 @@ def test_summaries_hold_dice_place_and_picture(project: Project) -> None:
     assert summaries.get("scan-0").dice is None  # nothing of the structure is drawn any more
 
 
-def test_a_flat_scan_still_has_a_proportionate_picture(project: Project) -> None:
+def test_a_flat_scan_has_a_thumbnail_of_its_aspect_ratio(project: Project) -> None:
     picture = draw_thumbnail(project, "scan-1")
     volume = project.read_image("scan-1")
     _, height, width = np.multiply(volume.shape, volume.spacing_mm)

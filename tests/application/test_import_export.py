@@ -26,7 +26,7 @@ class LateTaskRunner(InlineTaskRunner):
         )
 
 
-def test_nothing_is_reported_of_a_closed_project(project: Project, tmp_path: Path) -> None:
+def test_results_for_a_closed_project_are_not_reported(project: Project, tmp_path: Path) -> None:
     background = LateTaskRunner()
     session = Session(background)
     session.open_project(project.path)

@@ -23,7 +23,7 @@ def projects() -> Any:
     return module
 
 
-def test_a_project_of_many_cases_is_made_and_worked_with(projects: Any, tmp_path: Path) -> None:
+def test_a_project_of_many_cases_stays_responsive(projects: Any, tmp_path: Path) -> None:
     path = projects.make_many(tmp_path, 50)
     session = Session()
     session.open_project(path)

@@ -65,7 +65,7 @@ def test_a_heartbeat_in_the_distant_past_or_future_does_not_count(
     assert not engine_process.is_running(run)
 
 
-def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -> None:
+def test_viewing_a_remote_run_writes_no_file(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(run, ProcessIdentity(4711, "ward-3", time.time()))
     before = run.folder.stat().st_mtime_ns
@@ -77,7 +77,7 @@ def test_only_looking_at_another_machines_run_writes_nothing(project: Project) -
     assert run.folder.stat().st_mtime_ns == before
 
 
-def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> None:
+def test_a_remote_run_does_not_prevent_local_training(project: Project) -> None:
     other_run = project.runs.create("dycon", make_config("dycon").to_dict())
     engine_process.write_identity(other_run, ProcessIdentity(4711, "ward-3", time.time()))
     session = Session()
@@ -89,7 +89,7 @@ def test_a_colleagues_run_is_no_reason_not_to_train_here(project: Project) -> No
     assert other_run.read_control() == RunControl()
 
 
-def test_heartbeats_are_written_while_a_run_works(
+def test_heartbeats_are_written_during_a_run(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)
@@ -113,7 +113,7 @@ def test_heartbeats_are_written_while_a_run_works(
     wait(lambda: not any(t.name == "signs of life" for t in threading.enumerate()))
 
 
-def test_a_run_that_another_machine_took_over_ends_here(
+def test_a_run_resumed_on_another_machine_ends_here(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "HEARTBEAT_INTERVAL_S", 0.02)

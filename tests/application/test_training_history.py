@@ -14,7 +14,7 @@ from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 
 
-def one(labeled: int, dice: float | None) -> RunSummary:
+def make_summary(labeled: int, dice: float | None) -> RunSummary:
     return RunSummary("001", "dycon", labeled, 100, dice, None, "finished", [], [])
 
 
@@ -32,17 +32,23 @@ def test_the_history_lists_the_training_cases_of_each_run(project: Project) -> N
     assert all(r.dice is not None and r.validation and r.loss for r in history)
 
 
-def test_the_verdict_needs_two_counts_of_labels_and_a_measure() -> None:
+def test_the_learning_curve_verdict_needs_two_label_counts_and_a_score() -> None:
     assert label_gain_summary([]) == ""
-    assert label_gain_summary([one(2, 0.7), one(2, 0.8)]) == ""
-    assert label_gain_summary([one(2, None), one(4, None)]) == ""
-    assert "more labels still help" in label_gain_summary([one(2, 0.7), one(4, 0.75)])
-    assert label_gain_summary([one(2, 0.7), one(3, 0.75)]).startswith(
+    assert label_gain_summary([make_summary(2, 0.7), make_summary(2, 0.8)]) == ""
+    assert label_gain_summary([make_summary(2, None), make_summary(4, None)]) == ""
+    assert "more labels still help" in label_gain_summary(
+        [make_summary(2, 0.7), make_summary(4, 0.75)]
+    )
+    assert label_gain_summary([make_summary(2, 0.7), make_summary(3, 0.75)]).startswith(
         "1 more labeled case raised validation Dice by 5.0"
     )
-    assert "help little" in label_gain_summary([one(4, 0.75), one(8, 0.752)])
-    assert "fell by 3.0" in label_gain_summary([one(4, 0.78), one(8, 0.75)])
-    best_counts = [one(4, 0.7), one(8, 0.6), one(8, 0.8)]  # an unlucky run is no verdict
+    assert "help little" in label_gain_summary([make_summary(4, 0.75), make_summary(8, 0.752)])
+    assert "fell by 3.0" in label_gain_summary([make_summary(4, 0.78), make_summary(8, 0.75)])
+    best_counts = [
+        make_summary(4, 0.7),
+        make_summary(8, 0.6),
+        make_summary(8, 0.8),
+    ]  # an unlucky run is no verdict
     assert "still help" in label_gain_summary(best_counts)
 
 

@@ -81,7 +81,7 @@ def test_imports_go_down_only() -> None:
     assert upward == []
 
 
-def test_training_does_not_know_the_project() -> None:
+def test_the_engine_does_not_import_the_project() -> None:
     """Below ``run.py``, which prepares the data, training works on prepared cases alone."""
     for module, imported in read_imports().items():
         if module.startswith("napari_dycon.engine.training.") and not module.endswith(".run"):

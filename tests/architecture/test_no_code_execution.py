@@ -10,7 +10,7 @@ from napari_dycon.engine.data import preprocessing
 PACKAGE = Path(preprocessing.__file__).parents[2]
 
 
-def calls(tree: ast.AST) -> list[str]:
+def find_calls(tree: ast.AST) -> list[str]:
     found = [ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)]
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -23,7 +23,7 @@ def calls(tree: ast.AST) -> list[str]:
     return found
 
 
-def test_the_package_runs_nothing_that_it_reads() -> None:
+def test_the_package_executes_no_untrusted_input() -> None:
     """No pickle, no np.load (which knows pickles), no evaluation, no shell."""
     imports = {"pickle", "dill", "joblib", "marshal", "shelve", "yaml", "cloudpickle"}
     forbidden = {"torch.load", "np.load", "numpy.load", "eval", "exec", "compile", "__import__",
@@ -32,7 +32,7 @@ def test_the_package_runs_nothing_that_it_reads() -> None:
     assert len(files) > 100
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        found = calls(tree)
+        found = find_calls(tree)
         assert not {f"import {name}" for name in imports} & set(found), file
         assert not {"import torch.load", "import numpy.load"} & set(found), file
         assert not forbidden & set(found), file
@@ -42,7 +42,7 @@ def test_the_package_runs_nothing_that_it_reads() -> None:
                 assert node.value.value is False, file
 
 
-def test_the_check_above_finds_what_it_looks_for() -> None:
+def test_the_check_detects_forbidden_calls() -> None:
     code = "import pickle\nfrom torch import load\ntorch.load(x)\nnp.load(p, allow_pickle=True)"
-    found = set(calls(ast.parse(code)))
+    found = set(find_calls(ast.parse(code)))
     assert {"import pickle", "import torch.load", "torch.load", "np.load"} <= found

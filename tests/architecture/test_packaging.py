@@ -49,7 +49,7 @@ def test_manifest_is_valid_in_a_wheel(tmp_path: Path) -> None:
     assert str(site) in run("-c", code, cwd=tmp_path, path=site)
 
 
-def test_reader_gives_the_scan_in_millimeters(tmp_path: Path) -> None:
+def test_the_reader_returns_the_scan_in_millimeters(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a.nii.gz", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     assert get_reader("notes.txt") is None
     reader = get_reader(str(path))
@@ -63,7 +63,7 @@ def test_reader_gives_the_scan_in_millimeters(tmp_path: Path) -> None:
     assert array.shape == (5, 4, 3)
 
 
-def test_sample_is_a_scan_with_its_truth() -> None:
+def test_the_sample_is_a_scan_with_its_label() -> None:
     (image, _, _), (truth, about, kind) = sample_case()
     assert image.shape == truth.shape
     assert kind == "labels"

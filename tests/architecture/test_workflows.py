@@ -14,13 +14,13 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FORMS = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml"))
 
 
-def load(path: Path) -> Any:
+def load_yaml(path: Path) -> Any:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflows_are_well_formed(path: Path) -> None:
-    content = load(path)
+    content = load_yaml(path)
     assert content["name"] == path.stem
     assert content[True], "the key 'on' is read as true by YAML 1.1"
     assert "permissions" in content
@@ -38,8 +38,10 @@ def test_workflows_are_well_formed(path: Path) -> None:
                 assert target in targets, f"make {target}"
 
 
-def test_the_matrix_covers_what_the_package_supports() -> None:
-    matrix = load(ROOT / ".github" / "workflows" / "test.yml")["jobs"]["test"]["strategy"]["matrix"]
+def test_the_matrix_covers_the_supported_versions() -> None:
+    matrix = load_yaml(ROOT / ".github" / "workflows" / "test.yml")["jobs"]["test"]["strategy"][
+        "matrix"
+    ]
     assert {"ubuntu-latest", "windows-latest", "macos-latest"} == set(matrix["os"])
     classifiers = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert matrix["python"] == re.findall(r"Python :: (3\.\d+)\"", classifiers)
@@ -48,7 +50,7 @@ def test_the_matrix_covers_what_the_package_supports() -> None:
 
 @pytest.mark.parametrize("path", [p for p in FORMS if p.stem != "config"], ids=lambda p: p.name)
 def test_issue_forms_are_well_formed(path: Path) -> None:
-    form = load(path)
+    form = load_yaml(path)
     assert form.keys() >= {"name", "description", "body"}
     for part in form["body"]:
         assert part["type"] in {"markdown", "input", "textarea", "dropdown", "checkboxes"}
@@ -59,4 +61,4 @@ def test_issue_forms_are_well_formed(path: Path) -> None:
     "name", [".github/dependabot.yml", ".napari-hub/config.yml", "CITATION.cff"]
 )
 def test_other_files_are_well_formed(name: str) -> None:
-    assert load(ROOT / name)
+    assert load_yaml(ROOT / name)

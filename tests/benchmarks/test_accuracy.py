@@ -27,7 +27,7 @@ def accuracy() -> ModuleType:
     return module
 
 
-def test_a_row_that_is_cut_off_is_computed_again_and_others_are_kept(
+def test_a_truncated_row_is_recomputed_and_others_are_kept(
     accuracy: ModuleType, tmp_path: Path
 ) -> None:
     store = tmp_path / "rows.jsonl"

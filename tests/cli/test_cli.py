@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.cli import batch_predict
@@ -28,7 +28,7 @@ TRAIN = [
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
+def test_the_complete_workflow(run: Run, scans: Path, tmp_path: Path) -> None:
     project = tmp_path / "p"
     code, out, _ = run(
         "new", project, "--images", scans / "images", "--labels", scans / "labels",
@@ -76,7 +76,7 @@ def test_the_whole_loop(run: Run, scans: Path, tmp_path: Path) -> None:
     assert "unlabeled" in out
 
 
-def test_a_mistake_is_one_line_and_leaves_nothing(run: Run, scans: Path, tmp_path: Path) -> None:
+def test_an_error_is_one_line_and_leaves_no_files(run: Run, scans: Path, tmp_path: Path) -> None:
     def refused(words: str, *arguments: object) -> None:
         code, out, err = run(*arguments)
         assert code == 2, err
@@ -180,9 +180,9 @@ def test_patients_without_a_channel_are_reported_together(run: Run, tmp_path: Pa
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_irregular_slices_wait_for_consent_while_others_are_added(run: Run, tmp_path: Path) -> None:
-    save_series(tmp_path / "in" / "anna", values())
-    save_series(tmp_path / "in" / "bert", values((7, 6, 7)))[3].unlink()
+def test_irregular_slices_require_consent_and_others_are_added(run: Run, tmp_path: Path) -> None:
+    save_series(tmp_path / "in" / "anna", make_voxels())
+    save_series(tmp_path / "in" / "bert", make_voxels((7, 6, 7)))[3].unlink()
     code, out, err = run("new", tmp_path / "p", "--images", tmp_path / "in", "--json")
     assert code == 0
     assert [case["id"] for case in json.loads(out)["cases"]] == ["anna"]
@@ -194,7 +194,7 @@ def test_irregular_slices_wait_for_consent_while_others_are_added(run: Run, tmp_
     assert len(json.loads(out)["cases"]) == 2
 
 
-def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
+def test_a_scan_that_does_not_fit_into_memory_fails_alone() -> None:
     error = RuntimeError("[enforce fail at alloc_cpu.cpp] can't allocate memory: 9 bytes")
     missed = batch_predict.build_failure_or_raise("huge", error)
     assert batch_predict.summarize_failures([missed], 3).exit_code == 1
@@ -205,7 +205,9 @@ def test_what_is_too_large_for_the_memory_is_a_failure_of_one_scan() -> None:
         batch_predict.build_failure_or_raise("scan", ProjectError("the disk is full"))
 
 
-def test_an_interrupted_command_is_no_success(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_command_exits_with_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -214,7 +216,7 @@ def test_an_interrupted_command_is_no_success(run: Run, monkeypatch: pytest.Monk
     assert (code, out, err.strip()) == (1, "", "Stopped.")
 
 
-def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
+def test_training_errors_are_reported(run: Run, scans: Path, tmp_path: Path) -> None:
     assert run("new", tmp_path / "p", "--images", scans / "images")[0] == 0
     for words, arguments in (
         ("No case is labeled yet", ["--steps", "1"]),
@@ -240,7 +242,7 @@ def test_mistakes_in_training(run: Run, scans: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "p" / "runs").exists()
 
 
-def test_times_are_read() -> None:
+def test_durations_are_parsed() -> None:
     assert [cli_support.parse_duration(t) for t in ("90", "90s", "10m", "1.5h")] == [
         90,
         90,

@@ -11,7 +11,7 @@ import pytest
 from napari_dycon.core import cleanup, heartbeat
 
 
-def test_a_disk_whose_clock_is_behind_loses_nothing_young(
+def test_a_disk_with_a_slow_clock_keeps_recent_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     half = tmp_path / ".0123abcd.tmp.label.nii.gz"

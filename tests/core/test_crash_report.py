@@ -31,13 +31,13 @@ PRIVATE = [
 
 
 @pytest.fixture
-def own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def state_folder_of_test(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The program's own folder, elsewhere."""
     monkeypatch.setenv(STATE_DIR_ENV, str(tmp_path / "own"))
     return tmp_path / "own"
 
 
-def raised(text: str) -> Exception:
+def make_raised_error(text: str) -> Exception:
     try:
         try:
             raise OSError(text)
@@ -48,9 +48,9 @@ def raised(text: str) -> Exception:
 
 
 @pytest.mark.parametrize("text", PRIVATE)
-def test_a_report_contains_no_names(own: Path, text: str) -> None:
-    said = crash_report.describe_error(raised(text))
-    (report,) = (own / "reports").iterdir()
+def test_a_report_contains_no_names(state_folder_of_test: Path, text: str) -> None:
+    said = crash_report.describe_error(make_raised_error(text))
+    (report,) = (state_folder_of_test / "reports").iterdir()
     assert str(report) in said
     written = report.read_text(encoding="utf-8")
     assert "OSError" in written
@@ -60,7 +60,7 @@ def test_a_report_contains_no_names(own: Path, text: str) -> None:
         assert private not in written.lower()
 
 
-def test_of_messages_plain_words_stay() -> None:
+def test_plain_words_of_messages_are_kept() -> None:
     kept = {
         "cannot read Smith John scan.nii": "cannot read … … …",
         "case Smith_John has no label": "case … has no label",
@@ -71,18 +71,18 @@ def test_of_messages_plain_words_stay() -> None:
     assert {text: crash_report.redact(text) for text in kept} == kept
 
 
-def test_few_reports_are_kept(own: Path) -> None:
+def test_the_number_of_reports_is_limited(state_folder_of_test: Path) -> None:
     for _ in range(crash_report.MAX_REPORTS + 5):
-        crash_report.write_crash_report(raised("x"))
-    assert len(list((own / "reports").iterdir())) <= crash_report.MAX_REPORTS
+        crash_report.write_crash_report(make_raised_error("x"))
+    assert len(list((state_folder_of_test / "reports").iterdir())) <= crash_report.MAX_REPORTS
 
 
-def test_the_error_is_shown_if_no_report_can_be_saved(own: Path) -> None:
-    own.write_text("a file in the way")
-    assert "no report could be saved" in crash_report.describe_error(raised("x"))
+def test_the_error_is_shown_if_no_report_can_be_saved(state_folder_of_test: Path) -> None:
+    state_folder_of_test.write_text("a file in the way")
+    assert "no report could be saved" in crash_report.describe_error(make_raised_error("x"))
 
 
-def test_describing_an_error_never_fails(own: Path) -> None:
+def test_describing_an_error_never_fails(state_folder_of_test: Path) -> None:
     class OddError(Exception):
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -90,13 +90,13 @@ def test_describing_an_error_never_fails(own: Path) -> None:
     assert "OddError" in crash_report.describe_error(OddError())
 
 
-def test_user_errors_are_shown_unchanged(own: Path) -> None:
+def test_user_errors_are_shown_unchanged(state_folder_of_test: Path) -> None:
     assert crash_report.describe_error(UserError("Choose a case.")) == "Choose a case."
-    assert not own.exists()
+    assert not state_folder_of_test.exists()
 
 
 def test_a_command_that_fails_unexpectedly_prints_the_path_of_its_report(
-    own: Path,
+    state_folder_of_test: Path,
     project: Project,
     run: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
@@ -107,13 +107,13 @@ def test_a_command_that_fails_unexpectedly_prints_the_path_of_its_report(
     monkeypatch.setattr(Project, "open", broken)
     code, out, err = run("cases", project.path)
     assert (code, out) == (1, "")
-    (report,) = (own / "reports").iterdir()
+    (report,) = (state_folder_of_test / "reports").iterdir()
     assert str(report) in err.replace("\n", "")
     assert "Traceback" not in err
     assert "ZeroDivisionError: in case …" in report.read_text(encoding="utf-8")
 
 
-def test_a_session_reports_unexpected_errors(own: Path, project: Project) -> None:
+def test_a_session_reports_unexpected_errors(state_folder_of_test: Path, project: Project) -> None:
     class Broken(InlineTaskRunner):
         def submit(self, work: Any, done: Any, failed: Any) -> None:
             failed(RuntimeError("Jane_Doe.nii"))
@@ -129,7 +129,7 @@ def test_a_session_reports_unexpected_errors(own: Path, project: Project) -> Non
 
 @pytest.mark.gui
 def test_a_slot_that_fails_in_the_window_shows_no_traceback(
-    own: Path,
+    state_folder_of_test: Path,
 ) -> None:
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
         pytest.skip("no display; run under xvfb-run")
@@ -155,4 +155,4 @@ for record in notification_manager.records:
     assert done.returncode == 0, done.stderr
     assert "ErrorNotification" not in done.stdout
     assert "An unexpected error occurred" in done.stdout
-    assert len(list((own / "reports").iterdir())) == 1
+    assert len(list((state_folder_of_test / "reports").iterdir())) == 1

@@ -13,7 +13,7 @@ from napari_dycon.errors import UserError
 from napari_dycon.project.runs.events import Event, PredictingEvent, StepEvent
 
 
-def test_headless_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_runs_without_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "N_CASES", 8)  # two of them without a label
     said: list[Event] = []
     demo.run_headless(tmp_path / "out", steps=1, on_event=said.append)

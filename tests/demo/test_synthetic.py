@@ -20,7 +20,7 @@ def cases():
     return [make_case(seed) for seed in SEEDS]
 
 
-def test_the_same_seed_gives_the_same_case_and_another_does_not():
+def test_cases_depend_on_the_seed():
     first, again, other = make_case(3), make_case(3), make_case(4)
     assert np.array_equal(first[0].array, again[0].array)
     assert np.array_equal(first[1], again[1])
@@ -67,7 +67,7 @@ def test_lesions_are_darker_than_the_organ_around_them_but_only_a_little(cases):
         assert image[lesion].max() > np.percentile(image[around], 25)
 
 
-def test_brightness_alone_does_not_find_the_organ(cases):
+def test_thresholding_does_not_find_the_organ(cases):
     for volume, truth in cases:
         image, organ = volume.array, truth > 0
         low, high = np.percentile(image[organ], [10, 90])
@@ -75,7 +75,7 @@ def test_brightness_alone_does_not_find_the_organ(cases):
         assert (similar & ~organ).sum() > 0.5 * (similar & organ).sum()
 
 
-def test_organs_vary_in_size_place_and_shape(cases):
+def test_organs_vary_in_size_position_and_shape(cases):
     organs = [truth > 0 for _, truth in cases]
     volumes = [
         organ.sum() * np.prod(volume.spacing_mm)
@@ -103,7 +103,7 @@ def test_the_cohort_on_disk_is_reproducible_byte_by_byte(tmp_path: Path):
         assert first != (tmp_path / "a" / part / names[1]).read_bytes()
 
 
-def test_files_have_a_proper_header_and_read_back_as_the_case(tmp_path: Path):
+def test_files_have_a_valid_header_and_read_back_as_the_case(tmp_path: Path):
     write_cohort(tmp_path, cases=5)
     orders = set()
     for number in range(1, 6):

@@ -66,7 +66,7 @@ def test_the_batch_is_split_before_patches_shrink() -> None:
         assert two.apply(config).batch.patch_size == two.patch
 
 
-def test_features_normed_over_batches_are_never_computed_twice() -> None:
+def test_batch_normalized_features_are_never_recomputed() -> None:
     config = make_config(
         "dycon",
         **{
@@ -85,14 +85,14 @@ def test_features_normed_over_batches_are_never_computed_twice() -> None:
         make_config("dycon", **{"network.norm": "batch", "batch.activation_checkpointing": True})
 
 
-def test_patches_lose_their_longest_sides_and_keep_the_least() -> None:
+def test_patches_shrink_along_their_longest_sides_down_to_a_minimum() -> None:
     assert shrink_patch((112, 112, 80), 16, 32) == (80, 96, 80)
     assert shrink_patch((48, 48, 48), 16, 32) == (32, 48, 48)
     assert shrink_patch((32, 32, 32), 16, 32) == (32, 32, 32)
     assert shrink_patch((16, 16, 16), 4, 32) == (16, 16, 16)
 
 
-def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
+def test_plans_that_a_checkpoint_cannot_store_are_skipped() -> None:
     for values in (
         None,
         {},
@@ -109,7 +109,7 @@ def test_plans_that_a_checkpoint_cannot_keep_are_none() -> None:
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.25, 0.01])
-def test_a_plan_is_made_to_fit(share: float) -> None:
+def test_a_plan_is_reduced_until_it_fits(share: float) -> None:
     config = make_config(
         "dycon", **{"batch.patch_size": [64, 64, 64], "network.filters": [24, 48, 96, 128, 128]}
     )
@@ -126,7 +126,7 @@ def test_a_plan_is_made_to_fit(share: float) -> None:
     assert fitted.batch.accumulation_steps == (1 if share == 1.0 else 2)
 
 
-def test_small_cards_get_plans_that_fit() -> None:
+def test_small_gpus_get_plans_that_fit() -> None:
     scans = [Fingerprint((200, 300, 300), (1.0, 1.0, 1.0), 0.0, 900.0)]
     sizes = []
     for card in (2, 4, 6, 8, 12, 16, 24, 80):
@@ -169,7 +169,7 @@ def test_micro_batches_are_equal_parts() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_memory_of_control_groups_is_seen(
+def test_memory_limits_of_control_groups_are_detected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     own = tmp_path / "cgroup"
@@ -215,7 +215,7 @@ class Card:
 
 
 @pytest.fixture
-def card(monkeypatch: pytest.MonkeyPatch) -> Card:
+def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> Card:
     made = Card(40 * 48 * 48)
     monkeypatch.setattr(
         Supervised, "compute_loss_terms", lambda method, step: made.compute_loss_terms(method, step)
@@ -223,7 +223,9 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     return made
 
 
-def test_a_too_large_run_continues_with_a_smaller_plan(project: Project, card: Card) -> None:
+def test_a_too_large_run_continues_with_a_smaller_plan(
+    project: Project, simulated_gpu: Card
+) -> None:
     config = make_config("supervised", **LARGE)
     events = list(train(project, config))
     assert (events[-1].event, events[-1].step) == ("finished", 4)
@@ -237,27 +239,29 @@ def test_a_too_large_run_continues_with_a_smaller_plan(project: Project, card: C
     kept = TrainConfig.from_dict(run.read_config())
     assert MemoryPlan.from_config(kept) == MemoryPlan((40, 40, 44), 2, True)
     assert load_model(run.weights_path).config == kept
-    assert card.refused == 3
+    assert simulated_gpu.refused == 3
     # The file of settings may be older than the last checkpoint, which knows better.
     run.config_path.write_text(json.dumps(config.with_changes(steps=6).to_dict()))
     again = list(train(project, TrainConfig.from_dict(run.read_config()), run))
     assert (again[0].resumed_from_step, again[-1].step) == (4, 6)
     assert not [e for e in again if e.event == "warning"]
-    assert card.refused == 3
+    assert simulated_gpu.refused == 3
 
 
-def test_a_run_with_a_smaller_plan_resumes_bit_identically(project: Project, card: Card) -> None:
+def test_a_run_with_a_smaller_plan_resumes_bit_identically(
+    project: Project, simulated_gpu: Card
+) -> None:
     settings = LARGE | {"steps": 5, "intervals.checkpoint_s": 600.0}
 
     def limited(events: Any) -> Any:
         for event in events:
             if event.event == "step" and event.step == 2:
-                card.voxels = 40 * 48 * 48  # another program takes the rest
+                simulated_gpu.voxels = 40 * 48 * 48  # another program takes the rest
             yield event
 
     results = []
     for interrupt in (False, True):
-        card.voxels, card.refused = 10**9, 0
+        simulated_gpu.voxels, simulated_gpu.refused = 10**9, 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trainer, "STEP_EVENT_INTERVAL_S", 0.0)
             events = limited(train(project, make_config("supervised", **settings)))
@@ -272,13 +276,13 @@ def test_a_run_with_a_smaller_plan_resumes_bit_identically(project: Project, car
             state = read_training_progress(run.state_folder / "state.safetensors")
             assert MemoryPlan.from_json(state.memory) == MemoryPlan((40, 40, 44), 2, True)
             list(train(project, TrainConfig.from_dict(run.read_config()), run))
-        assert card.refused == 3
+        assert simulated_gpu.refused == 3
         results.append(load_file(run.weights_path))
     assert all(torch.equal(results[0][key], results[1][key]) for key in results[0])
 
 
-def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> None:
-    card.voxels = 0
+def test_persistent_lack_of_memory_is_an_error(project: Project, simulated_gpu: Card) -> None:
+    simulated_gpu.voxels = 0
     with pytest.raises(EngineError, match="ran out of memory, even with the smallest") as reported:
         list(train(project, make_config("supervised", **LARGE)))
     assert "--" not in str(reported.value)
@@ -286,7 +290,7 @@ def test_lack_that_does_not_end_is_an_error(project: Project, card: Card) -> Non
     assert last.event == "failed"
 
 
-def test_an_update_that_fails_half_way_goes_back_to_the_checkpoint(
+def test_an_update_that_fails_halfway_restores_the_checkpoint(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part of the weights was changed already: they are no state of the run."""
@@ -357,7 +361,7 @@ for event in train(Project.open(Path(sys.argv[1])), config):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="address spaces are limited on Linux alone")
-def test_a_run_with_half_the_memory_it_needs_ends_with_weights(project: Project) -> None:
+def test_a_run_with_half_the_required_memory_produces_weights(project: Project) -> None:
     """In a process whose address space may grow by half of what the plan needs."""
     config = make_config(
         "supervised",

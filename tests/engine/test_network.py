@@ -24,12 +24,12 @@ from napari_dycon.project.store import Project
 SCANS = [Fingerprint((36, 50, 35), (1.0, 1.0, 1.0), 0.0, 900.0)]
 
 
-def planned(device: str, **settings: Any) -> TrainConfig:
+def plan_config(device: str, **settings: Any) -> TrainConfig:
     return plan_training(make_config("supervised", **settings), SCANS, device)
 
 
 @pytest.mark.parametrize("half", [False, True])
-def test_logits_have_the_images_grid_and_embeddings_the_bottlenecks_twice(half: bool) -> None:
+def test_logits_have_the_image_grid_and_embeddings_twice_the_bottleneck_grid(half: bool) -> None:
     config = make_config(
         "dycon",
         **{
@@ -49,7 +49,7 @@ def test_logits_have_the_images_grid_and_embeddings_the_bottlenecks_twice(half: 
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_features_computed_twice_give_the_same_gradients(half: bool, dtype: torch.dtype) -> None:
+def test_recomputed_features_give_the_same_gradients(half: bool, dtype: torch.dtype) -> None:
     config = make_config(
         "dycon",
         **{
@@ -195,7 +195,7 @@ def test_half_resolution_separates_neighboring_voxels() -> None:
     assert right > 0.98
 
 
-def test_a_class_that_all_filters_speak_against_can_still_win() -> None:
+def test_a_class_with_negative_weights_on_all_filters_can_still_be_predicted() -> None:
     head = FullResolutionHead(features=4, channels=1, classes=2)
     norm, out = head.layers[1], head.layers[3]
     assert isinstance(norm, torch.nn.GroupNorm)
@@ -220,12 +220,12 @@ def test_every_parameter_learns() -> None:
     assert [n for n, p in network.named_parameters() if p.grad is None] == []
 
 
-def test_a_cpu_gets_half_resolution_unless_the_network_is_set() -> None:
-    assert planned("cpu").network.half_resolution is True
-    assert planned("cuda").network.half_resolution is False
-    assert planned("cpu", **{"network.filters": [8, 16, 32]}).network.half_resolution is False
-    assert planned("cpu", **{"network.half_resolution": False}).network.half_resolution is False
-    both = planned("cuda", **{"network.filters": [8, 16, 32], "network.half_resolution": True})
+def test_a_cpu_gets_half_resolution_unless_the_network_is_configured() -> None:
+    assert plan_config("cpu").network.half_resolution is True
+    assert plan_config("cuda").network.half_resolution is False
+    assert plan_config("cpu", **{"network.filters": [8, 16, 32]}).network.half_resolution is False
+    assert plan_config("cpu", **{"network.half_resolution": False}).network.half_resolution is False
+    both = plan_config("cuda", **{"network.filters": [8, 16, 32], "network.half_resolution": True})
     assert (both.network.filters, both.network.half_resolution, both.network.stride) == (
         (8, 16, 32),
         True,
@@ -251,8 +251,10 @@ def test_coarsest_features_are_16_voxels_and_patches_are_multiples(
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
 @pytest.mark.parametrize("half", [True, False])
-def test_coarsest_features_stay_16_voxels_at_a_set_resolution(device: str, half: bool) -> None:
-    config = planned(device, **{"network.half_resolution": half})
+def test_coarsest_features_stay_16_voxels_at_a_configured_resolution(
+    device: str, half: bool
+) -> None:
+    config = plan_config(device, **{"network.half_resolution": half})
     assert (config.network.half_resolution, config.network.stride) == (half, 16)
 
 
@@ -270,7 +272,7 @@ def test_patches_of_flat_scans_stay_within_the_budget(
 
 @pytest.mark.parametrize("norm", ["instance", "group", "batch"])
 def test_a_network_of_six_levels_gets_enough_locations_for_its_norm(norm: str) -> None:
-    config = planned("cpu", **{"network.filters": [8, 8, 8, 8, 8, 8], "network.norm": norm})
+    config = plan_config("cpu", **{"network.filters": [8, 8, 8, 8, 8, 8], "network.norm": norm})
     assert config.batch.patch_size == (36, 50, 35)  # all that the scans have
     network = build_network(config, channels=1, classes=2)
     assert network(torch.randn(1, 1, *config.batch.patch_size)).logits.isfinite().all()
@@ -309,8 +311,8 @@ def test_embeddings_keep_their_position_in_the_image(
 
 
 @pytest.mark.parametrize("shape", [(4, 20, 20), (24, 24, 24)])
-def test_one_image_gives_what_it_gives_in_a_batch(shape: tuple[int, int, int]) -> None:
-    network = build_network(planned("cpu"), channels=1, classes=2).eval()
+def test_a_single_image_gives_the_same_output_as_in_a_batch(shape: tuple[int, int, int]) -> None:
+    network = build_network(plan_config("cpu"), channels=1, classes=2).eval()
     images = torch.randn(2, 1, *shape)
     with torch.no_grad():
         together = network(images).logits
@@ -320,12 +322,12 @@ def test_one_image_gives_what_it_gives_in_a_batch(shape: tuple[int, int, int]) -
 
 
 def test_patches_fit_the_stride_of_half_resolution() -> None:
-    patch = planned("cpu").batch.patch_size
+    patch = plan_config("cpu").batch.patch_size
     assert patch is not None
     assert all(side % 8 == 0 for side in patch)
 
 
-def test_a_run_at_half_resolution_trains_resumes_and_predicts(project: Project) -> None:
+def test_a_half_resolution_run_trains_resumes_and_predicts(project: Project) -> None:
     settings = TINY | {"network.half_resolution": True, "steps": 3, "intervals.checkpoint_s": 0.0}
     interrupted = train(project, make_config("dycon", **settings))
     for event in interrupted:
@@ -345,7 +347,7 @@ def test_a_run_at_half_resolution_trains_resumes_and_predicts(project: Project) 
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("shape", [(17, 23, 31), (1, 40, 9), (33, 16, 48), (2, 3, 5)])
-def test_volumes_may_have_any_size(half: bool, shape: tuple[int, int, int]) -> None:
+def test_inputs_may_have_any_size(half: bool, shape: tuple[int, int, int]) -> None:
     config = make_config(
         "supervised", **{"network.filters": [8, 8, 16, 16], "network.half_resolution": half}
     )
@@ -356,7 +358,7 @@ def test_volumes_may_have_any_size(half: bool, shape: tuple[int, int, int]) -> N
     assert torch.isfinite(logits).all()
 
 
-def test_a_scan_of_odd_size_is_seen_as_its_padded_self_away_from_the_border() -> None:
+def test_a_scan_of_odd_size_equals_its_padded_scan_away_from_the_border() -> None:
     """Sides that are rounded up must not shift what is seen."""
     config = make_config(
         "supervised",
@@ -373,7 +375,7 @@ def test_a_scan_of_odd_size_is_seen_as_its_padded_self_away_from_the_border() ->
     torch.testing.assert_close(odd[..., :24, :24, :24], even[..., :24, :24, :24])
 
 
-def test_gradients_in_bfloat16_hold_nothing_of_memory_that_was_freed() -> None:
+def test_gradients_in_bfloat16_do_not_read_freed_memory() -> None:
     """Convolutions over two voxels read uninitialized memory on some processors."""
     torch.manual_seed(0)
     config = make_config(

@@ -53,7 +53,7 @@ class _Uploads(TorchDispatchMode):
 
 
 @pytest.fixture
-def on_meta(monkeypatch: pytest.MonkeyPatch) -> None:
+def meta_device(monkeypatch: pytest.MonkeyPatch) -> None:
     randn = torch.randn
     monkeypatch.setattr(torch, "Generator", _Generator)
     monkeypatch.setattr(torch, "randn", lambda *a, generator=None, **k: randn(*a, **k))
@@ -82,12 +82,12 @@ def make_batch(config: TrainConfig, *, unlabeled: bool) -> Batch:
     ).augment(META)
 
 
-@pytest.mark.usefixtures("on_meta")
+@pytest.mark.usefixtures("meta_device")
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("preset", "dtype"), [("left-atrium", torch.float32), ("default", torch.float16)]
 )
-def test_steps(
+def test_training_steps_do_not_synchronize_with_the_device(
     monkeypatch: pytest.MonkeyPatch, method: str, preset: str, dtype: torch.dtype
 ) -> None:
     config = make_config(
@@ -109,14 +109,14 @@ def test_steps(
     assert all(part.device == META for part in parts.values())
 
 
-def test_registration_and_sampling() -> None:
+def test_registration_and_sampling_do_not_synchronize_with_the_device() -> None:
     scans = torch.empty(2, 1, 16, 16, 20, device=META)
     with _Uploads():
         field = sampling_grid(register(scans, scans), (40, 44, 48))
         assert warp(torch.empty(2, 1, 30, 31, 32, device=META), field).device == META
 
 
-def test_label_probabilities_of_a_tile() -> None:
+def test_label_fusion_does_not_synchronize_with_the_device() -> None:
     reach = label_fusion.TILE_MARGIN + label_fusion.CONTRAST_RADIUS
     level = label_fusion.ChannelStatistics(
         *(torch.empty(1, 1, 1, 1, device=META) for _ in range(2))
@@ -134,7 +134,7 @@ def test_label_probabilities_of_a_tile() -> None:
     assert shares.device == META
 
 
-def test_maps() -> None:
+def test_prediction_maps_do_not_synchronize_with_the_device() -> None:
     members = (torch.empty(2, 8, 8, 8, device=META) for _ in range(3))
     found = compute_uncertainty_maps(members, torch.empty(2, 8, 8, 8, device=META), 0.4)
     assert {array.device for array in found} == {META}

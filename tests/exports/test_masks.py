@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from helpers.dicom_files import OBLIQUE, save_series, values
+from helpers.dicom_files import OBLIQUE, make_voxels, save_series
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
@@ -28,7 +28,7 @@ from napari_dycon.session import Session
 def dicom_project(tmp_path: Path) -> Project:
     """Two oblique series; the first is labeled wholly, the second in part and predicted."""
     for name in ("anna", "bert"):
-        save_series(tmp_path / "scans" / name / "t1", values(), directions=OBLIQUE)
+        save_series(tmp_path / "scans" / name / "t1", make_voxels(), directions=OBLIQUE)
     project = create_project(tmp_path / "p", tmp_path / "scans", classes=["pancreas", "cyst"])
     shape = project.read_image("anna").shape
     whole = np.zeros(shape, np.uint8)
@@ -47,7 +47,7 @@ def dicom_project(tmp_path: Path) -> Project:
 
 
 @pytest.mark.parametrize("format_", ["nifti", "nrrd"])
-def test_labels_are_completed_by_predictions_on_the_scans_grid(
+def test_labels_are_completed_by_predictions_on_the_grid_of_the_scan(
     format_: str, dicom_project: Project, tmp_path: Path
 ) -> None:
     written = export(dicom_project, format_, tmp_path / "out", ExportOptions(uncertainty=True))
@@ -73,7 +73,7 @@ def test_labels_are_completed_by_predictions_on_the_scans_grid(
     assert np.allclose(*places, atol=1e-3)
 
 
-def test_what_is_exported_can_be_chosen(dicom_project: Project, tmp_path: Path) -> None:
+def test_the_exported_content_can_be_selected(dicom_project: Project, tmp_path: Path) -> None:
     (only,) = export(dicom_project, "nifti", tmp_path / "p", ExportOptions(source="predictions"))
     assert np.all(nib.load(only).get_fdata() == 2)
     export(dicom_project, "nifti", tmp_path / "l", ExportOptions(source="labels", cases=["bert"]))
@@ -127,7 +127,9 @@ def test_scans_are_never_replaced(project: Project) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_every_format_through_the_command_and_the_session(project: Project, tmp_path: Path) -> None:
+def test_every_format_is_exported_by_the_command_and_the_session(
+    project: Project, tmp_path: Path
+) -> None:
     for name in FORMATS:
         out = tmp_path / name
         done = subprocess.run(
@@ -150,7 +152,7 @@ def test_every_format_through_the_command_and_the_session(project: Project, tmp_
     assert list((tmp_path / "session").glob("*.nii.gz"))
 
 
-def test_nothing_of_the_project_or_another_case_is_replaced(tmp_path: Path) -> None:
+def test_files_of_the_project_and_of_other_cases_are_never_replaced(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     files = [save_nifti(tmp_path / folder / "scan.nii.gz", noise) for folder in ("one", "two")]
     project = Project.create(tmp_path / "p")
@@ -184,7 +186,7 @@ def test_slices_of_a_series_are_not_replaced(dicom_project: Project) -> None:
 
 
 @pytest.mark.parametrize("what", ["labels", "predictions"])
-def test_masks_are_not_put_on_a_scan_that_moved(what: str, tmp_path: Path) -> None:
+def test_masks_are_not_written_for_a_scan_whose_geometry_changed(what: str, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
@@ -210,7 +212,7 @@ def test_cases_without_a_structure_are_left_out_of_dicom(
 
 
 @pytest.mark.parametrize("format_", ["nnunet", "monai-bundle"])
-def test_cases_cannot_be_chosen_where_all_are_written(
+def test_formats_that_write_all_cases_accept_no_selection(
     format_: str, project: Project, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="exports the whole project"):
@@ -218,7 +220,7 @@ def test_cases_cannot_be_chosen_where_all_are_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_results_beside_a_series_are_no_scans(dicom_project: Project) -> None:
+def test_results_next_to_a_series_are_not_imported_as_scans(dicom_project: Project) -> None:
     folder = dicom_project.image_paths("bert")[0].parent
     export(dicom_project, "dicom-seg", folder, ExportOptions(cases=["bert"], uncertainty=True))
     assert (folder / "bert_uncertainty.dcm").exists()

@@ -59,7 +59,7 @@ def make_weights(path: Path, channels: int = 1, window_side: float = 1.0, **sett
     return path
 
 
-def odd_affine() -> np.ndarray:
+def make_odd_affine() -> np.ndarray:
     """Axes Anterior, Inferior, Left, of 0.8, 2.2 and 1.1 mm, 20° oblique."""
     turn = np.deg2rad(20)
     oblique = np.array(
@@ -71,11 +71,11 @@ def odd_affine() -> np.ndarray:
     return affine
 
 
-def export(weights: Path, out: Path, channels: list[str]) -> Path:
+def export_bundle(weights: Path, out: Path, channels: list[str]) -> Path:
     return export_monai_bundle(weights, out, name="abdomen", classes=CLASSES, channels=channels)
 
 
-def run_without_us(folder: Path, *arguments: object) -> None:
+def run_without_package(folder: Path, *arguments: object) -> None:
     """Run Python where ``napari_dycon`` and ``napari`` end the process that imports them."""
     blocked = folder / "blocked"
     blocked.mkdir(exist_ok=True)
@@ -88,7 +88,7 @@ def run_without_us(folder: Path, *arguments: object) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def command(options: dict[str, Path]) -> list[str]:
+def make_command(options: dict[str, Path]) -> list[str]:
     """``python -m monai.bundle run``, or the function behind it without its package fire."""
     if importlib.util.find_spec("fire"):
         return ["-m", "monai.bundle", "run", *(f"--{k}={v}" for k, v in options.items())]
@@ -134,26 +134,26 @@ def check_agreement(weights: Path, images: list[Path], results: Path, name: str)
     assert nib.load(results / f"{name}.nii.gz").get_data_dtype() == np.uint8
 
 
-def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
+def test_two_channels_on_an_odd_grid_agree_with_the_program(tmp_path: Path) -> None:
     weights = make_weights(
         tmp_path / "w.safetensors",
         2,
         1.25,
         **{"network.half_resolution": True, "inference.tta_flip_left_right": True},
     )
-    bundle = export(weights, tmp_path / "bundle", ["T1", "T2"])
+    bundle = export_bundle(weights, tmp_path / "bundle", ["T1", "T2"])
     rng = np.random.default_rng(0)
     images = []
     for channel in range(2):
         array = rng.normal(100, 20, (34, 12, 25)).astype(np.int16)
         path = tmp_path / "scans" / f"a.b_000{channel}.nii.gz"
-        image = nib.load(save_nifti(path, array, odd_affine()))
+        image = nib.load(save_nifti(path, array, make_odd_affine()))
         image.header["descrip"] = b"DOE^JANE"
         nib.save(image, path)
         images.append(path)
     options = {"bundle_root": bundle, "dataset_dir": tmp_path / "scans"}
     options |= {"output_dir": tmp_path / "out", "config_file": bundle / "configs/inference.json"}
-    run_without_us(tmp_path, *command(options))
+    run_without_package(tmp_path, *make_command(options))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "a.b.nii.gz",
         "a.b_uncertainty.nii.gz",
@@ -161,7 +161,7 @@ def test_two_channels_on_an_odd_grid(tmp_path: Path) -> None:
     check_agreement(weights, images, tmp_path / "out", "a.b")
 
 
-def test_a_fixed_window_an_affine_that_contradicts_the_header_and_what_monai_checks(
+def test_a_ct_window_and_a_contradictory_affine_pass_the_checks_of_monai(
     tmp_path: Path,
 ) -> None:
     weights = make_weights(
@@ -172,7 +172,7 @@ def test_a_fixed_window_an_affine_that_contradicts_the_header_and_what_monai_che
             "network.norm": "instance",
         },
     )
-    bundle = export(weights, tmp_path / "bundle", ["CT"])
+    bundle = export_bundle(weights, tmp_path / "bundle", ["CT"])
     array = np.random.default_rng(1).normal(50, 150, (20, 22, 24)).astype(np.float32)
     path = save_nifti(tmp_path / "scans" / "b.nii", array)
     image = nib.load(path)
@@ -180,13 +180,13 @@ def test_a_fixed_window_an_affine_that_contradicts_the_header_and_what_monai_che
     image.header.set_qform(np.diag([1.0, 1.2, 1.5, 1.0]), 1)
     nib.save(nib.Nifti1Image(array, None, image.header), path)
     assert nib.load(path).header.get_zooms() == pytest.approx((1.0, 1.2, 1.5))
-    run_without_us(bundle, "-c", CHECK_AND_RUN)
+    run_without_package(bundle, "-c", CHECK_AND_RUN)
     check_agreement(weights, [path], tmp_path / "out", "b")
 
 
 def test_the_folder_contains_only_the_required_metadata(tmp_path: Path) -> None:
     weights = make_weights(tmp_path / "w.safetensors", init_from="001-dycon")
-    bundle = export(weights, tmp_path / "new" / "bundle", ["CT"])
+    bundle = export_bundle(weights, tmp_path / "new" / "bundle", ["CT"])
     texts = {
         path.relative_to(bundle).as_posix(): path.read_text(encoding="utf-8")
         for path in bundle.rglob("*")
@@ -218,23 +218,23 @@ def test_the_folder_contains_only_the_required_metadata(tmp_path: Path) -> None:
     assert "$" not in texts["docs/README.md"].replace("$torch.device", "")
 
 
-def test_what_cannot_be_exported_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_exports_leave_no_files(tmp_path: Path) -> None:
     weights = make_weights(tmp_path / "w.safetensors")
     with pytest.raises(ConfigError, match=r"on 1 channel\(s\), but 2 are named: T1, T2"):
-        export(weights, tmp_path / "out", ["T1", "T2"])
+        export_bundle(weights, tmp_path / "out", ["T1", "T2"])
     with pytest.raises(ConfigError, match="no weights"):
-        export(tmp_path / "none.safetensors", tmp_path / "out", ["CT"])
+        export_bundle(tmp_path / "none.safetensors", tmp_path / "out", ["CT"])
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(ProjectError, match="is not empty"):
-        export(weights, tmp_path / "full", ["CT"])
+        export_bundle(weights, tmp_path / "full", ["CT"])
     assert {p.name for p in tmp_path.iterdir()} == {"w.safetensors", "full"}
     assert (tmp_path / "full" / "mine.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()
-    assert export(weights, tmp_path / "empty", ["CT"]) == tmp_path / "empty"
+    assert export_bundle(weights, tmp_path / "empty", ["CT"]) == tmp_path / "empty"
 
 
-def found(folder: Path, names: list[str], channels: int) -> dict[str, list[str]]:
+def find_channels(folder: Path, names: list[str], channels: int) -> dict[str, list[str]]:
     folder.mkdir()
     for name in names:
         (folder / name).touch()
@@ -242,13 +242,13 @@ def found(folder: Path, names: list[str], channels: int) -> dict[str, list[str]]
     return {scan["name"]: [Path(path).name for path in scan["image"]] for scan in scans}
 
 
-def test_scans_are_found_by_their_names(tmp_path: Path) -> None:
+def test_channels_are_matched_by_file_name(tmp_path: Path) -> None:
     one = ["a_2024.nii.gz", "b_0000.nii", ".hidden.nii", "notes.txt"]
-    assert found(tmp_path / "1", one, 1) == {"a_2024": one[:1], "b_0000": one[1:2]}
+    assert find_channels(tmp_path / "1", one, 1) == {"a_2024": one[:1], "b_0000": one[1:2]}
     nnunet = ["a_0000.nii.gz", "b_0000.nii.gz"]
-    assert found(tmp_path / "2", nnunet, 1) == {"a": nnunet[:1], "b": nnunet[1:]}
+    assert find_channels(tmp_path / "2", nnunet, 1) == {"a": nnunet[:1], "b": nnunet[1:]}
     two = ["a_0001.nii.gz", "a_0000.nii.gz"]
-    assert found(tmp_path / "3", two, 2) == {"a": two[::-1]}
+    assert find_channels(tmp_path / "3", two, 2) == {"a": two[::-1]}
     wrong: list[tuple[str, list[str], int]] = [
         ("contains no scans", [], 1),
         ("has no channel suffix", ["a.nii.gz"], 2),
@@ -257,6 +257,6 @@ def test_scans_are_found_by_their_names(tmp_path: Path) -> None:
     ]
     for number, (words, names, channels) in enumerate(wrong):
         with pytest.raises(ValueError, match=words):
-            found(tmp_path / f"wrong{number}", names, channels)
+            find_channels(tmp_path / f"wrong{number}", names, channels)
     with pytest.raises(ValueError, match="share a folder"):
         find_scans(str(tmp_path / "1"), 1, str(tmp_path / "1"))

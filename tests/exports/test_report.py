@@ -77,7 +77,7 @@ class Page(HTMLParser):
         return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
 
 
-def read(path: Path) -> Page:
+def read_page(path: Path) -> Page:
     """Read a report and check what holds for every one."""
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -93,12 +93,12 @@ def read(path: Path) -> Page:
     return page
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
+def read_rows(folder: Path) -> list[dict[str, str]]:
     text = (folder / "cases.csv").read_bytes().decode("utf-8-sig")
     return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
-def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
+def write_predictions(project: Project, cases: list[str], shift: int = 1) -> Run:
     """A run, and of some cases a prediction: the labels of the first case, moved."""
     run = project.runs.create("dycon", {"method": "dycon"})
     write_json(run.metrics_path, {"step": 12, "labeled": ["scan-0", "scan-1"]})
@@ -114,28 +114,28 @@ def predict(project: Project, cases: list[str], shift: int = 1) -> Run:
     return run
 
 
-def test_of_labels_alone(project: Project, tmp_path: Path) -> None:
+def test_a_report_can_be_made_of_labels_alone(project: Project, tmp_path: Path) -> None:
     reported: list[tuple[int, int, str]] = []
     path = write_report(
         project, tmp_path / "out", on_progress=lambda *values: reported.append(values)
     )
     assert path == tmp_path / "out" / "report.html"
-    page = read(path)
+    page = read_page(path)
     assert "contains labels only" in page.text
     assert len(page.pictures) == 6 * 3
     assert reported[-1] == (6, 6, "scan-5")
-    first, last = rows(tmp_path / "out")[0], rows(tmp_path / "out")[-1]
+    first, last = read_rows(tmp_path / "out")[0], read_rows(tmp_path / "out")[-1]
     # A box of 8 voxels a side, of 1 × 1.2 × 1.5 mm each.
     assert float(first["label_ml"]) == pytest.approx(8**3 * 1.8 / 1000)
     assert (first["label"], first["dice"], last["label"]) == ("complete", "", "no label")
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
 
-def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -> None:
+def test_report_figures_equal_those_of_the_evaluation(project: Project, tmp_path: Path) -> None:
     project.set_split("scan-2", "validation")
-    run = predict(project, [f"scan-{i}" for i in range(5)])
-    page = read(write_report(project, tmp_path / "out"))
-    found = {row["case"]: row for row in rows(tmp_path / "out")}
+    run = write_predictions(project, [f"scan-{i}" for i in range(5)])
+    page = read_page(write_report(project, tmp_path / "out"))
+    found = {row["case"]: row for row in read_rows(tmp_path / "out")}
     label = project.labels.read("scan-2")
     assert label is not None
     spacing = project.read_image("scan-2").spacing_mm
@@ -154,18 +154,16 @@ def test_figures_are_those_of_the_evaluation(project: Project, tmp_path: Path) -
     assert len(page.pictures) == 5 * 6 + 3
 
 
-def test_a_label_in_part_counts_only_where_it_is_annotated(
-    project: Project, tmp_path: Path
-) -> None:
-    run = predict(project, ["scan-0", "scan-1"])
+def test_a_partial_label_is_scored_only_where_annotated(project: Project, tmp_path: Path) -> None:
+    run = write_predictions(project, ["scan-0", "scan-1"])
     label = project.labels.read("scan-0")
     assert label is not None
     middle = int(label.sum((1, 2)).argmax())
     sparse = np.full_like(label, 255)
     sparse[middle] = label[middle]
     project.labels.save("scan-0", sparse)
-    page = read(write_report(project, tmp_path / "out"))
-    row = rows(tmp_path / "out")[0]
+    page = read_page(write_report(project, tmp_path / "out"))
+    row = read_rows(tmp_path / "out")[0]
     guess = project.predictions.read(run.id, "scan-0")
     common = 2 * int((guess[middle] & label[middle]).sum())
     assert float(row["dice"]) == pytest.approx(
@@ -179,22 +177,24 @@ def test_a_label_in_part_counts_only_where_it_is_annotated(
     sparse[middle] = 0  # annotated, and nothing of the structure in it
     project.labels.save("scan-0", sparse)
     write_report(project, tmp_path / "out", cases=["scan-0"])
-    (row,) = rows(tmp_path / "out")
+    (row,) = read_rows(tmp_path / "out")
     assert (row["dice"], row["label_ml"]) == ("", "")
 
 
-def test_a_structure_in_only_one_of_both_is_marked(project: Project, tmp_path: Path) -> None:
-    run = predict(project, ["scan-0"])
+def test_a_structure_in_only_one_of_label_and_prediction_is_marked(
+    project: Project, tmp_path: Path
+) -> None:
+    run = write_predictions(project, ["scan-0"])
     shape = project.read_image("scan-0").shape
     nothing = np.zeros(shape, np.float32)
     project.predictions.write(run.id, "scan-0", nothing.astype(np.uint8), nothing, nothing)
-    page = read(write_report(project, tmp_path / "out", cases=["scan-0"]))
-    (row,) = rows(tmp_path / "out")
+    page = read_page(write_report(project, tmp_path / "out", cases=["scan-0"]))
+    (row,) = read_rows(tmp_path / "out")
     assert (row["missed"], float(row["dice"]), row["prediction_ml"]) == ("1", 0.0, "0")
     assert "is in only one of label and prediction" in page.text
 
 
-def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
+def test_names_are_escaped_in_the_report(scans: Path, tmp_path: Path) -> None:
     bad = "<script>alert(1)</script>"
     classes = [
         ClassInfo(value=1, name=bad, color="#112233"),
@@ -209,25 +209,25 @@ def test_names_stay_text(scans: Path, tmp_path: Path) -> None:
     label[4:9, 4:9, 4:9] = 1
     project.labels.save(case, label)
     path = write_report(project, tmp_path / "out")
-    page = read(path)
+    page = read_page(path)
     assert "<script" not in path.read_text(encoding="utf-8")
     assert page.text.count(bad) >= 4
     assert case in page.text
-    found = rows(tmp_path / "out")
+    found = read_rows(tmp_path / "out")
     assert [row["class"] for row in found] == [bad, "'=HYPERLINK(1)", "'\t@SUM(1)"]
     assert found[0]["case"] == case
 
 
 def test_missing_values_are_explained_in_their_row(project: Project, tmp_path: Path) -> None:
-    run = predict(project, ["scan-0", "scan-1", "scan-2", "scan-4"])
+    run = write_predictions(project, ["scan-0", "scan-1", "scan-2", "scan-4"])
     project.image_paths("scan-0")[0].unlink()
     project.labels.path("scan-1").write_bytes(b"nothing")
     save_nifti(project.predictions.path(run.id, "scan-2"), np.ones((5, 5, 5), np.uint8))
     project.image_paths("scan-3")[0].write_bytes(b"nothing")
     project.predictions.path(run.id, "scan-4").write_bytes(b"nothing")
     path = write_report(project, tmp_path / "out")
-    page = read(path)
-    found = {row["case"]: row for row in rows(tmp_path / "out")}
+    page = read_page(path)
+    found = {row["case"]: row for row in read_rows(tmp_path / "out")}
     notes = {
         "scan-0": "The scan file is missing.",
         "scan-1": "The label cannot be read.",
@@ -243,7 +243,7 @@ def test_missing_values_are_explained_in_their_row(project: Project, tmp_path: P
     assert str(tmp_path) not in path.read_text(encoding="utf-8")
 
 
-def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
+def test_the_first_channel_is_drawn_with_its_physical_aspect_ratio(tmp_path: Path) -> None:
     affine = np.diag([0.5, 0.5, 4.0, 1.0])
     first = np.zeros((300, 240, 20), np.int16)
     first[:150] = 100  # towards the patient's left, since the file runs to the right
@@ -254,7 +254,7 @@ def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p", channels=["a", "b"])
     project.add_cases([files], ids=["one"])
     path = write_report(project, tmp_path / "out")
-    page = read(path)
+    page = read_page(path)
     axial, coronal, sagittal = (np.asarray(picture) for picture in page.pictures)
     assert axial.shape == (MAX_PIXELS, MAX_PIXELS)
     assert coronal.shape == sagittal.shape == (20, MAX_PIXELS)
@@ -264,7 +264,7 @@ def test_the_first_channel_is_drawn_in_true_proportions(tmp_path: Path) -> None:
     assert [(float(w), float(h)) for w, h in sizes] == [(150, 120), (150, 80), (120, 80)]
 
 
-def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
+def test_outlines_are_drawn_between_voxels(tmp_path: Path) -> None:
     image = np.random.default_rng(0).normal(0, 1, (40, 40, 40)).astype(np.float32)
     label = np.zeros(image.shape, np.uint8)
     label[20:30, 20:30, 20:30] = 1
@@ -280,15 +280,15 @@ def test_outlines_lie_between_the_voxels(tmp_path: Path) -> None:
     assert points.max(axis=0) == pytest.approx([28, 28], abs=0.01)
 
 
-def test_an_older_run_can_be_chosen(project: Project, tmp_path: Path) -> None:
-    old = predict(project, ["scan-0"], shift=3)
-    new = predict(project, ["scan-0"], shift=0)
+def test_an_older_run_can_be_selected(project: Project, tmp_path: Path) -> None:
+    old = write_predictions(project, ["scan-0"], shift=3)
+    new = write_predictions(project, ["scan-0"], shift=0)
     project.runs.create("dycon", {"method": "dycon"})  # has not predicted anything
     out = tmp_path / "out"
-    assert new.id in read(write_report(project, out, cases=["scan-0"])).text
-    assert float(rows(out)[0]["dice"]) == 1.0
-    assert old.id in read(write_report(project, out, cases=["scan-0"], run=old.id)).text
-    assert float(rows(out)[0]["dice"]) < 1.0
+    assert new.id in read_page(write_report(project, out, cases=["scan-0"])).text
+    assert float(read_rows(out)[0]["dice"]) == 1.0
+    assert old.id in read_page(write_report(project, out, cases=["scan-0"], run=old.id)).text
+    assert float(read_rows(out)[0]["dice"]) < 1.0
 
 
 def test_training_cases_include_those_of_the_initial_weights(project: Project) -> None:
@@ -306,7 +306,7 @@ def test_training_cases_include_those_of_the_initial_weights(project: Project) -
     assert classify_label_use(project, at_work)["scan-2"] == "training"
 
 
-def test_mistakes_are_reported(project: Project, tmp_path: Path) -> None:
+def test_invalid_requests_are_reported(project: Project, tmp_path: Path) -> None:
     with pytest.raises(ProjectError, match="Run 'missing' does not exist"):
         write_report(project, tmp_path / "out", run="missing")
     with pytest.raises(UserError, match="no case 'scan-77'"):
@@ -324,12 +324,12 @@ def test_real_scans(real_data: Callable[[str], Path], tmp_path: Path) -> None:
     scans = [data / "imagesTr" / f"{case}_000{channel}.nii.gz" for channel in (0, 1)]
     project.add_cases([scans], ids=[case], labels={case: label})
     path = write_report(project, tmp_path / "out")
-    assert len(read(path).pictures) == 3
+    assert len(read_page(path).pictures) == 3
     assert path.stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("module", ["report", "nnunet"])
-def test_importing_brings_no_window_and_no_torch(module: str) -> None:
+def test_importing_the_report_loads_neither_qt_nor_torch(module: str) -> None:
     code = f"import sys, json, napari_dycon.exports.{module}; print(json.dumps(list(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True

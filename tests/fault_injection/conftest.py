@@ -17,7 +17,7 @@ from napari_dycon.project.store import Project
 MOUNTS = sys.platform == "linux" and os.geteuid() == 0
 
 
-def _mounted(*arguments: str) -> None:
+def _run_mount_command(*arguments: str) -> None:
     done = subprocess.run(["mount", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         pytest.skip("only root on Linux can mount a small disk")
     folder = tmp_path / "disk"
     folder.mkdir()
-    _mounted("-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder))
+    _run_mount_command("-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder))
     try:
         yield Disk(folder)
     finally:
@@ -38,19 +38,19 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
 
 
 @pytest.fixture
-def on_disk(disk: Disk) -> Project:
+def project_on_disk(disk: Disk) -> Project:
     """Project on the small disk."""
     return make_project(disk.path)
 
 
 @pytest.fixture
-def read_only(project: Project) -> Iterator[Project]:
+def read_only_project(project: Project) -> Iterator[Project]:
     """Project on a read-only file system, which root cannot write to either."""
     if not MOUNTS:
         pytest.skip("only root on Linux can mount a folder read-only")
-    _mounted("--bind", str(project.path), str(project.path))
+    _run_mount_command("--bind", str(project.path), str(project.path))
     try:
-        _mounted("-o", "remount,ro,bind", str(project.path))
+        _run_mount_command("-o", "remount,ro,bind", str(project.path))
         yield project
     finally:
         subprocess.run(["umount", "-l", str(project.path)], check=True)

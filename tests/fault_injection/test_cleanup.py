@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.kill_loops import make_old
+from helpers.kill_loops import backdate_files
 from helpers.tiny_runs import TINY
 
 from napari_dycon import io
@@ -35,7 +35,7 @@ from napari_dycon.session import Session
 
 
 @pytest.fixture
-def torn(tmp_path: Path) -> Run:
+def run_with_incomplete_line(tmp_path: Path) -> Run:
     run = Run(tmp_path)
     run.append_event(StepEvent(step=1))
     with run.events_path.open("ab") as file:
@@ -43,14 +43,18 @@ def torn(tmp_path: Path) -> Run:
     return run
 
 
-def test_an_incomplete_line_does_not_affect_the_next_event(torn: Run) -> None:
-    torn.append_event(StartedEvent())
-    torn.append_event(StepEvent(step=2))
-    assert [e.event for e in torn.read_events()[0]] == ["step", "started", "step"]
+def test_an_incomplete_line_does_not_affect_the_next_event(run_with_incomplete_line: Run) -> None:
+    run_with_incomplete_line.append_event(StartedEvent())
+    run_with_incomplete_line.append_event(StepEvent(step=2))
+    assert [e.event for e in run_with_incomplete_line.read_events()[0]] == [
+        "step",
+        "started",
+        "step",
+    ]
 
 
 @contextlib.contextmanager
-def largest_file(size: int) -> Iterator[None]:
+def limit_file_size(size: int) -> Iterator[None]:
     """No file can grow beyond this size, as on a disk that is full in the middle of a write."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -65,7 +69,7 @@ def test_events_are_written_atomically(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.append_event(StartedEvent())
     before = run.events_path.read_bytes()
-    with largest_file(len(before) + 5), pytest.raises(OSError, match=r"File too large|No space"):
+    with limit_file_size(len(before) + 5), pytest.raises(OSError, match=r"File too large|No space"):
         run.append_event(StepEvent(step=1))
     assert run.events_path.read_bytes() == before
 
@@ -111,23 +115,23 @@ def test_only_stale_temporary_files_are_removed(project: Project, tmp_path: Path
         path.write_text("mine")
     link = temporary_path(project.path / "labels" / "link")
     link.symlink_to(outside)
-    make_old([*old, *foreign, folder, *(p for p in places if p.exists()), outside])
+    backdate_files([*old, *foreign, folder, *(p for p in places if p.exists()), outside])
     session = Session()
     session.open_project(project.path)
     assert not any(path.exists() for path in (*old, folder))
     assert all(path.exists() for path in (*young, *foreign, outside))
     assert outside.read_text() == "mine"
     assert project.labels.path("scan-0").exists()
-    make_old(young)
+    backdate_files(young)
     (folder).mkdir()
-    make_old([folder])
+    backdate_files([folder])
     (folder / "part").write_bytes(b"written just now")
-    make_only_old(folder)
+    backdate_folder(folder)
     assert set(clean_project(project.path)) == set(young)
     assert folder.exists()
 
 
-def make_only_old(folder: Path) -> None:
+def backdate_folder(folder: Path) -> None:
     past = time.time() - 3 * 3600
     os.utime(folder, (past, past))
 
@@ -149,7 +153,7 @@ def test_unfinished_files_are_never_shown_or_exported(project: Project, tmp_path
     assert project.runs.create("dycon", {}).id == "004-dycon"
 
 
-def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
+def test_the_lock_of_a_dead_process_is_released(project: Project) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
         "from napari_dycon.core.locks import folder_lock\n"
@@ -167,7 +171,7 @@ def test_the_lock_of_a_dead_process_does_not_hold(project: Project) -> None:
     assert time.monotonic() - begin < 5.0
 
 
-def test_a_reused_process_id_is_not_taken_for_the_old_process(project: Project) -> None:
+def test_a_reused_process_id_is_not_mistaken_for_the_old_process(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon", **TINY).to_dict())
     other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     try:
@@ -207,7 +211,7 @@ def test_a_stroke_that_was_erased_stays_erased(
     assert not any("another session" in text for text in reported)
 
 
-def test_a_first_label_is_never_without_its_status(
+def test_a_first_label_is_always_written_with_its_status(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = np.ones(project.read_grid("scan-4").shape, np.uint8)
@@ -237,7 +241,7 @@ def test_a_first_label_does_not_wait_for_its_status(
     assert np.array_equal(project.labels.read("scan-4"), label)
 
 
-def test_a_case_is_shown_when_no_preview_can_be_asked_for(
+def test_a_case_is_shown_if_its_preview_request_fails(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session()
@@ -254,7 +258,7 @@ def test_a_case_is_shown_when_no_preview_can_be_asked_for(
     assert [view.id for view in shown] == ["scan-1"]
 
 
-def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
+def test_ctrl_c_on_a_full_disk_does_not_end_the_run_before_saving(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import signal
@@ -271,7 +275,7 @@ def test_ctrl_c_on_a_full_disk_does_not_end_the_run_unsaved(
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_run_that_cannot_begin_leaves_no_folder(
+def test_a_run_that_cannot_start_leaves_no_folder(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_dycon.project.runs import run_store
@@ -285,7 +289,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder(
     assert list((project.path / "runs").iterdir()) == []
 
 
-def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
+def test_a_resumed_run_keeps_the_benchmarked_precision(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_dycon.engine import device
@@ -303,7 +307,7 @@ def test_a_resumed_run_keeps_the_precision_that_was_tried_out(
     assert again[0].precision == "float32"
 
 
-def test_a_killed_change_leaves_the_old_project(project: Project) -> None:
+def test_a_killed_edit_leaves_the_old_project(project: Project) -> None:
     temporary_path(project.path / "project.json").write_text('{"schema_version": 1, "na')
     assert Project.open(project.path).name == project.name
     write_json(project.path / "other.json", {"a": 1})

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.kill_loops import Kills
-from helpers.kill_runs import RunKills, exact
+from helpers.kill_runs import RunKills, check_exact_resume
 from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.config import make_config
@@ -25,18 +25,18 @@ def kills(tmp_path_factory: pytest.TempPathFactory) -> Kills:
     return Kills(tmp_path_factory.mktemp("kills"), seed=1)
 
 
-def test_painting(kills: Kills) -> None:
+def test_repeatedly_killed_painting_loses_no_label(kills: Kills) -> None:
     for _ in range(2):
         kills.paint(tick=0.3)
 
 
 @pytest.mark.parametrize("kind", ["predict", "export", "change"])
-def test_writing(kills: Kills, kind: str) -> None:
+def test_repeatedly_killed_writers_leave_valid_files(kills: Kills, kind: str) -> None:
     for _ in range(3):
         getattr(kills, kind)()
 
 
-def test_training(project: Project) -> None:
+def test_repeatedly_killed_training_can_be_resumed(project: Project) -> None:
     RunKills(project, seed=1, each=1).kill()
 
 
@@ -47,6 +47,6 @@ def test_resumed_runs_are_bit_identical(project: Project, tmp_path: Path) -> Non
         "intervals.checkpoint_s": 0.1,
         "seed": 3,
     }
-    found = exact(project, make_config("dycon", **(TINY | quick)), kills=2)
+    found = check_exact_resume(project, make_config("dycon", **(TINY | quick)), kills=2)
     assert (found["weights"], found["losses"]) == (True, True)
     assert found["registrations"] > 0

@@ -9,7 +9,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
 
-def answer(work: Callable[[Any], None], kind: type) -> None:
+def answer_dialog(work: Callable[[Any], None], kind: type) -> None:
     """Do something with the next dialog of a kind, as soon as it is there."""
 
     def look() -> None:

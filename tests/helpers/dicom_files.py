@@ -72,12 +72,12 @@ IDENTITY = {
 }
 
 
-def values(shape: tuple[int, int, int] = (5, 6, 7), dtype: str = "int16") -> np.ndarray:
+def make_voxels(shape: tuple[int, int, int] = (5, 6, 7), dtype: str = "int16") -> np.ndarray:
     """Voxels that are all different."""
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)
 
 
-def compress(path: Path, syntax: UID = uids.RLELossless) -> None:
+def compress_file(path: Path, syntax: UID = uids.RLELossless) -> None:
     """Pack a file's pixels: by pydicom, or by Pillow or SimpleITK where it cannot."""
     data = dcmread(path)
     if syntax in (uids.RLELossless, uids.JPEGLSLossless):
@@ -88,7 +88,7 @@ def compress(path: Path, syntax: UID = uids.RLELossless) -> None:
         planes = data.pixel_array.reshape(-1, data.Rows, data.Columns)
         lossy = syntax in (uids.JPEGBaseline8Bit, uids.JPEG2000)
         data.PixelData = encapsulate(
-            [(_by_pillow if lossy else _by_itk)(p, syntax) for p in planes]
+            [(_compress_with_pillow if lossy else _compress_with_itk)(p, syntax) for p in planes]
         )
         data["PixelData"].VR = "OB"
         data["PixelData"].is_undefined_length = True
@@ -96,7 +96,7 @@ def compress(path: Path, syntax: UID = uids.RLELossless) -> None:
     data.save_as(path)
 
 
-def _by_pillow(plane: np.ndarray, syntax: UID) -> bytes:
+def _compress_with_pillow(plane: np.ndarray, syntax: UID) -> bytes:
     packed = io.BytesIO()
     if syntax == uids.JPEG2000:
         image = Image.fromarray(plane)
@@ -106,7 +106,7 @@ def _by_pillow(plane: np.ndarray, syntax: UID) -> bytes:
     return packed.getvalue()
 
 
-def _by_itk(plane: np.ndarray, syntax: UID) -> bytes:
+def _compress_with_itk(plane: np.ndarray, syntax: UID) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "plane.dcm"
         writer = sitk.ImageFileWriter()
@@ -146,7 +146,7 @@ def save_series(
     paths = []
     for number, plane in enumerate(voxels):
         count = len(voxels) - number if backwards else number + 1
-        data = _header(MRImageStorage, generate_uid(), plane)
+        data = _make_header(MRImageStorage, generate_uid(), plane)
         data.SeriesDescription = description
         data.SeriesInstanceUID = series
         data.FrameOfReferenceUID = frame_of_reference
@@ -154,7 +154,7 @@ def save_series(
         data.PixelSpacing = list(spacing[1:])
         data.SliceThickness = spacing[0]
         data.ImageOrientationPatient = [f"{v:.7f}" for v in directions]
-        place = position(directions, -number if descending else number, spacing, origin)
+        place = compute_position(directions, -number if descending else number, spacing, origin)
         data.ImagePositionPatient = [f"{v:.6f}" for v in place]
         if change is not None:
             change(data, number)
@@ -217,7 +217,7 @@ def save_enhanced(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     order = list(range(len(voxels)) if order is None else order)
-    image = _header(EnhancedMRImageStorage, f"{ROOT}.4", np.stack([voxels[k] for k in order]))
+    image = _make_header(EnhancedMRImageStorage, f"{ROOT}.4", np.stack([voxels[k] for k in order]))
     image.NumberOfFrames = len(order)
     plane, measures, common = Dataset(), Dataset(), Dataset()
     plane.ImageOrientationPatient = [f"{v:.7f}" for v in orientation]
@@ -226,7 +226,7 @@ def save_enhanced(
     frames = []
     for k in order:
         frame, place, content = Dataset(), Dataset(), Dataset()
-        place.ImagePositionPatient = [f"{v:.6f}" for v in position(orientation, k)]
+        place.ImagePositionPatient = [f"{v:.6f}" for v in compute_position(orientation, k)]
         frame.PlanePositionSequence = [place]
         content.FrameAcquisitionDateTime = "20210306131415"
         content.FrameComments = "Frame-4711"
@@ -244,7 +244,9 @@ def save_enhanced(
     image.PerFrameFunctionalGroupsSequence = frames
     _finish(image, elements)
     image.save_as(path, enforce_file_format=True)
-    return affine_of(orientation, position(orientation, 0), normal(orientation) * SPACING[0])
+    return compute_affine(
+        orientation, compute_position(orientation, 0), compute_normal(orientation) * SPACING[0]
+    )
 
 
 def write_enhanced(
@@ -266,29 +268,29 @@ def read_series(folder: Path) -> Volume:
     first, last = (np.array(images[n].ImagePositionPatient, float) for n in (0, -1))
     orientation = [float(v) for v in images[0].ImageOrientationPatient]
     step = (last - first) / (len(files) - 1)
-    affine = affine_of(orientation, first, step, [float(v) for v in images[0].PixelSpacing])
+    affine = compute_affine(orientation, first, step, [float(v) for v in images[0].PixelSpacing])
     array = np.stack([image.pixel_array.T for image in images], axis=-1)  # (i, j, k)
     canonical, turned = to_canonical(array, affine)
     assert nib.aff2axcodes(turned) == ("S", "P", "L")
     return Volume(canonical, turned, Source(folder, array.shape, affine, files=tuple(files)))
 
 
-def normal(orientation: Sequence[float]) -> np.ndarray:
+def compute_normal(orientation: Sequence[float]) -> np.ndarray:
     """Unit vector across a plane."""
     return np.cross(orientation[:3], orientation[3:])
 
 
-def position(
+def compute_position(
     orientation: Sequence[float],
     number: int,
     spacing: Sequence[float] = SPACING,
     origin: Sequence[float] = ORIGIN,
 ) -> np.ndarray:
     """LPS mm of the first pixel of a slice."""
-    return np.array(origin) + number * spacing[0] * normal(orientation)
+    return np.array(origin) + number * spacing[0] * compute_normal(orientation)
 
 
-def affine_of(
+def compute_affine(
     orientation: Sequence[float],
     first: np.ndarray,
     step: np.ndarray,
@@ -303,7 +305,7 @@ def affine_of(
     return LPS @ affine
 
 
-def _header(kind: UID, uid: str, pixels: np.ndarray) -> Dataset:
+def _make_header(kind: UID, uid: str, pixels: np.ndarray) -> Dataset:
     """Everything but the place: pixels ``(rows, columns)`` or ``(frames, rows, columns)``."""
     image = Dataset()
     image.file_meta = FileMetaDataset()

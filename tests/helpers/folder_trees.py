@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def tree(folder: Path) -> dict[str, bytes]:
+def read_tree(folder: Path) -> dict[str, bytes]:
     """All files below a folder, but for the lock."""
     return {
         str(p.relative_to(folder)): p.read_bytes()

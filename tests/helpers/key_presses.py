@@ -8,7 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 
-def press(viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
+def press_key(viewer: Any, key: Any, modifier: Any = Qt.KeyboardModifier.NoModifier) -> None:
     canvas = viewer.window._qt_viewer.canvas.native
     canvas.setFocus()
     QTest.keyClick(canvas, key, modifier)

@@ -61,7 +61,7 @@ def add_run(project: Project) -> str:
     return run.id
 
 
-def killed(target: Callable[..., None], arguments: tuple[Any, ...], delay: float) -> float:
+def run_and_kill(target: Callable[..., None], arguments: tuple[Any, ...], delay: float) -> float:
     """Start work in a process, let it work for ``delay`` seconds, kill it; the moment of the kill.
 
     The time begins with the first thing that is finished, so that starting does not use it up.
@@ -113,14 +113,14 @@ class Kills:
         self.project.set_status(fresh, "unlabeled")
         since = len(work.Notes(notes).read())
         arguments = (self.path, notes, first, case, tick)
-        moment = killed(work.paint, arguments, self.random.uniform(0, 4 * tick))
+        moment = run_and_kill(work.paint, arguments, self.random.uniform(0, 4 * tick))
         session = self.reopened()
         made = work.Notes(notes).read()[since:]
         lost = 0.0
         for place in {what for what, _, _ in made}:
             id_ = self.project.cases[place].id
             label = session.require_project().labels.read(id_)
-            kept = 0 if label is None else work.number_of(label)
+            kept = 0 if label is None else work.decode_number(label)
             missing = [t for what, number, t in made if what == place and number > kept]
             lost = max([lost, *(moment - t for t in missing)])
             if label is not None:
@@ -135,14 +135,14 @@ class Kills:
         """Kill writing a prediction: every file is whole; those of a case belong together."""
         notes = self.folder / "predicted"
         first = max((number for _, number, _ in work.Notes(notes).read()), default=0) + 1
-        killed(work.predict, (self.path, notes, first), self.random.uniform(0, 0.4))
+        run_and_kill(work.predict, (self.path, notes, first), self.random.uniform(0, 0.4))
         done = max(number for _, number, _ in work.Notes(notes).read())
         session = self.reopened()
         run, case = self.project.runs.list()[0].id, self.project.cases[0].id
         found = []
         for kind, scale in (("mask", 1), ("uncertainty", 2), ("disagreement", 4)):
             array = session.require_project().predictions.read(run, case, kind)
-            found.append(work.number_of(np.asarray(array * scale).astype(np.uint8)) // 2)
+            found.append(work.decode_number(np.asarray(array * scale).astype(np.uint8)) // 2)
         assert set(found) <= {done, done + 1}
         assert session.require_project().predictions.read_metadata(run, case).score in (
             done,
@@ -158,7 +158,7 @@ class Kills:
         notes = self.folder / "changed"
         first = max((number for _, number, _ in work.Notes(notes).read()), default=0) + 1
         scans = self.folder / "more"
-        killed(work.change, (self.path, notes, first, scans), self.random.uniform(0, 0.4))
+        run_and_kill(work.change, (self.path, notes, first, scans), self.random.uniform(0, 0.4))
         made = work.Notes(notes).read()
         done = max(number for what, number, _ in made if what == 0)
         project = self.reopened().require_project()
@@ -175,20 +175,20 @@ class Kills:
         """Kill exporting: what lies there under a result's name is whole."""
         notes, out = self.folder / "exported", self.folder / "out"
         first = max((number for _, number, _ in work.Notes(notes).read()), default=0) + 1
-        killed(work.send_out, (self.path, notes, first, out), self.random.uniform(0, 0.8))
+        run_and_kill(work.send_out, (self.path, notes, first, out), self.random.uniform(0, 0.8))
         project = self.reopened().require_project()
         checked = 0
         for format_ in ("nifti", "nrrd"):
-            for file in visible(out / format_):
+            for file in list_visible_files(out / format_):
                 mask = io.read_label(file).array
                 label = project.labels.read(io.scan_name(file))
                 if label is not None:  # predictions fill unannotated voxels
                     annotated = label != UNANNOTATED
                     assert np.array_equal(mask[annotated], label[annotated])
                 checked += 1
-        for folder in visible(out):
+        for folder in list_visible_files(out):
             if folder.name.startswith("nnunet-"):
-                for data in visible(folder):
+                for data in list_visible_files(folder):
                     checked += check_nnunet(data, len(project.cases))
             elif folder.name.startswith("monai-bundle-"):
                 checked += check_bundle(folder)
@@ -202,13 +202,13 @@ class Kills:
         shown = [case.id for case in session.require_project().cases]
         assert not any(name.startswith(".") for name in shown)
         if self.random.random() < 0.1:
-            make_old(left)
+            backdate_files(left)
             clean_project(self.path)
             assert not any(path.exists() for path in left)
         return session
 
 
-def make_old(paths: list[Path]) -> None:
+def backdate_files(paths: list[Path]) -> None:
     """Set the time of files and all in folders back by hours."""
     import os
 
@@ -219,7 +219,7 @@ def make_old(paths: list[Path]) -> None:
                 os.utime(item, (past, past))
 
 
-def visible(folder: Path) -> list[Path]:
+def list_visible_files(folder: Path) -> list[Path]:
     """What a folder shows."""
     names = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in names if not path.name.startswith("."))
@@ -228,19 +228,19 @@ def visible(folder: Path) -> list[Path]:
 def check_nnunet(folder: Path, cases: int) -> int:
     """A data set that is there is there as a whole; number of files read."""
     about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    files = visible(folder / "imagesTr") + visible(folder / "imagesTs")
+    files = list_visible_files(folder / "imagesTr") + list_visible_files(folder / "imagesTs")
     assert len(files) == len(about["napari_dycon"]["cases"]) <= cases
-    assert len(visible(folder / "labelsTr")) == about["numTraining"]
+    assert len(list_visible_files(folder / "labelsTr")) == about["numTraining"]
     for file in files:
         io.read_volume(file)
-    for file in visible(folder / "labelsTr"):
+    for file in list_visible_files(folder / "labelsTr"):
         io.read_label(file)
     return len(files)
 
 
 def check_bundle(folder: Path) -> int:
     """A bundle that is there is there as a whole."""
-    if not visible(folder):  # the user created it empty
+    if not list_visible_files(folder):  # the user created it empty
         return 0
     with safe_open(folder / "models" / "model.safetensors", framework="pt") as file:
         assert all(torch.isfinite(file.get_tensor(key)).all() for key in file.keys())  # noqa: SIM118

@@ -35,7 +35,7 @@ PATIENCE = 300.0  # seconds for one event
 
 
 @contextlib.contextmanager
-def engine(project: Project, run: Run, *, every_step: bool = False) -> Iterator[Any]:
+def start_engine(project: Project, run: Run, *, every_step: bool = False) -> Iterator[Any]:
     """The engine at work on a run, in a process; killed at the end if it still is."""
     begin = ["-c", EVERY_STEP] if every_step else ["-m", "napari_dycon"]
     with (run.folder / "log.txt").open("ab") as log:
@@ -52,9 +52,9 @@ def engine(project: Project, run: Run, *, every_step: bool = False) -> Iterator[
         process.wait()
 
 
-def ends_well(project: Project, run: Run) -> None:
+def assert_run_ends(project: Project, run: Run) -> None:
     """Let a run work to its end."""
-    with engine(project, run, every_step=True) as process:
+    with start_engine(project, run, every_step=True) as process:
         assert process.wait() == 0, run.read_events()[0][-1:]
 
 
@@ -69,7 +69,7 @@ def wait_for(run: Run, process: Any, offset: int, *kinds: str, count: int = 1) -
         time.sleep(0.005)
 
 
-def size(path: Path) -> int:
+def get_size(path: Path) -> int:
     """Bytes of a file, 0 where there is none."""
     return path.stat().st_size if path.exists() else 0
 
@@ -97,8 +97,8 @@ class RunKills:
             self.run.write_control(command="run", preview=self.project.cases[4].id)
         self.kills += 1
         run = self.run
-        begin = size(run.events_path)
-        with engine(self.project, run) as process:
+        begin = get_size(run.events_path)
+        with start_engine(self.project, run) as process:
             phase = self.random.choice(("", "started", "step", "step", "checkpoint"))
             if phase:  # otherwise while it starts
                 wait_for(run, process, begin, phase)
@@ -129,8 +129,8 @@ class RunKills:
 
     def go_on(self, run: Run, step: int) -> None:
         """Resume a run, let it work and stop it; it goes on from its checkpoint."""
-        begin = size(run.events_path)
-        with engine(self.project, run) as process:
+        begin = get_size(run.events_path)
+        with start_engine(self.project, run) as process:
             wait_for(run, process, begin, "checkpoint")
             run.write_control(command="stop")
             process.wait(PATIENCE)
@@ -149,7 +149,7 @@ def check_curve(run: Run) -> None:
     assert steps == sorted(set(steps)), steps
 
 
-def digest(run: Run) -> dict[str, str]:
+def compute_digests(run: Run) -> dict[str, str]:
     """Hash of every tensor of a run's student and teacher, and of the whole file without header."""
     with safe_open(run.weights_path, framework="np") as file:
         return {
@@ -158,12 +158,12 @@ def digest(run: Run) -> dict[str, str]:
         }
 
 
-def losses(run: Run) -> dict[int, float]:
+def read_losses(run: Run) -> dict[int, float]:
     """Loss by step, as it counts in the end."""
     return {e.step: e.loss for e in run.read_history() if e.event == "step"}
 
 
-def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> Outcome:
+def check_exact_resume(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> Outcome:
     """Train at a stretch, and again with kills and resumes; compares weights and losses.
 
     Returns
@@ -171,15 +171,15 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
     steps, kills, how many steps were made twice, and whether anything differed.
     """
     whole = project.runs.create(config.method, config.to_dict())
-    ends_well(project, whole)
+    assert_run_ends(project, whole)
     parts = project.runs.create(config.method, config.to_dict())
     rng = random.Random(seed)
     # Each between the same number of steps from the last one's end; the first also while preparing.
     share = config.steps / (kills + 1)
     for number in range(kills):
-        begin = size(parts.events_path)
+        begin = get_size(parts.events_path)
         target = share * (number + rng.random())
-        with engine(project, parts, every_step=True) as process:
+        with start_engine(project, parts, every_step=True) as process:
             while process.poll() is None:
                 new = parts.read_events(begin)[0]
                 if any(e.event == "step" and e.step >= target for e in new):
@@ -187,17 +187,17 @@ def exact(project: Project, config: TrainConfig, kills: int, seed: int = 0) -> O
                 time.sleep(0.002)
             time.sleep(rng.uniform(0, 0.1))  # also in the middle of a checkpoint
             assert process.poll() is None, "the run ended before it was killed"
-    ends_well(project, parts)
+    assert_run_ends(project, parts)
     made = [event.step for event in parts.read_events()[0] if event.event == "step"]
     check_curve(parts)
-    one, two = losses(whole), losses(parts)
+    one, two = read_losses(whole), read_losses(parts)
     assert list(one) == list(range(1, config.steps + 1))
     return {
         "steps": config.steps,
         "kills": kills,
         "again": len(made) - len(two),
-        "tensors": len(digest(whole)),
-        "weights": digest(whole) == digest(parts),
+        "tensors": len(compute_digests(whole)),
+        "weights": compute_digests(whole) == compute_digests(parts),
         "losses": one == two,
         "registrations": sum(event.event == "registration" for event in whole.read_events()[0]),
         "about": json.dumps(

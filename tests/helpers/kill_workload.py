@@ -29,7 +29,7 @@ EXPORTS = ("nifti", "nrrd", "nnunet", "monai-bundle")
 Label = npt.NDArray[np.uint8]
 
 
-def drawn(number: int, shape: tuple[int, ...]) -> Label:
+def draw_number(number: int, shape: tuple[int, ...]) -> Label:
     """Label number ``number``; every second one is annotated in part."""
     label = ((np.arange(np.prod(shape)) * 7 + number) % 3 == 0).astype(np.uint8).reshape(shape)
     flat = label.reshape(-1)
@@ -39,11 +39,11 @@ def drawn(number: int, shape: tuple[int, ...]) -> Label:
     return label
 
 
-def number_of(label: npt.NDArray[Any]) -> int:
+def decode_number(label: npt.NDArray[Any]) -> int:
     """Number of a version, or an ``AssertionError`` where it is none, or not whole."""
     bits = label.reshape(-1)[:BITS]
     number = sum(1 << bit for bit in range(BITS) if bits[bit])
-    assert np.array_equal(label, drawn(number, label.shape)), "a mixture of versions"
+    assert np.array_equal(label, draw_number(number, label.shape)), "a mixture of versions"
     return number
 
 
@@ -77,7 +77,7 @@ def paint(path: Path, notes: Path, first: int, case: int, tick: float) -> None:
         for _ in range(3):
             saved = time.monotonic()
             while time.monotonic() - saved < tick:
-                view.label[:] = drawn(number, view.label.shape)
+                view.label[:] = draw_number(number, view.label.shape)
                 log.add(case % len(ids), number)
                 number += 1
                 time.sleep(0.005)
@@ -92,7 +92,7 @@ def predict(path: Path, notes: Path, first: int) -> None:
     case = project.cases[0].id
     shape = project.read_grid(case).shape
     for number in range(first, 2**30):
-        mask = drawn(number * 2, shape)
+        mask = draw_number(number * 2, shape)
         project.predictions.write(run, case, mask, mask * 0.5, mask * 0.25)
         project.predictions.write_metadata(run, case, PredictionMetadata(score=float(number)))
         log.add(0, number)

@@ -20,12 +20,12 @@ def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) 
     return path
 
 
-def scan(path: Path, seed: int) -> Path:
+def save_scan(path: Path, seed: int) -> Path:
     """Write a small scan of noise."""
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def label_of(*values: int) -> np.ndarray:
+def make_label(*values: int) -> np.ndarray:
     """Make a label of the size of `scan` with one voxel of each value."""
     label = np.zeros(SHAPE, np.uint8)
     label[2, 2, : len(values)] = values

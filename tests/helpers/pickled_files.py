@@ -18,11 +18,11 @@ class Bomb:
         return (Path.touch, (self.trace,))
 
 
-def object_array(path: Path, thing: object) -> None:
+def save_object_array(path: Path, thing: object) -> None:
     with path.open("wb") as file:
         np.save(file, np.array([thing], dtype=object), allow_pickle=True)
 
 
-def arrays(path: Path, thing: object) -> None:
+def save_array_archive(path: Path, thing: object) -> None:
     with path.open("wb") as file:
         np.savez(file, a=np.zeros(3))

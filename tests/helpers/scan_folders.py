@@ -21,16 +21,16 @@ from napari_dycon.project.store import Project
 SHAPE = (6, 7, 8)
 
 
-def scan(path: Path, seed: int = 0, affine: np.ndarray | None = None) -> Path:
+def save_scan(path: Path, seed: int = 0, affine: np.ndarray | None = None) -> Path:
     noise = np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32)
     return save_nifti(path, noise, affine)
 
 
-def names(folder: Path) -> list[str]:
+def list_names(folder: Path) -> list[str]:
     return [found.name for found in find_scans(folder, "images")]
 
 
-def trained_and_predicted(project: Project, case: str) -> None:
+def train_and_predict(project: Project, case: str) -> None:
     """Train for two steps, predict a case, and find mask and map on the scan's grid."""
     settings = TINY | {"steps": 2}
     events = list(train(project, make_config("dycon", **settings)))

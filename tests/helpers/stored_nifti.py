@@ -11,7 +11,7 @@ SHAPE = (3, 4, 5)
 AFFINE = np.array([[0, 0, -0.7, 31.5], [1.1, 0, 0, -12.25], [0, 2.5, 0, 7.125], [0, 0, 0, 1.0]])
 
 
-def stored(
+def save_nifti_bytes(
     path: Path,
     array: np.ndarray,
     affine: np.ndarray = AFFINE,
@@ -31,5 +31,5 @@ def stored(
     return path
 
 
-def voxels(dtype: str, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+def make_voxels(dtype: str, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
     return np.arange(np.prod(shape)).reshape(shape).astype(dtype)

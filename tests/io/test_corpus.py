@@ -30,7 +30,7 @@ def fuzzing() -> ModuleType:
     "path", sorted(CORPUS.glob("*/*")), ids=lambda p: f"{p.parent.name}-{p.name}"
 )
 @pytest.mark.timeout(60)
-def test_inputs_of_earlier_findings_give_a_clear_error(path: Path, tmp_path: Path) -> None:
+def test_inputs_that_once_crashed_give_a_clear_error(path: Path, tmp_path: Path) -> None:
     attempt = fuzzing().make_targets(tmp_path)[path.parent.name]
     with pytest.raises(DyconError):
         attempt(path.read_bytes())

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from helpers.dicom_files import compress, save_series, values
+from helpers.dicom_files import compress_file, make_voxels, save_series
 from helpers.nifti_files import save_nifti
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
@@ -32,7 +32,7 @@ MB = 2**20
 ROOT = Path(io.__file__).parents[2]
 
 
-def header(shape: tuple[int, ...], dtype: str = "int16", **fields: object) -> bytes:
+def make_header(shape: tuple[int, ...], dtype: str = "int16", **fields: object) -> bytes:
     made = nib.Nifti1Header()
     made.set_data_dtype(dtype)
     made.set_data_shape(shape)
@@ -42,7 +42,7 @@ def header(shape: tuple[int, ...], dtype: str = "int16", **fields: object) -> by
     return bytes(made.binaryblock)
 
 
-def zeros(count: int, head: bytes = b"") -> bytes:
+def compress_zeros(count: int, head: bytes = b"") -> bytes:
     """Gzip file of a head and many zeros, made without having them."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     parts, piece = [packer.compress(head)], bytes(MB)
@@ -50,7 +50,7 @@ def zeros(count: int, head: bytes = b"") -> bytes:
     return b"".join(parts) + packer.flush()
 
 
-def peak(read: Callable[[], object]) -> int:
+def measure_peak_memory(read: Callable[[], object]) -> int:
     """Most bytes that Python takes, of an attempt that has to be refused."""
     tracemalloc.start()
     try:
@@ -62,7 +62,7 @@ def peak(read: Callable[[], object]) -> int:
 
 
 @pytest.mark.parametrize("place", ["scan", "label", "prediction"])
-def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
+def test_a_gzip_bomb_is_refused_before_decompression(
     place: str, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = project.runs.create("dycon", {})
@@ -72,7 +72,7 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
         "prediction": project.predictions.path(run.id, "scan-0"),
     }[place]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(zeros(256 * MB, header((512, 512, 512)) + bytes(4)))
+    path.write_bytes(compress_zeros(256 * MB, make_header((512, 512, 512)) + bytes(4)))
     assert path.stat().st_size < MB
     monkeypatch.setattr(validation, "available_memory", lambda: 128 * MB)
     reads = {
@@ -80,20 +80,20 @@ def test_a_gzip_bomb_is_refused_before_it_is_unpacked(
         "label": lambda: project.labels.read("scan-0"),
         "prediction": lambda: project.predictions.read(run.id, "scan-0"),
     }
-    assert peak(reads[place]) < 20 * MB
+    assert measure_peak_memory(reads[place]) < 20 * MB
     with pytest.raises(FileFormatError, match="does not fit into this computer's memory: its vox"):
         reads[place]()
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
 @pytest.mark.parametrize("length", [2**31 - 16, -8, -16, 0, 8, 100 * MB])
-def test_extensions_of_a_header_are_not_read(ending: str, length: int, tmp_path: Path) -> None:
+def test_header_extensions_are_not_read(ending: str, length: int, tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
-    head = header(array.shape, sform_code=1, srow_x=(1, 0, 0, 0), srow_y=(0, 1, 0, 0),
+    head = make_header(array.shape, sform_code=1, srow_x=(1, 0, 0, 0), srow_y=(0, 1, 0, 0),
                   srow_z=(0, 0, 1, 0), vox_offset=384)  # fmt: skip
     data = head + b"\1\0\0\0" + struct.pack("<ii", length, 2) + bytes(24) + array.tobytes("F")
     path = tmp_path / f"scan{ending}"
-    path.write_bytes(zeros(64 * MB, data) if ending == ".nii.gz" else data)
+    path.write_bytes(compress_zeros(64 * MB, data) if ending == ".nii.gz" else data)
     tracemalloc.start()
     try:
         volume = io.read_volume(path)
@@ -122,15 +122,17 @@ def test_extensions_of_a_header_are_not_read(ending: str, length: int, tmp_path:
     ],
 )
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
-def test_absurd_nifti_headers(fields: dict[str, object], ending: str, tmp_path: Path) -> None:
-    data = header((3, 4, 5), **fields) + bytes(4) + bytes(120)
+def test_implausible_nifti_headers_are_refused(
+    fields: dict[str, object], ending: str, tmp_path: Path
+) -> None:
+    data = make_header((3, 4, 5), **fields) + bytes(4) + bytes(120)
     path = tmp_path / f"scan{ending}"
     path.write_bytes(gzip.compress(data) if ending == ".nii.gz" else data)
-    assert peak(lambda: io.read_volume(path)) < 20 * MB
+    assert measure_peak_memory(lambda: io.read_volume(path)) < 20 * MB
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-def test_packed_nrrd_and_metaimage(
+def test_compressed_nrrd_and_metaimage_have_limits(
     ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"scan{ending}"
@@ -144,7 +146,7 @@ def test_packed_nrrd_and_metaimage(
 
 
 @pytest.mark.parametrize("field", ["CompressedDataSize = 999999999999", "HeaderSize = 99999999999"])
-def test_a_metaimage_cannot_claim_more_than_it_has(field: str, tmp_path: Path) -> None:
+def test_a_metaimage_cannot_declare_more_data_than_it_contains(field: str, tmp_path: Path) -> None:
     path = tmp_path / "scan.mha"
     image = sitk.GetImageFromArray(np.arange(60, dtype=np.int16).reshape(3, 4, 5))
     sitk.WriteImage(image, str(path), True)
@@ -155,17 +157,17 @@ def test_a_metaimage_cannot_claim_more_than_it_has(field: str, tmp_path: Path) -
         io.read_volume(path)
 
 
-def test_a_gzip_in_a_gzip_is_unpacked_once(tmp_path: Path) -> None:
+def test_a_nested_gzip_is_decompressed_once(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii.gz"
-    inner = zeros(64 * MB, header((9, 9, 9)))
+    inner = compress_zeros(64 * MB, make_header((9, 9, 9)))
     path.write_bytes(gzip.compress(inner))
-    assert peak(lambda: io.read_volume(path)) < 20 * MB
+    assert measure_peak_memory(lambda: io.read_volume(path)) < 20 * MB
 
 
 # ---- DICOM ---------------------------------------------------------------------------------------
 
 
-def deflated(path: Path, more: int) -> None:
+def write_deflated_file(path: Path, more: int) -> None:
     """Pack all of a file, with so many zeros in a private element."""
     data = dcmread(path)
     data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
@@ -174,28 +176,28 @@ def deflated(path: Path, more: int) -> None:
 
 
 def test_deflated_files_open_within_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = save_series(tmp_path / "s", values())
+    paths = save_series(tmp_path / "s", make_voxels())
     whole = io.read_volume(tmp_path / "s").array
     for path in paths:
-        deflated(path, 2)
+        write_deflated_file(path, 2)
     assert np.array_equal(io.read_volume(tmp_path / "s").array, whole)
     monkeypatch.setattr(files, "MAX_INFLATED_BYTES", 4 * MB)
-    deflated(paths[0], 64 * MB)
+    write_deflated_file(paths[0], 64 * MB)
     assert paths[0].stat().st_size < MB
     with pytest.raises(FileFormatError, match=r"decompresses to more than"):
         files.read_file(paths[0], include_pixels=False)
-    assert peak(lambda: files.read_file(paths[0], include_pixels=True)) < 20 * MB
+    assert measure_peak_memory(lambda: files.read_file(paths[0], include_pixels=True)) < 20 * MB
     for path in paths:
-        deflated(path, 64 * MB)
+        write_deflated_file(path, 64 * MB)
     with pytest.raises(FileFormatError, match="no DICOM images"):
         io.read_volume(tmp_path / "s")
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGLSLossless])
-def test_packed_pixels_have_the_size_of_their_header(syntax: str, tmp_path: Path) -> None:
-    (path, *_) = save_series(tmp_path / "s", values(dtype="uint16"))
+def test_compressed_pixels_must_have_the_size_in_their_header(syntax: str, tmp_path: Path) -> None:
+    (path, *_) = save_series(tmp_path / "s", make_voxels(dtype="uint16"))
     for other in (tmp_path / "s").iterdir():
-        compress(other, syntax)
+        compress_file(other, syntax)
     io.read_volume(tmp_path / "s")
     data = dcmread(path)
     frame = bytearray(next(generate_frames(data.PixelData, number_of_frames=1)))
@@ -209,7 +211,7 @@ def test_packed_pixels_have_the_size_of_their_header(syntax: str, tmp_path: Path
         io.read_volume(tmp_path / "s")
 
 
-def test_sizes_in_codestreams() -> None:
+def test_codestream_sizes_are_checked() -> None:
     siz = b"\xff\x4f\xff\x51\0\x2f\0\0" + struct.pack(">IIII", 70, 60, 10, 20)
     assert jpeg_dimensions(siz) == (40, 60)
     assert jpeg_dimensions(b"") is jpeg_dimensions(b"\xff\xd8") is jpeg_dimensions(b"RLE") is None
@@ -219,8 +221,8 @@ def test_sizes_in_codestreams() -> None:
     assert jpeg_dimensions(b"\xff\xd8" + app + b"\xff\xc0\0\x11\x08\0\x07\0\x09") == (7, 9)
 
 
-def test_a_dicom_of_more_pixels_than_bytes(tmp_path: Path) -> None:
-    paths = save_series(tmp_path / "s", values())
+def test_a_dicom_file_with_more_pixels_than_bytes_is_refused(tmp_path: Path) -> None:
+    paths = save_series(tmp_path / "s", make_voxels())
     for path in paths:
         data = dcmread(path)
         data.Rows = data.Columns = 65535

@@ -24,7 +24,7 @@ ORIENTATIONS = [
 SHAPE = (5, 6, 7)
 
 
-def oriented(codes: str, spacing: tuple[float, ...] = (0.7, 1.1, 2.5)) -> np.ndarray:
+def make_affine(codes: str, spacing: tuple[float, ...] = (0.7, 1.1, 2.5)) -> np.ndarray:
     ornt = nib.orientations.axcodes2ornt(codes)
     affine = np.zeros((4, 4))
     for axis, (world, sign) in enumerate(ornt):
@@ -39,7 +39,7 @@ def test_there_are_48_orientations() -> None:
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
 def test_round_trip_keeps_voxels_and_geometry(codes: str, tmp_path: Path) -> None:
-    affine = oriented(codes)
+    affine = make_affine(codes)
     data = np.arange(np.prod(SHAPE), dtype=np.uint8).reshape(SHAPE)
     image = nib.Nifti1Image(data, affine)
     image.set_qform(affine, code=2)
@@ -79,7 +79,7 @@ def test_an_oblique_scan_keeps_its_rotation(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "dtype", ["uint8", "int16", ">i2", "int32", "uint16", "float32", "float64"]
 )
-def test_every_number_type_is_read(dtype: str, tmp_path: Path) -> None:
+def test_every_numeric_type_is_read(dtype: str, tmp_path: Path) -> None:
     data = np.arange(60).reshape(3, 4, 5).astype(dtype)
     nib.save(nib.Nifti1Image(data, np.eye(4), dtype=np.dtype(dtype)), tmp_path / "a.nii.gz")
     volume = read_volume(tmp_path / "a.nii.gz")
@@ -121,7 +121,7 @@ def test_real_labels_survive_a_round_trip(
             assert np.array_equal(before.header[field], after.header[field])
 
 
-def broken(kind: str, folder: Path) -> Path:
+def write_broken_file(kind: str, folder: Path) -> Path:
     path = folder / "scan.nii.gz"
     data = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
     if kind == "text":
@@ -166,13 +166,15 @@ def broken(kind: str, folder: Path) -> Path:
         ("absurd", "has 32000 × 32000 × 32000 voxels"),
     ],
 )
-def test_what_is_no_scan_is_refused_in_words(kind: str, words: str, tmp_path: Path) -> None:
+def test_files_that_are_not_scans_are_refused_with_a_clear_error(
+    kind: str, words: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=words) as caught:
-        read_volume(broken(kind, tmp_path))
+        read_volume(write_broken_file(kind, tmp_path))
     assert "\n" not in str(caught.value)
 
 
-def test_missing_file_and_folder(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_reported(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="does not exist"):
         read_volume(tmp_path / "nothing.nii.gz")
     with pytest.raises(FileFormatError, match="no DICOM images"):

@@ -26,14 +26,14 @@ SHAPE = (3, 4, 5)
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def affine_of(codes: str) -> np.ndarray:
+def make_affine(codes: str) -> np.ndarray:
     affine = np.array([[0, 0, 0, 31.5], [0, 0, 0, -12.25], [0, 0, 0, 7.125], [0, 0, 0, 1.0]])
     for axis, (world, sign) in enumerate(orientations.axcodes2ornt(codes).astype(int)):
         affine[world, axis] = sign * (0.7, 1.1, 2.5)[axis]
     return affine
 
 
-def oblique(angle: float = 0.35) -> np.ndarray:
+def make_oblique_affine(angle: float = 0.35) -> np.ndarray:
     turn = np.eye(3)
     for axes in ((0, 1), (1, 2)):
         part = np.eye(3)
@@ -48,7 +48,7 @@ def oblique(angle: float = 0.35) -> np.ndarray:
     return affine
 
 
-def store(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+def write_with_itk(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     """Write with the format's own library, not with this program."""
     if ".nii" in path.name:
         image = nib.Nifti1Image(array, affine)
@@ -65,7 +65,7 @@ def store(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     sitk.WriteImage(image, str(path))
 
 
-def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_with_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (i, j, k) and affine to RAS mm by the format's own library."""
     if ".nii" in path.name:
         image = nib.load(path)
@@ -78,9 +78,9 @@ def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_round_trip(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    store(path, array, affine)
+    write_with_itk(path, array, affine)
     volume = read_volume(path)
-    stored, where = load(path)
+    stored, where = read_with_itk(path)
     assert np.array_equal(stored, array)
     assert np.allclose(volume.source.affine, where, atol=1e-6)
     # Canonical axes agree with nibabel's own turning of the same voxels.
@@ -89,7 +89,7 @@ def check_round_trip(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     assert np.array_equal(volume.array, wanted)
     again = path.with_name(f"again{path.name[path.name.index('.') :]}")
     write_volume(volume.array, reference=volume, path=again)
-    voxels, place = load(again)
+    voxels, place = read_with_itk(again)
     assert voxels.dtype == array.dtype
     assert np.array_equal(voxels, array)
     assert np.allclose(place, where, atol=1e-6)
@@ -103,26 +103,26 @@ def check_round_trip(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
 
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("dtype", TYPES)
-def test_every_orientation(dtype: str, ending: str, tmp_path: Path) -> None:
+def test_every_orientation_survives_a_round_trip(dtype: str, ending: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     array = np.arange(60).reshape(SHAPE).astype(dtype)
     if dtype.startswith("float"):
         array = array + rng.random(SHAPE).astype(dtype)
     for codes in ORIENTATIONS:
-        check_round_trip(tmp_path / f"{codes}{ending}", array, affine_of(codes))
+        check_round_trip(tmp_path / f"{codes}{ending}", array, make_affine(codes))
 
 
 @pytest.mark.parametrize("ending", FORMATS)
-def test_oblique_left_handed_tiny_huge_and_far_away(ending: str, tmp_path: Path) -> None:
+def test_unusual_affines_survive_a_round_trip(ending: str, tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(SHAPE)
-    mirrored = oblique() @ np.diag([1.0, 1.0, -1.0, 1.0])
-    tiny = oblique() @ np.diag([1e-3, 1e-3, 1e-3, 1.0])
-    huge = oblique() @ np.diag([50.0, 50.0, 50.0, 1.0])
-    for number, affine in enumerate((oblique(), mirrored, tiny, huge)):
+    mirrored = make_oblique_affine() @ np.diag([1.0, 1.0, -1.0, 1.0])
+    tiny = make_oblique_affine() @ np.diag([1e-3, 1e-3, 1e-3, 1.0])
+    huge = make_oblique_affine() @ np.diag([50.0, 50.0, 50.0, 1.0])
+    for number, affine in enumerate((make_oblique_affine(), mirrored, tiny, huge)):
         check_round_trip(tmp_path / f"{number}{ending}", array, affine.astype(np.float32))
 
 
-def test_sheared_axes_that_simpleitk_refuses_in_nifti(tmp_path: Path) -> None:
+def test_sheared_axes_are_read_from_nifti(tmp_path: Path) -> None:
     affine = np.array([[0.9, 0.2, 0, 1], [0, 1.1, 0.1, 2], [0, 0, 2.5, 3], [0, 0, 0, 1.0]])
     image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(SHAPE), affine)
     nib.save(image, tmp_path / "s.nii")
@@ -135,10 +135,12 @@ def test_sheared_axes_that_simpleitk_refuses_in_nifti(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-def test_labels_of_scans_in_other_formats_open_in_the_right_place(
-    ending: str, tmp_path: Path
-) -> None:
-    store(tmp_path / f"scan{ending}", np.arange(60, dtype=np.int16).reshape(SHAPE), oblique())
+def test_labels_of_scans_in_other_formats_are_aligned(ending: str, tmp_path: Path) -> None:
+    write_with_itk(
+        tmp_path / f"scan{ending}",
+        np.arange(60, dtype=np.int16).reshape(SHAPE),
+        make_oblique_affine(),
+    )
     scan = read_volume(tmp_path / f"scan{ending}")
     mask = (scan.array % 3).astype(np.uint8)
     write_mask(mask, reference=scan, path=tmp_path / "label.nii.gz")
@@ -153,12 +155,12 @@ def test_labels_of_scans_in_other_formats_open_in_the_right_place(
         assert np.abs(apart).max() < 2e-3
 
 
-def test_detached_headers(tmp_path: Path) -> None:
+def test_detached_headers_are_read(tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(SHAPE)
     for ending, data in ((".nhdr", "*.raw*"), (".mhd", "*.raw")):
         folder = tmp_path / ending[1:]
         folder.mkdir()
-        store(folder / f"s{ending}", array, oblique())
+        write_with_itk(folder / f"s{ending}", array, make_oblique_affine())
         volume = read_volume(folder / f"s{ending}")
         assert np.array_equal(np.sort(volume.array, axis=None), np.arange(60))
         (voxels,) = folder.glob(data)
@@ -180,9 +182,9 @@ def test_detached_headers(tmp_path: Path) -> None:
 
 def test_ambiguous_q_and_s_forms_are_reported(tmp_path: Path) -> None:
     array = np.arange(60, dtype=np.int16).reshape(SHAPE)
-    image = nib.Nifti1Image(array, oblique())
-    image.set_sform(oblique(), code=2)
-    moved = oblique()
+    image = nib.Nifti1Image(array, make_oblique_affine())
+    image.set_sform(make_oblique_affine(), code=2)
+    moved = make_oblique_affine()
     moved[0, 3] += 5
     image.set_qform(moved, code=1)
     nib.save(image, tmp_path / "two.nii")
@@ -212,7 +214,7 @@ def test_ambiguous_q_and_s_forms_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-def test_colors_and_4d_are_refused_in_words(ending: str, tmp_path: Path) -> None:
+def test_color_and_4d_images_are_refused_with_a_clear_error(ending: str, tmp_path: Path) -> None:
     colors = sitk.GetImageFromArray(np.zeros((3, 4, 5, 3), np.uint8), isVector=True)
     sitk.WriteImage(colors, str(tmp_path / f"c{ending}"))
     with pytest.raises(FileFormatError, match="3 values per voxel"):

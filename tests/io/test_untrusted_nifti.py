@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.stored_nifti import SHAPE, stored, voxels
+from helpers.stored_nifti import SHAPE, make_voxels, save_nifti_bytes
 
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import (
@@ -21,7 +21,7 @@ from napari_dycon.io import (
 )
 
 
-def refused(path: Path, words: str, error: type[UserError] = FileFormatError) -> None:
+def check_refused(path: Path, words: str, error: type[UserError] = FileFormatError) -> None:
     """Reading fails with one line that names the file."""
     with pytest.raises(error, match=words) as caught:
         read_volume(path)
@@ -29,31 +29,33 @@ def refused(path: Path, words: str, error: type[UserError] = FileFormatError) ->
     assert path.name in str(caught.value)
 
 
-def test_bytes_that_are_no_scan(tmp_path: Path) -> None:
+def test_arbitrary_bytes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scan.nii"
     path.write_text("not a scan, but long enough for a header. " * 20)
-    refused(path, "are not valid NIfTI")
+    check_refused(path, "are not valid NIfTI")
     path.write_bytes(b"")
-    refused(path, "it is empty")
-    whole = stored(tmp_path / "whole.nii", voxels("int16", (20, 20, 20))).read_bytes()
+    check_refused(path, "it is empty")
+    whole = save_nifti_bytes(
+        tmp_path / "whole.nii", make_voxels("int16", (20, 20, 20))
+    ).read_bytes()
     for size in (1, 100, 348, 352, len(whole) - 1):
         path.write_bytes(whole[:size])
-        refused(path, "cannot be read")
+        check_refused(path, "cannot be read")
     packed = gzip.compress(whole)
     path = tmp_path / "scan.nii.gz"
     for size in (1, 5, 30, len(packed) // 2, len(packed) - 20):
         path.write_bytes(packed[:size])
-        refused(path, "cannot be read")
+        check_refused(path, "cannot be read")
     path.write_bytes(gzip.compress(b""))
-    refused(path, "is truncated")
+    check_refused(path, "is truncated")
     path.write_bytes(gzip.compress(b"a diary in a compressed file. " * 50))
-    refused(path, "are not valid NIfTI")
+    check_refused(path, "are not valid NIfTI")
 
 
-def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "scan.txt"
     path.write_bytes(b"NRRD0004")
-    refused(path, "expected NIfTI")
+    check_refused(path, "expected NIfTI")
     assert is_scan("A.NII.GZ")
     assert not is_scan(".hidden.nii.gz")
     assert scan_name("folder/a.b.Nii.Gz") == "a.b"
@@ -61,10 +63,10 @@ def test_other_suffixes_are_no_scans(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_voxels_that_are_no_numbers(value: float, tmp_path: Path) -> None:
-    array = voxels("float32")
+def test_non_numeric_voxels_are_refused(value: float, tmp_path: Path) -> None:
+    array = make_voxels("float32")
     array[1, 2] = value
-    refused(stored(tmp_path / "a.nii", array), "5 voxels that are not finite")
+    check_refused(save_nifti_bytes(tmp_path / "a.nii", array), "5 voxels that are not finite")
     assert not np.isfinite(read_volume(tmp_path / "a.nii", check_values=False).array).all()
 
 
@@ -78,26 +80,28 @@ def test_voxels_that_are_no_numbers(value: float, tmp_path: Path) -> None:
         ((3, 4, 5, 1, 3), "is not 3D"),
     ],
 )
-def test_dimensions_that_are_no_volume(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
-    refused(stored(tmp_path / "a.nii.gz", voxels("int16", shape)), words)
+def test_invalid_dimensions_are_refused(shape: tuple[int, ...], words: str, tmp_path: Path) -> None:
+    check_refused(save_nifti_bytes(tmp_path / "a.nii.gz", make_voxels("int16", shape)), words)
 
 
-def test_color_and_complex_voxels(tmp_path: Path) -> None:
+def test_color_and_complex_voxels_are_refused(tmp_path: Path) -> None:
     color = np.zeros(SHAPE, [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    refused(stored(tmp_path / "a.nii", color), "color or complex")
-    refused(stored(tmp_path / "b.nii", voxels("complex64")), "color or complex")
+    check_refused(save_nifti_bytes(tmp_path / "a.nii", color), "color or complex")
+    check_refused(
+        save_nifti_bytes(tmp_path / "b.nii", make_voxels("complex64")), "color or complex"
+    )
 
 
 @pytest.mark.parametrize("row", [[0, 0, 0, 0], [1, 0, 0, 0], [np.nan, 0, 0, 0], [np.inf, 0, 0, 0]])
-def test_an_affine_that_cannot_be_used(row: list[float], tmp_path: Path) -> None:
-    path = stored(tmp_path / "a.nii", voxels("uint8"), np.eye(4), codes=(0, 1))
+def test_unusable_affines_are_refused(row: list[float], tmp_path: Path) -> None:
+    path = save_nifti_bytes(tmp_path / "a.nii", make_voxels("uint8"), np.eye(4), codes=(0, 1))
     raw = bytearray(path.read_bytes())
     raw[280:296] = np.array([0, 1, 0, 0] if row[0] == 1 else row, "<f4").tobytes()  # "srow_x"
     path.write_bytes(raw)
-    refused(path, "no usable geometry", GeometryError)
+    check_refused(path, "no usable geometry", GeometryError)
 
 
-def with_dim(path: Path, dim: list[int]) -> Path:
+def change_dimensions(path: Path, dim: list[int]) -> Path:
     """Overwrite the field "dim" of a little-endian NIfTI-1 file."""
     raw = bytearray(path.read_bytes())
     raw[40:56] = np.array([*dim, *[1] * 8][:8], "<i2").tobytes()
@@ -116,33 +120,37 @@ def with_dim(path: Path, dim: list[int]) -> Path:
         ([99, 3, 4, 5], "cannot be read"),
     ],
 )
-def test_absurd_dimensions_allocate_nothing(dim: list[int], words: str, tmp_path: Path) -> None:
-    refused(with_dim(stored(tmp_path / "a.nii", voxels("uint8")), dim), words)
+def test_implausible_dimensions_allocate_no_memory(
+    dim: list[int], words: str, tmp_path: Path
+) -> None:
+    check_refused(
+        change_dimensions(save_nifti_bytes(tmp_path / "a.nii", make_voxels("uint8")), dim), words
+    )
 
 
-def test_a_scan_that_does_not_fit_into_memory(
+def test_a_scan_that_does_not_fit_into_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(nib.arrayproxy.ArrayProxy, "__array__", full)
-    refused(stored(tmp_path / "a.nii", voxels("float32")), "memory")
+    check_refused(save_nifti_bytes(tmp_path / "a.nii", make_voxels("float32")), "memory")
     monkeypatch.setattr(nifti, "read_gzip_voxels", full)
-    refused(stored(tmp_path / "a.nii.gz", voxels("float32")), "memory")
+    check_refused(save_nifti_bytes(tmp_path / "a.nii.gz", make_voxels("float32")), "memory")
 
 
-def test_packed_voxels_are_compared_with_their_checksum(tmp_path: Path) -> None:
-    path = stored(tmp_path / "a.nii.gz", voxels("int16", (20, 20, 20)))
+def test_compressed_voxels_are_verified_against_their_checksum(tmp_path: Path) -> None:
+    path = save_nifti_bytes(tmp_path / "a.nii.gz", make_voxels("int16", (20, 20, 20)))
     whole = path.read_bytes()
     path.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
-    refused(path, "cannot be read")
+    check_refused(path, "cannot be read")
 
 
 def test_damaged_headers_never_escape_as_other_errors(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = stored(tmp_path / "whole.nii", voxels("uint8")).read_bytes()
+    whole = save_nifti_bytes(tmp_path / "whole.nii", make_voxels("uint8")).read_bytes()
     rng = random.Random(0)
     path = tmp_path / "damaged.nii.gz"
     for _ in range(300):

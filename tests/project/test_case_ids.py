@@ -11,7 +11,7 @@ from napari_dycon.project.models import Case
 @pytest.mark.parametrize(
     "bad", ["a\n", "a/../b", "C:x", "a\0", "nul.x", "x" * 151, "a.", "-a", "~"]
 )
-def test_names_that_are_no_ids(bad: str) -> None:
+def test_invalid_case_ids_are_refused(bad: str) -> None:
     assert not is_case_id(bad)
 
 
@@ -26,6 +26,6 @@ def test_every_file_name_gives_an_id(name: str) -> None:
     assert is_case_id(unique_case_id(name, {found.lower()}))
 
 
-def test_a_case_cannot_be_made_with_a_path_for_an_id() -> None:
+def test_a_case_id_cannot_be_a_path() -> None:
     with pytest.raises(ValueError, match="expected letters, digits"):
         Case(id="../../x", images=["a.nii"])

@@ -35,12 +35,12 @@ def test_every_event_and_field_is_described(model: type[BaseEvent]) -> None:
 
 
 @pytest.mark.parametrize("model", EVENT_TYPES)
-def test_an_event_survives_its_line(model: Any) -> None:
+def test_an_event_survives_serialization(model: Any) -> None:
     event = model(time=1.5)
     assert parse_event(format_event(event).encode()) == event
 
 
-def test_a_line_begins_with_the_kind_and_has_only_what_was_set() -> None:
+def test_a_line_starts_with_the_kind_and_contains_only_set_fields() -> None:
     event = StepEvent(step=3, loss=None, loss_terms={"supervised": 0.25})
     line = '{"event": "step", "step": 3, "loss": null, "loss_terms": {"supervised": 0.25}}'
     assert format_event(event) == line
@@ -56,21 +56,21 @@ def test_events_of_newer_versions_keep_their_keys() -> None:
     assert known.step == 2
 
 
-def test_no_error_message_is_too_long_or_too_strange_for_an_event() -> None:
+def test_any_error_message_fits_into_an_event() -> None:
     event = WarningEvent(message="folder-\udcff " * MAX_TEXT_LENGTH)
     assert len(event.message) == MAX_TEXT_LENGTH
     assert event.message.startswith(r"folder-\udcff ")
     assert parse_event(format_event(event).encode("utf-8")) == event
 
 
-def test_an_event_cannot_hold_what_no_line_may_hold() -> None:
+def test_an_event_rejects_values_that_cannot_be_serialized() -> None:
     with pytest.raises(ValidationError):
         StepEvent(step=-1)
     with pytest.raises(ValidationError):
         StepEvent(loss=float("nan"))
 
 
-def test_without_room_steps_are_given_up_and_nothing_else(
+def test_on_a_full_disk_only_step_events_are_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_dycon.project.runs.event_log.MAX_PENDING_EVENTS", 3)
@@ -84,7 +84,7 @@ def test_without_room_steps_are_given_up_and_nothing_else(
     assert [event.event for event in run.read_events()[0]] == ["warning", "warning", "finished"]
 
 
-def test_metrics_and_control_survive_their_files(tmp_path: Path) -> None:
+def test_metrics_and_control_survive_a_round_trip(tmp_path: Path) -> None:
     run = Run(tmp_path)
     assert run.read_metrics() == RunMetrics()
     metrics = RunMetrics(step=3, elapsed_s=1.5, skipped=0, dice=0.5, labeled=["a"])
@@ -95,7 +95,7 @@ def test_metrics_and_control_survive_their_files(tmp_path: Path) -> None:
     assert run.read_control() == RunControl(command="stop", preview="scan-1")
 
 
-def test_a_control_file_that_asks_for_nothing_sensible_asks_for_nothing(tmp_path: Path) -> None:
+def test_an_invalid_control_file_requests_nothing(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.control_path.write_text('{"command": "explode", "preview": ["a"], "key": 1}')
     assert run.read_control() == RunControl()

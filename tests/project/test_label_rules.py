@@ -18,13 +18,15 @@ from napari_dycon.project.models import Status
         ([0, 1], Status.LABELED),
     ],
 )
-def test_status_of_a_label(values: list[int], status: Status) -> None:
+def test_the_status_follows_from_the_label_values(values: list[int], status: Status) -> None:
     assert compute_label_status(np.array(values, np.uint8)) is status
 
 
 @pytest.mark.parametrize("current", Status)
 @pytest.mark.parametrize("label_status", [Status.UNLABELED, Status.IN_PROGRESS, Status.LABELED])
-def test_next_status(current: Status, label_status: Status) -> None:
+def test_the_next_status_follows_from_the_label_and_the_current_status(
+    current: Status, label_status: Status
+) -> None:
     stays_reviewed = current is Status.REVIEWED and label_status is Status.LABELED
     expected = Status.REVIEWED if stays_reviewed else label_status
     assert get_next_status(current, label_status) is expected

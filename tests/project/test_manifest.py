@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.folder_trees import tree
+from helpers.folder_trees import read_tree
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.errors import ProjectError
@@ -17,11 +17,11 @@ from napari_dycon.project.store import Project
 SHAPE = (20, 22, 18)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def damaged(project: Project, text: str | bytes) -> Path:
+def write_damaged_manifest(project: Project, text: str | bytes) -> Path:
     data = text if isinstance(text, bytes) else text.encode()
     (project.path / "project.json").write_bytes(data)
     return project.path
@@ -38,13 +38,13 @@ def damaged(project: Project, text: str | bytes) -> Path:
         ('{"schema_version": "one", "name": "x"}', "schema_version is invalid"),
     ],
 )
-def test_damage_is_one_line(text: str | bytes, words: str, project: Project) -> None:
+def test_damage_is_reported_in_one_line(text: str | bytes, words: str, project: Project) -> None:
     with pytest.raises(ProjectError, match=words) as caught:
-        Project.open(damaged(project, text))
+        Project.open(write_damaged_manifest(project, text))
     assert "\n" not in str(caught.value)
 
 
-def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
+def test_manual_changes_are_validated(project: Project) -> None:
     path = project.path / "project.json"
     good = json.loads(path.read_text(encoding="utf-8"))
     twin = good["cases"][0] | {"id": "SCAN-1"}  # one file where names ignore case
@@ -61,12 +61,12 @@ def test_what_was_changed_by_hand_is_checked(project: Project) -> None:
         ),
     ):
         with pytest.raises(ProjectError, match=words):
-            Project.open(damaged(project, json.dumps(changed)))
+            Project.open(write_damaged_manifest(project, json.dumps(changed)))
     # A change that meets damage writes nothing.
-    before = tree(project.path)
+    before = read_tree(project.path)
     with pytest.raises(ProjectError, match="split is invalid"):
         project.set_status("scan-0", "reviewed")
-    assert tree(project.path) == before
+    assert read_tree(project.path) == before
 
 
 def test_a_removed_folder_is_not_recreated(project: Project) -> None:
@@ -89,8 +89,8 @@ def test_a_read_only_folder_is_reported(
 ) -> None:
     shape = project.read_image("scan-4").shape
     run = project.runs.create("dycon", {})
-    file = scan(tmp_path / "new.nii.gz")
-    before = tree(project.path)
+    file = save_scan(tmp_path / "new.nii.gz")
+    before = read_tree(project.path)
 
     def refuse(*_: object, **__: object) -> None:
         raise error
@@ -112,4 +112,4 @@ def test_a_read_only_folder_is_reported(
             attempt()
         assert "\n" not in str(caught.value)
     monkeypatch.undo()
-    assert tree(project.path) == before
+    assert read_tree(project.path) == before

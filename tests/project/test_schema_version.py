@@ -27,37 +27,37 @@ FIRST: dict[str, Any] = {
 }  # fmt: skip
 
 
-def put(folder: Path, values: dict[str, Any]) -> bytes:
+def write_manifest(folder: Path, values: dict[str, Any]) -> bytes:
     folder.mkdir(exist_ok=True)
     (folder / "project.json").write_text(json.dumps(values), "utf-8")
     return (folder / "project.json").read_bytes()
 
 
 @pytest.mark.parametrize("without", [(), ("schema_version",), ("cases",)])
-def test_every_shape_that_was_written_opens(without: tuple[str, ...], tmp_path: Path) -> None:
-    before = put(tmp_path / "p", {k: v for k, v in FIRST.items() if k not in without})
+def test_every_earlier_schema_opens(without: tuple[str, ...], tmp_path: Path) -> None:
+    before = write_manifest(tmp_path / "p", {k: v for k, v in FIRST.items() if k not in without})
     project = Project.open(tmp_path / "p")
     assert [case.resampled for case in project.cases] == [False] * len(project.cases)
     assert (tmp_path / "p" / "project.json").read_bytes() == before
 
 
 def test_short_forms_of_a_case_open(tmp_path: Path) -> None:
-    put(tmp_path / "p", {**FIRST, "cases": [{"id": "a", "images": ["a.nii"]}]})
+    write_manifest(tmp_path / "p", {**FIRST, "cases": [{"id": "a", "images": ["a.nii"]}]})
     (case,) = Project.open(tmp_path / "p").cases
     assert (case.split, case.status, case.resampled) == ("train", "unlabeled", False)
 
 
 @pytest.mark.parametrize("version", [2, 10**8])
-def test_a_newer_schema_is_refused_politely(version: int, tmp_path: Path) -> None:
-    before = put(tmp_path / "p", {"schema_version": version, "unheard": "of"})
+def test_a_newer_schema_is_refused_with_advice(version: int, tmp_path: Path) -> None:
+    before = write_manifest(tmp_path / "p", {"schema_version": version, "unheard": "of"})
     with pytest.raises(ProjectError, match="Update napari-dycon to open it"):
         Project.open(tmp_path / "p")
     assert (tmp_path / "p" / "project.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, None, True, [1]])
-def test_versions_that_never_were(version: object, tmp_path: Path) -> None:
-    put(tmp_path / "p", {**FIRST, "schema_version": version})
+def test_invalid_versions_are_refused(version: object, tmp_path: Path) -> None:
+    write_manifest(tmp_path / "p", {**FIRST, "schema_version": version})
     with pytest.raises(ProjectError, match="schema_version is invalid: expected 1"):
         Project.open(tmp_path / "p")
 

@@ -19,7 +19,7 @@ from napari_dycon.project.runs.metadata import RunControl
 from napari_dycon.project.store import Project
 
 
-def test_labeled_and_unlabeled(project: Project) -> None:
+def test_labels_decide_which_cases_are_labeled(project: Project) -> None:
     assert [c.id for c in project.labeled_cases()] == ["scan-0", "scan-1", "scan-2"]
     assert [c.id for c in project.unlabeled_cases()] == ["scan-3", "scan-4", "scan-5"]
     project.set_split("scan-1", "validation")
@@ -55,7 +55,7 @@ def test_a_label_that_does_not_fit_is_refused(project: Project) -> None:
     assert np.array_equal(project.labels.read("scan-0"), before)
 
 
-def test_two_windows_keep_each_others_changes(project: Project) -> None:
+def test_two_sessions_keep_the_changes_of_each_other(project: Project) -> None:
     other = Project.open(project.path)
     project.set_split("scan-3", "validation")
     other.add_class("tumor")
@@ -83,7 +83,7 @@ def test_ids_cannot_leave_the_folder(bad: str, project: Project) -> None:
         ({"cases": [{"id": "a", "images": []}]}, r"cases\.0\.images is invalid"),
     ],
 )
-def test_a_damaged_project_is_explained(
+def test_a_damaged_project_gives_a_clear_error(
     change: dict[str, object], words: str, project: Project
 ) -> None:
     path = project.path / "project.json"
@@ -95,14 +95,16 @@ def test_a_damaged_project_is_explained(
         Project.open(project.path)
 
 
-def test_nothing_is_left_when_a_scan_is_wrong(scans: Path, tmp_path: Path) -> None:
+def test_a_bad_scan_leaves_no_files(scans: Path, tmp_path: Path) -> None:
     (scans / "images" / "scan-9.nii.gz").write_text("no scan")
     with pytest.raises(UserError, match=r"scan-9\.nii\.gz cannot be read"):
         create_project(tmp_path / "p", scans / "images", scans / "labels")
     assert not (tmp_path / "p").exists()
 
 
-def test_folders_that_cannot_become_projects(scans: Path, tmp_path: Path, project: Project) -> None:
+def test_unsuitable_project_folders_are_refused(
+    scans: Path, tmp_path: Path, project: Project
+) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="contains no scans"):
         create_project(tmp_path / "p", tmp_path / "empty")
@@ -124,7 +126,7 @@ def test_scans_are_referenced_relative_to_the_project(project: Project, scans: P
     assert project.image_paths("scan-0") == [scans / "images" / "scan-0.nii.gz"]
 
 
-def test_a_folder_that_cannot_be_written_keeps_the_old_file(
+def test_an_unwritable_folder_keeps_the_old_file(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (project.path / "labels" / "scan-0.nii.gz").read_bytes()
@@ -152,7 +154,7 @@ def test_runs_are_numbered_and_found(project: Project) -> None:
     assert second.method == "dycon"
 
 
-def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
+def test_events_are_read_incrementally_and_incomplete_lines_are_deferred(project: Project) -> None:
     run = project.runs.create("dycon", {})
     run.append_event(StepEvent(step=1))
     events, offset = run.read_events()
@@ -165,7 +167,7 @@ def test_events_are_read_on_and_torn_lines_wait(project: Project) -> None:
     assert [e.step for e in run.read_events(offset)[0]] == [2]
 
 
-def test_control_is_merged(project: Project) -> None:
+def test_changes_of_the_run_control_are_merged(project: Project) -> None:
     run = project.runs.create("dycon", {})
     assert run.read_control() == RunControl()
     run.write_control(command="pause")
@@ -173,12 +175,12 @@ def test_control_is_merged(project: Project) -> None:
     assert run.read_control() == RunControl(command="pause", preview="scan-0")
 
 
-def test_an_unknown_case_is_answered_with_close_names(project: Project) -> None:
+def test_an_unknown_case_gives_similar_names(project: Project) -> None:
     with pytest.raises(UserError, match="Did you mean scan-"):
         project.get_case("scan-11")
 
 
-def test_a_process_knows_itself() -> None:
+def test_a_process_recognizes_its_own_identity() -> None:
     me = ProcessIdentity.current()
     assert me.is_alive()
     assert ProcessIdentity.from_dict(me.to_dict()) == me

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.folder_trees import tree
+from helpers.folder_trees import read_tree
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.core import locks
@@ -18,28 +18,28 @@ from napari_dycon.project.store import Project
 SHAPE = (20, 22, 18)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def test_a_label_of_no_case_is_neither_replaced_nor_taken(project: Project, tmp_path: Path) -> None:
+def test_an_orphaned_label_is_neither_replaced_nor_used(project: Project, tmp_path: Path) -> None:
     stray = project.path / "labels" / "New.nii.gz"
     stray.write_bytes(b"drawn by a user")
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
-    (added,) = project.add_cases([scan(tmp_path / "new.nii.gz")], labels={"new": label})
+    (added,) = project.add_cases([save_scan(tmp_path / "new.nii.gz")], labels={"new": label})
     assert added.id == "new-2"
     assert project.labels.path("new-2").exists()
     assert stray.read_bytes() == b"drawn by a user"
 
 
-def test_a_label_that_appears_meanwhile_stays(
+def test_a_label_that_appears_in_the_meantime_is_kept(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     label = save_nifti(tmp_path / "l.nii.gz", np.ones(SHAPE, np.uint8))
     file = project.path / "labels" / "new.nii.gz"
     with pytest.raises(BusyError, match="was created at the same time"):
         project.add_cases(
-            [scan(tmp_path / "new.nii.gz")],
+            [save_scan(tmp_path / "new.nii.gz")],
             labels={"new": label},
             progress=lambda *_: (file.write_bytes(b"x"), None)[1],
         )
@@ -53,19 +53,19 @@ def test_a_read_only_project_is_not_indexed(project: Project, tmp_path: Path) ->
         shown.add_cases([tmp_path / "not there.nii.gz"])
 
 
-def test_a_stale_window_does_not_replace_a_label(project: Project, tmp_path: Path) -> None:
+def test_a_stale_session_does_not_replace_a_label(project: Project, tmp_path: Path) -> None:
     """Both add a scan of one name: the second gets another id, the first keeps its label."""
     other = Project.open(project.path)
     one = save_nifti(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8))
     none = save_nifti(tmp_path / "0.nii.gz", np.zeros(SHAPE, np.uint8))
-    project.add_cases([scan(tmp_path / "a" / "new.nii.gz")], labels={"new": one})
-    added = other.add_cases([scan(tmp_path / "b" / "new.nii.gz", 1)], labels={"new": none})
+    project.add_cases([save_scan(tmp_path / "a" / "new.nii.gz")], labels={"new": one})
+    added = other.add_cases([save_scan(tmp_path / "b" / "new.nii.gz", 1)], labels={"new": none})
     assert [c.id for c in added] == ["new-2"]
     assert other.labels.read("new").all()
     assert not other.labels.read("new-2").any()
 
 
-def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
+def test_the_status_is_read_from_the_file_and_not_cached(project: Project) -> None:
     other = Project.open(project.path)
     shape = other.read_image("scan-0").shape
     project.labels.save("scan-0", np.full(shape, 255, np.uint8))
@@ -74,7 +74,7 @@ def test_the_status_follows_the_file_and_not_a_memory(project: Project) -> None:
     assert Project.open(project.path).get_case("scan-0").status == "labeled"
 
 
-def test_many_changes_of_two_windows_all_arrive(project: Project) -> None:
+def test_many_concurrent_changes_are_all_kept(project: Project) -> None:
     other = Project.open(project.path)
     for number, case in enumerate(project.cases):
         (project, other)[number % 2].set_split(case.id, "validation")
@@ -94,9 +94,9 @@ def test_a_held_lock_is_reported(project: Project, monkeypatch: pytest.MonkeyPat
     project.set_split("scan-0", "validation")
 
 
-def test_what_is_no_label_array(project: Project) -> None:
+def test_invalid_label_arrays_are_refused(project: Project) -> None:
     shape = project.read_image("scan-0").shape
-    before = tree(project.path)
+    before = read_tree(project.path)
     for array, words in (
         (np.full(shape, 0.5), "contains fractions"),
         (np.full(shape, -1), "unknown class -1"),
@@ -106,7 +106,7 @@ def test_what_is_no_label_array(project: Project) -> None:
             project.labels.save("scan-0", array)
     with pytest.raises(UserError, match=r"no case 'scan-O'.*Did you mean scan-"):
         project.labels.save("scan-O", np.ones(shape))
-    assert tree(project.path) == before
+    assert read_tree(project.path) == before
     project.labels.save("scan-5", np.ones(shape, bool), status="reviewed")
     assert project.get_case("scan-5").status == "reviewed"
     assert project.labels.read("scan-5").dtype == np.uint8

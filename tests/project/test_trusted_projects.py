@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.project_files import everything, rewrite
+from helpers.project_files import read_all_files, rewrite_manifest
 
 from napari_dycon.application.cases.summaries import _load_thumbnails
 from napari_dycon.core.user_dirs import user_state_dir
@@ -20,7 +20,9 @@ Command = Callable[..., tuple[int, str, str]]
 links = pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
 
 
-def test_projects_made_here_are_known(project: Project, state_folder: Path, tmp_path: Path) -> None:
+def test_projects_created_here_are_trusted(
+    project: Project, state_folder: Path, tmp_path: Path
+) -> None:
     assert user_state_dir() == state_folder
     assert trusted_projects.is_trusted(project.path)
     assert not trusted_projects.is_trusted(tmp_path)
@@ -54,21 +56,23 @@ def test_an_unusable_state_folder_is_ignored(
     assert not trusted_projects.is_trusted(made.path)
 
 
-def test_without_the_variable_the_state_is_the_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_variable_the_state_folder_is_in_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv("NAPARI_DYCON_STATE")
     assert "napari-dycon" in str(user_state_dir())
     monkeypatch.setitem(sys.modules, "platformdirs", None)  # as if it were not installed
     assert user_state_dir() == Path.home() / ".local" / "state" / "napari-dycon"
 
 
-def test_pictures_of_a_project_that_is_only_shown_are_not_kept(project: Project) -> None:
-    before = everything(project.path)
+def test_thumbnails_of_a_read_only_project_are_not_stored(project: Project) -> None:
+    before = read_all_files(project.path)
     _load_thumbnails(Project.open(project.path, read_only_reason="open elsewhere"), ["scan-0"])
-    assert everything(project.path) == before
+    assert read_all_files(project.path) == before
 
 
 @links
-def test_folders_that_scans_are_read_from(project: Project, tmp_path: Path) -> None:
+def test_external_scan_folders_are_listed(project: Project, tmp_path: Path) -> None:
     assert project.external_folders() == [tmp_path / "scans" / "images"]
     inner = project.path / "scans"
     inner.mkdir()
@@ -76,7 +80,7 @@ def test_folders_that_scans_are_read_from(project: Project, tmp_path: Path) -> N
     (inner / "link.nii.gz").symlink_to(tmp_path / "far" / "x.nii.gz")
     (project.path / "door").symlink_to(tmp_path / "far", target_is_directory=True)
     names = ["scans/own.nii.gz", "scans/link.nii.gz", "door/y.nii.gz", "/a/b.nii.gz", "a.nii.gz#2"]
-    opened = rewrite(
+    opened = rewrite_manifest(
         project,
         lambda v: [c.update(images=[n]) for c, n in zip(v["cases"], names, strict=False)],
     )
@@ -91,7 +95,7 @@ def test_commands_report_the_external_folders_of_an_untrusted_project(
     code, out, err = run("cases", project.path, "--json")
     assert (code, err) == (0, "")
     (state_folder / trusted_projects.FILE).unlink()
-    rewrite(
+    rewrite_manifest(
         project,
         lambda v: [
             c.update(images=[f"/x{n}/a\x1b[2Jb/s.nii.gz"]) for n, c in enumerate(v["cases"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.nifti_files import save_nifti
-from helpers.project_files import everything, rewrite
+from helpers.project_files import read_all_files, rewrite_manifest
 
 from napari_dycon import io
 from napari_dycon.application.cases.summaries import _load_thumbnails
@@ -44,7 +44,7 @@ def test_folders_that_escape_the_project_are_not_written_to(
     else:
         outside.mkdir()
     place.symlink_to(outside, target_is_directory=True)
-    before = everything(outside)
+    before = read_all_files(outside)
     project = Project.open(project.path)
     mask = np.zeros(project.read_grid("scan-0").shape, np.uint8)
     flat = mask.astype(np.float32)
@@ -74,7 +74,7 @@ def test_folders_that_escape_the_project_are_not_written_to(
         with pytest.raises(ProjectError, match=r"leads out of|does not exist"):
             attempt()
     _load_thumbnails(project, ["scan-0"])  # kept in the cache, where there is one
-    assert everything(outside) == before
+    assert read_all_files(outside) == before
 
 
 @links
@@ -128,7 +128,7 @@ def test_a_run_with_escaping_links_is_not_resumed(
 
 
 @links
-def test_project_file_and_lock_are_no_links(project: Project, tmp_path: Path) -> None:
+def test_project_file_and_lock_may_not_be_links(project: Project, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
     (project.path / ".lock").unlink(missing_ok=True)
@@ -150,7 +150,7 @@ def test_a_project_may_be_reached_by_a_link(project: Project, tmp_path: Path) ->
     assert reached.labels.read("scan-1") is not None
 
 
-def test_inside(tmp_path: Path) -> None:
+def test_paths_inside_the_folder_are_recognized(tmp_path: Path) -> None:
     assert ensure_within(tmp_path, tmp_path / "a" / "b") == tmp_path / "a" / "b"
     for out in (tmp_path / "..", tmp_path / "a" / ".." / ".." / "x", Path("/etc/passwd")):
         with pytest.raises(ProjectError, match="leads out of"):
@@ -158,7 +158,7 @@ def test_inside(tmp_path: Path) -> None:
 
 
 @links
-def test_runs_are_folders_with_names_of_runs(project: Project, tmp_path: Path) -> None:
+def test_runs_are_folders_with_valid_run_names(project: Project, tmp_path: Path) -> None:
     for name in ("<img src=x onerror=1>", "[bold]x", "a\nb"):
         folder = project.path / "runs" / name
         folder.mkdir(parents=True)
@@ -184,7 +184,7 @@ def test_runs_are_folders_with_names_of_runs(project: Project, tmp_path: Path) -
     ],
 )
 def test_only_scans_are_opened_as_scans(image: str, found: str, project: Project) -> None:
-    opened = rewrite(project, lambda values: values["cases"][0].update(images=[image]))
+    opened = rewrite_manifest(project, lambda values: values["cases"][0].update(images=[image]))
     begin = time.monotonic()
     for read in (opened.read_image, opened.read_grid):
         with pytest.raises(FileFormatError, match=found) as caught:
@@ -195,7 +195,7 @@ def test_only_scans_are_opened_as_scans(image: str, found: str, project: Project
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in the file system")
 @pytest.mark.timeout(30)
-def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path: Path) -> None:
+def test_pipes_sockets_and_link_loops_do_not_block(project: Project, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.nii.gz")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop.nii.gz").symlink_to(tmp_path / "loop.nii.gz")
@@ -229,7 +229,7 @@ def test_pipes_sockets_and_circles_are_not_waited_for(project: Project, tmp_path
 
 
 @links
-def test_folders_in_a_circle_and_without_end(
+def test_circular_and_endless_folders_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "series"
@@ -249,11 +249,11 @@ def test_folders_in_a_circle_and_without_end(
 @pytest.mark.parametrize(
     "image", ["http://a.b/c.nii.gz", "file:///etc/passwd", "smb://a/b", "", "a\0b", "x" * 5000]
 )
-def test_addresses_are_no_paths(image: str, project: Project) -> None:
+def test_urls_are_not_accepted_as_paths(image: str, project: Project) -> None:
     with pytest.raises(
         ProjectError, match=r"cases\.0\.images is invalid: expected a path"
     ) as caught:
-        rewrite(project, lambda values: values["cases"][0].update(images=[image]))
+        rewrite_manifest(project, lambda values: values["cases"][0].update(images=[image]))
     assert len(str(caught.value)) < 500
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.project_files import rewrite
+from helpers.project_files import rewrite_manifest
 
 from napari_dycon.errors import FileFormatError, ProjectError, UserError
 from napari_dycon.project.case_ids import is_case_id, normalize_name
@@ -22,20 +22,22 @@ from napari_dycon.project.store import Project
      "LPT\u00b9", "con .txt", "a:b", "a\nb", "a\x1b[31m", "a\0", "<b>", "x" * 151, "\u65e5" * 80,
      "a..b", "\ud800", "$(x)", "a|b"],
 )  # fmt: skip
-def test_names_that_are_no_names_of_files(name: str, project: Project) -> None:
+def test_unsafe_file_names_are_refused(name: str, project: Project) -> None:
     assert not is_case_id(name)
     with pytest.raises(ProjectError, match=r"project\.json"):
-        rewrite(project, lambda values: values["cases"][0].update(id=name))
+        rewrite_manifest(project, lambda values: values["cases"][0].update(id=name))
 
 
 @pytest.mark.parametrize(
     "pair", [("Case", "case"), ("\u00e9", "E\u0301"), ("\uac00", "\u1100\u1161")]
 )
-def test_ids_that_some_system_takes_for_one(pair: tuple[str, str], project: Project) -> None:
+def test_ids_that_some_file_systems_consider_equal_are_refused(
+    pair: tuple[str, str], project: Project
+) -> None:
     assert normalize_name(pair[0]) == normalize_name(pair[1])
     if all(map(is_case_id, pair)):
         with pytest.raises(ProjectError, match="must be unique"):
-            rewrite(
+            rewrite_manifest(
                 project,
                 lambda v: [
                     case.update(id=name) for case, name in zip(v["cases"], pair, strict=False)
@@ -58,7 +60,7 @@ def test_ids_that_some_system_takes_for_one(pair: tuple[str, str], project: Proj
         ("\x00", "not valid JSON"),
     ],
 )
-def test_texts_that_are_no_project(text: str, found: str, tmp_path: Path) -> None:
+def test_invalid_project_files_are_refused(text: str, found: str, tmp_path: Path) -> None:
     (tmp_path / "project.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ProjectError, match=found) as caught:
         Project.open(tmp_path)
@@ -89,21 +91,21 @@ def test_values_out_of_range_are_reported_in_one_line(
     change: Callable[[dict[str, Any]], object], project: Project
 ) -> None:
     with pytest.raises(ProjectError, match=r"project\.json") as caught:
-        rewrite(project, change)
+        rewrite_manifest(project, change)
     assert len(str(caught.value)) < 600
     assert "\n" not in str(caught.value)
 
 
-def test_a_project_file_without_end(tmp_path: Path) -> None:
+def test_an_endless_project_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "project.json").open("wb") as file:
         file.truncate(MAX_MANIFEST_BYTES + 1)
     with pytest.raises(ProjectError, match="64 MB"):
         Project.open(tmp_path)
 
 
-def test_a_hundred_thousand_cases_open_in_seconds(project: Project) -> None:
+def test_a_project_of_100000_cases_opens_in_seconds(project: Project) -> None:
     many = 100_000
-    rewrite(
+    rewrite_manifest(
         project,
         lambda values: values.update(
             cases=[
@@ -120,9 +122,9 @@ def test_a_hundred_thousand_cases_open_in_seconds(project: Project) -> None:
     assert len(opened.external_folders()) == 50
     assert time.monotonic() - begin < 20  # 3 s on a quiet machine
     with pytest.raises(ProjectError, match="found twice: case-1"):
-        rewrite(project, lambda values: values["cases"].append(values["cases"][1]))
+        rewrite_manifest(project, lambda values: values["cases"].append(values["cases"][1]))
 
 
-def test_a_user_error_is_what_all_of_this_raises() -> None:
+def test_all_of_these_errors_are_user_errors() -> None:
     assert issubclass(ProjectError, UserError)
     assert issubclass(FileFormatError, UserError)

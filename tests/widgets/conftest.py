@@ -44,14 +44,14 @@ def window(
 
 
 @pytest.fixture
-def pictures() -> Path:
+def screenshot_folder() -> Path:
     """Folder for pictures of dialogs, to be looked at."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     return PICTURES
 
 
 @pytest.fixture
-def picture() -> Callable[[Any, str], None]:
+def save_screenshot() -> Callable[[Any, str], None]:
     """Save the whole window under a name, to be looked at."""
 
     def save(viewer: Any, name: str) -> None:
@@ -62,7 +62,7 @@ def picture() -> Callable[[Any, str], None]:
 
 
 @pytest.fixture
-def opened(window: Callable[[], Any], project: Project, qtbot: Any) -> Any:
+def opened_panel(window: Callable[[], Any], project: Project, qtbot: Any) -> Any:
     """Window on a project with a made-up prediction of scan-3, which is in view."""
     run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape

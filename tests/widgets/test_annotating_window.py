@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.key_presses import press
+from helpers.key_presses import press_key
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.gui
 Window = Callable[[], Any]
 
 
-def test_the_brush_paints_only_the_picked_intensities(opened: Any) -> None:
-    _viewer, panel = opened
+def test_the_brush_paints_only_the_picked_intensities(opened_panel: Any) -> None:
+    _viewer, panel = opened_panel
     view, label = panel.session.case, panel.layers.find_layer("label")
     bright = np.argwhere(view.image.array > 150)
     z, y, x = (int(c) for c in bright.mean(axis=0).round())
@@ -39,8 +39,8 @@ def test_the_brush_paints_only_the_picked_intensities(opened: Any) -> None:
     assert panel.session.annotation.paint_range is None
 
 
-def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) -> None:
-    _viewer, panel = opened
+def test_the_brush_size_is_in_millimeters_and_follows_that_of_napari(opened_panel: Any) -> None:
+    _viewer, panel = opened_panel
     label, size = panel.layers.find_layer("label"), panel.annotate.brush.diameter
     finest = min(panel.session.case.image.spacing_mm[1:])
     size.setValue(11 * finest)
@@ -59,8 +59,8 @@ def test_the_brush_is_set_in_millimeters_and_follows_naparis_own(opened: Any) ->
     assert size.value() == pytest.approx(5 * min(panel.session.case.image.spacing_mm), abs=0.05)
 
 
-def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any) -> None:
-    _viewer, panel = opened
+def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened_panel: Any) -> None:
+    _viewer, panel = opened_panel
     view, label = panel.session.case, panel.layers.find_layer("label")
     before = view.label.copy()
     panel.layers.go_to_slice(6, 0)
@@ -78,8 +78,10 @@ def test_accepting_with_the_brush_copies_the_prediction_in_one_step(opened: Any)
     assert view.label[6, 20, 2] == 1
 
 
-def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
+def test_the_next_case_reuses_the_layers_but_not_their_history(
+    opened_panel: Any, qtbot: Any
+) -> None:
+    viewer, panel = opened_panel
     before = {role: panel.layers.find_layer(role) for role in ("image", "label")}
     label = before["label"]
     label.mode = "paint"
@@ -107,10 +109,10 @@ def test_the_next_case_takes_over_the_layers_but_not_their_history(opened: Any, 
     assert panel.session.project.labels.read("scan-4")[3, 3, 3] == 1
 
 
-def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
-    opened: Any, qtbot: Any
+def test_the_previous_mask_is_hidden_and_a_requested_slice_is_kept(
+    opened_panel: Any, qtbot: Any
 ) -> None:
-    _viewer, panel = opened
+    _viewer, panel = opened_panel
     project, session, layers = panel.session.project, panel.session, panel.layers
     shape = project.read_image("scan-4").shape
     mask = np.ones(shape, np.uint8)
@@ -134,28 +136,28 @@ def test_no_mask_of_the_case_before_is_seen_and_a_slice_asked_for_stays(
     assert layers.slice_index == 3
 
 
-def test_regions_strip_and_table_are_consistent(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
-    press(viewer, Qt.Key.Key_N)
+def test_regions_strip_and_table_are_consistent(opened_panel: Any, qtbot: Any) -> None:
+    viewer, panel = opened_panel
+    press_key(viewer, Qt.Key.Key_N)
     assert panel.review.hotspot_label.text() == "Region 1 of 2, 1 viewed"
     first = panel.layers.slice_index
     assert panel.strip.position_line.value() == first
-    press(viewer, Qt.Key.Key_N)
+    press_key(viewer, Qt.Key.Key_N)
     assert panel.review.hotspot_label.text() == "Region 2 of 2, 2 viewed"
     assert panel.layers.slice_index != first
-    press(viewer, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
+    press_key(viewer, Qt.Key.Key_N, Qt.KeyboardModifier.ShiftModifier)
     assert panel.layers.slice_index == first
     panel.strip._go_to(17.2)
     assert panel.layers.slice_index == 17
     viewer.dims.order = (1, 0, 2)
     qtbot.waitUntil(lambda: panel.strip.profile.axis == 1, timeout=20_000)
     assert len(panel.strip.profile.annotated_fractions) == panel.session.case.image.shape[1]
-    press(viewer, Qt.Key.Key_H)
+    press_key(viewer, Qt.Key.Key_H)
     assert not panel.layers.find_layer("uncertainty").visible
 
 
-def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
-    _viewer, panel = opened
+def test_a_click_into_the_strip_shows_that_slice(opened_panel: Any, qtbot: Any) -> None:
+    _viewer, panel = opened_panel
     plot = panel.strip.plot
     wanted = plot.getPlotItem().vb.mapViewToScene(plot.getPlotItem().vb.viewRect().center())
     place = plot.mapFromScene(wanted)
@@ -166,8 +168,8 @@ def test_a_click_into_the_strip_goes_there(opened: Any, qtbot: Any) -> None:
     qtbot.waitUntil(lambda: abs(panel.layers.slice_index - middle) <= 1, timeout=20_000)
 
 
-def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
+def test_the_difference_appears_and_follows_the_label(opened_panel: Any, qtbot: Any) -> None:
+    viewer, panel = opened_panel
     panel.review.toggles["difference"].setChecked(True)
     qtbot.waitUntil(lambda: panel.layers.find_layer("difference") is not None, timeout=20_000)
     shown = panel.layers.find_layer("difference")
@@ -183,8 +185,8 @@ def test_the_difference_appears_and_follows_the_label(opened: Any, qtbot: Any) -
     assert panel.layers.visible == panel.layers.visible | {"difference": True, "uncertainty": False}
 
 
-def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) -> None:
-    _viewer, panel = opened
+def test_the_list_sorts_filters_and_shows_the_next_case(opened_panel: Any, qtbot: Any) -> None:
+    _viewer, panel = opened_panel
     rows = panel.data.case_list
     qtbot.waitUntil(lambda: rows.summaries.get("scan-3").suggestion is not None, timeout=20_000)
     qtbot.waitUntil(lambda: rows._items["scan-3"].text(2) == "1", timeout=20_000)
@@ -197,15 +199,15 @@ def test_the_list_sorts_filters_and_shows_what_is_next(opened: Any, qtbot: Any) 
     qtbot.waitUntil(lambda: not rows._items["scan-5"].icon(0).isNull(), timeout=20_000)
 
 
-def test_the_project_can_be_closed_with_the_brush_in_hand(opened: Any, qtbot: Any) -> None:
-    viewer, panel = opened
+def test_the_project_can_be_closed_while_the_brush_is_active(opened_panel: Any, qtbot: Any) -> None:
+    viewer, panel = opened_panel
     panel.annotate.brush.paint_button.click()
     panel.session.close_project()
     qtbot.wait(200)  # drawn without any layer
     assert not viewer.layers
 
 
-def test_preferences_decide_what_a_window_starts_with(
+def test_preferences_set_the_initial_state_of_a_window(
     window: Window, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from napari_dycon.widgets.window.preferences import get_preferences
@@ -227,14 +229,14 @@ def test_preferences_decide_what_a_window_starts_with(
         settings.train.minutes = before[2]
 
 
-def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
-    opened: Any, qtbot: Any
+def test_orthogonal_views_paint_the_same_label_with_the_same_limits(
+    opened_panel: Any, qtbot: Any
 ) -> None:
     views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
     from napari_dycon.widgets.layers.label_layer import CaseLabels
     from napari_dycon.widgets.window.orthogonal import toggle_views
 
-    viewer, panel = opened
+    viewer, panel = opened_panel
     toggle_views(viewer)
     manager = views._get_manager(viewer)
     qtbot.waitUntil(manager.is_shown, timeout=20_000)
@@ -260,8 +262,8 @@ def test_orthogonal_views_paint_the_same_label_under_the_same_limits(
     views.delete_and_cleanup(viewer)
 
 
-def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) -> None:
-    viewer, panel = opened
+def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screenshot: Any) -> None:
+    viewer, panel = opened_panel
     project = panel.session.project
     for number, labeled in enumerate((2, 4)):
         run = project.runs.create("dycon", {"method": "dycon"})
@@ -280,11 +282,11 @@ def test_rounds_are_shown_side_by_side(opened: Any, qtbot: Any, picture: Any) ->
     rounds.table.setCurrentItem(rounds.table.topLevelItem(0))
     assert len(rounds.plot.listDataItems()) == 2
     panel.tabs.setCurrentIndex(1)
-    picture(viewer, "rounds")
+    save_screenshot(viewer, "rounds")
 
 
-def test_a_repeated_pick_request_takes_one_click(opened: Any) -> None:
-    viewer, panel = opened
+def test_a_repeated_pick_request_takes_one_click(opened_panel: Any) -> None:
+    viewer, panel = opened_panel
     label = panel.layers.find_layer("label")
     label.mode = "paint"
     waiting = len(viewer.mouse_drag_callbacks)
@@ -295,8 +297,8 @@ def test_a_repeated_pick_request_takes_one_click(opened: Any) -> None:
     assert (len(viewer.mouse_drag_callbacks), label.mode) == (waiting, "paint")
 
 
-def test_the_head_is_above_the_feet_in_every_view(opened: Any) -> None:
-    viewer, _panel = opened
+def test_the_head_is_at_the_top_of_every_view(opened_panel: Any) -> None:
+    viewer, _panel = opened_panel
     camera = viewer.scene.camera
     assert str(camera.orientation2d[0]) == "down"  # axial: the back is below
     for order in ((2, 0, 1), (1, 0, 2)):

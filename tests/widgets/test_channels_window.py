@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.dialogs import answer
-from helpers.dicom_files import save_series, values
+from helpers.dialogs import answer_dialog
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
@@ -29,7 +29,7 @@ Window = Callable[[], Any]
 OK = QDialogButtonBox.StandardButton.Ok
 
 
-def files(folder: Path, *names: str) -> list[Path]:
+def make_files(folder: Path, *names: str) -> list[Path]:
     return [
         save_nifti(
             folder / f"{name}.nii.gz",
@@ -40,20 +40,20 @@ def files(folder: Path, *names: str) -> list[Path]:
 
 
 @pytest.fixture
-def opened(window: Window, tmp_path: Path, qtbot: Any) -> Any:
+def open_channel_project(window: Window, tmp_path: Path, qtbot: Any) -> Any:
     """A window with a project of two channels and one case."""
     project = Project.create(tmp_path / "p", channels=["t1", "flair"])
-    project.add_cases([files(tmp_path / "old", "zoe_t1", "zoe_flair")], ids=["zoe"])
+    project.add_cases([make_files(tmp_path / "old", "zoe_t1", "zoe_flair")], ids=["zoe"])
     viewer, panel = window()
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     return viewer, panel
 
 
-def test_the_dialog_waits_until_all_is_chosen(
-    needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
+def test_the_dialog_requires_all_choices(
+    needs_display: None, tmp_path: Path, qtbot: Any, screenshot_folder: Path
 ) -> None:
-    found = files(tmp_path, "p1_t1", "p1_flair", "p2_t1", "odd")
+    found = make_files(tmp_path, "p1_t1", "p1_flair", "p2_t1", "odd")
     dialog = ChannelDialog(None, ["t1", "flair"], candidates_from(found))
     qtbot.addWidget(dialog)
     dialog.show()
@@ -65,7 +65,7 @@ def test_the_dialog_waits_until_all_is_chosen(
 
     says("p2 has no image for flair, and 2 more are missing")
     assert [scan.name for scan in dialog.scans] == ["p1"]
-    dialog.grab().save(str(pictures / "channels.png"))
+    dialog.grab().save(str(screenshot_folder / "channels.png"))
     dialog.table.selectRow(2)
     dialog.remove_button.click()
     says("p2 has no image for flair")
@@ -98,13 +98,15 @@ def test_the_dialog_waits_until_all_is_chosen(
     says("There is no case yet")
 
 
-def test_more_files_from_another_folder(
+def test_files_can_be_added_from_another_folder(
     needs_display: None, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dialog = ChannelDialog(None, ["t1", "flair"], candidates_from(files(tmp_path / "a", "p1_t1")))
+    dialog = ChannelDialog(
+        None, ["t1", "flair"], candidates_from(make_files(tmp_path / "a", "p1_t1"))
+    )
     qtbot.addWidget(dialog)
     dialog.show()
-    (other,) = files(tmp_path / "b", "flair of p1")
+    (other,) = make_files(tmp_path / "b", "flair of p1")
     chosen = [str(other)]
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *_: (chosen, ""))
     dialog.more_button.click()
@@ -113,26 +115,26 @@ def test_more_files_from_another_folder(
     dialog.remove_button.click()
     assert dialog.buttons.button(OK).isEnabled()
     chosen[:] = [str(tmp_path / "gone.nii.gz")]
-    answer(lambda box: box.accept(), QMessageBox)
+    answer_dialog(lambda box: box.accept(), QMessageBox)
     dialog.more_button.click()
     assert dialog.buttons.button(OK).isEnabled()
 
 
 def test_files_are_added_with_their_channels(
-    opened: Any,
+    open_channel_project: Any,
     tmp_path: Path,
     qtbot: Any,
     monkeypatch: pytest.MonkeyPatch,
-    picture: Callable[[Any, str], None],
+    save_screenshot: Callable[[Any, str], None],
 ) -> None:
-    viewer, panel = opened
+    viewer, panel = open_channel_project
     session = panel.session
-    chosen = files(tmp_path / "new", "anna_t1", "anna_flair", "bert_a", "bert_b")
+    chosen = make_files(tmp_path / "new", "anna_t1", "anna_flair", "bert_a", "bert_b")
     monkeypatch.setattr(
         QFileDialog, "getOpenFileNames", lambda *_: ([str(path) for path in chosen], "")
     )
     (add, _folder) = panel.data.add_button.menu().actions()
-    answer(lambda dialog: dialog.reject(), ChannelDialog)
+    answer_dialog(lambda dialog: dialog.reject(), ChannelDialog)
     add.trigger()
     assert len(session.project.cases) == 1
 
@@ -140,10 +142,10 @@ def test_files_are_added_with_their_channels(
         assert not dialog.buttons.button(OK).isEnabled()
         dialog.assign_image(1, 0, chosen[3])
         dialog.assign_image(1, 1, chosen[2])
-        picture(viewer, "add-channels")
+        save_screenshot(viewer, "add-channels")
         dialog.buttons.button(OK).click()
 
-    answer(fill, ChannelDialog)
+    answer_dialog(fill, ChannelDialog)
     add.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == 3, timeout=20_000)
     assert session.project.image_paths("bert") == [chosen[3], chosen[2]]
@@ -151,29 +153,29 @@ def test_files_are_added_with_their_channels(
     # The same once more: what is there is not added again.
     said: list[tuple[str, str]] = []
     session.message.connect(lambda *message: said.append(message))
-    chosen[2:] = files(tmp_path / "new", "carl_t1", "carl_flair")
-    answer(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
+    chosen[2:] = make_files(tmp_path / "new", "carl_t1", "carl_flair")
+    answer_dialog(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
     add.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == 4, timeout=20_000)
     qtbot.waitUntil(
         lambda: ("info", "anna was left out: it is already case anna.") in said, timeout=20_000
     )
-    answer(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
+    answer_dialog(lambda dialog: dialog.buttons.button(OK).click(), ChannelDialog)
     notification_manager.records.clear()
     add.trigger()
     qtbot.waitUntil(lambda: said[-1][0] == "error", timeout=20_000)
     assert "Nothing was added" in said[-1][1]
 
 
-def test_a_folder_a_patient_joins_a_project_of_channels(
-    opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+def test_a_folder_per_patient_is_added_to_a_project_with_channels(
+    open_channel_project: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _viewer, panel = opened
+    _viewer, panel = open_channel_project
     session = panel.session
     for number, patient in enumerate(("anna", "bert", "carl")):
         for channel in ("T1", "flair")[: 1 if patient == "bert" else 2]:
             place = tmp_path / "in" / patient / channel
-            save_series(place, values((7, 6, 7)) + number, description=f"ax {channel}")
+            save_series(place, make_voxels((7, 6, 7)) + number, description=f"ax {channel}")
     (tmp_path / "in" / "carl" / "T1" / "IM0004.dcm").unlink()
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "in"))
     said: list[tuple[str, str]] = []
@@ -184,7 +186,7 @@ def test_a_folder_a_patient_joins_a_project_of_channels(
         asked.append(box.text())
         box.buttons()[0].click()
 
-    answer(consent, QMessageBox)
+    answer_dialog(consent, QMessageBox)
     (_add, folder) = panel.data.add_button.menu().actions()
     folder.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == 3, timeout=30_000)
@@ -196,7 +198,7 @@ def test_a_folder_a_patient_joins_a_project_of_channels(
         for level, text in said
     )
 
-    files(tmp_path / "other", "x", "y")
+    make_files(tmp_path / "other", "x", "y")
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "other"))
     folder.trigger()
     qtbot.waitUntil(lambda: said[-1][0] == "error", timeout=20_000)
@@ -204,10 +206,10 @@ def test_a_folder_a_patient_joins_a_project_of_channels(
     assert "Found: x.nii.gz, y.nii.gz." in said[-1][1]
 
 
-def test_a_new_project_of_files_sorted_by_hand(
-    window: Window, tmp_path: Path, qtbot: Any, pictures: Path
+def test_a_project_is_created_from_manually_assigned_files(
+    window: Window, tmp_path: Path, qtbot: Any, screenshot_folder: Path
 ) -> None:
-    found = files(tmp_path / "in", "a", "b", "c", "d")
+    found = make_files(tmp_path / "in", "a", "b", "c", "d")
     _viewer, panel = window()
 
     def fill(dialog: Any) -> None:
@@ -216,8 +218,8 @@ def test_a_new_project_of_files_sorted_by_hand(
         assert not dialog._assign_checkbox.isEnabled()
         dialog.channels.setText("dwi, adc")
         dialog._assign_checkbox.setChecked(True)
-        dialog.grab().save(str(pictures / "new-project-by-hand.png"))
-        answer(assign, ChannelDialog)
+        dialog.grab().save(str(screenshot_folder / "new-project-by-hand.png"))
+        answer_dialog(assign, ChannelDialog)
         dialog.buttons.button(OK).click()
 
     def assign(dialog: Any) -> None:
@@ -227,7 +229,7 @@ def test_a_new_project_of_files_sorted_by_hand(
         dialog.table.item(0, 0).setText("first")
         dialog.buttons.button(OK).click()
 
-    answer(fill, NewProjectDialog)
+    answer_dialog(fill, NewProjectDialog)
     panel.data.open_path(tmp_path / "in")
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=30_000)
     project = panel.session.project
@@ -237,9 +239,9 @@ def test_a_new_project_of_files_sorted_by_hand(
 
 
 def test_one_export_at_a_time_with_progress(
-    opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    open_channel_project: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _viewer, panel = opened
+    _viewer, panel = open_channel_project
     session = panel.session
     go_on = threading.Event()
 
@@ -267,7 +269,7 @@ def test_one_export_at_a_time_with_progress(
 
 
 def test_many_structures_fit_a_small_screen(
-    needs_display: None, tmp_path: Path, qtbot: Any, pictures: Path
+    needs_display: None, tmp_path: Path, qtbot: Any, screenshot_folder: Path
 ) -> None:
     names = [f"structure {n}" for n in range(1, 31)]
     project = Project.create(tmp_path / "p", classes=classes_from_names(names))
@@ -281,7 +283,7 @@ def test_many_structures_fit_a_small_screen(
     last = dialog.terms[30]
     dialog._scroll.ensureWidgetVisible(last)
     assert not last.visibleRegion().isEmpty()
-    dialog.grab().save(str(pictures / "export-many.png"))
+    dialog.grab().save(str(screenshot_folder / "export-many.png"))
     dialog.format_.setCurrentIndex(dialog.format_.findData("report"))
     qtbot.wait(50)
     assert dialog.height() < 300

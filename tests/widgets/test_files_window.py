@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.dialogs import answer
-from helpers.dicom_files import save_series, values
+from helpers.dialogs import answer_dialog
+from helpers.dicom_files import make_voxels, save_series
 from qtpy.QtWidgets import QDialogButtonBox, QFileDialog, QMessageBox
 
 from napari_dycon import io
@@ -22,7 +22,7 @@ Window = Callable[[], Any]
 
 
 @pytest.fixture
-def opened(window: Window, project: Project, qtbot: Any) -> Any:
+def open_project(window: Window, project: Project, qtbot: Any) -> Any:
     viewer, panel = window()
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
@@ -30,12 +30,12 @@ def opened(window: Window, project: Project, qtbot: Any) -> Any:
 
 
 def test_irregular_dicom_series_are_added_after_consent(
-    opened: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    open_project: Any, tmp_path: Path, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _viewer, panel = opened
+    _viewer, panel = open_project
     session = panel.session
     count = len(session.project.cases)
-    save_series(tmp_path / "even" / "anna" / "t1", values())
+    save_series(tmp_path / "even" / "anna" / "t1", make_voxels())
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "even"))
     (_, folder) = panel.data.add_button.menu().actions()
     folder.trigger()
@@ -44,7 +44,7 @@ def test_irregular_dicom_series_are_added_after_consent(
     qtbot.waitUntil(lambda: session.case is not None and session.case.id == "anna", timeout=20_000)
     assert np.array_equal(np.sort(session.case.image.array, axis=None), np.arange(210))
 
-    save_series(tmp_path / "uneven" / "bert" / "t1", values((7, 6, 7)))[3].unlink()
+    save_series(tmp_path / "uneven" / "bert" / "t1", make_voxels((7, 6, 7)))[3].unlink()
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "uneven"))
     said: list[str] = []
 
@@ -53,7 +53,7 @@ def test_irregular_dicom_series_are_added_after_consent(
         assert box.defaultButton() is box.button(QMessageBox.StandardButton.Cancel)
         box.button(QMessageBox.StandardButton.Cancel).click()
 
-    answer(cancel, QMessageBox)
+    answer_dialog(cancel, QMessageBox)
     folder.trigger()
     qtbot.waitUntil(lambda: len(said) == 1, timeout=20_000)
     assert "lacks 1 slice" in said[0]
@@ -61,7 +61,7 @@ def test_irregular_dicom_series_are_added_after_consent(
     qtbot.wait(300)
     assert len(session.project.cases) == count + 1
 
-    answer(lambda box: box.buttons()[0].click(), QMessageBox)
+    answer_dialog(lambda box: box.buttons()[0].click(), QMessageBox)
     folder.trigger()
     qtbot.waitUntil(lambda: len(session.project.cases) == count + 2, timeout=20_000)
     assert session.project.read_image("bert").shape == (7, 6, 7)
@@ -76,10 +76,10 @@ def test_irregular_dicom_series_are_added_after_consent(
     assert (session.case.label == 1).sum() == 42
 
 
-def test_export_asks_what_the_format_needs_and_writes(
-    opened: Any, tmp_path: Path, qtbot: Any, picture: Callable[[Any, str], None]
+def test_export_prompts_for_the_options_of_the_format(
+    open_project: Any, tmp_path: Path, qtbot: Any, save_screenshot: Callable[[Any, str], None]
 ) -> None:
-    viewer, panel = opened
+    viewer, panel = open_project
     dialog = ExportDialog(panel.data, panel.session.project)
     dialog.show()
     shown: dict[str, list[bool]] = {}
@@ -104,10 +104,10 @@ def test_export_asks_what_the_format_needs_and_writes(
     def fill(dialog: Any) -> None:
         dialog.out.setText(str(tmp_path / "out"))
         dialog.mask_source.setCurrentIndex(1)
-        picture(viewer, "export")
+        save_screenshot(viewer, "export")
         dialog.buttons.button(QDialogButtonBox.StandardButton.Ok).click()
 
-    answer(fill, ExportDialog)
+    answer_dialog(fill, ExportDialog)
     panel.data.export_button.click()
     qtbot.waitUntil(lambda: "Exported" in panel.message_label.text(), timeout=20_000)
     written = sorted((tmp_path / "out").glob("*.nii.gz"))
@@ -131,7 +131,7 @@ def test_a_folder_of_patients_becomes_a_project_with_channels(
                 data.SeriesDescription = f"ax {channel} 3mm"
 
             save_series(
-                tmp_path / "scans" / patient / channel, values() * (number + 1), change=named
+                tmp_path / "scans" / patient / channel, make_voxels() * (number + 1), change=named
             )
 
     def fill(dialog: Any) -> None:
@@ -139,7 +139,7 @@ def test_a_folder_of_patients_becomes_a_project_with_channels(
         dialog.classes.setText("lesion")
         dialog.buttons.button(QDialogButtonBox.StandardButton.Ok).click()
 
-    answer(fill, NewProjectDialog)
+    answer_dialog(fill, NewProjectDialog)
     panel.data.open_path(tmp_path / "scans")
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=30_000)
     project = panel.session.project
@@ -149,14 +149,14 @@ def test_a_folder_of_patients_becomes_a_project_with_channels(
     assert [int(channel.max()) for channel in image.array] == [627, 209]
 
 
-def test_ct_is_looked_at_in_windows(
-    window: Window, tmp_path: Path, qtbot: Any, picture: Callable[[Any, str], None]
+def test_ct_is_shown_with_ct_windows(
+    window: Window, tmp_path: Path, qtbot: Any, save_screenshot: Callable[[Any, str], None]
 ) -> None:
     def hounsfield(data: Any, _: int) -> None:
         data.RescaleSlope, data.RescaleIntercept = 5, -1024
 
-    save_series(tmp_path / "scans" / "ct", values(), change=hounsfield)
-    save_series(tmp_path / "scans" / "mr", values())
+    save_series(tmp_path / "scans" / "ct", make_voxels(), change=hounsfield)
+    save_series(tmp_path / "scans" / "mr", make_voxels())
     viewer, panel = window()
     session, chooser = panel.session, panel.annotate.ct_window
     session.create_project(tmp_path / "p", tmp_path / "scans")
@@ -170,7 +170,7 @@ def test_ct_is_looked_at_in_windows(
     scan = panel.layers.find_layer("image")
     chooser.choice.setCurrentText("Brain")
     assert tuple(scan.contrast_limits) == (0, 80)
-    picture(viewer, "ct-window")
+    save_screenshot(viewer, "ct-window")
     session.show_case("mr")
     qtbot.waitUntil(lambda: session.case.id == "mr", timeout=20_000)
     assert (

@@ -27,7 +27,7 @@ SMALL = {
 }
 
 
-def roles(viewer: Any) -> dict[str, Any]:
+def collect_layers_by_role(viewer: Any) -> dict[str, Any]:
     return {
         layer.metadata["napari_dycon"]["role"]: layer
         for layer in viewer.layers
@@ -36,7 +36,7 @@ def roles(viewer: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> Path:
+def hippocampus_project(real_data: Callable[[str], Path], tmp_path: Path) -> Path:
     """Ten real scans, labels of the first two."""
     source = real_data("hippocampus")
     for number, file in enumerate(sorted((source / "images").iterdir())[:10]):
@@ -47,18 +47,19 @@ def hippocampus(real_data: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 def test_open_paint_train_accept_reopen(
-    hippocampus: Path,  # first: napari's window cannot be taken down where a test is skipped later
+    # First: napari's window cannot be removed if a later fixture skips the test.
+    hippocampus_project: Path,
     window: Callable[[], Any],
     qtbot: Any,
-    picture: Callable[[Any, str], None],
+    save_screenshot: Callable[[Any, str], None],
 ) -> None:
     viewer, panel = window()
     session = panel.session
-    picture(viewer, "empty")
+    save_screenshot(viewer, "empty")
     session.create_project(
-        hippocampus / "project",
-        hippocampus / "images",
-        hippocampus / "labels",
+        hippocampus_project / "project",
+        hippocampus_project / "images",
+        hippocampus_project / "labels",
         ["anterior", "posterior"],
     )
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
@@ -70,10 +71,10 @@ def test_open_paint_train_accept_reopen(
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     shown = session.case.id
     assert shown == ids[4]
-    assert set(roles(viewer)) == {"image", "label"}
+    assert set(collect_layers_by_role(viewer)) == {"image", "label"}
 
     # Paint with napari's brush; the label saves itself, undo is napari's own.
-    label = roles(viewer)["label"]
+    label = collect_layers_by_role(viewer)["label"]
     panel.annotate.brush.paint_button.click()
     assert (label.mode, label.selected_label) == ("paint", 1)
     middle = tuple(n // 2 for n in session.case.image.shape)
@@ -90,7 +91,7 @@ def test_open_paint_train_accept_reopen(
     panel.annotate.complete_slice_button.click()
     assert (session.case.label[middle[0]] != 255).all()
     assert (session.case.label[middle[0] + 1] == 255).all()
-    picture(viewer, "annotate")
+    save_screenshot(viewer, "annotate")
 
     # Train: the preview appears while training runs.
     panel.tabs.setCurrentIndex(1)
@@ -99,10 +100,10 @@ def test_open_paint_train_accept_reopen(
     run = session.start_training(make_config("dycon", **SMALL))
     assert not panel.train.start_button.isEnabled()
     assert "is running" in panel.train.start_button.toolTip()
-    qtbot.waitUntil(lambda: "prediction" in roles(viewer), timeout=90_000)
+    qtbot.waitUntil(lambda: "prediction" in collect_layers_by_role(viewer), timeout=90_000)
     assert session.status.phase == "training"
-    assert set(roles(viewer)) == ROLES
-    picture(viewer, "train")
+    assert set(collect_layers_by_role(viewer)) == ROLES
+    save_screenshot(viewer, "train")
     session.pause()
     qtbot.waitUntil(lambda: session.status.phase == "paused", timeout=30_000)
     assert panel.train.pause_button.text() == "Resume"
@@ -116,13 +117,13 @@ def test_open_paint_train_accept_reopen(
 
     # Review: every layer lies over the others, in millimeters.
     panel.tabs.setCurrentIndex(2)
-    for layer in roles(viewer).values():
+    for layer in collect_layers_by_role(viewer).values():
         assert np.array_equal(layer.extent.world, label.extent.world)
         assert np.allclose(layer.scale, session.case.image.spacing_mm)
         assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
         assert layer.metadata["napari_dycon"]["case"] == shown
     panel.review.toggles["uncertainty"].setChecked(False)
-    assert not roles(viewer)["uncertainty"].visible
+    assert not collect_layers_by_role(viewer)["uncertainty"].visible
     panel.review.toggles["uncertainty"].setChecked(True)
     before = session.case.label.copy()
     panel.review.accept_button.click()
@@ -131,25 +132,25 @@ def test_open_paint_train_accept_reopen(
     label.undo()
     assert np.array_equal(session.case.label, before)
     label.redo()
-    picture(viewer, "review-dark")
+    save_screenshot(viewer, "review-dark")
     viewer.theme = "light"
-    picture(viewer, "review-light")
+    save_screenshot(viewer, "review-light")
     accepted = session.case.prediction.copy()
     panel.release()
 
     # Reopen: everything is still there.
     viewer, panel = window()
     session = panel.session
-    session.open_project(hippocampus / "project")
+    session.open_project(hippocampus_project / "project")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     assert session.project.get_case(shown).status == "labeled"
     assert session.project.runs.get().id == run
     session.show_case(shown)
-    qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
+    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=20_000)
     assert np.array_equal(session.case.label, accepted)
 
 
-def test_mistakes_are_notifications_and_buttons_stay_alive(
+def test_errors_are_notifications_and_buttons_stay_usable(
     window: Callable[[], Any], scans: Path, tmp_path: Path, qtbot: Any
 ) -> None:
     _, panel = window()
@@ -182,11 +183,11 @@ def test_a_label_survives_switching_and_removing_its_layer(
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("scan-3")
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
-    roles(viewer)["label"].paint((5, 5, 5), 1)
+    collect_layers_by_role(viewer)["label"].paint((5, 5, 5), 1)
     session.show_case("scan-4")
     assert project.labels.read("scan-3")[5, 5, 5] == 1
     qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
-    label = roles(viewer)["label"]
+    label = collect_layers_by_role(viewer)["label"]
     label.paint((6, 6, 6), 1)
     viewer.layers.remove(label)
     qtbot.waitUntil(lambda: project.labels.read("scan-4") is not None, timeout=20_000)
@@ -200,27 +201,27 @@ def test_closing_the_window_saves_the_last_stroke(
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-3")
-    qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=20_000)
-    roles(viewer)["label"].paint((5, 5, 5), 1)
+    qtbot.waitUntil(lambda: "label" in collect_layers_by_role(viewer), timeout=20_000)
+    collect_layers_by_role(viewer)["label"].paint((5, 5, 5), 1)
     viewer.close()
     assert project.labels.read("scan-3")[5, 5, 5] == 1
 
 
-def shown(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
+def shown_case(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
     viewer, panel = window()
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
     panel.session.show_case("scan-3")
-    qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=20_000)
+    qtbot.waitUntil(lambda: "label" in collect_layers_by_role(viewer), timeout=20_000)
     return viewer, panel
 
 
-def test_a_cancelled_close_leaves_the_panel_alive(
+def test_a_canceled_close_keeps_the_panel_usable(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     from qtpy.QtCore import QEvent, QObject
 
-    viewer, panel = shown(window, project, qtbot)
+    viewer, panel = shown_case(window, project, qtbot)
 
     class Cancel(QObject):
         def eventFilter(self, _: Any, event: Any) -> bool:  # noqa: N802 (Qt's name)
@@ -233,67 +234,67 @@ def test_a_cancelled_close_leaves_the_panel_alive(
     main.removeEventFilter(panel._close_handler)
     main.installEventFilter(cancel)
     main.installEventFilter(panel._close_handler)  # the last one is asked first
-    roles(viewer)["label"].paint((5, 5, 5), 1)
+    collect_layers_by_role(viewer)["label"].paint((5, 5, 5), 1)
     main.close()
     assert main.isVisible()
     assert project.labels.read("scan-3")[5, 5, 5] == 1
-    roles(viewer)["label"].paint((9, 9, 9), 1)
+    collect_layers_by_role(viewer)["label"].paint((9, 9, 9), 1)
     qtbot.waitUntil(lambda: project.labels.read("scan-3")[9, 9, 9] == 1, timeout=5_000)
     main.removeEventFilter(cancel)
 
 
-def test_closing_the_panel_saves_and_takes_its_layers_along(
+def test_closing_the_panel_saves_and_removes_its_layers(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = shown(window, project, qtbot)
-    roles(viewer)["label"].paint((5, 5, 5), 1)
+    viewer, panel = shown_case(window, project, qtbot)
+    collect_layers_by_role(viewer)["label"].paint((5, 5, 5), 1)
     panel.parentWidget().destroyOnClose()
     assert project.labels.read("scan-3")[5, 5, 5] == 1
-    assert roles(viewer) == {}
+    assert collect_layers_by_role(viewer) == {}
 
 
-def test_the_brush_and_the_list_of_structures_go_together(
+def test_brush_and_structure_list_are_synchronized(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
     project.add_class("another")
-    viewer, panel = shown(window, project, qtbot)
-    label = roles(viewer)["label"]
+    viewer, panel = shown_case(window, project, qtbot)
+    label = collect_layers_by_role(viewer)["label"]
     label.selected_label = 2
     assert panel.annotate.structures.list.currentRow() == 1
     label.selected_label = 7  # no structure has this value
     assert label.selected_label == 2
     panel.session.show_case("scan-4")
     qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
-    assert roles(viewer)["label"].selected_label == 2
+    assert collect_layers_by_role(viewer)["label"].selected_label == 2
     panel.annotate.structures.list.setCurrentRow(0)
-    assert roles(viewer)["label"].selected_label == 1
+    assert collect_layers_by_role(viewer)["label"].selected_label == 1
 
 
-def test_a_removed_label_layer_comes_back_with_a_click(
+def test_a_removed_label_layer_is_restored_by_a_click(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = shown(window, project, qtbot)
-    viewer.layers.remove(roles(viewer)["label"])
+    viewer, panel = shown_case(window, project, qtbot)
+    viewer.layers.remove(collect_layers_by_role(viewer)["label"])
     item = panel.data.case_list.topLevelItem(3)
     for _ in range(2):
         panel.data.case_list.itemClicked.emit(item, 0)
-    qtbot.waitUntil(lambda: "label" in roles(viewer), timeout=20_000)
+    qtbot.waitUntil(lambda: "label" in collect_layers_by_role(viewer), timeout=20_000)
 
 
 def test_the_uncertainty_overlay_can_cover_the_complete_range(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
-    viewer, panel = shown(window, project, qtbot)
+    viewer, panel = shown_case(window, project, qtbot)
     panel.layers.overlays.set_threshold(1.0)
     run = project.runs.create("dycon", {})
     shape = project.read_image("scan-3").shape
     zeros = np.zeros(shape, np.float32)
     project.predictions.write(run.id, "scan-3", zeros.astype(np.uint8), zeros, zeros)
     panel.session.refresh_prediction("scan-3")
-    qtbot.waitUntil(lambda: set(roles(viewer)) == ROLES, timeout=20_000)
+    qtbot.waitUntil(lambda: set(collect_layers_by_role(viewer)) == ROLES, timeout=20_000)
 
 
-def test_many_jobs_leave_the_window_alive(window: Callable[[], Any], qtbot: Any) -> None:
+def test_many_tasks_leave_the_window_usable(window: Callable[[], Any], qtbot: Any) -> None:
     """Qt scales pictures in threads of the pool that jobs are followed in."""
     from qtpy.QtCore import QSize, QThreadPool
     from qtpy.QtGui import QImage

@@ -157,7 +157,7 @@ class RoiController(QObject):
                 return layer
             layer = RoiLayer(
                 ndim=3,
-                name="Region",
+                name="region",
                 edge_color=ROI_COLOR,
                 face_color="transparent",
                 edge_width=0,  # edges scale with anisotropic voxels; the outline does not

@@ -14,7 +14,7 @@ from napari_dycon.session import Session
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def read_cases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of cases that are read from files."""
     found: list[str] = []
     real = cache_module.load_case  # type: ignore[attr-defined]
@@ -28,13 +28,13 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_a_case_is_read_once_and_its_label_can_be_edited(
-    project: Project, reads: list[str]
+    project: Project, read_cases: list[str]
 ) -> None:
     session = Session()
     session.open_project(project.path)
     session.preload_cases(["scan-0", "scan-1"])
     session.show_case("scan-0")
-    assert reads == ["scan-0", "scan-1"]
+    assert read_cases == ["scan-0", "scan-1"]
     assert session.case is not None
     before = session.case.label.copy()
     new = before.copy()
@@ -42,20 +42,22 @@ def test_a_case_is_read_once_and_its_label_can_be_edited(
     session.set_label(new)
     session.show_case("scan-1")  # saves
     session.show_case("scan-0")  # its label is another one now
-    assert reads == ["scan-0", "scan-1", "scan-0"]
+    assert read_cases == ["scan-0", "scan-1", "scan-0"]
     assert np.array_equal(session.case.label, new)
     session.case.label[1] = 0  # not saved by anybody
     assert np.array_equal(
         session.case_service.cache.load(session.require_project(), "scan-0").case.label, new
     )
-    assert reads == ["scan-0", "scan-1", "scan-0"]
+    assert read_cases == ["scan-0", "scan-1", "scan-0"]
 
 
-def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None:
+def test_a_change_of_any_file_invalidates_the_cache(
+    project: Project, read_cases: list[str]
+) -> None:
     cache = CaseCache()
     cache.load(project, "scan-3")
     cache.load(project, "scan-3")
-    assert len(reads) == 1
+    assert len(read_cases) == 1
     shape = project.read_image("scan-3").shape
     mask, empty = np.ones(shape, np.uint8), np.zeros(shape, np.float32)
     run = project.runs.create("dycon", {})
@@ -65,34 +67,36 @@ def test_every_file_of_a_case_counts(project: Project, reads: list[str]) -> None
     assert not np.any(cache.load(project, "scan-3").case.prediction)
     project.labels.save("scan-3", mask)
     assert np.all(cache.load(project, "scan-3").case.label == 1)
-    assert len(reads) == 4
+    assert len(read_cases) == 4
     scan = project.image_paths("scan-3")[0]
     scan.write_bytes(project.image_paths("scan-4")[0].read_bytes())
     again = cache.load(project, "scan-3").case.image.array
     assert np.array_equal(again, project.read_image("scan-4").array)
 
 
-def test_memory_is_bounded(project: Project, reads: list[str]) -> None:
+def test_cache_memory_is_limited(project: Project, read_cases: list[str]) -> None:
     size = cache_module._count_bytes(cache_module.load_case(project, "scan-0").case)  # type: ignore[attr-defined]
-    reads.clear()
+    read_cases.clear()
     cache = CaseCache(max_bytes=2 * size + 1)
     for case in ("scan-0", "scan-1", "scan-2", "scan-2", "scan-0"):
         cache.load(project, case)
-    assert reads == ["scan-0", "scan-1", "scan-2", "scan-0"]
+    assert read_cases == ["scan-0", "scan-1", "scan-2", "scan-0"]
     small = CaseCache(max_bytes=size)
     small.load(project, "scan-0")
     small.load(project, "scan-0")
-    assert reads[-2:] == ["scan-0", "scan-0"]
+    assert read_cases[-2:] == ["scan-0", "scan-0"]
 
 
-def test_cases_too_large_to_be_kept_are_not_read_ahead(project: Project, reads: list[str]) -> None:
+def test_cases_too_large_for_the_cache_are_not_prefetched(
+    project: Project, read_cases: list[str]
+) -> None:
     session = Session()
     session.open_project(project.path)
     session.show_case("scan-0")
     session.case_service.cache = CaseCache(max_bytes=1)
-    reads.clear()
+    read_cases.clear()
     session.preload_cases(["scan-1", "scan-2"])
-    assert reads == []
+    assert read_cases == []
     session.case_service.cache = CaseCache()
     session.preload_cases(["scan-1", "scan-2"])
-    assert reads == ["scan-1", "scan-2"]
+    assert read_cases == ["scan-1", "scan-2"]

@@ -58,15 +58,15 @@ def session(project: Project, task_runner: LateTaskRunner) -> Session:
     return made
 
 
-def strokes(session: Session) -> np.ndarray:
+def paint_strokes(session: Session) -> np.ndarray:
     label = session.require_case().label
     label[4, 5:15, 5:13] = 1
     label[12, 5:15, 5:13] = 1
     return label
 
 
-def test_filling_changes_the_label_in_view_and_says_how_much(session: Session) -> None:
-    label = strokes(session)
+def test_filling_changes_the_shown_label_and_reports_the_amount(session: Session) -> None:
+    label = paint_strokes(session)
     messages: list[tuple[str, str]] = []
     session.message.connect(lambda level, text: messages.append((level, text)))
     session.annotation.fill_between([1], axis=0)
@@ -75,7 +75,7 @@ def test_filling_changes_the_label_in_view_and_says_how_much(session: Session) -
 
 
 def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
-    label = strokes(session)
+    label = paint_strokes(session)
     calls: list[int] = []
 
     def writer(box: tuple[slice, slice, slice], values: Any) -> None:
@@ -87,10 +87,10 @@ def test_an_edit_is_one_call_of_the_layers_writer(session: Session) -> None:
     assert calls == [560]
 
 
-def test_what_is_painted_while_it_computes_stays(
+def test_strokes_painted_during_a_computation_are_kept(
     session: Session, task_runner: LateTaskRunner
 ) -> None:
-    label = strokes(session)
+    label = paint_strokes(session)
     task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
     label[8, 7, 7] = 0
@@ -103,10 +103,10 @@ def test_what_is_painted_while_it_computes_stays(
     assert len(task_runner.waiting) == 1
 
 
-def test_an_answer_for_another_case_is_dropped(
+def test_results_for_another_case_are_dropped(
     session: Session, task_runner: LateTaskRunner
 ) -> None:
-    strokes(session)
+    paint_strokes(session)
     task_runner.is_late = True
     session.annotation.fill_between([1], axis=0)
     task_runner.is_late = False
@@ -129,7 +129,7 @@ def test_errors_of_a_tool_are_reported_and_leave_it_usable(session: Session) -> 
     assert session.annotation.operation == ""
 
 
-def test_growing_proposes_and_changes_nothing_until_it_is_accepted(session: Session) -> None:
+def test_growing_changes_no_label_until_accepted(session: Session) -> None:
     view = session.require_case()
     truth = view.image.array > 140  # the bright box of 80 above a noise of 10
     center = tuple(int(c) for c in np.argwhere(truth).mean(axis=0).round())
@@ -149,14 +149,14 @@ def test_growing_proposes_and_changes_nothing_until_it_is_accepted(session: Sess
     assert 2 * (grown & truth).sum() / (grown.sum() + truth.sum()) > 0.9
 
 
-def test_a_proposal_goes_with_its_case(session: Session) -> None:
+def test_a_proposal_disappears_with_its_case(session: Session) -> None:
     session.require_case().label[9:11, 9:11, 9:11] = 1
     session.annotation.grow()
     session.show_case("scan-4")
     assert not session.annotation.has_proposal
 
 
-def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> None:
+def test_growing_stays_in_the_box_of_its_case(session: Session) -> None:
     view, drawing = session.require_case(), session.annotation
     truth = view.image.array > 140
     z, y, x = (int(c) for c in np.argwhere(truth).mean(axis=0).round())
@@ -185,7 +185,9 @@ def test_growing_stays_in_a_box_that_goes_with_its_case(session: Session) -> Non
     assert reported[-1] is None
 
 
-def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: Session) -> None:
+def test_a_picked_range_contains_the_structure_and_excludes_its_surroundings(
+    session: Session,
+) -> None:
     view = session.require_case()
     center = [int(c) for c in np.argwhere(view.image.array > 150).mean(axis=0).round()]
     low, high = session.annotation.pick_intensity_range(center)
@@ -199,7 +201,7 @@ def test_a_picked_range_holds_the_structure_and_not_what_is_beside_it(session: S
     assert session.annotation.paint_range is None
 
 
-def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
+def write_prediction(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]]) -> None:
     project = session.require_project()
     run = project.runs.list()[0] if project.runs.list() else project.runs.create("dycon", {})
     uncertainty = np.full(mask.shape, 0.01, np.float32)
@@ -209,16 +211,16 @@ def predict(session: Session, mask: np.ndarray, spots: list[tuple[int, int, int]
     session.show_case(session.require_case().id)
 
 
-def two_boxes(session: Session) -> np.ndarray:
+def paint_two_boxes(session: Session) -> np.ndarray:
     mask = np.zeros(session.require_case().image.shape, np.uint8)
     mask[2:6, 2:6, 2:6] = 1
     mask[10:14, 10:14, 10:14] = 1
     return mask
 
 
-def test_places_that_were_seen_are_remembered_through_other_cases(session: Session) -> None:
-    mask = two_boxes(session)
-    predict(session, mask, [(2, 2, 2), (8, 8, 2), (15, 15, 5)])
+def test_visited_regions_are_remembered_across_cases(session: Session) -> None:
+    mask = paint_two_boxes(session)
+    write_prediction(session, mask, [(2, 2, 2), (8, 8, 2), (15, 15, 5)])
     assert session.review.hotspot_progress() == (0, 3, 0)
     first, second = session.next_uncertain(), session.next_uncertain()
     assert session.review.hotspot_progress() == (2, 3, 2)
@@ -231,9 +233,9 @@ def test_places_that_were_seen_are_remembered_through_other_cases(session: Sessi
     assert session.next_uncertain() == first  # all were seen
 
 
-def test_accepting_a_slice_or_a_component_leaves_the_rest(session: Session) -> None:
-    mask = two_boxes(session)
-    predict(session, mask, [])
+def test_accepting_a_slice_or_component_keeps_the_rest(session: Session) -> None:
+    mask = paint_two_boxes(session)
+    write_prediction(session, mask, [])
     label = session.require_case().label
     assert session.accept_prediction(slice_=(1, 3)) == mask[:, 3].size
     assert np.array_equal(label[:, 3], mask[:, 3])
@@ -248,7 +250,7 @@ def test_accepting_a_slice_or_a_component_leaves_the_rest(session: Session) -> N
         session.accept_prediction(component=(99, 8, 8))
 
 
-def test_comparison_counts_only_what_is_annotated() -> None:
+def test_the_comparison_counts_only_annotated_voxels() -> None:
     label = np.full((4, 10, 10), 255, np.uint8)
     label[1] = 0
     label[1, 2:6, 2:6] = 1

@@ -57,7 +57,7 @@ class LateTaskRunner(InlineTaskRunner):
 
 
 @pytest.fixture
-def slow(project: Project) -> tuple[Session, LateTaskRunner]:
+def session_with_late_results(project: Project) -> tuple[Session, LateTaskRunner]:
     background = LateTaskRunner()
     session = Session(background)
     session.open_project(project.path)
@@ -66,9 +66,9 @@ def slow(project: Project) -> tuple[Session, LateTaskRunner]:
 
 
 def test_strokes_made_while_the_next_case_loads_are_saved(
-    slow: tuple[Session, LateTaskRunner],
+    session_with_late_results: tuple[Session, LateTaskRunner],
 ) -> None:
-    session, background = slow
+    session, background = session_with_late_results
     background.late = []
     session.show_case("scan-4")
     session.case.label[1, 1, 1] = 1
@@ -77,10 +77,10 @@ def test_strokes_made_while_the_next_case_loads_are_saved(
     assert session.project.labels.read("scan-3")[1, 1, 1] == 1
 
 
-def test_the_same_case_shown_again_keeps_newer_strokes(
-    slow: tuple[Session, LateTaskRunner],
+def test_showing_the_same_case_again_keeps_newer_strokes(
+    session_with_late_results: tuple[Session, LateTaskRunner],
 ) -> None:
-    session, background = slow
+    session, background = session_with_late_results
     background.late = []
     session.show_case("scan-3")  # reads the old file
     (arrive,) = background.late
@@ -95,7 +95,7 @@ def test_the_same_case_shown_again_keeps_newer_strokes(
     assert (saved[1, 1, 1], saved[2, 2, 2]) == (1, 1)
 
 
-def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> None:
+def test_edits_of_two_sessions_are_merged(project: Project) -> None:
     one, two = Session(), Session()
     reported: list[str] = []
     one.message.connect(lambda _, text: reported.append(text))
@@ -114,7 +114,7 @@ def test_two_windows_on_one_label_keep_the_work_of_both(project: Project) -> Non
     assert not one.has_unsaved_changes
 
 
-def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
+def test_simultaneous_saves_of_two_sessions_are_merged(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = Session(), Session()
@@ -149,9 +149,11 @@ def test_two_windows_that_save_at_the_same_moment_keep_the_work_of_both(
 
 
 @pytest.fixture
-def merging(slow: tuple[Session, LateTaskRunner], project: Project) -> Merging:
+def merging_sessions(
+    session_with_late_results: tuple[Session, LateTaskRunner], project: Project
+) -> Merging:
     """Two windows on one label; the first merges both on the disk, and its answer waits."""
-    one, background = slow
+    one, background = session_with_late_results
     two = Session()
     two.open_project(project.path)
     two.show_case("scan-3")
@@ -169,10 +171,10 @@ def merging(slow: tuple[Session, LateTaskRunner], project: Project) -> Merging:
     return one, two, arrive
 
 
-def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
-    merging: Merging, project: Project
+def test_remote_edits_that_are_not_yet_shown_survive_closing(
+    merging_sessions: Merging, project: Project
 ) -> None:
-    one, two, arrive = merging
+    one, two, arrive = merging_sessions
     one.case.label[4, 4, 4] = 1
     one.close_project()
     arrive()
@@ -183,8 +185,10 @@ def test_what_came_from_another_window_is_kept_by_a_close_before_it_is_shown(
     assert [two.case.label[n, n, n] for n in (4, 5, 7, 9)] == [1, 1, 1, 1]
 
 
-def test_what_is_erased_after_a_merge_stays_erased(merging: Merging, project: Project) -> None:
-    one, _, arrive = merging
+def test_voxels_erased_after_a_merge_stay_erased(
+    merging_sessions: Merging, project: Project
+) -> None:
+    one, _, arrive = merging_sessions
     one.case.label[5, 5, 5] = 0  # before the answer has come
     arrive()
     assert one.case.label[7, 7, 7] == 1
@@ -226,7 +230,7 @@ def test_an_unsaved_label_is_reported_once_and_recovered(
     assert read_label(kept).array[1, 1, 1] == 1
 
 
-def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
+def test_a_session_attaches_to_a_resumed_run(project: Project) -> None:
     run = project.runs.create("dycon", make_config("dycon").to_dict())
     run.append_event(StartedEvent())
     for step in (1, 2, 3):
@@ -250,13 +254,13 @@ def test_a_window_attaches_to_a_run_that_was_resumed(project: Project) -> None:
     assert not engine_process.is_running(run)
 
 
-def test_a_process_does_not_take_itself_for_another_one(project: Project) -> None:
+def test_a_process_is_not_mistaken_for_another_session(project: Project) -> None:
     run = project.runs.create("dycon", {})
     engine_process.write_identity(run, ProcessIdentity.current())
     assert not engine_process.is_running(run)
 
 
-def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
+def test_events_of_a_closed_project_are_ignored(project: Project) -> None:
     session = Session()
     session.open_project(project.path)
     run = project.runs.create("dycon", {})
@@ -266,7 +270,7 @@ def test_events_of_a_closed_project_change_nothing(project: Project) -> None:
     assert session.status == RunStatus()
 
 
-def test_a_prediction_that_cannot_start_leaves_the_button_alive(
+def test_a_prediction_that_cannot_start_leaves_the_session_usable(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session()
@@ -299,7 +303,7 @@ def test_stopping_stays_shown_until_the_end() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl+C cannot be sent to one process there")
-def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
+def test_ctrl_c_keeps_the_weights(project: Project) -> None:
     import signal
 
     arguments = [
@@ -327,7 +331,7 @@ def test_ctrl_c_keeps_what_was_learned(project: Project) -> None:
     assert project.runs.get().has_weights
 
 
-def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
+def test_a_label_is_not_shown_on_a_scan_whose_geometry_changed(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
@@ -339,7 +343,9 @@ def test_a_label_is_not_shown_on_a_scan_that_moved(tmp_path: Path) -> None:
         load_case(project, "scan")
 
 
-def test_a_prediction_of_a_scan_that_moved_is_not_shown_but_reported(tmp_path: Path) -> None:
+def test_a_prediction_of_a_scan_whose_geometry_changed_is_reported_and_not_shown(
+    tmp_path: Path,
+) -> None:
     noise = np.random.default_rng(0).normal(size=(5, 6, 7)).astype(np.float32)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
@@ -354,7 +360,7 @@ def test_a_prediction_of_a_scan_that_moved_is_not_shown_but_reported(tmp_path: P
     assert "does not fit scan.nii.gz" in view.notes[-1]
 
 
-def test_nothing_is_learned_from_a_label_of_a_scan_that_moved(tmp_path: Path) -> None:
+def test_a_label_of_a_scan_whose_geometry_changed_is_not_trained_on(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).normal(size=(12, 12, 12)).astype(np.float32)
     file = save_nifti(tmp_path / "scan.nii.gz", noise)
     project = Project.create(tmp_path / "p")
@@ -367,10 +373,10 @@ def test_nothing_is_learned_from_a_label_of_a_scan_that_moved(tmp_path: Path) ->
         list(train(project, make_config("dycon", device="cpu", steps=1)))
 
 
-def test_the_same_case_shown_again_takes_over_a_save_that_is_under_way(
-    slow: tuple[Session, LateTaskRunner],
+def test_showing_the_same_case_again_adopts_a_pending_save(
+    session_with_late_results: tuple[Session, LateTaskRunner],
 ) -> None:
-    session, background = slow
+    session, background = session_with_late_results
     session.case.label[1, 1, 1] = 1
     background.late = []
     session.save_label()  # written; its answer waits
@@ -383,7 +389,7 @@ def test_the_same_case_shown_again_takes_over_a_save_that_is_under_way(
     assert session.case.label[1, 1, 1] == 255
 
 
-def test_a_failure_of_one_case_delays_no_save_of_another(
+def test_a_failed_save_does_not_delay_saves_of_other_cases(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = Session()

@@ -29,7 +29,7 @@ def test_undone_strokes_need_no_save(autosave: AutosaveState, label: np.ndarray)
     assert not autosave.has_unsaved_changes(label)
 
 
-def test_a_failed_save_in_the_background_waits_before_it_is_tried_again(
+def test_a_failed_background_save_is_retried_after_a_delay(
     autosave: AutosaveState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert autosave.can_try()
@@ -41,7 +41,7 @@ def test_a_failed_save_in_the_background_waits_before_it_is_tried_again(
     assert autosave.can_try()
 
 
-def test_a_failed_flush_keeps_no_later_save_waiting(autosave: AutosaveState) -> None:
+def test_a_failed_flush_does_not_delay_later_saves(autosave: AutosaveState) -> None:
     autosave.mark_failed(retry_later=False)
     assert autosave.phase is AutosavePhase.FAILED
     assert autosave.can_try()

@@ -28,7 +28,7 @@ Image = npt.NDArray[np.float32]
 Labels = list[npt.NDArray[np.uint8]]
 
 
-def scans(
+def make_scans(
     count: int, shape: tuple[int, ...] = (8, 9, 10), channels: int = 1
 ) -> tuple[Image, list[Image], Labels]:
     """A scan, others like it, and blocky labels with an unannotated part."""
@@ -45,7 +45,7 @@ def scans(
     return image, images, labels
 
 
-def one_by_one(
+def fuse_voxelwise(
     image: Image, images: list[Image], labels: Labels, agreement: float, atlases: int
 ) -> npt.NDArray[np.uint8]:
     """The definition, voxel by voxel in float64."""
@@ -84,16 +84,16 @@ def one_by_one(
 
 
 @pytest.mark.parametrize(("count", "channels", "atlases"), [(1, 1, 1), (3, 1, 2), (2, 2, 1)])
-def test_fusion_is_what_its_definition_says(count: int, channels: int, atlases: int) -> None:
-    image, images, labels = scans(count, channels=channels)
+def test_fusion_equals_its_definition(count: int, channels: int, atlases: int) -> None:
+    image, images, labels = make_scans(count, channels=channels)
     found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=atlases)
-    wanted = one_by_one(image, images, labels, 0.6, atlases)
+    wanted = fuse_voxelwise(image, images, labels, 0.6, atlases)
     assert {0, 1, 2, UNANNOTATED} == set(np.unique(wanted).tolist())
     np.testing.assert_array_equal(found, wanted)
 
 
-def test_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    image, images, labels = scans(2)
+def test_tiled_fusion_gives_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, images, labels = make_scans(2)
     whole = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 2, 5))
     np.testing.assert_array_equal(
@@ -120,8 +120,8 @@ def test_a_shift_of_a_voxel_and_a_dissimilar_atlas_do_no_harm() -> None:
     assert (found[known] != truth[known]).sum() < 10
 
 
-def test_brightness_and_contrast_make_no_difference() -> None:
-    image, images, labels = scans(3)
+def test_fusion_does_not_depend_on_brightness_and_contrast() -> None:
+    image, images, labels = make_scans(3)
     plain = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     slope = np.linspace(0.0, 2.0, image.shape[2], dtype=np.float32)[:, None]
     other = fuse_labels(image * 30.0 + 100.0, images, labels, min_consensus=0.6, min_atlases=1)
@@ -130,8 +130,8 @@ def test_brightness_and_contrast_make_no_difference() -> None:
     assert (plain == other).mean() > 0.9
 
 
-def test_nothing_is_fused_where_too_few_atlases_have_a_label() -> None:
-    image, images, labels = scans(3)
+def test_too_few_labeled_atlases_give_no_result() -> None:
+    image, images, labels = make_scans(3)
     nothing = [np.full_like(label, UNANNOTATED) for label in labels]
     assert (
         fuse_labels(image, images, nothing, min_consensus=0.6, min_atlases=1) == UNANNOTATED
@@ -149,7 +149,7 @@ def test_nothing_is_fused_where_too_few_atlases_have_a_label() -> None:
 
 @pytest.mark.parametrize("constant", [0.0, 7.0, 15.26, 61.04])
 def test_a_constant_channel_is_ignored(constant: float) -> None:
-    image, images, labels = scans(2)
+    image, images, labels = make_scans(2)
     plain = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     flat = np.full_like(image, constant)
     twice = [np.concatenate([a, flat]).astype(np.float16) for a in (image, *images)]
@@ -160,7 +160,7 @@ def test_a_constant_channel_is_ignored(constant: float) -> None:
 
 
 def test_nonfinite_values_are_ignored() -> None:
-    image, images, labels = scans(2)
+    image, images, labels = make_scans(2)
     image[0, 4, 4, 4] = np.nan
     found = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=1)
     assert found is not None
@@ -173,7 +173,7 @@ def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         label_fusion, "_compute_probabilities", lambda *a: seen.append(a[0].shape) or shares(*a)
     )
-    image, images, labels = scans(1, (40, 41, 42))
+    image, images, labels = make_scans(1, (40, 41, 42))
     labels[0][:] = UNANNOTATED
     labels[0][10:14, 10:14, 20] = 0
     labels[0][11:13, 11:13, 20] = 1
@@ -183,7 +183,7 @@ def test_a_small_part_of_a_label_costs_little(monkeypatch: pytest.MonkeyPatch) -
 
 def test_fusion_stops_when_requested(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_fusion, "TILE_SIZE", (3, 3, 3))
-    image, images, labels = scans(2)
+    image, images, labels = make_scans(2)
     asked = iter([False, False, True])
     assert (
         fuse_labels(
@@ -201,8 +201,8 @@ def test_tiny_scans_are_fused(shape: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(found, label)
 
 
-def test_only_the_part_around_the_labels_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    image, images, labels = scans(2, (30, 31, 32))
+def test_only_the_region_around_the_labels_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, images, labels = make_scans(2, (30, 31, 32))
     for label in labels:
         label[label == UNANNOTATED] = 0
     monkeypatch.setattr(
@@ -233,10 +233,10 @@ class _Reads(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("tile", [(32, 64, 64), (2, 3, 2)])
-def test_tensors_are_fused_as_arrays_and_no_tile_is_waited_for(
+def test_tensors_are_fused_like_arrays_without_synchronization(
     monkeypatch: pytest.MonkeyPatch, tile: tuple[int, int, int]
 ) -> None:
-    image, images, labels = scans(3)
+    image, images, labels = make_scans(3)
     wanted = fuse_labels(image, images, labels, min_consensus=0.6, min_atlases=2)
     shares = label_probabilities(image, images, labels, 3)
     monkeypatch.setattr(

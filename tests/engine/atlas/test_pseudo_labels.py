@@ -37,7 +37,7 @@ ORGAN = np.zeros(SHAPE, np.uint8)
 ORGAN[5:15, 6:18, 5:17] = 1
 
 
-def scan(
+def make_scan(
     organ: npt.NDArray[np.uint8], seed: int, brightness: float = 2.0
 ) -> npt.NDArray[np.float32]:
     noise = np.random.default_rng(seed).normal(0.0, 0.3, SHAPE)
@@ -45,15 +45,15 @@ def scan(
 
 
 @pytest.fixture
-def pairs(tmp_path: Path) -> list[RegistrationPair]:
+def registration_pairs(tmp_path: Path) -> list[RegistrationPair]:
     """Three labeled scans, as they lie in one unlabeled scan: each a voxel off."""
     unlabeled = UnlabeledCase("u", tmp_path / "u.npy")
-    np.save(unlabeled.image, scan(ORGAN, 0))
+    np.save(unlabeled.image, make_scan(ORGAN, 0))
     found = []
     for axis in range(3):
         case = LabeledCase(f"l{axis}", tmp_path / f"i{axis}.npy", tmp_path / f"l{axis}.npy")
         label = np.roll(ORGAN, 1, axis)
-        np.save(case.image, scan(label, 1 + axis).astype(np.float16))
+        np.save(case.image, make_scan(label, 1 + axis).astype(np.float16))
         np.save(case.label, label)
         found.append(
             RegistrationPair(case, unlabeled, dataclasses.replace(case, id=f"l{axis}-as-u"))
@@ -61,7 +61,7 @@ def pairs(tmp_path: Path) -> list[RegistrationPair]:
     return found
 
 
-def never() -> bool:
+def never_stop() -> bool:
     return False
 
 
@@ -69,36 +69,36 @@ def write_label(pair: RegistrationPair, label: npt.NDArray[np.uint8]) -> None:
     np.save(pair.registered.label, label)
 
 
-def test_atlases_find_the_organ(pairs: list[RegistrationPair], tmp_path: Path) -> None:
-    found = fuse_pseudo_label(pairs, tmp_path / "voted.npy", never)
+def test_atlases_find_the_organ(registration_pairs: list[RegistrationPair], tmp_path: Path) -> None:
+    found = fuse_pseudo_label(registration_pairs, tmp_path / "voted.npy", never_stop)
     assert found is not None
     case = found.case
-    assert case.image == pairs[0].unlabeled.image
+    assert case.image == registration_pairs[0].unlabeled.image
     voted = np.load(case.label)
     known = voted != 255
     assert known.mean() > 0.95
     assert (voted[known] != ORGAN[known]).sum() < 20
 
 
-def test_scans_without_agreement_are_left_out(
-    pairs: list[RegistrationPair], tmp_path: Path
+def test_scans_without_agreement_are_excluded(
+    registration_pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
-    for number, pair in enumerate(pairs):
+    for number, pair in enumerate(registration_pairs):
         write_label(pair, np.roll(ORGAN, 8 * number, 1))
-    assert fuse_pseudo_label(pairs, tmp_path / "voted.npy", never) is None
-    for pair in pairs:
+    assert fuse_pseudo_label(registration_pairs, tmp_path / "voted.npy", never_stop) is None
+    for pair in registration_pairs:
         write_label(pair, np.full_like(ORGAN, 255))
-    assert fuse_pseudo_label(pairs, tmp_path / "nothing.npy", never) is None
+    assert fuse_pseudo_label(registration_pairs, tmp_path / "nothing.npy", never_stop) is None
 
 
 def test_more_than_half_of_the_atlases_need_a_label(
-    pairs: list[RegistrationPair], tmp_path: Path
+    registration_pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
-    for pair in pairs[:2]:
+    for pair in registration_pairs[:2]:
         label = np.load(pair.registered.label)
         label[:10] = 255
         write_label(pair, label)
-    found = fuse_pseudo_label(pairs, tmp_path / "voted.npy", never)
+    found = fuse_pseudo_label(registration_pairs, tmp_path / "voted.npy", never_stop)
     assert found is not None
     case = found.case
     voted = np.load(case.label)
@@ -107,9 +107,9 @@ def test_more_than_half_of_the_atlases_need_a_label(
 
 
 def test_a_single_atlas_is_used_if_its_organ_is_visible(
-    pairs: list[RegistrationPair], tmp_path: Path
+    registration_pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
-    found = fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never)
+    found = fuse_pseudo_label(registration_pairs[:1], tmp_path / "voted.npy", never_stop)
     assert found is not None
     case = found.case
     voted = np.load(case.label)
@@ -119,15 +119,15 @@ def test_a_single_atlas_is_used_if_its_organ_is_visible(
 
 @pytest.mark.parametrize("brightness", [0.0, 0.1, -2.0])
 def test_a_tumor_of_one_patient_is_not_propagated_to_others(
-    pairs: list[RegistrationPair], tmp_path: Path, brightness: float
+    registration_pairs: list[RegistrationPair], tmp_path: Path, brightness: float
 ) -> None:
-    np.save(pairs[0].unlabeled.image, scan(ORGAN, 0, brightness))
-    assert fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never) is None
+    np.save(registration_pairs[0].unlabeled.image, make_scan(ORGAN, 0, brightness))
+    assert fuse_pseudo_label(registration_pairs[:1], tmp_path / "voted.npy", never_stop) is None
 
 
 def test_only_large_structures_are_propagated(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
-    np.save(case.image, scan(ORGAN, 1))
+    np.save(case.image, make_scan(ORGAN, 1))
     np.save(case.label, ORGAN)
     assert can_propagate_labels([case])
     np.save(case.label, ORGAN * (np.indices(SHAPE)[0] == 10))
@@ -135,9 +135,11 @@ def test_only_large_structures_are_propagated(tmp_path: Path) -> None:
     assert not can_propagate_labels([])
 
 
-def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path: Path) -> None:
+def test_sparse_slices_count_as_a_large_structure_and_a_small_patch_does_not(
+    tmp_path: Path,
+) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
-    np.save(case.image, scan(ORGAN, 1))
+    np.save(case.image, make_scan(ORGAN, 1))
     sparse = np.full_like(ORGAN, 255)
     sparse[10, 8:16, 8:16] = ORGAN[10, 4:12, 4:12]
     np.save(case.label, sparse)
@@ -147,27 +149,27 @@ def test_a_painted_patch_is_no_large_structure_and_every_fifth_slice_is(tmp_path
     assert can_propagate_labels([case])
 
 
-def test_a_single_atlas_needs_contrast_and_several_do_not(tmp_path: Path) -> None:
+def test_only_a_single_atlas_requires_contrast(tmp_path: Path) -> None:
     case = LabeledCase("l", tmp_path / "i.npy", tmp_path / "l.npy")
-    np.save(case.image, scan(ORGAN, 1, 0.0))
+    np.save(case.image, make_scan(ORGAN, 1, 0.0))
     np.save(case.label, ORGAN)
     assert not can_propagate_labels([case])
     assert can_propagate_labels([case, case])
 
 
 def test_a_structure_within_another_has_contrast_too(
-    pairs: list[RegistrationPair], tmp_path: Path
+    registration_pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
     """A wall of six voxels and what it holds, as in a heart."""
-    for pair in pairs[:1]:
+    for pair in registration_pairs[:1]:
         shell = np.zeros(SHAPE, np.uint8)
         shell[1:-1, 1:-1, 1:-1] = 1
         shell[7:13, 7:17, 7:15] = 2
-        image = scan(shell, 1)
+        image = make_scan(shell, 1)
         np.save(pair.registered.image, image.astype(np.float16))
         write_label(pair, shell)
         np.save(pair.unlabeled.image, image)
-    found = fuse_pseudo_label(pairs[:1], tmp_path / "voted.npy", never)
+    found = fuse_pseudo_label(registration_pairs[:1], tmp_path / "voted.npy", never_stop)
     assert found is not None
     case = found.case
     assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
@@ -203,7 +205,7 @@ def test_the_most_confident_pseudo_labels_are_kept() -> None:
 def test_every_scan_is_registered_to_its_first_atlases(tmp_path: Path) -> None:
     labeled = [LabeledCase(f"l{n}", tmp_path / "i.npy", tmp_path / "l.npy") for n in range(6)]
     unlabeled = [UnlabeledCase(f"u{n}", tmp_path / "u.npy") for n in range(3)]
-    np.save(tmp_path / "u.npy", scan(ORGAN, 0))
+    np.save(tmp_path / "u.npy", make_scan(ORGAN, 0))
     config = make_config("dycon", **{"atlas.max_registration_pairs": 1000})
     groups = group_by_target(
         plan_pairs(labeled, unlabeled, config, tmp_path, MAX_ATLASES), MAX_ATLASES
@@ -224,7 +226,7 @@ def test_every_scan_is_registered_to_its_first_atlases(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> TrainingData:
+def training_data(tmp_path: Path) -> TrainingData:
     """One labeled scan and three others in which its organ is elsewhere."""
     found = TrainingData(
         make_config("dycon", **(TINY | {"atlas.max_registration_pairs": 9})), (1,), 1
@@ -232,7 +234,7 @@ def data(tmp_path: Path) -> TrainingData:
     for number, move in enumerate(((0, 0), (2, 1), (-2, 2), (1, -3))):
         organ = np.roll(ORGAN, move, (1, 2))
         image = tmp_path / f"{number}.npy"
-        np.save(image, scan(organ, number))
+        np.save(image, make_scan(organ, number))
         if number:
             found.unlabeled.append(UnlabeledCase(f"u{number}", image))
         else:
@@ -241,7 +243,9 @@ def data(tmp_path: Path) -> TrainingData:
     return found
 
 
-def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int = 99) -> list[Event]:
+def add_pseudo_labels(
+    data: TrainingData, folder: Path, *, resumed: bool = False, most: int = 99
+) -> list[Event]:
     """Build the training set with time for some pairs."""
     events: list[Event] = []
     for event in build_atlas_training_set(
@@ -255,27 +259,31 @@ def fill(data: TrainingData, folder: Path, *, resumed: bool = False, most: int =
     return events
 
 
-def held(data: TrainingData) -> dict[str, bytes]:
+def read_pseudo_labels(data: TrainingData) -> dict[str, bytes]:
     return {
         c.id: c.label.read_bytes() for c in (*data.registered_cases, *data.pseudo_labeled_cases)
     }
 
 
-def test_a_scan_without_a_structure_is_not_registered(data: TrainingData, tmp_path: Path) -> None:
+def test_a_scan_without_a_structure_is_not_registered(
+    training_data: TrainingData, tmp_path: Path
+) -> None:
     image, label = tmp_path / "empty.npy", tmp_path / "empty-label.npy"
-    np.save(image, scan(np.zeros_like(ORGAN), 9))
+    np.save(image, make_scan(np.zeros_like(ORGAN), 9))
     np.save(label, np.zeros_like(ORGAN))
-    data.labeled.append(LabeledCase("empty", image, label))
-    fill(data, tmp_path / "registered")
-    assert {case.id for case in data.registered_cases} == {f"l-as-u{n}" for n in (1, 2, 3)}
-    assert len(data.pseudo_labeled_cases) == 3
+    training_data.labeled.append(LabeledCase("empty", image, label))
+    add_pseudo_labels(training_data, tmp_path / "registered")
+    assert {case.id for case in training_data.registered_cases} == {f"l-as-u{n}" for n in (1, 2, 3)}
+    assert len(training_data.pseudo_labeled_cases) == 3
 
 
-def test_one_labeled_scan_is_enough_for_pseudo_labels(data: TrainingData, tmp_path: Path) -> None:
-    fill(data, tmp_path / "registered")
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (3, 3)
+def test_one_labeled_scan_is_enough_for_pseudo_labels(
+    training_data: TrainingData, tmp_path: Path
+) -> None:
+    add_pseudo_labels(training_data, tmp_path / "registered")
+    assert (len(training_data.registered_cases), len(training_data.pseudo_labeled_cases)) == (3, 3)
     moves = {"u1-pseudo": (2, 1), "u2-pseudo": (-2, 2), "u3-pseudo": (1, -3)}
-    for case in data.pseudo_labeled_cases:
+    for case in training_data.pseudo_labeled_cases:
         voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
         known = voted != 255
         assert (voted[known] != organ[known]).mean() < 0.02
@@ -283,24 +291,24 @@ def test_one_labeled_scan_is_enough_for_pseudo_labels(data: TrainingData, tmp_pa
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_resumed_run_has_the_same_pseudo_labels(
-    data: TrainingData, tmp_path: Path, kept: bool
+    training_data: TrainingData, tmp_path: Path, kept: bool
 ) -> None:
     folder = tmp_path / "registered"
-    fill(data, folder, most=2)
-    first = held(data)
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 2)
+    add_pseudo_labels(training_data, folder, most=2)
+    first = read_pseudo_labels(training_data)
+    assert (len(training_data.registered_cases), len(training_data.pseudo_labeled_cases)) == (2, 2)
     if not kept:
         shutil.rmtree(folder)
-    events = fill(data, folder, resumed=True)
+    events = add_pseudo_labels(training_data, folder, resumed=True)
     assert bool(events) is not kept
-    assert held(data) == first
+    assert read_pseudo_labels(training_data) == first
 
 
 @pytest.mark.parametrize(
     "error", [ProjectError("full"), MemoryError(), RuntimeError("out of memory")]
 )
 def test_a_run_resumes_identically_after_a_failed_fusion(
-    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     folder = tmp_path / "registered"
     real, calls = borrowing.fuse_pseudo_label, []  # type: ignore[attr-defined]
@@ -312,32 +320,32 @@ def test_a_run_resumes_identically_after_a_failed_fusion(
         return real(*arguments)
 
     monkeypatch.setattr(borrowing, "fuse_pseudo_label", second_fails)
-    fill(data, folder)
-    first = held(data)
+    add_pseudo_labels(training_data, folder)
+    first = read_pseudo_labels(training_data)
     full = isinstance(error, ProjectError)
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (
+    assert (len(training_data.registered_cases), len(training_data.pseudo_labeled_cases)) == (
         (2, 1) if full else (3, 2)
     )
-    fill(data, folder, resumed=True)
-    assert held(data) == first
+    add_pseudo_labels(training_data, folder, resumed=True)
+    assert read_pseudo_labels(training_data) == first
     assert len(calls) == (2 if full else 3)
 
 
-def test_files_that_do_not_fit_are_made_again(data: TrainingData, tmp_path: Path) -> None:
+def test_files_that_do_not_fit_are_regenerated(training_data: TrainingData, tmp_path: Path) -> None:
     folder = tmp_path / "registered"
-    fill(data, folder)
-    first = held(data)
-    voted = data.pseudo_labeled_cases[0].label
+    add_pseudo_labels(training_data, folder)
+    first = read_pseudo_labels(training_data)
+    voted = training_data.pseudo_labeled_cases[0].label
     for unfit in (np.full(SHAPE, 77, np.uint8), np.zeros((3, 3, 3), np.uint8)):
         np.save(voted, unfit)
-        assert fill(data, folder, resumed=True)
-        assert held(data) == first
+        assert add_pseudo_labels(training_data, folder, resumed=True)
+        assert read_pseudo_labels(training_data) == first
     voted.unlink()
-    fill(data, folder, resumed=True)
-    assert held(data) == first
+    add_pseudo_labels(training_data, folder, resumed=True)
+    assert read_pseudo_labels(training_data) == first
     folder.with_suffix(".json").write_text('{"registered": 2, "pseudo_labeled": ["x", 1.5, -1, 7]}')
-    fill(data, folder, resumed=True)
-    assert (len(data.registered_cases), len(data.pseudo_labeled_cases)) == (2, 0)
+    add_pseudo_labels(training_data, folder, resumed=True)
+    assert (len(training_data.registered_cases), len(training_data.pseudo_labeled_cases)) == (2, 0)
 
 
 def test_pseudo_labels_are_used_for_large_structures_only(

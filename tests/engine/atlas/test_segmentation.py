@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 SHAPE = (24, 28, 26)
 
 
-def organ(center: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
+def make_organ(center: tuple[int, int, int], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """A scan with a bright ball beside a dark one, and its label."""
     places = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
     r = np.sqrt(((places - np.array(center)) ** 2).sum(-1))
@@ -45,21 +45,21 @@ def make_atlas(folder: Path, name: str, image: np.ndarray, label: np.ndarray) ->
 @pytest.fixture
 def atlases(tmp_path: Path) -> list[LabeledCase]:
     centers = ((11, 11, 12), (13, 12, 14))
-    return [make_atlas(tmp_path, f"v{n}", *organ(c, n)) for n, c in enumerate(centers)]
+    return [make_atlas(tmp_path, f"v{n}", *make_organ(c, n)) for n, c in enumerate(centers)]
 
 
-def dice(probabilities: torch.Tensor, label: np.ndarray) -> float:
+def compute_dice(probabilities: torch.Tensor, label: np.ndarray) -> float:
     found = probabilities.argmax(dim=0).numpy() == 1
     return float(2 * (found & (label == 1)).sum() / (found.sum() + (label == 1).sum()))
 
 
 def test_atlases_segment_the_organ(atlases: list[LabeledCase]) -> None:
-    image, label = organ((12, 14, 11), 9)
+    image, label = make_organ((12, 14, 11), 9)
     probabilities = segment_with_atlases(image, [atlases], 2, CPU)
     assert probabilities is not None
     assert probabilities.shape == (2, *SHAPE)
     torch.testing.assert_close(probabilities.sum(dim=0), torch.ones(SHAPE))
-    assert dice(probabilities, label) > 0.9
+    assert compute_dice(probabilities, label) > 0.9
     again = segment_with_atlases(image, [atlases], 2, CPU)
     assert again is not None
     assert torch.equal(probabilities, again)
@@ -73,18 +73,18 @@ def test_the_most_similar_atlases_are_used(atlases: list[LabeledCase], tmp_path:
         label[2:6, 2:6, 2:6] = 1
         atlases.insert(0, make_atlas(tmp_path, f"n{number}", noise, label))
     for number, center in enumerate(((12, 12, 13), (12, 13, 12))):
-        atlases.append(make_atlas(tmp_path, f"m{number}", *organ(center, 20 + number)))
-    image, label = organ((12, 14, 11), 9)
+        atlases.append(make_atlas(tmp_path, f"m{number}", *make_organ(center, 20 + number)))
+    image, label = make_organ((12, 14, 11), 9)
     probabilities = segment_with_atlases(image, [atlases], 2, CPU)
     assert probabilities is not None
-    assert dice(probabilities, label) > 0.9
+    assert compute_dice(probabilities, label) > 0.9
 
 
 def test_atlases_that_do_not_match_are_not_used(tmp_path: Path) -> None:
-    image, _ = organ((12, 14, 11), 9)
+    image, _ = make_organ((12, 14, 11), 9)
     one, two = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
     one[3:8, 3:8, 3:8], two[15:20, 15:20, 15:20] = 1, 1
-    scan, _ = organ((12, 12, 12), 1)
+    scan, _ = make_organ((12, 12, 12), 1)
     atlases = [make_atlas(tmp_path, "a", scan, one), make_atlas(tmp_path, "b", scan, two)]
     assert segment_with_atlases(image, [atlases], 2, CPU) is None
     assert segment_with_atlases(image, [], 2, CPU) is None
@@ -94,8 +94,8 @@ def test_atlases_that_do_not_match_are_not_used(tmp_path: Path) -> None:
 
 
 def test_unannotated_voxels_of_an_atlas_are_not_used(tmp_path: Path) -> None:
-    image, _ = organ((12, 12, 12), 1)
-    scan, label = organ((12, 12, 12), 2)
+    image, _ = make_organ((12, 12, 12), 1)
+    scan, label = make_organ((12, 12, 12), 2)
     label[:12] = UNANNOTATED
     probabilities = segment_with_atlases(image, [[make_atlas(tmp_path, "a", scan, label)]], 2, CPU)
     assert probabilities is not None
@@ -104,15 +104,15 @@ def test_unannotated_voxels_of_an_atlas_are_not_used(tmp_path: Path) -> None:
 
 
 def test_a_single_atlas_is_used_if_its_structure_has_contrast(tmp_path: Path) -> None:
-    scan, label = organ((12, 12, 12), 2)
+    scan, label = make_organ((12, 12, 12), 2)
     alone = [[make_atlas(tmp_path, "a", scan, label)]]
-    assert segment_with_atlases(organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
-    dark, _ = organ((12, 13, 11), 4)
+    assert segment_with_atlases(make_organ((12, 13, 11), 3)[0], alone, 2, CPU) is not None
+    dark, _ = make_organ((12, 13, 11), 4)
     assert segment_with_atlases(np.minimum(dark, 0.3), alone, 2, CPU) is None  # no such ball there
 
 
 def test_a_scan_is_not_an_atlas_of_itself(atlases: list[LabeledCase]) -> None:
-    image, label = organ((11, 11, 12), 0)  # of the first atlas
+    image, label = make_organ((11, 11, 12), 0)  # of the first atlas
     own = segment_with_atlases(image, [atlases], 2, CPU)
     other = segment_with_atlases(image, [atlases[1:]], 2, CPU)
     assert own is not None
@@ -125,12 +125,12 @@ def test_a_scan_is_not_an_atlas_of_itself(atlases: list[LabeledCase]) -> None:
     rounded = segment_with_atlases(image.astype(np.float16).astype(np.float32), [atlases], 2, CPU)
     assert rounded is not None
     assert float((rounded - own).abs().mean()) < 1e-3
-    assert dice(other, label) < 1.0
+    assert compute_dice(other, label) < 1.0
 
 
-def test_all_groups_of_atlases_are_used(atlases: list[LabeledCase], tmp_path: Path) -> None:
-    image, _ = organ((12, 14, 11), 9)
-    wide = [make_atlas(tmp_path, "w", *organ((12, 13, 12), 31))]
+def test_atlases_of_all_groups_are_used(atlases: list[LabeledCase], tmp_path: Path) -> None:
+    image, _ = make_organ((12, 14, 11), 9)
+    wide = [make_atlas(tmp_path, "w", *make_organ((12, 13, 12), 31))]
     label = np.load(wide[0].label)
     np.save(wide[0].label, np.roll(label, 2, axis=2))  # shifted labels
     without, together = (
@@ -160,7 +160,7 @@ def test_atlas_fusion_has_a_weight() -> None:
     torch.testing.assert_close(disagreement, (normalized_entropy(wanted) - each).clamp(min=0.0))
 
 
-def trained(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
+def train_run(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
     config = make_config("dycon", **(TINY | {"steps": 2} | changes))
     list(train(project, config))
     run = project.runs.list()[-1]
@@ -168,7 +168,7 @@ def trained(project: Project, **changes: object) -> tuple[Run, TrainedModel]:
 
 
 def test_a_run_stores_its_atlases(project: Project) -> None:
-    run, model = trained(project, **{"atlas.weight": 0.3})
+    run, model = train_run(project, **{"atlas.weight": 0.3})
     labeled = [case.id for case in project.labeled_cases()]
     assert [v.id for v in load_atlases(project, run, model.config)] == labeled
     for cached in project.cache_folder.glob("*.npy"):
@@ -181,10 +181,10 @@ def test_a_run_stores_its_atlases(project: Project) -> None:
     assert load_atlases(project, run, without) == ()
 
 
-def test_a_scan_is_not_predicted_by_its_own_label(
+def test_the_label_of_a_scan_is_not_used_to_predict_it(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, model = trained(project, **{"atlas.weight": 0.3})
+    run, model = train_run(project, **{"atlas.weight": 0.3})
     model = dataclasses.replace(model, atlases=(load_atlases(project, run, model.config),))
     asked: list[list[str]] = []
 
@@ -204,7 +204,7 @@ def test_a_scan_is_not_predicted_by_its_own_label(
 
 
 def test_atlas_fusion_changes_a_prediction(project: Project) -> None:
-    run, model = trained(project, **{"atlas.weight": 0.9})
+    run, model = train_run(project, **{"atlas.weight": 0.9})
     atlases = load_atlases(project, run, model.config)
     volume = project.read_image(project.unlabeled_cases()[0].id)
     alone = predict_volume(model, volume, CPU)

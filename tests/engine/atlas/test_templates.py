@@ -26,20 +26,20 @@ from napari_dycon.project.store import Project
 CPU = torch.device("cpu")
 
 
-def trained(project: Project, method: str = "dycon", **changes: object) -> Run:
+def train_run(project: Project, method: str = "dycon", **changes: object) -> Run:
     settings = TINY | {"steps": 2, "atlas.weight": 0.4, "atlas.templates": 2}
     list(train(project, make_config(method, **(settings | changes))))
     return project.runs.list()[-1]
 
 
-def ready(project: Project, run: Run) -> tuple[TrainedModel, list[Event]]:
+def load_with_templates(project: Project, run: Run) -> tuple[TrainedModel, list[Event]]:
     events: list[Event] = []
     model = load_model(run.weights_path)
     return attach_atlases(project, run, model, CPU, torch.float32, events.append), events
 
 
 def test_progress_is_reported_before_each_template(project: Project) -> None:
-    run, progress = trained(project), PredictionProgress(3)
+    run, progress = train_run(project), PredictionProgress(3)
     events: list[Event] = []
     model = load_model(run.weights_path)
     attach_atlases(project, run, model, CPU, torch.float32, events.append, progress=progress)
@@ -53,8 +53,8 @@ def test_progress_is_reported_before_each_template(project: Project) -> None:
 
 
 def test_templates_are_predicted_once(project: Project) -> None:
-    run = trained(project)
-    model, events = ready(project, run)
+    run = train_run(project)
+    model, events = load_with_templates(project, run)
     drawn, templates = model.atlases
     assert [v.id for v in drawn] == [case.id for case in project.labeled_cases()]
     unlabeled = {case.id for case in project.unlabeled_cases()}
@@ -70,35 +70,35 @@ def test_templates_are_predicted_once(project: Project) -> None:
         assert label.shape == read_image_array(atlas.image).shape[1:]
         assert int(label.max()) <= len(model.class_values)
     before = [atlas.label.stat().st_mtime_ns for atlas in templates]
-    model, events = ready(project, run)
+    model, events = load_with_templates(project, run)
     assert events == []
     assert [atlas.label.stat().st_mtime_ns for atlas in model.atlases[1]] == before
 
 
 def test_no_label_of_a_template_is_read(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = trained(project)
+    run = train_run(project)
     monkeypatch.setattr(LabelStore, "read", lambda *_, **__: pytest.fail("a label was read"))
-    model, _ = ready(project, run)
+    model, _ = load_with_templates(project, run)
     assert len(model.atlases[1]) == 2
 
 
 def test_new_weights_need_new_templates(project: Project) -> None:
-    run = trained(project)
-    old = ready(project, run)[0].atlases[1]
+    run = train_run(project)
+    old = load_with_templates(project, run)[0].atlases[1]
     list(train(project, load_model(run.weights_path).config.with_changes(steps=4), run))
-    model, events = ready(project, run)
+    model, events = load_with_templates(project, run)
     assert len(events) == 2
     assert all(atlas.label.exists() for atlas in old)  # another process may still use these
     assert all(atlas.label.exists() for atlas in model.atlases[1])
     os.utime(old[0].label.parent, (0, 0))
-    assert ready(project, run)[1] == []
+    assert load_with_templates(project, run)[1] == []
     assert not any(atlas.label.exists() for atlas in old)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no array", None])
 def test_damaged_templates_are_predicted_again(project: Project, damage: bytes | None) -> None:
-    run = trained(project)
-    model, _ = ready(project, run)
+    run = train_run(project)
+    model, _ = load_with_templates(project, run)
     first, second = model.atlases[1]
     volume = project.read_image("scan-4")
     before = predict_volume(model, volume, CPU)
@@ -108,23 +108,23 @@ def test_damaged_templates_are_predicted_again(project: Project, damage: bytes |
     else:
         first.label.write_bytes(damage)
         second.image.write_bytes(damage)
-    model, events = ready(project, run)
+    model, events = load_with_templates(project, run)
     assert [e.case for e in events] == [first.id, second.id]
     assert np.array_equal(predict_volume(model, volume, CPU).uncertainty, before.uncertainty)
 
 
 def test_a_read_only_project_gets_no_templates(project: Project) -> None:
-    run = trained(project)
+    run = train_run(project)
     project = Project.open(project.path, read_only_reason="it is looked at")
-    model, events = ready(project, run)
+    model, events = load_with_templates(project, run)
     assert (model.atlases[1], events) == ((), [])
     assert not list(run.state_folder.glob("templates-*"))
 
 
-def test_without_memory_for_fusion_networks_predict_alone(
+def test_without_memory_for_fusion_only_networks_predict(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, _ = ready(project, trained(project))
+    model, _ = load_with_templates(project, train_run(project))
     volume = project.read_image(project.unlabeled_cases()[-1].id)
     alone = predict_volume(dataclasses.replace(model, atlases=()), volume, CPU)
 
@@ -136,20 +136,20 @@ def test_without_memory_for_fusion_networks_predict_alone(
     assert np.array_equal(found.uncertainty, alone.uncertainty)
 
 
-def test_where_memory_does_not_suffice_to_compare_labels_networks_predict_alone(
+def test_without_memory_for_label_comparison_only_networks_predict(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("CUDA out of memory")
 
-    run = trained(project)
+    run = train_run(project)
     monkeypatch.setattr("napari_dycon.engine.atlas.templates.can_atlases_agree", refuse)
-    assert ready(project, run)[0].atlases == ()
+    assert load_with_templates(project, run)[0].atlases == ()
 
 
 def test_templates_change_a_prediction(project: Project) -> None:
-    run = trained(project)
-    model, _ = ready(project, run)
+    run = train_run(project)
+    model, _ = load_with_templates(project, run)
     volume = project.read_image(project.unlabeled_cases()[-1].id)
     together = predict_volume(model, volume, CPU)
     again = predict_volume(model, volume, CPU)
@@ -159,28 +159,28 @@ def test_templates_change_a_prediction(project: Project) -> None:
 
 
 def test_without_unlabeled_scans_there_are_no_templates(project: Project) -> None:
-    model, events = ready(project, trained(project, "supervised"))
+    model, events = load_with_templates(project, train_run(project, "supervised"))
     assert len(model.atlases[0]) == len(project.labeled_cases())
     assert model.atlases[1:] == ((),)
     assert events == []
-    model, events = ready(project, trained(project, **{"atlas.templates": 0}))
+    model, events = load_with_templates(project, train_run(project, **{"atlas.templates": 0}))
     assert len(model.atlases) == 1
     assert events == []
-    model, events = ready(project, trained(project, **{"atlas.weight": 0.0}))
+    model, events = load_with_templates(project, train_run(project, **{"atlas.weight": 0.0}))
     assert model.atlases == ((),)
     assert events == []
 
 
-def test_a_missing_scan_is_no_template(project: Project) -> None:
-    run = trained(project)
-    gone = ready(project, run)[0].atlases[1][0].id
+def test_a_missing_scan_is_not_used_as_template(project: Project) -> None:
+    run = train_run(project)
+    gone = load_with_templates(project, run)[0].atlases[1][0].id
     project.image_paths(gone)[0].unlink()
-    model, events = ready(project, run)
+    model, events = load_with_templates(project, run)
     assert gone not in [atlas.id for atlas in model.atlases[1]]
     assert len(model.atlases[1]) == 1
     assert events == []
 
 
-def test_the_number_of_templates_has_bounds() -> None:
+def test_the_number_of_templates_is_limited() -> None:
     with pytest.raises(ConfigError, match="templates is 101"):
         make_config("dycon", **{"atlas.templates": 101})

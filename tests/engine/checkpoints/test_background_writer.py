@@ -54,7 +54,7 @@ def model() -> TrainedModel:
     return TrainedModel(student, teacher, config, (1,), 1)
 
 
-def snapshot(model: TrainedModel, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
+def take_model_snapshot(model: TrainedModel, step: int) -> tuple[Snapshot, torch.optim.Optimizer]:
     optimizer = build_optimizer(model.config, model.student)
     allocate_state(optimizer)
     progress = TrainingProgress(step=step, elapsed_s=1.0, skipped_steps=0)
@@ -69,7 +69,7 @@ def test_training_continues_while_a_checkpoint_is_written(
     weights, state = tmp_path / "run" / "w.safetensors", tmp_path / "run" / "s" / "s.safetensors"
     writer = CheckpointWriter(weights, state)
     kept = {name: value.clone() for name, value in model.student.state_dict().items()}
-    made, optimizer = snapshot(model, 7)
+    made, optimizer = take_model_snapshot(model, 7)
     writer.start(made, 7)
     with torch.no_grad():
         for parameter in model.student.parameters():
@@ -92,7 +92,7 @@ def test_training_continues_while_a_checkpoint_is_written(
     assert slow.most == 1
 
 
-def test_what_cannot_be_written_is_a_warning_at_the_next_look(
+def test_failed_writes_give_a_warning_at_the_next_check(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     errors: list[Exception] = [ProjectError("The disk is full."), RuntimeError("the driver")]
@@ -102,27 +102,27 @@ def test_what_cannot_be_written_is_a_warning_at_the_next_look(
 
     monkeypatch.setattr(background_writer, "write_snapshot", refuse)
     writer = CheckpointWriter(tmp_path / "w", tmp_path / "s")
-    writer.start(snapshot(model, 3)[0], 3)
+    writer.start(take_model_snapshot(model, 3)[0], 3)
     (reported,) = writer.poll_events(wait=True)
     assert reported == WarningEvent(message="No checkpoint at step 3: The disk is full.")
-    writer.start(snapshot(model, 4)[0], 4)
+    writer.start(take_model_snapshot(model, 4)[0], 4)
     with pytest.raises(RuntimeError, match="the driver"):
         list(writer.poll_events(wait=True))
     writer.close()
 
 
-def test_closing_waits_for_what_is_being_written(
+def test_closing_waits_for_pending_writes(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow = Slow(monkeypatch)
     writer = CheckpointWriter(tmp_path / "w.safetensors", tmp_path / "s" / "s.safetensors")
-    writer.start(snapshot(model, 1)[0], 1)
+    writer.start(take_model_snapshot(model, 1)[0], 1)
     threading.Timer(0.2, slow.go_on.set).start()
     writer.close()
     assert load_file(tmp_path / "s" / "s.safetensors")
 
 
-def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
+def test_a_checkpoint_that_does_not_fit_into_memory_gives_a_warning(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -130,7 +130,7 @@ def test_a_checkpoint_that_memory_does_not_suffice_for_is_a_warning(
 
     monkeypatch.setattr(background_writer, "write_snapshot", refuse)
     writer = CheckpointWriter(tmp_path / "weights.safetensors", tmp_path / "state.safetensors")
-    writer.start(snapshot(model, 3)[0], 3)
+    writer.start(take_model_snapshot(model, 3)[0], 3)
     (event,) = writer.poll_events(wait=True)
     assert event == WarningEvent(message="No checkpoint at step 3: memory ran out.")
     writer.close()

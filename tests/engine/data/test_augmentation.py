@@ -47,7 +47,9 @@ MARGIN = compute_crop_shape(PATCH, CONFIG)
 RARE = 1e-3  # chance of a difference as large between equal distributions
 
 
-def reference(config: TrainConfig, patch: tuple[int, int, int], keys: tuple[str, ...]) -> Compose:
+def make_monai_reference(
+    config: TrainConfig, patch: tuple[int, int, int], keys: tuple[str, ...]
+) -> Compose:
     """MONAI's transforms with the distribution that is wanted."""
     angle, scale = (
         float(np.deg2rad(config.augmentation.max_rotation_degrees)),
@@ -75,7 +77,7 @@ def reference(config: TrainConfig, patch: tuple[int, int, int], keys: tuple[str,
     )
 
 
-def volume(seed: int, channels: int = 1) -> tuple[Tensor, Tensor]:
+def make_volume(seed: int, channels: int = 1) -> tuple[Tensor, Tensor]:
     """A crop with some structure, ``(C, d, h, w)``, and a label ``(d, h, w)`` of it."""
     rng = np.random.default_rng(seed)
     image = ndimage.gaussian_filter(rng.normal(size=(channels, *MARGIN)), (0, 2, 2, 2))
@@ -85,22 +87,22 @@ def volume(seed: int, channels: int = 1) -> tuple[Tensor, Tensor]:
     )
 
 
-def drawn(count: int, **changes: Any) -> list[Augmentation]:
+def draw_augmentations(count: int, **changes: Any) -> list[Augmentation]:
     rng = np.random.default_rng(1)
     return [draw_augmentation(rng, CONFIG.with_changes(**changes)) for _ in range(count)]
 
 
-def plain(array: Any) -> Tensor:
+def to_tensor(array: Any) -> Tensor:
     return torch.as_tensor(np.asarray(array))
 
 
-def generator(seed: int = 0) -> torch.Generator:
+def make_generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_rotation_and_scaling_are_those_of_monai() -> None:
-    image, label = volume(0, channels=2)
-    chosen = drawn(6)
+def test_rotation_and_scaling_agree_with_monai() -> None:
+    image, label = make_volume(0, channels=2)
+    chosen = draw_augmentations(6)
     images, labels = sample_patches(
         image.expand(6, *image.shape),
         label.expand(6, *label.shape),
@@ -112,14 +114,14 @@ def test_rotation_and_scaling_are_those_of_monai() -> None:
     for number, each in enumerate(chosen):
         grid, _ = AffineGrid(rotate_params=each.angles, scale_params=each.scales)(PATCH)
         wanted = Resample(padding_mode="border")(image, grid=grid, mode="bilinear")
-        assert torch.allclose(images[number], plain(wanted), atol=2e-4)
+        assert torch.allclose(images[number], to_tensor(wanted), atol=2e-4)
         wanted = Resample(padding_mode="border")(label[None], grid=grid, mode="nearest")
         # A voxel between two may go to either, depending on rounding.
-        assert (labels[number] != plain(wanted)[0]).float().mean() < 1e-3
+        assert (labels[number] != to_tensor(wanted)[0]).float().mean() < 1e-3
 
 
-def test_nothing_moves_without_rotation_and_scaling() -> None:
-    image, label = volume(0)
+def test_voxels_stay_in_place_without_rotation_and_scaling() -> None:
+    image, label = make_volume(0)
     images, labels = sample_patches(
         image[None], label[None], build_affine_matrices([Augmentation()]), PATCH
     )
@@ -131,9 +133,9 @@ def test_nothing_moves_without_rotation_and_scaling() -> None:
     assert torch.equal(labels[0], label[inside].long())
 
 
-def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
-    image, label = volume(0)
-    (chosen,) = drawn(1)
+def test_mirroring_exchanges_left_and_right() -> None:
+    image, label = make_volume(0)
+    (chosen,) = draw_augmentations(1)
     both = build_affine_matrices([replace(chosen, flip_left_right=m) for m in (False, True)])
     images, labels = sample_patches(
         image.expand(2, *image.shape), label.expand(2, *label.shape), both, PATCH
@@ -143,9 +145,9 @@ def test_a_mirrored_patch_is_the_patch_with_left_and_right_exchanged() -> None:
     assert torch.equal(labels[0].flip(-1), labels[1])
 
 
-def test_labels_stay_on_what_they_label() -> None:
+def test_labels_move_with_the_image() -> None:
     """Each voxel holds its own coordinate, once as an intensity and once as a label."""
-    chosen = drawn(8, **{"augmentation.flip_left_right": True})
+    chosen = draw_augmentations(8, **{"augmentation.flip_left_right": True})
     for axis in range(3):
         view = [1] * 3
         view[axis] = -1
@@ -158,38 +160,40 @@ def test_labels_stay_on_what_they_label() -> None:
 
 
 @pytest.mark.parametrize("sigma", [(0.3, 0.6, 1.0), (1.0, 0.37, 0.3)])
-def test_blur_is_that_of_monai(sigma: tuple[float, float, float]) -> None:
-    image, _ = volume(2, channels=2)
-    wanted = plain(GaussianSmooth(sigma)(image))
+def test_blur_agrees_with_monai(sigma: tuple[float, float, float]) -> None:
+    image, _ = make_volume(2, channels=2)
+    wanted = to_tensor(GaussianSmooth(sigma)(image))
     assert torch.allclose(filter_axes(image, sigma, None), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("zoom", [0.6, 0.77, 0.95, 1.0])
-def test_low_resolution_is_that_of_monai(zoom: float) -> None:
-    image, _ = volume(2, channels=2)
+def test_low_resolution_agrees_with_monai(zoom: float) -> None:
+    image, _ = make_volume(2, channels=2)
     transform = RandSimulateLowResolution(prob=1.0)
     transform.randomize()
     transform.zoom_factor = zoom
-    wanted = plain(transform(image, randomize=False))
+    wanted = to_tensor(transform(image, randomize=False))
     assert torch.allclose(filter_axes(image, None, zoom), wanted, atol=1e-5)
     blurred = GaussianSmooth((0.5, 0.5, 0.5))(image)
-    wanted = plain(transform(blurred, randomize=False))
+    wanted = to_tensor(transform(blurred, randomize=False))
     assert torch.allclose(filter_axes(image, (0.5, 0.5, 0.5), zoom), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("gamma", [0.7, 1.0, 1.5])
-def test_contrast_is_that_of_monai(gamma: float) -> None:
-    image, _ = volume(3, channels=2)
-    wanted = plain(AdjustContrast(gamma, retain_stats=True)(image))
+def test_contrast_agrees_with_monai(gamma: float) -> None:
+    image, _ = make_volume(3, channels=2)
+    wanted = to_tensor(AdjustContrast(gamma, retain_stats=True)(image))
     assert torch.allclose(adjust_contrast(image, gamma), wanted, atol=1e-4)
     flat = torch.full((1, 4, 4, 4), 0.3)
     assert torch.allclose(adjust_contrast(flat, gamma), flat)
 
 
-def test_noise_and_brightness_do_what_was_drawn() -> None:
-    image, _ = volume(4)
+def test_noise_and_brightness_follow_the_sampled_parameters() -> None:
+    image, _ = make_volume(4)
     chosen = Augmentation(noise_std=0.1), Augmentation(brightness=-0.2), Augmentation()
-    images, none = augment_patches(image.expand(3, *image.shape), None, chosen, PATCH, generator())
+    images, none = augment_patches(
+        image.expand(3, *image.shape), None, chosen, PATCH, make_generator()
+    )
     assert none is None
     noise = images[0] - images[2]
     assert float(noise.std()) == pytest.approx(0.1, rel=0.05)
@@ -197,10 +201,10 @@ def test_noise_and_brightness_do_what_was_drawn() -> None:
     assert torch.allclose(images[1], 0.8 * images[2], atol=1e-6)
 
 
-def test_what_is_drawn_has_monais_ranges_and_probabilities() -> None:
+def test_sampled_parameters_have_the_ranges_and_probabilities_of_monai() -> None:
     count = 4000
-    found = drawn(count, **{"augmentation.flip_left_right": True})
-    steps = reference(CONFIG, PATCH, ("image",)).set_random_state(seed=0).transforms
+    found = draw_augmentations(count, **{"augmentation.flip_left_right": True})
+    steps = make_monai_reference(CONFIG, PATCH, ("image",)).set_random_state(seed=0).transforms
     affine, blur, low, noise, brightness, gamma = steps
     low.sim_lowres_tfm.set_random_state(seed=0)
     array = np.zeros((1, 16, 16, 16), np.float32)
@@ -246,7 +250,7 @@ def test_what_is_drawn_has_monais_ranges_and_probabilities() -> None:
         assert ks_2samp(values, wanted[name]).pvalue > RARE, name
     mirrored = np.mean([each.flip_left_right for each in found])
     assert 0.45 < mirrored < 0.55
-    assert not any(each.flip_left_right for each in drawn(100))
+    assert not any(each.flip_left_right for each in draw_augmentations(100))
 
 
 def _measures(image: Tensor, label: Tensor) -> list[float]:
@@ -257,15 +261,15 @@ def _measures(image: Tensor, label: Tensor) -> list[float]:
 
 def test_whole_patches_are_distributed_like_monais() -> None:
     count = 300
-    image, label = volume(5)
-    transform = reference(CONFIG, PATCH, ("image", "label")).set_random_state(seed=0)
+    image, label = make_volume(5)
+    transform = make_monai_reference(CONFIG, PATCH, ("image", "label")).set_random_state(seed=0)
     wanted = []
     for _ in range(count):
         made = transform({"image": image.numpy(), "label": label[None].numpy()})
-        wanted.append(_measures(plain(made["image"]), plain(made["label"])))
+        wanted.append(_measures(to_tensor(made["image"]), to_tensor(made["label"])))
     images, labels = augment_patches(
-        image.expand(count, *image.shape), label.expand(count, *label.shape), drawn(count), PATCH,
-        generator(),
+        image.expand(count, *image.shape), label.expand(count, *label.shape),
+        draw_augmentations(count), PATCH, make_generator(),
     )  # fmt: skip
     assert labels is not None
     found = [_measures(*each) for each in zip(images, labels, strict=True)]
@@ -275,29 +279,29 @@ def test_whole_patches_are_distributed_like_monais() -> None:
         assert np.mean(one) == pytest.approx(np.mean(two), abs=4 * np.std(two) / np.sqrt(count))
 
 
-def test_crops_in_half_precision_become_the_same_patches() -> None:
-    image, label = volume(6)
-    chosen = drawn(1)
-    one, _ = augment_patches(image[None], label[None], chosen, PATCH, generator())
-    two, _ = augment_patches(image[None].half(), label[None], chosen, PATCH, generator())
+def test_half_precision_crops_give_the_same_patches() -> None:
+    image, label = make_volume(6)
+    chosen = draw_augmentations(1)
+    one, _ = augment_patches(image[None], label[None], chosen, PATCH, make_generator())
+    two, _ = augment_patches(image[None].half(), label[None], chosen, PATCH, make_generator())
     assert two.dtype == torch.float32
     assert torch.allclose(one, two, atol=1e-2)
 
 
-def test_the_device_is_never_waited_for() -> None:
+def test_augmentation_never_synchronizes_with_the_device() -> None:
     """A device without values cannot be asked for any, and takes no tensor of the host."""
     everything = Augmentation(
         (0.1, 0.2, 0.1), (0.9, 1.1, 1.0), True, (0.5, 0.6, 0.7), 0.7, 0.1, 0.1, 1.2
     )
     image = torch.empty(2, 1, *MARGIN, dtype=torch.float16, device="meta")
     label = torch.empty(2, *MARGIN, dtype=torch.uint8, device="meta")
-    images, labels = augment_patches(image, label, [everything] * 2, PATCH, generator())
+    images, labels = augment_patches(image, label, [everything] * 2, PATCH, make_generator())
     assert labels is not None
     assert images.device == labels.device == image.device
     assert images.shape == (2, 1, *PATCH)
 
 
-def test_thin_patches_hardly_tilt() -> None:
+def test_thin_patches_are_hardly_tilted() -> None:
     assert compute_rotation_limits((48, 32, 64)) == (1.0, 1.0, 1.0)
     assert compute_rotation_limits((16, 16, 16)) == (1.0, 1.0, 1.0)
     assert compute_rotation_limits((8, 128, 64)) == (1.0, 0.25, 0.125)

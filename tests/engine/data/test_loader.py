@@ -27,7 +27,7 @@ from napari_dycon.engine.device import is_out_of_memory
 CPU = torch.device("cpu")
 
 
-def data_in(folder: Path, count: int = 1, **changes: Any) -> TrainingData:
+def prepare_data(folder: Path, count: int = 1, **changes: Any) -> TrainingData:
     """A few small cases; every second scan is stored in half precision."""
     rng = np.random.default_rng(0)
     config = make_config("mean-teacher", **(TINY | changes))
@@ -44,7 +44,7 @@ def data_in(folder: Path, count: int = 1, **changes: Any) -> TrainingData:
     return data
 
 
-def same(one: Batch, two: Batch) -> bool:
+def are_equal(one: Batch, two: Batch) -> bool:
     assert one.unlabeled is not None
     assert two.unlabeled is not None
     pairs = zip((*one.labeled, *one.unlabeled), (*two.labeled, *two.unlabeled), strict=True)
@@ -52,27 +52,27 @@ def same(one: Batch, two: Batch) -> bool:
 
 
 @pytest.fixture
-def ahead(tmp_path: Path) -> Iterator[BatchLoader]:
-    found = BatchLoader(data_in(tmp_path), CPU, read_ahead=2)
+def prefetching_loader(tmp_path: Path) -> Iterator[BatchLoader]:
+    found = BatchLoader(prepare_data(tmp_path), CPU, read_ahead=2)
     yield found
     found.close()
 
 
-def test_batches_read_ahead_are_the_same(tmp_path: Path) -> None:
-    data = data_in(tmp_path, 3)
+def test_prefetched_batches_are_the_same(tmp_path: Path) -> None:
+    data = prepare_data(tmp_path, 3)
     here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in (0, 1, 2, 3, 7, 8, 2):
         batch = here.get(step, data.unlabeled)
-        assert same(batch, there.get(step, data.unlabeled))
-        assert same(batch, here.load_single(step, data.unlabeled))
+        assert are_equal(batch, there.get(step, data.unlabeled))
+        assert are_equal(batch, here.load_single(step, data.unlabeled))
     assert there.get(3, []).unlabeled is None
-    assert same(here.get(4, data.unlabeled), there.get(4, data.unlabeled))
+    assert are_equal(here.get(4, data.unlabeled), there.get(4, data.unlabeled))
     assert here._reader is None  # on a CPU a thread would gain nothing
     there.close()
 
 
-def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
-    data = data_in(tmp_path, 2, **{"batch.labeled_size": 3, "batch.unlabeled_size": 2})
+def test_methods_receive_float_images_and_integer_labels(tmp_path: Path) -> None:
+    data = prepare_data(tmp_path, 2, **{"batch.labeled_size": 3, "batch.unlabeled_size": 2})
     for augment in (True, False):
         data.config = data.config.with_changes({"augmentation.enabled": augment})
         labeled, unlabeled = BatchLoader(data, CPU).get(0, data.unlabeled)
@@ -87,8 +87,8 @@ def test_methods_get_floats_and_whole_numbers(tmp_path: Path) -> None:
             assert part.patch_size[0].tolist() == pytest.approx([16 / 20, 16 / 18, 16 / 22])
 
 
-def test_crops_of_half_precision_stay_so(tmp_path: Path) -> None:
-    data = data_in(tmp_path, 2)
+def test_half_precision_crops_keep_their_type(tmp_path: Path) -> None:
+    data = prepare_data(tmp_path, 2)
     for case, dtype in zip(data.labeled, (torch.float32, torch.float16), strict=True):
         made = PatchBatchDataset([case], [], data.config)[0]
         assert made.labeled.image.dtype == dtype
@@ -97,14 +97,16 @@ def test_crops_of_half_precision_stay_so(tmp_path: Path) -> None:
         assert made.labeled.image.shape[2:] > (16, 16, 16)
 
 
-def resident(data: TrainingData, device: torch.device = CPU) -> ResidentVolumes:
+def make_resident(data: TrainingData, device: torch.device = CPU) -> ResidentVolumes:
     images, labels = zip(*((case.image, case.label) for case in data.labeled), strict=True)
     return ResidentVolumes(images, labels, device)
 
 
 def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
-    data = data_in(tmp_path, 4, **{"batch.labeled_size": 3, "augmentation.flip_left_right": True})
-    kept = resident(data)
+    data = prepare_data(
+        tmp_path, 4, **{"batch.labeled_size": 3, "augmentation.flip_left_right": True}
+    )
+    kept = make_resident(data)
     while not kept.is_complete:
         kept.load_next()
     made = [
@@ -113,7 +115,7 @@ def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
     ]
     for step in range(5):
         one, two = (batches[step].augment(CPU) for batches in made)
-        assert same(one, two)
+        assert are_equal(one, two)
     for path in tmp_path.glob("i*.npy"):  # none is read again
         path.unlink()
     made[1][0].augment(CPU)
@@ -122,7 +124,7 @@ def test_volumes_kept_on_a_device_give_the_same_batches(tmp_path: Path) -> None:
 def test_a_run_switches_to_volumes_on_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = data_in(tmp_path, 3)
+    data = prepare_data(tmp_path, 3)
     monkeypatch.setattr(
         "napari_dycon.engine.data.loader.reserve_on_device",
         lambda images, labels, device: ResidentVolumes(images, labels, device),
@@ -130,25 +132,25 @@ def test_a_run_switches_to_volumes_on_the_device(
     here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in range(30):
         batch = there.get(step, data.unlabeled)
-        assert same(batch, here.get(step, data.unlabeled))
+        assert are_equal(batch, here.get(step, data.unlabeled))
         assert isinstance(there._volumes, MappedVolumes) or step >= 10  # 6 files, one a step
     assert isinstance(there._volumes, ResidentVolumes)
     assert isinstance(here._volumes, MappedVolumes)
     there.close()
 
 
-def test_volumes_that_cannot_be_moved_stay_where_they_are(
+def test_volumes_that_cannot_be_moved_stay_on_the_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_: ResidentVolumes) -> None:
         raise RuntimeError("CUDA error: out of memory")
 
-    data = data_in(tmp_path, 3)
+    data = prepare_data(tmp_path, 3)
     monkeypatch.setattr(ResidentVolumes, "load_next", refuse)
     monkeypatch.setattr("napari_dycon.engine.data.loader.reserve_on_device", ResidentVolumes)
     here, there = BatchLoader(data, CPU), BatchLoader(data, CPU, read_ahead=2)
     for step in range(20):
-        assert same(there.get(step, data.unlabeled), here.get(step, data.unlabeled))
+        assert are_equal(there.get(step, data.unlabeled), here.get(step, data.unlabeled))
     assert isinstance(there._volumes, MappedVolumes)
     there.close()
 
@@ -156,7 +158,7 @@ def test_volumes_that_cannot_be_moved_stay_where_they_are(
 def test_volumes_are_kept_on_a_device_with_memory_to_spare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [case.image for case in data_in(tmp_path, 2).labeled]
+    paths = [case.image for case in prepare_data(tmp_path, 2).labeled]
     size = sum(path.stat().st_size for path in paths)
     assert reserve_on_device(paths, [], CPU) is None
     made: list[Any] = []
@@ -184,7 +186,7 @@ def test_volumes_are_kept_on_a_device_with_memory_to_spare(
     assert reserve_on_device(paths, [], device) is None
 
 
-def test_crops_repeat_the_border_and_leave_labels_open_outside() -> None:
+def test_crops_repeat_the_image_border_and_are_unannotated_outside() -> None:
     image = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
     for center in ((1, 2, 2), (0, 0, 0), (2, 3, 4), (1, 0, 4)):
         out = np.zeros((2, 6, 4, 7), np.float32)
@@ -222,32 +224,34 @@ def test_voxels_of_each_class_are_found() -> None:
     assert dict(voxels_by_class(label))[-1].tolist() == [[0, 0, 5], [0, 0, 6]]
 
 
-def test_what_goes_wrong_ahead_keeps_its_reason(ahead: BatchLoader, tmp_path: Path) -> None:
+def test_errors_while_prefetching_keep_their_cause(
+    prefetching_loader: BatchLoader, tmp_path: Path
+) -> None:
     (tmp_path / "i0.npy").unlink()
     with pytest.raises(FileNotFoundError) as reported:
-        ahead.get(0, [])
+        prefetching_loader.get(0, [])
     assert "i0.npy" in str(reported.value)
     assert "patches.py:" in crash_report.format_report(reported.value)
 
 
-def test_lack_of_memory_ahead_is_known_as_such(
-    ahead: BatchLoader, monkeypatch: pytest.MonkeyPatch
+def test_lack_of_memory_while_prefetching_is_recognized(
+    prefetching_loader: BatchLoader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("napari_dycon.engine.data.patches.augment_patches", refuse)
     with pytest.raises(RuntimeError) as reported:
-        ahead.get(0, [])
+        prefetching_loader.get(0, [])
     assert is_out_of_memory(reported.value)
     assert "patches.py:" in crash_report.format_report(reported.value)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are sent to one process there only")
-def test_ctrl_c_reaches_the_run_alone(ahead: BatchLoader) -> None:
-    ahead.get(0, [])
+def test_ctrl_c_reaches_only_the_main_process(prefetching_loader: BatchLoader) -> None:
+    prefetching_loader.get(0, [])
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come a moment later
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
-    ahead.get(1, [])
-    ahead.close()
+    prefetching_loader.get(1, [])
+    prefetching_loader.close()

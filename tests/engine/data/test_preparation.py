@@ -31,7 +31,7 @@ from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 
 
-def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
+def make_tiny_config(method: str = "dycon", **changes: Any) -> TrainConfig:
     return make_config(method, **(TINY | changes))
 
 
@@ -39,7 +39,7 @@ def test_labels_of_unlabeled_cases_are_never_read(project: Project) -> None:
     """Poison on the disk where a label of an unlabeled case could be found."""
     (project.path / "labels" / "scan-5.nii.gz").write_bytes(b"no label at all")
     assert "scan-5" in [case.id for case in project.unlabeled_cases()]
-    events = list(train(project, tiny()))
+    events = list(train(project, make_tiny_config()))
     assert events[-1].event == "finished"
 
 
@@ -62,7 +62,7 @@ def test_no_label_of_an_unlabeled_case_is_even_opened(project: Project, method: 
     sys.addaudithook(note)  # cannot be taken out again, only silenced
     try:
         changes = {"atlas.max_registration_pairs": 9} if method == "dycon" else {}
-        events = list(train(project, tiny(method, **changes)))
+        events = list(train(project, make_tiny_config(method, **changes)))
     finally:
         watching[0] = False
     assert events[-1].event == "finished"
@@ -86,7 +86,7 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", label)
     case = LabeledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
     scan = UnlabeledCase("b", tmp_path / "i.npy")
-    batches = [PatchBatchDataset([case], [scan], tiny()) for _ in range(2)]
+    batches = [PatchBatchDataset([case], [scan], make_tiny_config()) for _ in range(2)]
     list(map(batches[0].__getitem__, range(3)))
     cpu = torch.device("cpu")
     one, two = (each[7].augment(cpu) for each in batches)
@@ -113,7 +113,9 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
     project = create_project(tmp_path / "p", tmp_path / "i", tmp_path / "l", ["box"])
     plans = []
     for name, changes in [*((m, {}) for m in METHODS), ("dycon", {"batch.unlabeled_size": 0})]:
-        config = tiny(name, **({"batch.patch_size": None, "network.filters": None} | changes))
+        config = make_tiny_config(
+            name, **({"batch.patch_size": None, "network.filters": None} | changes)
+        )
         state = tmp_path / f"state-{len(plans)}"
         state.mkdir()
         found = split_cases(project, config)
@@ -134,19 +136,21 @@ def test_all_methods_get_the_same_plan(tmp_path: Path) -> None:
     assert plans[0][2] == "zscore"  # most scans are no CT
 
 
-def test_a_scan_that_a_baseline_does_not_need_may_be_unreadable(project: Project) -> None:
+def test_a_scan_that_is_not_needed_may_be_unreadable(project: Project) -> None:
     for path in project.image_paths("scan-4"):
         path.write_bytes(b"gone")
-    assert list(train(project, tiny("supervised", steps=1)))[-1].event == "finished"
+    assert list(train(project, make_tiny_config("supervised", steps=1)))[-1].event == "finished"
     with pytest.raises(DyconError, match="scan-4"):
-        list(train(project, tiny("dycon", steps=1)))
+        list(train(project, make_tiny_config("dycon", steps=1)))
 
 
-def test_scans_are_described_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scan_descriptions_are_computed_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[str] = []
     usual = Project.read_image
     monkeypatch.setattr(Project, "read_image", lambda s, c: read.append(c) or usual(s, c))
-    config = tiny("supervised", steps=1, **{"batch.patch_size": None})
+    config = make_tiny_config("supervised", steps=1, **{"batch.patch_size": None})
     list(train(project, config))
     first = project.runs.get().read_config()
     assert set(read) == {f"scan-{n}" for n in range(6)}
@@ -175,7 +179,7 @@ def test_preparation_emits_events_during_a_slow_scan(
 
     monkeypatch.setattr(preparation, "prepare_image", slow)
     monkeypatch.setattr(preparation, "HEARTBEAT_S", 0.1)
-    events = list(train(project, tiny("supervised", steps=1)))
+    events = list(train(project, make_tiny_config("supervised", steps=1)))
     done = [e.done for e in events if e.event == "preparing"]
     assert done == sorted(done)
     assert all(done.count(number) >= 3 for number in range(3))
@@ -183,7 +187,7 @@ def test_preparation_emits_events_during_a_slow_scan(
     assert {e.total for e in events if e.event == "preparing"} == {3}
 
 
-def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
+def test_labeling_another_case_does_not_change_the_scans_used_for_planning(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("napari_dycon.engine.data.preparation.MAX_FINGERPRINTS", 2)
@@ -195,11 +199,11 @@ def test_labeling_one_more_does_not_change_which_scans_the_plan_looks_at(
 
     real = preparation._load_fingerprint
     monkeypatch.setattr("napari_dycon.engine.data.preparation._load_fingerprint", note)
-    list(train(project, tiny("supervised", steps=1)))
+    list(train(project, make_tiny_config("supervised", steps=1)))
     before = looked.copy()
     label = np.zeros(project.read_image("scan-5").shape, np.uint8)
     label[2:5, 2:5, 2:5] = 1
     project.labels.save("scan-5", label)
     looked.clear()
-    list(train(project, tiny("supervised", steps=1)))
+    list(train(project, make_tiny_config("supervised", steps=1)))
     assert looked == before == ["scan-0", "scan-5"]

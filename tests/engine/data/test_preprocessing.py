@@ -13,7 +13,9 @@ from napari_dycon.engine.data.preprocessing import normalize, prepare_label
 from napari_dycon.io.volume import Source, Volume
 
 
-def prepared(label: np.ndarray, spacing: tuple[float, ...], target: tuple[float, ...]) -> Any:
+def prepare_label_on_grid(
+    label: np.ndarray, spacing: tuple[float, ...], target: tuple[float, ...]
+) -> Any:
     affine = np.diag([*spacing, 1.0])
     d, h, w = label.shape
     volume = Volume(np.zeros(label.shape), affine, Source(None, (d, h, w), affine))
@@ -28,31 +30,31 @@ def test_a_single_annotated_slice_survives_a_coarser_grid(number: int) -> None:
     label = np.full((12, 10, 10), 255, np.uint8)
     label[number] = 0
     label[number, 3:7, 3:7] = 1
-    moved = prepared(label, (1.0, 1.0, 1.0), (2.0, 1.0, 1.0))
+    moved = prepare_label_on_grid(label, (1.0, 1.0, 1.0), (2.0, 1.0, 1.0))
     assert moved.shape == (6, 10, 10)
     assert np.array_equal(moved[number // 2], label[number])
     rest = np.delete(moved, number // 2, axis=0)
     assert (rest == 255).all()
 
 
-def test_a_coarser_voxel_has_the_value_of_most_of_its_annotated_ones() -> None:
+def test_a_coarser_voxel_has_the_majority_value_of_its_annotated_voxels() -> None:
     label = np.zeros((2, 2, 2), np.uint8)
     label[0] = 2
     label[1, 0, 0] = 2
-    assert prepared(label, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0)).item() == 2
+    assert prepare_label_on_grid(label, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0)).item() == 2
     label[:] = 255
     label[0, 0, 0] = 1
-    assert prepared(label, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0)).item() == 1
+    assert prepare_label_on_grid(label, (1.0, 1.0, 1.0), (2.0, 2.0, 2.0)).item() == 1
 
 
 def test_a_finer_grid_repeats_voxels() -> None:
     label = np.arange(8, dtype=np.uint8).reshape(2, 2, 2)
     label[1, 1, 1] = 255
-    moved = prepared(label, (2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
+    moved = prepare_label_on_grid(label, (2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
     assert np.array_equal(moved, label.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
-def test_intensities_of_ct_and_of_ct_beside_others() -> None:
+def test_intensities_of_ct_channels_are_normalized_in_hounsfield_units() -> None:
     rng = np.random.default_rng(0)
     ct = rng.uniform(-1000, 400, (20, 20, 20)).astype(np.float32)
     pet = rng.gamma(1.0, 3.0, (20, 20, 20)).astype(np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.pickled_files import Bomb, arrays, object_array
+from helpers.pickled_files import Bomb, save_array_archive, save_object_array
 
 from napari_dycon.engine.data import preprocessing
 from napari_dycon.errors import ProjectError
@@ -17,8 +17,8 @@ from napari_dycon.errors import ProjectError
 @pytest.mark.parametrize(
     "make",
     [
-        lambda p, t: object_array(p, t),
-        lambda p, t: arrays(p, t),
+        lambda p, t: save_object_array(p, t),
+        lambda p, t: save_array_archive(p, t),
         lambda p, t: p.write_bytes(pickle.dumps(t)),
         lambda p, t: np.save(p, np.zeros((2, 2), np.float32)),
         lambda p, t: np.save(p, np.zeros((1, 2, 2, 2), np.complex64)),
@@ -31,7 +31,7 @@ from napari_dycon.errors import ProjectError
         lambda p, t: p.mkdir(),
     ],
 )  # fmt: skip
-def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
+def test_an_external_cache_must_contain_numbers(
     make: Callable[[Path, object], None], tmp_path: Path
 ) -> None:
     path, trace = tmp_path / "case-0123.npy", tmp_path / "trace"
@@ -41,6 +41,6 @@ def test_a_cache_from_elsewhere_holds_numbers_or_is_refused(
     assert not trace.exists()
 
 
-def test_a_cache_that_is_gone_is_trouble_of_the_system(tmp_path: Path) -> None:
+def test_a_missing_cache_raises_a_system_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="are missing"):
         preprocessing.read_image_array(tmp_path / "case-0123.npy")

@@ -17,12 +17,12 @@ from napari_dycon.errors import GeometryError, LabelError, UserError
 AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
 
-def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+def save_mask(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(array, affine), path)
 
 
-def cube(offset: int = 0, value: int = 1) -> np.ndarray:
+def make_cube(offset: int = 0, value: int = 1) -> np.ndarray:
     label = np.zeros((10, 11, 12), np.uint8)
     label[2 + offset : 6 + offset, 3:7, 4:8] = value
     return label
@@ -32,8 +32,8 @@ def cube(offset: int = 0, value: int = 1) -> np.ndarray:
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     predictions, references = tmp_path / "predictions", tmp_path / "references"
     for number, name in enumerate(("a", "b.1", "c")):
-        save(predictions / f"{name}.nii.gz", cube(number))
-        save(references / f"{name}.nii.gz", cube())
+        save_mask(predictions / f"{name}.nii.gz", make_cube(number))
+        save_mask(references / f"{name}.nii.gz", make_cube())
     return predictions, references
 
 
@@ -55,9 +55,9 @@ def test_pairs_are_scored_in_order_with_progress(folders):
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-def test_all_cases_share_the_classes_found_anywhere(folders):
+def test_all_cases_are_scored_for_the_union_of_classes(folders):
     predictions, references = folders
-    save(predictions / "a.nii.gz", cube(0, value=3))
+    save_mask(predictions / "a.nii.gz", make_cube(0, value=3))
     result = evaluate_folders(predictions, references)
     assert result["classes"] == [1, 3]
     assert result["cases"]["a"]["classes"]["1"]["missed"] is True
@@ -65,12 +65,12 @@ def test_all_cases_share_the_classes_found_anywhere(folders):
     assert result["cases"]["c"]["classes"]["3"]["dice"] == 1
 
 
-def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folders):
+def test_uncertainty_maps_are_evaluated_and_not_taken_for_predictions(folders):
     predictions, references = folders
     for number, name in enumerate(("a", "b.1", "c")):
-        uncertainty = (cube(number) != cube()).astype(np.float32) * 0.8 + 0.1 * number
-        save(predictions / f"{name}_uncertainty.nii.gz", uncertainty)
-        save(predictions / f"{name}_disagreement.nii.gz", uncertainty)
+        uncertainty = (make_cube(number) != make_cube()).astype(np.float32) * 0.8 + 0.1 * number
+        save_mask(predictions / f"{name}_uncertainty.nii.gz", uncertainty)
+        save_mask(predictions / f"{name}_disagreement.nii.gz", uncertainty)
     result = evaluate_folders(predictions, references)
     assert list(result["cases"]) == ["a", "b.1", "c"]
     assert result["cases"]["a"]["uncertainty"]["auroc"] is None
@@ -78,16 +78,16 @@ def test_maps_beside_predictions_are_judged_and_not_taken_for_predictions(folder
     assert result["summary"]["uncertainty"]["rank_correlation"] == pytest.approx(1)
 
 
-def test_calibration_knows_of_structures_that_occur_in_no_file(folders):
+def test_calibration_includes_structures_that_occur_in_no_file(folders):
     predictions, references = folders
     # A network of two structures, sure to 0.7 of one of them: entropy over log 3, right in 70 %.
     entropy = -(0.7 * np.log(0.7) + 0.3 * np.log(0.3))
     for path in references.iterdir():
-        truth = np.random.default_rng(0).random(cube().shape) < 0.7
-        save(path, truth.astype(np.uint8))
-        save(predictions / path.name, np.ones(cube().shape, np.uint8))
-        uncertainty = np.full(cube().shape, entropy / np.log(3), np.float32)
-        save(predictions / path.name.replace(".nii", "_uncertainty.nii"), uncertainty)
+        truth = np.random.default_rng(0).random(make_cube().shape) < 0.7
+        save_mask(path, truth.astype(np.uint8))
+        save_mask(predictions / path.name, np.ones(make_cube().shape, np.uint8))
+        uncertainty = np.full(make_cube().shape, entropy / np.log(3), np.float32)
+        save_mask(predictions / path.name.replace(".nii", "_uncertainty.nii"), uncertainty)
     found = evaluate_folders(predictions, references)["summary"]["uncertainty"]["ece"]
     assert found > 0.1
     ece = evaluate_folders(predictions, references, n_structures=2)["summary"]["uncertainty"]["ece"]
@@ -119,17 +119,17 @@ def test_a_reference_without_a_prediction_is_listed_and_reported(folders):
 
 def test_an_unannotated_reference_is_skipped_and_reported(folders):
     predictions, references = folders
-    save(references / "a.nii.gz", np.full((10, 11, 12), 255, np.uint8))
+    save_mask(references / "a.nii.gz", np.full((10, 11, 12), 255, np.uint8))
     result = evaluate_folders(predictions, references)
     assert list(result["cases"]) == ["b.1", "c"]
     assert "without an annotated voxel" in result["warnings"][0]
     for name in ("b.1", "c"):
-        save(references / f"{name}.nii.gz", np.full((10, 11, 12), 255, np.uint8))
+        save_mask(references / f"{name}.nii.gz", np.full((10, 11, 12), 255, np.uint8))
     with pytest.raises(LabelError, match="all are 255"):
         evaluate_folders(predictions, references)
 
 
-def test_empty_and_missing_folders(tmp_path: Path, folders):
+def test_empty_and_missing_folders_are_refused(tmp_path: Path, folders):
     predictions, references = folders
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -142,14 +142,14 @@ def test_empty_and_missing_folders(tmp_path: Path, folders):
         evaluate_folders(tmp_path / "nowhere", references)
 
 
-def test_another_grid_is_refused_before_anything_is_scored(folders):
+def test_mismatched_grids_are_refused_before_scoring(folders):
     predictions, references = folders
-    save(predictions / "c.nii.gz", cube(), np.diag([1.0, 2.0, 4.0, 1.0]))
+    save_mask(predictions / "c.nii.gz", make_cube(), np.diag([1.0, 2.0, 4.0, 1.0]))
     seen = []
     with pytest.raises(GeometryError, match=r"c\.nii\.gz"):
         evaluate_folders(predictions, references, on_progress=lambda *step: seen.append(step))
     assert seen == []
-    save(predictions / "c.nii.gz", cube()[:-1])
+    save_mask(predictions / "c.nii.gz", make_cube()[:-1])
     with pytest.raises(GeometryError, match=r"c\.nii\.gz"):
         evaluate_folders(predictions, references)
 
@@ -157,34 +157,34 @@ def test_another_grid_is_refused_before_anything_is_scored(folders):
 def test_a_map_on_another_grid_or_out_of_range_is_refused(folders):
     predictions, references = folders
     path = predictions / "a_uncertainty.nii.gz"
-    save(path, np.zeros((10, 11, 13), np.float32))
+    save_mask(path, np.zeros((10, 11, 13), np.float32))
     with pytest.raises(GeometryError, match=r"a_uncertainty\.nii\.gz is not on the grid"):
         evaluate_folders(predictions, references)
-    save(path, np.full((10, 11, 12), 1.5, np.float32))
+    save_mask(path, np.full((10, 11, 12), 1.5, np.float32))
     with pytest.raises(UserError, match=r"with values in \[0, 1\]"):
         evaluate_folders(predictions, references)
-    save(path, np.full((10, 11, 12), np.nan, np.float32))
+    save_mask(path, np.full((10, 11, 12), np.nan, np.float32))
     with pytest.raises(UserError, match=r"with values in \[0, 1\]"):
         evaluate_folders(predictions, references)
 
 
 def test_a_mask_written_as_255_is_refused(folders):
     predictions, references = folders
-    save(predictions / "b.1.nii.gz", cube(0, value=255))
+    save_mask(predictions / "b.1.nii.gz", make_cube(0, value=255))
     with pytest.raises(LabelError, match=r"b\.1\.nii\.gz contains the value 255"):
         evaluate_folders(predictions, references)
 
 
-def test_nothing_but_background_is_refused(tmp_path: Path):
-    save(tmp_path / "p" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
-    save(tmp_path / "r" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+def test_masks_with_only_background_are_refused(tmp_path: Path):
+    save_mask(tmp_path / "p" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    save_mask(tmp_path / "r" / "a.nii.gz", np.zeros((4, 5, 6), np.uint8))
     with pytest.raises(LabelError, match="all 0"):
         evaluate_folders(tmp_path / "p", tmp_path / "r")
 
 
-def test_two_files_of_one_name_are_refused(folders):
+def test_files_with_the_same_name_are_refused(folders):
     predictions, references = folders
-    save(predictions / "a.nii", cube())
+    save_mask(predictions / "a.nii", make_cube())
     with pytest.raises(UserError, match=r"both a\.nii and a\.nii\.gz"):
         evaluate_folders(predictions, references)
 

@@ -18,7 +18,7 @@ from napari_dycon.errors import GeometryError, LabelError
 SPACING = (2.0, 1.0, 0.5)
 
 
-def blobs(seed: int, shape=(9, 10, 11), classes=(1, 2)) -> tuple[np.ndarray, np.ndarray]:
+def make_blobs(seed: int, shape=(9, 10, 11), classes=(1, 2)) -> tuple[np.ndarray, np.ndarray]:
     """Two overlapping label maps that touch the border of the volume."""
     rng = np.random.default_rng(seed)
     maps = []
@@ -32,7 +32,7 @@ def blobs(seed: int, shape=(9, 10, 11), classes=(1, 2)) -> tuple[np.ndarray, np.
     return maps[0], maps[1]
 
 
-def brute_surface(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
+def find_surface_brute_force(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     """Positions in mm of voxels with a face towards outside (or the border of the volume)."""
     points = []
     for voxel in np.argwhere(mask):
@@ -46,15 +46,17 @@ def brute_surface(mask: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
     return np.array(sorted(set(points)))
 
 
-def brute_distances(a: np.ndarray, b: np.ndarray, spacing) -> tuple[np.ndarray, np.ndarray]:
-    pa, pb = brute_surface(a, spacing), brute_surface(b, spacing)
+def compute_distances_brute_force(
+    a: np.ndarray, b: np.ndarray, spacing
+) -> tuple[np.ndarray, np.ndarray]:
+    pa, pb = find_surface_brute_force(a, spacing), find_surface_brute_force(b, spacing)
     table = np.linalg.norm(pa[:, None] - pb[None], axis=-1)
     return table.min(axis=1), table.min(axis=0)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_scores_agree_with_counting_and_measuring_by_hand(seed):
-    prediction, reference = blobs(seed)
+def test_scores_agree_with_a_brute_force_reference(seed):
+    prediction, reference = make_blobs(seed)
     result = evaluate_case(prediction, reference, SPACING, [1, 2])
     dices = []
     for value in (1, 2):
@@ -64,7 +66,7 @@ def test_scores_agree_with_counting_and_measuring_by_hand(seed):
         dices.append(2 * common / (a.sum() + b.sum()))
         assert scores["dice"] == pytest.approx(dices[-1])
         assert scores["jaccard"] == pytest.approx(common / (a | b).sum())
-        there, back = brute_distances(a, b, SPACING)
+        there, back = compute_distances_brute_force(a, b, SPACING)
         hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
         assert scores["hd95_mm"] == pytest.approx(hd95, rel=1e-5)
         asd = np.concatenate([there, back]).mean()
@@ -76,7 +78,7 @@ def test_scores_agree_with_counting_and_measuring_by_hand(seed):
     assert "uncertainty" not in result
 
 
-def test_spacing_goes_with_its_own_axis():
+def test_spacing_applies_to_its_own_axis():
     reference = np.zeros((8, 8, 8), np.uint8)
     reference[2, 3, 4] = 1
     for axis, step in enumerate(SPACING):
@@ -86,14 +88,14 @@ def test_spacing_goes_with_its_own_axis():
         assert scores["asd_mm"] == pytest.approx(2 * step)
 
 
-def test_a_perfect_prediction():
-    _, reference = blobs(0)
+def test_a_perfect_prediction_has_perfect_scores():
+    _, reference = make_blobs(0)
     scores = evaluate_case(reference, reference, SPACING, [1])["classes"]["1"]
     assert (scores["dice"], scores["jaccard"], scores["hd95_mm"], scores["asd_mm"]) == (1, 1, 0, 0)
 
 
 @pytest.mark.parametrize("missing", ["prediction", "reference"])
-def test_a_missed_structure_and_a_false_alarm_cost_the_diagonal(missing):
+def test_missed_and_spurious_structures_cost_the_image_diagonal(missing):
     full, empty = np.zeros((3, 4, 12), np.uint8), np.zeros((3, 4, 12), np.uint8)
     full[1, 1, 1] = 1
     pair = (empty, full) if missing == "prediction" else (full, empty)
@@ -104,7 +106,7 @@ def test_a_missed_structure_and_a_false_alarm_cost_the_diagonal(missing):
     assert scores["hd95_mm"] == scores["asd_mm"] == pytest.approx(diagonal)
 
 
-def test_a_structure_that_is_in_neither_is_right():
+def test_a_structure_absent_from_both_scores_as_correct():
     empty = np.zeros((3, 4, 5), np.uint8)
     scores = evaluate_case(empty, empty, SPACING, [7])["classes"]["7"]
     assert scores["missed"] is False
@@ -112,7 +114,7 @@ def test_a_structure_that_is_in_neither_is_right():
 
 
 def test_voxels_without_annotation_do_not_count():
-    prediction, reference = blobs(1)
+    prediction, reference = make_blobs(1)
     hidden = np.zeros(reference.shape, bool)
     hidden[:4] = True
     sparse = np.where(hidden, 255, reference).astype(np.uint8)
@@ -125,7 +127,7 @@ def test_voxels_without_annotation_do_not_count():
     assert dice_per_class(noisy, sparse, [1, 2]) == pytest.approx(dice)
 
 
-def test_nothing_annotated_is_refused_or_skipped_and_never_perfect():
+def test_unannotated_references_are_refused_or_skipped_and_never_perfect():
     blank = np.full((3, 4, 5), 255, np.uint8)
     with pytest.raises(LabelError, match="no annotated voxel"):
         evaluate_case(np.zeros_like(blank), blank, SPACING, [1])
@@ -143,7 +145,7 @@ def test_wrong_shapes_and_missing_classes_are_reported():
 
 
 def test_the_summary_keeps_missed_cases_in_its_means():
-    prediction, reference = blobs(2, classes=(1,))
+    prediction, reference = make_blobs(2, classes=(1,))
     cases = {
         "good": evaluate_case(reference, reference, SPACING, [1]),
         "fair": evaluate_case(prediction, reference, SPACING, [1]),
@@ -162,7 +164,7 @@ def test_the_summary_keeps_missed_cases_in_its_means():
 
 
 def test_the_summary_ranks_cases_by_their_uncertainty():
-    _, reference = blobs(3, classes=(1,))
+    _, reference = make_blobs(3, classes=(1,))
     shifted = [np.roll(reference, shift, axis=2) for shift in (0, 1, 2, 3)]
     cases = {
         str(shift): evaluate_case(
@@ -185,5 +187,5 @@ def test_the_summary_ranks_cases_by_their_uncertainty():
     assert alone["sd_dice"] == 0
 
 
-def test_an_empty_summary():
+def test_a_summary_of_no_cases_is_empty():
     assert summarize({})["cases"] == 0

@@ -31,7 +31,7 @@ def test_auroc_counts_pairs_with_ties_as_half():
     assert auroc(score, np.ones(60, bool)) is None
 
 
-def test_auroc_of_a_whole_scan_is_that_of_sorting(monkeypatch: pytest.MonkeyPatch):
+def test_auroc_of_a_whole_scan_agrees_with_sorting(monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(2)
     positive = rng.random(5000) < 0.02
     score = np.clip(rng.random(5000) * 0.3 + positive * rng.random(5000), 0, 1)
@@ -42,7 +42,7 @@ def test_auroc_of_a_whole_scan_is_that_of_sorting(monkeypatch: pytest.MonkeyPatc
     assert auroc(score, np.zeros(5000, bool)) is None
 
 
-def test_calibration_error_over_fifteen_bins():
+def test_calibration_error_uses_fifteen_bins():
     rng = np.random.default_rng(1)
     confidence, right = rng.random(300), rng.random(300) < 0.7
     confidence[:3] = 1.0
@@ -82,7 +82,7 @@ def test_confidence_of_many_classes_is_exact_for_equal_shares():
         assert found[0] == pytest.approx(1 / k, abs=1e-4)
 
 
-def test_rank_correlation():
+def test_rank_correlation_has_known_values():
     assert spearman([1, 2, 3, 4], [1, 4, 9, 100]) == pytest.approx(1)
     assert spearman([1, 2, 3, 4], [3, 2, 1, 0]) == pytest.approx(-1)
     # Average ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
@@ -92,7 +92,7 @@ def test_rank_correlation():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rank_statistics_agree_with_ranks_by_definition(seed):
+def test_rank_statistics_agree_with_their_definition(seed):
     """Of each value: one more than those below it, and half of the others that are equal."""
 
     def ranks(values):
@@ -120,7 +120,7 @@ def test_the_margin_is_three_millimeters_along_each_axis():
     assert band.sum() == 3 * 7 * 5
 
 
-def test_a_map_that_marks_the_errors_scores_well_and_its_opposite_badly():
+def test_a_map_of_the_errors_scores_well_and_its_inverse_badly():
     reference = np.zeros((12, 12, 12), np.uint8)
     reference[4:8, 4:8, 4:8] = 1
     prediction = np.roll(reference, 1, axis=0)

@@ -15,7 +15,7 @@ from napari_dycon.engine.inference.pipeline import (
 )
 
 
-def test_results_come_in_order_and_errors_belong_to_their_items() -> None:
+def test_results_are_in_order_and_errors_belong_to_their_items() -> None:
     def read(item: int) -> int:
         if item == 1:
             raise ValueError("read")
@@ -42,7 +42,7 @@ def test_results_come_in_order_and_errors_belong_to_their_items() -> None:
 
 
 @pytest.mark.parametrize("ahead", [True, False])
-def test_one_item_is_in_each_stage(ahead: bool) -> None:
+def test_each_stage_holds_one_item(ahead: bool) -> None:
     lock, caller = threading.Lock(), threading.get_ident()
     at_work: dict[str, int] = {"read": 0, "write": 0, "loaded": 0}
     most = dict(at_work)
@@ -116,7 +116,7 @@ def test_an_interrupted_pipeline_leaves_no_thread(error: type[BaseException]) ->
     assert max(read) <= 4
 
 
-def test_items_that_fail_for_memory_are_retried_alone() -> None:
+def test_items_that_run_out_of_memory_are_retried_alone() -> None:
     """While one item is computed there may be no memory to read the next one."""
     computing = threading.Event()
     read: list[int] = []
@@ -140,7 +140,7 @@ def test_items_that_fail_for_memory_are_retried_alone() -> None:
     assert read == [0, 1, 1]
 
 
-def test_what_memory_never_suffices_for_has_failed() -> None:
+def test_items_that_never_fit_into_memory_fail() -> None:
     def load(item: int) -> int:
         if item == 1:
             raise MemoryError("out of memory")

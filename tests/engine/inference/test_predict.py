@@ -38,7 +38,7 @@ def model(project: Project) -> TrainedModel:
     return load_model(project.runs.get().weights_path)
 
 
-def scan_files(folder: Path, *shapes: tuple[int, int, int]) -> list[Scan]:
+def save_scans(folder: Path, *shapes: tuple[int, int, int]) -> list[Scan]:
     rng = np.random.default_rng(0)
     found = []
     for number, shape in enumerate(shapes):
@@ -61,7 +61,7 @@ def test_each_scan_is_read_once(
     monkeypatch.setattr(
         "napari_dycon.project.importing.discovery.read_volume", counted, raising=False
     )
-    scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
+    scans = save_scans(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     events = list(predict_files(scans, tmp_path / "out", model, CPU, torch.float32))
     assert [e.case for e in events] == ["s0", "s1"]
     assert sorted(seen) == ["s0.nii.gz", "s1.nii.gz"]
@@ -72,10 +72,10 @@ def test_each_scan_is_read_once(
     assert seen == ["scan-4.nii.gz"]  # labeled ones are looked at as they were prepared
 
 
-def test_nothing_is_written_when_nothing_can_be_predicted(
+def test_no_file_is_written_if_no_scan_can_be_predicted(
     model: TrainedModel, tmp_path: Path
 ) -> None:
-    scans = scan_files(tmp_path / "in", (20, 18, 16), (9, 18, 16))
+    scans = save_scans(tmp_path / "in", (20, 18, 16), (9, 18, 16))
     for scan in scans:
         scan.images[0].write_bytes(b"no scan")
     missed: list[str] = []
@@ -90,14 +90,14 @@ def test_nothing_is_written_when_nothing_can_be_predicted(
         list(predict_files(scans, out, model, CPU, torch.float32))
 
 
-def test_a_full_disk_ends_the_work(
+def test_a_full_disk_ends_the_prediction(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise ProjectError("the disk is full")
 
     monkeypatch.setattr(predict_scans, "write_map", full)
-    scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 5)
+    scans = save_scans(tmp_path / "in", *[(9, 18, 16)] * 5)
     progress = PredictionProgress(5)
     events = predict_files(scans, tmp_path / "out", model, CPU, torch.float32, progress=progress)
     with pytest.raises(ProjectError, match="full"):
@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_work(
 
 
 def test_progress_is_reported_before_each_scan(model: TrainedModel, tmp_path: Path) -> None:
-    scans = scan_files(tmp_path / "in", *[(9, 18, 16)] * 3)
+    scans = save_scans(tmp_path / "in", *[(9, 18, 16)] * 3)
     scans[1].images[0].write_bytes(b"no scan")
     progress = PredictionProgress(3)
     progress.add(2)  # templates
@@ -126,9 +126,7 @@ def test_progress_is_reported_before_each_scan(model: TrainedModel, tmp_path: Pa
     assert done == [("s0", 1, 3), ("s2", 3, 3)]
 
 
-def test_features_of_a_prediction_are_those_of_the_scan(
-    project: Project, model: TrainedModel
-) -> None:
+def test_stored_features_equal_those_of_the_scan(project: Project, model: TrainedModel) -> None:
     volume = project.read_image("scan-4")
     found = predict_volume(model, volume, CPU)
     alone = extract_features(model, prepare_image(volume, model.config), CPU, torch.float32)
@@ -148,7 +146,7 @@ def test_scans_of_any_size_are_predicted(
         config = model.config.with_changes({"network.norm": norm})
         student, teacher = (build_network(config, 1, 2) for _ in range(2))
         model = dataclasses.replace(model, config=config, student=student, teacher=teacher)
-    (scan,) = scan_files(tmp_path / "in", shape)
+    (scan,) = save_scans(tmp_path / "in", shape)
     (event,) = predict_files([scan], tmp_path / "out", model, CPU, torch.float32)
     assert event.case == "s0"
     found = io.read_volume(tmp_path / "out" / "s0_uncertainty.nii.gz").array
@@ -170,7 +168,7 @@ def test_slabs_fit_into_memory_and_cover_the_scan() -> None:
         plan_slabs(shape, prepared, n_classes=3, margin=32, free_bytes=4 * 10**7)
 
 
-def test_rows_of_a_slab_are_those_of_the_whole_scan_resized() -> None:
+def test_rows_of_a_slab_equal_those_of_the_resized_scan() -> None:
     outputs = torch.rand(2, 30, 7, 8)
     for shape in ((41, 9, 5), (30, 7, 8), (20, 7, 8)):
         wanted = torch.nn.functional.interpolate(
@@ -185,7 +183,7 @@ def test_rows_of_a_slab_are_those_of_the_whole_scan_resized() -> None:
 def test_a_scan_that_does_not_fit_is_predicted_in_slabs(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spacing: tuple[float, ...]
 ) -> None:
-    (scan,) = scan_files(tmp_path / "in", (20, 18, 160))
+    (scan,) = save_scans(tmp_path / "in", (20, 18, 160))
     volume = io.read_volume(scan.images[0])
     assert volume.shape[0] == 160
     z, y, x = spacing

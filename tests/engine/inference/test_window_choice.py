@@ -33,7 +33,7 @@ def model() -> TrainedModel:
     return TrainedModel(network, network, config, (1,), 1)
 
 
-def case_in(folder: Path, label: np.ndarray[Any, Any], name: str = "a") -> LabeledCase:
+def save_case(folder: Path, label: np.ndarray[Any, Any], name: str = "a") -> LabeledCase:
     """A prepared case, bright where it is labeled."""
     image = np.random.default_rng(0).normal(0, 0.1, label.shape) + (label == 1)
     np.save(folder / f"{name}.image.npy", image[None].astype(np.float16))
@@ -41,14 +41,14 @@ def case_in(folder: Path, label: np.ndarray[Any, Any], name: str = "a") -> Label
     return LabeledCase(name, folder / f"{name}.image.npy", folder / f"{name}.label.npy")
 
 
-def block(shape: tuple[int, int, int] = (40, 40, 40)) -> np.ndarray[Any, Any]:
+def make_block(shape: tuple[int, int, int] = (40, 40, 40)) -> np.ndarray[Any, Any]:
     label = np.zeros(shape, np.uint8)
     label[10:20, 24:36, 12:30] = 1
     return label
 
 
 @pytest.mark.parametrize(("worst", "side"), [(1.0, LARGER_SIDE), (1.25, 1.0)])
-def test_larger_windows_are_taken_unless_they_lose(
+def test_larger_windows_are_chosen_unless_they_score_worse(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worst: float, side: float
 ) -> None:
     """A network that sees nothing in windows of one of the sizes."""
@@ -58,10 +58,12 @@ def test_larger_windows_are_taken_unless_they_lose(
         return torch.stack([~bright, bright]).float()
 
     monkeypatch.setattr(window_choice, "predict_probabilities", predict)
-    assert choose_window_side(model, [case_in(tmp_path, block())], CPU, torch.float32) == side
+    assert (
+        choose_window_side(model, [save_case(tmp_path, make_block())], CPU, torch.float32) == side
+    )
 
 
-def test_what_is_looked_at_holds_a_structure_and_is_no_larger_than_it_has_to_be(
+def test_the_evaluated_region_contains_a_structure_and_is_minimal(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -74,28 +76,28 @@ def test_what_is_looked_at_holds_a_structure_and_is_no_larger_than_it_has_to_be(
     monkeypatch.setattr(window_choice, "MIN_DICE", 0.0)
     label = np.zeros((100, 20, 90), np.uint8)
     label[2:6, 3:8, 4:9] = label[90:97, 3:8, 80:85] = 1
-    cases = [case_in(tmp_path, label, str(number)) for number in range(6)]
+    cases = [save_case(tmp_path, label, str(number)) for number in range(6)]
     choose_window_side(model, cases, CPU, torch.float32)
     assert seen == [((28, 20, 28), True)] * 8
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.")])
-def test_without_labels_files_or_memory_windows_are_as_patches(
+def test_without_labels_files_or_memory_windows_have_the_patch_size(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: Any) -> None:
         raise error
 
-    empty = case_in(tmp_path, np.zeros((20, 20, 20), np.uint8))
+    empty = save_case(tmp_path, np.zeros((20, 20, 20), np.uint8))
     gone = LabeledCase("b", tmp_path / "b.npy", tmp_path / "c.npy")
     for cases in ([], [empty], [gone]):
         assert choose_window_side(model, cases, CPU, torch.float32) == 1.0
     monkeypatch.setattr(window_choice, "predict_probabilities", refuse)
-    assert choose_window_side(model, [case_in(tmp_path, block())], CPU, torch.float32) == 1.0
+    assert choose_window_side(model, [save_case(tmp_path, make_block())], CPU, torch.float32) == 1.0
 
 
 @pytest.mark.parametrize("reason", ["too small", "hardly learned", "no time"])
-def test_without_evidence_windows_are_as_patches(
+def test_without_evidence_windows_have_the_patch_size(
     model: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
     def predict(_: Any, __: TrainedModel, image: torch.Tensor, *___: Any) -> torch.Tensor:
@@ -103,11 +105,11 @@ def test_without_evidence_windows_are_as_patches(
         return torch.stack([~bright, bright]).float()
 
     monkeypatch.setattr(window_choice, "predict_probabilities", predict)
-    label = block()
+    label = make_block()
     if reason == "too small":
         label = np.zeros((16, 16, 16), np.uint8)
         label[4:9, 4:9, 4:9] = 1
-    case = case_in(tmp_path, label)
+    case = save_case(tmp_path, label)
     if reason == "no time":
         assert choose_window_side(model, [case], CPU, torch.float32) == LARGER_SIDE
         monkeypatch.setattr(window_choice, "MAX_DURATION_S", -1.0)
@@ -121,7 +123,7 @@ def test_weights_store_their_window_size(model: TrainedModel, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("tolerated", "side"), [(2.0, LARGER_SIDE), (-2.0, 1.0)])
-def test_a_run_decides_when_it_ends(
+def test_a_run_chooses_its_window_size_at_the_end(
     project: Project, monkeypatch: pytest.MonkeyPatch, tolerated: float, side: float
 ) -> None:
     monkeypatch.setattr(window_choice, "MAX_DICE_LOSS", tolerated)

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 @given(st.integers(1, 600), st.integers(1, 128), st.sampled_from([0.5, 1.0, 1.25, 2.0]))
-def test_windows_are_as_few_as_they_can_be(length: int, patch: int, side: float) -> None:
+def test_the_number_of_windows_is_minimal(length: int, patch: int, side: float) -> None:
     (size, *_), (count, *_) = plan_windows([length] * 3, [patch] * 3, side=side)
     longest = max(int(patch * side), 1)
     overlap = min(int(patch * OVERLAP_SIDE), longest // 2)
@@ -28,7 +28,7 @@ def test_windows_are_as_few_as_they_can_be(length: int, patch: int, side: float)
 
 
 @pytest.mark.parametrize(("length", "patch"), [(6, 3), (9, 3), (8, 2), (5, 1), (7, 4)])
-def test_thin_patches_give_windows_that_just_touch(length: int, patch: int) -> None:
+def test_thin_patches_give_adjacent_windows(length: int, patch: int) -> None:
     image = torch.randn(1, length, 20, 20)
     windows = plan_windows((length, 20, 20), (patch, 16, 16), side=1.0)
     found = predict_windows(image, torch.clone, windows, device=CPU, stitch_device=CPU)
@@ -36,7 +36,7 @@ def test_thin_patches_give_windows_that_just_touch(length: int, patch: int) -> N
 
 
 @pytest.mark.parametrize("shape", [(65, 71, 63), (5, 90, 33), (1, 40, 40), (200, 17, 64)])
-def test_every_voxel_is_seen_and_few_of_them_often(shape: tuple[int, int, int]) -> None:
+def test_every_voxel_is_covered_and_few_more_than_once(shape: tuple[int, int, int]) -> None:
     seen = []
 
     def look(x: torch.Tensor) -> torch.Tensor:
@@ -55,7 +55,7 @@ def test_every_voxel_is_seen_and_few_of_them_often(shape: tuple[int, int, int]) 
 
 @settings(max_examples=60)
 @given(st.integers(20, 300), st.integers(8, 64))
-def test_monai_places_just_these_windows(length: int, side: int) -> None:
+def test_windows_equal_those_of_monai(length: int, side: int) -> None:
     windows = plan_windows([length] * 3, [side] * 3, side=1.0)
     (size, *_), (count, *_) = windows
     if count == 1:
@@ -65,7 +65,7 @@ def test_monai_places_just_these_windows(length: int, side: int) -> None:
     assert len(dense_patch_slices([length], [size], [step])) == count
 
 
-def test_windows_of_a_gpu_are_computed_several_at_once() -> None:
+def test_windows_on_a_gpu_are_batched() -> None:
     sizes = []
 
     def look(x: torch.Tensor) -> torch.Tensor:

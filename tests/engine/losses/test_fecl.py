@@ -12,7 +12,7 @@ from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.losses.secl import secl
 
 
-def fecl_reference(
+def compute_fecl_reference(
     z: torch.Tensor,
     labels: torch.Tensor,
     entropy: torch.Tensor,
@@ -53,7 +53,7 @@ def fecl_reference(
     return loss + teacher_weight * torch.stack(far).mean() if far else loss
 
 
-def cells_for(seed: int, n: int = 12, classes: int = 3) -> tuple[torch.Tensor, ...]:
+def make_locations(seed: int, n: int = 12, classes: int = 3) -> tuple[torch.Tensor, ...]:
     g = torch.Generator().manual_seed(seed)
     z = F.normalize(torch.randn(2, n, 5, generator=g, dtype=torch.float64), dim=2)
     z_t = F.normalize(torch.randn(2, n, 5, generator=g, dtype=torch.float64), dim=2)
@@ -64,17 +64,19 @@ def cells_for(seed: int, n: int = 12, classes: int = 3) -> tuple[torch.Tensor, .
 @pytest.mark.parametrize("negative_gamma", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("teacher_weight", [None, 0.0, 1.0, 0.4])
 @pytest.mark.parametrize("budget", [2**24, 2 * 12 * 5, 1])
-def test_fecl_is_its_formula(
+def test_fecl_equals_its_formula(
     negative_gamma: float, teacher_weight: float | None, budget: int
 ) -> None:
-    z, z_t, labels, h = cells_for(3)
+    z, z_t, labels, h = make_locations(3)
     assert {-1, 0, 1, 2} <= set(labels.flatten().tolist())
     labels[1].clamp_(max=0)  # a patch without negatives counts with zeros
     settings = {"negative_gamma": negative_gamma, "teacher_weight": teacher_weight or 0.0}
     teacher_embeddings = None if teacher_weight is None else z_t
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = fecl(mine, labels, h, teacher_embeddings, threshold=0.2, pair_budget=budget, **settings)
-    expected = fecl_reference(slow, labels, h, teacher_embeddings, threshold=0.2, **settings)
+    expected = compute_fecl_reference(
+        slow, labels, h, teacher_embeddings, threshold=0.2, **settings
+    )
     assert loss.dtype == torch.float64
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-8)
     loss.backward()
@@ -83,18 +85,18 @@ def test_fecl_is_its_formula(
 
 
 @pytest.mark.parametrize(("tau", "gamma"), [(0.6, 0.0), (0.6, 0.5), (0.2, 1.0), (0.05, 3.0)])
-def test_fecl_is_its_formula_with_other_constants(tau: float, gamma: float) -> None:
-    z, z_t, labels, h = cells_for(8)
+def test_fecl_equals_its_formula_with_other_constants(tau: float, gamma: float) -> None:
+    z, z_t, labels, h = make_locations(8)
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = fecl(mine, labels, h, z_t, temperature=tau, gamma=gamma, negative_gamma=1.0)
-    expected = fecl_reference(slow, labels, h, tau=tau, gamma=gamma, negative_gamma=1.0)
+    expected = compute_fecl_reference(slow, labels, h, tau=tau, gamma=gamma, negative_gamma=1.0)
     torch.testing.assert_close(loss, expected, rtol=1e-7, atol=0)
     loss.backward()
     expected.backward()
     torch.testing.assert_close(mine.grad, slow.grad, rtol=1e-6, atol=1e-9)
 
 
-def test_a_pair_of_fecl_by_hand() -> None:
+def test_fecl_of_one_pair_equals_a_manual_calculation() -> None:
     """Three cells in a plane: a pair at a right angle, and a negative opposite to the first."""
     z = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]], dtype=torch.float64)
     labels = torch.tensor([[1, 1, 0]])
@@ -113,15 +115,15 @@ def test_a_pair_of_fecl_by_hand() -> None:
 
 
 def test_negatives_of_the_teacher_below_the_threshold_add_nothing() -> None:
-    z, z_t, labels, h = cells_for(3)
+    z, z_t, labels, h = make_locations(3)
     without = fecl(z, labels, h)
     assert torch.equal(fecl(z, labels, h, z_t, teacher_weight=1.0, threshold=1.0), without)
     assert torch.equal(fecl(z, labels, h, z_t), without)
     assert fecl(z, labels, h, z_t, teacher_weight=1.0, threshold=0.1) > without
 
 
-def test_fecl_gives_the_teacher_no_gradient() -> None:
-    z, z_t, labels, h = cells_for(3)
+def test_fecl_does_not_propagate_gradients_to_the_teacher() -> None:
+    z, z_t, labels, h = make_locations(3)
     z.requires_grad_()
     z_t.requires_grad_()
     h.requires_grad_()
@@ -131,9 +133,9 @@ def test_fecl_gives_the_teacher_no_gradient() -> None:
     assert torch.count_nonzero(z.grad) > 0
 
 
-def test_the_gradient_of_fecl_is_right() -> None:
+def test_the_gradient_of_fecl_is_correct() -> None:
     """All its gradient flows through S and X, so that finite differences know it."""
-    z, z_t, labels, h = cells_for(6, n=5)
+    z, z_t, labels, h = make_locations(6, n=5)
     for gamma in (0.0, 2.0):
         for budget in (2**24, 10):
             assert torch.autograd.gradcheck(
@@ -167,8 +169,8 @@ def test_fecl_of_nothing_is_an_exact_zero(batch: int, cells: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_fecl_in_row_blocks_is_the_same(dtype: torch.dtype) -> None:
-    z, z_t, labels, h = cells_for(5, n=33)
+def test_fecl_is_the_same_in_row_blocks(dtype: torch.dtype) -> None:
+    z, z_t, labels, h = make_locations(5, n=33)
     z, z_t, h = z.to(dtype), z_t.to(dtype), h.to(dtype)
     whole, blocks = z.clone().requires_grad_(), z.clone().requires_grad_()
     settings = {"negative_gamma": 1.0, "teacher_weight": 1.0}
@@ -181,9 +183,9 @@ def test_fecl_in_row_blocks_is_the_same(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("loss", ["fecl", "secl"])
-def test_blocks_bound_the_memory_of_pairs(loss: str) -> None:
+def test_blocks_limit_the_memory_of_pairs(loss: str) -> None:
     """What autograd keeps of a step is far less than one matrix of all pairs."""
-    z, z_t, labels, h = cells_for(5, n=200)
+    z, z_t, labels, h = make_locations(5, n=200)
     kept: list[int] = []
 
     def pack(x: torch.Tensor) -> torch.Tensor:
@@ -207,7 +209,7 @@ def test_fecl_without_a_valid_anchor_is_zero_with_a_gradient_path() -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.6, 0.01])
-def test_fecl_is_finite_at_the_edges(temperature: float) -> None:
+def test_fecl_is_finite_for_extreme_inputs(temperature: float) -> None:
     z = torch.ones(1, 6, 1) * (1 + 5e-7)  # s slightly above 1
     z = torch.cat([z, -z], dim=1).requires_grad_()
     labels = torch.tensor([[0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 1]])
@@ -219,7 +221,7 @@ def test_fecl_is_finite_at_the_edges(temperature: float) -> None:
 
 
 def test_ignored_locations_change_nothing() -> None:
-    z, z_t, labels, h = cells_for(7)
+    z, z_t, labels, h = make_locations(7)
     labels[:, :3] = -1
     other = z.clone()
     other[:, :3] = F.normalize(torch.randn(2, 3, 5, dtype=torch.float64), dim=2)
@@ -230,9 +232,9 @@ def test_ignored_locations_change_nothing() -> None:
     assert torch.equal(fecl(z, labels, h, z_t, **settings), fecl(z, labels, h, other, **settings))
 
 
-def test_one_patch_of_one_class_spoils_no_gradient() -> None:
+def test_a_patch_with_one_class_does_not_spoil_other_gradients() -> None:
     """Anchors without negatives stand beside others: their zeros must not become NaN."""
-    z, z_t, labels, h = cells_for(9)
+    z, z_t, labels, h = make_locations(9)
     z = z.float().requires_grad_()
     labels[0] = 1
     for negative_gamma in (0.0, 2.0):
@@ -243,8 +245,8 @@ def test_one_patch_of_one_class_spoils_no_gradient() -> None:
         assert torch.count_nonzero(gradient[1]) > 0
 
 
-def test_fecl_refuses_other_shapes() -> None:
-    z, z_t, labels, h = cells_for(3)
+def test_fecl_refuses_mismatched_shapes() -> None:
+    z, z_t, labels, h = make_locations(3)
     with pytest.raises(
         ValueError, match=r"labels \(2, 5\) and entropy \(2, 12\) must be \(2, 12\)"
     ):

@@ -21,7 +21,7 @@ from napari_dycon.engine.losses.secl import secl
 from napari_dycon.engine.losses.supervised import supervised_loss
 
 
-def supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:
+def compute_supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:
     classes = logits.shape[1]
     entropies, overlap, total = [], [0.0] * classes, [0.0] * classes
     present: set[int] = set()
@@ -44,7 +44,7 @@ def supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:
     return cross_entropy + (sum(dice) / len(dice) if dice else 0.0)
 
 
-def test_no_loss_looks_at_values_while_it_computes() -> None:
+def test_losses_never_synchronize_with_the_device() -> None:
     """Fake tensors have no values: asking for one, as for an index, is an error."""
     with FakeTensorMode():
         logits = torch.zeros(2, 3, 8, 8, 8, requires_grad=True)
@@ -66,7 +66,7 @@ def test_no_loss_looks_at_values_while_it_computes() -> None:
 
 
 @pytest.mark.parametrize("case", ["dense", "sparse", "one class missing", "background", "nothing"])
-def test_the_supervised_loss_is_its_formula(case: str) -> None:
+def test_the_supervised_loss_equals_its_formula(case: str) -> None:
     g = torch.Generator().manual_seed(5)
     logits = torch.randn(2, 3, 3, 2, 3, generator=g, dtype=torch.float64) * 2
     label = torch.randint(0, 3, (2, 3, 2, 3), generator=g)
@@ -79,12 +79,14 @@ def test_the_supervised_loss_is_its_formula(case: str) -> None:
     elif case == "nothing":
         label[:] = 255
     found = supervised_loss(logits.requires_grad_(), label)
-    assert float(found.detach()) == pytest.approx(supervised_reference(logits.detach(), label))
+    assert float(found.detach()) == pytest.approx(
+        compute_supervised_reference(logits.detach(), label)
+    )
     found.backward()
     assert torch.isfinite(logits.grad).all()
 
 
-def test_consistency_is_a_mean_of_squares() -> None:
+def test_the_consistency_loss_is_a_mean_of_squares() -> None:
     g = torch.Generator().manual_seed(5)
     student, teacher = torch.randn(2, 2, 3, 2, 2, 2, generator=g, dtype=torch.float64)
     teacher.requires_grad_()
@@ -110,7 +112,7 @@ def test_losses_of_an_empty_half_are_an_exact_zero() -> None:
         assert student.grad is not None
 
 
-def test_unannotated_voxels_take_no_part() -> None:
+def test_unannotated_voxels_are_ignored() -> None:
     logits = torch.randn(2, 3, 4, 4, 4, requires_grad=True)
     label = torch.randint(0, 3, (2, 4, 4, 4))
     label[:, :2] = 255
@@ -126,7 +128,7 @@ def test_a_perfect_prediction_costs_nearly_nothing() -> None:
     assert float(supervised_loss(-logits, label)) > 1.5
 
 
-def test_gradients_are_right() -> None:
+def test_gradients_are_correct() -> None:
     g = torch.Generator().manual_seed(4)
     student, teacher = torch.randn(2, 2, 3, 2, 2, 2, generator=g, dtype=torch.float64)
     student.requires_grad_()

@@ -10,7 +10,7 @@ from napari_dycon.engine.losses.feature_grid import region_indices
 from napari_dycon.engine.losses.secl import secl
 
 
-def secl_reference(
+def compute_secl_reference(
     z: torch.Tensor, z_t: torch.Tensor, groups: torch.Tensor, tau: float
 ) -> torch.Tensor:
     z, z_t, y = z.flatten(0, 1), z_t.flatten(0, 1).detach(), groups.flatten().tolist()
@@ -26,7 +26,7 @@ def secl_reference(
     return torch.stack(anchors).mean()
 
 
-def cells_for(seed: int, n: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def make_locations(seed: int, n: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     z, z_t = (
         F.normalize(torch.randn(2, n, 5, generator=g, dtype=torch.float64), dim=2) for _ in "ab"
@@ -36,24 +36,24 @@ def cells_for(seed: int, n: int = 9) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 @pytest.mark.parametrize("tau", [0.1, 0.6])
 @pytest.mark.parametrize("budget", [2**24, 40])
-def test_secl_equals_its_formula_at_once_and_in_chunks(tau: float, budget: int) -> None:
-    z, z_t, groups = cells_for(2)
+def test_secl_equals_its_formula_with_and_without_chunks(tau: float, budget: int) -> None:
+    z, z_t, groups = make_locations(2)
     mine, slow = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = secl(mine, z_t, groups, temperature=tau, pair_budget=budget)
-    expected = secl_reference(slow, z_t, groups, tau)
+    expected = compute_secl_reference(slow, z_t, groups, tau)
     torch.testing.assert_close(loss, expected)
     loss.backward()
     expected.backward()
     torch.testing.assert_close(mine.grad, slow.grad)
 
 
-def test_the_gradient_of_secl_is_right() -> None:
-    z, z_t, groups = cells_for(3, n=4)
+def test_the_gradient_of_secl_is_correct() -> None:
+    z, z_t, groups = make_locations(3, n=4)
     assert torch.autograd.gradcheck(lambda x: secl(x, z_t, groups), z.requires_grad_())
 
 
-def test_secl_edges() -> None:
-    z, z_t, groups = cells_for(4)
+def test_secl_is_zero_or_finite_in_edge_cases() -> None:
+    z, z_t, groups = make_locations(4)
     z = z.float().requires_grad_()
     teacher = z_t.float().requires_grad_()
     # Nothing to compare: an exact zero with a gradient path.
@@ -71,7 +71,7 @@ def test_secl_edges() -> None:
 
 
 def test_ignored_locations_change_nothing() -> None:
-    z, z_t, groups = cells_for(5)
+    z, z_t, groups = make_locations(5)
     groups[:, 2] = -1
     other = z_t.clone()
     other[:, 2] = 7.0

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from napari_dycon.engine.losses.consistency import uncl
 
 
-def uncl_reference(
+def compute_uncl_reference(
     student: torch.Tensor, teacher: torch.Tensor, beta: float, entropy_weight: float = 1.0
 ) -> float:
     total, count = 0.0, 0
@@ -29,11 +29,11 @@ def uncl_reference(
 
 
 @pytest.mark.parametrize("beta", [0.5, 2.0, 5.0])
-def test_uncl_is_its_formula(beta: float) -> None:
+def test_uncl_equals_its_formula(beta: float) -> None:
     g = torch.Generator().manual_seed(1)
     student, teacher = torch.randn(2, 2, 3, 2, 3, 2, generator=g, dtype=torch.float64) * 2
     for weight in (1.0, 0.3, 0.0):
-        expected = uncl_reference(student, teacher, beta, weight)
+        expected = compute_uncl_reference(student, teacher, beta, weight)
         found = uncl(student, teacher, beta, entropy_weight=weight)
         assert float(found) == pytest.approx(expected, rel=1e-10)
 
@@ -48,6 +48,6 @@ def test_uncl_gives_the_teacher_no_gradient_and_stays_finite() -> None:
     assert torch.isfinite(student.grad).all()
 
 
-def test_uncl_refuses_other_shapes() -> None:
+def test_uncl_refuses_mismatched_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(1, 2, 3, 3, 3\) and teacher logits \(1, 3"):
         uncl(torch.zeros(1, 2, 3, 3, 3), torch.zeros(1, 3, 3, 3, 3), 1.0)

@@ -55,7 +55,7 @@ class Pointwise(nn.Module):
         return F.normalize(z, dim=1)
 
 
-def batch_for(seed: int = 0) -> Batch:
+def make_batch(seed: int = 0) -> Batch:
     g = torch.Generator().manual_seed(seed)
     image = torch.randn(5, 1, 8, 8, 8, generator=g)
     # Even blocks, so that cells are not all of one class.
@@ -70,18 +70,18 @@ def batch_for(seed: int = 0) -> Batch:
     )
 
 
-def step_for(progress: float = 0.3) -> StepInputs:
+def make_step(progress: float = 0.3) -> StepInputs:
     student, teacher = Pointwise(1), Pointwise(2)
     noise = torch.Generator().manual_seed(7)
-    return StepInputs(student, teacher, batch_for(), progress, noise)  # type: ignore[arg-type]
+    return StepInputs(student, teacher, make_batch(), progress, noise)  # type: ignore[arg-type]
 
 
-def config_for(method: str, **changes: Any) -> TrainConfig:
+def make_small_config(method: str, **changes: Any) -> TrainConfig:
     return make_config(method, **(TINY | {"semi_supervised.pseudo_label_threshold": 0.6} | changes))
 
 
-def parts_of(config: TrainConfig, progress: float = 0.3) -> dict[str, float]:
-    found = build_method(config).compute_loss_terms(step_for(progress))
+def compute_terms(config: TrainConfig, progress: float = 0.3) -> dict[str, float]:
+    found = build_method(config).compute_loss_terms(make_step(progress))
     return {name: float(value.detach()) for name, value in found.items()}
 
 
@@ -89,8 +89,8 @@ def seen(step: StepInputs, image: Tensor) -> Tensor:
     return add_input_noise(image, torch.Generator().manual_seed(7), 0.1)
 
 
-def test_a_step_of_dycon_is_its_formula() -> None:
-    step, progress = step_for(), 0.3
+def test_a_step_of_dycon_equals_its_formula() -> None:
+    step, progress = make_step(), 0.3
     labeled, unlabeled = step.batch.labeled, step.unlabeled
     image = torch.cat([labeled.image, unlabeled.image])
     student, teacher = step.student(image, embed=True), step.teacher(seen(step, image), embed=True)
@@ -112,19 +112,19 @@ def test_a_step_of_dycon_is_its_formula() -> None:
         "fecl": 0.5 * 0.1 * fecl(z, groups, normalized_entropy, z_t),
         "consistency": ramped * consistency_mse(student.logits[2:], teacher.logits[2:]),
     }
-    assert parts_of(config_for("dycon"), progress) == {
+    assert compute_terms(make_small_config("dycon"), progress) == {
         name: pytest.approx(float(value.detach()), rel=1e-5) for name, value in expected.items()
     }
 
 
 @pytest.mark.parametrize("name", ["fecl.negative_gamma", "fecl.teacher_weight", "fecl.focal_gamma"])
-def test_weights_of_fecl_are_not_negative(name: str) -> None:
+def test_fecl_weights_are_not_negative(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"Setting {name} is -1\.0; expected 0 to 1"):
-        config_for("dycon", **{name: -1.0})
+        make_small_config("dycon", **{name: -1.0})
 
 
 @pytest.mark.parametrize("preset", [name for name in list_presets() if name != "default"])
-def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> None:
+def test_published_settings_give_the_published_fecl_weights(preset: str) -> None:
     config = make_config("dycon", preset)
     assert (config.fecl.weight, config.fecl.teacher_weight) == (1.0, 1.0)
     assert (config.fecl.negative_gamma, config.fecl.focal_gamma, config.fecl.temperature) == (
@@ -137,10 +137,10 @@ def test_published_settings_have_the_published_weights_of_fecl(preset: str) -> N
 def test_fecl_uses_the_threshold_of_the_step_for_teacher_locations() -> None:
     """λ and θ(t) as published: more of the pairs count early in a run."""
     early, late = (
-        parts_of(config_for("dycon", **{"fecl.weight": 1.0, "fecl.teacher_weight": 1.0}), progress)[
-            "fecl"
-        ]
-        - parts_of(config_for("dycon", **{"fecl.weight": 1.0}), progress)["fecl"]
+        compute_terms(
+            make_small_config("dycon", **{"fecl.weight": 1.0, "fecl.teacher_weight": 1.0}), progress
+        )["fecl"]
+        - compute_terms(make_small_config("dycon", **{"fecl.weight": 1.0}), progress)["fecl"]
         for progress in (0.0, 1.0)
     )
     assert early > 0
@@ -150,8 +150,8 @@ def test_fecl_uses_the_threshold_of_the_step_for_teacher_locations() -> None:
 
 @pytest.mark.parametrize("method", ["dycon", "mean-teacher", "secl-region", "secl-anatomical"])
 def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
-    step = step_for()
-    sum(build_method(config_for(method)).compute_loss_terms(step).values()).backward()
+    step = make_step()
+    sum(build_method(make_small_config(method)).compute_loss_terms(step).values()).backward()
     assert all(p.grad is None for p in step.teacher.parameters())
     assert torch.count_nonzero(step.student.voxel.grad) == CLASSES
 
@@ -175,20 +175,22 @@ def test_the_student_learns_and_the_teacher_does_not(method: str) -> None:
         ("semi_supervised.consistency_rampup", 1.0, "consistency"),
     ],
 )
-def test_each_switch_of_dycon_changes_its_part_alone(setting: str, value: Any, part: str) -> None:
+def test_each_option_of_dycon_changes_only_its_own_term(
+    setting: str, value: Any, part: str
+) -> None:
     usual, switched = (
-        parts_of(config_for("dycon")),
-        parts_of(config_for("dycon", **{setting: value})),
+        compute_terms(make_small_config("dycon")),
+        compute_terms(make_small_config("dycon", **{setting: value})),
     )
     assert [name for name in usual if usual[name] != switched[name]] == [part]
     if value == 0.0 and setting in (f"{part}.weight", f"semi_supervised.{part}_weight"):
         assert switched[part] == 0.0
 
 
-def test_the_weight_of_the_unlabeled_part_scales_both_losses() -> None:
+def test_the_unlabeled_weight_scales_both_losses() -> None:
     usual, half = (
-        parts_of(config_for("dycon")),
-        parts_of(config_for("dycon", **{"semi_supervised.weight": 0.25})),
+        compute_terms(make_small_config("dycon")),
+        compute_terms(make_small_config("dycon", **{"semi_supervised.weight": 0.25})),
     )
     for name in ("uncl", "fecl"):
         assert half[name] == pytest.approx(usual[name] / 2)
@@ -196,13 +198,13 @@ def test_the_weight_of_the_unlabeled_part_scales_both_losses() -> None:
 
 
 def test_mean_teacher_compares_the_unlabeled_half() -> None:
-    step, progress = step_for(), 0.1
+    step, progress = make_step(), 0.1
     labeled, unlabeled = step.batch.labeled, step.unlabeled
     mine = step.student(unlabeled.image).logits
     teacher_logits = step.teacher(seen(step, unlabeled.image)).logits
     ramped = 0.1 * math.exp(-5 * (1 - progress / 0.4) ** 2)
     own = supervised_loss(step.student(labeled.image).logits, labeled.label)
-    assert parts_of(config_for("mean-teacher"), progress) == {
+    assert compute_terms(make_small_config("mean-teacher"), progress) == {
         "supervised": pytest.approx(float(own.detach()), rel=1e-5),
         "consistency": pytest.approx(
             float(ramped * consistency_mse(mine, teacher_logits).detach())
@@ -212,7 +214,7 @@ def test_mean_teacher_compares_the_unlabeled_half() -> None:
 
 @pytest.mark.parametrize("method", ["secl-region", "secl-anatomical"])
 def test_secl_contrasts_unlabeled_locations(method: str) -> None:
-    step = step_for()
+    step = make_step()
     unlabeled = step.unlabeled
     view = seen(step, unlabeled.image)
     z, z_t = (
@@ -225,11 +227,11 @@ def test_secl_contrasts_unlabeled_locations(method: str) -> None:
         groups = downsample_pseudo_labels(F.softmax(step.teacher(view).logits, dim=1), GRID, 0.6)
     assert len(set(groups.flatten().tolist())) > 2
     expected = 0.1 * secl(z, z_t, groups)
-    found = parts_of(config_for(method))
+    found = compute_terms(make_small_config(method))
     assert found["secl"] == pytest.approx(float(expected.detach()), rel=1e-5)
-    assert parts_of(config_for(method, **{"secl.weight": 0.2}))["secl"] == pytest.approx(
-        2 * found["secl"]
-    )
+    assert compute_terms(make_small_config(method, **{"secl.weight": 0.2}))[
+        "secl"
+    ] == pytest.approx(2 * found["secl"])
 
 
 def test_locations_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
@@ -238,7 +240,7 @@ def test_locations_of_a_mirrored_patch_keep_their_side(tmp_path: Any) -> None:
     np.save(tmp_path / "i.npy", np.random.default_rng(0).random((1, 24, 24, 40)).astype(np.float32))
     np.save(tmp_path / "l.npy", label)
     case = LabeledCase("a", tmp_path / "i.npy", tmp_path / "l.npy")
-    config = config_for(
+    config = make_small_config(
         "supervised",
         **{
             "augmentation.flip_left_right": True,
@@ -266,8 +268,8 @@ def test_the_teacher_is_an_average_and_buffers_are_copied() -> None:
     assert student.weight.tolist() == [3.0, 3.0]
 
 
-def test_a_half_that_is_empty_costs_nothing() -> None:
-    step = step_for()
+def test_an_empty_half_of_a_batch_adds_no_loss() -> None:
+    step = make_step()
     none = UnlabeledBatch(torch.zeros(0, 1, 8, 8, 8), torch.zeros(0, 3), torch.zeros(0, 3))
     step = replace(step, batch=Batch(step.batch.labeled, none))
     for method, part in (
@@ -276,6 +278,6 @@ def test_a_half_that_is_empty_costs_nothing() -> None:
         ("secl-region", "secl"),
         ("secl-anatomical", "secl"),
     ):
-        found = build_method(config_for(method)).compute_loss_terms(step)
+        found = build_method(make_small_config(method)).compute_loss_terms(step)
         assert float(found[part].detach()) == 0.0
         assert all(torch.isfinite(value) for value in found.values())

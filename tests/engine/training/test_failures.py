@@ -33,7 +33,7 @@ def test_a_run_fails_after_too_many_skipped_steps_in_a_row() -> None:
     assert guard.total == 2 * MAX_NONFINITE_STEPS - 1
 
 
-def test_a_restored_checkpoint_starts_a_new_row() -> None:
+def test_a_restored_checkpoint_resets_the_count_of_skipped_steps() -> None:
     guard = NonFiniteGuard()
     list(guard.count((step, False) for step in range(MAX_NONFINITE_STEPS - 1)))
     guard.restore(3)
@@ -41,7 +41,7 @@ def test_a_restored_checkpoint_starts_a_new_row() -> None:
     assert guard.total == 4
 
 
-def test_lack_of_memory_and_other_errors_give_a_reason_and_advice() -> None:
+def test_memory_and_other_errors_give_a_reason_and_advice() -> None:
     card = str(to_engine_error(RuntimeError("CUDA out of memory"), CUDA, has_checkpoint=True))
     assert card.startswith("The graphics card ran out of memory")
     assert "train on the CPU" in card

@@ -9,7 +9,9 @@ from napari_dycon.engine.training.preview import PREVIEW_TIME_FRACTION
 from napari_dycon.engine.training.validation import VALIDATION_TIME_FRACTION
 
 
-def share(preview_s: float, validation_s: float, run_s: float, step_s: float) -> tuple[float, int]:
+def simulate_share(
+    preview_s: float, validation_s: float, run_s: float, step_s: float
+) -> tuple[float, int]:
     """Share of a run's time that both tasks took, and how many previews there were."""
     previews = Interval(15.0, PREVIEW_TIME_FRACTION, first_delay_s=0.0)
     validations = Interval(60.0, VALIDATION_TIME_FRACTION)
@@ -33,15 +35,15 @@ def share(preview_s: float, validation_s: float, run_s: float, step_s: float) ->
     ("preview_s", "validation_s", "run_s"),
     [(0.2, 1.0, 600.0), (2.0, 20.0, 7200.0), (8.0, 60.0, 36_000.0), (0.01, 0.05, 1800.0)],
 )
-def test_tasks_take_less_than_three_hundredths_of_a_run(
+def test_tasks_take_less_than_three_percent_of_a_run(
     preview_s: float, validation_s: float, run_s: float
 ) -> None:
-    found, made = share(preview_s, validation_s, run_s, 0.5)
+    found, made = simulate_share(preview_s, validation_s, run_s, 0.5)
     assert found < 0.03
     assert made >= 2
 
 
-def test_the_first_preview_comes_at_once_and_the_next_after_its_period() -> None:
+def test_the_first_preview_is_immediate_and_the_next_after_its_interval() -> None:
     interval = Interval(15.0, 0.01, first_delay_s=0.0)
     assert interval.is_due(10.0)
     interval.record(10.1, 0.1)
@@ -51,7 +53,7 @@ def test_the_first_preview_comes_at_once_and_the_next_after_its_period() -> None
     assert not interval.is_due(40.0)
 
 
-def test_a_task_waits_for_its_period() -> None:
+def test_a_task_waits_for_its_interval() -> None:
     interval = Interval(60.0, 1.0)
     assert not interval.is_due(100.0)  # a resumed run begins late on its clock
     assert not interval.is_due(159.0)

@@ -24,7 +24,7 @@ ERRORS = [MemoryError(), RuntimeError("CUDA out of memory. Tried to allocate 9 G
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_picture_that_is_too_large_does_not_end_the_run(
+def test_a_preview_that_runs_out_of_memory_does_not_end_the_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -43,7 +43,7 @@ def test_a_picture_that_is_too_large_does_not_end_the_run(
 
 
 @pytest.mark.parametrize("error", ERRORS)
-def test_a_score_that_cannot_be_had_does_not_end_the_run(
+def test_a_failed_validation_does_not_end_the_run(
     project: Project, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     project.set_split("scan-2", "validation")
@@ -63,7 +63,7 @@ def test_a_score_that_cannot_be_had_does_not_end_the_run(
     assert events[-1].event == "finished"
 
 
-def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Project) -> None:
+def test_an_unreadable_validation_case_does_not_end_the_run(project: Project) -> None:
     project.set_split("scan-2", "validation")
     config = make_config("supervised", **(TINY | {"steps": 8}))
     run = train(project, config)
@@ -76,7 +76,7 @@ def test_a_validation_case_that_cannot_be_read_does_not_end_the_run(project: Pro
     assert events[-1].event == "finished"
 
 
-def test_other_errors_end_it_with_a_reason(
+def test_other_errors_end_the_run_with_a_reason(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.set_split("scan-2", "validation")
@@ -91,7 +91,7 @@ def test_other_errors_end_it_with_a_reason(
         list(train(project, config))
 
 
-def test_scores_from_prepared_scans_are_those_of_scans_read_anew(
+def test_scores_from_prepared_scans_equal_those_of_reread_scans(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project.set_split("scan-2", "validation")

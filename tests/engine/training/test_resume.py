@@ -19,7 +19,7 @@ from napari_dycon.engine.training.run import train
 from napari_dycon.project.store import Project
 
 
-def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
+def make_tiny_config(method: str = "dycon", **changes: Any) -> TrainConfig:
     return make_config(method, **(TINY | changes))
 
 
@@ -29,9 +29,11 @@ def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
 def test_killed_and_resumed_runs_are_bit_identical(
     project: Project, changes: dict[str, Any]
 ) -> None:
-    list(train(project, tiny(steps=6, **changes)))
+    list(train(project, make_tiny_config(steps=6, **changes)))
     whole = load_file(project.runs.get().weights_path)
-    interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}, **changes))
+    interrupted = train(
+        project, make_tiny_config(steps=6, **{"intervals.checkpoint_s": 0.0}, **changes)
+    )
     for event in interrupted:
         if event.event == "checkpoint" and event.step == 3:
             interrupted.close()  # type: ignore[attr-defined]
@@ -43,9 +45,9 @@ def test_killed_and_resumed_runs_are_bit_identical(
 
 
 def test_stop_keeps_the_weights(project: Project) -> None:
-    run = project.runs.create("dycon", tiny(steps=10_000).to_dict())
+    run = project.runs.create("dycon", make_tiny_config(steps=10_000).to_dict())
     events = []
-    for event in train(project, tiny(steps=10_000), run):
+    for event in train(project, make_tiny_config(steps=10_000), run):
         events.append(event)
         if event.event == "step":
             run.write_control(command="stop")
@@ -53,10 +55,10 @@ def test_stop_keeps_the_weights(project: Project) -> None:
     assert run.has_weights
 
 
-def test_training_learns_and_starts_again_from_its_weights(project: Project) -> None:
+def test_training_learns_and_can_start_from_its_weights(project: Project) -> None:
     for case in ("scan-2",):
         project.set_split(case, "validation")
-    config = tiny(
+    config = make_tiny_config(
         "supervised",
         steps=60,
         **{
@@ -78,27 +80,27 @@ def test_training_learns_and_starts_again_from_its_weights(project: Project) -> 
 
 def test_training_cases_of_earlier_runs_are_reported(project: Project) -> None:
     first, second = (case.id for case in project.labeled_cases()[:2])
-    list(train(project, tiny("supervised")))
+    list(train(project, make_tiny_config("supervised")))
     (project.runs.list()[-1].metrics_path).unlink()  # as if it had been killed
     project.set_split(first, "validation")
     for before in (project.runs.list()[-1].id, None):
         before = before or project.runs.list()[-1].id  # a run that started from the first one
-        events = list(train(project, tiny("supervised", init_from=before)))
+        events = list(train(project, make_tiny_config("supervised", init_from=before)))
         (message,) = [e.message for e in events if e.event == "warning"]
         assert f"trained on 1 case(s) that are now used for validation ({first})" in message
     assert second not in message
 
 
 def test_stop_before_the_first_step_leaves_no_weights(project: Project) -> None:
-    run = project.runs.create("dycon", tiny().to_dict())
+    run = project.runs.create("dycon", make_tiny_config().to_dict())
     run.write_control(command="stop")
-    events = list(train(project, tiny(), run))
+    events = list(train(project, make_tiny_config(), run))
     assert events[-1].event == "stopped"
     assert not run.has_weights
 
 
 def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
-    interrupted = train(project, tiny(steps=6, **{"intervals.checkpoint_s": 0.0}))
+    interrupted = train(project, make_tiny_config(steps=6, **{"intervals.checkpoint_s": 0.0}))
     for event in interrupted:
         if event.event == "checkpoint" and event.step == 3:
             interrupted.close()  # type: ignore[attr-defined]
@@ -115,12 +117,14 @@ def test_a_resumed_run_keeps_its_cases_and_labels(project: Project) -> None:
     assert before == {p.name: p.read_bytes() for p in (run.state_folder / "labels").iterdir()}
 
 
-def test_initial_weights_that_match_in_part_give_a_warning(project: Project) -> None:
-    list(train(project, tiny("supervised", steps=1)))
+def test_partially_matching_initial_weights_give_a_warning(project: Project) -> None:
+    list(train(project, make_tiny_config("supervised", steps=1)))
     first = project.runs.get().id
-    deeper = tiny("supervised", steps=1, **{"network.filters": [4, 8, 8, 8]}, init_from=first)
+    deeper = make_tiny_config(
+        "supervised", steps=1, **{"network.filters": [4, 8, 8, 8]}, init_from=first
+    )
     warned = [e.message for e in train(project, deeper) if e.event == "warning"]
     assert f"Run {first} has a different network: only 60% of its weights match" in warned[0]
     project.add_class("another")  # other classes change the last layer alone
-    same = tiny("supervised", steps=1, init_from=first)
+    same = make_tiny_config("supervised", steps=1, init_from=first)
     assert not [e for e in train(project, same) if e.event == "warning"]

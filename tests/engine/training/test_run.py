@@ -36,13 +36,13 @@ from napari_dycon.project.models import classes_from_names
 from napari_dycon.project.store import Project
 
 
-def tiny(method: str = "dycon", **changes: Any) -> TrainConfig:
+def make_tiny_config(method: str = "dycon", **changes: Any) -> TrainConfig:
     return make_config(method, **(TINY | changes))
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_and_emits_events(project: Project, method: str) -> None:
-    events = list(train(project, tiny(method)))
+    events = list(train(project, make_tiny_config(method)))
     assert events[0].event == "started"
     assert events[0].unlabeled == (0 if method == "supervised" else 3)
     assert [e.step for e in events if e.event == "finished"] == [4]
@@ -53,8 +53,8 @@ def test_every_method_trains_and_emits_events(project: Project, method: str) -> 
         json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
 
 
-def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
-    list(train(project, tiny()))
+def test_predictions_are_on_the_grid_of_the_scan(project: Project) -> None:
+    list(train(project, make_tiny_config()))
     run = project.runs.get()
     device = choose_device("cpu").device
     model = load_model(run.weights_path, device)
@@ -68,11 +68,11 @@ def test_prediction_lies_on_the_scans_own_grid(project: Project) -> None:
         assert np.asarray(found.dataobj).max() <= 1
 
 
-def test_a_mirrored_view_is_turned_back(project: Project) -> None:
+def test_the_prediction_of_a_mirrored_input_is_mirrored_back(project: Project) -> None:
     list(
         train(
             project,
-            tiny(
+            make_tiny_config(
                 "supervised",
                 **{"inference.tta_scales": [1.0, 1.0], "inference.tta_flip_left_right": True},
             ),
@@ -95,13 +95,15 @@ def test_a_mirrored_view_is_turned_back(project: Project) -> None:
 def test_missing_labels_are_reported_before_a_run_is_created(scans: Path, tmp_path: Path) -> None:
     bare = create_project(tmp_path / "bare", scans / "images")
     with pytest.raises(UserError, match="No case is labeled yet"):
-        list(train(bare, tiny()))
+        list(train(bare, make_tiny_config()))
     assert bare.runs.list() == []
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_patches_of_any_size_train(project: Project, method: str) -> None:
-    events = list(train(project, tiny(method, **{"batch.patch_size": [3, 17, 12]}, steps=2)))
+def test_patches_of_any_size_can_be_trained_on(project: Project, method: str) -> None:
+    events = list(
+        train(project, make_tiny_config(method, **{"batch.patch_size": [3, 17, 12]}, steps=2))
+    )
     assert events[-1].event == "finished"
     assert all(np.isfinite(e.loss) for e in events if e.event == "step")
 
@@ -113,7 +115,7 @@ def test_missing_unlabeled_cases_are_reported(scans: Path, tmp_path: Path) -> No
     project = create_project(tmp_path / "labeled", images=scans / "images", labels=scans / "labels")
 
     def warned(method: str) -> list[str]:
-        events = list(train(project, tiny(method)))
+        events = list(train(project, make_tiny_config(method)))
         return [e.message for e in events if e.event == "warning"]
 
     (message,) = warned("mean-teacher")
@@ -122,29 +124,31 @@ def test_missing_unlabeled_cases_are_reported(scans: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("value", "what"), [(1, "only a structure"), (0, "only background")])
-def test_a_label_of_one_value_is_left_out_with_a_reason(
+def test_a_label_with_a_single_value_is_excluded_with_a_reason(
     project: Project, value: int, what: str
 ) -> None:
     only = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     only[5:8, 5:8, 5:8] = value
     project.labels.save("scan-3", only)
-    events = list(train(project, tiny("supervised")))
+    events = list(train(project, make_tiny_config("supervised")))
     warned = [e.message for e in events if e.event == "warning"]
     assert len(warned) == 1
     assert f"scan-3 is left out: {what} is annotated in it" in warned[0]
     # Once it is complete, there is no warning that the earlier run was trained on it.
     project.labels.save("scan-3", np.where(only == 255, 1 - value, only).astype(np.uint8))
     project.set_split("scan-3", "validation")
-    events = list(train(project, tiny("supervised", init_from=project.runs.list()[-1].id)))
+    events = list(
+        train(project, make_tiny_config("supervised", init_from=project.runs.list()[-1].id))
+    )
     assert not [e.message for e in events if e.event == "warning"]
 
 
-def test_two_structures_without_background_are_learned_from(project: Project) -> None:
+def test_labels_of_two_structures_without_background_are_used(project: Project) -> None:
     project.add_class("two")
     two = np.full(project.read_image("scan-3").shape, 255, np.uint8)
     two[5:8, 5:8, 5:8], two[5:8, 5:8, 8:11] = 1, 2
     project.labels.save("scan-3", two)
-    events = list(train(project, tiny("supervised")))
+    events = list(train(project, make_tiny_config("supervised")))
     assert not [e.message for e in events if e.event == "warning"]
     assert "scan-3" in project.runs.list()[-1].read_metrics().labeled
 
@@ -152,18 +156,18 @@ def test_two_structures_without_background_are_learned_from(project: Project) ->
 def test_scans_without_a_structure_are_used_for_training(project: Project) -> None:
     shape = project.read_image("scan-3").shape
     project.labels.save("scan-3", np.zeros(shape, np.uint8))
-    events = list(train(project, tiny("dycon", **{"atlas.max_registration_pairs": 4})))
+    events = list(train(project, make_tiny_config("dycon", **{"atlas.max_registration_pairs": 4})))
     assert not [e.message for e in events if e.event == "warning"]
     labeled = [case.id for case in project.labeled_cases()]
     assert "scan-3" in project.runs.list()[-1].read_metrics().labeled
     for case in labeled:
         project.labels.save(case, np.zeros(shape, np.uint8))
     with pytest.raises(UserError, match="none of them shows a structure"):
-        list(train(project, tiny("supervised")))
+        list(train(project, make_tiny_config("supervised")))
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_lack_of_memory_advises_what_can_be_done(
+def test_lack_of_memory_gives_advice(
     project: Project, monkeypatch: pytest.MonkeyPatch, saved: bool
 ) -> None:
     real, calls = Supervised.compute_loss_terms, []
@@ -176,7 +180,7 @@ def test_lack_of_memory_advises_what_can_be_done(
 
     monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
     with pytest.raises(EngineError, match="ran out of memory") as reported:
-        list(train(project, tiny("supervised", **{"intervals.checkpoint_s": 0.0})))
+        list(train(project, make_tiny_config("supervised", **{"intervals.checkpoint_s": 0.0})))
     assert "--" not in str(reported.value)  # no command line options
     assert ("checkpoint is kept: the run can be resumed" in str(reported.value)) is saved
 
@@ -196,7 +200,9 @@ def test_nonfinite_steps_are_skipped_and_finally_end_the_run(
     monkeypatch.setattr(Supervised, "compute_loss_terms", compute_loss_terms)
     events = []
     with pytest.raises(EngineError, match="50 steps in a row gave no finite loss"):
-        events += train(project, tiny("supervised", steps=200, **{"intervals.checkpoint_s": 0.0}))
+        events += train(
+            project, make_tiny_config("supervised", steps=200, **{"intervals.checkpoint_s": 0.0})
+        )
     run = project.runs.get()
     warned = [e.message for e in run.read_events()[0] if e.event == "warning"]
     assert warned[0].startswith("Step 2 was skipped because its loss was not a finite number")
@@ -214,16 +220,18 @@ def test_invalid_settings_are_refused() -> None:
     assert parse_overrides(["a=1", "b=[1,2]", "c=x"]) == {"a": 1, "b": [1, 2], "c": "x"}
 
 
-def test_the_preset_of_the_paper_trains(project: Project) -> None:
+def test_the_preset_of_the_paper_can_be_trained(project: Project) -> None:
     config = make_config("dycon", "paper", **(TINY | {"steps": 1, "network.filters": [4, 8, 8]}))
     assert config.network.aspp
     assert list(train(project, config))[-1].event == "finished"
 
 
 def test_validation_cases_that_were_trained_on_are_reported(project: Project) -> None:
-    list(train(project, tiny("supervised", steps=1)))
+    list(train(project, make_tiny_config("supervised", steps=1)))
     project.set_split("scan-2", "validation")
-    events = list(train(project, tiny("supervised", steps=1, init_from=project.runs.get().id)))
+    events = list(
+        train(project, make_tiny_config("supervised", steps=1, init_from=project.runs.get().id))
+    )
     warned = [e.message for e in events if e.event == "warning"]
     assert "(scan-2)" in warned[0]
 
@@ -264,7 +272,7 @@ def test_many_classes_and_channels_with_sparse_labels(tmp_path: Path, method: st
     drawn[:, 4:10, 4:10] = rng.integers(1, classes + 1, (4, 6, 6))
     label[::5][:4] = drawn
     project.labels.save("a", label)
-    events = list(train(project, tiny(method, steps=2, **{"secl.weight": 1.0})))
+    events = list(train(project, make_tiny_config(method, steps=2, **{"secl.weight": 1.0})))
     assert events[-1].event == "finished"
     assert events[-1].skipped == 0
     model = load_model(project.runs.get().weights_path)

@@ -10,7 +10,7 @@ from napari_dycon.engine.methods.schedules import adaptive_beta, sigmoid_rampup,
 from napari_dycon.engine.training.schedules import ema_decay, learning_rate_factor, rescale_progress
 
 
-def test_schedules_reach_their_ends() -> None:
+def test_schedules_reach_their_final_values() -> None:
     assert adaptive_beta(0.0) == 5.0
     assert adaptive_beta(1.0) == pytest.approx(0.5)
     assert adaptive_beta(0.5) == pytest.approx(math.sqrt(2.5))
@@ -28,7 +28,7 @@ def test_schedules_reach_their_ends() -> None:
     assert 0 < learning_rate_factor(1.0, 0.1) < 0.01
 
 
-def test_the_unlabeled_part_has_a_progress_of_its_own() -> None:
+def test_the_unlabeled_loss_has_its_own_schedule() -> None:
     assert [rescale_progress(p, 0.0) for p in (0.0, 0.3, 1.0)] == [0.0, 0.3, 1.0]  # as published
     assert [rescale_progress(p, 0.8) for p in (0.5, 0.8, 0.9, 1.0)] == [
         0.0,

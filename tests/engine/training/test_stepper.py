@@ -66,7 +66,7 @@ def make_stepper(
     return Stepper(student, teacher, optimizer, CPU, dtype, is_deferred=deferred), config
 
 
-def everything(stepper: Stepper) -> list[torch.Tensor]:
+def collect_tensors(stepper: Stepper) -> list[torch.Tensor]:
     """Copies of all that a step may change."""
     networks = (*stepper.student.state_dict().values(), *stepper.teacher.state_dict().values())
     slots = stepper.optimizer.state_dict()["state"].values()
@@ -74,24 +74,22 @@ def everything(stepper: Stepper) -> list[torch.Tensor]:
     return [value.clone() for value in (*networks, *state)]
 
 
-def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+def are_equal(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
     return len(one) == len(two) and all(map(torch.equal, one, two))
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("deferred", [False, True])
-def test_a_step_that_is_not_finite_changes_nothing(
-    deferred: bool, optimizer: str, norm: str
-) -> None:
+def test_a_nonfinite_step_changes_no_weights(deferred: bool, optimizer: str, norm: str) -> None:
     stepper, config = make_stepper(deferred, **{"optimizer.name": optimizer, "network.norm": norm})
     batch = make_batch(config)
     stepper.step(0, config, MeanTeacher(config), batch, 0.5, 1e-2)
-    before = everything(stepper)
+    before = collect_tensors(stepper)
     stepper.step(1, config, NotFinite(), batch, 0.5, 1e-2)
-    assert same(before, everything(stepper))
+    assert are_equal(before, collect_tensors(stepper))
     stepper.step(2, config, MeanTeacher(config), batch, 0.5, 1e-2)
-    assert not same(before, everything(stepper))
+    assert not are_equal(before, collect_tensors(stepper))
     assert stepper.read_step_outcomes(wait=True) == [(0, True), (1, False), (2, True)]
     assert stepper.read_step_outcomes(wait=True) == []
 
@@ -111,7 +109,9 @@ class _Waits(TorchDispatchMode):
 
 @pytest.mark.parametrize("method", [Supervised, MeanTeacher])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_a_deferred_step_never_waits_for_its_device(method: Any, dtype: torch.dtype) -> None:
+def test_a_deferred_step_never_synchronizes_with_its_device(
+    method: Any, dtype: torch.dtype
+) -> None:
     stepper, config = make_stepper(
         True, dtype, **{"network.norm": "batch", "batch.accumulation_steps": 1}
     )
@@ -126,17 +126,17 @@ def test_a_deferred_step_never_waits_for_its_device(method: Any, dtype: torch.dt
     assert waits.seen
 
 
-def test_deferred_steps_are_the_same_steps() -> None:
+def test_deferred_steps_give_the_same_weights() -> None:
     steppers = [make_stepper(deferred)[0] for deferred in (False, True)]
     config = make_stepper(False)[1]
     for stepper in steppers:
         for step in range(3):
             stepper.step(step, config, MeanTeacher(config), make_batch(config, step), 0.5, 1e-3)
-    for one, two in zip(everything(steppers[0]), everything(steppers[1]), strict=True):
+    for one, two in zip(collect_tensors(steppers[0]), collect_tensors(steppers[1]), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
 
 
-def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
+def test_accumulated_gradients_equal_those_of_the_whole_batch() -> None:
     class Mean:
         """A loss that is a mean over patches, as those of the methods are."""
 
@@ -150,11 +150,11 @@ def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
     for parts in (1, 2):
         stepper, config = make_stepper(False, **{"batch.accumulation_steps": parts}, **changes)
         reported, loss = stepper.step(0, config, Mean(), make_batch(config), 0.5, 1e-3)
-        found.append(([*reported.values(), loss], everything(stepper)))
+        found.append(([*reported.values(), loss], collect_tensors(stepper)))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
-def test_allocating_the_state_changes_no_step() -> None:
+def test_allocating_the_optimizer_state_changes_no_step() -> None:
     results = []
     for ahead in (False, True):
         for kind in ("adamw", "sgd"):
@@ -172,31 +172,31 @@ def test_allocating_the_state_changes_no_step() -> None:
             # Layers that a method does not use get a state of zeros.
             networks = (student, stepper.teacher)
             results.append([v for network in networks for v in network.state_dict().values()])
-    assert same(results[0], results[2])
-    assert same(results[1], results[3])
+    assert are_equal(results[0], results[2])
+    assert are_equal(results[1], results[3])
 
 
-def test_lack_of_memory_leaves_everything_as_it_was() -> None:
+def test_lack_of_memory_leaves_all_state_unchanged() -> None:
     class TooLarge:
         def compute_loss_terms(self, step: StepInputs) -> dict[str, torch.Tensor]:
             step.student(step.batch.labeled.image)  # moves the running statistics
             raise RuntimeError("CUDA out of memory.")
 
     stepper, config = make_stepper(False, **{"network.norm": "batch"})
-    before = everything(stepper)
+    before = collect_tensors(stepper)
     for work in (
         lambda: stepper.step(0, config, TooLarge(), make_batch(config), 0.5, 1e-2),
         lambda: stepper.dry_run(config, TooLarge(), make_batch(config)),
     ):
         with pytest.raises(RuntimeError, match="out of memory"):
             work()
-        assert same(before, everything(stepper))
+        assert are_equal(before, collect_tensors(stepper))
         assert all(p.grad is None for p in stepper.student.parameters())
     stepper.dry_run(config, MeanTeacher(config), make_batch(config))
-    assert same(before, everything(stepper))
+    assert are_equal(before, collect_tensors(stepper))
 
 
-def test_a_partial_update_has_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partial_update_raises_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     stepper, config = make_stepper(False)
 
     def refuse() -> None:
@@ -236,11 +236,11 @@ def test_float16_overflows_are_skipped_without_a_warning() -> None:
             return {"supervised": (logits.float() * 1e6).mean()}
 
     stepper, config = make_stepper(True, torch.float16)
-    before = everything(stepper)
+    before = collect_tensors(stepper)
     stepper.step(0, config, Overflowing(), make_batch(config), 0.5, 1e-2)
-    assert same(before, everything(stepper))
+    assert are_equal(before, collect_tensors(stepper))
     assert stepper.read_step_outcomes(wait=True) == [(0, True)]
     assert stepper.loss_scale is not None
     assert stepper.loss_scale.to_json()[0] == MAX_LOSS_SCALE / 2
     stepper.step(1, config, Supervised(config), make_batch(config), 0.5, 1e-2)
-    assert not same(before, everything(stepper))
+    assert not are_equal(before, collect_tensors(stepper))

@@ -9,10 +9,10 @@ import numpy as np
 import pydicom
 import pytest
 from helpers.dicom_files import (
-    compress,
+    compress_file,
+    make_voxels,
     save_enhanced,
     save_series,
-    values,
 )
 from pydicom import uid as uids
 from pydicom.encaps import encapsulate
@@ -32,7 +32,9 @@ LOSSLESS = {
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16"])
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_pixels_packed_without_loss_come_back(name: str, dtype: str, tmp_path: Path) -> None:
+def test_losslessly_compressed_pixels_are_restored_exactly(
+    name: str, dtype: str, tmp_path: Path
+) -> None:
     """Each file holds its own rescaling, which no decoder may apply or forget."""
     noise = np.random.default_rng(0).integers(0, 250, (4, 20, 24))
     voxels = (noise - 120 if dtype == "int16" else noise).astype(dtype)
@@ -43,7 +45,7 @@ def test_pixels_packed_without_loss_come_back(name: str, dtype: str, tmp_path: P
 
     paths = save_series(tmp_path / "s", voxels, change=rescaled)
     for path in paths:
-        compress(path, LOSSLESS[name])
+        compress_file(path, LOSSLESS[name])
         assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == LOSSLESS[name]
     volume = read_volume(tmp_path / "s")
     own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
@@ -58,32 +60,32 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("name", LOSSY)
-def test_pixels_packed_with_loss_come_back_nearly(name: str, tmp_path: Path) -> None:
+def test_lossily_compressed_pixels_are_restored_approximately(name: str, tmp_path: Path) -> None:
     rows, columns = np.indices((20, 24))
     voxels = np.stack([3 * rows + 4 * columns + k for k in range(4)]).astype(np.uint8)
     for path in save_series(tmp_path / "s", voxels):
-        compress(path, LOSSY[name][0])
+        compress_file(path, LOSSY[name][0])
     volume = read_volume(tmp_path / "s")
     own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
     assert np.abs(own.astype(int) - voxels).max() <= LOSSY[name][1]
 
 
 @pytest.mark.parametrize("name", LOSSLESS)
-def test_packed_frames_of_one_file(name: str, tmp_path: Path) -> None:
+def test_compressed_frames_of_one_file_are_read(name: str, tmp_path: Path) -> None:
     voxels = np.random.default_rng(0).integers(0, 4000, (5, 20, 24)).astype("<u2")
     scaling = [(0.5 * (k + 1), -3.0 * k) for k in range(5)]
     path = tmp_path / "s" / "one.dcm"
     save_enhanced(path, voxels, order=[3, 0, 4, 1, 2], rescale=scaling)
-    compress(path, LOSSLESS[name])
+    compress_file(path, LOSSLESS[name])
     volume = read_volume(path)
     own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
     slopes, intercepts = np.array(scaling).T[..., None, None]
     assert np.allclose(own, voxels * slopes + intercepts, rtol=1e-6)
 
 
-def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
-    for path in save_series(tmp_path / "s", values((4, 20, 24))):
-        compress(path, uids.JPEGLosslessSV1)
+def test_damaged_compressed_pixels_are_refused(tmp_path: Path) -> None:
+    for path in save_series(tmp_path / "s", make_voxels((4, 20, 24))):
+        compress_file(path, uids.JPEGLosslessSV1)
     data = pydicom.dcmread(path)
     data.PixelData = encapsulate([b"\xff\xd8no picture\xff\xd9"])
     data.save_as(path)
@@ -93,8 +95,8 @@ def test_packed_pixels_that_are_damaged_are_refused(tmp_path: Path) -> None:
 
 def test_a_damaged_list_of_compressed_fragments_is_refused(tmp_path: Path) -> None:
     """GDCM, which may search such a file without end, never sees it."""
-    for path in save_series(tmp_path / "s", values((4, 20, 24))):
-        compress(path, uids.JPEGLosslessSV1)
+    for path in save_series(tmp_path / "s", make_voxels((4, 20, 24))):
+        compress_file(path, uids.JPEGLosslessSV1)
     whole = path.read_bytes()
     item = whole.index(b"\xfe\xff\x00\xe0", whole.index(b"\xe0\x7f\x10\x00"))
     for length in (3, 4095, 2**31):

@@ -17,9 +17,9 @@ from helpers.dicom_files import (
     IDENTITY,
     OBLIQUE,
     SAGITTAL,
+    make_voxels,
     save_enhanced,
     save_series,
-    values,
 )
 from pydicom.uid import generate_uid
 
@@ -34,7 +34,7 @@ PLANES = {"axial": AXIAL, "coronal": CORONAL, "sagittal": SAGITTAL, "oblique": O
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
-def by_itk(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_with_itk(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (i, j, k) and affine to RAS mm as SimpleITK's own reader of series gives them."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
@@ -58,27 +58,29 @@ def assert_same_places(volume: Volume, array: np.ndarray, affine: np.ndarray) ->
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("plane", PLANES)
-def test_geometry_and_voxels_are_those_of_simpleitk(
+def test_geometry_and_voxels_agree_with_simpleitk(
     plane: str, backwards: bool, tmp_path: Path
 ) -> None:
-    paths = save_series(tmp_path / "s", values(), directions=PLANES[plane], backwards=backwards)
+    paths = save_series(
+        tmp_path / "s", make_voxels(), directions=PLANES[plane], backwards=backwards
+    )
     volume = read_volume(tmp_path / "s")
     assert volume.array.dtype == np.int16
     assert volume.source.files == tuple(paths)
     assert not volume.notes
-    assert_same_places(volume, *by_itk(tmp_path / "s"))
+    assert_same_places(volume, *read_with_itk(tmp_path / "s"))
     again = read_volume(paths[2])  # any file of it means the series
     assert np.array_equal(again.array, volume.array)
     assert scan_name(paths[2]) == "s"
 
 
 @pytest.mark.parametrize("name", ["mr-t1-oblique", "mr-hippocampus-crop"])
-def test_real_series_lie_where_simpleitk_puts_them(
+def test_the_geometry_of_real_series_agrees_with_simpleitk(
     name: str, real_data: Callable[[str], Path]
 ) -> None:
     folder = real_data(f"dicom/{name}")
     volume = read_volume(folder)
-    array, affine = by_itk(folder)
+    array, affine = read_with_itk(folder)
     corners = np.array([[*c, 1] for c in np.ndindex(2, 2, 2)]).T
     corners = corners * np.array([[*volume.source.shape, 1]]).T
     assert np.abs((affine - volume.source.affine) @ corners).max() < 1e-3
@@ -108,7 +110,7 @@ def test_a_tilted_gantry_is_resampled_on_demand(
     assert np.mean(error < 60) > 0.95
 
 
-def test_resampling_puts_a_ramp_back(tmp_path: Path) -> None:
+def test_resampling_restores_a_linear_ramp(tmp_path: Path) -> None:
     """Uneven and tilted slices of a ramp in space become the same ramp."""
     heights = np.array([0.0, 2.0, 3.0, 6.5, 8.0, 10.0])
     rows, columns = np.indices((9, 8))
@@ -120,7 +122,11 @@ def test_resampling_puts_a_ramp_back(tmp_path: Path) -> None:
         data.PixelData = (100 * heights[number] + 10 * y + columns).astype("<i2").tobytes()
 
     save_series(
-        tmp_path / "s", values((6, 9, 8)), spacing=(2.0, 1.0, 1.0), origin=(0, 0, 0), change=place
+        tmp_path / "s",
+        make_voxels((6, 9, 8)),
+        spacing=(2.0, 1.0, 1.0),
+        origin=(0, 0, 0),
+        change=place,
     )
     volume = read_volume(tmp_path / "s", resample=True)
     own = from_canonical(volume.array, volume.source)
@@ -133,7 +139,7 @@ def test_resampling_puts_a_ramp_back(tmp_path: Path) -> None:
 
 
 def test_missing_irregular_and_duplicate_slices_are_named(tmp_path: Path) -> None:
-    save_series(tmp_path / "missing", values())[2].unlink()
+    save_series(tmp_path / "missing", make_voxels())[2].unlink()
     with pytest.raises(IrregularSlicesError, match=r"lacks 1 slice.*IM0002.dcm and IM0004.dcm"):
         read_volume(tmp_path / "missing")
 
@@ -141,19 +147,19 @@ def test_missing_irregular_and_duplicate_slices_are_named(tmp_path: Path) -> Non
         if number == 4:
             data.ImagePositionPatient[2] += 0.8
 
-    save_series(tmp_path / "uneven", values(), change=uneven)
+    save_series(tmp_path / "uneven", make_voxels(), change=uneven)
     with pytest.raises(IrregularSlicesError, match=r"2.50 to 3.30 mm.*IM0004.dcm and IM0005.dcm"):
         read_volume(tmp_path / "uneven")
-    (copy,) = save_series(tmp_path / "double", values())[:1]
+    (copy,) = save_series(tmp_path / "double", make_voxels())[:1]
     (tmp_path / "double" / "copy.dcm").write_bytes(copy.read_bytes())
     with pytest.raises(GeometryError, match=r"at the same position, such as .*dcm"):
         read_volume(tmp_path / "double", resample=True)
 
 
-def test_several_series_are_separated(tmp_path: Path) -> None:
-    save_series(tmp_path / "a", values())
-    with_other = save_series(tmp_path / "a", values((4, 8, 8)), uid=generate_uid())
-    save_series(tmp_path / "b" / "deep", values((3, 6, 7)))
+def test_series_in_one_folder_are_separated(tmp_path: Path) -> None:
+    save_series(tmp_path / "a", make_voxels())
+    with_other = save_series(tmp_path / "a", make_voxels((4, 8, 8)), uid=generate_uid())
+    save_series(tmp_path / "b" / "deep", make_voxels((3, 6, 7)))
     assert len(with_other) == 4
     found = find_series(tmp_path)
     assert [len(series.slices) for series in found] == [4, 1, 3]
@@ -167,7 +173,7 @@ def test_several_series_are_separated(tmp_path: Path) -> None:
     assert volume.notes == ("1 single image(s) outside the series were left out.",)
 
 
-def test_echoes_of_one_series_are_two_scans(tmp_path: Path) -> None:
+def test_echoes_of_one_series_are_separate_scans(tmp_path: Path) -> None:
     uid = generate_uid()
     for echo in (1, 2):
 
@@ -175,7 +181,7 @@ def test_echoes_of_one_series_are_two_scans(tmp_path: Path) -> None:
             data.EchoNumbers = echo
 
         paths = save_series(
-            tmp_path / f"{echo}", values() + 1000 * (echo - 1), uid=uid, change=mark
+            tmp_path / f"{echo}", make_voxels() + 1000 * (echo - 1), uid=uid, change=mark
         )
         for path in paths:
             path.rename(tmp_path / f"{echo}-{path.name}")
@@ -185,31 +191,31 @@ def test_echoes_of_one_series_are_two_scans(tmp_path: Path) -> None:
     assert read_volume(second.path).array.min() == 1000
 
 
-def test_rescaling_of_every_slice(tmp_path: Path) -> None:
+def test_rescaling_is_applied_per_slice(tmp_path: Path) -> None:
     def hounsfield(data: Any, number: int) -> None:
         data.RescaleSlope, data.RescaleIntercept = 1, -1024
 
-    save_series(tmp_path / "ct", values(dtype="uint16"), change=hounsfield)
+    save_series(tmp_path / "ct", make_voxels(dtype="uint16"), change=hounsfield)
     volume = read_volume(tmp_path / "ct")
     assert (volume.array.dtype, volume.array.min()) == (np.int32, -1024)
 
     def counts(data: Any, number: int) -> None:
         data.RescaleSlope, data.RescaleIntercept = 0.5 + number, 0
 
-    save_series(tmp_path / "pet", values(), change=counts)
+    save_series(tmp_path / "pet", make_voxels(), change=counts)
     volume = read_volume(tmp_path / "pet")
     assert volume.array.dtype == np.float32
     own = from_canonical(volume.array, volume.source).transpose(2, 1, 0)
-    assert np.allclose(own, values() * (0.5 + np.arange(5))[:, None, None])
+    assert np.allclose(own, make_voxels() * (0.5 + np.arange(5))[:, None, None])
 
 
 @pytest.mark.parametrize("plane", PLANES)
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_multi_frame_file_lies_where_its_header_says(
+def test_a_multi_frame_file_has_the_geometry_of_its_header(
     plane: str, shared: bool, tmp_path: Path
 ) -> None:
     """Frames in any order; places computed here from the header, frame by frame."""
-    voxels = values((6, 7, 9), "uint16")
+    voxels = make_voxels((6, 7, 9), "uint16")
     path = tmp_path / "s" / "one.dcm"
     save_enhanced(path, voxels, PLANES[plane], order=[4, 1, 5, 0, 3, 2], shared=shared)
     volume = read_volume(path)
@@ -236,9 +242,11 @@ def test_a_multi_frame_file_lies_where_its_header_says(
     assert len(seen) == own.size
 
 
-def test_frames_of_two_times_are_two_scans(tmp_path: Path) -> None:
+def test_frames_of_two_time_points_are_separate_scans(tmp_path: Path) -> None:
     path = tmp_path / "s" / "one.dcm"
-    voxels = np.concatenate([values((4, 7, 9), "uint16"), 1000 + values((4, 7, 9), "uint16")])
+    voxels = np.concatenate(
+        [make_voxels((4, 7, 9), "uint16"), 1000 + make_voxels((4, 7, 9), "uint16")]
+    )
     save_enhanced(path, voxels)
     data = pydicom.dcmread(path)
     for number, frame in enumerate(data.PerFrameFunctionalGroupsSequence):
@@ -251,24 +259,24 @@ def test_frames_of_two_times_are_two_scans(tmp_path: Path) -> None:
         read_volume(path)
 
 
-def test_what_is_no_scan_is_refused_in_words(tmp_path: Path) -> None:
+def test_files_that_are_not_scans_are_refused_with_a_clear_error(tmp_path: Path) -> None:
     def screenshot(data: Any, number: int) -> None:
         del data.ImagePositionPatient
 
-    save_series(tmp_path / "shots", values(), change=screenshot)
+    save_series(tmp_path / "shots", make_voxels(), change=screenshot)
     with pytest.raises(FileFormatError, match="no DICOM images with a position"):
         read_volume(tmp_path / "shots")
-    save_series(tmp_path / "one", values((1, 6, 7)))
+    save_series(tmp_path / "one", make_voxels((1, 6, 7)))
     with pytest.raises(FileFormatError, match="has one image"):
         read_volume(tmp_path / "one" / "IM0001.dcm")
-    (path, *_) = save_series(tmp_path / "cut", values())
+    (path, *_) = save_series(tmp_path / "cut", make_voxels())
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(FileFormatError, match=r"IM0001.dcm cannot be read"):
         read_volume(tmp_path / "cut")
 
 
-def test_messages_hold_no_patient(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    save_series(tmp_path / "s", values())[2].unlink()
+def test_messages_contain_no_patient_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save_series(tmp_path / "s", make_voxels())[2].unlink()
     with caplog.at_level(logging.DEBUG), pytest.raises(IrregularSlicesError) as error:
         read_volume(tmp_path / "s")
     volume = read_volume(tmp_path / "s", resample=True)
@@ -277,7 +285,7 @@ def test_messages_hold_no_patient(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert not any(word in said for value in known for word in value.split("^"))
 
 
-def test_errors_of_rounding_cost_resampled_slices_no_edge() -> None:
+def test_rounding_errors_do_not_cut_off_resampled_slices() -> None:
     for seed in range(5):
         random = np.random.default_rng(seed)
         turn = np.linalg.qr(random.normal(size=(3, 3)))[0]
@@ -297,20 +305,20 @@ def test_errors_of_rounding_cost_resampled_slices_no_edge() -> None:
         assert np.count_nonzero(stack < 99) == 6
 
 
-def test_slices_beside_the_others_are_named(tmp_path: Path) -> None:
+def test_displaced_slices_are_named(tmp_path: Path) -> None:
     def moved(data: Any, number: int) -> None:
         if number == 2:
             place = [float(v) for v in data.ImagePositionPatient]
             data.ImagePositionPatient = [place[0] + 20, *place[1:]]
 
-    save_series(tmp_path / "s", values(), change=moved)
+    save_series(tmp_path / "s", make_voxels(), change=moved)
     with pytest.raises(IrregularSlicesError, match=r"up to 20.0 mm, such as IM0003"):
         read_volume(tmp_path / "s")
     assert read_volume(tmp_path / "s", resample=True).shape[0] == 5
 
 
 def test_damaged_slices_at_the_ends_are_reported(tmp_path: Path) -> None:
-    paths = save_series(tmp_path / "s", values())
+    paths = save_series(tmp_path / "s", make_voxels())
     paths[-1].write_bytes(paths[-1].read_bytes()[:200] + b"\xff" * 300)
     volume = read_volume(tmp_path / "s")
     assert volume.shape[0] == 4
@@ -320,8 +328,8 @@ def test_damaged_slices_at_the_ends_are_reported(tmp_path: Path) -> None:
     )
 
 
-def test_a_damaged_preamble_is_reported_like_any_damage(tmp_path: Path) -> None:
-    paths = save_series(tmp_path / "s", values())
+def test_a_damaged_preamble_is_reported(tmp_path: Path) -> None:
+    paths = save_series(tmp_path / "s", make_voxels())
     data = bytearray(paths[-1].read_bytes())
     at = data.index(b"\x02\x00\x02\x00UI")  # which class of image the file says it is
     data[at + 4 : at + 6] = b"EI"
@@ -331,8 +339,8 @@ def test_a_damaged_preamble_is_reported_like_any_damage(tmp_path: Path) -> None:
     assert "1 damaged file(s)" in volume.notes[0]
 
 
-def test_damaged_scaling_is_reported_like_any_damage(tmp_path: Path) -> None:
-    (path, *_) = save_series(tmp_path / "s", values())
+def test_damaged_scaling_is_reported(tmp_path: Path) -> None:
+    (path, *_) = save_series(tmp_path / "s", make_voxels())
     data = bytearray(path.read_bytes())
     at = data.index(b"\x28\x00\x01\x01US")  # how many bits a pixel has
     data[at + 4 : at + 6] = b"EI"

@@ -21,7 +21,7 @@ GROUPS = {
 BEYOND_THE_GROUPS = {"Anatomical Structure", "optic nerve", "Left Ventricle Myocardium", "Tibia"}
 
 
-def test_every_term_stands_in_the_dictionary_with_this_value_and_meaning() -> None:
+def test_every_term_is_in_the_dictionary_with_its_value_and_meaning() -> None:
     assert len(list_codes()) >= 48
     known = {
         (code.scheme_designator, code.value, code.meaning)
@@ -37,7 +37,7 @@ def test_every_term_stands_in_the_dictionary_with_this_value_and_meaning() -> No
         assert len(code.value) <= 16
 
 
-def test_every_term_is_of_its_category() -> None:
+def test_every_term_has_its_category() -> None:
     outside = set()
     for code in list_codes():
         members = {
@@ -48,7 +48,7 @@ def test_every_term_is_of_its_category() -> None:
     assert outside == BEYOND_THE_GROUPS
 
 
-def test_no_term_and_no_name_stands_twice() -> None:
+def test_terms_and_names_are_unique() -> None:
     assert len({(c.scheme, c.value) for c in list_codes()}) == len(list_codes())
     names = [name.casefold() for code in list_codes() for name in (code.meaning, *code.synonyms)]
     assert sorted({name for name in names if names.count(name) > 1}) == []
@@ -68,11 +68,11 @@ def test_no_term_and_no_name_stands_twice() -> None:
         ("matter white cereb", "Cerebral White Matter"),
     ],
 )
-def test_search_gives_the_best_first(text: str, first: str) -> None:
+def test_search_ranks_the_best_match_first(text: str, first: str) -> None:
     assert search(text)[0].meaning == first
 
 
-def test_search_wants_every_word() -> None:
+def test_search_matches_every_word() -> None:
     assert search("") == list(list_codes())
     assert search("left banana") == []
     assert {code.meaning for code in search("ventricle")} >= {"Left ventricle", "Right ventricle"}
@@ -107,11 +107,11 @@ def test_search_wants_every_word() -> None:
         ("", "Tissue"),
     ],
 )
-def test_suggest_knows_what_a_class_is(name: str, meaning: str) -> None:
+def test_suggested_terms_match_the_class_name(name: str, meaning: str) -> None:
     assert suggest(name).meaning == meaning
 
 
-def test_it_imports_where_the_dicom_packages_are_missing() -> None:
+def test_terminology_imports_without_the_dicom_packages() -> None:
     """The engine's machine may lack them; nibabel imports pydicom by itself where it is there."""
     code = """
 import sys

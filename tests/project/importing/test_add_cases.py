@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.folder_trees import tree
+from helpers.folder_trees import read_tree
 from helpers.nifti_files import save_nifti
 
 from napari_dycon import io
@@ -19,13 +19,13 @@ from napari_dycon.project.store import Project
 SHAPE = (20, 22, 18)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
-    before = tree(project.path)
-    good = scan(tmp_path / "more" / "good.nii.gz")
+def test_cases_are_added_atomically(project: Project, tmp_path: Path) -> None:
+    before = read_tree(project.path)
+    good = save_scan(tmp_path / "more" / "good.nii.gz")
     label = save_nifti(tmp_path / "drawn.nii.gz", np.full(SHAPE, 7, np.uint8))
     bad = tmp_path / "more" / "bad.nii.gz"
     bad.write_text("no scan")
@@ -33,20 +33,20 @@ def test_added_cases_are_all_or_none(project: Project, tmp_path: Path) -> None:
         project.add_cases([good, bad])
     with pytest.raises(LabelError, match=r"drawn\.nii\.gz contains the unknown class 7"):
         project.add_cases([good], labels={"good": label})
-    assert tree(project.path) == before
+    assert read_tree(project.path) == before
     seen: list[tuple[int, int, str]] = []
-    other = scan(tmp_path / "other" / "good.nii.gz")
+    other = save_scan(tmp_path / "other" / "good.nii.gz")
     added = project.add_cases([good, other], progress=lambda *step: seen.append(step))
     assert [c.id for c in added] == ["good", "good-2"]
     assert seen == [(1, 2, "good"), (2, 2, "good-2")]
     assert Project.open(project.path).get_case("good-2").status == "unlabeled"
 
 
-def test_a_label_that_cannot_be_written_adds_nothing(
+def test_a_label_that_cannot_be_written_adds_no_case(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = tree(project.path)
-    files = [scan(tmp_path / "more" / f"{n}.nii.gz") for n in "ab"]
+    before = read_tree(project.path)
+    files = [save_scan(tmp_path / "more" / f"{n}.nii.gz") for n in "ab"]
     labels = {n: save_nifti(tmp_path / f"{n}.nii.gz", np.ones(SHAPE, np.uint8)) for n in "ab"}
     write = io.write_mask
 
@@ -58,10 +58,10 @@ def test_a_label_that_cannot_be_written_adds_nothing(
     monkeypatch.setattr(io, "write_mask", full)
     with pytest.raises(ProjectError, match="disk is full"):
         project.add_cases(files, labels=labels)
-    assert tree(project.path) == before
+    assert read_tree(project.path) == before
 
 
-def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
+def test_the_label_of_an_added_case_survives_later_errors(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changed = manifest.edit_manifest
@@ -73,14 +73,14 @@ def test_a_label_of_a_case_that_was_added_stays_whatever_comes_after(
     monkeypatch.setattr(manifest, "edit_manifest", then_interrupted)
     label = save_nifti(tmp_path / "a.nii.gz", np.ones(SHAPE, np.uint8))
     with pytest.raises(KeyboardInterrupt):
-        project.add_cases([scan(tmp_path / "more" / "a.nii.gz")], labels={"a": label})
+        project.add_cases([save_scan(tmp_path / "more" / "a.nii.gz")], labels={"a": label})
     again = Project.open(project.path)
     assert again.get_case("a").status == "labeled"
     assert again.labels.read("a").all()
 
 
 def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> None:
-    flair, t1 = scan(tmp_path / "flair.nii.gz"), scan(tmp_path / "t1.nii.gz", 1)
+    flair, t1 = save_scan(tmp_path / "flair.nii.gz"), save_scan(tmp_path / "t1.nii.gz", 1)
     project = Project.create(tmp_path / "p", channels=("flair", "t1"))
     affine = io.read_volume(flair).source.affine.copy()
     affine[:3, 3] += 500
@@ -107,14 +107,14 @@ def test_channels_on_other_grids_are_resampled_or_refused(tmp_path: Path) -> Non
     assert np.allclose(whole[1, 1, 1], ramp[2, 2, 2] + 0.5 * (1 + 2 + 3), atol=1e-3)
 
 
-def test_scans_are_never_written_to(project: Project, scans: Path) -> None:
-    before = tree(scans)
+def test_scans_are_never_modified(project: Project, scans: Path) -> None:
+    before = read_tree(scans)
     shape = project.read_image("scan-4").shape
     project.labels.save("scan-4", np.ones(shape, np.uint8))
     run = project.runs.create("dycon", {})
     flat = np.zeros(shape, np.float32)
     project.predictions.write(run.id, "scan-4", np.zeros(shape, np.uint8), flat, flat)
-    assert tree(scans) == before
+    assert read_tree(scans) == before
 
 
 def test_concurrent_adding_is_reported(
@@ -123,7 +123,7 @@ def test_concurrent_adding_is_reported(
     other = Project.open(project.path)
     one = save_nifti(tmp_path / "1.nii.gz", np.ones(SHAPE, np.uint8))
     none = save_nifti(tmp_path / "0.nii.gz", np.zeros(SHAPE, np.uint8))
-    file = scan(tmp_path / "new.nii.gz")
+    file = save_scan(tmp_path / "new.nii.gz")
 
     def meanwhile(*_: object) -> None:
         project.add_cases([file], labels={"new": one})

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.errors import FileFormatError, LabelError, ProjectError, UserError
@@ -19,12 +19,12 @@ from napari_dycon.project.store import Project
 SHAPE = (6, 7, 8)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def damaged(path: Path) -> Path:
-    scan(path)
+def damage_file(path: Path) -> Path:
+    save_scan(path)
     path.write_bytes(path.read_bytes()[:300])
     return path
 
@@ -32,9 +32,9 @@ def damaged(path: Path) -> Path:
 # ---- The same scan twice ------------------------------------------------------------------------
 
 
-def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
+def test_an_existing_scan_is_not_added_twice(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
-    one, two = scan(tmp_path / "a" / "one.nii.gz"), scan(tmp_path / "a" / "two.nii.gz", 1)
+    one, two = save_scan(tmp_path / "a" / "one.nii.gz"), save_scan(tmp_path / "a" / "two.nii.gz", 1)
     project.add_cases([one])
     notes: list[str] = []
     added = project.add_cases([one, two, two], on_note=notes.append)
@@ -54,11 +54,11 @@ def test_a_scan_that_is_there_makes_no_second_case(tmp_path: Path) -> None:
     assert [case.id for case in project.add_cases([tmp_path / "copy.nii.gz"])] == ["copy"]
 
 
-def test_channels_are_part_of_what_a_scan_is(tmp_path: Path) -> None:
+def test_channels_are_part_of_the_identity_of_a_scan(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p", channels=["a", "b"])
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
     (both,) = scans_from_paths([save_nifti(tmp_path / "both.nii.gz", noise)])
-    other = scan(tmp_path / "other.nii.gz")
+    other = save_scan(tmp_path / "other.nii.gz")
     first, second = both.images
     project.add_cases([both.images])
     added = project.add_cases([both.images, [second, first], [first, other]])
@@ -67,8 +67,8 @@ def test_channels_are_part_of_what_a_scan_is(tmp_path: Path) -> None:
         project.add_cases([both.images, [second, first]])
 
 
-def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
-    files = save_series(tmp_path / "anna", values())
+def test_any_file_of_a_series_identifies_the_series(tmp_path: Path) -> None:
+    files = save_series(tmp_path / "anna", make_voxels())
     project = Project.create(tmp_path / "p")
     project.add_cases([found.images for found in scans_from_paths([tmp_path / "anna"])])
     with pytest.raises(UserError, match="it is already case anna"):
@@ -78,14 +78,14 @@ def test_any_image_of_a_series_is_that_series(tmp_path: Path) -> None:
 # ---- One bad scan -------------------------------------------------------------------------------
 
 
-def test_other_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
+def test_valid_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     project = Project.create(tmp_path / "p")
     noise = np.random.default_rng(0).normal(size=(*SHAPE, 2)).astype(np.float32)
     two = scans_from_paths([save_nifti(tmp_path / "two.nii.gz", noise)])[0].images
     label = save_nifti(tmp_path / "drawn.nii.gz", np.ones(SHAPE, np.uint8))
     images = [
-        damaged(tmp_path / "bad.nii.gz"),
-        scan(tmp_path / "good.nii.gz"),
+        damage_file(tmp_path / "bad.nii.gz"),
+        save_scan(tmp_path / "good.nii.gz"),
         two,
         tmp_path / "gone.nii.gz",
     ]
@@ -107,9 +107,11 @@ def test_other_scans_are_added_without_a_bad_one(tmp_path: Path) -> None:
     assert "does not exist" in out[2].message
 
 
-def test_when_all_are_bad_the_first_is_reported_and_nothing_is_created(tmp_path: Path) -> None:
+def test_if_all_scans_are_bad_the_first_error_is_reported_and_nothing_created(
+    tmp_path: Path,
+) -> None:
     for name in ("a", "b"):
-        damaged(tmp_path / "in" / f"{name}.nii.gz")
+        damage_file(tmp_path / "in" / f"{name}.nii.gz")
     out: list[SkippedScan] = []
     with pytest.raises(FileFormatError, match=r"a\.nii\.gz"):
         create_project(tmp_path / "p", tmp_path / "in", on_skip=out.append)
@@ -117,11 +119,11 @@ def test_when_all_are_bad_the_first_is_reported_and_nothing_is_created(tmp_path:
     assert not (tmp_path / "p").exists()
 
 
-def test_labels_and_the_folder_itself_are_no_matter_of_one_scan(
+def test_errors_of_labels_and_the_folder_are_not_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "b"):
-        scan(tmp_path / "in" / f"{name}.nii.gz")
+        save_scan(tmp_path / "in" / f"{name}.nii.gz")
     save_nifti(tmp_path / "labels" / "a.nii.gz", np.full(SHAPE, 9, np.uint8))
     out: list[SkippedScan] = []
     with pytest.raises(LabelError, match="unknown class 9"):

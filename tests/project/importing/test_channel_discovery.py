@@ -10,9 +10,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
-from helpers.scan_folders import names, scan, trained_and_predicted
+from helpers.scan_folders import list_names, save_scan, train_and_predict
 
 from napari_dycon.errors import FileFormatError, GeometryError, UserError
 from napari_dycon.io import read_volume, write_mask
@@ -31,7 +31,7 @@ SHAPE = (6, 7, 8)
 def test_numbered_files_are_channels(tmp_path: Path) -> None:
     for case in ("a", "b_1"):
         for number in (0, 1):
-            scan(tmp_path / f"{case}_{number:04d}.nii.gz")
+            save_scan(tmp_path / f"{case}_{number:04d}.nii.gz")
     (tmp_path / "._a_0000.nii.gz").write_bytes(b"of a Mac")
     (tmp_path / "notes.txt").write_text("nothing")
     (tmp_path / "folder.nii").mkdir()  # some programs unpack into a folder of the file's name
@@ -43,19 +43,19 @@ def test_numbered_files_are_channels(tmp_path: Path) -> None:
     (tmp_path / "a_0001.nii.gz").unlink()
     with pytest.raises(UserError, match=r"Case a has no channel 0001; expected the files a_0000, "):
         find_scans(tmp_path, "images")
-    scan(tmp_path / "a_0001.nii.gz")
-    scan(tmp_path / "atlas.nii.gz")
+    save_scan(tmp_path / "a_0001.nii.gz")
+    save_scan(tmp_path / "atlas.nii.gz")
     with pytest.raises(UserError, match=r"atlas.nii.gz is not named like .* a_0000.nii.gz\."):
         find_scans(tmp_path, "images")
 
 
 def test_numbers_may_count_scans(tmp_path: Path) -> None:
     for number in range(9):
-        scan(tmp_path / "many" / f"scan_{number:04d}.nii.gz")
-    assert len(names(tmp_path / "many")) == 9
+        save_scan(tmp_path / "many" / f"scan_{number:04d}.nii.gz")
+    assert len(list_names(tmp_path / "many")) == 9
     for number in range(3):
-        scan(tmp_path / "few" / f"scan_{number:04d}.nii.gz")
-    assert names(tmp_path / "few") == ["scan"]  # no evidence for channels
+        save_scan(tmp_path / "few" / f"scan_{number:04d}.nii.gz")
+    assert list_names(tmp_path / "few") == ["scan"]  # no evidence for channels
     label = np.zeros(SHAPE, np.uint8)
     label[2, 2] = 1
     save_nifti(tmp_path / "labels" / "scan_0001.nii.gz", label)
@@ -95,7 +95,7 @@ def test_a_4d_file_holds_channels(tmp_path: Path) -> None:
     save_nifti(path, np.zeros((*SHAPE, 30), np.int16))
     with pytest.raises(FileFormatError, match="is 4D"):  # time points
         create_project(tmp_path / "p", path.parent)
-    scan(tmp_path / "3d" / "a.nii.gz")
+    save_scan(tmp_path / "3d" / "a.nii.gz")
     with pytest.raises(FileFormatError, match="is 4D"):  # a label has no channels
         create_project(tmp_path / "p", tmp_path / "3d", path.parent)
 
@@ -112,7 +112,7 @@ def test_scaled_4d_files_and_trailing_axes(tmp_path: Path) -> None:
     assert np.isclose(volume.array.sum(), np.asarray(stored.dataobj).sum(), rtol=1e-4)
 
 
-def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
+def test_a_project_can_be_created_from_4d_files(run: Run, tmp_path: Path) -> None:
     for number in range(3):
         label = np.zeros((18, 20, 16), np.uint8)
         label[4:12, 4 + number : 12, 4:12] = 1
@@ -127,7 +127,7 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
     project = Project.open(tmp_path / "p")
     assert project.get_case("s2").images == ["../images/s2.nii.gz#0", "../images/s2.nii.gz#1"]
     assert project.image_paths("s2") == [tmp_path / "images" / "s2.nii.gz"] * 2
-    trained_and_predicted(project, "s2")
+    train_and_predict(project, "s2")
     (tmp_path / "moved").mkdir()
     shutil.move(tmp_path / "p", tmp_path / "moved" / "p")
     shutil.move(tmp_path / "images", tmp_path / "moved" / "images")
@@ -154,20 +154,20 @@ def test_a_project_of_4d_files(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def patients(tmp_path: Path) -> Path:
+def patient_folder(tmp_path: Path) -> Path:
     folder = tmp_path / "patients"
     for number, patient in enumerate(("p1", "p2 Ä")):
         for channel in ("t1", "t1ce", "flair", "T1_Gd"):
-            scan(folder / patient / f"{patient}_{channel}.nii.gz", number)
+            save_scan(folder / patient / f"{patient}_{channel}.nii.gz", number)
     (folder / ".hidden").mkdir()
     (folder / "empty").mkdir()
     (folder / "readme.txt").write_text("nothing")
     return folder
 
 
-def test_channels_by_name(run: Run, patients: Path, tmp_path: Path) -> None:
+def test_channels_are_matched_by_name(run: Run, patient_folder: Path, tmp_path: Path) -> None:
     code, out, _ = run(
-        "new", tmp_path / "p", "--images", patients, "--channels", "T1, flair", "--json"
+        "new", tmp_path / "p", "--images", patient_folder, "--channels", "T1, flair", "--json"
     )
     assert code == 0
     made = json.loads(out)
@@ -177,11 +177,11 @@ def test_channels_by_name(run: Run, patients: Path, tmp_path: Path) -> None:
         ["p1_t1.nii.gz", "p1_flair.nii.gz"],
         ["p2 Ä_t1.nii.gz", "p2 Ä_flair.nii.gz"],
     ]
-    assert find_patient_folders(patients, ["t1 gd"])[0].images[0].name == "p1_T1_Gd.nii.gz"
+    assert find_patient_folders(patient_folder, ["t1 gd"])[0].images[0].name == "p1_T1_Gd.nii.gz"
 
 
-def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> None:
-    def refused(words: str, channels: str, images: Path = patients) -> None:
+def test_mismatched_channels_are_refused(run: Run, patient_folder: Path, tmp_path: Path) -> None:
+    def refused(words: str, channels: str, images: Path = patient_folder) -> None:
         code, out, err = run("new", tmp_path / "p", "--images", images, "--channels", channels)
         assert (code, out) == (2, ""), err
         assert words in err.replace("\n", " "), err
@@ -192,28 +192,28 @@ def test_channels_that_do_not_fit(run: Run, patients: Path, tmp_path: Path) -> N
     refused("one scan for several of the channels t1, T1", "t1,T1")
     refused("has no name", "t1,")
     refused("Folder p1 has no scans for the channel '+'", "+")
-    (patients / "p1" / "p1_t1.nii.gz").unlink()
-    (patients / "p1" / "p1_T1_Gd.nii.gz").unlink()
+    (patient_folder / "p1" / "p1_t1.nii.gz").unlink()
+    (patient_folder / "p1" / "p1_T1_Gd.nii.gz").unlink()
     code, out, err = run(
-        "new", tmp_path / "q", "--images", patients, "--channels", "t1,flair", "--json"
+        "new", tmp_path / "q", "--images", patient_folder, "--channels", "t1,flair", "--json"
     )
     assert code == 0
     assert [case["id"] for case in json.loads(out)["cases"]] == ["p2 Ä"]
     assert "p1 was left out: Folder p1 has no scans for the channel 't1'" in err  # t1ce is another
-    shutil.rmtree(patients / "p2 Ä")
+    shutil.rmtree(patient_folder / "p2 Ä")
     refused("Folder p1 has no scans for the channel 't1'", "t1,flair")
     (tmp_path / "flat").mkdir()
     refused("no subfolders with scans", "t1", tmp_path / "flat")
-    scan(tmp_path / "flat" / "p1_t1.nii.gz")
+    save_scan(tmp_path / "flat" / "p1_t1.nii.gz")
     refused("Expected one folder per patient", "t1,flair", tmp_path / "flat")
 
 
-def test_channels_of_dicom_patients(tmp_path: Path) -> None:
+def test_channels_of_dicom_patients_are_matched(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
         for number, description in enumerate(("T1 MPRAGE", "T1 MPRAGE post", "t2_flair/dark")):
             folder = tmp_path / "in" / patient / "study" / str(number)
-            save_series(folder, values() + number, description=description)
-        save_series(tmp_path / "in" / patient / "shot", values()[:1], description="flair")
+            save_series(folder, make_voxels() + number, description=description)
+        save_series(tmp_path / "in" / patient / "shot", make_voxels()[:1], description="flair")
     found = find_patient_folders(tmp_path / "in", ["t1", "flair"])[:1]
     assert [p.parent.name for p in found[0].images] == ["0", "2"]
     project = create_project(tmp_path / "p", tmp_path / "in", channels=["flair", "t1 post"])
@@ -241,13 +241,13 @@ def test_a_channel_on_another_grid_is_resampled_with_a_message(run: Run, tmp_pat
     assert np.all(volume.array[1][~inside] >= 0)
     far = np.diag([2.0, 2.0, 2.0, 1])
     far[:3, 3] = 500
-    scan(tmp_path / "in" / "p1" / "t2.nii.gz", 0, far)
+    save_scan(tmp_path / "in" / "p1" / "t2.nii.gz", 0, far)
     with pytest.raises(GeometryError, match="Channel 2 of p1 does not overlap"):
         create_project(tmp_path / "q", tmp_path / "in", channels=["t1", "t2"])
     assert not (tmp_path / "q").exists()
 
 
-def test_channels_keep_their_edges(tmp_path: Path) -> None:
+def test_resampled_channels_keep_their_border(tmp_path: Path) -> None:
     for seed in range(5):
         random = np.random.default_rng(seed)
         turn = np.linalg.qr(random.normal(size=(3, 3)))[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
 
 from napari_dycon.errors import FileFormatError, UserError
@@ -17,11 +17,11 @@ from napari_dycon.project.importing.patient_folders import find_patient_folders,
 NOISE = np.random.default_rng(0).normal(size=(4, 5, 6, 3)).astype(np.float32)
 
 
-def files(folder: Path, *names: str) -> list[Path]:
+def make_files(folder: Path, *names: str) -> list[Path]:
     return [save_nifti(folder / f"{name}.nii.gz", NOISE[..., 0]) for name in names]
 
 
-def guessed(
+def guess_assignment(
     paths: list[Path], *channels: str, examples: list[list[Path]] | None = None, sure: bool = False
 ) -> dict[str, list[str | None]]:
     rows = assign_channels(candidates_from(paths), channels, examples=examples or (), strict=sure)
@@ -50,14 +50,14 @@ def guessed(
         (("p1_t1_flair",), {"p1_t1": [None, None]}),  # names both channels
     ],
 )
-def test_a_guess_for_a_person(
+def test_channels_are_guessed_for_the_dialog(
     names: tuple[str, ...], expected: dict[str, list[str | None]], tmp_path: Path
 ) -> None:
-    assert guessed(files(tmp_path / "in", *names), "t1", "flair") == expected
+    assert guess_assignment(make_files(tmp_path / "in", *names), "t1", "flair") == expected
 
 
-def test_files_of_one_name_in_many_folders(tmp_path: Path) -> None:
-    found = [p for n in ("p1", "p2") for p in files(tmp_path / n, "ax_t1", "ax_flair")]
+def test_equal_file_names_in_several_folders_are_distinct_patients(tmp_path: Path) -> None:
+    found = [p for n in ("p1", "p2") for p in make_files(tmp_path / n, "ax_t1", "ax_flair")]
     rows = assign_channels(candidates_from(found), ["t1", "flair"])
     assert [(row.name, row.images) for row in rows] == [
         ("p1", tuple(found[:2])), ("p2", tuple(found[2:])),
@@ -65,8 +65,8 @@ def test_files_of_one_name_in_many_folders(tmp_path: Path) -> None:
     assert candidates_from(found)[0].display_name == "p1/ax_t1.nii.gz"
 
 
-def test_a_folder_a_channel(tmp_path: Path) -> None:
-    found = [p for c in ("t1", "flair") for p in files(tmp_path / c, "anna", "bert")]
+def test_one_folder_per_channel_is_recognized(tmp_path: Path) -> None:
+    found = [p for c in ("t1", "flair") for p in make_files(tmp_path / c, "anna", "bert")]
     rows = assign_channels(candidates_from(found), ["t1", "flair"], strict=True)
     assert [(row.name, row.images) for row in rows] == [
         ("anna", (found[0], found[2])), ("bert", (found[1], found[3])),
@@ -74,16 +74,16 @@ def test_a_folder_a_channel(tmp_path: Path) -> None:
 
 
 def test_channels_are_inferred_from_file_names_of_other_cases(tmp_path: Path) -> None:
-    known = [files(tmp_path / "old", f"s{n}_dwi_x", f"s{n}_adc_x") for n in (1, 2)]
-    new = files(tmp_path / "in", "s3_adc_x", "s3_dwi_x")
+    known = [make_files(tmp_path / "old", f"s{n}_dwi_x", f"s{n}_adc_x") for n in (1, 2)]
+    new = make_files(tmp_path / "in", "s3_adc_x", "s3_dwi_x")
     channels = ("channel 1", "channel 2")
-    assert guessed(new, *channels, sure=True) == {}
-    assert guessed(new, *channels, examples=known) == {"s3_x": ["s3_dwi_x", "s3_adc_x"]}
+    assert guess_assignment(new, *channels, sure=True) == {}
+    assert guess_assignment(new, *channels, examples=known) == {"s3_x": ["s3_dwi_x", "s3_adc_x"]}
     found = resolve_scans([tmp_path / "in"], channels, examples=known)
     assert [scan.images for scan in found] == [(new[1], new[0])]
 
 
-def test_channels_of_a_4d_file(tmp_path: Path) -> None:
+def test_channels_of_a_4d_file_are_recognized(tmp_path: Path) -> None:
     path = save_nifti(tmp_path / "a.nii.gz", NOISE)
     candidates = candidates_from([path])
     assert [candidate.display_name for candidate in candidates] == [
@@ -95,11 +95,11 @@ def test_channels_of_a_4d_file(tmp_path: Path) -> None:
     assert row.images == (None, None)
 
 
-def test_series_by_their_descriptions(tmp_path: Path) -> None:
+def test_series_are_matched_by_description(tmp_path: Path) -> None:
     anna = tmp_path / "in" / "anna"
-    t1 = save_series(anna / "1", values(), description="T1 MPRAGE")
-    flair = save_series(anna / "2", values() + 1, description="ax flair")
-    save_series(anna / "3", values()[:1], description="localizer")
+    t1 = save_series(anna / "1", make_voxels(), description="T1 MPRAGE")
+    flair = save_series(anna / "2", make_voxels() + 1, description="ax flair")
+    save_series(anna / "3", make_voxels()[:1], description="localizer")
     for chosen in ([anna], [t1[2], flair[0]]):
         candidates = candidates_from(chosen)
         assert sorted(candidate.display_name for candidate in candidates) == [
@@ -122,14 +122,16 @@ def test_series_by_their_descriptions(tmp_path: Path) -> None:
 # ---- Folders for a project of several channels --------------------------------------------------
 
 
-def test_folders_for_a_project_of_several_channels(tmp_path: Path) -> None:
+def test_folders_are_matched_to_the_channels_of_a_project(tmp_path: Path) -> None:
     channels = ["t1", "flair"]
-    many = [files(tmp_path / "many" / p, f"{p}_t1", f"{p}_flair", f"{p}_seg") for p in ("a", "b")]
+    many = [
+        make_files(tmp_path / "many" / p, f"{p}_t1", f"{p}_flair", f"{p}_seg") for p in ("a", "b")
+    ]
     found = resolve_scans([tmp_path / "many"], channels)
     assert [(s.name, s.images) for s in found] == [(p[0].parent.name, tuple(p[:2])) for p in many]
-    flat = files(tmp_path / "nnunet", "a_0000", "a_0001")
+    flat = make_files(tmp_path / "nnunet", "a_0000", "a_0001")
     assert resolve_scans([tmp_path / "nnunet"], channels)[0].images == tuple(flat)
-    inside = files(tmp_path / "both" / "p1", "x_0001", "x_0000")
+    inside = make_files(tmp_path / "both" / "p1", "x_0001", "x_0000")
     assert resolve_scans([tmp_path / "both"], channels)[0].images == tuple(inside[::-1])
     four = save_nifti(tmp_path / "4d" / "p1" / "all.nii.gz", NOISE[..., :2])
     assert [p.name for p in find_patient_folders(tmp_path / "4d", channels)[0].images] == [
@@ -144,14 +146,14 @@ def test_folders_for_a_project_of_several_channels(tmp_path: Path) -> None:
 
 
 def test_mismatches_are_reported_with_the_found_files(tmp_path: Path) -> None:
-    files(tmp_path / "in", "anna", "bert")
+    make_files(tmp_path / "in", "anna", "bert")
     with pytest.raises(
         UserError,
         match=r"The folder in has no case with all channels .*\(t1, flair\)\. "
         r"Found: anna\.nii\.gz, bert\.nii\.gz\. Expected .*Add > Scan files",
     ):
         resolve_scans([tmp_path / "in"], ["t1", "flair"])
-    files(tmp_path / "in", "c_t1", "c_flair", "d_t1")
+    make_files(tmp_path / "in", "c_t1", "c_flair", "d_t1")
     with pytest.raises(UserError, match="d does not have exactly one image for flair"):
         resolve_scans([tmp_path / "in"], ["t1", "flair"])
     out: list[SkippedScan] = []
@@ -160,6 +162,6 @@ def test_mismatches_are_reported_with_the_found_files(tmp_path: Path) -> None:
     assert [one.message for one in out] == [
         "d was left out: d does not have exactly one image for flair."
     ]
-    files(tmp_path / "patients" / "anna", "anna_t1")
+    make_files(tmp_path / "patients" / "anna", "anna_t1")
     with pytest.raises(UserError, match="Folder anna has no scans for the channel 'flair'"):
         resolve_scans([tmp_path / "patients"], ["t1", "flair"], on_skip=out.append)

@@ -15,11 +15,11 @@ from napari_dycon.project.store import Project
 SHAPE = (20, 22, 18)
 
 
-def scan(path: Path, seed: int = 0) -> Path:
+def save_scan(path: Path, seed: int = 0) -> Path:
     return save_nifti(path, np.random.default_rng(seed).normal(size=SHAPE).astype(np.float32))
 
 
-def test_an_empty_project(tmp_path: Path) -> None:
+def test_an_empty_project_can_be_created(tmp_path: Path) -> None:
     made = Project.create(tmp_path / "a" / "b", channels=("flair", "t1"), name="Lesions")
     again = Project.open(tmp_path / "a" / "b")
     assert (again.name, again.channels, again.cases) == ("Lesions", ["flair", "t1"], [])
@@ -31,7 +31,7 @@ def test_an_empty_project(tmp_path: Path) -> None:
         Project.create(tmp_path / "a" / "b")
 
 
-def test_the_folder_may_exist_when_it_is_empty(scans: Path, tmp_path: Path) -> None:
+def test_the_project_folder_may_exist_if_empty(scans: Path, tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     assert len(create_project(tmp_path / "p", scans / "images").cases) == 6
     (tmp_path / "file").write_text("")
@@ -39,7 +39,7 @@ def test_the_folder_may_exist_when_it_is_empty(scans: Path, tmp_path: Path) -> N
         Project.create(tmp_path / "file")
 
 
-def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
+def test_classes_are_read_from_the_labels(scans: Path, tmp_path: Path) -> None:
     label = np.zeros(SHAPE, np.uint8)
     label[4], label[5] = 3, 255
     save_nifti(scans / "labels" / "scan-1.nii.gz", label)
@@ -50,7 +50,7 @@ def test_classes_are_found_in_the_labels(scans: Path, tmp_path: Path) -> None:
     assert [c.status for c in project.cases[:3]] == ["labeled", "in_progress", "labeled"]
 
 
-def test_names_of_classes_are_free_text(scans: Path, tmp_path: Path) -> None:
+def test_class_names_are_free_text(scans: Path, tmp_path: Path) -> None:
     names = ["class two", "class 1"]
     project = create_project(tmp_path / "p", scans / "images", scans / "labels", names)
     assert [(c.value, c.name) for c in project.classes] == [(1, "class two"), (2, "class 1")]
@@ -64,9 +64,7 @@ def test_names_of_classes_are_free_text(scans: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("existed", [True, False])
-def test_a_failed_start_leaves_the_disk_as_it_was(
-    existed: bool, scans: Path, tmp_path: Path
-) -> None:
+def test_a_failed_creation_leaves_no_files(existed: bool, scans: Path, tmp_path: Path) -> None:
     save_nifti(scans / "images" / "scan-7.nii.gz", np.zeros(SHAPE, np.int16))
     target = tmp_path / "new" / "deep" / "p"
     if existed:
@@ -78,7 +76,7 @@ def test_a_failed_start_leaves_the_disk_as_it_was(
     assert not existed or list(target.iterdir()) == []
 
 
-def test_an_interrupted_start_leaves_nothing(scans: Path, tmp_path: Path) -> None:
+def test_an_interrupted_creation_leaves_no_files(scans: Path, tmp_path: Path) -> None:
     def interrupt(done: int, total: int, name: str) -> None:
         if done == 3:
             raise KeyboardInterrupt
@@ -88,13 +86,13 @@ def test_an_interrupted_start_leaves_nothing(scans: Path, tmp_path: Path) -> Non
     assert not (tmp_path / "p").exists()
 
 
-def test_two_files_of_one_name_are_refused(scans: Path, tmp_path: Path) -> None:
-    scan(scans / "images" / "scan-0.nii")
+def test_files_with_the_same_name_are_refused(scans: Path, tmp_path: Path) -> None:
+    save_scan(scans / "images" / "scan-0.nii")
     with pytest.raises(UserError, match=r"contains scan-0\.nii(\.gz)? and scan-0\.nii"):
         create_project(tmp_path / "p", scans / "images")
 
 
-def test_hidden_files_and_other_files_are_passed_over(scans: Path, tmp_path: Path) -> None:
+def test_hidden_and_unrelated_files_are_skipped(scans: Path, tmp_path: Path) -> None:
     for name in ("._scan-0.nii.gz", ".DS_Store", "notes.txt", "dataset.json"):
         (scans / "images" / name).write_text("not a scan")
     (scans / "images" / "folder.nii.gz").mkdir()

@@ -13,9 +13,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from helpers.dicom_files import CORONAL, OBLIQUE, save_series, values
+from helpers.dicom_files import CORONAL, OBLIQUE, make_voxels, save_series
 from helpers.nifti_files import save_nifti
-from helpers.scan_folders import names, trained_and_predicted
+from helpers.scan_folders import list_names, train_and_predict
 
 from napari_dycon.errors import GeometryError, IrregularSlicesError, UserError
 from napari_dycon.io import read_volume
@@ -30,33 +30,33 @@ from napari_dycon.project.store import Project
 Run = Callable[..., tuple[int, str, str]]
 
 
-def test_dicom_patients_by_their_first_folder(tmp_path: Path) -> None:
-    save_series(tmp_path / "p1" / "study" / "1", values())
-    save_series(tmp_path / "p2", values())
+def test_dicom_patients_are_named_after_their_first_folder(tmp_path: Path) -> None:
+    save_series(tmp_path / "p1" / "study" / "1", make_voxels())
+    save_series(tmp_path / "p2", make_voxels())
     for number, description in enumerate(("T2", "ADC/b=0 ../x", "T2")):
-        save_series(tmp_path / "p3" / str(number), values(), description=description)
-    save_series(tmp_path / "p3" / "localizer", values()[:1])
+        save_series(tmp_path / "p3" / str(number), make_voxels(), description=description)
+    save_series(tmp_path / "p3" / "localizer", make_voxels()[:1])
     (tmp_path / "p1" / "report.dcm").write_text("no image")
     (tmp_path / "p1" / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
     (tmp_path / "p1" / "study" / "1" / "Thumbs.db").write_bytes(os.urandom(500))
     shutil.copytree(tmp_path / "p2", tmp_path / ".trash" / "p2")
-    found = names(tmp_path)
+    found = list_names(tmp_path)
     assert found == ["p1", "p2", "p3 1", "p3 2", "p3 3"]  # people write anything into descriptions
     project = create_project(tmp_path.parent / f"{tmp_path.name}-p", tmp_path)
     assert [case.id for case in project.cases] == found
 
 
-def test_a_folder_that_is_a_series_is_a_scan_of_its_name(
+def test_a_folder_with_one_series_is_a_scan_named_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_series(tmp_path / "p7", values())
-    assert names(tmp_path / "p7") == ["p7"]
+    save_series(tmp_path / "p7", make_voxels())
+    assert list_names(tmp_path / "p7") == ["p7"]
     monkeypatch.chdir(tmp_path / "p7")
-    assert names(Path()) == ["p7"]
+    assert list_names(Path()) == ["p7"]
 
 
-def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
-    save_series(tmp_path / "p1" / "a", values())
+def test_a_copy_of_a_series_is_not_another_patient(tmp_path: Path) -> None:
+    save_series(tmp_path / "p1" / "a", make_voxels())
     shutil.copytree(tmp_path / "p1" / "a", tmp_path / "p1" / "b")
     with pytest.raises(
         UserError, match=r"contains the same series twice, in p1/a and p1/b; expected"
@@ -69,19 +69,19 @@ def test_a_copy_of_a_series_is_no_other_patient(tmp_path: Path) -> None:
     def unnamed(data: Any, number: int) -> None:
         data.SOPInstanceUID = "1.2.3"  # as some programs anonymise
 
-    save_series(tmp_path / "q" / "1", values(), change=unnamed)
-    save_series(tmp_path / "q" / "2", values(), change=unnamed)
-    assert names(tmp_path / "q") == ["1", "2"]
+    save_series(tmp_path / "q" / "1", make_voxels(), change=unnamed)
+    save_series(tmp_path / "q" / "2", make_voxels(), change=unnamed)
+    assert list_names(tmp_path / "q") == ["1", "2"]
 
 
-def test_same_file_names_in_two_patients(tmp_path: Path) -> None:
+def test_equal_file_names_of_two_patients_are_distinct(tmp_path: Path) -> None:
     for patient in ("p1", "p2"):
-        save_series(tmp_path / "in" / patient / "x", values() + 10 * (patient == "p2"))
+        save_series(tmp_path / "in" / patient / "x", make_voxels() + 10 * (patient == "p2"))
     project = create_project(tmp_path / "p", tmp_path / "in")
     assert [project.read_image(case).array.min() for case in ("p1", "p2")] == [0, 10]
 
 
-def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
+def test_a_dicom_scan_can_have_a_label(tmp_path: Path) -> None:
     for number, patient in enumerate(("p1", "p2", "p3")):
         label = np.zeros((18, 20, 22), np.int16)
         label[4:12, 4 + number : 12, 6:14] = 1
@@ -91,7 +91,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
         save_series(tmp_path / "in" / patient / "st" / "se", voxels, directions=directions)
         if number < 2:  # drawn elsewhere, and written by SimpleITK on the scan's grid
             drawn = sitk.GetImageFromArray(label.astype(np.uint8))
-            drawn.CopyInformation(series_by_itk(tmp_path / "in" / patient / "st" / "se"))
+            drawn.CopyInformation(read_series_with_itk(tmp_path / "in" / patient / "st" / "se"))
             (tmp_path / "labels").mkdir(exist_ok=True)
             sitk.WriteImage(drawn, tmp_path / "labels" / f"{patient}.nii.gz")
     project = create_project(tmp_path / "p", tmp_path / "in", tmp_path / "labels")
@@ -106,7 +106,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     mask[2:5, 3:9, 1:7] = 1
     image = project.read_image("p3").array
     project.labels.save("p3", mask)
-    reference = series_by_itk(tmp_path / "in" / "p3" / "st" / "se")
+    reference = read_series_with_itk(tmp_path / "in" / "p3" / "st" / "se")
     ours = sitk.ReadImage(str(project.labels.path("p3")))
     for corner in np.ndindex(2, 2, 2):
         index = [int(c * (n - 1)) for c, n in zip(corner, ours.GetSize(), strict=True)]
@@ -120,7 +120,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
     reopened = Project.open(project.path)
     assert np.array_equal(reopened.labels.read("p3"), mask)
     project.labels.save("p3", np.full(mask.shape, 255, np.uint8))
-    trained_and_predicted(project, "p3")
+    train_and_predict(project, "p3")
 
     shifted = nib.load(tmp_path / "labels" / "p1.nii.gz")
     affine = shifted.affine.copy()
@@ -132,7 +132,7 @@ def test_a_label_for_a_dicom_scan(tmp_path: Path) -> None:
         create_project(tmp_path / "q", tmp_path / "in", tmp_path / "labels")
 
 
-def series_by_itk(folder: Path) -> sitk.Image:
+def read_series_with_itk(folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     return reader.Execute()
@@ -164,10 +164,10 @@ def test_a_tilted_series_is_a_case_on_request(
     assert np.allclose(label.affine, volume.affine, atol=1e-4)
 
 
-def test_many_series_in_one_folder(tmp_path: Path) -> None:
+def test_several_series_in_one_folder_are_separated(tmp_path: Path) -> None:
     """As some archives hand them out; the search goes through the folder once."""
     for number in range(6):
-        for path in save_series(tmp_path / "new", values((30, 4, 4)) + number):
+        for path in save_series(tmp_path / "new", make_voxels((30, 4, 4)) + number):
             path.rename(tmp_path / f"{number}-{path.name}")
     (tmp_path / "new").rmdir()
     seen: list[tuple[int, int]] = []
@@ -178,8 +178,8 @@ def test_many_series_in_one_folder(tmp_path: Path) -> None:
     assert sorted(project.read_image(c.id).array.min() for c in project.cases) == list(range(6))
 
 
-def test_files_that_are_added_or_changed_are_seen(tmp_path: Path) -> None:
-    paths = save_series(tmp_path, values())
+def test_added_and_changed_files_are_detected(tmp_path: Path) -> None:
+    paths = save_series(tmp_path, make_voxels())
     paths[-1].rename(tmp_path / "hidden.txt~")
     (tmp_path / "hidden.txt~").write_bytes((bytes_ := (tmp_path / "hidden.txt~").read_bytes())[:99])
     assert read_volume(paths[0]).shape == (4, 6, 7)
@@ -192,8 +192,8 @@ def test_files_that_are_added_or_changed_are_seen(tmp_path: Path) -> None:
         read_volume(paths[0])
 
 
-def test_descriptions_in_other_letters(tmp_path: Path) -> None:
-    save_series(tmp_path / "p1" / "1", values(), description="Schädel t1")
+def test_descriptions_in_other_character_sets_are_decoded(tmp_path: Path) -> None:
+    save_series(tmp_path / "p1" / "1", make_voxels(), description="Schädel t1")
 
     def japanese(data: Any, number: int) -> None:
         data.SpecificCharacterSet = "ISO_IR 192"
@@ -202,8 +202,8 @@ def test_descriptions_in_other_letters(tmp_path: Path) -> None:
             if element.VR == "PN":
                 del data[element.tag]
 
-    save_series(tmp_path / "p1" / "2", values(), change=japanese)
-    assert names(tmp_path) == ["p1 1", "p1 2"]
+    save_series(tmp_path / "p1" / "2", make_voxels(), change=japanese)
+    assert list_names(tmp_path) == ["p1 1", "p1 2"]
     assert [p.parent.name for p in find_patient_folders(tmp_path, ["脳", "schädel"])[0].images] == [
         "2",
         "1",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
-from helpers.scan_folders import names, scan
+from helpers.scan_folders import list_names, save_scan
 
 from napari_dycon.errors import FileFormatError, UserError
 from napari_dycon.io import read_volume, write_mask
@@ -26,10 +26,10 @@ from napari_dycon.project.store import Project
 SHAPE = (6, 7, 8)
 
 
-def test_odd_and_unicode_names(tmp_path: Path) -> None:
+def test_unusual_and_unicode_names_are_accepted(tmp_path: Path) -> None:
     odd = ["Müller #2", "..x", "con", "患者 1", "a" * 200, "100%", "x(1)", "-dash", " space "]
     for number, name in enumerate(odd):
-        scan(tmp_path / "images" / f"{name}.nii", number)
+        save_scan(tmp_path / "images" / f"{name}.nii", number)
     label = np.zeros(SHAPE, np.uint8)
     label[2, 2] = 1
     for name in ("患者 1", "Müller #2", "x(1)"):
@@ -50,21 +50,21 @@ def test_folder_errors_are_one_sentence(tmp_path: Path) -> None:
         find_scans(tmp_path / "empty", "images")
     with pytest.raises(UserError, match=r"Folder .*none \(for the labels\) does not exist"):
         find_scans(tmp_path / "none", "labels")
-    file = scan(tmp_path / "file" / "a.nii.gz")
+    file = save_scan(tmp_path / "file" / "a.nii.gz")
     with pytest.raises(UserError, match="is a file; expected the folder of the images"):
         find_scans(file, "images")
-    scan(tmp_path / "file" / "a.nii")
+    save_scan(tmp_path / "file" / "a.nii")
     with pytest.raises(UserError, match=r"contains a.nii and a.nii.gz, which are both named a;"):
         find_scans(tmp_path / "file", "images")
-    scan(tmp_path / "below" / "p1" / "t1.nii.gz")
+    save_scan(tmp_path / "below" / "p1" / "t1.nii.gz")
     with pytest.raises(UserError, match=r"subfolders do, such as p1/t1.nii.gz\. .*--channels"):
         find_scans(tmp_path / "below", "images")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="this user may read anything")
-def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
-    save_series(tmp_path / "a" / "p1", values())
-    save_series(tmp_path / "a" / "p2", values())
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    save_series(tmp_path / "a" / "p1", make_voxels())
+    save_series(tmp_path / "a" / "p2", make_voxels())
     (tmp_path / "a" / "p2").chmod(0)
     try:
         with pytest.raises(UserError, match=r"folder .*p2 cannot be read \(Permission denied\)"):
@@ -81,27 +81,27 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
         find_scans(tmp_path / "a", "images")
 
 
-def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
-    save_series(tmp_path / "elsewhere" / "scan", values())
-    save_series(tmp_path / "in" / "p2", values())
+def test_links_are_followed_and_loops_detected(tmp_path: Path) -> None:
+    save_series(tmp_path / "elsewhere" / "scan", make_voxels())
+    save_series(tmp_path / "in" / "p2", make_voxels())
     (tmp_path / "in" / "p1").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
     (tmp_path / "elsewhere" / "loop").symlink_to(tmp_path / "in", target_is_directory=True)
     (tmp_path / "in" / "p2" / "self").symlink_to(tmp_path / "in" / "p2", target_is_directory=True)
     (tmp_path / "in" / "0").symlink_to(tmp_path / "in" / "p2", target_is_directory=True)
     (tmp_path / "in" / "broken").symlink_to(tmp_path / "gone")
-    assert names(tmp_path / "in") == ["p1", "p2"]
+    assert list_names(tmp_path / "in") == ["p1", "p2"]
     assert read_volume(find_scans(tmp_path / "in", "images")[0].images[0]).shape == (5, 6, 7)
 
 
-def test_labels_of_a_folder(tmp_path: Path) -> None:
+def test_labels_are_matched_to_the_scans_of_a_folder(tmp_path: Path) -> None:
     for name in ("b", "a", "c_0000"):
-        scan(tmp_path / f"{name}.nii.gz")
+        save_scan(tmp_path / f"{name}.nii.gz")
     assert list(find_labels(tmp_path)) == ["a", "b", "c_0000"]
 
 
 def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
     for number, name in enumerate(("a_0000", "b_0000")):
-        image = scan(tmp_path / "images" / f"{name}.nii.gz", number)
+        image = save_scan(tmp_path / "images" / f"{name}.nii.gz", number)
         like = read_volume(image)
         (tmp_path / "labels").mkdir(exist_ok=True)
         path = tmp_path / "labels" / f"{name}.nii.gz"
@@ -113,8 +113,8 @@ def test_images_and_labels_may_both_end_in_a_number(tmp_path: Path) -> None:
 
 
 def test_chosen_files_of_a_series_are_one_scan(tmp_path: Path) -> None:
-    files = save_series(tmp_path / "patient", values())
-    other = scan(tmp_path / "other.nii.gz")
+    files = save_series(tmp_path / "patient", make_voxels())
+    other = save_scan(tmp_path / "other.nii.gz")
     found = scans_from_paths([*files, other])
     assert [(one.name, one.images) for one in found] == [
         ("patient", (files[0],)), ("other", (other,)),

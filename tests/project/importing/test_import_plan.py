@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from helpers.nifti_files import SHAPE, save_nifti, scan
+from helpers.nifti_files import SHAPE, save_nifti, save_scan
 
 from napari_dycon.project.importing.create_project import create_from_plan
 from napari_dycon.project.importing.import_plan import plan_import
 
 
-def test_a_plan_writes_nothing_and_can_be_carried_out(tmp_path: Path) -> None:
+def test_a_plan_writes_no_file_and_can_be_executed(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for seed, name in enumerate("ab"):
-        scan(tmp_path / "images" / f"{name}.nii.gz", seed)
+        save_scan(tmp_path / "images" / f"{name}.nii.gz", seed)
     label = np.zeros(SHAPE, np.uint8)
     label[0, 0, 0] = 3
     (tmp_path / "labels").mkdir()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.nifti_files import SHAPE, label_of, save_nifti, scan
+from helpers.nifti_files import SHAPE, make_label, save_nifti, save_scan
 
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.create_project import create_project
@@ -20,14 +20,14 @@ from napari_dycon.project.store import Project
 Run = Callable[..., tuple[int, str, str]]
 
 
-def describe(root: Path, **about: Any) -> None:
+def write_description(root: Path, **about: Any) -> None:
     root.mkdir(parents=True, exist_ok=True)
     (root / "dataset.json").write_text(json.dumps(about), encoding="utf-8")
 
 
-def nnunet(root: Path, channels: int = 2, **about: Any) -> Path:
+def make_nnunet_dataset(root: Path, channels: int = 2, **about: Any) -> Path:
     """nnU-Net's second version: three cases for training, one for testing."""
-    describe(
+    write_description(
         root,
         **{
             "channel_names": {str(n): ("CT", "PET", "T2")[n] for n in range(channels)},
@@ -40,14 +40,14 @@ def nnunet(root: Path, channels: int = 2, **about: Any) -> Path:
     for folder, cases in (("imagesTr", ("a_001", "a_002", "b")), ("imagesTs", ("t_009",))):
         for number, case in enumerate(cases):
             for channel in range(channels):
-                scan(root / folder / f"{case}_{channel:04d}.nii.gz", number)
+                save_scan(root / folder / f"{case}_{channel:04d}.nii.gz", number)
             if folder == "imagesTr":
-                save_nifti(root / "labelsTr" / f"{case}.nii.gz", label_of(1, 2))
+                save_nifti(root / "labelsTr" / f"{case}.nii.gz", make_label(1, 2))
     return root
 
 
-def test_nnunet_raw(run: Run, tmp_path: Path) -> None:
-    root = nnunet(tmp_path / "nnUNet_raw" / "Dataset042_Tumors")
+def test_an_nnunet_raw_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
+    root = make_nnunet_dataset(tmp_path / "nnUNet_raw" / "Dataset042_Tumors")
     code, out, _ = run("new", tmp_path / "p", "--images", root, "--max-labels", 2, "--json")
     assert code == 0
     made = json.loads(out)
@@ -70,15 +70,15 @@ def test_nnunet_raw(run: Run, tmp_path: Path) -> None:
         create_project(tmp_path / "r", root, classes=["x"])
 
 
-def test_nnunets_first_version_and_hidden_files(tmp_path: Path) -> None:
-    root = nnunet(
+def test_the_first_nnunet_version_is_recognized_and_hidden_files_ignored(tmp_path: Path) -> None:
+    root = make_nnunet_dataset(
         tmp_path / "Task500_Things", 1, channel_names={}, modality={"0": "CT"},
         labels={"0": "background", "1": "tumor", "2": "node"},
         training=[{"image": "./imagesTr/b.nii.gz", "label": "./labelsTr/b.nii.gz"}], test=[],
     )  # fmt: skip
     values = json.loads((root / "dataset.json").read_text())
     del values["channel_names"]
-    describe(root, **values)
+    write_description(root, **values)
     for place in ("imagesTr/._b_0000.nii.gz", "labelsTr/._b.nii.gz", "imagesTs/._t.nii.gz"):
         (root / place).write_bytes(b"of a Mac")
     project = create_project(tmp_path / "p", root)
@@ -86,15 +86,17 @@ def test_nnunets_first_version_and_hidden_files(tmp_path: Path) -> None:
     assert [c.id for c in project.labeled_cases()] == ["a_001", "a_002", "b"]
 
 
-def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
-    root = nnunet(tmp_path / "d", labels={"background": 0, "tumor": 1, "node": 2, "ignore": 3})
-    save_nifti(root / "labelsTr" / "b.nii.gz", label_of(1, 2, 3, 3))
+def test_ignored_labels_of_nnunet_are_unannotated(tmp_path: Path) -> None:
+    root = make_nnunet_dataset(
+        tmp_path / "d", labels={"background": 0, "tumor": 1, "node": 2, "ignore": 3}
+    )
+    save_nifti(root / "labelsTr" / "b.nii.gz", make_label(1, 2, 3, 3))
     project = create_project(tmp_path / "p", root)
     assert [c.value for c in project.classes] == [1, 2]
     assert {int(v): int(n) for v, n in zip(*np.unique(project.labels.read("b"), return_counts=True),
                                            strict=True)}[255] == 2  # fmt: skip
     assert project.get_case("b").status == "in_progress"
-    save_nifti(root / "labelsTr" / "b.nii.gz", label_of(4))
+    save_nifti(root / "labelsTr" / "b.nii.gz", make_label(4))
     with pytest.raises(UserError, match=r"Label b.nii.gz contains the unknown class 4"):
         create_project(tmp_path / "q", root)
 
@@ -118,10 +120,10 @@ def test_what_nnunet_ignores_is_not_annotated(tmp_path: Path) -> None:
         ({"channel_names": {"0": "CT", "1": "P", "2": "Q"}}, r"a_001 has 2 .* expected 3"),
     ],
 )
-def test_a_description_that_does_not_fit(
+def test_mismatched_descriptions_are_refused(
     run: Run, about: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    root = nnunet(tmp_path / "d", **about)
+    root = make_nnunet_dataset(tmp_path / "d", **about)
     code, out, err = run("new", tmp_path / "p", "--images", root)
     assert (code, out) == (2, "")
     assert re.search(words, err.replace("\n", " ")), err
@@ -129,14 +131,14 @@ def test_a_description_that_does_not_fit(
     assert not (tmp_path / "p").exists()
 
 
-def test_a_broken_or_incomplete_dataset(run: Run, tmp_path: Path) -> None:
+def test_broken_and_incomplete_datasets_are_refused(run: Run, tmp_path: Path) -> None:
     def refused(words: str) -> None:
         code, out, err = run("new", tmp_path / "p", "--images", root)
         assert (code, out) == (2, "")
         assert words in err.replace("\n", " "), err
         assert not (tmp_path / "p").exists()
 
-    root = nnunet(tmp_path / "d")
+    root = make_nnunet_dataset(tmp_path / "d")
     whole = (root / "dataset.json").read_text()
     for broken in (b'{"labels": ', b"\xff\xfe\x00", b"[]", b""):
         (root / "dataset.json").write_bytes(broken)
@@ -152,9 +154,9 @@ def test_a_broken_or_incomplete_dataset(run: Run, tmp_path: Path) -> None:
     refused("contains no scans")
 
 
-def decathlon(root: Path, channels: int = 1) -> Path:
+def make_decathlon_dataset(root: Path, channels: int = 1) -> Path:
     """As unpacked from Task02_Heart.tar or Task05_Prostate.tar, with what a Mac left in it."""
-    describe(
+    write_description(
         root,
         name="LeftAtrium" if channels == 1 else "PROSTATE",
         description="Left atrium segmentation",
@@ -173,14 +175,14 @@ def decathlon(root: Path, channels: int = 1) -> Path:
         hidden = root / f"images{place}.nii.gz"
         hidden.with_name(f"._{hidden.name}").write_bytes(b"\0\5\x16\7of a Mac")
         if place.startswith("Tr"):
-            save_nifti(root / f"labels{place}.nii.gz", label_of(1))
+            save_nifti(root / f"labels{place}.nii.gz", make_label(1))
             (root / "labelsTr" / f"._{hidden.name}").write_bytes(b"\0\5\x16\7of a Mac")
     (root / "._dataset.json").write_bytes(b"\0\5\x16\7of a Mac")
     return root
 
 
-def test_decathlon(run: Run, tmp_path: Path) -> None:
-    root = decathlon(tmp_path / "Task02_Heart")
+def test_a_decathlon_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
+    root = make_decathlon_dataset(tmp_path / "Task02_Heart")
     code, out, _ = run("new", tmp_path / "p", "--images", root, "--json")
     assert code == 0
     assert [(c["id"], c["status"]) for c in json.loads(out)["cases"]] == [
@@ -194,8 +196,8 @@ def test_decathlon(run: Run, tmp_path: Path) -> None:
     assert [(c.value, c.name) for c in project.classes] == [(1, "left atrium")]
 
 
-def test_decathlon_with_channels_in_one_file(tmp_path: Path) -> None:
-    root = decathlon(tmp_path / "Task05_Prostate", 2)
+def test_a_decathlon_dataset_with_4d_files_is_recognized(tmp_path: Path) -> None:
+    root = make_decathlon_dataset(tmp_path / "Task05_Prostate", 2)
     project = create_project(tmp_path / "p", root)
     assert project.channels == ["MRI", "ADC"]
     assert project.get_case("la_001").images == [
@@ -207,12 +209,12 @@ def test_decathlon_with_channels_in_one_file(tmp_path: Path) -> None:
     adc = create_project(tmp_path / "q", root, channels=["ADC"])
     assert np.array_equal(adc.read_image("la_003").array, both[1])
     assert np.array_equal(adc.labels.read("la_003"), project.labels.read("la_003"))
-    describe(root, modality={"0": "MRI"}, labels={"0": "background", "1": "x"})
+    write_description(root, modality={"0": "MRI"}, labels={"0": "background", "1": "x"})
     with pytest.raises(UserError, match=r"Case la_0005 has 2 channel\(s\); expected 1, "):
         create_project(tmp_path / "r", root)
 
 
-def test_a_real_dataset_of_four_channels(
+def test_a_real_dataset_with_four_channels_is_read(
     run: Run, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     code, out, _ = run("new", tmp_path / "p", "--images", real_data("ms-lesions"), "--json")
@@ -231,35 +233,37 @@ def test_a_real_dataset_of_four_channels(
     assert min(abs(millilitres - v) for v in (1.3, 49.8)) < 0.1
 
 
-def test_a_dataset_beside_other_scans_is_not_taken_for_all_of_them(tmp_path: Path) -> None:
+def test_a_dataset_next_to_other_scans_does_not_hide_them(tmp_path: Path) -> None:
     for patient in ("anna", "ben"):  # whose folders are named as BraTS names its cases
         for channel in ("flair", "t1", "t1ce", "t2"):
-            scan(tmp_path / "few" / patient / "scan1" / f"scan1_{channel}.nii.gz", 0)
+            save_scan(tmp_path / "few" / patient / "scan1" / f"scan1_{channel}.nii.gz", 0)
     assert detect_layout(tmp_path / "few") is None
     study = tmp_path / "study"
     for channel in ("CT", "PET"):
-        scan(study / "p1" / f"{channel}.nii.gz", 0)
-    nnunet(study / "export")
+        save_scan(study / "p1" / f"{channel}.nii.gz", 0)
+    make_nnunet_dataset(study / "export")
     assert detect_layout(study) is None
     project = create_project(tmp_path / "p", tmp_path / "few", channels=["t1", "flair"])
     assert [case.id for case in project.cases] == ["anna", "ben"]
 
 
-def test_a_link_to_a_dataset_is_no_second_one(tmp_path: Path) -> None:
-    nnunet(tmp_path / "raw" / "Dataset001_A")
+def test_a_link_to_a_dataset_is_not_a_second_dataset(tmp_path: Path) -> None:
+    make_nnunet_dataset(tmp_path / "raw" / "Dataset001_A")
     (tmp_path / "raw" / "latest").symlink_to(tmp_path / "raw" / "Dataset001_A")
     found = detect_layout(tmp_path / "raw")
     assert found is not None
     assert len(found.cases) == 4
-    nnunet(tmp_path / "raw" / "Dataset002_B", labels={"background": 0, "whole": [1, 2]})
+    make_nnunet_dataset(
+        tmp_path / "raw" / "Dataset002_B", labels={"background": 0, "whole": [1, 2]}
+    )
     with pytest.raises(UserError, match="2 datasets: Dataset001_A, Dataset002_B"):
         detect_layout(tmp_path / "raw")
 
 
-def test_a_folder_that_may_not_be_read(
+def test_unreadable_folders_are_reported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = nnunet(tmp_path / "d")
+    folder = make_nnunet_dataset(tmp_path / "d")
     is_file = Path.is_file
 
     def refused(path: Path) -> bool:  # as for a folder of which names alone may be read
@@ -274,7 +278,7 @@ def test_a_folder_that_may_not_be_read(
 
 
 def test_labeled_counts_cases_that_have_a_label(tmp_path: Path) -> None:
-    root = nnunet(tmp_path / "d")
+    root = make_nnunet_dataset(tmp_path / "d")
     (root / "labelsTr" / "a_001.nii.gz").unlink()
     project = create_project(tmp_path / "p", root, n_labeled=1)
     assert [case.id for case in project.labeled_cases()] == ["a_002"]

@@ -12,8 +12,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from helpers.dicom_files import save_series, values
-from helpers.nifti_files import SHAPE, label_of, save_nifti, scan
+from helpers.dicom_files import make_voxels, save_series
+from helpers.nifti_files import SHAPE, make_label, save_nifti, save_scan
 from helpers.tiny_runs import TINY
 
 from napari_dycon.engine.config import make_config
@@ -26,19 +26,19 @@ from napari_dycon.project.store import Project
 Run = Callable[..., tuple[int, str, str]]
 
 
-def brats(root: Path) -> Path:
+def make_brats_dataset(root: Path) -> Path:
     for number, name in enumerate(("HGG/BraTS19_A_1", "HGG/BraTS19_B_1", "LGG/BraTS19_C_1")):
         case = name.split("/")[1]
         for channel in ("flair", "t1", "t1ce", "t2"):
-            scan(root / name / f"{case}_{channel}.nii.gz", number)
+            save_scan(root / name / f"{case}_{channel}.nii.gz", number)
         label = np.zeros(SHAPE, np.uint8)
         label[2, 2, 2:5] = (1, 2, 4)
         save_nifti(root / name / f"{case}_seg.nii.gz", label)
     return root
 
 
-def test_brats(run: Run, tmp_path: Path) -> None:
-    folder = brats(tmp_path / "MICCAI_BraTS_2019_Data_Training")
+def test_brats_is_recognized(run: Run, tmp_path: Path) -> None:
+    folder = make_brats_dataset(tmp_path / "MICCAI_BraTS_2019_Data_Training")
     project = create_project(tmp_path / "p", folder, n_labeled=2)
     assert [case.id for case in project.cases] == [
         "BraTS19_A_1", "BraTS19_B_1", "BraTS19_C_1",
@@ -61,7 +61,7 @@ def test_brats(run: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["ses-0001/dwi", "ses-0001", "rawdata"])
-def test_isles(tmp_path: Path, place: str) -> None:
+def test_isles_is_recognized(tmp_path: Path, place: str) -> None:
     root = tmp_path / "ISLES-2022"
     for number in (1, 2):
         name = f"sub-strokecase000{number}"
@@ -69,7 +69,7 @@ def test_isles(tmp_path: Path, place: str) -> None:
         if "rawdata" in place:
             dwi = root / "rawdata" / name / "ses-0001"
         for channel in ("dwi", "adc"):
-            scan(dwi / f"{name}_ses-0001_{channel}.nii.gz", number)
+            save_scan(dwi / f"{name}_ses-0001_{channel}.nii.gz", number)
         label = np.zeros(SHAPE, np.uint8)
         label[3, 3, 3] = 1
         below = root / "derivatives" / name / "ses-0001"
@@ -83,17 +83,17 @@ def test_isles(tmp_path: Path, place: str) -> None:
     assert [c.name for c in project.classes] == ["infarct"]
 
 
-def test_the_folder_that_a_dataset_was_unpacked_to(tmp_path: Path) -> None:
-    brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Training")
+def test_the_extraction_folder_of_a_dataset_is_recognized(tmp_path: Path) -> None:
+    make_brats_dataset(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Training")
     project = create_project(tmp_path / "p", tmp_path / "unpacked", n_labeled=2)
     assert [case.id for case in project.cases] == ["BraTS19_A_1", "BraTS19_B_1", "BraTS19_C_1"]
-    brats(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Validation")
+    make_brats_dataset(tmp_path / "unpacked" / "MICCAI_BraTS_2019_Data_Validation")
     with pytest.raises(UserError, match=r"2 datasets: MICCAI_BraTS_2019_Data_Training, .*Choose"):
         create_project(tmp_path / "q", tmp_path / "unpacked")
 
 
-def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) -> None:
-    folder = brats(tmp_path / "BraTS")
+def test_a_published_dataset_can_be_predicted(run: Run, tmp_path: Path) -> None:
+    folder = make_brats_dataset(tmp_path / "BraTS")
     project = create_project(tmp_path / "p", folder, channels=["t1", "flair"], n_labeled=2)
     list(train(project, make_config("supervised", **TINY)))
     code, out, _ = run("predict", project.path, "--images", folder, "--json")
@@ -116,13 +116,13 @@ def test_a_dataset_is_predicted_as_it_is_handed_out(run: Run, tmp_path: Path) ->
         "BraTS19_A_1.nii.gz", "BraTS19_C_1.nii.gz",
     }  # fmt: skip
     for name in ("A", "B"):
-        brats(tmp_path / "both" / name)
+        make_brats_dataset(tmp_path / "both" / name)
     code, _, err = run("predict", project.path, "--images", tmp_path / "both")
     assert code == 2
     assert "contains 2 datasets: A, B. Choose one" in err
 
 
-def test_plain_folders_are_no_benchmark(scans: Path) -> None:
+def test_plain_folders_are_not_recognized_as_a_benchmark(scans: Path) -> None:
     assert detect_layout(scans) is None
     assert detect_layout(scans / "images") is None
     project = create_project(
@@ -131,12 +131,12 @@ def test_plain_folders_are_no_benchmark(scans: Path) -> None:
     assert [c.id for c in project.cases if c.status == "labeled"] == ["scan-0"]
 
 
-def test_left_atrium(run: Run, tmp_path: Path) -> None:
+def test_the_left_atrium_dataset_is_recognized(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "2018 challenge"
     voxels = {
         "lgemri": np.random.default_rng(0).integers(0, 200, SHAPE),
-        "laendo": label_of(1, 1) * 255,
-        "lawall": label_of(1) * 255,
+        "laendo": make_label(1, 1) * 255,
+        "lawall": make_label(1) * 255,
     }
     parts = {"0RZDK210": "Training Set", "1D7CUD17": "Training Set", "4498JYJH": "Testing Set"}
     for name, part in parts.items():
@@ -165,7 +165,7 @@ def test_left_atrium(run: Run, tmp_path: Path) -> None:
         detect_layout(root)
 
 
-def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
+def test_pancreas_ct_is_recognized(run: Run, tmp_path: Path) -> None:
     root = tmp_path / "manifest-1599750808610"
     for number in (1, 2):
         deep = root / "Pancreas-CT" / f"PANCREAS_{number:04d}"
@@ -174,8 +174,8 @@ def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
         def hounsfield(data: Any, number: int) -> None:
             data.Modality, data.RescaleIntercept, data.RescaleSlope = "CT", -1024, 1
 
-        save_series(deep, values(dtype="uint16"), change=hounsfield, description="Pancreas")
-    label = sitk.GetImageFromArray((values() % 7 == 0).astype(np.uint8))
+        save_series(deep, make_voxels(dtype="uint16"), change=hounsfield, description="Pancreas")
+    label = sitk.GetImageFromArray((make_voxels() % 7 == 0).astype(np.uint8))
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(deep)))
     label.CopyInformation(reader.Execute())
@@ -193,11 +193,11 @@ def test_pancreas_ct(run: Run, tmp_path: Path) -> None:
     assert np.all((image.array[drawn == 1] + 1024) % 7 == 0)
     assert project.channels == ["CT"]
     # Labels without a place, as they once were handed out, are not put anywhere by guess.
-    save_nifti(labels / "label0002.nii.gz", (values() % 7 == 0).astype(np.uint8), np.eye(4))
+    save_nifti(labels / "label0002.nii.gz", (make_voxels() % 7 == 0).astype(np.uint8), np.eye(4))
     code, _, err = run("new", tmp_path / "q", "--images", root)
     assert code == 2
     assert "Label label0002.nii.gz does not fit" in err.replace("\n", " ")
-    save_series(deep.parent / "other", values())
+    save_series(deep.parent / "other", make_voxels())
     code, _, err = run("new", tmp_path / "q", "--images", root)
     assert code == 2
     assert "PANCREAS_0002 contains 2 series; expected one" in err.replace("\n", " ")

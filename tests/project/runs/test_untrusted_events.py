@@ -27,11 +27,11 @@ from napari_dycon.project.store import Project
         b'{"event": "' + b"x" * 300_000 + b'"}',
     ],
 )  # fmt: skip
-def test_lines_that_are_no_events_count_as_not_there(line: bytes) -> None:
+def test_invalid_event_lines_are_ignored(line: bytes) -> None:
     assert parse_event(line) is None
 
 
-def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
+def test_events_with_missing_fields_are_ignored(project: Project) -> None:
     from napari_dycon.application.run_status import RunStatus, apply_event
     from napari_dycon.application.training_history import read_training_history
 
@@ -48,7 +48,7 @@ def test_events_have_all_that_a_window_asks_for(project: Project) -> None:
     assert [one.run for one in read_training_history(project)] == []
 
 
-def test_of_endless_events_the_last_are_read(
+def test_only_the_last_events_of_a_huge_file_are_read(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = project.runs.create("dycon", {})

@@ -40,7 +40,7 @@ def test_settings_are_read_within_limits(text: bytes, found: str, tmp_path: Path
     assert run.read_metrics() in (RunMetrics(), RunMetrics(step=1))
 
 
-def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
+def test_impossible_figures_are_omitted(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.metrics_path.write_text(
         '{"step": "<script>", "dice": 1e999, "labeled": [1], "elapsed_s": -1,'
@@ -57,7 +57,7 @@ def test_figures_that_cannot_be_are_left_out(tmp_path: Path) -> None:
      '{"labeled": [], "unlabeled": [], "validation": [], "class_values": [1, 1]}',
      '{"labeled": []}', "[]", "3", '{"a": '],
 )  # fmt: skip
-def test_groups_of_a_run_are_checked(text: str, tmp_path: Path) -> None:
+def test_the_case_split_of_a_run_is_checked(text: str, tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(text)
     assert splits.load_case_split(tmp_path) is None
 
@@ -70,7 +70,7 @@ def test_groups_of_a_run_are_checked(text: str, tmp_path: Path) -> None:
         ("[]", PredictionMetadata()),
     ],
 )
-def test_invalid_metadata_of_predictions_is_left_out(
+def test_invalid_prediction_metadata_is_omitted(
     text: str, expected: PredictionMetadata, project: Project
 ) -> None:
     run = project.runs.create("dycon", {})

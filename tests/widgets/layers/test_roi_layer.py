@@ -20,7 +20,7 @@ NONE = Qt.KeyboardModifier.NoModifier
 LEFT = Qt.MouseButton.LeftButton
 
 
-class Hand:
+class Mouse:
     """A person's mouse and keys over the canvas."""
 
     def __init__(self, viewer: Any, panel: Any, qtbot: Any) -> None:
@@ -59,7 +59,7 @@ class Hand:
 
 
 @pytest.fixture
-def hand(window: Callable[[], Any], project: Project, qtbot: Any) -> Hand:
+def mouse(window: Callable[[], Any], project: Project, qtbot: Any) -> Mouse:
     """Window on scan-3, with a stroke in slices 9 and 10."""
     viewer, panel = window()
     panel.session.open_project(project.path)
@@ -69,10 +69,10 @@ def hand(window: Callable[[], Any], project: Project, qtbot: Any) -> Hand:
     panel.session.case.label[9:11, 9:12, 9:12] = 1
     panel.layers.go_to_slice(10, 0)
     qtbot.wait(300)
-    return Hand(viewer, panel, qtbot)
+    return Mouse(viewer, panel, qtbot)
 
 
-def near(box: Any, *wanted: tuple[int, int]) -> bool:
+def is_near(box: Any, *wanted: tuple[int, int]) -> bool:
     """Whether a box is where the mouse drew it, but for a voxel."""
     return all(
         abs(span.start - a) <= 1 and abs(span.stop - b) <= 1
@@ -80,15 +80,15 @@ def near(box: Any, *wanted: tuple[int, int]) -> bool:
     )
 
 
-def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> None:
-    viewer, session, roi = hand.viewer, hand.session, hand.roi
-    tools = hand.panel.annotate.tools.roi_controls
+def test_a_box_can_be_drawn_edited_and_removed(mouse: Mouse) -> None:
+    viewer, session, roi = mouse.viewer, mouse.session, mouse.roi
+    tools = mouse.panel.annotate.tools.roi_controls
     assert tools.draw_button.text() == "Draw region"
     assert "no region is drawn" in tools.remove_button.toolTip()
-    hand.press(Qt.Key.Key_G, SHIFT)
+    mouse.press(Qt.Key.Key_G, SHIFT)
     assert tools.draw_button.isChecked()
-    hand.drag((10, 4, 3), (10, 16, 14))
-    assert near(session.annotation.roi, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
+    mouse.drag((10, 4, 3), (10, 16, 14))
+    assert is_near(session.annotation.roi, (0, 18), (4, 17), (3, 15))  # 25 mm of margin
     assert not roi.is_editing
     assert viewer.layers.selection.active.name == "label"
     layer = roi.layer
@@ -96,60 +96,60 @@ def test_a_box_is_drawn_seen_in_its_slices_changed_and_removed(hand: Hand) -> No
     assert layer.metadata["napari_dycon"]["role"] == "roi"
     assert tuple(layer.scale) == tuple(viewer.layers["label"].scale)
     assert [str(unit) for unit in layer.units] == ["millimeter"] * 3
-    assert viewer.dims.nsteps == hand.panel.session.case.label.shape
+    assert viewer.dims.nsteps == mouse.panel.session.case.label.shape
 
     tools.first_slice.setValue(8)
     tools.last_slice.setValue(12)
     assert session.annotation.roi[0] == slice(8, 13)
     for index, shown in ((8, 1), (12, 1), (13, 0), (7, 0)):
-        hand.panel.layers.go_to_slice(index, 0)
+        mouse.panel.layers.go_to_slice(index, 0)
         assert len(layer.data) == shown
         assert layer.bounding_box.visible == bool(shown)
         assert not any(layer.edge_width)  # the outline is drawn otherwise
-    assert "slices 8 to 12" in hand.panel.message_label.text()
-    hand.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
-    hand.drag((7, 8, 8), (7, 18, 12))
-    assert near(session.annotation.roi, (7, 13), (4, 19), (3, 15))
+    assert "slices 8 to 12" in mouse.panel.message_label.text()
+    mouse.press(Qt.Key.Key_G, SHIFT)  # a slice that does not show it
+    mouse.drag((7, 8, 8), (7, 18, 12))
+    assert is_near(session.annotation.roi, (7, 13), (4, 19), (3, 15))
 
     viewer.dims.order = (1, 0, 2)
-    hand.panel.layers.go_to_slice(10, 1)
+    mouse.panel.layers.go_to_slice(10, 1)
     assert (tools.first_slice.value(), tools.last_slice.value()) == (
         session.annotation.roi[1].start,
         session.annotation.roi[1].stop - 1,
     )
     assert np.ptp(layer.data[0], axis=0)[0] == 6
     viewer.dims.order = (0, 1, 2)
-    hand.panel.layers.go_to_slice(10, 0)
+    mouse.panel.layers.go_to_slice(10, 0)
 
     tools.draw_button.click()
     assert str(layer.mode) == "select"
     before = session.annotation.roi
     middle = (before[1].start + 3, before[2].start + 3)
-    hand.drag((10, *middle), (10, middle[0] - 2, middle[1] + 2))
-    assert near(
+    mouse.drag((10, *middle), (10, middle[0] - 2, middle[1] + 2))
+    assert is_near(
         session.annotation.roi,
         (7, 13),
         (before[1].start - 2, before[1].stop - 2),
         (before[2].start + 2, before[2].stop + 2),
     )
     assert roi.is_editing
-    hand.press(Qt.Key.Key_Delete)
+    mouse.press(Qt.Key.Key_Delete)
     assert session.annotation.roi is None
-    hand.qtbot.waitUntil(lambda: "Region" not in viewer.layers, timeout=20_000)
+    mouse.qtbot.waitUntil(lambda: "region" not in viewer.layers, timeout=20_000)
     assert viewer.layers.selection.active.name == "label"
 
 
-def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
-    session, label = hand.session, hand.panel.layers.find_layer("label")
+def test_growing_stays_in_the_box_and_is_one_step_of_undo(mouse: Mouse) -> None:
+    session, label = mouse.session, mouse.panel.layers.find_layer("label")
     before = session.case.label.copy()
-    hand.press(Qt.Key.Key_G, SHIFT)
-    hand.drag((10, 4, 3), (10, 10, 14))
-    hand.press(Qt.Key.Key_G)
-    hand.qtbot.waitUntil(lambda: session.annotation.has_proposal, timeout=20_000)
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    mouse.drag((10, 4, 3), (10, 10, 14))
+    mouse.press(Qt.Key.Key_G)
+    mouse.qtbot.waitUntil(lambda: session.annotation.has_proposal, timeout=20_000)
     assert np.array_equal(session.case.label, before)
-    hand.press(Qt.Key.Key_G, SHIFT)  # with the box in hand, too
-    assert hand.roi.is_editing
-    hand.press(Qt.Key.Key_A)
+    mouse.press(Qt.Key.Key_G, SHIFT)  # with the box in hand, too
+    assert mouse.roi.is_editing
+    mouse.press(Qt.Key.Key_A)
     changed = session.case.label != before
     assert changed.sum() > 20
     changed[session.annotation.roi] = False
@@ -160,68 +160,68 @@ def test_growing_stays_in_the_box_and_is_one_step_of_undo(hand: Hand) -> None:
     assert set(np.unique(session.project.labels.read("scan-3"))) == {1, 255}
 
 
-def test_a_click_is_no_box_and_an_empty_layer_goes(hand: Hand) -> None:
-    hand.press(Qt.Key.Key_G, SHIFT)
-    QTest.mouseClick(hand.canvas.native, LEFT, NONE, hand.at(10, 8, 8))
-    hand.qtbot.wait(50)
-    assert hand.session.annotation.roi is None
-    assert "rectangle is too small" in hand.panel.message_label.text()
-    assert hand.roi.is_editing  # the next drag draws
-    hand.press(Qt.Key.Key_G, SHIFT)
-    hand.qtbot.waitUntil(lambda: "Region" not in hand.viewer.layers, timeout=20_000)
+def test_a_click_draws_no_box_and_an_empty_layer_is_removed(mouse: Mouse) -> None:
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    QTest.mouseClick(mouse.canvas.native, LEFT, NONE, mouse.at(10, 8, 8))
+    mouse.qtbot.wait(50)
+    assert mouse.session.annotation.roi is None
+    assert "rectangle is too small" in mouse.panel.message_label.text()
+    assert mouse.roi.is_editing  # the next drag draws
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    mouse.qtbot.waitUntil(lambda: "region" not in mouse.viewer.layers, timeout=20_000)
 
 
-def test_the_box_goes_with_its_case_and_with_its_layer(hand: Hand) -> None:
-    session = hand.session
-    hand.press(Qt.Key.Key_G, SHIFT)
-    hand.drag((10, 4, 3), (10, 10, 14))
-    hand.viewer.layers.remove("Region")
+def test_the_box_is_removed_with_its_case_and_layer(mouse: Mouse) -> None:
+    session = mouse.session
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    mouse.drag((10, 4, 3), (10, 10, 14))
+    mouse.viewer.layers.remove("region")
     assert session.annotation.roi is None
-    hand.press(Qt.Key.Key_G, SHIFT)
-    hand.drag((10, 4, 3), (10, 10, 14))
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    mouse.drag((10, 4, 3), (10, 10, 14))
     session.show_case("scan-4")
-    hand.qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
-    hand.qtbot.waitUntil(lambda: "Region" not in hand.viewer.layers, timeout=20_000)
+    mouse.qtbot.waitUntil(lambda: session.case.id == "scan-4", timeout=20_000)
+    mouse.qtbot.waitUntil(lambda: "region" not in mouse.viewer.layers, timeout=20_000)
     assert session.annotation.roi is None
-    assert hand.viewer.layers.selection.active.name == "label"
+    assert mouse.viewer.layers.selection.active.name == "label"
     session.annotation.set_roi((slice(2, 9), slice(2, 9), slice(2, 9)))  # by a script
-    assert hand.viewer.layers["Region"].metadata["napari_dycon"]["case"] == "scan-4"
-    hand.panel.release()  # with a box in place
-    assert "Region" not in hand.viewer.layers
+    assert mouse.viewer.layers["region"].metadata["napari_dycon"]["case"] == "scan-4"
+    mouse.panel.release()  # with a box in place
+    assert "region" not in mouse.viewer.layers
 
 
-def test_there_is_no_drawing_in_3d_and_the_whole_box_is_seen(hand: Hand) -> None:
-    hand.press(Qt.Key.Key_G, SHIFT)
-    hand.drag((10, 4, 3), (10, 10, 14))
-    tools = hand.panel.annotate.tools.roi_controls
-    hand.viewer.dims.ndisplay = 3
+def test_the_box_is_shown_completely_and_not_editable_in_3d(mouse: Mouse) -> None:
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    mouse.drag((10, 4, 3), (10, 10, 14))
+    tools = mouse.panel.annotate.tools.roi_controls
+    mouse.viewer.dims.ndisplay = 3
     assert not tools.draw_button.isEnabled()
     assert "switch to the 2D view" in tools.draw_button.toolTip()
-    assert len(hand.roi.layer.data) == 2
-    hand.press(Qt.Key.Key_G, SHIFT)
-    assert "2D view" in hand.panel.message_label.text()
-    hand.viewer.dims.ndisplay = 2
+    assert len(mouse.roi.layer.data) == 2
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    assert "2D view" in mouse.panel.message_label.text()
+    mouse.viewer.dims.ndisplay = 2
     assert tools.draw_button.isEnabled()
-    assert len(hand.roi.layer.data) == 1
+    assert len(mouse.roi.layer.data) == 1
 
 
-def test_orthogonal_views_leave_the_box_alone(hand: Hand) -> None:
+def test_orthogonal_views_do_not_change_the_box(mouse: Mouse) -> None:
     views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
     from napari_dycon.widgets.window.orthogonal import toggle_views
 
-    toggle_views(hand.viewer)
-    manager = views._get_manager(hand.viewer)
-    hand.qtbot.waitUntil(manager.is_shown, timeout=20_000)
-    hand.qtbot.wait(500)
-    hand.press(Qt.Key.Key_G, SHIFT)
-    hand.drag((10, 5, 5), (10, 13, 12))
-    assert hand.session.annotation.roi is not None
+    toggle_views(mouse.viewer)
+    manager = views._get_manager(mouse.viewer)
+    mouse.qtbot.waitUntil(manager.is_shown, timeout=20_000)
+    mouse.qtbot.wait(500)
+    mouse.press(Qt.Key.Key_G, SHIFT)
+    mouse.drag((10, 5, 5), (10, 13, 12))
+    assert mouse.session.annotation.roi is not None
     side = manager.right_widget.vm_container.viewer_model
-    assert len(side.layers["Region"].data) == 0
-    hand.panel.layers.go_to_slice(11, 0)
-    assert len(hand.roi.layer.data) == 1
-    hand.session.annotation.set_roi(None)
-    hand.qtbot.waitUntil(lambda: "Region" not in side.layers, timeout=20_000)
-    toggle_views(hand.viewer)
-    hand.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
-    views.delete_and_cleanup(hand.viewer)
+    assert len(side.layers["region"].data) == 0
+    mouse.panel.layers.go_to_slice(11, 0)
+    assert len(mouse.roi.layer.data) == 1
+    mouse.session.annotation.set_roi(None)
+    mouse.qtbot.waitUntil(lambda: "region" not in side.layers, timeout=20_000)
+    toggle_views(mouse.viewer)
+    mouse.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
+    views.delete_and_cleanup(mouse.viewer)

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.dicom_files import save_series, values
+from helpers.dicom_files import make_voxels, save_series
 from helpers.nifti_files import save_nifti
 from napari.components import ViewerModel
 from napari.utils.notifications import NotificationSeverity, notification_manager
@@ -38,11 +38,11 @@ PLUGIN = "napari-dycon"
 
 
 @pytest.fixture(autouse=True)
-def known() -> None:
+def registered_plugin() -> None:
     PluginManager.instance().discover()
 
 
-def grown(data: Any, number: int) -> None:
+def make_irregular(data: Any, number: int) -> None:
     """Move the last slices away."""
     z = data.ImagePositionPatient
     z[2] = float(z[2]) + (1.3 if number > 3 else 0)
@@ -73,21 +73,21 @@ def test_every_format_opens_in_millimeters(suffix: str, tmp_path: Path) -> None:
 
 
 def test_a_series_opens_by_its_folder_and_by_a_file(tmp_path: Path) -> None:
-    files = save_series(tmp_path / "scan", values())
+    files = save_series(tmp_path / "scan", make_voxels())
     for path in (tmp_path, tmp_path / "scan", files[2]):
         (layer,) = ViewerModel().open(path, plugin=PLUGIN)
         assert layer.data.shape == (5, 6, 7)
         assert layer.metadata["napari_dycon"]["source"].files == tuple(files)
 
 
-def test_three_sagittal_slices_are_no_colors(tmp_path: Path) -> None:
+def test_three_sagittal_slices_are_not_read_as_rgb(tmp_path: Path) -> None:
     array = np.random.default_rng(0).integers(0, 255, (3, 64, 64)).astype(np.uint8)
     path = save_nifti(tmp_path / "a.nii", array, np.diag([5.0, 1, 1, 1]))
     (layer,) = ViewerModel().open(path, plugin=PLUGIN)
     assert (layer.data.shape, layer.rgb) == ((64, 64, 3), False)
 
 
-def test_what_is_not_ours_is_left_to_others(tmp_path: Path, project: Project) -> None:
+def test_other_files_are_left_to_other_readers(tmp_path: Path, project: Project) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "pictures" / "more").mkdir(parents=True)
     for number in range(200):
@@ -101,7 +101,7 @@ def test_what_is_not_ours_is_left_to_others(tmp_path: Path, project: Project) ->
 
 
 def test_dicom_is_found_without_names_and_below_folders(tmp_path: Path) -> None:
-    files = save_series(tmp_path / "a" / "b" / "c", values())
+    files = save_series(tmp_path / "a" / "b" / "c", make_voxels())
     for file in files:
         file.rename(file.with_suffix(""))
     assert contains_dicom(tmp_path / "a" / "b" / "c")
@@ -112,14 +112,14 @@ def test_dicom_is_found_without_names_and_below_folders(tmp_path: Path) -> None:
 
 
 def test_several_series_are_listed_in_the_error(tmp_path: Path) -> None:
-    save_series(tmp_path / "a", values())
-    save_series(tmp_path / "b", values((4, 8, 8)))
+    save_series(tmp_path / "a", make_voxels())
+    save_series(tmp_path / "b", make_voxels((4, 8, 8)))
     with pytest.raises(FileFormatError, match=r"contains 2 series: .*8 × 8 × 4 voxels"):
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
 
 def test_irregular_series_are_an_error(tmp_path: Path) -> None:
-    save_series(tmp_path, values((8, 6, 7)), change=grown)
+    save_series(tmp_path, make_voxels((8, 6, 7)), change=make_irregular)
     with pytest.raises(IrregularSlicesError, match="irregular slices"):
         ViewerModel().open(tmp_path, plugin=PLUGIN)
 
@@ -147,7 +147,7 @@ def viewer(needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: A
     return made
 
 
-def when_shown(kind: type[QWidget], act: Callable[[Any], None]) -> list[Any]:
+def act_when_shown(kind: type[QWidget], act: Callable[[Any], None]) -> list[Any]:
     """Do something with the dialog of a kind as soon as it is shown; the list holds it then."""
     met: list[Any] = []
     timer = QTimer(QApplication.instance())
@@ -165,11 +165,11 @@ def when_shown(kind: type[QWidget], act: Callable[[Any], None]) -> list[Any]:
     return met
 
 
-def reported(severity: NotificationSeverity) -> list[str]:
+def list_notifications(severity: NotificationSeverity) -> list[str]:
     return [n.message for n in notification_manager.records if n.severity == severity]
 
 
-def three_series(folder: Path) -> None:
+def save_three_series(folder: Path) -> None:
     def named(name: str, modality: str = "CT") -> Callable[[Any, int], None]:
         def change(data: Any, _: int) -> None:
             data.SeriesDescription, data.Modality = name, modality
@@ -177,18 +177,23 @@ def three_series(folder: Path) -> None:
         return change
 
     save_series(
-        folder / "1", values((5, 6, 7)), change=named("Thorax 5 mm"), spacing=(5, 0.98, 0.98)
+        folder / "1", make_voxels((5, 6, 7)), change=named("Thorax 5 mm"), spacing=(5, 0.98, 0.98)
     )
     save_series(
-        folder / "2", values((24, 8, 9)), change=named("Thorax 1 mm Br40"), spacing=(1, 0.7, 0.7)
+        folder / "2",
+        make_voxels((24, 8, 9)),
+        change=named("Thorax 1 mm Br40"),
+        spacing=(1, 0.7, 0.7),
     )
-    save_series(folder / "3", values((6, 4, 4)), change=named("", "MR"))
-    save_series(folder / "4", values((1, 4, 4)), change=named("Scout"))
+    save_series(folder / "3", make_voxels((6, 4, 4)), change=named("", "MR"))
+    save_series(folder / "4", make_voxels((1, 4, 4)), change=named("Scout"))
 
 
 @pytest.mark.gui
-def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Path) -> None:
-    three_series(tmp_path)
+def test_series_are_selected_in_a_table(
+    viewer: Any, tmp_path: Path, screenshot_folder: Path
+) -> None:
+    save_three_series(tmp_path)
     seen = {}
 
     def choose(dialog: SeriesDialog) -> None:
@@ -198,7 +203,7 @@ def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Pat
             for row in range(table.topLevelItemCount())
         ]
         seen["first"] = [len(s.slices) for s in dialog.selected_series]
-        dialog.grab().save(str(pictures / "series.png"))
+        dialog.grab().save(str(screenshot_folder / "series.png"))
         open_button = buttons.button(QDialogButtonBox.StandardButton.Open)
         table.topLevelItem(1).setCheckState(0, Qt.CheckState.Unchecked)
         seen["empty"] = open_button.isEnabled()
@@ -206,7 +211,7 @@ def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Pat
         table.itemClicked.emit(table.topLevelItem(0), 3)  # anywhere in the row
         open_button.click()
 
-    when_shown(SeriesDialog, choose)
+    act_when_shown(SeriesDialog, choose)
     layers = viewer.open(tmp_path, plugin=PLUGIN)
     assert seen["rows"] == [
         ["Thorax 5 mm", "CT", "7 × 6 × 5", "0.98 × 0.98 × 5.00", "5"],
@@ -216,13 +221,13 @@ def test_series_are_chosen_in_a_table(viewer: Any, tmp_path: Path, pictures: Pat
     assert (seen["first"], seen["empty"]) == ([24], False)
     assert [layer.name for layer in layers] == ["Thorax 5 mm", "3"]
     assert [layer.data.shape for layer in layers] == [(5, 6, 7), (6, 4, 4)]
-    assert not reported(NotificationSeverity.ERROR)
+    assert not list_notifications(NotificationSeverity.ERROR)
 
 
 @pytest.mark.gui
-def test_cancelling_opens_nothing(viewer: Any, tmp_path: Path) -> None:
-    three_series(tmp_path)
-    met = when_shown(SeriesDialog, lambda dialog: dialog.reject())
+def test_canceling_opens_no_layer(viewer: Any, tmp_path: Path) -> None:
+    save_three_series(tmp_path)
+    met = act_when_shown(SeriesDialog, lambda dialog: dialog.reject())
     assert viewer.open(tmp_path, plugin=PLUGIN) == []
     assert met
     assert not notification_manager.records
@@ -231,26 +236,28 @@ def test_cancelling_opens_nothing(viewer: Any, tmp_path: Path) -> None:
 @pytest.mark.gui
 @pytest.mark.parametrize("answer", ["Resample", "Cancel"])
 def test_irregular_series_need_consent(
-    viewer: Any, tmp_path: Path, answer: str, pictures: Path
+    viewer: Any, tmp_path: Path, answer: str, screenshot_folder: Path
 ) -> None:
-    save_series(tmp_path / "scan", values((8, 6, 7)), change=grown)
+    save_series(tmp_path / "scan", make_voxels((8, 6, 7)), change=make_irregular)
     seen = {}
 
     def reply(box: QMessageBox) -> None:
         seen["text"] = box.text()
         seen["default"] = box.defaultButton().text().replace("&", "")
-        box.grab().save(str(pictures / "uneven.png"))
+        box.grab().save(str(screenshot_folder / "uneven.png"))
         for button in box.findChildren(QPushButton):
             if button.text().replace("&", "") == answer:
                 button.click()
 
-    when_shown(QMessageBox, reply)
+    act_when_shown(QMessageBox, reply)
     layers = viewer.open(tmp_path / "scan", plugin=PLUGIN)
     assert "irregular slices, 2.50 to 3.80 mm apart" in seen["text"]
     assert "--resample" not in seen["text"]
     assert seen["default"] == "Cancel"
     assert len(layers) == (answer == "Resample")
-    assert len(reported(NotificationSeverity.WARNING)) == len(layers)  # that it was resampled
+    assert len(list_notifications(NotificationSeverity.WARNING)) == len(
+        layers
+    )  # that it was resampled
     if layers:
         assert layers[0].metadata["napari_dycon"]["source"].files == ()
 
@@ -261,36 +268,36 @@ def test_errors_are_one_sentence_in_the_window(viewer: Any, tmp_path: Path) -> N
     broken.write_bytes(b"no scan at all")
     assert viewer.open(broken, plugin=PLUGIN) == []
     (tmp_path / "gone").mkdir()
-    files = save_series(tmp_path / "gone", values())
+    files = save_series(tmp_path / "gone", make_voxels())
     for file in files[1:]:
         file.unlink()
     assert viewer.open(tmp_path / "gone", plugin=PLUGIN) == []
-    first, second = reported(NotificationSeverity.ERROR)
+    first, second = list_notifications(NotificationSeverity.ERROR)
     assert first.startswith("broken.nii.gz cannot be read")
     assert "has one image; expected a scan with several slices" in second
 
 
 @pytest.mark.gui
-def test_files_of_a_series_chosen_all_at_once_open_it_once(viewer: Any, tmp_path: Path) -> None:
-    one = save_series(tmp_path, values())
+def test_selecting_all_files_of_a_series_opens_it_once(viewer: Any, tmp_path: Path) -> None:
+    one = save_series(tmp_path, make_voxels())
     for number, file in enumerate(one):
         one[number] = file.rename(file.with_name(f"a{number}.dcm"))
-    other = save_series(tmp_path, values((6, 4, 4)))
+    other = save_series(tmp_path, make_voxels((6, 4, 4)))
     report = tmp_path / "0.dcm"
     report.write_bytes(b"\0" * 128 + b"DICM")
     mixed = [report, *(file for pair in zip(one, other, strict=False) for file in pair), other[-1]]
     layers = viewer.open([str(file) for file in mixed], plugin=PLUGIN)
     assert [layer.data.shape for layer in layers] == [(5, 6, 7), (6, 4, 4)]
-    assert len(reported(NotificationSeverity.ERROR)) == 1  # of the report
+    assert len(list_notifications(NotificationSeverity.ERROR)) == 1  # of the report
     assert len(viewer.open(str(one[0]), plugin=PLUGIN)) == 1  # meant as such
 
 
 @pytest.mark.gui
 def test_notes_on_a_scan_are_shown(viewer: Any, tmp_path: Path) -> None:
-    image = nib.Nifti1Image(values().astype(np.int16), None)
+    image = nib.Nifti1Image(make_voxels().astype(np.int16), None)
     nib.save(image, tmp_path / "a.nii")
     viewer.open(tmp_path / "a.nii", plugin=PLUGIN)
-    assert "does not specify its orientation" in reported(NotificationSeverity.WARNING)[0]
+    assert "does not specify its orientation" in list_notifications(NotificationSeverity.WARNING)[0]
 
 
 @pytest.mark.gui
@@ -302,7 +309,7 @@ def test_a_project_folder_opens_the_panel(viewer: Any, project: Project, qtbot: 
     panel.session.show_case(panel.session.project.cases[0].id)
     qtbot.waitUntil(lambda: panel.session.case is not None, timeout=20_000)
     # A scan that was opened as a file stays when the case goes.
-    scan = save_nifti(project.path.parent / "mine.nii", values().astype(np.int16))
+    scan = save_nifti(project.path.parent / "mine.nii", make_voxels().astype(np.int16))
     (mine,) = viewer.open(scan, plugin=PLUGIN)
     panel.release()
     qtbot.waitUntil(lambda: panel.task_runner.is_idle, timeout=20_000)
@@ -310,7 +317,9 @@ def test_a_project_folder_opens_the_panel(viewer: Any, project: Project, qtbot: 
 
 
 @pytest.mark.gui
-def test_the_window_lives_while_something_takes_long(viewer: Any, pictures: Path) -> None:
+def test_the_window_stays_responsive_during_a_long_task(
+    viewer: Any, screenshot_folder: Path
+) -> None:
     ticks = []
     timer = QTimer()
     timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
@@ -323,9 +332,9 @@ def test_the_window_lives_while_something_takes_long(viewer: Any, pictures: Path
         return "done"
 
     def grab(dialog: QProgressDialog) -> None:
-        dialog.grab().save(str(pictures / "progress.png"))
+        dialog.grab().save(str(screenshot_folder / "progress.png"))
 
-    met = when_shown(QProgressDialog, grab)
+    met = act_when_shown(QProgressDialog, grab)
     assert run_with_dialog("Opening scan", work, find_main_window()) == "done"
     timer.stop()
     assert met
@@ -333,7 +342,7 @@ def test_the_window_lives_while_something_takes_long(viewer: Any, pictures: Path
 
 
 @pytest.mark.gui
-def test_waiting_can_be_left(viewer: Any) -> None:
+def test_waiting_can_be_canceled(viewer: Any) -> None:
     ended = []
 
     def work(tell: Callable[[int, int], None]) -> None:
@@ -345,7 +354,7 @@ def test_waiting_can_be_left(viewer: Any) -> None:
             ended.append(True)
             raise
 
-    when_shown(QProgressDialog, lambda dialog: dialog.findChild(QPushButton).click())
+    act_when_shown(QProgressDialog, lambda dialog: dialog.findChild(QPushButton).click())
     begun = time.perf_counter()
     with pytest.raises(CancelledError):
         run_with_dialog("Opening scan", work, find_main_window())
@@ -355,7 +364,7 @@ def test_waiting_can_be_left(viewer: Any) -> None:
 
 
 @pytest.mark.gui
-def test_errors_of_the_work_come_back(viewer: Any) -> None:
+def test_errors_of_a_task_are_raised(viewer: Any) -> None:
     def work(_: object) -> None:
         raise FileFormatError("damaged")
 

@@ -12,7 +12,7 @@ import nibabel.eulerangles
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from helpers.dicom_files import OBLIQUE, save_series, values
+from helpers.dicom_files import OBLIQUE, make_voxels, save_series
 from helpers.nifti_files import save_nifti
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
@@ -32,20 +32,20 @@ TURN = nib.eulerangles.euler2mat(0.2, -0.3, 0.4)
 
 
 @pytest.fixture(autouse=True)
-def known() -> None:
+def registered_plugin() -> None:
     PluginManager.instance().discover()
 
 
 @pytest.fixture
-def oblique(tmp_path: Path) -> Path:
+def oblique_scan(tmp_path: Path) -> Path:
     """Scan that is rotated, with axes right, anterior, inferior and an origin of its own."""
     affine = np.eye(4)
     affine[:3, :3] = TURN @ np.diag([0.7, 1.1, -2.5])
     affine[:3, 3] = (-31.5, 12.25, 7.125)
-    return save_nifti(tmp_path / "scan.nii.gz", values((7, 6, 5)).astype(np.int16), affine)
+    return save_nifti(tmp_path / "scan.nii.gz", make_voxels((7, 6, 5)).astype(np.int16), affine)
 
 
-def save(layer: Any, path: Path) -> Path:
+def save_layer(layer: Any, path: Path) -> Path:
     """Save one layer as File > Save does, without a window."""
     viewer = ViewerModel()
     viewer.layers.append(layer)
@@ -53,7 +53,7 @@ def save(layer: Any, path: Path) -> Path:
     return Path(written)
 
 
-def world_of(path: Path, value: int) -> np.ndarray:
+def compute_world_points(path: Path, value: int) -> np.ndarray:
     """RAS+ mm of the one voxel with a value."""
     image = nib.load(path)
     ((i, j, k),) = np.argwhere(np.asarray(image.dataobj) == value)
@@ -64,29 +64,31 @@ def world_of(path: Path, value: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_an_opened_scan_keeps_its_grid(oblique: Path, ending: str, tmp_path: Path) -> None:
-    (layer,) = ViewerModel().open(oblique, plugin=PLUGIN)
-    out = save(layer, tmp_path / f"out{ending}")
-    before, after = read_volume(oblique), read_volume(out)
+def test_an_opened_scan_keeps_its_grid(oblique_scan: Path, ending: str, tmp_path: Path) -> None:
+    (layer,) = ViewerModel().open(oblique_scan, plugin=PLUGIN)
+    out = save_layer(layer, tmp_path / f"out{ending}")
+    before, after = read_volume(oblique_scan), read_volume(out)
     assert np.array_equal(after.array, before.array)
     assert after.array.dtype == np.int16
     assert np.allclose(after.source.affine, before.source.affine, atol=1e-5)
     assert after.source.shape == before.source.shape
 
 
-def test_labels_made_of_an_opened_scan_lie_on_it(oblique: Path, tmp_path: Path) -> None:
-    (layer,) = ViewerModel().open(oblique, plugin=PLUGIN)
+def test_labels_created_for_an_opened_scan_are_aligned_with_it(
+    oblique_scan: Path, tmp_path: Path
+) -> None:
+    (layer,) = ViewerModel().open(oblique_scan, plugin=PLUGIN)
     mask = (layer.data > 100).astype(np.int64)
     labels = Labels(mask, scale=layer.scale, units=layer.units, metadata=layer.metadata)
-    out = nib.load(save(labels, tmp_path / "mask.nii.gz"))
-    scan = nib.load(oblique)
+    out = nib.load(save_layer(labels, tmp_path / "mask.nii.gz"))
+    scan = nib.load(oblique_scan)
     assert np.array_equal(out.affine, scan.affine)
     assert np.array_equal(np.asarray(out.dataobj), np.asarray(scan.dataobj) > 100)
     assert out.get_data_dtype() == np.uint8
 
 
-def test_what_was_cut_out_lies_where_it_was(oblique: Path, tmp_path: Path) -> None:
-    (layer,) = ViewerModel().open(oblique, plugin=PLUGIN)
+def test_a_cropped_layer_keeps_its_position(oblique_scan: Path, tmp_path: Path) -> None:
+    (layer,) = ViewerModel().open(oblique_scan, plugin=PLUGIN)
     corner = (1, 2, 3)
     part = Image(
         layer.data[1:4, 2:6, 3:],
@@ -95,15 +97,17 @@ def test_what_was_cut_out_lies_where_it_was(oblique: Path, tmp_path: Path) -> No
         units=layer.units,
         metadata=layer.metadata,
     )
-    out = save(part, tmp_path / "part.nii")
+    out = save_layer(part, tmp_path / "part.nii")
     for value in (layer.data[1, 2, 3], layer.data[3, 5, 5]):
-        assert np.allclose(world_of(out, value), world_of(oblique, value), atol=1e-4)
+        assert np.allclose(
+            compute_world_points(out, value), compute_world_points(oblique_scan, value), atol=1e-4
+        )
 
 
-def test_a_dicom_series_is_written_where_the_scanner_saw_it(tmp_path: Path) -> None:
-    save_series(tmp_path / "scan", values(), directions=OBLIQUE)
+def test_a_dicom_series_is_written_in_patient_coordinates(tmp_path: Path) -> None:
+    save_series(tmp_path / "scan", make_voxels(), directions=OBLIQUE)
     (layer,) = ViewerModel().open(tmp_path / "scan", plugin=PLUGIN)
-    out = save(layer, tmp_path / "scan.nrrd")
+    out = save_layer(layer, tmp_path / "scan.nrrd")
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "scan")))
     theirs, ours = reader.Execute(), sitk.ReadImage(str(out))
@@ -112,29 +116,29 @@ def test_a_dicom_series_is_written_where_the_scanner_saw_it(tmp_path: Path) -> N
         assert np.allclose(getattr(ours, ask)(), getattr(theirs, ask)(), atol=1e-5)
 
 
-def test_any_other_layer_counts_as_superior_posterior_left(tmp_path: Path) -> None:
-    layer = Image(values((4, 5, 6)), scale=(3, 2, 1.5), translate=(10, 20, 30))
-    out = save(layer, tmp_path / "out.nii.gz")
+def test_other_layers_are_assumed_to_be_oriented_spl(tmp_path: Path) -> None:
+    layer = Image(make_voxels((4, 5, 6)), scale=(3, 2, 1.5), translate=(10, 20, 30))
+    out = save_layer(layer, tmp_path / "out.nii.gz")
     assert nib.aff2axcodes(nib.load(out).affine) == ("L", "P", "S")
     place = (3, 1, 2)
     z, y, x = np.array(place) * (3, 2, 1.5) + (10, 20, 30)
-    assert np.allclose(world_of(out, layer.data[place]), (-x, -y, z))
+    assert np.allclose(compute_world_points(out, layer.data[place]), (-x, -y, z))
     back = read_volume(out)
     assert np.array_equal(back.array, layer.data)
     assert back.spacing_mm == (3.0, 2.0, 1.5)
 
 
-def test_units_and_a_stretching_affine_count(tmp_path: Path) -> None:
+def test_units_and_a_scaling_affine_are_considered(tmp_path: Path) -> None:
     layer = Image(
-        values((4, 5, 6)),
+        make_voxels((4, 5, 6)),
         scale=(2, 1, 1),
         translate=(5, 0, 0),
         units=("um", "um", "um"),
         affine=np.array([[10, 0, 0, 7], [0, 20, 0, 0], [0, 0, 20, 0], [0, 0, 0, 1]]),
     )
-    out = save(layer, tmp_path / "out.nii")
+    out = save_layer(layer, tmp_path / "out.nii")
     assert np.allclose(nib.load(out).header.get_zooms(), (0.02, 0.02, 0.02))
-    assert np.allclose(world_of(out, 0), (0, 0, 0.057))
+    assert np.allclose(compute_world_points(out, 0), (0, 0, 0.057))
 
 
 # ---- What is in the file ---------------------------------------------------------------------
@@ -152,26 +156,26 @@ def test_units_and_a_stretching_affine_count(tmp_path: Path) -> None:
         (2**40, 0, np.int64),
     ],
 )
-def test_labels_are_as_wide_as_they_need(
+def test_labels_use_the_smallest_sufficient_type(
     ending: str, most: int, least: int, kind: Any, tmp_path: Path
 ) -> None:
     data = np.zeros((3, 4, 5), np.int64)
     data[1, 2, 3], data[0, 0, 0] = most, least
-    back = read_volume(save(Labels(data), tmp_path / f"a{ending}"))
+    back = read_volume(save_layer(Labels(data), tmp_path / f"a{ending}"))
     assert back.array.dtype == kind
     assert np.array_equal(back.array, data)
 
 
 @pytest.mark.parametrize("kind", ["bool", "float16", "float32", "float64", "uint16", "int64"])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_images_of_every_type(kind: str, ending: str, tmp_path: Path) -> None:
+def test_images_of_every_type_are_written(kind: str, ending: str, tmp_path: Path) -> None:
     data = (np.arange(60).reshape(3, 4, 5) % 7).astype(kind)
     path = tmp_path / f"a{ending}"
     assert write_image(str(path), data, {}) == [str(path)]
     assert np.array_equal(read_volume(path).array, data.astype(np.float64))
 
 
-def test_a_name_without_an_ending_gets_one(tmp_path: Path) -> None:
+def test_a_name_without_a_suffix_gets_one(tmp_path: Path) -> None:
     data = np.eye(4, dtype=np.uint8)[None].repeat(3, 0)
     written = write_labels(str(tmp_path / "mask"), data, {})
     assert written == [str(tmp_path / "mask.nii.gz")]
@@ -210,7 +214,7 @@ def test_the_save_dialog_offers_the_formats() -> None:
 def test_failed_writes_are_reported(make: Callable[[], Any], words: str, tmp_path: Path) -> None:
     layer = make()
     with pytest.raises(UserError, match=words) as met:
-        save(layer, tmp_path / "a.nii.gz")
+        save_layer(layer, tmp_path / "a.nii.gz")
     assert Notification.from_exception(met.value).message == str(met.value)  # what a window shows
     assert not list(tmp_path.iterdir())
 
@@ -222,7 +226,7 @@ def test_complex_values_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_folder_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.nii\.gz could not be written"):
-        save(Image(values()), tmp_path / "no" / "a.nii.gz")
+        save_layer(Image(make_voxels()), tmp_path / "no" / "a.nii.gz")
 
 
 # ---- In a window -----------------------------------------------------------------------------
@@ -237,9 +241,9 @@ def viewer(needs_display: None, make_napari_viewer: Callable[..., Any], qtbot: A
 
 @pytest.mark.gui
 def test_new_labels_over_a_scan_are_written_on_its_grid(
-    viewer: Any, oblique: Path, tmp_path: Path
+    viewer: Any, oblique_scan: Path, tmp_path: Path
 ) -> None:
-    (scan,) = viewer.open(oblique, plugin=PLUGIN)
+    (scan,) = viewer.open(oblique_scan, plugin=PLUGIN)
     viewer.layers.selection.active = scan
     viewer._new_labels()  # the button
     labels = viewer.layers[-1]
@@ -247,19 +251,21 @@ def test_new_labels_over_a_scan_are_written_on_its_grid(
     viewer.layers.selection = {labels}
     viewer.layers.save(str(tmp_path / "mask.nii.gz"), selected=True, plugin=PLUGIN)
     mask = nib.load(tmp_path / "mask.nii.gz")
-    assert np.array_equal(mask.affine, nib.load(oblique).affine)
+    assert np.array_equal(mask.affine, nib.load(oblique_scan).affine)
     assert np.allclose(
-        world_of(tmp_path / "mask.nii.gz", 1), world_of(oblique, scan.data[1, 2, 3]), atol=1e-5
+        compute_world_points(tmp_path / "mask.nii.gz", 1),
+        compute_world_points(oblique_scan, scan.data[1, 2, 3]),
+        atol=1e-5,
     )
 
 
 @pytest.mark.gui
-def test_labels_over_two_scans_in_different_places_are_refused(
-    viewer: Any, oblique: Path, tmp_path: Path
+def test_labels_over_two_scans_in_different_positions_are_refused(
+    viewer: Any, oblique_scan: Path, tmp_path: Path
 ) -> None:
-    (scan,) = viewer.open(oblique, plugin=PLUGIN)
+    (scan,) = viewer.open(oblique_scan, plugin=PLUGIN)
     shape = (6, 7, 8)
-    other = save_nifti(tmp_path / "other.nii", values(shape).astype(np.int16))
+    other = save_nifti(tmp_path / "other.nii", make_voxels(shape).astype(np.int16))
     viewer.open(other, plugin=PLUGIN)
     unlike = viewer.add_labels(np.zeros((9, 9, 9), np.uint8), units=("mm",) * 3)
     viewer.layers.selection = {unlike}
@@ -270,7 +276,7 @@ def test_labels_over_two_scans_in_different_places_are_refused(
     )
     viewer.layers.selection = {like}
     viewer.layers.save(str(tmp_path / "mask.nii"), selected=True, plugin=PLUGIN)
-    assert np.array_equal(nib.load(tmp_path / "mask.nii").affine, nib.load(oblique).affine)
+    assert np.array_equal(nib.load(tmp_path / "mask.nii").affine, nib.load(oblique_scan).affine)
 
 
 @pytest.mark.gui

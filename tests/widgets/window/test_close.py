@@ -22,7 +22,9 @@ ENDLESS = {**TINY, "steps": 10_000_000}
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch, pictures: Any) -> Callable[[str], list[str]]:
+def record_prompts(
+    monkeypatch: pytest.MonkeyPatch, screenshot_folder: Any
+) -> Callable[[str], list[str]]:
     """Answer the next questions by the text of a button; returns what was asked."""
     from qtpy.QtWidgets import QMessageBox
 
@@ -32,7 +34,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, pictures: Any) -> Callable[[str], l
         def exec_(box: QMessageBox) -> None:
             asked.append(box.text())
             box.show()
-            box.grab().save(str(pictures / f"question-{box.windowTitle() or 'asked'}.png"))
+            box.grab().save(str(screenshot_folder / f"question-{box.windowTitle() or 'asked'}.png"))
             next(b for b in box.buttons() if b.text().replace("&", "") == text).click()
 
         monkeypatch.setattr(QMessageBox, "exec", exec_)
@@ -41,7 +43,9 @@ def answers(monkeypatch: pytest.MonkeyPatch, pictures: Any) -> Callable[[str], l
     return answer
 
 
-def training(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[Any, Any]:
+def window_during_training(
+    window: Callable[[], Any], project: Project, qtbot: Any
+) -> tuple[Any, Any]:
     viewer, panel = window()
     panel.session.open_project(project.path)
     qtbot.waitUntil(lambda: panel.session.project is not None, timeout=20_000)
@@ -55,17 +59,17 @@ def training(window: Callable[[], Any], project: Project, qtbot: Any) -> tuple[A
     [("Keep training", True, True), ("Stop and save", True, False),
      ("Cancel", False, True)],
 )  # fmt: skip
-def test_a_person_who_closes_the_window_decides_about_the_run(
+def test_a_user_who_closes_the_window_is_prompted_about_the_run(
     answer: str,
     closes: bool,
     goes_on: bool,
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
-    answers: Callable[[str], list[str]],
+    record_prompts: Callable[[str], list[str]],
 ) -> None:
-    viewer, _panel = training(window, project, qtbot)
-    main, asked = viewer.window._qt_window, answers(answer)
+    viewer, _panel = window_during_training(window, project, qtbot)
+    main, asked = viewer.window._qt_window, record_prompts(answer)
     run = project.runs.list()[-1]
     main.close(confirm_need=True)  # as Ctrl+W and the menu do
     assert len(asked) == 1
@@ -80,14 +84,14 @@ def test_a_person_who_closes_the_window_decides_about_the_run(
     assert run.read_events()[0][-1].event == "stopped"
 
 
-def test_a_program_that_closes_the_window_is_not_asked(
+def test_a_program_that_closes_the_window_gets_no_prompt(
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
-    answers: Callable[[str], list[str]],
+    record_prompts: Callable[[str], list[str]],
 ) -> None:
-    viewer, panel = training(window, project, qtbot)
-    asked = answers("Cancel")
+    viewer, panel = window_during_training(window, project, qtbot)
+    asked = record_prompts("Cancel")
     run = project.runs.list()[-1]
     viewer.close()
     assert not asked
@@ -102,16 +106,16 @@ def test_a_program_that_closes_the_window_is_not_asked(
     qtbot.waitUntil(lambda: panel.session.status.phase == "idle", timeout=60_000)
 
 
-def test_a_project_in_use_can_be_looked_at(
+def test_a_project_in_use_can_be_opened_read_only(
     window: Callable[[], Any],
     project: Project,
     qtbot: Any,
-    answers: Callable[[str], list[str]],
-    picture: Callable[[Any, str], None],
+    record_prompts: Callable[[str], list[str]],
+    save_screenshot: Callable[[Any, str], None],
 ) -> None:
     other = Session()
     other.open_project(project.path)
-    asked = answers("Open read-only")
+    asked = record_prompts("Open read-only")
     viewer, panel = window()
     session = panel.session
     session.open_project(project.path)
@@ -133,14 +137,14 @@ def test_a_project_in_use_can_be_looked_at(
     session.show_case("scan-1")
     qtbot.waitUntil(lambda: session.case.id == "scan-1", timeout=20_000)
     assert not label.editable
-    picture(viewer, "only-shown")
+    save_screenshot(viewer, "only-shown")
     other.close_project()
 
 
-def test_an_engine_that_dies_leaves_a_window_that_works(
+def test_a_dead_engine_process_leaves_a_usable_window(
     window: Callable[[], Any], project: Project, qtbot: Any
 ) -> None:
-    _, panel = training(window, project, qtbot)
+    _, panel = window_during_training(window, project, qtbot)
     session, said = panel.session, []
     session.message.connect(lambda level, text: said.append((level, text)))
     identity = engine_process.read_identity(project.runs.list()[-1])
@@ -157,7 +161,7 @@ def test_an_engine_that_dies_leaves_a_window_that_works(
     assert project.runs.list()[-1].has_weights
 
 
-def test_a_label_that_nothing_can_keep_keeps_the_window_open(
+def test_a_label_that_cannot_be_saved_keeps_the_window_open(
     window: Callable[[], Any], project: Project, qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     viewer, panel = window()
