@@ -246,7 +246,7 @@ def include_file(name: str) -> Callable[[], str]:
 
 
 def document_prediction_results() -> str:
-    """Return the comparison of ways to predict, a table for each data set."""
+    """Return the comparison of ways to predict, a table for each dataset."""
     parts = []
     for file in sorted(RESULTS.glob("predict-*.json")):
         result = json.loads(file.read_text(encoding="utf-8"))

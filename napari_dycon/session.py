@@ -156,7 +156,7 @@ class Session:
         self.import_export.add_scans(scans)
 
     def export(self, format_: str, out: Path | str, **options: Any) -> None:
-        """Write masks, a data set, the network or a report; see ``exports.registry.export``.
+        """Write masks, a dataset, the network or a report; see ``exports.registry.export``.
 
         One export at a time: a second one raises ``BusyError``.
         """

@@ -109,7 +109,8 @@ def train(
     time_limit: Annotated[
         str | None,
         typer.Option(
-            help="Maximum training time, such as 90s, 10m or 2h; includes the time before a resume."
+            help="Maximum training time, such as 90s, 10m or 2h (a number alone: seconds); "
+            "includes the time before a resume."
         ),
     ] = None,
     device: DeviceOption = "auto",

@@ -21,7 +21,7 @@ def bounding_box(mask: Mask, margin: int | Sequence[int] = 0) -> Box | None:
     -------
     One slice object per axis; ``None`` where the mask is empty.
     """
-    margins = [margin] * mask.ndim if isinstance(margin, int) else margin
+    margins = [margin] * mask.ndim if isinstance(margin, (int, np.integer)) else margin
     spans = []
     for axis, (size, extra) in enumerate(zip(mask.shape, margins, strict=True)):
         other_axes = tuple(other for other in range(mask.ndim) if other != axis)

@@ -43,7 +43,7 @@ def describe_error(error: BaseException) -> str:
     except Exception:  # noqa: BLE001 - reporting an error must not fail
         return f"{summary} ({type(error).__name__}), and no report could be saved."
     return (
-        f"{summary}. A report without names and dates was saved to {path}; please review it and "
+        f"{summary}. A redacted report was saved to {path}; please review it and "
         "send it to the developers. Your annotations are kept; try again, or reopen the project."
     )
 

@@ -210,7 +210,8 @@ class SemiSupervisedConfig(_Settings):
     )
     pseudo_label_threshold: Number = Field(
         default=0.8,
-        description="Teacher confidence below which a location has no pseudo-label.",
+        description="Teacher confidence below which a location has no class in FeCL and SECL; "
+        "pseudo-labels of atlases do not use it.",
     )
     ema_decay: Fraction = Field(
         default=0.99,

@@ -110,7 +110,7 @@ def test_heartbeats_are_written_during_a_run(
 
         wait(other_gives_a_sign)
     assert engine_process.read_identity(run) == other  # its file is left to it
-    wait(lambda: not any(t.name == "signs of life" for t in threading.enumerate()))
+    wait(lambda: not any(t.name == "heartbeat" for t in threading.enumerate()))
 
 
 def test_a_run_resumed_on_another_machine_ends_here(

@@ -108,7 +108,10 @@ def test_fields_are_also_items() -> None:
     event: Any = StepEvent(step=3, loss=0.5)
     assert (event["event"], event["step"], event["loss"]) == ("step", 3, 0.5)
     assert event.get("message", "none") == "none"
+    assert "step" in event
+    assert "message" not in event
     with pytest.raises(KeyError):
         event["message"]
-    unknown: Any = parse_event(b'{"event": "of tomorrow", "key": 1}')
-    assert unknown["key"] == 1
+    unknown: Any = parse_event(b'{"event": "of tomorrow", "copy": 1}')
+    assert unknown["copy"] == 1
+    assert "copy" in unknown

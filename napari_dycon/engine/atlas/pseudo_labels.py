@@ -55,7 +55,9 @@ def can_propagate_labels(labeled: Sequence[LabeledCase]) -> bool:
         label = read_label_array(case.label, mapped=False)
         grid_ratio = math.prod(registration_shape([label.shape])) / label.size
         for value in _find_structures([label]):
-            box = label[bounding_box(label == value)]
+            extent = bounding_box(label == value)
+            assert extent is not None  # the value occurs in the label
+            box = label[extent]
             fraction = np.count_nonzero(box == value) / np.count_nonzero(box != UNANNOTATED)
             sizes.setdefault(value, []).append(fraction * box.size * grid_ratio)
     if not sizes or any(np.mean(cells) < MIN_STRUCTURE_VOXELS for cells in sizes.values()):

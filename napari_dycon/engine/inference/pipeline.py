@@ -52,14 +52,13 @@ def run_pipeline(
 ) -> Generator[ComputingItem[Item] | WrittenItem[Item, Result] | FailedItem[Item]]:
     """Take items through all stages.
 
-    ``WrittenItem`` and ``FailedItem`` come in the order of the items, one of them for each;
-    ``ComputingItem``
-    of an item may come before ``WrittenItem`` of the one before it. When the iterator is closed or
-    interrupted, the stages at work are waited for and nothing else is begun.
+    Each item yields one ``WrittenItem`` or ``FailedItem``, in the order of the items. The
+    ``ComputingItem`` of an item may precede the ``WrittenItem`` of the previous one. When the
+    iterator is closed or interrupted, running stages are awaited and no further ones are started.
 
     Parameters
     ----------
-    items : what to take through the stages
+    items : inputs of the first stage
     read, write : run in a thread each, one item at a time
     compute : runs in the caller's thread
     can_read_ahead : whether the next item may be read while this one is computed

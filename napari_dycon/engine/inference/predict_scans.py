@@ -288,10 +288,11 @@ def _prediction_event(
         for value, count in zip(values, counts, strict=True)
         if value
     }
+    mean_uncertainty = float(result.uncertainty.mean())
     return PredictedEvent(
         case=name,
         done=number,
         total=total,
         volume_ml=volume_ml,
-        mean_uncertainty=round(float(result.uncertainty.mean()), 6),
+        mean_uncertainty=round(mean_uncertainty, 6) if np.isfinite(mean_uncertainty) else None,
     )

@@ -11,11 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_dycon.engine.losses.consistency import (
-    compare,
-    consistency_from_distance,
-    uncl_from_comparison,
-)
+from napari_dycon.engine.losses.consistency import compare, consistency_from_distance
 from napari_dycon.engine.losses.feature_grid import (
     downsample_entropy,
     downsample_labels,
@@ -24,6 +20,7 @@ from napari_dycon.engine.losses.feature_grid import (
 from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.losses.probability import compute_log_probabilities
 from napari_dycon.engine.losses.supervised import supervised_from_log_probabilities
+from napari_dycon.engine.losses.uncl import uncl_from_comparison
 from napari_dycon.engine.methods.base import StepInputs, TeacherStudentMethod
 from napari_dycon.engine.methods.schedules import adaptive_beta, teacher_threshold
 from napari_dycon.engine.network import NetworkOutput, flatten_spatial

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from napari_dycon.core.atomic import write_json
 from napari_dycon.core.cleanup import clean_project
 from napari_dycon.engine.checkpoints.background_writer import CheckpointWriter
@@ -91,8 +93,9 @@ def train(project: Project, config: TrainConfig, run: Run | None = None) -> Iter
     except DyconError as error:
         log.write(_build_failed_event(error))
         raise
-    except (RuntimeError, MemoryError, OSError) as error:
-        # torch raises RuntimeError for lack of memory and for failures of the driver.
+    except (RuntimeError, MemoryError, OSError, ValidationError) as error:
+        # torch raises RuntimeError for lack of memory and for failures of the driver; values beyond
+        # the limits of an event raise ValidationError.
         engine_error = to_engine_error(error, device, has_checkpoint=has_checkpoint)
         log.write(_build_failed_event(engine_error))
         raise engine_error from error
@@ -129,12 +132,11 @@ def _train_run(
     for warning in data.warnings:
         yield WarningEvent(message=warning)
     components = build_components(data, compute)
-    is_new = progress is None
-    progress = yield from resume_or_initialize(
-        components, run.state_path, is_resumed=not is_new, initial=initial, data=data
+    start = yield from resume_or_initialize(
+        components, run.state_path, is_resumed=progress is not None, initial=initial, data=data
     )
-    elapsed_s, limit_s = progress.elapsed_s, config.time_limit
-    if limit_s and not progress.step:
+    elapsed_s, limit_s = start.elapsed_s, config.time_limit
+    if limit_s and not start.step:
         elapsed_s = min(time.monotonic() - begin, MAX_PREPARATION_FRACTION * limit_s)
     yield from Trainer(
         run,
@@ -146,7 +148,7 @@ def _train_run(
         writer=writer,
         control=control,
         reported_memory=reported_memory,
-        progress=progress,
+        progress=start,
         clock=TrainingClock(data.config.steps, limit_s, elapsed_s),
     ).run()
 

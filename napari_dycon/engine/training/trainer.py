@@ -15,6 +15,7 @@ import shutil
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
@@ -140,10 +141,13 @@ class Trainer:
         self._model.student.train()
         self._model.teacher.train()
         self._fit_unlabeled_step_to_memory()
-        while (outcome := self._outcome()) is None:
-            if self._control.pause_requested():
+        while True:
+            action = self._choose_action()
+            if action == "pause":
                 yield from self._pause()
                 continue
+            if action != "step":
+                break
             result = yield from self._take_step()
             if result is None:  # memory ran out; the next step is smaller
                 continue
@@ -151,15 +155,15 @@ class Trainer:
             yield from self._save_periodically()
             yield from self._previewer.preview_if_due(self._model, self._step)
             yield from self._validator.validate_if_due(self._model, self._step)
-        yield from self._finish(outcome)
+        yield from self._finish(action)
 
-    def _outcome(self) -> Outcome | None:
-        """How the run ends now; ``None`` while it continues."""
+    def _choose_action(self) -> Outcome | Literal["pause", "step"]:
+        """Return what the run does next: pause, take a step, or end with an outcome."""
         if self._control.stop_requested():
             return "stopped"
-        if not self._control.pause_requested() and self._progress() >= 1.0:
-            return "finished"
-        return None
+        if self._control.pause_requested():
+            return "pause"
+        return "finished" if self._progress() >= 1.0 else "step"
 
     def _progress(self) -> float:
         return self._clock.progress(self._step)

@@ -55,9 +55,15 @@ class BaseEvent(BaseModel):
 
     def __getitem__(self, key: str) -> Any:
         """Return a field by its key, so that scripts read events like lines of ``events.jsonl``."""
-        if key not in type(self).model_fields and key not in (self.model_extra or {}):
+        if self.model_extra and key in self.model_extra:
+            return self.model_extra[key]
+        if key not in type(self).model_fields:
             raise KeyError(key)
         return getattr(self, key)
+
+    def __contains__(self, key: object) -> bool:
+        """Whether this kind of event has a field."""
+        return key in type(self).model_fields or key in (self.model_extra or {})
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a field by its key, or a default if this kind of event does not have it."""
@@ -117,7 +123,9 @@ class StepEvent(BaseEvent):
     loss_terms: dict[str, Number | None] = Field(
         default_factory=dict, description="Terms of the loss by name; null if not finite."
     )
-    beta: Number | None = Field(default=None, description="Weight of the entropy in the UnCL loss.")
+    beta: Number | None = Field(
+        default=None, description="β of UnCL: how strongly uncertain voxels are down-weighted."
+    )
     learning_rate: Number | None = Field(default=None, description="Learning rate of the step.")
     elapsed_s: Number | None = Field(default=None, description="Training time so far in seconds.")
     remaining_s: Number | None = Field(
@@ -207,7 +215,7 @@ class FinishedEvent(_RunEndEvent):
     """The run is complete. This is its last event."""
 
     event: Literal["finished"] = "finished"
-    reason: Literal["steps", "time limit"] | None = Field(
+    reason: Text | None = Field(
         default=None, description="Limit that ended the run: steps or time limit."
     )
 

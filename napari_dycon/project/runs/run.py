@@ -43,7 +43,7 @@ class Run:
 
     @property
     def events_path(self) -> Path:
-        """Everything the engine said, a JSON object a line."""
+        """Events of the run, one JSON object per line."""
         return self.folder / "events.jsonl"
 
     @property
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def state_folder(self) -> Path:
-        """What resuming needs."""
+        """Files needed to resume the run."""
         return self.folder / "state"
 
     @property
@@ -68,12 +68,12 @@ class Run:
 
     @property
     def metrics_path(self) -> Path:
-        """How the run ended."""
+        """Final metrics of the run."""
         return self.folder / "metrics.json"
 
     @property
     def control_path(self) -> Path:
-        """What the person asks of it while it runs."""
+        """Requests to the running process."""
         return self.folder / "control.json"
 
     @property
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def has_weights(self) -> bool:
-        """Whether it can predict."""
+        """Whether the run has weights to predict with."""
         return self.weights_path.exists()
 
     def read_config(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Run:
         try:
             values = read_json(self.config_path)
             if not isinstance(values, dict):
-                raise ValueError("it is no JSON object")
+                raise ValueError("it is not a JSON object")
             return values
         except (OSError, ValueError) as error:
             raise ProjectError(
@@ -100,18 +100,18 @@ class Run:
             ) from None
 
     def read_metrics(self) -> RunMetrics:
-        """How the run ended; without values while it has not."""
+        """Read the final metrics; all fields are ``None`` until the run has ended."""
         try:
             return RunMetrics.model_validate(read_json(self.metrics_path, MAX_METRICS_BYTES))
         except (OSError, ValueError):
             return RunMetrics()
 
     def write_metrics(self, metrics: RunMetrics) -> None:
-        """Write how the run ended."""
+        """Write the final metrics."""
         write_json(self.metrics_path, metrics.model_dump(mode="json"))
 
     def read_control(self) -> RunControl:
-        """Read what the user asks for; the defaults if nothing was written.
+        """Read the requests to the run; the defaults if there are none.
 
         Raises
         ------
@@ -135,10 +135,10 @@ class Run:
         write_json(self.control_path, control.model_dump(exclude_unset=True))
 
     def append_event(self, event: Event) -> None:
-        """Add one line to ``events.jsonl``, or nothing where it cannot be written whole.
+        """Append one line to ``events.jsonl``, or nothing if it cannot be written completely.
 
-        A line that a killed process left half written is ended first: glued to it, the next event
-        would be lost.
+        A line that a killed process left incomplete is terminated first; otherwise the new event
+        would become part of it and be lost.
 
         Raises
         ------
@@ -161,10 +161,10 @@ class Run:
                 raise
 
     def read_events(self, offset: int = 0) -> tuple[list[Event], int]:
-        """Read the events from a byte offset on; returns them and the offset to go on from.
+        """Read the events from a byte offset on; returns them and the offset of the next call.
 
-        A last line that is still being written is left for the next time. Lines that are no events
-        count as not there, and of more than ``MAX_EVENTS_BYTES`` bytes the last ones are read.
+        An incomplete last line is left for the next call. Lines that are not events are skipped,
+        and only the last ``MAX_EVENTS_BYTES`` bytes are read.
         """
         try:
             if not self.events_path.is_file():  # opening a pipe would wait for its writer
@@ -182,8 +182,8 @@ class Run:
     def read_history(self) -> list[Event]:
         """Read the events of all parts of the run as if it had never been interrupted.
 
-        A run that was killed goes on from its last checkpoint and makes the steps after it again;
-        what was said of them before is left out.
+        A killed run resumes from its last checkpoint and repeats the later steps; their earlier
+        events are left out.
         """
         return merge_resumed_events(self.read_events()[0])
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from napari_dycon.engine.losses.consistency import consistency_mse, uncl
+from napari_dycon.engine.losses.consistency import consistency_mse
 from napari_dycon.engine.losses.feature_grid import (
     downsample_entropy_from_log_p,
     downsample_labels,
@@ -19,6 +19,7 @@ from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.losses.probability import compute_log_probabilities
 from napari_dycon.engine.losses.secl import secl
 from napari_dycon.engine.losses.supervised import supervised_loss
+from napari_dycon.engine.losses.uncl import uncl
 
 
 def compute_supervised_reference(logits: torch.Tensor, label: torch.Tensor) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from napari_dycon.engine.losses.consistency import uncl
+from napari_dycon.engine.losses.uncl import uncl
 
 
 def compute_uncl_reference(

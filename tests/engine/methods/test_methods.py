@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from napari_dycon.engine.config import TrainConfig, make_config
 from napari_dycon.engine.data.cases import LabeledCase
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, PatchBatchDataset, UnlabeledBatch
-from napari_dycon.engine.losses.consistency import consistency_mse, uncl
+from napari_dycon.engine.losses.consistency import consistency_mse
 from napari_dycon.engine.losses.feature_grid import (
     downsample_entropy_from_log_p,
     downsample_labels,
@@ -26,6 +26,7 @@ from napari_dycon.engine.losses.feature_grid import (
 from napari_dycon.engine.losses.fecl import fecl
 from napari_dycon.engine.losses.secl import secl
 from napari_dycon.engine.losses.supervised import supervised_loss
+from napari_dycon.engine.losses.uncl import uncl
 from napari_dycon.engine.methods import build_method
 from napari_dycon.engine.methods.base import StepInputs, add_input_noise
 from napari_dycon.engine.network import NetworkOutput, update_ema

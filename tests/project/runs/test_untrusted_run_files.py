@@ -17,7 +17,7 @@ from napari_dycon.project.store import Project
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        (b"[]", "it is no JSON object"),
+        (b"[]", "it is not a JSON object"),
         (b"{" * 10**5, "nested too deeply|cannot be read"),
         (b'{"a": ' * 30_000 + b"1" + b"}" * 30_000, "nested too deeply"),
         (b'{"steps": 1, "steps": 2}', "occurs twice"),
