@@ -1,4 +1,4 @@
-"""Two windows, commands or machines with one project: they are shown, and no work is lost."""
+"""One project in two windows, commands or machines: warnings, and no lost edits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of anybody are shown as they stand: in pages, tables, terminals, windows and files."""
+"""Untrusted names are shown as plain text in pages, tables, terminals, windows and files."""
 
 from __future__ import annotations
 

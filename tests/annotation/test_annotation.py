@@ -1,4 +1,4 @@
-"""Filling between slices, growing, tidying: only what may be written is written."""
+"""Slice interpolation, growing and cleaning change only voxels that they may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which case to label next: unsure and unlike, chosen in turn."""
+"""Which case to label next: uncertain, and different from the labeled ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the session tells of scans that come, and of which project."""
+"""Messages of the session about added scans and exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark's project of many cases, at a fortieth of its size."""
+"""The benchmark project with many cases, at a fortieth of its size."""
 
 from __future__ import annotations
 

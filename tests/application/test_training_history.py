@@ -1,4 +1,4 @@
-"""The history of rounds, and what it says of more labels."""
+"""The history of training runs, and whether more labels still help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports go down only, and never in a circle."""
+"""Imports only go down, and there are no import cycles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unexpected errors become a report without names, and one sentence with its path."""
+"""Unexpected errors become a redacted report and a message with its path."""
 
 from __future__ import annotations
 

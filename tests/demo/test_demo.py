@@ -1,4 +1,4 @@
-"""The demo without a window: from nothing to masks, maps and a report."""
+"""The demo without a window: masks, maps and a report from synthetic scans."""
 
 from __future__ import annotations
 

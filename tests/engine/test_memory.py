@@ -1,4 +1,4 @@
-"""When memory is short the plan becomes smaller, training continues, and a warning explains it."""
+"""If memory is short, the plan becomes smaller and training continues with a warning."""
 
 from __future__ import annotations
 

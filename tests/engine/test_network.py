@@ -1,4 +1,4 @@
-"""Networks at full and at half resolution, and which of them a plan chooses."""
+"""Networks at full and at half resolution, and when each is planned."""
 
 from __future__ import annotations
 

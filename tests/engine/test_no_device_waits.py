@@ -1,4 +1,4 @@
-"""What runs on a GPU never waits for it, and makes no tensor on the host: shown without a GPU.
+"""GPU code never waits for the device and creates no host tensors; tested without a GPU.
 
 Tensors of torch's meta device have no values: to read one is an error, and so is to mix them with
 tensors of the CPU.

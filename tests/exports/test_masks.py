@@ -1,4 +1,4 @@
-"""Masks for other programs: what they are made of, where they lie, what is refused."""
+"""Exported masks: sources, positions and refusals."""
 
 from __future__ import annotations
 

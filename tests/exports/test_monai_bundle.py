@@ -1,4 +1,4 @@
-"""A bundle runs where this package is not, and its masks are those of this package."""
+"""A bundle runs without this package and gives the same masks."""
 
 from __future__ import annotations
 

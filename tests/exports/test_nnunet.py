@@ -1,4 +1,4 @@
-"""nnU-Net's raw layout: what its own check of a data set asks for, and nothing of the headers."""
+"""The nnU-Net raw layout passes nnU-Net's own check and contains no header texts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report: its figures, its pictures, and that nothing of a project breaks out of the page."""
+"""The report: figures, images, and escaping of names from the project."""
 
 from __future__ import annotations
 

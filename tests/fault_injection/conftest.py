@@ -1,4 +1,4 @@
-"""Disks that fill up and folders that go away, for real where the system lets us."""
+"""Full disks and removed folders, as real mounts where the system permits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dead processes leave: torn lines, temporary files, locks, numbers of processes."""
+"""Leftovers of dead processes: incomplete lines, temporary files, locks, process ids."""
 
 from __future__ import annotations
 

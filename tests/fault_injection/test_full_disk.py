@@ -1,4 +1,4 @@
-"""Disks that are full, folders that are read-only or gone: one sentence, and nothing is harmed."""
+"""Full disks, and folders that are read-only or removed: one message, and no data is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Killed at moments of chance: nothing is torn, nothing old is lost, everything goes on.
+"""Processes killed at random moments: files stay complete, and work resumes.
 
 ``benchmarks/crash_recovery.py`` does the same three hundred times.
 """

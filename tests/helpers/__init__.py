@@ -1,1 +1,1 @@
-"""What tests of several folders share: small files, small runs, processes to be killed."""
+"""Shared helpers of the tests: small files, small runs, processes to kill."""

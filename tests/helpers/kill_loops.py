@@ -1,4 +1,4 @@
-"""Kill a process at a moment of chance, look at what it leaves, and start it again."""
+"""Kill a process at a random moment, check its files, and start it again."""
 
 from __future__ import annotations
 

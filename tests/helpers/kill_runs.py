@@ -1,4 +1,4 @@
-"""Training runs that are killed and gone on with, through the command that people use."""
+"""Training runs that are killed and resumed through the command line."""
 
 from __future__ import annotations
 

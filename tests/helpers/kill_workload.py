@@ -1,4 +1,4 @@
-"""Work that is killed: each function goes on for ever and notes what it has finished.
+"""Endless work for tests that kill it; each function records what it has finished.
 
 A version of a voxel array is made from its number, and its number can be read back from the array,
 so that what lies on the disk is known to be one of those that were written, and which.

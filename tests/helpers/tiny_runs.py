@@ -1,4 +1,4 @@
-"""Settings of runs that take a second or two."""
+"""Settings of runs that take one or two seconds."""
 
 from __future__ import annotations
 

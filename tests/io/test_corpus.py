@@ -1,4 +1,4 @@
-"""Inputs that fuzzing found something with stay harmless; see ``benchmarks/fuzz_coverage.py``."""
+"""Inputs that once caused a failure are handled; see ``benchmarks/fuzz_coverage.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that unpack to a thousand times their size, and headers that claim what no scan has."""
+"""Decompression bombs, and headers with impossible sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NIfTI in and out: geometry to the bit, and clear words for what is no scan."""
+"""Reading and writing NIfTI: exact geometry, and clear errors for other files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read, write, read again: exact in every orientation, type and format, as other readers see it."""
+"""Write and read again: exact in every orientation, type and format, also for other readers."""
 
 from __future__ import annotations
 

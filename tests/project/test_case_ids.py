@@ -1,4 +1,4 @@
-"""Names that can be case ids."""
+"""Valid and invalid case ids."""
 
 from __future__ import annotations
 

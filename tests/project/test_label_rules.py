@@ -1,4 +1,4 @@
-"""The status of a case that follows from its label."""
+"""The status of a case follows from its label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests of this schema open in every form; those of other schemas are refused."""
+"""Manifests of this schema version open; those of other versions are refused."""
 
 from __future__ import annotations
 

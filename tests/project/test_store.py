@@ -1,4 +1,4 @@
-"""The project folder: what it keeps, what it refuses, and that nothing is half-written."""
+"""The project folder: content, refusals, and atomic writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real window with the panel docked; skipped where there is no display."""
+"""A real window with the panel; tests are skipped without a display."""
 
 from __future__ import annotations
 

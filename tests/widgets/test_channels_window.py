@@ -1,4 +1,4 @@
-"""Channels chosen by hand, scans left out, and exports one at a time, in the real window."""
+"""Manual channel assignment, skipped scans and exports in the real window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans of every kind into a project, and everything out again, in the real window."""
+"""Importing scans of every kind and exporting them in the real window."""
 
 from __future__ import annotations
 

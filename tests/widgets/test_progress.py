@@ -1,4 +1,4 @@
-"""The bar of a window follows the events of an engine process."""
+"""The progress bar follows the events of an engine process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole loop in the real window, with the real engine process, on real scans."""
+"""The complete workflow in the real window, with the real engine process, on real scans."""
 
 from __future__ import annotations
 

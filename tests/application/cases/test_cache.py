@@ -1,4 +1,4 @@
-"""Cases that were read before: taken from memory while their files stay as they are."""
+"""Recently shown cases come from memory as long as their files are unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands that draw: one undo step, painting of the meantime kept, proposals decided by people."""
+"""Annotation tools: one undo step each, concurrent painting is kept, proposals need acceptance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing that was drawn is lost: slow loads, two windows, disks that refuse, runs that died."""
+"""No annotation is lost: slow loading, two windows, failing disks, crashed runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Phases of a label between being drawn and being on the disk."""
+"""States of a label between painting and saving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of deformed scans, fused by how alike the scans are."""
+"""Fusion of registered labels, weighted by patch similarity."""
 
 from __future__ import annotations
 

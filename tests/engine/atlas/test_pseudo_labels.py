@@ -1,4 +1,4 @@
-"""Unlabeled scans that learn from labels deformed into them."""
+"""Pseudo-labels of unlabeled scans from registered atlases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers.tiny_runs import TINY
 
-from napari_dycon.engine.atlas import training_set as borrowing
+from napari_dycon.engine.atlas import training_set
 from napari_dycon.engine.atlas.pseudo_labels import (
     MAX_ATLASES,
     PseudoLabel,
@@ -311,7 +311,7 @@ def test_a_run_resumes_identically_after_a_failed_fusion(
     training_data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     folder = tmp_path / "registered"
-    real, calls = borrowing.fuse_pseudo_label, []  # type: ignore[attr-defined]
+    real, calls = training_set.fuse_pseudo_label, []  # type: ignore[attr-defined]
 
     def second_fails(*arguments: Any) -> PseudoLabel | None:
         calls.append(arguments)
@@ -319,7 +319,7 @@ def test_a_run_resumes_identically_after_a_failed_fusion(
             raise error
         return real(*arguments)
 
-    monkeypatch.setattr(borrowing, "fuse_pseudo_label", second_fails)
+    monkeypatch.setattr(training_set, "fuse_pseudo_label", second_fails)
     add_pseudo_labels(training_data, folder)
     first = read_pseudo_labels(training_data)
     full = isinstance(error, ProjectError)

@@ -1,4 +1,4 @@
-"""Deforming labeled scans into the shapes of unlabeled ones."""
+"""Labeled scans warped to unlabeled ones."""
 
 from __future__ import annotations
 
@@ -155,7 +155,9 @@ def test_warped_labels_match_their_scans_and_stay_sparse(
     case_files: tuple[list[LabeledCase], list[UnlabeledCase]], tmp_path: Path
 ) -> None:
     pairs = plan_pairs(
-        *case_files, make_config("dycon", **{"atlas.max_registration_pairs": 6}), tmp_path / "warps"
+        *case_files,
+        make_config("dycon", **{"atlas.max_registration_pairs": 6}),
+        tmp_path / "registered",
     )
     events = list(register_pairs(pairs, torch.device("cpu")))
     assert events[-1].done == events[-1].total == 6

@@ -211,4 +211,4 @@ def test_atlas_fusion_changes_a_prediction(project: Project) -> None:
     together = predict_volume(dataclasses.replace(model, atlases=(atlases,)), volume, CPU)
     assert alone.mask.shape == together.mask.shape == volume.shape
     assert not np.array_equal(alone.uncertainty, together.uncertainty)
-    assert together.uncertainty.mean() < alone.uncertainty.mean()  # voters know more than 2 steps
+    assert together.uncertainty.mean() < alone.uncertainty.mean()  # better than 2 training steps

@@ -1,4 +1,4 @@
-"""Batches read ahead by a thread, as with a GPU, and those that are not."""
+"""Batches with and without a prefetching thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans and labels on the network's grid: nothing that people drew is lost."""
+"""Scans and labels on the grid of the network: no annotation is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uncertainty measures against their definitions, spelled out over pairs, bins and orders."""
+"""Uncertainty metrics against their definitions over pairs, bins and ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of many scans, of scans of any size, and of those that memory is short for."""
+"""Predictions of many scans, of any size, and with little memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Temperature: found again where it is known, and kept with the weights."""
+"""Temperature scaling: known temperatures are recovered, and stored with the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large windows a network predicts in, decided on the scans that it learned from."""
+"""The window size of predictions, chosen on labeled scans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Windows over a scan: few, equal, without padding, and stitched without a seam."""
+"""Sliding windows: few, of equal size, without padding, blended without seams."""
 
 from __future__ import annotations
 

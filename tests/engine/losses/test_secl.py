@@ -1,4 +1,4 @@
-"""SECL and the groups of its cells against slow references."""
+"""SECL and the groups of its locations against slow references."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method makes of a batch: which half each part sees, with which weight, by which switch."""
+"""Loss terms of each method: labeled or unlabeled half, weights, ablation settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures and scores beside the steps: when memory runs out for them, the run goes on."""
+"""Previews and validation during training: failures of them do not end the run."""
 
 from __future__ import annotations
 

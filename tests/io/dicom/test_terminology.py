@@ -1,4 +1,4 @@
-"""Coded terms: none that the standard's dictionary does not have, and the right one is found."""
+"""Coded terms exist in the DICOM dictionary, and the right one is proposed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans added to a project: each once, and the sound ones without those that cannot be used."""
+"""Scans added to a project: each once; unusable ones are left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images put together to cases of several channels, by their names."""
+"""Files are grouped into cases of several channels by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a new project will hold is decided before anything is written."""
+"""The content of a new project is decided before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders as the field's benchmarks are handed out."""
+"""Benchmark datasets in the layout in which they are distributed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The box that growing stays in, drawn with the mouse in the real window."""
+"""The region that limits growing, drawn with the mouse in the real window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scans of every format into napari, without a window and in one, with its questions and errors."""
+"""Opening scans of every format in napari: layers, dialogs and errors."""
 
 from __future__ import annotations
 

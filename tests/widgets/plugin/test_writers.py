@@ -1,4 +1,4 @@
-"""File > Save: where the voxels of a layer lie in the world, and what is refused in words."""
+"""Saving layers: position in space, and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves of runs: complete, and each step once, however often a run was taken up again."""
+"""Curves of runs contain each step once, also after a resume."""
 
 from __future__ import annotations
 
