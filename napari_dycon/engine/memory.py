@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
+from pydantic import Field, StrictBool, StrictInt, TypeAdapter, ValidationError
 from torch import Tensor
 
 from napari_dycon.core.available_memory import available_memory
-from napari_dycon.core.untrusted import parse_integer
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.patches import Batch, LabeledBatch, UnlabeledBatch
 from napari_dycon.engine.data.planning import (
@@ -37,6 +37,9 @@ SHRINK_FRACTION = 0.7  # voxels of the next smaller patch, as a fraction at most
 CONTRASTIVE_METHODS, BYTES_PER_PAIR = ("dycon", "secl-region", "secl-anatomical"), 32
 
 
+PatchSide = Annotated[StrictInt, Field(ge=1, le=1024)]  # voxels
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """Settings that determine the memory of a training step.
@@ -48,9 +51,9 @@ class MemoryPlan:
     activation_checkpointing : whether features are recomputed in the backward pass
     """
 
-    patch: tuple[int, int, int]
-    accumulation_steps: int = 1
-    activation_checkpointing: bool = False
+    patch: tuple[PatchSide, PatchSide, PatchSide]
+    accumulation_steps: Annotated[StrictInt, Field(ge=1, le=256)] = 1
+    activation_checkpointing: StrictBool = False
 
     @classmethod
     def from_config(cls, config: TrainConfig) -> MemoryPlan:
@@ -65,14 +68,10 @@ class MemoryPlan:
     @classmethod
     def from_json(cls, values: object) -> MemoryPlan | None:
         """Return the plan stored in a checkpoint, ``None`` if there is none."""
-        if not isinstance(values, dict) or not isinstance(values.get("patch"), list):
+        try:
+            return TypeAdapter(cls).validate_python(values)
+        except ValidationError:
             return None
-        sides = [parse_integer(side, 1, 1024) for side in values["patch"]]
-        parts = parse_integer(values.get("accumulation_steps"), 1, 256)
-        if len(sides) != 3 or parts is None or None in sides:
-            return None
-        d, h, w = (int(side) for side in sides if side is not None)
-        return cls((d, h, w), parts, values.get("activation_checkpointing") is True)
 
     def apply(self, config: TrainConfig) -> TrainConfig:
         """Return the settings with this plan."""

@@ -1,4 +1,4 @@
-"""Leftovers of dead processes: incomplete lines, temporary files, locks, process ids."""
+"""Files left by dead processes: incomplete lines, temporary files, locks, process ids."""
 
 from __future__ import annotations
 

@@ -12,12 +12,14 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field, StrictInt, TypeAdapter
 
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.core.untrusted import parse_integer, read_json
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.engine.atlas.pseudo_labels import (
     MAX_ATLASES,
     PseudoLabel,
@@ -35,14 +37,18 @@ from napari_dycon.errors import DyconError, ProjectError
 from napari_dycon.project.runs.events import Event, WarningEvent
 
 MAX_RECORD_PAIRS = 10**6  # in a record
+PairNumber = Annotated[StrictInt, Field(ge=0, le=MAX_RECORD_PAIRS)]
 
 
 @dataclass(frozen=True)
 class RegistrationRecord:
     """Number of registered pairs, and the pairs (from 0) that completed a pseudo-label in use."""
 
-    registered: int
-    pseudo_labeled: list[int]
+    registered: PairNumber
+    pseudo_labeled: list[PairNumber]
+
+
+_RECORD = TypeAdapter(RegistrationRecord)
 
 
 @dataclass(frozen=True)
@@ -203,16 +209,8 @@ def _pseudo_label_path(folder: Path, number: int) -> Path:
 def _load_record(path: Path) -> RegistrationRecord | None:
     """Read the record of a run; ``None`` if it is missing or invalid."""
     try:
-        values = read_json(path)
-        registered, pseudo_labeled = (
-            parse_integer(values["registered"], 0, MAX_RECORD_PAIRS),
-            values["pseudo_labeled"],
-        )
-        if registered is None or not isinstance(pseudo_labeled, list):
-            return None
-        return RegistrationRecord(
-            registered,
-            [n for n in pseudo_labeled if parse_integer(n, 0, registered - 1) is not None],
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+        record = _RECORD.validate_python(read_json(path))
+    except (OSError, ValueError):
         return None
+    pseudo_labeled = [number for number in record.pseudo_labeled if number < record.registered]
+    return RegistrationRecord(record.registered, pseudo_labeled)

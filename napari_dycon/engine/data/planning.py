@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, StrictInt
 
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.io.volume import intensity_range
@@ -42,14 +44,20 @@ MIN_PATCH_SIDE = 32  # voxels of a patch along each axis, or the side of the sca
 MIN_FEATURE_SIDE = 2  # of the coarsest level; normalizing a single location gives zeros
 
 
+MAX_SIDE_VOXELS = 10**6  # along a side of a scan
+SideVoxels = Annotated[StrictInt, Field(ge=1, le=MAX_SIDE_VOXELS)]
+SpacingMm = Annotated[float, Field(strict=True, ge=1e-6, le=1e4)]
+Intensity = Annotated[float, Field(strict=True, ge=-1e30, le=1e30)]
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """Properties of one scan for planning: voxels ``(D, H, W)``, spacing in mm, intensities."""
 
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    low: float  # 0.5 % quantile, maximum over the channels
-    high: float  # 99.5 % quantile, the same
+    shape: tuple[SideVoxels, SideVoxels, SideVoxels]
+    spacing: tuple[SpacingMm, SpacingMm, SpacingMm]
+    low: Intensity  # 0.5 % quantile, maximum over the channels
+    high: Intensity  # 99.5 % quantile, the same
 
 
 def compute_fingerprint(

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import TypeAdapter
 
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.types import UNANNOTATED
-from napari_dycon.core.untrusted import parse_integer, parse_number, read_json
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.engine.data.cases import LabeledCase, UnlabeledCase
 from napari_dycon.engine.data.planning import Fingerprint, compute_fingerprint, plan_training
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 HEARTBEAT_S = 0.8  # between events while a scan is prepared
 MAX_FINGERPRINTS = 40  # scans that the plan looks at
-MAX_SIDE_VOXELS = 10**6  # voxels along a side of a scan
+_FINGERPRINT = TypeAdapter(Fingerprint)
 
 
 @dataclass
@@ -244,12 +245,6 @@ def _load_fingerprint(project: Project, case: str) -> Fingerprint:
 def _read_fingerprint(path: Path) -> Fingerprint | None:
     """Read the cached description of a scan; ``None`` if it is missing or invalid."""
     try:
-        values = read_json(path)
-        shape = [parse_integer(n, 1, MAX_SIDE_VOXELS) for n in values["shape"]]
-        spacing = [parse_number(mm, 1e-6, 1e4) for mm in values["spacing"]]
-        low, high = (parse_number(values[name], -1e30, 1e30) for name in ("low", "high"))
-    except (OSError, ValueError, KeyError, TypeError):
+        return _FINGERPRINT.validate_python(read_json(path))
+    except (OSError, ValueError):
         return None
-    if len(shape) != 3 or len(spacing) != 3 or None in (*shape, *spacing, low, high):
-        return None
-    return Fingerprint(tuple(shape), tuple(spacing), low, high)  # type: ignore[arg-type]

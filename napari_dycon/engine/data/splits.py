@@ -8,10 +8,12 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field, StrictInt, TypeAdapter
 
 from napari_dycon.core.atomic import ensure_dir, write_json
-from napari_dycon.core.untrusted import parse_integer, read_json
+from napari_dycon.core.untrusted import read_json
 from napari_dycon.engine.config import TrainConfig
 from napari_dycon.errors import DyconError, UserError
 from napari_dycon.project.case_ids import is_case_id
@@ -23,14 +25,33 @@ SPLIT_FILE = "split.json"
 MAX_SPLIT_BYTES = 2**24  # of the file
 
 
+def _check_case_id(value: str) -> str:
+    if not is_case_id(value):
+        raise ValueError("not a case id")
+    return value
+
+
+def _check_unique(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("class values must differ")
+    return values
+
+
+CaseId = Annotated[str, AfterValidator(_check_case_id)]
+ClassValue = Annotated[StrictInt, Field(ge=1, le=254)]
+
+
 @dataclass(frozen=True)
 class CaseSplit:
     """Ids of the cases of a run, and the values of its classes; fixed when the run starts."""
 
-    labeled: list[str]
-    unlabeled: list[str]
-    validation: list[str]
-    class_values: list[int]
+    labeled: list[CaseId]
+    unlabeled: list[CaseId]
+    validation: list[CaseId]
+    class_values: Annotated[list[ClassValue], Field(min_length=1), AfterValidator(_check_unique)]
+
+
+_CASE_SPLIT = TypeAdapter(CaseSplit)
 
 
 def split_cases(project: Project, config: TrainConfig) -> CaseSplit:
@@ -56,16 +77,9 @@ def save_case_split(state: Path, split: CaseSplit) -> None:
 def load_case_split(state: Path) -> CaseSplit | None:
     """Load the data split of a run from its state folder; ``None`` if missing or invalid."""
     try:
-        split = CaseSplit(**read_json(state / SPLIT_FILE, MAX_SPLIT_BYTES))
-    except (OSError, ValueError, TypeError):
+        return _CASE_SPLIT.validate_python(read_json(state / SPLIT_FILE, MAX_SPLIT_BYTES))
+    except (OSError, ValueError):
         return None
-    ids = (split.labeled, split.unlabeled, split.validation)
-    values = split.class_values
-    if not all(isinstance(group, list) and all(map(is_case_id, group)) for group in ids):
-        return None
-    if not isinstance(values, list) or not all(parse_integer(value, 1, 254) for value in values):
-        return None
-    return split if 0 < len(values) == len(set(values)) else None
 
 
 def label_snapshot_path(state: Path, case: str) -> Path:
