@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import Field, StrictInt, TypeAdapter
+from pydantic import BeforeValidator, Field, StrictInt, TypeAdapter
 
 from napari_dycon.core.atomic import ensure_dir, write_json
 from napari_dycon.core.types import UNANNOTATED
@@ -40,12 +40,21 @@ MAX_RECORD_PAIRS = 10**6  # in a record
 PairNumber = Annotated[StrictInt, Field(ge=0, le=MAX_RECORD_PAIRS)]
 
 
+def _drop_invalid_numbers(values: object) -> object:
+    if not isinstance(values, list):
+        return values
+    return [value for value in values if type(value) is int and value >= 0]
+
+
+PairNumbers = Annotated[list[PairNumber], BeforeValidator(_drop_invalid_numbers)]
+
+
 @dataclass(frozen=True)
 class RegistrationRecord:
     """Number of registered pairs, and the pairs (from 0) that completed a pseudo-label in use."""
 
     registered: PairNumber
-    pseudo_labeled: list[PairNumber]
+    pseudo_labeled: PairNumbers
 
 
 _RECORD = TypeAdapter(RegistrationRecord)
