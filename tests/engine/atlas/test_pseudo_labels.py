@@ -70,14 +70,14 @@ def write_label(pair: RegistrationPair, label: npt.NDArray[np.uint8]) -> None:
 
 
 def test_atlases_find_the_organ(registration_pairs: list[RegistrationPair], tmp_path: Path) -> None:
-    found = fuse_pseudo_label(registration_pairs, tmp_path / "voted.npy", never_stop)
+    found = fuse_pseudo_label(registration_pairs, tmp_path / "fused.npy", never_stop)
     assert found is not None
     case = found.case
     assert case.image == registration_pairs[0].unlabeled.image
-    voted = np.load(case.label)
-    known = voted != 255
+    fused = np.load(case.label)
+    known = fused != 255
     assert known.mean() > 0.95
-    assert (voted[known] != ORGAN[known]).sum() < 20
+    assert (fused[known] != ORGAN[known]).sum() < 20
 
 
 def test_scans_without_agreement_are_excluded(
@@ -85,7 +85,7 @@ def test_scans_without_agreement_are_excluded(
 ) -> None:
     for number, pair in enumerate(registration_pairs):
         write_label(pair, np.roll(ORGAN, 8 * number, 1))
-    assert fuse_pseudo_label(registration_pairs, tmp_path / "voted.npy", never_stop) is None
+    assert fuse_pseudo_label(registration_pairs, tmp_path / "fused.npy", never_stop) is None
     for pair in registration_pairs:
         write_label(pair, np.full_like(ORGAN, 255))
     assert fuse_pseudo_label(registration_pairs, tmp_path / "nothing.npy", never_stop) is None
@@ -98,23 +98,23 @@ def test_more_than_half_of_the_atlases_need_a_label(
         label = np.load(pair.registered.label)
         label[:10] = 255
         write_label(pair, label)
-    found = fuse_pseudo_label(registration_pairs, tmp_path / "voted.npy", never_stop)
+    found = fuse_pseudo_label(registration_pairs, tmp_path / "fused.npy", never_stop)
     assert found is not None
     case = found.case
-    voted = np.load(case.label)
-    assert (voted[:10] == 255).all()
-    assert {0, 1} <= set(np.unique(voted[10:]).tolist())
+    fused = np.load(case.label)
+    assert (fused[:10] == 255).all()
+    assert {0, 1} <= set(np.unique(fused[10:]).tolist())
 
 
 def test_a_single_atlas_is_used_if_its_organ_is_visible(
     registration_pairs: list[RegistrationPair], tmp_path: Path
 ) -> None:
-    found = fuse_pseudo_label(registration_pairs[:1], tmp_path / "voted.npy", never_stop)
+    found = fuse_pseudo_label(registration_pairs[:1], tmp_path / "fused.npy", never_stop)
     assert found is not None
     case = found.case
-    voted = np.load(case.label)
-    known = voted != 255
-    assert (voted[known] != ORGAN[known]).sum() < 60
+    fused = np.load(case.label)
+    known = fused != 255
+    assert (fused[known] != ORGAN[known]).sum() < 60
 
 
 @pytest.mark.parametrize("brightness", [0.0, 0.1, -2.0])
@@ -122,7 +122,7 @@ def test_a_tumor_of_one_patient_is_not_propagated_to_others(
     registration_pairs: list[RegistrationPair], tmp_path: Path, brightness: float
 ) -> None:
     np.save(registration_pairs[0].unlabeled.image, make_scan(ORGAN, 0, brightness))
-    assert fuse_pseudo_label(registration_pairs[:1], tmp_path / "voted.npy", never_stop) is None
+    assert fuse_pseudo_label(registration_pairs[:1], tmp_path / "fused.npy", never_stop) is None
 
 
 def test_only_large_structures_are_propagated(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_structure_within_another_has_contrast_too(
         np.save(pair.registered.image, image.astype(np.float16))
         write_label(pair, shell)
         np.save(pair.unlabeled.image, image)
-    found = fuse_pseudo_label(registration_pairs[:1], tmp_path / "voted.npy", never_stop)
+    found = fuse_pseudo_label(registration_pairs[:1], tmp_path / "fused.npy", never_stop)
     assert found is not None
     case = found.case
     assert {0, 1, 2} <= set(np.unique(np.load(case.label)).tolist())
@@ -284,9 +284,9 @@ def test_one_labeled_scan_is_enough_for_pseudo_labels(
     assert (len(training_data.registered_cases), len(training_data.pseudo_labeled_cases)) == (3, 3)
     moves = {"u1-pseudo": (2, 1), "u2-pseudo": (-2, 2), "u3-pseudo": (1, -3)}
     for case in training_data.pseudo_labeled_cases:
-        voted, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
-        known = voted != 255
-        assert (voted[known] != organ[known]).mean() < 0.02
+        fused, organ = np.load(case.label), np.roll(ORGAN, moves[case.id], (1, 2))
+        known = fused != 255
+        assert (fused[known] != organ[known]).mean() < 0.02
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -335,12 +335,12 @@ def test_files_that_do_not_fit_are_regenerated(training_data: TrainingData, tmp_
     folder = tmp_path / "registered"
     add_pseudo_labels(training_data, folder)
     first = read_pseudo_labels(training_data)
-    voted = training_data.pseudo_labeled_cases[0].label
+    fused = training_data.pseudo_labeled_cases[0].label
     for unfit in (np.full(SHAPE, 77, np.uint8), np.zeros((3, 3, 3), np.uint8)):
-        np.save(voted, unfit)
+        np.save(fused, unfit)
         assert add_pseudo_labels(training_data, folder, resumed=True)
         assert read_pseudo_labels(training_data) == first
-    voted.unlink()
+    fused.unlink()
     add_pseudo_labels(training_data, folder, resumed=True)
     assert read_pseudo_labels(training_data) == first
     folder.with_suffix(".json").write_text('{"registered": 2, "pseudo_labeled": ["x", 1.5, -1, 7]}')
