@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_dycon.cli.console import make_progress_bar, print_json, print_status
+from napari_dycon.cli.console import (
+    make_progress_bar,
+    plain_cell,
+    print_json,
+    print_status,
+    print_table,
+)
 from napari_dycon.cli.options import (
     CasesOption,
     JsonOption,
@@ -16,6 +22,11 @@ from napari_dycon.cli.options import (
     parse_case_ids,
 )
 from napari_dycon.core.text import escape_control_characters
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from napari_dycon.exports.result import ExportResult
 
 
 def export(
@@ -28,14 +39,28 @@ def export(
     source: Annotated[
         str,
         typer.Option(
-            help="labels, predictions, or auto (labels, with predictions in unannotated voxels)."
+            help="labels, predictions, or auto: labels and, with --include-unreviewed, predictions "
+            "in unannotated voxels."
         ),
     ] = "auto",
     run: Annotated[
         str | None,
-        typer.Option(help="Run whose predictions or weights to use. Default: newest."),
+        typer.Option(
+            help="Run to export; default: newest. For masks and reports, the newest run that "
+            "predicted the case."
+        ),
     ] = None,
     cases: CasesOption = None,
+    include_partial: Annotated[
+        bool, typer.Option("--include-partial", help="Also export masks of cases in progress.")
+    ] = False,
+    include_unreviewed: Annotated[
+        bool,
+        typer.Option(
+            "--include-unreviewed",
+            help="Also export predictions that were not accepted, alone and in unannotated voxels.",
+        ),
+    ] = False,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write uncertainty maps.")
     ] = False,
@@ -51,7 +76,13 @@ def export(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Export masks, an nnU-Net dataset, a trained model or a report."""
+    """Export masks, an nnU-Net dataset, a trained model or a report.
+
+    By default, only finished masks are exported: cases in progress and predictions that were not
+    accepted are left out and listed. The file origins.csv lists what each mask is.
+
+    Example: napari-dycon export my-project --format nifti --out masks
+    """
     from napari_dycon.exports.options import ExportOptions
     from napari_dycon.exports.registry import export as export_project
     from napari_dycon.exports.registry import parse_codes
@@ -61,13 +92,15 @@ def export(
         source=source,
         run=run,
         cases=parse_case_ids(cases) if cases else None,
+        include_partial=include_partial,
+        include_unreviewed=include_unreviewed,
         uncertainty=uncertainty,
         keep_identity=keep_identity,
         codes=parse_codes(opened, dicom_code) if dicom_code else None,
     )
     with make_progress_bar(as_json) as progress:
         task = progress.add_task("Exporting", total=None)
-        written = export_project(
+        result = export_project(
             opened,
             format_,
             out,
@@ -78,6 +111,47 @@ def export(
             ),
         )
     if as_json:
-        print_json({"format": format_, "written": [str(path) for path in written]})
-    else:
-        typer.echo(escape_control_characters(f"{len(written)} file(s) or folder(s) in {out}"))
+        print_json(_to_json(format_, result))
+        return
+    if result.masks:
+        print_table(_build_table(result))
+        print_status(result.describe())
+        return
+    for path in result.written:
+        shown = out if path == result.out else out / path.relative_to(result.out)
+        typer.echo(escape_control_characters(f"Wrote {shown}"))
+
+
+def _to_json(format_: str, result: ExportResult) -> dict[str, Any]:
+    return {
+        "format": format_,
+        "written": [str(path) for path in result.written],
+        "cases": [
+            {
+                "case": mask.case,
+                "file": str(mask.path),
+                "origin": mask.origin,
+                "run": mask.run,
+                "status": mask.status,
+                "reviewed": mask.is_reviewed,
+            }
+            for mask in result.masks
+        ],
+        "left_out": [{"case": case.case, "reason": case.reason} for case in result.left_out],
+    }
+
+
+def _build_table(result: ExportResult) -> Table:
+    """Build the table of the masks written and of the cases left out."""
+    from rich.table import Table
+
+    table = Table()
+    for column in ("case", "mask", "file"):
+        table.add_column(column, no_wrap=True)
+    for mask in result.masks:
+        origin = f"{mask.origin} ({mask.run})" if mask.run else mask.origin
+        table.add_row(*map(plain_cell, (mask.case, origin, mask.path.name)))
+    for case in result.left_out:
+        option = f"; see {case.option}" if case.option else ""
+        table.add_row(*map(plain_cell, (case.case, f"left out: {case.reason}{option}", "")))
+    return table

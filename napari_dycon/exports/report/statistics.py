@@ -7,8 +7,6 @@ annotation ends.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -22,6 +20,7 @@ from napari_dycon.engine.data.splits import cases_trained_on
 from napari_dycon.engine.evaluation.foreground_margin import mean_foreground_uncertainty
 from napari_dycon.engine.evaluation.label_comparison import compare_structures
 from napari_dycon.errors import DyconError
+from napari_dycon.exports.csv_table import escape_formula, format_csv
 from napari_dycon.io.volume import Volume, grid_difference
 from napari_dycon.project.models import Case, ClassInfo, Status
 from napari_dycon.project.runs.run import Run
@@ -200,20 +199,18 @@ def classify_label_use(project: Project, run: Run) -> dict[str, LabelUse]:
 
 def to_csv(statistics: Sequence[CaseStatistics]) -> str:
     """Format one CSV row per case and structure, with formulas escaped for spreadsheets."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(CSV_COLUMNS)
+    rows = []
     for stats in statistics:
         for row in stats.structures:
             numbers = (row.label_ml, row.prediction_ml, row.dice, row.jaccard)
-            writer.writerow(
+            rows.append(
                 [
-                    _escape_formula(stats.case.id),
+                    escape_formula(stats.case.id),
                     stats.case.status,
                     stats.case.split,
                     EXTENT_LABELS[stats.extent],
                     stats.use or "",
-                    _escape_formula(row.info.name),
+                    escape_formula(row.info.name),
                     row.info.value,
                     *(_format_number(number) for number in (*numbers, row.hd95_mm, row.asd_mm)),
                     int(row.missed),
@@ -221,12 +218,7 @@ def to_csv(statistics: Sequence[CaseStatistics]) -> str:
                     " ".join(stats.notes),
                 ]
             )
-    return text.getvalue()
-
-
-def _escape_formula(text: str) -> str:
-    """Escape text that a spreadsheet program would interpret as a formula."""
-    return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in "\t\r\n" else text
+    return format_csv(CSV_COLUMNS, rows)
 
 
 def _format_number(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from napari_dycon.core.atomic import ensure_dir, write_bytes, write_text
 from napari_dycon.core.types import ItemProgressCallback
 from napari_dycon.errors import UserError
+from napari_dycon.exports.csv_table import encode_csv
 from napari_dycon.exports.report.figures import draw_case
 from napari_dycon.exports.report.html import render_page
 from napari_dycon.exports.report.statistics import (
@@ -71,8 +72,7 @@ def write_report(
             pictures[case.id] = draw_case(data, project.classes, f"scan-{number}")
         if on_progress:
             on_progress(number, len(selected), case.id)
-    # With a byte order mark, by which spreadsheet programs recognize UTF-8.
-    write_bytes(out / "cases.csv", to_csv(statistics).encode("utf-8-sig"))
+    write_bytes(out / "cases.csv", encode_csv(to_csv(statistics)))
     path = out / "report.html"
     write_text(
         path, render_page(project, used_run, statistics, _summarize_by_use(statistics), pictures)
