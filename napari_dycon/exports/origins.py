@@ -22,11 +22,11 @@ MAX_FILE_BYTES = 2**24
 def write_origins(out: Path, masks: Sequence[ExportedMask]) -> Path:
     """Write ``origins.csv``, one row per mask; rows of other masks in the folder are kept."""
     path = out / FILE
-    rows = {
+    rows: dict[str, list[str]] = {
         mask.path.name: [
             escape_formula(mask.case),
             escape_formula(mask.path.name),
-            mask.origin,
+            mask.origin.value,
             mask.run or "",
             mask.status.display_name,
             "yes" if mask.is_reviewed else "no",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -46,11 +46,11 @@ class Reason(enum.StrEnum):
 
     IN_PROGRESS = "in progress"
     NOT_REVIEWED = "prediction not reviewed"
-    NO_LABEL = "no label"
-    NO_PREDICTION = "no prediction"
-    NOTHING = "no label or prediction"
-    EMPTY = "no structure in the mask"
-    NO_SERIES = "no original DICOM series"
+    NO_LABEL = "without label"
+    NO_PREDICTION = "without prediction"
+    NOTHING = "without label or prediction"
+    EMPTY = "without structure"
+    NO_SERIES = "without original DICOM series"
 
     @property
     def option(self) -> str:
@@ -94,6 +94,7 @@ def plan_masks(
     options: ExportOptions,
     *,
     read_labels: bool = True,
+    needs_series: bool = False,
     on_progress: ItemProgressCallback | None = None,
 ) -> list[PlannedMask]:
     """Plan the masks of all chosen cases, including those that are left out.
@@ -102,6 +103,7 @@ def plan_masks(
     ----------
     read_labels : read the labels of cases in progress and of those that may be accepted
         predictions; without it, the status of a case decides, which needs no file to be read
+    needs_series : leave out cases that are not a DICOM series by their names
     on_progress : called after each case with the number of cases done, their total, and the case id
 
     Raises
@@ -114,7 +116,10 @@ def plan_masks(
     cases = project.cases if chosen is None else [project.get_case(case) for case in chosen]
     planned = []
     for number, case in enumerate(cases, start=1):
-        planned.append(_plan_mask(project, case, options, run, read_labels))
+        mask = _plan_mask(project, case, options, run, read_labels)
+        if needs_series and mask.origin is not None and not has_series(project, case.id):
+            mask = replace(mask, left_out=Reason.NO_SERIES)
+        planned.append(mask)
         if on_progress:
             on_progress(number, len(cases), case.id)
     return planned
@@ -209,5 +214,24 @@ def summarize_selection(masks: Iterable[PlannedMask], total: int) -> str:
 
 
 def summarize_reasons(reasons: Sequence[str]) -> str:
-    """Summarize reasons by their number, such as "3 in progress, 1 no label"."""
+    """Summarize reasons by their number, such as "3 in progress, 1 without label"."""
     return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+
+
+def is_selected_by_default(mask: PlannedMask, source: str) -> bool:
+    """Check whether a case is exported without being asked for.
+
+    Finished labels are, and predictions if nothing but predictions is exported.
+    """
+    if mask.origin is None or mask.left_out is not None:
+        return False
+    if source == "predictions":
+        return True
+    is_finished = mask.origin in (MaskOrigin.DRAWN, MaskOrigin.ACCEPTED)
+    return is_finished and mask.status is not Status.IN_PROGRESS
+
+
+def has_series(project: Project, case: str) -> bool:
+    """Check by name whether a case is a DICOM series that was not resampled."""
+    image = project.image_paths(case)[0]
+    return not (project.get_case(case).resampled or io.is_scan(image))

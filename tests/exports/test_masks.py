@@ -24,7 +24,6 @@ from napari_dycon.project.importing.create_project import create_project
 from napari_dycon.project.store import Project
 from napari_dycon.session import Session
 
-
 ALL = {"include_partial": True, "include_unreviewed": True}
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from helpers.dicom_files import OBLIQUE, make_voxels, save_series
 
-from napari_dycon import __version__, io as image_io
+from napari_dycon import __version__
+from napari_dycon import io as image_io
 from napari_dycon.errors import UserError
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import export
@@ -86,7 +87,7 @@ def test_only_finished_masks_are_exported_unless_requested(mixed: Project, tmp_p
     assert text.startswith("Exported 2 of 6 cases to ")
     assert "2 in progress" in text
     assert "1 prediction not reviewed" in text
-    assert "1 no label or prediction" in text
+    assert "1 without label or prediction" in text
 
 
 def test_a_part_is_completed_by_a_prediction_only_when_both_are_requested(
@@ -263,7 +264,7 @@ def test_the_command_lists_what_is_written_and_left_out(
     assert code == 0
     made = json.loads(out)
     assert {row["case"]: row["origin"] for row in made["cases"]}["predicted"] == "prediction only"
-    assert made["left_out"] == [{"case": "untouched", "reason": "no label or prediction"}]
+    assert made["left_out"] == [{"case": "untouched", "reason": "without label or prediction"}]
     code, out, err = run(*command, "--cases", "predicted")
     assert (code, out) == (2, "")
     assert "--include-unreviewed" in err

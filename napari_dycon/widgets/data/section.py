@@ -25,6 +25,7 @@ from napari_dycon.session import Session
 from napari_dycon.widgets.data.case_list import FILTERS, CaseList
 from napari_dycon.widgets.dialogs.channel_assignment import ChannelDialog, inspect_files
 from napari_dycon.widgets.dialogs.export import ExportDialog
+from napari_dycon.widgets.dialogs.export_result import ExportResultDialog
 from napari_dycon.widgets.dialogs.new_project import NewProjectDialog
 from napari_dycon.widgets.dialogs.prompt import show_prompt
 from napari_dycon.widgets.window.helpers import (
@@ -89,6 +90,9 @@ class DataSection(QWidget):
         session.project_changed.connect(self._on_project_changed)
         session.cases_changed.connect(self._update_cases)
         session.case_shown.connect(self._update_title)
+        session.import_export.exported.connect(
+            lambda result: ExportResultDialog(self, result).show()
+        )
         session.prompt_requested.connect(lambda question: show_prompt(self, session, question))
         self._on_project_changed(session.project)
 
@@ -162,7 +166,7 @@ class DataSection(QWidget):
         if self.session.import_export.is_exporting:
             report_errors(self.session, self.session.import_export.check_export)()
         elif project is not None:
-            dialog = ExportDialog(self, project)
+            dialog = ExportDialog(self, project, self.session.task_runner)
             accepted = dialog.exec()
             dialog.deleteLater()  # when the loop of events comes by; its answers are read before
             if accepted:
