@@ -98,7 +98,7 @@ def test_a_report_contains_names_as_text(project: Project, tmp_path: Path) -> No
 
 
 def test_a_report_of_an_untrusted_project_is_escaped_as_well(project: Project) -> None:
-    assert "<script" not in render_page(rename_with_markup(project), None, [], {}, {})
+    assert "<script" not in render_page(rename_with_markup(project), [], [], {}, {})
 
 
 @pytest.mark.parametrize("as_json", [False, True])

@@ -34,8 +34,8 @@ def write_origins(out: Path, masks: Sequence[ExportedMask]) -> Path:
         for mask in masks
     }
     kept = {name: row for name, row in _read_rows(path).items() if name not in rows}
-    table = [*kept.values(), *rows.values()]
-    write_bytes(path, encode_csv(format_csv(COLUMNS, sorted(table, key=lambda row: row[0]))))
+    table = sorted([*kept.values(), *rows.values()], key=lambda row: row[0])
+    write_bytes(path, encode_csv(format_csv(COLUMNS, table)))
     return path
 
 

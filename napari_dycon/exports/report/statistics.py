@@ -33,8 +33,20 @@ EXTENT_LABELS: dict[AnnotationExtent, str] = {
     "partial": "partial",
     "complete": "complete",
 }
+ACCEPTED_NOTE = "The label is the accepted prediction; they are not compared."
 CSV_COLUMNS = (
-    *("case", "status", "split", "label", "use", "class", "value", "label_ml", "prediction_ml"),
+    *(
+        "case",
+        "status",
+        "split",
+        "label",
+        "run",
+        "use",
+        "class",
+        "value",
+        "label_ml",
+        "prediction_ml",
+    ),
     *("dice", "jaccard", "hd95_mm", "asd_mm", "missed", "uncertainty", "notes"),
 )
 
@@ -61,8 +73,12 @@ class StructureStatistics:
 class CaseStatistics:
     """Statistics of one case: annotation extent, use of the label by the run, and structures.
 
-    ``scores`` is the result of ``segmentation_metrics.evaluate_case`` if the label is complete.
-    ``notes`` describe files that could not be read.
+    Attributes
+    ----------
+    scores : result of ``segmentation_metrics.evaluate_case`` if the label is complete
+    notes : files that could not be read
+    run : id of the run whose prediction is reported; ``None`` without a prediction
+    is_accepted : whether the label equals the prediction, with which it is not compared then
     """
 
     case: Case
@@ -72,6 +88,22 @@ class CaseStatistics:
     structures: list[StructureStatistics]
     scores: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    run: str | None = None
+    is_accepted: bool = False
+
+    @property
+    def has_label(self) -> bool:
+        """Whether anything is annotated."""
+        return self.extent != "none"
+
+    @property
+    def gap(self) -> str:
+        """Why label and prediction are not compared; empty if they are."""
+        if self.run is None:
+            return "no prediction" if self.has_label else "no label, no prediction"
+        if not self.has_label:
+            return "no label"
+        return "not compared: the label is this prediction, accepted" if self.is_accepted else ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +117,7 @@ class CaseData:
     uncertainty: npt.NDArray[np.float32] | None
     spacing_mm: tuple[float, float, float]
     notes: list[str]
+    run: str | None = None  # of the prediction
 
 
 def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
@@ -134,6 +167,7 @@ def load_case_data(project: Project, case: Case, run: Run | None) -> CaseData:
         uncertainty,
         grid.spacing_mm if grid is not None else (1.0, 1.0, 1.0),
         notes,
+        run.id if run is not None and prediction is not None else None,
     )
 
 
@@ -157,7 +191,14 @@ def compute_statistics(
     reference_label = label if label is not None else np.full(shape, UNANNOTATED, np.uint8)
     comparisons = compare_structures(reference_label, prediction, values, data.spacing_mm)
     scores = None
-    if label is not None and prediction is not None:
+    # An accepted prediction agrees perfectly with itself, which says nothing.
+    is_accepted = (
+        label is not None
+        and prediction is not None
+        and bool(label.any())
+        and np.array_equal(label, prediction)
+    )
+    if label is not None and prediction is not None and not is_accepted:
         scores = evaluate_case(prediction, label, data.spacing_mm, values)
     is_complete = extent == "complete"
     structures = []
@@ -181,7 +222,15 @@ def compute_statistics(
     if prediction is not None and data.uncertainty is not None:
         score = mean_foreground_uncertainty(prediction, data.uncertainty, data.spacing_mm)
     return CaseStatistics(
-        data.case, use, extent, score, structures, scores if is_complete else None, data.notes
+        data.case,
+        use,
+        extent,
+        score,
+        structures,
+        scores if is_complete else None,
+        data.notes,
+        data.run,
+        is_accepted,
     )
 
 
@@ -209,13 +258,14 @@ def to_csv(statistics: Sequence[CaseStatistics]) -> str:
                     stats.case.status,
                     stats.case.split,
                     EXTENT_LABELS[stats.extent],
+                    stats.run or "",
                     stats.use or "",
                     escape_formula(row.info.name),
                     row.info.value,
                     *(_format_number(number) for number in (*numbers, row.hd95_mm, row.asd_mm)),
                     int(row.missed),
                     _format_number(stats.score),
-                    " ".join(stats.notes),
+                    " ".join(stats.notes + ([ACCEPTED_NOTE] if stats.is_accepted else [])),
                 ]
             )
     return format_csv(CSV_COLUMNS, rows)

@@ -182,14 +182,13 @@ class ExportDialog(QDialog):
         number, project = self._plan_number, self._project
         options = ExportOptions(source=source, include_partial=True, include_unreviewed=True)
 
-        def show(masks: list[PlannedMask]) -> bool:
-            is_current = self._plan_number == number
-            if is_current:
+        def show(masks: list[PlannedMask]) -> None:
+            if self._plan_number == number:
                 self.table.set_masks(masks, source)
-            return is_current
 
         def show_first(masks: list[PlannedMask]) -> None:
-            if show(masks):
+            show(masks)
+            if self._plan_number == number:
                 self._task_runner.submit(
                     lambda: plan_masks(project, options, needs_series=needs_series),
                     show,
