@@ -66,7 +66,7 @@ def export(
     ] = False,
     dicom_code: Annotated[
         list[str] | None,
-        typer.Option(help="Coded term of a class in DICOM files, as NAME=TERM; repeatable."),
+        typer.Option(metavar="NAME=TERM", help="Coded term of a class in DICOM files; repeatable."),
     ] = None,
     keep_identity: Annotated[
         bool,
@@ -80,8 +80,6 @@ def export(
 
     By default, only finished masks are exported: cases in progress and predictions that were not
     accepted are left out and listed. The file origins.csv lists what each mask is.
-
-    Example: napari-dycon export my-project --format nifti --out masks
     """
     from napari_dycon.exports.options import ExportOptions
     from napari_dycon.exports.registry import export as export_project

@@ -83,7 +83,7 @@ def test_the_dialog_requires_all_choices(
     choice.activated.emit(choice.currentIndex())
     says("p1_flair.nii.gz is assigned twice, to p1 and p2")
     dialog.assign_image(1, 1, found[3])
-    says("2 case(s).")
+    says("2 cases.")
     assert [(scan.name, scan.images) for scan in dialog.scans] == [
         ("p1", tuple(found[:2])), ("p2", (found[2], found[3])),
     ]  # fmt: skip

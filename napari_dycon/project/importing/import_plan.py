@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import UserError
 from napari_dycon.project.importing.case_import import OnSkip, SkippedScan
 from napari_dycon.project.importing.discovery import Scan, contains_scans, find_labels, find_scans
@@ -162,7 +163,7 @@ def _name_channels(names: Sequence[str] | None, scan: Scan) -> Sequence[str]:
     names = names or (["image"] if count == 1 else [f"channel {n + 1}" for n in range(count)])
     if len(names) != count:
         raise UserError(
-            f"{len(names)} channel(s) are named, {', '.join(names)}, but "
+            f"Found {format_count(len(names), 'channel name')}, {', '.join(names)}, but "
             f"{scan.name} has {count}. Expected one folder per patient with a file for each of "
             "them, or files NAME_0000, NAME_0001 and so on and a name for each."
         )
@@ -241,7 +242,8 @@ def _select_channels(layout: Layout, channels: Sequence[str] | None) -> list[int
 def _build_classes(layout: Layout, names: Sequence[str] | None) -> list[ClassInfo]:
     if names is not None and len(names) != len(layout.classes):
         raise UserError(
-            f"{len(names)} class(es) are named, but {layout.name} has {len(layout.classes)}: "
+            f"Found {format_count(len(names), 'class name')}, but {layout.name} has "
+            f"{len(layout.classes)}: "
             f"{', '.join(layout.classes.values())}. Name all of them, or none."
         )
     infos = classes_from_names([name[:60] for name in names or layout.classes.values()])
