@@ -110,7 +110,12 @@ def export(
         )
     if as_json:
         print_json(_to_json(format_, result))
-        return
+    else:
+        _show_result(result, out)
+
+
+def _show_result(result: ExportResult, out: Path) -> None:
+    """Print the masks and the cases left out, or the file or folder written."""
     if result.masks:
         print_table(_build_table(result))
         print_status(result.describe())
