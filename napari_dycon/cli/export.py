@@ -29,6 +29,25 @@ if TYPE_CHECKING:
     from napari_dycon.exports.result import ExportResult
 
 
+SourceOption = Annotated[
+    str,
+    typer.Option(
+        help="labels, predictions, or auto: labels and, with --include-unreviewed, predictions in "
+        "unannotated voxels."
+    ),
+]
+IncludePartialOption = Annotated[
+    bool, typer.Option("--include-partial", help="Also export masks of cases in progress.")
+]
+IncludeUnreviewedOption = Annotated[
+    bool,
+    typer.Option(
+        "--include-unreviewed",
+        help="Also export predictions that were not accepted, alone and in unannotated voxels.",
+    ),
+]
+
+
 def export(
     project: ProjectPath,
     format_: Annotated[
@@ -36,13 +55,7 @@ def export(
         typer.Option("--format", help="nifti, nrrd, dicom-seg, nnunet, monai-bundle or report."),
     ],
     out: Annotated[Path, typer.Option(help="Output folder.")],
-    source: Annotated[
-        str,
-        typer.Option(
-            help="labels, predictions, or auto: labels and, with --include-unreviewed, predictions "
-            "in unannotated voxels."
-        ),
-    ] = "auto",
+    source: SourceOption = "auto",
     run: Annotated[
         str | None,
         typer.Option(
@@ -51,16 +64,8 @@ def export(
         ),
     ] = None,
     cases: CasesOption = None,
-    include_partial: Annotated[
-        bool, typer.Option("--include-partial", help="Also export masks of cases in progress.")
-    ] = False,
-    include_unreviewed: Annotated[
-        bool,
-        typer.Option(
-            "--include-unreviewed",
-            help="Also export predictions that were not accepted, alone and in unannotated voxels.",
-        ),
-    ] = False,
+    include_partial: IncludePartialOption = False,
+    include_unreviewed: IncludeUnreviewedOption = False,
     uncertainty: Annotated[
         bool, typer.Option("--uncertainty", help="Also write uncertainty maps.")
     ] = False,
