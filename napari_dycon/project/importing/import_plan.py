@@ -29,6 +29,7 @@ class ImportPlan:
     scans : one per case, with one image per channel
     labels : label files by the name of their scan
     value_map : values of label files that are replaced by others
+    layout : name of the known layout of the folder; empty if it has none
     """
 
     classes: Sequence[ClassInfo]
@@ -36,6 +37,7 @@ class ImportPlan:
     scans: Sequence[Scan]
     labels: Mapping[str, Path]
     value_map: Mapping[int, int] = field(default_factory=dict)
+    layout: str = ""
 
 
 def plan_import(
@@ -109,6 +111,7 @@ def _plan_layout(
         [Scan(case.id, tuple(images)) for case, images in cases],
         _limit_labels(labels, n_labeled, on_note),
         layout.value_map,
+        layout.format_name or layout.name,
     )
 
 
