@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QDialog,
@@ -78,6 +78,7 @@ class NewProjectDialog(QDialog):
         self.buttons.accepted.connect(self.accept)
         self.buttons.rejected.connect(self.reject)
         self.preview_label = make_plain_label()
+        self.preview_label.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.preview_label.setMinimumHeight(
             PREVIEW_LINES * self.preview_label.fontMetrics().lineSpacing()
         )
