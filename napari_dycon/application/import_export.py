@@ -247,7 +247,7 @@ def resample_prompt(finding: str, resample: Callable[[], object]) -> UserPrompt:
     """
     return UserPrompt(
         "Irregular slices",
-        f"{finding}.\n\nResample to evenly spaced slices? Labels will belong to the resampled scan, "
-        "which cannot be exported as DICOM.",
+        f"{finding}.\n\nResample to evenly spaced slices? Labels will belong to the resampled "
+        "scan, which cannot be exported as DICOM.",
         (("Resample", resample),),
     )

@@ -158,8 +158,8 @@ class NewProjectDialog(QDialog):
             self._preview.request(None)
             self.show_preview("")
         else:
-            _, *folders = self.get_answers()
-            self._preview.request(tuple(folders))
+            _, scans, labels, classes, channels = self.get_answers()
+            self._preview.request((scans, labels, classes, channels))
 
 
 PreviewArguments = tuple[Path, Path | None, Sequence[str] | None, Sequence[str] | None]
