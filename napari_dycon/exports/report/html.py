@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from napari_dycon import __version__
 from napari_dycon.core.colormaps import UNCERTAINTY_COLORMAP
+from napari_dycon.core.wording import format_count
 from napari_dycon.errors import ProjectError
 from napari_dycon.exports.report.figures import UNCERTAINTY_OPACITY
 from napari_dycon.exports.report.statistics import EXTENT_LABELS, CaseStatistics
@@ -104,21 +105,18 @@ def _describe_runs(runs: Sequence[Run], statistics: Sequence[CaseStatistics]) ->
 
 
 def _describe_run(run: Run, n_cases: int) -> str:
-    step, start = run.read_metrics().step, None
+    text = f"{format_count(n_cases, 'case')} predicted by run {run.id}"
     try:
-        start = run.read_config().get("init_from")
+        config = run.read_config()
     except ProjectError:  # the predictions are there all the same
-        return f"{_count_cases(n_cases)} predicted by run {run.id}."
-    text = f"{_count_cases(n_cases)} predicted by run {run.id}, method {run.method}"
-    if step is not None:
+        return text + "."
+    if method := config.get("method"):
+        text += f", method {method}"
+    if (step := run.read_metrics().step) is not None:
         text += f", {step} steps"
-    if start:
+    if start := config.get("init_from"):
         text += f", initialized from {start}"
     return text + "."
-
-
-def _count_cases(count: int) -> str:
-    return f"{count} case{'' if count == 1 else 's'}"
 
 
 def _find_unpredicted_validation(statistics: Sequence[CaseStatistics]) -> list[str]:
