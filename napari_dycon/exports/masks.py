@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from napari_dycon import io
 from napari_dycon.core.atomic import ensure_dir
 from napari_dycon.core.cleanup import remove_stale_temporaries
 from napari_dycon.core.types import UNANNOTATED, ItemProgressCallback, LabelArray
-from napari_dycon.errors import UserError
+from napari_dycon.errors import DyconError, UserError
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.origins import describe_content, get_algorithm_type, write_origins
 from napari_dycon.exports.overwrite_guard import check_folder, check_target, list_scan_files
@@ -90,19 +91,25 @@ def export_masks(
     planned = plan_masks(project, options, read_labels=False)
     exported: list[ExportedMask] = []
     left_out: list[LeftOutCase] = []
-    for number, plan in enumerate(planned, start=1):
-        mask = _make_mask(project, plan, options)
-        if isinstance(mask, CaseMask) and format_ == "dicom-seg":
-            mask = _check_dicom(mask, options)
-        if isinstance(mask, CaseMask):
-            ensure_dir(out)
-            exported.append(_write(project, mask, out, format_, options, scans))
-            if on_note and (mask.array == UNANNOTATED).any():
-                on_note(_describe_unannotated(plan.case, format_))
-        else:
-            left_out.append(mask)
-        if on_progress:
-            on_progress(number, len(planned), plan.case)
+    try:
+        for number, plan in enumerate(planned, start=1):
+            mask = _make_mask(project, plan, options)
+            if isinstance(mask, CaseMask) and format_ == "dicom-seg":
+                mask = _check_dicom(mask, options)
+            if isinstance(mask, CaseMask):
+                ensure_dir(out)
+                exported.append(_write(project, mask, out, format_, options, scans))
+                if on_note and (mask.array == UNANNOTATED).any():
+                    on_note(_describe_unannotated(plan.case, format_))
+            else:
+                left_out.append(mask)
+            if on_progress:
+                on_progress(number, len(planned), plan.case)
+    except BaseException:  # also when canceled: no mask is left without its origin
+        if exported:
+            with contextlib.suppress(DyconError):  # the first error is more informative
+                write_origins(out, exported)
+        raise
     if not exported:
         raise _make_nothing_error(left_out, options.source)
     if on_note:
@@ -120,16 +127,13 @@ def _make_mask(
 
     The voxels decide what the mask is, in case the status in the project differs from them.
     """
-    if plan.origin is None or (plan.left_out is Reason.NOT_REVIEWED):
-        assert plan.left_out is not None
+    if plan.left_out is not None:
         return _leave_out(plan, plan.left_out)
     grid = project.read_grid(plan.case)
     if plan.origin is MaskOrigin.PREDICTED:
         assert plan.run is not None
         array = _read_prediction(project, plan.case, plan.run, grid)
         return CaseMask(plan, array, grid, MaskOrigin.PREDICTED, frozenset())
-    if plan.left_out is not None:
-        return _leave_out(plan, plan.left_out)
     label = io.read_label(project.labels.path(plan.case), reference=grid).array
     origin = classify_label(project, plan.case, label)
     if origin is MaskOrigin.PARTIAL and not options.include_partial:
@@ -143,7 +147,10 @@ def _make_mask(
 
 
 def _read_prediction(project: Project, case: str, run: str, grid: Volume) -> LabelArray:
-    return io.read_label(project.predictions.path(run, case), reference=grid).array
+    prediction: LabelArray | None = project.predictions.read(run, case, reference=grid)
+    if prediction is None:
+        raise UserError(f"The prediction of {case} was removed during the export. Export again.")
+    return prediction
 
 
 def _leave_out(plan: PlannedMask, reason: Reason) -> LeftOutCase:

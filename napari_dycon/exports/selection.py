@@ -80,6 +80,13 @@ class PlannedMask:
     left_out: Reason | None = None
 
     @property
+    def is_unfinished(self) -> bool:
+        """Whether only a part is drawn, or the case is in progress."""
+        is_drawn = self.origin is not None and self.origin is not MaskOrigin.PREDICTED
+        is_partial = self.origin is not None and self.origin.is_partial
+        return is_partial or (is_drawn and self.status is Status.IN_PROGRESS)
+
+    @property
     def is_reviewed(self) -> bool:
         """Whether a person marked the case as reviewed and nothing of the mask is unreviewed."""
         return (
@@ -176,7 +183,7 @@ def classify_label(project: Project, case: str, label: LabelArray) -> MaskOrigin
     if label.any():
         for run in find_earlier_predictions(project, case):
             try:
-                prediction = io.read_label(project.predictions.path(run, case)).array
+                prediction = project.predictions.read(run, case)
             except DyconError:  # damaged; it was not accepted in this state
                 continue
             if np.array_equal(prediction, label):

@@ -158,6 +158,24 @@ def test_origins_are_written_and_kept_for_files_of_earlier_exports(
         assert set(read_origins(out)) == {"drawn"}
 
 
+def test_origins_are_written_when_an_export_ends_early(mixed: Project, tmp_path: Path) -> None:
+    class CanceledError(Exception):
+        pass
+
+    def cancel(done: int, _total: int, _case: str) -> None:
+        if done == 2:
+            raise CanceledError
+
+    with pytest.raises(CanceledError):
+        export(mixed, "nifti", tmp_path / "a", ExportOptions(**ALL), on_progress=cancel)
+    assert set(read_origins(tmp_path / "a")) == {"accepted", "drawn"}
+    mixed.predictions.path("001-dycon", "predicted").write_bytes(b"damaged")
+    with pytest.raises(UserError):
+        export(mixed, "nifti", tmp_path / "b", ExportOptions(**ALL))
+    masks = {path.name for path in (tmp_path / "b").glob("*.nii.gz")}
+    assert {row["file"] for row in read_origins(tmp_path / "b").values()} == masks
+
+
 def test_dicom_segments_say_who_made_them(mixed: Project, tmp_path: Path) -> None:
     export(mixed, "dicom-seg", tmp_path / "out", ExportOptions(**ALL))
 

@@ -96,6 +96,10 @@ def test_the_table_shows_what_each_mask_is(panel: Any, qtbot: Any) -> None:
         "series": ("in progress", "drawn in part", False),
     }
     assert dialog.table.summary_label.text() == "2 of 7 cases"
+    _, _, options = dialog.get_answers()
+    assert options["cases"] == ["scan-0", "scan-2"]
+    assert not options["include_partial"]
+    assert not options["include_unreviewed"]
     check(dialog, "scan-1")
     check(dialog, "scan-3")
     assert dialog.table.summary_label.text() == "4 of 7 cases; 2 from predictions"
@@ -176,6 +180,7 @@ def test_a_half_drawn_scan_becomes_dicom_only_after_confirmation(
     assert dialog.result() == ExportDialog.DialogCode.Accepted
     format_, _, options = dialog.get_answers()
     assert (format_, options["cases"]) == ("dicom-seg", ["series"])
+    assert (options["include_partial"], options["include_unreviewed"]) == (True, False)
 
 
 def test_the_result_of_a_report_opens_the_page(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from napari_dycon.core.wording import format_count
 from napari_dycon.errors import UserError
+from napari_dycon.project.case_ids import normalize_name
 from napari_dycon.project.importing.case_import import OnSkip, SkippedScan
 from napari_dycon.project.importing.discovery import Scan, contains_scans, find_labels, find_scans
 from napari_dycon.project.importing.layouts.layout import Layout, LayoutCase
@@ -74,6 +75,7 @@ def plan_import(
             f"A channel of {', '.join(map(repr, channels)) or 'none'} has no name; expected names "
             "separated by single commas, such as --channels t1,flair."
         )
+    _check_unique_names(classes or ())
     if labels is None and scans is None and (layout := detect_layout(Path(images))) is not None:
         return _plan_layout(layout, classes, channels, n_labeled, on_note, on_skip)
     return _plan_folders(
@@ -86,6 +88,17 @@ def plan_import(
         on_note,
         on_skip,
     )
+
+
+def _check_unique_names(classes: Sequence[str]) -> None:
+    known: set[str] = set()
+    for name in classes:
+        if normalize_name(name.strip()) in known:
+            raise UserError(
+                f'Two structures are called "{name.strip()}". Give each structure a name of its '
+                "own."
+            )
+        known.add(normalize_name(name.strip()))
 
 
 def _plan_layout(

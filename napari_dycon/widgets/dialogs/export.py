@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QShowEvent, QWheelEvent
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QCompleter,
     QDialog,
     QDialogButtonBox,
     QFileDialog,
@@ -30,9 +29,9 @@ from napari_dycon.exports.masks import FILE_SUFFIXES
 from napari_dycon.exports.options import ExportOptions
 from napari_dycon.exports.registry import FORMATS
 from napari_dycon.exports.selection import MaskOrigin, PlannedMask, plan_masks
-from napari_dycon.io.dicom.terminology import list_codes, suggest
 from napari_dycon.project.store import Project
 from napari_dycon.widgets.dialogs.export_table import ExportTable
+from napari_dycon.widgets.dialogs.terminology_combo import make_terminology_combo
 from napari_dycon.widgets.window.helpers import make_hint_label, make_plain_label
 
 # Of the form, in pixels, to fit a small screen with its bars; with and without the table.
@@ -91,7 +90,7 @@ class ExportDialog(QDialog):
         rows = QFormLayout(self._terms_widget)
         rows.setContentsMargins(0, 0, 0, 0)
         for info in project.classes:
-            self.terms[info.value] = _make_terminology_combo(info.name)
+            self.terms[info.value] = make_terminology_combo(info.name)
             name = make_plain_label(f"Term for {info.name}", wrap=False)
             rows.addRow(name, self.terms[info.value])
         self._form.addRow(self._terms_widget)
@@ -128,8 +127,13 @@ class ExportDialog(QDialog):
         if name in FILE_SUFFIXES:
             options["source"] = self.mask_source.currentData()
             options["uncertainty"] = self.uncertainty.isChecked()
-            options["cases"] = [mask.case for mask in self.table.selected]
-            options["include_partial"] = options["include_unreviewed"] = True
+            # No more than what was shown, should a label change in the meantime.
+            masks = self.table.selected
+            options["cases"] = [mask.case for mask in masks]
+            options["include_partial"] = any(mask.is_unfinished for mask in masks)
+            options["include_unreviewed"] = any(
+                mask.origin is not None and mask.origin.is_predicted for mask in masks
+            )
         if name == "dicom-seg":
             options["keep_identity"] = self.keep_identity.isChecked()
             options["codes"] = {
@@ -273,39 +277,3 @@ class ExportDialog(QDialog):
         self.buttons.button(QDialogButtonBox.StandardButton.Ok).setEnabled(
             bool(self.out.text().strip()) and has_cases
         )
-
-
-class _TerminologyCombo(QComboBox):
-    """Ignores the mouse wheel, so that scrolling the dialog does not change a term."""
-
-    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 (Qt's name)
-        event.ignore()
-
-
-def _make_terminology_combo(name: str) -> QComboBox:
-    """Create a searchable list of coded terms; the one suggested by the name is selected."""
-    combo_box = _TerminologyCombo()
-    combo_box.setEditable(True)
-    combo_box.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-    for code in list_codes():
-        combo_box.addItem(code.meaning, code)
-    completer = QCompleter(combo_box.model(), combo_box)
-    completer.setFilterMode(Qt.MatchFlag.MatchContains)
-    completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-    combo_box.setCompleter(completer)
-    suggested = suggest(name)
-    combo_box.setCurrentIndex(
-        next(i for i in range(combo_box.count()) if combo_box.itemData(i) == suggested)
-    )
-
-    def accept_typed_term() -> None:
-        """Accept typed text if it is a term, otherwise restore the previous one."""
-        index = combo_box.findText(combo_box.currentText(), Qt.MatchFlag.MatchFixedString)
-        combo_box.setCurrentIndex(index if index >= 0 else combo_box.currentIndex())
-        combo_box.setEditText(combo_box.itemText(combo_box.currentIndex()))
-
-    combo_box.lineEdit().editingFinished.connect(accept_typed_term)
-    combo_box.setToolTip(
-        "Type to search. Other programs identify the structure by this standard term"
-    )
-    return combo_box

@@ -83,6 +83,14 @@ def test_a_folder_without_scans_is_an_error(tmp_path: Path) -> None:
         preview_import(tmp_path)
 
 
+def test_two_structures_of_one_name_are_an_error(scans: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='Two structures are called "Box"'):
+        preview_import(scans / "images", None, ["box", " Box"])
+    with pytest.raises(UserError, match='Two structures are called "box"'):
+        create_project(tmp_path / "p", scans / "images", scans / "labels", ["box", "box"])
+    assert not (tmp_path / "p").exists()
+
+
 def test_the_suggested_folder_is_new_and_tells_what_it_is(tmp_path: Path) -> None:
     images = tmp_path / "heart" / "scans"
     images.mkdir(parents=True)
