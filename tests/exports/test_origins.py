@@ -236,6 +236,9 @@ def test_half_drawn_scans_become_dicom_only_on_request(mixed: Project, tmp_path:
     with pytest.raises(UserError, match=r"1 in progress.*--include-partial"):
         export(mixed, "dicom-seg", tmp_path / "out", ExportOptions(cases=["part"]))
     assert not (tmp_path / "out").exists()
+    cases = ["part", "part-predicted", "predicted", "untouched"]
+    with pytest.raises(UserError, match=r"2 in progress, .*--include-partial --include-unrev"):
+        export(mixed, "dicom-seg", tmp_path / "out", ExportOptions(cases=cases))
     notes: list[str] = []
     options = ExportOptions(cases=["part"], include_partial=True)
     export(mixed, "dicom-seg", tmp_path / "out", options, on_note=notes.append)
