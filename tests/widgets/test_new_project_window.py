@@ -41,7 +41,7 @@ def test_what_was_recognized_is_shown(make_dialog: Any, scans: Path, qtbot: Any)
     dialog = make_dialog(scans / "images")
     height = dialog.height()
     assert dialog.preview_label.text() == LOOKING_TEXT
-    assert dialog.target.text() == str(scans / "scans-images-dycon")
+    assert dialog.target.text() == str(scans / f"{scans.parent.name}-dycon")
 
     def says(text: str) -> None:
         qtbot.waitUntil(lambda: dialog.preview_label.text() == text, timeout=20_000)

@@ -17,8 +17,10 @@ GENERIC_NAMES = frozenset(
     [
         *("scans", "scan", "images", "image", "imagestr", "imagests", "data", "dataset", "files"),
         *("dicom", "dcm", "nifti", "nii", "raw", "mr", "mri", "ct", "train", "training", "input"),
+        *("volumes", "nrrd", "series"),
     ]
 )
+MAX_LEVELS = 3  # of folders that a project may be named after
 MAX_NUMBER = 1000  # of folders with the same name
 
 
@@ -84,10 +86,13 @@ def preview_import(
 
 
 def suggest_project_folder(images: Path) -> Path:
-    """Suggest a new folder for a project beside its scans, with a name that tells what they are."""
-    name = images.name
-    if name.casefold() in GENERIC_NAMES and images.parent.name:
-        name = f"{images.parent.name}-{name}"
+    """Suggest a new folder for a project beside its scans.
+
+    It is named after the first folder, from that of the scans up, whose name says something.
+    """
+    names = [path.name for path in (images, *images.parents) if path.name]
+    own = [name for name in names[:MAX_LEVELS] if name.casefold() not in GENERIC_NAMES]
+    name = next(iter(own), images.name)
     folder = images.parent / f"{name}-dycon"
     for number in range(2, MAX_NUMBER):
         if not folder.exists():

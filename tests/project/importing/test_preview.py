@@ -94,9 +94,11 @@ def test_two_structures_of_one_name_are_an_error(scans: Path, tmp_path: Path) ->
 def test_the_suggested_folder_is_new_and_tells_what_it_is(tmp_path: Path) -> None:
     images = tmp_path / "heart" / "scans"
     images.mkdir(parents=True)
-    assert suggest_project_folder(images) == tmp_path / "heart" / "heart-scans-dycon"
-    (tmp_path / "heart" / "heart-scans-dycon").mkdir()
-    assert suggest_project_folder(images) == tmp_path / "heart" / "heart-scans-dycon-2"
+    assert suggest_project_folder(images) == tmp_path / "heart" / "heart-dycon"
+    (tmp_path / "heart" / "heart-dycon").mkdir()
+    assert suggest_project_folder(images) == tmp_path / "heart" / "heart-dycon-2"
     assert suggest_project_folder(tmp_path / "heart") == tmp_path / "heart-dycon"
+    nested = tmp_path / "liver" / "data" / "imagesTr"
+    assert suggest_project_folder(nested) == nested.parent / "liver-dycon"
     root = Path(tmp_path.anchor)
     assert suggest_project_folder(root / "scans").name == "scans-dycon"
