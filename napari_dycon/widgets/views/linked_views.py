@@ -13,6 +13,7 @@ from napari.components import ViewerModel
 from napari.qt import QtViewer
 from napari.viewer import Viewer
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSplitter
 
 from napari_dycon.application.active_case import ActiveCase
@@ -111,6 +112,11 @@ class LinkedViews(QObject):
         return [self.main_view, *self.side_views]
 
     @property
+    def active_view(self) -> View:
+        """The view that was used last; commands for a slice act on it."""
+        return self._active
+
+    @property
     def has_side_views(self) -> bool:
         """Whether all three planes are shown."""
         return bool(self.side_views)
@@ -160,8 +166,6 @@ class LinkedViews(QObject):
             view = SideView(self._viewer, plane)
             view.shows_crosshair = self._shows_crosshair
             view.model.mouse_drag_callbacks.append(self._forward_click)
-            view.model.bind_key("Left", lambda _, v=view: self.step_slice(v, -1), overwrite=True)
-            view.model.bind_key("Right", lambda _, v=view: self.step_slice(v, 1), overwrite=True)
             self._mice[view] = CanvasMouse(view, self)
             self.side_views.append(view)
             column.addWidget(view.qt_viewer)
@@ -273,6 +277,18 @@ class LinkedViews(QObject):
             axis = view.plane.value
             index = round(self._viewer.dims.point[axis] / case.image.spacing_mm[axis])
             self._layers.go_to_slice(index + step, axis)
+
+    def step_active_slice(self, step: int) -> None:
+        """Move the active view by slices."""
+        self.step_slice(self._active, step)
+
+    def cursor_position(self) -> Position:
+        """Position under the mouse, or the crosshair if the mouse is elsewhere."""
+        for view in self.views:
+            if view.canvas.underMouse():
+                point = view.canvas.mapFromGlobal(QCursor.pos())
+                return view.to_position(point.x(), point.y())
+        return self._position
 
     def move_cursor(self, view: View, x: float, y: float) -> None:
         """Move the crosshair to a pixel of a view."""
