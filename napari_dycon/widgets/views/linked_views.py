@@ -80,13 +80,15 @@ class LinkedViews(QObject):
         self._fit_timer = QTimer(self)  # once the canvases have their new sizes
         self._fit_timer.setSingleShot(True)
         self._fit_timer.setInterval(LAYOUT_MS)
-        self._fit_timer.timeout.connect(viewer.reset_view)
+        self._fit_timer.timeout.connect(self._fit)
+        self.is_resizing = False  # the main view is getting a new size
         self._connections: tuple[tuple[Any, Any], ...] = (
             (self._session.case_shown, self._on_case_shown),
             (viewer.dims.events.order, self._on_order_changed),
             (viewer.dims.events.point, self._on_position_changed),
             (viewer.dims.events.ndisplay, self._on_ndisplay_changed),
             (viewer.events.reset_view, self._on_reset_view),
+            (viewer.canvas.events.size, self._on_resized),
             (self.intensity_window.changed, self._show_window_text),
         )
         for emitter, handler in self._connections:
@@ -130,7 +132,7 @@ class LinkedViews(QObject):
         else:
             self._remove_side_views()
         self.arrangement_changed.emit()
-        self._fit_timer.start()
+        self.is_resizing = True
 
     def toggle_side_views(self) -> None:
         """Show the other planes, or hide them."""
@@ -218,6 +220,14 @@ class LinkedViews(QObject):
 
     def _on_ndisplay_changed(self, _: Any) -> None:
         self._layers.axis_changed.emit(self._layers.axis)
+
+    def _on_resized(self, _: Any) -> None:
+        if self.is_resizing:
+            self._fit_timer.start()
+
+    def _fit(self) -> None:
+        self.is_resizing = False
+        self._viewer.reset_view()
 
     def _on_reset_view(self, _: Any = None) -> None:
         for view in self.side_views:

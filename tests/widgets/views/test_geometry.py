@@ -114,6 +114,7 @@ def test_all_views_show_the_patient_in_radiological_orientation(
     session.show_case(session.project.cases[0].id)
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
     views.show_side_views(True)
+    qtbot.waitUntil(lambda: not views.is_resizing, timeout=20_000)
     panel.layers.intensity_window.set_range(0, 3000)
     voxel = tuple(n // 3 for n in session.case.image.shape)
     views.move_to(tuple(v * s for v, s in zip(voxel, session.case.image.spacing_mm, strict=True)))
