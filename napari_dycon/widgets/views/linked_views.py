@@ -12,7 +12,7 @@ from typing import Any
 from napari.components import ViewerModel
 from napari.qt import QtViewer
 from napari.viewer import Viewer
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSplitter
 
@@ -32,7 +32,6 @@ from napari_dycon.widgets.views.view import Position, View
 from napari_dycon.widgets.window.preferences import get_preferences
 
 SIDE_FRACTION = 0.38  # width of the side views, of the space for all of them
-LAYOUT_MS = 60
 BACKGROUND = "black"  # as in radiology viewers, in both themes
 
 
@@ -77,18 +76,12 @@ class LinkedViews(QObject):
         self._position: Position = (0.0, 0.0, 0.0)
         self._window_start: tuple[float, float] = (0.0, 0.0)
         self._shows_crosshair = True
-        self._fit_timer = QTimer(self)  # once the canvases have their new sizes
-        self._fit_timer.setSingleShot(True)
-        self._fit_timer.setInterval(LAYOUT_MS)
-        self._fit_timer.timeout.connect(self._fit)
-        self.is_resizing = False  # the main view is getting a new size
         self._connections: tuple[tuple[Any, Any], ...] = (
             (self._session.case_shown, self._on_case_shown),
             (viewer.dims.events.order, self._on_order_changed),
             (viewer.dims.events.point, self._on_position_changed),
             (viewer.dims.events.ndisplay, self._on_ndisplay_changed),
             (viewer.events.reset_view, self._on_reset_view),
-            (viewer.canvas.events.size, self._on_resized),
             (self.intensity_window.changed, self._show_window_text),
         )
         for emitter, handler in self._connections:
@@ -101,7 +94,6 @@ class LinkedViews(QObject):
             with contextlib.suppress(ValueError, TypeError, RuntimeError):
                 emitter.disconnect(handler)
         self.show_side_views(False)
-        self._fit_timer.stop()
         self._mice.pop(self.main_view).close()
         self.main_view.close()
         self._viewer.canvas.background_color_override = None
@@ -132,7 +124,6 @@ class LinkedViews(QObject):
         else:
             self._remove_side_views()
         self.arrangement_changed.emit()
-        self.is_resizing = True
 
     def toggle_side_views(self) -> None:
         """Show the other planes, or hide them."""
@@ -221,17 +212,11 @@ class LinkedViews(QObject):
     def _on_ndisplay_changed(self, _: Any) -> None:
         self._layers.axis_changed.emit(self._layers.axis)
 
-    def _on_resized(self, _: Any) -> None:
-        if self.is_resizing:
-            self._fit_timer.start()
-
-    def _fit(self) -> None:
-        self.is_resizing = False
-        self._viewer.reset_view()
-
     def _on_reset_view(self, _: Any = None) -> None:
         for view in self.side_views:
             view.model.reset_view()
+        for view in self.views:
+            view.remember_fit()
 
     # ---- Case and position -------------------------------------------------------------------
 
