@@ -29,15 +29,15 @@ from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.section import ReviewSection
 from napari_dycon.widgets.review.slice_strip import SliceStrip
 from napari_dycon.widgets.train.section import TrainSection
+from napari_dycon.widgets.views.canvas_area import CanvasArea
 from napari_dycon.widgets.window.close_handler import CloseHandler
 from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.helpers import make_plain_label
-from napari_dycon.widgets.window.orthogonal import make_orthogonal_button
+from napari_dycon.widgets.window.key_dispatcher import KeyDispatcher
 from napari_dycon.widgets.window.shortcuts import (
     ShortcutsDialog,
-    bind_shortcuts,
     build_shortcuts,
-    unbind_shortcuts,
+    make_actions,
 )
 from napari_dycon.widgets.window.task_runner import NapariTaskRunner
 
@@ -59,7 +59,7 @@ class DyconPanel(QWidget):
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
         self.strip = SliceStrip(self.session, self.layers)
-        self._strip_dock: QWidget | None = None
+        self.canvas_area = CanvasArea(self.session, napari_viewer, self.layers, self.strip)
         self._is_released = False
         self._error_handler = ErrorHandler(self.session)
         self._close_handler: CloseHandler | None = None  # of the main window
@@ -89,7 +89,6 @@ class DyconPanel(QWidget):
         corner = QWidget()
         corner_layout = QHBoxLayout(corner)
         corner_layout.setContentsMargins(0, 0, 0, 0)
-        corner_layout.addWidget(make_orthogonal_button(napari_viewer))
         corner_layout.addWidget(help_button)
         self.tabs.setCornerWidget(corner)
         layout = QVBoxLayout(self)
@@ -98,13 +97,12 @@ class DyconPanel(QWidget):
         self.setMinimumWidth(345)
 
         self.session.message.connect(self._notify)
+        views = self.canvas_area.views
         self.shortcuts = build_shortcuts(
-            self.session, self.viewer, self.annotate, self.review, self.show_shortcuts
+            self.session, self.annotate, self.review, views, self.show_shortcuts
         )
-        bind_shortcuts(self.viewer, self.shortcuts, self.session)
-        # Shapes layers bind A and D themselves; users expect the documented shortcuts.
-        self.layers.roi.layer_created.connect(
-            lambda layer: bind_shortcuts(layer, self.shortcuts, self.session)
+        self._keys = KeyDispatcher(
+            make_actions(self.session, self.shortcuts), lambda: views.active_view.canvas, self
         )
         self.viewer.events.theme.connect(self._apply_theme)
         self._apply_theme()
@@ -126,15 +124,14 @@ class DyconPanel(QWidget):
             top = parent
         if self._is_released or top is self:
             return
+        self._keys.watch(self)
+        self._keys.watch(top)
         if self._close_handler is None or self._close_handler.main_window is not top:
             if self._close_handler is not None:
                 self._close_handler.uninstall()
             self._close_handler = CloseHandler(top, self.session, self.release)
             QTimer.singleShot(0, self._error_handler.install)  # once the event loop is running
-            if self._strip_dock is None:
-                self._strip_dock = self.viewer.window.add_dock_widget(
-                    self.strip, name="Slices", area="bottom"
-                )
+            self.canvas_area.start()
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)
         """Save annotations when the panel is hidden."""
@@ -168,12 +165,9 @@ class DyconPanel(QWidget):
                 self.session.save_recovery_copy()
         self.strip.disconnect_events()
         self.annotate.tools.roi_controls.disconnect_events()
-        is_closing = self._close_handler is not None and self._close_handler.is_closing
-        if self._strip_dock is not None and not is_closing:
-            with contextlib.suppress(LookupError, RuntimeError):  # closed by the user
-                self.viewer.window.remove_dock_widget(self.strip)
+        self.canvas_area.close()
         self._error_handler.uninstall()
-        unbind_shortcuts(self.viewer, self.shortcuts)
+        self._keys.close()
         self.layers.close()
         if self._close_handler is not None:
             self._close_handler.uninstall()
@@ -191,3 +185,4 @@ class DyconPanel(QWidget):
         theme = get_theme(self.viewer.theme)
         for plot_widget in (self.train.curves, self.train.history, self.strip):
             plot_widget.use_colors(theme.background.as_hex(), theme.text.as_hex())
+        self.canvas_area.toolbar.use_colors(theme.current.as_hex(), theme.text.as_hex())

@@ -74,7 +74,7 @@ class RoiControls(QWidget):
         self.draw_button.setChecked(self.layers.roi.is_editing)
         self.setVisible(roi is not None)
         if roi is not None and case is not None:
-            axis = self.layers.axis
+            axis = self.layers.main_axis
             first, last = roi[axis].start, roi[axis].stop - 1
             with signals_blocked(self.first_slice), signals_blocked(self.last_slice):
                 self.first_slice.setRange(0, last)

@@ -8,7 +8,6 @@ from superqt import QCollapsible
 from napari_dycon.project.models import Status
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.brush import BrushControls
-from napari_dycon.widgets.annotate.ct_window import CtWindow
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -52,8 +51,6 @@ class AnnotateSection(QWidget):
         self.saved_label = make_plain_label(wrap=False)
 
         layout = QVBoxLayout(self)
-        self.ct_window = CtWindow(session, layers)
-        layout.addWidget(self.ct_window)
         layout.addWidget(self.structures)
         layout.addWidget(self.brush)
         collapsible = QCollapsible("Tools")
