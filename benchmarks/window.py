@@ -284,12 +284,12 @@ def measure_interactions(panel: Any, repeats: int, kind: str) -> list[Values]:
     def move_crosshair() -> None:
         number = next(index)
         spacing = session.require_case().image.spacing_mm
-        views.move_to(tuple((30 + number % 20) * value for value in spacing))
+        views.gestures.move_to(tuple((30 + number % 20) * value for value in spacing))
 
     def drag_window() -> None:
-        views.start_window_drag()
+        views.gestures.start_window_drag()
         for step in range(10):
-            views.drag_window(0.01 * step, 0.01 * step)
+            views.gestures.drag_window(0.01 * step, 0.01 * step)
             QApplication.processEvents()
 
     index = iter(range(10_000))

@@ -17,19 +17,18 @@ from qtpy.QtGui import QCursor
 from qtpy.QtWidgets import QSplitter
 
 from napari_dycon.application.active_case import ActiveCase
-from napari_dycon.core.text import escape_control_characters
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.layers.napari_internals import (
     get_central_layout,
     get_qt_viewer,
     make_qt_viewer,
 )
+from napari_dycon.widgets.views.gestures import ViewGestures
 from napari_dycon.widgets.views.layer_mirror import LayerMirror
 from napari_dycon.widgets.views.mouse import CanvasMouse
 from napari_dycon.widgets.views.planes import Plane, choose_radiological_plane
 from napari_dycon.widgets.views.resize_handle import ResizeHandle
 from napari_dycon.widgets.views.view import Position, View
-from napari_dycon.widgets.window.preferences import get_preferences
 
 SIDE_FRACTION = 0.38  # width of the side views, of the space for all of them
 BACKGROUND = "black"  # as in radiology viewers, in both themes
@@ -69,12 +68,12 @@ class LinkedViews(QObject):
         self.intensity_window = layers.intensity_window
         self.main_view = View(viewer, get_qt_viewer(viewer), Plane.AXIAL)
         self.side_views: list[SideView] = []
-        self._mice = {self.main_view: CanvasMouse(self.main_view, self)}
+        self.gestures = ViewGestures(viewer, layers, self)
+        self._mice = {self.main_view: CanvasMouse(self.main_view, self.gestures)}
         self._column: QSplitter | None = None
         self._handle: ResizeHandle | None = None
         self._active: View = self.main_view
         self._position: Position = (0.0, 0.0, 0.0)
-        self._window_start: tuple[float, float] = (0.0, 0.0)
         self._shows_crosshair = True
         self._connections: tuple[tuple[Any, Any], ...] = (
             (self._session.case_shown, self._on_case_shown),
@@ -83,6 +82,7 @@ class LinkedViews(QObject):
             (viewer.dims.events.ndisplay, self._on_ndisplay_changed),
             (viewer.events.reset_view, self._on_reset_view),
             (self.intensity_window.changed, self._show_window_text),
+            (self.gestures.used, self.activate),
         )
         for emitter, handler in self._connections:
             emitter.connect(handler)
@@ -159,7 +159,7 @@ class LinkedViews(QObject):
             view = SideView(self._viewer, plane)
             view.shows_crosshair = self._shows_crosshair
             view.model.mouse_drag_callbacks.append(self._forward_click)
-            self._mice[view] = CanvasMouse(view, self)
+            self._mice[view] = CanvasMouse(view, self.gestures)
             self.side_views.append(view)
             column.addWidget(view.qt_viewer)
         self._column = column
@@ -247,35 +247,11 @@ class LinkedViews(QObject):
             if dims.ndim == len(point) and dims.point[axis] != point[axis]:
                 dims.set_point(axis, point[axis])
 
-    def move_to(self, position: Position) -> None:
-        """Move the crosshair to the voxel at a position in mm, limited to the scan."""
-        case = self._session.case
-        if case is None:
-            return
-        shape, spacing_mm = case.image.shape, case.image.spacing_mm
-        self._viewer.dims.point = tuple(
-            min(max(round(value / spacing), 0), size - 1) * spacing
-            for value, spacing, size in zip(position, spacing_mm, shape, strict=True)
-        )
-
-    # ---- Gestures of the mouse, see MouseActions ---------------------------------------------
-
-    @property
-    def wheel_browses(self) -> bool:
-        """Whether the wheel goes through slices, a preference."""
-        return self._session.case is not None and bool(get_preferences().views.wheel_browses)
-
-    def step_slice(self, view: View, step: int) -> None:
-        """Move a view by slices; positive steps go along its axis."""
-        case = self._session.case
-        if case is not None:
-            axis = view.plane.value
-            index = round(self._viewer.dims.point[axis] / case.image.spacing_mm[axis])
-            self._layers.go_to_slice(index + step, axis)
+    # ---- The active view -----------------------------------------------------------------------
 
     def step_active_slice(self, step: int) -> None:
         """Move the active view by slices."""
-        self.step_slice(self._active, step)
+        self.gestures.step_slice(self._active, step)
 
     def cursor_position(self) -> Position:
         """Position under the mouse, or the crosshair if the mouse is elsewhere."""
@@ -285,47 +261,6 @@ class LinkedViews(QObject):
                 return view.to_position(point.x(), point.y())
         return self._position
 
-    def move_cursor(self, view: View, x: float, y: float) -> None:
-        """Move the crosshair to a pixel of a view."""
-        if self._session.case is not None:
-            self.move_to(view.to_position(x, y))
-
-    def start_window_drag(self) -> bool:
-        """Remember window and level at the start of a drag."""
-        limits = self.intensity_window.range
-        if self._session.case is None or limits is None:
-            return False
-        self._window_start = limits
-        return True
-
-    def drag_window(self, right: float, up: float) -> None:
-        """Widen the window to the right, and darken the scan upwards."""
-        case = self._session.case
-        if case is None:
-            return
-        low, high = self._window_start
-        automatic_low, automatic_high = case.statistics[self.intensity_window.channel].automatic
-        span = max(automatic_high - automatic_low, high - low)
-        width = (high - low) + right * span
-        level = (high + low) / 2 + up * span
-        width = max(width, 1e-3 * span)
-        self.intensity_window.set_range(level - width / 2, level + width / 2)
-
-    def hover(self, view: View, x: float, y: float) -> None:
-        """Describe what is under the mouse in the view and in the status bar."""
-        if self._session.case is None:
-            return
-        text = self._layers.describe_position(view.to_position(x, y), view.plane.value)
-        view.readout = escape_control_characters(text)
-        view.update_annotations()
-        if view is not self.main_view and text:
-            self._viewer.status = view.readout
-
-    def leave(self, view: View) -> None:
-        """Clear the description."""
-        view.readout = ""
-        view.update_annotations()
-
     def activate(self, view: View) -> None:
         """Let commands for a slice act on a view, and mark its title."""
         self._active = view
@@ -334,11 +269,6 @@ class LinkedViews(QObject):
             other.update_annotations()
         if self._session.case is not None:
             self._layers.set_active_axis(view.plane.value)
-
-    def is_navigating(self, view: View) -> bool:
-        """Whether a click in a view neither paints nor draws."""
-        active = view.model.layers.selection.active
-        return active is None or str(getattr(active, "mode", "pan_zoom")) == "pan_zoom"
 
     # ---- Texts and forwarded clicks ----------------------------------------------------------
 

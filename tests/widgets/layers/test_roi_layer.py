@@ -143,7 +143,7 @@ def test_growing_stays_in_the_box_and_is_one_step_of_undo(mouse: Mouse) -> None:
     session, label = mouse.session, mouse.panel.layers.find_layer("label")
     before = session.case.label.copy()
     mouse.press(Qt.Key.Key_G, SHIFT)
-    mouse.drag((10, 4, 3), (10, 10, 14))
+    mouse.drag((10, 3, 3), (10, 12, 14))
     mouse.press(Qt.Key.Key_G)
     mouse.qtbot.waitUntil(lambda: session.annotation.has_proposal, timeout=20_000)
     assert np.array_equal(session.case.label, before)

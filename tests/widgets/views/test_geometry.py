@@ -118,7 +118,9 @@ def test_all_views_show_the_patient_in_radiological_orientation(
     viewer.reset_view()
     panel.layers.intensity_window.set_range(0, 3000)
     voxel = tuple(n // 3 for n in session.case.image.shape)
-    views.move_to(tuple(v * s for v, s in zip(voxel, session.case.image.spacing_mm, strict=True)))
+    views.gestures.move_to(
+        tuple(v * s for v, s in zip(voxel, session.case.image.spacing_mm, strict=True))
+    )
     qtbot.wait(400)
     assert [view.plane for view in views.views] == [Plane.AXIAL, Plane.CORONAL, Plane.SAGITTAL]
     for view in views.views:

@@ -224,13 +224,15 @@ def test_the_region_of_growing_stays_in_the_main_view(gestures: Gestures) -> Non
 def test_the_mouse_tells_slice_intensity_and_structure(gestures: Gestures) -> None:
     case, views = gestures.session.case, gestures.views
     case.label[5, 6, 7] = 1
-    views.move_to((5.0 * case.image.spacing_mm[0], 0.0, 0.0))
+    views.gestures.move_to((5.0 * case.image.spacing_mm[0], 0.0, 0.0))
     gestures.qtbot.wait(100)
     coronal = views.views[1]
-    views.move_to(tuple(i * s for i, s in zip((5, 6, 7), case.image.spacing_mm, strict=True)))
+    views.gestures.move_to(
+        tuple(i * s for i, s in zip((5, 6, 7), case.image.spacing_mm, strict=True))
+    )
     gestures.qtbot.wait(100)
     point = gestures.locate(coronal, (5, 6, 7))
-    views.hover(coronal, point.x(), point.y())
+    views.gestures.hover(coronal, point.x(), point.y())
     text = f"slice 7 · intensity {case.image.array[5, 6, 7]:.5g} · box"
     assert coronal.readout.startswith(text)
     assert gestures.viewer.status.startswith(text)
