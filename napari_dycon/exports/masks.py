@@ -155,7 +155,7 @@ def _combine_masks(
     if run is None:
         assert label_mask is not None
         return label_mask, "label"
-    prediction = io.read_label(project.predictions.path(run, case), reference=grid).array
+    prediction = project.predictions.read(run, case, reference=grid)
     if label_mask is None:
         return prediction, "prediction"
     is_unannotated = label_mask == UNANNOTATED

@@ -92,7 +92,10 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
     except (OSError, DyconError):
         return None
     label = project.labels.version(case_id)
-    return (case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states))
+    classes = tuple(info.value for info in project.classes)  # deleted ones are not predicted
+    return (
+        case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states), classes
+    )  # fmt: skip
 
 
 def _copy_cached(cached: LoadedCase) -> LoadedCase:
