@@ -93,9 +93,8 @@ def compute_case_state(project: Project, case_id: str) -> State | None:
         return None
     label = project.labels.version(case_id)
     classes = tuple(info.value for info in project.classes)  # deleted ones are not predicted
-    return (
-        case.images, case.resampled, scan_fingerprints, label, run, tuple(prediction_states), classes
-    )  # fmt: skip
+    scan = (case.images, case.resampled, scan_fingerprints)
+    return (*scan, label, run, tuple(prediction_states), classes)
 
 
 def _copy_cached(cached: LoadedCase) -> LoadedCase:
