@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
-from qtpy.QtWidgets import QMenu, QWidget
+from qtpy.QtWidgets import QAction, QMenu, QWidget
 
 from napari_dycon.application.cases.details import CaseDetails, get_scan_folder, read_details
 from napari_dycon.application.prompts import UserPrompt
-from napari_dycon.core.text import escape_control_characters
+from napari_dycon.core.text import escape_rich_text
 from napari_dycon.errors import UserError
 from napari_dycon.project.case_names import describe_name_error
 from napari_dycon.project.models import Case
@@ -33,27 +32,28 @@ class CaseMenu(QMenu):
         self.session = session
         self.case = case
         self.setToolTipsVisible(True)
-        self.open_action = self.addAction("Open")
-        self.open_action.triggered.connect(lambda: open_case(case.id))
+        self.open_action = self._add("Open", lambda: open_case(case.id))
         self.setDefaultAction(self.open_action)
-        self.split_action = self.addAction(
-            "Use for validation only" if case.split == "train" else "Use for training"
+        self.split_action = self._add(
+            "Use for validation only" if case.split == "train" else "Use for training",
+            self._change_split,
         )
-        self.split_action.triggered.connect(report_errors(session, self._change_split))
         self.addSeparator()
-        self.rename_action = self.addAction("Rename…")
-        self.rename_action.triggered.connect(report_errors(session, self._rename))
-        self.remove_action = self.addAction("Remove from project…")
-        self.remove_action.triggered.connect(report_errors(session, self._remove))
+        self.rename_action = self._add("Rename…", self._rename)
+        self.remove_action = self._add("Remove from project…", self._remove)
         self.addSeparator()
-        self.folder_action = self.addAction("Show in folder")
-        self.folder_action.triggered.connect(report_errors(session, self._show_folder))
-        self.details_action = self.addAction("Details…")
-        self.details_action.triggered.connect(report_errors(session, self._show_details))
+        self.folder_action = self._add("Show in folder", self._show_folder)
+        self.details_action = self._add("Details…", self._show_details)
         project = session.require_project()
         for action in (self.split_action, self.rename_action):
             _disable(action, project.read_only_reason or "")
         _disable(self.remove_action, session.project_editor.edit_blocked_reason())
+
+    def _add(self, text: str, command: Callable[[], object]) -> QAction:
+        """Add an entry; errors of its command are shown as messages."""
+        action: QAction = self.addAction(text)
+        action.triggered.connect(lambda _checked=False: report_errors(self.session, command)())
+        return action
 
     def _change_split(self) -> None:
         project = self.session.require_project()
@@ -76,6 +76,7 @@ class CaseMenu(QMenu):
             self.session.project_editor.rename_case(self.case.id, name)
 
     def _remove(self) -> None:
+        editor = self.session.project_editor
         has_label = self.session.require_project().labels.path(self.case.id).exists()
         kept = "Its label and predictions are" if has_label else "Its predictions are"
         show_prompt(
@@ -86,12 +87,9 @@ class CaseMenu(QMenu):
                 f"Remove {self.case.display_name} from this project?\n\n{kept} kept in the "
                 "project folder, and Add… > Restore removed case… brings the case back. The scan "
                 "itself is not touched.",
-                (("Remove", functools.partial(self._confirm_removal)),),
+                (("Remove", lambda: editor.remove_case(self.case.id)),),
             ),
         )
-
-    def _confirm_removal(self) -> None:
-        self.session.project_editor.remove_case(self.case.id)
 
     def _show_folder(self) -> None:
         folder = get_scan_folder(self.session.require_project(), self.case.id)
@@ -114,9 +112,8 @@ class CaseMenu(QMenu):
         )
 
 
-def _disable(action: object, reason: str) -> None:
+def _disable(action: QAction, reason: str) -> None:
     """Disable a menu entry and say why in its tooltip."""
-    action.setEnabled(not reason)  # type: ignore[attr-defined]
+    action.setEnabled(not reason)
     if reason:
-        text = f"Unavailable: {escape_control_characters(reason)}"
-        action.setToolTip(text)  # type: ignore[attr-defined]
+        action.setToolTip(f"Unavailable: {escape_rich_text(reason)}")

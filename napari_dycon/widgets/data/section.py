@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QMenu,
+    QSizePolicy,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
@@ -52,6 +53,8 @@ class DataSection(QWidget):
         super().__init__()
         self.session = session
         self.title_label = make_plain_label(wrap=False)
+        # A long name must not widen the panel; the tooltip shows all of it.
+        self.title_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.title_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.open_button = make_button(
             "Open…", "Open a project, or create one from a folder of scans", self._open_folder
@@ -66,7 +69,9 @@ class DataSection(QWidget):
         menu.addAction("Scan files…", self._add_files)
         menu.addAction("Folder of scans or DICOM series…", self._add_folder)
         menu.addSeparator()
-        menu.addAction("Restore removed case…", report_errors(session, self._restore_case))
+        menu.addAction(
+            "Restore removed case…", lambda: report_errors(session, self._restore_case)()
+        )
         self.add_button.setMenu(menu)
         self.export_button = make_button(
             "Export…",
