@@ -23,6 +23,9 @@ from napari_dycon.widgets.window.helpers import (
     signals_blocked,
 )
 
+ICON_BUTTON_PX = 28
+NARROW_STYLE = "min-width: 48px; padding: 1px 4px;"  # napari's spin boxes are wide
+
 
 class BrushControls(QWidget):
     """Value, size and intensity limits of napari's brush."""
@@ -57,7 +60,7 @@ class BrushControls(QWidget):
             "Use a spherical brush that also paints in neighboring slices"
         )
         self.ball_checkbox.toggled.connect(layers.set_brush_3d)
-        self.limit_checkbox = QCheckBox("Intensities")
+        self.limit_checkbox = QCheckBox("Limit intensity")
         self.limit_checkbox.setAccessibleName("Limit the brush to intensities")
         self.limit_checkbox.setProperty(
             "dycon_tip",
@@ -77,8 +80,11 @@ class BrushControls(QWidget):
             "Click in the scan to set the range from the intensities there (R)",
             report_errors(session, self._pick_on_next_click),
         )
-        self.undo_button = make_button("Undo", "Undo the last edit (Ctrl+Z)", self._undo)
-        self.redo_button = make_button("Redo", "Redo (Ctrl+Shift+Z)", self._redo)
+        self.undo_button = make_button("↶", "Undo the last edit (Ctrl+Z)", self._undo)
+        self.redo_button = make_button("↷", "Redo (Ctrl+Shift+Z)", self._redo)
+        for button, name in ((self.undo_button, "Undo"), (self.redo_button, "Redo")):
+            button.setAccessibleName(name)
+            button.setMinimumWidth(ICON_BUTTON_PX)
         self._lay_out()
         layers.stroke_blocked.connect(self._explain_blocked_stroke)
         layers.brush_size_changed.connect(self._show_diameter)
@@ -105,12 +111,12 @@ class BrushControls(QWidget):
         size.addStretch(1)
         size.addWidget(self.undo_button)
         size.addWidget(self.redo_button)
-        self.diameter.setMinimumWidth(90)
-        for spin_box in (self.low, self.high):  # four digits and a sign, without buttons
+        for spin_box in (self.low, self.high):
             spin_box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-            spin_box.setMaximumWidth(66)
-            spin_box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-            spin_box.setMinimumWidth(40)
+            spin_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            spin_box.setStyleSheet(NARROW_STYLE)
+        limits.setStretch(1, 1)
+        limits.setStretch(2, 1)
 
     def select_value(self, value: int) -> None:
         """Activate the brush to paint a value."""
@@ -192,7 +198,7 @@ class BrushControls(QWidget):
             self.session.message.emit(
                 "info",
                 f"Nothing was painted: no intensity here is between {low:.1f} and {high:.1f}. "
-                "Pick another range, or untick Intensities.",
+                "Pick another range, or untick Limit intensity.",
             )
 
     def _pick_on_next_click(self) -> None:

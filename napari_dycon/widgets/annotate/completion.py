@@ -18,6 +18,7 @@ from napari_dycon.widgets.window.helpers import (
     set_enabled,
 )
 
+SAVING_NOTE = "Saved automatically"
 MAX_RANGES = 4  # of slices, named in a message
 
 
@@ -48,7 +49,7 @@ class CompletionBar(QWidget):
             "Set the unannotated voxels of this scan to background and mark the case as reviewed",
             report_errors(session, lambda: self._mark_scan(Status.REVIEWED)),
         )
-        self.saved_label = make_plain_label(wrap=False)
+        self.saved_label = make_plain_label(SAVING_NOTE, wrap=False)
         # A long name must not widen the bar; the tooltip shows all of it.
         self.saved_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         grid = QGridLayout(self)
@@ -89,7 +90,7 @@ class CompletionBar(QWidget):
         for button in (self.slice_button, self.scan_button, self.reviewed_button):
             set_enabled(button, blocked_reason)
         if self.session.case is None:
-            self._show_note("")
+            self._show_note(SAVING_NOTE)
 
     def _on_saved(self, case_id: str) -> None:
         project = self.session.project

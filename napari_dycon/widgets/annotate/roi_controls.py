@@ -36,6 +36,7 @@ class RoiControls(QWidget):
             spin_box.setToolTip(f"{name} slice of the region along the current axis")
             spin_box.setAccessibleName(f"{name} slice of the region")
             spin_box.setMinimum(1)
+            spin_box.setStyleSheet("min-width: 34px;")  # napari's spin boxes are wide
             spin_box.setKeyboardTracking(False)
             spin_box.valueChanged.connect(self._on_slices_edited)
         self.remove_button = make_button(

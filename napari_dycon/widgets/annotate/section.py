@@ -14,7 +14,6 @@ from napari_dycon.widgets.annotate.ct_window import CtWindow
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
-from napari_dycon.widgets.window.helpers import make_hint_label
 
 SPACING_PX = 4
 TOOLS_TITLE = "Interpolate, grow, clean up"
@@ -36,7 +35,9 @@ class AnnotateSection(QWidget):
         self.completion = CompletionBar(session, layers)
         self.mark_slice_complete = self.completion.mark_slice_complete
         self.unannotated_checkbox = QCheckBox("Highlight unannotated voxels")
-        self.unannotated_checkbox.setToolTip("Highlight the voxels that training ignores")
+        self.unannotated_checkbox.setToolTip(
+            "Highlight the voxels that training ignores. A few complete slices are enough to start"
+        )
         self.unannotated_checkbox.toggled.connect(layers.set_show_unannotated)
         self.ct_window = CtWindow(session, layers)
         self.collapsible = QCollapsible(TOOLS_TITLE)
@@ -49,7 +50,7 @@ class AnnotateSection(QWidget):
         self._viewport: QWidget | None = None
 
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(4, 4, 4, 4)
+        layout.setContentsMargins(2, 4, 2, 4)
         layout.setSpacing(SPACING_PX)
         for widget in (
             self.ct_window,
@@ -58,10 +59,6 @@ class AnnotateSection(QWidget):
             self.completion,
             self.unannotated_checkbox,
             self.collapsible,
-            make_hint_label(
-                "Labels are saved automatically. Training ignores unannotated voxels, so a few "
-                "complete slices are enough to start."
-            ),
         ):
             layout.addWidget(widget)
         layout.addStretch(1)

@@ -247,7 +247,7 @@ class StructureList(QWidget):
 
     def _require_selected(self) -> ClassInfo:
         project = self.session.require_project()
-        row = self.list.currentRow()
+        row = int(self.list.currentRow())
         if not 0 <= row < len(project.classes):
             raise UserError("Select a structure first.")
         return project.classes[row]

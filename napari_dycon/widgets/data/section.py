@@ -13,11 +13,11 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QMenu,
-    QSizePolicy,
     QStackedWidget,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QElidingLabel
 
 from napari_dycon.core.text import escape_control_characters, escape_rich_text
 from napari_dycon.io.reading import SUFFIXES
@@ -52,10 +52,11 @@ class DataSection(QWidget):
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
-        self.title_label = make_plain_label(wrap=False)
         # A long name must not widen the panel; the tooltip shows all of it.
-        self.title_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        self.title_label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.title_label = QElidingLabel()
+        self.title_label.setTextFormat(Qt.TextFormat.PlainText)
+        self.title_label.setElideMode(Qt.TextElideMode.ElideMiddle)
+        self.count_label = make_plain_label(wrap=False)
         self.open_button = make_button(
             "Open…", "Open a project, or create one from a folder of scans", self._open_folder
         )
@@ -69,9 +70,7 @@ class DataSection(QWidget):
         menu.addAction("Scan files…", self._add_files)
         menu.addAction("Folder of scans or DICOM series…", self._add_folder)
         menu.addSeparator()
-        menu.addAction(
-            "Restore removed case…", lambda: report_errors(session, self._restore_case)()
-        )
+        menu.addAction("Restore removed case…", self._restore_case)
         self.add_button.setMenu(menu)
         self.export_button = make_button(
             "Export…",
@@ -86,7 +85,9 @@ class DataSection(QWidget):
         self.filter_box.setToolTip("Filter the list of cases")
         self.filter_box.currentTextChanged.connect(self.case_list.apply_filter)
 
-        self.start_page = StartPage(session, self.open_path, self._open_folder, self._create_sample)
+        self.start_page = StartPage(
+            session, self.open_path, self._open_folder, self._create_project, self._create_sample
+        )
         self._lay_out()
         session.project_changed.connect(self._on_project_changed)
         session.cases_changed.connect(self._update_cases)
@@ -95,16 +96,18 @@ class DataSection(QWidget):
         self._on_project_changed(session.project)
 
     def _lay_out(self) -> None:
-        buttons = QHBoxLayout()
+        buttons, title_row = QHBoxLayout(), QHBoxLayout()
         for item in (self.open_button, self.new_button, self.add_button, self.export_button):
             buttons.addWidget(item)
-        title_row = QHBoxLayout()
+        title_row.setSpacing(SPACING_PX)
         title_row.addWidget(self.title_label, 1)
+        title_row.addWidget(self.count_label)
         title_row.addWidget(self.filter_box)
         self.project_page = QWidget()
         project_layout = QVBoxLayout(self.project_page)
         project_layout.setContentsMargins(0, 0, 0, 0)
         project_layout.setSpacing(SPACING_PX)
+        project_layout.addLayout(buttons)
         project_layout.addLayout(title_row)
         project_layout.addWidget(self.case_list, 1)
         self.pages = QStackedWidget()
@@ -112,8 +115,6 @@ class DataSection(QWidget):
         self.pages.addWidget(self.project_page)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.setSpacing(SPACING_PX)
-        layout.addLayout(buttons)
         layout.addWidget(self.pages, 1)
 
     def open_path(self, path: Path) -> None:
@@ -214,7 +215,8 @@ class DataSection(QWidget):
             read_only_note = " (read-only)" if project.read_only_reason else ""
             name = escape_control_characters(project.name)
             text = f"{name}{read_only_note}: {n_labeled} of {len(cases)} labeled"
-            self.title_label.setText(text)
+            self.title_label.setText(f"{name}{read_only_note}")
+            self.count_label.setText(f"{n_labeled}/{len(cases)} labeled")
             hint = "" if self.session.case or not cases else "\nClick a case to open it"
             self.title_label.setToolTip(escape_rich_text(f"{text}\n{project.path}{hint}"))
 
@@ -240,7 +242,7 @@ class DataSection(QWidget):
         accepted, case_id = dialog.exec(), dialog.case_id
         dialog.deleteLater()
         if accepted and case_id:
-            self.session.project_editor.restore_case(case_id)
+            report_errors(self.session, self.session.project_editor.restore_case)(case_id)
 
     def _create_sample(self) -> None:
         """Run the command that makes the sample project; this package does not depend on it."""

@@ -41,6 +41,7 @@ class StartPage(QWidget):
     ----------
     open_path : opens a project or a folder of scans
     choose_folder : asks for a folder and opens it
+    create_project : asks for scans, labels and names of a new project
     create_sample : makes the sample project
     """
 
@@ -49,6 +50,7 @@ class StartPage(QWidget):
         session: Session,
         open_path: Callable[[Path], object],
         choose_folder: Callable[[], object],
+        create_project: Callable[[], object],
         create_sample: Callable[[], object],
     ) -> None:
         super().__init__()
@@ -58,6 +60,11 @@ class StartPage(QWidget):
             "Open scans or a project…",
             "Choose a folder of scans (NIfTI, NRRD, MetaImage or DICOM) or a project folder",
             choose_folder,
+        )
+        self.new_button = make_button(
+            "New project…",
+            "Create a project from scans, with existing labels or several channels",
+            create_project,
         )
         self.sample_button = make_button(
             "Sample project…",
@@ -80,13 +87,12 @@ class StartPage(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(4)
         layout.addWidget(
-            make_hint_label(
-                "To begin, open a folder of scans. Your labels are stored in a project folder; "
-                "the scans are never changed."
-            )
+            make_hint_label("Open a folder of scans to begin. The scans are never changed.")
         )
+        layout.addWidget(self.open_button)
         buttons = QHBoxLayout()
-        buttons.addWidget(self.open_button)
+        buttons.setSpacing(4)
+        buttons.addWidget(self.new_button)
         buttons.addWidget(self.sample_button)
         layout.addLayout(buttons)
         recent_row = QHBoxLayout()
