@@ -13,7 +13,7 @@ MAX_FILES_TRIED = 20  # of a folder
 MAX_TEXT = 80  # characters
 ROWS = (
     ("Modality", ("Modality",), ""),
-    ("Sequence", ("SeriesDescription", "ProtocolName", "SequenceName"), ""),
+    ("Sequence", ("SeriesDescription", "SequenceName"), ""),
     ("Acquisition", ("MRAcquisitionType",), ""),
     ("Field strength", ("MagneticFieldStrength",), " T"),
     ("Repetition time", ("RepetitionTime",), " ms"),
@@ -25,7 +25,7 @@ ROWS = (
     ("Body part", ("BodyPartExamined",), ""),
     ("Scanner", ("ManufacturerModelName",), ""),
 )
-FREE_TEXT = {"SeriesDescription", "ProtocolName", "SequenceName", "BodyPartExamined"}
+FREE_TEXT = {"SeriesDescription", "SequenceName", "BodyPartExamined"}
 # Only compared with free text, which sometimes contains them; never returned.
 IDENTITY_TAGS = ("PatientName", "PatientID", "OtherPatientNames", "AccessionNumber")
 _DATE = re.compile(r"\d{6,}|\d{1,4}[-./]\d{1,2}[-./]\d{2,4}")
@@ -56,7 +56,7 @@ def _format_rows(values: dict[str, str]) -> list[tuple[str, str]]:
     secrets = [
         part.lower()
         for tag in IDENTITY_TAGS
-        for part in re.split(r"[\^\s,=]+", values[tag])
+        for part in re.split(r"[\W_]+", values[tag])
         if len(part) > 2
     ]
     rows = []

@@ -186,7 +186,7 @@ def describe_folders(images: Path, labels: Path | None, channels: list[str] | No
     if layout is None:
         return text
     names = ", ".join(info.name for info in plan.classes)
-    return f"{layout.name}: {text}. Structures: {names}"
+    return f"Dataset {layout.name}: {text}. Structures: {names}"
 
 
 def _count(number: int, noun: str) -> str:
