@@ -42,8 +42,9 @@ HEADER_TIPS = (
 HEADER_MARGIN_PX = 14  # beside the text of narrow columns, to leave more room for names
 SORT_MARK_PX = 10  # of the arrow in the header of the sorted column
 NARROW_PX = 430  # width below which the status is shown as a mark only
-LOW_PX = 150  # height below which pictures are small
-ICON_SIZES_PX = (18, 26)  # in a low and in a high list
+LOW_PX = 200  # height below which pictures are small
+ICON_SIZES_PX = (16, 26)  # in a low and in a high list
+ROW_MARGIN_PX = 2
 # Other keys are left to the window: a letter must not open another case.
 LIST_KEYS = {
     Qt.Key.Key_Up, Qt.Key.Key_Down, Qt.Key.Key_PageUp, Qt.Key.Key_PageDown, Qt.Key.Key_Home,
@@ -133,6 +134,9 @@ class CaseList(QTreeWidget):
                 self.clear()
                 self._displayed.clear()
                 self._items = {case.id: CaseItem(self, case.id) for case in cases}
+                row_size = self._compute_row_size()
+                for item in self._items.values():
+                    item.setSizeHint(NAME, row_size)
                 self._update_items(cases)  # before the view listens to each
                 self.addTopLevelItems(list(self._items.values()))
                 self.setSortingEnabled(True)
@@ -217,13 +221,30 @@ class CaseList(QTreeWidget):
         super().resizeEvent(event)
         was_narrow = self._is_narrow
         self._resize_columns()
-        size = ICON_SIZES_PX[self.height() >= LOW_PX]
-        if self.iconSize().height() != size:
-            self.setIconSize(QSize(size, size))
+        self._resize_pictures()
         if was_narrow != self._is_narrow:
             self._displayed.clear()
             self._update_items(self._get_cases())
+        case = self.session.case
+        if case is not None and (item := self._items.get(case.id)) is not None:
+            self.scrollToItem(item)
         self._thumbnail_timer.start()
+
+    def _resize_pictures(self) -> None:
+        """Show small pictures in a low list, so that several rows are visible."""
+        size = ICON_SIZES_PX[self.height() >= LOW_PX]
+        if self.iconSize().height() == size:
+            return
+        self.setIconSize(QSize(size, size))
+        row_size = self._compute_row_size()
+        with signals_blocked(self.model()):
+            for item in self._items.values():
+                item.setSizeHint(NAME, row_size)
+        self.scheduleDelayedItemsLayout()
+
+    def _compute_row_size(self) -> QSize:
+        height = max(self.iconSize().height(), self.fontMetrics().height())
+        return QSize(0, height + ROW_MARGIN_PX)
 
     def _on_summaries_changed(self, changed: frozenset[str]) -> None:
         """Update only rows whose summaries changed."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtGui import QIcon, QImage, QPainter, QPixmap
 from qtpy.QtWidgets import QTreeWidgetItem
 
 from napari_dycon.application.cases.summaries import CaseSummary, Thumbnail
@@ -94,10 +94,15 @@ def update_item(item: CaseItem, case: Case, summary: CaseSummary, *, is_narrow: 
 
 
 def _make_icon(thumbnail: Thumbnail) -> QIcon:
-    """Create an icon from a grayscale thumbnail."""
+    """Create a square icon from a grayscale thumbnail, so that all names begin at one place."""
     height, width = thumbnail.shape
     image = QImage(thumbnail.tobytes(), width, height, width, QImage.Format.Format_Grayscale8)
-    pixmap = QPixmap.fromImage(image.copy())
+    side = max(height, width)
+    pixmap = QPixmap(side, side)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.drawImage((side - width) // 2, (side - height) // 2, image)
+    painter.end()
     icon = QIcon(pixmap)
     icon.addPixmap(pixmap, QIcon.Mode.Selected)  # not tinted: it is a scan
     return icon
