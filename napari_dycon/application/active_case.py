@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_dycon.application.hotspots import Hotspot
+from napari_dycon.application.intensity_windows import IntensityStatistics
 from napari_dycon.core.types import Array, LabelArray
 from napari_dycon.io.volume import Volume
 
@@ -32,6 +33,8 @@ class ActiveCase:
     intensity_ranges: list[tuple[float, float]] = dataclasses.field(
         default_factory=list
     )  # (low, high) of each channel
+    statistics: list[IntensityStatistics] = dataclasses.field(default_factory=list)  # by channel
+    is_head: bool = False  # a CT of the head
     # Values above which the maps are tinted; see ``cases.loading.MAX_TINTED_FRACTION``.
     display_thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
     hotspots: list[Hotspot] = dataclasses.field(default_factory=list)  # largest mass first

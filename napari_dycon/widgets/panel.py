@@ -29,10 +29,10 @@ from napari_dycon.widgets.layers.case_layers import CaseLayers
 from napari_dycon.widgets.review.section import ReviewSection
 from napari_dycon.widgets.review.slice_strip import SliceStrip
 from napari_dycon.widgets.train.section import TrainSection
+from napari_dycon.widgets.views.canvas_area import CanvasArea
 from napari_dycon.widgets.window.close_handler import CloseHandler
 from napari_dycon.widgets.window.error_handler import ErrorHandler
 from napari_dycon.widgets.window.helpers import make_plain_label
-from napari_dycon.widgets.window.orthogonal import make_orthogonal_button
 from napari_dycon.widgets.window.shortcuts import (
     ShortcutsDialog,
     bind_shortcuts,
@@ -59,7 +59,7 @@ class DyconPanel(QWidget):
         self.train = TrainSection(self.session)
         self.review = ReviewSection(self.session, self.layers)
         self.strip = SliceStrip(self.session, self.layers)
-        self._strip_dock: QWidget | None = None
+        self.canvas_area = CanvasArea(self.session, napari_viewer, self.layers, self.strip)
         self._is_released = False
         self._error_handler = ErrorHandler(self.session)
         self._close_handler: CloseHandler | None = None  # of the main window
@@ -89,7 +89,6 @@ class DyconPanel(QWidget):
         corner = QWidget()
         corner_layout = QHBoxLayout(corner)
         corner_layout.setContentsMargins(0, 0, 0, 0)
-        corner_layout.addWidget(make_orthogonal_button(napari_viewer))
         corner_layout.addWidget(help_button)
         self.tabs.setCornerWidget(corner)
         layout = QVBoxLayout(self)
@@ -131,10 +130,7 @@ class DyconPanel(QWidget):
                 self._close_handler.uninstall()
             self._close_handler = CloseHandler(top, self.session, self.release)
             QTimer.singleShot(0, self._error_handler.install)  # once the event loop is running
-            if self._strip_dock is None:
-                self._strip_dock = self.viewer.window.add_dock_widget(
-                    self.strip, name="Slices", area="bottom"
-                )
+            self.canvas_area.start()
 
     def hideEvent(self, event: QHideEvent) -> None:  # noqa: N802 (Qt's name)
         """Save annotations when the panel is hidden."""
@@ -168,10 +164,7 @@ class DyconPanel(QWidget):
                 self.session.save_recovery_copy()
         self.strip.disconnect_events()
         self.annotate.tools.roi_controls.disconnect_events()
-        is_closing = self._close_handler is not None and self._close_handler.is_closing
-        if self._strip_dock is not None and not is_closing:
-            with contextlib.suppress(LookupError, RuntimeError):  # closed by the user
-                self.viewer.window.remove_dock_widget(self.strip)
+        self.canvas_area.close()
         self._error_handler.uninstall()
         unbind_shortcuts(self.viewer, self.shortcuts)
         self.layers.close()
@@ -191,3 +184,4 @@ class DyconPanel(QWidget):
         theme = get_theme(self.viewer.theme)
         for plot_widget in (self.train.curves, self.train.history, self.strip):
             plot_widget.use_colors(theme.background.as_hex(), theme.text.as_hex())
+        self.canvas_area.toolbar.use_colors(theme.current.as_hex(), theme.text.as_hex())

@@ -229,39 +229,6 @@ def test_preferences_set_the_initial_state_of_a_window(
         settings.train.minutes = before[2]
 
 
-def test_orthogonal_views_paint_the_same_label_with_the_same_limits(
-    opened_panel: Any, qtbot: Any
-) -> None:
-    views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
-    from napari_dycon.widgets.layers.label_layer import CaseLabels
-    from napari_dycon.widgets.window.orthogonal import toggle_views
-
-    viewer, panel = opened_panel
-    toggle_views(viewer)
-    manager = views._get_manager(viewer)
-    qtbot.waitUntil(manager.is_shown, timeout=20_000)
-    side = manager.right_widget.vm_container.viewer_model
-    twin = next(layer for layer in side.layers if isinstance(layer, CaseLabels))
-    panel.session.annotation.set_paint_range((140.0, 1e4))
-    view = panel.session.case
-    bright = np.argwhere(view.image.array > 150)
-    place = tuple(int(c) for c in bright.mean(axis=0).round())
-    saved: list[str] = []
-    panel.session.label_saved.connect(saved.append)
-    twin.brush_size = 30
-    twin.paint(place, 1)
-    painted = view.label == 1
-    assert painted.any()
-    assert (view.image.array[painted] >= 140).all()
-    qtbot.waitUntil(lambda: saved == ["scan-3"], timeout=20_000)
-    panel.session.show_case("scan-4")
-    qtbot.waitUntil(lambda: panel.session.case.id == "scan-4", timeout=20_000)
-    assert panel.session.project.labels.read("scan-3")[place] == 1
-    toggle_views(viewer)
-    qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
-    views.delete_and_cleanup(viewer)
-
-
 def test_runs_are_shown_side_by_side(opened_panel: Any, qtbot: Any, save_screenshot: Any) -> None:
     viewer, panel = opened_panel
     project = panel.session.project

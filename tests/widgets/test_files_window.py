@@ -158,17 +158,20 @@ def test_ct_is_shown_with_ct_windows(
     save_series(tmp_path / "scans" / "ct", make_voxels(), change=hounsfield)
     save_series(tmp_path / "scans" / "mr", make_voxels())
     viewer, panel = window()
-    session, chooser = panel.session, panel.annotate.ct_window
+    session, window_ = panel.session, panel.layers.intensity_window
+    toolbar = panel.canvas_area.toolbar
     session.create_project(tmp_path / "p", tmp_path / "scans")
     qtbot.waitUntil(lambda: session.project is not None, timeout=20_000)
     session.show_case("mr")
     qtbot.waitUntil(lambda: session.case is not None, timeout=20_000)
-    assert not chooser.isVisibleTo(panel)
+    assert window_.preset_names() == ["Automatic", "Full range"]
     session.show_case("ct")
     qtbot.waitUntil(lambda: session.case.id == "ct", timeout=20_000)
-    assert chooser.isVisibleTo(panel)
     scan = panel.layers.find_layer("image")
-    chooser.choice.setCurrentText("Brain")
+    assert toolbar.preset.currentText() == "Soft tissue"
+    assert tuple(scan.contrast_limits) == (-160, 240)
+    toolbar.preset.setCurrentText("Brain")
+    toolbar.preset.textActivated.emit("Brain")
     assert tuple(scan.contrast_limits) == (0, 80)
     save_screenshot(viewer, "ct-window")
     session.show_case("mr")

@@ -8,10 +8,10 @@ import numpy as np
 
 from napari_dycon.application.active_case import ActiveCase
 from napari_dycon.application.hotspots import find_hotspots
+from napari_dycon.application.intensity_windows import compute_statistics, is_head_ct
 from napari_dycon.application.labels.autosave_state import AutosaveState
 from napari_dycon.core.types import UNANNOTATED
 from napari_dycon.errors import UserError
-from napari_dycon.io.volume import intensity_range
 from napari_dycon.project.prediction_store import PredictionKind
 from napari_dycon.project.store import Project
 
@@ -41,8 +41,9 @@ def load_case(project: Project, case_id: str) -> LoadedCase:
     label = np.ascontiguousarray(label)
     case = ActiveCase(case_id, image, label, notes=list(image.notes))
     for channel in image.array if image.array.ndim == 4 else image.array[None]:
-        low, high = intensity_range(channel[::2, ::2, ::2])
-        case.intensity_ranges.append((low, max(high, low + 1e-6)))
+        case.statistics.append(compute_statistics(channel))
+        case.intensity_ranges.append(case.statistics[-1].automatic)
+    case.is_head = case.is_ct and is_head_ct(case.get_channel(0), image.spacing_mm)
     return LoadedCase(load_prediction(project, case), AutosaveState(label.copy(), label_version))
 
 

@@ -81,7 +81,7 @@ class RoiControls(QWidget):
         # Shown also without a region, so that nothing below moves when one is drawn.
         self.setEnabled(roi is not None)
         if roi is not None and case is not None:
-            axis = self.layers.axis
+            axis = self.layers.main_axis
             first, last = roi[axis].start + 1, roi[axis].stop  # counted from 1
             with signals_blocked(self.first_slice), signals_blocked(self.last_slice):
                 self.first_slice.setRange(1, last)

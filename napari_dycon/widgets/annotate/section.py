@@ -10,7 +10,6 @@ from superqt import QCollapsible
 from napari_dycon.session import Session
 from napari_dycon.widgets.annotate.brush import BrushControls
 from napari_dycon.widgets.annotate.completion import CompletionBar
-from napari_dycon.widgets.annotate.ct_window import CtWindow
 from napari_dycon.widgets.annotate.structure_list import StructureList
 from napari_dycon.widgets.annotate.tools import DrawTools
 from napari_dycon.widgets.layers.case_layers import CaseLayers
@@ -39,7 +38,6 @@ class AnnotateSection(QWidget):
             "Highlight the voxels that training ignores. A few complete slices are enough to start"
         )
         self.unannotated_checkbox.toggled.connect(layers.set_show_unannotated)
-        self.ct_window = CtWindow(session, layers)
         self.collapsible = QCollapsible(TOOLS_TITLE)
         self.collapsible.layout().setContentsMargins(0, 0, 0, 0)
         self.collapsible.addWidget(self.tools)
@@ -53,7 +51,6 @@ class AnnotateSection(QWidget):
         layout.setContentsMargins(2, 4, 2, 4)
         layout.setSpacing(SPACING_PX)
         for widget in (
-            self.ct_window,
             self.structures,
             self.brush,
             self.completion,

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image
 from napari.utils.colormaps import DirectLabelColormap
 from qtpy.QtCore import QObject, QTimer
 
@@ -22,9 +21,12 @@ from napari_dycon.core.text import escape_rich_text
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.colormaps import build_label_colormap, have_same_colors
 from napari_dycon.widgets.layers.deferred_steps import DeferredSteps
+from napari_dycon.widgets.layers.intensity_window import IntensityWindow
 from napari_dycon.widgets.layers.label_layer import CaseLabels
+from napari_dycon.widgets.layers.napari_internals import CaseImage
 from napari_dycon.widgets.layers.overlays import Overlays
 from napari_dycon.widgets.layers.painting import PaintedLayers
+from napari_dycon.widgets.layers.readout import describe_voxel
 from napari_dycon.widgets.layers.roi_layer import RoiController
 
 AUTOSAVE_MS = 1000
@@ -44,7 +46,7 @@ class CaseLayers(PaintedLayers):
         self.overlays = Overlays(self)
         self.roi = RoiController(self)
         self.show_unannotated = False
-        self.ct_window: tuple[float, float] | None = None  # range in which CT is shown
+        self.intensity_window = IntensityWindow(self)
         self._connections = (
             (session.case_shown, self._show_case),
             (session.prediction_changed, self.overlays.refresh),
@@ -57,7 +59,6 @@ class CaseLayers(PaintedLayers):
         for signal, slot in self._connections:
             signal.connect(slot)
         viewer.layers.events.removed.connect(self._on_layer_removed)
-        viewer.dims.events.order.connect(self._orient_camera)
         self._deferred_steps = DeferredSteps(self)
         self._autosave_timer = QTimer(self)
         self._autosave_timer.timeout.connect(session.save_label)
@@ -78,7 +79,6 @@ class CaseLayers(PaintedLayers):
             with contextlib.suppress(ValueError):
                 signal.disconnect(slot)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
-        self.viewer.dims.events.order.disconnect(self._orient_camera)
 
     def set_visible(self, role: str, visible: bool) -> None:
         """Show or hide one kind of layer, for this and later cases."""
@@ -92,24 +92,6 @@ class CaseLayers(PaintedLayers):
         """Highlight unannotated voxels."""
         self.show_unannotated = show
         self._update_colormaps()
-
-    def set_ct_window(self, window: tuple[float, float] | None) -> None:
-        """Set the CT window in Hounsfield units for this and later cases.
-
-        ``None`` is the full range.
-        """
-        self.ct_window = window
-        if (case := self.session.case) is not None and case.is_ct:
-            for layer in self.find_layers("image"):
-                low, high = self._contrast_limits(case, 0)
-                range_low, range_high = layer.contrast_limits_range
-                layer.contrast_limits_range = (min(low, range_low), max(high, range_high))
-                layer.contrast_limits = (low, high)
-
-    def _contrast_limits(self, case: ActiveCase, index: int) -> tuple[float, float]:
-        if self.ct_window is not None and case.is_ct:
-            return self.ct_window
-        return case.intensity_ranges[index]
 
     def go_to_slice(self, index: int, axis: int) -> None:
         """Show a slice along an axis."""
@@ -136,6 +118,26 @@ class CaseLayers(PaintedLayers):
                 round(p / s) * s for p, s in zip(position_mm, spacing, strict=True)
             )
 
+    def describe_position(self, position_mm: Sequence[float], axis: int | None = None) -> str:
+        """Describe slice, intensity and structure at a position; empty outside of the scan.
+
+        Parameters
+        ----------
+        axis : axis along which the slice is counted; by default that of the active view
+        """
+        case = self.session.case
+        if case is None or len(position_mm) != len(case.image.spacing_mm):
+            return ""
+        z, y, x = (
+            round(float(p) / s) for p, s in zip(position_mm, case.image.spacing_mm, strict=True)
+        )
+        channel = self.intensity_window.channel
+        names = self.intensity_window.channel_names()
+        name = names[channel] if channel < len(names) else ""
+        return describe_voxel(
+            case, self.axis if axis is None else axis, (z, y, x), self.classes(), (channel, name)
+        )
+
     # ---- From the session to the layers ------------------------------------------------------
 
     def _show_case(self, case: ActiveCase | None) -> None:
@@ -146,6 +148,7 @@ class CaseLayers(PaintedLayers):
                 self._deferred_steps.stop()
                 self.remove_all()
                 return
+            self.intensity_window.start_case(case)
             image_layers = self.find_layers("image")
             if len(image_layers) != case.image.channels or self.find_layer("label") is None:
                 self.remove_all()
@@ -158,7 +161,6 @@ class CaseLayers(PaintedLayers):
             self.session.label_writer = label.write_region
             self.viewer.layers.selection.active = label
             self.overlays.hide_until_loaded()
-        self._orient_camera()
         # Each of these blocks the window for a while inside napari.
         self._deferred_steps.start(
             [
@@ -175,24 +177,17 @@ class CaseLayers(PaintedLayers):
                 [n * s / 2 for n, s in zip(case.image.shape, case.image.spacing_mm, strict=True)]
             )
 
-    def _orient_camera(self, *_: object) -> None:
-        """Show the head above the feet in sagittal and coronal slices.
-
-        napari draws axes downwards.
-        """
-        if self.session.case is not None:
-            is_upright = self.viewer.dims.order[-2] == 0  # the axis towards superior is vertical
-            self.viewer.scene.camera.orientation2d = ("up" if is_upright else "down", "right")
-
     def _add_layers(self, case: ActiveCase) -> None:
         for index in reversed(range(case.image.channels)):
-            layer = Image(
+            layer = CaseImage(
                 case.get_channel(index),
                 name=self._format_image_name(case, index),
-                contrast_limits=self._contrast_limits(case, index),
+                contrast_limits=self.intensity_window.get_range(case, index),
                 **self.build_settings(case, "image"),
             )
             layer.visible = self.visible["image"] and index == 0
+            layer.describe_position = self.describe_position
+            self.intensity_window.watch(layer)
             self.viewer.add_layer(layer)
         label = CaseLabels(
             case.label,
@@ -202,6 +197,7 @@ class CaseLayers(PaintedLayers):
             colormap=self._build_colormap(),
             **self.build_settings(case, "label"),
         )
+        label.describe_position = self.describe_position
         self.viewer.add_layer(label)
         self.track_visibility(label)
         label.events.data.connect(self._on_data_replaced)
@@ -213,8 +209,8 @@ class CaseLayers(PaintedLayers):
             self.assign_to_case(layer, case, "image")
             layer.data = case.get_channel(index)
             layer.name = self._format_image_name(case, index)
-            layer.reset_contrast_limits_range()
-            layer.contrast_limits = self._contrast_limits(case, index)
+            layer.contrast_limits_range = case.statistics[index].full
+            self.intensity_window.apply(layer, self.intensity_window.get_range(case, index))
         label = self.find_layer("label")
         self.assign_to_case(label, case, "label")
         label.show_case(case.label, case.get_channel(0))

@@ -65,6 +65,7 @@ class CaseLabels(ExtensibleLabels):
         old_values = self.data[region].copy()
         self.data[region] = values
         self.record_edit(region, old_values, values.copy())
+        self.events.edited()
 
     def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
         """Paint within the limits of the brush."""

@@ -37,6 +37,7 @@ class LayerStack(QObject):
     """
 
     visibility_toggled = Signal(str, bool)  # role shown or hidden in napari's list of layers
+    axis_changed = Signal(int)  # slices are browsed along this axis in the active view
 
     def __init__(self, session: Session, viewer: ViewerModel, parent: QObject) -> None:
         super().__init__(parent)
@@ -50,6 +51,7 @@ class LayerStack(QObject):
             "roi": 1.0,
         }
         self._is_suppressed = False
+        self._active_axis: int | None = None  # of the view that was used last
 
     def find_layer(self, role: str) -> Any:
         """Layer of a role for the active case, or ``None``."""
@@ -133,17 +135,34 @@ class LayerStack(QObject):
 
     @property
     def axis(self) -> int:
-        """Axis along which slices are browsed; the first one in 3D."""
+        """Axis along which slices are browsed in the active view; the first one in 3D."""
+        if self._active_axis is not None and self.viewer.dims.ndisplay == 2:
+            return self._active_axis
+        return self.main_axis
+
+    @property
+    def main_axis(self) -> int:
+        """Axis along which slices are browsed in the main view; the first one in 3D."""
         return next(iter(self.viewer.dims.not_displayed), 0)
+
+    def set_active_axis(self, axis: int) -> None:
+        """Let commands for a slice act on slices along another axis."""
+        if axis != self._active_axis:
+            self._active_axis = axis
+            self.axis_changed.emit(axis)
 
     @property
     def slice_index(self) -> int:
         """Index of the current slice along ``axis``."""
+        return self.get_slice_index(self.axis)
+
+    def get_slice_index(self, axis: int) -> int:
+        """Return the index of the current slice along an axis."""
         case = self.session.case
         if case is None:
             return 0
-        index = self.viewer.dims.point[self.axis] / case.image.spacing_mm[self.axis]
-        return int(np.clip(round(index), 0, case.image.shape[self.axis] - 1))
+        index = self.viewer.dims.point[axis] / case.image.spacing_mm[axis]
+        return int(np.clip(round(index), 0, case.image.shape[axis] - 1))
 
     @property
     def is_suppressed(self) -> bool:

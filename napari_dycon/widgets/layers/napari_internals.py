@@ -6,10 +6,15 @@ modules use the public names defined here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-from napari.layers import Labels
-from qtpy.QtWidgets import QApplication, QLabel
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from napari.qt import QtViewer
+from napari.utils.events import Event
+from napari.viewer import Viewer
+from qtpy.QtWidgets import QApplication, QHBoxLayout, QLabel, QMainWindow, QWidget
 
 from napari_dycon.core.types import Box, LabelArray
 
@@ -29,11 +34,47 @@ class NapariTypeMixin:
         return self.napari_type
 
 
-class ExtensibleLabels(NapariTypeMixin, Labels):
+class StatusTextMixin:
+    """Lets the program describe a position in napari's status bar.
+
+    napari calls ``get_status`` in a thread of its own.
+    """
+
+    describe_position: Callable[[Sequence[float]], str] | None = None  # world coordinates
+
+    def get_status(self, position: Any = None, **settings: Any) -> Any:
+        """Return the text for a position, or that of napari if no function describes it."""
+        if self.describe_position is None or position is None:
+            return super().get_status(position, **settings)  # type: ignore[misc]
+        return self.describe_position(position)
+
+
+class CaseImage(StatusTextMixin, NapariTypeMixin, Image):
+    """One channel of a scan."""
+
+    napari_type = "image"
+
+
+class ExtensibleLabels(StatusTextMixin, NapariTypeMixin, Labels):
     """Labels layer that exposes painting, editability and undo history to subclasses."""
 
     napari_type = "labels"
     is_read_only = False  # subclasses set it before the constructor of napari runs
+
+    def __init__(self, data: Any, **settings: Any) -> None:
+        super().__init__(data, **settings)
+        # napari reports strokes, but not undo, redo and edits by a program.
+        self.events.add(edited=Event)
+
+    def undo(self) -> None:
+        """Undo one step and emit ``edited``."""
+        super().undo()
+        self.events.edited()
+
+    def redo(self) -> None:
+        """Redo one step and emit ``edited``."""
+        super().redo()
+        self.events.edited()
 
     def paint_mask(self, data: Any, mask: Any, value: int, region: Box) -> Any:
         """Write ``value`` where ``mask`` is set; brush, bucket and polygon all use this method."""
@@ -69,11 +110,46 @@ def share_history(source: Labels, target: Labels) -> None:
     target._undo_history, target._redo_history = source._undo_history, source._redo_history
 
 
-def get_orthogonal_manager(viewer: Any) -> Any:
-    """Return the manager of napari-orthogonal-views for a viewer; the package is optional."""
-    from napari_orthogonal_views import ortho_view_manager
+def unwrap_viewer(viewer: Viewer) -> Any:
+    """Return the viewer behind the proxy that napari gives to widgets of plugins."""
+    return getattr(viewer, "__wrapped__", viewer)
 
-    return ortho_view_manager._get_manager(viewer)
+
+def get_qt_viewer(viewer: Viewer) -> QtViewer:
+    """Return the widget of the main canvas with its sliders."""
+    return unwrap_viewer(viewer).window._qt_viewer
+
+
+def get_main_window(viewer: Viewer) -> QMainWindow:
+    """Return the main window."""
+    window: QMainWindow = unwrap_viewer(viewer).window._qt_window
+    return window
+
+
+def get_central_layout(viewer: Viewer) -> QHBoxLayout:
+    """Return the layout of the main window that holds the canvas."""
+    layout = get_main_window(viewer).centralWidget().layout()
+    assert isinstance(layout, QHBoxLayout)
+    return layout
+
+
+def get_canvas_widget(qt_viewer: QtViewer) -> QWidget:
+    """Return the OpenGL widget that draws a canvas and receives its mouse events."""
+    widget: QWidget = qt_viewer.canvas.native
+    return widget
+
+
+def get_below_canvas_layout(qt_viewer: QtViewer) -> Any:
+    """Return the vertical layout that holds a canvas and, below it, its sliders."""
+    return qt_viewer.dims.parentWidget().layout()
+
+
+def make_qt_viewer(model: ViewerModel) -> QtViewer:
+    """Create the widget of a further canvas, without sliders and without a welcome screen."""
+    qt_viewer = QtViewer(model)
+    qt_viewer.setAcceptDrops(False)
+    qt_viewer.dims.hide()
+    return qt_viewer
 
 
 def slow_spinner() -> None:

@@ -121,7 +121,9 @@ class RoiController(QObject):
         """Set the slices of the region along the current axis; ``stop`` is exclusive."""
         annotation = self._session.annotation
         if annotation.roi is not None:
-            annotation.set_roi(with_slice_extent(annotation.roi, self._layers.axis, start, stop))
+            annotation.set_roi(
+                with_slice_extent(annotation.roi, self._layers.main_axis, start, stop)
+            )
             self._notify(annotation.roi)
 
     def restore(self) -> None:
@@ -178,7 +180,8 @@ class RoiController(QObject):
         roi, case = self._session.annotation.roi, self._session.case
         if roi is None or case is None:
             return []
-        axis, index = self._layers.axis, self._layers.slice_index
+        axis = self._layers.main_axis
+        index = self._layers.get_slice_index(axis)
         if self._viewer.dims.ndisplay != 2:
             return [compute_corners(roi, axis, end, case.label.shape) for end in (0, 1)]
         if not roi[axis].start <= index < roi[axis].stop:
@@ -223,7 +226,10 @@ class RoiController(QObject):
             annotation.set_roi(None)
             return
         margin_mm = float(get_preferences().annotate.grow_margin_mm)
-        axis, is_new_rectangle = self._layers.axis, len(layer.data) > len(self._shown_rectangles)
+        axis, is_new_rectangle = (
+            self._layers.main_axis,
+            len(layer.data) > len(self._shown_rectangles),
+        )
         try:
             roi = annotation.draw_roi(layer.data[-1], axis, margin_mm)
         finally:
@@ -233,7 +239,7 @@ class RoiController(QObject):
         self._notify(roi)
 
     def _notify(self, roi: Box) -> None:
-        slices = roi[self._layers.axis]
+        slices = roi[self._layers.main_axis]
         self._session.message.emit(
             "info", f"Growing is limited to the region, slices {slices.start + 1} to {slices.stop}."
         )

@@ -9,7 +9,6 @@ from napari.viewer import Viewer
 
 from napari_dycon.widgets.panel import DyconPanel
 from napari_dycon.widgets.window.helpers import report_errors
-from napari_dycon.widgets.window.orthogonal import INSTALL_HINT, is_installed, toggle_views
 
 
 def get_panel(viewer: Viewer) -> DyconPanel:
@@ -105,10 +104,11 @@ def accept_slice(viewer: Viewer) -> None:
     report_errors(panel.session, panel.review.accept_slice)()
 
 
-def toggle_orthogonal_views(viewer: Viewer) -> None:
-    """Show or hide orthogonal views, where napari-orthogonal-views is installed."""
-    panel = get_panel(viewer)
-    if is_installed():
-        toggle_views(viewer)
-    else:
-        panel.session.message.emit("warning", INSTALL_HINT)
+def toggle_linked_views(viewer: Viewer) -> None:
+    """Show axial, coronal and sagittal views side by side, or only one."""
+    get_panel(viewer).canvas_area.views.toggle_side_views()
+
+
+def show_next_channel(viewer: Viewer) -> None:
+    """Show the next channel of the scan."""
+    get_panel(viewer).layers.intensity_window.show_next_channel()

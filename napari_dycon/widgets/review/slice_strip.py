@@ -14,8 +14,8 @@ from napari_dycon.application.slice_profile import SliceProfile, compute_slice_p
 from napari_dycon.session import Session
 from napari_dycon.widgets.layers.case_layers import CaseLayers
 
-HEIGHT_PX = 68
-BAR_FRACTION = 0.16  # of the strip's height, for the annotated slices
+HEIGHT_PX = 34
+BAR_FRACTION = 0.25  # of the strip's height, for the annotated slices
 UNCERTAIN_COLOR = "#f0a030"
 COMPLETE_COLOR, PARTIAL_COLOR, UNANNOTATED_COLOR = (
     (42, 143, 208),
@@ -30,7 +30,7 @@ AXIS_DIRECTIONS = ("feet to head", "front to back", "right to left")
 
 
 class SliceStrip(QWidget):
-    """Uncertainty of each slice along the current axis, above a bar that shows annotated slices."""
+    """Uncertainty of each slice of the main view, above a bar that shows annotated slices."""
 
     def __init__(self, session: Session, layers: CaseLayers) -> None:
         super().__init__()
@@ -48,6 +48,7 @@ class SliceStrip(QWidget):
         self.plot.setMouseEnabled(False, False)
         self.plot.setFixedHeight(HEIGHT_PX)
         self.plot.hideAxis("left")
+        self.plot.hideAxis("bottom")  # the title in the canvas tells the number of the slice
         self.plot.setYRange(0, 1, padding=0)
         self.plot.setToolTip(TIP)
         self.curve = self.plot.plot(
@@ -83,12 +84,9 @@ class SliceStrip(QWidget):
         self.layers.viewer.dims.events.order.disconnect(self.refresh)
         self.layers.viewer.dims.events.point.disconnect(self._move_position_line)
 
-    def use_colors(self, background: str, foreground: str) -> None:
+    def use_colors(self, background: str, _: str) -> None:
         """Follow the theme of the window."""
         self.plot.setBackground(background)
-        axis = self.plot.getAxis("bottom")
-        axis.setPen(foreground)
-        axis.setTextPen(foreground)
 
     def refresh(self, *_: object) -> None:
         """Recompute the profile in the background."""
@@ -97,7 +95,7 @@ class SliceStrip(QWidget):
         if case is None:
             self._draw(None)
             return
-        axis, request_id = self.layers.axis, self._request_id
+        axis, request_id = self.layers.main_axis, self._request_id
         label, uncertainty = case.label.copy(), case.uncertainty
 
         def on_done(profile: SliceProfile) -> None:
@@ -142,8 +140,8 @@ class SliceStrip(QWidget):
         self._move_position_line()
 
     def _move_position_line(self, *_: object) -> None:
-        if self.profile is not None and self.profile.axis == self.layers.axis:
-            self.position_line.setValue(self.layers.slice_index)
+        if self.profile is not None and self.profile.axis == self.layers.main_axis:
+            self.position_line.setValue(self.layers.get_slice_index(self.profile.axis))
 
     def _on_click(self, event: Any) -> None:
         position = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos())

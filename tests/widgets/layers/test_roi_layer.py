@@ -203,25 +203,3 @@ def test_the_box_is_shown_completely_and_not_editable_in_3d(mouse: Mouse) -> Non
     mouse.viewer.dims.ndisplay = 2
     assert tools.draw_button.isEnabled()
     assert len(mouse.roi.layer.data) == 1
-
-
-def test_orthogonal_views_do_not_change_the_box(mouse: Mouse) -> None:
-    views = pytest.importorskip("napari_orthogonal_views.ortho_view_manager")
-    from napari_dycon.widgets.window.orthogonal import toggle_views
-
-    toggle_views(mouse.viewer)
-    manager = views._get_manager(mouse.viewer)
-    mouse.qtbot.waitUntil(manager.is_shown, timeout=20_000)
-    mouse.qtbot.wait(500)
-    mouse.press(Qt.Key.Key_G, SHIFT)
-    mouse.drag((10, 5, 5), (10, 13, 12))
-    assert mouse.session.annotation.roi is not None
-    side = manager.right_widget.vm_container.viewer_model
-    assert len(side.layers["region"].data) == 0
-    mouse.panel.layers.go_to_slice(11, 0)
-    assert len(mouse.roi.layer.data) == 1
-    mouse.session.annotation.set_roi(None)
-    mouse.qtbot.waitUntil(lambda: "region" not in side.layers, timeout=20_000)
-    toggle_views(mouse.viewer)
-    mouse.qtbot.waitUntil(lambda: not manager.is_shown(), timeout=20_000)
-    views.delete_and_cleanup(mouse.viewer)

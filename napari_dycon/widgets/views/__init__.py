@@ -1,0 +1,1 @@
+"""Linked axial, coronal and sagittal views of the active case."""

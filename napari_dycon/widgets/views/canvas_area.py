@@ -1,0 +1,70 @@
+"""Everything around the canvas: linked views, the toolbar above and the slice strip below it."""
+
+from __future__ import annotations
+
+from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication
+
+from napari_dycon.session import Session
+from napari_dycon.widgets.layers.case_layers import CaseLayers
+from napari_dycon.widgets.layers.napari_internals import (
+    get_below_canvas_layout,
+    get_main_window,
+    get_qt_viewer,
+)
+from napari_dycon.widgets.review.slice_strip import SliceStrip
+from napari_dycon.widgets.views.linked_views import LinkedViews
+from napari_dycon.widgets.views.toolbar import ViewToolbar
+from napari_dycon.widgets.window.preferences import get_preferences
+
+MIN_WIDTH_FOR_SIDE_VIEWS = 1600  # pixels of the screen
+SPATIAL_DIMENSIONS = 3
+
+
+class CanvasArea:
+    """Adds the views, the toolbar and the strip to the main window, and removes them again."""
+
+    def __init__(
+        self, session: Session, viewer: Viewer, layers: CaseLayers, strip: SliceStrip
+    ) -> None:
+        self._session = session
+        self._viewer = viewer
+        self._strip = strip
+        self._is_started = False
+        self.views = LinkedViews(viewer, layers)
+        self.toolbar = ViewToolbar(session, viewer, self.views)
+        session.case_shown.connect(self._on_case_shown)
+
+    def start(self) -> None:
+        """Add everything once the panel is part of a main window."""
+        if self._is_started:
+            return
+        self._is_started = True
+        get_main_window(self._viewer).addToolBar(Qt.ToolBarArea.TopToolBarArea, self.toolbar)
+        get_below_canvas_layout(get_qt_viewer(self._viewer)).addWidget(self._strip)
+        screen = QApplication.primaryScreen()
+        is_wide = screen is not None and screen.size().width() >= MIN_WIDTH_FOR_SIDE_VIEWS
+        if is_wide and get_preferences().views.side_views:
+            self.views.show_side_views(True)
+        self._on_case_shown(self._session.case)
+
+    def close(self) -> None:
+        """Remove everything."""
+        self._session.case_shown.disconnect(self._on_case_shown)
+        self.toolbar.disconnect_events()
+        self.views.close()
+        if self._is_started:
+            get_main_window(self._viewer).removeToolBar(self.toolbar)
+            get_qt_viewer(self._viewer).dims.show()
+        for widget in (self._strip, self.toolbar):
+            widget.hide()
+            widget.setParent(None)
+            widget.deleteLater()
+
+    def _on_case_shown(self, case: object) -> None:
+        """Replace napari's sliders, which count from 0, by the strip of slices."""
+        is_shown = case is not None
+        self._strip.setVisible(is_shown)
+        has_other_dimensions = self._viewer.dims.ndim > SPATIAL_DIMENSIONS
+        get_qt_viewer(self._viewer).dims.setVisible(not is_shown or has_other_dimensions)

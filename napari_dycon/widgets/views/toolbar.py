@@ -1,0 +1,216 @@
+"""Toolbar above the canvas: planes, linked views, crosshair, channel, window and level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from napari.viewer import Viewer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QHBoxLayout,
+    QLabel,
+    QToolBar,
+    QToolButton,
+    QWidget,
+)
+
+from napari_dycon.session import Session
+from napari_dycon.widgets.layers.intensity_window import CUSTOM
+from napari_dycon.widgets.views.histogram import HistogramPopup
+from napari_dycon.widgets.views.linked_views import LinkedViews
+from napari_dycon.widgets.views.planes import Plane
+from napari_dycon.widgets.window.helpers import signals_blocked
+
+NAME = "Views"
+MAX_VALUE = 1e7
+SPIN_WIDTH_PX = 104
+MIN_SPAN_OF_WHOLE_NUMBERS = 200.0  # narrower ranges are shown with a decimal
+
+
+class ViewToolbar(QToolBar):
+    """Controls of the views; all are disabled while no case is shown."""
+
+    def __init__(self, session: Session, viewer: Viewer, views: LinkedViews) -> None:
+        super().__init__(NAME)
+        self.setObjectName("napari-dycon-views")
+        self.setMovable(False)
+        self.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
+        self._session = session
+        self._viewer = viewer
+        self._views = views
+        self._window = views.intensity_window
+        self.histogram = HistogramPopup(session, self._window, self)
+        self._build_plane_buttons()
+        self._build_view_buttons()
+        self.addSeparator()
+        self._build_channel()
+        self._build_window()
+        for signal in (
+            session.case_shown,
+            views.arrangement_changed,
+            self._window.changed,
+        ):
+            signal.connect(self._refresh)
+        viewer.dims.events.ndisplay.connect(self._refresh)
+        self._refresh()
+
+    def use_colors(self, highlight: str, text: str) -> None:
+        """Follow the theme of the window, which has no style for buttons of toolbars."""
+        self.setStyleSheet(
+            "QToolButton { padding: 3px 7px; border-radius: 3px; }"
+            f"QToolButton:checked {{ background: {highlight}; color: {text}; }}"
+            f"QToolButton:hover {{ border: 1px solid {highlight}; }}"
+        )
+
+    def disconnect_events(self) -> None:
+        """Disconnect from the viewer."""
+        self._viewer.dims.events.ndisplay.disconnect(self._refresh)
+        self.histogram.close()
+
+    def _build_plane_buttons(self) -> None:
+        self.plane_buttons: dict[Plane, QToolButton] = {}
+        for plane in (Plane.AXIAL, Plane.CORONAL, Plane.SAGITTAL):
+            button = self._add_button(
+                plane.title.capitalize(),
+                f"Show {plane.title} slices in the main view (Ctrl+E: next plane)",
+                partial(self._show_plane, plane),
+            )
+            button.setCheckable(True)
+            self.plane_buttons[plane] = button
+        self.solid_button = self._add_button(
+            "3D", "Show the structures as surfaces, and back (Ctrl+Y)", self._toggle_3d
+        )
+        self.solid_button.setCheckable(True)
+
+    def _build_view_buttons(self) -> None:
+        self.addSeparator()
+        self.linked_button = self._add_button(
+            "Three views",
+            "Show axial, coronal and sagittal slices side by side; you can paint in each",
+            self._views.toggle_side_views,
+        )
+        self.linked_button.setCheckable(True)
+        self.crosshair_button = self._add_button(
+            "Crosshair",
+            "Mark the same position in all views. A click moves it while no tool is active, "
+            "Shift and a click always",
+            self._toggle_crosshair,
+        )
+        self.crosshair_button.setCheckable(True)
+        self.reset_button = self._add_button(
+            "Fit", "Fit the scan into all views (Ctrl+R)", self._viewer.reset_view
+        )
+
+    def _build_channel(self) -> None:
+        self.channel = QComboBox()
+        self.channel.setToolTip("Channel that is shown (C: next channel)")
+        self.channel.activated.connect(self._window.show_channel)
+        self.channel.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self._channel_action = self.addWidget(self.channel)
+
+    def _build_window(self) -> None:
+        self.preset = QComboBox()
+        self.preset.setToolTip("Range of intensities that is displayed")
+        self.preset.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
+        self.preset.textActivated.connect(self._choose_preset)
+        self.width_box, self.level_box = QDoubleSpinBox(), QDoubleSpinBox()
+        box = QWidget()
+        row = QHBoxLayout(box)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.preset)
+        for spin_box, letter, tip in (
+            (self.width_box, "W", "Width of the displayed range"),
+            (self.level_box, "L", "Center of the displayed range"),
+        ):
+            spin_box.setRange(-MAX_VALUE, MAX_VALUE)
+            spin_box.setDecimals(1)
+            spin_box.setFixedWidth(SPIN_WIDTH_PX)
+            spin_box.setKeyboardTracking(False)
+            spin_box.setToolTip(f"{tip}; drag with the right button in the scan to change it")
+            spin_box.setAccessibleName(tip)
+            spin_box.valueChanged.connect(self._apply_window)
+            row.addWidget(QLabel(letter))
+            row.addWidget(spin_box)
+        self.width_box.setMinimum(0.0)
+        self.histogram_button = QToolButton()
+        self.histogram_button.setText("Histogram")
+        self.histogram_button.setToolTip("Histogram of the intensities, with the displayed range")
+        self.histogram_button.clicked.connect(
+            lambda: self.histogram.show_below(self.histogram_button)
+        )
+        row.addWidget(self.histogram_button)
+        self._window_action = self.addWidget(box)
+
+    def _add_button(self, text: str, tip: str, on_click: Callable[[], object]) -> QToolButton:
+        button = QToolButton()
+        button.setText(text)
+        button.setToolTip(tip)
+        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)  # keys stay with the canvas
+        button.clicked.connect(lambda _checked=False: on_click())
+        self.addWidget(button)
+        return button
+
+    def _show_plane(self, plane: Plane) -> None:
+        if self._viewer.dims.ndisplay != 2:
+            self._viewer.dims.ndisplay = 2
+        self._views.show_plane(plane)
+
+    def _toggle_3d(self) -> None:
+        self._viewer.dims.ndisplay = 3 if self._viewer.dims.ndisplay == 2 else 2
+
+    def _toggle_crosshair(self) -> None:
+        self._views.show_crosshair(not self._views.shows_crosshair)
+
+    def _choose_preset(self, name: str) -> None:
+        if name != CUSTOM:
+            self._window.choose_preset(name)
+
+    def _apply_window(self, _: float) -> None:
+        width, level = self.width_box.value(), self.level_box.value()
+        self._window.set_range(level - width / 2, level + width / 2)
+
+    def _refresh(self, *_: object) -> None:
+        case = self._session.case
+        self.setEnabled(case is not None)
+        is_flat = self._viewer.dims.ndisplay == 2
+        for plane, button in self.plane_buttons.items():
+            button.setChecked(is_flat and plane is self._views.main_view.plane)
+        self.solid_button.setChecked(not is_flat)
+        self.linked_button.setChecked(self._views.has_side_views)
+        self.crosshair_button.setChecked(self._views.shows_crosshair)
+        self._refresh_channels()
+        names = self._window.preset_names()
+        if self._window.preset not in names:
+            names.append(self._window.preset)
+        set_items(self.preset, names, self._window.preset)
+        limits = self._window.range
+        if limits is not None:
+            low, high = limits
+            step = max((high - low) / 50, 0.1)
+            decimals = 0 if high - low >= MIN_SPAN_OF_WHOLE_NUMBERS else 1
+            for spin_box, value in (
+                (self.width_box, high - low),
+                (self.level_box, (low + high) / 2),
+            ):
+                with signals_blocked(spin_box):
+                    spin_box.setDecimals(decimals)
+                    spin_box.setSingleStep(step)
+                    spin_box.setValue(value)
+
+    def _refresh_channels(self) -> None:
+        names = self._window.channel_names()
+        self._channel_action.setVisible(len(names) > 1)
+        if len(names) > 1:
+            set_items(self.channel, names, names[self._window.channel])
+
+
+def set_items(choice: QComboBox, names: list[str], current: str) -> None:
+    """Set the entries of a choice and the current one, without its signals."""
+    with signals_blocked(choice):
+        if [choice.itemText(i) for i in range(choice.count())] != names:
+            choice.clear()
+            choice.addItems(names)
+        choice.setCurrentText(current)

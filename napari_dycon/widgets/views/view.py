@@ -1,0 +1,211 @@
+"""One view of the active case: a napari canvas with its annotations, showing one plane."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+
+from napari.components import ViewerModel
+from napari.qt import QtViewer
+from qtpy.QtCore import QObject, QTimer
+from qtpy.QtWidgets import QWidget
+
+from napari_dycon.application.active_case import ActiveCase
+from napari_dycon.core.text import escape_control_characters
+from napari_dycon.widgets.layers.napari_internals import get_canvas_widget
+from napari_dycon.widgets.views.annotations import AnnotationContent, CanvasAnnotations
+from napari_dycon.widgets.views.planes import Plane, compute_edge_letters
+
+Position = tuple[float, float, float]  # in mm along the canonical axes
+EDGE_FRACTION = 0.05  # a position nearer to the edge of a view is brought to its center
+
+
+@dataclass(frozen=True)
+class PlaneGeometry:
+    """Geometry of a two-dimensional view: millimeters of a slice to pixels of its canvas.
+
+    ``center_mm`` and ``size_px`` are (vertical, horizontal); ``zoom`` is pixels per millimeter.
+    """
+
+    center_mm: tuple[float, float]
+    size_px: tuple[float, float]
+    zoom: float
+    is_upward: bool  # whether the vertical axis points up
+
+    def to_pixel(self, vertical_mm: float, horizontal_mm: float) -> tuple[float, float]:
+        """Map a position to ``(x, y)`` in pixels from the top left corner."""
+        sign = -1.0 if self.is_upward else 1.0
+        x = self.size_px[1] / 2 + (horizontal_mm - self.center_mm[1]) * self.zoom
+        y = self.size_px[0] / 2 + sign * (vertical_mm - self.center_mm[0]) * self.zoom
+        return x, y
+
+    def to_mm(self, x: float, y: float) -> tuple[float, float]:
+        """Map a pixel to ``(vertical, horizontal)`` in millimeters."""
+        sign = -1.0 if self.is_upward else 1.0
+        vertical = self.center_mm[0] + sign * (y - self.size_px[0] / 2) / self.zoom
+        horizontal = self.center_mm[1] + (x - self.size_px[1] / 2) / self.zoom
+        return vertical, horizontal
+
+    def contains(self, vertical_mm: float, horizontal_mm: float) -> bool:
+        """Whether a position is visible and not close to the edge."""
+        x, y = self.to_pixel(vertical_mm, horizontal_mm)
+        margin_x, margin_y = (EDGE_FRACTION * size for size in reversed(self.size_px))
+        return (
+            margin_x <= x <= self.size_px[1] - margin_x
+            and margin_y <= y <= self.size_px[0] - margin_y
+        )
+
+
+class View(QObject):
+    """A canvas that shows one plane, with letters, crosshair and texts over it."""
+
+    def __init__(self, model: ViewerModel, qt_viewer: QtViewer, plane: Plane) -> None:
+        super().__init__(qt_viewer)
+        self.model = model
+        # napari expects that nothing keeps its widgets once their window is closed.
+        self._qt_viewer = weakref.ref(qt_viewer)
+        self.canvas: QWidget = get_canvas_widget(qt_viewer)
+        self.annotations = CanvasAnnotations(self.canvas)
+        self.plane = plane
+        self.readout = ""
+        self.window_text = ""
+        self.is_active = False
+        self.shows_crosshair = True
+        self._case: ActiveCase | None = None
+        self._position: Position = (0.0, 0.0, 0.0)
+        # Camera and position often change together.
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(0)
+        self._timer.timeout.connect(self._draw_annotations)
+        camera = model.scene.camera
+        self._emitters = (
+            camera.events.center,
+            camera.events.zoom,
+            camera.events.orientation,
+            model.dims.events.ndisplay,
+            model.canvas.events.size,
+        )
+        for emitter in self._emitters:
+            emitter.connect(self.update_annotations)
+
+    def close(self) -> None:
+        """Disconnect from the canvas and remove the annotations."""
+        self._timer.stop()
+        for emitter in self._emitters:
+            emitter.disconnect(self.update_annotations)
+        self.canvas.removeEventFilter(self.annotations)
+        self.annotations.hide()
+        self.annotations.setParent(None)
+        self.annotations.deleteLater()
+
+    @property
+    def qt_viewer(self) -> QtViewer:
+        """Widget of the canvas, of napari."""
+        qt_viewer = self._qt_viewer()
+        assert qt_viewer is not None  # views are closed before their window
+        return qt_viewer
+
+    @property
+    def geometry(self) -> PlaneGeometry:
+        """Current geometry of the view."""
+        camera = self.model.scene.camera
+        return PlaneGeometry(
+            center_mm=(float(camera.center[-2]), float(camera.center[-1])),
+            size_px=(self.canvas.height(), self.canvas.width()),
+            zoom=float(camera.zoom),
+            is_upward=self.plane.vertical_orientation == "up",
+        )
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the view shows a slice, and not the 3D view."""
+        return int(self.model.dims.ndisplay) == 2
+
+    def show_plane(self, plane: Plane) -> None:
+        """Show slices of a plane in radiological orientation."""
+        self.plane = plane
+        if tuple(self.model.dims.order) != plane.order:
+            self.model.dims.order = plane.order
+        orientation = (plane.vertical_orientation, "right")
+        if self.model.scene.camera.orientation2d != orientation:
+            self.model.scene.camera.orientation2d = orientation
+        self.update_annotations()
+
+    def show_case(self, case: ActiveCase | None) -> None:
+        """Set the case that the annotations describe."""
+        self._case = case
+        self.update_annotations()
+
+    def show_position(self, position: Position, *, pan: bool) -> None:
+        """Draw the crosshair at a position; with ``pan``, bring it into view."""
+        self._position = position
+        if pan and self.is_flat:
+            vertical, horizontal = self.plane.displayed_axes
+            if not self.geometry.contains(position[vertical], position[horizontal]):
+                self.model.scene.camera.center = (0.0, position[vertical], position[horizontal])
+        self.update_annotations()
+
+    def to_position(self, x: float, y: float) -> Position:
+        """Convert a pixel of the canvas to a position in the slice that is shown."""
+        vertical_axis, horizontal_axis = self.plane.displayed_axes
+        position = list(self._position)
+        position[vertical_axis], position[horizontal_axis] = self.geometry.to_mm(x, y)
+        return position[0], position[1], position[2]
+
+    def zoom_by(self, factor: float, x: float, y: float) -> None:
+        """Zoom while the position under a pixel stays where it is."""
+        before = self.geometry
+        vertical, horizontal = before.to_mm(x, y)
+        camera = self.model.scene.camera
+        center = (
+            vertical + (before.center_mm[0] - vertical) / factor,
+            horizontal + (before.center_mm[1] - horizontal) / factor,
+        )
+        camera.zoom = before.zoom * factor
+        camera.center = (0.0, *center)
+
+    def update_annotations(self, *_: object) -> None:
+        """Draw the annotations again in the next iteration of the event loop."""
+        self._timer.start()
+
+    def _draw_annotations(self) -> None:
+        case = self._case
+        if case is None or not self.is_flat:
+            self.annotations.show_content(AnnotationContent())
+            return
+        geometry = self.geometry
+        vertical, horizontal = self.plane.displayed_axes
+        crosshair = None
+        if self.shows_crosshair:
+            crosshair = geometry.to_pixel(self._position[vertical], self._position[horizontal])
+        self.annotations.show_content(
+            AnnotationContent(
+                name=escape_control_characters(case.id),
+                title=describe_slice(case, self.plane, self._position),
+                readout=self.readout,
+                window=self.window_text,
+                letters=compute_edge_letters(case.image.affine, self.plane),
+                crosshair=crosshair,
+                zoom=geometry.zoom,
+                is_active=self.is_active,
+            )
+        )
+
+
+def to_voxel(case: ActiveCase, position: Position) -> tuple[int, int, int]:
+    """Return the voxel nearest to a position; it may lie outside of the scan."""
+    z, y, x = (
+        round(p / spacing) for p, spacing in zip(position, case.image.spacing_mm, strict=True)
+    )
+    return z, y, x
+
+
+def describe_slice(case: ActiveCase, plane: Plane, position: Position) -> str:
+    """Describe a slice: "axial · slice 45 of 88 · 0.63 mm"; slices count from 1."""
+    axis = plane.value
+    index = min(max(to_voxel(case, position)[axis], 0), case.image.shape[axis] - 1)
+    return (
+        f"{plane.title} · slice {index + 1} of {case.image.shape[axis]} · "
+        f"{case.image.spacing_mm[axis]:.2f} mm"
+    )
